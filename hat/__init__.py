@@ -1,0 +1,22 @@
+"""HAT: Hardware-Aware Transformers for machine translation.
+
+The names below load on first use, so a command that only lists things never imports torch.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "Arch": "hat.arch.config",
+    "SearchSpace": "hat.arch.space",
+    "SuperTransformer": "hat.model.transformer",
+    "LatencyPredictor": "hat.latency.predictor",
+}
+__all__ = ["Arch", "LatencyPredictor", "SearchSpace", "SuperTransformer", "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'hat' has no attribute {name!r}")

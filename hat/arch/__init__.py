@@ -1,0 +1,1 @@
+"""Architectures as values: no torch below this folder."""

@@ -1,0 +1,1 @@
+"""Command lines: dataclass fields become flags, errors become exit code 2."""

@@ -1,0 +1,1 @@
+"""Beam search, corpus translation and scoring."""

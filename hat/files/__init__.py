@@ -1,0 +1,1 @@
+"""Safe files: written whole or not at all, read without trusting them."""

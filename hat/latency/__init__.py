@@ -1,0 +1,1 @@
+"""Latency measured, tabulated and predicted."""

@@ -1,0 +1,1 @@
+"""The weight-sharing SuperTransformer and the stand-alone SubTransformers cut from it."""

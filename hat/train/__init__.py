@@ -1,0 +1,1 @@
+"""Loss, schedules, trainer and checkpoints."""
