@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# Multi30k English-German captions -> data/binary/multi30k_en_de
+set -euo pipefail
+
+usage() {
+    cat <<'TEXT'
+usage: bash configs/multi30k.en-de/preprocess.sh [folder with raw text]
+
+Makes data/binary/multi30k_en_de: joint sentencepiece model of 8000 pieces, joint dictionary.
+The folder holds {train,val,test_2016_flickr}.{en,de}, each plain or as .gz; without it they are downloaded
+from https://github.com/multi30k/dataset (1.5 MB). Work that is up to date is skipped.
+Environment: PYTHON (default python), WORKERS (processes, default 1).
+TEXT
+}
+
+case "${1:-}" in
+-h | --help) usage && exit 0 ;;
+esac
+if [ $# -gt 1 ]; then
+    echo "one folder at most is allowed, got $#: $*" >&2
+    usage >&2
+    exit 2
+fi
+
+folder=""
+if [ -n "${1:-}" ]; then
+    folder=$(cd "$1" 2>/dev/null && pwd) || {
+        echo "there is no folder $1; give the folder with train.en, train.de, ... or nothing to download them" >&2
+        exit 2
+    }
+fi
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+python=${PYTHON:-python}
+url=https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw
+raw=data/raw/multi30k.en-de
+binary=data/binary/multi30k_en_de
+mkdir -p "$raw"
+
+if [ -z "$folder" ]; then
+    folder=$raw/download
+    for split in train val test_2016_flickr; do
+        for lang in en de; do
+            "$python" scripts/fetch.py --url "$url/$split.$lang.gz" --to "$folder/$split.$lang.gz"
+        done
+    done
+fi
+
+# The plain text of each split, under the names train, valid, test; a copy is made only when the text changed.
+for name in train:train valid:val test:test_2016_flickr; do
+    for lang in en de; do
+        from=$folder/${name#*:}.$lang
+        to=$raw/${name%%:*}.all.$lang
+        if [ -f "$from" ]; then
+            cat -- "$from" >"$to.tmp"
+        elif [ -f "$from.gz" ]; then
+            gzip -dc -- "$from.gz" >"$to.tmp"
+        else
+            echo "there is neither $from nor $from.gz; give a folder with the raw text of Multi30k" >&2
+            exit 2
+        fi
+        if cmp -s "$to.tmp" "$to"; then rm "$to.tmp"; else mv "$to.tmp" "$to"; fi
+    done
+done
+
+# whether $1 is missing or not newer than one of the other files
+older() {
+    local output=$1 input
+    shift
+    for input in "$@"; do
+        if [ ! "$output" -nt "$input" ]; then return 0; fi
+    done
+    return 1
+}
+
+if ! older "$binary/test.en-de.de.idx" "$raw"/{train,valid,test}.all.{en,de} configs/multi30k.en-de/preprocess.sh; then
+    echo "$binary is up to date"
+    exit 0
+fi
+"$python" scripts/clean.py --input "$raw/train.all" --output "$raw/train" --source-lang en --target-lang de
+"$python" scripts/preprocess.py --source-lang en --target-lang de \
+    --trainpref "$raw/train" --validpref "$raw/valid.all" --testpref "$raw/test.all" \
+    --sentencepiece 8000 --joined-dictionary --workers "${WORKERS:-1}" --destdir "$binary"

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Generated English-German sentences -> data/binary/toy_en_de
+set -euo pipefail
+
+usage() {
+    cat <<'TEXT'
+usage: bash configs/toy.en-de/preprocess.sh
+
+Writes 20,000 generated sentence pairs to data/raw/toy.en-de and makes data/binary/toy_en_de of them: joint
+sentencepiece model of 1000 pieces, joint dictionary. Work that is up to date is skipped.
+Environment: PYTHON (default python), WORKERS (processes, default 1).
+TEXT
+}
+
+case "${1:-}" in
+-h | --help) usage && exit 0 ;;
+"") ;;
+*)
+    echo "no argument is allowed, got $1" >&2
+    usage >&2
+    exit 2
+    ;;
+esac
+
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+python=${PYTHON:-python}
+raw=data/raw/toy.en-de
+binary=data/binary/toy_en_de
+
+# whether $1 is missing or not newer than one of the other files
+older() {
+    local output=$1 input
+    shift
+    for input in "$@"; do
+        if [ ! "$output" -nt "$input" ]; then return 0; fi
+    done
+    return 1
+}
+
+if older "$raw/test.de" hat/data/toy*.py configs/toy.en-de/preprocess.sh; then
+    "$python" scripts/make_toy_data.py --to "$raw"
+fi
+if older "$binary/test.en-de.de.idx" "$raw"/{train,valid,test}.{en,de} configs/toy.en-de/preprocess.sh; then
+    "$python" scripts/preprocess.py --source-lang en --target-lang de \
+        --trainpref "$raw/train" --validpref "$raw/valid" --testpref "$raw/test" \
+        --sentencepiece 1000 --joined-dictionary --workers "${WORKERS:-1}" --destdir "$binary"
+else
+    echo "$binary is up to date"
+fi

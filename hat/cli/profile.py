@@ -1,0 +1,102 @@
+"""Parameters, FLOPs and latency of one architecture: the profiling part of train.py."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from hat.arch.config import Arch
+from hat.arch.space import SearchSpace
+from hat.cli.task import DeviceOptions
+from hat.errors import ConfigError
+from hat.latency.measure import MeasureConfig, measure
+from hat.model.config import ModelConfig
+from hat.model.count import count_params, profile_macs
+from hat.model.extract import extract
+from hat.model.transformer import SubTransformer, SuperTransformer
+from hat.train.precision import Amp, choose_dtype
+
+
+@dataclass(frozen=True)
+class ProfileOptions:
+    """Profiling"""
+
+    latcpu: bool = False
+    """measure latency on the CPU and stop"""
+    latgpu: bool = False
+    """measure latency on the GPU and stop"""
+    profile_flops: bool = False
+    """count FLOPs and stop"""
+    latiter: int = 300
+    """most timed repeats of a latency measurement; it ends earlier once the median is known well enough"""
+    latsilent: bool = False
+    """show no progress while measuring"""
+    lat_beam: int = 5
+    """beam of the timed search"""
+    lat_amp: Amp = "auto"
+    """number format of the timed model; auto takes what is fast on the device"""
+
+    def asked(self) -> bool:
+        """Return whether profiling is all the user wants."""
+        return self.latcpu or self.latgpu or self.profile_flops
+
+
+def random_sub(
+    space: SearchSpace, arch: Arch, model: ModelConfig, vocab_sizes: tuple[int, int], seed: int
+) -> SubTransformer:
+    """Return `arch` as a stand-alone model with random weights: latency does not depend on their values."""
+    noise = torch.Generator().manual_seed(seed)
+    return extract(SuperTransformer(space, vocab_sizes, model, noise), arch)
+
+
+def profile(
+    space: SearchSpace,
+    arch: Arch,
+    model: ModelConfig,
+    vocab_sizes: tuple[int, int],
+    length: int,
+    options: ProfileOptions,
+    device_options: DeviceOptions,
+) -> dict[str, Any]:
+    """Return {params, flops, latency_ms}; what was not asked for is None."""
+    result: dict[str, Any] = {"params": count_params(arch, space), "flops": None, "latency_ms": None}
+    if not options.asked():
+        return result
+    sub = random_sub(space, arch, model, vocab_sizes, device_options.seed)
+    if options.profile_flops:
+        result["flops"] = 2 * profile_macs(sub, length)
+    if options.latcpu or options.latgpu:
+        if options.latgpu and not torch.cuda.is_available():
+            raise ConfigError("--latgpu: this machine has no GPU that PyTorch can use; give --latcpu")
+        device = torch.device("cuda", device_options.gpu) if options.latgpu else torch.device("cpu")
+        cfg = MeasureConfig(
+            source_len=length,
+            target_len=length,
+            beam=options.lat_beam,
+            max_iterations=options.latiter,
+        )
+        dtype = choose_dtype(options.lat_amp, device)
+        timing = measure(sub.to(device, dtype).eval(), cfg)
+        result["latency_ms"] = {
+            "encoder": timing.encoder.median_ms,
+            "decoder": timing.decoder.median_ms,
+            "total": timing.total_ms,
+            "spread": {"encoder": timing.encoder.spread_ms, "decoder": timing.decoder.spread_ms},
+        }
+        result["conditions"] = timing.conditions
+    return result
+
+
+def describe(result: dict[str, Any], options: ProfileOptions) -> str:
+    """Return the readable form of a profile."""
+    lines = [f"#Params: {result['params'] / 1e6:.2f} M (layers, without embeddings and output matrix)"]
+    if result["flops"] is not None:
+        lines.append(f"FLOPs: {result['flops'] / 1e9:.3f} G (without the output matrix)")
+    latency = result["latency_ms"]
+    if latency is not None:
+        for part in ("encoder", "decoder"):
+            lines.append(f"latency {part}: {latency[part]:.2f} ms (spread {latency['spread'][part]:.2f})")
+        lines.append(f"latency total: {latency['total']:.2f} ms")
+        shown = ", ".join(f"{key} {value}" for key, value in result["conditions"].items())
+        lines.append(f"measured with {shown}")
+    return "\n".join(lines)

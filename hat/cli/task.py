@@ -1,0 +1,200 @@
+"""What every command that touches a task shares: its data, its space, its device and its run folder."""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import yaml
+
+from hat.arch.codec import ArchOptions, SpaceOptions, arch_of, space_of
+from hat.arch.config import Arch
+from hat.arch.space import SearchSpace
+from hat.cli.options import to_yaml_values
+from hat.data.batching import EpochBatches
+from hat.data.pairs import PairDataset, languages, load_vocabs
+from hat.errors import ConfigError, DataError
+from hat.files.atomic import write_text_atomic
+from hat.log import say, versions
+from hat.model.config import ModelConfig
+from hat.train.memory import keep_pages
+from hat.train.precision import Amp, choose_dtype, device_name, dtype_name
+
+
+@dataclass(frozen=True)
+class TaskOptions:
+    """Task and data"""
+
+    arch: str = "transformersuper"
+    """name of the model family; one that contains iwslt has a profile length of 23, others 30"""
+    data: str | None = None
+    """folder with dict.*.txt and the binary data"""
+    source_lang: str | None = None
+    """source language (default: read off the file names)"""
+    target_lang: str | None = None
+    """target language (default: read off the file names)"""
+    vocab_size: int | None = None
+    """vocabulary size where there is no data on disk"""
+    max_tokens: int = 4096
+    """most tokens in a batch, padding included"""
+    max_sentences: int | None = None
+    """most sentences in a batch"""
+    max_tokens_valid: int | None = None
+    """as --max-tokens, for validation (default: the same)"""
+    required_batch_size_multiple: int = 8
+    """batches have a multiple of this many sentences where possible"""
+    valid_subset: str = "valid"
+    """split used for validation and search"""
+    profile_length: int | None = None
+    """tokens of source and target when profiling (default: by --arch)"""
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "max_tokens", "max_sentences", "max_tokens_valid", "profile_length"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+
+    def sentence_length(self) -> int:
+        """Return the tokens of source and target at which the task is profiled."""
+        return self.profile_length or (23 if "iwslt" in self.arch else 30)
+
+
+@dataclass(frozen=True)
+class DeviceOptions:
+    """Device"""
+
+    cpu: bool = False
+    """use the CPU even where there is a GPU"""
+    gpu: int = 0
+    """number of the GPU"""
+    threads: int | None = None
+    """CPU threads (default: all cores)"""
+    seed: int = 1
+    """seed of everything random"""
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError(f"--threads must be at least 1, got {self.threads}")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Sizes of both dictionaries and their SHA-256 digests ("" where only a size was given)."""
+
+    sizes: tuple[int, int]
+    digests: tuple[str, str]
+
+
+def device_of(options: DeviceOptions) -> torch.device:
+    """Return the device to use, after fixing its threads and letting the allocator keep its memory."""
+    keep_pages()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    if options.cpu or not torch.cuda.is_available():
+        return torch.device("cpu")
+    if options.gpu >= torch.cuda.device_count():
+        raise ConfigError(f"--gpu {options.gpu}: this machine has GPUs 0 to {torch.cuda.device_count() - 1}")
+    return torch.device("cuda", options.gpu)
+
+
+def dtype_of(amp: Amp, fp16: bool, device: torch.device) -> torch.dtype:
+    """Return the compute type of `--amp`, or of the release's `fp16: True`, which a CPU replaces by its default."""
+    if fp16 and amp == "auto":
+        dtype = choose_dtype("fp16", device)
+        if device.type == "cpu":
+            say(f"fp16 is not fast on CPUs; computing in {dtype_name(dtype)} instead")
+        return dtype
+    return choose_dtype(amp, device)
+
+
+def vocabulary(options: TaskOptions) -> Vocabulary:
+    """Return the vocabulary of the data folder, or the given size where there is no data.
+
+    Raises DataError where neither is there, naming what makes the data.
+    """
+    if options.data and Path(options.data).is_dir():
+        folder = Path(options.data)
+        found = (options.source_lang, options.target_lang)
+        source, target = found if all(found) else languages(folder)  # type: ignore[assignment]
+        vocabs = load_vocabs(folder, source, target)
+        digests = [
+            hashlib.sha256((folder / f"dict.{lang}.txt").read_bytes()).hexdigest()
+            for lang in (source, target)
+        ]
+        sizes = (len(vocabs[0]), len(vocabs[1]))
+        if options.vocab_size not in (None, *sizes):
+            say(f"--vocab-size {options.vocab_size} is not used: the dictionaries have {sizes} entries")
+        return Vocabulary(sizes, (digests[0], digests[1]))
+    if options.vocab_size is None:
+        raise DataError(missing_data(options))
+    say(f"no data at {options.data or '--data'}: using a vocabulary of {options.vocab_size} (--vocab-size)")
+    return Vocabulary((options.vocab_size, options.vocab_size), ("", ""))
+
+
+def missing_data(options: TaskOptions) -> str:
+    """Return what to tell a user whose data is not there."""
+    script = next(
+        (
+            f"bash {path}"
+            for path in sorted(Path("configs").glob("*/preprocess.sh"))
+            if options.data and Path(options.data).name in path.read_text()
+        ),
+        "scripts/preprocess.py",
+    )
+    return (
+        f"there is no data folder {options.data!r} (--data); make it with `{script}`, "
+        "or give --vocab-size to profile without data"
+    )
+
+
+def dataset(options: TaskOptions, split: str) -> PairDataset:
+    """Open one split of the task's data."""
+    if not options.data or not Path(options.data).is_dir():
+        raise DataError(missing_data(options))
+    return PairDataset.load(options.data, split, options.source_lang, options.target_lang)
+
+
+def validation_batches(data: PairDataset, options: TaskOptions, model: ModelConfig) -> EpochBatches:
+    """Return the batches of a validation split, from short to long; a pair that is too long is a DataError."""
+    return EpochBatches(
+        data,
+        max_tokens=options.max_tokens_valid or options.max_tokens,
+        seed=0,
+        epoch=0,
+        shuffle=False,
+        drop_long=False,
+        multiple=options.required_batch_size_multiple,
+        max_source_positions=model.max_source_positions,
+        max_target_positions=model.max_target_positions,
+    )
+
+
+def space_and_arch(space: SpaceOptions, arch: ArchOptions) -> tuple[SearchSpace, Arch | None]:
+    """Return the search space and, where one is given, the architecture, checked against the space."""
+    found, chosen = space_of(space), arch_of(arch)
+    return found, found.check(chosen) if chosen else None
+
+
+def run_folder(configs: str | None, given: str | None) -> Path:
+    """Return the folder of a run: as given, or checkpoints/<path of --configs without configs/ and .yml>."""
+    if given:
+        return Path(given)
+    if not configs:
+        raise ConfigError("--save-dir is needed where no --configs names the run")
+    path = Path(configs).with_suffix("")
+    parts = path.parts
+    if "configs" in parts:
+        parts = parts[len(parts) - parts[::-1].index("configs") :]
+    return Path("checkpoints", *[part for part in parts if part not in ("/", "..", ".")])
+
+
+def write_provenance(folder: Path, device: torch.device, *options: object, stem: str = "") -> None:
+    """Write the resolved configuration and the versions it ran with beside a run's output."""
+    prefix = f"{stem}." if stem else ""
+    values = to_yaml_values(*options)
+    write_text_atomic(folder / f"{prefix}config.yml", yaml.safe_dump(values, sort_keys=False, width=100))
+    facts = versions() | {"device": device_name(device), "threads": str(torch.get_num_threads())}
+    facts["cores"] = str(os.cpu_count())
+    write_text_atomic(folder / f"{prefix}version.json", json.dumps(facts, indent=1) + "\n")

@@ -1,0 +1,446 @@
+"""train.py: train or profile a SuperTransformer or a SubTransformer."""
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hat.arch.codec import ArchOptions, SpaceOptions
+from hat.arch.config import Arch
+from hat.arch.sampler import draw_arch
+from hat.arch.space import SearchSpace, validation_archs
+from hat.cli.interrupt import Interrupt
+from hat.cli.options import OutputOptions, command, parse
+from hat.cli.profile import ProfileOptions, describe, profile
+from hat.cli.task import (
+    DeviceOptions,
+    TaskOptions,
+    Vocabulary,
+    dataset,
+    device_of,
+    dtype_of,
+    run_folder,
+    space_and_arch,
+    validation_batches,
+    vocabulary,
+    write_provenance,
+)
+from hat.data.batching import EpochBatches
+from hat.data.pairs import Batch, PairDataset
+from hat.errors import CheckpointError, ConfigError
+from hat.log import RunLog, say
+from hat.model.config import ModelConfig
+from hat.model.extract import extract
+from hat.model.transformer import SuperTransformer, Transformer
+from hat.rng import seed_for
+from hat.train import checkpoint as ckpt
+from hat.train.precision import dtype_name
+from hat.train.schedule import ScheduleConfig
+from hat.train.trainer import OptimConfig, Trainer, evaluate
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Run"""
+
+    configs: str | None = None
+    train_subtransformer: bool = False
+    """train the one architecture that is given"""
+    validate_subtransformer: bool = False
+    """print the validation loss of the given architecture with the weights of --restore-file, and stop"""
+    train_subset: str = "train"
+    """split to train on"""
+    save_dir: str | None = None
+    """folder of checkpoints and logs (default: checkpoints/<path of --configs>)"""
+    restore_file: str | None = None
+    """checkpoint to start from (default: the newest one in --save-dir, if any)"""
+    reset_optimizer: bool = False
+    """do not take the optimiser's moments from the checkpoint"""
+    reset_lr_scheduler: bool = False
+    """start the learning-rate schedule, and with it the update count, anew"""
+    reset_dataloader: bool = False
+    """start at the first epoch"""
+    reset_meters: bool = False
+    """forget the best validation loss"""
+    save_interval: int = 1
+    """epochs between checkpoints"""
+    save_interval_updates: int = 0
+    """updates between checkpoints within an epoch; 0 for none"""
+    keep_last_epochs: int = -1
+    """epoch checkpoints to keep; -1 for all"""
+    keep_interval_updates: int = -1
+    """checkpoints within epochs to keep; -1 for all"""
+    validate_interval: int = 1
+    """epochs between validations"""
+    patience: int = -1
+    """stop after this many validations without a better loss; -1 never"""
+    log_interval: int = 100
+    """updates between log lines"""
+    tensorboard_logdir: str | None = None
+    """folder for TensorBoard (default: tensorboard/ in --save-dir)"""
+    no_tensorboard: bool = False
+    """write no TensorBoard files"""
+
+    def __post_init__(self) -> None:
+        for name in ("save_interval", "validate_interval", "log_interval"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass
+class Progress:
+    """Where a run stands: everything a resumed run needs besides weights and optimiser."""
+
+    epoch: int = 1
+    offset: int = 0  # batches of this epoch already trained on
+    best_loss: float | None = None
+    stale: int = 0  # validations since the best one
+    train_s: float = 0.0
+    started_from: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run, resolved."""
+
+    run: RunOptions
+    task: TaskOptions
+    model: ModelConfig
+    optim: OptimConfig
+    space: SearchSpace
+    arch: Arch | None  # None trains the SuperTransformer
+    vocab: Vocabulary
+    folder: Path
+    device: torch.device
+    seed: int
+
+
+GROUPS = (
+    RunOptions,
+    TaskOptions,
+    SpaceOptions,
+    ArchOptions,
+    ModelConfig,
+    OptimConfig,
+    ScheduleConfig,
+    DeviceOptions,
+    ProfileOptions,
+    OutputOptions,
+)
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train, validate or profile; see --help."""
+    options = parse(
+        argv,
+        *GROUPS,
+        prog="train.py",
+        description="Train or profile a SuperTransformer, or one SubTransformer of its space.",
+        config_flags=("--configs", "--sub-configs"),
+    )
+    run, task, space_options, arch_options, model, optim, schedule, dev, prof, out = options
+    space, arch = space_and_arch(space_options, arch_options)
+    if arch is None and (run.train_subtransformer or run.validate_subtransformer):
+        raise ConfigError(
+            "--train-subtransformer needs an architecture: give its YAML as --configs and common.yml as --sub-configs"
+        )
+    device = device_of(dev)
+    vocab = vocabulary(task)
+    if prof.asked():
+        result = profile(
+            space, arch or space.largest(), model, vocab.sizes, task.sentence_length(), prof, dev
+        )
+        print(describe(result, prof))
+        return _finish(out, result)
+    folder = run_folder(run.configs, run.save_dir)
+    job = Job(run, task, model, optim, space, arch, vocab, folder, device, dev.seed)
+    result = profile(space, arch or space.largest(), model, vocab.sizes, task.sentence_length(), prof, dev)
+    print(describe(result, prof), flush=True)
+    if run.validate_subtransformer:
+        return _finish(out, result | _validate_sub(job, dtype_of(optim.amp, optim.fp16, device)))
+    trainer, progress = _restore(job, schedule, dtype_of(optim.amp, optim.fp16, device))
+    write_provenance(folder, device, *options)
+    with Interrupt() as interrupt:
+        summary = _train(
+            job, trainer, progress, interrupt, bar=not out.no_progress_bar and sys.stderr.isatty()
+        )
+    if interrupt.asked is not None:
+        say(f"stopped by signal {interrupt.asked} and saved; the same command goes on from here")
+        return interrupt.exit_code
+    print(
+        f"trained {summary['updates']} updates in {summary['train_s']:.0f} s, best validation loss "
+        f"{summary['best_loss']:.3f} (base 2); checkpoints in {folder}"
+    )
+    return _finish(out, result | {"training": summary})
+
+
+def _finish(out: OutputOptions, result: dict[str, Any]) -> int:
+    if out.json:
+        print(json.dumps(result))
+    return 0
+
+
+def _restore(job: Job, schedule: ScheduleConfig, dtype: torch.dtype) -> tuple[Trainer, Progress]:
+    """Return a trainer at the point where the run continues, or at its start."""
+    run = job.run
+    last = ckpt.load_newest(job.folder, say) if job.folder.is_dir() else None
+    start = _restore_file(job)
+    progress = Progress(started_from=start or "")
+    if last is not None and (start is None or last.state["progress"]["started_from"] == start):
+        source, where = last, job.folder
+        if start:
+            say(f"{job.folder} was started from {start} before; going on from its newest checkpoint")
+    elif start is not None:
+        source, where = ckpt.load(Path(start), say), Path(start)
+    else:
+        source, where = None, job.folder
+    if source is None:
+        noise = torch.Generator().manual_seed(seed_for(job.seed, "init"))
+        model: Transformer = SuperTransformer(job.space, job.vocab.sizes, job.model, noise)
+        if job.arch:
+            model = extract(model, job.arch)
+    else:
+        model = _model_from(job, source, where)
+    trainer = Trainer(model, job.optim, schedule, dtype=dtype, device=job.device, seed=job.seed)
+    if source is not None and source.arch == job.arch and "trainer" in source.state:
+        trainer.load_state_dict(
+            source.state["trainer"], optimizer=not run.reset_optimizer, schedule=not run.reset_lr_scheduler
+        )
+        saved = source.state["progress"] if not run.reset_dataloader or source is last else {}
+        if not run.reset_dataloader:
+            progress.epoch, progress.offset = saved["epoch"], saved["offset"]
+        if not run.reset_meters and saved:
+            progress.best_loss, progress.stale = saved["best_loss"], saved["stale"]
+            progress.train_s = saved["train_s"]
+        say(f"resumed {where} at update {trainer.num_updates}, epoch {progress.epoch}")
+    elif source is not None:
+        say(f"weights inherited from {where}; optimiser, schedule and data start anew")
+    return trainer, progress
+
+
+def _restore_file(job: Job) -> str | None:
+    """Return the checkpoint the user names; a bare file name means one in the run's folder."""
+    name = job.run.restore_file
+    if name is None:
+        return None
+    path = Path(name)
+    if not path.exists() and path.parent == Path("."):
+        path = job.folder / name
+    if not path.exists():
+        raise CheckpointError(
+            f"--restore-file {name} does not exist; check the path, or train that model first"
+        )
+    return str(path)
+
+
+def _model_from(job: Job, source: ckpt.Checkpoint, where: Path) -> Transformer:
+    """Return the weights of a checkpoint as the model this job trains."""
+    if source.space != job.space:
+        different = [
+            f"{part} {getattr(source.space, part)} there, {getattr(job.space, part)} here"
+            for part in ("encoder", "decoder", "qkv_dim")
+            if getattr(source.space, part) != getattr(job.space, part)
+        ]
+        raise CheckpointError(
+            f"{where} belongs to another search space: {'; '.join(different)}; use the configuration it was "
+            "trained with"
+        )
+    check_vocab(source, job.vocab, where)
+    old, new = source.model_config, job.model
+    for name in (
+        "share_all_embeddings",
+        "share_decoder_input_output_embed",
+        "encoder_normalize_before",
+        "decoder_normalize_before",
+    ):
+        if getattr(old, name) != getattr(new, name):
+            raise CheckpointError(
+                f"{where} was trained with {name.replace('_', '-')} {getattr(old, name)}, this run asks for "
+                f"{getattr(new, name)}; use the configuration it was trained with"
+            )
+    source = replace(source, model_config=new)
+    if job.arch is None and source.arch is not None:
+        raise CheckpointError(f"{where} holds a SubTransformer; a SuperTransformer cannot start from it")
+    return source.sub(job.arch) if job.arch else source.model()
+
+
+def check_vocab(source: ckpt.Checkpoint, vocab: Vocabulary, where: Path) -> None:
+    """Raise CheckpointError where the checkpoint was trained with other dictionaries."""
+    if source.vocab_sizes != vocab.sizes:
+        raise CheckpointError(
+            f"{where} has vocabularies of {source.vocab_sizes}, the data of {vocab.sizes}; "
+            "use the data it was trained with (--data)"
+        )
+    if all(source.vocab_digests) and all(vocab.digests) and source.vocab_digests != vocab.digests:
+        raise CheckpointError(f"{where} was trained with other dictionaries of the same size; check --data")
+
+
+def _train(
+    job: Job, trainer: Trainer, progress: Progress, interrupt: Interrupt, *, bar: bool
+) -> dict[str, Any]:
+    """Run epochs until a limit, validating and saving between them; returns the summary of the run."""
+    run, optim = job.run, job.optim
+    train = dataset(job.task, run.train_subset)
+    valid = validation_batches(dataset(job.task, job.task.valid_subset), job.task, job.model)
+    board = None if run.no_tensorboard else Path(run.tensorboard_logdir or job.folder / "tensorboard")
+    log = RunLog(job.folder, total=optim.max_update, unit="updates", bar=bar, tensorboard=board)
+    say(f"computing in {dtype_name(trainer.weights.dtype)} on {job.device}, {len(train)} training pairs")
+    losses: dict[str, float] = {}
+    finished = trainer.num_updates >= optim.max_update
+    while not finished and interrupt.asked is None:
+        batches = _epoch(job, train, progress, first=progress.offset == 0 and progress.epoch == 1)
+        _train_epoch(job, trainer, progress, batches, log, interrupt)
+        finished = (
+            trainer.num_updates >= optim.max_update
+            or trainer.lr() <= job_min_lr(trainer)
+            or (optim.max_epoch is not None and progress.epoch >= optim.max_epoch)
+        )
+        if interrupt.asked is not None:
+            break
+        epoch_done = progress.offset >= len(batches)
+        best = False
+        if finished or progress.epoch % run.validate_interval == 0:
+            losses = _validate(job, trainer, valid, progress, log)
+            best = losses["mean"] < (progress.best_loss if progress.best_loss is not None else float("inf"))
+            progress.stale = 0 if best else progress.stale + 1
+            progress.best_loss = losses["mean"] if best else progress.best_loss
+            finished = finished or 0 <= run.patience <= progress.stale
+        epoch = progress.epoch
+        if epoch_done:
+            progress.epoch, progress.offset = epoch + 1, 0
+        if finished or best or epoch % run.save_interval == 0:
+            names = ["checkpoint_last.pt"] + ["checkpoint_best.pt"] * best
+            if epoch_done and (finished or epoch % run.save_interval == 0):
+                names.append(f"checkpoint{epoch}.pt")
+            _save(job, trainer, progress, names)
+    if interrupt.asked is not None:
+        _save(job, trainer, progress, ["checkpoint_last.pt"])
+    log.close()
+    return {
+        "updates": trainer.num_updates,
+        "epochs": progress.epoch,
+        "best_loss": progress.best_loss,
+        "last_losses": losses,
+        "train_s": round(progress.train_s, 1),
+        "save_dir": str(job.folder),
+    }
+
+
+def job_min_lr(trainer: Trainer) -> float:
+    """Return the rate at which training ends; no schedule reaches the default of -1."""
+    return trainer.schedule.min_lr
+
+
+def _epoch(job: Job, train: PairDataset, progress: Progress, *, first: bool) -> EpochBatches:
+    batches = EpochBatches(
+        train,
+        max_tokens=job.task.max_tokens,
+        max_sentences=job.task.max_sentences,
+        seed=job.seed,
+        epoch=progress.epoch,
+        start=progress.offset,
+        multiple=job.task.required_batch_size_multiple,
+        max_source_positions=job.model.max_source_positions,
+        max_target_positions=job.model.max_target_positions,
+    )
+    if first and batches.num_skipped:
+        say(f"{batches.num_skipped} of {len(train)} training pairs are too long and are skipped")
+    return batches
+
+
+def _train_epoch(
+    job: Job, trainer: Trainer, progress: Progress, batches: EpochBatches, log: RunLog, interrupt: Interrupt
+) -> None:
+    run, optim = job.run, job.optim
+    interval_tokens, interval_loss, interval_start = 0, 0.0, time.perf_counter()
+    for group in _groups(batches, optim.update_freq):
+        start = time.perf_counter()
+        arch = job.arch or draw_arch(job.space, job.seed, trainer.num_updates)
+        step = trainer.train_step(group, arch)
+        progress.offset += len(group)
+        progress.train_s += time.perf_counter() - start
+        interval_tokens += step.num_tokens
+        interval_loss += step.loss * step.num_tokens
+        update = trainer.num_updates
+        if update % run.log_interval == 0:
+            seconds = time.perf_counter() - interval_start
+            rate, loss = interval_tokens / seconds, interval_loss / interval_tokens
+            left_s = seconds / run.log_interval * (optim.max_update - update)
+            log.metrics(
+                "train",
+                update,
+                f"epoch {progress.epoch} update {update}/{optim.max_update} loss {loss:.3f} lr {step.lr:.2e} "
+                f"grad norm {step.grad_norm:.2f} {rate:.0f} tokens/s about {left_s / 60:.1f} min left",
+                epoch=progress.epoch,
+                loss_base2=round(loss, 4),
+                lr=step.lr,
+                grad_norm=round(step.grad_norm, 4),
+                tokens_per_s=round(rate, 1),
+                train_s=round(progress.train_s, 1),
+            )
+            interval_tokens, interval_loss, interval_start = 0, 0.0, time.perf_counter()
+        log.advance(
+            update,
+            epoch=str(progress.epoch),
+            loss=f"{step.loss:.3f}",
+            tok_s=f"{step.num_tokens / max(time.perf_counter() - start, 1e-9):.0f}",
+        )
+        if run.save_interval_updates and update % run.save_interval_updates == 0:
+            _save(job, trainer, progress, ["checkpoint_last.pt", f"checkpoint_{progress.epoch}_{update}.pt"])
+        if update >= optim.max_update or interrupt.asked is not None:
+            return
+
+
+def _groups(batches: Iterable[Batch | None], size: int) -> Iterator[list[Batch]]:
+    """Yield `size` batches at a time; the last group of an epoch may be smaller."""
+    group: list[Batch] = []
+    for batch in batches:
+        assert batch is not None  # one process holds every slot
+        group.append(batch)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _validate(
+    job: Job, trainer: Trainer, valid: EpochBatches, progress: Progress, log: RunLog
+) -> dict[str, float]:
+    """Return the validation losses and their mean, which picks the best checkpoint."""
+    archs = {"sub": job.arch} if job.arch else validation_archs(job.space)
+    losses = {name: trainer.evaluate(valid, arch).loss for name, arch in archs.items()}  # type: ignore[arg-type]
+    losses["mean"] = sum(losses.values()) / len(losses)
+    shown = " ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
+    update = trainer.num_updates
+    log.metrics(
+        "valid",
+        update,
+        f"epoch {progress.epoch} update {update} validation loss {shown}",
+        epoch=progress.epoch,
+        **{f"{name}_loss_base2": round(loss, 4) for name, loss in losses.items()},
+    )
+    return losses
+
+
+def _save(job: Job, trainer: Trainer, progress: Progress, names: list[str]) -> None:
+    state = {"trainer": trainer.state_dict(), "progress": dict(vars(progress)), "seed": job.seed}
+    packed = ckpt.pack(trainer.model, job.vocab.digests, state)
+    ckpt.save(packed, *(job.folder / name for name in names))
+    ckpt.rotate(job.folder, job.run.keep_last_epochs, job.run.keep_interval_updates)
+
+
+def _validate_sub(job: Job, dtype: torch.dtype) -> dict[str, Any]:
+    start = _restore_file(job) or str(job.folder / "checkpoint_best.pt")
+    assert job.arch is not None
+    model = _model_from(job, ckpt.load(Path(start), say), Path(start)).to(job.device, dtype)
+    valid = validation_batches(dataset(job.task, job.task.valid_subset), job.task, job.model)
+    result = evaluate(model, valid, job.arch, job.optim.label_smoothing, job.device)
+    print(f"validation loss {result.loss:.4f} (base 2, smoothed), nll {result.nll_loss:.4f}, {start}")
+    return {"valid_loss": result.loss, "valid_nll_loss": result.nll_loss}

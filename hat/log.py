@@ -1,0 +1,96 @@
+"""Progress of a run: one readable line per interval, the same record in log.jsonl, and TensorBoard where asked."""
+
+import json
+import platform
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+import hat
+
+T = TypeVar("T")
+
+
+def say(text: str) -> None:
+    """Tell the user something on standard error, above any progress bar; standard output is for products."""
+    tqdm.write(text, file=sys.stderr)
+
+
+def progress(
+    items: Iterable[T], total: int, what: str, unit: str, *, quiet: bool = False, done: int = 0
+) -> Iterator[T]:
+    """Yield `items` behind a bar with rate and time left; `quiet` shows a plain line every half minute instead."""
+    if quiet:
+        start = shown = time.monotonic()
+        for n, item in enumerate(items, 1):
+            yield item
+            now = time.monotonic()
+            if now - shown > 30:
+                shown = now
+                left = (now - start) / n * (total - done - n)
+                say(f"{what}: {done + n}/{total} {unit}, about {left:.0f} s left")
+        return
+    with tqdm(
+        items, desc=what, total=total, unit=f" {unit}", initial=done, file=sys.stderr, dynamic_ncols=True
+    ) as bar:
+        yield from bar
+
+
+class RunLog:
+    """Writes the metrics of one run; every key carries its unit, for example tokens_per_s."""
+
+    def __init__(
+        self, folder: Path, *, total: int, unit: str, bar: bool, tensorboard: Path | None = None
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = open(folder / "log.jsonl", "a", encoding="utf-8")  # noqa: SIM115 - lives as long as the run
+        self._bar = tqdm(total=total, unit=f" {unit}", file=sys.stderr, dynamic_ncols=True, disable=not bar)
+        self._plain = not bar
+        self._board = _summary_writer(tensorboard) if tensorboard else None
+
+    def advance(self, done: int, **shown: str) -> None:
+        """Move the bar to `done` and show a few values behind it."""
+        if not self._plain:
+            self._bar.set_postfix(shown, refresh=False)
+            self._bar.update(done - self._bar.n)
+
+    def metrics(self, kind: str, update: int, line: str, **values: float | int | str | None) -> None:
+        """Append one record and show `line` where no bar does."""
+        record = {"kind": kind, "update": update, "unix_time_s": round(time.time(), 3), **values}
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+        if self._plain or kind != "train":
+            say(line)
+        if self._board:
+            for name, value in values.items():
+                if isinstance(value, int | float):
+                    self._board.add_scalar(f"{kind}/{name}", value, update)
+
+    def close(self) -> None:
+        """Finish the bar and the files."""
+        self._bar.close()
+        self._file.close()
+        if self._board:
+            self._board.close()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    found = {"hat": hat.__version__, "python": platform.python_version(), "platform": platform.platform()}
+    for package in ("torch", "numpy", "sacrebleu", "sentencepiece"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _summary_writer(folder: Path) -> Any:
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder))

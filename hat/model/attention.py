@@ -1,0 +1,133 @@
+"""Multi-head attention with elastic projections, and the sinusoidal positions.
+
+B batch, N hypotheses (batch times beam), T target length, S source length, H heads, d head width, D width,
+Q total width of all heads (qkv-dim, the same for every head count).
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hat.model.config import PAD
+from hat.model.dropout import Dropout
+from hat.model.elastic import ElasticLinear
+
+SHORT = 64  # up to this many keys two plain matrix products beat the fused kernel on CPUs
+
+
+def attend(
+    q_BHTd: Tensor, k_BHSd: Tensor, v_BHSd: Tensor, mask: Tensor | None, drop: Dropout, rate: float
+) -> Tensor:
+    """Return attention output [B, T, H*d]; `q` is scaled already, `mask` is added to the scores.
+
+    Short sequences, and weights that are dropped, take two plain matrix products; long ones the fused kernel.
+    """
+    if k_BHSd.size(2) <= SHORT or (drop.generator is not None and rate > 0):
+        scores_BHTS = q_BHTd @ k_BHSd.transpose(2, 3)
+        if mask is not None:
+            scores_BHTS = scores_BHTS + mask
+        out_BHTd = drop(scores_BHTS.softmax(-1), rate) @ v_BHSd
+    else:
+        out_BHTd = F.scaled_dot_product_attention(q_BHTd, k_BHSd, v_BHSd, attn_mask=mask, scale=1.0)
+    return out_BHTd.transpose(1, 2).flatten(2)
+
+
+def split_heads(x_BTQ: Tensor, heads: int) -> Tensor:
+    """Return [B, H, T, d]: the Q columns are `heads` groups of d."""
+    return x_BTQ.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+class SelfAttention(nn.Module):
+    """Attention of a sequence to itself; only the embedding side of the projections is cut."""
+
+    def __init__(self, dim: int, qkv_dim: int) -> None:
+        super().__init__()
+        self.qkv_dim = qkv_dim
+        self.qkv = ElasticLinear(dim, 3 * qkv_dim)
+        self.out = ElasticLinear(qkv_dim, dim)
+
+    def init(self, generator: torch.Generator) -> None:
+        """Xavier with the fan of the fused [3*qkv, dim] matrix."""
+        self.qkv.init(generator)
+        self.out.init(generator)
+
+    def project(self, x_BTD: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return scaled queries, keys and values, each [B, H, T, d]."""
+        q, k, v = self.qkv(x_BTD, 3 * self.qkv_dim).split(self.qkv_dim, dim=-1)
+        scale = (self.qkv_dim // heads) ** -0.5
+        return split_heads(q * scale, heads), split_heads(k, heads), split_heads(v, heads)
+
+    def forward(self, x_BTD: Tensor, heads: int, mask: Tensor | None, drop: Dropout, rate: float) -> Tensor:
+        """Return [B, T, D]."""
+        q, k, v = self.project(x_BTD, heads)
+        return self.out(attend(q, k, v, mask, drop, rate), x_BTD.size(-1))
+
+
+class CrossAttention(nn.Module):
+    """Attention of the decoder to encoder outputs; queries and keys may come from different widths."""
+
+    def __init__(self, dim: int, memory_dim: int, qkv_dim: int) -> None:
+        super().__init__()
+        self.qkv_dim = qkv_dim
+        self.q = ElasticLinear(dim, qkv_dim)
+        self.kv = ElasticLinear(memory_dim, 2 * qkv_dim)
+        self.out = ElasticLinear(qkv_dim, dim)
+
+    def init(self, generator: torch.Generator) -> None:
+        """Xavier; the fan is that of the fused matrix where both widths are equal, else of each [qkv, dim]."""
+        fused = self.q.weight.size(1) == self.kv.weight.size(1)
+        fan_out = (3 if fused else 1) * self.qkv_dim
+        self.q.init(generator, fan_out)
+        self.kv.init(generator, fan_out)
+        self.out.init(generator)
+
+    def queries(self, x_BTD: Tensor, heads: int) -> Tensor:
+        """Return scaled queries [B, H, T, d]."""
+        return split_heads(self.q(x_BTD, self.qkv_dim) * (self.qkv_dim // heads) ** -0.5, heads)
+
+    def keys_values(self, memory_BSD: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+        """Return keys and values of the encoder outputs, each [B, H, S, d]."""
+        k, v = self.kv(memory_BSD, 2 * self.qkv_dim).split(self.qkv_dim, dim=-1)
+        return split_heads(k, heads), split_heads(v, heads)
+
+    def forward(
+        self, x_BTD: Tensor, memory_BSD: Tensor, heads: int, mask: Tensor | None, drop: Dropout, rate: float
+    ) -> Tensor:
+        """Return [B, T, D]."""
+        k, v = self.keys_values(memory_BSD, heads)
+        return self.out(attend(self.queries(x_BTD, heads), k, v, mask, drop, rate), x_BTD.size(-1))
+
+
+def sinusoids(num_positions: int, dim: int) -> Tensor:
+    """Return the position table [num_positions, dim]: sines in the front half, cosines behind, zero at PAD.
+
+    Frequencies are exp(-i * ln(10000) / (half - 1)), at the *super* width; a SubTransformer takes front columns.
+    """
+    half = dim // 2
+    frequencies = torch.exp(torch.arange(half, dtype=torch.float) * -(math.log(10000) / max(half - 1, 1)))
+    angles = torch.arange(num_positions, dtype=torch.float)[:, None] * frequencies[None]
+    table = torch.cat([angles.sin(), angles.cos(), torch.zeros(num_positions, dim - 2 * half)], dim=1)
+    table[PAD] = 0
+    return table
+
+
+def positions(ids_BT: Tensor) -> Tensor:
+    """Return the position of each token [B, T], counting non-pad tokens from PAD + 1; pads have position PAD."""
+    real = ids_BT.ne(PAD)
+    return real.cumsum(1) * real + PAD
+
+
+def padding_mask(padding_BS: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """Return what to add to scores [B, H, T, S] so that pads are never attended to; None without pads."""
+    if not bool(padding_BS.any()):
+        return None
+    return torch.zeros(padding_BS.shape, dtype=dtype, device=padding_BS.device).masked_fill_(
+        padding_BS, -math.inf
+    )[:, None, None]
+
+
+def causal_mask(length: int, like: Tensor) -> Tensor:
+    """Return what to add to scores [.., T, T] so that no token sees a later one."""
+    return torch.full((length, length), -math.inf, dtype=like.dtype, device=like.device).triu_(1)

@@ -1,0 +1,80 @@
+"""Parameters and multiply-accumulates of an architecture, in closed form and, for a check, by torchprofile."""
+
+import warnings
+
+import torch
+from torch import nn
+
+from hat.arch.config import Arch
+from hat.arch.space import SearchSpace
+from hat.model.transformer import SubTransformer
+
+
+def count_params(arch: Arch, space: SearchSpace) -> int:
+    """Return the parameters of the layers: no embeddings, no output matrix, full qkv bias vectors (HAT 2020)."""
+    enc, dec, qkv = arch.encoder, arch.decoder, space.qkv_dim
+
+    def attention(dim: int, memory_dim: int) -> int:
+        return (dim + 2 * memory_dim + 3) * qkv + (qkv + 1) * dim
+
+    def feed_forward(dim: int, ffn_dim: int) -> int:
+        return 2 * dim * ffn_dim + ffn_dim + dim
+
+    norm = 2
+    total = sum(
+        attention(enc.embed_dim, enc.embed_dim) + feed_forward(enc.embed_dim, ffn) + 2 * norm * enc.embed_dim
+        for ffn in enc.ffn_dims
+    )
+    return total + sum(
+        attention(dec.embed_dim, dec.embed_dim)
+        + attention(dec.embed_dim, enc.embed_dim)
+        + feed_forward(dec.embed_dim, ffn)
+        + 3 * norm * dec.embed_dim
+        for ffn in dec.ffn_dims
+    )
+
+
+def count_macs(arch: Arch, space: SearchSpace, length: int) -> int:
+    """Return the multiply-accumulates of one forward pass, batch 1, `length` source and target tokens.
+
+    Teacher forcing, without the output matrix. Counted as torchprofile 0.1 counts the plain float32 pass: matrix
+    products, normalisations with scale, and element-wise products (embedding scale and query scale).
+    """
+    enc, dec, qkv, n = arch.encoder, arch.decoder, space.qkv_dim, length
+
+    def attention(dim: int, memory_dim: int, keys: int) -> int:
+        projections = 2 * n * dim * qkv + 2 * keys * memory_dim * qkv
+        return projections + 2 * n * keys * qkv + n * qkv  # both products, and the scaled queries
+
+    def feed_forward(dim: int, ffn_dim: int) -> int:
+        return 2 * n * dim * ffn_dim
+
+    total = n * (enc.embed_dim + dec.embed_dim)  # embeddings times their scale
+    for ffn in enc.ffn_dims:
+        total += attention(enc.embed_dim, enc.embed_dim, n) + feed_forward(enc.embed_dim, ffn)
+        total += 2 * n * enc.embed_dim
+    for ffn, span in zip(dec.ffn_dims, dec.cross_span, strict=True):
+        total += attention(dec.embed_dim, dec.embed_dim, n) + attention(dec.embed_dim, enc.embed_dim, span * n)
+        total += feed_forward(dec.embed_dim, ffn) + 3 * n * dec.embed_dim
+    return total
+
+
+class _States(nn.Module):
+    """The traced pass: everything but the output matrix."""
+
+    def __init__(self, model: SubTransformer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return self.model.decode(target, self.model.encode(source))
+
+
+def profile_macs(model: SubTransformer, length: int) -> int:
+    """Return what torchprofile counts in the same pass of a float32 model on the CPU."""
+    from torchprofile import profile_macs as torchprofile_macs
+
+    ids = torch.full((1, length), 4)  # any real token
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # unknown operators count 0; none of them multiplies
+        return int(torchprofile_macs(_States(model.eval()), (ids, ids)))

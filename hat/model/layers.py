@@ -1,0 +1,154 @@
+"""One encoder layer and one decoder layer.
+
+B batch, T target length, S source length, D width, F feed-forward width.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hat.model.attention import CrossAttention, SelfAttention, attend
+from hat.model.config import ModelConfig
+from hat.model.dropout import Dropout
+from hat.model.elastic import ElasticLayerNorm, ElasticLinear
+
+
+@dataclass
+class LayerCache:
+    """Keys and values of one decoder layer while decoding step by step.
+
+    `self_k`, `self_v` are [N, H, T_max, d], filled up to the current step; `cross_k`, `cross_v` are [B, H, S, d]:
+    all hypotheses of a sentence read the same copy.
+    """
+
+    self_k: Tensor
+    self_v: Tensor
+    cross_k: Tensor
+    cross_v: Tensor
+    cross_mask: Tensor | None
+
+
+class FeedForward(nn.Module):
+    """Two linear maps with a ReLU between."""
+
+    def __init__(self, dim: int, ffn_dim: int) -> None:
+        super().__init__()
+        self.up = ElasticLinear(dim, ffn_dim)
+        self.down = ElasticLinear(ffn_dim, dim)
+
+    def init(self, generator: torch.Generator) -> None:
+        """Xavier-uniform weights, zero biases."""
+        self.up.init(generator)
+        self.down.init(generator)
+
+    def forward(self, x_BTD: Tensor, ffn_dim: int, drop: Dropout, rate: float) -> Tensor:
+        """Return [B, T, D]."""
+        h_BTF = F.relu(self.up(x_BTD, ffn_dim))
+        return self.down(drop(h_BTF, rate), x_BTD.size(-1))
+
+
+class _Layer(nn.Module):
+    """What both layers share: rates scaled with the sampled width, and norms before or after each block."""
+
+    def __init__(self, cfg: ModelConfig, super_dim: int, pre_norm: bool) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.super_dim = super_dim
+        self.pre_norm = pre_norm
+
+    def _scaled(self, rate: float, x: Tensor) -> float:
+        return rate * x.size(-1) / self.super_dim
+
+    def _before(self, norm: ElasticLayerNorm, x: Tensor) -> Tensor:
+        return norm(x) if self.pre_norm else x
+
+    def _after(self, norm: ElasticLayerNorm, x: Tensor) -> Tensor:
+        return x if self.pre_norm else norm(x)
+
+    def _feed_forward(
+        self, ffn: FeedForward, norm: ElasticLayerNorm, x: Tensor, ffn_dim: int, drop: Dropout
+    ) -> Tensor:
+        h = ffn(self._before(norm, x), ffn_dim, drop, self._scaled(self.cfg.activation_dropout, x))
+        return self._after(norm, x + drop(h, self._scaled(self.cfg.dropout, x)))
+
+
+class EncoderLayer(_Layer):
+    """Self-attention and feed-forward, each with a residual branch."""
+
+    def __init__(self, cfg: ModelConfig, dim: int, ffn_dim: int, qkv_dim: int, super_dim: int) -> None:
+        super().__init__(cfg, super_dim, cfg.encoder_normalize_before)
+        self.self_attn = SelfAttention(dim, qkv_dim)
+        self.self_norm = ElasticLayerNorm(dim)
+        self.ffn = FeedForward(dim, ffn_dim)
+        self.ffn_norm = ElasticLayerNorm(dim)
+
+    def forward(self, x_BSD: Tensor, ffn_dim: int, heads: int, mask: Tensor | None, drop: Dropout) -> Tensor:
+        """Return [B, S, D]."""
+        h = self._before(self.self_norm, x_BSD)
+        h = self.self_attn(h, heads, mask, drop, self.cfg.attention_dropout)
+        # parity with HAT 2020: encoder self-attention dropout is not scaled by width
+        x_BSD = self._after(self.self_norm, x_BSD + drop(h, self.cfg.dropout))
+        return self._feed_forward(self.ffn, self.ffn_norm, x_BSD, ffn_dim, drop)
+
+
+class DecoderLayer(_Layer):
+    """Self-attention, attention to the encoder and feed-forward, each with a residual branch."""
+
+    def __init__(
+        self, cfg: ModelConfig, dim: int, ffn_dim: int, qkv_dim: int, memory_dim: int, super_dim: int
+    ) -> None:
+        super().__init__(cfg, super_dim, cfg.decoder_normalize_before)
+        self.self_attn = SelfAttention(dim, qkv_dim)
+        self.self_norm = ElasticLayerNorm(dim)
+        self.cross_attn = CrossAttention(dim, memory_dim, qkv_dim)
+        self.cross_norm = ElasticLayerNorm(dim)
+        self.ffn = FeedForward(dim, ffn_dim)
+        self.ffn_norm = ElasticLayerNorm(dim)
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        memory_BSD: Tensor,
+        ffn_dim: int,
+        self_heads: int,
+        cross_heads: int,
+        causal: Tensor,
+        memory_mask: Tensor | None,
+        drop: Dropout,
+    ) -> Tensor:
+        """Return [B, T, D]."""
+        cfg, rate = self.cfg, self._scaled(self.cfg.dropout, x_BTD)
+        h = self._before(self.self_norm, x_BTD)
+        h = self.self_attn(h, self_heads, causal, drop, cfg.attention_dropout)
+        x_BTD = self._after(self.self_norm, x_BTD + drop(h, rate))
+        h = self._before(self.cross_norm, x_BTD)
+        h = self.cross_attn(h, memory_BSD, cross_heads, memory_mask, drop, cfg.attention_dropout)
+        x_BTD = self._after(self.cross_norm, x_BTD + drop(h, rate))
+        return self._feed_forward(self.ffn, self.ffn_norm, x_BTD, ffn_dim, drop)
+
+    def step(
+        self,
+        x_N1D: Tensor,
+        step: int,
+        ffn_dim: int,
+        self_heads: int,
+        cross_heads: int,
+        cache: LayerCache,
+        drop: Dropout,
+    ) -> Tensor:
+        """Return [N, 1, D] for one new token of each hypothesis; writes its keys and values into `cache`."""
+        q, k, v = self.self_attn.project(self._before(self.self_norm, x_N1D), self_heads)
+        cache.self_k[:, :, step] = k[:, :, 0]
+        cache.self_v[:, :, step] = v[:, :, 0]
+        seen_k, seen_v = cache.self_k[:, :, : step + 1], cache.self_v[:, :, : step + 1]
+        h = self.self_attn.out(attend(q, seen_k, seen_v, None, drop, 0.0), x_N1D.size(-1))
+        x_N1D = self._after(self.self_norm, x_N1D + h)
+        # the hypotheses of one sentence are the query positions of one attention over its single cache
+        batch = cache.cross_k.size(0)
+        x_BnD = self._before(self.cross_norm, x_N1D).view(batch, -1, x_N1D.size(-1))
+        q = self.cross_attn.queries(x_BnD, cross_heads)
+        h = attend(q, cache.cross_k, cache.cross_v, cache.cross_mask, drop, 0.0)
+        x_N1D = self._after(self.cross_norm, x_N1D + self.cross_attn.out(h, x_N1D.size(-1)).view_as(x_N1D))
+        return self._feed_forward(self.ffn, self.ffn_norm, x_N1D, ffn_dim, drop)

@@ -1,0 +1,272 @@
+"""The weight-sharing SuperTransformer and the stand-alone SubTransformer: one module, two sizes.
+
+B batch, N hypotheses (batch times beam), T target length, S source length, D width, V vocabulary.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hat.arch.config import Arch, DecoderArch, EncoderArch
+from hat.arch.space import SearchSpace
+from hat.errors import ConfigError
+from hat.model.attention import (
+    CrossAttention,
+    SelfAttention,
+    causal_mask,
+    padding_mask,
+    positions,
+    sinusoids,
+)
+from hat.model.config import PAD, ModelConfig
+from hat.model.dropout import EVAL, Dropout
+from hat.model.elastic import ElasticEmbedding, ElasticLayerNorm
+from hat.model.layers import DecoderLayer, EncoderLayer, FeedForward, LayerCache
+
+
+class Memory(NamedTuple):
+    """What the decoder sees of a source: outputs of the last encoder layers, the last one first, and its pads."""
+
+    outputs: tuple[Tensor, ...]  # each [B, S, D]
+    padding: Tensor  # [B, S], true at pads
+
+    def spanned(self, span: int) -> Tensor:
+        """Return the outputs of the last `span` encoder layers side by side in time, [B, span * S, D]."""
+        return self.outputs[0] if span == 1 else torch.cat(self.outputs[:span], dim=1)
+
+    def mask(self, span: int) -> Tensor | None:
+        """Return the additive mask over `spanned(span)`, or None without pads."""
+        return padding_mask(self.padding.repeat(1, span), self.outputs[0].dtype)
+
+
+@dataclass
+class DecoderCache:
+    """State of step-by-step decoding: one entry per decoder layer and the number of tokens so far."""
+
+    layers: list[LayerCache]
+    step: int = 0
+
+    def reorder(self, rows_N: Tensor) -> None:
+        """Let hypothesis i continue what hypothesis `rows_N[i]` was; cross-attention is per sentence and stays."""
+        for layer in self.layers:
+            layer.self_k[:, :, : self.step] = layer.self_k[:, :, : self.step].index_select(0, rows_N)
+            layer.self_v[:, :, : self.step] = layer.self_v[:, :, : self.step].index_select(0, rows_N)
+
+    def keep(self, sentences_B: Tensor, rows_N: Tensor) -> None:
+        """Drop finished sentences: keep these sentences and these hypotheses."""
+        for layer in self.layers:
+            layer.self_k, layer.self_v = layer.self_k[rows_N], layer.self_v[rows_N]
+            layer.cross_k, layer.cross_v = layer.cross_k[sentences_B], layer.cross_v[sentences_B]
+            if layer.cross_mask is not None:
+                layer.cross_mask = layer.cross_mask[sentences_B]
+
+
+class Transformer(nn.Module):
+    """An encoder-decoder whose parameters have the sizes of `shape`; every call may use a smaller architecture.
+
+    `space` gives the super widths, on which positions, dropout and (optionally) embedding scale depend.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        shape: Arch,
+        cfg: ModelConfig,
+        source_vocab_size: int,
+        target_vocab_size: int,
+    ) -> None:
+        super().__init__()
+        enc, dec = shape.encoder, shape.decoder
+        if cfg.share_all_embeddings:
+            if source_vocab_size != target_vocab_size:
+                raise ConfigError(
+                    f"--share-all-embeddings needs a joint dictionary, got {source_vocab_size} source and "
+                    f"{target_vocab_size} target entries; preprocess with --joined-dictionary"
+                )
+            if space.encoder.super_embed_dim != space.decoder.super_embed_dim:
+                raise ConfigError(
+                    f"--share-all-embeddings needs equal widths, got encoder-embed-dim "
+                    f"{space.encoder.super_embed_dim} and decoder-embed-dim {space.decoder.super_embed_dim}"
+                )
+        self.space, self.cfg = space, cfg
+        self.default_arch = shape
+        shared_dim = max(enc.embed_dim, dec.embed_dim) if cfg.share_all_embeddings else enc.embed_dim
+        self.source_embed = ElasticEmbedding(source_vocab_size, shared_dim)
+        self.target_embed = (
+            self.source_embed
+            if cfg.share_all_embeddings
+            else ElasticEmbedding(target_vocab_size, dec.embed_dim)
+        )
+        tied = cfg.share_all_embeddings or cfg.share_decoder_input_output_embed
+        self.output = self.target_embed if tied else ElasticEmbedding(target_vocab_size, dec.embed_dim)
+        self.encoder_layers = nn.ModuleList(
+            EncoderLayer(cfg, enc.embed_dim, ffn_dim, space.qkv_dim, space.encoder.super_embed_dim)
+            for ffn_dim in enc.ffn_dims
+        )
+        self.decoder_layers = nn.ModuleList(
+            DecoderLayer(
+                cfg, dec.embed_dim, ffn_dim, space.qkv_dim, enc.embed_dim, space.decoder.super_embed_dim
+            )
+            for ffn_dim in dec.ffn_dims
+        )
+        if cfg.encoder_normalize_before:
+            self.encoder_norm = ElasticLayerNorm(enc.embed_dim)
+        if cfg.decoder_normalize_before:
+            self.decoder_norm = ElasticLayerNorm(dec.embed_dim)
+        self._make_positions()
+
+    def _make_positions(self) -> None:
+        for side, width, length in (
+            ("source", self.space.encoder.super_embed_dim, self.cfg.max_source_positions),
+            ("target", self.space.decoder.super_embed_dim, self.cfg.max_target_positions),
+        ):
+            table = sinusoids(length + PAD + 1, width)
+            self.register_buffer(f"{side}_positions", table, persistent=False)
+
+    def adopt(self, weights: dict[str, Tensor]) -> None:
+        """Make these tensors, named as in `named_parameters`, the weights of a model built on the meta device."""
+        for module_name, module in self.named_modules():
+            for name in module._parameters:
+                module._parameters[name] = nn.Parameter(weights[f"{module_name}.{name}"])
+        self._make_positions()
+
+    def encode(self, source_BS: Tensor, arch: Arch | None = None, drop: Dropout = EVAL) -> Memory:
+        """Run the encoder on left-padded ids [B, S]; the outputs of the last three layers are returned."""
+        enc = (arch or self.default_arch).encoder
+        x = self._embed(
+            self.source_embed, self.source_positions, source_BS, positions(source_BS), enc.embed_dim, drop
+        )
+        padding = source_BS.eq(PAD)
+        mask = padding_mask(padding, x.dtype)
+        outputs = []
+        for layer, ffn_dim, heads in zip(self.encoder_layers, enc.ffn_dims, enc.self_heads, strict=False):
+            x = layer(x, ffn_dim, heads, mask, drop)
+            outputs.append(x)
+        if self.cfg.encoder_normalize_before:
+            outputs[-1] = self.encoder_norm(x)
+        return Memory(tuple(outputs[:-4:-1]), padding)
+
+    def decode(
+        self, input_BT: Tensor, memory: Memory, arch: Arch | None = None, drop: Dropout = EVAL
+    ) -> Tensor:
+        """Run the decoder on right-padded ids [B, T]; returns its states [B, T, D] before the output matrix."""
+        dec = (arch or self.default_arch).decoder
+        x = self._embed(
+            self.target_embed, self.target_positions, input_BT, positions(input_BT), dec.embed_dim, drop
+        )
+        causal = causal_mask(input_BT.size(1), x)
+        spans = {span: (memory.spanned(span), memory.mask(span)) for span in set(dec.cross_span)}
+        layers = zip(
+            self.decoder_layers, dec.ffn_dims, dec.self_heads, dec.cross_heads, dec.cross_span, strict=False
+        )
+        for layer, ffn_dim, self_heads, cross_heads, span in layers:
+            memory_BSD, memory_mask = spans[span]
+            x = layer(x, memory_BSD, ffn_dim, self_heads, cross_heads, causal, memory_mask, drop)
+        return self.decoder_norm(x) if self.cfg.decoder_normalize_before else x
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Map decoder states [..., D] to scores over the target vocabulary [..., V]."""
+        return F.linear(states, self.output.columns(states.size(-1)))
+
+    def forward(
+        self, source_BS: Tensor, input_BT: Tensor, arch: Arch | None = None, drop: Dropout = EVAL
+    ) -> Tensor:
+        """Return logits [B, T, V] under teacher forcing; `arch` defaults to the model's own size."""
+        return self.logits(self.decode(input_BT, self.encode(source_BS, arch, drop), arch, drop))
+
+    def start(self, memory: Memory, beam: int, max_tokens: int, arch: Arch | None = None) -> DecoderCache:
+        """Return the cache for decoding up to `max_tokens` tokens with `beam` hypotheses for each sentence."""
+        dec = (arch or self.default_arch).decoder
+        batch = memory.padding.size(0)
+        masks = {span: memory.mask(span) for span in set(dec.cross_span)}
+        spanned = {span: memory.spanned(span) for span in set(dec.cross_span)}
+        layers = []
+        for layer, self_heads, cross_heads, span in zip(
+            self.decoder_layers, dec.self_heads, dec.cross_heads, dec.cross_span, strict=False
+        ):
+            size = (batch * beam, self_heads, max_tokens, self.space.qkv_dim // self_heads)
+            k, v = layer.cross_attn.keys_values(spanned[span], cross_heads)
+            empty = [torch.empty(size, dtype=k.dtype, device=k.device) for _ in range(2)]
+            layers.append(LayerCache(*empty, k.contiguous(), v.contiguous(), masks[span]))
+        return DecoderCache(layers)
+
+    def decode_step(
+        self, tokens_N: Tensor, cache: DecoderCache, arch: Arch | None = None
+    ) -> tuple[Tensor, DecoderCache]:
+        """Feed one token of each hypothesis; returns logits [N, V] and the cache, one step further."""
+        dec = (arch or self.default_arch).decoder
+        place = torch.full_like(tokens_N[:, None], PAD + 1 + cache.step)
+        x = self._embed(
+            self.target_embed, self.target_positions, tokens_N[:, None], place, dec.embed_dim, EVAL
+        )
+        for layer, ffn_dim, self_heads, cross_heads, layer_cache in zip(
+            self.decoder_layers, dec.ffn_dims, dec.self_heads, dec.cross_heads, cache.layers, strict=False
+        ):
+            x = layer.step(x, cache.step, ffn_dim, self_heads, cross_heads, layer_cache, EVAL)
+        if self.cfg.decoder_normalize_before:
+            x = self.decoder_norm(x)
+        cache.step += 1
+        return self.logits(x[:, 0]), cache
+
+    def _embed(
+        self, table: ElasticEmbedding, sines: Tensor, ids: Tensor, places: Tensor, dim: int, drop: Dropout
+    ) -> Tensor:
+        super_dim = sines.size(1)
+        scale = math.sqrt(super_dim if self.cfg.vocab_original_scaling else dim)
+        x = table(ids, dim, PAD) * scale + sines[places, :dim]
+        return drop(x, self.cfg.dropout * dim / super_dim)
+
+
+class SuperTransformer(Transformer):
+    """All SubTransformers of a space in one set of weights, freshly initialised from `generator`."""
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        vocab_size: int | tuple[int, int],
+        cfg: ModelConfig | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        sizes = vocab_size if isinstance(vocab_size, tuple) else (vocab_size, vocab_size)
+        super().__init__(space, super_shape(space), cfg or ModelConfig(), *sizes)
+        self.default_arch = space.largest()
+        if not self.source_embed.weight.is_meta:
+            self._init(generator or torch.Generator().manual_seed(1))
+
+    @torch.no_grad()
+    def _init(self, generator: torch.Generator) -> None:
+        for module in self.modules():
+            if isinstance(module, ElasticLayerNorm):
+                module.init()
+            elif isinstance(module, ElasticEmbedding):
+                lookup = module in (self.source_embed, self.target_embed)
+                module.init(generator, PAD if lookup else None)
+            elif isinstance(module, SelfAttention | CrossAttention | FeedForward):
+                module.init(generator)
+
+
+class SubTransformer(Transformer):
+    """One architecture in weights of exactly its size, uninitialised; `hat.model.extract` fills it."""
+
+    def __init__(self, space: SearchSpace, arch: Arch, vocab_size: tuple[int, int], cfg: ModelConfig) -> None:
+        super().__init__(space, arch, cfg, *vocab_size)
+        self.arch = arch
+
+
+def super_shape(space: SearchSpace) -> Arch:
+    """Return the architecture whose sizes the super parameters have."""
+    enc, dec = space.encoder, space.decoder
+    return Arch(
+        EncoderArch(enc.super_embed_dim, (enc.super_ffn_dim,) * enc.super_layers, (1,) * enc.super_layers),
+        DecoderArch(
+            dec.super_embed_dim,
+            (dec.super_ffn_dim,) * dec.super_layers,
+            (1,) * dec.super_layers,
+            (1,) * dec.super_layers,
+            (1,) * dec.super_layers,
+        ),
+    )

@@ -1,0 +1,226 @@
+"""Checkpoints: one file of plain types and tensors, a digest beside it, strict in what it loads."""
+
+import io
+import re
+import zipfile
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hat.arch.codec import arch_from_yaml, arch_to_yaml, space_from_plain, space_to_plain
+from hat.arch.config import Arch
+from hat.arch.space import SearchSpace
+from hat.errors import ArchError, CheckpointError, ConfigError
+from hat.files.atomic import digest_matches, digest_path, write_with_digest
+from hat.model.config import ModelConfig
+from hat.model.extract import extract
+from hat.model.transformer import SubTransformer, SuperTransformer, Transformer
+
+FORMAT = 1
+_NAMES = re.compile(r"checkpoint(\d+)\.pt|checkpoint_(\d+)_(\d+)\.pt")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What one file holds. `arch` is None for a SuperTransformer; `state` is what resuming needs, if anything."""
+
+    space: SearchSpace
+    arch: Arch | None
+    model_config: ModelConfig
+    vocab_sizes: tuple[int, int]
+    vocab_digests: tuple[str, str]  # of both dictionaries, "" where trained without
+    weights: dict[str, torch.Tensor]
+    state: dict[str, Any]
+
+    def model(self) -> Transformer:
+        """Return the model with these weights, of exactly the size they have."""
+        model = _skeleton(self)
+        model.adopt(self.weights)
+        return model
+
+    def sub(self, arch: Arch) -> Transformer:
+        """Return the stand-alone SubTransformer `arch`: cut from a SuperTransformer, or this very model."""
+        if self.arch is None:
+            return extract(self.model(), arch)
+        if self.arch != arch:
+            raise CheckpointError(
+                "the checkpoint holds another SubTransformer than the one asked for; give the architecture "
+                "YAML it was trained with, or a SuperTransformer checkpoint"
+            )
+        return self.model()
+
+
+def pack(
+    model: Transformer, vocab_digests: tuple[str, str] = ("", ""), state: dict[str, Any] | None = None
+) -> Checkpoint:
+    """Return a checkpoint of `model`; its tensors are those of the model, not copies."""
+    weights = {name: weight.detach() for name, weight in model.named_parameters()}
+    sizes = (model.source_embed.weight.size(0), model.target_embed.weight.size(0))
+    arch = model.arch if isinstance(model, SubTransformer) else None
+    return Checkpoint(model.space, arch, model.cfg, sizes, vocab_digests, weights, state or {})
+
+
+def to_bytes(checkpoint: Checkpoint) -> bytes:
+    """Return the file content."""
+    buffer = io.BytesIO()
+    torch.save(
+        {
+            "hat_format": FORMAT,
+            "space": space_to_plain(checkpoint.space),
+            "arch": arch_to_yaml(checkpoint.arch) if checkpoint.arch else None,
+            "model_config": asdict(checkpoint.model_config),
+            "vocab_sizes": list(checkpoint.vocab_sizes),
+            "vocab_digests": list(checkpoint.vocab_digests),
+            "weights": checkpoint.weights,
+            "state": checkpoint.state,
+        },
+        buffer,
+    )
+    return buffer.getvalue()
+
+
+def save(checkpoint: Checkpoint, *paths: Path) -> None:
+    """Write one content under each of `paths`, each file whole or not at all, with its digest beside it."""
+    content = to_bytes(checkpoint)
+    for path in paths:
+        write_with_digest(path, content)
+
+
+def load(path: Path, say: Callable[[str], None] = lambda text: None) -> Checkpoint:
+    """Return the checkpoint in `path`.
+
+    Raises CheckpointError where it is missing, damaged, of a newer format, or does not fit its own description.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot read checkpoint {path}: {error.strerror}; check the path, or train the model first"
+        ) from error
+    intact = digest_matches(path, content)
+    if intact is False:
+        raise CheckpointError(
+            f"{path} is damaged: its SHA-256 differs from {digest_path(path).name}; restore it from a copy"
+        )
+    if intact is None:
+        say(f"{path} has no {digest_path(path).name} beside it; its content cannot be verified")
+    values = _unpack(path, content)
+    if values.get("hat_format") != FORMAT:
+        raise CheckpointError(
+            f"{path} has format {values.get('hat_format')!r}, this version reads {FORMAT}; "
+            "use a checkpoint written by train.py, or upgrade"
+        )
+    try:
+        arch = values["arch"]
+        checkpoint = Checkpoint(
+            space=space_from_plain(values["space"]),
+            arch=None if arch is None else arch_from_yaml(arch),
+            model_config=ModelConfig(**values["model_config"]),
+            vocab_sizes=tuple(values["vocab_sizes"]),
+            vocab_digests=tuple(values["vocab_digests"]),
+            weights=values["weights"],
+            state=values["state"],
+        )
+        _check_weights(path, checkpoint)
+    except (KeyError, TypeError, ValueError, ArchError, ConfigError) as error:
+        raise CheckpointError(f"{path} does not describe a model of this system: {error}") from error
+    return checkpoint
+
+
+def load_newest(folder: Path, say: Callable[[str], None]) -> Checkpoint | None:
+    """Return the newest readable checkpoint of a run, or None where there is none; says so when it falls back."""
+    last = folder / "checkpoint_last.pt"
+    candidates = [last] if last.exists() else []
+    candidates += [path for path in numbered(folder) if path != last]
+    for path in candidates:
+        try:
+            checkpoint = load(path, say)
+        except CheckpointError as error:
+            say(f"{error}; trying the one before it")
+            continue
+        if "trainer" in checkpoint.state:
+            return checkpoint
+    if candidates:
+        raise CheckpointError(
+            f"none of the {len(candidates)} checkpoints in {folder} can be read; move them away to start anew"
+        )
+    return None
+
+
+def numbered(folder: Path) -> list[Path]:
+    """Return checkpoint{epoch}.pt and checkpoint_{epoch}_{update}.pt of a run, the newest first."""
+    found = []
+    for path in folder.glob("checkpoint*.pt"):
+        match = _NAMES.fullmatch(path.name)
+        if match:
+            epoch = int(match[1] or match[2])
+            # the checkpoint of an epoch's end comes after all within that epoch
+            found.append((epoch, float(match[3]) if match[3] else float("inf"), path))
+    return [path for *_, path in sorted(found, reverse=True)]
+
+
+def rotate(folder: Path, keep_epochs: int, keep_within: int) -> None:
+    """Remove the oldest checkpoints: keep that many of epochs' ends and that many within epochs; -1 keeps all."""
+    for within, keep in ((False, keep_epochs), (True, keep_within)):
+        of_kind = [path for path in numbered(folder) if path.name.startswith("checkpoint_") == within]
+        for path in of_kind[keep:] if keep >= 0 else []:
+            path.unlink(missing_ok=True)
+            digest_path(path).unlink(missing_ok=True)
+
+
+def average(paths: Iterable[Path], say: Callable[[str], None] = lambda text: None) -> Checkpoint:
+    """Return the mean of the weights of several checkpoints of one model; raises CheckpointError where they differ."""
+    paths = list(paths)
+    first = load(paths[0], say)
+    total = {name: weight.double() for name, weight in first.weights.items()}
+    for path in paths[1:]:
+        other = load(path, say)
+        if (other.space, other.arch, other.vocab_digests) != (first.space, first.arch, first.vocab_digests):
+            raise CheckpointError(
+                f"{path} and {paths[0]} hold different models; average checkpoints of one run"
+            )
+        for name, weight in other.weights.items():
+            total[name] += weight
+    means = {name: (weight / len(paths)).to(first.weights[name].dtype) for name, weight in total.items()}
+    return Checkpoint(
+        first.space, first.arch, first.model_config, first.vocab_sizes, first.vocab_digests, means, {}
+    )
+
+
+def _unpack(path: Path, content: bytes) -> dict[str, Any]:
+    """Return the plain content; torch reads tensors and plain types only, nothing the file names is called."""
+    refusal = f"{path} is not a checkpoint of this system"
+    if not zipfile.is_zipfile(io.BytesIO(content)):
+        raise CheckpointError(f"{refusal}: it is no zip archive; give a .pt file written by train.py")
+    try:
+        values = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # the reader raises many kinds for damaged content
+        reason = str(error).split("\n")[0][:200]
+        raise CheckpointError(f"{refusal} or damaged: {reason}") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{refusal}: it holds a {type(values).__name__}")
+    return values
+
+
+def _check_weights(path: Path, checkpoint: Checkpoint) -> None:
+    shape_of = {name: tuple(weight.shape) for name, weight in _skeleton(checkpoint).named_parameters()}
+    found = {name: tuple(weight.shape) for name, weight in checkpoint.weights.items()}
+    wrong = sorted(name for name in shape_of.keys() | found.keys() if shape_of.get(name) != found.get(name))
+    if wrong:
+        name = wrong[0]
+        raise CheckpointError(
+            f"{path}: weight {name} has shape {found.get(name)}, its architecture needs {shape_of.get(name)} "
+            f"({len(wrong)} weights differ); the file is not what it says"
+        )
+
+
+def _skeleton(checkpoint: Checkpoint) -> Transformer:
+    """Return the model without memory for its weights."""
+    c = checkpoint
+    with torch.device("meta"):
+        if c.arch is None:
+            return SuperTransformer(c.space, c.vocab_sizes, c.model_config)
+        return SubTransformer(c.space, c.arch, c.vocab_sizes, c.model_config)

@@ -1,0 +1,213 @@
+"""One optimiser step and one evaluation; the loop around them lives in hat/cli/train.py."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+
+from hat.arch.config import Arch
+from hat.data.pairs import Batch
+from hat.errors import ConfigError, TrainingError
+from hat.model.config import PAD
+from hat.model.dropout import EVAL, Dropout
+from hat.model.transformer import Transformer
+from hat.rng import seed_for
+from hat.train.loss import smoothed_loss
+from hat.train.precision import Amp, MasterWeights
+from hat.train.schedule import ScheduleConfig, learning_rate
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Optimisation"""
+
+    optimizer: str = "adam"
+    """adam; as in the release its weight decay is decoupled, so it is AdamW"""
+    adam_betas: tuple[float, float] = (0.9, 0.98)
+    """decay rates of both moments"""
+    adam_eps: float = 1e-8
+    """added to the root of the second moment"""
+    weight_decay: float = 0.0
+    """decoupled weight decay"""
+    clip_norm: float = 25.0
+    """largest gradient norm; 0 does not clip"""
+    label_smoothing: float = 0.1
+    """share of the probability spread over the whole vocabulary"""
+    update_freq: int = 1
+    """batches whose gradients make one update"""
+    sentence_avg: bool = False
+    """divide gradients by sentences instead of target tokens"""
+    max_update: int = 50000
+    """updates after which training ends"""
+    max_epoch: int | None = None
+    """epochs after which training ends"""
+    amp: Amp = "auto"
+    """number format of the computation; auto takes what is fast on the device"""
+    fp16: bool = False
+    """half precision as in the release; on a CPU the same as --amp auto"""
+    fp16_init_scale: float = 128.0
+    """first loss scale with fp16"""
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in ("adam", "adamw"):
+            raise ConfigError(f"--optimizer allows adam and adamw, got {self.optimizer!r}")
+        if not (all(0 <= beta < 1 for beta in self.adam_betas) and self.adam_eps > 0):
+            raise ConfigError(
+                f"--adam-betas must lie in [0, 1) and --adam-eps above 0, got {self.adam_betas}"
+            )
+        if not 0 <= self.label_smoothing < 1:
+            raise ConfigError(f"--label-smoothing must be at least 0 and below 1, got {self.label_smoothing}")
+        if self.update_freq < 1 or self.max_update < 1 or (self.max_epoch is not None and self.max_epoch < 1):
+            raise ConfigError("--update-freq, --max-update and --max-epoch must be at least 1")
+        if self.clip_norm < 0 or self.weight_decay < 0:
+            raise ConfigError("--clip-norm and --weight-decay must not be negative")
+
+
+class StepResult(NamedTuple):
+    """One update; losses per target token, base 2."""
+
+    loss: float
+    nll_loss: float
+    num_tokens: int
+    grad_norm: float
+    lr: float
+
+
+class EvalResult(NamedTuple):
+    """One pass over validation batches; losses per target token, base 2."""
+
+    loss: float
+    nll_loss: float
+    num_tokens: int
+
+
+class Trainer:
+    """Owns the model, the optimiser and the update count; everything else is an argument."""
+
+    def __init__(
+        self,
+        model: Transformer,
+        cfg: OptimConfig,
+        schedule: ScheduleConfig,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        seed: int,
+    ) -> None:
+        self.cfg, self.schedule, self.device, self.seed = cfg, schedule, device, seed
+        self.model = model.to(device)
+        self.weights = MasterWeights(self.model, dtype)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(),
+            lr=0.0,
+            betas=cfg.adam_betas,
+            eps=cfg.adam_eps,
+            weight_decay=cfg.weight_decay,
+            fused=True,
+        )
+        self.scaler = torch.amp.GradScaler(
+            device.type, init_scale=cfg.fp16_init_scale, enabled=dtype == torch.float16
+        )
+        self.num_updates = 0
+
+    def lr(self) -> float:
+        """Return the learning rate of the next update."""
+        return learning_rate(self.schedule, self.num_updates, self.cfg.max_update)
+
+    def train_step(self, batches: Sequence[Batch], arch: Arch) -> StepResult:
+        """Make one update of `arch` from the gradients of `batches`.
+
+        Dropout masks depend on the seed, the update and the position in `batches` only. Raises TrainingError
+        where the loss or the gradient is not finite, before any weight has changed.
+        """
+        smoothed = nll = 0.0
+        tokens = sum(batch.num_tokens for batch in batches)
+        sentences = sum(batch.source.size(0) for batch in batches)
+        for position, batch in enumerate(batches):
+            noise = torch.Generator(self.device)
+            noise.manual_seed(seed_for(self.seed, "dropout", self.num_updates, position))
+            loss, batch_nll = self._loss(batch, arch, Dropout(noise))
+            self.scaler.scale(loss).backward()
+            self.weights.collect()
+            smoothed += loss.item()
+            nll += batch_nll.item()
+        if not math.isfinite(smoothed):
+            self._refuse(f"the loss is {smoothed}")
+        lr = self.lr()
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.scaler.unscale_(self.optimizer)
+        grads = [weight.grad for weight in self.model.parameters() if weight.grad is not None]
+        torch._foreach_mul_(grads, 1 / max(sentences if self.cfg.sentence_avg else tokens, 1))
+        norm = torch.nn.utils.get_total_norm(grads)
+        grad_norm = norm.item()
+        if not math.isfinite(grad_norm) and not self.scaler.is_enabled():
+            self._refuse(f"the gradient norm is {grad_norm}")
+        if self.cfg.clip_norm and grad_norm > self.cfg.clip_norm:
+            torch._foreach_mul_(grads, self.cfg.clip_norm / grad_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.weights.refresh()
+        self.num_updates += 1
+        bits = max(tokens, 1) * math.log(2)
+        return StepResult(smoothed / bits, nll / bits, tokens, grad_norm, lr)
+
+    def evaluate(self, batches: Iterable[Batch], arch: Arch) -> EvalResult:
+        """Return the loss of `arch` over `batches`, without dropout."""
+        return evaluate(self.weights.compute, batches, arch, self.cfg.label_smoothing, self.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return optimiser, loss scale and update count; the weights are saved by their names."""
+        return {
+            "num_updates": self.num_updates,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any], *, optimizer: bool, schedule: bool) -> None:
+        """Take up what `state_dict` returned; either part may be left at its start."""
+        if optimizer:
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+        if schedule:
+            self.num_updates = state["num_updates"]
+
+    def _loss(self, batch: Batch, arch: Arch, drop: Dropout) -> tuple[torch.Tensor, torch.Tensor]:
+        return batch_loss(self.weights.compute, batch.to(self.device), arch, self.cfg.label_smoothing, drop)
+
+    def _refuse(self, what: str) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        raise TrainingError(
+            f"{what} at update {self.num_updates + 1}; no weight was changed. Lower --lr, raise "
+            "--warmup-updates, set --clip-norm 1 or use --amp fp32, and run again: it goes on from the last checkpoint"
+        )
+
+
+def batch_loss(
+    model: Transformer, batch: Batch, arch: Arch, label_smoothing: float, drop: Dropout = EVAL
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the smoothed loss and the negative log likelihood of a batch, summed over its target tokens, in nats."""
+    states = model.decode(batch.decoder_input, model.encode(batch.source, arch, drop), arch, drop)
+    real = batch.target.ne(PAD).flatten().nonzero().squeeze(1)
+    states_RD = states.flatten(0, 1).index_select(0, real)
+    target_R = batch.target.flatten().index_select(0, real)
+    return smoothed_loss(states_RD, model.output.columns(states_RD.size(1)), target_R, label_smoothing)
+
+
+@torch.inference_mode()
+def evaluate(
+    model: Transformer, batches: Iterable[Batch], arch: Arch, label_smoothing: float, device: torch.device
+) -> EvalResult:
+    """Return the mean loss of `arch` over `batches`."""
+    smoothed = nll = 0.0
+    tokens = 0
+    for batch in batches:
+        loss, batch_nll = batch_loss(model, batch.to(device), arch, label_smoothing)
+        smoothed += loss.item()
+        nll += batch_nll.item()
+        tokens += batch.num_tokens
+    bits = max(tokens, 1) * math.log(2)
+    return EvalResult(smoothed / bits, nll / bits, tokens)
