@@ -29,6 +29,14 @@ class LayerCache:
     cross_v: Tensor
     cross_mask: Tensor | None
 
+    def grow(self, capacity: int) -> None:
+        """Make room for `capacity` steps; what is cached stays."""
+        for name in ("self_k", "self_v"):
+            old = getattr(self, name)
+            new = old.new_empty(*old.shape[:2], capacity, old.size(3))
+            new[:, :, : old.size(2)] = old
+            setattr(self, name, new)
+
 
 class FeedForward(nn.Module):
     """Two linear maps with a ReLU between."""

@@ -178,8 +178,11 @@ class Transformer(nn.Module):
         """Return logits [B, T, V] under teacher forcing; `arch` defaults to the model's own size."""
         return self.logits(self.decode(input_BT, self.encode(source_BS, arch, drop), arch, drop))
 
-    def start(self, memory: Memory, beam: int, max_tokens: int, arch: Arch | None = None) -> DecoderCache:
-        """Return the cache for decoding up to `max_tokens` tokens with `beam` hypotheses for each sentence."""
+    def start(self, memory: Memory, beam: int, arch: Arch | None = None, capacity: int = 32) -> DecoderCache:
+        """Return the cache for decoding with `beam` hypotheses for each sentence.
+
+        It has room for `capacity` tokens and doubles when they are used up.
+        """
         dec = (arch or self.default_arch).decoder
         batch = memory.padding.size(0)
         masks = {span: memory.mask(span) for span in set(dec.cross_span)}
@@ -188,7 +191,7 @@ class Transformer(nn.Module):
         for layer, self_heads, cross_heads, span in zip(
             self.decoder_layers, dec.self_heads, dec.cross_heads, dec.cross_span, strict=False
         ):
-            size = (batch * beam, self_heads, max_tokens, self.space.qkv_dim // self_heads)
+            size = (batch * beam, self_heads, capacity, self.space.qkv_dim // self_heads)
             k, v = layer.cross_attn.keys_values(spanned[span], cross_heads)
             empty = [torch.empty(size, dtype=k.dtype, device=k.device) for _ in range(2)]
             layers.append(LayerCache(*empty, k.contiguous(), v.contiguous(), masks[span]))
@@ -199,6 +202,9 @@ class Transformer(nn.Module):
     ) -> tuple[Tensor, DecoderCache]:
         """Feed one token of each hypothesis; returns logits [N, V] and the cache, one step further."""
         dec = (arch or self.default_arch).decoder
+        if cache.step == cache.layers[0].self_k.size(2):
+            for layer_cache in cache.layers:
+                layer_cache.grow(2 * cache.step)
         place = torch.full_like(tokens_N[:, None], PAD + 1 + cache.step)
         x = self._embed(
             self.target_embed, self.target_positions, tokens_N[:, None], place, dec.embed_dim, EVAL

@@ -1,0 +1,185 @@
+"""Beam search over a cached decoder.
+
+B sentences still searched, K beam, C = 2 * K candidates, V vocabulary.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hat.arch.config import Arch
+from hat.errors import ConfigError
+from hat.model.config import EOS, PAD
+from hat.model.transformer import DecoderCache, Transformer
+
+UNK = 3
+
+
+@dataclass(frozen=True)
+class BeamConfig:
+    """Beam search"""
+
+    beam: int = 5
+    """hypotheses kept for each sentence"""
+    lenpen: float = 1.0
+    """score = summed log-probability / length^lenpen; above 1 favours longer translations"""
+    unkpen: float = 0.0
+    """subtracted from the log-probability of <unk>"""
+    max_len_a: float = 0.0
+    """longest output = max-len-a * source length + max-len-b tokens before the end"""
+    max_len_b: int = 200
+    """see --max-len-a"""
+    min_len: int = 1
+    """fewest tokens before the end"""
+    unnormalized: bool = False
+    """compare summed log-probabilities, not divided by length"""
+
+    def __post_init__(self) -> None:
+        if self.beam < 1 or self.min_len < 0 or self.max_len_b < 0 or self.max_len_a < 0:
+            raise ConfigError(
+                f"--beam must be at least 1 and --min-len, --max-len-a, --max-len-b not negative, got {self}"
+            )
+
+
+class Hypothesis(NamedTuple):
+    """One translation; `tokens` end with EOS, `token_scores` are their log-probabilities (natural)."""
+
+    tokens: list[int]
+    score: float
+    token_scores: list[float]
+
+
+@dataclass
+class _State:
+    """The live hypotheses; rows of finished sentences are removed."""
+
+    sentences: list[int]  # [B] which sentence of the batch each row is
+    tokens: Tensor  # [B, K, step + 1] starting with EOS
+    cumulative: Tensor  # [B, K, step] summed log-probabilities after each token
+    scores: Tensor  # [B, K]
+
+
+@torch.inference_mode()
+def beam_search(
+    model: Transformer, source_BS: Tensor, cfg: BeamConfig, arch: Arch | None = None
+) -> list[list[Hypothesis]]:
+    """Return up to `beam` hypotheses for each left-padded source, best score first.
+
+    As in the reference (REFERENCE section 6): among the 2 * beam best continuations those that end *and* rank
+    within the first `beam` are finished; the first `beam` others go on; a sentence is done with `beam` finished
+    hypotheses or at the longest length, where the end is forced. The source length is the padded width.
+    """
+    batch, width = source_BS.shape
+    beam, device = cfg.beam, source_BS.device
+    longest = min(int(cfg.max_len_a * width + cfg.max_len_b), model.cfg.max_target_positions - 1)
+    if longest < cfg.min_len:
+        raise ConfigError(f"--min-len {cfg.min_len} exceeds the longest output of {longest} tokens")
+    cache = model.start(model.encode(source_BS, arch), beam, arch, capacity=min(longest + 1, 32))
+    scores = torch.full((batch, beam), -math.inf, device=device)
+    scores[:, 0] = 0  # all hypotheses start alike, so one is expanded
+    state = _State(
+        list(range(batch)),
+        torch.full((batch, beam, 1), EOS, dtype=torch.long, device=device),
+        torch.empty(batch, beam, 0, device=device),
+        scores,
+    )
+    finished: list[list[Hypothesis]] = [[] for _ in range(batch)]
+    for step in range(longest + 1):
+        logits, cache = model.decode_step(state.tokens[:, :, -1].flatten(), cache, arch)
+        candidates = _candidates(logits, state.scores, cfg, may_end=step >= cfg.min_len, must_end=step == longest)
+        _advance(state, candidates, cache, finished, cfg)
+        if not state.sentences:
+            break
+    return [sorted(hypotheses, key=lambda h: -h.score) for hypotheses in finished]
+
+
+class _Candidates(NamedTuple):
+    """The C best continuations of each sentence, best first."""
+
+    scores: Tensor  # [B, C] summed log-probability
+    origin: Tensor  # [B, C] hypothesis they continue
+    tokens: Tensor  # [B, C]
+
+
+def _candidates(
+    logits: Tensor, scores: Tensor, cfg: BeamConfig, *, may_end: bool, must_end: bool
+) -> _Candidates:
+    """Choose on raw logits [B * K, V]; one logsumexp a row turns the few chosen into log-probabilities."""
+    beam = scores.size(1)
+    rows = logits.float()
+    log_total = rows.logsumexp(1, keepdim=True)
+    if must_end:
+        best = rows[:, EOS : EOS + 1]
+        tokens = torch.full_like(best, EOS, dtype=torch.long)
+    else:
+        if rows is logits:
+            rows = rows.clone()
+        rows[:, PAD] = -math.inf
+        if not may_end:
+            rows[:, EOS] = -math.inf
+        if cfg.unkpen:
+            rows[:, UNK] -= cfg.unkpen
+        best, tokens = rows.topk(min(2 * beam, rows.size(1) - 1), dim=1)
+    width = best.size(1)
+    total = (best - log_total).view(-1, beam, width) + scores[:, :, None]
+    top, flat = total.flatten(1).topk(min(2 * beam, beam * width), dim=1)
+    return _Candidates(top, flat // width, tokens.view(-1, beam * width).gather(1, flat))
+
+
+def _advance(
+    state: _State, found: _Candidates, cache: DecoderCache, finished: list[list[Hypothesis]], cfg: BeamConfig
+) -> None:
+    """Finish what ends, continue with the rest, and drop sentences that are done."""
+    beam = state.scores.size(1)
+    ends = found.tokens.eq(EOS) & found.scores.gt(-math.inf)
+    ranked = ends[:, :beam]
+    if bool(ranked.any()):
+        for row, rank in ranked.nonzero().tolist():
+            kept = finished[state.sentences[row]]
+            if len(kept) < beam:
+                kept.append(_hypothesis(state, row, int(found.origin[row, rank]), float(found.scores[row, rank]), cfg))
+    if found.scores.size(1) < 2 * beam:  # the end was forced, or the vocabulary is tiny
+        rest = torch.full_like(found.scores[:, :1], False, dtype=torch.bool)
+        if bool(ends.all()):
+            state.sentences = []
+            return
+        ends = torch.cat([ends, *[~rest] * (2 * beam - ends.size(1))], dim=1)
+        pad = 2 * beam - found.scores.size(1)
+        found = _Candidates(
+            torch.nn.functional.pad(found.scores, (0, pad), value=-math.inf),
+            torch.nn.functional.pad(found.origin, (0, pad)),
+            torch.nn.functional.pad(found.tokens, (0, pad), value=EOS),
+        )
+    # the first `beam` candidates that do not end, in their order
+    order = torch.arange(2 * beam, device=ends.device)
+    active = (ends * 2 * beam + order).topk(beam, dim=1, largest=False).indices
+    origin, tokens = found.origin.gather(1, active), found.tokens.gather(1, active)
+    scores = found.scores.gather(1, active)
+    live = [row for row, sentence in enumerate(state.sentences) if len(finished[sentence]) < beam]
+    rows = torch.arange(len(state.sentences), device=ends.device)[:, None] * beam + origin
+    if len(live) < len(state.sentences):
+        index = torch.tensor(live, device=ends.device, dtype=torch.long)
+        state.sentences = [state.sentences[row] for row in live]
+        state.tokens, state.cumulative = state.tokens[index], state.cumulative[index]
+        origin, tokens, scores, rows = origin[index], tokens[index], scores[index], rows[index]
+        if live:
+            cache.keep(index, rows.flatten())
+    elif bool((origin != order[:beam]).any()):
+        cache.reorder(rows.flatten())
+    steps = state.cumulative.size(2)
+    past = state.tokens.gather(1, origin[:, :, None].expand(-1, -1, steps + 1))
+    state.cumulative = torch.cat(
+        [state.cumulative.gather(1, origin[:, :, None].expand(-1, -1, steps)), scores[:, :, None]], dim=2
+    )
+    state.tokens = torch.cat([past, tokens[:, :, None]], dim=2)
+    state.scores = scores
+
+
+def _hypothesis(state: _State, row: int, origin: int, total: float, cfg: BeamConfig) -> Hypothesis:
+    tokens = [*state.tokens[row, origin, 1:].tolist(), EOS]
+    sums = [0.0, *state.cumulative[row, origin].tolist(), total]
+    score = total if cfg.unnormalized else total / len(tokens) ** cfg.lenpen
+    return Hypothesis(tokens, score, [after - before for before, after in zip(sums, sums[1:], strict=False)])
