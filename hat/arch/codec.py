@@ -129,7 +129,9 @@ def arch_of(options: ArchOptions) -> Arch | None:
         depth, listed = layers[name.split("_")[0]], values[name]
         if len(listed) != depth:
             key = name.replace("_", "-")
-            raise ArchError(f"{key} lists {len(listed)} layers, but the depth is {depth}; give one entry per layer")
+            raise ArchError(
+                f"{key} lists {len(listed)} layers, but the depth is {depth}; give one entry per layer"
+            )
         return listed
 
     span_key = "decoder_arbitrary_ende_attn_all_subtransformer"

@@ -15,7 +15,9 @@ def sample(space: SearchSpace, rng: random.Random) -> Arch:
 
     enc, dec = space.encoder, space.decoder
     num_enc = rng.choice(enc.layers_choice)
-    encoder = EncoderArch(rng.choice(enc.embed_choice), draw(enc.ffn_choice, num_enc), draw(enc.self_heads_choice, num_enc))
+    encoder = EncoderArch(
+        rng.choice(enc.embed_choice), draw(enc.ffn_choice, num_enc), draw(enc.self_heads_choice, num_enc)
+    )
     num_dec = rng.choice(dec.layers_choice)
     decoder = DecoderArch(
         rng.choice(dec.embed_choice),

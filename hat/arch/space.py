@@ -50,7 +50,11 @@ class SearchSpace:
         for side, stack in (("encoder", self.encoder), ("decoder", self.decoder)):
             limits = {
                 f"{side}-embed-choice": (stack.embed_choice, stack.super_embed_dim, f"{side}-embed-dim"),
-                f"{side}-ffn-embed-dim-choice": (stack.ffn_choice, stack.super_ffn_dim, f"{side}-ffn-embed-dim"),
+                f"{side}-ffn-embed-dim-choice": (
+                    stack.ffn_choice,
+                    stack.super_ffn_dim,
+                    f"{side}-ffn-embed-dim",
+                ),
                 f"{side}-layer-num-choice": (stack.layers_choice, stack.super_layers, f"{side}-layers"),
             }
             for key, (choice, limit, limit_key) in limits.items():
@@ -116,9 +120,13 @@ class SearchSpace:
         """Return `arch` if every value is one of the choices; raises ArchError naming the first that is not."""
         enc, dec = arch.encoder, arch.decoder
         _check_member("encoder embed dim", enc.embed_dim, self.encoder.embed_choice, "encoder-embed-choice")
-        _check_member("encoder layers", enc.num_layers, self.encoder.layers_choice, "encoder-layer-num-choice")
+        _check_member(
+            "encoder layers", enc.num_layers, self.encoder.layers_choice, "encoder-layer-num-choice"
+        )
         _check_member("decoder embed dim", dec.embed_dim, self.decoder.embed_choice, "decoder-embed-choice")
-        _check_member("decoder layers", dec.num_layers, self.decoder.layers_choice, "decoder-layer-num-choice")
+        _check_member(
+            "decoder layers", dec.num_layers, self.decoder.layers_choice, "decoder-layer-num-choice"
+        )
         heads = self._heads()
         per_layer = (
             ("encoder ffn dim", enc.ffn_dims, self.encoder.ffn_choice, "encoder-ffn-embed-dim-choice"),
@@ -157,7 +165,9 @@ def validation_archs(space: SearchSpace) -> dict[str, Arch]:
 def _check_choice(key: str, choice: Iterable[int], limit: int, limit_key: str) -> None:
     values = tuple(choice)
     if not values or any(type(value) is not int or value < 1 or value > limit for value in values):
-        raise ArchError(f"{key} must hold whole numbers from 1 to {limit} (see {limit_key}), got {list(values)}")
+        raise ArchError(
+            f"{key} must hold whole numbers from 1 to {limit} (see {limit_key}), got {list(values)}"
+        )
 
 
 def _check_member(what: str, value: int, choice: tuple[int, ...], key: str) -> None:

@@ -1,7 +1,6 @@
 """The command `scripts/fetch.py`: download one file whole or not at all."""
 
 import http.client
-import shutil
 import time
 import urllib.error
 import urllib.request
@@ -52,19 +51,12 @@ def fetch(url: str, path: Path, tries: int = 3, timeout: float = 30.0, pause: fl
             "and a positive timeout are allowed; see fetch.py --help"
         )
 
-    def fill(file: BinaryIO) -> None:
-        with urllib.request.urlopen(url, timeout=timeout) as answer:
-            shutil.copyfileobj(answer, file, 1 << 20)
-            expected = answer.headers.get("Content-Length")
-        if expected is not None and file.tell() != int(expected):
-            raise http.client.IncompleteRead(b"", int(expected) - file.tell())
-
     reason = ""
     for attempt in range(tries):
         if attempt:
             time.sleep(pause)
         try:
-            write_atomic(path, _foreign(fill))
+            write_atomic(path, lambda file: _download(url, file, timeout))
             return
         except _Failed as error:
             reason = str(error)
@@ -78,11 +70,13 @@ class _Failed(Exception):
     """A failed download, told apart from a failed write."""
 
 
-def _foreign(fill):
-    def run(file: BinaryIO) -> None:
-        try:
-            fill(file)
-        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-            raise _Failed(str(getattr(error, "reason", None) or error)) from error
-
-    return run
+def _download(url: str, file: BinaryIO, timeout: float) -> None:
+    try:
+        with urllib.request.urlopen(url, timeout=timeout) as answer:
+            expected = answer.headers.get("Content-Length")
+            while block := answer.read(1 << 20):
+                file.write(block)
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+        raise _Failed(str(getattr(error, "reason", None) or error)) from error
+    if expected is not None and file.tell() != int(expected):
+        raise _Failed(f"it ended after {file.tell()} of {expected} bytes")

@@ -14,7 +14,7 @@ from hat.model.config import ModelConfig
 from hat.model.count import count_params, profile_macs
 from hat.model.extract import extract
 from hat.model.transformer import SubTransformer, SuperTransformer
-from hat.train.precision import Amp, choose_dtype
+from hat.model.precision import Amp, choose_dtype
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from hat.files.atomic import write_text_atomic
 from hat.log import say, versions
 from hat.model.config import ModelConfig
 from hat.train.memory import keep_pages
-from hat.train.precision import Amp, choose_dtype, device_name, dtype_name
+from hat.model.precision import Amp, choose_dtype, device_name, dtype_name
 
 
 @dataclass(frozen=True)

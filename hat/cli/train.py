@@ -39,7 +39,7 @@ from hat.model.extract import extract
 from hat.model.transformer import SuperTransformer, Transformer
 from hat.rng import seed_for
 from hat.train import checkpoint as ckpt
-from hat.train.precision import dtype_name
+from hat.model.precision import dtype_name
 from hat.train.schedule import ScheduleConfig
 from hat.train.trainer import OptimConfig, Trainer, evaluate
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from hat.arch.config import Arch
 from hat.errors import ConfigError
 from hat.model.config import EOS, PAD
-from hat.model.transformer import DecoderCache, Transformer
+from hat.model.transformer import DecoderCache, Memory, Transformer
 
 UNK = 3
 
@@ -66,18 +66,26 @@ class _State:
 def beam_search(
     model: Transformer, source_BS: Tensor, cfg: BeamConfig, arch: Arch | None = None
 ) -> list[list[Hypothesis]]:
-    """Return up to `beam` hypotheses for each left-padded source, best score first.
+    """Return up to `beam` hypotheses for each left-padded source, best score first."""
+    return search_from(model, model.encode(source_BS, arch), cfg, arch)
+
+
+@torch.inference_mode()
+def search_from(
+    model: Transformer, memory: Memory, cfg: BeamConfig, arch: Arch | None = None
+) -> list[list[Hypothesis]]:
+    """Return up to `beam` hypotheses for each encoded source, best score first.
 
     As in the reference (REFERENCE section 6): among the 2 * beam best continuations those that end *and* rank
     within the first `beam` are finished; the first `beam` others go on; a sentence is done with `beam` finished
     hypotheses or at the longest length, where the end is forced. The source length is the padded width.
     """
-    batch, width = source_BS.shape
-    beam, device = cfg.beam, source_BS.device
+    batch, width = memory.padding.shape
+    beam, device = cfg.beam, memory.padding.device
     longest = min(int(cfg.max_len_a * width + cfg.max_len_b), model.cfg.max_target_positions - 1)
     if longest < cfg.min_len:
         raise ConfigError(f"--min-len {cfg.min_len} exceeds the longest output of {longest} tokens")
-    cache = model.start(model.encode(source_BS, arch), beam, arch, capacity=min(longest + 1, 32))
+    cache = model.start(memory, beam, arch, capacity=min(longest + 1, 32))
     scores = torch.full((batch, beam), -math.inf, device=device)
     scores[:, 0] = 0  # all hypotheses start alike, so one is expanded
     state = _State(
@@ -89,7 +97,9 @@ def beam_search(
     finished: list[list[Hypothesis]] = [[] for _ in range(batch)]
     for step in range(longest + 1):
         logits, cache = model.decode_step(state.tokens[:, :, -1].flatten(), cache, arch)
-        candidates = _candidates(logits, state.scores, cfg, may_end=step >= cfg.min_len, must_end=step == longest)
+        candidates = _candidates(
+            logits, state.scores, cfg, may_end=step >= cfg.min_len, must_end=step == longest
+        )
         _advance(state, candidates, cache, finished, cfg)
         if not state.sentences:
             break
@@ -140,7 +150,9 @@ def _advance(
         for row, rank in ranked.nonzero().tolist():
             kept = finished[state.sentences[row]]
             if len(kept) < beam:
-                kept.append(_hypothesis(state, row, int(found.origin[row, rank]), float(found.scores[row, rank]), cfg))
+                kept.append(
+                    _hypothesis(state, row, int(found.origin[row, rank]), float(found.scores[row, rank]), cfg)
+                )
     if found.scores.size(1) < 2 * beam:  # the end was forced, or the vocabulary is tiny
         rest = torch.full_like(found.scores[:, :1], False, dtype=torch.bool)
         if bool(ends.all()):

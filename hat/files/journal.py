@@ -37,7 +37,9 @@ class Journal:
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise HatError(f"cannot write {self.path}: {error.strerror}; free disk space and run again") from error
+            raise HatError(
+                f"cannot write {self.path}: {error.strerror}; free disk space and run again"
+            ) from error
         self.records.append(record)
 
     def close(self) -> None:
@@ -67,4 +69,6 @@ def _record(line: bytes, path: Path, number: int) -> dict:
             return entry["record"]
     except (ValueError, KeyError, TypeError):
         pass
-    raise DataError(f"{path}:{number}: damaged record; move the file away to start anew, or restore it from a copy")
+    raise DataError(
+        f"{path}:{number}: damaged record; move the file away to start anew, or restore it from a copy"
+    )

@@ -54,7 +54,9 @@ def count_macs(arch: Arch, space: SearchSpace, length: int) -> int:
         total += attention(enc.embed_dim, enc.embed_dim, n) + feed_forward(enc.embed_dim, ffn)
         total += 2 * n * enc.embed_dim
     for ffn, span in zip(dec.ffn_dims, dec.cross_span, strict=True):
-        total += attention(dec.embed_dim, dec.embed_dim, n) + attention(dec.embed_dim, enc.embed_dim, span * n)
+        total += attention(dec.embed_dim, dec.embed_dim, n) + attention(
+            dec.embed_dim, enc.embed_dim, span * n
+        )
         total += feed_forward(dec.embed_dim, ffn) + 3 * n * dec.embed_dim
     return total
 

@@ -15,7 +15,8 @@ from hat.model.dropout import EVAL, Dropout
 from hat.model.transformer import Transformer
 from hat.rng import seed_for
 from hat.train.loss import smoothed_loss
-from hat.train.precision import Amp, MasterWeights
+from hat.model.precision import Amp
+from hat.train.master import MasterWeights
 from hat.train.schedule import ScheduleConfig, learning_rate
 
 

@@ -1,0 +1,178 @@
+"""latency_dataset.py: measure random SubTransformers of a space on this device, one CSV row each."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from hat.arch.codec import ArchOptions, SpaceOptions
+from hat.arch.config import Arch
+from hat.arch.features import features
+from hat.arch.sampler import sample
+from hat.arch.space import SearchSpace
+from hat.cli.options import OutputOptions, command, parse
+from hat.cli.profile import ProfileOptions
+from hat.cli.task import (
+    DeviceOptions,
+    TaskOptions,
+    device_of,
+    space_and_arch,
+    vocabulary,
+    write_provenance,
+)
+from hat.cli.train import RunOptions
+from hat.errors import ConfigError
+from hat.latency.anchor import Anchor
+from hat.latency.measure import MeasureConfig, Timing, measure
+from hat.latency.table import Row, TableWriter
+from hat.log import progress, say
+from hat.model.config import ModelConfig
+from hat.model.extract import extract
+from hat.model.precision import choose_dtype
+from hat.model.transformer import SuperTransformer
+from hat.rng import rng_for, seed_for
+from hat.train.schedule import ScheduleConfig
+from hat.train.trainer import OptimConfig
+
+
+@dataclass(frozen=True)
+class DatasetOptions:
+    """Latency dataset"""
+
+    lat_dataset_path: str | None = None
+    """CSV file to write; existing rows stay and count"""
+    lat_dataset_size: int = 200
+    """rows wanted"""
+    anchor_interval: int = 20
+    """rows between two timings of the anchor architecture, which shows drift of the machine"""
+
+    def __post_init__(self) -> None:
+        if self.lat_dataset_size < 1 or self.anchor_interval < 1:
+            raise ConfigError("--lat-dataset-size and --anchor-interval must be at least 1")
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Collect rows until the file has as many as wanted; see --help."""
+    options = parse(
+        argv,
+        DatasetOptions,
+        RunOptions,
+        TaskOptions,
+        SpaceOptions,
+        ArchOptions,
+        ModelConfig,
+        OptimConfig,
+        ScheduleConfig,
+        DeviceOptions,
+        ProfileOptions,
+        OutputOptions,
+        prog="latency_dataset.py",
+        description="Measure the latency of random SubTransformers on this device.",
+        config_flags=("--configs",),
+    )
+    data, _, task, space_options, arch_options, model, _, _, dev, prof, out = options
+    if not data.lat_dataset_path:
+        raise ConfigError("--lat-dataset-path is needed: the CSV file to write")
+    if prof.latgpu and not torch.cuda.is_available():
+        raise ConfigError("--latgpu: this machine has no GPU that PyTorch can use; give --latcpu instead")
+    space, _ = space_and_arch(space_options, arch_options)
+    device = (
+        device_of(dev)
+        if prof.latgpu
+        else device_of(DeviceOptions(cpu=True, threads=dev.threads, seed=dev.seed))
+    )
+    vocab = vocabulary(task)
+    dtype = choose_dtype(prof.lat_amp, device)
+    length = task.sentence_length()
+    cfg = MeasureConfig(length, length, prof.lat_beam, prof.latiter)
+    noise = torch.Generator().manual_seed(seed_for(dev.seed, "init"))
+    full = SuperTransformer(space, vocab.sizes, model, noise).to(dtype)
+
+    def time_arch(arch: Arch) -> Timing:
+        return measure(extract(full, arch).to(device).eval(), cfg)
+
+    path = Path(data.lat_dataset_path)
+    start = time.perf_counter()
+    with TableWriter(path) as table:
+        before = list(table.rows)
+        quiet = out.no_progress_bar or prof.latsilent or not sys.stderr.isatty()
+        anchor = Anchor(
+            lambda: time_arch(space.largest()), data.anchor_interval, reference_ms=_reference(before)
+        )
+        unstable = 0
+        todo = _new_archs(space, dev.seed, [row.arch for row in before], data.lat_dataset_size - len(before))
+        for arch in progress(todo, data.lat_dataset_size, "latency", "rows", quiet=quiet, done=len(before)):
+            anchor.check()
+            timing = time_arch(arch)
+            unstable += not timing.stable
+            table.append(_row(arch, timing, anchor))
+        rows = len(table.rows)
+    write_provenance(path.parent, device, *options, stem=path.stem)
+    seconds = time.perf_counter() - start
+    added = rows - len(before)
+    if added < data.lat_dataset_size - len(before):
+        say(f"the space has no further architectures; {rows} rows instead of {data.lat_dataset_size}")
+    print(
+        f"{path}: {rows} rows, {added} new in {seconds:.0f} s, {unstable} of them unsettled, "
+        f"machine drift at the end {anchor.drift_percent:+.1f}%"
+    )
+    if out.json:
+        print(
+            json.dumps(
+                {
+                    "lat_dataset_path": str(path),
+                    "rows": rows,
+                    "new_rows": added,
+                    "unstable": unstable,
+                    "seconds": round(seconds, 2),
+                    "drift_percent": round(anchor.drift_percent, 2),
+                }
+            )
+        )
+    return 0
+
+
+def _new_archs(space: SearchSpace, seed: int, known: Sequence[Arch | None], count: int) -> Iterator[Arch]:
+    """Yield distinct architectures in an order that depends on the seed only, leaving out those already measured."""
+    seen = set(known)
+    draw, misses = 0, 0
+    while count > 0 and misses < 1000:
+        arch = sample(space, rng_for(seed, "latency", draw))
+        draw += 1
+        if arch in seen:
+            misses += draw > len(known)  # the first draws are those of the rows that exist
+            continue
+        seen.add(arch)
+        misses, count = 0, count - 1
+        yield arch
+
+
+def _reference(rows: Sequence[Row]) -> float | None:
+    """Return the anchor's latency at the first row of an existing file."""
+    for row in rows:
+        if "anchor_ms" in row.conditions:
+            return float(row.conditions["anchor_ms"]) / (1 + float(row.conditions["drift_percent"]) / 100)
+    return None
+
+
+def _row(arch: Arch, timing: Timing, anchor: Anchor) -> Row:
+    factor = anchor.correction
+    return Row(
+        features=tuple(features(arch)),
+        latency_mean_encoder=factor * timing.encoder.median_ms,
+        latency_mean_decoder=factor * timing.decoder.median_ms,
+        latency_std_encoder=factor * timing.encoder.spread_ms,
+        latency_std_decoder=factor * timing.decoder.spread_ms,
+        arch=arch,
+        conditions=timing.conditions
+        | {
+            "stable": str(int(timing.stable)),
+            "anchor_ms": f"{anchor.now_ms:.4f}",
+            "drift_percent": f"{anchor.drift_percent:.3f}",
+        },
+    )

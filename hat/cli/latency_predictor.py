@@ -1,0 +1,102 @@
+"""The command `latency_predictor.py`: train a latency predictor and report its error."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import yaml
+from tqdm import tqdm
+
+from hat.cli.options import OutputOptions, command, parse, to_yaml_values
+from hat.errors import ConfigError
+from hat.files.atomic import write_text_atomic
+from hat.latency.predictor import LatencyPredictor, PredictorConfig, Report, split
+from hat.latency.table import Row, find_table, read_table
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Run"""
+
+    seed: int = 1
+    """seed of the split into training, validation and test rows and of the training"""
+    lr: float | None = None
+    """accepted for files of the release, without effect: the learning rate is --predictor-lr"""
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train a predictor on a latency table, write it and print its scores; return the exit status."""
+    cfg, run, output = parse(
+        argv,
+        PredictorConfig,
+        RunOptions,
+        OutputOptions,
+        prog="latency_predictor.py",
+        description="Train a latency predictor on measured architectures; report its error on unseen ones.",
+        config_flags=("--configs",),
+    )
+    if cfg.lat_dataset_path is None or cfg.ckpt_path is None:
+        missing = "--lat-dataset-path" if cfg.lat_dataset_path is None else "--ckpt-path"
+        raise ConfigError(
+            f"{missing} is not given; name it, or --configs=configs/<task>/latency_predictor/*.yml"
+        )
+    if run.lr is not None:
+        _say("lr has no effect here: the learning rate is --predictor-lr")
+    table = find_table(cfg.lat_dataset_path, _say)
+    rows = read_table(table)
+    hidden = True if output.no_progress_bar else None  # None: hidden where the output is no terminal
+    with tqdm(total=cfg.train_steps, desc="training", disable=hidden) as bar:
+
+        def on_check(step: int, percent: float) -> None:
+            bar.set_postfix_str(f"validation error about {percent:.2f}%", refresh=False)
+            bar.update(step - bar.n)
+            if output.no_progress_bar and step % 200 == 0:
+                _say(f"step {step} of at most {cfg.train_steps}: validation error about {percent:.2f}%")
+
+        predictor = LatencyPredictor.fit(rows, cfg, run.seed, on_check)
+        bar.total = bar.n  # it ended early: nothing is left to do
+    path = Path(cfg.ckpt_path)
+    predictor.save(path)
+    settings = to_yaml_values(cfg, replace(run, lr=None))
+    write_text_atomic(path.with_suffix(".config.yml"), yaml.safe_dump(settings, default_flow_style=None))
+    _plot(predictor, rows, run.seed, path.with_suffix(".png"))
+    report = predictor.report
+    assert report is not None
+    _print_table(report, len(rows), table, path)
+    if output.json:
+        print(json.dumps(report))
+    return 0
+
+
+def _say(text: str) -> None:
+    print(f"latency_predictor.py: {text}", file=sys.stderr)
+
+
+def _print_table(report: Report, num_rows: int, table: Path, path: Path) -> None:
+    print(f"{num_rows} rows of {table}, scores on the 10% that training did not see; predictor: {path}")
+    print(f"{'':14} {'MAPE %':>8} {'RMSE ms':>10} {'Kendall tau':>12}")
+    for name, scores in {"predictor": report, **report["baselines"]}.items():
+        print(
+            f"{name:14} {scores['mape_percent']:8.2f} {scores['rmse_ms']:10.2f} {scores['kendall_tau']:12.3f}"
+        )
+
+
+def _plot(predictor: LatencyPredictor, rows: Sequence[Row], seed: int, path: Path) -> None:
+    """Write predicted against measured latency of the test rows as a picture."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        _say("no picture: matplotlib is not installed (pip install 'hat[report]')")
+        return
+    test = [rows[i] for i in split(len(rows), seed)[2]]
+    measured = [row.total_ms for row in test]
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.scatter(measured, predictor.predict_features(np.array([row.features for row in test])), s=8)
+    axes.axline((measured[0], measured[0]), slope=1, color="grey", linewidth=1)
+    axes.set(xlabel="measured latency (ms)", ylabel="predicted latency (ms)", title=path.stem)
+    figure.savefig(path, dpi=150)

@@ -1,0 +1,185 @@
+"""Batches of about equal padded size, planned from lengths alone, and the epochs made of them."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+
+from hat.data.pairs import Batch, PairDataset
+from hat.errors import ConfigError, DataError
+from hat.rng import seed_for
+
+Item = TypeVar("Item")
+MAX_POSITIONS = 1024
+PREFETCH = 2  # batches made ahead
+
+
+def plan_batches(
+    source_lengths: np.ndarray,
+    target_lengths: np.ndarray,
+    *,
+    max_tokens: int,
+    max_sentences: int | None = None,
+    multiple: int = 8,
+    seed: int,
+    epoch: int,
+    shuffle: bool = True,
+) -> list[np.ndarray]:
+    """Return index arrays that hold every pair once; lengths are [pairs], EOS included.
+
+    Pairs are sorted by source, then target length; each batch takes as many as fit: longest (of source and
+    target) * count <= max_tokens and count <= max_sentences, rounded down to a `multiple` when there are that
+    many. Ties and the order of batches are random as a function of (seed, epoch); without `shuffle` ties keep
+    their order and batches run from short to long.
+    Raises ConfigError for limits below 1 and DataError for a pair longer than max_tokens.
+    """
+    for name, value in (("max-tokens", max_tokens), ("max-sentences", max_sentences), ("multiple", multiple)):
+        if value is not None and value < 1:
+            raise ConfigError(f"--{name} {value}: 1 or more is allowed; see --help")
+    rng = np.random.default_rng(seed_for(seed, "batches", epoch))
+    order = rng.permutation(len(source_lengths)) if shuffle else np.arange(len(source_lengths))
+    order = order[np.lexsort((target_lengths[order], source_lengths[order]))]
+    lengths = np.maximum(source_lengths, target_lengths).astype(np.int64)[order]
+    if len(lengths) and lengths.max() > max_tokens:
+        raise DataError(
+            f"pair {order[lengths.argmax()]} has {lengths.max()} tokens but a batch only {max_tokens}; "
+            "raise --max-tokens or remove the pair"
+        )
+    batches, start = [], 0
+    while start < len(lengths):
+        most = max_tokens // lengths[start]
+        if max_sentences is not None:
+            most = min(most, max_sentences)
+        longest = np.maximum.accumulate(lengths[start : start + most])
+        count = int(np.count_nonzero(longest * np.arange(1, len(longest) + 1) <= max_tokens))
+        if count > multiple:
+            count -= count % multiple
+        batches.append(order[start : start + count])
+        start += count
+    if shuffle:
+        batches = [batches[index] for index in rng.permutation(len(batches))]
+    return batches
+
+
+def usable(
+    source_lengths: np.ndarray,
+    target_lengths: np.ndarray,
+    max_tokens: int,
+    max_source_positions: int = MAX_POSITIONS,
+    max_target_positions: int = MAX_POSITIONS,
+) -> tuple[np.ndarray, int]:
+    """Return the indices of the pairs short enough for training, and how many are not."""
+    kept = np.flatnonzero(
+        (source_lengths <= min(max_source_positions, max_tokens))
+        & (target_lengths <= min(max_target_positions, max_tokens))
+    )
+    return kept, len(source_lengths) - len(kept)
+
+
+def check_usable(
+    source_lengths: np.ndarray,
+    target_lengths: np.ndarray,
+    max_tokens: int,
+    max_source_positions: int = MAX_POSITIONS,
+    max_target_positions: int = MAX_POSITIONS,
+) -> None:
+    """Raise DataError for the first pair too long to score; validation and test may drop none."""
+    kept, skipped = usable(
+        source_lengths, target_lengths, max_tokens, max_source_positions, max_target_positions
+    )
+    if skipped:
+        first = int(np.setdiff1d(np.arange(len(source_lengths)), kept)[0])
+        raise DataError(
+            f"{skipped} pairs are too long to score, first pair {first} with {source_lengths[first]} source "
+            f"and {target_lengths[first]} target tokens; allowed are "
+            f"{min(max_source_positions, max_tokens)} and {min(max_target_positions, max_tokens)}; raise "
+            "--max-tokens (and the positions), or shorten them"
+        )
+
+
+def shard(batches: Sequence[Item], rank: int, world: int) -> list[Item | None]:
+    """Return the slots of one rank: batches rank, rank + world, ...
+
+    Every rank has equally many slots; where the batches do not go round, the last slot of a rank is None.
+    """
+    slots: list[Item | None] = list(batches[rank::world])
+    return slots + [None] * (-(-len(batches) // world) - len(slots))
+
+
+@dataclass(frozen=True)
+class EpochBatches:
+    """The batches of one epoch for one rank; iterating yields them, and None where other ranks have one more.
+
+    A function of its fields alone: iterating again, or with another `start`, gives the same batches. While
+    the consumer works, a thread makes the next two.
+    """
+
+    data: PairDataset
+    max_tokens: int
+    """most padded tokens of a batch on either side"""
+    seed: int
+    epoch: int
+    start: int = 0
+    """slots already done, when an interrupted epoch is resumed"""
+    max_sentences: int | None = None
+    rank: int = 0
+    world: int = 1
+    shuffle: bool = True
+    multiple: int = 8
+    drop_long: bool = True
+    """leave pairs out that are too long (training); else they are an error (validation, test)"""
+    max_source_positions: int = MAX_POSITIONS
+    max_target_positions: int = MAX_POSITIONS
+    slots: list[np.ndarray | None] = field(init=False, repr=False)
+    num_skipped: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.world:
+            raise ConfigError(f"rank {self.rank} of {self.world} processes: 0 to {self.world - 1} is allowed")
+        lengths = self.data.source_lengths, self.data.target_lengths
+        limits = self.max_tokens, self.max_source_positions, self.max_target_positions
+        if not self.drop_long:
+            check_usable(*lengths, *limits)
+        kept, skipped = usable(*lengths, *limits)
+        if not len(kept):
+            raise DataError(
+                f"{self.data.folder}: none of the {skipped} {self.data.split} pairs fits into "
+                f"{self.max_tokens} tokens; raise --max-tokens or give other data"
+            )
+        plan = plan_batches(
+            lengths[0][kept],
+            lengths[1][kept],
+            max_tokens=self.max_tokens,
+            max_sentences=self.max_sentences,
+            multiple=self.multiple,
+            seed=self.seed,
+            epoch=self.epoch,
+            shuffle=self.shuffle,
+        )
+        slots = shard([kept[batch] for batch in plan], self.rank, self.world)
+        object.__setattr__(self, "slots", slots)
+        object.__setattr__(self, "num_skipped", skipped)
+
+    def __len__(self) -> int:
+        """Return the slots of the whole epoch, those before `start` included."""
+        return len(self.slots)
+
+    def __iter__(self) -> Iterator[Batch | None]:
+        todo = self.slots[self.start :]
+        waiting: deque = deque()
+        pool = ThreadPoolExecutor(1, "batches")
+        try:
+            for indices in todo:
+                waiting.append(pool.submit(self._make, indices))
+                if len(waiting) > PREFETCH:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:  # also when the consumer stops early
+            pool.shutdown(cancel_futures=True)
+
+    def _make(self, indices: np.ndarray | None) -> Batch | None:
+        return None if indices is None else self.data.batch(indices)

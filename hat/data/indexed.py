@@ -1,0 +1,233 @@
+"""Sentences as ids on disk: `<prefix>.bin` holds the ids back to back, `<prefix>.idx` where each begins.
+
+Written in the default format of the reference; its legacy format is read only.
+"""
+
+import shutil
+import struct
+from array import array
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from hat.errors import DataError
+from hat.files.atomic import write_atomic
+
+MAGIC = b"MMIDIDX\x00\x00"
+LEGACY_MAGIC = b"TNTIDX\x00\x00"
+DTYPES = {1: "<u1", 2: "<i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2"}
+MAX_UINT16_VOCAB = 65_500  # dictionaries of this size and more need int32
+CHUNK = 1 << 22  # numbers looked at together, so that scans keep memory flat
+
+
+def idx_path(prefix: Path | str) -> Path:
+    """Return `<prefix>.idx`; the prefix itself may contain dots."""
+    return Path(f"{prefix}.idx")
+
+
+def bin_path(prefix: Path | str) -> Path:
+    """Return `<prefix>.bin`."""
+    return Path(f"{prefix}.bin")
+
+
+def id_dtype(vocab_size: int) -> tuple[int, np.dtype]:
+    """Return code and little-endian type in which ids below `vocab_size` are stored."""
+    code = 8 if vocab_size < MAX_UINT16_VOCAB else 4
+    return code, np.dtype(DTYPES[code])
+
+
+def write_indexed(prefix: Path | str, sentences: Iterable[np.ndarray], vocab_size: int) -> int:
+    """Write sentences (1-d integer arrays with EOS, ids below `vocab_size`) and return their number.
+
+    Memory holds one sentence and four bytes for each. A crash leaves the old files, or no `.idx`. Raises
+    DataError for an empty sentence or an id out of range.
+    """
+    sizes = array("i")
+    write_ids(bin_path(prefix), sentences, sizes, vocab_size)
+    _write_index(prefix, sizes, vocab_size)
+    return len(sizes)
+
+
+def write_ids(path: Path, sentences: Iterable[np.ndarray], sizes: array, vocab_size: int) -> None:
+    """Write only the `.bin` part, atomically, and append each sentence's length to `sizes`."""
+    _, dtype = id_dtype(vocab_size)
+
+    def fill(file: BinaryIO) -> None:
+        for ids in sentences:
+            if not len(ids) or int(ids.min()) < 0 or int(ids.max()) >= vocab_size:
+                found = f"ids {ids.min()} to {ids.max()}" if len(ids) else "no ids"
+                raise DataError(
+                    f"cannot write sentence {len(sizes)} of {path}: it has {found}; at least EOS, and ids "
+                    f"from 0 to {vocab_size - 1} are allowed; encode it with the dictionary it is written for"
+                )
+            sizes.append(len(ids))
+            file.write(ids.astype(dtype).tobytes())
+
+    write_atomic(path, fill)
+
+
+def merge_indexed(prefix: Path | str, parts: Sequence[tuple[Path, array]], vocab_size: int) -> int:
+    """Join the `.bin` parts made by `write_ids`, in this order, and return the number of sentences."""
+
+    def fill(file: BinaryIO) -> None:
+        for path, _ in parts:
+            with open(path, "rb") as part:
+                shutil.copyfileobj(part, file, 1 << 20)
+
+    write_atomic(bin_path(prefix), fill)
+    sizes = array("i")
+    for _, lengths in parts:
+        sizes.extend(lengths)
+    _write_index(prefix, sizes, vocab_size)
+    return len(sizes)
+
+
+def _write_index(prefix: Path | str, sizes: array, vocab_size: int) -> None:
+    code, dtype = id_dtype(vocab_size)
+    lengths = np.frombuffer(sizes, dtype=np.int32) if len(sizes) else np.zeros(0, np.int32)
+
+    def fill(file: BinaryIO) -> None:
+        file.write(MAGIC + struct.pack("<QBQ", 1, code, len(lengths)))
+        file.write(lengths.astype("<i4").tobytes())
+        offset = 0
+        for start in range(0, len(lengths), CHUNK):
+            ends = offset + np.cumsum(lengths[start : start + CHUNK], dtype=np.int64)
+            file.write(((ends - lengths[start : start + CHUNK]) * dtype.itemsize).astype("<i8").tobytes())
+            offset = int(ends[-1])
+
+    write_atomic(idx_path(prefix), fill)
+
+
+class IndexedData:
+    """The sentences under `prefix`, memory-mapped: ids stay on disk, only lengths and offsets are in memory.
+
+    `lengths` is an int32 array [sentences] of ids per sentence, EOS included.
+    """
+
+    def __init__(self, prefix: Path | str) -> None:
+        """Open and check both files, of either format.
+
+        Raises DataError, naming the file, when one is missing, cut off, too long or contradicts the other;
+        nothing is allocated before the sizes in the header have been compared with the file.
+        """
+        self.prefix = Path(prefix)
+        self._idx, self._bin = idx_path(prefix), bin_path(prefix)
+        try:
+            bin_size = self._bin.stat().st_size
+            with open(self._idx, "rb") as file:
+                idx_size = self._idx.stat().st_size
+                magic = file.read(len(MAGIC))
+                if magic == MAGIC:
+                    dtype = self._read_default(file, idx_size)
+                elif magic[:8] == LEGACY_MAGIC:
+                    file.seek(8)
+                    dtype = self._read_legacy(file, idx_size)
+                else:
+                    raise self._damaged(self._idx, f"it begins with {magic!r} instead of MMIDIDX or TNTIDX")
+            self._shift = int(magic != MAGIC)  # the legacy format stores ids + 1
+            total = int(self._starts[-1])
+            if bin_size != total * dtype.itemsize:
+                raise self._damaged(
+                    self._bin,
+                    f"{bin_size} bytes where {self._idx.name} asks for {total} ids of {dtype.itemsize} bytes",
+                )
+            empty = np.zeros(0, dtype)
+            self._ids = np.memmap(self._bin, dtype=dtype, mode="r", shape=(total,)) if total else empty
+        except OSError as error:
+            raise DataError(
+                f"cannot read the data {prefix}: {error.filename}: {error.strerror}; both .idx and .bin are "
+                "needed; make them with scripts/preprocess.py"
+            ) from error
+
+    def _damaged(self, path: Path, found: str) -> DataError:
+        return DataError(f"{path} is damaged: {found}; make the data again with scripts/preprocess.py")
+
+    def _header(self, file: BinaryIO, layout: str) -> tuple[int, ...]:
+        content = file.read(struct.calcsize(layout))
+        if len(content) < struct.calcsize(layout):
+            raise self._damaged(self._idx, "it ends inside its header")
+        version, code, *rest = struct.unpack(layout, content)
+        if version != 1:
+            raise self._damaged(self._idx, f"format version {version}, known is 1")
+        if code not in DTYPES:
+            raise self._damaged(self._idx, f"element type code {code}, known are {sorted(DTYPES)}")
+        return code, *rest
+
+    def _read_default(self, file: BinaryIO, idx_size: int) -> np.dtype:
+        code, count = self._header(file, "<QBQ")
+        dtype = np.dtype(DTYPES[code])
+        self._check_size(idx_size, 26 + 12 * count, count)
+        self._set_lengths(np.fromfile(file, "<i4", count))
+        for start in range(0, count, CHUNK):
+            part = np.fromfile(file, "<i8", min(CHUNK, count - start))
+            self._check_offsets(part, self._starts[start : start + len(part)] * dtype.itemsize, start)
+        return dtype
+
+    def _read_legacy(self, file: BinaryIO, idx_size: int) -> np.dtype:
+        code, itemsize, count, num_sizes = self._header(file, "<QQQQQ")
+        dtype = np.dtype(DTYPES[code])
+        if itemsize != dtype.itemsize:
+            raise self._damaged(self._idx, f"elements of {itemsize} bytes with type code {code}")
+        if num_sizes != count:
+            raise self._damaged(self._idx, f"{num_sizes} sizes for {count} sentences; each must be one row")
+        self._check_size(idx_size, 48 + 8 * (3 * count + 2), count)
+        rows, offsets, sizes = (np.fromfile(file, "<i8", n) for n in (count + 1, count + 1, count))
+        if count and (sizes.min() < 1 or sizes.max() >= 1 << 31):
+            raise self._damaged(self._idx, f"sentence lengths from {sizes.min()} to {sizes.max()}")
+        self._set_lengths(sizes)
+        self._check_offsets(rows, np.arange(count + 1), 0)
+        self._check_offsets(offsets, self._starts, 0)
+        return dtype
+
+    def _check_size(self, size: int, expected: int, count: int) -> None:
+        if size != expected:
+            raise self._damaged(self._idx, f"{size} bytes where its {count} sentences need {expected}")
+
+    def _check_offsets(self, found: np.ndarray, expected: np.ndarray, start: int) -> None:
+        if len(wrong := np.flatnonzero(found != expected)):
+            row = wrong[0]
+            raise self._damaged(
+                self._idx, f"sentence {start + row} begins at {found[row]} instead of {expected[row]}"
+            )
+
+    def _set_lengths(self, sizes: np.ndarray) -> None:
+        if len(wrong := np.flatnonzero(sizes < 1)):
+            raise self._damaged(
+                self._idx, f"sentence {wrong[0]} has length {sizes[wrong[0]]}, at least 1 (EOS) is allowed"
+            )
+        self.lengths = sizes.astype(np.int32)
+        self._starts = np.zeros(len(sizes) + 1, np.int64)
+        np.cumsum(self.lengths, out=self._starts[1:])
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Return the ids [length] of one sentence as int64."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"sentence {index} of {len(self)}")
+        return self._ids[self._starts[index] : self._starts[index + 1]].astype(np.int64) - self._shift
+
+    def gather(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the ids of several sentences back to back (int64 [sum of lengths]) and the lengths."""
+        lengths = self.lengths[indices].astype(np.int64)
+        ends = np.cumsum(lengths)
+        places = np.arange(ends[-1] if len(ends) else 0)
+        places += np.repeat(self._starts[indices] - (ends - lengths), lengths)
+        return self._ids[places].astype(np.int64) - self._shift, lengths
+
+    def last_ids(self) -> np.ndarray:
+        """Return the last id of every sentence (int64 [sentences]), which must be EOS."""
+        return self._ids[self._starts[1:] - 1].astype(np.int64) - self._shift
+
+    def max_id(self) -> int:
+        """Read all ids and return the largest, -1 without sentences. Raises DataError for one below 0."""
+        largest = -1
+        for start in range(0, len(self._ids), CHUNK):
+            part = self._ids[start : start + CHUNK]
+            if (smallest := int(part.min()) - self._shift) < 0:
+                raise self._damaged(self._bin, f"id {smallest}, ids are 0 or more")
+            largest = max(largest, int(part.max()) - self._shift)
+        return largest

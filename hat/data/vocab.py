@@ -1,0 +1,118 @@
+"""Symbols and their ids, kept as `dict.<lang>.txt`: one `symbol count` per line, most frequent first."""
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from hat.data.text import read_lines, split_tokens
+from hat.errors import DataError
+from hat.files.atomic import write_text_atomic
+
+BOS, PAD, EOS, UNK = range(4)
+SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
+
+
+class Vocab:
+    """An immutable two-way map between symbols and ids; ids 0 to 3 are `<s> <pad> </s> <unk>`."""
+
+    def __init__(self, symbols: Iterable[str], counts: Iterable[int] | None = None) -> None:
+        """Number `symbols` from 4 upwards; `counts` (one for each, default 0) is only kept for `save`.
+
+        Raises DataError for a symbol given twice, including one of the four specials.
+        """
+        self._symbols = [*SPECIALS, *symbols]
+        self._counts = [0] * len(SPECIALS) + (list(counts) if counts is not None else [])
+        self._counts += [0] * (len(self._symbols) - len(self._counts))
+        self._ids = {symbol: index for index, symbol in enumerate(self._symbols)}
+        if len(self._ids) != len(self._symbols):
+            twice = next(s for s, n in Counter(self._symbols).items() if n > 1)
+            raise DataError(f"symbol {twice!r} is in the dictionary twice; each must be unique; remove one")
+        # A word of the text that is spelt like a special must not end a sentence or vanish as padding.
+        self._lookup = self._ids | dict.fromkeys(SPECIALS, UNK)
+
+    @classmethod
+    def build(cls, counts: Counter, threshold: int = 0, nwords: int = -1, pad_to: int = 8) -> "Vocab":
+        """Return the dictionary of counted tokens, sorted by count (descending), then code points.
+
+        Tokens seen less than `threshold` times are left out; `nwords` (-1: no limit) is the size including
+        the four specials, before `madeupword0000`, ... pad it to a multiple of `pad_to`.
+        """
+        kept = [item for item in counts.items() if item[1] >= threshold and item[0] not in SPECIALS]
+        kept.sort(key=lambda item: (-item[1], item[0]))
+        if nwords >= 0:
+            kept = kept[: max(0, nwords - len(SPECIALS))]
+        known, number = {symbol for symbol, _ in kept}, 0
+        while (len(kept) + len(SPECIALS)) % pad_to:
+            if (symbol := f"madeupword{number:04d}") not in known:
+                kept.append((symbol, 0))
+            number += 1
+        return cls((symbol for symbol, _ in kept), (count for _, count in kept))
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Vocab":
+        """Read a dictionary file as it is: nothing is sorted, cut or padded.
+
+        Raises DataError, with file and line, for a line that is not `symbol count` or a symbol given twice.
+        """
+        line_of: dict[str, int] = {}
+        counts = []
+        for number, line in enumerate(read_lines(path), 1):
+            symbol, space, count = line.rstrip("\r").rpartition(" ")
+            where = f"{path}:{number}: "
+            if not (space and symbol and count.isascii() and count.isdigit()):
+                raise DataError(
+                    f"{where}dictionary line {line[:60]!r} is not of the form 'symbol count'; "
+                    "repair the line or build the dictionary again with scripts/preprocess.py"
+                )
+            if symbol in line_of or symbol in SPECIALS:
+                first = (
+                    f"first on line {line_of[symbol]}" if symbol in line_of else "one of the four specials"
+                )
+                raise DataError(
+                    f"{where}symbol {symbol!r} occurs twice ({first}); each must be unique; remove this line"
+                )
+            line_of[symbol] = number
+            counts.append(int(count[:18]))
+        return cls(line_of, counts)
+
+    def save(self, path: Path | str) -> None:
+        """Write the dictionary (without the four specials), whole or not at all."""
+        rows = list(zip(self._symbols, self._counts, strict=True))[len(SPECIALS) :]
+        write_text_atomic(Path(path), "".join(f"{symbol} {count}\n" for symbol, count in rows))
+
+    def __len__(self) -> int:
+        return len(self._symbols)
+
+    def __contains__(self, symbol: object) -> bool:
+        return symbol in self._ids
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether both give every symbol the same id; counts may differ."""
+        return isinstance(other, Vocab) and self._symbols == other._symbols
+
+    __hash__ = None
+
+    def symbol(self, index: int) -> str:
+        """Return the symbol of one id, 0 <= index < len(self)."""
+        return self._symbols[index]
+
+    def encode(self, line: str) -> np.ndarray:
+        """Return the ids [tokens + 1] (int32) of a line of tokens separated by spaces, EOS appended."""
+        return self.encode_tokens(split_tokens(line))
+
+    def encode_tokens(self, tokens: list[str]) -> np.ndarray:
+        """Return the ids [tokens + 1] (int32) of a list of tokens, EOS appended; unknown ones become UNK."""
+        lookup = self._lookup
+        ids = [lookup.get(token, UNK) for token in tokens]
+        ids.append(EOS)
+        return np.array(ids, dtype=np.int32)
+
+    def decode(self, ids: Iterable[int], unk: str = "<unk>") -> str:
+        """Return the tokens of `ids` (array, tensor or list) joined by spaces, without BOS, PAD and EOS.
+
+        UNK is written as `unk`.
+        """
+        values = ids.tolist() if hasattr(ids, "tolist") else ids
+        return " ".join(unk if i == UNK else self._symbols[i] for i in values if i not in (BOS, PAD, EOS))

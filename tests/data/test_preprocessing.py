@@ -1,0 +1,272 @@
+"""Text to binary data: parity, workers, bad text, interrupted runs."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hat.cli.preprocess import main
+from hat.data import folder as folder_module
+from hat.data import workers
+from hat.data.indexed import IndexedData
+from hat.data.preprocess import PreprocessConfig, preprocess
+from hat.data.text import read_lines, remove_subwords
+from hat.data.vocab import Vocab
+from hat.errors import ConfigError, DataError, HatError
+
+ROOT = Path(__file__).parents[2]
+COMPAT = ROOT.parent / "shared" / "compat" / "data"
+needs_compat = pytest.mark.skipif(not COMPAT.exists(), reason=f"{COMPAT} is not on this machine")
+
+
+def write_pair(folder, split, en, de):
+    folder.mkdir(exist_ok=True)
+    for lang, lines in (("en", en), ("de", de)):
+        (folder / f"{split}.{lang}").write_bytes("".join(line + "\n" for line in lines).encode())
+
+
+@pytest.fixture
+def raw(tmp_path):
+    en = [f"the man number {i} sees\u2028 a house {i % 7} ." for i in range(60)]
+    de = [f"der Mann Nummer {i} sieht\t ein\u00a0Haus {i % 7} .\r" for i in range(60)]
+    write_pair(tmp_path / "raw", "train", en, de)
+    write_pair(tmp_path / "raw", "test", en[:5], de[:5])
+    return tmp_path / "raw"
+
+
+def config(raw, destdir, **changes):
+    prefixes = {"trainpref": str(raw / "train"), "testpref": str(raw / "test")}
+    return PreprocessConfig("en", "de", str(destdir), **{**prefixes, **changes})
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+@needs_compat
+@pytest.mark.parametrize(
+    ("pair", "options"),
+    [
+        (("en", "de"), {"joined_dictionary": True}),
+        (("de", "en"), {"thresholdsrc": 2, "thresholdtgt": 2}),
+    ],
+)
+def test_same_bytes_as_the_reference(tmp_path, pair, options):
+    prefixes = {f"{split}pref": str(COMPAT / "bpe8k" / split) for split in ("train", "valid", "test")}
+    result = preprocess(PreprocessConfig(*pair, str(tmp_path / "out"), **prefixes, **options))
+    expected = contents(COMPAT / f"m30k_{pair[0]}_{pair[1]}")
+    found = contents(tmp_path / "out")
+    assert sorted(found) == sorted(expected)
+    assert [name for name in expected if found[name] != expected[name]] == []
+    assert result["splits"]["train"]["sentences"] == 29_000
+
+
+@pytest.mark.parametrize("pieces", [None, 80])
+def test_result_does_not_depend_on_the_workers(raw, tmp_path, monkeypatch, pieces):
+    whole = tmp_path / "whole"
+    stats = preprocess(config(raw, whole, sentencepiece=pieces))
+    monkeypatch.setattr(workers, "CHUNK_BYTES", 400)
+    for count in (1, 3):
+        other = tmp_path / f"workers{count}"
+        assert preprocess(config(raw, other, sentencepiece=pieces, workers=count)) == stats
+        assert contents(other) == contents(whole)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 50, 10_000])
+def test_chunks_cover_each_line_once(tmp_path, size):
+    for text in ("", "\n", "a", "a\nbb\n\n\u00e4\n", "x" * 100 + "\ny"):
+        path = tmp_path / "a.txt"
+        path.write_bytes(text.encode())
+        parts = [line for chunk in workers.chunks(path, size) for line in read_lines(*chunk)]
+        assert parts == list(read_lines(path))
+
+
+def test_ids_give_the_text_back(raw, tmp_path):
+    preprocess(config(raw, tmp_path / "out"))
+    vocab = Vocab.load(tmp_path / "out" / "dict.de.txt")
+    data = IndexedData(tmp_path / "out" / "test.en-de.de")
+    assert vocab.decode(data[3]) == "der Mann Nummer 3 sieht ein\u00a0Haus 3 ."
+    assert "sees\u2028" in Vocab.load(tmp_path / "out" / "dict.en.txt")
+
+
+def test_sentencepiece_keeps_the_raw_references(raw, tmp_path):
+    out = tmp_path / "out"
+    preprocess(config(raw, out, sentencepiece=80, joined_dictionary=True))
+    assert (out / "test.en-de.de.txt").read_bytes() == (raw / "test.de").read_bytes()
+    assert sorted(p.name for p in out.iterdir() if p.suffix in (".txt", ".model")) == [
+        "dict.de.txt",
+        "dict.en.txt",
+        "sentencepiece.model",
+        "test.en-de.de.txt",
+        "test.en-de.en.txt",
+    ]
+    text = Vocab.load(out / "dict.en.txt").decode(IndexedData(out / "test.en-de.en")[2])
+    assert remove_subwords(text, "sentencepiece") == "the man number 2 sees\u2028 a house 2 ."
+
+
+def test_unequal_lines_name_both_counts_and_write_nothing(raw, tmp_path):
+    (raw / "test.de").write_text("eins\nzwei\n")
+    with pytest.raises(DataError, match=r"test\.en has 5 lines but .*test\.de has 2"):
+        preprocess(config(raw, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_empty_line_and_bad_utf8_are_named(raw, tmp_path, monkeypatch, count):
+    monkeypatch.setattr(workers, "CHUNK_BYTES", 100)
+    lines = (raw / "train.de").read_bytes().split(b"\n")
+    lines[41] = b" \t\r"
+    (raw / "train.de").write_bytes(b"\n".join(lines))
+    with pytest.raises(DataError, match=r"train\.de:42 is empty.*--allow-empty"):
+        preprocess(config(raw, tmp_path / "out", workers=count))
+    lines[50] = b"Stra\xdfe"
+    (raw / "train.de").write_bytes(b"\n".join(lines))
+    with pytest.raises(DataError, match=r"train\.de:51 is not UTF-8"):
+        preprocess(config(raw, tmp_path / "out", workers=count, allow_empty=True))
+    lines[50] = b"Strasse"
+    (raw / "train.de").write_bytes(b"\n".join(lines))
+    preprocess(config(raw, tmp_path / "out", allow_empty=True))
+    assert IndexedData(tmp_path / "out" / "train.en-de.de")[41].tolist() == [2]
+
+
+def test_given_dictionary_is_used_as_it_is(raw, tmp_path):
+    (tmp_path / "given").write_text("Mann 3\nder 1\n")
+    out = tmp_path / "out"
+    stats = preprocess(config(raw, out, tgtdict=str(tmp_path / "given"), nwordssrc=10))
+    assert (out / "dict.de.txt").read_text() == "Mann 3\nder 1\n"
+    assert stats["dictionary"] == {"en": 16, "de": 6}
+    assert stats["splits"]["test"]["de"] == {"tokens": 45, "unk_percent": 66.6667}  # 6 of 9
+    dicts = {"srcdict": str(out / "dict.en.txt"), "tgtdict": str(out / "dict.de.txt")}
+    preprocess(config(raw, tmp_path / "again", trainpref=None, **dicts))
+    for name, content in contents(tmp_path / "again").items():
+        assert content == (out / name).read_bytes()
+
+
+def test_new_run_replaces_its_data_and_keeps_foreign_files(raw, tmp_path):
+    out = tmp_path / "out"
+    preprocess(config(raw, out, sentencepiece=80))
+    (out / "notes").mkdir()
+    (out / "notes" / "mine.md").write_text("keep")
+    (out / "README").write_text("keep too")
+    preprocess(config(raw, out, testpref=None))
+    assert sorted(p.name for p in out.iterdir()) == sorted(
+        ["README", "notes", "dict.de.txt", "dict.en.txt"]
+        + [f"train.en-de.{lang}.{end}" for lang in ("en", "de") for end in ("bin", "idx")]
+    )
+    assert (out / "notes" / "mine.md").read_text() == "keep"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "raw"]
+
+
+def test_split_added_under_the_same_dictionaries(raw, tmp_path):
+    out = tmp_path / "out"
+    preprocess(config(raw, out, sentencepiece=80, testpref=None))
+    before = contents(out)
+    dicts = {"srcdict": str(out / "dict.en.txt"), "tgtdict": str(out / "dict.de.txt")}
+    preprocess(config(raw, out, trainpref=None, **dicts))
+    after = contents(out)
+    assert {name: after[name] for name in before} == before
+    assert sorted(after.keys() - before.keys()) == [
+        f"test.en-de.{lang}.{end}" for lang in ("de", "en") for end in ("bin", "idx")
+    ]
+
+
+def test_exchange_without_system_support(raw, tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_module.ctypes, "CDLL", lambda *args, **kwargs: object())
+    for _ in range(2):
+        preprocess(config(raw, tmp_path / "out"))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "raw"]
+    assert len(IndexedData(tmp_path / "out" / "train.en-de.en")) == 60
+
+
+def test_folder_of_another_pair_is_refused(raw, tmp_path):
+    preprocess(config(raw, tmp_path / "out"))
+    before = contents(tmp_path / "out")
+    swapped = dataclasses.replace(config(raw, tmp_path / "out"), source_lang="de", target_lang="en")
+    with pytest.raises(DataError, match="holds data of en-de"):
+        preprocess(swapped)
+    assert contents(tmp_path / "out") == before
+
+
+def test_second_process_on_the_same_folder_is_refused(tmp_path):
+    target = tmp_path / "out", "en-de", ("en", "de")
+    with (
+        folder_module.replacing(*target),
+        pytest.raises(DataError, match="another process"),
+        folder_module.replacing(*target),
+    ):
+        pass
+    assert (tmp_path / "out").is_dir()
+
+
+def test_failure_leaves_the_earlier_data(raw, tmp_path):
+    out = tmp_path / "out"
+    preprocess(config(raw, out))
+    before = contents(out)
+    with pytest.raises(ConfigError):
+        preprocess(config(raw, out, sentencepiece=2))
+    assert contents(out) == before and sorted(p.name for p in tmp_path.iterdir()) == ["out", "raw"]
+
+
+def test_killed_run_leaves_the_earlier_data_and_the_next_one_cleans_up(raw, tmp_path):
+    out = tmp_path / "out"
+    preprocess(config(raw, out))
+    before = contents(out)
+    program = (
+        "import sys, time; from hat.data.preprocess import *\n"
+        "def say(line):\n"
+        "    print(line, flush=True)\n"
+        "    if 'test.de' in line: time.sleep(60)\n"
+        f"preprocess(PreprocessConfig('en', 'de', {str(out)!r}, trainpref={str(raw / 'test')!r}, "
+        f"testpref={str(raw / 'test')!r}), say)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    while "test.de" not in child.stdout.readline():
+        assert child.poll() is None
+    time.sleep(0.2)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    assert contents(out) == before and (tmp_path / ".out.new").exists()
+    preprocess(config(raw, out))
+    assert contents(out) == before and sorted(p.name for p in tmp_path.iterdir()) == ["out", "raw"]
+
+
+def _die(task):
+    os._exit(1)
+
+
+def test_killed_worker_is_an_error_not_a_hang():
+    with workers.Workers(2) as pool, pytest.raises(HatError, match="worker process was killed.*--workers"):
+        list(pool.map(_die, [1, 2]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "flag"),
+    [
+        ({"workers": 0}, "--workers 0"),
+        ({"target_lang": "en"}, "--target-lang 'en'"),
+        ({"source_lang": "a/b"}, "--source-lang 'a/b'"),
+        ({"sentencepiece": 0}, "--sentencepiece 0"),
+        ({"nwordssrc": 3}, "--nwordssrc 3"),
+        ({"thresholdtgt": -1}, "--thresholdtgt -1"),
+        ({"trainpref": None}, "--trainpref is missing"),
+        ({"joined_dictionary": True, "thresholdtgt": 3}, "--thresholdtgt 3"),
+        ({"joined_dictionary": True, "srcdict": "a", "tgtdict": "b"}, "--tgtdict 'b'"),
+    ],
+)
+def test_bad_option_is_named(changes, flag):
+    good = PreprocessConfig("en", "de", "out", trainpref="t")
+    with pytest.raises(ConfigError, match=flag):
+        dataclasses.replace(good, **changes)
+
+
+def test_command(raw, tmp_path, capsys):
+    argv = ["--source-lang=en", "--target-lang=de", f"--destdir={tmp_path / 'out'}", "--trainpref"]
+    assert main([*argv, str(raw / "train"), "--json"]) == 0
+    assert '"sentences": 60' in capsys.readouterr().out.strip().split("\n")[-1]
+    assert main([*argv, str(raw / "nothing")]) == 2
+    assert "nothing.en" in capsys.readouterr().err

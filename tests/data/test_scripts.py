@@ -1,0 +1,120 @@
+"""The download command and the preprocessing scripts of configs/."""
+
+import gzip
+import http.server
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from hat.cli.fetch import fetch, main
+from hat.errors import ConfigError, DataError
+
+ROOT = Path(__file__).parents[2]
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Fails once, then serves; /short promises more than it sends, other paths are missing."""
+
+    failures = 0
+
+    def do_GET(self):
+        if self.path not in ("/file", "/short") or Handler.failures > 0:
+            Handler.failures -= 1
+            self.send_error(503 if self.path == "/file" else 404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", "9" if self.path == "/short" else "5")
+        self.end_headers()
+        self.wfile.write(b"hello")
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def url():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_fetch_tries_again_and_leaves_whole_files_only(url, tmp_path):
+    Handler.failures = 1
+    fetch(f"{url}/file", tmp_path / "a", pause=0)
+    assert (tmp_path / "a").read_bytes() == b"hello"
+    for path in ("/short", "/missing"):
+        with pytest.raises(DataError, match=f"cannot download {url}{path}"):
+            fetch(url + path, tmp_path / "b", tries=2, pause=0)
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+    with pytest.raises(ConfigError, match="ftp://x"):
+        fetch("ftp://x", tmp_path / "b")
+
+
+def test_fetch_command_without_network_is_one_line(tmp_path, capsys):
+    argv = ["--url", "http://127.0.0.1:9/x", "--to", str(tmp_path / "a"), "--tries", "1"]
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("DataError: cannot download") and error.count("\n") == 1
+    (tmp_path / "a").write_bytes(b"x")
+    assert main(argv) == 0
+
+
+def bash(root, *argv):
+    env = os.environ | {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(["bash", *map(str, argv)], cwd="/", env=env, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("task", ["toy.en-de", "multi30k.en-de"])
+def test_usage_and_wrong_arguments(task):
+    script = ROOT / "configs" / task / "preprocess.sh"
+    assert bash(ROOT, script, "-h").stdout.startswith("usage: ")
+    wrong = bash(ROOT, script, "/no/such/folder")
+    assert wrong.returncode == 2 and "/no/such/folder" in wrong.stderr
+
+
+@pytest.fixture
+def copy(tmp_path):
+    for name in ("configs", "scripts", "hat"):
+        shutil.copytree(ROOT / name, tmp_path / "repo" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path / "repo"
+
+
+def test_multi30k_from_a_folder_plain_or_compressed(copy, tmp_path):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    en = [" ".join(letters[(i * k) % 26 :][:5] for k in (1, 3, 7)) for i in range(80)]
+    for split in ("train", "val", "test_2016_flickr"):
+        for lang in ("en", "de"):
+            lines = [line[::-1] if lang == "de" else line for line in en]
+            if (split, lang) == ("train", "en"):
+                lines[3] = ""
+            with gzip.open(raw / f"{split}.{lang}.gz", "wt") as file:
+                file.write("".join(line + "\n" for line in lines))
+    (raw / "val.en").write_text("".join(line + "\n" for line in en))
+    script = copy / "configs" / "multi30k.en-de" / "preprocess.sh"
+    first = bash(copy, script, raw)
+    assert first.returncode == 0, first.stderr
+    assert "79 pairs kept, 1 with an empty side dropped" in first.stdout
+    out = copy / "data" / "binary" / "multi30k_en_de"
+    assert (out / "valid.en-de.en.txt").read_bytes() == (raw / "val.en").read_bytes()
+    assert "up to date" in bash(copy, script, raw).stdout
+    (raw / "val.en").unlink()
+    (raw / "val.en.gz").unlink()
+    missing = bash(copy, script, raw)
+    assert missing.returncode == 2 and "val.en" in missing.stderr
+
+
+def test_toy_from_nothing(copy):
+    script = copy / "configs" / "toy.en-de" / "preprocess.sh"
+    first = bash(copy, script)
+    assert first.returncode == 0, first.stderr
+    assert "19000 train, 500 valid, 500 test" in first.stdout
+    again = bash(copy, script).stdout
+    assert "up to date" in again and "pairs" not in again

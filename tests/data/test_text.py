@@ -1,0 +1,120 @@
+"""Lines, subwords and sentencepiece."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hat.data.clean import drop_empty_pairs
+from hat.data.text import Pieces, detokenize, learn_sentencepiece, read_lines, remove_subwords, split_tokens
+from hat.errors import ConfigError, DataError
+
+LINE = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n"))
+
+
+@settings(max_examples=40)
+@given(st.lists(LINE), st.booleans())
+def test_only_newline_ends_a_line(tmp_path_factory, lines, final_newline):
+    path = tmp_path_factory.mktemp("text") / "a.txt"
+    text = "\n".join(lines) + ("\n" if final_newline and lines else "")
+    path.write_bytes(text.encode())
+    expected = text.split("\n")
+    assert list(read_lines(path)) == (expected[:-1] if text.endswith("\n") or not text else expected)
+
+
+def test_bad_utf8_is_named_by_file_and_line_also_inside_a_range(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"one\ntwo\n\xe4\n")
+    for start in (0, 4, 8):
+        with pytest.raises(DataError, match=r"a\.txt:3 is not UTF-8"):
+            list(read_lines(path, start))
+    with pytest.raises(DataError, match="missing"):
+        list(read_lines(tmp_path / "missing"))
+    with pytest.raises(DataError):
+        list(read_lines(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("kind", "line", "expected"),
+    [
+        (None, "a@@ b", "a@@ b"),
+        ("@@ ", "Ter@@ rier l@@ @@ x@@", "Terrier lx"),
+        ("subword_nmt", "a b@@ c", "a bc"),
+        ("sentencepiece", "\u2581Hel lo \u2581wor\u2028 ld .", "Hello wor\u2028ld."),
+    ],
+)
+def test_remove_subwords(kind, line, expected):
+    assert remove_subwords(line, kind) == expected
+
+
+def test_unknown_subword_kind():
+    with pytest.raises(ConfigError, match="wordpiece.*sentencepiece"):
+        remove_subwords("a", "wordpiece")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    path = tmp_path_factory.mktemp("corpus") / "train.en"
+    words = [
+        "the",
+        "cat",
+        "sat",
+        "on",
+        "a",
+        "mat",
+        "and\u2028then\xa0it",
+        "ran",
+        "far",
+        "away",
+        "from",
+        "here",
+    ]
+    lines = (" ".join(words[(i * k) % len(words)] for k in range(1, 8)) for i in range(200))
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_sentencepiece_is_reproducible_and_loses_nothing(corpus, tmp_path, capfd):
+    for name in ("a", "b"):
+        learn_sentencepiece([corpus], tmp_path / name, 60, seed=1)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    pieces = Pieces(tmp_path / "a")
+    for line in [*read_lines(corpus), " the\tcat  <unk> \u4e2d </s> @@ "]:
+        tokens = pieces.split(line)
+        assert remove_subwords(" ".join(tokens), "sentencepiece") == " ".join(split_tokens(line))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_sentencepiece_sizes(corpus, tmp_path):
+    learn_sentencepiece([corpus], tmp_path / "large", 100_000, seed=1)  # as many as the text has
+    assert Pieces(tmp_path / "large").split("the cat") == ["\u2581the", "\u2581cat"]
+    with pytest.raises(ConfigError, match="cannot learn 3 sentencepiece pieces"):
+        learn_sentencepiece([corpus], tmp_path / "small", 3, seed=1)
+    assert not (tmp_path / "small").exists()
+
+
+def test_sentencepiece_names_bad_text(corpus, tmp_path):
+    (tmp_path / "bad").write_bytes(b"ok\n\xff\n")
+    with pytest.raises(DataError, match="bad:2"):
+        learn_sentencepiece([corpus, tmp_path / "bad"], tmp_path / "m", 60, seed=1)
+    (tmp_path / "empty").write_bytes(b"\n \n")
+    with pytest.raises(DataError, match="every line is empty"):
+        learn_sentencepiece([tmp_path / "empty"], tmp_path / "m", 60, seed=1)
+    with pytest.raises(DataError, match="cannot load the sentencepiece model"):
+        Pieces(tmp_path / "bad")
+
+
+def test_detokenize():
+    pytest.importorskip("sacremoses")
+    assert list(detokenize(["Das ist gut , oder ?"], "de")) == ["Das ist gut, oder?"]
+
+
+def test_drop_empty_pairs(tmp_path):
+    inputs, outputs = [tmp_path / "a.en", tmp_path / "a.de"], [tmp_path / "b.en", tmp_path / "b.de"]
+    inputs[0].write_bytes(b"one\n\ntwo\nthree\n")
+    inputs[1].write_bytes(b"eins\nx\nzwei\n \t\n")
+    assert drop_empty_pairs(tuple(inputs), tuple(outputs)) == (2, 2)
+    assert outputs[1].read_text() == "eins\nzwei\n"
+    inputs[1].write_bytes(b"eins\n")
+    with pytest.raises(DataError, match="has 4 lines but .* has 1"):
+        drop_empty_pairs(tuple(inputs), tuple(outputs))
+    assert outputs[1].read_text() == "eins\nzwei\n"  # as before

@@ -1,0 +1,107 @@
+"""Dictionaries: order, thresholds, padding, round trips, bad files."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hat.data.vocab import BOS, EOS, PAD, UNK, Vocab
+from hat.errors import DataError
+
+SYMBOLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=" \t\r\n"), min_size=1)
+SPECIALS = {"<s>", "<pad>", "</s>", "<unk>"}
+
+
+def test_specials_come_first_and_are_not_in_the_file(tmp_path):
+    vocab = Vocab.build(Counter(["a", "b", "a"]))
+    assert [vocab.symbol(i) for i in range(4)] == ["<s>", "<pad>", "</s>", "<unk>"]
+    assert (BOS, PAD, EOS, UNK) == (0, 1, 2, 3)
+    vocab.save(tmp_path / "dict.txt")
+    assert (tmp_path / "dict.txt").read_text() == "a 2\nb 1\nmadeupword0000 0\nmadeupword0001 0\n"
+
+
+def test_order_is_count_then_code_point():
+    vocab = Vocab.build(Counter({"b": 2, "a": 2, "Z": 2, "\u00e4": 2, "x": 9}), pad_to=1)
+    assert [vocab.symbol(i) for i in range(4, 9)] == ["x", "Z", "a", "b", "\u00e4"]
+
+
+def test_threshold_keeps_counts_from_it_on():
+    vocab = Vocab.build(Counter({"a": 3, "b": 2, "c": 1}), threshold=2)
+    assert "a" in vocab and "b" in vocab and "c" not in vocab
+
+
+def test_nwords_counts_the_specials_and_is_cut_before_padding():
+    vocab = Vocab.build(Counter({"a": 3, "b": 2, "c": 1}), nwords=6)
+    assert len(vocab) == 8 and "b" in vocab and "c" not in vocab and "madeupword0001" in vocab
+
+
+def test_padding_symbol_that_is_in_the_text_is_not_added_again():
+    vocab = Vocab.build(Counter({"madeupword0000": 3}))
+    assert len(vocab) == 8 and "madeupword0003" in vocab
+
+
+@settings(max_examples=30)
+@given(st.dictionaries(SYMBOLS.filter(lambda s: s not in SPECIALS), st.integers(1, 99), max_size=30))
+def test_round_trip_through_a_file(tmp_path_factory, counts):
+    path = tmp_path_factory.mktemp("vocab") / "dict.en.txt"
+    built = Vocab.build(Counter(counts))
+    built.save(path)
+    first = path.read_bytes()
+    loaded = Vocab.load(path)
+    assert loaded == built and len(loaded) % 8 == 0
+    loaded.save(path)
+    assert path.read_bytes() == first
+    line = " ".join(counts)
+    assert loaded.decode(loaded.encode(line)) == line
+    assert loaded.encode(line)[-1] == EOS and loaded.encode(line).dtype == np.int32
+
+
+def test_loaded_dictionary_is_not_padded(tmp_path):
+    (tmp_path / "d").write_bytes(b"a 1\r\nsp ace 7\n")
+    vocab = Vocab.load(tmp_path / "d")
+    assert len(vocab) == 6 and "sp ace" in vocab  # split at the last space
+
+
+def test_white_space_of_the_token_split():
+    vocab = Vocab(["a", "b\u2028c", "d\u00a0e"])
+    assert vocab.encode(" a\t\tb\u2028c  d\u00a0e a\r").tolist() == [4, 5, 6, 4, EOS]
+    assert vocab.encode("").tolist() == [EOS]
+
+
+def test_words_spelt_like_specials_are_unknown_words():
+    assert Vocab(["a"]).encode("</s> <pad> <s> <unk> a").tolist() == [UNK, UNK, UNK, UNK, 4, EOS]
+
+
+def test_decode_leaves_padding_out():
+    vocab = Vocab(["a", "b"])
+    assert vocab.decode([EOS, PAD, 4, UNK, 5, EOS, PAD], unk="<<unk>>") == "a <<unk>> b"
+    assert vocab.decode(np.array([4, 5])) == "a b"
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b"a 1\nb\n", 2),
+        (b"a 1\nb x\n", 2),
+        (b"a 1\nb -1\n", 2),
+        (b"a 1\n\nb 1\n", 2),
+        (b" 1\n", 1),
+        (b"a 1\nb 2\na 3\n", 3),
+        (b"</s> 3\n", 1),
+        (b"a 1\n\xff 2\n", 2),
+        (b"a 1_0\n", 1),
+        ("a \u0665\n".encode(), 1),
+    ],
+)
+def test_bad_line_is_named(tmp_path, content, line):
+    path = tmp_path / "dict.en.txt"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=rf"dict\.en\.txt:{line}\b"):
+        Vocab.load(path)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(DataError, match="nothing.txt"):
+        Vocab.load(tmp_path / "nothing.txt")
