@@ -9,34 +9,28 @@ from pathlib import Path
 
 import torch
 
-from hat.arch.codec import ArchOptions, SpaceOptions
 from hat.arch.config import Arch
 from hat.arch.features import features
 from hat.arch.sampler import sample
 from hat.arch.space import SearchSpace
-from hat.cli.options import OutputOptions, command, parse
-from hat.cli.profile import ProfileOptions
+from hat.cli.options import command
+from hat.cli.settings import parse_settings
 from hat.cli.task import (
     DeviceOptions,
-    TaskOptions,
     device_of,
     space_and_arch,
     vocabulary,
     write_provenance,
 )
-from hat.cli.train import RunOptions
 from hat.errors import ConfigError
 from hat.latency.anchor import Anchor
 from hat.latency.measure import MeasureConfig, Timing, measure
 from hat.latency.table import Row, TableWriter
 from hat.log import progress, say
-from hat.model.config import ModelConfig
 from hat.model.extract import extract
 from hat.model.precision import choose_dtype
 from hat.model.transformer import SuperTransformer
 from hat.rng import rng_for, seed_for
-from hat.train.schedule import ScheduleConfig
-from hat.train.trainer import OptimConfig
 
 
 @dataclass(frozen=True)
@@ -58,29 +52,19 @@ class DatasetOptions:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Collect rows until the file has as many as wanted; see --help."""
-    options = parse(
+    settings, data = parse_settings(
         argv,
         DatasetOptions,
-        RunOptions,
-        TaskOptions,
-        SpaceOptions,
-        ArchOptions,
-        ModelConfig,
-        OptimConfig,
-        ScheduleConfig,
-        DeviceOptions,
-        ProfileOptions,
-        OutputOptions,
         prog="latency_dataset.py",
         description="Measure the latency of random SubTransformers on this device.",
         config_flags=("--configs",),
     )
-    data, _, task, space_options, arch_options, model, _, _, dev, prof, out = options
+    task, dev, prof, out = settings.task, settings.device, settings.profile, settings.output
     if not data.lat_dataset_path:
         raise ConfigError("--lat-dataset-path is needed: the CSV file to write")
     if prof.latgpu and not torch.cuda.is_available():
         raise ConfigError("--latgpu: this machine has no GPU that PyTorch can use; give --latcpu instead")
-    space, _ = space_and_arch(space_options, arch_options)
+    space, _ = space_and_arch(settings.space, settings.arch)
     device = (
         device_of(dev)
         if prof.latgpu
@@ -91,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     length = task.sentence_length()
     cfg = MeasureConfig(length, length, prof.lat_beam, prof.latiter)
     noise = torch.Generator().manual_seed(seed_for(dev.seed, "init"))
-    full = SuperTransformer(space, vocab.sizes, model, noise).to(dtype)
+    full = SuperTransformer(space, vocab.sizes, settings.model, noise).to(dtype)
 
     def time_arch(arch: Arch) -> Timing:
         return measure(extract(full, arch).to(device).eval(), cfg)
@@ -112,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             unstable += not timing.stable
             table.append(_row(arch, timing, anchor))
         rows = len(table.rows)
-    write_provenance(path.parent, device, *options, stem=path.stem)
+    write_provenance(path.parent, device, data, *settings, stem=path.stem)
     seconds = time.perf_counter() - start
     added = rows - len(before)
     if added < data.lat_dataset_size - len(before):

@@ -143,6 +143,8 @@ class _Parser(configargparse.ArgParser):
         choices = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else None
         convert = _CONVERT.get(kind, _one_of(choices) if choices else str)
         common["metavar"] = f.name.split("_")[-1].upper() if not choices else "{" + ",".join(choices) + "}"
+        if "const" in f.metadata:  # the flag alone means this value
+            common |= {"nargs": "?", "const": f.metadata["const"]}
         if many:
             common |= {"nargs": "+", "action": _TupleAction}
         section.add_argument(flag, type=convert, required=required, **common)

@@ -13,8 +13,8 @@ from hat.latency.measure import MeasureConfig, measure
 from hat.model.config import ModelConfig
 from hat.model.count import count_params, profile_macs
 from hat.model.extract import extract
-from hat.model.transformer import SubTransformer, SuperTransformer
 from hat.model.precision import Amp, choose_dtype
+from hat.model.transformer import SubTransformer, SuperTransformer
 
 
 @dataclass(frozen=True)

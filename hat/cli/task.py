@@ -15,12 +15,13 @@ from hat.arch.space import SearchSpace
 from hat.cli.options import to_yaml_values
 from hat.data.batching import EpochBatches
 from hat.data.pairs import PairDataset, languages, load_vocabs
-from hat.errors import ConfigError, DataError
+from hat.errors import CheckpointError, ConfigError, DataError
 from hat.files.atomic import write_text_atomic
 from hat.log import say, versions
 from hat.model.config import ModelConfig
-from hat.train.memory import keep_pages
 from hat.model.precision import Amp, choose_dtype, device_name, dtype_name
+from hat.train.checkpoint import Checkpoint
+from hat.train.memory import keep_pages
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,17 @@ def vocabulary(options: TaskOptions) -> Vocabulary:
         raise DataError(missing_data(options))
     say(f"no data at {options.data or '--data'}: using a vocabulary of {options.vocab_size} (--vocab-size)")
     return Vocabulary((options.vocab_size, options.vocab_size), ("", ""))
+
+
+def check_dictionaries(source: Checkpoint, vocab: Vocabulary, where: Path) -> None:
+    """Raise CheckpointError where a checkpoint was trained with other dictionaries."""
+    if source.vocab_sizes != vocab.sizes:
+        raise CheckpointError(
+            f"{where} has vocabularies of {source.vocab_sizes}, the data of {vocab.sizes}; "
+            "use the data it was trained with (--data)"
+        )
+    if all(source.vocab_digests) and all(vocab.digests) and source.vocab_digests != vocab.digests:
+        raise CheckpointError(f"{where} was trained with other dictionaries of the same size; check --data")
 
 
 def missing_data(options: TaskOptions) -> str:

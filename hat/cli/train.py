@@ -4,21 +4,21 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from hat.arch.codec import ArchOptions, SpaceOptions
 from hat.arch.config import Arch
 from hat.arch.sampler import draw_arch
 from hat.arch.space import SearchSpace, validation_archs
 from hat.cli.interrupt import Interrupt
-from hat.cli.options import OutputOptions, command, parse
-from hat.cli.profile import ProfileOptions, describe, profile
+from hat.cli.options import OutputOptions, command
+from hat.cli.profile import describe, profile
+from hat.cli.restore import adapt, find_checkpoint, model_of
+from hat.cli.settings import RunOptions, parse_settings
 from hat.cli.task import (
-    DeviceOptions,
     TaskOptions,
     Vocabulary,
     dataset,
@@ -32,64 +32,16 @@ from hat.cli.task import (
 )
 from hat.data.batching import EpochBatches
 from hat.data.pairs import Batch, PairDataset
-from hat.errors import CheckpointError, ConfigError
+from hat.errors import ConfigError
 from hat.log import RunLog, say
 from hat.model.config import ModelConfig
 from hat.model.extract import extract
+from hat.model.precision import dtype_name
 from hat.model.transformer import SuperTransformer, Transformer
 from hat.rng import seed_for
 from hat.train import checkpoint as ckpt
-from hat.model.precision import dtype_name
 from hat.train.schedule import ScheduleConfig
 from hat.train.trainer import OptimConfig, Trainer, evaluate
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """Run"""
-
-    configs: str | None = None
-    train_subtransformer: bool = False
-    """train the one architecture that is given"""
-    validate_subtransformer: bool = False
-    """print the validation loss of the given architecture with the weights of --restore-file, and stop"""
-    train_subset: str = "train"
-    """split to train on"""
-    save_dir: str | None = None
-    """folder of checkpoints and logs (default: checkpoints/<path of --configs>)"""
-    restore_file: str | None = None
-    """checkpoint to start from (default: the newest one in --save-dir, if any)"""
-    reset_optimizer: bool = False
-    """do not take the optimiser's moments from the checkpoint"""
-    reset_lr_scheduler: bool = False
-    """start the learning-rate schedule, and with it the update count, anew"""
-    reset_dataloader: bool = False
-    """start at the first epoch"""
-    reset_meters: bool = False
-    """forget the best validation loss"""
-    save_interval: int = 1
-    """epochs between checkpoints"""
-    save_interval_updates: int = 0
-    """updates between checkpoints within an epoch; 0 for none"""
-    keep_last_epochs: int = -1
-    """epoch checkpoints to keep; -1 for all"""
-    keep_interval_updates: int = -1
-    """checkpoints within epochs to keep; -1 for all"""
-    validate_interval: int = 1
-    """epochs between validations"""
-    patience: int = -1
-    """stop after this many validations without a better loss; -1 never"""
-    log_interval: int = 100
-    """updates between log lines"""
-    tensorboard_logdir: str | None = None
-    """folder for TensorBoard (default: tensorboard/ in --save-dir)"""
-    no_tensorboard: bool = False
-    """write no TensorBoard files"""
-
-    def __post_init__(self) -> None:
-        for name in ("save_interval", "validate_interval", "log_interval"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
 
 
 @dataclass
@@ -120,31 +72,16 @@ class Job:
     seed: int
 
 
-GROUPS = (
-    RunOptions,
-    TaskOptions,
-    SpaceOptions,
-    ArchOptions,
-    ModelConfig,
-    OptimConfig,
-    ScheduleConfig,
-    DeviceOptions,
-    ProfileOptions,
-    OutputOptions,
-)
-
-
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Train, validate or profile; see --help."""
-    options = parse(
+    (settings,) = parse_settings(
         argv,
-        *GROUPS,
         prog="train.py",
         description="Train or profile a SuperTransformer, or one SubTransformer of its space.",
         config_flags=("--configs", "--sub-configs"),
     )
-    run, task, space_options, arch_options, model, optim, schedule, dev, prof, out = options
+    run, task, space_options, arch_options, model, optim, schedule, dev, prof, out = settings
     space, arch = space_and_arch(space_options, arch_options)
     if arch is None and (run.train_subtransformer or run.validate_subtransformer):
         raise ConfigError(
@@ -165,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if run.validate_subtransformer:
         return _finish(out, result | _validate_sub(job, dtype_of(optim.amp, optim.fp16, device)))
     trainer, progress = _restore(job, schedule, dtype_of(optim.amp, optim.fp16, device))
-    write_provenance(folder, device, *options)
+    write_provenance(folder, device, *settings)
     with Interrupt() as interrupt:
         summary = _train(
             job, trainer, progress, interrupt, bar=not out.no_progress_bar and sys.stderr.isatty()
@@ -190,14 +127,13 @@ def _restore(job: Job, schedule: ScheduleConfig, dtype: torch.dtype) -> tuple[Tr
     """Return a trainer at the point where the run continues, or at its start."""
     run = job.run
     last = ckpt.load_newest(job.folder, say) if job.folder.is_dir() else None
-    start = _restore_file(job)
-    progress = Progress(started_from=start or "")
-    if last is not None and (start is None or last.state["progress"]["started_from"] == start):
+    start = find_checkpoint(run.restore_file, job.folder) if run.restore_file else None
+    progress = Progress(started_from=str(start or ""))
+    if last is not None and (start is None or last.state["progress"]["started_from"] == str(start)):
         source, where = last, job.folder
-        if start:
-            say(f"{job.folder} was started from {start} before; going on from its newest checkpoint")
+        progress.started_from = last.state["progress"]["started_from"]
     elif start is not None:
-        source, where = ckpt.load(Path(start), say), Path(start)
+        source, where = ckpt.load(start, say), start
     else:
         source, where = None, job.folder
     if source is None:
@@ -206,79 +142,22 @@ def _restore(job: Job, schedule: ScheduleConfig, dtype: torch.dtype) -> tuple[Tr
         if job.arch:
             model = extract(model, job.arch)
     else:
-        model = _model_from(job, source, where)
+        model = model_of(adapt(source, where, job.space, job.model, job.vocab), where, job.arch)
     trainer = Trainer(model, job.optim, schedule, dtype=dtype, device=job.device, seed=job.seed)
     if source is not None and source.arch == job.arch and "trainer" in source.state:
         trainer.load_state_dict(
             source.state["trainer"], optimizer=not run.reset_optimizer, schedule=not run.reset_lr_scheduler
         )
-        saved = source.state["progress"] if not run.reset_dataloader or source is last else {}
+        saved = source.state["progress"]
         if not run.reset_dataloader:
             progress.epoch, progress.offset = saved["epoch"], saved["offset"]
-        if not run.reset_meters and saved:
+        if not run.reset_meters:
             progress.best_loss, progress.stale = saved["best_loss"], saved["stale"]
             progress.train_s = saved["train_s"]
         say(f"resumed {where} at update {trainer.num_updates}, epoch {progress.epoch}")
     elif source is not None:
         say(f"weights inherited from {where}; optimiser, schedule and data start anew")
     return trainer, progress
-
-
-def _restore_file(job: Job) -> str | None:
-    """Return the checkpoint the user names; a bare file name means one in the run's folder."""
-    name = job.run.restore_file
-    if name is None:
-        return None
-    path = Path(name)
-    if not path.exists() and path.parent == Path("."):
-        path = job.folder / name
-    if not path.exists():
-        raise CheckpointError(
-            f"--restore-file {name} does not exist; check the path, or train that model first"
-        )
-    return str(path)
-
-
-def _model_from(job: Job, source: ckpt.Checkpoint, where: Path) -> Transformer:
-    """Return the weights of a checkpoint as the model this job trains."""
-    if source.space != job.space:
-        different = [
-            f"{part} {getattr(source.space, part)} there, {getattr(job.space, part)} here"
-            for part in ("encoder", "decoder", "qkv_dim")
-            if getattr(source.space, part) != getattr(job.space, part)
-        ]
-        raise CheckpointError(
-            f"{where} belongs to another search space: {'; '.join(different)}; use the configuration it was "
-            "trained with"
-        )
-    check_vocab(source, job.vocab, where)
-    old, new = source.model_config, job.model
-    for name in (
-        "share_all_embeddings",
-        "share_decoder_input_output_embed",
-        "encoder_normalize_before",
-        "decoder_normalize_before",
-    ):
-        if getattr(old, name) != getattr(new, name):
-            raise CheckpointError(
-                f"{where} was trained with {name.replace('_', '-')} {getattr(old, name)}, this run asks for "
-                f"{getattr(new, name)}; use the configuration it was trained with"
-            )
-    source = replace(source, model_config=new)
-    if job.arch is None and source.arch is not None:
-        raise CheckpointError(f"{where} holds a SubTransformer; a SuperTransformer cannot start from it")
-    return source.sub(job.arch) if job.arch else source.model()
-
-
-def check_vocab(source: ckpt.Checkpoint, vocab: Vocabulary, where: Path) -> None:
-    """Raise CheckpointError where the checkpoint was trained with other dictionaries."""
-    if source.vocab_sizes != vocab.sizes:
-        raise CheckpointError(
-            f"{where} has vocabularies of {source.vocab_sizes}, the data of {vocab.sizes}; "
-            "use the data it was trained with (--data)"
-        )
-    if all(source.vocab_digests) and all(vocab.digests) and source.vocab_digests != vocab.digests:
-        raise CheckpointError(f"{where} was trained with other dictionaries of the same size; check --data")
 
 
 def _train(
@@ -298,7 +177,7 @@ def _train(
         _train_epoch(job, trainer, progress, batches, log, interrupt)
         finished = (
             trainer.num_updates >= optim.max_update
-            or trainer.lr() <= job_min_lr(trainer)
+            or trainer.lr() <= trainer.schedule.min_lr
             or (optim.max_epoch is not None and progress.epoch >= optim.max_epoch)
         )
         if interrupt.asked is not None:
@@ -330,11 +209,6 @@ def _train(
         "train_s": round(progress.train_s, 1),
         "save_dir": str(job.folder),
     }
-
-
-def job_min_lr(trainer: Trainer) -> float:
-    """Return the rate at which training ends; no schedule reaches the default of -1."""
-    return trainer.schedule.min_lr
 
 
 def _epoch(job: Job, train: PairDataset, progress: Progress, *, first: bool) -> EpochBatches:
@@ -437,9 +311,10 @@ def _save(job: Job, trainer: Trainer, progress: Progress, names: list[str]) -> N
 
 
 def _validate_sub(job: Job, dtype: torch.dtype) -> dict[str, Any]:
-    start = _restore_file(job) or str(job.folder / "checkpoint_best.pt")
+    start = find_checkpoint(job.run.restore_file or "checkpoint_best.pt", job.folder)
+    source = adapt(ckpt.load(start, say), start, job.space, job.model, job.vocab)
     assert job.arch is not None
-    model = _model_from(job, ckpt.load(Path(start), say), Path(start)).to(job.device, dtype)
+    model = model_of(source, start, job.arch).to(job.device, dtype)
     valid = validation_batches(dataset(job.task, job.task.valid_subset), job.task, job.model)
     result = evaluate(model, valid, job.arch, job.optim.label_smoothing, job.device)
     print(f"validation loss {result.loss:.4f} (base 2, smoothed), nll {result.nll_loss:.4f}, {start}")

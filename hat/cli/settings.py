@@ -1,0 +1,99 @@
+"""The options every task configuration may hold, so that one YAML file serves all commands."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from hat.arch.codec import ArchOptions, SpaceOptions
+from hat.cli.options import OutputOptions, parse
+from hat.cli.profile import ProfileOptions
+from hat.cli.task import DeviceOptions, TaskOptions
+from hat.errors import ConfigError
+from hat.model.config import ModelConfig
+from hat.train.schedule import ScheduleConfig
+from hat.train.trainer import OptimConfig
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Run"""
+
+    configs: str | None = None
+    train_subtransformer: bool = False
+    """train the one architecture that is given"""
+    validate_subtransformer: bool = False
+    """print the validation loss of the given architecture with the weights of --restore-file, and stop"""
+    train_subset: str = "train"
+    """split to train on"""
+    save_dir: str | None = None
+    """folder of checkpoints and logs (default: checkpoints/<path of --configs>)"""
+    restore_file: str | None = None
+    """checkpoint to start from (default: the newest one in --save-dir, if any)"""
+    reset_optimizer: bool = False
+    """do not take the optimiser's moments from the checkpoint"""
+    reset_lr_scheduler: bool = False
+    """start the learning-rate schedule, and with it the update count, anew"""
+    reset_dataloader: bool = False
+    """start at the first epoch"""
+    reset_meters: bool = False
+    """forget the best validation loss"""
+    save_interval: int = 1
+    """epochs between checkpoints"""
+    save_interval_updates: int = 0
+    """updates between checkpoints within an epoch; 0 for none"""
+    keep_last_epochs: int = -1
+    """epoch checkpoints to keep; -1 for all"""
+    keep_interval_updates: int = -1
+    """checkpoints within epochs to keep; -1 for all"""
+    validate_interval: int = 1
+    """epochs between validations"""
+    patience: int = -1
+    """stop after this many validations without a better loss; -1 never"""
+    log_interval: int = 100
+    """updates between log lines"""
+    tensorboard_logdir: str | None = None
+    """folder for TensorBoard (default: tensorboard/ in --save-dir)"""
+    no_tensorboard: bool = False
+    """write no TensorBoard files"""
+
+    def __post_init__(self) -> None:
+        for name in ("save_interval", "validate_interval", "log_interval"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+
+
+class Settings(NamedTuple):
+    """One resolved configuration."""
+
+    run: RunOptions
+    task: TaskOptions
+    space: SpaceOptions
+    arch: ArchOptions
+    model: ModelConfig
+    optim: OptimConfig
+    schedule: ScheduleConfig
+    device: DeviceOptions
+    profile: ProfileOptions
+    output: OutputOptions
+
+
+_GROUPS = (
+    RunOptions,
+    TaskOptions,
+    SpaceOptions,
+    ArchOptions,
+    ModelConfig,
+    OptimConfig,
+    ScheduleConfig,
+    DeviceOptions,
+    ProfileOptions,
+    OutputOptions,
+)
+
+
+def parse_settings(
+    argv: Sequence[str] | None, *own: type, prog: str, description: str, config_flags: Sequence[str]
+) -> tuple[Any, ...]:
+    """Return the settings, and behind them one instance of each of the command's own dataclasses."""
+    values = parse(argv, *own, *_GROUPS, prog=prog, description=description, config_flags=config_flags)
+    return Settings(*values[len(own) :]), *values[: len(own)]

@@ -1,0 +1,11 @@
+"""Translate a split with a trained model. See --help."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from hat.cli.generate import main  # noqa: E402
+
+if __name__ == "__main__":
+    raise SystemExit(main())
