@@ -41,7 +41,7 @@ from hat.model.transformer import SuperTransformer, Transformer
 from hat.rng import seed_for
 from hat.train import checkpoint as ckpt
 from hat.train.schedule import ScheduleConfig
-from hat.train.trainer import OptimConfig, Trainer, evaluate
+from hat.train.trainer import OptimConfig, StepResult, Trainer, evaluate
 
 
 @dataclass
@@ -54,6 +54,27 @@ class Progress:
     stale: int = 0  # validations since the best one
     train_s: float = 0.0
     started_from: str = ""
+
+
+@dataclass
+class Interval:
+    """Sums since the last log line; seconds are those of the updates alone."""
+
+    updates: int = 0
+    tokens: int = 0
+    loss: float = 0.0
+    seconds: float = 0.0
+
+    def add(self, step: StepResult, seconds: float) -> None:
+        """Count one update."""
+        self.updates += 1
+        self.tokens += step.num_tokens
+        self.loss += step.loss * step.num_tokens
+        self.seconds += seconds
+
+    def reset(self) -> None:
+        """Start the next interval."""
+        self.updates, self.tokens, self.loss, self.seconds = 0, 0, 0.0, 0.0
 
 
 @dataclass(frozen=True)
@@ -170,11 +191,12 @@ def _train(
     board = None if run.no_tensorboard else Path(run.tensorboard_logdir or job.folder / "tensorboard")
     log = RunLog(job.folder, total=optim.max_update, unit="updates", bar=bar, tensorboard=board)
     say(f"computing in {dtype_name(trainer.weights.dtype)} on {job.device}, {len(train)} training pairs")
+    interval = Interval()
     losses: dict[str, float] = {}
     finished = trainer.num_updates >= optim.max_update
     while not finished and interrupt.asked is None:
         batches = _epoch(job, train, progress, first=progress.offset == 0 and progress.epoch == 1)
-        _train_epoch(job, trainer, progress, batches, log, interrupt)
+        _train_epoch(job, trainer, progress, batches, interval, log, interrupt)
         finished = (
             trainer.num_updates >= optim.max_update
             or trainer.lr() <= trainer.schedule.min_lr
@@ -229,46 +251,53 @@ def _epoch(job: Job, train: PairDataset, progress: Progress, *, first: bool) -> 
 
 
 def _train_epoch(
-    job: Job, trainer: Trainer, progress: Progress, batches: EpochBatches, log: RunLog, interrupt: Interrupt
+    job: Job,
+    trainer: Trainer,
+    progress: Progress,
+    batches: EpochBatches,
+    interval: Interval,
+    log: RunLog,
+    interrupt: Interrupt,
 ) -> None:
+    """Train on one epoch, or the rest of it; leaves early at the last update or when interrupted."""
     run, optim = job.run, job.optim
-    interval_tokens, interval_loss, interval_start = 0, 0.0, time.perf_counter()
     for group in _groups(batches, optim.update_freq):
         start = time.perf_counter()
         arch = job.arch or draw_arch(job.space, job.seed, trainer.num_updates)
         step = trainer.train_step(group, arch)
+        seconds = time.perf_counter() - start
         progress.offset += len(group)
-        progress.train_s += time.perf_counter() - start
-        interval_tokens += step.num_tokens
-        interval_loss += step.loss * step.num_tokens
+        progress.train_s += seconds
+        interval.add(step, seconds)
         update = trainer.num_updates
         if update % run.log_interval == 0:
-            seconds = time.perf_counter() - interval_start
-            rate, loss = interval_tokens / seconds, interval_loss / interval_tokens
-            left_s = seconds / run.log_interval * (optim.max_update - update)
-            log.metrics(
-                "train",
-                update,
-                f"epoch {progress.epoch} update {update}/{optim.max_update} loss {loss:.3f} lr {step.lr:.2e} "
-                f"grad norm {step.grad_norm:.2f} {rate:.0f} tokens/s about {left_s / 60:.1f} min left",
-                epoch=progress.epoch,
-                loss_base2=round(loss, 4),
-                lr=step.lr,
-                grad_norm=round(step.grad_norm, 4),
-                tokens_per_s=round(rate, 1),
-                train_s=round(progress.train_s, 1),
-            )
-            interval_tokens, interval_loss, interval_start = 0, 0.0, time.perf_counter()
-        log.advance(
-            update,
-            epoch=str(progress.epoch),
-            loss=f"{step.loss:.3f}",
-            tok_s=f"{step.num_tokens / max(time.perf_counter() - start, 1e-9):.0f}",
-        )
+            _log_interval(job, progress, interval, step, update, log)
+        rate = step.num_tokens / seconds
+        log.advance(update, epoch=str(progress.epoch), loss=f"{step.loss:.3f}", tokens_per_s=f"{rate:.0f}")
         if run.save_interval_updates and update % run.save_interval_updates == 0:
             _save(job, trainer, progress, ["checkpoint_last.pt", f"checkpoint_{progress.epoch}_{update}.pt"])
         if update >= optim.max_update or interrupt.asked is not None:
             return
+
+
+def _log_interval(
+    job: Job, progress: Progress, interval: Interval, step: StepResult, update: int, log: RunLog
+) -> None:
+    rate, loss = interval.tokens / interval.seconds, interval.loss / interval.tokens
+    left_s = interval.seconds / interval.updates * (job.optim.max_update - update)
+    log.metrics(
+        "train",
+        update,
+        f"epoch {progress.epoch} update {update}/{job.optim.max_update} loss {loss:.3f} lr {step.lr:.2e} "
+        f"grad norm {step.grad_norm:.2f} {rate:.0f} tokens/s about {left_s / 60:.1f} min left",
+        epoch=progress.epoch,
+        loss_base2=round(loss, 4),
+        lr=step.lr,
+        grad_norm=round(step.grad_norm, 4),
+        tokens_per_s=round(rate, 1),
+        train_s=round(progress.train_s, 1),
+    )
+    interval.reset()
 
 
 def _groups(batches: Iterable[Batch | None], size: int) -> Iterator[list[Batch]]:

@@ -12,10 +12,10 @@ from hat.data.pairs import Batch
 from hat.errors import ConfigError, TrainingError
 from hat.model.config import PAD
 from hat.model.dropout import EVAL, Dropout
+from hat.model.precision import Amp
 from hat.model.transformer import Transformer
 from hat.rng import seed_for
 from hat.train.loss import smoothed_loss
-from hat.model.precision import Amp
 from hat.train.master import MasterWeights
 from hat.train.schedule import ScheduleConfig, learning_rate
 

@@ -1,0 +1,6 @@
+"""Find the best SubTransformer under a latency constraint: python evo_search.py --configs=... --evo-configs=..."""
+
+from hat.cli.evo_search import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,224 @@
+"""evo_search.py: find the best SubTransformer under a latency constraint."""
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from hat.arch.codec import arch_to_yaml
+from hat.arch.config import Arch
+from hat.cli.options import command
+from hat.cli.remeasure import remeasure
+from hat.cli.restore import adapt, find_checkpoint, model_of
+from hat.cli.settings import Settings, parse_settings
+from hat.cli.task import (
+    dataset,
+    device_of,
+    dtype_of,
+    run_folder,
+    space_and_arch,
+    validation_batches,
+    vocabulary,
+    write_provenance,
+)
+from hat.data.pairs import Batch
+from hat.errors import ConfigError
+from hat.files.atomic import write_text_atomic
+from hat.files.journal import Journal
+from hat.latency.predictor import LatencyPredictor
+from hat.log import RunLog, say
+from hat.model.count import count_params
+from hat.model.precision import device_name
+from hat.search.evolution import EvolutionConfig, Iteration, SearchResult, evolve
+from hat.search.fitness import ValidationFitness
+from hat.search.record import CachedFitness, search_header
+from hat.train.checkpoint import load
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """Search"""
+
+    evo_configs: str | None = None
+    ckpt_path: str | None = None
+    """latency predictor"""
+    feature_norm: tuple[float, ...] = ()
+    """normalisers of the features; needed for predictors of the 2020 release only"""
+    lat_norm: float | None = None
+    """normaliser of the latency in ms; needed for predictors of the 2020 release only"""
+    write_config_path: str | None = None
+    """YAML file for the architecture found"""
+    valid_cnt_max: int | None = None
+    """validation sentences used for the fitness (default: all)"""
+    search_dir: str | None = None
+    """folder of the journal and log (default: checkpoints/<task>/evo_search/<name of --write-config-path>)"""
+    no_measure: bool = False
+    """do not measure the architecture found, also where the predictor is of this device"""
+
+    def __post_init__(self) -> None:
+        if self.valid_cnt_max is not None and self.valid_cnt_max < 1:
+            raise ConfigError(f"--valid-cnt-max must be at least 1, got {self.valid_cnt_max}")
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Search; see --help."""
+    settings, options, evolution = parse_settings(
+        argv,
+        SearchOptions,
+        EvolutionConfig,
+        prog="evo_search.py",
+        description="Find the SubTransformer with the lowest validation loss under a latency constraint.",
+        config_flags=("--configs", "--evo-configs"),
+    )
+    for name, value, what in (
+        ("--ckpt-path", options.ckpt_path, "the latency predictor"),
+        ("--write-config-path", options.write_config_path, "the YAML file to write"),
+        ("--restore-file", settings.run.restore_file, "the SuperTransformer checkpoint"),
+    ):
+        if value is None:
+            raise ConfigError(f"{name} is needed: {what}; it usually stands in the file of --evo-configs")
+    limit_ms = evolution.limit_ms
+    found = Path(options.write_config_path)
+    space, _ = space_and_arch(settings.space, settings.arch)
+    predictor = LatencyPredictor.load(options.ckpt_path, options.feature_norm, options.lat_norm)
+    device = device_of(settings.device)
+    dtype = dtype_of(settings.optim.amp, settings.optim.fp16, device)
+    restore = find_checkpoint(settings.run.restore_file)
+    source = adapt(load(restore, say), restore, space, settings.model, vocabulary(settings.task))
+    model = model_of(source, restore, None).to(device, dtype)
+    batches = _validation(settings, options.valid_cnt_max)
+    folder = _search_folder(options)
+    write_provenance(folder, device, options, evolution, *settings)
+    header = search_header(
+        space,
+        evolution,
+        settings.device.seed,
+        checkpoint=_sha256(restore),
+        predictor=_sha256(Path(options.ckpt_path)),
+        validation=f"{settings.task.data} {settings.task.valid_subset} {options.valid_cnt_max}",
+        dtype=str(dtype),
+    )
+    bar_off = settings.output.no_progress_bar or not sys.stderr.isatty()
+    start = time.perf_counter()
+    log = RunLog(folder, total=evolution.evo_iter, unit="iterations", bar=False)
+    most = evolution.population_size + (evolution.evo_iter - 1) * (
+        evolution.population_size - evolution.parent_size
+    )
+    with (
+        Journal(folder / "journal.jsonl") as journal,
+        tqdm(total=most, desc="search", unit=" scored", disable=bar_off, dynamic_ncols=True) as bar,
+    ):
+        fitness = ValidationFitness(model, batches, settings.optim.label_smoothing, device, bar.update)
+        cached = CachedFitness(journal, fitness, predictor.predict_many, header)
+        if cached.resumed:
+            say(f"resumed {journal.path}: {cached.resumed} architectures are scored already")
+            bar.update(cached.resumed)
+
+        def report(iteration: Iteration) -> None:
+            log.metrics(
+                "search",
+                iteration.iteration,
+                f"iteration {iteration.iteration}/{evolution.evo_iter} best loss {iteration.best_loss:.4f} at "
+                f"{iteration.best_latency_ms:.1f} ms, {iteration.evaluations} scored",
+                **{name: value for name, value in iteration._asdict().items() if name != "iteration"},
+            )
+
+        result = evolve(
+            space, cached, predictor.predict_many, evolution, settings.device.seed, on_iteration=report
+        )
+    log.close()
+    seconds = time.perf_counter() - start
+    summary = _summary(result, limit_ms, count_params(result.arch, space), seconds, found)
+    write_text_atomic(found, _arch_text(result.arch, summary, restore, options.ckpt_path))
+    print(
+        f"found {found}: validation loss {result.loss:.4f} (base 2), {summary['params'] / 1e6:.2f} M parameters, "
+        f"predicted {result.latency_ms:.2f} ms of {limit_ms:g} ms; {result.evaluations} architectures scored "
+        f"in {seconds:.0f} s"
+    )
+    if not options.no_measure:
+        summary |= _measured(found, settings, predictor, limit_ms)
+    write_text_atomic(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
+    if settings.output.json:
+        print(json.dumps(summary))
+    return 0
+
+
+def _validation(settings: Settings, count: int | None) -> list[Batch]:
+    """Return the batches of the validation set, or of its first `count` sentences."""
+    data = dataset(settings.task, settings.task.valid_subset)
+    plan = validation_batches(data, settings.task, settings.model)
+    limit = len(data) if count is None else count
+    kept = (indices[indices < limit] for indices in plan.slots if indices is not None)
+    return [data.batch(indices) for indices in kept if len(indices)]
+
+
+def _search_folder(options: SearchOptions) -> Path:
+    if options.search_dir:
+        return Path(options.search_dir)
+    assert options.write_config_path is not None
+    name = Path(options.write_config_path).stem
+    return run_folder(options.evo_configs or f"configs/evo_search/{name}.yml", None).parent / name
+
+
+def _summary(
+    result: SearchResult, limit_ms: float, params: int, seconds: float, found: Path
+) -> dict[str, Any]:
+    return {
+        "write_config_path": str(found),
+        "arch": arch_to_yaml(result.arch),
+        "params": params,
+        "loss": result.loss,
+        "constraint_ms": limit_ms,
+        "predicted_ms": result.latency_ms,
+        "measured_ms": None,
+        "evaluations": result.evaluations,
+        "seconds": round(seconds, 2),
+        "history": [iteration._asdict() for iteration in result.history],
+    }
+
+
+def _arch_text(arch: Arch, summary: dict[str, Any], restore: Path, predictor: str) -> str:
+    """Return the YAML file of an architecture: the release's ten keys, and where it comes from."""
+    lines = [
+        f"# found by evo_search.py under {summary['constraint_ms']:g} ms: predicted "
+        f"{summary['predicted_ms']:.2f} ms, validation loss {summary['loss']:.4f} (inherited, base 2)",
+        f"# weights {restore}, predictor {predictor}",
+        *(f"{key}: {value}" for key, value in arch_to_yaml(arch).items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _measured(
+    found: Path, settings: Settings, predictor: LatencyPredictor, limit_ms: float
+) -> dict[str, Any]:
+    """Measure the winner in a fresh process where the predictor's device is this one; says what it did."""
+    conditions = predictor.conditions
+    gpu = torch.cuda.is_available() and conditions.get("device") == torch.cuda.get_device_name()
+    here = torch.cuda.get_device_name() if gpu else device_name(torch.device("cpu"))
+    if conditions.get("device") != here:
+        print(
+            f"not measured: the predictor is of {conditions.get('device', 'an unnamed device')}, this is {here}"
+        )
+        return {}
+    assert settings.run.configs is not None
+    again = remeasure(found, settings.run.configs, conditions, gpu=gpu)
+    latency = again["latency_ms"]
+    verdict = "within" if latency["total"] <= limit_ms else "ABOVE"
+    print(
+        f"measured {latency['total']:.2f} ms (encoder {latency['encoder']:.2f}, decoder "
+        f"{latency['decoder']:.2f}), {verdict} the constraint of {limit_ms:g} ms, in a fresh process: "
+        + ", ".join(f"{name} {value}" for name, value in again["conditions"].items())
+    )
+    return {"measured_ms": latency["total"], "conditions": again["conditions"]}
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

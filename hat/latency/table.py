@@ -1,0 +1,278 @@
+"""The latency table: one CSV row per measured architecture, appended whole; a killed collection goes on."""
+
+import csv
+import fcntl
+import io
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from hat.arch.codec import arch_from_yaml, arch_to_yaml
+from hat.arch.config import Arch
+from hat.arch.features import FEATURE_NAMES, features
+from hat.errors import ArchError, DataError, HatError
+from hat.files.atomic import sync_directory
+
+LATENCY_NAMES = ("latency_mean_encoder", "latency_mean_decoder", "latency_std_encoder", "latency_std_decoder")
+RELEASE_COLUMNS = (*FEATURE_NAMES, *LATENCY_NAMES)
+ARCH_COLUMN = "arch"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement. Latencies are milliseconds; `arch` is None in tables of the 2020 release.
+
+    Raises DataError where a number is not finite, a latency is negative, or `arch` has other features.
+    """
+
+    features: tuple[float, ...]  # in the order of FEATURE_NAMES
+    latency_mean_encoder: float
+    latency_mean_decoder: float
+    latency_std_encoder: float
+    latency_std_decoder: float
+    arch: Arch | None = None
+    conditions: Mapping[str, str] = field(default_factory=dict)  # how it was measured: device, threads, ...
+
+    def __post_init__(self) -> None:
+        if len(self.features) != len(FEATURE_NAMES):
+            raise DataError(f"a row has {len(FEATURE_NAMES)} features, got {len(self.features)}")
+        for name, value in zip(RELEASE_COLUMNS, (*self.features, *self.latencies), strict=True):
+            if not math.isfinite(value) or (name in LATENCY_NAMES and value < 0):
+                raise DataError(f"{name} is {value!r}; allowed are finite numbers, latencies not negative")
+        if not 0 < self.total_ms < math.inf:
+            raise DataError(f"the mean latencies add up to {self.total_ms} ms; nothing was measured")
+        if self.arch is not None:
+            for name, held, own in zip(FEATURE_NAMES, self.features, features(self.arch), strict=True):
+                if not math.isclose(held, own, rel_tol=1e-6):
+                    raise DataError(f"{name} is {held!r}, but the architecture of the row has {own!r}")
+
+    @property
+    def latencies(self) -> tuple[float, ...]:
+        """Return the four latency columns in the order of LATENCY_NAMES."""
+        return tuple(getattr(self, name) for name in LATENCY_NAMES)
+
+    @property
+    def total_ms(self) -> float:
+        """Return what the predictor learns: mean encoder plus mean decoder latency."""
+        return self.latency_mean_encoder + self.latency_mean_decoder
+
+
+def row_of(
+    arch: Arch, encoder: tuple[float, float], decoder: tuple[float, float], conditions: Mapping[str, object]
+) -> Row:
+    """Return the row of one architecture; `encoder` and `decoder` are (mean, standard deviation) in ms."""
+    texts = {name: " ".join(str(value).split()) for name, value in conditions.items()}
+    return Row(tuple(features(arch)), encoder[0], decoder[0], encoder[1], decoder[1], arch, texts)
+
+
+def find_table(path: str | Path, say: Callable[[str], object]) -> Path:
+    """Return `path`, or the same name without `_all` where only that exists, saying so.
+
+    The release ships tables as `<name>_all.csv`, its measuring script writes `<name>.csv`. Raises DataError
+    where neither exists.
+    """
+    path = Path(path)
+    if path.exists():
+        return path
+    own = path.with_name(path.stem.removesuffix("_all") + path.suffix)
+    if own != path and own.exists():
+        say(f"{path} does not exist; reading {own} instead")
+        return own
+    tried = f"{path}" if own == path else f"neither {path} nor {own}"
+    raise DataError(
+        f"no latency table: {tried} does not exist; check --lat-dataset-path, or measure one with "
+        "latency_dataset.py"
+    )
+
+
+def read_table(path: str | Path) -> list[Row]:
+    """Return the rows of a table of the release (14 columns) or of our own (with `arch` and conditions).
+
+    Raises DataError, naming file and line, where the file is unreadable, cut off or a row is damaged.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"cannot read the latency table {path}: {error.strerror}; check --lat-dataset-path"
+        ) from error
+    if not content:
+        raise DataError(f"{path} is empty; a latency table starts with its column names")
+    if not content.endswith(b"\n"):
+        raise DataError(
+            f"{path}:{len(content.splitlines())}: the last line does not end, so it may be cut off; "
+            "resume measuring with latency_dataset.py, or restore the file from a copy"
+        )
+    return _parse(content, path)[1]
+
+
+class TableWriter:
+    """Appends rows to a table of our own; `rows` holds all of them, those found on opening included.
+
+    An unfinished last line, left by a kill, is dropped on opening. The first row fixes the columns. Raises
+    DataError where the file holds other columns or a damaged row, HatError where another process writes it.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise DataError(
+                f"cannot write the latency table {path}: {error.strerror}; check --lat-dataset-path"
+            ) from error
+        try:
+            self._lock()
+            sync_directory(self.path.parent)
+            self._columns, self.rows = self._recover()
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def append(self, row: Row) -> None:
+        """Write one row; once this returns it is on disk, and a failed write leaves no part of it behind."""
+        if row.arch is None:
+            raise DataError("a row without architecture belongs to a release table; measure it again")
+        columns = [*RELEASE_COLUMNS, ARCH_COLUMN, *row.conditions]
+        if len(set(columns)) != len(columns):
+            raise DataError(f"a measuring condition has the name of another column: {', '.join(columns)}")
+        if self._columns and self._columns != columns:
+            raise DataError(_differs(self.path, self._columns, columns))
+        numbers = [repr(float(value)) for value in (*row.features, *row.latencies)]
+        arch = json.dumps(arch_to_yaml(row.arch), separators=(",", ":"))
+        line = _csv_line([*numbers, arch, *row.conditions.values()])
+        self._write(line if self._columns else _csv_line(columns) + line)
+        self._columns = columns
+        self.rows.append(row)
+
+    def close(self) -> None:
+        """Release the lock."""
+        os.close(self._fd)
+
+    def __enter__(self) -> "TableWriter":
+        return self
+
+    def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise HatError(
+                f"{self.path} is being written by another process; wait for it, stop it, or give another "
+                "--lat-dataset-path"
+            ) from error
+
+    def _recover(self) -> tuple[list[str], list[Row]]:
+        content = self.path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if whole:
+            columns, rows = _parse(whole, self.path)
+            if ARCH_COLUMN not in columns:
+                raise DataError(_differs(self.path, columns, [*columns, ARCH_COLUMN]))
+        else:
+            columns, rows = [], []
+            start = ",".join((*RELEASE_COLUMNS, ARCH_COLUMN)).encode()
+            if content[: len(start)] != start[: len(content)]:
+                raise DataError(
+                    f"{self.path} is no latency table (it starts with {content[:40]!r}) and is left as it "
+                    "is; give another --lat-dataset-path"
+                )
+        if len(whole) < len(content):  # only now: a file that is no table stays as it is
+            os.ftruncate(self._fd, len(whole))
+            os.fsync(self._fd)
+        return columns, rows
+
+    def _write(self, line: bytes) -> None:
+        size = os.fstat(self._fd).st_size
+        try:
+            written = os.write(self._fd, line)
+            if written != len(line):
+                raise OSError(0, "the disk took only a part of the row")
+            os.fsync(self._fd)
+        except OSError as error:
+            os.ftruncate(self._fd, size)
+            raise HatError(
+                f"cannot write {self.path}: {error.strerror}; free disk space and run again; "
+                "the rows before this one are kept"
+            ) from error
+
+
+def _differs(path: Path, held: Sequence[str], wanted: Sequence[str]) -> str:
+    on_one_side = set(held) ^ set(wanted)
+    first = next((name for name in (*held, *wanted) if name in on_one_side), "their order")
+    return (
+        f"{path} holds other columns than this measurement (first difference: {first}); rows measured in "
+        "different ways must not mix: give another --lat-dataset-path or move the file away"
+    )
+
+
+def _csv_line(cells: Sequence[str]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    line = text.getvalue()
+    if line.count("\n") != 1 or "\r" in line:
+        raise DataError(f"a cell of a latency table must be one line of text, got {line!r}")
+    return line.encode("utf-8")
+
+
+def _parse(content: bytes, path: Path) -> tuple[list[str], list[Row]]:
+    """Return column names and rows of whole lines; a line is a row, so damage cannot shift the others."""
+    head, *lines = content.split(b"\n")[:-1]
+    columns = _cells(head, path, 1)
+    release = len(RELEASE_COLUMNS)
+    own = columns[release : release + 1] == [ARCH_COLUMN] and len(set(columns)) == len(columns)
+    if tuple(columns[:release]) != RELEASE_COLUMNS or not (own or len(columns) == release):
+        raise DataError(
+            f"{path}:1: not the column names of a latency table, which are {','.join(RELEASE_COLUMNS)} and "
+            f"in our own tables {ARCH_COLUMN} and measuring conditions; got {','.join(columns)[:200]!r}"
+        )
+    return columns, [_row(_cells(line, path, n), columns, f"{path}:{n}") for n, line in enumerate(lines, 2)]
+
+
+def _cells(line: bytes, path: Path, number: int) -> list[str]:
+    try:
+        return next(csv.reader([line.decode("utf-8").removesuffix("\r")], strict=True), [])
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(
+            f"{path}:{number}: not a line of UTF-8 CSV text ({error}); remove the line"
+        ) from error
+
+
+def _row(cells: list[str], columns: list[str], where: str) -> Row:
+    if len(cells) != len(columns):
+        raise DataError(f"{where}: {len(cells)} cells where the header has {len(columns)}; remove the line")
+    by_name = dict(zip(columns, cells, strict=True))
+    numbers = [_number(by_name.pop(name), name, where) for name in RELEASE_COLUMNS]
+    split = len(FEATURE_NAMES)
+    try:
+        arch = _arch(by_name.pop(ARCH_COLUMN)) if ARCH_COLUMN in by_name else None
+        mean_encoder, mean_decoder, std_encoder, std_decoder = numbers[split:]
+        return Row(
+            tuple(numbers[:split]), mean_encoder, mean_decoder, std_encoder, std_decoder, arch, by_name
+        )
+    except DataError as error:
+        raise DataError(f"{where}: {error}; remove the line") from error
+
+
+def _number(cell: str, name: str, where: str) -> float:
+    try:
+        if "_" in cell:  # float() reads 1_0 as 10
+            raise ValueError
+        return float(cell)
+    except ValueError as error:
+        raise DataError(f"{where}: {name} is {cell[:40]!r}, not a number; remove the line") from error
+
+
+def _arch(cell: str) -> Arch:
+    try:
+        return arch_from_yaml(dict(json.loads(cell)))
+    except (ArchError, TypeError, ValueError, RecursionError) as error:
+        raise DataError(f"the cell {ARCH_COLUMN} holds no architecture ({error})") from error

@@ -1,0 +1,77 @@
+"""Keep every scored architecture on disk, so that a killed search goes on where it stopped."""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from hat.arch.codec import arch_from_yaml, arch_to_yaml, space_to_plain
+from hat.arch.config import Arch
+from hat.arch.space import SearchSpace
+from hat.errors import ArchError, ConfigError, DataError
+from hat.files.journal import Journal
+from hat.search.evolution import EvolutionConfig, Score, finite_loss
+
+
+def search_header(space: SearchSpace, cfg: EvolutionConfig, seed: int, **digests: str) -> dict[str, Any]:
+    """Return what must be equal for a search to go on: space, options, seed and digests of the files it uses.
+
+    The number of iterations is left out: a search with more of them goes on from a shorter one.
+    """
+    options = {name: value for name, value in asdict(cfg).items() if name != "evo_iter"}
+    header = {
+        "kind": "hat search",
+        "format": 1,
+        "seed": seed,
+        **options,
+        "space": space_to_plain(space),
+        **digests,
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(header))  # as it is read back: tuples are lists
+    return plain
+
+
+class CachedFitness:
+    """A fitness that writes each score to a journal and reads known ones back instead of computing again.
+
+    `evolve` is deterministic, so a repeated search asks for the same architectures in the same order and ends
+    as if it had never stopped. Raises ConfigError where the journal belongs to a search with another `header`
+    and DataError where a record is damaged.
+    """
+
+    def __init__(self, journal: Journal, fitness: Score, latency_ms: Score, header: dict[str, Any]) -> None:
+        self._journal, self._fitness, self._latency_ms = journal, fitness, latency_ms
+        if not journal.records:
+            journal.append(header)
+        held = journal.records[0]
+        if held != header:
+            names = [n for n in (*header, *held) if held.get(n) != header.get(n)] or ["order"]
+            raise ConfigError(
+                f"{journal.path} belongs to another search: {names[0]} is {_short(held.get(names[0]))} there "
+                f"and {_short(header.get(names[0]))} here; use another folder, or move the file away"
+            )
+        self._losses = dict(_entry(record, journal, n) for n, record in enumerate(journal.records[1:], 2))
+        self.resumed = len(self._losses)  # architectures scored by earlier runs
+
+    def __call__(self, archs: list[Arch]) -> list[float]:
+        """Return the loss of each architecture; each new one is on disk before the next is scored."""
+        for arch in archs:
+            if arch not in self._losses:
+                (loss,), (ms,) = self._fitness([arch]), self._latency_ms([arch])
+                record = {"arch": arch_to_yaml(arch), "loss": finite_loss(loss, arch), "latency_ms": ms}
+                self._journal.append(record)
+                self._losses[arch] = loss
+        return [self._losses[arch] for arch in archs]
+
+
+def _entry(record: dict[str, Any], journal: Journal, line: int) -> tuple[Arch, float]:
+    try:
+        return arch_from_yaml(record["arch"]), float(record["loss"])
+    except (ArchError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"{journal.path}:{line}: not a scored architecture ({error!r}); move the file away to start anew"
+        ) from error
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Translate and score one split; the test.sh of a task calls this with the task's beam search.
+# usage: bash scripts/test.sh <task> <generation flags> -- <checkpoint> <architecture.yml> [normal|sacre] [gpu] [subset]
+set -euo pipefail
+
+task=$1
+shift
+flags=()
+while [ "$1" != -- ]; do
+    flags+=("$1")
+    shift
+done
+shift
+case "${1:-}" in
+-h | --help | "")
+    echo "usage: bash configs/$task/test.sh <checkpoint> <architecture.yml> [normal|sacre] [gpu, default 0] [subset, default test]"
+    [ -n "${1:-}" ] && exit 0 || exit 2
+    ;;
+esac
+if [ $# -lt 2 ] || [ $# -gt 5 ]; then
+    echo "2 to 5 arguments are needed, got $#; see bash configs/$task/test.sh --help" >&2
+    exit 2
+fi
+checkpoint=$(realpath -m -- "$1")
+arch=$(realpath -m -- "$2")
+mode=${3:-normal}
+export CUDA_VISIBLE_DEVICES=${4:-0}
+subset=${5:-test}
+case "$mode" in
+normal | sacre) ;;
+*)
+    echo "the third argument must be normal or sacre, got $mode" >&2
+    exit 2
+    ;;
+esac
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+python=${PYTHON:-python}
+common=configs/$task/subtransformer/common.yml
+data=$(sed -n 's/^data: *//p' "$common")
+output=$(dirname "$checkpoint")/exp/$(basename "$checkpoint" .pt)_${subset}.out
+joined=()
+for flag in "${flags[@]}"; do
+    case "$flag" in --remove-bpe*) joined+=("$flag") ;; esac
+done
+"$python" scripts/generate.py --configs="$common" --sub-configs="$arch" --path="$checkpoint" \
+    --gen-subset="$subset" --batch-size=128 --results-path="$output" "${flags[@]}"
+"$python" scripts/score.py --gen-output="$output" --mode="$mode" --data="$data" --gen-subset="$subset" \
+    "${joined[@]}"
+echo "output: $output"

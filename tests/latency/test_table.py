@@ -1,0 +1,214 @@
+"""The latency table: round trips, hostile rows, cuts at every byte, one writer."""
+
+import json
+import os
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hat.arch.codec import arch_to_yaml
+from hat.arch.config import Arch, DecoderArch, EncoderArch
+from hat.errors import DataError, HatError
+from hat.latency.table import RELEASE_COLUMNS, Row, TableWriter, find_table, read_table, row_of
+
+CONDITIONS = {"device": 'cpu "x", 2 GHz', "threads": 1, "beam": 4}
+HEAD = ",".join(RELEASE_COLUMNS)
+PLAIN = "640,6,2048.0,8.0,512,2,1024.0,4.0,4.0,1.5,5.5,124.5,0.05,0.4"
+
+
+@pytest.fixture(autouse=True)
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Count instead of waiting for the disk: these tests write thousands of rows."""
+    calls: list[int] = []
+    monkeypatch.setattr(os, "fsync", calls.append)
+    return calls
+
+
+def arch_number(n: int) -> Arch:
+    rng = random.Random(n)
+    depth = rng.randint(1, 6)
+    pick = [tuple(rng.choice(c) for _ in range(depth)) for c in ((1024, 2048), (4, 8), (4, 8), (1, 2, 3))]
+    return Arch(EncoderArch(512, (1024,) * 5 + (2048,), (8,) * 6), DecoderArch(640, *pick))
+
+
+def row_number(n: int) -> Row:
+    return row_of(arch_number(n), (10.0 + n / 3, 0.1), (100.0 + n / 7, 0.2), CONDITIONS)
+
+
+def fill(path: Path, count: int) -> list[Row]:
+    with TableWriter(path) as table:
+        for n in range(len(table.rows), count):
+            table.append(row_number(n))
+        return table.rows
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    rows = fill(tmp_path / "new" / "t.csv", 5)
+    assert read_table(tmp_path / "new" / "t.csv") == rows == [row_number(n) for n in range(5)]
+    assert rows[0].conditions == {"device": 'cpu "x", 2 GHz', "threads": "1", "beam": "4"}
+    assert rows[3].total_ms == pytest.approx(11 + 100 + 3 / 7)
+
+
+def test_each_row_is_synced_before_append_returns(tmp_path: Path, synced: list[int]) -> None:
+    with TableWriter(tmp_path / "t.csv") as table:
+        for n in range(2):
+            before = len(synced)
+            table.append(row_number(n))
+            assert len(synced) == before + 1
+
+
+def test_a_failed_write_leaves_whole_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with TableWriter(tmp_path / "t.csv") as table:
+        table.append(row_number(0))
+        before = (tmp_path / "t.csv").read_bytes()
+        write = os.write
+        monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:100]))
+        with pytest.raises(HatError, match="only a part of the row; free disk space"):
+            table.append(row_number(1))
+        assert (tmp_path / "t.csv").read_bytes() == before
+        monkeypatch.undo()
+        table.append(row_number(1))
+    assert read_table(tmp_path / "t.csv") == [row_number(0), row_number(1)]
+
+
+def test_release_table(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(f"{HEAD}\r\n{PLAIN}\r\n")
+    (row,) = read_table(path)
+    assert row.features[:3] == (640, 6, 2048) and row.total_ms == 130 and row.arch is None
+    with pytest.raises(DataError, match="first difference: arch.*move the file away"):
+        TableWriter(path)
+    assert path.read_text().endswith("0.4\n")
+
+
+def test_cut_at_every_byte_of_the_last_two_rows_then_resumed(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    fill(path, 4)
+    whole = path.read_bytes()
+    lines = whole.split(b"\n")
+    for cut in [*range(len(whole) - len(lines[-2]) - len(lines[-3]) - 2, len(whole)), 0, 1, len(HEAD), 500]:
+        path.write_bytes(whole[:cut])
+        if not whole[:cut].endswith(b"\n"):
+            with pytest.raises(DataError):
+                read_table(path)
+        fill(path, 4)
+        assert path.read_bytes() == whole, cut
+
+
+def test_second_writer_is_refused_at_once(tmp_path: Path) -> None:
+    with TableWriter(tmp_path / "t.csv") as table:
+        with pytest.raises(HatError, match="written by another process"):
+            TableWriter(tmp_path / "t.csv")
+        table.append(row_number(0))
+    with TableWriter(tmp_path / "t.csv") as table:
+        assert table.rows == [row_number(0)]
+
+
+def test_other_conditions_are_refused(tmp_path: Path) -> None:
+    fill(tmp_path / "t.csv", 1)
+    with TableWriter(tmp_path / "t.csv") as table:
+        with pytest.raises(DataError, match="first difference: dtype"):
+            table.append(replace(row_number(1), conditions={**row_number(1).conditions, "dtype": "fp16"}))
+        with pytest.raises(DataError, match="name of another column"):
+            table.append(replace(row_number(1), conditions={"arch": "1"}))
+        table.append(row_number(1))
+    assert len(read_table(tmp_path / "t.csv")) == 2
+
+
+def test_a_foreign_file_is_left_alone(tmp_path: Path) -> None:
+    for content in (b"my diary", b"my\ndiary\n", HEAD.encode() + b"\nmy diary\n"):
+        (tmp_path / "t.csv").write_bytes(content)
+        with pytest.raises(DataError):
+            TableWriter(tmp_path / "t.csv")
+        assert (tmp_path / "t.csv").read_bytes() == content
+
+
+def test_header_only_is_resumed(tmp_path: Path) -> None:
+    fill(tmp_path / "t.csv", 1)
+    head = (tmp_path / "t.csv").read_bytes().split(b"\n")[0] + b"\n"
+    (tmp_path / "t.csv").write_bytes(head)
+    assert read_table(tmp_path / "t.csv") == []
+    assert len(fill(tmp_path / "t.csv", 2)) == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("124.5", "nan", "latency_mean_decoder"),
+        ("124.5", "inf", "latency_mean_decoder"),
+        ("124.5", "1e999", "latency_mean_decoder"),
+        ("5.5,124.5", "1e308,1e308", "add up to inf"),
+        ("5.5,124.5", "0,0", "nothing was measured"),
+        ("5.5", "-5.5", "not negative"),
+        ("5.5", "1_0", "not a number"),
+        ("640", "__import__('os')", "encoder_embed_dim"),
+        ("640", "", "not a number"),
+        ("640", '"640', "CSV"),
+        ("640,", "", "13 cells"),
+        ("640", "640,1", "15 cells"),
+        (PLAIN, "", "0 cells"),
+    ],
+)
+def test_damaged_row_names_file_and_line(tmp_path: Path, old: str, new: str, message: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(f"{HEAD}\n{PLAIN}\n{PLAIN.replace(old, new, 1)}\n{PLAIN}\n")
+    with pytest.raises(DataError, match=f"t.csv:3: .*{message}"):
+        read_table(path)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["{}", "[]", "null", "1", "{", "[" * 5000, '{"encoder-layer-num-subtransformer": {}}', '"x"', "[[1]]"]
+    + [
+        json.dumps({**arch_to_yaml(arch_number(0)), key: value})
+        for key in arch_to_yaml(arch_number(0))
+        for value in (7, [[1]], "64", None, 1.5, [True] * 6, {})
+    ],
+)
+def test_damaged_architecture(tmp_path: Path, cell: str) -> None:
+    fill(tmp_path / "t.csv", 1)
+    head, line = (tmp_path / "t.csv").read_text().split("\n")[:2]
+    quoted = '"' + cell.replace('"', '""') + '"'
+    start, end = ",".join(line.split(",")[:14]), ',"cpu",1,4'
+    (tmp_path / "t.csv").write_text(f"{head}\n{start},{quoted}{end}\n")
+    with pytest.raises(DataError, match=r"t.csv:2"):
+        read_table(tmp_path / "t.csv")
+
+
+def test_architecture_with_other_features_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match="decoder_embed_dim is 512.0, but the architecture of the row has 640.0"
+    ):
+        replace(row_number(0), features=(*row_number(0).features[:4], 512.0, *row_number(0).features[5:]))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=200), st.integers(0, 2000), st.integers(0, 40))
+def test_any_damage_is_a_data_error_or_read(tmp_path_factory, junk: bytes, at: int, removed: int) -> None:
+    path = tmp_path_factory.mktemp("junk") / "t.csv"
+    fill(path, 2)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:at] + junk + whole[at + removed :])
+    try:
+        for row in read_table(path):
+            assert row.total_ms > 0
+    except DataError as error:
+        assert "t.csv" in str(error)
+
+
+def test_find_table(tmp_path: Path) -> None:
+    said: list[str] = []
+    with pytest.raises(DataError, match="neither .*x_all.csv nor .*x.csv does not exist"):
+        find_table(tmp_path / "x_all.csv", said.append)
+    (tmp_path / "x.csv").touch()
+    assert find_table(tmp_path / "x_all.csv", said.append) == tmp_path / "x.csv" and len(said) == 1
+    (tmp_path / "x_all.csv").touch()
+    assert find_table(str(tmp_path / "x_all.csv"), said.append) == tmp_path / "x_all.csv" and len(said) == 1
+    with pytest.raises(DataError, match="is empty"):
+        read_table(tmp_path / "x.csv")
+    with pytest.raises(DataError, match="cannot read"):
+        read_table(tmp_path)
