@@ -44,6 +44,6 @@ for flag in "${flags[@]}"; do
 done
 "$python" scripts/generate.py --configs="$common" --sub-configs="$arch" --path="$checkpoint" \
     --gen-subset="$subset" --batch-size=128 --results-path="$output" "${flags[@]}"
-"$python" scripts/score.py --gen-output="$output" --mode="$mode" --data="$data" --gen-subset="$subset" \
-    "${joined[@]}"
 echo "output: $output"
+"$python" scripts/score.py --gen-output="$output" --mode="$mode" --data="$data" --gen-subset="$subset" \
+    "${joined[@]}" ${HAT_JSON:+--json}

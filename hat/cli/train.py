@@ -217,7 +217,7 @@ def _train(
             progress.epoch, progress.offset = epoch + 1, 0
         if finished or best or epoch % run.save_interval == 0:
             names = ["checkpoint_last.pt"] + ["checkpoint_best.pt"] * best
-            if epoch_done and (finished or epoch % run.save_interval == 0):
+            if finished or (epoch_done and epoch % run.save_interval == 0):
                 names.append(f"checkpoint{epoch}.pt")
             _save(job, trainer, progress, names)
     if interrupt.asked is not None:

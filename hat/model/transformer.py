@@ -124,7 +124,7 @@ class Transformer(nn.Module):
             ("source", self.space.encoder.super_embed_dim, self.cfg.max_source_positions),
             ("target", self.space.decoder.super_embed_dim, self.cfg.max_target_positions),
         ):
-            table = sinusoids(length + PAD + 1, width)
+            table = sinusoids(length + PAD + 1, width).to(self.source_embed.weight)
             self.register_buffer(f"{side}_positions", table, persistent=False)
 
     def adopt(self, weights: dict[str, Tensor]) -> None:

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# ruff and the fast tests, in the environment of the quickstart (made if missing).
+# usage: bash scripts/run_tests.sh [pytest arguments, for example -m slow]
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/environment.sh
+. scripts/environment.sh
+export PATH="$(dirname "$PYTHON"):$PATH"
+ruff check .
+ruff format --check .
+mypy
+exec "$PYTHON" -m pytest -q "$@"
