@@ -1,4 +1,7 @@
-"""Find the best SubTransformer under a latency constraint: python evo_search.py --configs=... --evo-configs=..."""
+"""Find the best SubTransformer under a latency constraint.
+
+Python evo_search.py --configs=... --evo-configs=...
+"""
 
 from hat.cli.evo_search import main
 

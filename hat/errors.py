@@ -5,7 +5,10 @@ from collections.abc import Iterable
 
 
 class HatError(Exception):
-    """Base of all errors that are the input's fault; commands print it without a traceback and exit with 2."""
+    """Base of all errors that are the input's fault.
+
+    Commands print it without a traceback and exit with 2.
+    """
 
 
 class ConfigError(HatError):

@@ -1,4 +1,6 @@
-"""Progress of a run: one readable line per interval, the same record in log.jsonl, and TensorBoard where asked."""
+"""Progress of a run: one readable line per interval, the same record in log.jsonl,
+and TensorBoard where asked.
+"""
 
 import json
 import platform
@@ -24,7 +26,10 @@ def say(text: str) -> None:
 def progress(
     items: Iterable[T], total: int, what: str, unit: str, *, quiet: bool = False, done: int = 0
 ) -> Iterator[T]:
-    """Yield `items` behind a bar with rate and time left; `quiet` shows a plain line every half minute instead."""
+    """Yield `items` behind a bar with rate and time left.
+
+    `quiet` shows a plain line every half minute instead.
+    """
     if quiet:
         start = shown = time.monotonic()
         for n, item in enumerate(items, 1):

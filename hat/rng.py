@@ -14,5 +14,7 @@ def seed_for(seed: int, *stream: object) -> int:
 
 
 def rng_for(seed: int, *stream: object) -> random.Random:
-    """Return an independent generator for one named purpose, for example `rng_for(cfg.seed, "arch", update)`."""
+    """Return an independent generator for one named purpose, for example `rng_for(cfg.seed, "arch",
+    update)`.
+    """
     return random.Random(seed_for(seed, *stream))

@@ -193,7 +193,10 @@ def space_from_plain(values: dict) -> SearchSpace:
 
 
 def gene_choices(space: SearchSpace) -> list[tuple[int, ...]]:
-    """Return what each gene position may hold, in the release's order; per-layer genes cover all super layers."""
+    """Return what each gene position may hold, in the release's order.
+
+    Per-layer genes cover all super layers.
+    """
     enc, dec = space.encoder, space.decoder
     per_decoder_layer = (dec.ffn_choice, dec.self_heads_choice, dec.cross_heads_choice, dec.cross_span_choice)
     return [

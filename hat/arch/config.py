@@ -1,4 +1,7 @@
-"""One architecture as a frozen value: depth is derived from the per-layer tuples, so it cannot contradict them."""
+"""One architecture as a frozen value.
+
+Depth is derived from the per-layer tuples, so it cannot contradict them.
+"""
 
 from dataclasses import dataclass, fields
 
@@ -17,7 +20,8 @@ class _Layered:
                 lengths[f.name] = len(value)
             if not numbers or any(type(n) is not int or n < 1 for n in numbers):
                 raise ArchError(
-                    f"{type(self).__name__}.{f.name} must hold positive whole numbers, one per layer, got {value!r}"
+                    f"{type(self).__name__}.{f.name} must hold positive whole numbers, one per layer, got "
+                    f"{value!r}"
                 )
         if len(set(lengths.values())) != 1:
             raise ArchError(f"per-layer lists of {type(self).__name__} must have equal length, got {lengths}")
@@ -55,7 +59,10 @@ class DecoderArch(_Layered):
 
 @dataclass(frozen=True)
 class Arch:
-    """One SubTransformer (HAT 2020, section 3.1): what the search chooses and a stand-alone model is built from."""
+    """One SubTransformer (HAT 2020, section 3.1).
+
+    What the search chooses and a stand-alone model is built from.
+    """
 
     encoder: EncoderArch
     decoder: DecoderArch

@@ -8,7 +8,10 @@ from hat.rng import rng_for
 
 
 def sample(space: SearchSpace, rng: random.Random) -> Arch:
-    """Return one SubTransformer; each dimension of each layer is drawn independently (HAT 2020, section 3.2)."""
+    """Return one SubTransformer.
+
+    Each dimension of each layer is drawn independently (HAT 2020, section 3.2).
+    """
 
     def draw(choice: tuple[int, ...], times: int) -> tuple[int, ...]:
         return tuple(rng.choice(choice) for _ in range(times))
@@ -30,5 +33,8 @@ def sample(space: SearchSpace, rng: random.Random) -> Arch:
 
 
 def draw_arch(space: SearchSpace, seed: int, update: int) -> Arch:
-    """Return the SubTransformer trained at one update: a pure function, so all ranks and all resumes agree."""
+    """Return the SubTransformer trained at one update.
+
+    A pure function, so all ranks and all resumes agree.
+    """
     return sample(space, rng_for(seed, "arch", update))

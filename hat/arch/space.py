@@ -37,9 +37,11 @@ class DecoderSpace:
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """All SubTransformers of one SuperTransformer; `qkv_dim` is the total width of all heads, the same in each layer.
+    """All SubTransformers of one SuperTransformer; `qkv_dim` is the total width of all heads, the same in
+    each layer.
 
-    Raises ArchError where a choice is empty, exceeds its super size, or gives heads that do not divide `qkv_dim`.
+    Raises ArchError where a choice is empty, exceeds its super size, or gives heads that do not divide
+    `qkv_dim`.
     """
 
     encoder: EncoderSpace
@@ -117,7 +119,10 @@ class SearchSpace:
         )
 
     def check(self, arch: Arch) -> Arch:
-        """Return `arch` if every value is one of the choices; raises ArchError naming the first that is not."""
+        """Return `arch` if every value is one of the choices.
+
+        Raises ArchError naming the first that is not.
+        """
         enc, dec = arch.encoder, arch.decoder
         _check_member("encoder embed dim", enc.embed_dim, self.encoder.embed_choice, "encoder-embed-choice")
         _check_member(
@@ -148,9 +153,11 @@ class SearchSpace:
 
 
 def validation_archs(space: SearchSpace) -> dict[str, Arch]:
-    """Return the largest and the smallest SubTransformer, both attending to two encoder layers where they can.
+    """Return the largest and the smallest SubTransformer, both attending to two encoder layers where they
+    can.
 
-    HAT 2020 validates these two, with span 2 throughout; where the space has no span 2 its own extremes stand.
+    HAT 2020 validates these two, with span 2 throughout; where the space has no span 2 its own extremes
+    stand.
     """
     archs = {}
     for name, arch in (("largest", space.largest()), ("smallest", space.smallest())):

@@ -126,7 +126,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             log.metrics(
                 "search",
                 iteration.iteration,
-                f"iteration {iteration.iteration}/{evolution.evo_iter} best loss {iteration.best_loss:.4f} at "
+                f"iteration {iteration.iteration}/{evolution.evo_iter} best loss "
+                f"{iteration.best_loss:.4f} at "
                 f"{iteration.best_latency_ms:.1f} ms, {iteration.evaluations} scored",
                 **{name: value for name, value in iteration._asdict().items() if name != "iteration"},
             )
@@ -139,7 +140,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     summary = _summary(result, limit_ms, count_params(result.arch, space), seconds, found)
     write_text_atomic(found, _arch_text(result.arch, summary, restore, options.ckpt_path))
     print(
-        f"found {found}: validation loss {result.loss:.4f} (base 2), {summary['params'] / 1e6:.2f} M parameters, "
+        f"found {found}: validation loss {result.loss:.4f} (base 2), {summary['params'] / 1e6:.2f} M "
+        "parameters, "
         f"predicted {result.latency_ms:.2f} ms of {limit_ms:g} ms; {result.evaluations} architectures scored "
         f"in {seconds:.0f} s"
     )
@@ -205,7 +207,8 @@ def _measured(
     here = torch.cuda.get_device_name() if gpu else device_name(torch.device("cpu"))
     if conditions.get("device") != here:
         print(
-            f"not measured: the predictor is of {conditions.get('device', 'an unnamed device')}, this is {here}"
+            f"not measured: the predictor is of {conditions.get('device', 'an unnamed device')}, this is "
+            f"{here}"
         )
         return {}
     assert settings.run.configs is not None

@@ -122,7 +122,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _new_archs(space: SearchSpace, seed: int, known: Sequence[Arch | None], count: int) -> Iterator[Arch]:
-    """Yield distinct architectures in an order that depends on the seed only, leaving out those already measured."""
+    """Yield distinct architectures in an order that depends on the seed only,
+    leaving out those already measured.
+    """
     seen = set(known)
     draw, misses = 0, 0
     while count > 0 and misses < 1000:

@@ -17,8 +17,8 @@ _RUN = "import sys; from hat.cli.train import main; sys.exit(main())"
 def remeasure(arch_yaml: Path, configs: str, conditions: Mapping[str, str], *, gpu: bool) -> dict[str, Any]:
     """Return what `train.py --latcpu --json` says of `arch_yaml` in a process of its own.
 
-    `conditions` are those of a latency dataset: threads, dtype, vocab_size, beam and source_len. Raises HatError
-    where the process fails, with what it said.
+    `conditions` are those of a latency dataset: threads, dtype, vocab_size, beam and source_len. Raises
+    HatError where the process fails, with what it said.
     """
     command = [
         sys.executable,

@@ -27,7 +27,8 @@ def find_checkpoint(name: str, folder: Path | None = None) -> Path:
         path = folder / name
     if not path.exists():
         raise CheckpointError(
-            f"the checkpoint {name} does not exist; check the path (--restore-file), or train that model first"
+            f"the checkpoint {name} does not exist; check the path (--restore-file), or train that model "
+            "first"
         )
     return path
 
@@ -53,7 +54,8 @@ def adapt(
     for name in _STRUCTURE:
         if getattr(source.model_config, name) != getattr(model, name):
             raise CheckpointError(
-                f"{where} was trained with {name.replace('_', '-')} {getattr(source.model_config, name)}, this "
+                f"{where} was trained with {name.replace('_', '-')} {getattr(source.model_config, name)}, "
+                "this "
                 f"run asks for {getattr(model, name)}; use the configuration it was trained with"
             )
     return replace(source, model_config=model)

@@ -30,8 +30,8 @@ class Stage:
 class StageRunner:
     """Keeps a record of finished stages in a run folder.
 
-    A stage is up to date when its command and the content of its inputs are those of the record and its outputs
-    exist. Raises HatError where a command fails; running again goes on there.
+    A stage is up to date when its command and the content of its inputs are those of the record and its
+    outputs exist. Raises HatError where a command fails; running again goes on there.
     """
 
     def __init__(self, folder: Path, total: int) -> None:

@@ -101,7 +101,10 @@ def device_of(options: DeviceOptions) -> torch.device:
 
 
 def dtype_of(amp: Amp, fp16: bool, device: torch.device) -> torch.dtype:
-    """Return the compute type of `--amp`, or of the release's `fp16: True`, which a CPU replaces by its default."""
+    """Return the compute type of `--amp`, or of the release's `fp16.
+
+    True`, which a CPU replaces by its default.
+    """
     if fp16 and amp == "auto":
         dtype = choose_dtype("fp16", device)
         if device.type == "cpu":
@@ -169,7 +172,10 @@ def dataset(options: TaskOptions, split: str) -> PairDataset:
 
 
 def validation_batches(data: PairDataset, options: TaskOptions, model: ModelConfig) -> EpochBatches:
-    """Return the batches of a validation split, from short to long; a pair that is too long is a DataError."""
+    """Return the batches of a validation split, from short to long.
+
+    A pair that is too long is a DataError.
+    """
     return EpochBatches(
         data,
         max_tokens=options.max_tokens_valid or options.max_tokens,

@@ -106,7 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     space, arch = space_and_arch(space_options, arch_options)
     if arch is None and (run.train_subtransformer or run.validate_subtransformer):
         raise ConfigError(
-            "--train-subtransformer needs an architecture: give its YAML as --configs and common.yml as --sub-configs"
+            "--train-subtransformer needs an architecture: give its YAML as --configs and common.yml as "
+            "--sub-configs"
         )
     device = device_of(dev)
     vocab = vocabulary(task)

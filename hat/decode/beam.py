@@ -77,8 +77,9 @@ def search_from(
     """Return up to `beam` hypotheses for each encoded source, best score first.
 
     As in the reference (REFERENCE section 6): among the 2 * beam best continuations those that end *and* rank
-    within the first `beam` are finished; the first `beam` others go on; a sentence is done with `beam` finished
-    hypotheses or at the longest length, where the end is forced. The source length is the padded width.
+    within the first `beam` are finished; the first `beam` others go on; a sentence is done with `beam`
+    finished hypotheses or at the longest length, where the end is forced. The source length is the padded
+    width.
     """
     batch, width = memory.padding.shape
     beam, device = cfg.beam, memory.padding.device

@@ -29,7 +29,8 @@ def translate(
     max_tokens: int | None = None,
     arch: Arch | None = None,
 ) -> Iterator[list[Translation]]:
-    """Yield the translations of each batch, from long sentences to short, so that time left is not underestimated.
+    """Yield the translations of each batch, from long sentences to short, so that time left is not
+    underestimated.
 
     Raises DataError where a source sentence is longer than the model's positions.
     """
@@ -57,7 +58,10 @@ def translate(
 def output_lines(
     data: PairDataset, translation: Translation, join: Callable[[str], str], nbest: int = 1
 ) -> Iterator[str]:
-    """Yield the release's lines of one sentence: S source, T target, then H score and text, P token scores."""
+    """Yield the release's lines of one sentence.
+
+    S source, T target, then H score and text, P token scores.
+    """
     index = translation.index
     yield f"S-{index}\t{join(data.source_vocab.decode(data.source[index]))}"
     # `<<unk>>` in the reference can never match a hypothesis, which prints `<unk>`
@@ -69,5 +73,8 @@ def output_lines(
 
 
 def joiner(kind: str | None) -> Callable[[str], str]:
-    """Return what turns subwords into words: `@@ `, `subword_nmt`, `sentencepiece`, or None for as they are."""
+    """Return what turns subwords into words.
+
+    `@@ `, `subword_nmt`, `sentencepiece`, or None for as they are.
+    """
     return lambda line: remove_subwords(line, kind)

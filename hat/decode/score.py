@@ -25,12 +25,16 @@ class Bleu:
 
 
 def bleu(hypotheses: Sequence[str], references: Sequence[str], mode: Mode, target_lang: str = "") -> Bleu:
-    """Return BLEU (0 to 100) of one hypothesis against one reference each; raises DataError on unequal counts."""
+    """Return BLEU (0 to 100) of one hypothesis against one reference each.
+
+    Raises DataError on unequal counts.
+    """
     from sacrebleu.metrics import BLEU
 
     if len(hypotheses) != len(references) or not hypotheses:
         raise DataError(
-            f"{len(hypotheses)} hypotheses and {len(references)} references; each hypothesis needs one reference"
+            f"{len(hypotheses)} hypotheses and {len(references)} references; each hypothesis needs one "
+            "reference"
         )
     if mode == "normal":
         metric = BLEU(tokenize="none", smooth_method="none", force=True)
@@ -73,7 +77,8 @@ def parse_output(lines: Iterable[str], name: str) -> tuple[list[str], list[str]]
     order = sorted(hypotheses)
     if not order or order != sorted(references) or order != list(range(len(order))):
         raise DataError(
-            f"{name} holds {len(hypotheses)} hypotheses and {len(references)} references, not one of each for "
+            f"{name} holds {len(hypotheses)} hypotheses and {len(references)} references, not one of each "
+            "for "
             "every sentence; generate again"
         )
     return [hypotheses[index] for index in order], [references[index] for index in order]

@@ -13,20 +13,28 @@ from hat.errors import DataError, HatError
 class Journal:
     """JSON lines with a checksum each; opened by one process, which holds a lock until it ends.
 
-    Raises DataError where a record in the middle is damaged (the file and the line are named) and HatError where
-    another process writes the same journal. An unfinished last line, left by a kill, is dropped on opening.
+    Raises DataError where a record in the middle is damaged (the file and the line are named) and HatError
+    where another process writes the same journal. An unfinished last line, left by a kill, is dropped on
+    opening.
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._file = open(path, "a+b")  # noqa: SIM115 - held open for the lock; closed in close()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(path, "a+b")  # noqa: SIM115 - held open for the lock; closed in close()
+        except OSError as error:
+            raise HatError(f"cannot open {path}: {error.strerror}; choose another folder") from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._file.close()
             raise HatError(f"{path} is being written by another process; wait for it or stop it") from error
-        self.records = self._recover()
+        try:
+            self.records = self._recover()
+        except DataError:
+            self._file.close()  # a refused journal stays free for others
+            raise
 
     def append(self, record: dict) -> None:
         """Write one record; once this returns it is on disk."""

@@ -1,4 +1,6 @@
-"""Drift of the machine while a dataset is collected, seen by timing one fixed architecture again and again."""
+"""Drift of the machine while a dataset is collected,
+seen by timing one fixed architecture again and again.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -108,8 +108,8 @@ def sample_ms(
 ) -> tuple[list[float], list[float], bool]:
     """Return milliseconds of both parts, timed in turn, and whether the warm-up settled.
 
-    Warm-up ends when the medians of two windows agree within the wanted interval; timing ends when the interval of
-    the median of the sum is narrow enough, or at `max_iterations` or `budget_s`.
+    Warm-up ends when the medians of two windows agree within the wanted interval; timing ends when the
+    interval of the median of the sum is narrow enough, or at `max_iterations` or `budget_s`.
     """
 
     def once(run: Callable[[], object]) -> float:

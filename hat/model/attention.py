@@ -76,7 +76,9 @@ class CrossAttention(nn.Module):
         self.out = ElasticLinear(qkv_dim, dim)
 
     def init(self, generator: torch.Generator) -> None:
-        """Xavier; the fan is that of the fused matrix where both widths are equal, else of each [qkv, dim]."""
+        """Xavier; the fan is that of the fused matrix where both widths are equal, else of each [qkv,
+        dim].
+        """
         fused = self.q.weight.size(1) == self.kv.weight.size(1)
         fan_out = (3 if fused else 1) * self.qkv_dim
         self.q.init(generator, fan_out)
@@ -103,7 +105,8 @@ class CrossAttention(nn.Module):
 def sinusoids(num_positions: int, dim: int) -> Tensor:
     """Return the position table [num_positions, dim]: sines in the front half, cosines behind, zero at PAD.
 
-    Frequencies are exp(-i * ln(10000) / (half - 1)), at the *super* width; a SubTransformer takes front columns.
+    Frequencies are exp(-i * ln(10000) / (half - 1)), at the *super* width; a SubTransformer takes front
+    columns.
     """
     half = dim // 2
     frequencies = torch.exp(torch.arange(half, dtype=torch.float) * -(math.log(10000) / max(half - 1, 1)))
@@ -114,7 +117,10 @@ def sinusoids(num_positions: int, dim: int) -> Tensor:
 
 
 def positions(ids_BT: Tensor) -> Tensor:
-    """Return the position of each token [B, T], counting non-pad tokens from PAD + 1; pads have position PAD."""
+    """Return the position of each token [B, T], counting non-pad tokens from PAD + 1.
+
+    Pads have position PAD.
+    """
     real = ids_BT.ne(PAD)
     return real.cumsum(1) * real + PAD
 

@@ -1,4 +1,6 @@
-"""Parameters and multiply-accumulates of an architecture, in closed form and, for a check, by torchprofile."""
+"""Parameters and multiply-accumulates of an architecture, in closed form and, for a check,
+by torchprofile.
+"""
 
 import warnings
 
@@ -11,7 +13,10 @@ from hat.model.transformer import SubTransformer
 
 
 def count_params(arch: Arch, space: SearchSpace) -> int:
-    """Return the parameters of the layers: no embeddings, no output matrix, full qkv bias vectors (HAT 2020)."""
+    """Return the parameters of the layers.
+
+    No embeddings, no output matrix, full qkv bias vectors (HAT 2020).
+    """
     enc, dec, qkv = arch.encoder, arch.decoder, space.qkv_dim
 
     def attention(dim: int, memory_dim: int) -> int:
@@ -37,8 +42,8 @@ def count_params(arch: Arch, space: SearchSpace) -> int:
 def count_macs(arch: Arch, space: SearchSpace, length: int) -> int:
     """Return the multiply-accumulates of one forward pass, batch 1, `length` source and target tokens.
 
-    Teacher forcing, without the output matrix. Counted as torchprofile 0.1 counts the plain float32 pass: matrix
-    products, normalisations with scale, and element-wise products (embedding scale and query scale).
+    Teacher forcing, without the output matrix. Counted as torchprofile 0.1 counts the plain float32 pass:
+    matrix products, normalisations with scale, and element-wise products (embedding scale and query scale).
     """
     enc, dec, qkv, n = arch.encoder, arch.decoder, space.qkv_dim, length
 

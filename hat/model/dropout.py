@@ -1,4 +1,7 @@
-"""Dropout whose masks are a function of a seed: a value passed along the forward pass, not a module's state."""
+"""Dropout whose masks are a function of a seed.
+
+A value passed along the forward pass, not a module's state.
+"""
 
 import torch
 from torch import Tensor

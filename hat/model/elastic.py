@@ -1,4 +1,7 @@
-"""Layers whose weights are sliced at each call: a slice is a view, so nothing is stored and nothing goes stale."""
+"""Layers whose weights are sliced at each call.
+
+A slice is a view, so nothing is stored and nothing goes stale.
+"""
 
 import math
 
@@ -70,7 +73,10 @@ class ElasticEmbedding(nn.Module):
 
 
 class _Lookup(torch.autograd.Function):
-    """Embedding whose gradient is summed in float32: a bfloat16 sum loses the small terms of frequent words."""
+    """Embedding whose gradient is summed in float32.
+
+    A bfloat16 sum loses the small terms of frequent words.
+    """
 
     @staticmethod
     def forward(ctx: FunctionCtx, ids: Tensor, table: Tensor, pad: int) -> Tensor:

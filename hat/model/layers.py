@@ -19,8 +19,8 @@ from hat.model.elastic import ElasticLayerNorm, ElasticLinear
 class LayerCache:
     """Keys and values of one decoder layer while decoding step by step.
 
-    `self_k`, `self_v` are [N, H, T_max, d], filled up to the current step; `cross_k`, `cross_v` are [B, H, S, d]:
-    all hypotheses of a sentence read the same copy.
+    `self_k`, `self_v` are [N, H, T_max, d], filled up to the current step; `cross_k`, `cross_v` are [B, H,
+    S, d]: all hypotheses of a sentence read the same copy.
     """
 
     self_k: Tensor

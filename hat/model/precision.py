@@ -11,7 +11,10 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
-    """Return what is fast on `device`: bf16 with AMX or on GPUs that have it, fp16 on other GPUs, else fp32."""
+    """Return what is fast on `device`.
+
+    Bf16 with AMX or on GPUs that have it, fp16 on other GPUs, else fp32.
+    """
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     return torch.bfloat16 if "amx_bf16" in _cpu_facts() else torch.float32

@@ -29,7 +29,10 @@ from hat.model.layers import DecoderLayer, EncoderLayer, FeedForward, LayerCache
 
 
 class Memory(NamedTuple):
-    """What the decoder sees of a source: outputs of the last encoder layers, the last one first, and its pads."""
+    """What the decoder sees of a source.
+
+    Outputs of the last encoder layers, the last one first, and its pads.
+    """
 
     outputs: tuple[Tensor, ...]  # each [B, S, D]
     padding: Tensor  # [B, S], true at pads
@@ -51,7 +54,10 @@ class DecoderCache:
     step: int = 0
 
     def reorder(self, rows_N: Tensor) -> None:
-        """Let hypothesis i continue what hypothesis `rows_N[i]` was; cross-attention is per sentence and stays."""
+        """Let hypothesis i continue what hypothesis `rows_N[i]` was.
+
+        Cross-attention is per sentence and stays.
+        """
         for layer in self.layers:
             layer.self_k[:, :, : self.step] = layer.self_k[:, :, : self.step].index_select(0, rows_N)
             layer.self_v[:, :, : self.step] = layer.self_v[:, :, : self.step].index_select(0, rows_N)
@@ -66,7 +72,8 @@ class DecoderCache:
 
 
 class Transformer(nn.Module):
-    """An encoder-decoder whose parameters have the sizes of `shape`; every call may use a smaller architecture.
+    """An encoder-decoder whose parameters have the sizes of `shape`; every call may use a smaller
+    architecture.
 
     `space` gives the super widths, on which positions, dropout and (optionally) embedding scale depend.
     """
@@ -128,7 +135,9 @@ class Transformer(nn.Module):
             self.register_buffer(f"{side}_positions", table, persistent=False)
 
     def adopt(self, weights: dict[str, Tensor]) -> None:
-        """Make these tensors, named as in `named_parameters`, the weights of a model built on the meta device."""
+        """Make these tensors, named as in `named_parameters`,
+        the weights of a model built on the meta device.
+        """
         for module_name, module in self.named_modules():
             for name in module._parameters:
                 module._parameters[name] = nn.Parameter(weights[f"{module_name}.{name}"])
@@ -153,7 +162,10 @@ class Transformer(nn.Module):
     def decode(
         self, input_BT: Tensor, memory: Memory, arch: Arch | None = None, drop: Dropout = EVAL
     ) -> Tensor:
-        """Run the decoder on right-padded ids [B, T]; returns its states [B, T, D] before the output matrix."""
+        """Run the decoder on right-padded ids [B, T].
+
+        Returns its states [B, T, D] before the output matrix.
+        """
         dec = (arch or self.default_arch).decoder
         x = self._embed(
             self.target_embed, self.target_positions, input_BT, positions(input_BT), dec.embed_dim, drop

@@ -1,4 +1,5 @@
-"""Label-smoothed cross entropy through the output matrix, in chunks of rows, so that all logits never exist at once.
+"""Label-smoothed cross entropy through the output matrix, in chunks of rows, so that all logits never
+exist at once.
 
 R rows (target tokens), D width, V vocabulary.
 """
@@ -29,9 +30,11 @@ class Loss(NamedTuple):
 def smoothed_loss(
     states_RD: Tensor, output_VD: Tensor, target_R: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """Return the summed smoothed loss (differentiable) and the summed negative log likelihood, both float32 or wider.
+    """Return the summed smoothed loss (differentiable) and the summed negative log likelihood, both
+    float32 or wider.
 
-    Rows must be real tokens; pads are removed by the caller. `eps` is the label smoothing, spread over all V entries.
+    Rows must be real tokens; pads are removed by the caller. `eps` is the label smoothing, spread over all
+    V entries.
     """
     return _ChunkedLoss.apply(states_RD, output_VD, target_R, eps)
 

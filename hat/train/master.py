@@ -9,8 +9,8 @@ from torch import Tensor, nn
 class MasterWeights:
     """Float32 weights of a model and a copy of them in the compute type.
 
-    The copy is cast once per update; autocast would cast every slice at every use. With float32 compute both are
-    the same tensors. Gradients of the copy are added into `.grad` of the master in float32.
+    The copy is cast once per update; autocast would cast every slice at every use. With float32 compute
+    both are the same tensors. Gradients of the copy are added into `.grad` of the master in float32.
     """
 
     def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:

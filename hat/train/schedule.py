@@ -37,7 +37,10 @@ class ScheduleConfig:
 
 
 def learning_rate(cfg: ScheduleConfig, update: int, max_update: int) -> float:
-    """Return the learning rate of update `update`, counted from 0; warm-up is linear, and 0 without warm-up."""
+    """Return the learning rate of update `update`, counted from 0.
+
+    Warm-up is linear, and 0 without warm-up.
+    """
     peak = cfg.lr if cfg.max_lr is None or cfg.lr_scheduler != "cosine" else cfg.max_lr
     if update < cfg.warmup_updates:
         return cfg.warmup_init_lr + (peak - cfg.warmup_init_lr) * update / cfg.warmup_updates

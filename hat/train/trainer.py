@@ -183,14 +183,17 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         raise TrainingError(
             f"{what} at update {self.num_updates + 1}; no weight was changed. Lower --lr, raise "
-            "--warmup-updates, set --clip-norm 1 or use --amp fp32, and run again: it goes on from the last checkpoint"
+            "--warmup-updates, set --clip-norm 1 or use --amp fp32, and run again: it goes on from the "
+            "last checkpoint"
         )
 
 
 def batch_loss(
     model: Transformer, batch: Batch, arch: Arch, label_smoothing: float, drop: Dropout = EVAL
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the smoothed loss and the negative log likelihood of a batch, summed over its target tokens, in nats."""
+    """Return the smoothed loss and the negative log likelihood of a batch, summed over its target tokens,
+    in nats.
+    """
     states = model.decode(batch.decoder_input, model.encode(batch.source, arch, drop), arch, drop)
     real = batch.target.ne(PAD).flatten().nonzero().squeeze(1)
     states_RD = states.flatten(0, 1).index_select(0, real)
