@@ -14,7 +14,7 @@ EXTRAS = {
 }
 
 setup(
-    name="hat-nlp",
+    name="hat",
     version=re.search(r'__version__ = "(.+)"', (ROOT / "hat/__init__.py").read_text("utf-8")).group(1),
     description="Hardware-Aware Transformers: the best translation Transformer for your device",
     long_description=(ROOT / "README.md").read_text("utf-8"),

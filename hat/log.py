@@ -96,6 +96,10 @@ def versions() -> dict[str, str]:
 
 
 def _summary_writer(folder: Path) -> Any:
-    from torch.utils.tensorboard import SummaryWriter
-
+    """Return TensorBoard's writer, or None, saying so, where TensorBoard is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        say("no TensorBoard files: tensorboard is not installed (pip install 'hat[log]')")
+        return None
     return SummaryWriter(str(folder))

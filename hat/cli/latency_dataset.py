@@ -93,6 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for arch in progress(todo, data.lat_dataset_size, "latency", "rows", quiet=quiet, done=len(before)):
             anchor.check()
             timing = time_arch(arch)
+            _check_conditions(path, before, timing)
             unstable += not timing.stable
             table.append(_row(arch, timing, anchor))
         rows = len(table.rows)
@@ -136,6 +137,17 @@ def _new_archs(space: SearchSpace, seed: int, known: Sequence[Arch | None], coun
         seen.add(arch)
         misses, count = 0, count - 1
         yield arch
+
+
+def _check_conditions(path: Path, rows: Sequence[Row], timing: Timing) -> None:
+    """Raise ConfigError where a file holds rows measured in another way or on another device."""
+    held = rows[0].conditions if rows else {}
+    for name in ("device", "threads", "dtype", "torch", "vocab_size", "beam", "source_len", "target_len"):
+        if name in held and held[name] != timing.conditions[name]:
+            raise ConfigError(
+                f"{path} holds rows measured with {name} {held[name]}, here it is {timing.conditions[name]}; rows "
+                "measured in different ways must not mix: give another --lat-dataset-path"
+            )
 
 
 def _reference(rows: Sequence[Row]) -> float | None:

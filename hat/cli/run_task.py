@@ -22,7 +22,7 @@ from hat.errors import ConfigError
 from hat.files.atomic import write_text_atomic
 from hat.latency.predictor import LatencyPredictor, split
 from hat.latency.table import read_table
-from hat.log import versions
+from hat.log import say, versions
 from hat.model.precision import device_name
 from hat.report.plots import plot_run
 from hat.report.summary import ModelRow, text_table
@@ -180,17 +180,22 @@ class _TaskRun:
             row, history = self._found(limit_ms, predictor)
             rows.append(row)
             histories[limit_ms] = history
-        held_out = [
-            read_table(self.table)[index] for index in split(len(read_table(self.table)), options.seed)[2]
-        ]
-        plot_run(
-            self.folder / "summary.png",
-            [row.total_ms for row in held_out],
-            predictor.predict_features(np.array([row.features for row in held_out])).tolist(),
-            rows,
-            histories,
-        )
+        self._plot(predictor, rows, histories)
         return rows
+
+    def _plot(self, predictor: LatencyPredictor, rows: list[ModelRow], histories: dict[float, Any]) -> None:
+        table = read_table(self.table)
+        held_out = [table[index] for index in split(len(table), self.options.seed)[2]]
+        try:
+            plot_run(
+                self.folder / "summary.png",
+                [row.total_ms for row in held_out],
+                predictor.predict_features(np.array([row.features for row in held_out])).tolist(),
+                rows,
+                histories,
+            )
+        except ImportError:
+            say("no picture: matplotlib is not installed (pip install 'hat[report]')")
 
     def _preprocess(self) -> None:
         raw = [self.options.raw] if self.options.raw else []

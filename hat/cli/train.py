@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,8 @@ from hat.cli.task import (
     vocabulary,
     write_provenance,
 )
-from hat.data.batching import EpochBatches
-from hat.data.pairs import Batch, PairDataset
+from hat.data.batching import EpochBatches, groups
+from hat.data.pairs import PairDataset
 from hat.errors import ConfigError
 from hat.log import RunLog, say
 from hat.model.config import ModelConfig
@@ -132,9 +132,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if interrupt.asked is not None:
         say(f"stopped by signal {interrupt.asked} and saved; the same command goes on from here")
         return interrupt.exit_code
+    best = "unknown" if summary["best_loss"] is None else f"{summary['best_loss']:.3f} (base 2)"
     print(
-        f"trained {summary['updates']} updates in {summary['train_s']:.0f} s, best validation loss "
-        f"{summary['best_loss']:.3f} (base 2); checkpoints in {folder}"
+        f"trained {summary['updates']} updates in {summary['train_s']:.0f} s, best validation loss {best}; "
+        f"checkpoints in {folder}"
     )
     return _finish(out, result | {"training": summary})
 
@@ -194,7 +195,11 @@ def _train(
     say(f"computing in {dtype_name(trainer.weights.dtype)} on {job.device}, {len(train)} training pairs")
     interval = Interval()
     losses: dict[str, float] = {}
-    finished = trainer.num_updates >= optim.max_update
+    finished = (  # also for a run that is started again after it had ended
+        trainer.num_updates >= optim.max_update
+        or (optim.max_epoch is not None and progress.epoch > optim.max_epoch)
+        or 0 < run.patience <= progress.stale
+    )
     while not finished and interrupt.asked is None:
         batches = _epoch(job, train, progress, first=progress.offset == 0 and progress.epoch == 1)
         _train_epoch(job, trainer, progress, batches, interval, log, interrupt)
@@ -262,7 +267,7 @@ def _train_epoch(
 ) -> None:
     """Train on one epoch, or the rest of it; leaves early at the last update or when interrupted."""
     run, optim = job.run, job.optim
-    for group in _groups(batches, optim.update_freq):
+    for group in groups(batches, optim.update_freq):
         start = time.perf_counter()
         arch = job.arch or draw_arch(job.space, job.seed, trainer.num_updates)
         step = trainer.train_step(group, arch)
@@ -299,19 +304,6 @@ def _log_interval(
         train_s=round(progress.train_s, 1),
     )
     interval.reset()
-
-
-def _groups(batches: Iterable[Batch | None], size: int) -> Iterator[list[Batch]]:
-    """Yield `size` batches at a time; the last group of an epoch may be smaller."""
-    group: list[Batch] = []
-    for batch in batches:
-        assert batch is not None  # one process holds every slot
-        group.append(batch)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group
 
 
 def _validate(

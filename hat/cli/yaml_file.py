@@ -43,6 +43,8 @@ def read_flat_yaml(stream: TextIO) -> dict[str, tuple[str | list[str], int]]:
         raise ConfigError(f"{name}:{line}: not valid YAML: {error.problem or error.context}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{name}: not valid YAML: {error}") from error
+    except (OverflowError, ValueError) as error:  # PyYAML does not check escapes such as "\\UFFFFFFFF"
+        raise ConfigError(f"{name}: not valid YAML: {error}; check the escapes in double quotes") from error
 
 
 def _entries(text: str, name: str) -> Iterator[tuple[str, tuple[str | list[str], int]]]:
@@ -80,6 +82,8 @@ def _entries(text: str, name: str) -> Iterator[tuple[str, tuple[str | list[str],
         elif isinstance(event, yaml.ScalarEvent):
             if not in_mapping:
                 raise ConfigError(f"{where}: expected `key: value` lines, got {event.value[:40]!r}")
+            if "\0" in event.value:
+                raise ConfigError(f"{where}: a NUL character is not allowed; remove it")
             empty = event.style is None and event.value in ("", "~", "null", "Null", "NULL")
             if items is not None:
                 if empty:

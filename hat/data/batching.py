@@ -1,7 +1,7 @@
 """Batches of about equal padded size, planned from lengths alone, and the epochs made of them."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -183,3 +183,16 @@ class EpochBatches:
 
     def _make(self, indices: np.ndarray | None) -> Batch | None:
         return None if indices is None else self.data.batch(indices)
+
+
+def groups(batches: Iterable[Batch | None], size: int) -> Iterator[list[Batch]]:
+    """Yield `size` batches at a time; the last group of an epoch may be smaller."""
+    group: list[Batch] = []
+    for batch in batches:
+        assert batch is not None  # one process holds every slot
+        group.append(batch)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group

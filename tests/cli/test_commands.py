@@ -1,0 +1,106 @@
+"""What the commands around training say to wrong input: one line, exit code 2, nothing written."""
+
+from pathlib import Path
+
+import pytest
+
+from hat.cli import average_checkpoints, evo_search, generate, latency_dataset, new_task, run_task, score
+
+SPACE = ["--encoder-embed-dim=16", "--decoder-embed-dim=16", "--encoder-layers=1", "--decoder-layers=1"]
+
+
+@pytest.mark.parametrize(
+    ("main", "argv", "expected"),
+    [
+        (evo_search.main, [], "--ckpt-path is needed"),
+        (evo_search.main, ["--ckpt-path=a.pt"], "--write-config-path is needed"),
+        (
+            evo_search.main,
+            ["--ckpt-path=a.pt", "--write-config-path=b.yml", "--restore-file=c.pt"],
+            "--latency-constraint",
+        ),
+        (
+            evo_search.main,
+            [
+                "--ckpt-path=a.pt",
+                "--write-config-path=b.yml",
+                "--restore-file=c.pt",
+                "--latency-constraint=5",
+            ],
+            "a.pt",
+        ),
+        (evo_search.main, ["--latency-constrain=5"], "did you mean --latency-constraint?"),
+        (evo_search.main, ["--population-size=7"], "--population-size 7 is not parents"),
+        (latency_dataset.main, SPACE, "--lat-dataset-path is needed"),
+        (
+            latency_dataset.main,
+            ["--lat-dataset-path=x.csv", "--encoder-attention-heads=3"],
+            "do not divide qkv-dim",
+        ),
+        (latency_dataset.main, ["--lat-dataset-path=x.csv", *SPACE], "there is no data folder None"),
+        (
+            latency_dataset.main,
+            ["--lat-dataset-path=x.csv", "--latiter=1", "--vocab-size=9", *SPACE],
+            "--latiter",
+        ),
+        (generate.main, [], "--path is needed"),
+        (generate.main, ["--path=no.pt"], "the checkpoint no.pt does not exist"),
+        (generate.main, ["--path=no.pt", "--remove-bpe=spm"], "allowed are '@@ '"),
+        (generate.main, ["--beam=0"], "--beam must be at least 1"),
+        (score.main, [], "--gen-output is needed"),
+        (score.main, ["--gen-output=none.out"], "none.out does not exist"),
+        (score.main, ["--mode=sacr"], "did you mean sacre?"),
+        (average_checkpoints.main, [], "--inputs"),
+        (average_checkpoints.main, ["--inputs=."], "holds no checkpointN.pt"),
+        (new_task.main, [], "--name, --source and --target"),
+        (new_task.main, ["--name=x", "--source=a", "--target=b"], "<name>.<source>-<target>"),
+        (run_task.main, [], "--task is needed"),
+        (run_task.main, ["--task=none.en-de"], "there is no task 'none.en-de'"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(main, argv, expected, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(argv) == 2
+    error = capsys.readouterr().err.strip().split("\n")
+    assert expected in error[-1] and "Traceback" not in "".join(error)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_score_names_a_damaged_line(tmp_path, capsys) -> None:
+    path = tmp_path / "gen.out"
+    path.write_text("S-0\ta\nT-0\tb\nH-0\t-0.5\n")
+    assert score.main(["--gen-output", str(path)]) == 2
+    assert f"{path}:3" in capsys.readouterr().err
+    path.write_text("T-0\tb\nH-0\t-0.5\tb\nT-1\tc\n")
+    assert score.main(["--gen-output", str(path)]) == 2
+    assert "not one of each" in capsys.readouterr().err
+
+
+def test_score_splits_hyphens_in_mode_normal(tmp_path, capsys) -> None:
+    path = tmp_path / "gen.out"
+    path.write_text(
+        "".join(f"T-{n}\ta well-known small b\nH-{n}\t-1\ta well-known small b\n" for n in range(3))
+    )
+    assert score.main(["--gen-output", str(path), "--json"]) == 0
+    assert '"bleu": 100.0' in capsys.readouterr().out.replace("100.00000000000004", "100.0")
+
+
+def test_latency_rows_of_different_conditions_do_not_mix(tmp_path, capsys) -> None:
+    argv = ["--vocab-size=20", "--latiter=3", "--profile-length=3", "--latcpu", *SPACE]
+    argv += ["--encoder-ffn-embed-dim-choice", "16", "32", "--decoder-ffn-embed-dim-choice", "16", "32", "48"]
+    table = tmp_path / "lat.csv"
+    assert latency_dataset.main([*argv, f"--lat-dataset-path={table}", "--lat-dataset-size=2"]) == 0
+    before = table.read_bytes()
+    more = [*argv, f"--lat-dataset-path={table}", "--lat-dataset-size=3"]
+    assert latency_dataset.main([*more, "--lat-beam=2"]) == 2
+    assert "measured with beam 5, here it is 2" in capsys.readouterr().err
+    assert table.read_bytes() == before
+    assert latency_dataset.main(more) == 0
+    assert table.read_bytes().startswith(before) and len(Path(table).read_text().split("\n")) == 5
+
+
+def test_a_small_space_ends_the_collection(tmp_path, capsys) -> None:
+    table = tmp_path / "lat.csv"
+    argv = ["--vocab-size=20", "--latiter=3", "--profile-length=3", "--latcpu", *SPACE]
+    assert latency_dataset.main([*argv, f"--lat-dataset-path={table}", "--lat-dataset-size=5"]) == 0
+    assert "no further architectures; 1 rows instead of 5" in capsys.readouterr().err
