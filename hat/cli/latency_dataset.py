@@ -145,7 +145,8 @@ def _check_conditions(path: Path, rows: Sequence[Row], timing: Timing) -> None:
     for name in ("device", "threads", "dtype", "torch", "vocab_size", "beam", "source_len", "target_len"):
         if name in held and held[name] != timing.conditions[name]:
             raise ConfigError(
-                f"{path} holds rows measured with {name} {held[name]}, here it is {timing.conditions[name]}; rows "
+                f"{path} holds rows measured with {name} {held[name]}, here it is "
+                f"{timing.conditions[name]}; rows "
                 "measured in different ways must not mix: give another --lat-dataset-path"
             )
 

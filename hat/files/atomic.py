@@ -59,14 +59,16 @@ def digest_path(path: Path) -> Path:
 def write_with_digest(path: Path, content: bytes) -> None:
     """Write `content` atomically with its SHA-256 beside it.
 
-    Two files cannot be renamed in one step, so the digest file goes first and lists the new digest and the one
-    before it: whichever content a crash leaves under `path`, it is found valid.
+    Two files cannot be renamed in one step, so the digest file goes first and lists the new digest and those
+    before it, and is cut to the new one at the end: whichever content a crash leaves under `path`, also after
+    several crashes, it is found valid.
     """
-    previous = _listed_digests(path)[:1]
     fresh = hashlib.sha256(content).hexdigest()
-    lines = [fresh, *(digest for digest in previous if digest != fresh)]
+    before = _listed_digests(path) if digest_path(path).exists() else _digest_of(path)
+    lines = dict.fromkeys([fresh, *before])
     write_text_atomic(digest_path(path), "".join(f"{digest}  {path.name}\n" for digest in lines))
     write_atomic(path, lambda file: file.write(content))
+    write_text_atomic(digest_path(path), f"{fresh}  {path.name}\n")
 
 
 def digest_matches(path: Path, content: bytes) -> bool | None:
@@ -80,6 +82,13 @@ def _listed_digests(path: Path) -> list[str]:
     try:
         return [line.split()[0] for line in digest_path(path).read_text("ascii").split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError):
+        return []
+
+
+def _digest_of(path: Path) -> list[str]:
+    try:
+        return [hashlib.sha256(path.read_bytes()).hexdigest()]
+    except OSError:
         return []
 
 

@@ -7,6 +7,7 @@ PyTorch 1.6 with the storages behind them. No size is believed before the bytes 
 import io
 import math
 import struct
+import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ MAX_TENSORS = 1 << 15
 MAX_ENTRIES = 1 << 16
 MAX_DIMS = 16
 _SLACK_BYTES = 1 << 20
-_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # a pickle of one number
+_MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 _DTYPES = {
     "Double": torch.float64,
@@ -54,13 +55,9 @@ def read_foreign(path: Path, content: bytes) -> Any:
     Raises CheckpointError, and nothing else, for what is damaged or not allowed.
     """
     try:
-        if content.startswith(b"PK\x03\x04"):
-            return _read_zip(content)
-        if content.startswith(_MAGIC):
-            return _read_sequence(content)
-        if content[257:262] == b"ustar":
-            raise ValueError("the tar format of PyTorch 0.1, which is not read")
-        raise ValueError("no container that torch.save writes")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of text in the file with escapes that Python does not know
+            return _read_zip(content) if content.startswith(b"PK\x03\x04") else _read_sequence(content)
     except Exception as error:  # damage makes the parsers and torch raise many kinds
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         reason = ascii(f"{kind}{error}")[1:-1][:200]
@@ -175,8 +172,12 @@ def _no_storage(pid: Any) -> NoReturn:
 
 
 def _read_sequence(content: bytes) -> Any:
-    """Read protocol, system, values and storage keys, then each storage: its count and its numbers."""
-    at = len(_MAGIC)
+    """Read magic number, protocol, system, values and keys, then each storage: its count and its numbers."""
+    if content[257:262] == b"ustar":
+        raise ValueError("the tar format of PyTorch 0.1, which is not read")
+    if content[:1] != b"\x80":
+        raise ValueError("no container that torch.save writes")
+    at = 0
 
     def next_pickle(load: Callable[[io.BytesIO], Any]) -> Any:
         nonlocal at
@@ -188,9 +189,9 @@ def _read_sequence(content: bytes) -> Any:
     def plain(stream: io.BytesIO) -> Any:
         return run(stream, {}, _no_storage)
 
-    protocol, system = next_pickle(plain), next_pickle(plain)
-    if protocol != _PROTOCOL:
-        raise ValueError("another protocol than 1001")
+    if next_pickle(plain) != _MAGIC or next_pickle(plain) != _PROTOCOL:
+        raise ValueError("a pickle that torch.save did not write")
+    system = next_pickle(plain)
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise ValueError("another byte order than little-endian")
     tensors = _Tensors()

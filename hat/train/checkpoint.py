@@ -15,17 +15,22 @@ from hat.arch.config import Arch
 from hat.arch.space import SearchSpace
 from hat.errors import ArchError, CheckpointError, ConfigError
 from hat.files.atomic import digest_matches, digest_path, write_with_digest
+from hat.files.unpickle import read_foreign
 from hat.model.config import ModelConfig
 from hat.model.extract import extract
 from hat.model.transformer import SubTransformer, SuperTransformer, Transformer
 
 FORMAT = 1
+_HEAD_BYTES = 4096  # ours begin with their format
 _NAMES = re.compile(r"checkpoint(\d+)\.pt|checkpoint_(\d+)_(\d+)\.pt")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What one file holds. `arch` is None for a SuperTransformer; `state` is what resuming needs, if anything."""
+    """What one file holds. `arch` is None for a SuperTransformer.
+
+    `state` is what resuming needs, if anything.
+    """
 
     space: SearchSpace
     arch: Arch | None
@@ -90,9 +95,10 @@ def save(checkpoint: Checkpoint, *paths: Path) -> None:
 
 
 def load(path: Path, say: Callable[[str], None] = lambda text: None) -> Checkpoint:
-    """Return the checkpoint in `path`.
+    """Return the checkpoint in `path`, of this system or of the 2020 release, with weights in float32.
 
-    Raises CheckpointError where it is missing, damaged, of a newer format, or does not fit its own description.
+    Raises CheckpointError where it is missing, damaged, of a newer format, or does not fit its own
+    description.
     """
     try:
         content = path.read_bytes()
@@ -107,6 +113,8 @@ def load(path: Path, say: Callable[[str], None] = lambda text: None) -> Checkpoi
         )
     if intact is None:
         say(f"{path} has no {digest_path(path).name} beside it; its content cannot be verified")
+    if b"hat_format" not in content[:_HEAD_BYTES]:  # a claim only: either reader is strict
+        return _of_release(path, content, say)
     values = _unpack(path, content)
     if values.get("hat_format") != FORMAT:
         raise CheckpointError(
@@ -121,17 +129,20 @@ def load(path: Path, say: Callable[[str], None] = lambda text: None) -> Checkpoi
             model_config=ModelConfig(**values["model_config"]),
             vocab_sizes=tuple(values["vocab_sizes"]),
             vocab_digests=tuple(values["vocab_digests"]),
-            weights=values["weights"],
+            weights={name: weight.float() for name, weight in values["weights"].items()},
             state=values["state"],
         )
         _check_weights(path, checkpoint)
-    except (KeyError, TypeError, ValueError, ArchError, ConfigError) as error:
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError, ArchError, ConfigError) as error:
         raise CheckpointError(f"{path} does not describe a model of this system: {error}") from error
     return checkpoint
 
 
 def load_newest(folder: Path, say: Callable[[str], None]) -> Checkpoint | None:
-    """Return the newest readable checkpoint of a run, or None where there is none; says so when it falls back."""
+    """Return the newest readable checkpoint of a run, or None where there is none.
+
+    Says so when it falls back.
+    """
     last = folder / "checkpoint_last.pt"
     candidates = [last] if last.exists() else []
     candidates += [path for path in numbered(folder) if path != last]
@@ -163,7 +174,10 @@ def numbered(folder: Path) -> list[Path]:
 
 
 def rotate(folder: Path, keep_epochs: int, keep_within: int) -> None:
-    """Remove the oldest checkpoints: keep that many of epochs' ends and that many within epochs; -1 keeps all."""
+    """Remove the oldest checkpoints.
+
+    Keep that many of epochs' ends and that many within epochs; -1 keeps all.
+    """
     for within, keep in ((False, keep_epochs), (True, keep_within)):
         of_kind = [path for path in numbered(folder) if path.name.startswith("checkpoint_") == within]
         for path in of_kind[keep:] if keep >= 0 else []:
@@ -172,7 +186,10 @@ def rotate(folder: Path, keep_epochs: int, keep_within: int) -> None:
 
 
 def average(paths: Iterable[Path], say: Callable[[str], None] = lambda text: None) -> Checkpoint:
-    """Return the mean of the weights of several checkpoints of one model; raises CheckpointError where they differ."""
+    """Return the mean of the weights of several checkpoints of one model.
+
+    Raises CheckpointError where they differ.
+    """
     paths = list(paths)
     first = load(paths[0], say)
     total = {name: weight.double() for name, weight in first.weights.items()}
@@ -191,7 +208,10 @@ def average(paths: Iterable[Path], say: Callable[[str], None] = lambda text: Non
 
 
 def _unpack(path: Path, content: bytes) -> dict[str, Any]:
-    """Return the plain content; torch reads tensors and plain types only, nothing the file names is called."""
+    """Return the plain content.
+
+    Torch reads tensors and plain types only, nothing the file names is called.
+    """
     refusal = f"{path} is not a checkpoint of this system"
     if not zipfile.is_zipfile(io.BytesIO(content)):
         raise CheckpointError(f"{refusal}: it is no zip archive; give a .pt file written by train.py")
@@ -203,6 +223,21 @@ def _unpack(path: Path, content: bytes) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise CheckpointError(f"{refusal}: it holds a {type(values).__name__}")
     return values
+
+
+def _of_release(path: Path, content: bytes, say: Callable[[str], None]) -> Checkpoint:
+    """Return what a file of the 2020 release holds; its reader, too, calls nothing the file names."""
+    # imported late: it builds a Checkpoint, so it needs this module
+    from hat.train.legacy import from_release, is_release
+
+    values = read_foreign(path, content)
+    if not is_release(values):
+        raise CheckpointError(
+            f"{path} is not a checkpoint of this system, nor one of the 2020 release; give a .pt file "
+            "written by train.py or fetched by download_model.py"
+        )
+    say(f"{path} is a checkpoint of the 2020 release; it does not say which dictionaries it was trained with")
+    return from_release({key: values[key] for key in ("args", "model")}, path)
 
 
 def _check_weights(path: Path, checkpoint: Checkpoint) -> None:

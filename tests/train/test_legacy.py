@@ -1,0 +1,349 @@
+"""Checkpoints of the 2020 release: small ones written here the reverse way load as what they came from."""
+
+import argparse
+import json
+import struct
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hat.arch.codec import SpaceOptions, arch_to_yaml, space_of
+from hat.arch.config import Arch, DecoderArch, EncoderArch
+from hat.cli.convert_checkpoint import main
+from hat.errors import ArchError, CheckpointError
+from hat.model.config import ModelConfig
+from hat.model.extract import extract
+from hat.model.transformer import SuperTransformer
+from hat.train.checkpoint import load, pack, save
+from hat.train.legacy import from_release, is_release
+
+PATH = Path("release.pt")
+EQUAL = SpaceOptions(
+    encoder_embed_dim=12,
+    encoder_ffn_embed_dim=20,
+    encoder_layers=3,
+    decoder_embed_dim=12,
+    decoder_ffn_embed_dim=16,
+    decoder_layers=2,
+    qkv_dim=8,
+    encoder_embed_choice=(12, 8),
+    encoder_ffn_embed_dim_choice=(20, 10),
+    encoder_layer_num_choice=(3,),
+    encoder_self_attention_heads_choice=(4, 2),
+    decoder_embed_choice=(12, 10),
+    decoder_ffn_embed_dim_choice=(16, 8),
+    decoder_layer_num_choice=(2, 1),
+    decoder_self_attention_heads_choice=(4, 2),
+    decoder_ende_attention_heads_choice=(2, 1),
+    decoder_arbitrary_ende_attn_choice=(-1, 1, 2),
+)
+UNEQUAL = replace(EQUAL, decoder_embed_dim=10, decoder_embed_choice=(10, 6))
+CASES = {
+    "shared": (EQUAL, ModelConfig(share_all_embeddings=True), (21, 21)),
+    "separate": (EQUAL, ModelConfig(vocab_original_scaling=True), (21, 17)),
+    "unequal widths": (UNEQUAL, ModelConfig(share_decoder_input_output_embed=True), (21, 17)),
+    "pre-norm": (
+        replace(UNEQUAL, qkv_dim=None),
+        ModelConfig(encoder_normalize_before=True, decoder_normalize_before=True, activation_dropout=0.2),
+        (21, 17),
+    ),
+}
+RENAMED = [  # ours -> theirs, in this order
+    ("encoder_layers", "encoder.layers"),
+    ("decoder_layers", "decoder.layers"),
+    ("source_embed", "encoder.embed_tokens"),
+    ("target_embed", "decoder.embed_tokens"),
+    ("output.weight", "decoder.embed_out"),
+    ("encoder_norm", "encoder.layer_norm"),
+    ("decoder_norm", "decoder.layer_norm"),
+    ("self_norm", "self_attn_layer_norm"),
+    ("cross_norm", "encoder_attn_layer_norm"),
+    ("ffn_norm", "final_layer_norm"),
+    ("ffn.up", "fc1"),
+    ("ffn.down", "fc2"),
+    ("self_attn.qkv.", "self_attn.in_proj_"),
+    ("cross_attn", "encoder_attn"),
+    (".out.", ".out_proj."),
+]
+
+
+def model_of(case: str) -> SuperTransformer:
+    options, cfg, sizes = CASES[case]
+    model = SuperTransformer(space_of(options), sizes, cfg, torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        for weight in model.parameters():  # norms and biases are told apart too
+            weight.add_(
+                0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(weight.numel()))
+            )
+    return model.eval()
+
+
+def release_of(case: str, model: SuperTransformer, **more: Any) -> dict[str, Any]:
+    """Return what the release would have saved of `model`."""
+    options, cfg, _ = CASES[case]
+    state = {"encoder.version": torch.ones(1), "decoder.version": torch.ones(1)}
+    state |= {f"{side}.embed_positions._float_tensor": torch.ones(1) for side in ("encoder", "decoder")}
+    for name, weight in model.named_parameters():
+        theirs = name
+        for old, new in RENAMED:
+            theirs = theirs.replace(old, new)
+        state[theirs] = weight.detach().clone()
+    if cfg.share_all_embeddings:
+        state["decoder.embed_tokens.weight"] = state["encoder.embed_tokens.weight"]
+    fused = options.encoder_embed_dim == options.decoder_embed_dim
+    for prefix in [name.removesuffix("q.weight") for name in state if name.endswith("encoder_attn.q.weight")]:
+        weights = [state.pop(f"{prefix}{part}.weight") for part in ("q", "kv")]
+        state[f"{prefix}in_proj_bias"] = torch.cat(
+            [state.pop(f"{prefix}{part}.bias") for part in ("q", "kv")]
+        )
+        if fused:
+            state[f"{prefix}in_proj_weight"] = torch.cat(weights)
+        else:
+            for letter, weight in zip("qkv", [weights[0], *weights[1].chunk(2)], strict=True):
+                state[f"{prefix}{letter}_proj_weight"] = weight
+    lists = {
+        key: list(value) if isinstance(value, tuple) else value for key, value in asdict(options).items()
+    }
+    args = (
+        lists | asdict(cfg) | {"arch": "transformersuper_wmt_en_de", "lr": [0.1], "relu_dropout": 0.0} | more
+    )
+    return {"args": args, "model": state, "optimizer_history": [], "extra_state": {}}
+
+
+def write(values: dict[str, Any], path: Path, zipped: bool = True) -> Path:
+    values = values | {"args": argparse.Namespace(**values["args"])}
+    torch.save(values, path, _use_new_zipfile_serialization=zipped)
+    return path
+
+
+def some_archs(model: SuperTransformer) -> list[Arch]:
+    """Return the largest, the smallest and a mixed architecture."""
+    space = model.space
+    large, small = space.largest(), space.smallest()
+    mixed = Arch(
+        EncoderArch(small.encoder.embed_dim, (20, 10, 20), (2, 4, 4)),
+        DecoderArch(large.decoder.embed_dim, (8, 16), (4, 2), (2, 1), (3, 2)),
+    )
+    return [large, small, mixed]
+
+
+def round_weights(model: torch.nn.Module) -> None:
+    """Leave in the weights what half precision keeps of them."""
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(weight.half())
+
+
+def ids() -> tuple[torch.Tensor, torch.Tensor]:
+    noise = torch.Generator().manual_seed(5)
+    source = torch.randint(4, 17, (3, 6), generator=noise)
+    source[0, :2] = 1
+    return source, torch.randint(4, 17, (3, 5), generator=noise)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("case", CASES)
+def test_outputs_are_those_of_the_model_saved(case: str, half: bool, zipped: bool, tmp_path: Path) -> None:
+    model = model_of(case)
+    values = release_of(case, model)
+    if half:
+        values["model"] = {name: weight.half() for name, weight in values["model"].items()}
+        round_weights(model)
+    said: list[str] = []
+    checkpoint = load(write(values, tmp_path / "release.pt", zipped), said.append)
+    assert any("2020 release" in line for line in said) and any("cannot be verified" in line for line in said)
+    assert checkpoint.space == model.space and checkpoint.arch is None and checkpoint.state == {}
+    assert checkpoint.model_config == model.cfg and checkpoint.vocab_sizes == CASES[case][2]
+    assert all(weight.dtype == torch.float32 for weight in checkpoint.weights.values())
+    loaded = checkpoint.model().eval()
+    source, target = ids()
+    for arch in some_archs(model):
+        assert torch.equal(loaded(source, target, arch), model(source, target, arch))
+        cut = checkpoint.sub(arch).eval()
+        torch.testing.assert_close(cut(source, target), model(source, target, arch))
+
+
+def test_a_released_sub_is_cut_from_a_space_of_its_own() -> None:
+    """Its options hold the parser's defaults as choices, which the SuperTransformer cannot even have."""
+    case = "shared"
+    model = model_of(case)
+    arch = some_archs(model)[2]
+    sub_args = {key.replace("-", "_"): value for key, value in arch_to_yaml(arch).items()}
+    defaults = {
+        "encoder_embed_choice": [512, 256],
+        "encoder_layer_num_choice": [7, 6],
+        "train_subtransformer": True,
+    }
+    values = release_of(case, model, **sub_args, **defaults)
+    checkpoint = from_release(values, PATH)
+    assert checkpoint.space.encoder.embed_choice == (8,)
+    assert checkpoint.space.encoder.super_embed_dim == 12
+    source, target = ids()
+    torch.testing.assert_close(checkpoint.sub(arch)(source, target), model(source, target, arch))
+    with pytest.raises(ArchError, match="encoder-embed-choice"):
+        checkpoint.sub(model.space.largest())
+    values = release_of(case, model, **sub_args, train_subtransformer=False, relu_dropout=0.25)
+    checkpoint = from_release(values, PATH)
+    assert checkpoint.space == model.space
+    assert checkpoint.model_config.activation_dropout == 0.25  # relu-dropout is its older name
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_weight_is_needed_and_none_is_too_many(case: str) -> None:
+    model = model_of(case)
+    for name, weight in release_of(case, model)["model"].items():
+        for change in ({}, {name: torch.nn.functional.pad(weight, (0, 1))}):
+            values = release_of(case, model)
+            del values["model"][name]
+            values["model"] |= change
+            if not name.endswith(("version", "_float_tensor")):
+                with pytest.raises(CheckpointError, match="release"):
+                    from_release(values, PATH)
+    values = release_of(case, model)
+    values["model"]["encoder.embed_positions.weight"] = torch.ones(3, 12)
+    with pytest.raises(CheckpointError, match=r"encoder\.embed_positions\.weight"):
+        from_release(values, PATH)
+
+
+def test_unequal_copies_of_the_shared_embedding() -> None:
+    values = release_of("shared", model_of("shared"))
+    values["model"]["decoder.embed_tokens.weight"] = values["model"]["decoder.embed_tokens.weight"] + 1
+    with pytest.raises(CheckpointError, match="differ"):
+        from_release(values, PATH)
+
+
+def test_keys_and_values_of_unequal_height() -> None:
+    values = release_of("unequal widths", model_of("unequal widths"))
+    prefix = "decoder.layers.0.encoder_attn."
+    k, v = (values["model"][f"{prefix}{letter}_proj_weight"] for letter in "kv")
+    values["model"][f"{prefix}k_proj_weight"] = torch.cat([k, v[:1]])
+    values["model"][f"{prefix}v_proj_weight"] = v[1:]
+    with pytest.raises(CheckpointError, match="k_proj_weight"):
+        from_release(values, PATH)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {"encoder_embed_dim": 10**9},
+        {"encoder_embed_dim": 0},
+        {"encoder_embed_dim": True},
+        {"encoder_embed_dim": "12"},
+        {"encoder_layers": 10_000},
+        {"max_source_positions": 10**12},
+        {"encoder_embed_choice": [10**9]},
+        {"encoder_embed_choice": 12},
+        {"encoder_embed_choice": [[12]]},
+        {"decoder_arbitrary_ende_attn_choice": [7]},
+        {"dropout": "0.1"},
+        {"dropout": float("nan")},
+        {"qkv_dim": 7},
+        {"share_all_embeddings": 1},
+        {"share_all_embeddings": False},
+        {"activation_fn": "gelu"},
+        {"activation_fn": torch.ones(2)},
+        {"no_token_positional_embeddings": True},
+        {"encoder_embed_dim_subtransformer": 12},
+        {"encoder_normalize_before": True},
+    ],
+)
+def test_options_that_make_no_such_model(args: dict[str, Any]) -> None:
+    values = release_of("shared", model_of("shared"), **args)
+    with pytest.raises(CheckpointError, match=r"release\.pt"):
+        from_release(values, PATH)
+
+
+def test_entries_that_are_no_weights() -> None:
+    for bad in (torch.ones(3, dtype=torch.long), 3, None, [], torch.tensor(1.0)):
+        values = release_of("shared", model_of("shared"))
+        values["model"]["encoder.layers.0.fc1.weight"] = bad
+        with pytest.raises(CheckpointError, match="fc1"):
+            from_release(values, PATH)
+
+
+def test_what_is_no_release(tmp_path: Path) -> None:
+    assert (
+        not is_release(None) and not is_release({"model": {}}) and not is_release({"args": [], "model": {}})
+    )
+    for n, content in enumerate(({"weights": torch.ones(2)}, [1], {"args": {}, "model": {}})):
+        torch.save(content, tmp_path / f"{n}.pt")
+        with pytest.raises(CheckpointError):
+            load(tmp_path / f"{n}.pt")
+
+
+def safetensors_of(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """Return metadata and weights, read after the published description of the format."""
+    content = path.read_bytes()
+    (length,) = struct.unpack_from("<Q", content)
+    header = json.loads(content[8 : 8 + length])
+    metadata, end = header.pop("__metadata__"), 0
+    weights = {}
+    for name, entry in header.items():
+        assert entry["data_offsets"][0] == end  # no holes
+        start, end = entry["data_offsets"]
+        dtype = {"F32": torch.float32, "F16": torch.float16}[entry["dtype"]]
+        raw = bytearray(content[8 + length + start : 8 + length + end])
+        weights[name] = torch.frombuffer(raw, dtype=dtype).view(entry["shape"])
+    assert 8 + length + end == len(content) and length % 8 == 0
+    return metadata, weights
+
+
+def test_convert_cuts_out_the_sub(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    model = model_of("unequal widths")
+    release = write(release_of("unequal widths", model), tmp_path / "release.pt", zipped=False)
+    arch = some_archs(model)[2]
+    lines = [f"{key}: {value}\n" for key, value in arch_to_yaml(arch).items()]
+    (tmp_path / "arch.yml").write_text("".join(lines))
+    out, tensors = tmp_path / "out.pt", tmp_path / "out.safetensors"
+    line = ["--input", release, "--configs", tmp_path / "arch.yml", "--output", out, "--safetensors", tensors]
+    assert main([*map(str, line), "--fp16", "--json"]) == 0
+    shown = capsys.readouterr().out
+    report = json.loads(shown.splitlines()[-1])
+    sub = extract(model, arch)
+    round_weights(sub)
+    for what, whole in (("input", model), ("output", sub)):
+        assert report[what]["params"] == sum(weight.numel() for weight in whole.parameters())
+    assert report["input"]["path"] == str(release)
+    assert report["output"]["bytes"] == out.stat().st_size < report["input"]["bytes"]
+    assert f"{report['output']['params']} parameters" in shown
+    checkpoint = load(out)
+    assert checkpoint.arch == arch and checkpoint.space == model.space
+    source, target = ids()
+    torch.testing.assert_close(checkpoint.model()(source, target), sub(source, target))
+    metadata, weights = safetensors_of(tensors)
+    assert json.loads(metadata["hat"])["arch"] == arch_to_yaml(arch)
+    assert weights.keys() == checkpoint.weights.keys()
+    for name, weight in weights.items():
+        assert weight.dtype == torch.float16 and torch.equal(weight.float(), checkpoint.weights[name])
+
+
+def test_convert_whole_and_again(tmp_path: Path) -> None:
+    model = model_of("separate")
+    release = write(release_of("separate", model), tmp_path / "release.pt")
+    first, second = tmp_path / "first.pt", tmp_path / "second.pt"
+    assert main(["--input", str(release), "--output", str(first)]) == 0
+    assert main(["--input", str(first), "--output", str(second)]) == 0
+    said: list[str] = []
+    checkpoint = load(second, said.append)
+    assert not said
+    for name, weight in model.named_parameters():
+        assert torch.equal(checkpoint.weights[name], weight)
+
+
+def test_convert_refuses_what_makes_no_sense(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    mine = tmp_path / "mine.pt"
+    save(pack(model_of("shared")), mine)
+    before, new = mine.read_bytes(), str(tmp_path / "x.pt")
+    for line, message in (
+        (["--input", str(mine)], "--output"),
+        (["--input", str(mine), "--output", str(mine)], "different files"),
+        (["--input", str(tmp_path / "none.pt"), "--output", new], "none.pt"),
+        (["--output", new], "--input"),
+    ):
+        assert main(line) == 2
+        assert message in capsys.readouterr().err
+    assert mine.read_bytes() == before and list(tmp_path.glob("x*")) == []

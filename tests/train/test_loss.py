@@ -1,0 +1,102 @@
+"""The chunked loss equals plain label-smoothed cross entropy, value and gradient."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import hat.train.loss
+from hat.train.loss import smoothed_loss
+
+
+def plain(
+    states: torch.Tensor, output: torch.Tensor, target: torch.Tensor, eps: float
+) -> tuple[torch.Tensor, ...]:
+    """REFERENCE section 3: (1 - eps) * nll + eps / V * sum(-log p), summed over rows."""
+    logp = (states @ output.t()).log_softmax(-1)
+    nll = -logp.gather(1, target[:, None]).sum()
+    return (1 - eps) * nll + eps / output.size(0) * -logp.sum(), nll
+
+
+def inputs(rows: int, dim: int, vocab: int, dtype: torch.dtype, seed: int = 0) -> tuple[torch.Tensor, ...]:
+    noise = torch.Generator().manual_seed(seed)
+    states = torch.randn(rows, dim, generator=noise, dtype=torch.float64)
+    output = torch.randn(vocab, dim, generator=noise, dtype=torch.float64)
+    target = torch.randint(0, vocab, (rows,), generator=noise)
+    return states.to(dtype).requires_grad_(), output.to(dtype).requires_grad_(), target
+
+
+@settings(max_examples=60)
+@given(
+    st.integers(0, 20),
+    st.integers(1, 6),
+    st.integers(1, 12),
+    st.sampled_from((0.0, 0.1, 0.9)),
+    st.integers(1, 7),
+    st.floats(-3, 3),
+)
+def test_value_and_gradient_in_float64(
+    rows: int, dim: int, vocab: int, eps: float, chunk: int, scale: float
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hat.train.loss, "CHUNK_BYTES", 4 * vocab * chunk)  # so many rows at a time
+        states, output, target = inputs(rows, dim, vocab, torch.float64)
+        loss, nll = smoothed_loss(states, output, target, eps)
+        (loss * scale).backward()
+        twins = [value.detach().clone().requires_grad_() for value in (states, output)]
+        expected, expected_nll = plain(*twins, target, eps)
+        (expected * scale).backward()
+    torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(nll, expected_nll, rtol=1e-10, atol=1e-10)
+    for ours, theirs in zip((states, output), twins, strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-10, atol=1e-10)
+
+
+def test_agrees_with_torch_cross_entropy() -> None:
+    states, output, target = inputs(7, 5, 9, torch.float64)
+    loss, _ = smoothed_loss(states, output, target, 0.1)
+    expected = F.cross_entropy(states @ output.t(), target, label_smoothing=0.1, reduction="sum")
+    torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_gradcheck() -> None:
+    states, output, target = inputs(4, 3, 6, torch.float64)
+    assert torch.autograd.gradcheck(lambda s, o: smoothed_loss(s, o, target, 0.2)[0], (states, output))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_low_precision_stays_within_its_rounding(dtype: torch.dtype) -> None:
+    states, output, target = inputs(300, 16, 50, dtype, seed=4)
+    loss, nll = smoothed_loss(states, output, target, 0.1)
+    loss.backward()
+    assert loss.dtype == nll.dtype == torch.float32
+    wide = [value.detach().double().requires_grad_() for value in (states, output)]
+    expected, expected_nll = plain(*wide, target, 0.1)
+    expected.backward()
+    rounding = torch.finfo(dtype).eps
+    assert abs(loss.item() / expected.item() - 1) < 2 * rounding
+    assert abs(nll.item() / expected_nll.item() - 1) < 2 * rounding
+    for ours, theirs in zip((states, output), wide, strict=True):
+        assert ours.grad.dtype == dtype
+        error = (ours.grad.double() - theirs.grad).norm() / theirs.grad.norm()
+        assert error < 4 * rounding
+
+
+def test_large_logits_stay_finite() -> None:
+    states, output, target = inputs(5, 3, 4, torch.float32)
+    loss, _ = smoothed_loss(states * 1e4, output, target, 0.1)
+    loss.backward()
+    assert bool(loss.isfinite()) and bool(states.grad.isfinite().all())
+
+
+@pytest.mark.parametrize("needs", [(True, False), (False, True), (False, False)])
+def test_partial_gradients(needs: tuple[bool, bool]) -> None:
+    states, output, target = inputs(5, 3, 4, torch.float64)
+    states.requires_grad_(needs[0])
+    output.requires_grad_(needs[1])
+    loss, nll = smoothed_loss(states, output, target, 0.1)
+    assert not nll.requires_grad and loss.requires_grad is any(needs)
+    if any(needs):
+        loss.backward()
+    assert (states.grad is not None, output.grad is not None) == needs

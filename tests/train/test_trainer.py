@@ -1,0 +1,268 @@
+"""One update: what it changes, what it refuses, and how it goes on from saved state."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from hat.arch.config import Arch
+from hat.arch.sampler import draw_arch
+from hat.arch.space import DecoderSpace, EncoderSpace, SearchSpace
+from hat.data.pairs import Batch, collate
+from hat.errors import ConfigError, TrainingError
+from hat.model.config import EOS, ModelConfig
+from hat.model.transformer import SuperTransformer
+from hat.train.master import MasterWeights
+from hat.train.schedule import ScheduleConfig
+from hat.train.trainer import OptimConfig, Trainer, batch_loss, evaluate
+
+SPACE = SearchSpace(
+    EncoderSpace(8, 16, 2, (8, 6), (16, 8), (2, 1), (2,)),
+    DecoderSpace(8, 16, 2, (8, 4), (16, 8), (2, 1), (2,), (2,), (1, 2)),
+    8,
+)
+CPU = torch.device("cpu")
+
+
+def batch_of(*sizes: tuple[int, int], seed: int = 0) -> Batch:
+    """Return sentence pairs with so many source and target tokens, EOS included."""
+    rng = np.random.default_rng(seed)
+    sides = [[np.append(rng.integers(4, 11, size[side] - 1), EOS) for size in sizes] for side in (0, 1)]
+    return collate(range(len(sizes)), *sides)
+
+
+ONE, TWO = batch_of((3, 5), (6, 2)), batch_of((9, 4), (2, 7), (4, 4), seed=1)
+BOTH = collate(
+    range(5),
+    [row[row != 1].numpy() for batch in (ONE, TWO) for row in batch.source],
+    [row[row != 1].numpy() for batch in (ONE, TWO) for row in batch.target],
+)
+
+
+def trainer_of(
+    dtype: torch.dtype = torch.float32,
+    schedule: ScheduleConfig | None = None,
+    dropout: float = 0.0,
+    **options,
+) -> Trainer:
+    model = SuperTransformer(SPACE, 11, ModelConfig(dropout=dropout))
+    return Trainer(
+        model,
+        OptimConfig(**({"clip_norm": 0.0} | options)),
+        schedule or ScheduleConfig("fixed", lr=1e-2),
+        dtype=dtype,
+        device=CPU,
+        seed=1,
+    )
+
+
+def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
+
+
+def gradients(trainer: Trainer, batches: list[Batch], arch: Arch) -> tuple[torch.Tensor, float]:
+    """Return the gradient of one update, flat, read off a step of plain descent, and its reported norm."""
+    trainer.optimizer = torch.optim.SGD(trainer.model.parameters(), lr=0.0)
+    trainer.schedule = ScheduleConfig("fixed", lr=1.0)
+    before = weights(trainer)
+    result = trainer.train_step(batches, arch)
+    flat = [(before[name] - after).flatten() for name, after in weights(trainer).items()]
+    return torch.cat(flat), result.grad_norm
+
+
+@pytest.mark.parametrize("sentence_avg", [False, True])
+def test_two_half_batches_make_the_gradient_of_the_whole(sentence_avg: bool) -> None:
+    arch = SPACE.smallest()
+    halves, norm = gradients(trainer_of(sentence_avg=sentence_avg), [ONE, TWO], arch)
+    whole, whole_norm = gradients(trainer_of(sentence_avg=sentence_avg), [BOTH], arch)
+    torch.testing.assert_close(halves, whole, rtol=1e-4, atol=2e-7)
+    assert norm == pytest.approx(whole_norm, rel=1e-5) and norm > 0.01
+    # and it is that of the summed loss by tokens or sentences
+    model = trainer_of().model
+    loss, _ = batch_loss(model, BOTH, arch, 0.1)
+    (loss / (5 if sentence_avg else BOTH.num_tokens)).backward()
+    by_hand = [torch.zeros(w.numel()) if w.grad is None else w.grad.flatten() for w in model.parameters()]
+    torch.testing.assert_close(whole, torch.cat(by_hand), rtol=1e-4, atol=2e-7)
+
+
+def test_losses_are_per_token_in_base_two() -> None:
+    trainer, arch = trainer_of(), SPACE.largest()
+    logp = trainer.model(BOTH.source, BOTH.decoder_input, arch).log_softmax(-1)
+    real = BOTH.target != 1
+    nll = -logp.gather(2, BOTH.target[:, :, None])[:, :, 0][real].mean().item() / math.log(2)
+    spread = -logp.mean(-1)[real].mean().item() / math.log(2)
+    result = trainer.evaluate([ONE, TWO], arch)
+    assert result.nll_loss == pytest.approx(nll, rel=1e-5)
+    assert result.loss == pytest.approx(0.9 * nll + 0.1 * spread, rel=1e-5)
+    assert result.num_tokens == int(real.sum()) == ONE.num_tokens + TWO.num_tokens
+    step = trainer.train_step([BOTH], arch)
+    assert (step.loss, step.nll_loss) == pytest.approx((result.loss, result.nll_loss), rel=1e-5)
+    assert (step.num_tokens, step.lr, trainer.num_updates) == (result.num_tokens, 1e-2, 1)
+
+
+def test_training_learns() -> None:
+    trainer = trainer_of()
+    first = trainer.evaluate([BOTH], SPACE.largest()).loss
+    for update in range(30):
+        trainer.train_step([BOTH], draw_arch(SPACE, 1, update))
+    assert trainer.evaluate([BOTH], SPACE.largest()).loss < 0.7 * first
+
+
+@pytest.mark.parametrize("clip", [1e-3, 1e3])
+def test_clipping(clip: float) -> None:
+    free, norm = gradients(trainer_of(), [ONE], SPACE.largest())
+    clipped, shown = gradients(trainer_of(clip_norm=clip), [ONE], SPACE.largest())
+    assert shown == pytest.approx(norm) == pytest.approx(free.norm().item(), rel=1e-4)
+    assert clipped.norm().item() == pytest.approx(min(clip, norm), rel=1e-3)
+    torch.testing.assert_close(clipped / clipped.norm(), free / free.norm(), rtol=1e-2, atol=1e-4)
+
+
+def test_only_the_active_block_moves() -> None:
+    trainer, arch = trainer_of(weight_decay=0.1), SPACE.smallest()
+    before = weights(trainer)
+    trainer.train_step([BOTH], arch)
+    after = weights(trainer)
+    for name, weight in after.items():
+        if name.startswith(("encoder_layers.1", "decoder_layers.1")):
+            assert torch.equal(weight, before[name]), "an unused layer must not even decay"
+    assert not torch.equal(after["encoder_layers.0.ffn.up.weight"], before["encoder_layers.0.ffn.up.weight"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_non_finite_loss_changes_nothing(dtype: torch.dtype, bad: float) -> None:
+    trainer = trainer_of(dtype)
+    trainer.train_step([BOTH], SPACE.largest())
+    with torch.no_grad():
+        trainer.model.output.weight[5] = bad
+    trainer.weights.refresh()
+    before, state = weights(trainer), trainer.optimizer.state_dict()["state"]
+    steps = [float(entry["step"]) for entry in state.values()]
+    with pytest.raises(TrainingError, match="the loss is (nan|inf) at update 2; no weight was changed"):
+        trainer.train_step([ONE, BOTH], SPACE.largest())
+    after = weights(trainer)
+    assert all(torch.equal(before[name].nan_to_num(7.5), after[name].nan_to_num(7.5)) for name in before)
+    assert trainer.num_updates == 1
+    assert [float(e["step"]) for e in trainer.optimizer.state_dict()["state"].values()] == steps
+    for model in (trainer.model, trainer.weights.compute):
+        assert all(weight.grad is None for weight in model.parameters())
+
+
+def test_non_finite_gradient_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = trainer_of()
+    weight = trainer.model.output.weight
+
+    def steep(*_: object) -> tuple[torch.Tensor, torch.Tensor]:
+        return (weight * 0).sum().sqrt(), torch.zeros(())  # value 0, slope inf * 0
+
+    monkeypatch.setattr(trainer, "_loss", steep)
+    before = weights(trainer)
+    with pytest.raises(TrainingError, match="the gradient norm is nan at update 1"):
+        trainer.train_step([ONE], SPACE.largest())
+    assert all(torch.equal(before[name], after) for name, after in weights(trainer).items())
+    assert weight.grad is None and trainer.num_updates == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_saved_state_goes_on_as_if_never_stopped(dtype: torch.dtype) -> None:
+    schedule = ScheduleConfig(lr=1e-2, warmup_updates=3)
+
+    def steps(trainer: Trainer, count: int) -> Trainer:
+        for _ in range(count):
+            trainer.train_step([ONE, TWO], draw_arch(SPACE, 1, trainer.num_updates))
+        return trainer
+
+    whole = steps(trainer_of(dtype, schedule, dropout=0.3), 6)
+    first = steps(trainer_of(dtype, schedule, dropout=0.3), 3)
+    second = trainer_of(dtype, schedule, dropout=0.3)
+    with torch.no_grad():
+        for name, weight in second.model.named_parameters():
+            weight.copy_(weights(first)[name])
+    second.weights.refresh()
+    torch.manual_seed(99)  # the global generator must not matter
+    second.load_state_dict(first.state_dict(), optimizer=True, schedule=True)
+    steps(second, 3)
+    assert all(torch.equal(weights(whole)[name], weight) for name, weight in weights(second).items())
+    assert second.num_updates == 6 and second.lr() == whole.lr()
+
+
+def test_parts_of_the_state_can_be_left_at_their_start() -> None:
+    trained = trainer_of()
+    trained.train_step([ONE], SPACE.largest())
+    state = trained.state_dict()
+    fresh = trainer_of()
+    fresh.load_state_dict(state, optimizer=False, schedule=True)
+    assert fresh.num_updates == 1 and not fresh.optimizer.state_dict()["state"]
+    fresh.load_state_dict(state, optimizer=True, schedule=False)
+    assert fresh.optimizer.state_dict()["state"]
+
+
+def test_dropout_depends_on_update_and_position() -> None:
+    def loss(updates: int, batches: list[Batch]) -> float:
+        trainer = trainer_of(dropout=0.4)
+        trainer.num_updates = updates
+        return trainer.train_step(batches, SPACE.largest()).loss
+
+    assert loss(0, [ONE]) == loss(0, [ONE])
+    assert loss(0, [ONE]) != loss(1, [ONE])
+    assert loss(0, [ONE, ONE]) != loss(0, [ONE])  # the second pass has another mask
+
+
+def test_master_weights_in_bfloat16() -> None:
+    model = SuperTransformer(SPACE, 11)
+    master = MasterWeights(model, torch.bfloat16)
+    pairs = list(zip(model.parameters(), master.compute.parameters(), strict=True))
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn(weight.shape) / 7)
+    assert any(not torch.equal(copied, weight.bfloat16()) for weight, copied in pairs)
+    master.refresh()
+    assert all(torch.equal(copied, weight.bfloat16()) for weight, copied in pairs)
+    assert all(w.dtype == torch.float32 and c.dtype == torch.bfloat16 for w, c in pairs)
+    big, small = torch.full_like(pairs[0][1], 256.0), torch.full_like(pairs[0][1], 0.5)
+    for grad in (big, small, small):
+        pairs[0][1].grad = grad.clone()
+        master.collect()
+        assert pairs[0][1].grad is None
+    assert bool((pairs[0][0].grad == 257).all()), "bfloat16 would give 256"
+    assert pairs[0][0].grad.dtype == torch.float32 and pairs[1][0].grad is None
+
+
+def test_master_weights_in_float32_are_the_model() -> None:
+    model = SuperTransformer(SPACE, 11)
+    master = MasterWeights(model, torch.float32)
+    assert master.compute is model
+    master.collect()
+    master.refresh()
+
+
+def test_bfloat16_steps_follow_float32() -> None:
+    wide, narrow = trainer_of(), trainer_of(torch.bfloat16)
+    for _ in range(10):
+        loss32, loss16 = (t.train_step([BOTH], SPACE.largest()).loss for t in (wide, narrow))
+    assert loss16 == pytest.approx(loss32, rel=0.03)
+    for weight, copied in zip(narrow.model.parameters(), narrow.weights.compute.parameters(), strict=True):
+        assert torch.equal(weight.bfloat16(), copied)
+    assert narrow.evaluate([ONE], SPACE.largest()).loss == pytest.approx(
+        evaluate(narrow.model, [ONE], SPACE.largest(), 0.1, CPU).loss, rel=0.03
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"optimizer": "sgd"}, "--optimizer allows adam and adamw, got 'sgd'"),
+        ({"adam_betas": (0.9, 1.0)}, "--adam-betas"),
+        ({"adam_eps": 0.0}, "--adam-eps above 0"),
+        ({"label_smoothing": 1.0}, "--label-smoothing"),
+        ({"update_freq": 0}, "--update-freq"),
+        ({"max_update": 0}, "--max-update"),
+        ({"max_epoch": 0}, "--max-epoch"),
+        ({"clip_norm": -1.0}, "--clip-norm"),
+        ({"weight_decay": -1.0}, "--weight-decay"),
+    ],
+)
+def test_impossible_options(options: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        OptimConfig(**options)
