@@ -8,6 +8,7 @@ import ast
 import dataclasses
 import functools
 import inspect
+import math
 import re
 import sys
 import textwrap
@@ -109,6 +110,7 @@ class _Parser(configargparse.ArgParser):
             add_config_file_help=False,
             add_env_var_help=False,
         )
+        self._config_flags = config_flags
         for flag in config_flags:
             self.add_argument(
                 flag, is_config_file=True, metavar="YAML", help="YAML file with further options"
@@ -150,6 +152,9 @@ class _Parser(configargparse.ArgParser):
         section.add_argument(flag, type=convert, required=required, **common)
 
     def parse_strict(self, argv: list[str]) -> argparse.Namespace:
+        for flag in self._config_flags:
+            if sum(word.split("=")[0] == flag for word in argv) > 1:
+                raise ConfigError(f"{flag} is given twice; keep one of them")
         namespace, unknown = self.parse_known_args(argv)
         if unknown:
             flags = [word for word in unknown if word.startswith("-")]
@@ -227,7 +232,10 @@ def _float(text: str) -> float:
         r"[+-]?0[0-9]", text
     ):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number such as 0.1 or 1e-7")
-    return float(text)
+    value = float(text)
+    if math.isinf(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is too large for a number")
+    return value
 
 
 def _float_pair(text: str) -> tuple[float, float]:

@@ -57,6 +57,8 @@ class RunOptions:
     """write no TensorBoard files"""
 
     def __post_init__(self) -> None:
+        if self.patience == 0 or self.patience < -1:
+            raise ConfigError(f"--patience must be at least 1, or -1 for never, got {self.patience}")
         for name in ("save_interval", "validate_interval", "log_interval"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")

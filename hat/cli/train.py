@@ -217,7 +217,7 @@ def _train(
             best = losses["mean"] < (progress.best_loss if progress.best_loss is not None else float("inf"))
             progress.stale = 0 if best else progress.stale + 1
             progress.best_loss = losses["mean"] if best else progress.best_loss
-            finished = finished or 0 <= run.patience <= progress.stale
+            finished = finished or 0 < run.patience <= progress.stale
         epoch = progress.epoch
         if epoch_done:
             progress.epoch, progress.offset = epoch + 1, 0
@@ -231,7 +231,7 @@ def _train(
     log.close()
     return {
         "updates": trainer.num_updates,
-        "epochs": progress.epoch,
+        "epochs": progress.epoch - (progress.offset == 0),
         "best_loss": progress.best_loss,
         "last_losses": losses,
         "train_s": round(progress.train_s, 1),

@@ -84,7 +84,7 @@ def _entries(text: str, name: str) -> Iterator[tuple[str, tuple[str | list[str],
                 raise ConfigError(f"{where}: expected `key: value` lines, got {event.value[:40]!r}")
             if "\0" in event.value:
                 raise ConfigError(f"{where}: a NUL character is not allowed; remove it")
-            empty = event.style is None and event.value in ("", "~", "null", "Null", "NULL")
+            empty = not event.value or (event.style is None and event.value in ("~", "null", "Null", "NULL"))
             if items is not None:
                 if empty:
                     raise ConfigError(

@@ -43,7 +43,8 @@ def count_macs(arch: Arch, space: SearchSpace, length: int) -> int:
     """Return the multiply-accumulates of one forward pass, batch 1, `length` source and target tokens.
 
     Teacher forcing, without the output matrix. Counted as torchprofile 0.1 counts the plain float32 pass:
-    matrix products, normalisations with scale, and element-wise products (embedding scale and query scale).
+    matrix products, normalisations with scale, and element-wise products (embedding scale and query
+    scale; not the two products of integers a position is computed with).
     """
     enc, dec, qkv, n = arch.encoder, arch.decoder, space.qkv_dim, length
 

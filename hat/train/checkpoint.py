@@ -145,7 +145,9 @@ def load_newest(folder: Path, say: Callable[[str], None]) -> Checkpoint | None:
     """
     last = folder / "checkpoint_last.pt"
     candidates = [last] if last.exists() else []
-    candidates += [path for path in numbered(folder) if path != last]
+    candidates += numbered(folder)
+    best = folder / "checkpoint_best.pt"
+    candidates += [best] if best.exists() else []
     for path in candidates:
         try:
             checkpoint = load(path, say)

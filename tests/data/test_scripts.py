@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from hat.cli.fetch import fetch, main
+from hat.cli.fetch import main
 from hat.errors import ConfigError, DataError
+from hat.files.download import download
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,21 +47,21 @@ def url():
 
 def test_fetch_tries_again_and_leaves_whole_files_only(url, tmp_path):
     Handler.failures = 1
-    fetch(f"{url}/file", tmp_path / "a", pause=0)
+    download(f"{url}/file", tmp_path / "a", pause=0)
     assert (tmp_path / "a").read_bytes() == b"hello"
     for path in ("/short", "/missing"):
         with pytest.raises(DataError, match=f"cannot download {url}{path}"):
-            fetch(url + path, tmp_path / "b", tries=2, pause=0)
-    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+            download(url + path, tmp_path / "b", tries=2, pause=0)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "a.sha256"]
     with pytest.raises(ConfigError, match="ftp://x"):
-        fetch("ftp://x", tmp_path / "b")
+        download("ftp://x", tmp_path / "b")
 
 
 def test_fetch_command_without_network_is_one_line(tmp_path, capsys):
     argv = ["--url", "http://127.0.0.1:9/x", "--to", str(tmp_path / "a"), "--tries", "1"]
     assert main(argv) == 2
     error = capsys.readouterr().err
-    assert error.startswith("DataError: cannot download") and error.count("\n") == 1
+    assert error.startswith("Unreachable: cannot download") and error.count("\n") == 1
     (tmp_path / "a").write_bytes(b"x")
     assert main(argv) == 0
 

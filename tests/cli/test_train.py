@@ -1,0 +1,444 @@
+"""train.py end to end on a tiny corpus: runs, stops, kills, resumes and refusals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from hat.cli.preprocess import main as preprocess
+from hat.cli.train import main
+from hat.data.toy import toy_pairs
+from hat.train.checkpoint import load
+
+ROOT = Path(__file__).parents[2]
+SPACE = {
+    "arch": "transformersuper_toy",
+    "share-all-embeddings": True,
+    "encoder-embed-dim": 16,
+    "decoder-embed-dim": 16,
+    "encoder-ffn-embed-dim": 32,
+    "decoder-ffn-embed-dim": 32,
+    "encoder-layers": 2,
+    "decoder-layers": 2,
+    "qkv-dim": 8,
+    "encoder-embed-choice": [16, 8],
+    "decoder-embed-choice": [16, 8],
+    "encoder-ffn-embed-dim-choice": [32, 16],
+    "decoder-ffn-embed-dim-choice": [32, 16],
+    "encoder-layer-num-choice": [2],
+    "decoder-layer-num-choice": [2, 1],
+    "encoder-self-attention-heads-choice": [2, 1],
+    "decoder-self-attention-heads-choice": [2, 1],
+    "decoder-ende-attention-heads-choice": [2, 1],
+    "decoder-arbitrary-ende-attn-choice": [-1, 1],
+    "max-tokens": 256,
+    "max-update": 12,
+    "lr": "5e-3",
+    "warmup-updates": 4,
+    "dropout": 0.2,
+    "attention-dropout": 0.1,
+    "amp": "fp32",
+    "threads": 1,
+    "cpu": True,
+    "no-tensorboard": True,
+    "no-progress-bar": True,
+    "log-interval": 5,
+}
+SUB = {
+    "encoder-embed-dim-subtransformer": 16,
+    "decoder-embed-dim-subtransformer": 8,
+    "encoder-ffn-embed-dim-all-subtransformer": [32, 16],
+    "decoder-ffn-embed-dim-all-subtransformer": [16],
+    "encoder-layer-num-subtransformer": 2,
+    "decoder-layer-num-subtransformer": 1,
+    "encoder-self-attention-heads-all-subtransformer": [2, 1],
+    "decoder-self-attention-heads-all-subtransformer": [1],
+    "decoder-ende-attention-heads-all-subtransformer": [2],
+    "decoder-arbitrary-ende-attn-all-subtransformer": [1],
+}
+Run = Callable[..., int]
+
+
+@pytest.fixture(autouse=True)
+def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.fsync", lambda fd: None)
+
+
+def binarise(folder: Path, seed: int, count: int, valid: list[str] | None = None) -> Path:
+    pairs = toy_pairs(seed, count + 20)
+    for split, part in (("train", pairs[:count]), ("valid", pairs[count:])):
+        for side, lang in enumerate(("en", "de")):
+            lines = [pair[side] for pair in part]
+            (folder / f"{split}.{lang}").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    argv = ["--source-lang", "en", "--target-lang", "de", "--joined-dictionary", "--thresholdsrc", "2"]
+    argv += ["--trainpref", str(folder / "train"), "--validpref", str(folder / "valid")]
+    assert preprocess([*argv, "--destdir", str(folder / "bin")]) == 0
+    return folder / "bin"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return binarise(tmp_path_factory.mktemp("corpus"), 1, 200)
+
+
+@pytest.fixture
+def files(tmp_path: Path, data: Path) -> Path:
+    (tmp_path / "space.yml").write_text(yaml.safe_dump(SPACE | {"data": str(data)}))
+    (tmp_path / "sub.yml").write_text(yaml.safe_dump(SUB))
+    return tmp_path
+
+
+def argv_of(files: Path, save_dir: str, *more: str) -> list[str]:
+    return [f"--configs={files / 'space.yml'}", f"--save-dir={files / save_dir}", *more]
+
+
+def sub_argv(files: Path, save_dir: str, *more: str) -> list[str]:
+    first, second = files / "sub.yml", files / "space.yml"
+    argv = [f"--configs={first}", f"--sub-configs={second}", f"--save-dir={files / save_dir}"]
+    return [*argv, "--train-subtransformer", *more]
+
+
+def log_of(folder: Path, kind: str) -> list[dict]:
+    records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [record for record in records if record["kind"] == kind]
+
+
+def flat(value: object, path: str = "") -> dict[str, object]:
+    """Return the leaves of nested state."""
+    if isinstance(value, dict):
+        return {k: v for key, part in value.items() for k, v in flat(part, f"{path}/{key}").items()}
+    if isinstance(value, list):
+        return {k: v for n, part in enumerate(value) for k, v in flat(part, f"{path}/{n}").items()}
+    return {path: value}
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    first, second = load(one), load(other)
+    assert first.weights.keys() == second.weights.keys()
+    for name, weight in first.weights.items():
+        assert torch.equal(weight, second.weights[name]), name
+    states = [flat({k: v for k, v in c.state.items()}) for c in (first, second)]
+    assert states[0].keys() == states[1].keys()
+    assert sum(isinstance(value, torch.Tensor) for value in states[0].values()) > 20
+    for name, value in states[0].items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value, states[1][name]), name
+        elif not name.endswith("train_s"):
+            assert value == states[1][name], name
+
+
+def test_super_training_writes_everything(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(argv_of(files, "run", "--json")) == 0
+    run = files / "run"
+    captured = capsys.readouterr()
+    result = json.loads(captured.out.splitlines()[-1])
+    assert result["training"]["updates"] == 12
+    assert [record["update"] for record in log_of(run, "train")] == [5, 10]
+    assert set(log_of(run, "train")[0]) >= {"epoch", "loss_base2", "lr", "grad_norm", "tokens_per_s"}
+    valid = log_of(run, "valid")[-1]
+    assert valid["update"] == 12
+    mean = (valid["largest_loss_base2"] + valid["smallest_loss_base2"]) / 2
+    assert valid["mean_loss_base2"] == pytest.approx(mean, abs=2e-4)
+    assert result["training"]["best_loss"] == pytest.approx(
+        min(record["mean_loss_base2"] for record in log_of(run, "valid")), abs=1e-3
+    )
+    names = {path.name for path in run.iterdir()}
+    assert names >= {
+        "checkpoint_last.pt",
+        "checkpoint_best.pt",
+        "checkpoint1.pt",
+        "config.yml",
+        "version.json",
+    }
+    assert all(f"{name}.sha256" in names for name in names if name.endswith(".pt"))
+    assert not any(name.startswith(".") for name in names)
+    versions = json.loads((run / "version.json").read_text())
+    assert versions["torch"] == torch.__version__ and versions["threads"] == "1"
+    checkpoint = load(run / "checkpoint_last.pt")
+    assert checkpoint.arch is None and checkpoint.state["trainer"]["num_updates"] == 12
+    assert log_of(run, "train")[0]["lr"] == pytest.approx(5e-3)  # update 4 is the first after the warm-up
+
+
+def test_the_written_configuration_repeats_the_run(files: Path) -> None:
+    assert main(argv_of(files, "run", "--seed", "3")) == 0
+    assert main([f"--configs={files}/run/config.yml", f"--save-dir={files}/again"]) == 0
+    assert_same_run(files / "run" / "checkpoint_last.pt", files / "again" / "checkpoint_last.pt")
+    assert main(argv_of(files, "other", "--seed", "4")) == 0
+    one, two = (load(files / run / "checkpoint_last.pt").weights for run in ("run", "other"))
+    assert not torch.equal(one["source_embed.weight"], two["source_embed.weight"])
+
+
+KILLED = """
+import os, signal, sys
+from hat.train.trainer import Trainer
+real = Trainer.train_step
+def step(self, *args):
+    if self.num_updates == {update}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(self, *args)
+Trainer.train_step = step
+from hat.cli.train import main
+raise SystemExit(main(sys.argv[1:]))
+"""
+
+
+def child(code: list[str], argv: list[str]) -> subprocess.Popen:
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, *code, *argv], cwd=ROOT, env=env, stdout=pipe, stderr=pipe)
+
+
+@pytest.mark.parametrize("amp", ["fp32", "bf16"])
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(amp: str, files: Path) -> None:
+    """SIGKILL in the middle of an epoch, two updates after the last save."""
+    more = [f"--amp={amp}", "--save-interval-updates=3", "--update-freq=2", "--max-update=14"]
+    with child(["-c", KILLED.format(update=8)], argv_of(files, "killed", *more)) as process:
+        _, error = process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL, error.decode()
+    saved = load(files / "killed" / "checkpoint_last.pt").state
+    assert saved["trainer"]["num_updates"] == 6 and saved["progress"]["offset"] > 0
+    torch.manual_seed(123)
+    assert main(argv_of(files, "killed", *more)) == 0
+    assert main(argv_of(files, "whole", *more)) == 0
+    assert_same_run(files / "killed" / "checkpoint_last.pt", files / "whole" / "checkpoint_last.pt")
+
+
+def test_a_damaged_last_checkpoint_costs_a_few_updates_only(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--save-interval-updates=3", "--save-interval=100"]
+    assert main(argv_of(files, "run", *more, "--max-update=7")) == 0
+    (files / "run" / "checkpoint_last.pt").write_bytes(b"half a file")
+    for path in (files / "run").glob("checkpoint?.pt"):
+        path.unlink()
+    capsys.readouterr()
+    assert main(argv_of(files, "run", *more)) == 0
+    error = capsys.readouterr().err
+    assert "checkpoint_last.pt is damaged" in error and "resumed" in error and "at update 6" in error
+    assert main(argv_of(files, "whole", *more)) == 0
+    for name in ("source_embed.weight", "decoder_layers.1.ffn.down.bias"):
+        one, two = (load(files / run / "checkpoint_last.pt").weights[name] for run in ("run", "whole"))
+        assert torch.equal(one, two)
+
+
+def test_sigterm_saves_and_exits_143(files: Path) -> None:
+    with child(["train.py"], argv_of(files, "run", "--max-update=1000000", "--log-interval=1")) as process:
+        log = files / "run" / "log.jsonl"
+        deadline = time.monotonic() + 90
+        while not (log.exists() and log.stat().st_size) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 143, error.decode()
+    assert b"stopped by signal 15 and saved" in error and b"Traceback" not in error
+    update = load(files / "run" / "checkpoint_last.pt").state["trainer"]["num_updates"]
+    assert update >= log_of(files / "run", "train")[-1]["update"] >= 1
+
+
+def test_ctrl_c_in_the_middle_of_an_epoch_resumes_exactly(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hat.train.trainer import Trainer
+
+    real = Trainer.train_step
+
+    def step(self: Trainer, *args: object) -> object:
+        if self.num_updates == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(self, *args)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_step", step)
+        assert main(argv_of(files, "run")) == 130
+    assert load(files / "run" / "checkpoint_last.pt").state["trainer"]["num_updates"] == 6
+    assert main(argv_of(files, "run")) == 0
+    assert main(argv_of(files, "whole")) == 0
+    assert_same_run(files / "run" / "checkpoint_last.pt", files / "whole" / "checkpoint_last.pt")
+
+
+def test_sub_from_scratch_and_inherited(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(argv_of(files, "super")) == 0
+    assert main(sub_argv(files, "scratch", "--max-update=3")) == 0
+    scratch = load(files / "scratch" / "checkpoint_last.pt")
+    assert scratch.arch is not None and scratch.weights["decoder_layers.0.ffn.up.weight"].shape == (16, 8)
+    assert scratch.state["trainer"]["num_updates"] == 3
+    whole = load(files / "super" / "checkpoint_best.pt")
+    argv = sub_argv(files, "inherited", f"--restore-file={files}/super/checkpoint_best.pt", "--max-update=3")
+    capsys.readouterr()
+    # a rate of zero leaves the inherited weights as they are
+    assert main([*argv, "--lr=0", "--warmup-updates=0"]) == 0
+    assert "weights inherited from" in capsys.readouterr().err
+    inherited = load(files / "inherited" / "checkpoint_last.pt")
+    for name, weight in whole.sub(scratch.arch).named_parameters():
+        assert torch.equal(inherited.weights[name], weight), name
+    assert main([*argv[:-1], "--max-update=5"]) == 0  # the same command goes on, it does not start anew
+    assert "at update 3" in capsys.readouterr().err
+    assert load(files / "inherited" / "checkpoint_last.pt").state["trainer"]["num_updates"] == 5
+
+
+def test_validate_subtransformer(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(argv_of(files, "super", "--max-update=4")) == 0
+    restore = f"--restore-file={files}/super/checkpoint_best.pt"
+    argv = [arg for arg in sub_argv(files, "none", restore, "--json") if arg != "--train-subtransformer"]
+    capsys.readouterr()
+    assert main([*argv, "--validate-subtransformer"]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert 2 < result["valid_nll_loss"] < 12 and result["valid_loss"] > 2 and result["params"] > 1000
+    assert not (files / "none").exists()
+    assert main(sub_argv(files, "one", restore, "--max-update=1", "--lr=0", "--warmup-updates=0")) == 0
+    trained = log_of(files / "one", "valid")[-1]["sub_loss_base2"]
+    assert result["valid_loss"] == pytest.approx(trained, abs=1e-3)
+
+
+def refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Run and return the one line of the refusal."""
+    capsys.readouterr()
+    assert main(argv) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if "Error: " in line]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_checkpoints_that_do_not_fit(
+    files: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(argv_of(files, "super", "--max-update=1")) == 0
+    assert main(sub_argv(files, "sub", "--max-update=1")) == 0
+    restore = f"--restore-file={files}/super/checkpoint_last.pt"
+    message = refused(argv_of(files, "a", "--restore-file=/no/such.pt"), capsys)
+    assert message.startswith("CheckpointError: ") and "/no/such.pt does not exist" in message
+    message = refused(argv_of(files, "a", restore, "--encoder-ffn-embed-dim=48"), capsys)
+    assert "belongs to another search space: encoder" in message and "48" in message
+    message = refused(argv_of(files, "a", restore, "--no-share-all-embeddings"), capsys)
+    assert "was trained with share-all-embeddings True" in message
+    other = binarise(tmp_path_factory.mktemp("other"), 2, 150)
+    message = refused(argv_of(files, "a", restore, f"--data={other}"), capsys)
+    assert message.startswith("CheckpointError: ") and "--data" in message
+    message = refused(argv_of(files, "a", f"--restore-file={files}/sub/checkpoint_last.pt"), capsys)
+    assert "holds a SubTransformer" in message
+    changed = sub_argv(files, "a", "--decoder-ffn-embed-dim-all-subtransformer", "32")
+    message = refused([*changed, f"--restore-file={files}/sub/checkpoint_last.pt"], capsys)
+    assert "another SubTransformer than the one asked for" in message
+    (files / "cut.pt").write_bytes((files / "super" / "checkpoint_last.pt").read_bytes()[:1000])
+    message = refused(argv_of(files, "a", f"--restore-file={files}/cut.pt"), capsys)
+    assert message.startswith("CheckpointError: ")
+    assert not (files / "a").exists() or not list((files / "a").glob("*.pt"))
+
+
+def test_dictionaries_of_the_same_size_but_other_words(
+    files: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(argv_of(files, "super", "--max-update=1")) == 0
+    twin = files / "twin"
+    twin.mkdir()
+    for path in data.iterdir():
+        (twin / path.name).write_bytes(path.read_bytes())
+    for lang in ("en", "de"):
+        lines = (twin / f"dict.{lang}.txt").read_text(encoding="utf-8").splitlines()
+        (twin / f"dict.{lang}.txt").write_text(
+            "\n".join([lines[1], lines[0], *lines[2:]]) + "\n", encoding="utf-8"
+        )
+    message = refused(argv_of(files, "super", f"--data={twin}"), capsys)
+    assert message.startswith("CheckpointError: ") and "dictionaries" in message
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--data=/no/such/folder"], "DataError: there is no data folder '/no/such/folder'"),
+        (["--train-subtransformer"], "ConfigError: --train-subtransformer needs an architecture"),
+        (["--qkv-dim=9"], "ArchError: encoder-self-attention-heads-choice: 2 heads do not divide qkv-dim 9"),
+        (["--max-updates=3"], "did you mean --max-update?"),
+        (["--dropout=1"], "ConfigError: --dropout must be at least 0 and below 1"),
+        (["--save-interval=0"], "ConfigError: --save-interval must be at least 1"),
+        (["--valid-subset=test"], "DataError: there is no"),
+        (["--max-tokens=2"], "DataError: "),
+    ],
+)
+def test_refusals_are_one_line(
+    flags: list[str], message: str, files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in refused(argv_of(files, "a", *flags), capsys)
+
+
+def test_profile_without_data(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (files / "space.yml").write_text(yaml.safe_dump(SPACE))
+    first, second = files / "sub.yml", files / "space.yml"
+    argv = [f"--configs={first}", f"--sub-configs={second}", "--vocab-size=100", "--json"]
+    argv += ["--latcpu", "--profile-flops", "--latiter=3", "--profile-length=5", "--latsilent"]
+    assert main(argv) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    # one encoder layer of each FFN width, one decoder layer, by hand (qkv-dim 8)
+    attention = {16: (16 + 1) * 24 + 9 * 16, 8: (8 + 1) * 24 + 9 * 8}
+    encoder = 2 * attention[16] + (2 * 16 * 32 + 48) + (2 * 16 * 16 + 32) + 2 * 4 * 16
+    cross = 9 * 8 + 17 * 16 + 9 * 8
+    decoder = attention[8] + cross + (2 * 8 * 16 + 24) + 6 * 8
+    assert result["params"] == encoder + decoder
+    assert result["flops"] > 2 * 5 * (encoder + decoder) * 0.8
+    assert set(result["latency_ms"]) == {"encoder", "decoder", "total", "spread"}
+    assert all(result["latency_ms"][key] > 0 for key in ("encoder", "decoder"))
+    total = result["latency_ms"]["encoder"] + result["latency_ms"]["decoder"]
+    assert result["latency_ms"]["total"] == pytest.approx(total)
+    assert set(result["latency_ms"]["spread"]) == {"encoder", "decoder"}
+    assert not (ROOT / "checkpoints" / "sub").exists()
+    assert "--vocab-size" in refused([arg for arg in argv if "vocab" not in arg], capsys)
+
+
+def test_patience_stops(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With a rate of zero no validation is better than the first."""
+    more = ("--lr=0", "--warmup-updates=0", "--patience=2", "--max-update=1000", "--json", "--dropout=0")
+    assert main(argv_of(files, "run", *more)) == 0
+    assert len(log_of(files / "run", "valid")) == 3
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["training"]["updates"] < 1000
+    assert main(argv_of(files, "run", *more)) == 0
+    assert len(log_of(files / "run", "valid")) == 3, "a run that has ended does not go on"
+
+
+def test_max_epoch_and_kept_checkpoints(files: Path) -> None:
+    more = ("--max-epoch=4", "--keep-last-epochs=2", "--max-update=1000", "--save-interval-updates=3")
+    assert main(argv_of(files, "run", *more, "--keep-interval-updates=1")) == 0
+    run = files / "run"
+    names = {path.name for path in run.glob("*.pt")}
+    within = {name for name in names if name.startswith("checkpoint_") and name[11].isdigit()}
+    assert len(within) == 1
+    assert names - within == {"checkpoint3.pt", "checkpoint4.pt", "checkpoint_best.pt", "checkpoint_last.pt"}
+    assert len(list(run.glob("*.sha256"))) == len(names)
+
+
+def test_a_finished_run_does_not_go_on(files: Path) -> None:
+    more = ("--max-epoch=2", "--max-update=1000")
+    assert main(argv_of(files, "run", *more)) == 0
+    before = load(files / "run" / "checkpoint_last.pt").state["trainer"]["num_updates"]
+    assert main(argv_of(files, "run", *more)) == 0
+    assert load(files / "run" / "checkpoint_last.pt").state["trainer"]["num_updates"] == before
+    assert main(argv_of(files, "run", "--max-epoch=3", "--max-update=1000")) == 0
+    assert load(files / "run" / "checkpoint_last.pt").state["trainer"]["num_updates"] == before // 2 * 3
+
+
+def test_a_finished_run_without_best_loss_says_so(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(argv_of(files, "run", "--max-update=2")) == 0
+    # as after a kill between the last save within an epoch and the validation
+    assert main(argv_of(files, "run", "--max-update=2", "--reset-meters")) == 0
+    assert "best validation loss unknown" in capsys.readouterr().out
+
+
+def test_long_training_pairs_are_skipped_and_said(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(argv_of(files, "run", "--max-update=2", "--max-tokens=12", "--max-tokens-valid=200")) == 0
+    error = capsys.readouterr().err
+    assert " of 200 training pairs are too long and are skipped" in error
+
+
+def test_long_validation_pairs_are_an_error(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused(argv_of(files, "run", "--max-tokens-valid=6"), capsys)
+    assert message.startswith("DataError: ") and "pairs are too long to score, first pair" in message
+    message = refused(argv_of(files, "run", "--max-source-positions=5"), capsys)
+    assert "pairs are too long to score" in message

@@ -1,0 +1,234 @@
+"""Beam search against a plain search of one sentence, without cache, batch or tensors of state."""
+
+import functools
+import math
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from hat.arch.config import Arch
+from hat.arch.sampler import draw_arch
+from hat.arch.space import DecoderSpace, EncoderSpace, SearchSpace
+from hat.decode.beam import UNK, BeamConfig, Hypothesis, beam_search, search_from
+from hat.errors import ConfigError
+from hat.model.config import EOS, PAD, ModelConfig
+from hat.model.transformer import SuperTransformer, Transformer
+
+SPACE = SearchSpace(
+    EncoderSpace(8, 8, 3, (8, 6), (8,), (3, 2), (2,)),
+    DecoderSpace(8, 8, 2, (8, 5), (8,), (2, 1), (2,), (2, 1), (1, 2, 3)),
+    8,
+)
+MAX_POSITIONS = 12
+
+
+@functools.cache
+def model_of(vocab: int, seed: int, dtype: torch.dtype = torch.float64) -> SuperTransformer:
+    """Return a random model whose next-token distributions depend on the sentence."""
+    cfg = ModelConfig(max_source_positions=MAX_POSITIONS, max_target_positions=MAX_POSITIONS)
+    model = SuperTransformer(SPACE, vocab, cfg).to(dtype)
+    noise = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            size = 0.2 if name.endswith("bias") else 3.0 if "cross_attn.out" in name else 0.8
+            weight.copy_(torch.randn(weight.shape, generator=noise) * size)
+    return model
+
+
+def source_of(vocab: int, seed: int, lengths: list[int]) -> torch.Tensor:
+    noise = torch.Generator().manual_seed(seed)
+    source = torch.full((len(lengths), max(lengths)), PAD)
+    for row, length in enumerate(lengths):
+        source[row, max(lengths) - length : -1] = torch.randint(3, vocab, (length - 1,), generator=noise)
+    source[:, -1] = EOS
+    return source
+
+
+@torch.inference_mode()
+def plain_search(
+    model: Transformer, source_1S: torch.Tensor, cfg: BeamConfig, arch: Arch | None = None
+) -> list[Hypothesis]:
+    """REFERENCE section 6, word by word, for one sentence (padded as in its batch)."""
+    longest = min(int(cfg.max_len_a * source_1S.size(1) + cfg.max_len_b), MAX_POSITIONS - 1)
+    live: list[tuple[float, list[int], list[float]]] = [(0.0, [], [])]
+    done: list[Hypothesis] = []
+    for step in range(longest + 1):
+        candidates = []
+        for total, tokens, parts in live:
+            logits = model(source_1S, torch.tensor([[EOS, *tokens]]), arch)[0, -1]
+            for token, value in enumerate(logits.double().log_softmax(0).tolist()):
+                ends = token == EOS
+                if token == PAD or (ends and step < cfg.min_len) or (not ends and step == longest):
+                    continue
+                value -= cfg.unkpen * (token == UNK)
+                candidates.append((total + value, [*tokens, token], [*parts, value]))
+        candidates.sort(key=lambda candidate: -candidate[0])
+        best = candidates[: 2 * cfg.beam]
+        for total, tokens, parts in best[: cfg.beam]:
+            if tokens[-1] == EOS and len(done) < cfg.beam:
+                score = total if cfg.unnormalized else total / len(tokens) ** cfg.lenpen
+                done.append(Hypothesis(tokens, score, parts))
+        if len(done) == cfg.beam:
+            break
+        live = [candidate for candidate in best if candidate[1][-1] != EOS][: cfg.beam]
+    return sorted(done, key=lambda hypothesis: -hypothesis.score)
+
+
+def assert_same(found: list[Hypothesis], expected: list[Hypothesis], error: float = 2e-5) -> None:
+    assert [h.tokens for h in found] == [h.tokens for h in expected]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.score == pytest.approx(theirs.score, abs=error)
+        assert ours.token_scores == pytest.approx(theirs.token_scores, abs=error)
+
+
+def rows(source: torch.Tensor) -> list[torch.Tensor]:
+    return list(source.split(1))
+
+
+configs = st.builds(
+    BeamConfig,
+    beam=st.integers(1, 5),
+    lenpen=st.sampled_from((0.0, 0.6, 1.0, 1.7)),
+    unkpen=st.sampled_from((0.0, 0.0, 1.5, -0.5)),
+    max_len_a=st.sampled_from((0.0, 0.0, 0.5, 1.2)),
+    max_len_b=st.integers(1, 5),
+    min_len=st.integers(0, 1),
+    unnormalized=st.booleans(),
+)
+
+
+@settings(max_examples=60)
+@given(
+    configs,
+    st.integers(4, 9),
+    st.integers(0, 8),
+    st.integers(0, 30),
+    st.lists(st.integers(1, 4), min_size=1, max_size=3),
+)
+@example(BeamConfig(beam=5, max_len_b=4, min_len=0), 4, 1, 0, [2])  # fewer words than candidates
+@example(BeamConfig(beam=1, max_len_b=5), 9, 0, 1, [4, 1, 2])
+def test_equals_the_plain_search(
+    cfg: BeamConfig, vocab: int, seed: int, update: int, lengths: list[int]
+) -> None:
+    model, arch = model_of(vocab, seed), draw_arch(SPACE, 1, update)
+    source = source_of(vocab, seed, lengths)
+    for found, row in zip(beam_search(model, source, cfg, arch), rows(source), strict=True):
+        assert_same(found, plain_search(model, row, cfg, arch))
+
+
+@pytest.mark.parametrize("min_len", [0, 1, 2, 4])
+@pytest.mark.parametrize("max_len", [0, 1, 2, 4])
+@pytest.mark.parametrize("vocab", [4, 7])
+def test_length_limits(vocab: int, max_len: int, min_len: int) -> None:
+    model, source = model_of(vocab, 2), source_of(vocab, 5, [3, 2])
+    cfg = BeamConfig(beam=3, min_len=min_len, max_len_b=max_len)
+    if min_len > max_len:
+        with pytest.raises(ConfigError, match=f"--min-len {min_len} exceeds the longest output of {max_len}"):
+            beam_search(model, source, cfg)
+        return
+    for found, row in zip(beam_search(model, source, cfg), rows(source), strict=True):
+        assert_same(found, plain_search(model, row, cfg))
+        assert found and all(min_len <= len(h.tokens) - 1 <= max_len for h in found)
+        if min_len == max_len:  # the forced length used for timing
+            assert {len(h.tokens) for h in found} == {max_len + 1}
+
+
+def test_every_output_ends_once_and_is_sorted() -> None:
+    model, cfg = model_of(9, 4), BeamConfig(beam=4, max_len_b=6, unkpen=0.5)
+    for found in beam_search(model, source_of(9, 1, [4, 2, 3]), cfg):
+        assert len(found) == 4
+        assert [h.score for h in found] == sorted((h.score for h in found), reverse=True)
+        assert len({tuple(h.tokens) for h in found}) == 4
+        for h in found:
+            assert h.tokens[-1] == EOS and h.tokens.count(EOS) == 1 and PAD not in h.tokens
+            assert len(h.token_scores) == len(h.tokens)
+            assert h.score == pytest.approx(sum(h.token_scores) / len(h.tokens), abs=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_batch_equals_one_by_one(dtype: torch.dtype) -> None:
+    model, cfg = model_of(9, 6, dtype), BeamConfig(beam=3, max_len_b=8, lenpen=0.6)
+    lengths = [5, 1, 3, 2, 5, 4]
+    source = source_of(9, 11, lengths)
+    together = beam_search(model, source, cfg)
+    for row, (length, found) in enumerate(zip(lengths, together, strict=True)):
+        (alone,) = beam_search(model, source[row : row + 1, -length:], cfg)
+        assert_same(found, alone, 1e-3 if dtype == torch.float32 else 2e-5)
+    # sentences leave the batch at different steps, or this would test little
+    assert len({max(len(h.tokens) for h in found) for found in together}) > 1
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_beam_one_is_greedy(seed: int) -> None:
+    model, source = model_of(8, seed), source_of(8, seed, [3])
+    tokens: list[int] = []
+    while len(tokens) < 7:
+        logits = model(source, torch.tensor([[EOS, *tokens]]))[0, -1].detach().clone()
+        logits[PAD] = -math.inf
+        if not tokens:
+            logits[EOS] = -math.inf  # min-len 1
+        if int(logits.argmax()) == EOS:
+            break
+        tokens.append(int(logits.argmax()))
+    ((found,),) = beam_search(model, source, BeamConfig(beam=1, max_len_b=7))
+    assert found.tokens == [*tokens, EOS]
+
+
+def test_length_limit_follows_the_padded_width_and_the_positions() -> None:
+    model = model_of(9, 5)
+    wide, narrow = source_of(9, 1, [6, 2]), source_of(9, 1, [2])
+    cfg = BeamConfig(beam=2, max_len_a=1, max_len_b=0, min_len=6)
+    for found in beam_search(model, wide, cfg):
+        assert {len(h.tokens) for h in found} == {7}
+    with pytest.raises(ConfigError, match="longest output of 2 tokens"):
+        beam_search(model, narrow, cfg)
+    far = BeamConfig(beam=2, max_len_b=200, min_len=MAX_POSITIONS - 1)
+    (found,) = beam_search(model, narrow, far)
+    assert {len(h.tokens) for h in found} == {MAX_POSITIONS}
+
+
+def test_longer_than_the_first_capacity_of_the_cache() -> None:
+    cfg = ModelConfig(max_source_positions=64, max_target_positions=64)
+    model = SuperTransformer(SPACE, 9, cfg).double()
+    (found,) = beam_search(model, source_of(9, 1, [3]), BeamConfig(beam=2, max_len_b=50, min_len=50))
+    tokens = torch.tensor([[EOS, *found[0].tokens[:-1]]])
+    logp = model(source_of(9, 1, [3]), tokens)[0].log_softmax(-1)
+    expected = logp.gather(1, torch.tensor(found[0].tokens)[:, None])[:, 0]
+    assert found[0].token_scores == pytest.approx(expected.tolist(), abs=2e-5)
+
+
+def test_length_penalty_prefers_longer_outputs() -> None:
+    model, source = model_of(9, 6), source_of(9, 2, [4, 3, 3, 4])
+
+    def mean_length(lenpen: float) -> float:
+        best = [found[0] for found in beam_search(model, source, BeamConfig(5, lenpen, max_len_b=9))]
+        return sum(len(h.tokens) for h in best) / len(best)
+
+    assert mean_length(0.0) < mean_length(4.0)
+
+
+def test_unknown_words_can_be_forbidden() -> None:
+    model, source = model_of(6, 7), source_of(6, 2, [4, 3, 3, 4])
+
+    def unknown(penalty: float) -> int:
+        found = beam_search(model, source, BeamConfig(beam=3, unkpen=penalty, max_len_b=9))
+        return sum(h.tokens.count(UNK) for hypotheses in found for h in hypotheses)
+
+    assert unknown(100.0) == 0 < unknown(-3.0)
+
+
+def test_search_from_reads_the_memory_only() -> None:
+    model, source = model_of(9, 3), source_of(9, 1, [4, 2])
+    cfg = BeamConfig(beam=2, max_len_b=4)
+    with torch.inference_mode():
+        memory = model.encode(source)
+    expected = beam_search(model, source, cfg)
+    assert search_from(model, memory, cfg) == search_from(model, memory, cfg) == expected
+
+
+@pytest.mark.parametrize("wrong", [{"beam": 0}, {"min_len": -1}, {"max_len_b": -1}, {"max_len_a": -0.5}])
+def test_impossible_options(wrong: dict) -> None:
+    with pytest.raises(ConfigError, match="--beam must be at least 1"):
+        BeamConfig(**wrong)

@@ -1,0 +1,179 @@
+"""Files are written whole or not at all, and a digest stays true across crashes."""
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from hat.errors import HatError
+from hat.files.atomic import digest_matches, digest_path, write_atomic, write_text_atomic, write_with_digest
+
+
+class Crash(BaseException):
+    """Stands for the end of the process."""
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_creates_folders_and_replaces(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "c.txt"
+    write_text_atomic(path, "one\n")
+    write_text_atomic(path, "zwei \u00fc\n")
+    assert path.read_bytes() == b"zwei \xc3\xbc\n" and names(path.parent) == ["c.txt"]
+
+
+def test_permissions_follow_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_text_atomic(tmp_path / "a", "x")
+        assert os.umask(0o027) == 0o027
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("error", [Crash(), KeyboardInterrupt(), ValueError("bad"), MemoryError()], ids=repr)
+def test_a_crash_in_fill_leaves_the_old_file(error: BaseException, tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+
+    def fill(file: BinaryIO) -> None:
+        file.write(b"new" * 100_000)
+        raise error
+
+    with pytest.raises(type(error)):
+        write_atomic(path, fill)
+    assert path.read_bytes() == b"old" and names(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("call", ["os.fsync", "os.replace", "os.chmod", "tempfile.mkstemp"])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EFBIG, errno.EROFS])
+def test_what_the_disk_refuses_is_one_clear_error(
+    call: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(call, refuse)
+        with pytest.raises(HatError, match=f"cannot write {path}: {os.strerror(code)}; the previous file"):
+            write_atomic(path, lambda file: file.write(b"new"))
+    assert path.read_bytes() == b"old" and names(tmp_path) == ["a"]
+
+
+def test_disk_full_while_writing(tmp_path: Path) -> None:
+    def fill(file: BinaryIO) -> None:
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(HatError, match="No space left on device.*free disk space"):
+        write_atomic(tmp_path / "a", fill)
+    assert names(tmp_path) == []
+
+
+def test_places_where_no_file_can_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "file" / "a", tmp_path / "folder", tmp_path / ("n" * 300)):
+        with pytest.raises(HatError, match="cannot write .*choose another folder"):
+            write_text_atomic(path, "x")
+    assert names(tmp_path) == ["file", "folder"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_no_permission(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(HatError, match="Permission denied"):
+            write_text_atomic(tmp_path / "a", "x")
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_digest_format(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    assert digest_matches(path, b"x") is None
+    write_with_digest(path, b"x")
+    assert path.read_bytes() == b"x" and names(tmp_path) == ["a.pt", "a.pt.sha256"]
+    first = digest_path(path).read_text().splitlines()[0]
+    assert first == f"{hashlib.sha256(b'x').hexdigest()}  a.pt"  # as sha256sum writes it
+    assert digest_matches(path, b"x") is True and digest_matches(path, b"y") is False
+    for damaged in (b"", b"\xff\xfe", b"not a digest\n", b"\n \n"):
+        digest_path(path).write_bytes(damaged)
+        assert digest_matches(path, b"x") is False
+
+
+def intact(path: Path) -> bytes:
+    content = path.read_bytes()
+    assert digest_matches(path, content) is True, f"{content!r} is taken for damaged"
+    return content
+
+
+@pytest.fixture
+def crash_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, Callable[[], None]], bool]]:
+    """Return a function that runs something and ends it at its n-th rename, before or after it."""
+
+    def run(number: int, action: Callable[[], None], *, after: bool = False) -> bool:
+        real, count = os.replace, 0
+
+        def replace(source: str, target: str) -> None:
+            nonlocal count
+            count += 1
+            if count == number and not after:
+                raise Crash
+            real(source, target)
+            if count == number:
+                raise Crash
+
+        with monkeypatch.context() as patch:
+            patch.setattr("os.replace", replace)
+            try:
+                action()
+            except Crash:
+                return True
+        return False
+
+    yield run
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_whatever_a_crash_leaves_is_valid(number: int, after: bool, tmp_path: Path, crash_at) -> None:
+    path = tmp_path / "a.pt"
+    write_with_digest(path, b"one")
+    write_with_digest(path, b"two")
+    crash_at(number, lambda: write_with_digest(path, b"three"), after=after)
+    assert intact(path) in (b"two", b"three")
+    assert not digest_matches(path, b"damaged")
+    write_with_digest(path, b"four")
+    assert intact(path) == b"four"
+
+
+@pytest.mark.parametrize("crashes", [2, 3, 5])
+def test_one_crash_after_another(crashes: int, tmp_path: Path, crash_at) -> None:
+    """A run that is killed in its first save, started again and killed again must keep the last good file."""
+    path = tmp_path / "a.pt"
+    write_with_digest(path, b"good")
+    for n in range(crashes):
+        assert crash_at(2, lambda n=n: write_with_digest(path, b"lost %d" % n))
+        assert intact(path) == b"good"
+    write_with_digest(path, b"better")
+    assert intact(path) == b"better"
+
+
+def test_a_crash_while_replacing_a_file_without_digest(tmp_path: Path, crash_at) -> None:
+    path = tmp_path / "a.pt"
+    path.write_bytes(b"copied here by hand")
+    assert crash_at(2, lambda: write_with_digest(path, b"new"))
+    assert path.read_bytes() == b"copied here by hand"
+    assert digest_matches(path, path.read_bytes()) is not False

@@ -1,0 +1,181 @@
+"""The journal keeps every acknowledged record, names damage, and has one writer."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hat.errors import DataError, HatError
+from hat.files.journal import Journal
+
+TEXT = st.text(st.characters(codec="utf-8"), max_size=5)
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(st.characters(codec="utf-8")),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=8,
+)
+RECORDS = st.lists(st.dictionaries(TEXT, VALUES, max_size=4), max_size=5)
+
+
+@pytest.fixture(autouse=True)
+def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.fsync", lambda fd: None)
+
+
+def write(path: Path, records: list[dict]) -> None:
+    with Journal(path) as journal:
+        for record in records:
+            journal.append(record)
+        assert journal.records[len(journal.records) - len(records) :] == records
+
+
+def read(path: Path) -> list[dict]:
+    with Journal(path) as journal:
+        return journal.records
+
+
+@given(RECORDS)
+def test_round_trip(records: list[dict]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "deep" / "j.jsonl"
+        write(path, records)
+        assert read(path) == records
+        write(path, [{"more": 1}])
+        assert read(path) == [*records, {"more": 1}]
+        assert len(path.read_bytes().splitlines()) == len(records) + 1
+
+
+def test_records_are_on_disk_when_append_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[bytes] = []
+    monkeypatch.setattr("os.fsync", lambda fd: synced.append((tmp_path / "j").read_bytes()))
+    with Journal(tmp_path / "j") as journal:
+        journal.append({"a": 1})
+        assert synced[-1].endswith(b"\n") and b'"a": 1' in synced[-1]
+
+
+def test_cut_at_every_byte_of_the_last_records(tmp_path: Path) -> None:
+    path, records = tmp_path / "j", [{"n": n, "text": "\u00e4\u20ac" * n} for n in range(4)]
+    write(path, records)
+    whole = path.read_bytes()
+    ends = [i + 1 for i, byte in enumerate(whole) if byte == ord("\n")]
+    for size in range(ends[1], len(whole) + 1):
+        path.write_bytes(whole[:size])
+        kept = sum(end <= size for end in ends)
+        assert read(path) == records[:kept]
+        write(path, [{"new": size}])
+        assert read(path) == [*records[:kept], {"new": size}], "an unfinished line must not stay behind"
+
+
+def test_damage_in_the_middle_is_named(tmp_path: Path) -> None:
+    path, records = tmp_path / "j", [{"value": n} for n in range(5)]
+    write(path, records)
+    lines = path.read_bytes().splitlines(keepends=True)
+    for number, damage in enumerate(
+        (
+            b"\n",
+            b"{}\n",
+            b"null\n",
+            b"[1]\n",
+            b"\xff\n",
+            lines[1].replace(b"1}", b"7}"),
+            lines[0][:-3] + b"\n",
+        )
+    ):
+        row = number % 4
+        path.write_bytes(b"".join([*lines[:row], damage, *lines[row + 1 :]]))
+        before = path.read_bytes()
+        with pytest.raises(DataError, match=f"{path}:{row + 1}: damaged record") as error:
+            Journal(path)
+        assert path.read_bytes() == before
+    path.write_bytes(b"".join(lines))
+    assert error is not None  # it still holds the frames of the last refusal
+    assert read(path) == records, "a refused journal must not stay locked"
+
+
+def test_every_bit_counts(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    write(path, [{"loss": 1.25}, {"loss": 2.5}])
+    whole = path.read_bytes()
+    end = whole.index(b"\n")
+    for place in range(end):
+        for bit in (0, 3, 6):
+            flipped = bytearray(whole)
+            flipped[place] ^= 1 << bit
+            path.write_bytes(flipped)
+            try:
+                assert read(path)[0] == {"loss": 1.25}  # a blank may become another blank
+            except DataError as error:
+                assert f"{path}:1" in str(error) or f"{path}:2" in str(error)
+
+
+def test_second_writer_in_this_process(tmp_path: Path) -> None:
+    with (
+        Journal(tmp_path / "j"),
+        pytest.raises(HatError, match="is being written by another process; wait for it or stop it"),
+    ):
+        Journal(tmp_path / "j")
+    Journal(tmp_path / "j").close()
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from hat.files.journal import Journal
+journal = Journal(Path(sys.argv[1]))
+journal.append({"from": "the other process"})
+print("locked", flush=True)
+time.sleep(60)
+"""
+
+
+def test_second_writer_is_refused_until_the_first_is_killed(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE) as other:
+        try:
+            assert other.stdout is not None and other.stdout.readline() == b"locked\n"
+            with pytest.raises(HatError, match="being written by another process"):
+                Journal(path)
+        finally:
+            other.send_signal(signal.SIGKILL)
+        other.wait(10)
+    start = time.monotonic()
+    assert read(path) == [{"from": "the other process"}]
+    assert time.monotonic() - start < 5
+
+
+def test_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(fd: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with Journal(tmp_path / "j") as journal:
+        journal.append({"n": 1})
+        monkeypatch.setattr("os.fsync", refuse)
+        with pytest.raises(HatError, match=f"cannot write {tmp_path / 'j'}: No space left"):
+            journal.append({"n": 2})
+        assert journal.records == [{"n": 1}], "not acknowledged"
+
+
+def test_places_where_no_journal_can_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for path in (tmp_path, tmp_path / "file" / "j"):
+        with pytest.raises(HatError, match="cannot"):
+            Journal(path)
+
+
+def test_lines_are_plain_json(tmp_path: Path) -> None:
+    write(tmp_path / "j", [{"b": "\u00fc", "a": [1, None]}])
+    entry = json.loads((tmp_path / "j").read_text(encoding="utf-8"))
+    assert entry["record"] == {"b": "\u00fc", "a": [1, None]} and set(entry) == {"crc32", "record"}

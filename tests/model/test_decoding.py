@@ -1,0 +1,156 @@
+"""Step-by-step decoding equals full decoding; padding and kernels do not change results."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import spaces_with_archs
+
+import hat.model.attention
+from hat.arch.config import Arch, DecoderArch, EncoderArch
+from hat.arch.space import DecoderSpace, EncoderSpace, SearchSpace
+from hat.model.config import EOS, PAD, ModelConfig
+from hat.model.transformer import SuperTransformer
+
+SPACE = SearchSpace(
+    EncoderSpace(12, 16, 3, (12, 8), (16,), (3,), (2, 1)),
+    DecoderSpace(10, 16, 3, (10, 6), (16, 8), (3, 2), (2, 4), (2, 4), (1, 2, 3)),
+    8,
+)
+EXACT = {"rtol": 1e-11, "atol": 1e-12}
+
+
+def random_model(space: SearchSpace, pre_norm: bool = False) -> SuperTransformer:
+    cfg = ModelConfig(encoder_normalize_before=pre_norm, decoder_normalize_before=pre_norm)
+    model = SuperTransformer(space, (11, 13), cfg).double()
+    noise = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(torch.randn(weight.shape, generator=noise, dtype=torch.float64) * 0.4)
+    return model.eval()
+
+
+def arch_with(spans: tuple[int, ...]) -> Arch:
+    layers = len(spans)
+    return SPACE.check(
+        Arch(
+            EncoderArch(8, (16,) * 3, (2, 1, 2)),
+            DecoderArch(10, (16, 8, 16)[:layers], (2, 4, 2)[:layers], (4, 2, 4)[:layers], spans),
+        )
+    )
+
+
+def sentences(seed: int, lengths: list[int]) -> torch.Tensor:
+    """Return random sources [B, S], left-padded, each with EOS at its end."""
+    noise = torch.Generator().manual_seed(seed)
+    source = torch.full((len(lengths), max(lengths)), PAD)
+    for row, length in enumerate(lengths):
+        source[row, max(lengths) - length : -1] = torch.randint(4, 11, (length - 1,), generator=noise)
+    source[:, -1] = EOS
+    return source
+
+
+@pytest.mark.parametrize("pre_norm", [False, True])
+@pytest.mark.parametrize("spans", [(1, 1), (2, 3), (3, 1, 2), (2, 2, 2)])
+@torch.inference_mode()
+def test_steps_equal_full_decoding(spans: tuple[int, ...], pre_norm: bool) -> None:
+    """Hypotheses differ, change places, sentences leave, and the cache grows, all on the way."""
+    model, arch, beam = random_model(SPACE, pre_norm), arch_with(spans), 3
+    source = sentences(1, [6, 2, 4])
+    noise = torch.Generator().manual_seed(7)
+    tokens = torch.randint(4, 13, (9, 1), generator=noise)
+    tokens[:, 0] = EOS
+    cache = model.start(model.encode(source, arch), beam, arch, capacity=2)
+    for step in range(9):
+        logits, cache = model.decode_step(tokens[:, -1], cache, arch)
+        rows = source.repeat_interleave(beam, 0)
+        full = model(rows, tokens, arch)[:, -1]
+        torch.testing.assert_close(logits, full, **EXACT)
+        rows_N = torch.arange(len(tokens))
+        if step in (1, 3, 6):
+            mixed = torch.randint(0, beam, (len(tokens),), generator=noise) + rows_N // beam * beam
+            cache.reorder(mixed)
+            tokens = tokens[mixed]
+        if step in (2, 5):
+            kept = torch.tensor([0, 2]) if step == 2 else torch.tensor([1])
+            mixed = torch.cat([torch.tensor([2, 0, 0]) + beam * sentence for sentence in kept.tolist()])
+            cache.keep(kept, mixed)
+            tokens, source = tokens[mixed], source[kept]
+        tokens = torch.cat([tokens, torch.randint(4, 13, (len(tokens), 1), generator=noise)], 1)
+    assert cache.step == 9
+
+
+@settings(max_examples=25)
+@given(spaces_with_archs(), st.booleans(), st.lists(st.integers(1, 7), min_size=1, max_size=4))
+def test_steps_equal_full_decoding_in_any_space(
+    pair: tuple[SearchSpace, Arch], pre_norm: bool, lengths: list[int]
+) -> None:
+    space, arch = pair
+    model, source = random_model(space, pre_norm), sentences(2, lengths)
+    target = torch.randint(4, 13, (len(lengths), 5), generator=torch.Generator().manual_seed(1))
+    memory = model.encode(source, arch)
+    full = model.logits(model.decode(target, memory, arch))
+    cache = model.start(memory, 1, arch, capacity=1)
+    for step in range(5):
+        logits, cache = model.decode_step(target[:, step], cache, arch)
+        torch.testing.assert_close(logits, full[:, step], **EXACT)
+
+
+@pytest.mark.parametrize("lengths", [[7, 3], [70, 5], [66, 65, 1]])
+@torch.inference_mode()
+def test_padding_does_not_change_results(lengths: list[int]) -> None:
+    model, arch = random_model(SPACE), arch_with((1, 3, 2))
+    source = sentences(3, lengths)
+    target = torch.full((len(lengths), 6), PAD)
+    sizes = [6, 4, 1][: len(lengths)]
+    for row, size in enumerate(sizes):
+        target[row, :size] = torch.tensor([EOS, 5, 6, 7, 8, 9])[:size]
+    together = model(source, target, arch)
+    for row, (length, size) in enumerate(zip(lengths, sizes, strict=True)):
+        alone = model(source[row : row + 1, -length:], target[row : row + 1, :size], arch)
+        torch.testing.assert_close(together[row : row + 1, :size], alone, **EXACT)
+        outputs = model.encode(source[row : row + 1, -length:], arch).outputs
+        for ours, theirs in zip(outputs, model.encode(source, arch).outputs, strict=True):
+            torch.testing.assert_close(theirs[row : row + 1, -length:], ours, **EXACT)
+
+
+@torch.inference_mode()
+def test_the_fused_kernel_equals_two_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, arch = random_model(SPACE), arch_with((3, 1))
+    source, target = sentences(4, [9, 5]), torch.tensor([[EOS, 5, 6], [EOS, 7, 8]])
+    plain = model(source, target, arch)
+    calls = []
+    fused = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(hat.model.attention, "SHORT", 0)
+    monkeypatch.setattr(
+        torch.nn.functional,
+        "scaled_dot_product_attention",
+        lambda *args, **kwargs: calls.append(1) or fused(*args, **kwargs),
+    )
+    torch.testing.assert_close(model(source, target, arch), plain, **EXACT)
+    assert len(calls) == 3 + 2 * 2
+
+
+@torch.inference_mode()
+def test_no_token_sees_a_later_one() -> None:
+    model, arch = random_model(SPACE), arch_with((2, 1))
+    source, target = sentences(5, [5]), torch.tensor([[EOS, 5, 6, 7, 8]])
+    changed = target.clone()
+    changed[0, 3:] = 9
+    one, two = model(source, target, arch), model(source, changed, arch)
+    assert torch.equal(one[:, :3], two[:, :3]) and not torch.allclose(one[:, 3:], two[:, 3:])
+
+
+@torch.inference_mode()
+def test_memory_holds_the_last_layers_the_last_first() -> None:
+    model, arch = random_model(SPACE), arch_with((3,) * 2)
+    memory = model.encode(sentences(6, [4]), arch)
+    assert len(memory.outputs) == 3
+    spanned = memory.spanned(3)
+    assert torch.equal(spanned, torch.cat(memory.outputs, 1)) and spanned.shape == (1, 12, 8)
+    with torch.no_grad():
+        for weight in model.encoder_layers[2].parameters():
+            weight.zero_()
+    changed = model.encode(sentences(6, [4]), arch).outputs
+    assert not changed[0].any() and torch.equal(changed[1], memory.outputs[1])
+    assert torch.equal(changed[2], memory.outputs[2])

@@ -1,0 +1,137 @@
+"""Dropout: which rate acts where, and the masks themselves."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from hat.arch.space import DecoderSpace, EncoderSpace, SearchSpace
+from hat.errors import ConfigError
+from hat.model.config import EOS, PAD, ModelConfig
+from hat.model.dropout import EVAL, Dropout
+from hat.model.extract import extract
+from hat.model.transformer import SuperTransformer
+
+SPACE = SearchSpace(
+    EncoderSpace(16, 16, 2, (16, 12), (16, 4), (2, 1), (2,)),
+    DecoderSpace(20, 16, 2, (20, 10), (16, 8), (2, 1), (2,), (2,), (1, 2)),
+    8,
+)
+CFG = ModelConfig(dropout=0.4, attention_dropout=0.07, activation_dropout=0.2)
+SOURCE = torch.tensor([[5, 6, 7, EOS], [PAD, 8, 9, EOS]])
+TARGET = torch.tensor([[EOS, 4, 5], [EOS, 6, PAD]])
+
+
+class Spy(Dropout):
+    """Records the last size of what would be dropped, and the rate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[int, float]] = []
+
+    def __call__(self, x: Tensor, rate: float) -> Tensor:
+        self.seen.append((x.size(-1), round(rate, 9)))
+        return x
+
+
+@pytest.mark.parametrize("pre_norm", [False, True])
+@pytest.mark.parametrize("alone", [False, True])
+def test_rates_scale_with_the_width_except_where_the_reference_does_not(alone: bool, pre_norm: bool) -> None:
+    cfg = replace(CFG, encoder_normalize_before=pre_norm, decoder_normalize_before=pre_norm)
+    model, arch = SuperTransformer(SPACE, 11, cfg), SPACE.smallest()
+    spy = Spy()
+    if alone:
+        extract(model, arch)(SOURCE, TARGET, drop=spy)
+    else:
+        model(SOURCE, TARGET, arch, spy)
+    enc, dec = 12 / 16, 10 / 20
+    expected = [
+        (12, 0.4 * enc),  # source embedding
+        (4, 0.07),  # attention weights over 4 tokens
+        (12, 0.4),  # parity: the residual of the encoder's self-attention is not scaled
+        (4, 0.2 * enc),  # after the ReLU
+        (12, 0.4 * enc),
+        (10, 0.4 * dec),  # target embedding
+        (3, 0.07),
+        (10, 0.4 * dec),
+        (4, 0.07),  # attention to the encoder
+        (10, 0.4 * dec),
+        (8, 0.2 * dec),
+        (10, 0.4 * dec),
+    ]
+    assert spy.seen == [(size, pytest.approx(rate)) for size, rate in expected]
+
+
+def test_the_largest_slice_has_the_full_rates() -> None:
+    spy = Spy()
+    SuperTransformer(SPACE, 11, CFG)(SOURCE, TARGET, drop=spy)
+    assert {rate for _, rate in spy.seen} == {0.4, 0.07, 0.2}
+
+
+@pytest.mark.parametrize("rate", [0.0001, 0.1, 0.3, 0.5, 0.9])
+def test_mask_rate_and_scale(rate: float) -> None:
+    dropped = Dropout(torch.Generator().manual_seed(1))(torch.ones(401, 499, dtype=torch.float64), rate)
+    zeros = (dropped == 0).double().mean().item()
+    deviation = (rate * (1 - rate) / dropped.numel()) ** 0.5
+    assert abs(zeros - rate) < 4 * deviation + 1 / 65536
+    assert set(dropped.unique().tolist()) == {0.0, 1 / (1 - rate)}
+    for axis in (0, 1):  # nothing repeats along a row or a column
+        assert (
+            abs((dropped == 0).double().mean(axis) - rate).max() < 6 * (rate * (1 - rate) / 401) ** 0.5 + 0.01
+        )
+
+
+def test_neighbours_are_independent() -> None:
+    zero = (Dropout(torch.Generator().manual_seed(2))(torch.ones(200_000), 0.3) == 0).double()
+    for lag in range(1, 9):  # four numbers come from one 64-bit draw
+        both = (zero[lag:] * zero[:-lag]).mean().item()
+        assert abs(both - 0.09) < 0.004, lag
+
+
+@pytest.mark.parametrize("shape", [(1,), (3,), (5,), (2, 3, 7), (0, 4)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_same_seed_same_mask(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    x = torch.ones(shape, dtype=dtype)
+    first, second = (Dropout(torch.Generator().manual_seed(5))(x, 0.5) for _ in range(2))
+    assert torch.equal(first, second) and first.dtype == dtype and first.shape == x.shape
+
+
+def test_masks_follow_the_seed_and_the_call() -> None:
+    x = torch.ones(1000)
+    drop = Dropout(torch.Generator().manual_seed(5))
+    first, second = drop(x, 0.5), drop(x, 0.5)
+    other = Dropout(torch.Generator().manual_seed(6))(x, 0.5)
+    assert not torch.equal(first, second) and not torch.equal(first, other)
+    torch.manual_seed(0)
+    again = Dropout(torch.Generator().manual_seed(5))(x, 0.5)
+    assert torch.equal(first, again), "the global generator must not matter"
+
+
+def test_gradient_passes_where_the_value_does() -> None:
+    x = torch.ones(100, requires_grad=True)
+    dropped = Dropout(torch.Generator().manual_seed(5))(x, 0.25)
+    dropped.sum().backward()
+    assert torch.equal(x.grad, dropped.detach())
+
+
+def test_nothing_is_dropped_in_evaluation_or_at_rate_zero() -> None:
+    x = torch.ones(10)
+    assert EVAL(x, 0.9) is x
+    assert Dropout(torch.Generator())(x, 0.0) is x
+
+
+def test_a_pass_with_dropout_is_a_function_of_its_seed() -> None:
+    model = SuperTransformer(SPACE, 11, CFG)
+    one, two, three = (
+        model(SOURCE, TARGET, drop=Dropout(torch.Generator().manual_seed(seed))) for seed in (1, 1, 2)
+    )
+    assert torch.equal(one, two)
+    assert not torch.equal(one, three) and not torch.equal(one, model(SOURCE, TARGET))
+
+
+@pytest.mark.parametrize("name", ["dropout", "attention_dropout", "activation_dropout"])
+@pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])
+def test_impossible_rates(name: str, rate: float) -> None:
+    with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')} must be at least 0 and below 1"):
+        ModelConfig(**{name: rate})

@@ -1,0 +1,139 @@
+"""Initial weights, the position table and the embedding scale."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from hat.arch.space import DecoderSpace, EncoderSpace, SearchSpace
+from hat.errors import ConfigError
+from hat.model.attention import positions, sinusoids
+from hat.model.config import EOS, PAD, ModelConfig
+from hat.model.extract import extract
+from hat.model.transformer import SuperTransformer, Transformer
+
+
+def space(enc: int, dec: int, qkv: int = 24) -> SearchSpace:
+    return SearchSpace(
+        EncoderSpace(enc, 48, 2, (enc, enc // 2), (48, 24), (2, 1), (2,)),
+        DecoderSpace(dec, 40, 2, (dec, dec // 2), (40, 20), (2, 1), (2,), (2,), (1, 2)),
+        qkv,
+    )
+
+
+def assert_uniform(weight: torch.Tensor, bound: float) -> None:
+    assert weight.abs().max() <= bound
+    assert weight.abs().max() > 0.97 * bound
+    assert weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.1)
+
+
+@pytest.mark.parametrize("widths", [(64, 64), (64, 48)])
+def test_xavier_bounds(widths: tuple[int, int]) -> None:
+    enc, dec, qkv = *widths, 24
+    model = SuperTransformer(space(enc, dec), (50, 60))
+    fused = math.sqrt(6 / (3 * qkv + enc))
+    for layer in model.encoder_layers:
+        assert_uniform(layer.self_attn.qkv.weight, fused)
+        assert_uniform(layer.self_attn.out.weight, math.sqrt(6 / (qkv + enc)))
+        assert_uniform(layer.ffn.up.weight, math.sqrt(6 / (enc + 48)))
+        assert_uniform(layer.ffn.down.weight, math.sqrt(6 / (enc + 48)))
+    for layer in model.decoder_layers:
+        assert_uniform(layer.self_attn.qkv.weight, math.sqrt(6 / (3 * qkv + dec)))
+        rows = 3 * qkv if enc == dec else qkv  # separate matrices have their own fan
+        assert_uniform(layer.cross_attn.q.weight, math.sqrt(6 / (rows + dec)))
+        assert_uniform(layer.cross_attn.kv.weight, math.sqrt(6 / (rows + enc)))
+        assert_uniform(layer.cross_attn.out.weight, math.sqrt(6 / (qkv + dec)))
+        assert_uniform(layer.ffn.up.weight, math.sqrt(6 / (dec + 40)))
+    for name, weight in model.named_parameters():
+        if name.endswith("norm.weight"):
+            assert bool((weight == 1).all())
+        elif name.endswith("bias"):
+            assert not weight.any()
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_embeddings(tied: bool) -> None:
+    model = SuperTransformer(space(64, 48), (500, 700), ModelConfig(share_decoder_input_output_embed=tied))
+    assert model.source_embed.weight.std().item() == pytest.approx(64**-0.5, rel=0.05)
+    assert model.target_embed.weight.std().item() == pytest.approx(48**-0.5, rel=0.05)
+    assert not model.source_embed.weight[PAD].any() and not model.target_embed.weight[PAD].any()
+    assert (model.output is model.target_embed) is tied
+    if not tied:
+        assert model.output.weight.std().item() == pytest.approx(48**-0.5, rel=0.05)
+        assert model.output.weight[PAD].any()  # an ordinary row of a matrix
+
+
+def test_pad_embedding_gets_no_gradient() -> None:
+    model = SuperTransformer(space(16, 16), 11)
+    source, target = torch.tensor([[PAD, 5, EOS]]), torch.tensor([[EOS, 6, PAD]])
+    model(source, target).square().sum().backward()
+    assert not model.source_embed.weight.grad[PAD].any() and not model.target_embed.weight.grad[PAD].any()
+    assert model.source_embed.weight.grad[5].any()
+
+
+def test_weights_are_a_function_of_the_generator() -> None:
+    def weights(seed: int) -> list[torch.Tensor]:
+        return list(
+            SuperTransformer(space(16, 16), 11, None, torch.Generator().manual_seed(seed)).parameters()
+        )
+
+    torch.manual_seed(5)
+    one = weights(1)
+    torch.manual_seed(6)
+    assert all(torch.equal(a, b) for a, b in zip(one, weights(1), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(one, weights(2), strict=True))
+
+
+def test_512_of_640_is_320_sines_then_192_cosines() -> None:
+    table = sinusoids(40, 640)[:, :512]
+    frequency = [math.exp(-i * math.log(10000) / 319) for i in range(320)]
+    for place in (0, 2, 3, 17, 39):
+        sines = [math.sin(place * f) for f in frequency]
+        cosines = [math.cos(place * f) for f in frequency[:192]]
+        torch.testing.assert_close(table[place], torch.tensor(sines + cosines), rtol=0, atol=1e-5)
+    assert not table[PAD].any()
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 7])
+def test_narrow_and_odd_tables(width: int) -> None:
+    table = sinusoids(9, width)
+    assert table.shape == (9, width) and bool(table.isfinite().all())
+    if width % 2:
+        assert not table[:, -1].any()
+
+
+def test_positions_count_real_tokens_from_two() -> None:
+    ids = torch.tensor([[PAD, PAD, 7, 8, EOS], [4, 5, 6, 7, EOS], [EOS, 5, PAD, PAD, PAD]])
+    expected = [[1, 1, 2, 3, 4], [2, 3, 4, 5, 6], [2, 3, 1, 1, 1]]
+    assert positions(ids).tolist() == expected
+
+
+@pytest.mark.parametrize("original", [False, True])
+@pytest.mark.parametrize("alone", [False, True])
+def test_embedding_scale_and_positions_of_a_slice(original: bool, alone: bool) -> None:
+    """With silent branches a post-norm encoder layer is two norms, so its input can be checked."""
+    sizes = space(16, 16)
+    model: Transformer = SuperTransformer(sizes, 11, ModelConfig(vocab_original_scaling=original))
+    arch = sizes.smallest()
+    with torch.no_grad():
+        for layer in model.encoder_layers:
+            for part in (layer.self_attn.out, layer.ffn.down):
+                part.weight.zero_()
+    ids = torch.tensor([[5, 6, EOS]])
+    expected = model.source_embed.weight[ids, :8] * math.sqrt(16 if original else 8)
+    expected = expected + sinusoids(20, 16)[2:5, :8]  # the super table's front columns
+    for _ in range(2):
+        expected = F.layer_norm(expected, (8,), eps=1e-5)
+    found = extract(model, arch).encode(ids) if alone else model.encode(ids, arch)
+    torch.testing.assert_close(found.outputs[0], expected)
+
+
+def test_the_longest_sentence_has_positions() -> None:
+    model = SuperTransformer(space(16, 16), 11, ModelConfig(max_source_positions=9, max_target_positions=5))
+    source, target = torch.full((1, 9), 4), torch.full((1, 5), 4)
+    assert bool(model(source, target).isfinite().all())
+    with pytest.raises(IndexError):
+        model(torch.full((1, 10), 4), target)
+    with pytest.raises(ConfigError, match="--max-target-positions must be at least 2, got 1"):
+        ModelConfig(max_target_positions=1)

@@ -1,0 +1,126 @@
+"""A slice of the SuperTransformer, the stand-alone SubTransformer and its closed-form size agree."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import spaces, spaces_with_archs
+
+from hat.arch.config import Arch
+from hat.arch.space import DecoderSpace, EncoderSpace, SearchSpace
+from hat.errors import ArchError, ConfigError
+from hat.model.config import EOS, PAD, ModelConfig
+from hat.model.count import count_params
+from hat.model.extract import extract
+from hat.model.transformer import SuperTransformer
+
+SOURCE = torch.tensor([[5, 6, 7, 8, EOS], [PAD, PAD, 9, 4, EOS]])
+TARGET = torch.tensor([[EOS, 4, 5, 6], [EOS, 10, PAD, PAD]])
+CONFIGS = [
+    ModelConfig(encoder_normalize_before=pre, decoder_normalize_before=pre, **sharing)
+    for pre in (False, True)
+    for sharing in ({}, {"share_decoder_input_output_embed": True}, {"share_all_embeddings": True})
+]
+NAMES = [f"{norm}-{sharing}" for norm in ("post", "pre") for sharing in ("separate", "tied", "shared")]
+
+
+def random_model(space: SearchSpace, cfg: ModelConfig, sizes: tuple[int, int] = (11, 13)) -> SuperTransformer:
+    """Return a float64 model in which no bias is 0 and no norm weight 1, so that no slice goes unnoticed."""
+    sizes = (11, 11) if cfg.share_all_embeddings else sizes
+    model = SuperTransformer(space, sizes, cfg).double()
+    noise = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(torch.randn(weight.shape, generator=noise, dtype=torch.float64) * 0.4)
+    return model
+
+
+def drawn(one_width: bool = False) -> st.SearchStrategy:
+    return spaces_with_archs(one_width=one_width)
+
+
+@pytest.mark.parametrize("cfg", CONFIGS, ids=NAMES)
+@settings(max_examples=25)
+@given(st.data())
+def test_slice_and_its_gradient_equal_the_extracted_sub(cfg: ModelConfig, data: st.DataObject) -> None:
+    space, arch = data.draw(drawn(one_width=cfg.share_all_embeddings))
+    model = random_model(space, cfg)
+    sub = extract(model, arch)
+    ours, theirs = model(SOURCE, TARGET, arch), sub(SOURCE, TARGET)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    noise = torch.randn(ours.shape, dtype=torch.float64)
+    (ours * noise).sum().backward()
+    (theirs * noise).sum().backward()
+    expected = {name: weight.grad for name, weight in sub.named_parameters()}
+    for name, weight in model.named_parameters():
+        if name not in expected:
+            assert weight.grad is None, f"{name} is not part of the architecture"
+            continue
+        block = tuple(slice(size) for size in expected[name].shape)
+        torch.testing.assert_close(weight.grad[block], expected[name], rtol=1e-9, atol=1e-11)
+        outside = weight.grad.clone()
+        outside[block] = 0
+        assert not outside.any(), f"{name} has gradient outside its active block"
+    inactive = [i for i in range(len(model.encoder_layers)) if i >= arch.encoder.num_layers]
+    assert all(f"encoder_layers.{i}.ffn.up.weight" not in expected for i in inactive)
+
+
+@settings(max_examples=20)
+@given(drawn())
+def test_a_sub_is_a_copy_of_exactly_its_size(pair: tuple[SearchSpace, Arch]) -> None:
+    space, arch = pair
+    model = random_model(space, ModelConfig())
+    sub = extract(model, arch)
+    before = sub(SOURCE, TARGET)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.zero_()
+    assert torch.equal(sub(SOURCE, TARGET), before)
+    assert extract(sub, arch).state_dict().keys() == sub.state_dict().keys()
+    with pytest.raises(ArchError):
+        extract(sub, replace(arch, encoder=replace(arch.encoder, embed_dim=999)))
+
+
+@pytest.mark.parametrize("cfg", CONFIGS, ids=NAMES)
+@settings(max_examples=15)
+@given(st.data())
+def test_names_are_unique_and_sizes_follow_the_closed_form(cfg: ModelConfig, data: st.DataObject) -> None:
+    space, arch = data.draw(drawn(one_width=cfg.share_all_embeddings))
+    sub = extract(random_model(space, cfg), arch)
+    named = list(sub.named_parameters(remove_duplicate=False))
+    assert len({weight.data_ptr() for _, weight in sub.named_parameters()}) == len(
+        dict(sub.named_parameters())
+    )
+    total = sum(weight.numel() for weight in sub.parameters())
+    enc, dec = arch.encoder.embed_dim, arch.decoder.embed_dim
+    if cfg.share_all_embeddings:
+        embeddings, copies = 11 * max(enc, dec), 3
+    elif cfg.share_decoder_input_output_embed:
+        embeddings, copies = 11 * enc + 13 * dec, 2
+    else:
+        embeddings, copies = 11 * enc + 26 * dec, 1
+    assert len(named) - len(dict(sub.named_parameters())) == copies - 1
+    end_norms = 2 * (enc + dec) if cfg.encoder_normalize_before else 0
+    assert total == count_params(arch, space) + embeddings + end_norms
+
+
+@settings(max_examples=15)
+@given(spaces())
+def test_the_super_is_its_own_largest_slice(space: SearchSpace) -> None:
+    model = random_model(space, ModelConfig())
+    assert torch.equal(model(SOURCE, TARGET), model(SOURCE, TARGET, space.largest()))
+
+
+def test_sharing_needs_one_dictionary_and_one_width() -> None:
+    space = SearchSpace(
+        EncoderSpace(8, 8, 1, (8,), (8,), (1,), (1,)),
+        DecoderSpace(6, 8, 1, (6,), (8,), (1,), (1,), (1,), (1,)),
+        8,
+    )
+    shared = ModelConfig(share_all_embeddings=True)
+    with pytest.raises(ConfigError, match="needs a joint dictionary, got 11 source and 13 target"):
+        SuperTransformer(space, (11, 13), shared)
+    with pytest.raises(ConfigError, match="needs equal widths"):
+        SuperTransformer(space, 11, shared)

@@ -1,0 +1,86 @@
+"""Random small search spaces and architectures for property tests."""
+
+import random
+
+from hypothesis import strategies as st
+
+from hat.arch.config import Arch, DecoderArch, EncoderArch
+from hat.arch.space import DecoderSpace, EncoderSpace, SearchSpace
+
+
+def subset(draw: st.DrawFn, values: range | tuple[int, ...], largest: int | None = None) -> tuple[int, ...]:
+    """Return a non-empty tuple of distinct values, in any order; `largest` is always in it."""
+    chosen = draw(st.lists(st.sampled_from(values), min_size=1, max_size=3, unique=True))
+    if largest is not None and largest not in chosen:
+        chosen.append(largest)
+    return tuple(chosen)
+
+
+@st.composite
+def spaces(draw: st.DrawFn, *, one_width: bool = False) -> SearchSpace:
+    """Return a space of tiny sizes: unequal widths unless `one_width`, any qkv-dim, every kind of choice."""
+    qkv = draw(st.sampled_from((4, 6, 8, 12)))
+    heads = tuple(n for n in range(1, 5) if qkv % n == 0)
+    widths = [draw(st.integers(4, 14)) for _ in range(2)]
+    if one_width:
+        widths[1] = widths[0]
+    ffns = [draw(st.integers(2, 16)) for _ in range(2)]
+    depths = [draw(st.integers(1, 4)) for _ in range(2)]
+    layers = subset(draw, range(1, depths[0] + 1))
+    shallowest = draw(st.integers(1, min(3, min(layers))))
+    encoder = EncoderSpace(
+        widths[0],
+        ffns[0],
+        depths[0],
+        subset(draw, range(2, widths[0] + 1)),
+        subset(draw, range(1, ffns[0] + 1)),
+        layers,
+        subset(draw, heads),
+    )
+    decoder = DecoderSpace(
+        widths[1],
+        ffns[1],
+        depths[1],
+        subset(draw, range(2, widths[1] + 1)),
+        subset(draw, range(1, ffns[1] + 1)),
+        subset(draw, range(1, depths[1] + 1)),
+        subset(draw, heads),
+        subset(draw, heads),
+        subset(draw, (1, 2, 3), shallowest),
+    )
+    return SearchSpace(encoder, decoder, qkv)
+
+
+@st.composite
+def archs(draw: st.DrawFn, space: SearchSpace) -> Arch:
+    """Return any architecture of `space`, drawn without the sampler under test."""
+    # a seeded generator instead of a draw for each layer: faster, and the example stays small
+    rng = random.Random(draw(st.integers(0, 1 << 20)))
+    enc, dec = space.encoder, space.decoder
+    num_enc, num_dec = rng.choice(enc.layers_choice), rng.choice(dec.layers_choice)
+    spans = [span for span in dec.cross_span_choice if span <= num_enc]
+
+    def layers(choice: tuple[int, ...] | list[int], count: int) -> tuple[int, ...]:
+        return tuple(rng.choice(choice) for _ in range(count))
+
+    return Arch(
+        EncoderArch(
+            rng.choice(enc.embed_choice),
+            layers(enc.ffn_choice, num_enc),
+            layers(enc.self_heads_choice, num_enc),
+        ),
+        DecoderArch(
+            rng.choice(dec.embed_choice),
+            layers(dec.ffn_choice, num_dec),
+            layers(dec.self_heads_choice, num_dec),
+            layers(dec.cross_heads_choice, num_dec),
+            layers(spans, num_dec),
+        ),
+    )
+
+
+@st.composite
+def spaces_with_archs(draw: st.DrawFn, *, one_width: bool = False) -> tuple[SearchSpace, Arch]:
+    """Return a space and one of its architectures."""
+    space = draw(spaces(one_width=one_width))
+    return space, draw(archs(space))
