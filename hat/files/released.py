@@ -1,0 +1,111 @@
+"""The 48 models of the 2020 release: one table in configs/ feeds README, listing, downloader and tests."""
+
+import csv
+import re
+import typing
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from hat.errors import DataError
+
+TABLE = Path(__file__).resolve().parents[2] / "configs" / "released_models.csv"
+# The last commit of the public repository that holds all tables and predictors; a commit never changes.
+LATENCY_DATA_URL = (
+    "https://raw.githubusercontent.com/mit-han-lab/hardware-aware-transformers/"
+    "35d12828fb9e8e7a184adaa4caa187bef3a94be2/latency_dataset"
+)
+_NAME = re.compile(r"HAT_([a-z0-9]+)_(?:super_space[0-9]|([a-z]+)@[0-9.]+m?s_bleu@[0-9.]+)", re.ASCII)
+
+
+@dataclass(frozen=True)
+class ReleasedModel:
+    """One model; a field is a column of the table. Figures of a SuperTransformer are None or empty."""
+
+    model_name: str
+    task_name: str
+    hardware: str
+    latency: str  # as printed, for example 3.5s or 137.9ms
+    params_m: float | None  # millions, without embeddings
+    flops_g: float | None
+    bleu: float | None
+    sacrebleu: float | None
+    encoder_embed_dim: int | None
+    decoder_embed_dim: int | None
+    encoder_layer_num: int | None
+    decoder_layer_num: int | None
+    encoder_ffn_embed_dim: tuple[int, ...]  # one entry per layer, like all below
+    decoder_ffn_embed_dim: tuple[int, ...]
+    encoder_self_attention_heads: tuple[int, ...]
+    decoder_self_attention_heads: tuple[int, ...]
+    decoder_ende_attention_heads: tuple[int, ...]
+    decoder_arbitrary_ende_attn: tuple[int, ...]  # -1, 1, 2: the last one, two, three encoder layers
+    url: str
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.model_name):  # it becomes a file name
+            raise DataError(
+                f"the model name {self.model_name!a} is no name of the release, for example "
+                "HAT_wmt14ende_titanxp@91.8ms_bleu@25.8 or HAT_wmt14ende_super_space0"
+            )
+
+    @property
+    def is_super(self) -> bool:
+        """Return whether this is one of the four SuperTransformers."""
+        return not self.hardware
+
+    @property
+    def latency_ms(self) -> float | None:
+        """Return the latency in milliseconds."""
+        if not self.latency:
+            return None
+        seconds = not self.latency.endswith("ms")
+        return round(float(self.latency.rstrip("ms")) * (1000 if seconds else 1), 3)
+
+    @property
+    def latency_data(self) -> str | None:
+        """Return the name of the latency table and predictor of its task and device: wmt14ende_cpu_xeon."""
+        found = _NAME.fullmatch(self.model_name)
+        if found is None or self.is_super:
+            return None
+        return f"{found[1]}_{self.hardware.split()[-1].lower()}_{found[2]}"
+
+
+def released_models(path: Path = TABLE) -> tuple[ReleasedModel, ...]:
+    """Return the released models in the order of the table.
+
+    Raises DataError where the table is missing or a row of it is not as declared above (the line is named).
+    """
+    columns = [f.name for f in fields(ReleasedModel)]
+    hints = typing.get_type_hints(ReleasedModel)
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            header, *rows = csv.reader(file)
+    except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
+        raise DataError(f"cannot read {path} ({error}); restore it from the repository") from error
+    if header != columns:
+        raise DataError(f"{path}:1: the columns are {','.join(header)}; allowed are {','.join(columns)}")
+    models = []
+    for number, row in enumerate(rows, 2):
+        try:
+            pairs = zip(columns, row, strict=True)
+            values: dict[str, Any] = {name: _value(text, hints[name]) for name, text in pairs}
+            models.append(ReleasedModel(**values))
+        except (ValueError, DataError) as error:
+            raise DataError(f"{path}:{number}: {error}; restore the file from the repository") from error
+    return tuple(models)
+
+
+def latency_data_names(models: tuple[ReleasedModel, ...]) -> tuple[str, ...]:
+    """Return the names of the released latency tables, each once, in the order of `models`."""
+    return tuple(dict.fromkeys(name for model in models if (name := model.latency_data)))
+
+
+def _value(text: str, hint: object) -> str | int | float | tuple[int, ...] | None:
+    if hint is str:
+        return text
+    if typing.get_origin(hint) is tuple:
+        return tuple(int(part) for part in text.split())
+    if not text:
+        return None
+    return int(text) if hint == (int | None) else float(text)

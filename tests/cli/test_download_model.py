@@ -1,0 +1,220 @@
+"""The command download_model.py: the list, the names, what it writes; and the table behind it."""
+
+import csv
+import hashlib
+import io
+import json
+import subprocess
+import sys
+import threading
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from hat.cli import download_model, fetch
+from hat.cli.download_model import main
+from hat.errors import DataError
+from hat.files.released import LATENCY_DATA_URL, TABLE, latency_data_names, released_models
+from hat.latency.table import RELEASE_COLUMNS
+
+ROOT = Path(__file__).parents[2]
+PAGE = b"<html><title>Gone</title></html>"
+FIRST = "HAT_wmt14ende_raspberrypi@3.5s_bleu@25.8"
+
+
+def checkpoint() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("m/data.pkl", b"\x80\x02}q\x00.")
+    return file.getvalue()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Serves by suffix; a path with `super` is a web page."""
+
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)
+        table = ",".join(RELEASE_COLUMNS) + "\n" + ",".join("1" for _ in RELEASE_COLUMNS) + "\n"
+        content = table.encode() if self.path.endswith(".csv") else checkpoint()
+        content = PAGE if "super" in self.path else content
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Serve all models and latency data locally; the addresses asked for."""
+    monkeypatch.setattr("os.fsync", lambda fd: None)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.asked = []
+        url = f"http://127.0.0.1:{server.server_port}"
+        models = tuple(replace(m, url=f"{url}/{m.model_name}.pt?dl=0") for m in released_models())
+        monkeypatch.setattr("hat.cli.download_model.released_models", lambda: models)
+        monkeypatch.setattr("hat.cli.download_model.LATENCY_DATA_URL", f"{url}/latency_dataset")
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield server.asked
+        server.shutdown()
+
+
+def test_list_is_fast_and_needs_no_torch(tmp_path: Path) -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from hat.cli.download_model import main; "
+        "assert main(['--list', '--json']) == 0; assert not {'torch', 'numpy'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    *lines, record = done.stdout.splitlines()
+    assert len(lines) == 49 and len({len(line) for line in lines}) == 1
+    assert lines[0].split() == ["model", "task", "device", "latency", "BLEU"]
+    assert lines[1].split("  ")[0] == FIRST
+    assert " ".join(lines[1].split()) == f"{FIRST} wmt14.en-de Raspberry Pi ARM Cortex-A72 CPU 3.5s 25.8"
+    assert lines[-1].split() == ["HAT_iwslt14deen_super_space1", "iwslt14.de-en", "-", "-", "-"]
+    models = json.loads(record)["models"]
+    assert len(models) == 48 and models[0]["encoder_ffn_embed_dim"] == [1024, 3072, 3072, 2048, 2048, 2048]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_model(
+    asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    argv = [f"--model-name={FIRST}", "--json", "--no-progress-bar"]
+    assert main(argv) == 0
+    path = Path("downloaded_models") / f"{FIRST}.pt"
+    assert path.read_bytes() == checkpoint()
+    digest = hashlib.sha256(checkpoint()).hexdigest()
+    line, record = capsys.readouterr().out.splitlines()
+    assert line == f"{path}: {len(checkpoint())} bytes, SHA-256 {digest}"
+    file = {"path": str(path), "num_bytes": len(checkpoint()), "sha256": digest, "status": "downloaded"}
+    assert json.loads(record) == {"files": [file]}
+    assert main(argv) == 0 and len(asked) == 1
+    line, record = capsys.readouterr().out.splitlines()
+    assert "is already there and intact" in line
+    assert json.loads(record) == {"files": [file | {"status": "intact"}]}
+    path.write_bytes(PAGE)
+    assert main(argv) == 0 and path.read_bytes() == checkpoint()
+    captured = capsys.readouterr()
+    assert f"{path} is damaged" in captured.err and '"downloaded"' in captured.out
+
+
+def test_all_models_go_on_after_one_that_is_refused(
+    asked: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--download-all", "--save-path", str(tmp_path), "--no-progress-bar"]) == 2
+    assert len(asked) == 48 and len(list(tmp_path.glob("*.pt"))) == 44
+    assert len(list(tmp_path.iterdir())) == 88
+    error = capsys.readouterr().err
+    assert "it is a web page titled 'Gone', not a checkpoint" in error
+    assert "4 of 48 files failed: HAT_wmt14ende_super_space0.pt," in error.splitlines()[-1]
+
+
+def test_latency_data(
+    asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["--latency-data"]) == 0
+    folder = tmp_path / "latency_dataset"
+    assert (folder / "wmt14enfr_cpu_xeon_all.csv").is_file()
+    assert (folder / "predictors" / "iwslt14deen_gpu_titanxp.pt").is_file()
+    assert len(asked) == 16 and asked[0] == "/latency_dataset/wmt14ende_cpu_raspberrypi_all.csv"
+    assert asked[1] == "/latency_dataset/predictors/wmt14ende_cpu_raspberrypi.pt"
+    (folder / "wmt14enfr_cpu_xeon_all.csv").write_text("a,b\n1,2\n")
+    assert main(["--latency-data"]) == 0 and len(asked) == 17
+    assert "is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "text"),
+    [
+        (["--model-name=HAT_wmt14ende_raspberry@3.5s"], f"the nearest names are {FIRST}, HAT_wmt14ende_rasp"),
+        (["--model-name=../../etc/passwd"], "there is no model '../../etc/passwd'"),
+        ([], "0 of --model-name, --download-all, --list and --latency-data are given"),
+        (["--list", "--download-all"], "2 of --model-name"),
+        (["--model=x"], "unknown option --model; did you mean --model-name?"),
+        ([f"--model-name={FIRST}", "--timeout=0"], "a positive timeout"),
+    ],
+)
+def test_wrong_use_is_one_line(argv: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("ConfigError: ") and text in error and error.count("\n") == 1
+
+
+def test_no_network_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = tuple(replace(m, url="http://127.0.0.1:9/x") for m in released_models())
+    monkeypatch.setattr("hat.cli.download_model.released_models", lambda: models)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    assert main(["--download-all", "--save-path", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("Unreachable: cannot download http://127.0.0.1:9/x: Connection refused")
+    assert error.count("\n") == 1 and list(tmp_path.iterdir()) == []
+
+
+def test_fetch_uses_the_same_downloader(
+    asked: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = download_model.released_models()
+    argv = ["--url", models[0].url, "--to", str(tmp_path / "a.pt"), "--json"]
+    assert fetch.main(argv) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["status"] == "downloaded"
+    assert fetch.main(argv) == 0 and "already there" in capsys.readouterr().out
+    assert fetch.main(["--url", models[-1].url, "--to", str(tmp_path / "b.txt")]) == 2
+    assert "it is a web page titled 'Gone', not the file b.txt" in capsys.readouterr().err
+
+
+def test_table_of_released_models(tmp_path: Path) -> None:
+    models = released_models()
+    assert len(models) == 48 and sum(m.is_super for m in models) == 4
+    assert len({m.model_name for m in models}) == len({m.url for m in models}) == 48
+    for m in models:
+        assert m.url.startswith("https://www.dropbox.com/s/") and f"/{m.model_name}.pt?dl=0" in m.url
+        if m.is_super:
+            assert (m.bleu, m.latency_ms, m.latency_data, m.decoder_ffn_embed_dim) == (None, None, None, ())
+            continue
+        assert f"@{m.latency}_bleu@{m.bleu}" in m.model_name and m.sacrebleu and m.params_m and m.flops_g
+        assert len(m.encoder_ffn_embed_dim) == len(m.encoder_self_attention_heads) == m.encoder_layer_num
+        layers = (
+            m.decoder_ffn_embed_dim,
+            m.decoder_self_attention_heads,
+            m.decoder_ende_attention_heads,
+            m.decoder_arbitrary_ende_attn,
+        )
+        assert {len(values) for values in layers} == {m.decoder_layer_num}
+    assert (models[0].latency_ms, models[6].latency_ms) == (3500.0, 137.9)
+    assert latency_data_names(models) == (
+        "wmt14ende_cpu_raspberrypi",
+        "wmt14ende_cpu_xeon",
+        "wmt14ende_gpu_titanxp",
+        "wmt14enfr_cpu_raspberrypi",
+        "wmt14enfr_cpu_xeon",
+        "wmt14enfr_gpu_titanxp",
+        "wmt19ende_gpu_titanxp",
+        "iwslt14deen_gpu_titanxp",
+    )
+    assert LATENCY_DATA_URL.endswith("/latency_dataset")
+
+
+def test_a_wrong_table_is_named(tmp_path: Path) -> None:
+    with open(TABLE, encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    path = tmp_path / "models.csv"
+    with pytest.raises(DataError, match="cannot read .*models.csv"):
+        released_models(path)
+    for line, column, value in [(1, 0, "name"), (3, 0, "../x"), (4, 6, "good"), (5, 12, "1024 x")]:
+        wrong = [list(row) for row in rows]
+        wrong[line - 1][column] = value
+        with open(path, "w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows(wrong)
+        with pytest.raises(DataError, match=f"models.csv:{line}: "):
+            released_models(path)

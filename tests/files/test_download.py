@@ -1,0 +1,638 @@
+"""The downloader against a local server that cuts, stalls, errs and lies; proofs, resuming, share links."""
+
+import contextlib
+import gzip
+import hashlib
+import http.server
+import io
+import json
+import random
+import resource
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from hat.errors import ConfigError, DataError, HatError
+from hat.files.download import OVERLAP, Downloaded, Unreachable, download
+from hat.files.partial import Partial
+from hat.files.proof import check_checkpoint, check_csv, check_for
+from hat.files.web import direct_url
+
+ROOT = Path(__file__).parents[2]
+SEQUENCE_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03."
+PAGE = b"<!DOCTYPE html><html><head><title>Sign \x1b[31min</title></head><body>no file</body></html>"
+
+
+def zip_checkpoint(seed: int = 0, size: int = 200_000) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in (
+            ("data.pkl", b"\x80\x02}q\x00."),
+            ("data/0", random.Random(seed).randbytes(size)),
+        ):
+            archive.writestr(zipfile.ZipInfo(f"m/{name}"), content)
+    return file.getvalue()
+
+
+def old_checkpoint(seed: int = 0, size: int = 200_000) -> bytes:
+    return SEQUENCE_MAGIC + random.Random(seed).randbytes(size)
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Takes the next behaviour off `server.plan`, a list of (name, number); serves well once it is empty."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        site = self.server.site
+        name, number = site.plan.pop(0) if site.plan else ("serve", 0)
+        site.asked.append((self.path, self.headers.get("Range"), self.headers.get("If-Range")))
+        self.close_connection = True
+        with contextlib.suppress(OSError):  # the client left
+            getattr(self, f"do_{name}")(number)
+
+    def head(self, status: int = 200, **headers: object) -> None:
+        self.send_response(status)
+        for key, value in headers.items():
+            if value is not None:
+                self.send_header(key.replace("_", "-"), str(value))
+        self.end_headers()
+
+    def body(self, content: bytes) -> None:
+        self.server.site.sent += len(content)
+        self.wfile.write(content)
+
+    def wanted(self) -> int:
+        """Return the byte asked for, 0 where the version is another."""
+        asked, site = self.headers.get("Range"), self.server.site
+        same = self.headers.get("If-Range") in (site.etag, site.date)
+        return int(asked.removeprefix("bytes=").rstrip("-")) if asked and same else 0
+
+    def do_serve(self, stop: int, etag: str | None = None, content: bytes | None = None) -> None:
+        site, start = self.server.site, self.wanted()
+        content = site.content if content is None else content
+        shown = {
+            "ETag": etag or site.etag,
+            "Last_Modified": site.date,
+            "Content_Length": len(content) - start,
+        }
+        if start:
+            shown["Content_Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        self.head(206 if start else 200, **shown)
+        self.body(content[start : start + stop if stop else None])
+
+    def do_stall(self, stop: int) -> None:
+        self.do_serve(stop)
+        self.server.site.woken.wait(5)
+
+    def do_error(self, status: int) -> None:
+        self.head(status, Content_Length=0, Retry_After=0)
+
+    def do_whole(self, number: int) -> None:
+        del self.headers["Range"]
+        self.do_serve(number)
+
+    def do_wrong_range(self, number: int) -> None:
+        content = self.server.site.content
+        self.head(
+            206, Content_Range=f"bytes 7-{len(content) - 1}/{len(content)}", Content_Length=len(content) - 7
+        )
+        self.body(content[7:])
+
+    def do_new_etag(self, number: int) -> None:
+        content = self.server.site.content
+        self.do_serve(0, etag='"v2"', content=content[:-9] + b"x" + content[-8:])
+
+    def do_new_bytes(self, number: int) -> None:
+        self.do_serve(0, content=old_checkpoint(2))
+
+    def do_new_size(self, number: int) -> None:
+        self.do_serve(0, content=self.server.site.content + b"more")
+
+    def do_new_tail(self, number: int) -> None:
+        """Answer with other bytes behind those that are compared."""
+        content = self.server.site.content
+        self.do_serve(0, content=content[:-9] + b"x" + content[-8:])
+
+    def do_page(self, number: int) -> None:
+        self.head(Content_Type="text/html", Content_Length=len(PAGE))
+        self.body(PAGE)
+
+    def do_redirect(self, number: int) -> None:
+        self.head(302, Location="/elsewhere", Content_Length=0)
+
+    def do_leave(self, number: int) -> None:
+        self.head(302, Location="file:///etc/passwd", Content_Length=0)
+
+    def do_chunks(self, stop: int) -> None:
+        content = self.server.site.content
+        self.head(ETag=self.server.site.etag, Transfer_Encoding="chunked")
+        for at in range(0, stop or len(content), 50_000):
+            block = content[at : at + 50_000]
+            self.body(b"%x\r\n%s\r\n" % (len(block), block))
+        if not stop:
+            self.body(b"0\r\n\r\n")
+
+    def do_endless(self, number: int) -> None:
+        self.head()
+        self.body(self.server.site.content)
+
+    def do_packed(self, number: int) -> None:
+        content = gzip.compress(self.server.site.content)
+        self.head(Content_Encoding="gzip", Content_Length=len(content))
+        self.body(content)
+
+    def do_drive(self, number: int) -> None:
+        """Ask first, by a form (0), by a link (1), by a form of another site (2) or by no form at all (3)."""
+        parts = urlsplit(self.path)
+        query = {key: values[0] for key, values in parse_qs(parts.query).items()}
+        if query.get("confirm") == "t0k" and "asked=yes" in self.headers.get("Cookie", ""):
+            assert query["id"] == "FILE_id-1"
+            self.do_serve(0)
+            return
+        host = "evil.example" if number == 2 else "drive.usercontent.google.com"
+        form = (
+            f'<form id="download-form" action="http://{host}/download" method="get"><input type="submit">'
+            '<input type="hidden" name="id" value="FILE_id-1">'
+            '<input type="hidden" name="confirm" value="t0k">'
+            '<input type="hidden" name="uuid" value="a&amp;b"></form>'
+        )
+        link = '<a id="uc-download-link" href="/uc?export=download&amp;confirm=t0k&amp;id=FILE_id-1">go</a>'
+        text = [form, link, form, "<p>Too many users</p>"][number]
+        page = f"<!DOCTYPE html><html><head><title>Google Drive</title></head>{text}</html>".encode()
+        self.head(
+            Content_Type="text/html; charset=utf-8",
+            Content_Length=len(page),
+            Set_Cookie="asked=yes; Path=/; Domain=.google.com",
+        )
+        self.body(page)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+class Site:
+    """A local server: what it serves, how it behaves next, what it was asked and how much it sent."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.content = zip_checkpoint()
+        self.etag: str | None = '"v1"'
+        self.date: str | None = None
+        self.plan: list[tuple[str, int]] = []
+        self.asked: list[tuple[str, str | None, str | None]] = []
+        self.sent = 0
+        self.woken = threading.Event()
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    monkeypatch.setattr("os.fsync", lambda fd: None)
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.site = Site(f"http://127.0.0.1:{server.server_port}/file")
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        yield server.site
+        server.site.woken.set()
+        server.shutdown()
+
+
+get = partial(download, pause=0.0, timeout=2.0)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_whole_recorded_and_verified(site: Site, tmp_path: Path) -> None:
+    path, digest = tmp_path / "new" / "a.pt", hashlib.sha256(site.content).hexdigest()
+    assert get(site.url, path) == Downloaded(path, len(site.content), digest, "downloaded")
+    assert path.read_bytes() == site.content
+    assert (path.parent / "a.pt.sha256").read_text() == f"{digest}  a.pt\n"
+    assert names(path.parent) == ["a.pt", "a.pt.sha256"]
+    assert get(site.url, path).status == "intact" and len(site.asked) == 1
+    (path.parent / "a.pt.sha256").unlink()
+    assert get(site.url, path).status == "recorded" and get(site.url, path).status == "intact"
+    assert len(site.asked) == 1
+
+
+def test_damaged_file_is_replaced_only_by_a_proven_one(
+    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.pt"
+    get(site.url, path)
+    damaged = site.content[:-5] + b"\0" + site.content[-4:]
+    path.write_bytes(damaged)
+    site.plan = [("page", 0)]
+    with pytest.raises(DataError, match="web page"):
+        get(site.url, path)
+    assert path.read_bytes() == damaged and names(tmp_path) == ["a.pt", "a.pt.sha256"]
+    assert get(site.url, path).status == "downloaded" and path.read_bytes() == site.content
+    assert f"{path} is damaged" in capsys.readouterr().err
+    path.write_bytes(PAGE)  # without a record the structure decides
+    (tmp_path / "a.pt.sha256").unlink()
+    assert get(site.url, path).status == "downloaded" and path.read_bytes() == site.content
+
+
+@pytest.mark.parametrize("make", [zip_checkpoint, old_checkpoint])
+@pytest.mark.parametrize("at", [1, 2, 1000, 65_536, 65_537, 150_000, 199_999])
+def test_cut_connections_are_gone_on_with(site: Site, tmp_path: Path, at: int, make) -> None:
+    site.content = make()
+    site.plan = [("serve", at), ("serve", 20_000)]
+    get(site.url, tmp_path / "a.pt")
+    assert (tmp_path / "a.pt").read_bytes() == site.content
+    assert names(tmp_path) == ["a.pt", "a.pt.sha256"]
+    overlap = min(OVERLAP, at // 2)
+    assert [start for _, start, _ in site.asked][:2] == [None, f"bytes={at - overlap}-" if at > 0 else None]
+    assert all(version == '"v1"' for _, _, version in site.asked[1:])
+    assert site.sent <= len(site.content) + 2 * OVERLAP
+
+
+def test_stalls_and_errors_are_retried(
+    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.plan = [("stall", 100_000), ("error", 500), ("error", 503), ("error", 429), ("stall", 50_000)]
+    get(site.url, tmp_path / "a.pt", tries=6, timeout=0.2)
+    assert (tmp_path / "a.pt").read_bytes() == site.content
+    assert site.sent <= len(site.content) + 2 * OVERLAP
+    said = capsys.readouterr().err
+    assert "a.pt: no answer in time; trying again in 0 s" in said and "the server answered 500" in said
+
+
+def test_retries_are_bounded_and_back_off(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("hat.files.download.time.sleep", pauses.append)
+    site.plan = [("error", 500)] * 9
+    with pytest.raises(DataError, match=r"answered 500 .*\(7 tries\)"):
+        download(site.url, tmp_path / "a.pt", tries=7, pause=1.0)
+    assert pauses == [1, 2, 4, 8, 16, 30] and len(site.plan) == 2
+    site.plan = [("error", 404)] * 2
+    with pytest.raises(DataError, match="answered 404"):
+        get(site.url, tmp_path / "a.pt")
+    assert len(site.plan) == 1 and names(tmp_path) == []
+    site.plan = [("serve", 1)] * 9  # a byte now and then is no reason to go on for ever
+    with pytest.raises(DataError, match="bytes are kept"):
+        get(site.url, tmp_path / "a.pt", tries=3)
+    assert len(site.plan) == 6
+
+
+def test_progress_renews_the_tries(site: Site, tmp_path: Path) -> None:
+    site.content = old_checkpoint(size=5 << 20)
+    site.plan = [("serve", (1 << 20) + OVERLAP + 1)] * 4
+    get(site.url, tmp_path / "a.pt", tries=1)
+    assert (tmp_path / "a.pt").read_bytes() == site.content and len(site.asked) == 5
+
+
+def test_the_next_run_goes_on(site: Site, tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    site.plan = [("serve", 150_000)]
+    with pytest.raises(DataError, match="150000 bytes are kept"):
+        get(site.url, path, tries=1)
+    assert names(tmp_path) == ["a.pt.part", "a.pt.part.json"]
+    get(site.url, path)
+    assert path.read_bytes() == site.content and site.sent <= len(site.content) + OVERLAP
+    assert names(tmp_path) == ["a.pt", "a.pt.sha256"]
+
+
+@pytest.mark.parametrize("damage", ["flip", "shorter", "state", "other address"])
+def test_a_damaged_part_is_not_built_on(site: Site, tmp_path: Path, damage: str) -> None:
+    path, part = tmp_path / "a.pt", tmp_path / "a.pt.part"
+    site.content = old_checkpoint()
+    site.plan = [("serve", 150_000)]
+    with pytest.raises(DataError):
+        get(site.url, path, tries=1)
+    if damage == "flip":
+        part.write_bytes(part.read_bytes()[:999] + bytes(5) + part.read_bytes()[1004:])
+    elif damage == "shorter":
+        part.write_bytes(part.read_bytes()[:-1])
+    elif damage == "state":
+        (tmp_path / "a.pt.part.json").write_text('{"bytes": "many"}')
+    get(site.url + ("?other" if damage == "other address" else ""), path)
+    assert path.read_bytes() == site.content and site.asked[-1][1] is None
+
+
+def test_bytes_behind_the_saved_ones_are_dropped(site: Site, tmp_path: Path) -> None:
+    site.plan = [("serve", 150_000)]
+    with pytest.raises(DataError):
+        get(site.url, tmp_path / "a.pt", tries=1)
+    with open(tmp_path / "a.pt.part", "ab") as file:
+        file.write(b"never saved")
+    get(site.url, tmp_path / "a.pt")
+    assert (tmp_path / "a.pt").read_bytes() == site.content and site.asked[-1][1] is not None
+
+
+@pytest.mark.parametrize("answer", ["whole", "wrong_range", "new_etag", "new_bytes", "new_size"])
+def test_answers_that_do_not_go_on_are_not_joined(site: Site, tmp_path: Path, answer: str) -> None:
+    site.content = old_checkpoint()  # without checksums of its own
+    site.plan = [("serve", 150_000), (answer, 0)]
+    get(site.url, tmp_path / "a.pt")
+    assert (tmp_path / "a.pt").read_bytes() == site.content
+    assert len(site.asked) == (2 if answer == "whole" else 3)
+    assert site.asked[1][1] is not None
+    assert answer == "whole" or site.asked[2][1] is None
+
+
+def test_a_new_version_comes_whole(site: Site, tmp_path: Path) -> None:
+    site.plan = [("serve", 150_000)]
+    with pytest.raises(DataError):
+        get(site.url, tmp_path / "a.pt", tries=1)
+    site.content, site.etag = zip_checkpoint(2), '"v2"'
+    get(site.url, tmp_path / "a.pt")
+    assert (tmp_path / "a.pt").read_bytes() == site.content
+    assert site.asked[-1][1:] == (f"bytes={150_000 - OVERLAP}-", '"v1"')
+
+
+def test_joined_parts_that_prove_wrong_are_fetched_whole(site: Site, tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    site.plan = [("serve", 150_000), ("new_tail", 0)]
+    get(site.url, path)  # the zip's own checksums tell
+    assert path.read_bytes() == site.content and site.asked[-1][1] is None
+    path.unlink()
+    site.content = old_checkpoint()  # this kind has none, the digest of an earlier download does
+    (tmp_path / "a.pt.sha256").write_text(f"{hashlib.sha256(site.content).hexdigest()}  a.pt\n")
+    site.plan = [("serve", 150_000), ("new_tail", 0)]
+    get(site.url, path)
+    assert path.read_bytes() == site.content
+
+
+@pytest.mark.parametrize("etag", [None, 'W/"weak"'])
+def test_without_a_version_nothing_is_joined(site: Site, tmp_path: Path, etag: str | None) -> None:
+    site.etag = etag
+    site.plan = [("serve", 150_000)]
+    get(site.url, tmp_path / "a.pt")
+    assert [start for _, start, _ in site.asked] == [None, None]
+    site.plan = [("serve", 150_000)]
+    with pytest.raises(DataError):
+        get(site.url, tmp_path / "b.pt", tries=1)
+    assert names(tmp_path) == ["a.pt", "a.pt.sha256"]
+
+
+def test_a_date_serves_as_version(site: Site, tmp_path: Path) -> None:
+    site.etag, site.date = None, "Wed, 21 Oct 2015 07:28:00 GMT"
+    site.plan = [("serve", 150_000)]
+    get(site.url, tmp_path / "a.pt")
+    assert site.asked[1][2] == site.date and site.sent < len(site.content) + 2 * OVERLAP
+
+
+def test_pages_are_refused_and_named(site: Site, tmp_path: Path) -> None:
+    site.plan = [("page", 0)]
+    with pytest.raises(DataError, match="a web page titled 'Sign .x1b.31min', not a checkpoint") as caught:
+        get(site.url, tmp_path / "a.pt")
+    assert str(caught.value).isprintable() and site.url in str(caught.value)
+    assert len(site.asked) == 1 and names(tmp_path) == []
+    site.plan = [("serve", 150_000), ("page", 0)]  # what was received is not thrown away for a page
+    with pytest.raises(DataError, match="150000 bytes are kept"):
+        get(site.url, tmp_path / "a.pt")
+    get(site.url, tmp_path / "a.pt")
+    assert site.asked[-1][1] is not None
+    site.plan = [("page", 0)]
+    get(site.url, tmp_path / "page.html")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{}",
+        b"version https://git-lfs.github.com/spec/v1\n",
+        zip_checkpoint()[:-30],
+        SEQUENCE_MAGIC[:15],
+    ],
+)
+def test_other_files_are_no_checkpoints(site: Site, tmp_path: Path, content: bytes) -> None:
+    site.content = content
+    with pytest.raises(DataError, match=r"refused a.pt from .* it is "):
+        get(site.url, tmp_path / "a.pt")
+    assert len(site.asked) == 1 and names(tmp_path) == []
+
+
+def test_other_shapes_of_answers(site: Site, tmp_path: Path) -> None:
+    for number, (name, stop) in enumerate([("redirect", 0), ("chunks", 0), ("chunks", 100_000)]):
+        site.plan = [(name, stop)]
+        path = tmp_path / f"{number}.pt"
+        get(site.url, path)
+        assert path.read_bytes() == site.content
+    site.plan = [("redirect", 0)] * 20
+    for name, match in [
+        ("redirect", "answered 302"),
+        ("endless", "does not say how long"),
+        ("packed", "encoded as gzip"),
+        ("leave", "answered 302|redirected to"),
+    ]:
+        site.plan = [(name, 0)] * (20 if name == "redirect" else 1)
+        with pytest.raises(DataError, match=match):
+            get(site.url, tmp_path / "x.pt")
+    assert not list(tmp_path.glob("x*"))
+
+
+def test_expected_digest(site: Site, tmp_path: Path) -> None:
+    digest = hashlib.sha256(site.content).hexdigest()
+    get(site.url, tmp_path / "a.pt", sha256=digest.upper())
+    with pytest.raises(DataError, match=f"its SHA-256 is {digest}, not 0000"):
+        get(site.url, tmp_path / "b.pt", sha256="0" * 64)
+    assert names(tmp_path) == ["a.pt", "a.pt.sha256"]
+
+
+def test_no_network_is_said_soon(tmp_path: Path) -> None:
+    with pytest.raises(Unreachable, match=r"http://127.0.0.1:9/x: Connection refused \(2 tries\)"):
+        get("http://127.0.0.1:9/x", tmp_path / "a")
+    with pytest.raises(Unreachable, match="name of the server cannot be resolved"):
+        get("http://nowhere.invalid/x", tmp_path / "a")
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [
+        ("ftp://x/y", {}),
+        ("file:///etc/passwd", {}),
+        ("http://x", {"tries": 0}),
+        ("http://x", {"timeout": 0.0}),
+        ("http://x", {"timeout": float("nan")}),
+    ],
+)
+def test_wrong_options(tmp_path: Path, url: str, options: dict) -> None:
+    with pytest.raises(ConfigError, match="http"):
+        download(url, tmp_path / "a", **options)
+
+
+@pytest.mark.parametrize("url", ["http://a b/", "http://a..b/", "http://127.0.0.1:port/", "http:///x"])
+def test_wrong_addresses(tmp_path: Path, url: str) -> None:
+    with pytest.raises(DataError, match="cannot download"):
+        get(url, tmp_path / "a")
+
+
+def test_a_disk_that_refuses(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(HatError, match="cannot write .*a.pt: File too large; the previous file"):
+            get(site.url, tmp_path / "a.pt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert names(tmp_path) == []
+    site.plan = [("serve", 150_000)]
+    with pytest.raises(DataError):
+        get(site.url, tmp_path / "a.pt", tries=1)
+    with monkeypatch.context() as patch:
+        patch.setattr("hat.files.partial.shutil.disk_usage", lambda path: Usage(7))
+        with pytest.raises(HatError, match="more bytes are needed, the disk has 7"):
+            get(site.url, tmp_path / "a.pt")
+    get(site.url, tmp_path / "a.pt")  # and what was received had stayed
+    assert site.asked[-1][1] is not None
+    (tmp_path / "folder.pt").mkdir()
+    with pytest.raises(HatError, match="it is a folder"):
+        get(site.url, tmp_path / "folder.pt")
+    with pytest.raises(HatError, match="cannot"):
+        get(site.url, tmp_path / "a.pt" / "b.pt")
+    with pytest.raises(HatError, match="cannot"):
+        get(site.url, tmp_path / ("n" * 300))
+
+
+class Usage:
+    def __init__(self, free: int) -> None:
+        self.free = free
+
+
+def test_one_process_at_a_time(site: Site, tmp_path: Path) -> None:
+    with (
+        Partial(tmp_path / "a.pt", site.url),
+        pytest.raises(HatError, match="is being downloaded by another process"),
+    ):
+        get(site.url, tmp_path / "a.pt")
+    get(site.url, tmp_path / "a.pt")
+
+
+def test_a_killed_process_is_gone_on_with(site: Site, tmp_path: Path) -> None:
+    site.plan = [("stall", 150_000)]
+    code = (
+        "import sys; from pathlib import Path; import hat.files.partial as p; p.SAVE_EVERY_S = 0.0; "
+        "from hat.files.download import download; download(sys.argv[1], Path(sys.argv[2]))"
+    )
+    argv = [sys.executable, "-c", code, site.url, str(tmp_path / "a.pt")]
+    with subprocess.Popen(argv, cwd=ROOT) as process:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline and not _saved(tmp_path / "a.pt.part.json", 150_000):
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    assert not (tmp_path / "a.pt").exists()
+    site.woken.set()
+    get(site.url, tmp_path / "a.pt")
+    assert (tmp_path / "a.pt").read_bytes() == site.content and site.sent <= len(site.content) + OVERLAP
+
+
+def _saved(state: Path, size: int) -> bool:
+    return state.exists() and json.loads(state.read_text())["bytes"] == size
+
+
+def test_share_links() -> None:
+    dropbox = "https://www.dropbox.com/s/abc/HAT_x@3.5s_bleu@25.8.pt"
+    for given in ("", "?dl=0", "?dl=1"):
+        assert direct_url(dropbox + given) == dropbox + "?dl=1"
+    assert direct_url("https://dropbox.com/x?rlkey=k&dl=0") == "https://dropbox.com/x?rlkey=k&dl=1"
+    drive = "https://drive.google.com/uc?export=download&id=A-b_1"
+    for given in (
+        "uc?id=A-b_1",
+        "open?id=A-b_1",
+        "file/d/A-b_1/view?usp=sharing",
+        "uc?id=A-b_1&export=download",
+    ):
+        assert direct_url(f"https://drive.google.com/{given}") == drive
+    for url in ("https://notdropbox.com/x?dl=0", "https://dropbox.com.evil.org/x?dl=0", "http://x/y?id=3"):
+        assert direct_url(url) == url
+
+
+def test_dropbox_through_a_proxy(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", site.url.removesuffix("/file"))
+    monkeypatch.setenv("no_proxy", "")
+    get("http://www.dropbox.com/s/abc/model.pt?dl=0", tmp_path / "a.pt")
+    assert site.asked[0][0] == "http://www.dropbox.com/s/abc/model.pt?dl=1"
+
+
+@pytest.mark.parametrize("shape", [0, 1])
+def test_google_drive_asks_first(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: int
+) -> None:
+    monkeypatch.setenv("http_proxy", site.url.removesuffix("/file"))
+    monkeypatch.setenv("no_proxy", "")
+    link = "http://drive.google.com/file/d/FILE_id-1/view"
+    site.plan = [("drive", shape)] * 2
+    get(link, tmp_path / "a.pt")
+    assert (tmp_path / "a.pt").read_bytes() == site.content
+    assert shape or site.asked[1][0].startswith("http://drive.usercontent.google.com/download?id=FILE_id-1&")
+    assert shape or site.asked[1][0].endswith("uuid=a%26b")
+    site.plan, site.asked, site.sent = (
+        [("drive", shape), ("serve", 150_000), ("drive", shape), ("drive", shape)],
+        [],
+        0,
+    )
+    get(link, tmp_path / "b.pt")  # cut, asked again, gone on with
+    assert [start is not None for _, start, _ in site.asked] == [False, False, False, True]
+    assert site.sent <= len(site.content) + 2 * OVERLAP + 2000
+    site.plan = []  # a small file comes without a question
+    get(link, tmp_path / "c.pt")
+
+
+@pytest.mark.parametrize(("shape", "match"), [(2, "leads to another site"), (3, "titled 'Google Drive'")])
+def test_other_pages_of_google_drive(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: int, match: str
+) -> None:
+    monkeypatch.setenv("http_proxy", site.url.removesuffix("/file"))
+    monkeypatch.setenv("no_proxy", "")
+    site.plan = [("drive", shape)]
+    with pytest.raises(DataError, match=match):
+        get("http://drive.google.com/uc?id=FILE_id-1", tmp_path / "a.pt")
+    assert len(site.asked) == 1 and names(tmp_path) == []
+
+
+def test_checks_by_suffix(tmp_path: Path) -> None:
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w") as archive:
+        member = tarfile.TarInfo("a")
+        member.size = 2000
+        archive.addfile(member, io.BytesIO(b"x" * 2000))
+    whole = {
+        "a.gz": gzip.compress(b"hello" * 100),
+        "a.tgz": gzip.compress(tar.getvalue()),
+        "a.tar": tar.getvalue(),
+        "a.zip": zip_checkpoint(size=500),
+        "a.pt": zip_checkpoint(size=500),
+    }
+    for name, content in whole.items():
+        path = tmp_path / name
+        path.write_bytes(content)
+        check_for(path)(path)
+        for wrong in (PAGE, content[: len(content) // 8], b"", b"nonsense" * 99):
+            path.write_bytes(wrong)
+            with pytest.raises(ValueError, match="it is"):
+                check_for(path)(path)
+    text = tmp_path / "a.txt"
+    text.write_bytes(b"hello")
+    check_for(text)(text)
+    archive = tmp_path / "b.pt"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("x/other", b"")
+    with pytest.raises(ValueError, match="without data.pkl"):
+        check_checkpoint(archive)
+    table = tmp_path / "a.csv"
+    for content in ("a,b\n1,2\n", "a,b\n", "a,c\n1,2\n", "a,b\n1,2\n3", ""):
+        table.write_text(content)
+        if content == "a,b\n1,2\n":
+            check_csv(table, ("a", "b"))
+        else:
+            with pytest.raises(ValueError, match="it is a CSV|its columns"):
+                check_csv(table, ("a", "b"))
