@@ -36,7 +36,8 @@ def smoothed_loss(
     Rows must be real tokens; pads are removed by the caller. `eps` is the label smoothing, spread over all
     V entries.
     """
-    return _ChunkedLoss.apply(states_RD, output_VD, target_R, eps)
+    with_grad = torch.is_grad_enabled() and (states_RD.requires_grad or output_VD.requires_grad)
+    return _ChunkedLoss.apply(states_RD, output_VD, target_R, eps, with_grad)
 
 
 class _ChunkedLoss(torch.autograd.Function):
@@ -44,11 +45,10 @@ class _ChunkedLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx, states_RD: Tensor, output_VD: Tensor, target_R: Tensor, eps: float
+        ctx: FunctionCtx, states_RD: Tensor, output_VD: Tensor, target_R: Tensor, eps: float, with_grad: bool
     ) -> tuple[Tensor, Tensor]:
         vocab = output_VD.size(0)
         wide = torch.float64 if states_RD.dtype == torch.float64 else torch.float32
-        with_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]  # type: ignore[attr-defined]
         smoothed = torch.zeros((), dtype=wide, device=states_RD.device)
         nll = torch.zeros((), dtype=wide, device=states_RD.device)
         grad_states = torch.empty_like(states_RD) if with_grad else None
@@ -78,6 +78,12 @@ class _ChunkedLoss(torch.autograd.Function):
         return smoothed, nll
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: FunctionCtx, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None, None]:  # type: ignore[override]
         grad_states, grad_output = ctx.saved_tensors  # type: ignore[attr-defined]
-        return grad_states * grad.to(grad_states.dtype), grad_output * grad.to(grad_output.dtype), None, None
+        return (
+            grad_states * grad.to(grad_states.dtype),
+            grad_output * grad.to(grad_output.dtype),
+            None,
+            None,
+            None,
+        )
