@@ -10,7 +10,7 @@ EXTRAS = {
     "text": ["sacremoses", "subword-nmt"],
     "log": ["tensorboard"],
     "report": ["matplotlib"],
-    "dev": ["pytest", "hypothesis", "ruff", "mypy"],
+    "dev": ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "types-PyYAML"],
 }
 
 setup(

@@ -100,6 +100,6 @@ def _summary_writer(folder: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        say("no TensorBoard files: tensorboard is not installed (pip install 'hat[log]')")
+        say("no TensorBoard files: tensorboard is not installed (pip install -e '.[log]')")
         return None
     return SummaryWriter(str(folder))

@@ -10,4 +10,5 @@ export PATH="$(dirname "$PYTHON"):$PATH"
 ruff check .
 ruff format --check .
 mypy
-exec "$PYTHON" -m pytest -q "$@"
+export OMP_NUM_THREADS=1 # two test processes share the cores
+exec "$PYTHON" -m pytest -q -n 2 "$@"

@@ -3,6 +3,10 @@
 # usage: bash scripts/test.sh <task> <generation flags> -- <checkpoint> <architecture.yml> [normal|sacre] [gpu] [subset]
 set -euo pipefail
 
+if [ $# -lt 2 ]; then
+    echo "call configs/<task>/test.sh, which calls this with the task's flags" >&2
+    exit 2
+fi
 task=$1
 shift
 flags=()
@@ -24,6 +28,12 @@ fi
 checkpoint=$(realpath -m -- "$1")
 arch=$(realpath -m -- "$2")
 mode=${3:-normal}
+case "${4:-0}" in
+*[!0-9]*)
+    echo "the fourth argument must be the number of a GPU, got $4" >&2
+    exit 2
+    ;;
+esac
 export CUDA_VISIBLE_DEVICES=${4:-0}
 subset=${5:-test}
 case "$mode" in

@@ -117,7 +117,7 @@ def test_the_stages_on_multi30k(workspace) -> None:
             if section.startswith("6."):
                 extra = ["--latiter=3"]
             run(words, extra)
-    found = workspace / "configs/multi30k.en-de/subtransformer/multi30kende_cpu@20ms.yml"
+    found = workspace / "configs/multi30k.en-de/subtransformer/multi30kende_cpu@40ms.yml"
     assert found.exists()
     assert list(workspace.glob("checkpoints/multi30k.en-de/subtransformer/*/exp/average_model_5_test.out"))
 

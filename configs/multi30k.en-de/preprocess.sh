@@ -36,6 +36,9 @@ raw=data/raw/multi30k.en-de
 binary=data/binary/multi30k_en_de
 mkdir -p "$raw"
 
+if [ -z "$folder" ] && [ -f "$raw/test.all.de" ] && [ -f "$binary/test.en-de.de.idx" ]; then
+    folder=$raw/kept # the text of an earlier call
+fi
 if [ -z "$folder" ]; then
     folder=$raw/download
     for split in train val test_2016_flickr; do
@@ -47,6 +50,7 @@ fi
 
 # The plain text of each split, under the names train, valid, test; a copy is made only when the text changed.
 for name in train:train valid:val test:test_2016_flickr; do
+    [ "$folder" != "$raw/kept" ] || break
     for lang in en de; do
         from=$folder/${name#*:}.$lang
         to=$raw/${name%%:*}.all.$lang

@@ -48,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif options.output:
         output = Path(options.output)
     else:
+        missing = [str(path) for path in paths if not path.exists()]
+        if missing:
+            raise CheckpointError(f"{', '.join(missing)} does not exist; give checkpoint files or a folder")
         raise ConfigError("--output is needed where the inputs are single files")
     save(average(paths, say), output)
     print(f"{output}: mean of {', '.join(path.name for path in paths)}")

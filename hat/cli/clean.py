@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hat.cli.options import command, parse
-from hat.data.clean import drop_empty_pairs
+from hat.data.clean import Limits, clean_pairs
 
 
 @dataclass(frozen=True)
@@ -24,17 +24,19 @@ class CleanOptions:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    """Copy parallel text without the pairs that have an empty side; return the exit status."""
-    (cfg,) = parse(
+    """Copy the pairs of a parallel text that are within the limits; return the exit status."""
+    cfg, limits = parse(
         argv,
         CleanOptions,
+        Limits,
         prog="clean.py",
-        description="Copy parallel text without pairs that have an empty side.",
+        description="Copy parallel text without pairs that have an empty side or are beyond limits.",
     )
     langs = cfg.source_lang, cfg.target_lang
     inputs, outputs = (
         tuple(Path(f"{prefix}.{lang}") for lang in langs) for prefix in (cfg.input, cfg.output)
     )
-    kept, dropped = drop_empty_pairs(inputs, outputs)
-    print(f"{cfg.output}: {kept} pairs kept, {dropped} with an empty side dropped")
+    kept, dropped = clean_pairs(inputs, outputs, limits)
+    why = "with an empty side" if limits == Limits() else "outside the limits"
+    print(f"{cfg.output}: {kept} pairs kept, {dropped} {why} dropped")
     return 0

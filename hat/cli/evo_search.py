@@ -14,11 +14,14 @@ from tqdm import tqdm
 
 from hat.arch.codec import arch_to_yaml
 from hat.arch.config import Arch
+from hat.arch.space import SearchSpace
+from hat.cli.missing import advice, predictor_commands
 from hat.cli.options import command
 from hat.cli.remeasure import remeasure
 from hat.cli.restore import adapt, find_checkpoint, model_of
 from hat.cli.settings import Settings, parse_settings
 from hat.cli.task import (
+    Vocabulary,
     dataset,
     device_of,
     dtype_of,
@@ -29,8 +32,8 @@ from hat.cli.task import (
     write_provenance,
 )
 from hat.data.pairs import Batch
-from hat.errors import ConfigError
-from hat.files.atomic import write_text_atomic
+from hat.errors import CheckpointError, ConfigError
+from hat.files.atomic import check_writable, write_text_atomic
 from hat.files.journal import Journal
 from hat.latency.predictor import LatencyPredictor
 from hat.log import RunLog, say
@@ -86,13 +89,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         if value is None:
             raise ConfigError(f"{name} is needed: {what}; it usually stands in the file of --evo-configs")
     limit_ms = evolution.limit_ms
+    check_writable(Path(options.write_config_path))
     found = Path(options.write_config_path)
     space, _ = space_and_arch(settings.space, settings.arch)
-    predictor = LatencyPredictor.load(options.ckpt_path, options.feature_norm, options.lat_norm)
+    predictor = _predictor(options)
+    restore = find_checkpoint(settings.run.restore_file)
+    vocab = vocabulary(settings.task)
+    _check_predictor(predictor, space, vocab, Path(options.ckpt_path))
     device = device_of(settings.device)
     dtype = dtype_of(settings.optim.amp, settings.optim.fp16, device)
-    restore = find_checkpoint(settings.run.restore_file)
-    source = adapt(load(restore, say), restore, space, settings.model, vocabulary(settings.task))
+    source = adapt(load(restore, say), restore, space, settings.model, vocab)
     model = model_of(source, restore, None).to(device, dtype)
     batches = _validation(settings, options.valid_cnt_max)
     folder = _search_folder(options)
@@ -153,6 +159,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _predictor(options: SearchOptions) -> LatencyPredictor:
+    path = str(options.ckpt_path)
+    if not Path(path).exists():
+        how = advice(predictor_commands(path), "check --ckpt-path, or train one with latency_predictor.py")
+        raise CheckpointError(f"there is no latency predictor {path}; {how}")
+    return LatencyPredictor.load(path, options.feature_norm, options.lat_norm)
+
+
 def _validation(settings: Settings, count: int | None) -> list[Batch]:
     """Return the batches of the validation set, or of its first `count` sentences."""
     data = dataset(settings.task, settings.task.valid_subset)
@@ -160,6 +174,18 @@ def _validation(settings: Settings, count: int | None) -> list[Batch]:
     limit = len(data) if count is None else count
     kept = (indices[indices < limit] for indices in plan.slots if indices is not None)
     return [data.batch(indices) for indices in kept if len(indices)]
+
+
+def _check_predictor(predictor: LatencyPredictor, space: SearchSpace, vocab: Vocabulary, path: Path) -> None:
+    """Raise ConfigError where the predictor's dataset was measured for another kind of model."""
+    here = {"qkv_dim": str(space.qkv_dim), "vocab_size": str(vocab.sizes[1])}
+    for name, value in here.items():
+        if predictor.conditions.get(name, value) != value:
+            raise ConfigError(
+                f"{path} was trained on latencies of models with {name} {predictor.conditions[name]}, "
+                "this task has "
+                f"{value}; measure a dataset for this task with latency_dataset.py"
+            )
 
 
 def _search_folder(options: SearchOptions) -> Path:

@@ -39,7 +39,9 @@ class GenerateOptions:
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.nbest < 1:
-            raise ConfigError("--batch-size and --nbest must be at least 1")
+            raise ConfigError(
+                f"--batch-size and --nbest must be at least 1, got {self.batch_size} and {self.nbest}"
+            )
 
 
 @command
@@ -58,10 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     join = joiner(options.remove_bpe)
     join("")  # an unknown kind is an error before the model is loaded
     path = find_checkpoint(options.path)
+    vocab = vocabulary(settings.task)
     device = device_of(settings.device)
     dtype = dtype_of(settings.optim.amp, settings.optim.fp16, device)
     source = load(path, say)
-    check_dictionaries(source, vocabulary(settings.task), path)
+    check_dictionaries(source, vocab, path)
     arch = arch_of(settings.arch)
     if arch is None:
         model = source.model()

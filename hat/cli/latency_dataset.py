@@ -46,7 +46,11 @@ class DatasetOptions:
 
     def __post_init__(self) -> None:
         if self.lat_dataset_size < 1 or self.anchor_interval < 1:
-            raise ConfigError("--lat-dataset-size and --anchor-interval must be at least 1")
+            raise ConfigError(
+                f"--lat-dataset-size and --anchor-interval must be at least 1, got "
+                f"{self.lat_dataset_size} and "
+                f"{self.anchor_interval}"
+            )
 
 
 @command
@@ -70,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if prof.latgpu
         else device_of(DeviceOptions(cpu=True, threads=dev.threads, seed=dev.seed))
     )
-    vocab = vocabulary(task)
+    vocab = vocabulary(task, profiling=True)
     dtype = choose_dtype(prof.lat_amp, device)
     length = task.sentence_length()
     cfg = MeasureConfig(length, length, prof.lat_beam, prof.latiter)
@@ -142,7 +146,17 @@ def _new_archs(space: SearchSpace, seed: int, known: Sequence[Arch | None], coun
 def _check_conditions(path: Path, rows: Sequence[Row], timing: Timing) -> None:
     """Raise ConfigError where a file holds rows measured in another way or on another device."""
     held = rows[0].conditions if rows else {}
-    for name in ("device", "threads", "dtype", "torch", "vocab_size", "beam", "source_len", "target_len"):
+    for name in (
+        "device",
+        "threads",
+        "dtype",
+        "torch",
+        "vocab_size",
+        "qkv_dim",
+        "beam",
+        "source_len",
+        "target_len",
+    ):
         if name in held and held[name] != timing.conditions[name]:
             raise ConfigError(
                 f"{path} holds rows measured with {name} {held[name]}, here it is "

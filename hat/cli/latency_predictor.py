@@ -10,9 +10,10 @@ import numpy as np
 import yaml
 from tqdm import tqdm
 
+from hat.cli.missing import advice, table_commands
 from hat.cli.options import OutputOptions, command, parse, to_yaml_values
-from hat.errors import ConfigError
-from hat.files.atomic import write_text_atomic
+from hat.errors import ConfigError, DataError
+from hat.files.atomic import check_writable, write_atomic, write_text_atomic
 from hat.latency.predictor import LatencyPredictor, PredictorConfig, Report, split
 from hat.latency.table import Row, find_table, read_table
 
@@ -46,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     if run.lr is not None:
         _say("lr has no effect here: the learning rate is --predictor-lr")
-    table = find_table(cfg.lat_dataset_path, _say)
+    check_writable(Path(cfg.ckpt_path))
+    table = _table(cfg.lat_dataset_path)
     rows = read_table(table)
     hidden = True if output.no_progress_bar else None  # None: hidden where the output is no terminal
     with tqdm(total=cfg.train_steps, desc="training", disable=hidden) as bar:
@@ -72,6 +74,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _table(given: str) -> Path:
+    try:
+        return find_table(given, _say)
+    except DataError as error:
+        commands = table_commands(given)
+        raise DataError(f"{error}; {advice(commands, '')}" if commands else str(error)) from error
+
+
 def _say(text: str) -> None:
     print(f"latency_predictor.py: {text}", file=sys.stderr)
 
@@ -90,7 +100,7 @@ def _plot(predictor: LatencyPredictor, rows: Sequence[Row], seed: int, path: Pat
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        _say("no picture: matplotlib is not installed (pip install 'hat[report]')")
+        _say("no picture: matplotlib is not installed (pip install -e '.[report]')")
         return
     test = [rows[i] for i in split(len(rows), seed)[2]]
     measured = [row.total_ms for row in test]
@@ -99,4 +109,4 @@ def _plot(predictor: LatencyPredictor, rows: Sequence[Row], seed: int, path: Pat
     axes.scatter(measured, predictor.predict_features(np.array([row.features for row in test])), s=8)
     axes.axline((measured[0], measured[0]), slope=1, color="grey", linewidth=1)
     axes.set(xlabel="measured latency (ms)", ylabel="predicted latency (ms)", title=path.stem)
-    figure.savefig(path, dpi=150)
+    write_atomic(path, lambda file: figure.savefig(file, format="png", dpi=150))

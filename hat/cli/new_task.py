@@ -1,5 +1,6 @@
 """scripts/new_task.py: a task folder for another language pair, from two text files."""
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from hat.errors import ConfigError, DataError
 from hat.files.atomic import write_text_atomic
 from hat.rng import rng_for
 
-TEMPLATE = "toy.en-de"
+HARDWARE = "cpu"  # the device files that are taken over
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,10 @@ class NewTaskOptions:
     """pieces of the joint sentencepiece model"""
     length: int = 20
     """tokens of source and target at which latency is measured"""
+    template: str = ""
+    """task folder in configs/ that recipes are taken from"""
     space: str | None = None
-    """YAML file with another search space (default: that of the toy task)"""
+    """YAML file with another search space (default: that of the template)"""
     seed: int = 1
     """seed of the split"""
 
@@ -40,53 +43,81 @@ class NewTaskOptions:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Write configs/<name>/ and data/raw/<name>/; see --help."""
-    options, _ = parse(
+    options, out = parse(
         argv,
         NewTaskOptions,
         OutputOptions,
         prog="new_task.py",
         description="Make a task folder of two texts.",
     )
-    if not (options.name and options.source and options.target):
-        raise ConfigError("--name, --source and --target are needed; see new_task.py --help")
+    if not (options.name and options.template and options.source and options.target):
+        raise ConfigError("--name, --template, --source and --target are needed; see new_task.py --help")
     match = re.fullmatch(r"([A-Za-z0-9_]+)\.([A-Za-z_]+)-([A-Za-z_]+)", options.name)
     if not match:
         raise ConfigError(f"--name {options.name!r} is not <name>.<source>-<target>, for example mine.en-fr")
+    if match[2] == match[3]:
+        raise ConfigError(
+            f"--name {options.name!r} has one language twice; give a source and a target language"
+        )
+    for key in ("held_out", "pieces", "length"):
+        if getattr(options, key) < 1:
+            raise ConfigError(f"--{key.replace('_', '-')} must be at least 1, got {getattr(options, key)}")
     folder = Path("configs") / options.name
     if folder.exists():
         raise ConfigError(f"{folder} exists already; choose another --name or remove the folder")
-    template = Path("configs") / TEMPLATE
-    space_text = _space_text(options.space) if options.space else None
-    texts = {
-        path.relative_to(template): _adapted(path, options, match, space_text)
-        for path in sorted(template.rglob("*"))
-        if path.suffix in (".yml", ".sh") and path.parent.name != "evo_search" and "@" not in path.name
-    }
-    evo = template / "evo_search" / "toyende_cpu.yml"
-    prefix = "".join(match.groups()).replace("_", "").lower()
-    texts[Path("evo_search") / f"{prefix}_cpu.yml"] = _adapted(evo, options, match, None)
-    texts[Path("preprocess.sh")] = _preprocess_script(options, match)
+    template = Path("configs") / options.template
+    texts = _texts(template, options, match)
     _split(options, match[2], match[3])
     for path, text in texts.items():
         write_text_atomic(folder / path, text)
-    print(f"made {folder} with {len(texts)} files; next: bash scripts/run_task.sh {options.name} cpu")
+    print(f"made {folder} with {len(texts)} files; next: bash scripts/run_task.sh {options.name} {HARDWARE}")
+    if out.json:
+        print(json.dumps({"folder": str(folder), "files": sorted(map(str, texts))}))
     return 0
 
 
-def _adapted(path: Path, options: NewTaskOptions, name: re.Match, space_text: str | None) -> str:
-    """Return a file of the template with the new names, length and search space."""
-    text = path.read_text("utf-8")
-    slug = "_".join(name.groups())
-    text = text.replace("toyende", "".join(name.groups()).replace("_", "").lower())
-    text = text.replace("toy_en_de", slug).replace(TEMPLATE, str(options.name))
-    text = re.sub(r"(?m)^profile-length: .*$", f"profile-length: {options.length}", text)
-    if space_text is not None and "# Search space" in text:
+def _texts(template: Path, options: NewTaskOptions, name: re.Match) -> dict[Path, str]:
+    """Return the files of the new folder: those of the template for one device, with the new names."""
+    evo = sorted((template / "evo_search").glob(f"*_{HARDWARE}.yml"))
+    super_yml = sorted((template / "supertransformer").glob("*.yml"))
+    data = re.search(r"(?m)^data: *(\S+)$", super_yml[0].read_text("utf-8")) if super_yml else None
+    if len(evo) != 1 or data is None:
+        raise ConfigError(
+            f"{template} cannot serve as a template: it needs supertransformer/*.yml with a data key and one "
+            f"evo_search/*_{HARDWARE}.yml; choose another --template"
+        )
+    old_prefix = evo[0].stem.removesuffix(f"_{HARDWARE}")
+    slug, prefix = "_".join(name.groups()), "".join(name.groups()).replace("_", "").lower()
+    renames = {old_prefix: prefix, Path(data[1]).name: slug, template.name: str(options.name)}
+    space_text = _space_text(options.space) if options.space else None
+    texts = {}
+    for path in [
+        *super_yml,
+        evo[0],
+        *sorted(template.glob("*.sh")),
+        template / "subtransformer/common.yml",
+    ] + [template / kind / f"{HARDWARE}.yml" for kind in ("latency_dataset", "latency_predictor")]:
+        text = path.read_text("utf-8")
+        for old, new in renames.items():
+            text = text.replace(old, new)
+        text = re.sub(r"(?m)^profile-length: .*$", f"profile-length: {options.length}", text)
+        texts[Path(str(path.relative_to(template)).replace(old_prefix, prefix))] = _with_space(
+            text, space_text
+        )
+    texts[Path("preprocess.sh")] = _preprocess_script(options, name)
+    return texts
+
+
+def _with_space(text: str, space_text: str | None) -> str:
+    """Return a configuration with another search space in place of its own."""
+    if space_text is None or "# SuperTransformer\n" not in text:
+        return text
+    start = text.index("# SuperTransformer\n")
+    _, _, *rest = text[start:].split("\n\n", 2)  # super sizes, choices, what follows
+    if "share-decoder" in space_text:
+        text = text.replace("share-all-embeddings: True\n", "")
         start = text.index("# SuperTransformer\n")
-        rest = text[start:].split("\n\n", 2)
-        text = text[:start] + space_text + "\n" + (rest[2] if len(rest) > 2 else "")
-        if "share-decoder" in space_text:
-            text = text.replace("share-all-embeddings: True\n", "")
-    return text
+    return text[:start] + space_text + "\n" + "".join(rest)
 
 
 def _space_text(path: str) -> str:

@@ -16,10 +16,12 @@ import types
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
 import configargparse
 
+from hat.cli.missing import config_commands, near_config
 from hat.cli.yaml_file import FlatYamlParser, open_config
 from hat.errors import ConfigError, HatError, suggest
 
@@ -80,11 +82,30 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
         except HatError as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             return 2
+        except (OSError, MemoryError) as error:
+            return _refused_by_system(error)
+        except RuntimeError as error:
+            if "memory" not in str(error):
+                raise
+            return _refused_by_system(error)
         except KeyboardInterrupt:
             print("interrupted; run the same command again to go on", file=sys.stderr)
             return 130
 
     return run
+
+
+def _refused_by_system(error: Exception) -> int:
+    """Say in one line what the system refused: a file, or memory; returns exit code 2."""
+    if isinstance(error, OSError):
+        print(f"HatError: {error}; check the path, its permissions and the free disk space", file=sys.stderr)
+    else:
+        reason = str(error).split("\n")[0] or "no memory left"
+        print(
+            f"HatError: not enough memory ({reason}); lower --max-tokens or the model's sizes",
+            file=sys.stderr,
+        )
+    return 2
 
 
 def to_yaml_values(*instances: object) -> dict[str, Any]:
@@ -105,7 +126,7 @@ class _Parser(configargparse.ArgParser):
             description=description,
             formatter_class=_HelpFormatter,
             config_file_parser_class=FlatYamlParser,
-            config_file_open_func=open_config,
+            config_file_open_func=_open_config,
             allow_abbrev=False,
             add_config_file_help=False,
             add_env_var_help=False,
@@ -197,6 +218,9 @@ class _Parser(configargparse.ArgParser):
         return [flag, *texts] if action.nargs == "+" else [f"{flag}={texts[0]}"]
 
     def error(self, message: str) -> typing.NoReturn:
+        known = sys.exc_info()[1]
+        if isinstance(known, HatError):  # configargparse would only wrap it
+            raise known
         raise ConfigError(f"{message}; see {self.prog} --help")
 
 
@@ -210,6 +234,16 @@ class _HelpFormatter(argparse.HelpFormatter):
 class _TupleAction(argparse.Action):
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         setattr(namespace, self.dest, tuple(values))
+
+
+def _open_config(path: str, mode: str = "r") -> TextIO:
+    """Open a configuration; where it is missing, the error says which search writes it, or its like."""
+    try:
+        return open_config(path, mode)
+    except ConfigError as error:
+        searches = "" if Path(path).exists() else " or ".join(f"`{line}`" for line in config_commands(path))
+        hint = f"; it is written by {searches}" if searches else near_config(path)
+        raise ConfigError(f"{error}{hint}") from error
 
 
 def _as_bool(value: str | list[str], where: str) -> bool:

@@ -49,6 +49,11 @@ def random_sub(
     return extract(SuperTransformer(space, vocab_sizes, model, noise), arch)
 
 
+def size(space: SearchSpace, arch: Arch) -> dict[str, Any]:
+    """Return {params, flops, latency_ms}, of which only the first is known without a model."""
+    return {"params": count_params(arch, space), "flops": None, "latency_ms": None}
+
+
 def profile(
     space: SearchSpace,
     arch: Arch,
@@ -59,9 +64,12 @@ def profile(
     device_options: DeviceOptions,
 ) -> dict[str, Any]:
     """Return {params, flops, latency_ms}; what was not asked for is None."""
-    result: dict[str, Any] = {"params": count_params(arch, space), "flops": None, "latency_ms": None}
-    if not options.asked():
-        return result
+    result = size(space, arch)
+    limit = min(model.max_source_positions, model.max_target_positions)
+    if length > limit:
+        raise ConfigError(f"--profile-length {length} exceeds the {limit} positions of the model; lower it")
+    if options.lat_beam < 1:
+        raise ConfigError(f"--lat-beam must be at least 1, got {options.lat_beam}")
     sub = random_sub(space, arch, model, vocab_sizes, device_options.seed)
     if options.profile_flops:
         result["flops"] = 2 * profile_macs(sub, length)
@@ -81,22 +89,25 @@ def profile(
             "encoder": timing.encoder.median_ms,
             "decoder": timing.decoder.median_ms,
             "total": timing.total_ms,
-            "spread": {"encoder": timing.encoder.spread_ms, "decoder": timing.decoder.spread_ms},
+            "spread": {
+                "encoder": timing.encoder.spread_ms,
+                "decoder": timing.decoder.spread_ms,
+                "total": timing.total.spread_ms,
+            },
         }
         result["conditions"] = timing.conditions
     return result
 
 
-def describe(result: dict[str, Any], options: ProfileOptions) -> str:
+def describe(result: dict[str, Any]) -> str:
     """Return the readable form of a profile."""
     lines = [f"#Params: {result['params'] / 1e6:.2f} M (layers, without embeddings and output matrix)"]
     if result["flops"] is not None:
         lines.append(f"FLOPs: {result['flops'] / 1e9:.3f} G (without the output matrix)")
     latency = result["latency_ms"]
     if latency is not None:
-        for part in ("encoder", "decoder"):
+        for part in ("encoder", "decoder", "total"):
             lines.append(f"latency {part}: {latency[part]:.2f} ms (spread {latency['spread'][part]:.2f})")
-        lines.append(f"latency total: {latency['total']:.2f} ms")
         shown = ", ".join(f"{key} {value}" for key, value in result["conditions"].items())
         lines.append(f"measured with {shown}")
     return "\n".join(lines)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hat.arch.config import Arch
 from hat.arch.space import SearchSpace
+from hat.cli.missing import advice, checkpoint_commands
 from hat.cli.task import Vocabulary, check_dictionaries
 from hat.errors import CheckpointError
 from hat.model.config import ModelConfig
@@ -26,10 +27,8 @@ def find_checkpoint(name: str, folder: Path | None = None) -> Path:
     if not path.exists() and folder is not None and path.parent == Path("."):
         path = folder / name
     if not path.exists():
-        raise CheckpointError(
-            f"the checkpoint {name} does not exist; check the path (--restore-file), or train that model "
-            "first"
-        )
+        how = advice(checkpoint_commands(path), "check the path, or train that model first")
+        raise CheckpointError(f"the checkpoint {name} does not exist; {how}")
     return path
 
 

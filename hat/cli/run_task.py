@@ -110,7 +110,8 @@ class _TaskRun:
         self.common_yml = self.configs / "subtransformer" / "common.yml"
         self.dataset_yml = self._one("latency_dataset", f"{options.hardware}.yml")
         self.predictor_yml = self._one("latency_predictor", f"{options.hardware}.yml")
-        self.evo_yml = self._one("evo_search", f"*_{options.hardware}.yml")
+        device = options.hardware.partition("_")[2]  # the release names searches without cpu_ and gpu_
+        self.evo_yml = self._one("evo_search", f"*_{options.hardware}.yml", f"*_{device}.yml")
         self.folder = Path(options.run_dir or f"runs/{options.task}/{options.hardware}")
         self.folder.mkdir(parents=True, exist_ok=True)
         settings = parse_settings(
@@ -126,8 +127,10 @@ class _TaskRun:
         self.super_best = self.folder / "super" / "checkpoint_best.pt"
         self.predictor_report: dict[str, Any] = {}
 
-    def _one(self, folder: str, pattern: str) -> Path:
+    def _one(self, folder: str, pattern: str, otherwise: str = "") -> Path:
         found = sorted((self.configs / folder).glob(pattern))
+        if not found and otherwise:
+            found = sorted((self.configs / folder).glob(otherwise))
         if len(found) != 1:
             names = (
                 ", ".join(path.name for path in sorted((self.configs / folder).glob("*.yml"))) or "nothing"
@@ -147,16 +150,18 @@ class _TaskRun:
             "train.py",
             [f"--configs={self.super_yml}", f"--save-dir={self.super_best.parent}"]
             + self._optional("--max-update", options.super_updates),
-            [self.super_yml, self.data / "test.bin"],
+            [self.super_yml, *self._data_files("train"), *self._data_files("valid")],
             [self.super_best],
+            state=[self.super_best.parent],
         )
         self._python(
             "measure the latency dataset",
             "latency_dataset.py",
             [f"--configs={self.dataset_yml}", f"--lat-dataset-path={self.table}"]
             + self._optional("--lat-dataset-size", options.dataset_rows),
-            [self.dataset_yml],
+            [self.dataset_yml, *sorted(self.data.glob("dict.*.txt"))],
             [self.table],
+            state=[self.table],
         )
         self.predictor_report = self._python(
             "train the latency predictor",
@@ -195,14 +200,20 @@ class _TaskRun:
                 histories,
             )
         except ImportError:
-            say("no picture: matplotlib is not installed (pip install 'hat[report]')")
+            say("no picture: matplotlib is not installed (pip install -e '.[report]')")
 
     def _preprocess(self) -> None:
         raw = [self.options.raw] if self.options.raw else []
         script = self.configs / "preprocess.sh"
-        test = sorted(self.data.glob("test.*.idx"))
         self.stages.run(
-            Stage("prepare the data", ["bash", str(script), *raw], [script], test or [self.data], json=False)
+            Stage(
+                "prepare the data",
+                ["bash", str(script), *raw],
+                [script],
+                [self.data],
+                json=False,
+                quick=True,  # the script knows by itself what is up to date
+            )
         )
 
     def _inherited(self, name: str, arch: Arch, predictor: LatencyPredictor) -> ModelRow:
@@ -216,6 +227,7 @@ class _TaskRun:
     def _found(self, limit_ms: float, predictor: LatencyPredictor) -> tuple[ModelRow, list[dict[str, Any]]]:
         name = f"found@{limit_ms:g}ms"
         arch_yml = self.folder / f"{name}.yml"
+        search_dir = self.folder / f"search@{limit_ms:g}ms"
         result = self._python(
             f"search under {limit_ms:g} ms",
             "evo_search.py",
@@ -226,12 +238,13 @@ class _TaskRun:
                 f"--ckpt-path={self.predictor_path}",
                 f"--latency-constraint={limit_ms:g}",
                 f"--write-config-path={arch_yml}",
-                f"--search-dir={self.folder / f'search@{limit_ms:g}ms'}",
+                f"--search-dir={search_dir}",
                 "--no-measure",
             ]
             + self._optional("--evo-iter", self.options.evo_iterations),
             [self.super_yml, self.evo_yml, self.super_best, self.predictor_path],
             [arch_yml],
+            state=[search_dir],
         )
         save_dir = self.folder / name
         self._python(
@@ -246,6 +259,7 @@ class _TaskRun:
             + self._optional("--max-update", self.options.sub_updates),
             [arch_yml, self.common_yml, self.super_best],
             [save_dir / "checkpoint_best.pt"],
+            state=[save_dir],
         )
         averaged = save_dir / f"average_model_{self.options.average}.pt"
         self._python(
@@ -316,12 +330,16 @@ class _TaskRun:
         inputs: list[Path],
         outputs: list[Path],
         *,
+        state: Sequence[Path] = (),
         shared: bool = True,
     ) -> Any:
         """Run one of the scripts; `shared` ones take --seed and know progress bars."""
         common = [f"--seed={self.options.seed}"] if shared else []
         line = [sys.executable, script, *flags, *common, *self.bar, "--json"]
-        return self.stages.run(Stage(title, line, inputs, outputs))
+        return self.stages.run(Stage(title, line, inputs, outputs, state))
+
+    def _data_files(self, split: str) -> list[Path]:
+        return sorted([*self.data.glob(f"{split}.*"), *self.data.glob("dict.*.txt")])
 
     @staticmethod
     def _optional(flag: str, value: int | None) -> list[str]:

@@ -8,9 +8,9 @@ from typing import Literal
 
 from hat.cli.options import OutputOptions, command, parse
 from hat.data.pairs import PairDataset
-from hat.data.text import detokenize, read_lines
+from hat.data.text import detokenize, read_lines, remove_subwords
 from hat.decode.score import bleu, parse_output
-from hat.errors import ConfigError
+from hat.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.gen_output is None:
         raise ConfigError("--gen-output is needed: the file scripts/generate.py wrote")
     if not Path(options.gen_output).is_file():
-        raise ConfigError(f"--gen-output {options.gen_output} does not exist; run scripts/generate.py first")
+        raise ConfigError(f"--gen-output {options.gen_output} is no file; run scripts/generate.py first")
+    remove_subwords("", options.remove_bpe)  # refuses an unknown kind
     hypotheses, references = parse_output(read_lines(options.gen_output), options.gen_output)
     lang = options.target_lang or ""
+    data = None
+    if options.data:
+        data = PairDataset.load(options.data, options.gen_subset, options.source_lang, options.target_lang)
+        lang = data.target_lang
+        if len(data) != len(hypotheses):
+            raise DataError(
+                f"{options.gen_output} holds {len(hypotheses)} sentences, the {options.gen_subset} set has "
+                f"{len(data)}; generate again, or give the split it is of as --gen-subset"
+            )
     if options.mode == "sacre":
         raw = None
-        if options.data:
-            data = PairDataset.load(
-                options.data, options.gen_subset, options.source_lang, options.target_lang
-            )
-            lang = data.target_lang
+        if data is not None:
             raw = data.raw_target(options.ref)
         elif options.ref:
             raw = list(read_lines(options.ref))

@@ -59,6 +59,15 @@ class RunOptions:
     def __post_init__(self) -> None:
         if self.patience == 0 or self.patience < -1:
             raise ConfigError(f"--patience must be at least 1, or -1 for never, got {self.patience}")
+        for name in ("keep_last_epochs", "keep_interval_updates"):
+            if getattr(self, name) < -1:
+                raise ConfigError(
+                    f"--{name.replace('_', '-')} must be at least 0, or -1 for all, got {getattr(self, name)}"
+                )
+        if self.save_interval_updates < 0:
+            raise ConfigError(
+                f"--save-interval-updates must not be negative, got {self.save_interval_updates}"
+            )
         for name in ("save_interval", "validate_interval", "log_interval"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -18,13 +19,19 @@ from hat.files.atomic import write_text_atomic
 
 @dataclass(frozen=True)
 class Stage:
-    """One command: what it reads, what it makes, and whether its last line of output is JSON."""
+    """One command: what it reads, what it makes, and whether its last line of output is JSON.
+
+    `state` is what the command would go on from when it is started again; it belongs to these inputs only.
+    A stage that is `quick` decides for itself whether there is anything to do.
+    """
 
     name: str
     command: Sequence[str]
     inputs: Sequence[Path]
     outputs: Sequence[Path]
+    state: Sequence[Path] = ()
     json: bool = True
+    quick: bool = False
 
 
 class StageRunner:
@@ -53,10 +60,15 @@ class StageRunner:
         title = f"[{self._count}/{self._total}] {stage.name}"
         key = self._key(stage)
         known = self.record.get(stage.name)
-        if known and known["key"] == key and all(path.exists() for path in stage.outputs):
+        whole = known and known["seconds"] is not None and all(path.exists() for path in stage.outputs)
+        if known and known["key"] == key and whole and not stage.quick:
             print(f"{title}: up to date ({known['seconds']:.0f} s when it ran)", flush=True)
             return known["result"]
         print(f"{title}\n$ {shlex.join(stage.command)}", flush=True)
+        if known is None or known["key"] != key:
+            for path in stage.state:
+                _set_aside(path)
+        self._remember(stage.name, {"key": key, "seconds": None, "result": None})
         start = time.perf_counter()
         result = _run(stage)
         missing = [str(path) for path in stage.outputs if not path.exists()]
@@ -65,19 +77,33 @@ class StageRunner:
                 f"stage {stage.name} ended without making {', '.join(missing)}; see its output above"
             )
         seconds = round(time.perf_counter() - start, 2)
-        self.record[stage.name] = {"key": key, "seconds": seconds, "result": result}
-        write_text_atomic(self._path, json.dumps(self.record, indent=1) + "\n")
+        self._remember(stage.name, {"key": key, "seconds": seconds, "result": result})
         return result
+
+    def _remember(self, name: str, entry: dict[str, Any]) -> None:
+        self.record[name] = entry
+        write_text_atomic(self._path, json.dumps(self.record, indent=1) + "\n")
 
     def seconds(self) -> dict[str, float]:
         """Return how long each stage took when it last ran."""
-        return {name: entry["seconds"] for name, entry in self.record.items()}
+        return {name: entry["seconds"] for name, entry in self.record.items() if entry["seconds"] is not None}
 
     def _key(self, stage: Stage) -> str:
         digest = hashlib.sha256("\0".join(stage.command).encode())
         for path in stage.inputs:
             digest.update(hashlib.sha256(path.read_bytes()).digest() if path.is_file() else b"-")
         return digest.hexdigest()
+
+
+def _set_aside(path: Path) -> None:
+    """Move what was made from other inputs out of the way, so that a command does not go on from it."""
+    if not path.exists():
+        return
+    old = path.with_name(path.name + ".old")
+    if old.is_dir():
+        shutil.rmtree(old)
+    os.replace(path, old)
+    print(f"the inputs changed: {path} was moved to {old}", flush=True)
 
 
 def _run(stage: Stage) -> Any:

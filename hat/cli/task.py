@@ -12,6 +12,7 @@ import yaml
 from hat.arch.codec import ArchOptions, SpaceOptions, arch_of, space_of
 from hat.arch.config import Arch
 from hat.arch.space import SearchSpace
+from hat.cli.missing import advice, data_commands
 from hat.cli.options import to_yaml_values
 from hat.data.batching import EpochBatches
 from hat.data.pairs import PairDataset, languages, load_vocabs
@@ -36,8 +37,8 @@ class TaskOptions:
     """source language (default: read off the file names)"""
     target_lang: str | None = None
     """target language (default: read off the file names)"""
-    vocab_size: int | None = None
-    """vocabulary size where there is no data on disk"""
+    vocab_size: tuple[int, ...] = ()
+    """vocabulary size for profiling without data; two numbers where source and target differ"""
     max_tokens: int = 4096
     """most tokens in a batch, padding included"""
     max_sentences: int | None = None
@@ -52,7 +53,11 @@ class TaskOptions:
     """tokens of source and target when profiling (default: by --arch)"""
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "max_tokens", "max_sentences", "max_tokens_valid", "profile_length"):
+        if len(self.vocab_size) > 2 or any(size < 1 for size in self.vocab_size):
+            raise ConfigError(
+                f"--vocab-size must be one or two numbers of at least 1, got {_words(self.vocab_size)}"
+            )
+        for name in ("max_tokens", "max_sentences", "max_tokens_valid", "profile_length"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
@@ -76,8 +81,13 @@ class DeviceOptions:
     """seed of everything random"""
 
     def __post_init__(self) -> None:
-        if self.threads is not None and self.threads < 1:
-            raise ConfigError(f"--threads must be at least 1, got {self.threads}")
+        most = 4 * (os.cpu_count() or 1)
+        if self.threads is not None and not 1 <= self.threads <= most:
+            raise ConfigError(f"--threads must lie between 1 and {most} on this machine, got {self.threads}")
+        if not 0 <= self.seed < 1 << 63:
+            raise ConfigError(f"--seed must lie between 0 and 2^63 - 1, got {self.seed}")
+        if self.gpu < 0:
+            raise ConfigError(f"--gpu must not be negative, got {self.gpu}")
 
 
 @dataclass(frozen=True)
@@ -93,6 +103,8 @@ def device_of(options: DeviceOptions) -> torch.device:
     keep_pages()
     if options.threads:
         torch.set_num_threads(options.threads)
+    if options.gpu and not torch.cuda.is_available():
+        raise ConfigError(f"--gpu {options.gpu}: this machine has no GPU that PyTorch can use; leave it out")
     if options.cpu or not torch.cuda.is_available():
         return torch.device("cpu")
     if options.gpu >= torch.cuda.device_count():
@@ -101,22 +113,18 @@ def device_of(options: DeviceOptions) -> torch.device:
 
 
 def dtype_of(amp: Amp, fp16: bool, device: torch.device) -> torch.dtype:
-    """Return the compute type of `--amp`, or of the release's `fp16.
-
-    True`, which a CPU replaces by its default.
-    """
-    if fp16 and amp == "auto":
-        dtype = choose_dtype("fp16", device)
-        if device.type == "cpu":
-            say(f"fp16 is not fast on CPUs; computing in {dtype_name(dtype)} instead")
-        return dtype
-    return choose_dtype(amp, device)
+    """Return the compute type of `--amp`, or of the release's `fp16` key, which a CPU replaces."""
+    wanted: Amp = "fp16" if fp16 and amp == "auto" else amp
+    dtype = choose_dtype(wanted, device)
+    if wanted == "fp16" and device.type == "cpu":
+        say(f"fp16 is not fast on CPUs; computing in {dtype_name(dtype)} instead")
+    return dtype
 
 
-def vocabulary(options: TaskOptions) -> Vocabulary:
-    """Return the vocabulary of the data folder, or the given size where there is no data.
+def vocabulary(options: TaskOptions, *, profiling: bool = False) -> Vocabulary:
+    """Return the vocabulary of the data folder, or for profiling the given size where there is no data.
 
-    Raises DataError where neither is there, naming what makes the data.
+    Raises DataError where there is neither, naming what makes the data.
     """
     if options.data and Path(options.data).is_dir():
         folder = Path(options.data)
@@ -128,13 +136,18 @@ def vocabulary(options: TaskOptions) -> Vocabulary:
             for lang in (source, target)
         ]
         sizes = (len(vocabs[0]), len(vocabs[1]))
-        if options.vocab_size not in (None, *sizes):
-            say(f"--vocab-size {options.vocab_size} is not used: the dictionaries have {sizes} entries")
+        if profiling and options.vocab_size and set(options.vocab_size) != set(sizes):
+            given = _words(options.vocab_size)
+            say(f"--vocab-size {given} is not used: the dictionaries have {_words(sizes)} entries")
         return Vocabulary(sizes, (digests[0], digests[1]))
-    if options.vocab_size is None:
+    if not profiling:
         raise DataError(missing_data(options))
-    say(f"no data at {options.data or '--data'}: using a vocabulary of {options.vocab_size} (--vocab-size)")
-    return Vocabulary((options.vocab_size, options.vocab_size), ("", ""))
+    if not options.vocab_size:
+        raise DataError(f"{missing_data(options)}, or give --vocab-size to profile without data")
+    source_size, target_size = options.vocab_size[0], options.vocab_size[-1]
+    given = _words(options.vocab_size)
+    say(f"no data at {options.data or '--data'}: profiling with a vocabulary of {given} (vocab-size)")
+    return Vocabulary((source_size, target_size), ("", ""))
 
 
 def check_dictionaries(source: Checkpoint, vocab: Vocabulary, where: Path) -> None:
@@ -150,18 +163,12 @@ def check_dictionaries(source: Checkpoint, vocab: Vocabulary, where: Path) -> No
 
 def missing_data(options: TaskOptions) -> str:
     """Return what to tell a user whose data is not there."""
-    script = next(
-        (
-            f"bash {path}"
-            for path in sorted(Path("configs").glob("*/preprocess.sh"))
-            if options.data and Path(options.data).name in path.read_text()
-        ),
-        "scripts/preprocess.py",
-    )
-    return (
-        f"there is no data folder {options.data!r} (--data); make it with `{script}`, "
-        "or give --vocab-size to profile without data"
-    )
+    how = advice(data_commands(options.data), "make it with scripts/preprocess.py")
+    return f"there is no data folder {options.data!r} (--data); {how}"
+
+
+def _words(numbers: tuple[int, ...]) -> str:
+    return " and ".join(map(str, numbers))
 
 
 def dataset(options: TaskOptions, split: str) -> PairDataset:

@@ -15,7 +15,7 @@ from hat.arch.sampler import draw_arch
 from hat.arch.space import SearchSpace, validation_archs
 from hat.cli.interrupt import Interrupt
 from hat.cli.options import OutputOptions, command
-from hat.cli.profile import describe, profile
+from hat.cli.profile import describe, profile, size
 from hat.cli.restore import adapt, find_checkpoint, model_of
 from hat.cli.settings import RunOptions, parse_settings
 from hat.cli.task import (
@@ -40,41 +40,9 @@ from hat.model.precision import dtype_name
 from hat.model.transformer import SuperTransformer, Transformer
 from hat.rng import seed_for
 from hat.train import checkpoint as ckpt
+from hat.train.progress import Interval, Progress
 from hat.train.schedule import ScheduleConfig
 from hat.train.trainer import OptimConfig, StepResult, Trainer, evaluate
-
-
-@dataclass
-class Progress:
-    """Where a run stands: everything a resumed run needs besides weights and optimiser."""
-
-    epoch: int = 1
-    offset: int = 0  # batches of this epoch already trained on
-    best_loss: float | None = None
-    stale: int = 0  # validations since the best one
-    train_s: float = 0.0
-    started_from: str = ""
-
-
-@dataclass
-class Interval:
-    """Sums since the last log line; seconds are those of the updates alone."""
-
-    updates: int = 0
-    tokens: int = 0
-    loss: float = 0.0
-    seconds: float = 0.0
-
-    def add(self, step: StepResult, seconds: float) -> None:
-        """Count one update."""
-        self.updates += 1
-        self.tokens += step.num_tokens
-        self.loss += step.loss * step.num_tokens
-        self.seconds += seconds
-
-    def reset(self) -> None:
-        """Start the next interval."""
-        self.updates, self.tokens, self.loss, self.seconds = 0, 0, 0.0, 0.0
 
 
 @dataclass(frozen=True)
@@ -110,17 +78,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             "--sub-configs"
         )
     device = device_of(dev)
-    vocab = vocabulary(task)
+    shown = arch or space.largest()
     if prof.asked():
-        result = profile(
-            space, arch or space.largest(), model, vocab.sizes, task.sentence_length(), prof, dev
-        )
-        print(describe(result, prof))
+        vocab = vocabulary(task, profiling=True)
+        result = profile(space, shown, model, vocab.sizes, task.sentence_length(), prof, dev)
+        print(describe(result))
         return _finish(out, result)
+    result = size(space, shown)
+    print(describe(result), flush=True)
+    vocab = vocabulary(task)
     folder = run_folder(run.configs, run.save_dir)
     job = Job(run, task, model, optim, space, arch, vocab, folder, device, dev.seed)
-    result = profile(space, arch or space.largest(), model, vocab.sizes, task.sentence_length(), prof, dev)
-    print(describe(result, prof), flush=True)
     if run.validate_subtransformer:
         return _finish(out, result | _validate_sub(job, dtype_of(optim.amp, optim.fp16, device)))
     trainer, progress = _restore(job, schedule, dtype_of(optim.amp, optim.fp16, device))
@@ -172,6 +140,12 @@ def _restore(job: Job, schedule: ScheduleConfig, dtype: torch.dtype) -> tuple[Tr
             source.state["trainer"], optimizer=not run.reset_optimizer, schedule=not run.reset_lr_scheduler
         )
         saved = source.state["progress"]
+        if source.state["plan"] != _plan(job) and not run.reset_dataloader:
+            say(
+                "the batches are planned in another way than before (seed, data or batch size); starting "
+                "the epoch anew"
+            )
+            saved = saved | {"offset": 0}
         if not run.reset_dataloader:
             progress.epoch, progress.offset = saved["epoch"], saved["offset"]
         if not run.reset_meters:
@@ -237,6 +211,13 @@ def _train(
         "train_s": round(progress.train_s, 1),
         "save_dir": str(job.folder),
     }
+
+
+def _plan(job: Job) -> list[str]:
+    """Return what the batches of an epoch depend on."""
+    task = job.task
+    limits = (task.max_tokens, task.max_sentences, task.required_batch_size_multiple)
+    return [str(job.seed), *map(str, limits), *job.vocab.digests, job.run.train_subset]
 
 
 def _epoch(job: Job, train: PairDataset, progress: Progress, *, first: bool) -> EpochBatches:
@@ -326,7 +307,7 @@ def _validate(
 
 
 def _save(job: Job, trainer: Trainer, progress: Progress, names: list[str]) -> None:
-    state = {"trainer": trainer.state_dict(), "progress": dict(vars(progress)), "seed": job.seed}
+    state = {"trainer": trainer.state_dict(), "progress": dict(vars(progress)), "plan": _plan(job)}
     packed = ckpt.pack(trainer.model, job.vocab.digests, state)
     ckpt.save(packed, *(job.folder / name for name in names))
     ckpt.rotate(job.folder, job.run.keep_last_epochs, job.run.keep_interval_updates)

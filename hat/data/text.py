@@ -12,12 +12,14 @@ SPACE_MARK = "\u2581"  # sentencepiece writes a space as this character
 MAX_LEARN_SENTENCES = 2_000_000  # sentencepiece keeps its training sentences in memory; more are sampled
 
 
-def read_lines(path: Path | str, start: int = 0, end: int | None = None) -> Iterator[str]:
+def read_lines(
+    path: Path | str, start: int = 0, end: int | None = None, errors: str = "strict"
+) -> Iterator[str]:
     """Yield the lines of a UTF-8 file without their newline; only "\\n" ends a line.
 
     With `start` and `end` (byte offsets, `start` at the beginning of a line) only lines that begin in
     [start, end) are read. Memory holds one line. Raises DataError for a missing file or, with the line
-    number, for bytes that are not UTF-8.
+    number, for bytes that are not UTF-8; with `errors` "replace" such bytes become U+FFFD instead.
     """
     try:
         with open(path, "rb") as file:
@@ -28,7 +30,7 @@ def read_lines(path: Path | str, start: int = 0, end: int | None = None) -> Iter
                     return
                 position += len(raw)
                 try:
-                    yield raw.removesuffix(b"\n").decode("utf-8")
+                    yield raw.removesuffix(b"\n").decode("utf-8", errors)
                 except UnicodeDecodeError as error:
                     raise DataError(
                         f"{where(path, start, number)} is not UTF-8: {error.reason} at byte {error.start + 1}"
@@ -141,7 +143,8 @@ def _sentencepiece() -> ModuleType:
         import sentencepiece
     except ImportError as error:
         raise ConfigError(
-            "the package sentencepiece is not installed; run: pip install 'hat[text]', or give text that is "
+            "the package sentencepiece is not installed; run: pip install sentencepiece, or give text "
+            "that is "
             "already split into subwords"
         ) from error
     return sentencepiece
@@ -176,7 +179,7 @@ def detokenize(lines: Iterable[str], lang: str) -> Iterator[str]:
     except ImportError as error:
         raise ConfigError(
             "Moses detokenisation needs the package sacremoses, which is not installed; "
-            "run: pip install 'hat[text]'"
+            "run: pip install -e '.[text]'"
         ) from error
     moses = MosesDetokenizer(lang=lang)
     return (moses.detokenize(split_tokens(line)) for line in lines)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hat.arch.config import Arch
-from hat.errors import ConfigError
+from hat.errors import CheckpointError, ConfigError
 from hat.model.config import EOS, PAD
 from hat.model.transformer import DecoderCache, Memory, Transformer
 
@@ -40,8 +40,12 @@ class BeamConfig:
     def __post_init__(self) -> None:
         if self.beam < 1 or self.min_len < 0 or self.max_len_b < 0 or self.max_len_a < 0:
             raise ConfigError(
-                f"--beam must be at least 1 and --min-len, --max-len-a, --max-len-b not negative, got {self}"
+                f"--beam must be at least 1 and --min-len, --max-len-a, --max-len-b not negative, got "
+                f"{self.beam}, "
+                f"{self.min_len}, {self.max_len_a} and {self.max_len_b}"
             )
+        if abs(self.lenpen) > 10:
+            raise ConfigError(f"--lenpen must lie between -10 and 10, got {self.lenpen}")
 
 
 class Hypothesis(NamedTuple):
@@ -104,6 +108,11 @@ def search_from(
         _advance(state, candidates, cache, finished, cfg)
         if not state.sentences:
             break
+    if not all(finished):
+        raise CheckpointError(
+            "the model gives no finite score to any translation; its weights are broken, use another "
+            "checkpoint"
+        )
     return [sorted(hypotheses, key=lambda h: -h.score) for hypotheses in finished]
 
 

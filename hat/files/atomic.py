@@ -3,7 +3,7 @@
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -51,6 +51,30 @@ def write_text_atomic(path: Path, text: str) -> None:
     write_atomic(path, lambda file: file.write(text.encode("utf-8")))
 
 
+def write_all_atomic(paths: Sequence[Path], fill: Callable[[list[BinaryIO]], object]) -> None:
+    """Create or replace `paths` with what `fill` writes into their open files, none before all are whole."""
+
+    def opened(files: list[BinaryIO]) -> None:
+        if len(files) == len(paths):
+            fill(files)
+        else:
+            write_atomic(paths[len(files)], lambda file: opened([*files, file]))
+
+    opened([])
+
+
+def check_writable(path: Path) -> None:
+    """Raise HatError where `path` could not be written later, before long work is spent on its content."""
+    if path.is_dir():
+        raise HatError(f"cannot write {path}: it is a folder; give the name of a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise HatError(f"cannot write {path}: {error.strerror}; choose another folder") from error
+
+
 def digest_path(path: Path) -> Path:
     """Return where the SHA-256 of `path` is kept."""
     return path.with_name(path.name + ".sha256")
@@ -63,6 +87,8 @@ def write_with_digest(path: Path, content: bytes) -> None:
     before it, and is cut to the new one at the end: whichever content a crash leaves under `path`, also after
     several crashes, it is found valid.
     """
+    if path.is_dir():
+        raise HatError(f"cannot write {path}: it is a folder; give the name of a file")
     fresh = hashlib.sha256(content).hexdigest()
     before = _listed_digests(path) if digest_path(path).exists() else _digest_of(path)
     lines = dict.fromkeys([fresh, *before])

@@ -32,8 +32,8 @@ class MeasureConfig:
     budget_s: float = 60.0
 
     def __post_init__(self) -> None:
-        if self.max_iterations < 3:
-            raise ConfigError(f"--latiter must be at least 3, got {self.max_iterations}")
+        if self.max_iterations < 2:
+            raise ConfigError(f"--latiter must be at least 2, got {self.max_iterations}")
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,13 @@ class Timing:
 
     encoder: Series
     decoder: Series
+    total: Series
     stable: bool  # warm-up settled and the wanted interval was reached
     conditions: dict[str, str]
 
     @property
     def total_ms(self) -> float:
-        """Return encoder plus decoder."""
+        """Return the median of the encoder plus that of the decoder."""
         return self.encoder.median_ms + self.decoder.median_ms
 
 
@@ -90,13 +91,14 @@ def measure(model: Transformer, cfg: MeasureConfig) -> Timing:
         "dtype": dtype_name(model.source_embed.weight.dtype),
         "torch": torch.__version__,
         "vocab_size": str(model.target_embed.weight.size(0)),
+        "qkv_dim": str(model.space.qkv_dim),
         "beam": str(cfg.beam),
         "source_len": str(cfg.source_len),
         "target_len": str(cfg.target_len),
         "iterations": str(total.count),
         "interval_percent": f"{total.interval_percent:.2f}",
     }
-    return Timing(enc, dec, settled and total.interval_percent <= cfg.interval_percent, conditions)
+    return Timing(enc, dec, total, settled and total.interval_percent <= cfg.interval_percent, conditions)
 
 
 def sample_ms(

@@ -82,10 +82,9 @@ def find_table(path: str | Path, say: Callable[[str], object]) -> Path:
     if own != path and own.exists():
         say(f"{path} does not exist; reading {own} instead")
         return own
-    tried = f"{path}" if own == path else f"neither {path} nor {own}"
+    tried = f"{path} does not exist" if own == path else f"neither {path} nor {own} exists"
     raise DataError(
-        f"no latency table: {tried} does not exist; check --lat-dataset-path, or measure one with "
-        "latency_dataset.py"
+        f"no latency table: {tried}; check --lat-dataset-path, or measure one with latency_dataset.py"
     )
 
 
@@ -152,7 +151,9 @@ class TableWriter:
         self.rows.append(row)
 
     def close(self) -> None:
-        """Release the lock."""
+        """Release the lock; a file in which nothing was written is removed."""
+        if os.fstat(self._fd).st_size == 0:
+            self.path.unlink(missing_ok=True)
         os.close(self._fd)
 
     def __enter__(self) -> "TableWriter":

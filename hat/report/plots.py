@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hat.files.atomic import write_atomic
 from hat.report.summary import ModelRow
 
 MEASURED = "#1f5fa8"
@@ -63,4 +64,4 @@ def plot_run(
     right.legend(frameon=False, fontsize=8)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=150)
+    write_atomic(path, lambda file: figure.savefig(file, format="png", dpi=150))

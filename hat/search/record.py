@@ -40,9 +40,8 @@ class CachedFitness:
 
     def __init__(self, journal: Journal, fitness: Score, latency_ms: Score, header: dict[str, Any]) -> None:
         self._journal, self._fitness, self._latency_ms = journal, fitness, latency_ms
-        if not journal.records:
-            journal.append(header)
-        held = journal.records[0]
+        self._header = header
+        held = journal.records[0] if journal.records else header
         if held != header:
             names = [n for n in (*header, *held) if held.get(n) != header.get(n)] or ["order"]
             raise ConfigError(
@@ -58,6 +57,8 @@ class CachedFitness:
             if arch not in self._losses:
                 (loss,), (ms,) = self._fitness([arch]), self._latency_ms([arch])
                 record = {"arch": arch_to_yaml(arch), "loss": finite_loss(loss, arch), "latency_ms": ms}
+                if not self._journal.records:  # nothing is written for a search that finds nothing
+                    self._journal.append(self._header)
                 self._journal.append(record)
                 self._losses[arch] = loss
         return [self._losses[arch] for arch in archs]

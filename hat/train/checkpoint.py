@@ -4,7 +4,7 @@ import io
 import re
 import zipfile
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -197,16 +197,18 @@ def average(paths: Iterable[Path], say: Callable[[str], None] = lambda text: Non
     total = {name: weight.double() for name, weight in first.weights.items()}
     for path in paths[1:]:
         other = load(path, say)
-        if (other.space, other.arch, other.vocab_digests) != (first.space, first.arch, first.vocab_digests):
+        if replace(other, weights={}, state={}) != replace(first, weights={}, state={}):
             raise CheckpointError(
                 f"{path} and {paths[0]} hold different models; average checkpoints of one run"
             )
         for name, weight in other.weights.items():
             total[name] += weight
     means = {name: (weight / len(paths)).to(first.weights[name].dtype) for name, weight in total.items()}
-    return Checkpoint(
-        first.space, first.arch, first.model_config, first.vocab_sizes, first.vocab_digests, means, {}
-    )
+    if not all(bool(mean.isfinite().all()) for mean in means.values()):
+        raise CheckpointError(
+            f"{paths[0]} or another of them holds numbers that are not finite; leave it out"
+        )
+    return replace(first, weights=means, state={})
 
 
 def _unpack(path: Path, content: bytes) -> dict[str, Any]:

@@ -30,10 +30,11 @@ class ScheduleConfig:
                 f"the cosine schedule needs --max-lr above --lr (its minimum), got max-lr {self.max_lr} "
                 f"and lr {self.lr}"
             )
-        if self.warmup_updates < 0 or self.lr < 0:
-            raise ConfigError(
-                f"--warmup-updates and --lr must not be negative, got {self.warmup_updates} and {self.lr}"
-            )
+        for name in ("warmup_updates", "warmup_init_lr", "lr"):
+            if getattr(self, name) < 0:
+                raise ConfigError(
+                    f"--{name.replace('_', '-')} must not be negative, got {getattr(self, name)}"
+                )
 
 
 def learning_rate(cfg: ScheduleConfig, update: int, max_update: int) -> float:

@@ -61,9 +61,15 @@ class OptimConfig:
         if not 0 <= self.label_smoothing < 1:
             raise ConfigError(f"--label-smoothing must be at least 0 and below 1, got {self.label_smoothing}")
         if self.update_freq < 1 or self.max_update < 1 or (self.max_epoch is not None and self.max_epoch < 1):
-            raise ConfigError("--update-freq, --max-update and --max-epoch must be at least 1")
+            raise ConfigError(
+                f"--update-freq, --max-update and --max-epoch must be at least 1, got {self.update_freq}, "
+                f"{self.max_update} and {self.max_epoch}"
+            )
         if self.clip_norm < 0 or self.weight_decay < 0:
-            raise ConfigError("--clip-norm and --weight-decay must not be negative")
+            raise ConfigError(
+                f"--clip-norm and --weight-decay must not be negative, got {self.clip_norm} and "
+                f"{self.weight_decay}"
+            )
 
 
 class StepResult(NamedTuple):
@@ -213,5 +219,11 @@ def evaluate(
         smoothed += loss.item()
         nll += batch_nll.item()
         tokens += batch.num_tokens
+    if not math.isfinite(smoothed):
+        raise TrainingError(
+            f"the validation loss is {smoothed}, the weights are broken; go back to an earlier checkpoint "
+            "and "
+            "lower --lr or set --clip-norm 1"
+        )
     bits = max(tokens, 1) * math.log(2)
     return EvalResult(smoothed / bits, nll / bits, tokens)

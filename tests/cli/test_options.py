@@ -208,6 +208,13 @@ def test_wrong_flags(argv: list[str], message: str) -> None:
     assert message in refusal(*argv)
 
 
+def test_a_missing_file_is_said_once_with_its_nearest_neighbour(write) -> None:
+    path = write("count: 3\n", "space0.yml")
+    wrong = path.replace("space0", "spacee0")
+    message = f"cannot read configuration {wrong}: No such file or directory; check --configs"
+    assert refusal(f"--configs={wrong}") == f"{message}; did you mean {path}?"
+
+
 def test_negative_numbers_and_pairs_as_flags() -> None:
     found = toy("--sizes", "-1", "1", "2", "--betas", "(0.5, 0.6)", "--rate=-1e-7", "--limit", "-3")
     assert (found.sizes, found.betas, found.rate, found.limit) == ((-1, 1, 2), (0.5, 0.6), -1e-7, -3)

@@ -387,7 +387,7 @@ def test_profile_without_data(files: Path, capsys: pytest.CaptureFixture[str]) -
     assert all(result["latency_ms"][key] > 0 for key in ("encoder", "decoder"))
     total = result["latency_ms"]["encoder"] + result["latency_ms"]["decoder"]
     assert result["latency_ms"]["total"] == pytest.approx(total)
-    assert set(result["latency_ms"]["spread"]) == {"encoder", "decoder"}
+    assert set(result["latency_ms"]["spread"]) == {"encoder", "decoder", "total"}
     assert not (ROOT / "checkpoints" / "sub").exists()
     assert "--vocab-size" in refused([arg for arg in argv if "vocab" not in arg], capsys)
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hat.data.clean import drop_empty_pairs
+from hat.data.clean import clean_pairs
 from hat.data.text import Pieces, detokenize, learn_sentencepiece, read_lines, remove_subwords, split_tokens
 from hat.errors import ConfigError, DataError
 
@@ -108,13 +108,13 @@ def test_detokenize():
     assert list(detokenize(["Das ist gut , oder ?"], "de")) == ["Das ist gut, oder?"]
 
 
-def test_drop_empty_pairs(tmp_path):
+def test_clean_pairs(tmp_path):
     inputs, outputs = [tmp_path / "a.en", tmp_path / "a.de"], [tmp_path / "b.en", tmp_path / "b.de"]
     inputs[0].write_bytes(b"one\n\ntwo\nthree\n")
     inputs[1].write_bytes(b"eins\nx\nzwei\n \t\n")
-    assert drop_empty_pairs(tuple(inputs), tuple(outputs)) == (2, 2)
+    assert clean_pairs(tuple(inputs), tuple(outputs)) == (2, 2)
     assert outputs[1].read_text() == "eins\nzwei\n"
     inputs[1].write_bytes(b"eins\n")
     with pytest.raises(DataError, match="has 4 lines but .* has 1"):
-        drop_empty_pairs(tuple(inputs), tuple(outputs))
+        clean_pairs(tuple(inputs), tuple(outputs))
     assert outputs[1].read_text() == "eins\nzwei\n"  # as before

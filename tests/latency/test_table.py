@@ -202,7 +202,7 @@ def test_any_damage_is_a_data_error_or_read(tmp_path_factory, junk: bytes, at: i
 
 def test_find_table(tmp_path: Path) -> None:
     said: list[str] = []
-    with pytest.raises(DataError, match="neither .*x_all.csv nor .*x.csv does not exist"):
+    with pytest.raises(DataError, match="neither .*x_all.csv nor .*x.csv exists"):
         find_table(tmp_path / "x_all.csv", said.append)
     (tmp_path / "x.csv").touch()
     assert find_table(tmp_path / "x_all.csv", said.append) == tmp_path / "x.csv" and len(said) == 1
