@@ -141,7 +141,9 @@ def in_process(stage: stages.Stage) -> object:
     return json.loads(out.getvalue().strip().split("\n")[-1])
 
 
-@pytest.mark.parametrize("section", OWN)
+@pytest.mark.parametrize(
+    "section", [OWN[1], *(pytest.param(section, marks=pytest.mark.slow) for section in (OWN[0], OWN[2]))]
+)
 def test_ones_own(section, workspace, monkeypatch, capsys) -> None:
     write_corpus(700, workspace / "corpus.en", workspace / "corpus.de")
     space = re.search(r"```yaml\n(.*?)```", README, re.DOTALL)[1]

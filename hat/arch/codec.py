@@ -1,6 +1,7 @@
 """Conversions of an architecture: release YAML keys, genes, and plain values for files."""
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from hat.arch.config import Arch, DecoderArch, EncoderArch
 from hat.arch.space import DecoderSpace, EncoderSpace, SearchSpace
@@ -126,7 +127,8 @@ def arch_of(options: ArchOptions) -> Arch | None:
     layers = {side: values[f"{side}_layer_num_subtransformer"] for side in ("encoder", "decoder")}
 
     def per_layer(name: str) -> tuple[int, ...]:
-        depth, listed = layers[name.split("_")[0]], values[name]
+        depth = layers[name.split("_")[0]]
+        listed: tuple[int, ...] = values[name]
         if len(listed) != depth:
             key = name.replace("_", "-")
             raise ArchError(
@@ -168,28 +170,34 @@ def arch_to_yaml(arch: Arch) -> dict[str, int | list[int]]:
     }
 
 
-def arch_from_yaml(values: dict) -> Arch:
+def arch_from_yaml(values: dict[str, Any]) -> Arch:
     """Return the architecture of a mapping with the release's ten keys; other keys are ignored."""
     known = {f: values.get(f.replace("_", "-")) for f in ArchOptions.__dataclass_fields__}
-    given = {f: tuple(v) if isinstance(v, list) else v for f, v in known.items() if v is not None}
+    given: dict[str, Any] = {
+        f: tuple(v) if isinstance(v, list) else v for f, v in known.items() if v is not None
+    }
     arch = arch_of(ArchOptions(**given))
     if arch is None:
         raise ArchError("no *-subtransformer key found; the file describes no architecture")
     return arch
 
 
-def space_to_plain(space: SearchSpace) -> dict:
+def space_to_plain(space: SearchSpace) -> dict[str, Any]:
     """Return the space as nested plain values for a checkpoint file."""
     return asdict(space)
 
 
-def space_from_plain(values: dict) -> SearchSpace:
+def space_from_plain(values: dict[str, Any]) -> SearchSpace:
     """Return the space written by `space_to_plain`."""
-    stacks = {
-        side: cls(**{k: tuple(v) if isinstance(v, list | tuple) else v for k, v in values[side].items()})
-        for side, cls in (("encoder", EncoderSpace), ("decoder", DecoderSpace))
-    }
-    return SearchSpace(encoder=stacks["encoder"], decoder=stacks["decoder"], qkv_dim=values["qkv_dim"])
+
+    def choices(side: str) -> dict[str, Any]:
+        return {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in values[side].items()}
+
+    return SearchSpace(
+        encoder=EncoderSpace(**choices("encoder")),
+        decoder=DecoderSpace(**choices("decoder")),
+        qkv_dim=values["qkv_dim"],
+    )
 
 
 def gene_choices(space: SearchSpace) -> list[tuple[int, ...]]:

@@ -47,9 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     if run.lr is not None:
         _say("lr has no effect here: the learning rate is --predictor-lr")
-    check_writable(Path(cfg.ckpt_path))
     table = _table(cfg.lat_dataset_path)
     rows = read_table(table)
+    check_writable(Path(cfg.ckpt_path))
     hidden = True if output.no_progress_bar else None  # None: hidden where the output is no terminal
     with tqdm(total=cfg.train_steps, desc="training", disable=hidden) as bar:
 

@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# Mean of the last N epoch checkpoints: bash configs/wmt14.en-fr/average_checkpoint.sh <checkpoint folder> [N=10]
+exec bash "$(dirname "${BASH_SOURCE[0]}")/../../scripts/average_checkpoint.sh" "$@"

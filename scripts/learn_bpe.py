@@ -1,0 +1,11 @@
+"""Learn byte-pair merges on text; see --help."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from hat.cli.learn_bpe import main  # noqa: E402
+
+if __name__ == "__main__":
+    sys.exit(main())

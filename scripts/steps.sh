@@ -1,0 +1,124 @@
+# Sourced by the preprocess.sh and get_preprocessed.sh of the tasks with public corpora, from the root of the
+# checkout, with $work (folder of intermediate files), $binary, $src and $tgt set. RAW_DIR: folder of the archives.
+# A step is skipped while the files it wrote are there, its flags are the same and no input is newer.
+
+python=${PYTHON:-python}
+archives=${RAW_DIR:-$work/orig}
+
+# count_workers [number]: set $workers; by default 60 as in the release, or as many as there are cores
+count_workers() {
+    local cores
+    cores=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
+    workers=${1:-$((cores < 60 ? cores : 60))}
+    case "$workers" in
+    0* | *[!0-9]*)
+        echo "workers must be a number from 1 on, got $workers; see --help" >&2
+        exit 2
+        ;;
+    esac
+}
+
+# is_done <stamp> <flags>: whether the step with the arrays $outputs and $inputs can be skipped
+is_done() {
+    local path
+    [ -f "$1" ] && [ "$(cat "$1")" = "$2" ] || return 1
+    for path in "${outputs[@]}"; do [ -e "$path" ] || return 1; done
+    for path in "${inputs[@]}"; do
+        if [ -e "$path" ] && [ ! "$1" -nt "$path" ]; then return 1; fi
+    done
+}
+
+# step <output>... : <input>... -- <script> <flag>...: run scripts/<script>.py unless that was done
+step() {
+    local outputs=() inputs=() stamp before=()
+    while [ "$1" != : ]; do outputs+=("$1") && shift; done
+    shift
+    while [ "$1" != -- ]; do inputs+=("$1") && shift; done
+    shift
+    stamp=$work/.done/${outputs[0]//\//_}
+    if is_done "$stamp" "$*"; then return; fi
+    mkdir -p "$work/.done"
+    rm -f "$stamp"
+    if [ -n "${archive_url:-}" ]; then
+        "$python" scripts/fetch.py --url "$archive_url" --to "${inputs[0]}"
+    fi
+    case "$1" in
+    prepare_text | learn_bpe | apply_bpe | preprocess) before=(--workers "$workers") ;;
+    esac
+    "$python" "scripts/$1.py" "${before[@]}" "${@:2}"
+    printf '%s\n' "$*" >"$stamp.new"
+    mv "$stamp.new" "$stamp"
+}
+
+# take <archive> <address> <member>...: those files of an archive below $work/raw; it is downloaded when missing
+take() {
+    local archive_url=$2 members=("${@:3}")
+    step "${members[@]/#/$work/raw/}" : "$archives/$1" -- unpack --archive "$archives/$1" --to "$work/raw" --members "${@:3}"
+}
+
+# text <output> <file of $src>... = <file of $tgt>... -- <flag>...: the sentences of files below $work/raw
+text() {
+    local output=$work/$1 source=() target=()
+    shift
+    while [ "$1" != = ]; do source+=("$work/raw/$1") && shift; done
+    shift
+    while [ "$1" != -- ]; do target+=("$work/raw/$1") && shift; done
+    shift
+    step "$output".{$src,$tgt} : "${source[@]}" "${target[@]}" -- prepare_text --source-lang "$src" \
+        --target-lang "$tgt" --source-inputs "${source[@]}" --target-inputs "${target[@]}" \
+        --output "$output" "$@"
+}
+
+# split_text <output for training> <for validation, or nothing> <n> <text>...: join texts, set every n-th pair aside
+split_text() {
+    local train=$work/$1 valid=${2:+$work/$2} every=$3 inputs=("${@:4}")
+    inputs=("${inputs[@]/#/$work/}")
+    local outputs=("$train".{$src,$tgt}) flags=()
+    if [ -n "$valid" ]; then
+        outputs+=("$valid".{$src,$tgt})
+        flags=(--valid "$valid" --every "$every")
+    fi
+    step "${outputs[@]}" : "${inputs[@]/%/.$src}" "${inputs[@]/%/.$tgt}" -- split_pairs --source-lang "$src" \
+        --target-lang "$tgt" --inputs "${inputs[@]}" --train "$train" "${flags[@]}"
+}
+
+# clean <input> <output> <flag>...: drop pairs beyond limits; Moses also drops those with a word of over 1000
+clean() {
+    step "$work/$2".{$src,$tgt} : "$work/$1".{$src,$tgt} -- clean --source-lang "$src" --target-lang "$tgt" \
+        --input "$work/$1" --output "$work/$2" --max-word-length 1000 "${@:3}"
+}
+
+# subwords <merges> <folder> <train> <valid> <test>: learn joint BPE on the training text, apply it to all three
+subwords() {
+    local codes=$work/code texts=() written=() name
+    for name in "${@:3}"; do
+        texts+=("$work/$name".{$src,$tgt})
+        written+=("$work/$2/$(basename "$name")".{$src,$tgt})
+    done
+    step "$codes" : "$work/$3".{$src,$tgt} -- \
+        learn_bpe --inputs "$work/$3".{$src,$tgt} --codes "$codes" --merges "$1"
+    step "${written[@]}" : "$codes" "${texts[@]}" -- \
+        apply_bpe --codes "$codes" --inputs "${texts[@]}" --to "$work/$2"
+}
+
+# dictionary <name> <address>: download a dictionary among the archives
+dictionary() {
+    step "$archives/$1" : -- fetch --url "$2" --to "$archives/$1"
+}
+
+# binarise <train> <valid> <test> <flag>...: make $binary; an empty line of a test set stays a sentence
+binarise() {
+    local texts=("$work/$1".{$src,$tgt} "$work/$2".{$src,$tgt} "$work/$3".{$src,$tgt})
+    step "$binary/dict.$src.txt" "$binary"/{train,valid,test}.$src-$tgt.{$src,$tgt}.{bin,idx} : "${texts[@]}" -- \
+        preprocess --source-lang "$src" --target-lang "$tgt" --trainpref "$work/$1" --validpref "$work/$2" \
+        --testpref "$work/$3" --destdir "$binary" --allow-empty "${@:4}"
+    echo "$binary is up to date"
+}
+
+# ready_made <archive> <address>: make $binary out of an archive of binary data
+ready_made() {
+    local archive_url=$2
+    step "$binary/dict.$src.txt" "$binary"/{train,valid,test}.$src-$tgt.{$src,$tgt}.{bin,idx} : "$archives/$1" -- \
+        unpack_data --archive "$archives/$1" --destdir "$binary" --source-lang "$src" --target-lang "$tgt"
+    echo "$binary is up to date"
+}

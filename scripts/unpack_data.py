@@ -1,0 +1,11 @@
+"""Take binary data out of an archive; see --help."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from hat.cli.unpack_data import main  # noqa: E402
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+"""Tiny archives with the member paths, markup and columns of the public corpora of the 2020 release."""
+
+import gzip
+import io
+import random
+import tarfile
+import zipfile
+from pathlib import Path
+
+WORDS = (
+    ("house", "Haus", "maison"),
+    ("Garden", "Garten", "jardin"),
+    ("sees", "sieht", "voit"),
+    ("well-known", "wohl-bekannt", "bien-connu"),
+    ("children", "Kinder", "enfants"),
+    ("don't", "nicht", "n'est"),
+    ("water", "Wasser", "eau"),
+    ("(perhaps)", "(vielleicht)", "(peut)"),
+    ("newer", "neuer", "nouveau"),
+    ("\u201cquote\u201d", "\u201eZitat\u201c", "\u00ab\u00a0mot\u00a0\u00bb"),
+)
+COLUMN = {"en": 0, "de": 1, "fr": 2}
+
+
+def sentences(lang: str, seed: int, count: int) -> list[str]:
+    """Return sentences in `lang`; the same seed and count give their translations in another language."""
+    rng = random.Random(seed)
+    picks = [[rng.choice(WORDS) for _ in range(3 + rng.randrange(6))] for _ in range(count)]
+    return [" ".join(words[COLUMN[lang]] for words in pick) + "." for pick in picks]
+
+
+def text(lines: list[str]) -> bytes:
+    return "".join(line + "\n" for line in lines).encode()
+
+
+def sgml(lines: list[str], kind: str) -> bytes:
+    segs = [f'<seg id="{number}">{line}</seg>' for number, line in enumerate(lines, 1)]
+    head = [f'<{kind} setid="newstest" srclang="any">', '<doc docid="d" genre="news">', "<hl>"]
+    return text([*head, *segs, "</hl>", "</doc>", f"</{kind}>"])
+
+
+def talks(lines: list[str], lang: str) -> bytes:
+    head = ["<url>http://www.ted.com/x</url>", "<keywords>talks, any</keywords>", "<talkid>1</talkid>"]
+    tagged = [f"<title>{lang}: A Title</title>", f"<description>{lang}: What it says</description>"]
+    return text([*head, *tagged, *lines])
+
+
+def tgz(path: Path, members: dict[str, bytes], mode: str = "w:gz") -> None:
+    with tarfile.open(path, mode) as archive:
+        for name, content in {"README": b"none of ours\n", **members}.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+
+
+def packed(path: Path, content: bytes) -> None:
+    path.write_bytes(gzip.compress(content))
+
+
+def dictionary(path: Path) -> None:
+    """Write a dictionary of single letters and some subwords, as a given one is: in its own order."""
+    letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.()&;-@"
+    pieces = [*letters, *(f"{letter}@@" for letter in letters), "Haus", "house", "maison", "&quot;"]
+    path.write_bytes(text([f"{piece} {1000 - number}" for number, piece in enumerate(dict.fromkeys(pieces))]))
+
+
+def wmt14_en_de(folder: Path) -> None:
+    members = {}
+    for number, (name, count) in enumerate(
+        (
+            ("train.tok.clean.bpe.32000", 40),
+            ("newstest2013.tok.bpe.32000", 5),
+            ("newstest2014.tok.bpe.32000", 6),
+        )
+    ):
+        for lang in ("en", "de"):
+            members[f"{name}.{lang}"] = text(sentences(lang, number, count))
+    members["vocab.bpe.32000"] = b"not wanted\n"
+    tgz(folder / "wmt16_en_de.tar.gz", members)
+
+
+def wmt14_en_fr(folder: Path, count: int = 560) -> None:
+    """Write 5 corpora of `count` pairs each; the UN's first pair is too long, its second half empty."""
+    corpora = {
+        "training-parallel-europarl-v7.tgz": "training/europarl-v7.fr-en",
+        "training-parallel-commoncrawl.tgz": "commoncrawl.fr-en",
+        "training-parallel-un.tgz": "un/undoc.2000.fr-en",
+        "training-parallel-nc-v9.tgz": "training/news-commentary-v9.fr-en",
+    }
+    for number, (archive, name) in enumerate(corpora.items()):
+        members = {}
+        for lang in ("en", "fr"):
+            lines = sentences(lang, number, count)
+            if name.startswith("un/"):
+                lines[:2] = ["word " * 300, "" if lang == "en" else "vide"]
+            members[f"{name}.{lang}"] = text(lines)
+            members[f"{name}.cs"] = b"another pair\n"
+        if "commoncrawl" in name:
+            members[f"{name}.en"] = members[f"{name}.en"].replace(b"house", b"ho\xffuse", 1)
+        tgz(folder / archive, members)
+    giga = {
+        f"giga-fren.release2.fixed.{lang}.gz": gzip.compress(text(sentences(lang, 9, count)))
+        for lang in ("en", "fr")
+    }
+    tgz(folder / "training-giga-fren.tar", giga, "w")
+    tests = {
+        f"test-full/newstest2014-fren-{kind}.{lang}.sgm": sgml(sentences(lang, 7, 6), f"{kind}set")
+        for kind, lang in (("src", "en"), ("ref", "fr"), ("ref", "en"), ("src", "fr"))
+    }
+    tgz(folder / "test-full.tgz", tests)
+    dictionary(folder / "wmt14enfr_dict.txt")
+
+
+def wmt19_en_de(folder: Path, count: int = 60) -> None:
+    def columns(seed: int, *langs: str) -> bytes:
+        rows = zip(*(sentences(lang, seed, count) for lang in langs), strict=True)
+        return text(["\t".join(row) for row in rows] + ["a line without tab"])
+
+    packed(folder / "en-de.bicleaner07.txt.gz", columns(0, "en", "de"))
+    packed(folder / "news-commentary-v14.de-en.tsv.gz", columns(1, "de", "en"))
+    packed(folder / "wikititles-v1.de-en.tsv.gz", columns(2, "de", "en"))
+    packed(folder / "europarl-v9.de-en.tsv.gz", columns(3, "de", "en"))
+    tgz(
+        folder / "training-parallel-commoncrawl.tgz",
+        {f"commoncrawl.de-en.{lang}": text(sentences(lang, 4, count)) for lang in ("en", "de")},
+    )
+    with zipfile.ZipFile(folder / "rapid2019.de-en.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for lang in ("en", "de"):
+            archive.writestr(f"rapid2019.de-en.{lang}", text(sentences(lang, 5, count)))
+    tgz(
+        folder / "dev.tgz",
+        {
+            f"dev/newstest{year}-ende-{kind}.{lang}.sgm": sgml(
+                sentences(lang, year, year - 2010), f"{kind}set"
+            )
+            for year in (2017, 2018)
+            for kind, lang in (("src", "en"), ("ref", "de"))
+        },
+    )
+    dictionary(folder / "wmt19ende_dict.txt")
+
+
+IWSLT_TESTS = ("TED.dev2010", "TEDX.dev2012", "TED.tst2010", "TED.tst2011", "TED.tst2012")
+
+
+def iwslt14_de_en(folder: Path, count: int = 90) -> None:
+    members = {}
+    for lang in ("de", "en"):
+        lines = sentences(lang, 0, count)
+        lines[4] = "kurz" if lang == "de" else "this is very much longer"  # ratio beyond 1.5
+        members[f"de-en/train.tags.de-en.{lang}"] = talks(lines, lang)
+        for number, name in enumerate(IWSLT_TESTS):
+            members[f"de-en/IWSLT14.{name}.de-en.{lang}.xml"] = sgml(
+                [f"{name} Test.", *sentences(lang, 50 + number, number + 1)], "mteval"
+            )
+    tgz(folder / "de-en.tgz", members)
+
+
+MAKE = {
+    "wmt14.en-de": wmt14_en_de,
+    "wmt14.en-fr": wmt14_en_fr,
+    "wmt19.en-de": wmt19_en_de,
+    "iwslt14.de-en": iwslt14_de_en,
+}

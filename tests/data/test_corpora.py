@@ -1,0 +1,249 @@
+"""From published corpora to parallel text: markup, Moses steps, splitting, limits, BPE."""
+
+import io
+import random
+from pathlib import Path
+
+import pytest
+
+from hat.cli.prepare_text import main as prepare_text
+from hat.data import bpe as bpe_module
+from hat.data import prepare
+from hat.data.bpe import apply_bpe, learn_bpe
+from hat.data.clean import Limits, clean_pairs
+from hat.data.markup import segment, tab_column, talk_line
+from hat.data.moses import MosesSteps, line_function, lowercase, remove_unprintable
+from hat.data.prepare import Prepared, Side, prepare_pairs
+from hat.data.split import split_pairs
+from hat.errors import ConfigError, DataError
+
+sacremoses = pytest.importorskip("sacremoses")
+ALL = {"normalize": True, "printable": True, "tokenize": True, "hyphens": "split", "lowercase": True}
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('<seg id="1">Two words</seg>', "Two words"),
+        ('  <seg id="12"> it\u2019s spaced </seg>  ', "it's spaced"),
+        ('<hl><seg id="3">A &amp; B</seg></hl>', "A &amp; B"),  # as the reference: entities stay
+        ("<seg id=4>no quotes</seg>", "no quotes"),
+        ('<SEG ID="5">capitals</SEG>', "capitals"),
+        ('<seg id="6"></seg>', ""),
+        ("<doc docid=x>", None),
+        ("plain text", None),
+    ],
+)
+def test_segment(line: str, expected: str | None) -> None:
+    assert segment(line) == expected
+
+
+@pytest.mark.parametrize("line", ['<seg id="1">cut', '<seg id="1">a</seg><seg id="2">b</seg>'])
+def test_segments_that_are_not_one_per_line(line: str) -> None:
+    with pytest.raises(DataError, match="one whole <seg"):
+        segment(line)
+
+
+def test_talk_lines() -> None:
+    assert [
+        talk_line("<url>http://x</url>"),
+        talk_line("<talkid>7</talkid>"),
+        talk_line("<keywords>a, b</keywords>"),
+        talk_line("<title>A: B</title>"),
+        talk_line("<description>C</description>"),
+        talk_line(" D  <reviewer>"),
+    ] == [None, None, None, "A: B", "C", " D  <reviewer>"]
+
+
+def test_columns() -> None:
+    assert [tab_column("a\tb c\td", n) for n in (1, 2, 3, 4)] == ["a", "b c", "d", ""]
+    assert tab_column("whole line", 2) == ""
+
+
+@pytest.mark.parametrize(
+    ("steps", "line", "expected"),
+    [
+        # by hand, from the rules of the Moses scripts
+        (MosesSteps("en", tokenize=True), "It's a well-known fact.", "It &apos;s a well-known fact ."),
+        (
+            MosesSteps("en", tokenize=True, hyphens="split"),
+            "It's a well-known fact.",
+            "It &apos;s a well @-@ known fact .",
+        ),
+        (MosesSteps("fr", tokenize=True), "L'eau, 3,5 %.", "L&apos; eau , 3,5 % ."),
+        (MosesSteps("de", tokenize=True), "z.B. [x] & a|b", "z.B. &#91; x &#93; &amp; a &#124; b"),
+        (MosesSteps("en", normalize=True), "\u201cyes\u201d\u2026 ( no ) 5 %", '"yes..." (no) 5%'),
+        (MosesSteps("de", normalize=True), "Er sagt \u201eja.\u201c", 'Er sagt "ja".'),
+        (MosesSteps("en", normalize=True), 'He says "yes",', 'He says "yes,"'),
+        (MosesSteps("fr", normalize=True), "\u00ab\u00a0oui\u00a0\u00bb 1\u00a0000", '"oui" 1,000'),
+        (MosesSteps("en", printable=True), "a\x07b\u200bc\ufeff", "a b c "),
+        (MosesSteps("de", lowercase=True), "\u00c4RGER Ma\u00df", "\u00e4rger ma\u00df"),
+        (MosesSteps("en", tokenize=True), "a\u2028b\x85c\rd\u00a0e", "a b c d e"),
+        (MosesSteps("en", **ALL), "", ""),
+    ],
+)
+def test_moses_steps(steps: MosesSteps, line: str, expected: str) -> None:
+    assert line_function(steps)(line) == expected
+
+
+def test_single_characters() -> None:
+    assert remove_unprintable("\u2028 \u3000 \u00ad\ue000") == "\u2028 \u3000   "  # spaces are no control
+    assert lowercase("\u039f\u03a3 \u0130") == "\u03bf\u03c3 i\u0307"  # no final sigma, as Perl's lc
+
+
+def random_lines(count: int) -> list[str]:
+    rng = random.Random(5)
+    pieces = (
+        *"abcXYZ0129 .,;:!?'\"()[]{}<>&|-%$#@*/\\`_~^=+",
+        *"\u00e4\u00df\u00e9\u0153\u0430\u4e2d\u2019\u201c\u2013\u00ab\u00a0\u20ac\u2026\u00ad\U0001f600",
+        *(" Mr. ", " z.B. ", " U.S.A. ", " No. 5 ", "don't ", "l'eau ", "--", "...", " http://a.b/c ", "\t"),
+    )
+    return ["".join(rng.choice(pieces) for _ in range(rng.randrange(60))) for _ in range(count)]
+
+
+@pytest.mark.parametrize("lang", ["en", "de", "fr"])
+def test_tokens_are_those_of_sacremoses(lang: str) -> None:
+    moses = sacremoses.MosesTokenizer(lang=lang)
+    for split in (False, True):
+        run = line_function(MosesSteps(lang, tokenize=True, hyphens="split" if split else "keep"))
+        for line in random_lines(150):
+            assert run(line).split() == moses.tokenize(line, aggressive_dash_splits=split), line
+    normalizer = sacremoses.MosesPunctNormalizer(lang=lang, perl_parity=True)
+    run = line_function(MosesSteps(lang, normalize=True))
+    assert all(run(line) == normalizer.normalize(line + "\n") for line in random_lines(300))
+
+
+def side(path: Path, lang: str, **kwargs: object) -> Side:
+    return Side((path,), "none", MosesSteps(lang, **ALL), **kwargs)
+
+
+def test_any_number_of_workers_gives_the_same_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = random_lines(300)
+    (tmp_path / "a").write_text("".join(line + "\n" for line in lines), "utf-8", newline="\n")
+    monkeypatch.setattr(prepare, "CHUNK_BYTES", 2000)
+    sides = [side(tmp_path / "a", "en"), side(tmp_path / "a", "fr")]
+    for workers in (1, 3):
+        outputs = [tmp_path / f"{workers}.{lang}" for lang in ("en", "fr")]
+        assert prepare_pairs(sides, outputs, workers) == Prepared([300], 0)
+    for number, lang in enumerate(("en", "fr")):
+        run = line_function(sides[number].steps)
+        expected = "".join(run(line) + "\n" for line in lines).encode()
+        assert (tmp_path / f"1.{lang}").read_bytes() == (tmp_path / f"3.{lang}").read_bytes() == expected
+
+
+def test_both_texts_or_none(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"one\ntwo\n")
+    (tmp_path / "b").write_bytes(b"eins\n")
+    outputs = [tmp_path / "out.en", tmp_path / "out.de"]
+    outputs[0].write_bytes(b"before\n")
+    with pytest.raises(DataError, match="a has 2 sentences but .*b has 1"):
+        prepare_pairs([side(tmp_path / "a", "en"), side(tmp_path / "b", "de")], outputs)
+    with pytest.raises(ConfigError, match="2 and 1 files"):
+        twice = Side((tmp_path / "a", tmp_path / "a"), "none", MosesSteps("en"))
+        prepare_pairs([twice, side(tmp_path / "b", "de")], outputs)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b", "out.en"]
+    assert outputs[0].read_bytes() == b"before\n"
+
+
+def test_prepare_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "a").write_bytes(b"one\tEins\nbad \xff\tZwei\n")
+    flags = ["--source-lang=en", "--target-lang=de", f"--output={tmp_path}/out", "--markup=columns"]
+    flags += [f"--source-inputs={tmp_path}/a", f"--target-inputs={tmp_path}/a", "--lowercase"]
+    assert prepare_text(flags) == 2
+    assert "a:2 is not UTF-8" in capsys.readouterr().err
+    assert prepare_text([*flags, "--replace-invalid"]) == 0
+    assert "2 pairs\n" in (out := capsys.readouterr().out) and "1 lines have bytes" in out
+    assert (tmp_path / "out.en").read_text("utf-8") == "one\nbad \ufffd\n"
+    assert (tmp_path / "out.de").read_text("utf-8") == "eins\nzwei\n"
+    (tmp_path / "a").write_bytes(b"one\n<seg id='1'>x\n")
+    assert prepare_text([*flags, "--markup=segments"]) == 2
+    assert "a:2: cannot read the segment" in capsys.readouterr().err
+    assert prepare_text([*flags, "--source-column=0"]) == 2
+
+
+def test_every_nth_pair_of_the_joined_text(tmp_path: Path) -> None:
+    pairs = []
+    for name, numbers in (("x", range(1, 5)), ("y", range(5, 12))):
+        pairs.append((tmp_path / f"{name}.en", tmp_path / f"{name}.de"))
+        for path in pairs[-1]:
+            path.write_text("\n".join(f"{n}{path.suffix}" for n in numbers))  # no newline at the end
+    out = [(tmp_path / f"{name}.en", tmp_path / f"{name}.de") for name in ("train", "valid")]
+    assert split_pairs(pairs, out[0], out[1], 3) == (8, 3)
+    assert out[1][1].read_text() == "3.de\n6.de\n9.de\n"
+    assert out[0][0].read_text().split() == [f"{n}.en" for n in (1, 2, 4, 5, 7, 8, 10, 11)]
+    assert split_pairs(pairs, out[0]) == (11, 0)
+    for every, valid in ((1, out[1]), (0, out[1]), (3, None)):
+        with pytest.raises(ConfigError, match="2 or more"):
+            split_pairs(pairs, out[0], valid, every)
+    pairs[0][1].write_text("1\n2\n3\n")
+    with pytest.raises(DataError, match="ends before line 4"):
+        split_pairs(pairs, out[0], out[1], 3)
+    assert out[0][0].read_text().startswith("1.en\n2.en\n3.en\n")  # as before
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "kept"),
+    [
+        ("a b c", "a b", True),  # exactly 1.5
+        ("a b c d", "a b", False),
+        ("a", "", False),
+        ("a b c d e", "a b c d e", True),
+        ("a b c d e f", "a b c d e f", False),
+        ("a" * 11, "b", False),
+    ],
+)
+def test_limits(source: str, target: str, kept: bool) -> None:
+    limits = Limits(max_length=5, ratio=1.5, max_word_length=10)
+    assert limits.keep(source, target) is limits.keep(target, source) is kept
+
+
+def test_wrong_limits_and_counts(tmp_path: Path) -> None:
+    for wrong in ({"min_length": 0}, {"max_length": 0}, {"ratio": 0.5}, {"max_word_length": 0}):
+        with pytest.raises(ConfigError, match="or more is allowed"):
+            Limits(**wrong)
+    paths = tmp_path / "a.en", tmp_path / "a.de"
+    paths[0].write_text("one two\nthree\n")
+    paths[1].write_text("eins zwei\ndrei vier\n")
+    out = tmp_path / "b.en", tmp_path / "b.de"
+    assert clean_pairs(paths, out, Limits(ratio=1.5)) == (1, 1)
+    assert out[1].read_text() == "eins zwei\n"
+
+
+def test_bpe_is_that_of_subword_nmt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reference = pytest.importorskip("subword_nmt.learn_bpe")
+    from subword_nmt.apply_bpe import BPE
+
+    rng = random.Random(3)
+    words = ["".join(rng.choice("abcd\u00e4\u00a0") for _ in range(1 + rng.randrange(7))) for _ in range(60)]
+    files = [tmp_path / "t.en", tmp_path / "t.de"]
+    for path in files:
+        lines = [" ".join(rng.choice(words) for _ in range(rng.randrange(9))) for _ in range(80)]
+        path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    text, expected = "".join(path.read_text("utf-8") for path in files), io.StringIO()
+    reference.learn_bpe(io.StringIO(text), expected, 50)
+    monkeypatch.setattr(bpe_module, "_APPLY_CHUNK", 500)
+    for workers in (1, 2):
+        assert learn_bpe(files, tmp_path / "codes", 50, workers) == 50
+        assert (tmp_path / "codes").read_text("utf-8") == expected.getvalue()
+        apply_bpe(tmp_path / "codes", files, tmp_path / "out", workers)
+        bpe = BPE(io.StringIO(expected.getvalue()))
+        for path in files:
+            lines = path.read_text("utf-8").splitlines()
+            applied = (tmp_path / "out" / path.name).read_text("utf-8")
+            assert applied == "".join(bpe.process_line(line) + "\n" for line in lines)
+
+
+def test_bpe_refuses_what_it_cannot_use(tmp_path: Path) -> None:
+    (tmp_path / "t").write_bytes(b"a b\n\n")
+    with pytest.raises(DataError, match="two or more characters"):
+        learn_bpe([tmp_path / "t"], tmp_path / "codes", 5)
+    with pytest.raises(ConfigError, match="0 merges"):
+        learn_bpe([tmp_path / "t"], tmp_path / "codes", 0)
+    for codes in (b"", b"#version: 0.2\n", b"a b\n", b"#version: 0.2\na b\nc\n", b"#version: 0.2\na b c\n"):
+        (tmp_path / "codes").write_bytes(codes)
+        with pytest.raises(DataError, match="no file of merges|no merge of two"):
+            apply_bpe(tmp_path / "codes", [tmp_path / "t"], tmp_path / "out")
+    with pytest.raises(ConfigError, match="another folder"):
+        apply_bpe(tmp_path / "codes", [tmp_path / "t"], tmp_path)
+    with pytest.raises(DataError, match="cannot read"):
+        apply_bpe(tmp_path / "no codes", [tmp_path / "t"], tmp_path / "out")

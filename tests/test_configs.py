@@ -1,0 +1,357 @@
+"""What configs/ ships: every file parses, the released models are those of the table, the recipes hold.
+
+Recipes are those of REFERENCE section 3, written out here by hand.
+"""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+import yaml
+
+from hat.arch.codec import arch_from_yaml
+from hat.cli import make_release_configs
+from hat.cli.evo_search import SearchOptions
+from hat.cli.latency_dataset import DatasetOptions
+from hat.cli.latency_predictor import RunOptions as PredictorRunOptions
+from hat.cli.options import OutputOptions, parse
+from hat.cli.settings import Settings, parse_settings
+from hat.cli.task import space_and_arch
+from hat.files.released import latency_data_names, released_models
+from hat.latency.network import LatencyNet
+from hat.latency.predictor import PredictorConfig
+from hat.model.count import count_macs, count_params
+from hat.search.evolution import EvolutionConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = ROOT / "configs"
+SUBS = [model for model in released_models() if not model.is_super]
+SUPERS = {model.task_name: model for model in released_models() if model.is_super}
+YAMLS = sorted(CONFIGS.rglob("*.yml"))
+
+
+class Task(NamedTuple):
+    """What a released task has of its own."""
+
+    data: str
+    arch: str
+    short: str
+    super_interval: int
+    sub_interval: int
+    vocab: tuple[int, ...]
+    iwslt: bool = False
+
+    @property
+    def super_yml(self) -> str:
+        return "supertransformer/space1.yml" if self.iwslt else "supertransformer/space0.yml"
+
+
+TASKS = {
+    "wmt14.en-de": Task("wmt16_en_de", "transformersuper_wmt_en_de", "wmt14ende", 10, 10, (32768,)),
+    "wmt14.en-fr": Task("wmt14_en_fr", "transformersuper_wmt_en_fr", "wmt14enfr", 1, 1, (44512,)),
+    "wmt19.en-de": Task("wmt19_en_de", "transformersuper_wmt_en_de", "wmt19ende", 1, 10, (44512,)),
+    "iwslt14.de-en": Task(
+        "iwslt14_de_en", "transformersuper_iwslt_de_en", "iwslt14deen", 1, 1, (8848, 6632), True
+    ),
+}
+DEVICES = {  # iterations, lat-norm, constraint in ms and how the file of the search names it
+    "cpu_raspberrypi": (2, 5000, 6000, "6s"),
+    "cpu_xeon": (20, 300, 200, "200ms"),
+    "gpu_titanxp": (20, 200, 200, "200ms"),
+}
+NORM = (640, 6, 2048, 6, 640, 6, 2048, 6, 6, 2)
+MEASURED = [tuple(name.split("_", 1)) for name in latency_data_names(tuple(SUBS))]  # (task, device)
+
+
+def settings_of(*files: Path, own: tuple[type, ...] = ()) -> tuple:
+    flags = ("--configs", "--sub-configs")
+    argv = [f"{flag}={file}" for flag, file in zip(flags, files, strict=False)]
+    return parse_settings(argv, *own, prog="x", description="", config_flags=flags)
+
+
+def task_folder(short: str) -> Path:
+    return CONFIGS / next(name for name, task in TASKS.items() if task.short == short)
+
+
+@pytest.mark.parametrize("path", YAMLS, ids=lambda path: str(path.relative_to(CONFIGS)))
+def test_every_file_parses_with_the_options_of_its_command(path: Path, capsys) -> None:
+    kind, task = path.parent.name, path.parents[1]
+    if kind == "latency_predictor":
+        groups = (PredictorConfig, PredictorRunOptions, OutputOptions)
+        cfg = parse([f"--configs={path}"], *groups, prog="x", description="", config_flags=("--configs",))[0]
+        assert cfg.lat_dataset_path and cfg.ckpt_path
+    elif kind == "evo_search":
+        (super_yml,) = (task / "supertransformer").glob("*.yml")
+        argv = [f"--configs={super_yml}", f"--evo-configs={path}"]
+        options = {"prog": "x", "description": "", "config_flags": ("--configs", "--evo-configs")}
+        _, search, _ = parse_settings(argv, SearchOptions, EvolutionConfig, **options)
+        assert search.ckpt_path
+    elif kind == "subtransformer" and path.name != "common.yml":
+        settings = settings_of(path, path.with_name("common.yml"))[0]
+        assert space_and_arch(settings.space, settings.arch)[1] is not None
+        assert settings.run.train_subtransformer
+    else:
+        settings, data = settings_of(path, own=(DatasetOptions,))
+        space, arch = space_and_arch(settings.space, settings.arch)
+        assert arch is None and space.check(space.largest()) and space.check(space.smallest())
+        assert settings.task.data and (kind == "latency_dataset") == (data.lat_dataset_path is not None)
+    assert capsys.readouterr().err == "", "a key without effect"
+
+
+def test_architectures_are_what_the_generator_writes(tmp_path, capsys) -> None:
+    files = make_release_configs.release_configs(released_models())
+    assert len(files) == 44
+    assert {path.relative_to(CONFIGS) for path in YAMLS if path.name.startswith("HAT_")} == files.keys()
+    for path, text in files.items():
+        assert (CONFIGS / path).read_text("utf-8") == text, f"run scripts/make_release_configs.py: {path}"
+    assert make_release_configs.main([f"--to={tmp_path}"]) == 0
+    assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*.yml")} == files.keys()
+
+
+@pytest.mark.parametrize("model", SUBS, ids=lambda model: model.model_name)
+def test_figures_follow_from_the_files(model) -> None:
+    path = CONFIGS / model.task_name / "subtransformer" / f"{model.model_name}.yml"
+    settings = settings_of(path, path.with_name("common.yml"))[0]
+    space, arch = space_and_arch(settings.space, settings.arch)
+    assert (arch.encoder.embed_dim, arch.decoder.embed_dim) == (
+        model.encoder_embed_dim,
+        model.decoder_embed_dim,
+    )
+    assert arch.decoder.ffn_dims == model.decoder_ffn_embed_dim
+    assert f"{count_params(arch, space) / 1e6:.2f}" == f"{model.params_m:.2f}"
+    assert abs(2 * count_macs(arch, space, settings.task.sentence_length()) / 1e9 - model.flops_g) < 0.006
+
+
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("kind", ["super", "sub"])
+def test_training_recipes(name: str, kind: str) -> None:
+    task, folder = TASKS[name], CONFIGS / name
+    path = folder / (task.super_yml if kind == "super" else "subtransformer/common.yml")
+    s: Settings = settings_of(path)[0]
+    assert (s.task.data, s.task.arch) == (f"data/binary/{task.data}", task.arch)
+    assert (s.task.max_tokens, s.task.vocab_size) == (4096, task.vocab)
+    assert s.task.sentence_length() == (23 if task.iwslt else 30)
+    assert (s.task.source_lang, s.task.target_lang) == (("de", "en") if task.iwslt else (None, None))
+    assert s.model.share_all_embeddings is not task.iwslt and not s.model.share_decoder_input_output_embed
+    _check_space(s, (2048, 1024, 512) if task.iwslt else (3072, 2048, 1024), (4, 2) if task.iwslt else (8, 4))
+    o, schedule = s.optim, s.schedule
+    assert (o.optimizer, o.adam_betas, o.adam_eps, o.label_smoothing) == ("adam", (0.9, 0.98), 1e-8, 0.1)
+    warmup = 10000 if kind == "super" else 4000
+    assert (schedule.warmup_updates, schedule.warmup_init_lr) == (warmup, 1e-7)
+    numbers = (o.weight_decay, o.clip_norm, o.fp16, o.update_freq, o.max_update)
+    rates = (schedule.lr_scheduler, schedule.lr, schedule.max_lr)
+    if task.iwslt:
+        assert numbers == (1e-4, 25, False, 1, 50000) and rates == ("inverse_sqrt", 5e-4, None)
+        assert (s.model.dropout, s.model.attention_dropout) == (0.375, 0)
+    else:
+        assert numbers == (0, 0, True, 16, 40000) and rates == ("cosine", 1e-7, 1e-3)
+        assert (s.model.dropout, s.model.attention_dropout) == (0.3, 0.1)
+    interval = task.super_interval if kind == "super" else task.sub_interval
+    assert (s.run.save_interval, s.run.validate_interval, s.run.keep_last_epochs) == (interval, interval, 20)
+    assert (s.run.train_subtransformer, s.run.restore_file) == (kind == "sub", None)
+
+
+def _check_space(s: Settings, ffn: tuple[int, ...], heads: tuple[int, ...]) -> None:
+    space, _ = space_and_arch(s.space, s.arch)
+    enc, dec = space.encoder, space.decoder
+    for side in (enc, dec):
+        assert (side.super_embed_dim, side.super_ffn_dim, side.super_layers) == (640, ffn[0], 6)
+        assert (side.embed_choice, side.ffn_choice, side.self_heads_choice) == ((640, 512), ffn, heads)
+    assert (enc.layers_choice, dec.layers_choice) == ((6,), (6, 5, 4, 3, 2, 1))
+    assert (dec.cross_heads_choice, dec.cross_span_choice, space.qkv_dim) == (heads, (1, 2, 3), 512)
+
+
+@pytest.mark.parametrize(("short", "device"), MEASURED)
+def test_latency_and_search_recipes(short: str, device: str) -> None:
+    folder, (iterations, norm, limit_ms, shown) = task_folder(short), DEVICES[device]
+    task = TASKS[folder.name]
+    s, data = settings_of(folder / f"latency_dataset/{device}.yml", own=(DatasetOptions,))
+    _check_space(s, (3072, 2048, 1024, 512), (8, 4, 2))
+    assert (s.task.data, s.task.sentence_length()) == (f"data/binary/{task.data}", 23 if task.iwslt else 30)
+    assert (data.lat_dataset_path, data.lat_dataset_size) == (f"latency_dataset/{short}_{device}.csv", 2000)
+    assert (s.profile.latiter, s.profile.latcpu) == (iterations, device.startswith("cpu"))
+    assert s.profile.latgpu is not s.profile.latcpu and s.task.vocab_size == task.vocab
+    path, options = folder / f"latency_predictor/{device}.yml", {"prog": "x", "description": ""}
+    cfg = parse([f"--configs={path}"], PredictorConfig, config_flags=("--configs",), **options)[0]
+    assert cfg.lat_dataset_path == f"latency_dataset/{short}_{device}_all.csv"
+    assert cfg.ckpt_path == f"latency_dataset/predictors/{short}_{device}.pt"
+    assert (cfg.feature_norm, cfg.lat_norm, cfg.feature_dim) == (NORM, norm, 10)
+    assert (cfg.hidden_dim, cfg.hidden_layer_num, cfg.bsz, cfg.train_steps) == (400, 3, 128, 5000)
+    hardware = device.split("_")[1]
+    argv = [f"--configs={folder / task.super_yml}"]
+    argv.append(f"--evo-configs={folder}/evo_search/{short}_{hardware}.yml")
+    flags = ("--configs", "--evo-configs")
+    s, search, evo = parse_settings(argv, SearchOptions, EvolutionConfig, config_flags=flags, **options)
+    assert (evo.evo_iter, evo.population_size, evo.parent_size) == (30, 125, 25)
+    assert (evo.mutation_size, evo.crossover_size, evo.mutation_prob) == (50, 50, 0.3)
+    assert (evo.limit_ms, search.feature_norm, search.lat_norm) == (limit_ms, NORM, norm)
+    assert search.ckpt_path == cfg.ckpt_path
+    found = f"configs/{folder.name}/subtransformer/{short}_{hardware}@{shown}.yml"
+    assert search.write_config_path == found
+    assert s.run.restore_file == f"./downloaded_models/{SUPERS[folder.name].model_name}.pt"
+
+
+def test_each_released_table_has_its_files_and_no_others() -> None:
+    assert len(MEASURED) == 8
+    for name, task in TASKS.items():
+        devices = {device for short, device in MEASURED if short == task.short}
+        for kind in ("latency_dataset", "latency_predictor"):
+            assert devices <= {path.stem for path in (CONFIGS / name / kind).glob("*.yml")}
+        beam = "--beam=5 --lenpen=1" if task.iwslt else "--beam=4 --lenpen=0.6"
+        assert f"{name} {beam} --remove-bpe -- " in (CONFIGS / name / "test.sh").read_text()
+        assert (CONFIGS / name / "average_checkpoint.sh").exists()
+    assert "--batch-size=128" in (ROOT / "scripts/test.sh").read_text()
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory) -> Path:
+    """A checkout in which nothing has been made or downloaded."""
+    folder = tmp_path_factory.mktemp("fresh")
+    for name in ("configs", "scripts"):
+        shutil.copytree(ROOT / name, folder / name)
+    (folder / "hat").symlink_to(ROOT / "hat")
+    for name in TASKS:
+        for script in ("preprocess.sh", "get_preprocessed.sh"):  # they have tests of their own
+            (folder / "configs" / name / script).touch()
+    return folder
+
+
+def run(line: str, *extra: str) -> int:
+    words = [word for word in shlex.split(line) if "CUDA_VISIBLE_DEVICES" not in word]
+    return import_module(f"hat.cli.{Path(words[1]).stem}").main([*words[2:], *extra])
+
+
+SUB = "configs/wmt14.en-de/subtransformer/HAT_wmt14ende_raspberrypi@3.5s_bleu@25.8.yml"
+IWSLT_SUB = "configs/iwslt14.de-en/subtransformer/HAT_iwslt14deen_titanxp@137.8ms_bleu@34.7.yml"
+EVO = (
+    "python evo_search.py --configs=configs/wmt14.en-de/supertransformer/space0.yml "
+    "--evo-configs=configs/wmt14.en-de/evo_search/wmt14ende_titanxp.yml"
+)
+DATA = "make it with `bash configs/{0}/preprocess.sh` or `bash configs/{0}/get_preprocessed.sh`"
+LATENCY_DATA = "`python download_model.py --latency-data`"
+REFUSED = [  # commands of the release's README, and what makes that which is missing
+    ("python train.py --configs=configs/wmt14.en-de/supertransformer/space0.yml", DATA.format("wmt14.en-de")),
+    (
+        "CUDA_VISIBLE_DEVICES=0,1,2,3 "
+        "python train.py --configs=configs/wmt14.en-fr/supertransformer/space0.yml --update-freq=32",
+        DATA.format("wmt14.en-fr"),
+    ),
+    (
+        "python latency_predictor.py --configs=configs/wmt14.en-de/latency_predictor/cpu_raspberrypi.yml",
+        "make it with `python latency_dataset.py "
+        f"--configs=configs/wmt14.en-de/latency_dataset/cpu_raspberrypi.yml` or {LATENCY_DATA}",
+    ),
+    (
+        EVO,
+        "make it with `python latency_predictor.py "
+        f"--configs=configs/wmt14.en-de/latency_predictor/gpu_titanxp.yml` or {LATENCY_DATA}",
+    ),
+    (
+        "python train.py --configs=configs/wmt14.en-de/subtransformer/wmt14ende_titanxp@200ms.yml "
+        "--sub-configs=configs/wmt14.en-de/subtransformer/common.yml",
+        f"it is written by `{EVO}`",
+    ),
+    (
+        f"python train.py --configs={SUB.replace('25.8', '25.9')} "
+        "--sub-configs=configs/wmt14.en-de/subtransformer/common.yml",
+        f"did you mean {SUB}?",
+    ),
+]
+
+
+@pytest.mark.parametrize(("line", "how"), REFUSED)
+def test_what_is_missing_is_named_with_the_command_that_makes_it(
+    line, how, fresh, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(fresh)
+    before = sorted(fresh.rglob("*"))
+    assert run(line) == 2
+    errors = capsys.readouterr().err.strip().split("\n")
+    assert len(errors) == 1 and how in errors[0]
+    assert sorted(fresh.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_search_needs_predictor_then_checkpoint_then_data(
+    name, fresh, tmp_path, monkeypatch, capsys
+) -> None:
+    (tmp_path / "configs").symlink_to(fresh / "configs")
+    monkeypatch.chdir(tmp_path)
+    task = TASKS[name]
+    line = f"python evo_search.py --configs=configs/{name}/{task.super_yml} "
+    line += f"--evo-configs=configs/{name}/evo_search/{task.short}_titanxp.yml"
+    Path("latency_dataset/predictors").mkdir(parents=True)
+    predictor = f"latency_dataset/predictors/{task.short}_gpu_titanxp.pt"
+    torch.save(LatencyNet(10, 4, 1).state_dict(), predictor)
+    assert run(line) == 2
+    model = SUPERS[name].model_name
+    assert f"make it with `python download_model.py --model-name={model}`" in capsys.readouterr().err
+    Path("downloaded_models").mkdir()
+    Path(f"downloaded_models/{model}.pt").touch()
+    assert run(line) == 2
+    assert DATA.format(name) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("model", SUBS, ids=lambda model: model.model_name)
+def test_training_without_data_prints_the_parameters_and_refuses(model, fresh, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(fresh)
+    folder = f"configs/{model.task_name}/subtransformer"
+    line = f"python train.py --configs={folder}/{model.model_name}.yml --sub-configs={folder}/common.yml"
+    assert run(line) == 2
+    captured = capsys.readouterr()
+    assert captured.out == f"#Params: {model.params_m:.2f} M (layers, without embeddings and output matrix)\n"
+    assert DATA.format(model.task_name) in captured.err
+    assert not (fresh / "checkpoints").exists()
+
+
+def test_profiling_without_data_says_which_vocabulary_it_uses(fresh, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(fresh)
+    line = f"python train.py --configs={SUB} "
+    line += "--sub-configs=configs/wmt14.en-de/subtransformer/common.yml --latcpu"
+    assert run(line, "--latiter=2", "--lat-beam=1", "--profile-length=3", "--json") == 0
+    captured = capsys.readouterr()
+    said = "no data at data/binary/wmt16_en_de: profiling with a vocabulary of 32768"
+    assert said in captured.err
+    result = json.loads(captured.out.splitlines()[-1])
+    assert result["conditions"]["vocab_size"] == "32768" and result["latency_ms"]["total"] > 0
+    line = f"python train.py --configs={IWSLT_SUB} "
+    line += "--sub-configs=configs/iwslt14.de-en/subtransformer/common.yml --profile-flops"
+    assert run(line, "--json") == 0
+    captured = capsys.readouterr()
+    assert (
+        "no data at data/binary/iwslt14_de_en: profiling with a vocabulary of 8848 and 6632" in captured.err
+    )
+    result = json.loads(captured.out.splitlines()[-1])
+    assert f"{result['params'] / 1e6:.2f}" == "27.33" and abs(result["flops"] / 1e9 - 1.32) < 0.006
+
+
+def test_a_latency_dataset_needs_no_data(fresh, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(fresh)
+    line = "python latency_dataset.py --configs=configs/wmt14.en-de/latency_dataset/cpu_raspberrypi.yml"
+    table = tmp_path / "lat.csv"
+    tiny = ("--lat-dataset-size=1", "--lat-beam=1", "--profile-length=3", f"--lat-dataset-path={table}")
+    assert run(line, *tiny) == 0
+    assert "profiling with a vocabulary of 32768" in capsys.readouterr().err
+    assert len(table.read_text().splitlines()) == 2
+
+
+def test_testing_a_model_that_is_not_downloaded(fresh, monkeypatch) -> None:
+    monkeypatch.chdir(fresh)
+    line = f"bash configs/wmt14.en-de/test.sh ./downloaded_models/{Path(SUB).stem}.pt {SUB} normal"
+    env = os.environ | {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(shlex.split(line), env=env, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert f"make it with `python download_model.py --model-name={Path(SUB).stem}`" in done.stderr
+
+
+def test_the_architecture_files_are_readable_as_plain_yaml() -> None:
+    text = (ROOT / SUB).read_text("utf-8")
+    assert arch_from_yaml(yaml.safe_load(text)).decoder.num_layers == 1
