@@ -184,7 +184,8 @@ def _check_predictor(predictor: LatencyPredictor, space: SearchSpace, vocab: Voc
     qkv_dim = predictor.conditions.get("qkv_dim", str(space.qkv_dim))
     if qkv_dim != str(space.qkv_dim):
         raise ConfigError(
-            f"{path} was trained on latencies of models with qkv-dim {qkv_dim}, this task has {space.qkv_dim}; "
+            f"{path} was trained on latencies of models with qkv-dim {qkv_dim}, this task has "
+            f"{space.qkv_dim}; "
             "measure a dataset for this task with latency_dataset.py"
         )
     size = predictor.conditions.get("vocab_size", str(vocab.sizes[1]))

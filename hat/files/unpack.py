@@ -96,7 +96,8 @@ def _write(path: Path, entry: Member) -> None:
     free = shutil.disk_usage(path.parent).free
     if (entry.size or 0) > free:
         raise HatError(
-            f"cannot unpack member {entry.name!a}: it has {entry.size} bytes, the disk has room for {free}; free "
+            f"cannot unpack member {entry.name!a}: it has {entry.size} bytes, the disk has room for "
+            f"{free}; free "
             "disk space or choose another folder"
         )
     with open(path, "xb") as file:
