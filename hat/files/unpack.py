@@ -97,8 +97,7 @@ def _write(path: Path, entry: Member) -> None:
     if (entry.size or 0) > free:
         raise HatError(
             f"cannot unpack member {entry.name!a}: it has {entry.size} bytes, the disk has room for "
-            f"{free}; free "
-            "disk space or choose another folder"
+            f"{free}; free disk space or choose another folder"
         )
     with open(path, "xb") as file:
         for block in entry.blocks():
