@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 EXTRAS = {
-    "text": ["sacremoses", "subword-nmt"],
+    "text": ["sacremoses>=0.1", "subword-nmt"],
     "log": ["tensorboard"],
     "report": ["matplotlib"],
     "dev": ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "types-PyYAML"],
