@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 
 from hat.arch.config import Arch
-from hat.arch.features import features
 from hat.arch.sampler import sample
 from hat.arch.space import SearchSpace
 from hat.cli.options import command
@@ -25,7 +24,7 @@ from hat.cli.task import (
 from hat.errors import ConfigError
 from hat.latency.anchor import Anchor
 from hat.latency.measure import MeasureConfig, Timing, measure
-from hat.latency.table import Row, TableWriter
+from hat.latency.table import Row, TableWriter, row_of
 from hat.log import progress, say
 from hat.model.extract import extract
 from hat.model.precision import choose_dtype
@@ -174,18 +173,14 @@ def _reference(rows: Sequence[Row]) -> float | None:
 
 
 def _row(arch: Arch, timing: Timing, anchor: Anchor) -> Row:
+    """Return the row of one timing, corrected for the drift of the machine."""
     factor = anchor.correction
-    return Row(
-        features=tuple(features(arch)),
-        latency_mean_encoder=factor * timing.encoder.median_ms,
-        latency_mean_decoder=factor * timing.decoder.median_ms,
-        latency_std_encoder=factor * timing.encoder.spread_ms,
-        latency_std_decoder=factor * timing.decoder.spread_ms,
-        arch=arch,
-        conditions=timing.conditions
-        | {
-            "stable": str(int(timing.stable)),
-            "anchor_ms": f"{anchor.now_ms:.4f}",
-            "drift_percent": f"{anchor.drift_percent:.3f}",
-        },
+    encoder, decoder = (
+        (factor * part.median_ms, factor * part.spread_ms) for part in (timing.encoder, timing.decoder)
     )
+    how = {
+        "stable": int(timing.stable),
+        "anchor_ms": f"{anchor.now_ms:.4f}",
+        "drift_percent": f"{anchor.drift_percent:.3f}",
+    }
+    return row_of(arch, encoder, decoder, timing.conditions | how)

@@ -4,27 +4,12 @@ exist at once.
 R rows (target tokens), D width, V vocabulary.
 """
 
-import math
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 CHUNK_BYTES = 16 << 20  # float32 logits of one chunk; larger ones fall out of the caches
-
-
-class Loss(NamedTuple):
-    """Sums over the real target tokens of a batch, in nats."""
-
-    smoothed: Tensor  # (1 - eps) * nll + eps / V * sum(-log p); carries the gradient
-    nll: float
-    num_tokens: int
-
-    def per_token_base2(self) -> float:
-        """Return the smoothed loss as it is logged: per target token, base 2."""
-        return float(self.smoothed.detach()) / max(self.num_tokens, 1) / math.log(2)
 
 
 def smoothed_loss(
