@@ -53,9 +53,10 @@ class TaskOptions:
     """tokens of source and target when profiling (default: by --arch)"""
 
     def __post_init__(self) -> None:
-        if len(self.vocab_size) > 2 or any(size < 1 for size in self.vocab_size):
+        if len(self.vocab_size) > 2 or any(size < 5 for size in self.vocab_size):
             raise ConfigError(
-                f"--vocab-size must be one or two numbers of at least 1, got {_words(self.vocab_size)}"
+                "--vocab-size must be one or two numbers of at least 5 (four entries are special), got "
+                f"{_words(self.vocab_size)}"
             )
         for name in ("max_tokens", "max_sentences", "max_tokens_valid", "profile_length"):
             value = getattr(self, name)
