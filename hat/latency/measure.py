@@ -12,6 +12,7 @@ import torch
 from hat.decode.beam import BeamConfig, search_from
 from hat.errors import ConfigError
 from hat.model.config import EOS
+from hat.model.inference import InferenceModel
 from hat.model.precision import device_name, dtype_name
 from hat.model.transformer import Transformer
 
@@ -78,10 +79,11 @@ def measure(model: Transformer, cfg: MeasureConfig) -> Timing:
     source = torch.randint(EOS + 1, model.source_embed.weight.size(0), (1, cfg.source_len), device=device)
     source[:, -1] = EOS
     beam = BeamConfig(beam=cfg.beam, max_len_b=cfg.target_len - 1, min_len=cfg.target_len - 1)
-    memory = model.encode(source)
+    fixed = InferenceModel(model)
+    memory = fixed.encode(source)
     sync = partial(torch.cuda.synchronize, device) if device.type == "cuda" else _nothing
     encoder, decoder, settled = sample_ms(
-        lambda: model.encode(source), lambda: search_from(model, memory, beam), cfg, sync
+        lambda: fixed.encode(source), lambda: search_from(fixed, memory, beam), cfg, sync
     )
     enc, dec = summarise(encoder), summarise(decoder)
     total = summarise([e + d for e, d in zip(encoder, decoder, strict=True)])
