@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hat.errors import CheckpointError, ConfigError
 from hat.model.config import EOS, PAD
-from hat.model.inference import CHUNK, DecoderState, InferenceModel
+from hat.model.inference import DecoderState, InferenceModel, largest
 from hat.model.transformer import Memory
 
 UNK = 3
@@ -128,8 +128,8 @@ def _candidates(
     """
     beam = scores.size(1)
     rows = logits.float()
-    largest = rows.amax(1, keepdim=True)
-    log_total = (rows - largest).exp_().sum(1, keepdim=True).log_().add_(largest)
+    top = rows.amax(1, keepdim=True)
+    log_total = (rows - top).exp_().sum(1, keepdim=True).log_().add_(top)
     if must_end:
         best = rows[:, EOS : EOS + 1]
         tokens = torch.full_like(best, EOS, dtype=torch.long)
@@ -137,26 +137,11 @@ def _candidates(
         rows[:, PAD : PAD + 1 if may_end else EOS + 1] = -math.inf  # PAD and EOS are neighbours
         if cfg.unkpen:
             rows[:, UNK] -= cfg.unkpen
-        best, tokens = _best(rows, min(2 * beam, rows.size(1) - 1))
+        best, tokens = largest(rows, min(2 * beam, rows.size(1) - 1))
     width = best.size(1)
     total = (best - log_total).view(-1, beam, width) + scores[:, :, None]
-    top, flat = total.flatten(1).topk(min(2 * beam, beam * width), dim=1)
-    return _Candidates(top, flat // width, tokens.view(-1, beam * width).gather(1, flat))
-
-
-def _best(rows_NV: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return the `count` largest values of each row, largest first, and their places.
-
-    They lie in the `count` chunks with the largest maxima; to look only there is three times faster on CPUs.
-    """
-    if rows_NV.is_cuda or rows_NV.size(1) < 4 * count * CHUNK or rows_NV.size(1) % CHUNK:
-        best, places = rows_NV.topk(count, dim=1)
-        return best, places
-    chunks = rows_NV.unflatten(1, (-1, CHUNK))
-    which = chunks.amax(2).topk(count, dim=1).indices
-    few = chunks.gather(1, which[:, :, None].expand(-1, -1, CHUNK)).flatten(1)
-    best, places = few.topk(count, dim=1)
-    return best, which.gather(1, places // CHUNK) * CHUNK + places % CHUNK
+    best, flat = total.flatten(1).topk(min(2 * beam, beam * width), dim=1)
+    return _Candidates(best, flat // width, tokens.view(-1, beam * width).gather(1, flat))
 
 
 def _advance(

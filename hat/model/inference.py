@@ -7,6 +7,7 @@ d head width, D width, V vocabulary.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,11 +18,14 @@ from hat.model.attention import attend_fixed, padding_mask, positions
 from hat.model.config import PAD
 from hat.model.elastic import ElasticLayerNorm, ElasticLinear
 from hat.model.layers import DecoderLayer, EncoderLayer
-from hat.model.matrix import Matrix, fixed_matrix
+from hat.model.matrix import Int8Matrix, Matrix, fixed_matrix
 from hat.model.transformer import Memory, Transformer
 
-CHUNK = 128  # the output matrix of a large vocabulary is padded to whole chunks, which top-k reads one by one
+CHUNK = (
+    128  # the output matrix of a large vocabulary is padded to whole chunks, which `largest` reads one by one
+)
 PADDED_FROM = 4096
+RESCORED = 16  # words whose logits are computed again in full precision where weights have 8 bits
 
 MakeMatrix = Callable[[Tensor, Tensor | None], Matrix]
 Norm = Callable[[Tensor], Tensor]
@@ -30,8 +34,8 @@ Norm = Callable[[Tensor], Tensor]
 class InferenceModel:
     """What `model` computes with `arch`, in weights of its own: it neither trains nor follows later changes.
 
-    `matrix` lays out the linear maps; the default is exact. The results differ from those of `model` by the
-    rounding of its number type only.
+    `matrix` lays out the linear maps. With the default the results differ from those of `model` by the
+    rounding of its number type only; `Int8Matrix` rounds weights and inputs to 8 bits.
     """
 
     def __init__(
@@ -58,6 +62,8 @@ class InferenceModel:
             self._encoder_norm = _last_norm(model, "encoder", enc.embed_dim)
             self._decoder_norm = _last_norm(model, "decoder", dec.embed_dim)
             self._output = _output_matrix(model.output.columns(dec.embed_dim), matrix)
+            rounded = matrix is Int8Matrix
+            self._exact_output = model.output.columns(dec.embed_dim).detach().clone() if rounded else None
         self.device, self.dtype = self._target.table.device, self._target.table.dtype
 
     @torch.inference_mode()
@@ -103,7 +109,32 @@ class InferenceModel:
             x = layer(x, layer_state, state.length, mask)
         if self._decoder_norm:
             x = self._decoder_norm(x)
-        return self._output(x)
+        logits = self._output(x)
+        if self._exact_output is not None:  # of all rounding, that of the best words' logits changes most
+            words = largest(logits, min(RESCORED, self.vocab_size)).places
+            logits.scatter_(1, words, torch.bmm(self._exact_output[words], x[:, :, None])[:, :, 0])
+        return logits
+
+
+class Largest(NamedTuple):
+    """Values of each row, largest first, and their places, both [N, count]."""
+
+    values: Tensor
+    places: Tensor
+
+
+def largest(rows_NV: Tensor, count: int) -> Largest:
+    """Return the `count` largest values of each row.
+
+    They lie in the `count` chunks with the largest maxima; to look only there is faster on CPUs.
+    """
+    if rows_NV.is_cuda or rows_NV.size(1) < 2 * count * CHUNK or rows_NV.size(1) % CHUNK:
+        return Largest(*rows_NV.topk(count, dim=1))
+    chunks = rows_NV.unflatten(1, (-1, CHUNK))
+    which = chunks.amax(2).topk(count, dim=1).indices
+    few = chunks.gather(1, which[:, :, None].expand(-1, -1, CHUNK)).flatten(1)
+    values, places = few.topk(count, dim=1)
+    return Largest(values, which.gather(1, places // CHUNK) * CHUNK + places % CHUNK)
 
 
 @dataclass

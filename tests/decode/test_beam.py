@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from hat.arch.config import Arch
 from hat.arch.sampler import draw_arch
 from hat.arch.space import DecoderSpace, EncoderSpace, SearchSpace
-from hat.decode.beam import UNK, BeamConfig, Hypothesis, _best, beam_search, search_from
+from hat.decode.beam import UNK, BeamConfig, Hypothesis, beam_search, search_from
 from hat.errors import ConfigError
 from hat.model.config import EOS, PAD, ModelConfig
-from hat.model.inference import CHUNK, InferenceModel
+from hat.model.inference import InferenceModel
 from hat.model.transformer import SuperTransformer, Transformer
 
 SPACE = SearchSpace(
@@ -233,20 +233,6 @@ def test_search_from_reads_the_memory_only() -> None:
     memory = fixed.encode(source)
     expected = search(model, source, cfg)
     assert search_from(fixed, memory, cfg) == search_from(fixed, memory, cfg) == expected
-
-
-@pytest.mark.parametrize("count", [2, 10])
-def test_the_best_of_a_large_vocabulary_are_found_in_chunks(count: int) -> None:
-    """Also where all of them share one chunk, and where the row ends in the padding of the vocabulary."""
-    rows = torch.randn(6, 5000, generator=torch.Generator().manual_seed(count))
-    rows[0, 300 : 300 + count] += 20
-    rows[1, -count:] += 20
-    rows[:, PAD] = -math.inf
-    padded = torch.nn.functional.pad(rows, (0, -5000 % CHUNK), value=-math.inf)
-    assert padded.size(1) >= 4 * count * CHUNK  # else the plain way is taken
-    best, places = _best(padded, count)
-    expected = rows.topk(count, dim=1)
-    assert torch.equal(best, expected.values) and torch.equal(places, expected.indices)
 
 
 @pytest.mark.parametrize("wrong", [{"beam": 0}, {"min_len": -1}, {"max_len_b": -1}, {"max_len_a": -0.5}])

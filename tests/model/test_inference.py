@@ -8,7 +8,7 @@ from hat.arch.config import Arch, DecoderArch, EncoderArch
 from hat.arch.space import DecoderSpace, EncoderSpace, SearchSpace
 from hat.errors import ConfigError
 from hat.model.config import PAD
-from hat.model.inference import CHUNK, PADDED_FROM, InferenceModel
+from hat.model.inference import CHUNK, PADDED_FROM, InferenceModel, largest
 from hat.model.matrix import Int8Matrix, Matrix, PackedMatrix, PlainMatrix, fixed_matrix
 from hat.model.transformer import SuperTransformer
 
@@ -95,3 +95,17 @@ def test_later_changes_of_the_model_do_not_reach_it() -> None:
         for weight in model.parameters():
             weight.zero_()
     assert torch.equal(steps(fixed, source, target), before)
+
+
+@pytest.mark.parametrize("count", [2, 10])
+def test_the_best_of_a_large_vocabulary_are_found_in_chunks(count: int) -> None:
+    """Also where all of them share one chunk, and where the row ends in the padding of the vocabulary."""
+    rows = torch.randn(6, 5000, generator=torch.Generator().manual_seed(count))
+    rows[0, 300 : 300 + count] += 20
+    rows[1, -count:] += 20
+    rows[:, PAD] = -torch.inf
+    padded = torch.nn.functional.pad(rows, (0, -5000 % CHUNK), value=-torch.inf)
+    assert padded.size(1) >= 4 * count * CHUNK  # else the plain way is taken
+    best, places = largest(padded, count)
+    expected = rows.topk(count, dim=1)
+    assert torch.equal(best, expected.values) and torch.equal(places, expected.indices)
