@@ -1,5 +1,6 @@
 """Beam search of one sentence and of a batch against CTranslate2 and against the bare matrix products."""
 
+import importlib.util
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from hat.arch.space import DecoderSpace, EncoderSpace, SearchSpace
 from hat.bench.alternate import Samples, alternate, ratio
 from hat.bench.figure import Figure, Row, Target, median_row, rate_row
 from hat.bench.machine import describe_machine
+from hat.bench.packed import KERNEL, PackedProducts, can_pack, can_pack_int8
 from hat.bench.peers import PIP, Peer, has_ctranslate2, save_ctranslate2
 from hat.bench.products import BareProducts, Lengths, decoding_products
 from hat.bench.request import BenchOptions
@@ -114,7 +116,22 @@ def our_cases(
         ours = with_dtype(model, name)
         cases[name] = lambda ours=ours: beam_search(ours, source, cfg.beam_config)
         cases[f"{name} products"] = BareProducts(products, DTYPES[name]).forward
+        if can_pack():
+            cases[f"{name} products, packed"] = PackedProducts(products, DTYPES[name]).forward
+    if can_pack_int8():
+        cases["int8 products, packed"] = PackedProducts(products, torch.int8).forward
+    quantize = int8_form()
+    if quantize is not None:
+        small = quantize(with_dtype(model, "fp32"))
+        cases["int8"] = lambda: beam_search(small, source, cfg.beam_config)
     return cases
+
+
+def int8_form() -> Callable[[SubTransformer], SubTransformer] | None:
+    """Return what gives a model int8 weights, or None where this version has none."""
+    if importlib.util.find_spec("hat.model.quantize") is None:
+        return None
+    return importlib.import_module("hat.model.quantize").quantize_int8  # type: ignore[no-any-return]
 
 
 def peer_cases(cfg: DecodeConfig, source: torch.Tensor, folder: Path) -> dict[str, Callable[[], object]]:
@@ -173,6 +190,8 @@ def time_sentence(cfg: DecodeConfig) -> Figure:
     machine = describe_machine()
     samples, notes = measure_decode(cfg)
     rows = [median_row(name, one) for name, one in samples.items()]
+    if "int8" not in samples:
+        notes = (*notes, "our int8 rows are missing: this version has no hat/model/quantize.py")
     peer = samples.get("CTranslate2 float32")
     ratios = [("bf16 / its products", ratio(samples["bf16"], samples["bf16 products"]), 1.35, True)]
     if peer is not None:
@@ -180,6 +199,9 @@ def time_sentence(cfg: DecodeConfig) -> Figure:
             ("CTranslate2 float32 / bf16", ratio(peer, samples["bf16"]), 1.5, False),
             ("fp32 / CTranslate2 float32", ratio(samples["fp32"], peer), 1.25, True),
         ]
+        if "int8" in samples:
+            ratios.append(("CTranslate2 float32 / int8", ratio(peer, samples["int8"]), 2.5, False))
+    notes = (*notes, *(f"{name} products: {how}" for name, how in KERNEL.items() if _has(samples, name)))
     rows.append(Row("fp32 / its products", ratio(samples["fp32"], samples["fp32 products"]), "times"))
     targets: tuple[Target, ...] = ()
     if cfg.threads == 1:
@@ -202,6 +224,10 @@ def time_batch(cfg: DecodeConfig) -> Figure:
         gain = ratio(fastest, samples["bf16"])
         targets = (Target("bf16 / faster CTranslate2 float32, sentences/s", gain, 2.0, at_most=False),)
     return Figure("decode-batch", machine, tuple(rows), targets, (*notes, _conditions(cfg)))
+
+
+def _has(samples: dict[str, Samples], word: str) -> bool:
+    return any(word in name for name in samples)
 
 
 def _conditions(cfg: DecodeConfig) -> str:

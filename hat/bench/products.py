@@ -129,12 +129,15 @@ def _feed_forward(name: str, rows: int, dim: int, ffn: int) -> list[Product]:
 
 
 class BareProducts:
-    """Runs products on operands that lie ready, into results that lie ready."""
+    """Runs products on operands that lie ready, into results that lie ready.
+
+    `operands` are (left, right, result) of each product.
+    """
 
     def __init__(self, products: Sequence[Product], dtype: torch.dtype, *, backward: bool = False) -> None:
         noise = torch.Generator().manual_seed(1)
         rights: dict[tuple[str, int, int], Tensor] = {}
-        self._forward: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.operands: list[tuple[Tensor, Tensor, Tensor]] = []
         self._backward: list[tuple[Tensor, Tensor, Tensor]] = []
 
         def make(*shape: int) -> Tensor:
@@ -147,7 +150,7 @@ class BareProducts:
                 rights[key] = make(p.groups, p.n, p.k)  # a weight lies as [out, in]
             left, right = make(p.groups, p.m, p.k), rights[key]
             result = make(p.groups, p.m, p.n)
-            self._forward.append((left, right.mT, result))
+            self.operands.append((left, right.mT, result))
             if backward:
                 self._backward.append((result, right, torch.empty_like(left)))
                 self._backward.append((result.mT, left, torch.empty_like(right)))
@@ -155,11 +158,11 @@ class BareProducts:
 
     def forward(self) -> None:
         """Run every product once."""
-        _run(self._forward)
+        _run(self.operands)
 
     def step(self) -> None:
         """Run every product and the two of its backward pass: gradients of the left and of the right side."""
-        _run(self._forward)
+        _run(self.operands)
         _run(self._backward)
 
 

@@ -82,7 +82,7 @@ def test_products_with_weights_are_all_but_those_of_attention() -> None:
 def test_bare_products_compute_the_gradients_of_a_product() -> None:
     for product in (Product("a", 4, 3, 5), Product("b", 4, 3, 5, groups=2)):
         bare = BareProducts([product], torch.float64, backward=True)
-        (left, right, result), (by_right, by_left) = bare._forward[0], bare._backward
+        (left, right, result), (by_right, by_left) = bare.operands[0], bare._backward
         left, right = left.clone().requires_grad_(), right.clone().requires_grad_()
         bare.step()
         torch.testing.assert_close(result, left @ right)
@@ -96,10 +96,10 @@ def test_steps_of_decoding_share_the_weights_and_not_the_results_of_other_layers
     bare = BareProducts(found, torch.float32)
     weights = {
         right.data_ptr()
-        for product, (_, right, _) in zip(found, bare._forward, strict=True)
+        for product, (_, right, _) in zip(found, bare.operands, strict=True)
         if not product.attention
     }
     assert len(weights) == len({(p.name) for p in found if not p.attention})
     bare.forward()
-    for left, right, result in bare._forward:
+    for left, right, result in bare.operands:
         torch.testing.assert_close(result, left @ right)
