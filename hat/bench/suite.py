@@ -8,13 +8,18 @@ import sys
 from dataclasses import asdict
 
 from hat.bench.figure import Figure
+from hat.bench.machine import describe_machine
 from hat.bench.request import BenchOptions
-from hat.errors import HatError
+from hat.errors import DataError, HatError
 
 FIGURES = {  # name: module with a function of that name, threads
     "train-step": ("hat.bench.train_step", (2,)),
     "decode": ("hat.bench.decode", (1, 2)),
     "decode-batch": ("hat.bench.decode", (2,)),
+    "latency-row": ("hat.bench.latency_row", (1,)),
+    "search-step": ("hat.bench.search_step", (2,)),
+    "preprocess": ("hat.bench.preprocess", (1, 2)),
+    "startup": ("hat.bench.startup", (2,)),
 }
 
 
@@ -26,7 +31,11 @@ def threads_of(name: str, options: BenchOptions) -> tuple[int, ...]:
 def take(name: str, threads: int, options: BenchOptions) -> Figure:
     """Return a figure taken in this process; threads are already given by the environment."""
     module = importlib.import_module(FIGURES[name][0])
-    figure: Figure = getattr(module, name.replace("-", "_"))(threads, options)
+    figure: Figure
+    try:
+        figure = getattr(module, name.replace("-", "_"))(threads, options)
+    except DataError as error:  # the data of this figure is not at hand; others still run
+        return Figure(name, describe_machine(), (), notes=(f"not taken: {error}",))
     return figure
 
 
