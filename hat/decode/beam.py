@@ -1,6 +1,6 @@
 """Beam search over a cached decoder.
 
-B sentences still searched, K beam, C = 2 * K candidates, V vocabulary.
+B sentences still searched, K beam, C = 2 * K candidates, V vocabulary, N = B * K rows.
 """
 
 import math
@@ -10,10 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hat.arch.config import Arch
 from hat.errors import CheckpointError, ConfigError
 from hat.model.config import EOS, PAD
-from hat.model.transformer import DecoderCache, Memory, Transformer
+from hat.model.inference import CHUNK, DecoderState, InferenceModel
+from hat.model.transformer import Memory
 
 UNK = 3
 
@@ -67,17 +67,13 @@ class _State:
 
 
 @torch.inference_mode()
-def beam_search(
-    model: Transformer, source_BS: Tensor, cfg: BeamConfig, arch: Arch | None = None
-) -> list[list[Hypothesis]]:
+def beam_search(model: InferenceModel, source_BS: Tensor, cfg: BeamConfig) -> list[list[Hypothesis]]:
     """Return up to `beam` hypotheses for each left-padded source, best score first."""
-    return search_from(model, model.encode(source_BS, arch), cfg, arch)
+    return search_from(model, model.encode(source_BS), cfg)
 
 
 @torch.inference_mode()
-def search_from(
-    model: Transformer, memory: Memory, cfg: BeamConfig, arch: Arch | None = None
-) -> list[list[Hypothesis]]:
+def search_from(model: InferenceModel, memory: Memory, cfg: BeamConfig) -> list[list[Hypothesis]]:
     """Return up to `beam` hypotheses for each encoded source, best score first.
 
     As in the reference (REFERENCE section 6): among the 2 * beam best continuations those that end *and* rank
@@ -90,7 +86,7 @@ def search_from(
     longest = min(int(cfg.max_len_a * width + cfg.max_len_b), model.cfg.max_target_positions - 1)
     if longest < cfg.min_len:
         raise ConfigError(f"--min-len {cfg.min_len} exceeds the longest output of {longest} tokens")
-    cache = model.start(memory, beam, arch, capacity=min(longest + 1, 32))
+    cache = model.start(memory, beam, capacity=min(longest + 1, 32))
     scores = torch.full((batch, beam), -math.inf, device=device)
     scores[:, 0] = 0  # all hypotheses start alike, so one is expanded
     state = _State(
@@ -101,7 +97,7 @@ def search_from(
     )
     finished: list[list[Hypothesis]] = [[] for _ in range(batch)]
     for step in range(longest + 1):
-        logits, cache = model.decode_step(state.tokens[:, :, -1].flatten(), cache, arch)
+        logits = model.step(state.tokens[:, :, -1].flatten(), cache)
         candidates = _candidates(
             logits, state.scores, cfg, may_end=step >= cfg.min_len, must_end=step == longest
         )
@@ -127,30 +123,44 @@ class _Candidates(NamedTuple):
 def _candidates(
     logits: Tensor, scores: Tensor, cfg: BeamConfig, *, may_end: bool, must_end: bool
 ) -> _Candidates:
-    """Choose on raw logits [B * K, V]; one logsumexp a row turns the few chosen into log-probabilities."""
+    """Choose on raw logits [N, V], which are used up; one logarithm a row makes the few chosen
+    log-probabilities.
+    """
     beam = scores.size(1)
     rows = logits.float()
-    log_total = rows.logsumexp(1, keepdim=True)
+    largest = rows.amax(1, keepdim=True)
+    log_total = (rows - largest).exp_().sum(1, keepdim=True).log_().add_(largest)
     if must_end:
         best = rows[:, EOS : EOS + 1]
         tokens = torch.full_like(best, EOS, dtype=torch.long)
     else:
-        if rows is logits:
-            rows = rows.clone()
-        rows[:, PAD] = -math.inf
-        if not may_end:
-            rows[:, EOS] = -math.inf
+        rows[:, PAD : PAD + 1 if may_end else EOS + 1] = -math.inf  # PAD and EOS are neighbours
         if cfg.unkpen:
             rows[:, UNK] -= cfg.unkpen
-        best, tokens = rows.topk(min(2 * beam, rows.size(1) - 1), dim=1)
+        best, tokens = _best(rows, min(2 * beam, rows.size(1) - 1))
     width = best.size(1)
     total = (best - log_total).view(-1, beam, width) + scores[:, :, None]
     top, flat = total.flatten(1).topk(min(2 * beam, beam * width), dim=1)
     return _Candidates(top, flat // width, tokens.view(-1, beam * width).gather(1, flat))
 
 
+def _best(rows_NV: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the `count` largest values of each row, largest first, and their places.
+
+    They lie in the `count` chunks with the largest maxima; to look only there is three times faster on CPUs.
+    """
+    if rows_NV.is_cuda or rows_NV.size(1) < 4 * count * CHUNK or rows_NV.size(1) % CHUNK:
+        best, places = rows_NV.topk(count, dim=1)
+        return best, places
+    chunks = rows_NV.unflatten(1, (-1, CHUNK))
+    which = chunks.amax(2).topk(count, dim=1).indices
+    few = chunks.gather(1, which[:, :, None].expand(-1, -1, CHUNK)).flatten(1)
+    best, places = few.topk(count, dim=1)
+    return best, which.gather(1, places // CHUNK) * CHUNK + places % CHUNK
+
+
 def _advance(
-    state: _State, found: _Candidates, cache: DecoderCache, finished: list[list[Hypothesis]], cfg: BeamConfig
+    state: _State, found: _Candidates, cache: DecoderState, finished: list[list[Hypothesis]], cfg: BeamConfig
 ) -> None:
     """Finish what ends, continue with the rest, and drop sentences that are done."""
     beam = state.scores.size(1)
@@ -175,22 +185,19 @@ def _advance(
             torch.nn.functional.pad(found.origin, (0, pad)),
             torch.nn.functional.pad(found.tokens, (0, pad), value=EOS),
         )
-    # the first `beam` candidates that do not end, in their order
-    order = torch.arange(2 * beam, device=ends.device)
-    active = (ends * 2 * beam + order).topk(beam, dim=1, largest=False).indices
-    origin, tokens = found.origin.gather(1, active), found.tokens.gather(1, active)
-    scores = found.scores.gather(1, active)
+    if bool(ends.any()):  # the first `beam` candidates that do not end, in their order
+        order = torch.arange(2 * beam, device=ends.device)
+        active = (ends * 2 * beam + order).topk(beam, dim=1, largest=False).indices
+        found = _Candidates(*(values.gather(1, active) for values in found))
+    scores, origin, tokens = (values[:, :beam] for values in found)
     live = [row for row, sentence in enumerate(state.sentences) if len(finished[sentence]) < beam]
-    rows = torch.arange(len(state.sentences), device=ends.device)[:, None] * beam + origin
     if len(live) < len(state.sentences):
         index = torch.tensor(live, device=ends.device, dtype=torch.long)
         state.sentences = [state.sentences[row] for row in live]
         state.tokens, state.cumulative = state.tokens[index], state.cumulative[index]
-        origin, tokens, scores, rows = origin[index], tokens[index], scores[index], rows[index]
-        if live:
-            cache.keep(index, rows.flatten())
-    elif bool((origin != order[:beam]).any()):
-        cache.reorder(rows.flatten())
+        origin, tokens, scores = origin[index], tokens[index], scores[index]
+        cache.keep(index)
+    cache.reorder(origin)
     steps = state.cumulative.size(2)
     past = state.tokens.gather(1, origin[:, :, None].expand(-1, -1, steps + 1))
     state.cumulative = torch.cat(

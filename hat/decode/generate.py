@@ -5,12 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hat.arch.config import Arch
 from hat.data.batching import check_usable, plan_batches
 from hat.data.pairs import PairDataset
 from hat.data.text import remove_subwords
 from hat.decode.beam import BeamConfig, Hypothesis, beam_search
-from hat.model.transformer import Transformer
+from hat.model.inference import InferenceModel
 
 
 class Translation(NamedTuple):
@@ -21,13 +20,12 @@ class Translation(NamedTuple):
 
 
 def translate(
-    model: Transformer,
+    model: InferenceModel,
     data: PairDataset,
     cfg: BeamConfig,
     *,
     batch_size: int,
     max_tokens: int | None = None,
-    arch: Arch | None = None,
 ) -> Iterator[list[Translation]]:
     """Yield the translations of each batch, from long sentences to short, so that time left is not
     underestimated.
@@ -37,7 +35,6 @@ def translate(
     lengths = data.source_lengths
     limit = min(model.cfg.max_source_positions, max_tokens or model.cfg.max_source_positions)
     check_usable(lengths, np.ones_like(lengths), limit, limit)
-    device = model.source_embed.weight.device
     budget = max_tokens or int(lengths.max(initial=1)) * batch_size
     plan = plan_batches(
         lengths,
@@ -50,8 +47,8 @@ def translate(
         shuffle=False,
     )
     for indices in reversed(plan):
-        batch = data.batch(indices).to(device)
-        found = beam_search(model, batch.source, cfg, arch)
+        batch = data.batch(indices).to(model.device)
+        found = beam_search(model, batch.source, cfg)
         yield [Translation(int(index), hypotheses) for index, hypotheses in zip(indices, found, strict=True)]
 
 

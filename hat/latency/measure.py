@@ -12,10 +12,11 @@ import torch
 from hat.decode.beam import BeamConfig, search_from
 from hat.errors import ConfigError
 from hat.model.config import EOS
+from hat.model.inference import InferenceModel
 from hat.model.precision import device_name, dtype_name
 from hat.model.transformer import Transformer
 
-WINDOW = 5  # repeats whose medians are compared while warming up
+WINDOW = 3  # repeats whose medians are compared while warming up
 MAX_WARMUP = 30
 
 
@@ -27,7 +28,7 @@ class MeasureConfig:
     target_len: int
     beam: int = 5
     max_iterations: int = 300
-    min_iterations: int = 10
+    min_iterations: int = 7  # fewer cannot hold the median with 95% probability between their extremes
     interval_percent: float = 2.0  # wanted half-width of the 95% interval of the median
     budget_s: float = 60.0
 
@@ -78,10 +79,11 @@ def measure(model: Transformer, cfg: MeasureConfig) -> Timing:
     source = torch.randint(EOS + 1, model.source_embed.weight.size(0), (1, cfg.source_len), device=device)
     source[:, -1] = EOS
     beam = BeamConfig(beam=cfg.beam, max_len_b=cfg.target_len - 1, min_len=cfg.target_len - 1)
-    memory = model.encode(source)
+    fixed = InferenceModel(model)
+    memory = fixed.encode(source)
     sync = partial(torch.cuda.synchronize, device) if device.type == "cuda" else _nothing
     encoder, decoder, settled = sample_ms(
-        lambda: model.encode(source), lambda: search_from(model, memory, beam), cfg, sync
+        lambda: fixed.encode(source), lambda: search_from(fixed, memory, beam), cfg, sync
     )
     enc, dec = summarise(encoder), summarise(decoder)
     total = summarise([e + d for e, d in zip(encoder, decoder, strict=True)])
@@ -110,8 +112,9 @@ def sample_ms(
 ) -> tuple[list[float], list[float], bool]:
     """Return milliseconds of both parts, timed in turn, and whether the warm-up settled.
 
-    Warm-up ends when the medians of two windows agree within the wanted interval; timing ends when the
-    interval of the median of the sum is narrow enough, or at `max_iterations` or `budget_s`.
+    Warm-up ends when the medians of two windows agree within the wanted interval, and the second of them
+    counts; timing ends when the interval of the median of the sum is narrow enough, or at `max_iterations` or
+    `budget_s`.
     """
 
     def once(run: Callable[[], object]) -> float:
@@ -122,18 +125,20 @@ def sample_ms(
         return 1e3 * (clock() - start)
 
     begun = clock()
-    warm: list[float] = []
-    settled = False
-    while len(warm) < MAX_WARMUP and not settled and clock() - begun < cfg.budget_s / 2:
-        warm.append(once(encode) + once(decode))
-        if len(warm) >= 2 * WINDOW:
-            before = statistics.median(warm[-2 * WINDOW : -WINDOW])
-            now = statistics.median(warm[-WINDOW:])
-            settled = abs(now - before) <= cfg.interval_percent / 100 * before
-        elif len(warm) >= cfg.max_iterations:
-            break
     encoder: list[float] = []
     decoder: list[float] = []
+    settled = False
+    while len(encoder) < MAX_WARMUP and not settled and clock() - begun < cfg.budget_s / 2:
+        encoder.append(once(encode))
+        decoder.append(once(decode))
+        if len(encoder) >= 2 * WINDOW:
+            sums = [e + d for e, d in zip(encoder, decoder, strict=True)]
+            before = statistics.median(sums[-2 * WINDOW : -WINDOW])
+            now = statistics.median(sums[-WINDOW:])
+            settled = abs(now - before) <= cfg.interval_percent / 100 * before
+        elif len(encoder) >= cfg.max_iterations:
+            break
+    encoder, decoder = encoder[-WINDOW:], decoder[-WINDOW:]
     while len(encoder) < cfg.max_iterations:
         encoder.append(once(encode))
         decoder.append(once(decode))

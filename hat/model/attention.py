@@ -14,6 +14,7 @@ from hat.model.config import PAD
 from hat.model.dropout import Dropout
 from hat.model.elastic import ElasticLinear
 
+MANY, LONG = 16, 512  # sentences and keys: where plain products beat the fused kernel while translating
 SHORT = 64  # up to this many keys two plain matrix products beat the fused kernel on CPUs
 
 
@@ -32,6 +33,21 @@ def attend(
     else:
         out_BHTd = F.scaled_dot_product_attention(q_BHTd, k_BHSd, v_BHSd, attn_mask=mask, scale=1.0)
     return out_BHTd.transpose(1, 2).flatten(2)
+
+
+def attend_fixed(q_BHTd: Tensor, k_BHSd: Tensor, v_BHSd: Tensor, mask: Tensor | None) -> Tensor:
+    """Return attention output [B * T, H * d] without dropout and gradient; `q` is not scaled yet.
+
+    The fused kernel is the faster one for few sentences, plain products for many short ones.
+    """
+    if q_BHTd.size(0) < MANY or k_BHSd.size(2) > LONG:
+        out_BHTd = F.scaled_dot_product_attention(q_BHTd, k_BHSd, v_BHSd, attn_mask=mask)
+    else:
+        scores_BHTS = (q_BHTd * q_BHTd.size(-1) ** -0.5) @ k_BHSd.transpose(2, 3)
+        if mask is not None:
+            scores_BHTS = scores_BHTS.add_(mask)
+        out_BHTd = scores_BHTS.softmax(-1) @ v_BHSd
+    return out_BHTd.transpose(1, 2).flatten(2).flatten(0, 1)
 
 
 def split_heads(x_BTQ: Tensor, heads: int) -> Tensor:

@@ -36,6 +36,7 @@ class ElasticLayerNorm(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
+        self.eps = 1e-5
         self.weight = nn.Parameter(torch.empty(dim))
         self.bias = nn.Parameter(torch.empty(dim))
 
@@ -47,7 +48,7 @@ class ElasticLayerNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise x [..., dim] over its last dimension."""
         dim = x.size(-1)
-        return F.layer_norm(x, (dim,), self.weight[:dim], self.bias[:dim], 1e-5)
+        return F.layer_norm(x, (dim,), self.weight[:dim], self.bias[:dim], self.eps)
 
 
 class ElasticEmbedding(nn.Module):

@@ -3,39 +3,14 @@
 B batch, T target length, S source length, D width, F feed-forward width.
 """
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hat.model.attention import CrossAttention, SelfAttention, attend
+from hat.model.attention import CrossAttention, SelfAttention
 from hat.model.config import ModelConfig
 from hat.model.dropout import Dropout
 from hat.model.elastic import ElasticLayerNorm, ElasticLinear
-
-
-@dataclass
-class LayerCache:
-    """Keys and values of one decoder layer while decoding step by step.
-
-    `self_k`, `self_v` are [N, H, T_max, d], filled up to the current step; `cross_k`, `cross_v` are [B, H,
-    S, d]: all hypotheses of a sentence read the same copy.
-    """
-
-    self_k: Tensor
-    self_v: Tensor
-    cross_k: Tensor
-    cross_v: Tensor
-    cross_mask: Tensor | None
-
-    def grow(self, capacity: int) -> None:
-        """Make room for `capacity` steps; what is cached stays."""
-        for name in ("self_k", "self_v"):
-            old = getattr(self, name)
-            new = old.new_empty(*old.shape[:2], capacity, old.size(3))
-            new[:, :, : old.size(2)] = old
-            setattr(self, name, new)
 
 
 class FeedForward(nn.Module):
@@ -135,28 +110,3 @@ class DecoderLayer(_Layer):
         h = self.cross_attn(h, memory_BSD, cross_heads, memory_mask, drop, cfg.attention_dropout)
         x_BTD = self._after(self.cross_norm, x_BTD + drop(h, rate))
         return self._feed_forward(self.ffn, self.ffn_norm, x_BTD, ffn_dim, drop)
-
-    def step(
-        self,
-        x_N1D: Tensor,
-        step: int,
-        ffn_dim: int,
-        self_heads: int,
-        cross_heads: int,
-        cache: LayerCache,
-        drop: Dropout,
-    ) -> Tensor:
-        """Return [N, 1, D] for one new token of each hypothesis; writes its keys and values into `cache`."""
-        q, k, v = self.self_attn.project(self._before(self.self_norm, x_N1D), self_heads)
-        cache.self_k[:, :, step] = k[:, :, 0]
-        cache.self_v[:, :, step] = v[:, :, 0]
-        seen_k, seen_v = cache.self_k[:, :, : step + 1], cache.self_v[:, :, : step + 1]
-        h = self.self_attn.out(attend(q, seen_k, seen_v, None, drop, 0.0), x_N1D.size(-1))
-        x_N1D = self._after(self.self_norm, x_N1D + h)
-        # the hypotheses of one sentence are the query positions of one attention over its single cache
-        batch = cache.cross_k.size(0)
-        x_BnD = self._before(self.cross_norm, x_N1D).view(batch, -1, x_N1D.size(-1))
-        q = self.cross_attn.queries(x_BnD, cross_heads)
-        h = attend(q, cache.cross_k, cache.cross_v, cache.cross_mask, drop, 0.0)
-        x_N1D = self._after(self.cross_norm, x_N1D + self.cross_attn.out(h, x_N1D.size(-1)).view_as(x_N1D))
-        return self._feed_forward(self.ffn, self.ffn_norm, x_N1D, ffn_dim, drop)

@@ -1,10 +1,9 @@
 """The weight-sharing SuperTransformer and the stand-alone SubTransformer: one module, two sizes.
 
-B batch, N hypotheses (batch times beam), T target length, S source length, D width, V vocabulary.
+B batch, T target length, S source length, D width, V vocabulary.
 """
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -25,7 +24,7 @@ from hat.model.attention import (
 from hat.model.config import PAD, ModelConfig
 from hat.model.dropout import EVAL, Dropout
 from hat.model.elastic import ElasticEmbedding, ElasticLayerNorm
-from hat.model.layers import DecoderLayer, EncoderLayer, FeedForward, LayerCache
+from hat.model.layers import DecoderLayer, EncoderLayer, FeedForward
 
 
 class Memory(NamedTuple):
@@ -44,31 +43,6 @@ class Memory(NamedTuple):
     def mask(self, span: int) -> Tensor | None:
         """Return the additive mask over `spanned(span)`, or None without pads."""
         return padding_mask(self.padding.repeat(1, span), self.outputs[0].dtype)
-
-
-@dataclass
-class DecoderCache:
-    """State of step-by-step decoding: one entry per decoder layer and the number of tokens so far."""
-
-    layers: list[LayerCache]
-    step: int = 0
-
-    def reorder(self, rows_N: Tensor) -> None:
-        """Let hypothesis i continue what hypothesis `rows_N[i]` was.
-
-        Cross-attention is per sentence and stays.
-        """
-        for layer in self.layers:
-            layer.self_k[:, :, : self.step] = layer.self_k[:, :, : self.step].index_select(0, rows_N)
-            layer.self_v[:, :, : self.step] = layer.self_v[:, :, : self.step].index_select(0, rows_N)
-
-    def keep(self, sentences_B: Tensor, rows_N: Tensor) -> None:
-        """Drop finished sentences: keep these sentences and these hypotheses."""
-        for layer in self.layers:
-            layer.self_k, layer.self_v = layer.self_k[rows_N], layer.self_v[rows_N]
-            layer.cross_k, layer.cross_v = layer.cross_k[sentences_B], layer.cross_v[sentences_B]
-            if layer.cross_mask is not None:
-                layer.cross_mask = layer.cross_mask[sentences_B]
 
 
 class Transformer(nn.Module):
@@ -189,46 +163,6 @@ class Transformer(nn.Module):
     ) -> Tensor:
         """Return logits [B, T, V] under teacher forcing; `arch` defaults to the model's own size."""
         return self.logits(self.decode(input_BT, self.encode(source_BS, arch, drop), arch, drop))
-
-    def start(self, memory: Memory, beam: int, arch: Arch | None = None, capacity: int = 32) -> DecoderCache:
-        """Return the cache for decoding with `beam` hypotheses for each sentence.
-
-        It has room for `capacity` tokens and doubles when they are used up.
-        """
-        dec = (arch or self.default_arch).decoder
-        batch = memory.padding.size(0)
-        masks = {span: memory.mask(span) for span in set(dec.cross_span)}
-        spanned = {span: memory.spanned(span) for span in set(dec.cross_span)}
-        layers = []
-        for layer, self_heads, cross_heads, span in zip(
-            self.decoder_layers, dec.self_heads, dec.cross_heads, dec.cross_span, strict=False
-        ):
-            size = (batch * beam, self_heads, capacity, self.space.qkv_dim // self_heads)
-            k, v = layer.cross_attn.keys_values(spanned[span], cross_heads)
-            empty = [torch.empty(size, dtype=k.dtype, device=k.device) for _ in range(2)]
-            layers.append(LayerCache(*empty, k.contiguous(), v.contiguous(), masks[span]))
-        return DecoderCache(layers)
-
-    def decode_step(
-        self, tokens_N: Tensor, cache: DecoderCache, arch: Arch | None = None
-    ) -> tuple[Tensor, DecoderCache]:
-        """Feed one token of each hypothesis; returns logits [N, V] and the cache, one step further."""
-        dec = (arch or self.default_arch).decoder
-        if cache.step == cache.layers[0].self_k.size(2):
-            for layer_cache in cache.layers:
-                layer_cache.grow(2 * cache.step)
-        place = torch.full_like(tokens_N[:, None], PAD + 1 + cache.step)
-        x = self._embed(
-            self.target_embed, self.target_positions, tokens_N[:, None], place, dec.embed_dim, EVAL
-        )
-        for layer, ffn_dim, self_heads, cross_heads, layer_cache in zip(
-            self.decoder_layers, dec.ffn_dims, dec.self_heads, dec.cross_heads, cache.layers, strict=False
-        ):
-            x = layer.step(x, cache.step, ffn_dim, self_heads, cross_heads, layer_cache, EVAL)
-        if self.cfg.decoder_normalize_before:
-            x = self.decoder_norm(x)
-        cache.step += 1
-        return self.logits(x[:, 0]), cache
 
     def _embed(
         self, table: ElasticEmbedding, sines: Tensor, ids: Tensor, places: Tensor, dim: int, drop: Dropout

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from hat.arch.config import Arch
 from hat.arch.sampler import draw_arch
 from hat.arch.space import DecoderSpace, EncoderSpace, SearchSpace
-from hat.decode.beam import UNK, BeamConfig, Hypothesis, beam_search, search_from
+from hat.decode.beam import UNK, BeamConfig, Hypothesis, _best, beam_search, search_from
 from hat.errors import ConfigError
 from hat.model.config import EOS, PAD, ModelConfig
+from hat.model.inference import CHUNK, InferenceModel
 from hat.model.transformer import SuperTransformer, Transformer
 
 SPACE = SearchSpace(
@@ -44,6 +45,12 @@ def source_of(vocab: int, seed: int, lengths: list[int]) -> torch.Tensor:
         source[row, max(lengths) - length : -1] = torch.randint(3, vocab, (length - 1,), generator=noise)
     source[:, -1] = EOS
     return source
+
+
+def search(
+    model: Transformer, source_BS: torch.Tensor, cfg: BeamConfig, arch: Arch | None = None
+) -> list[list[Hypothesis]]:
+    return beam_search(InferenceModel(model, arch), source_BS, cfg)
 
 
 @torch.inference_mode()
@@ -114,7 +121,7 @@ def test_equals_the_plain_search(
 ) -> None:
     model, arch = model_of(vocab, seed), draw_arch(SPACE, 1, update)
     source = source_of(vocab, seed, lengths)
-    for found, row in zip(beam_search(model, source, cfg, arch), rows(source), strict=True):
+    for found, row in zip(search(model, source, cfg, arch), rows(source), strict=True):
         assert_same(found, plain_search(model, row, cfg, arch))
 
 
@@ -126,9 +133,9 @@ def test_length_limits(vocab: int, max_len: int, min_len: int) -> None:
     cfg = BeamConfig(beam=3, min_len=min_len, max_len_b=max_len)
     if min_len > max_len:
         with pytest.raises(ConfigError, match=f"--min-len {min_len} exceeds the longest output of {max_len}"):
-            beam_search(model, source, cfg)
+            search(model, source, cfg)
         return
-    for found, row in zip(beam_search(model, source, cfg), rows(source), strict=True):
+    for found, row in zip(search(model, source, cfg), rows(source), strict=True):
         assert_same(found, plain_search(model, row, cfg))
         assert found and all(min_len <= len(h.tokens) - 1 <= max_len for h in found)
         if min_len == max_len:  # the forced length used for timing
@@ -137,7 +144,7 @@ def test_length_limits(vocab: int, max_len: int, min_len: int) -> None:
 
 def test_every_output_ends_once_and_is_sorted() -> None:
     model, cfg = model_of(9, 4), BeamConfig(beam=4, max_len_b=6, unkpen=0.5)
-    for found in beam_search(model, source_of(9, 1, [4, 2, 3]), cfg):
+    for found in search(model, source_of(9, 1, [4, 2, 3]), cfg):
         assert len(found) == 4
         assert [h.score for h in found] == sorted((h.score for h in found), reverse=True)
         assert len({tuple(h.tokens) for h in found}) == 4
@@ -152,9 +159,9 @@ def test_batch_equals_one_by_one(dtype: torch.dtype) -> None:
     model, cfg = model_of(9, 6, dtype), BeamConfig(beam=3, max_len_b=8, lenpen=0.6)
     lengths = [5, 1, 3, 2, 5, 4]
     source = source_of(9, 11, lengths)
-    together = beam_search(model, source, cfg)
+    together = search(model, source, cfg)
     for row, (length, found) in enumerate(zip(lengths, together, strict=True)):
-        (alone,) = beam_search(model, source[row : row + 1, -length:], cfg)
+        (alone,) = search(model, source[row : row + 1, -length:], cfg)
         assert_same(found, alone, 1e-3 if dtype == torch.float32 else 2e-5)
     # sentences leave the batch at different steps, or this would test little
     assert len({max(len(h.tokens) for h in found) for found in together}) > 1
@@ -172,7 +179,7 @@ def test_beam_one_is_greedy(seed: int) -> None:
         if int(logits.argmax()) == EOS:
             break
         tokens.append(int(logits.argmax()))
-    ((found,),) = beam_search(model, source, BeamConfig(beam=1, max_len_b=7))
+    ((found,),) = search(model, source, BeamConfig(beam=1, max_len_b=7))
     assert found.tokens == [*tokens, EOS]
 
 
@@ -180,19 +187,19 @@ def test_length_limit_follows_the_padded_width_and_the_positions() -> None:
     model = model_of(9, 5)
     wide, narrow = source_of(9, 1, [6, 2]), source_of(9, 1, [2])
     cfg = BeamConfig(beam=2, max_len_a=1, max_len_b=0, min_len=6)
-    for found in beam_search(model, wide, cfg):
+    for found in search(model, wide, cfg):
         assert {len(h.tokens) for h in found} == {7}
     with pytest.raises(ConfigError, match="longest output of 2 tokens"):
-        beam_search(model, narrow, cfg)
+        search(model, narrow, cfg)
     far = BeamConfig(beam=2, max_len_b=200, min_len=MAX_POSITIONS - 1)
-    (found,) = beam_search(model, narrow, far)
+    (found,) = search(model, narrow, far)
     assert {len(h.tokens) for h in found} == {MAX_POSITIONS}
 
 
 def test_longer_than_the_first_capacity_of_the_cache() -> None:
     cfg = ModelConfig(max_source_positions=64, max_target_positions=64)
     model = SuperTransformer(SPACE, 9, cfg).double()
-    (found,) = beam_search(model, source_of(9, 1, [3]), BeamConfig(beam=2, max_len_b=50, min_len=50))
+    (found,) = search(model, source_of(9, 1, [3]), BeamConfig(beam=2, max_len_b=50, min_len=50))
     tokens = torch.tensor([[EOS, *found[0].tokens[:-1]]])
     logp = model(source_of(9, 1, [3]), tokens)[0].log_softmax(-1)
     expected = logp.gather(1, torch.tensor(found[0].tokens)[:, None])[:, 0]
@@ -203,7 +210,7 @@ def test_length_penalty_prefers_longer_outputs() -> None:
     model, source = model_of(9, 6), source_of(9, 2, [4, 3, 3, 4])
 
     def mean_length(lenpen: float) -> float:
-        best = [found[0] for found in beam_search(model, source, BeamConfig(5, lenpen, max_len_b=9))]
+        best = [found[0] for found in search(model, source, BeamConfig(5, lenpen, max_len_b=9))]
         return sum(len(h.tokens) for h in best) / len(best)
 
     assert mean_length(0.0) < mean_length(4.0)
@@ -213,7 +220,7 @@ def test_unknown_words_can_be_forbidden() -> None:
     model, source = model_of(6, 7), source_of(6, 2, [4, 3, 3, 4])
 
     def unknown(penalty: float) -> int:
-        found = beam_search(model, source, BeamConfig(beam=3, unkpen=penalty, max_len_b=9))
+        found = search(model, source, BeamConfig(beam=3, unkpen=penalty, max_len_b=9))
         return sum(h.tokens.count(UNK) for hypotheses in found for h in hypotheses)
 
     assert unknown(100.0) == 0 < unknown(-3.0)
@@ -222,10 +229,24 @@ def test_unknown_words_can_be_forbidden() -> None:
 def test_search_from_reads_the_memory_only() -> None:
     model, source = model_of(9, 3), source_of(9, 1, [4, 2])
     cfg = BeamConfig(beam=2, max_len_b=4)
-    with torch.inference_mode():
-        memory = model.encode(source)
-    expected = beam_search(model, source, cfg)
-    assert search_from(model, memory, cfg) == search_from(model, memory, cfg) == expected
+    fixed = InferenceModel(model)
+    memory = fixed.encode(source)
+    expected = search(model, source, cfg)
+    assert search_from(fixed, memory, cfg) == search_from(fixed, memory, cfg) == expected
+
+
+@pytest.mark.parametrize("count", [2, 10])
+def test_the_best_of_a_large_vocabulary_are_found_in_chunks(count: int) -> None:
+    """Also where all of them share one chunk, and where the row ends in the padding of the vocabulary."""
+    rows = torch.randn(6, 5000, generator=torch.Generator().manual_seed(count))
+    rows[0, 300 : 300 + count] += 20
+    rows[1, -count:] += 20
+    rows[:, PAD] = -math.inf
+    padded = torch.nn.functional.pad(rows, (0, -5000 % CHUNK), value=-math.inf)
+    assert padded.size(1) >= 4 * count * CHUNK  # else the plain way is taken
+    best, places = _best(padded, count)
+    expected = rows.topk(count, dim=1)
+    assert torch.equal(best, expected.values) and torch.equal(places, expected.indices)
 
 
 @pytest.mark.parametrize("wrong", [{"beam": 0}, {"min_len": -1}, {"max_len_b": -1}, {"max_len_a": -0.5}])

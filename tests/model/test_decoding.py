@@ -10,6 +10,7 @@ import hat.model.attention
 from hat.arch.config import Arch, DecoderArch, EncoderArch
 from hat.arch.space import DecoderSpace, EncoderSpace, SearchSpace
 from hat.model.config import EOS, PAD, ModelConfig
+from hat.model.inference import InferenceModel
 from hat.model.transformer import SuperTransformer
 
 SPACE = SearchSpace(
@@ -60,24 +61,23 @@ def test_steps_equal_full_decoding(spans: tuple[int, ...], pre_norm: bool) -> No
     noise = torch.Generator().manual_seed(7)
     tokens = torch.randint(4, 13, (9, 1), generator=noise)
     tokens[:, 0] = EOS
-    cache = model.start(model.encode(source, arch), beam, arch, capacity=2)
+    fixed = InferenceModel(model, arch)
+    state = fixed.start(fixed.encode(source), beam, capacity=2)
     for step in range(9):
-        logits, cache = model.decode_step(tokens[:, -1], cache, arch)
+        logits = fixed.step(tokens[:, -1], state)
         rows = source.repeat_interleave(beam, 0)
         full = model(rows, tokens, arch)[:, -1]
         torch.testing.assert_close(logits, full, **EXACT)
-        rows_N = torch.arange(len(tokens))
-        if step in (1, 3, 6):
-            mixed = torch.randint(0, beam, (len(tokens),), generator=noise) + rows_N // beam * beam
-            cache.reorder(mixed)
-            tokens = tokens[mixed]
         if step in (2, 5):
             kept = torch.tensor([0, 2]) if step == 2 else torch.tensor([1])
-            mixed = torch.cat([torch.tensor([2, 0, 0]) + beam * sentence for sentence in kept.tolist()])
-            cache.keep(kept, mixed)
-            tokens, source = tokens[mixed], source[kept]
+            state.keep(kept)
+            tokens, source = tokens.unflatten(0, (-1, beam))[kept].flatten(0, 1), source[kept]
+        if step in (1, 2, 3, 5, 6):
+            origin = torch.randint(0, beam, (len(source), beam), generator=noise)
+            state.reorder(origin)
+            tokens = tokens[(origin + beam * torch.arange(len(source))[:, None]).flatten()]
         tokens = torch.cat([tokens, torch.randint(4, 13, (len(tokens), 1), generator=noise)], 1)
-    assert cache.step == 9
+    assert state.length == 9
 
 
 @settings(max_examples=25)
@@ -90,9 +90,12 @@ def test_steps_equal_full_decoding_in_any_space(
     target = torch.randint(4, 13, (len(lengths), 5), generator=torch.Generator().manual_seed(1))
     memory = model.encode(source, arch)
     full = model.logits(model.decode(target, memory, arch))
-    cache = model.start(memory, 1, arch, capacity=1)
+    fixed = InferenceModel(model, arch)
+    for ours, theirs in zip(fixed.encode(source).outputs, memory.outputs, strict=True):
+        torch.testing.assert_close(ours, theirs, **EXACT)
+    state = fixed.start(memory, 1, capacity=1)
     for step in range(5):
-        logits, cache = model.decode_step(target[:, step], cache, arch)
+        logits = fixed.step(target[:, step], state)
         torch.testing.assert_close(logits, full[:, step], **EXACT)
 
 

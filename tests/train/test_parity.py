@@ -14,6 +14,7 @@ from hat.data.batching import EpochBatches
 from hat.data.pairs import PairDataset
 from hat.decode.beam import BeamConfig, Hypothesis, beam_search
 from hat.model.count import count_params
+from hat.model.inference import InferenceModel
 from hat.train.checkpoint import Checkpoint, load
 from hat.train.trainer import evaluate
 
@@ -112,7 +113,9 @@ def check_translations(name: str, n: int, num: int) -> None:
     for start in range(0, num, BATCH):
         chunk = lines[start : start + BATCH]
         found: list[list[Hypothesis]] = beam_search(
-            sub(name, n), data.batch([int(line) for line in chunk]).source, BeamConfig(beam=5)
+            InferenceModel(sub(name, n)),
+            data.batch([int(line) for line in chunk]).source,
+            BeamConfig(beam=5),
         )
         for line, hypotheses in zip(chunk, found, strict=True):
             best, wanted = hypotheses[0], expected[line]

@@ -1,0 +1,275 @@
+"""One architecture laid out for translating: packed matrices, caches of keys and values, no autograd.
+
+B sentences, K hypotheses of each, N = B * K rows, S source length, T target length, t steps so far, H heads,
+d head width, D width, V vocabulary.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hat.arch.config import Arch
+from hat.model.attention import attend_fixed, padding_mask, positions
+from hat.model.config import PAD
+from hat.model.elastic import ElasticLayerNorm, ElasticLinear
+from hat.model.layers import DecoderLayer, EncoderLayer
+from hat.model.matrix import Matrix, fixed_matrix
+from hat.model.transformer import Memory, Transformer
+
+CHUNK = 128  # the output matrix of a large vocabulary is padded to whole chunks, which top-k reads one by one
+PADDED_FROM = 4096
+
+MakeMatrix = Callable[[Tensor, Tensor | None], Matrix]
+Norm = Callable[[Tensor], Tensor]
+
+
+class InferenceModel:
+    """What `model` computes with `arch`, in weights of its own: it neither trains nor follows later changes.
+
+    `matrix` lays out the linear maps; the default is exact. The results differ from those of `model` by the
+    rounding of its number type only.
+    """
+
+    def __init__(
+        self, model: Transformer, arch: Arch | None = None, matrix: MakeMatrix = fixed_matrix
+    ) -> None:
+        arch = arch or model.default_arch
+        self.cfg, self.arch, self.qkv_dim = model.cfg, arch, model.space.qkv_dim
+        enc, dec = arch.encoder, arch.decoder
+        self.source_vocab_size = model.source_embed.weight.size(0)
+        self.vocab_size = model.output.weight.size(0)
+        with torch.no_grad():
+            self._source = _Embedding(model, "source", enc.embed_dim)
+            self._target = _Embedding(model, "target", dec.embed_dim)
+            self._encoder = [
+                _EncoderBlocks(layer, enc.embed_dim, heads, ffn_dim, matrix)
+                for layer, heads, ffn_dim in zip(
+                    model.encoder_layers, enc.self_heads, enc.ffn_dims, strict=False
+                )
+            ]
+            self._decoder = [
+                _DecoderBlocks(layer, arch, index, matrix)
+                for index, layer in enumerate(model.decoder_layers[: len(dec.ffn_dims)])
+            ]
+            self._encoder_norm = _last_norm(model, "encoder", enc.embed_dim)
+            self._decoder_norm = _last_norm(model, "decoder", dec.embed_dim)
+            self._output = _output_matrix(model.output.columns(dec.embed_dim), matrix)
+        self.device, self.dtype = self._target.table.device, self._target.table.dtype
+
+    @torch.inference_mode()
+    def encode(self, source_BS: Tensor) -> Memory:
+        """Run the encoder on left-padded ids [B, S]; the outputs of the last three layers are returned."""
+        batch, length = source_BS.shape
+        padding = source_BS.eq(PAD)
+        mask = padding_mask(padding, self.dtype)
+        places = positions(source_BS)
+        x = self._source(source_BS.flatten(), self._source.sines[places.flatten()])
+        outputs = []
+        for layer in self._encoder:
+            x = layer(x, batch, mask)
+            outputs.append(x)
+        if self._encoder_norm:
+            outputs[-1] = self._encoder_norm(x)
+        return Memory(tuple(o.view(batch, length, -1) for o in outputs[:-4:-1]), padding)
+
+    @torch.inference_mode()
+    def start(self, memory: Memory, beam: int, capacity: int = 32) -> "DecoderState":
+        """Return the state of decoding before the first token, with room for `capacity` of them; it grows."""
+        spans = {
+            span: (memory.spanned(span), memory.mask(span)) for span in set(self.arch.decoder.cross_span)
+        }
+        layers = []
+        for layer in self._decoder:
+            k, v = layer.cross_keys_values(spans[layer.span][0])
+            own = k.new_empty(2, k.size(0), layer.heads, capacity, beam, self.qkv_dim // layer.heads)
+            layers.append(LayerState(own, k, v, spans[layer.span][1]))
+        lineage = k.new_empty(k.size(0), 1, beam, capacity, beam)
+        return DecoderState(layers, lineage)
+
+    @torch.inference_mode()
+    def step(self, tokens_N: Tensor, state: "DecoderState") -> Tensor:
+        """Feed one token of each hypothesis and return logits [N, V'].
+
+        V' >= V: what a large vocabulary is padded with is -inf. `state` is one step further afterwards.
+        """
+        state.begin()
+        x = self._target(tokens_N, self._target.sines[PAD + 1 + state.length - 1])
+        mask = state.mask()
+        for layer, layer_state in zip(self._decoder, state.layers, strict=True):
+            x = layer(x, layer_state, state.length, mask)
+        if self._decoder_norm:
+            x = self._decoder_norm(x)
+        return self._output(x)
+
+
+@dataclass
+class LayerState:
+    """Keys and values of one decoder layer: its own tokens [2, B, H, T, K, d] and the source [B, H, S, d]."""
+
+    own: Tensor
+    cross_k: Tensor
+    cross_v: Tensor
+    cross_mask: Tensor | None
+
+
+@dataclass
+class DecoderState:
+    """What decoding step by step remembers.
+
+    Cached keys and values stay where they were written. `lineage` [B, 1, K, T, K] says which of them each
+    hypothesis descends from: 0 for its own ancestors, -inf for others; added to attention scores it makes all
+    hypotheses of a sentence the query positions of one attention. When the beam reorders, only it changes.
+    """
+
+    layers: list[LayerState]
+    lineage: Tensor
+    length: int = 0  # tokens fed so far
+
+    def begin(self) -> None:
+        """Make room for one more token, of which every hypothesis is its own ancestor."""
+        if self.length == self.lineage.size(3):
+            for layer in self.layers:
+                layer.own = _longer(layer.own)
+            self.lineage = _longer(self.lineage)
+        self.lineage[:, 0, :, self.length].fill_(-math.inf).diagonal(dim1=1, dim2=2).zero_()
+        self.length += 1
+
+    def mask(self) -> Tensor | None:
+        """Return what to add to attention scores [B, H, K, t * K]; None where nothing is to hide."""
+        return None if self.lineage.size(2) == 1 else self.lineage[:, :, :, : self.length].flatten(3)
+
+    def reorder(self, origin_BK: Tensor) -> None:
+        """Let hypothesis k of sentence b continue what hypothesis `origin[b, k]` was."""
+        seen = self.lineage[:, 0, :, : self.length]
+        if seen.size(0) == 1:
+            seen.copy_(seen.index_select(1, origin_BK[0]))
+        else:
+            seen.copy_(seen.gather(1, origin_BK[:, :, None, None].expand_as(seen)))
+
+    def keep(self, sentences: Tensor) -> None:
+        """Drop all sentences but these."""
+        self.lineage = self.lineage[sentences]
+        for layer in self.layers:
+            layer.own = layer.own[:, sentences]
+            layer.cross_k, layer.cross_v = layer.cross_k[sentences], layer.cross_v[sentences]
+            if layer.cross_mask is not None:
+                layer.cross_mask = layer.cross_mask[sentences]
+
+
+class _Embedding:
+    """Looks tokens up and adds their positions."""
+
+    def __init__(self, model: Transformer, side: str, dim: int) -> None:
+        sines: Tensor = getattr(model, f"{side}_positions")
+        self.table = (
+            getattr(model, f"{side}_embed").columns(dim).detach().clone(memory_format=torch.contiguous_format)
+        )
+        self.sines = sines[:, :dim].contiguous()
+        self.scale = math.sqrt(sines.size(1) if model.cfg.vocab_original_scaling else dim)
+
+    def __call__(self, ids_N: Tensor, sines_ND: Tensor) -> Tensor:
+        return torch.add(sines_ND, F.embedding(ids_N, self.table), alpha=self.scale)
+
+
+class _Blocks:
+    """What the layers share: each block is given its input and what is added to its output."""
+
+    def __init__(
+        self, layer: EncoderLayer | DecoderLayer, dim: int, heads: int, ffn_dim: int, matrix: MakeMatrix
+    ) -> None:
+        qkv_dim = layer.self_attn.qkv_dim
+        self.pre_norm, self.heads = layer.pre_norm, heads
+        self.qkv = _cut(layer.self_attn.qkv, 3 * qkv_dim, dim, matrix)
+        self.out = _cut(layer.self_attn.out, dim, qkv_dim, matrix)
+        self.up = _cut(layer.ffn.up, ffn_dim, dim, matrix)
+        self.down = _cut(layer.ffn.down, dim, ffn_dim, matrix)
+        self.self_norm, self.ffn_norm = _norm(layer.self_norm, dim), _norm(layer.ffn_norm, dim)
+
+    def _residual(self, norm: Norm, x_ND: Tensor, block: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        return block(norm(x_ND), x_ND) if self.pre_norm else norm(block(x_ND, x_ND))
+
+    def _feed_forward(self, x_ND: Tensor) -> Tensor:
+        return self._residual(self.ffn_norm, x_ND, lambda h, x: self.down.plus(self.up.relu(h), x))
+
+    def _queries_keys_values(self, h_ND: Tensor, batch: int) -> Tensor:
+        """Return [3, B, H, n, d] of the n positions of each sentence."""
+        return self.qkv(h_ND).view(batch, h_ND.size(0) // batch, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+
+
+class _EncoderBlocks(_Blocks):
+    def __call__(self, x_ND: Tensor, batch: int, mask: Tensor | None) -> Tensor:
+        """Return [B * S, D]."""
+
+        def attention(h: Tensor, x: Tensor) -> Tensor:
+            return self.out.plus(attend_fixed(*self._queries_keys_values(h, batch), mask), x)
+
+        return self._feed_forward(self._residual(self.self_norm, x_ND, attention))
+
+
+class _DecoderBlocks(_Blocks):
+    def __init__(self, layer: DecoderLayer, arch: Arch, index: int, matrix: MakeMatrix) -> None:
+        dec, dim, cross = arch.decoder, arch.decoder.embed_dim, layer.cross_attn
+        super().__init__(layer, dim, dec.self_heads[index], dec.ffn_dims[index], matrix)
+        self.cross_heads, self.span = dec.cross_heads[index], dec.cross_span[index]
+        self.cross_q = _cut(cross.q, cross.qkv_dim, dim, matrix)
+        self.cross_kv = _cut(cross.kv, 2 * cross.qkv_dim, arch.encoder.embed_dim, matrix)
+        self.cross_out = _cut(cross.out, dim, cross.qkv_dim, matrix)
+        self.cross_norm = _norm(layer.cross_norm, dim)
+
+    def cross_keys_values(self, memory_BSD: Tensor) -> tuple[Tensor, Tensor]:
+        """Return keys and values of the encoder outputs, each [B, H, S, d]."""
+        batch, length, _ = memory_BSD.shape
+        kv = self.cross_kv(memory_BSD.flatten(0, 1)).view(batch, length, 2, self.cross_heads, -1)
+        k, v = kv.permute(2, 0, 3, 1, 4).contiguous()
+        return k, v
+
+    def __call__(self, x_ND: Tensor, state: LayerState, length: int, lineage: Tensor | None) -> Tensor:
+        """Return [N, D] for the newest token of each hypothesis; its keys and values go into `state`."""
+        batch = state.cross_k.size(0)
+
+        def attend_own(h: Tensor, x: Tensor) -> Tensor:
+            qkv = self._queries_keys_values(h, batch)
+            state.own[:, :, :, length - 1].copy_(qkv[1:])
+            k, v = state.own[:, :, :, :length].flatten(3, 4)
+            return self.out.plus(attend_fixed(qkv[0], k, v, lineage), x)
+
+        def attend_source(h: Tensor, x: Tensor) -> Tensor:
+            q = self.cross_q(h).view(batch, h.size(0) // batch, self.cross_heads, -1).transpose(1, 2)
+            return self.cross_out.plus(attend_fixed(q, state.cross_k, state.cross_v, state.cross_mask), x)
+
+        x_ND = self._residual(self.self_norm, x_ND, attend_own)
+        x_ND = self._residual(self.cross_norm, x_ND, attend_source)
+        return self._feed_forward(x_ND)
+
+
+def _cut(linear: ElasticLinear, out_dim: int, in_dim: int, matrix: MakeMatrix) -> Matrix:
+    return matrix(linear.weight[:out_dim, :in_dim], linear.bias[:out_dim])
+
+
+def _norm(norm: ElasticLayerNorm, dim: int) -> Norm:
+    weight, bias = norm.weight[:dim].detach().clone(), norm.bias[:dim].detach().clone()
+    return lambda x: F.layer_norm(x, (dim,), weight, bias, norm.eps)
+
+
+def _last_norm(model: Transformer, side: str, dim: int) -> Norm | None:
+    return _norm(getattr(model, f"{side}_norm"), dim) if hasattr(model, f"{side}_norm") else None
+
+
+def _output_matrix(table_VD: Tensor, matrix: MakeMatrix) -> Matrix:
+    """Return the map from decoder states to logits, padded to whole chunks where the vocabulary is large."""
+    missing = -len(table_VD) % CHUNK if len(table_VD) >= PADDED_FROM else 0
+    if not missing:
+        return matrix(table_VD, None)
+    bias = F.pad(table_VD.new_zeros(len(table_VD)), (0, missing), value=-math.inf)
+    return matrix(F.pad(table_VD, (0, 0, 0, missing)), bias)
+
+
+def _longer(cache: Tensor) -> Tensor:
+    """Return `cache` [_, _, _, T, ...] with room for 2 * T steps; what it holds stays."""
+    longer = cache.new_empty(*cache.shape[:3], 2 * cache.size(3), *cache.shape[4:])
+    longer[:, :, :, : cache.size(3)] = cache
+    return longer
