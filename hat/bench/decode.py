@@ -1,9 +1,8 @@
 """Beam search of one sentence and of a batch against CTranslate2 and against the bare matrix products."""
 
-import importlib.util
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,15 +10,21 @@ import torch
 from hat.arch.config import Arch, DecoderArch, EncoderArch
 from hat.arch.space import DecoderSpace, EncoderSpace, SearchSpace
 from hat.bench.alternate import Samples, alternate, ratio
+from hat.bench.corpus import multi30k
 from hat.bench.figure import Figure, Row, Target, median_row, rate_row
 from hat.bench.machine import describe_machine
-from hat.bench.packed import KERNEL, PackedProducts, can_pack, can_pack_int8
+from hat.bench.packed import INT8_KERNEL, PackedProducts, can_int8, int8_products
 from hat.bench.peers import PIP, Peer, has_ctranslate2, save_ctranslate2
 from hat.bench.products import BareProducts, Lengths, decoding_products
+from hat.bench.quality import compare_int8
 from hat.bench.request import BenchOptions
+from hat.data.pairs import PairDataset
 from hat.decode.beam import BeamConfig, beam_search
+from hat.errors import CheckpointError
 from hat.model.config import EOS, ModelConfig
 from hat.model.extract import extract
+from hat.model.inference import InferenceModel
+from hat.model.matrix import Int8Matrix
 from hat.model.precision import DTYPES
 from hat.model.transformer import SubTransformer, SuperTransformer
 
@@ -113,25 +118,15 @@ def our_cases(
     products = decoding_products(cfg.arch, model.space, cfg.vocab_size, cfg.lengths)
     cases: dict[str, Callable[[], object]] = {}
     for name in ("bf16", "fp32"):
-        ours = with_dtype(model, name)
+        ours = InferenceModel(with_dtype(model, name))
         cases[name] = lambda ours=ours: beam_search(ours, source, cfg.beam_config)
         cases[f"{name} products"] = BareProducts(products, DTYPES[name]).forward
-        if can_pack():
-            cases[f"{name} products, packed"] = PackedProducts(products, DTYPES[name]).forward
-    if can_pack_int8():
-        cases["int8 products, packed"] = PackedProducts(products, torch.int8).forward
-    quantize = int8_form()
-    if quantize is not None:
-        small = quantize(with_dtype(model, "fp32"))
+        cases[f"{name} products, packed"] = PackedProducts(products, DTYPES[name]).forward
+    if can_int8():
+        small = InferenceModel(model, matrix=Int8Matrix)
         cases["int8"] = lambda: beam_search(small, source, cfg.beam_config)
+        cases["int8 products, packed"] = int8_products(products).forward
     return cases
-
-
-def int8_form() -> Callable[[SubTransformer], SubTransformer] | None:
-    """Return what gives a model int8 weights, or None where this version has none."""
-    if importlib.util.find_spec("hat.model.quantize") is None:
-        return None
-    return importlib.import_module("hat.model.quantize").quantize_int8  # type: ignore[no-any-return]
 
 
 def peer_cases(cfg: DecodeConfig, source: torch.Tensor, folder: Path) -> dict[str, Callable[[], object]]:
@@ -167,7 +162,34 @@ def measure_decode(cfg: DecodeConfig) -> tuple[dict[str, Samples], tuple[str, ..
 def decode(threads: int, options: BenchOptions) -> Figure:
     """Time the search of one sentence of 30 tokens."""
     rounds = options.rounds or DecodeConfig.rounds
-    return time_sentence(DecodeConfig(threads=threads, rounds=rounds, seed=options.seed))
+    figure = time_sentence(DecodeConfig(threads=threads, rounds=rounds, seed=options.seed))
+    return with_quality(figure, options) if threads == 1 and can_int8() else figure
+
+
+def with_quality(figure: Figure, options: BenchOptions) -> Figure:
+    """Return `figure` with the check that 8-bit weights translate the Multi30k test set as exact ones do."""
+    if options.quality_checkpoint is None:
+        note = (
+            "translations with 8-bit weights were not compared: give --quality-checkpoint, a Multi30k model"
+        )
+        return replace(figure, notes=(*figure.notes, note))
+    checkpoint = Path(options.quality_checkpoint)
+    if not checkpoint.exists():
+        raise CheckpointError(
+            f"--quality-checkpoint {checkpoint} does not exist; train that model, or leave it out"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        data = PairDataset.load(multi30k(options, Path(folder)), "test")
+        found = compare_int8(checkpoint, data, BeamConfig())
+    rows = (
+        Row(f"{len(data)} test sentences, fp32", found.exact_bleu, "BLEU"),
+        Row(f"{len(data)} test sentences, int8", found.int8_bleu, "BLEU"),
+    )
+    targets = (
+        Target("test sentences with the same tokens, %", found.same_percent, 95.0, at_most=False),
+        Target("difference of BLEU between int8 and fp32", found.bleu_apart, 0.2),
+    )
+    return replace(figure, rows=(*figure.rows, *rows), targets=(*figure.targets, *targets))
 
 
 def decode_batch(threads: int, options: BenchOptions) -> Figure:
@@ -190,8 +212,6 @@ def time_sentence(cfg: DecodeConfig) -> Figure:
     machine = describe_machine()
     samples, notes = measure_decode(cfg)
     rows = [median_row(name, one) for name, one in samples.items()]
-    if "int8" not in samples:
-        notes = (*notes, "our int8 rows are missing: this version has no hat/model/quantize.py")
     peer = samples.get("CTranslate2 float32")
     ratios = [("bf16 / its products", ratio(samples["bf16"], samples["bf16 products"]), 1.35, True)]
     if peer is not None:
@@ -201,8 +221,18 @@ def time_sentence(cfg: DecodeConfig) -> Figure:
         ]
         if "int8" in samples:
             ratios.append(("CTranslate2 float32 / int8", ratio(peer, samples["int8"]), 2.5, False))
-    notes = (*notes, *(f"{name} products: {how}" for name, how in KERNEL.items() if _has(samples, name)))
+    how = INT8_KERNEL if "int8" in samples else "this build of PyTorch has no 8-bit kernels: no int8 rows"
+    notes = (*notes, how)
     rows.append(Row("fp32 / its products", ratio(samples["fp32"], samples["fp32 products"]), "times"))
+    rows += [
+        Row(
+            f"{name} / its products, packed",
+            ratio(samples[name], samples[f"{name} products, packed"]),
+            "times",
+        )
+        for name in ("bf16", "fp32", "int8")
+        if name in samples
+    ]
     targets: tuple[Target, ...] = ()
     if cfg.threads == 1:
         targets = tuple(Target(*values) for values in ratios)
@@ -224,10 +254,6 @@ def time_batch(cfg: DecodeConfig) -> Figure:
         gain = ratio(fastest, samples["bf16"])
         targets = (Target("bf16 / faster CTranslate2 float32, sentences/s", gain, 2.0, at_most=False),)
     return Figure("decode-batch", machine, tuple(rows), targets, (*notes, _conditions(cfg)))
-
-
-def _has(samples: dict[str, Samples], word: str) -> bool:
-    return any(word in name for name in samples)
 
 
 def _conditions(cfg: DecodeConfig) -> str:

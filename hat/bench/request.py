@@ -23,7 +23,10 @@ class BenchOptions:
     pairs: int = 1_000_000
     """pairs of the large corpus of preprocess and startup"""
     data: str = "data/binary/multi30k_en_de"
-    """binary data of Multi30k for search-step; made from --text where it is missing"""
+    """binary data of Multi30k for search-step and the check of 8-bit weights; made from --text where it is
+    missing"""
+    quality_checkpoint: str | None = None
+    """checkpoint of a model of --data, with which decode checks that 8-bit weights translate alike"""
     text: str = "../shared/data"
     """folder with raw text: multi30k/{train,val,test_2016_flickr}.{en,de} and tatoeba.en-de/train.{en,de}"""
     seed: int = 1

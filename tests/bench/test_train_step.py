@@ -5,7 +5,6 @@ import torch.nn.functional as F
 
 from hat.arch.codec import space_of
 from hat.arch.sampler import draw_arch
-from hat.arch.space import DecoderSpace, EncoderSpace, SearchSpace
 from hat.bench.figure import Figure
 from hat.bench.plain import PlainSuper, PlainTrainer
 from hat.bench.train_step import SPACE, TrainStepConfig, random_batch, time_steps
@@ -14,19 +13,13 @@ from hat.model.config import EOS, ModelConfig
 from hat.model.transformer import SuperTransformer
 from hat.train.trainer import batch_loss
 
-TINY = SearchSpace(
-    EncoderSpace(16, 24, 3, (16, 12), (24, 8), (3, 2), (4, 2)),
-    DecoderSpace(16, 24, 2, (16, 12), (24, 8), (2, 1), (4, 2), (4, 2), (1, 2, 3)),
-    qkv_dim=16,
-)
 
-
-def test_plain_step_has_our_loss_and_our_gradients() -> None:
-    model = SuperTransformer(TINY, 13, ModelConfig(dropout=0.0, share_all_embeddings=True))
+def test_plain_step_has_our_loss_and_our_gradients(tiny_space) -> None:
+    model = SuperTransformer(tiny_space, 13, ModelConfig(dropout=0.0, share_all_embeddings=True))
     plain = PlainSuper(model)
     batch = random_batch(4, 6, 13, seed=3)
     for update in range(8):
-        arch = draw_arch(TINY, 1, update)
+        arch = draw_arch(tiny_space, 1, update)
         model.zero_grad()
         plain.zero_grad()
         ours, _ = batch_loss(model, batch, arch, 0.1)
@@ -42,13 +35,13 @@ def test_plain_step_has_our_loss_and_our_gradients() -> None:
                 torch.testing.assert_close(other[name].grad, weight.grad, rtol=1e-4, atol=1e-5)
 
 
-def test_plain_trainer_lowers_the_loss() -> None:
-    model = SuperTransformer(TINY, 13, ModelConfig(dropout=0.0, share_all_embeddings=True))
+def test_plain_trainer_lowers_the_loss(tiny_space) -> None:
+    model = SuperTransformer(tiny_space, 13, ModelConfig(dropout=0.0, share_all_embeddings=True))
     trainer = PlainTrainer(PlainSuper(model), 0.1)
     for group in trainer.optimizer.param_groups:
         group["lr"] = 1e-2
     batch = random_batch(4, 6, 13, seed=3)
-    losses = [trainer.train_step(batch, TINY.largest()) for _ in range(20)]
+    losses = [trainer.train_step(batch, tiny_space.largest()) for _ in range(20)]
     assert losses[-1] < 0.8 * losses[0]
 
 
@@ -70,9 +63,9 @@ def test_space_is_that_of_multi30k() -> None:
     assert space_of(settings.space) == SPACE
 
 
-def test_figure_has_every_number_and_survives_json() -> None:
+def test_figure_has_every_number_and_survives_json(tiny_space) -> None:
     cfg = TrainStepConfig(
-        space=TINY, vocab_size=13, sentences=4, length=5, random_archs=2, rounds=2, random_rounds=2
+        space=tiny_space, vocab_size=13, sentences=4, length=5, random_archs=2, rounds=2, random_rounds=2
     )
     figure = time_steps(cfg)
     names = {row.name for row in figure.rows if row.unit == "tokens/s"}
