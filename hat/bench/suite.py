@@ -8,6 +8,7 @@ import sys
 from dataclasses import asdict
 
 from hat.bench.figure import Figure
+from hat.bench.fresh import ROOT
 from hat.bench.machine import describe_machine
 from hat.bench.request import BenchOptions
 from hat.errors import DataError, HatError
@@ -44,7 +45,12 @@ def take_apart(name: str, threads: int, options: BenchOptions) -> Figure:
 
     Raises HatError with the last lines of a process that failed.
     """
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    here = [str(ROOT), os.environ.get("PYTHONPATH", "")]  # also where this project is not installed
+    environment = os.environ | {
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "PYTHONPATH": os.pathsep.join(path for path in here if path),
+    }
     request = json.dumps({"name": name, "threads": threads, "options": asdict(options)})
     done = subprocess.run(
         [sys.executable, "-m", "hat.bench.child"],
