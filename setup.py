@@ -10,6 +10,7 @@ EXTRAS = {
     "text": ["sacremoses>=0.1", "subword-nmt"],
     "log": ["tensorboard"],
     "report": ["matplotlib"],
+    "bench": ["ctranslate2"],
     "dev": ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "types-PyYAML"],
 }
 

@@ -1,0 +1,100 @@
+"""Text and data the figures are taken on: real captions and sentences, and generated pairs of ids."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from hat.bench.request import BenchOptions
+from hat.data.indexed import write_indexed
+from hat.data.preprocess import PreprocessConfig, preprocess
+from hat.data.text import Pieces, learn_sentencepiece, read_lines
+from hat.data.vocab import EOS, Vocab
+from hat.errors import DataError
+
+LANGS = ("en", "de")
+PIECES = 8000
+
+
+def multi30k(options: BenchOptions, folder: Path) -> Path:
+    """Return a folder with the binary data of Multi30k: the task's own, or made in `folder` from raw text.
+
+    Raises DataError where there is neither.
+    """
+    made = Path(options.data)
+    if (made / "valid.en-de.en.idx").exists():
+        return made
+    text = Path(options.text) / "multi30k"
+    if not (text / "val.en").exists():
+        raise DataError(
+            f"there is no data in {made} and no raw text in {text}; make the data with bash "
+            "configs/multi30k.en-de/preprocess.sh, or give --data or --text"
+        )
+    preprocess(
+        PreprocessConfig(
+            *LANGS,
+            destdir=str(folder / "multi30k"),
+            trainpref=str(text / "train"),
+            validpref=str(text / "val"),
+            testpref=str(text / "test_2016_flickr"),
+            joined_dictionary=True,
+            sentencepiece=PIECES,
+            allow_empty=True,
+        )
+    )
+    return folder / "multi30k"
+
+
+def tatoeba_pieces(options: BenchOptions, folder: Path) -> Path:
+    """Return the prefix of the Tatoeba text, split into pieces as the text of a large task is.
+
+    Raises DataError where the raw text is missing.
+    """
+    text = Path(options.text) / "tatoeba.en-de"
+    sources = {lang: text / f"train.{lang}" for lang in LANGS}
+    if not all(path.exists() for path in sources.values()):
+        raise DataError(f"there is no Tatoeba text {text}/train.en and train.de; give --text")
+    learn_sentencepiece(sources.values(), folder / "pieces.model", PIECES, seed=1)
+    pieces = Pieces(folder / "pieces.model")
+    prefix = folder / "pieces"
+    for lang, path in sources.items():
+        with open(f"{prefix}.{lang}", "w", encoding="utf-8") as file:
+            file.writelines(" ".join(pieces.split(line)) + "\n" for line in read_lines(path))
+    return prefix
+
+
+def repeat_lines(prefix: Path, pairs: int, target: Path) -> None:
+    """Write the first `pairs` pairs of an endless repetition of the text at `prefix`."""
+    for lang in LANGS:
+        lines = Path(f"{prefix}.{lang}").read_bytes().splitlines(keepends=True)
+        whole, rest = divmod(pairs, len(lines))
+        with open(f"{target}.{lang}", "wb") as file:
+            block = b"".join(lines)
+            for _ in range(whole):
+                file.write(block)
+            file.writelines(lines[:rest])
+
+
+def random_pairs(folder: Path, pairs: int, vocab_size: int = PIECES) -> None:
+    """Write a training split of random sentences of 4 to 30 words, with its dictionaries."""
+    folder.mkdir(parents=True, exist_ok=True)
+    vocab = Vocab([f"w{index}" for index in range(vocab_size - 4)])
+    for side, lang in enumerate(LANGS):
+        rng = np.random.default_rng(side)
+
+        def sentences(rng: np.random.Generator = rng) -> Iterator[np.ndarray]:
+            words = rng.integers(4, vocab_size, 1 << 16, dtype=np.int32)
+            for length in rng.integers(4, 31, pairs):
+                start = int(rng.integers(0, len(words) - length))
+                ids = words[start : start + length + 1].copy()
+                ids[-1] = EOS
+                yield ids
+
+        write_indexed(folder / f"train.en-de.{lang}", sentences(), vocab_size)
+        vocab.save(folder / f"dict.{lang}.txt")
+
+
+def first_pairs(batches: list[np.ndarray], count: int) -> list[np.ndarray]:
+    """Return the batches without the pairs from number `count` on, as the search takes a part of a split."""
+    kept = (indices[indices < count] for indices in batches)
+    return [indices for indices in kept if len(indices)]

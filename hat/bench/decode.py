@@ -1,0 +1,265 @@
+"""Beam search of one sentence and of a batch against CTranslate2 and against the bare matrix products."""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from hat.arch.config import Arch, DecoderArch, EncoderArch
+from hat.arch.space import DecoderSpace, EncoderSpace, SearchSpace
+from hat.bench.alternate import Samples, alternate, ratio
+from hat.bench.corpus import multi30k
+from hat.bench.figure import Figure, Row, Target, median_row, rate_row
+from hat.bench.machine import describe_machine
+from hat.bench.packed import INT8_KERNEL, PackedProducts, can_int8, int8_products
+from hat.bench.peers import PIP, Peer, has_ctranslate2, save_ctranslate2
+from hat.bench.products import BareProducts, Lengths, decoding_products
+from hat.bench.quality import compare_int8
+from hat.bench.request import BenchOptions
+from hat.data.pairs import PairDataset
+from hat.decode.beam import BeamConfig, beam_search
+from hat.errors import CheckpointError
+from hat.model.config import EOS, ModelConfig
+from hat.model.extract import extract
+from hat.model.inference import InferenceModel
+from hat.model.matrix import Int8Matrix
+from hat.model.precision import DTYPES
+from hat.model.transformer import SubTransformer, SuperTransformer
+
+# HAT_wmt14ende_xeon@204.2ms with 8 heads and span 1 in every layer, which CTranslate2 can compute as well
+XEON_204 = Arch(
+    EncoderArch(512, (3072,) * 6, (8,) * 6), DecoderArch(512, (3072,) * 2, (8,) * 2, (8,) * 2, (1,) * 2)
+)
+SETTLE_S = 0.25  # threads of the peer's OpenMP runtime spin for 0.2 s
+
+
+def space_around(arch: Arch, qkv_dim: int) -> SearchSpace:
+    """Return the space that holds `arch` alone."""
+    enc, dec = arch.encoder, arch.decoder
+    return SearchSpace(
+        EncoderSpace(
+            enc.embed_dim,
+            max(enc.ffn_dims),
+            enc.num_layers,
+            (enc.embed_dim,),
+            tuple(sorted(set(enc.ffn_dims))),
+            (enc.num_layers,),
+            tuple(sorted(set(enc.self_heads))),
+        ),
+        DecoderSpace(
+            dec.embed_dim,
+            max(dec.ffn_dims),
+            dec.num_layers,
+            (dec.embed_dim,),
+            tuple(sorted(set(dec.ffn_dims))),
+            (dec.num_layers,),
+            tuple(sorted(set(dec.self_heads))),
+            tuple(sorted(set(dec.cross_heads))),
+            tuple(sorted(set(dec.cross_span))),
+        ),
+        qkv_dim,
+    )
+
+
+@dataclass(frozen=True)
+class DecodeConfig:
+    """What is decoded; the defaults are those of the figure `decode`."""
+
+    arch: Arch = XEON_204
+    qkv_dim: int = 512
+    vocab_size: int = 7960
+    sentences: int = 1
+    source_len: int = 30
+    target_len: int = 30
+    beam: int = 5
+    threads: int = 1
+    rounds: int = 9
+    calls: int = 3
+    seed: int = 1
+
+    @property
+    def lengths(self) -> Lengths:
+        """Return the sizes the products depend on."""
+        return Lengths(self.sentences, self.source_len, self.target_len, self.beam)
+
+    @property
+    def beam_config(self) -> BeamConfig:
+        """Return a search whose translations have exactly `target_len` tokens, the last one EOS."""
+        return BeamConfig(beam=self.beam, max_len_b=self.target_len - 1, min_len=self.target_len - 1)
+
+
+def random_model(cfg: DecodeConfig) -> SubTransformer:
+    """Return a float32 model with random weights, ready to translate."""
+    noise = torch.Generator().manual_seed(cfg.seed)
+    space = space_around(cfg.arch, cfg.qkv_dim)
+    model_cfg = ModelConfig(share_all_embeddings=True)
+    return extract(SuperTransformer(space, cfg.vocab_size, model_cfg, noise), cfg.arch).eval()
+
+
+def random_source(cfg: DecodeConfig) -> torch.Tensor:
+    """Return sources [B, S] of random words without padding, each ending with EOS."""
+    noise = torch.Generator().manual_seed(cfg.seed)
+    source = torch.randint(EOS + 2, cfg.vocab_size, (cfg.sentences, cfg.source_len), generator=noise)
+    source[:, -1] = EOS
+    return source
+
+
+def with_dtype(model: SubTransformer, name: str) -> SubTransformer:
+    """Return a copy of `model` in another number format."""
+    return extract(model, model.arch).to(DTYPES[name]).eval()
+
+
+def our_cases(
+    cfg: DecodeConfig, model: SubTransformer, source: torch.Tensor
+) -> dict[str, Callable[[], object]]:
+    """Return our searches and the products alone, in both number formats."""
+    products = decoding_products(cfg.arch, model.space, cfg.vocab_size, cfg.lengths)
+    cases: dict[str, Callable[[], object]] = {}
+    for name in ("bf16", "fp32"):
+        ours = InferenceModel(with_dtype(model, name))
+        cases[name] = lambda ours=ours: beam_search(ours, source, cfg.beam_config)
+        cases[f"{name} products"] = BareProducts(products, DTYPES[name]).forward
+        cases[f"{name} products, packed"] = PackedProducts(products, DTYPES[name]).forward
+    if can_int8():
+        small = InferenceModel(model, matrix=Int8Matrix)
+        cases["int8"] = lambda: beam_search(small, source, cfg.beam_config)
+        cases["int8 products, packed"] = int8_products(products).forward
+    return cases
+
+
+def peer_cases(cfg: DecodeConfig, source: torch.Tensor, folder: Path) -> dict[str, Callable[[], object]]:
+    """Return the searches of CTranslate2; a batch is also split over two replicas of one thread each."""
+    cases: dict[str, Callable[[], object]] = {}
+
+    def add(name: str, compute_type: str, threads: int, replicas: int = 1) -> None:
+        peer = Peer(folder, compute_type, threads, replicas)
+        cases[name] = lambda: peer.translate(source, cfg.target_len, cfg.beam)
+
+    for label, compute_type in (("float32", "float32"), ("int8", "int8_float32")):
+        add(f"CTranslate2 {label}", compute_type, cfg.threads)
+        if cfg.sentences > 1 and cfg.threads > 1:
+            add(f"CTranslate2 {label}, split", compute_type, 1, cfg.threads)
+    return cases
+
+
+def measure_decode(cfg: DecodeConfig) -> tuple[dict[str, Samples], tuple[str, ...]]:
+    """Return the times of all cases that can run here, and notes on those that cannot."""
+    model, source = random_model(cfg), random_source(cfg)
+    cases = our_cases(cfg, model, source)
+    notes: tuple[str, ...] = ()
+    with tempfile.TemporaryDirectory() as folder:
+        if has_ctranslate2():
+            save_ctranslate2(model, Path(folder))
+            cases |= peer_cases(cfg, source, Path(folder))
+        else:
+            notes = (f"CTranslate2 is not installed, so its rows are missing; {PIP}",)
+        settle_s = SETTLE_S if cfg.threads > 1 else 0.0
+        return alternate(cases, cfg.rounds, calls=cfg.calls, settle_s=settle_s), notes
+
+
+def decode(threads: int, options: BenchOptions) -> Figure:
+    """Time the search of one sentence of 30 tokens."""
+    rounds = options.rounds or DecodeConfig.rounds
+    figure = time_sentence(DecodeConfig(threads=threads, rounds=rounds, seed=options.seed))
+    return with_quality(figure, options) if threads == 1 and can_int8() else figure
+
+
+def with_quality(figure: Figure, options: BenchOptions) -> Figure:
+    """Return `figure` with the check that 8-bit weights translate the Multi30k test set as exact ones do."""
+    if options.quality_checkpoint is None:
+        note = (
+            "translations with 8-bit weights were not compared: give --quality-checkpoint, a Multi30k model"
+        )
+        return replace(figure, notes=(*figure.notes, note))
+    checkpoint = Path(options.quality_checkpoint)
+    if not checkpoint.exists():
+        raise CheckpointError(
+            f"--quality-checkpoint {checkpoint} does not exist; train that model, or leave it out"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        data = PairDataset.load(multi30k(options, Path(folder)), "test")
+        found = compare_int8(checkpoint, data, BeamConfig())
+    rows = (
+        Row(f"{len(data)} test sentences, fp32", found.exact_bleu, "BLEU"),
+        Row(f"{len(data)} test sentences, int8", found.int8_bleu, "BLEU"),
+    )
+    targets = (
+        Target("test sentences with the same tokens, %", found.same_percent, 95.0, at_most=False),
+        Target("difference of BLEU between int8 and fp32", found.bleu_apart, 0.2),
+    )
+    return replace(figure, rows=(*figure.rows, *rows), targets=(*figure.targets, *targets))
+
+
+def decode_batch(threads: int, options: BenchOptions) -> Figure:
+    """Time the search of 128 sentences of 17 tokens at once."""
+    rounds = options.rounds or 5
+    cfg = DecodeConfig(
+        sentences=128,
+        source_len=17,
+        target_len=17,
+        threads=threads,
+        rounds=rounds,
+        calls=1,
+        seed=options.seed,
+    )
+    return time_batch(cfg)
+
+
+def time_sentence(cfg: DecodeConfig) -> Figure:
+    """Return the figure of one sentence."""
+    machine = describe_machine()
+    samples, notes = measure_decode(cfg)
+    rows = [median_row(name, one) for name, one in samples.items()]
+    peer = samples.get("CTranslate2 float32")
+    ratios = [("bf16 / its products", ratio(samples["bf16"], samples["bf16 products"]), 1.35, True)]
+    if peer is not None:
+        ratios += [
+            ("CTranslate2 float32 / bf16", ratio(peer, samples["bf16"]), 1.5, False),
+            ("fp32 / CTranslate2 float32", ratio(samples["fp32"], peer), 1.25, True),
+        ]
+        if "int8" in samples:
+            ratios.append(("CTranslate2 float32 / int8", ratio(peer, samples["int8"]), 2.5, False))
+    how = INT8_KERNEL if "int8" in samples else "this build of PyTorch has no 8-bit kernels: no int8 rows"
+    notes = (*notes, how)
+    rows.append(Row("fp32 / its products", ratio(samples["fp32"], samples["fp32 products"]), "times"))
+    rows += [
+        Row(
+            f"{name} / its products, packed",
+            ratio(samples[name], samples[f"{name} products, packed"]),
+            "times",
+        )
+        for name in ("bf16", "fp32", "int8")
+        if name in samples
+    ]
+    targets: tuple[Target, ...] = ()
+    if cfg.threads == 1:
+        targets = tuple(Target(*values) for values in ratios)
+    else:  # no targets are set for more threads
+        rows += [Row(text, value, "times") for text, value, _, _ in ratios]
+    return Figure("decode", machine, tuple(rows), targets, (*notes, _conditions(cfg)))
+
+
+def time_batch(cfg: DecodeConfig) -> Figure:
+    """Return the figure of many sentences at once."""
+    machine = describe_machine()
+    samples, notes = measure_decode(cfg)
+    rows = [rate_row(name, one, cfg.sentences, "sentences/s") for name, one in samples.items()]
+    rows.append(Row("bf16 / its products", ratio(samples["bf16"], samples["bf16 products"]), "times"))
+    peers = [one for name, one in samples.items() if name.startswith("CTranslate2 float32")]
+    targets = ()
+    if peers:
+        fastest = min(peers, key=lambda one: one.median_ms)
+        gain = ratio(fastest, samples["bf16"])
+        targets = (Target("bf16 / faster CTranslate2 float32, sentences/s", gain, 2.0, at_most=False),)
+    return Figure("decode-batch", machine, tuple(rows), targets, (*notes, _conditions(cfg)))
+
+
+def _conditions(cfg: DecodeConfig) -> str:
+    return (
+        f"{cfg.sentences} sentences at once, beam {cfg.beam}, {cfg.source_len} source tokens, exactly "
+        f"{cfg.target_len} decoder steps and output tokens on both sides, vocabulary {cfg.vocab_size}, the "
+        "same random weights; products are those of the encoder and of every decoder step, attention and "
+        "output matrix included"
+    )

@@ -1,0 +1,183 @@
+"""A row of the latency dataset against the release's fixed 25 iterations of the same decode."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from hat.arch.sampler import sample
+from hat.arch.space import DecoderSpace, EncoderSpace, SearchSpace
+from hat.bench.figure import Figure, Row, Target
+from hat.bench.machine import Machine, describe_machine
+from hat.bench.request import BenchOptions
+from hat.bench.train_step import SPACE as MULTI30K
+from hat.decode.beam import BeamConfig, search_from
+from hat.latency.measure import MeasureConfig, Timing, measure
+from hat.model.config import EOS, ModelConfig
+from hat.model.extract import extract
+from hat.model.inference import InferenceModel
+from hat.model.precision import fast_dtype
+from hat.model.transformer import SubTransformer, SuperTransformer
+from hat.rng import rng_for
+
+WMT14 = SearchSpace(
+    EncoderSpace(640, 3072, 6, (640, 512), (3072, 2048, 1024), (6,), (8, 4)),
+    DecoderSpace(640, 3072, 6, (640, 512), (3072, 2048, 1024), (6, 5, 4, 3, 2, 1), (8, 4), (8, 4), (1, 2, 3)),
+    qkv_dim=512,
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the rows of one task are measured with, as in its configuration."""
+
+    space: SearchSpace
+    vocab_size: int
+    length: int
+
+
+TASKS = {"multi30k": Task(MULTI30K, 7960, 17), "wmt14": Task(WMT14, 32768, 30)}
+WARMUP, ITERATIONS = 5, 20  # the release's recipe
+LONG = 300  # iterations of the run that is taken as the truth
+NEAR_PERCENT = 2.0
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """One architecture, measured in the three ways; seconds are wall clock, medians in milliseconds."""
+
+    ours: Timing
+    ours_s: float
+    recipe_s: float
+    long_ms: float
+    long_percent: float  # half-width of the 95% interval of `long_ms`
+
+    @property
+    def met(self) -> bool:
+        """Return whether the 95% interval of our median is at most 2% to either side."""
+        return self.ours.total.interval_percent <= NEAR_PERCENT
+
+    @property
+    def apart_percent(self) -> float:
+        """Return how far our median is from that of the long run."""
+        return 100 * abs(self.ours.total.median_ms / self.long_ms - 1)
+
+
+@dataclass(frozen=True)
+class LatencyRowConfig:
+    """How many rows of what; the defaults are those of the figure."""
+
+    task: Task = TASKS["multi30k"]
+    rows: int = 40
+    beam: int = 5
+    long: int = LONG
+    seed: int = 1
+
+
+def latency_row(threads: int, options: BenchOptions) -> Figure:
+    """Measure random rows; torch has `threads` threads already."""
+    return time_rows(LatencyRowConfig(TASKS[options.row_task], options.rows, seed=options.seed))
+
+
+def time_rows(cfg: LatencyRowConfig) -> Figure:
+    """Return the figure of `cfg`."""
+    machine = describe_machine()
+    noise = torch.Generator().manual_seed(cfg.seed)
+    dtype = fast_dtype(torch.device("cpu"))
+    space = cfg.task.space
+    model_cfg = ModelConfig(share_all_embeddings=True)
+    full = SuperTransformer(space, cfg.task.vocab_size, model_cfg, noise).to(dtype)
+    draw = rng_for(cfg.seed, "latency-row")
+    results, cut_s = [], []
+    for row in range(cfg.rows):
+        start = time.perf_counter()
+        model = extract(full, sample(space, draw)).eval()
+        cut_s.append(time.perf_counter() - start)
+        results.append(one_row(model, cfg, ours_first=row % 2 == 0))
+    return _figure(cfg, results, statistics.median(cut_s), machine)
+
+
+def one_row(model: SubTransformer, cfg: LatencyRowConfig, *, ours_first: bool) -> RowResult:
+    """Measure one model: our way and the release's in turn, then long."""
+    length = cfg.task.length
+    how = MeasureConfig(length, length, cfg.beam)
+    found: list[Timing] = []
+    ours: Callable[[], object] = lambda: found.append(measure(model, how))  # noqa: E731
+    recipe = fixed_iterations(model, length, cfg.beam)
+    if ours_first:
+        ours_s, recipe_s = _seconds(ours), _seconds(recipe)
+    else:
+        recipe_s, ours_s = _seconds(recipe), _seconds(ours)
+    long = measure(
+        model,
+        MeasureConfig(length, length, cfg.beam, cfg.long, cfg.long, interval_percent=0.0, budget_s=math.inf),
+    )
+    return RowResult(found[0], ours_s, recipe_s, long.total.median_ms, long.total.interval_percent)
+
+
+def fixed_iterations(model: SubTransformer, length: int, beam: int) -> Callable[[], object]:
+    """Return the release's recipe on the decode we time.
+
+    5 warm-ups and 20 iterations, encoder and search apart.
+    """
+    source = torch.randint(EOS + 1, model.source_embed.weight.size(0), (1, length))
+    source[:, -1] = EOS
+    search = BeamConfig(beam=beam, max_len_b=length - 1, min_len=length - 1)
+
+    @torch.inference_mode()
+    def run() -> float:
+        fixed = InferenceModel(model)  # each row packs the weights of its own model, in ours as well
+        memory = fixed.encode(source)
+        encoder, decoder = [], []
+        for _ in range(WARMUP + ITERATIONS):
+            encoder.append(_seconds(lambda: fixed.encode(source)))
+            decoder.append(_seconds(lambda: search_from(fixed, memory, search)))
+        return statistics.fmean(encoder[WARMUP:]) + statistics.fmean(decoder[WARMUP:])
+
+    return run
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def _figure(cfg: LatencyRowConfig, results: list[RowResult], cut_s: float, machine: Machine) -> Figure:
+    ours = [one.ours_s for one in results]
+    recipe = [one.recipe_s for one in results]
+    met = 100 * sum(one.met for one in results) / len(results)
+    near = 100 * sum(one.apart_percent <= NEAR_PERCENT for one in results) / len(results)
+    rows = (
+        Row("a row at +-2%", statistics.fmean(ours), "s", *_range(ours), len(ours)),
+        Row("the release's 5 + 20 iterations", statistics.fmean(recipe), "s", *_range(recipe), len(recipe)),
+        Row("cutting the model out, in both", cut_s, "s"),
+        Row("iterations of a row", statistics.fmean(one.ours.total.count for one in results), "iterations"),
+        Row("latency, median of the rows", statistics.median(one.long_ms for one in results), "ms"),
+        Row("largest half-interval of a row", max(one.ours.total.interval_percent for one in results), "%"),
+        Row(
+            f"largest half-interval of {cfg.long} iterations",
+            max(one.long_percent for one in results),
+            "%",
+        ),
+        Row(f"largest distance to {cfg.long} iterations", max(one.apart_percent for one in results), "%"),
+    )
+    targets = (
+        Target("seconds of a row / seconds of the release's recipe", sum(ours) / sum(recipe), 1.0),
+        Target("rows whose interval is met, %", met, 95.0, at_most=False),
+        Target(f"rows within 2% of {cfg.long} iterations, %", near, 95.0, at_most=False),
+    )
+    enc = cfg.task.space.encoder
+    note = (
+        f"{len(results)} random rows of the space {enc.super_embed_dim}/{enc.super_ffn_dim}, vocabulary "
+        f"{cfg.task.vocab_size}, {cfg.task.length} tokens, beam {cfg.beam}; the recipe times the same "
+        "encoder and the same search"
+    )
+    return Figure("latency-row", machine, rows, targets, (note,))
+
+
+def _range(values: list[float]) -> tuple[float, float]:
+    return min(values), max(values)

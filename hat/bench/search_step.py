@@ -1,0 +1,92 @@
+"""Scoring SubTransformers on a validation set against the forward passes alone."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from hat.arch.config import Arch
+from hat.arch.sampler import sample
+from hat.bench.alternate import alternate, ratio
+from hat.bench.corpus import first_pairs, multi30k
+from hat.bench.figure import Figure, Row, Target, median_row
+from hat.bench.machine import describe_machine
+from hat.bench.request import BenchOptions
+from hat.bench.train_step import SPACE
+from hat.data.batching import EpochBatches
+from hat.data.pairs import Batch, PairDataset
+from hat.model.config import PAD, ModelConfig
+from hat.model.precision import dtype_name, fast_dtype
+from hat.model.transformer import SuperTransformer, Transformer
+from hat.rng import rng_for
+from hat.search.fitness import ValidationFitness
+
+
+@dataclass(frozen=True)
+class SearchStepConfig:
+    """How many SubTransformers are scored; the defaults are those of the figure."""
+
+    pairs: int = 1000
+    archs: int = 8
+    rounds: int = 5
+    max_tokens: int = 4096
+    seed: int = 1
+
+
+def search_step(threads: int, options: BenchOptions) -> Figure:
+    """Score on 1,000 Multi30k pairs; torch has `threads` threads already."""
+    cfg = SearchStepConfig(rounds=options.rounds or SearchStepConfig.rounds, seed=options.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        data = PairDataset.load(multi30k(options, Path(folder)), "valid", "en", "de")
+        return time_scoring(cfg, data)
+
+
+def time_scoring(cfg: SearchStepConfig, data: PairDataset) -> Figure:
+    """Return the figure on the pairs of `data`, with random weights: time does not depend on their values."""
+    machine = describe_machine()
+    device = torch.device("cpu")
+    dtype = fast_dtype(device)
+    noise = torch.Generator().manual_seed(cfg.seed)
+    model_cfg = ModelConfig(share_all_embeddings=True)
+    model = SuperTransformer(SPACE, len(data.target_vocab), model_cfg, noise).to(dtype).eval()
+    plan = EpochBatches(
+        data, max_tokens=cfg.max_tokens, seed=0, epoch=0, shuffle=False, drop_long=False
+    )  # as evo_search.py does
+    slots = [indices for indices in plan.slots if indices is not None]
+    batches = [data.batch(indices) for indices in first_pairs(slots, cfg.pairs)]
+    draw = rng_for(cfg.seed, "search-step")
+    archs = [sample(SPACE, draw) for _ in range(cfg.archs)]
+    fitness = ValidationFitness(model, batches, 0.1, device)
+    samples = alternate(
+        {
+            "scoring": lambda: fitness(archs),
+            "forward passes": lambda: forward_passes(model, batches, archs),
+        },
+        cfg.rounds,
+    )
+    rate = 1e3 * cfg.archs / samples["scoring"].median_ms
+    bare = 1e3 * cfg.archs / samples["forward passes"].median_ms
+    rows = (
+        *(median_row(f"{cfg.archs} architectures, {name}", one) for name, one in samples.items()),
+        Row("scored", rate, "architectures/s"),
+        Row("forward passes", bare, "architectures/s"),
+    )
+    target = Target("scoring / its forward passes", ratio(samples["scoring"], samples["forward passes"]), 1.3)
+    note = (
+        f"{sum(map(len, batches))} pairs in {len(batches)} batches of at most {cfg.max_tokens} tokens, "
+        f"{dtype_name(dtype)}; a forward pass is encoder, decoder and output matrix over real tokens"
+    )
+    return Figure("search-step", machine, rows, (target,), (note,))
+
+
+@torch.inference_mode()
+def forward_passes(model: Transformer, batches: Sequence[Batch], archs: Sequence[Arch]) -> None:
+    """Compute the logits of every real target token, and nothing of them."""
+    for arch in archs:
+        for batch in batches:
+            states = model.decode(batch.decoder_input, model.encode(batch.source, arch), arch)
+            real = batch.target.ne(PAD).flatten().nonzero().squeeze(1)
+            F.linear(states.flatten(0, 1)[real], model.output.columns(states.size(-1)))

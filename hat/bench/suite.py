@@ -1,0 +1,67 @@
+"""The figures by name: what each is measured with by default, and the process it is measured in."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+
+from hat.bench.figure import Figure
+from hat.bench.fresh import ROOT
+from hat.bench.machine import describe_machine
+from hat.bench.request import BenchOptions
+from hat.errors import DataError, HatError
+
+FIGURES = {  # name: module with a function of that name, threads
+    "train-step": ("hat.bench.train_step", (2,)),
+    "decode": ("hat.bench.decode", (1, 2)),
+    "decode-batch": ("hat.bench.decode", (2,)),
+    "latency-row": ("hat.bench.latency_row", (1,)),
+    "search-step": ("hat.bench.search_step", (2,)),
+    "preprocess": ("hat.bench.preprocess", (1, 2)),
+    "startup": ("hat.bench.startup", (2,)),
+}
+
+
+def threads_of(name: str, options: BenchOptions) -> tuple[int, ...]:
+    """Return the thread numbers a figure is taken with."""
+    return options.threads or FIGURES[name][1]
+
+
+def take(name: str, threads: int, options: BenchOptions) -> Figure:
+    """Return a figure taken in this process; threads are already given by the environment."""
+    module = importlib.import_module(FIGURES[name][0])
+    figure: Figure
+    try:
+        figure = getattr(module, name.replace("-", "_"))(threads, options)
+    except DataError as error:  # the data of this figure is not at hand; others still run
+        return Figure(name, describe_machine(), (), notes=(f"not taken: {error}",))
+    return figure
+
+
+def take_apart(name: str, threads: int, options: BenchOptions) -> Figure:
+    """Return a figure taken in a process of its own, so that no figure disturbs another.
+
+    Raises HatError with the last lines of a process that failed.
+    """
+    here = [str(ROOT), os.environ.get("PYTHONPATH", "")]  # also where this project is not installed
+    environment = os.environ | {
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "PYTHONPATH": os.pathsep.join(path for path in here if path),
+    }
+    request = json.dumps({"name": name, "threads": threads, "options": asdict(options)})
+    done = subprocess.run(
+        [sys.executable, "-m", "hat.bench.child"],
+        input=request,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    if done.returncode:
+        raise HatError(
+            f"the benchmark {name} with {threads} threads ended with exit code {done.returncode}; its own "
+            "message stands above"
+        )
+    return Figure.of_values(json.loads(done.stdout.splitlines()[-1]))

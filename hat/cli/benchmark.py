@@ -1,0 +1,39 @@
+"""scripts/benchmark.py: speed of each part beside its floor or its peer, taken in the same run."""
+
+import json
+import sys
+from collections.abc import Sequence
+
+from hat.bench.request import BenchOptions
+from hat.bench.suite import FIGURES, take_apart, threads_of
+from hat.cli.options import OutputOptions, command, parse
+from hat.errors import ConfigError, suggest
+from hat.log import say
+
+NAMES = (*FIGURES, "all")
+DESCRIPTION = (
+    f"Take one figure, or all: benchmark.py {{{','.join(NAMES)}}} [options]. Each is taken in a process of "
+    "its own, together with its floor or its peer, in turn; the ratios are what to compare."
+)
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Take figures; the exit code does not tell whether targets are met, speed is not a test."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    name = words.pop(0) if words and not words[0].startswith("-") else None
+    options, out = parse(words, BenchOptions, OutputOptions, prog="benchmark.py", description=DESCRIPTION)
+    if name not in NAMES:
+        given = "the first word must name a figure" if name is None else f"there is no figure {name!r}"
+        near = "" if name is None else suggest(name, NAMES)
+        raise ConfigError(f"{given}; allowed are {', '.join(NAMES)}{near}; see benchmark.py --help")
+    figures = []
+    for one in FIGURES if name == "all" else (name,):
+        for threads in threads_of(one, options):
+            say(f"{one}, {threads} threads ...")
+            figure = take_apart(one, threads, options)
+            print(figure.text(), flush=True)
+            figures.append(figure.values())
+    if out.json:
+        print(json.dumps(figures))
+    return 0

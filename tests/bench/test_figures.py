@@ -1,0 +1,158 @@
+"""The other figures at tiny sizes: what they hold, never how fast anything is."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hat.arch.codec import space_of
+from hat.bench import suite
+from hat.bench.corpus import first_pairs, random_pairs, repeat_lines
+from hat.bench.figure import Figure
+from hat.bench.fresh import run_measured
+from hat.bench.latency_row import WMT14, LatencyRowConfig, Task, time_rows
+from hat.bench.preprocess import PreprocessCase, time_preprocessing
+from hat.bench.request import BenchOptions
+from hat.bench.search_step import SearchStepConfig, time_scoring
+from hat.bench.startup import StartupConfig, time_startup
+from hat.cli.benchmark import main
+from hat.cli.settings import parse_settings
+from hat.data.pairs import PairDataset
+from hat.data.vocab import EOS
+from hat.errors import HatError
+
+
+def values(figure: Figure) -> dict[str, float]:
+    return {f"{row.name}, {row.unit}": row.value for row in figure.rows}
+
+
+def test_latency_rows_are_measured_in_three_ways(tiny_space) -> None:
+    figure = time_rows(LatencyRowConfig(Task(tiny_space, 13, 5), rows=2, beam=2, long=12))
+    assert [target.limit for target in figure.targets] == [1.0, 95.0, 95.0]
+    found = values(figure)
+    ratio = found["a row at +-2%, s"] / found["the release's 5 + 20 iterations, s"]
+    assert figure.targets[0].value == pytest.approx(ratio)
+    assert 0 <= figure.targets[1].value <= 100
+
+
+def test_wmt_space_is_that_of_the_release() -> None:
+    (settings,) = parse_settings(
+        ["--configs", "configs/wmt14.en-de/supertransformer/space0.yml"],
+        prog="test",
+        description="",
+        config_flags=("--configs",),
+    )
+    assert space_of(settings.space) == WMT14
+
+
+def test_random_pairs_are_a_training_split(tmp_path: Path) -> None:
+    random_pairs(tmp_path, 300, 50)
+    data = PairDataset.load(tmp_path, "train")
+    assert len(data) == 300 and len(data.source_vocab) == 50
+    assert (data.source_lengths >= 5).all() and (data.source_lengths <= 31).all()
+    assert all(data.target[index][-1] == EOS for index in range(0, 300, 50))
+
+
+def test_scoring_is_timed_on_the_pairs_asked_for(tmp_path: Path) -> None:
+    random_pairs(tmp_path, 60, 50)
+    data = PairDataset.load(tmp_path, "train")
+    figure = time_scoring(SearchStepConfig(pairs=40, archs=2, rounds=2, max_tokens=400), data)
+    assert figure.targets[0].limit == 1.3
+    assert any(note.startswith("40 pairs") for note in figure.notes)
+
+
+def test_first_pairs_keeps_the_front_of_a_split() -> None:
+    batches = [np.array([5, 0, 3]), np.array([4, 6]), np.array([1, 9])]
+    assert [batch.tolist() for batch in first_pairs(batches, 4)] == [[0, 3], [1]]
+
+
+def test_repeated_text_has_exactly_the_lines_asked_for(tmp_path: Path) -> None:
+    for lang in ("en", "de"):
+        (tmp_path / f"a.{lang}").write_text(f"1 {lang}\n2 {lang}\n3 {lang}\n")
+    repeat_lines(tmp_path / "a", 7, tmp_path / "b")
+    assert (tmp_path / "b.de").read_text().split("\n")[:-1] == [f"{n} de" for n in (1, 2, 3, 1, 2, 3, 1)]
+
+
+def test_preprocessing_is_compared_at_two_sizes(tmp_path: Path) -> None:
+    for lang in ("en", "de"):
+        (tmp_path / f"a.{lang}").write_text("a b c\nb\n")
+    figure = time_preprocessing(PreprocessCase(10, 40, rounds=1), tmp_path / "a", tmp_path)
+    found = values(figure)
+    # 10 pairs: each side has 5 sentences of 3 words and 5 of one, and an end for each
+    assert found["10 pairs, tokens/s per worker"] * found["10 pairs, s"] == pytest.approx(2 * 30)
+    assert found["40 pairs, sentences of both sides, sentences/s per worker"] * found[
+        "40 pairs, s"
+    ] == pytest.approx(80)
+    assert found["40 pairs, peak, MiB"] >= found["40 pairs, before the work, MiB"] > 1
+
+
+def test_memory_of_a_process_is_its_own(tmp_path: Path) -> None:
+    held = np.ones(200 << 20, np.uint8)  # a child must not be charged with what its parent had
+    for lang in ("en", "de"):
+        (tmp_path / f"a.{lang}").write_text("a b c\nb\n")
+    found, seconds = run_measured(
+        "preprocessing", text=str(tmp_path / "a"), folder=str(tmp_path / "out"), workers=1
+    )
+    assert 1 < found["start_mib"] < 100 <= held.nbytes / (1 << 20)
+    assert seconds > found["seconds"] > 0
+
+
+def test_startup_counts_the_first_batch_from_the_start_of_the_process(tmp_path: Path) -> None:
+    figure = time_startup(StartupConfig(pairs=200, rounds=1, max_tokens=300))
+    found = values(figure)
+    assert found["first batch, ms"] > found["first batch, its imports, ms"] > 0
+    assert [target.limit for target in figure.targets] == [0.4, 3.0]
+
+
+def test_failing_process_is_named() -> None:
+    with pytest.raises(HatError, match="hat.bench.measured ended with exit code 1"):
+        run_measured("first_batch", folder="nowhere", max_tokens=10)
+
+
+def test_missing_data_is_said_and_not_an_error(tmp_path: Path) -> None:
+    options = BenchOptions(data=str(tmp_path / "a"), text=str(tmp_path / "b"))
+    for name in ("search-step", "preprocess"):
+        figure = suite.take(name, 1, options)
+        assert figure.rows == () and "not taken" in figure.notes[0] and str(tmp_path) in figure.notes[0]
+
+
+def test_child_takes_a_figure_with_its_threads(tmp_path: Path) -> None:
+    options = BenchOptions(threads=(2,), text=str(tmp_path), data=str(tmp_path))
+    figure = suite.take_apart("search-step", 2, options)
+    assert figure.machine.threads == 2 and figure.name == "search-step"
+    assert BenchOptions.of_values(json.loads(json.dumps({"threads": [1, 2]}))).threads == (1, 2)
+
+
+def test_command_prints_every_figure_and_one_line_of_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--threads", "1", "2", "--text", str(tmp_path), "--data", str(tmp_path), "--json"]
+    assert main(["search-step", *arguments]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    figures = json.loads(lines[-1])
+    assert [figure["machine"]["threads"] for figure in figures] == [1, 2]
+    assert sum(line.startswith("search-step on") for line in lines) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["decod"], "did you mean decode"),
+        ([], "must name a figure"),
+        (["decode", "--rounds", "0"], "--rounds"),
+        (["decode", "--threads", "0"], "--threads"),
+        (["decode", "--pairs", "9"], "--pairs"),
+        (["latency-row", "--rows", "0"], "--rows"),
+    ],
+)
+def test_wrong_words_end_with_2(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_all_names_every_figure_of_the_issue() -> None:
+    names = "train-step decode decode-batch latency-row search-step preprocess startup"
+    assert list(suite.FIGURES) == names.split()
+    for module, _ in suite.FIGURES.values():
+        __import__(module)
