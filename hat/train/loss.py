@@ -5,11 +5,11 @@ R rows (target tokens), D width, V vocabulary.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-CHUNK_BYTES = 16 << 20  # float32 logits of one chunk; larger ones fall out of the caches
+ROWS = 1024  # of one matrix product; fewer make the sum over the chunks' weight gradients dear
+CACHED_BYTES = 1 << 20  # wide logits that go through the softmax at once on a CPU; they stay in its L2 cache
 
 
 def smoothed_loss(
@@ -32,33 +32,21 @@ class _ChunkedLoss(torch.autograd.Function):
     def forward(
         ctx: FunctionCtx, states_RD: Tensor, output_VD: Tensor, target_R: Tensor, eps: float, with_grad: bool
     ) -> tuple[Tensor, Tensor]:
-        vocab = output_VD.size(0)
         wide = torch.float64 if states_RD.dtype == torch.float64 else torch.float32
-        smoothed = torch.zeros((), dtype=wide, device=states_RD.device)
-        nll = torch.zeros((), dtype=wide, device=states_RD.device)
+        sums = torch.zeros(2, dtype=wide, device=states_RD.device)
         grad_states = torch.empty_like(states_RD) if with_grad else None
         grad_output = torch.zeros(output_VD.shape, dtype=wide, device=output_VD.device) if with_grad else None
-        rows = max(1, CHUNK_BYTES // (4 * vocab))
-        for start in range(0, states_RD.size(0), rows):
-            states, target = states_RD[start : start + rows], target_R[start : start + rows, None]
-            logits = F.linear(states, output_VD)
-            chosen = logits.gather(1, target).to(wide)
-            mean = logits.sum(1, keepdim=True, dtype=wide) / vocab
-            probs = logits.to(wide)
-            top = probs.amax(1, keepdim=True)
-            probs = probs.sub_(top).exp_() if probs is not logits else (probs - top).exp()
-            total = probs.sum(1, keepdim=True)
-            log_total = total.log() + top
-            nll += (log_total - chosen).sum()
-            smoothed += ((log_total - chosen) * (1 - eps) + eps * (log_total - mean)).sum()
+        buffer = states_RD.new_empty(min(ROWS, states_RD.size(0)), output_VD.size(0))
+        for start in range(0, states_RD.size(0), ROWS):
+            states = states_RD[start : start + ROWS]
+            logits = torch.mm(states, output_VD.t(), out=buffer[: len(states)])
+            sums += _to_gradient(logits, target_R[start : start + ROWS], eps, wide, with_grad)
             if with_grad:
-                grad = probs.div_(total).sub_(eps / vocab)
-                grad.scatter_add_(1, target, torch.full_like(chosen, eps - 1))
-                grad = grad.to(states.dtype)
-                torch.mm(grad, output_VD, out=grad_states[start : start + rows])  # type: ignore[index]
-                grad_output += grad.t() @ states  # type: ignore[operator]
+                torch.mm(logits, output_VD, out=grad_states[start : start + ROWS])  # type: ignore[index]
+                grad_output += logits.t() @ states  # type: ignore[operator]
         if with_grad:
             ctx.save_for_backward(grad_states, grad_output.to(output_VD.dtype))  # type: ignore[attr-defined, union-attr]
+        smoothed, nll = sums.unbind()
         ctx.mark_non_differentiable(nll)  # type: ignore[attr-defined]
         return smoothed, nll
 
@@ -72,3 +60,34 @@ class _ChunkedLoss(torch.autograd.Function):
             None,
             None,
         )
+
+
+def _to_gradient(
+    logits_RV: Tensor, target_R: Tensor, eps: float, wide: torch.dtype, with_grad: bool
+) -> Tensor:
+    """Return the sums [2] of smoothed loss and negative log likelihood of these rows, in `wide`.
+
+    With `with_grad` the logits are replaced by the gradient of the smoothed loss, else they are undefined
+    afterwards. A few rows at a time make all their passes before the next ones, in one buffer.
+    """
+    count, vocab = logits_RV.shape
+    sums = torch.zeros(2, dtype=wide, device=logits_RV.device)
+    rows = max(1, CACHED_BYTES // (vocab * wide.itemsize)) if logits_RV.device.type == "cpu" else count
+    buffer = logits_RV if logits_RV.dtype == wide else logits_RV.new_empty(rows, vocab, dtype=wide)
+    for start in range(0, count, rows):
+        logits, target = logits_RV[start : start + rows], target_R[start : start + rows, None]
+        values = logits if buffer is logits_RV else buffer[: len(logits)].copy_(logits)
+        chosen = values.gather(1, target)
+        mean = values.mean(1, keepdim=True)
+        top = values.amax(1, keepdim=True)
+        values.sub_(top).exp_()
+        total = values.sum(1, keepdim=True)
+        log_total = total.log() + top
+        nll = log_total - chosen
+        sums += torch.stack([((1 - eps) * nll + eps * (log_total - mean)).sum(), nll.sum()])
+        if with_grad:
+            values.mul_(total.reciprocal_()).sub_(eps / vocab)
+            values.scatter_add_(1, target, torch.full_like(chosen, eps - 1))
+            if values is not logits:
+                logits.copy_(values)
+    return sums

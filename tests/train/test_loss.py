@@ -40,7 +40,7 @@ def test_value_and_gradient_in_float64(
     rows: int, dim: int, vocab: int, eps: float, chunk: int, scale: float
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hat.train.loss, "CHUNK_BYTES", 4 * vocab * chunk)  # so many rows at a time
+        patch.setattr(hat.train.loss, "ROWS", chunk)
         states, output, target = inputs(rows, dim, vocab, torch.float64)
         loss, nll = smoothed_loss(states, output, target, eps)
         (loss * scale).backward()
@@ -100,3 +100,23 @@ def test_partial_gradients(needs: tuple[bool, bool]) -> None:
     if any(needs):
         loss.backward()
     assert (states.grad is not None, output.grad is not None) == needs
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_pieces_of_a_chunk_change_nothing(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    states, output, target = inputs(41, 8, 30, dtype)
+    results = []
+    for cached in (1 << 20, 30 * 4 * 7):  # one piece, and pieces of seven rows
+        monkeypatch.setattr(hat.train.loss, "CACHED_BYTES", cached)
+        loss, nll = smoothed_loss(states, output, target, 0.1)
+        results.append((loss, nll, *torch.autograd.grad(loss, (states, output))))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_float32_is_within_1e_5_of_the_plain_formula() -> None:
+    states, output, target = inputs(300, 16, 50, torch.float32, seed=4)
+    ours, theirs = (function(states, output, target, 0.1)[0] for function in (smoothed_loss, plain))
+    assert abs(ours.item() / theirs.item() - 1) < 1e-5
+    for one, other in zip(*(torch.autograd.grad(x, (states, output)) for x in (ours, theirs)), strict=True):
+        assert (one - other).norm() < 1e-5 * other.norm()
