@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from hat.arch.config import Arch, DecoderArch, EncoderArch
 from hat.cli.latency_predictor import main
+from hat.latency.network import LatencyNet
 from hat.latency.predictor import LatencyPredictor
 from hat.latency.table import TableWriter, row_of
 
@@ -44,6 +46,19 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     path = tmp_path / "toy.yml"
     path.write_text(YAML.format(folder=tmp_path))
     return f"--configs={path}"
+
+
+def test_a_released_predictor_is_set_aside(config: str, tmp_path: Path, capsys) -> None:
+    own = tmp_path / "out" / "toy.pt"
+    own.parent.mkdir()
+    torch.save(LatencyNet(10, 4, 1).state_dict(), own)
+    content = own.read_bytes()
+    for _ in range(2):  # one's own is written over
+        assert main([config, "--no-progress-bar"]) == 0
+        assert own.with_name("toy.released.pt").read_bytes() == content
+        LatencyPredictor.load(own)
+    said = f"{own} was the predictor of the 2020 release; it was moved to {tmp_path}/out/toy.released.pt"
+    assert capsys.readouterr().err.count(said) == 1
 
 
 def test_release_yaml(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
