@@ -80,6 +80,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _table(given: str) -> Path:
+    own = given.replace("_all.csv", ".csv")
+    if own != given and Path(given).exists() and Path(own).exists():
+        _say(f"both {given} and {own} exist; reading the first; --lat-dataset-path={own} takes the other")
     try:
         return find_table(given, _say)
     except DataError as error:

@@ -3,6 +3,7 @@
 import builtins
 import json
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -78,6 +79,14 @@ def test_release_yaml(config: str, tmp_path: Path, capsys: pytest.CaptureFixture
         assert name in captured.out
     assert LatencyPredictor.load(tmp_path / "out" / "toy.pt").report == report
     assert (tmp_path / "out" / "toy.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_of_two_tables_the_named_one_is_read(config: str, tmp_path: Path, capsys) -> None:
+    shutil.copy(tmp_path / "toy.csv", tmp_path / "toy_all.csv")
+    assert main([config, "--train-steps=1"]) == 0
+    captured = capsys.readouterr()
+    assert f"40 rows of {tmp_path}/toy_all.csv" in captured.out
+    assert f"reading the first; --lat-dataset-path={tmp_path}/toy.csv takes the other" in captured.err
 
 
 def test_the_resolved_config_repeats_the_run(
