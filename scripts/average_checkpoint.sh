@@ -9,6 +9,10 @@ case "${1:-}" in
     [ -n "${1:-}" ] && exit 0 || exit 2
     ;;
 esac
+if [ $# -gt 2 ]; then
+    echo "1 or 2 arguments are allowed, got $#: $*; see --help" >&2
+    exit 2
+fi
 folder=$(realpath -m -- "$1")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 exec "${PYTHON:-python}" scripts/average_checkpoints.py --inputs "$folder" --num-epoch-checkpoints="${2:-10}"

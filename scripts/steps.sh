@@ -1,9 +1,32 @@
-# Sourced by the preprocess.sh and get_preprocessed.sh of the tasks with public corpora, from the root of the
-# checkout, with $work (folder of intermediate files), $binary, $src and $tgt set. RAW_DIR: folder of the archives.
+# Sourced by the preprocess.sh and get_preprocessed.sh of the tasks, which define usage() and call begin first. Steps
+# want $work (folder of intermediate files), $binary, $src and $tgt set. RAW_DIR: folder of the archives.
 # A step is skipped while the files it wrote are there, its flags are the same and no input is newer.
 
 python=${PYTHON:-python}
-archives=${RAW_DIR:-$work/orig}
+
+# begin <most arguments> <argument>...: show the usage where that is asked for or needed, go to the root of the checkout
+begin() {
+    case "${2:-}" in
+    -h | --help) usage && exit 0 ;;
+    esac
+    if [ $# -gt $(($1 + 1)) ]; then
+        echo "$(($# - 1)) arguments are given (${*:2}), at most $1 allowed" >&2
+        usage >&2
+        exit 2
+    fi
+    if [ -n "${RAW_DIR:-}" ]; then RAW_DIR=$(realpath -m -- "$RAW_DIR"); fi
+    cd "$(dirname "${BASH_SOURCE[0]}")/.."
+    archives=${RAW_DIR:-${work:-}/orig}
+}
+
+# older <output> <input>...: whether the output is missing or not newer than one of the inputs
+older() {
+    local input
+    for input in "${@:2}"; do
+        if [ ! "$1" -nt "$input" ]; then return 0; fi
+    done
+    return 1
+}
 
 # count_workers [number]: set $workers; by default 60 as in the release, or as many as there are cores
 count_workers() {
@@ -37,7 +60,6 @@ step() {
     shift
     stamp=$work/.done/${outputs[0]//\//_}
     if is_done "$stamp" "$*"; then return; fi
-    mkdir -p "$work/.done"
     rm -f "$stamp"
     if [ -n "${archive_url:-}" ]; then
         "$python" scripts/fetch.py --url "$archive_url" --to "${inputs[0]}"
@@ -46,6 +68,7 @@ step() {
     prepare_text | learn_bpe | apply_bpe | preprocess) before=(--workers "$workers") ;;
     esac
     "$python" "scripts/$1.py" "${before[@]}" "${@:2}"
+    mkdir -p "$work/.done"
     printf '%s\n' "$*" >"$stamp.new"
     mv "$stamp.new" "$stamp"
 }

@@ -264,6 +264,15 @@ REFUSED = [  # commands of the release's README, and what makes that which is mi
         "--sub-configs=configs/wmt14.en-de/subtransformer/common.yml",
         f"did you mean {SUB}?",
     ),
+    (
+        f"python scripts/convert_checkpoint.py --input=downloaded_models/{Path(SUB).stem}.pt --output=a.pt",
+        f"make it with `python download_model.py --model-name={Path(SUB).stem}`",
+    ),
+    (
+        f"python scripts/average_checkpoints.py --inputs=checkpoints/{SUB[8:-4]}",
+        f"make it with `python train.py --configs={SUB} "
+        "--sub-configs=configs/wmt14.en-de/subtransformer/common.yml`",
+    ),
 ]
 
 
@@ -277,6 +286,28 @@ def test_what_is_missing_is_named_with_the_command_that_makes_it(
     errors = capsys.readouterr().err.strip().split("\n")
     assert len(errors) == 1 and how in errors[0]
     assert sorted(fresh.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("files", "what"),
+    [
+        ([], "it holds nothing"),
+        (["train.en-de.en.idx"], "dict.en.txt"),
+        (["valid.en-de.en.idx", "dict.en.txt", "dict.de.txt"], "train.en-de.en.idx"),
+    ],
+)
+def test_incomplete_data_is_named_with_the_command_that_makes_it(
+    files, what, fresh, tmp_path, monkeypatch, capsys
+) -> None:
+    (tmp_path / "configs").symlink_to(fresh / "configs")
+    monkeypatch.chdir(tmp_path)
+    folder = Path("data/binary/wmt16_en_de")
+    folder.mkdir(parents=True)
+    for name in files:
+        (folder / name).write_text("word 1\n")
+    assert run("python train.py --configs=configs/wmt14.en-de/supertransformer/space0.yml --cpu") == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert what in error and DATA.format("wmt14.en-de") in error
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -1,162 +1,192 @@
-"""Every command of the README runs: the stages in tiny form, the sections on one's own task word for word."""
+"""README.md and docs/ say what is so: commands, links, tables. tests/test_documented.py runs the commands."""
 
 import contextlib
+import functools
 import io
-import json
-import os
 import re
 import shlex
-import shutil
 import subprocess
-import sys
-from glob import glob
+import xml.etree.ElementTree as ElementTree
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+import yaml
+from documents import ALL, DOCUMENTS, ROOT, Command, sections
 
-from hat.cli import stages
-from hat.data.toy import toy_pairs
+from hat.cli import make_release_configs
+from hat.files.released import released_models
+from hat.latency.predictor import LatencyPredictor
+from hat.latency.table import read_table
 
-ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
-TINY = {
-    "train.py": ["--max-update=2", "--max-tokens=512", "--no-tensorboard", "--threads=1", "--latiter=3"],
-    "latency_dataset.py": ["--lat-dataset-size=12", "--latiter=3"],
-    "latency_predictor.py": ["--train-steps=20"],
-    "evo_search.py": [
-        "--latency-constraint=100000",
-        "--evo-iter=2",
-        "--population-size=4",
-        "--parent-size=2",
-        "--mutation-size=1",
-        "--crossover-size=1",
-        "--valid-cnt-max=16",
-    ],
-}
+PROGRAMS = {"python", "bash", "torchrun", "pip", "cp", "sed"}
+CONFIG_FLAGS = ("--configs", "--sub-configs", "--evo-configs")
 
 
-def commands(section: str) -> list[list[str]]:
-    """Return the words of each command in the bash blocks of one section, by the start of its heading."""
-    body = next(part for part in re.split(r"(?m)^##+ ", README) if part.startswith(section))
-    lines = "\n".join(re.findall(r"```bash\n(.*?)```", body, re.DOTALL)).replace("\\\n", " ").split("\n")
-    return [words for line in lines if (words := shlex.split(line, comments=True))]
+def block_lines(text: str) -> list[str]:
+    return re.search(r"```bash\n(.*?)```", text, re.DOTALL)[1].strip().split("\n")
 
 
-def run(words: list[str], extra: list[str] = ()) -> None:
-    """Run one command: our Python scripts in this process, everything else as a process."""
-    if words[0] == "python":
-        module = import_module(f"hat.cli.{Path(words[1]).stem}")
-        assert module.main([*words[2:], *extra]) == 0, words
-        return
-    env = os.environ | {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
-    words = [name for word in words for name in (sorted(glob(word)) if "*" in word else [word])]
-    done = subprocess.run([*words, *extra], env=env, capture_output=True, text=True)
-    assert done.returncode == 0, (words, done.stdout[-2000:], done.stderr[-2000:])
-
-
-@pytest.fixture
-def workspace(tmp_path, monkeypatch):
-    """A copy of everything a user runs, without what running made; the working directory of the test."""
-    for name in (
-        "configs",
-        "scripts",
-        "train.py",
-        "evo_search.py",
-        "latency_dataset.py",
-        "latency_predictor.py",
-    ):
-        source = ROOT / name
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
-    (tmp_path / "hat").symlink_to(ROOT / "hat")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def write_corpus(count: int, source: Path, target: Path) -> None:
-    pairs = toy_pairs(3, count)
-    source.write_text("".join(f"{pair[0]}\n" for pair in pairs), "utf-8")
-    target.write_text("".join(f"{pair[1]}\n" for pair in pairs), "utf-8")
-
-
-def test_every_command_has_a_test() -> None:
-    blocks = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
-    everything = sum(len(commands(part.split("\n")[0])) for part in re.split(r"(?m)^##+ ", README)[1:])
-    first_screen = ["bash scripts/quickstart.sh", "bash scripts/run_tests.sh"]
-    assert [line.split("#")[0].strip() for line in blocks[0].strip().split("\n")] == first_screen
+def test_the_first_screen_is_the_two_commands() -> None:
+    first = [line.split("#")[0].strip() for line in block_lines(README)]
+    assert first == ["bash scripts/quickstart.sh", "bash scripts/run_tests.sh"]
+    assert README.index("```bash") < 600
     ci = (ROOT / ".ci/run").read_text()
-    assert all(command in ci for command in first_screen)
-    covered = [name for name in STAGES + OWN for _ in commands(name)]
-    installs = commands("Install")
-    assert installs == [["pip", "install", "-c", "constraints.txt", "-e", ".[all]"]]
-    script = (ROOT / "scripts/environment.sh").read_text()
-    assert "--constraint constraints.txt --editable '.[all]'" in script
-    assert everything == len(covered) + len(installs) + len(commands("The stages, on Multi30k\n"))
+    assert all(command in ci for command in first)
 
 
-STAGES = [
-    "1. Data",
-    "2. SuperTransformer",
-    "3. Latency dataset",
-    "4. Search",
-    "5. Train, average",
-    "6. Profile",
-]
-OWN = ["Your own device", "Your own task", "Your own search space"]
+def test_installing_is_what_the_scripts_do() -> None:
+    text = dict(sections(ROOT / "README.md"))["Installation"]
+    assert block_lines(text) == ["pip install -c constraints.txt -e '.[all]'"]
+    assert "--constraint constraints.txt --editable '.[all]'" in (ROOT / "scripts/environment.sh").read_text()
 
 
-def test_the_stages_on_multi30k(workspace) -> None:
-    raw = workspace / "raw"
-    raw.mkdir()
-    for split, count in (("train", 300), ("val", 40), ("test_2016_flickr", 12)):
-        write_corpus(count, raw / f"{split}.en", raw / f"{split}.de")
-    for section in STAGES:
-        for words in commands(section):
-            script = Path(words[1]).name
-            extra = [str(raw)] if script == "preprocess.sh" else TINY.get(script, [])
-            if section.startswith("6."):
-                extra = ["--latiter=3"]
-            run(words, extra)
-    found = workspace / "configs/multi30k.en-de/subtransformer/multi30kende_cpu@40ms.yml"
-    assert found.exists()
-    assert list(workspace.glob("checkpoints/multi30k.en-de/subtransformer/*/exp/average_model_5_test.out"))
+def test_dependencies_are_those_of_setup() -> None:
+    text = dict(sections(ROOT / "README.md"))["Dependencies"]
+    setup = (ROOT / "setup.py").read_text()
+    always = re.search(r"install_requires=\[(.*?)\]", setup, re.DOTALL)[1]
+    names = [re.match(r"[a-z-]+", name)[0] for name in re.findall(r'"(.+?)"', always)]
+    assert "torch" in names and all(name in text for name in names if name != "torch")
+    newest = (ROOT / "constraints.txt").read_text()
+    assert re.search(r"PyTorch ([0-9.]+) or newer \(([0-9.]+)", text).groups() == (
+        re.search(r'"torch>=([0-9.]+)"', always)[1],
+        re.search(r"torch==([0-9.]+)", newest)[1],
+    )
 
 
-def in_process(stage: stages.Stage) -> object:
-    """Run a stage without starting Python anew; returns what it prints as JSON."""
-    words = list(stage.command)
-    if words[0] == "bash":
-        result = subprocess.run(
-            words,
-            env=os.environ
-            | {"PYTHON": sys.executable, "HAT_JSON": "1" if stage.json else "", "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-        )
-        assert result.returncode == 0, result.stderr[-2000:]
-        return json.loads(result.stdout.strip().split("\n")[-1]) if stage.json else None
+def made_by(commands: list[Command]) -> set[str]:
+    """Return the configurations that documented commands write."""
+    made = set()
+    for command in commands:
+        for word in command.words:
+            flag, _, value = word.partition("=")
+            if flag == "--write-config-path":
+                made.add(value)
+            if flag == "--evo-configs" and (ROOT / value).is_file():
+                made.add(yaml.safe_load((ROOT / value).read_text()).get("write-config-path", ""))
+            if flag == "--name" and command.script.endswith("new_task.py"):
+                made.add(f"configs/{value}")
+        if command.words[0] == "cp":
+            made.add(command.words[-1])
+    return made
+
+
+MADE = made_by(ALL)
+
+
+@functools.cache
+def flags_of(script: str) -> set[str]:
+    """Return the flags that `python <script> --help` explains."""
+    module = re.search(r"from (hat\.cli\.\w+) import main", (ROOT / script).read_text())[1]
     out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-        assert import_module(f"hat.cli.{Path(words[1]).stem}").main(words[2:]) == 0, words
-    return json.loads(out.getvalue().strip().split("\n")[-1])
+    with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as left:
+        import_module(module).main(["--help"])
+    assert left.value.code == 0
+    return set(re.findall(r"(?m)^\s+(?:-\w, )?(--[a-z0-9-]+)", out.getvalue()))
 
 
 @pytest.mark.parametrize(
-    "section", [OWN[1], *(pytest.param(section, marks=pytest.mark.slow) for section in (OWN[0], OWN[2]))]
+    "command", ALL, ids=lambda command: f"{command.document}:{shlex.join(command.words)[:70]}"
 )
-def test_ones_own(section, workspace, monkeypatch, capsys) -> None:
-    write_corpus(700, workspace / "corpus.en", workspace / "corpus.de")
-    space = re.search(r"```yaml\n(.*?)```", README, re.DOTALL)[1]
-    (workspace / "my_space.yml").write_text(space)
-    monkeypatch.setattr(stages, "_run", in_process)
-    for words in commands(section):
-        if words[:2] == ["bash", "scripts/run_task.sh"]:
-            split = words.index("--")
-            flags = [f"--task={words[2]}", f"--hardware={words[3]}", *words[split + 1 :]]
-            words = ["python", "scripts/run_task.py", *flags]
-        run(words)
-    summary = json.loads(next(workspace.glob("runs/*/*/summary.json")).read_text())
-    names = [model["name"] for model in summary["models"]]
-    assert names[:2] == ["largest", "smallest"] and all(name.startswith("found@") for name in names[2:])
-    keys = {"name", "params", "flops", "constraint_ms", "predicted_ms", "measured_ms", "bleu"}
-    assert all(keys <= model.keys() for model in summary["models"])
+def test_a_command_is_in_order(command: Command) -> None:
+    """What it runs, its flags and the files it is given exist, or another documented command makes them."""
+    program, words, script = command.words[0], command.words[1:], command.script
+    assert program in PROGRAMS, "teach this test the program"
+    assert bool(script) == (program in ("python", "bash", "torchrun"))
+    if script:
+        assert (ROOT / script).is_file()
+        words = words[words.index(script) + 1 :]
+    if script.endswith(".sh"):
+        assert subprocess.run(["bash", "-n", str(ROOT / script)]).returncode == 0
+    else:
+        given = {word.partition("=")[0] for word in words if word.startswith("--")}
+        assert program in ("pip", "cp", "sed") or given <= flags_of(script)
+    if script == "scripts/run_task.sh":
+        flags = words[words.index("--") :] if "--" in words else ()
+        assert {word.partition("=")[0] for word in flags[1:]} <= flags_of("scripts/run_task.py")
+        task = f"configs/{words[0]}"
+        device = f"{task}/latency_dataset/{words[1]}.yml"
+        assert task in MADE or device in MADE or (ROOT / device).is_file()
+    for word in words:
+        flag, _, value = word.partition("=")
+        path = value if flag in CONFIG_FLAGS else word
+        if flag in CONFIG_FLAGS or (path.startswith("configs/") and "*" not in path):
+            assert (ROOT / path).is_file() or path in MADE
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text("utf-8")):
+        if not target.startswith("https://"):
+            name, _, anchor = target.partition("#")
+            there = path.parent / name if name else path
+            assert there.exists(), target
+            headings = [heading.lower().replace(" ", "-") for heading, _ in sections(there)] if anchor else []
+            assert not anchor or anchor in headings, target
+
+
+def test_code_named_in_the_readme_exists() -> None:
+    for name in re.findall(r"`((?:hat|scripts|docs)/[\w./@-]+)`", README):
+        assert (ROOT / name).exists(), name
+
+
+def test_the_table_of_models_is_that_of_the_release(tmp_path, capsys) -> None:
+    models = released_models()
+    table = make_release_configs.markdown_table(models)
+    begin, end = make_release_configs.BEGIN, make_release_configs.END
+    assert f"{begin}\n{table}{end}" in README, "run scripts/make_release_configs.py --readme=README.md"
+    assert len(table.split("\n")) == 2 + 48 + 1
+    for model in models:
+        (line,) = [line for line in table.split("\n") if f"`{model.model_name}`" in line]
+        assert f"]({model.url})" in line
+        assert (
+            model.is_super or f"| {model.latency} | {model.params_m:.2f} M | {model.flops_g:.2f} G |" in line
+        )
+    copy = tmp_path / "README.md"
+    copy.write_text(README.replace(table, "old\n"), "utf-8")
+    assert make_release_configs.main([f"--to={tmp_path}", f"--readme={copy}"]) == 0
+    assert copy.read_text("utf-8") == README
+    copy.write_text("no comments\n")
+    assert make_release_configs.main([f"--to={tmp_path}", f"--readme={copy}"]) == 2
+    assert "lacks the lines" in capsys.readouterr().err and copy.read_text() == "no comments\n"
+
+
+OWN_DATA = [
+    [cell.strip().strip("`") for cell in line.strip("|").split("|")]
+    for line in dict(sections(ROOT / "README.md"))["Latency data of our own"].split("\n")
+    if line.startswith("| `")
+]
+
+
+@pytest.mark.parametrize("row", OWN_DATA, ids=lambda row: Path(row[0]).stem)
+def test_latency_data_of_our_own_is_as_the_readme_says(row) -> None:
+    file, _, rows, _, mape, tau, command = row
+    table = read_table(ROOT / file)
+    assert len(table) == int(rows.replace(",", ""))
+    config = Path(command.partition("--configs=")[2].split()[0])
+    wanted = yaml.safe_load((ROOT / config).read_text())
+    assert command.startswith("python latency_dataset.py ") and wanted["lat-dataset-path"] == file
+    predictor = LatencyPredictor.load(ROOT / "latency_dataset/predictors" / f"{Path(file).stem}.pt")
+    assert f"{predictor.report['mape_percent']:.2f}%" == mape
+    assert f"{predictor.report['kendall_tau']:.3f}" == tau
+
+
+def test_every_table_of_our_own_has_a_row() -> None:
+    files = {f"latency_dataset/{path.name}" for path in (ROOT / "latency_dataset").glob("*.csv")}
+    listed = [row[0] for row in OWN_DATA]
+    tracked = subprocess.run(
+        ["git", "ls-files", "latency_dataset/*.csv"], cwd=ROOT, capture_output=True, text=True
+    )
+    shipped = set(tracked.stdout.split()) if tracked.returncode == 0 else files
+    assert len(set(listed)) == len(listed) and set(listed) == shipped
+
+
+def test_the_figure_is_script_free_and_described() -> None:
+    root = ElementTree.parse(ROOT / "docs/hat.svg").getroot()
+    names = [element.tag.rpartition("}")[2] for element in root.iter()]
+    assert names[0] == "svg" and {"title", "desc"} <= set(names)
+    assert not {"script", "image", "foreignObject", "a"} & set(names)
+    attributes = [name for element in root.iter() for name in element.attrib]
+    assert not [name for name in attributes if name.startswith("on") or name.endswith("href")]
+    assert "prefers-color-scheme: dark" in (ROOT / "docs/hat.svg").read_text()

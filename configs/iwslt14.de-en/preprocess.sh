@@ -17,18 +17,10 @@ downloaded), PYTHON (default python), BPE_MERGES (default 10000).
 TEXT
 }
 
-case "${1:-}" in
--h | --help) usage && exit 0 ;;
-esac
-if [ $# -gt 1 ]; then
-    usage >&2
-    exit 2
-fi
-if [ -n "${RAW_DIR:-}" ]; then RAW_DIR=$(realpath -m -- "$RAW_DIR"); fi
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 src=de tgt=en work=data/text/iwslt14_de_en binary=data/binary/iwslt14_de_en
 # shellcheck source=scripts/steps.sh
-. scripts/steps.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../../scripts/steps.sh"
+begin 1 "$@"
 count_workers "${1:-}"
 
 tests=(de-en/IWSLT14.{TED.dev2010,TEDX.dev2012,TED.tst2010,TED.tst2011,TED.tst2012}.de-en)

@@ -13,28 +13,18 @@ Environment: PYTHON (default python), WORKERS (processes, default 1).
 TEXT
 }
 
-case "${1:-}" in
--h | --help) usage && exit 0 ;;
-esac
-if [ $# -gt 1 ]; then
-    echo "one folder at most is allowed, got $#: $*" >&2
-    usage >&2
+given=${1:+$(realpath -m -- "$1")}
+# shellcheck source=scripts/steps.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../../scripts/steps.sh"
+begin 1 "$@"
+folder=$given
+if [ -n "$folder" ] && [ ! -d "$folder" ]; then
+    echo "there is no folder $1; give the folder with train.en, train.de, ... or nothing to download them" >&2
     exit 2
 fi
-
-folder=""
-if [ -n "${1:-}" ]; then
-    folder=$(cd "$1" 2>/dev/null && pwd) || {
-        echo "there is no folder $1; give the folder with train.en, train.de, ... or nothing to download them" >&2
-        exit 2
-    }
-fi
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-python=${PYTHON:-python}
 url=https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw
 raw=data/raw/multi30k.en-de
 binary=data/binary/multi30k_en_de
-mkdir -p "$raw"
 
 if [ -z "$folder" ] && [ -f "$raw/test.all.de" ] && [ -f "$binary/test.en-de.de.idx" ]; then
     folder=$raw/kept # the text of an earlier call
@@ -48,6 +38,7 @@ if [ -z "$folder" ]; then
     done
 fi
 
+mkdir -p "$raw"
 # The plain text of each split, under the names train, valid, test; a copy is made only when the text changed.
 for name in train:train valid:val test:test_2016_flickr; do
     [ "$folder" != "$raw/kept" ] || break
@@ -65,16 +56,6 @@ for name in train:train valid:val test:test_2016_flickr; do
         if cmp -s "$to.tmp" "$to"; then rm "$to.tmp"; else mv "$to.tmp" "$to"; fi
     done
 done
-
-# whether $1 is missing or not newer than one of the other files
-older() {
-    local output=$1 input
-    shift
-    for input in "$@"; do
-        if [ ! "$output" -nt "$input" ]; then return 0; fi
-    done
-    return 1
-}
 
 if ! older "$binary/test.en-de.de.idx" "$raw"/{train,valid,test}.all.{en,de} configs/multi30k.en-de/preprocess.sh; then
     echo "$binary is up to date"

@@ -12,30 +12,11 @@ Environment: PYTHON (default python), WORKERS (processes, default 1).
 TEXT
 }
 
-case "${1:-}" in
--h | --help) usage && exit 0 ;;
-"") ;;
-*)
-    echo "no argument is allowed, got $1" >&2
-    usage >&2
-    exit 2
-    ;;
-esac
-
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-python=${PYTHON:-python}
+# shellcheck source=scripts/steps.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../../scripts/steps.sh"
+begin 0 "$@"
 raw=data/raw/toy.en-de
 binary=data/binary/toy_en_de
-
-# whether $1 is missing or not newer than one of the other files
-older() {
-    local output=$1 input
-    shift
-    for input in "$@"; do
-        if [ ! "$output" -nt "$input" ]; then return 0; fi
-    done
-    return 1
-}
 
 if older "$raw/test.de" hat/data/toy*.py configs/toy.en-de/preprocess.sh; then
     "$python" scripts/make_toy_data.py --to "$raw"

@@ -15,24 +15,16 @@ Environment: RAW_DIR (folder with wmt16_en_de.tar.gz, when no archive is given),
 TEXT
 }
 
-case "${1:-}" in
--h | --help) usage && exit 0 ;;
-esac
-if [ $# -gt 2 ]; then
-    usage >&2
-    exit 2
-fi
-archive=${1:-${RAW_DIR:+$RAW_DIR/wmt16_en_de.tar.gz}}
-if [ -n "$archive" ]; then archive=$(realpath -m -- "$archive"); fi
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-archive=${archive:-data/wmt16_en_de.tar.gz}
-RAW_DIR=$(dirname "$archive")
 src=en tgt=de work=data/text/wmt16_en_de binary=data/binary/wmt16_en_de
+archive=${1:-${RAW_DIR:+$RAW_DIR/wmt16_en_de.tar.gz}}
+RAW_DIR=${archive:+$(dirname -- "$archive")}
 # shellcheck source=scripts/steps.sh
-. scripts/steps.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../../scripts/steps.sh"
+begin 2 "$@"
+archives=${RAW_DIR:-data}
 count_workers "${2:-}"
 
 texts=(train.tok.clean.bpe.32000 newstest2013.tok.bpe.32000 newstest2014.tok.bpe.32000)
-take "$(basename "$archive")" 'https://drive.google.com/uc?export=download&id=0B_bZck-ksdkpM25jRUN2X2UxMm8' \
+take "$(basename -- "${archive:-wmt16_en_de.tar.gz}")" 'https://drive.google.com/uc?export=download&id=0B_bZck-ksdkpM25jRUN2X2UxMm8' \
     "${texts[@]/%/.en}" "${texts[@]/%/.de}"
 binarise "${texts[@]/#/raw/}" --joined-dictionary --nwordssrc 32768 --nwordstgt 32768

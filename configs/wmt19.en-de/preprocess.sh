@@ -19,18 +19,10 @@ is there is downloaded), PYTHON (default python), BPE_MERGES (default 40000).
 TEXT
 }
 
-case "${1:-}" in
--h | --help) usage && exit 0 ;;
-esac
-if [ $# -gt 1 ]; then
-    usage >&2
-    exit 2
-fi
-if [ -n "${RAW_DIR:-}" ]; then RAW_DIR=$(realpath -m -- "$RAW_DIR"); fi
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 src=en tgt=de work=data/text/wmt19_en_de binary=data/binary/wmt19_en_de
 # shellcheck source=scripts/steps.sh
-. scripts/steps.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../../scripts/steps.sh"
+begin 1 "$@"
 count_workers "${1:-}"
 
 statmt=https://www.statmt.org data=https://data.statmt.org

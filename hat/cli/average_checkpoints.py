@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hat.cli.missing import advice, checkpoint_commands
 from hat.cli.options import OutputOptions, command, parse
 from hat.errors import CheckpointError, ConfigError
 from hat.log import say
@@ -42,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         paths = [path for path in numbered(folder) if not path.name.startswith("checkpoint_")][:wanted]
         if len(paths) < wanted:
             if not paths:
-                raise CheckpointError(f"{folder} holds no checkpointN.pt; train with --save-interval")
+                how = advice(checkpoint_commands(folder / "checkpoint1.pt"), "train with --save-interval")
+                raise CheckpointError(f"{folder} holds no checkpointN.pt; {how}")
             say(f"{folder} holds {len(paths)} epoch checkpoints, not {wanted}; averaging those")
         output = Path(options.output or folder / f"average_model_{wanted}.pt")
     elif options.output:
@@ -50,7 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         missing = [str(path) for path in paths if not path.exists()]
         if missing:
-            raise CheckpointError(f"{', '.join(missing)} does not exist; give checkpoint files or a folder")
+            how = advice(
+                checkpoint_commands(paths[0] / "checkpoint1.pt"), "give checkpoint files or a folder"
+            )
+            raise CheckpointError(f"{', '.join(missing)} does not exist; {how}")
         raise ConfigError("--output is needed where the inputs are single files")
     save(average(paths, say), output)
     print(f"{output}: mean of {', '.join(path.name for path in paths)}")

@@ -11,6 +11,7 @@ import torch
 
 from hat.arch.codec import ArchOptions, arch_of, arch_to_yaml, space_to_plain
 from hat.cli.options import command, parse
+from hat.cli.restore import find_checkpoint
 from hat.errors import ConfigError
 from hat.files.atomic import write_atomic
 from hat.log import say
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "the SubTransformer is cut out, which is all that is trained in a released SubTransformer.",
         config_flags=("--configs",),
     )
-    before = load(Path(cfg.input), say)
+    before = load(find_checkpoint(cfg.input), say)
     arch = arch_of(arch_options)
     after = before if arch is None else pack(before.sub(arch), before.vocab_digests)
     if cfg.fp16:

@@ -11,7 +11,13 @@ from hat.cli.options import OutputOptions, command, parse
 from hat.errors import ConfigError, DataError
 from hat.files.download import Downloaded, Unreachable, download
 from hat.files.proof import Check, check_checkpoint, check_csv
-from hat.files.released import LATENCY_DATA_URL, ReleasedModel, latency_data_names, released_models
+from hat.files.released import (
+    LATENCY_DATA_URL,
+    ReleasedModel,
+    beside_own,
+    latency_data_names,
+    released_models,
+)
 from hat.log import say
 
 
@@ -110,7 +116,11 @@ def _latency_data(models: Sequence[ReleasedModel], folder: Path) -> list[_Wanted
         table, predictor = f"{name}_all.csv", f"predictors/{name}.pt"
         columns = partial(check_csv, columns=RELEASE_COLUMNS)
         wanted.append(_Wanted(f"{LATENCY_DATA_URL}/{table}", folder / table, columns))
-        wanted.append(_Wanted(f"{LATENCY_DATA_URL}/{predictor}", folder / predictor, check_checkpoint))
+        path = folder / predictor
+        if path.with_suffix(".config.yml").exists():  # latency_predictor.py wrote it
+            say(f"{path} was trained here and stays; the released one becomes {beside_own(path)}")
+            path = beside_own(path)
+        wanted.append(_Wanted(f"{LATENCY_DATA_URL}/{predictor}", path, check_checkpoint))
     return wanted
 
 

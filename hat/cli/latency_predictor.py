@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from hat.cli.missing import advice, table_commands
 from hat.cli.options import OutputOptions, command, parse, to_yaml_values
+from hat.cli.set_aside import released_at, set_aside
 from hat.errors import ConfigError, DataError
 from hat.files.atomic import check_writable, write_atomic, write_text_atomic
 from hat.latency.predictor import LatencyPredictor, PredictorConfig, Report, split
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     table = _table(cfg.lat_dataset_path)
     rows = read_table(table)
     check_writable(Path(cfg.ckpt_path))
+    aside = released_at(Path(cfg.ckpt_path))
     hidden = True if output.no_progress_bar else None  # None: hidden where the output is no terminal
     with tqdm(total=cfg.train_steps, desc="training", disable=hidden) as bar:
 
@@ -62,6 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         predictor = LatencyPredictor.fit(rows, cfg, run.seed, on_check)
         bar.total = bar.n  # it ended early: nothing is left to do
     path = Path(cfg.ckpt_path)
+    if aside:
+        set_aside(path, aside)
+        _say(f"{path} was the predictor of the 2020 release; it was moved to {aside}")
     predictor.save(path)
     settings = to_yaml_values(cfg, replace(run, lr=None))
     write_text_atomic(path.with_suffix(".config.yml"), yaml.safe_dump(settings, default_flow_style=None))
@@ -75,6 +80,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _table(given: str) -> Path:
+    own = given.replace("_all.csv", ".csv")
+    if own != given and Path(given).exists() and Path(own).exists():
+        _say(f"both {given} and {own} exist; reading the first; --lat-dataset-path={own} takes the other")
     try:
         return find_table(given, _say)
     except DataError as error:

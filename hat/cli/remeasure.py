@@ -11,7 +11,19 @@ from typing import Any
 import hat
 from hat.errors import HatError
 
+_FLAGS = {
+    "threads": "threads",
+    "dtype": "lat-amp",
+    "vocab_size": "vocab-size",
+    "beam": "lat-beam",
+    "source_len": "profile-length",
+}
 _RUN = "import sys; from hat.cli.train import main; sys.exit(main())"
+
+
+def condition_flags(conditions: Mapping[str, str]) -> list[str]:
+    """Return the flags of train.py that measure under the conditions of a latency dataset."""
+    return [f"--{flag}={conditions[name]}" for name, flag in _FLAGS.items() if name in conditions]
 
 
 def remeasure(arch_yaml: Path, configs: str, conditions: Mapping[str, str], *, gpu: bool) -> dict[str, Any]:
@@ -29,14 +41,7 @@ def remeasure(arch_yaml: Path, configs: str, conditions: Mapping[str, str], *, g
         "--latgpu" if gpu else "--latcpu",
         "--json",
     ]
-    flags = {
-        "threads": "threads",
-        "dtype": "lat-amp",
-        "vocab_size": "vocab-size",
-        "beam": "lat-beam",
-        "source_len": "profile-length",
-    }
-    command += [f"--{flag}={conditions[name]}" for name, flag in flags.items() if name in conditions]
+    command += condition_flags(conditions)
     root = str(Path(hat.__file__).resolve().parents[1])
     env = os.environ | {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(command, capture_output=True, text=True, env=env)

@@ -15,6 +15,7 @@ import yaml
 from hat.arch.codec import arch_from_yaml, arch_to_yaml
 from hat.arch.config import Arch
 from hat.cli.options import OutputOptions, command, parse
+from hat.cli.remeasure import condition_flags
 from hat.cli.settings import parse_settings
 from hat.cli.stages import Stage, StageRunner
 from hat.cli.task import space_and_arch
@@ -297,7 +298,6 @@ class _TaskRun:
         weights: str,
     ) -> ModelRow:
         conditions = predictor.conditions
-        flags = {"threads": "threads", "dtype": "lat-amp", "beam": "lat-beam", "source_len": "profile-length"}
         profile = self._python(
             f"measure {name}",
             "train.py",
@@ -306,7 +306,7 @@ class _TaskRun:
                 f"--sub-configs={self.super_yml}",
                 "--profile-flops",
                 "--latgpu" if "cuda" in conditions.get("device", "") else "--latcpu",
-                *(f"--{flag}={conditions[key]}" for key, flag in flags.items() if key in conditions),
+                *condition_flags(conditions),
             ],
             [arch_yml, self.super_yml, self.table],
             [],

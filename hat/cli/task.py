@@ -1,8 +1,10 @@
 """What every command that touches a task shares: its data, its space, its device and its run folder."""
 
+import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,8 +132,9 @@ def vocabulary(options: TaskOptions, *, profiling: bool = False) -> Vocabulary:
     if options.data and Path(options.data).is_dir():
         folder = Path(options.data)
         found = (options.source_lang, options.target_lang)
-        source, target = found if all(found) else languages(folder)  # type: ignore[assignment]
-        vocabs = load_vocabs(folder, source, target)
+        with _naming_what_makes(options.data):
+            source, target = found if all(found) else languages(folder)  # type: ignore[assignment]
+            vocabs = load_vocabs(folder, source, target)
         digests = [
             hashlib.sha256((folder / f"dict.{lang}.txt").read_bytes()).hexdigest()
             for lang in (source, target)
@@ -176,7 +179,18 @@ def dataset(options: TaskOptions, split: str) -> PairDataset:
     """Open one split of the task's data."""
     if not options.data or not Path(options.data).is_dir():
         raise DataError(missing_data(options))
-    return PairDataset.load(options.data, split, options.source_lang, options.target_lang)
+    with _naming_what_makes(options.data):
+        return PairDataset.load(options.data, split, options.source_lang, options.target_lang)
+
+
+@contextlib.contextmanager
+def _naming_what_makes(data: str) -> Iterator[None]:
+    """Add the commands that make the folder `data`, where configs/ knows them, to a DataError about it."""
+    try:
+        yield
+    except DataError as error:
+        commands = data_commands(data)
+        raise DataError(f"{error}; {advice(commands, '')}" if commands else str(error)) from error
 
 
 def validation_batches(data: PairDataset, options: TaskOptions, model: ModelConfig) -> EpochBatches:

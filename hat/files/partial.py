@@ -1,5 +1,6 @@
 """The part of a download received so far: it survives a kill, and one process at a time adds to it."""
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -33,6 +34,7 @@ class Partial:
         self.resumed = False  # whether bytes of two answers are joined
         self._saved_at = time.monotonic()
         try:
+            self._made = [folder for folder in path.parents if not folder.exists()]  # the innermost first
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._lock()
             self._load()
@@ -137,6 +139,9 @@ class Partial:
         if self._is_mine() and not self.is_kept:
             self.discard()
         self._file.close()
+        with contextlib.suppress(OSError):  # a folder that holds something stays
+            for folder in self._made:
+                folder.rmdir()
 
     def _lock(self) -> FileIO:
         while True:

@@ -71,6 +71,11 @@ class ReleasedModel:
         return f"{found[1]}_{self.hardware.split()[-1].lower()}_{found[2]}"
 
 
+def beside_own(predictor: Path) -> Path:
+    """Return where a released latency predictor lies when one trained here has its place."""
+    return predictor.with_suffix(f".released{predictor.suffix}")
+
+
 def released_models(path: Path = TABLE) -> tuple[ReleasedModel, ...]:
     """Return the released models in the order of the table.
 

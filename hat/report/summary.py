@@ -18,13 +18,18 @@ class ModelRow:
     bleu: float
     weights: str  # inherited: a slice of the SuperTransformer; trained: its own
 
+    @property
+    def within_limit(self) -> bool | None:
+        """Return whether the measured latency keeps to the limit; None where there is none."""
+        return None if self.constraint_ms is None else self.measured_ms <= self.constraint_ms
+
     def to_plain(self) -> dict[str, Any]:
         """Return the row for a JSON file."""
-        return asdict(self)
+        return asdict(self) | {"within_limit": self.within_limit}
 
 
 def text_table(rows: Sequence[ModelRow]) -> str:
-    """Return the rows as aligned text."""
+    """Return the rows as aligned text; where the measured latency is above the limit, a line says so."""
     header = ("model", "#Params", "FLOPs", "limit ms", "predicted ms", "measured ms", "BLEU", "weights")
     cells = [header] + [
         (
@@ -35,7 +40,7 @@ def text_table(rows: Sequence[ModelRow]) -> str:
             f"{row.predicted_ms:.2f}",
             f"{row.measured_ms:.2f}",
             f"{row.bleu:.2f}",
-            row.weights,
+            row.weights + (" !" if row.within_limit is False else ""),
         )
         for row in rows
     ]
@@ -48,4 +53,14 @@ def text_table(rows: Sequence[ModelRow]) -> str:
         ]
         lines.append("  ".join(text).rstrip())
     lines.insert(1, "-" * max(map(len, lines)))
+    lines += [_above(row) for row in rows if row.within_limit is False]
     return "\n".join(lines)
+
+
+def _above(row: ModelRow) -> str:
+    assert row.constraint_ms is not None
+    percent = 100 * (row.measured_ms / row.constraint_ms - 1)
+    return (
+        f"! {row.name} measures {row.measured_ms:.2f} ms, {percent:.1f}% above its limit of "
+        f"{row.constraint_ms:g} ms; search under a lower limit, or measure a larger latency dataset"
+    )

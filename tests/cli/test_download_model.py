@@ -155,10 +155,17 @@ def test_no_network_is_one_line(
     models = tuple(replace(m, url="http://127.0.0.1:9/x") for m in released_models())
     monkeypatch.setattr("hat.cli.download_model.released_models", lambda: models)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
-    assert main(["--download-all", "--save-path", str(tmp_path)]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("Unreachable: cannot download http://127.0.0.1:9/x: Connection refused")
-    assert error.count("\n") == 1 and list(tmp_path.iterdir()) == []
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    for argv in (
+        ["--download-all"],
+        ["--download-all", "--save-path=a/b/c"],
+        ["--download-all", "--save-path=mine"],
+    ):
+        assert main(argv) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("Unreachable: cannot download http://127.0.0.1:9/x: Connection refused")
+        assert error.count("\n") == 1 and list(tmp_path.rglob("*")) == [tmp_path / "mine"]
 
 
 def test_fetch_uses_the_same_downloader(

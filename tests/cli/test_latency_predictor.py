@@ -3,14 +3,17 @@
 import builtins
 import json
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from hat.arch.config import Arch, DecoderArch, EncoderArch
 from hat.cli.latency_predictor import main
+from hat.latency.network import LatencyNet
 from hat.latency.predictor import LatencyPredictor
 from hat.latency.table import TableWriter, row_of
 
@@ -46,6 +49,19 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return f"--configs={path}"
 
 
+def test_a_released_predictor_is_set_aside(config: str, tmp_path: Path, capsys) -> None:
+    own = tmp_path / "out" / "toy.pt"
+    own.parent.mkdir()
+    torch.save(LatencyNet(10, 4, 1).state_dict(), own)
+    content = own.read_bytes()
+    for _ in range(2):  # one's own is written over
+        assert main([config, "--no-progress-bar"]) == 0
+        assert own.with_name("toy.released.pt").read_bytes() == content
+        LatencyPredictor.load(own)
+    said = f"{own} was the predictor of the 2020 release; it was moved to {tmp_path}/out/toy.released.pt"
+    assert capsys.readouterr().err.count(said) == 1
+
+
 def test_release_yaml(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([config, "--json", "--no-progress-bar"]) == 0
     captured = capsys.readouterr()
@@ -63,6 +79,14 @@ def test_release_yaml(config: str, tmp_path: Path, capsys: pytest.CaptureFixture
         assert name in captured.out
     assert LatencyPredictor.load(tmp_path / "out" / "toy.pt").report == report
     assert (tmp_path / "out" / "toy.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_of_two_tables_the_named_one_is_read(config: str, tmp_path: Path, capsys) -> None:
+    shutil.copy(tmp_path / "toy.csv", tmp_path / "toy_all.csv")
+    assert main([config, "--train-steps=1"]) == 0
+    captured = capsys.readouterr()
+    assert f"40 rows of {tmp_path}/toy_all.csv" in captured.out
+    assert f"reading the first; --lat-dataset-path={tmp_path}/toy.csv takes the other" in captured.err
 
 
 def test_the_resolved_config_repeats_the_run(
