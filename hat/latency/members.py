@@ -1,0 +1,106 @@
+"""The trained part of a predictor: five members that each left a fifth of the rows out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hat.latency.linear import Scaling, fit_ridge
+from hat.latency.metrics import Floats
+from hat.latency.network import Nets, Training, train_nets
+
+NUM_MEMBERS = 5
+MAX_LOG_RATIO = float(np.log(4))  # far from the training rows a network may not run away from its base
+
+
+@dataclass(frozen=True)
+class Members:
+    """log latency in ms of member k = log base_k(x) + net_k(x); the prediction is their mean.
+
+    The base is linear in `Scaling.columns`: what layers cost adds up. The network learns what that misses.
+    """
+
+    scaling: Scaling
+    base: Floats  # [members, columns + 1]
+    floor_ms: float  # lowest value of a base
+    nets: Nets
+
+    def predict(self, features: Floats) -> Floats:
+        """Return latencies in ms [rows] of features [rows, features]."""
+        latency: Floats = np.exp(self.log_ms(features).mean(axis=0))
+        return latency
+
+    def log_ms(self, features: Floats) -> Floats:
+        """Return the logarithm of the latency in ms, [members, rows], of features [rows, features]."""
+        standard = self.scaling.standard(features)
+        with torch.inference_mode():
+            x = torch.from_numpy(standard).expand(len(self.base), -1, -1)
+            ratio = self.nets(x).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).numpy()
+        logs: Floats = np.log(self.base_ms(features)) + ratio
+        return logs
+
+    def base_ms(self, features: Floats) -> Floats:
+        """Return the bases in ms [members, rows]."""
+        columns = self.scaling.columns(features)
+        latency: Floats = np.maximum(self.base[:, :-1] @ columns.T + self.base[:, -1:], self.floor_ms)
+        return latency
+
+
+def fit_members(
+    features: Floats,
+    ms: Floats,
+    weight: Floats,
+    cfg: Training,
+    on_check: Callable[[int, float], object] | None = None,
+) -> tuple[Members, Floats]:
+    """Return members fitted to rows, and log(measured / predicted) [rows] by the member that left each out.
+
+    `features` [rows, features], latencies `ms` [rows], `weight` [rows] what a row counts.
+    """
+    scaling = Scaling.of(features)
+    columns = scaling.columns(features)
+    fold = folds(len(ms), cfg.seed)
+    base = np.stack(
+        [
+            fit_ridge(columns[fold != k], ms[fold != k], weight[fold != k], free=columns.shape[1] - 1)
+            for k in range(NUM_MEMBERS)
+        ]
+    )
+    nothing = Nets(NUM_MEMBERS, features.shape[1], 1, 0).double()
+    members = Members(scaling, base, float(ms.min() / 2), nothing)
+    target = np.log(ms / members.base_ms(features))
+    nets = train_nets(scaling.standard(features), target, fold, weight, cfg, on_check)
+    members = replace(members, nets=nets.double().requires_grad_(False))  # double: one row or many, the same
+    return members, _left_out(members, features, ms, fold)
+
+
+def transfer(old: Members, features: Floats, ms: Floats, seed: int) -> tuple[Members, Floats]:
+    """Return members for another device, from those of an `old` one and few rows; residuals as `fit_members`.
+
+    Each base becomes a multiple of the old one plus a correction that a ridge holds near 0; the networks
+    stay.
+    """
+    fold = folds(len(ms), seed)
+    columns = old.scaling.columns(features)
+    with torch.inference_mode():
+        ratio = np.exp(old.log_ms(features)) / old.base_ms(features)
+    base = []
+    for k in range(NUM_MEMBERS):
+        with_old = np.hstack([columns, (columns @ old.base[k, :-1] + old.base[k, -1])[:, None]])
+        rows = fold != k
+        found = fit_ridge(with_old[rows], ms[rows] / ratio[k, rows], np.ones(rows.sum()), free=-2)
+        base.append(np.append(found[:-2], found[-1]) + found[-2] * old.base[k])
+    members = replace(old, base=np.stack(base), floor_ms=float(ms.min() / 2))
+    return members, _left_out(members, features, ms, fold)
+
+
+def folds(count: int, seed: int) -> NDArray[np.int64]:
+    """Return which member leaves each of `count` rows out."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    return order.numpy() % NUM_MEMBERS
+
+
+def _left_out(members: Members, features: Floats, ms: Floats, fold: NDArray[np.int64]) -> Floats:
+    return np.log(ms) - members.log_ms(features)[fold, np.arange(len(ms))]
