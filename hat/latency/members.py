@@ -12,6 +12,7 @@ from hat.latency.metrics import Floats
 from hat.latency.network import Nets, Training, train_nets
 
 NUM_MEMBERS = 5
+MIN_GAIN = 0.5  # networks must lower the error by this share over the root of the number of rows
 MAX_LOG_RATIO = float(np.log(4))  # far from the training rows a network may not run away from its base
 
 
@@ -19,7 +20,8 @@ MAX_LOG_RATIO = float(np.log(4))  # far from the training rows a network may not
 class Members:
     """log latency in ms of member k = log base_k(x) + net_k(x); the prediction is their mean.
 
-    The base is linear in `Scaling.columns`: what layers cost adds up. The network learns what that misses.
+    The base is linear in `Scaling.columns`: what layers cost adds up. The network learns what that misses; it
+    is left out (maps all to 0) where that is nothing.
     """
 
     scaling: Scaling
@@ -57,7 +59,8 @@ def fit_members(
 ) -> tuple[Members, Floats]:
     """Return members fitted to rows, and log(measured / predicted) [rows] by the member that left each out.
 
-    `features` [rows, features], latencies `ms` [rows], `weight` [rows] what a row counts.
+    The networks stay where they lower the error on rows left out by more than chance may. `features` [rows,
+    features], latencies `ms` [rows], `weight` [rows] what a row counts.
     """
     scaling = Scaling.of(features)
     columns = scaling.columns(features)
@@ -68,12 +71,17 @@ def fit_members(
             for k in range(NUM_MEMBERS)
         ]
     )
-    nothing = Nets(NUM_MEMBERS, features.shape[1], 1, 0).double()
+    nothing = Nets(NUM_MEMBERS, features.shape[1], 1, 0).double().requires_grad_(False)
     members = Members(scaling, base, float(ms.min() / 2), nothing)
     target = np.log(ms / members.base_ms(features))
     nets = train_nets(scaling.standard(features), target, fold, weight, cfg, on_check)
-    members = replace(members, nets=nets.double().requires_grad_(False))  # double: one row or many, the same
-    return members, _left_out(members, features, ms, fold)
+    nets = nets.double().requires_grad_(False)  # double: one row or many, the same result
+    with_nets = replace(members, nets=nets)
+    plain, corrected = (_left_out(m, features, ms, fold) for m in (members, with_nets))
+    ratio = np.average(np.abs(corrected), weights=weight) / np.average(np.abs(plain), weights=weight)
+    if ratio < 1 - MIN_GAIN / len(ms) ** 0.5:
+        return with_nets, corrected
+    return members, plain
 
 
 def transfer(old: Members, features: Floats, ms: Floats, seed: int) -> tuple[Members, Floats]:

@@ -2,6 +2,7 @@
 
 import math
 import random
+from dataclasses import replace
 
 from hat.arch.config import Arch, DecoderArch, EncoderArch
 from hat.latency.predictor import PredictorConfig
@@ -35,3 +36,16 @@ def rows_of(count: int, seed: int = 0, noise: float = 0.0) -> list[Row]:
         ms = true_ms(arch) * math.exp(rng.gauss(0, noise))
         rows.append(row_of(arch, (0.2 * ms, 0.1), (0.8 * ms, 0.1), {"device": "toy", "iterations": n}))
     return rows
+
+
+def slowed(rows: list[Row], percent: float) -> list[Row]:
+    """Return the same rows, each slower by `percent`."""
+    factor = 1 + percent / 100
+    return [
+        replace(
+            row,
+            latency_mean_encoder=row.latency_mean_encoder * factor,
+            latency_mean_decoder=row.latency_mean_decoder * factor,
+        )
+        for row in rows
+    ]
