@@ -136,11 +136,7 @@ class LatencyPredictor:
         `rows` stand in the order of measuring: blocks of drifting ones count less. `on_check(step, error on
         rows left out in percent)` is called during training. Raises DataError for fewer than 10 rows.
         """
-        if len(rows) < MIN_ROWS:
-            raise DataError(
-                f"{len(rows)} measured architectures are too few for a predictor; measure at least "
-                f"{MIN_ROWS}, some hundreds for a good one"
-            )
+        _check_enough(rows, MIN_ROWS, "train a predictor")
         train, test = split(len(rows), seed)
         train.sort()
         fitted, blocks = cls.fit_all([rows[i] for i in train], cfg, seed, on_check)
@@ -156,7 +152,11 @@ class LatencyPredictor:
         seed: int,
         on_check: Callable[[int, float], object] | None = None,
     ) -> tuple["LatencyPredictor", list[Block]]:
-        """Return a predictor trained on all `rows`, at least 5, without a report, and drifting blocks."""
+        """Return a predictor trained on all `rows`, without a report, and drifting blocks.
+
+        Raises DataError for fewer than 8 rows.
+        """
+        _check_enough(rows, MIN_ROWS - 2, "train a predictor")
         names = LAYER_FEATURE_NAMES if all(row.arch for row in rows) else FEATURE_NAMES
         x, ms = _inputs(rows, names), _milliseconds(rows)
         blocks, weight = drifting_rows(x, ms)
@@ -179,11 +179,7 @@ class LatencyPredictor:
         10 rows or rows without the features this predictor reads, and CheckpointError where this one is not
         of the present format.
         """
-        if len(rows) < MIN_ROWS:
-            raise DataError(
-                f"{len(rows)} measured architectures are too few to transfer a predictor; measure at least "
-                f"{MIN_ROWS}, better 20"
-            )
+        _check_enough(rows, MIN_ROWS, "transfer a predictor")
         if not isinstance(self._model, Members):
             raise CheckpointError(
                 "only predictors trained by this version can be transferred; give the table (CSV) of the "
@@ -302,6 +298,14 @@ class LatencyPredictor:
     ) -> "LatencyPredictor":
         """Return a predictor of the 2020 release; the normalisers stand in the release's YAML files."""
         return cls.load(path, feature_norm, lat_norm)
+
+
+def _check_enough(rows: Sequence[Row], least: int, what: str) -> None:
+    if len(rows) < least:
+        raise DataError(
+            f"{len(rows)} measured architectures are too few to {what}; measure at least {least}, better "
+            "some hundreds (20 where a predictor of another device is at hand)"
+        )
 
 
 def _left_out_report(rows: Sequence[Row], predicted: Floats, fold: NDArray[np.int64]) -> Report:

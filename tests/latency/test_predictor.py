@@ -223,7 +223,7 @@ def test_a_cost_that_is_no_straight_line_in_a_layer_is_learnt_from_whole_archite
         predictor = LatencyPredictor.fit(rows, SMALL, seed=1)
         assert predictor.report
         errors.append(predictor.report["mape_percent"])
-    assert errors[0] < 0.5 and errors[0] < errors[1] / 3
+    assert errors[0] < 1 and errors[0] < errors[1] / 5
 
 
 def test_given_normalisers_change_nothing() -> None:
