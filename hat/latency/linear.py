@@ -1,6 +1,6 @@
 """Linear models of latency: the two baselines of the report and the additive base the network corrects."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ from hat.latency.metrics import Floats
 
 DEPTH = FEATURE_NAMES.index("decoder_layer_num")
 REWEIGHTINGS = 3
+FAR_OFF = 2.0  # median errors; beyond, a row counts by its distance alone
 RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # in rows; leaving one row out chooses among them
 _ENCODER_WIDTH, _ENCODER_DEPTH, _DECODER_WIDTH = (
     FEATURE_NAMES.index(name) for name in ("encoder_embed_dim", "encoder_layer_num", "decoder_embed_dim")
@@ -75,19 +76,19 @@ class Scaling:
         )
 
 
-def fit_ridge(columns: Floats, latency: Floats, weight: Floats, free: int) -> Floats:
+def fit_ridge(columns: Floats, latency: Floats, weight: Floats, free: int | Sequence[int]) -> Floats:
     """Return coefficients [columns + 1] of `columns` [rows, columns] and a constant, the constant last.
 
     Fitted to relative errors; a ridge holds all coefficients together but those of the constant and of column
     `free`. Its strength is the one with the lowest error on rows left out one at a time (closed form). Rows
-    far off count less (iteratively reweighted least squares towards absolute errors), because tables hold
-    disturbed rows; `weight` [rows] says what is known of them beforehand. Constant columns get 0.
+    far off count less (Huber's loss, by iteratively reweighted least squares), because tables hold disturbed
+    rows; `weight` [rows] says what is known of them beforehand. Constant columns get 0.
     """
     mean, spread = columns.mean(axis=0), column_spread(columns)
     scale = float(1 / np.mean(1 / latency))
     design = np.hstack([(columns - mean) / spread, np.ones((len(columns), 1))]) * (scale / latency)[:, None]
     penalty = np.ones(design.shape[1])
-    penalty[[free, -1]] = 0
+    penalty[np.atleast_1d(free)] = penalty[-1] = 0
     best, lowest = np.zeros(len(penalty)), np.inf
     for ridge in RIDGES:
         robust = np.ones(len(design))
@@ -98,7 +99,7 @@ def fit_ridge(columns: Floats, latency: Floats, weight: Floats, free: int) -> Fl
             solution = influence.sum(axis=1)
             leverage = np.minimum(np.einsum("rc,cr->r", design, influence), 1 - 1e-6)
             error = np.abs(design @ solution - 1) / (1 - leverage)
-            robust = 1 / np.maximum(error, np.median(error) + 1e-9)
+            robust = 1 / np.maximum(error, FAR_OFF * np.median(error) + 1e-9)
             robust /= robust.mean()
         if np.mean(error * weight) < lowest:
             best, lowest = solution, float(np.mean(error * weight))

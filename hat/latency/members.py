@@ -71,8 +71,7 @@ def fit_members(
             for k in range(NUM_MEMBERS)
         ]
     )
-    nothing = Nets(NUM_MEMBERS, features.shape[1], 1, 0).double().requires_grad_(False)
-    members = Members(scaling, base, float(ms.min() / 2), nothing)
+    members = Members(scaling, base, float(ms.min() / 2), _no_nets(features))
     target = np.log(ms / members.base_ms(features))
     nets = train_nets(scaling.standard(features), target, fold, weight, cfg, on_check)
     nets = nets.double().requires_grad_(False)  # double: one row or many, the same result
@@ -87,21 +86,33 @@ def fit_members(
 def transfer(old: Members, features: Floats, ms: Floats, seed: int) -> tuple[Members, Floats]:
     """Return members for another device, from those of an `old` one and few rows; residuals as `fit_members`.
 
-    Each base becomes a multiple of the old one plus a correction that a ridge holds near 0; the networks
-    stay.
+    Three ways are tried: the old latency times a constant; that plus additive costs and a line on the depth;
+    the new rows alone. The one with the lowest error on rows left out is returned.
     """
     fold = folds(len(ms), seed)
-    columns = old.scaling.columns(features)
-    with torch.inference_mode():
-        ratio = np.exp(old.log_ms(features)) / old.base_ms(features)
-    base = []
+    columns, old_ms = old.scaling.columns(features), old.base_ms(features)
+    depth = columns.shape[1] - 1
+    ratio = np.exp(old.log_ms(features)) / old_ms  # what the old networks add
+    scaled, corrected, alone = [], [], []
     for k in range(NUM_MEMBERS):
-        with_old = np.hstack([columns, (columns @ old.base[k, :-1] + old.base[k, -1])[:, None]])
         rows = fold != k
-        found = fit_ridge(with_old[rows], ms[rows] / ratio[k, rows], np.ones(rows.sum()), free=-2)
-        base.append(np.append(found[:-2], found[-1]) + found[-2] * old.base[k])
-    members = replace(old, base=np.stack(base), floor_ms=float(ms.min() / 2))
-    return members, _left_out(members, features, ms, fold)
+        target, even = ms[rows] / ratio[k, rows], np.ones(rows.sum())
+        scaled.append(float(np.median(target / old_ms[k, rows])) * old.base[k])
+        with_old = np.hstack([columns, old_ms[k][:, None]])[rows]
+        found = fit_ridge(with_old, target, even, free=(depth, depth + 1))
+        corrected.append(np.delete(found, depth + 1) + found[depth + 1] * old.base[k])
+        alone.append(fit_ridge(columns[rows], ms[rows], even, free=depth))
+    old = replace(old, floor_ms=float(ms.min() / 2))
+    tried = [replace(old, base=np.stack(base)) for base in (scaled, corrected)]
+    tried.append(replace(old, base=np.stack(alone), nets=_no_nets(features)))
+    residuals = [_left_out(members, features, ms, fold) for members in tried]
+    best = int(np.argmin([np.mean(np.abs(residual)) for residual in residuals]))
+    return tried[best], residuals[best]
+
+
+def _no_nets(features: Floats) -> Nets:
+    """Return the smallest networks; they map everything to 0."""
+    return Nets(NUM_MEMBERS, features.shape[1], 1, 0).double().requires_grad_(False)
 
 
 def folds(count: int, seed: int) -> NDArray[np.int64]:
