@@ -65,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     assert report is not None
     _print_table(report, len(rows), table, path)
     _print_bound(predictor, report)
+    if not report["networks"]:
+        print("the costs of layers add up here; networks did not help and were left out")
     for block in report["drift"]:
         where = f"lines {block['first'] + 2:.0f} to {block['last'] + 2:.0f} of the table"
         print(f"{where} are {block['percent']:+.1f}% off the others (the device drifted) and count less")

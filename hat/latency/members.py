@@ -43,6 +43,11 @@ class Members:
         logs: Floats = np.log(self.base_ms(features)) + ratio
         return logs
 
+    @property
+    def has_networks(self) -> bool:
+        """Return whether the networks are more than placeholders that map everything to 0."""
+        return bool(self.nets.weights[-1].any())
+
     def base_ms(self, features: Floats) -> Floats:
         """Return the bases in ms [members, rows]."""
         columns = self.scaling.columns(features)

@@ -88,6 +88,7 @@ class Report(Scores, total=False):
     rows: int  # that the scores are of
     bound: BoundScores | None  # None: too few rows for one
     drift: list[dict[str, float]]  # blocks of the table, rows counted from 0
+    networks: bool  # False: they did not help and were left out
 
 
 class Model(Protocol):
@@ -192,7 +193,8 @@ class LatencyPredictor:
             )
         x, ms, stream = _inputs(rows, self._feature_names), _milliseconds(rows), seed_for(seed, "transfer")
         members, residuals = transfer(self._model, x, ms, stream)
-        report = _left_out_report(rows, ms / np.exp(residuals), folds(len(rows), stream))
+        fold = folds(len(rows), stream)
+        report = _left_out_report(rows, ms / np.exp(residuals), fold, members.has_networks)
         return LatencyPredictor(
             members, self._feature_names, residuals.tolist(), report, _shared_conditions(rows)
         )
@@ -265,6 +267,7 @@ class LatencyPredictor:
             "rows": len(test),
             "bound": bound,
             "drift": [asdict(block) for block in drift],
+            "networks": isinstance(self._model, Members) and self._model.has_networks,
         }
 
     def save(self, path: str | Path) -> None:
@@ -308,7 +311,9 @@ def _check_enough(rows: Sequence[Row], least: int, what: str) -> None:
         )
 
 
-def _left_out_report(rows: Sequence[Row], predicted: Floats, fold: NDArray[np.int64]) -> Report:
+def _left_out_report(
+    rows: Sequence[Row], predicted: Floats, fold: NDArray[np.int64], networks: bool
+) -> Report:
     x, ms = _inputs(rows, FEATURE_NAMES), _milliseconds(rows)
     baselines = {}
     for name, fit in BASELINES.items():
@@ -316,7 +321,14 @@ def _left_out_report(rows: Sequence[Row], predicted: Floats, fold: NDArray[np.in
         for own in (fold == k for k in range(NUM_MEMBERS)):
             guess[own] = fit(x[~own], ms[~own])(x[own])
         baselines[name] = score(guess, ms)
-    return {**score(predicted, ms), "baselines": baselines, "rows": len(ms), "bound": None, "drift": []}
+    return {
+        **score(predicted, ms),
+        "baselines": baselines,
+        "rows": len(ms),
+        "bound": None,
+        "drift": [],
+        "networks": networks,
+    }
 
 
 def _inputs(rows: Sequence[Row], names: Sequence[str]) -> Floats:

@@ -54,7 +54,7 @@ def test_release_yaml(config: str, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "lr has no effect here" in captured.err
     report = json.loads(captured.out.splitlines()[-1])
     scores = {"mape_percent", "rmse_ms", "kendall_tau"}
-    assert set(report) == scores | {"baselines", "rows", "bound", "drift"}
+    assert set(report) == scores | {"baselines", "rows", "bound", "drift", "networks"}
     assert report["rows"] == 4 and report["drift"] == []
     bound = report["bound"]
     assert bound["coverage"] == 0.95 and bound["above_percent"] < 10 and 0 <= bound["held"] <= 1

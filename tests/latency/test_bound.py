@@ -71,6 +71,7 @@ def test_networks_stay_only_where_costs_do_not_add_up() -> None:
     for target in (ms, stepped):
         members, residuals = fit_members(x, target, np.ones(400), training)
         widths.append(members.nets.weights[0].shape[-1])
+        assert members.has_networks == (widths[-1] > 1)
         base_error = np.mean(np.abs(np.log(target / members.base_ms(x))))
         assert widths[-1] == 1 or np.mean(np.abs(residuals)) < 0.7 * base_error
         assert len(members.base) == NUM_MEMBERS
