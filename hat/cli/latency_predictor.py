@@ -13,7 +13,8 @@ from hat.cli.missing import advice, table_commands
 from hat.cli.options import OutputOptions, command, parse, to_yaml_values
 from hat.errors import ConfigError, DataError
 from hat.files.atomic import check_writable, write_atomic, write_text_atomic
-from hat.latency.predictor import COVERAGE, LatencyPredictor, PredictorConfig, Report, split
+from hat.latency.predictor import COVERAGE, LatencyPredictor, Report, split
+from hat.latency.predictor_config import PredictorConfig
 from hat.latency.table import Row, find_table, read_table
 
 

@@ -11,7 +11,8 @@ from hat.arch.features import FEATURE_NAMES
 from hat.errors import ConfigError
 from hat.latency.linear import depth_only, least_squares
 from hat.latency.metrics import Floats, kendall_tau_b, score
-from hat.latency.predictor import COVERAGE, LatencyPredictor, PredictorConfig, split
+from hat.latency.predictor import COVERAGE, LatencyPredictor, split
+from hat.latency.predictor_config import PredictorConfig
 from hat.latency.recipe import recipe_2020
 from hat.latency.table import Row
 

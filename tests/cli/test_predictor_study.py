@@ -11,7 +11,7 @@ import pytest
 import hat.latency.study
 from hat.arch.config import Arch, DecoderArch, EncoderArch
 from hat.cli.predictor_study import _table, main
-from hat.latency.predictor import PredictorConfig
+from hat.latency.predictor_config import PredictorConfig
 from hat.latency.table import TableWriter, row_of
 
 ROOT = Path(__file__).parents[2]

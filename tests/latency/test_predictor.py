@@ -17,7 +17,8 @@ from hat.arch.features import LAYER_FEATURE_NAMES, features, layer_features
 from hat.errors import ConfigError, DataError
 from hat.latency.linear import Scaling, column_spread, depth_only, fit_ridge, least_squares
 from hat.latency.metrics import kendall_tau, kendall_tau_b, score
-from hat.latency.predictor import LatencyPredictor, PredictorConfig, split
+from hat.latency.predictor import LatencyPredictor, split
+from hat.latency.predictor_config import PredictorConfig
 from hat.latency.table import Row, row_of
 
 

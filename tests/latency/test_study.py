@@ -11,7 +11,8 @@ from toy_rows import rows_of, slowed
 from hat.arch.features import features
 from hat.errors import ConfigError
 from hat.latency import recipe, study
-from hat.latency.predictor import PredictorConfig, split
+from hat.latency.predictor import split
+from hat.latency.predictor_config import PredictorConfig
 from hat.latency.study import ALL, Cell, Table, learning_cells, run_cell, transfer_cells
 
 NORM = (640.0, 6.0, 2048.0, 6.0, 640.0, 6.0, 2048.0, 6.0, 6.0, 2.0)

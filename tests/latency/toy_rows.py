@@ -5,7 +5,7 @@ import random
 from dataclasses import replace
 
 from hat.arch.config import Arch, DecoderArch, EncoderArch
-from hat.latency.predictor import PredictorConfig
+from hat.latency.predictor_config import PredictorConfig
 from hat.latency.table import Row, row_of
 
 SMALL = PredictorConfig(hidden_dim=20, hidden_layer_num=1, train_steps=200)
