@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import yaml
 from tqdm import tqdm
 
@@ -15,7 +14,8 @@ from hat.cli.options import OutputOptions, command, parse, to_yaml_values
 from hat.cli.set_aside import released_at, set_aside
 from hat.errors import ConfigError, DataError
 from hat.files.atomic import check_writable, write_atomic, write_text_atomic
-from hat.latency.predictor import LatencyPredictor, PredictorConfig, Report, split
+from hat.latency.predictor import COVERAGE, LatencyPredictor, Report, split
+from hat.latency.predictor_config import PredictorConfig
 from hat.latency.table import Row, find_table, read_table
 
 
@@ -27,6 +27,8 @@ class RunOptions:
     """seed of the split into training, validation and test rows and of the training"""
     lr: float | None = None
     """accepted for files of the release, without effect: the learning rate is --predictor-lr"""
+    transfer_from: str | None = None
+    """table (CSV) or predictor (.pt) of another device to start from; about 20 rows of the new one do then"""
 
 
 @command
@@ -52,17 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = read_table(table)
     check_writable(Path(cfg.ckpt_path))
     aside = released_at(Path(cfg.ckpt_path))
-    hidden = True if output.no_progress_bar else None  # None: hidden where the output is no terminal
-    with tqdm(total=cfg.train_steps, desc="training", disable=hidden) as bar:
-
-        def on_check(step: int, percent: float) -> None:
-            bar.set_postfix_str(f"validation error about {percent:.2f}%", refresh=False)
-            bar.update(step - bar.n)
-            if output.no_progress_bar and step % 200 == 0:
-                _say(f"step {step} of at most {cfg.train_steps}: validation error about {percent:.2f}%")
-
-        predictor = LatencyPredictor.fit(rows, cfg, run.seed, on_check)
-        bar.total = bar.n  # it ended early: nothing is left to do
+    if run.transfer_from is None:
+        predictor = _trained(rows, cfg, run, output)
+    else:
+        predictor = _old(run.transfer_from, rows, cfg, run.seed).transferred(rows, run.seed)
     path = Path(cfg.ckpt_path)
     if aside:
         set_aside(path, aside)
@@ -70,13 +65,47 @@ def main(argv: Sequence[str] | None = None) -> int:
     predictor.save(path)
     settings = to_yaml_values(cfg, replace(run, lr=None))
     write_text_atomic(path.with_suffix(".config.yml"), yaml.safe_dump(settings, default_flow_style=None))
-    _plot(predictor, rows, run.seed, path.with_suffix(".png"))
+    if run.transfer_from is None:
+        _plot(predictor, rows, run.seed, path.with_suffix(".png"))
     report = predictor.report
     assert report is not None
     _print_table(report, len(rows), table, path)
+    _print_bound(predictor, report)
+    if not report["networks"]:
+        print("the costs of layers add up here; networks did not help and were left out")
+    for block in report["drift"]:
+        where = f"lines {block['first'] + 2:.0f} to {block['last'] + 2:.0f} of the table"
+        print(f"{where} are {block['percent']:+.1f}% off the others (the device drifted) and count less")
     if output.json:
         print(json.dumps(report))
     return 0
+
+
+def _trained(
+    rows: Sequence[Row], cfg: PredictorConfig, run: RunOptions, output: OutputOptions
+) -> LatencyPredictor:
+    hidden = True if output.no_progress_bar else None  # None: hidden where the output is no terminal
+    with tqdm(total=cfg.train_steps, desc="training", disable=hidden) as bar:
+
+        def on_check(step: int, percent: float) -> None:
+            bar.set_postfix_str(f"error on rows left out about {percent:.2f}%", refresh=False)
+            bar.update(step - bar.n)
+            if output.no_progress_bar and step % 200 == 0:
+                _say(f"step {step} of at most {cfg.train_steps}: error on rows left out about {percent:.2f}%")
+
+        predictor = LatencyPredictor.fit(rows, cfg, run.seed, on_check)
+        bar.total = bar.n  # it ended early: nothing is left to do
+    return predictor
+
+
+def _old(given: str, rows: Sequence[Row], cfg: PredictorConfig, seed: int) -> LatencyPredictor:
+    """Return the predictor of another device, trained where a table is given."""
+    if not given.endswith(".csv"):
+        return LatencyPredictor.load(given, cfg.feature_norm, cfg.lat_norm)
+    old = read_table(given)
+    if not all(row.arch for row in rows):
+        old = [replace(row, arch=None) for row in old]  # both by the ten features
+    return LatencyPredictor.fit_all(old, cfg, seed)[0]
 
 
 def _table(given: str) -> Path:
@@ -95,12 +124,21 @@ def _say(text: str) -> None:
 
 
 def _print_table(report: Report, num_rows: int, table: Path, path: Path) -> None:
-    print(f"{num_rows} rows of {table}, scores on the 10% that training did not see; predictor: {path}")
+    print(
+        f"{num_rows} rows of {table}, scores on {report['rows']} that training did not see; predictor: {path}"
+    )
     print(f"{'':14} {'MAPE %':>8} {'RMSE ms':>10} {'Kendall tau':>12}")
     for name, scores in {"predictor": report, **report["baselines"]}.items():
         print(
             f"{name:14} {scores['mape_percent']:8.2f} {scores['rmse_ms']:10.2f} {scores['kendall_tau']:12.3f}"
         )
+
+
+def _print_bound(predictor: LatencyPredictor, report: Report) -> None:
+    coverage = min(COVERAGE, predictor.max_coverage)
+    text = f"{coverage:.0%} upper bound: prediction {100 * (predictor.margin(coverage) - 1):+.1f}%"
+    bound = report["bound"]
+    print(f"{text}; it held on {bound['held']:.1%} of the rows above" if bound else text)
 
 
 def _plot(predictor: LatencyPredictor, rows: Sequence[Row], seed: int, path: Path) -> None:
@@ -110,11 +148,11 @@ def _plot(predictor: LatencyPredictor, rows: Sequence[Row], seed: int, path: Pat
     except ImportError:
         _say("no picture: matplotlib is not installed (pip install -e '.[report]')")
         return
-    test = [rows[i] for i in split(len(rows), seed)[2]]
+    test = [rows[i] for i in split(len(rows), seed)[1]]
     measured = [row.total_ms for row in test]
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.add_subplot()
-    axes.scatter(measured, predictor.predict_features(np.array([row.features for row in test])), s=8)
+    axes.scatter(measured, predictor.predict_rows(test), s=8)
     axes.axline((measured[0], measured[0]), slope=1, color="grey", linewidth=1)
     axes.set(xlabel="measured latency (ms)", ylabel="predicted latency (ms)", title=path.stem)
     write_atomic(path, lambda file: figure.savefig(file, format="png", dpi=150))

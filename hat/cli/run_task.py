@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
 
@@ -191,12 +190,12 @@ class _TaskRun:
 
     def _plot(self, predictor: LatencyPredictor, rows: list[ModelRow], histories: dict[float, Any]) -> None:
         table = read_table(self.table)
-        held_out = [table[index] for index in split(len(table), self.options.seed)[2]]
+        held_out = [table[index] for index in split(len(table), self.options.seed)[1]]
         try:
             plot_run(
                 self.folder / "summary.png",
                 [row.total_ms for row in held_out],
-                predictor.predict_features(np.array([row.features for row in held_out])).tolist(),
+                predictor.predict_rows(held_out).tolist(),
                 rows,
                 histories,
             )

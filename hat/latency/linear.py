@@ -1,15 +1,26 @@
-"""Linear models of latency: the two baselines of the report and the base the network corrects."""
+"""Linear models of latency: the two baselines of the report and the additive base the network corrects."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from hat.arch.features import FEATURE_NAMES
+from hat.arch.features import FEATURE_NAMES, LAYER_FEATURE_NAMES
 from hat.latency.metrics import Floats
 
 DEPTH = FEATURE_NAMES.index("decoder_layer_num")
 REWEIGHTINGS = 3
-RIDGE = 0.3  # in rows; holds 20 coefficients together below 100 rows, does nothing above 300
+FAR_OFF = 2.0  # median errors; beyond, a row counts by its distance alone
+RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # in rows; leaving one row out chooses among them
+_ENCODER_WIDTH, _ENCODER_DEPTH, _DECODER_WIDTH = (
+    FEATURE_NAMES.index(name) for name in ("encoder_embed_dim", "encoder_layer_num", "decoder_embed_dim")
+)
+_PER_LAYER = [
+    [i for i, name in enumerate(LAYER_FEATURE_NAMES) if name.startswith(side) and name.endswith("_avg")]
+    for side in ("encoder", "decoder")
+]
+_FFN = [FEATURE_NAMES.index(f"{side}_ffn_embed_dim_avg") for side in ("encoder", "decoder")]
+_SPAN = FEATURE_NAMES.index("decoder_arbitrary_ende_attn_avg")
 
 
 def depth_only(features: Floats, latency_ms: Floats) -> Callable[[Floats], Floats]:
@@ -22,36 +33,78 @@ def least_squares(features: Floats, latency_ms: Floats) -> Callable[[Floats], Fl
     return _plain(features, latency_ms, lambda x: x)
 
 
-def base_columns(features: Floats) -> Floats:
-    """Return features, features times decoder depth, and ones: [rows, 2 * features + 1].
+@dataclass(frozen=True)
+class Scaling:
+    """What makes features comparable: mean and 1 / spread [features], the latter 0 where all rows agree."""
 
-    The decoder's features are averages over its layers, so what a layer costs enters times the depth.
+    mean: Floats
+    inverse_spread: Floats
+
+    @classmethod
+    def of(cls, features: Floats) -> "Scaling":
+        """Return the scaling of rows [rows, features]."""
+        return cls(features.mean(axis=0), 1 / column_spread(features))
+
+    def standard(self, features: Floats) -> Floats:
+        """Return features less their mean, divided by their spread."""
+        return (features - self.mean) * self.inverse_spread
+
+    def columns(self, features: Floats) -> Floats:
+        """Return what latency is a sum of, [rows, columns]; the last column is the decoder's depth.
+
+        What a layer costs beyond the average layer enters times the number of layers, so a fit with few rows
+        falls back to a line on the depth. A depth that was always the same counts as that one.
+        """
+        x = self.standard(features)
+        known = np.where(self.inverse_spread > 0, features, self.mean)
+        encoder_depth, depth = known[:, [_ENCODER_DEPTH]], known[:, [DEPTH]]
+        wide_encoder, wide_decoder = x[:, [_ENCODER_WIDTH]], x[:, [_DECODER_WIDTH]]
+        in_encoder, in_decoder = ([i for i in numbers if i < x.shape[1]] for numbers in _PER_LAYER)
+        return np.hstack(
+            [
+                wide_encoder,
+                wide_decoder,
+                x[:, [_ENCODER_DEPTH]],
+                encoder_depth * np.hstack([wide_encoder, x[:, in_encoder]]),
+                encoder_depth * wide_encoder * x[:, [_FFN[0]]],
+                depth * np.hstack([wide_decoder, x[:, in_decoder]]),
+                depth * wide_decoder * x[:, [_FFN[1]]],
+                depth * wide_encoder * x[:, [_SPAN]],
+                depth * depth,
+                depth,
+            ]
+        )
+
+
+def fit_ridge(columns: Floats, latency: Floats, weight: Floats, free: int | Sequence[int]) -> Floats:
+    """Return coefficients [columns + 1] of `columns` [rows, columns] and a constant, the constant last.
+
+    Fitted to relative errors; a ridge holds all coefficients together but those of the constant and of column
+    `free`. Its strength is the one with the lowest error on rows left out one at a time (closed form). Rows
+    far off count less (Huber's loss, by iteratively reweighted least squares), because tables hold disturbed
+    rows; `weight` [rows] says what is known of them beforehand. Constant columns get 0.
     """
-    return np.hstack([features, features * features[:, DEPTH : DEPTH + 1], np.ones((len(features), 1))])
-
-
-def fit_base(features: Floats, latency: Floats) -> Floats:
-    """Return coefficients for `base_columns`, fitted to relative errors with a little ridge.
-
-    Rows far off count less (iteratively reweighted least squares towards absolute errors), because tables
-    hold blocks of rows measured on a busy device. Features that are constant get the coefficient 0.
-    """
-    columns = base_columns(features)[:, :-1]
     mean, spread = columns.mean(axis=0), column_spread(columns)
-    spread[np.tile(np.isinf(column_spread(features)), 2)] = np.inf  # a constant times the depth is the depth
     scale = float(1 / np.mean(1 / latency))
     design = np.hstack([(columns - mean) / spread, np.ones((len(columns), 1))]) * (scale / latency)[:, None]
-    penalty = np.sqrt(RIDGE) * np.eye(design.shape[1])
-    penalty[-1] = 0  # the intercept is free
-    weight = np.ones(len(design))
-    for _ in range(1 + REWEIGHTINGS):
-        left, right = np.vstack([design * weight[:, None], penalty]), np.append(weight, penalty[-1])
-        solution = np.linalg.lstsq(left, right, rcond=None)[0]
-        error = np.abs(design @ solution - 1)
-        weight = 1 / np.sqrt(np.maximum(error, np.median(error) + 1e-9))
-        weight /= np.sqrt(np.mean(weight**2))
-    slopes = scale * solution[:-1] / spread
-    return np.append(slopes, scale * solution[-1] - slopes @ mean)
+    penalty = np.ones(design.shape[1])
+    penalty[np.atleast_1d(free)] = penalty[-1] = 0
+    best, lowest = np.zeros(len(penalty)), np.inf
+    for ridge in RIDGES:
+        robust = np.ones(len(design))
+        for _ in range(1 + REWEIGHTINGS):
+            square = robust * weight
+            moments = design.T @ (design * square[:, None]) + np.diag(ridge * penalty + 1e-9)
+            influence = np.linalg.solve(moments, design.T * square)  # [columns + 1, rows]
+            solution = influence.sum(axis=1)
+            leverage = np.minimum(np.einsum("rc,cr->r", design, influence), 1 - 1e-6)
+            error = np.abs(design @ solution - 1) / (1 - leverage)
+            robust = 1 / np.maximum(error, FAR_OFF * np.median(error) + 1e-9)
+            robust /= robust.mean()
+        if np.mean(error * weight) < lowest:
+            best, lowest = solution, float(np.mean(error * weight))
+    slopes = scale * best[:-1] / spread
+    return np.append(slopes, scale * best[-1] - slopes @ mean)
 
 
 def column_spread(columns: Floats) -> Floats:

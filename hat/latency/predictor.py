@@ -1,113 +1,80 @@
-"""Predict the latency of an architecture, in ms, from its ten features."""
+"""Predict the latency of an architecture, in ms, and how far above that it may lie."""
 
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Protocol, TypedDict
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
 from hat.arch.config import Arch
-from hat.arch.features import FEATURE_NAMES, features
+from hat.arch.features import FEATURE_NAMES, LAYER_FEATURE_NAMES, features, layer_features
 from hat.errors import CheckpointError, ConfigError, DataError
-from hat.files.atomic import write_with_digest
-from hat.latency.linear import base_columns, depth_only, fit_base, least_squares
+from hat.latency.drift import Block, drifting_rows
+from hat.latency.linear import depth_only, least_squares
+from hat.latency.members import NUM_MEMBERS, Members, fit_members, folds, transfer
 from hat.latency.metrics import Floats, Scores, score
-from hat.latency.network import LatencyNet, Training, train_net
-from hat.latency.predictor_file import net_of, read_plain
+from hat.latency.network import Training
+from hat.latency.predictor_config import PredictorConfig
+from hat.latency.predictor_file import read_predictor, write_predictor
 from hat.latency.table import Row
 from hat.rng import rng_for, seed_for
 
-FORMAT = 1
 MIN_ROWS = 10
-MAX_LOG_RATIO = math.log(4)  # far from the training rows the network may not run away from the base
+COVERAGE = 0.95
+BASELINES = {"depth_only": depth_only, "least_squares": least_squares}
 
 
-@dataclass(frozen=True)
-class PredictorConfig:
-    """Latency predictor"""
+class BoundScores(TypedDict):
+    """An upper bound and the share of rows that stayed below it."""
 
-    lat_dataset_path: str | None = None
-    """CSV file of measured latencies; the same name without _all is read where only that exists"""
-    feature_norm: tuple[float, ...] = ()
-    """numbers the ten features are divided by (default: the largest of each in the dataset)"""
-    lat_norm: float | None = None
-    """latency in ms that counts as 1 (default: the largest in the dataset)"""
-    feature_dim: int = 10
-    """number of features; 10"""
-    hidden_dim: int = 400
-    """width of the hidden layers"""
-    hidden_layer_num: int = 3
-    """number of hidden layers after the first"""
-    ckpt_path: str | None = None
-    """predictor file"""
-    train_steps: int = 5000
-    """most updates; training ends earlier when the validation error no longer falls"""
-    bsz: int = 128
-    """rows per update"""
-    predictor_lr: float = 3e-4
-    """initial learning rate of Adam"""
-
-    def __post_init__(self) -> None:
-        counts = {"train-steps": self.train_steps, "bsz": self.bsz, "hidden-dim": self.hidden_dim}
-        for name, count in counts.items():
-            if not 1 <= count <= 1_000_000:
-                raise ConfigError(f"--{name} must be from 1 to 1000000, got {count}")
-        if not 0 <= self.hidden_layer_num <= 100:
-            raise ConfigError(f"--hidden-layer-num must be from 0 to 100, got {self.hidden_layer_num}")
-        if not 0 < self.predictor_lr < 1:
-            raise ConfigError(f"--predictor-lr must lie between 0 and 1, got {self.predictor_lr}")
-        if self.feature_dim != len(FEATURE_NAMES):
-            raise ConfigError(
-                f"--feature-dim must be {len(FEATURE_NAMES)}, the features are fixed; got {self.feature_dim}"
-            )
-        if self.feature_norm:
-            _check_norm(self.feature_norm, "--feature-norm", ConfigError)
-        if self.lat_norm is not None and not 0 < self.lat_norm < math.inf:
-            raise ConfigError(f"--lat-norm must be above 0 ms, got {self.lat_norm}")
+    coverage: float
+    above_percent: float  # of the prediction
+    held: float
 
 
-class Report(TypedDict):
-    """Scores on the test rows, which neither training nor early stopping saw."""
+class Report(Scores, total=False):
+    """Scores on rows that the training did not see; files of format 1 hold those of the first line only."""
 
-    mape_percent: float
-    rmse_ms: float
-    kendall_tau: float
     baselines: dict[str, Scores]
+    rows: int  # that the scores are of
+    bound: BoundScores | None  # None: too few rows for one
+    drift: list[dict[str, float]]  # blocks of the table, rows counted from 0
+    networks: bool  # False: they did not help and were left out
 
 
-def split(count: int, seed: int) -> tuple[Floats, Floats, Floats]:
-    """Return row numbers for training, validation and test, about 80/10/10 percent, at least two each."""
+class Model(Protocol):
+    """What predicts: latencies in ms [rows] of features [rows, features]."""
+
+    def predict(self, features: Floats) -> Floats: ...
+
+
+def split(count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return row numbers for training and test, 90 and 10 percent, at least two for the test."""
     order = np.array(rng_for(seed, "latency-split").sample(range(count), count))
     part = max(2, count // 10)
-    return order[2 * part :], order[part : 2 * part], order[:part]
+    return order[part:], order[:part]
 
 
 class LatencyPredictor:
-    """latency_ms = lat_norm * base(x) * exp(net(x)) with x = features / feature_norm.
+    """Predicts by a model; knows from rows its members left out how far the truth may lie above.
 
-    `base` is linear in the features and in features times decoder depth; the network of HAT 2020 (section
-    3.2) learns what it misses. A predictor of the release has no base: latency_ms = lat_norm * net(x).
+    A predictor of the release, or of format 1, was fitted without rows left out: it has no bound.
     """
 
     def __init__(
         self,
-        net: LatencyNet,
-        feature_norm: Sequence[float],
-        lat_norm: float,
-        base: Sequence[float] = (),
-        floor: float = 0.0,
+        model: Model,
+        feature_names: Sequence[str],
+        residuals: Sequence[float] = (),
         report: Report | None = None,
         conditions: Mapping[str, str] | None = None,
     ) -> None:
-        self._net = net.double().eval().requires_grad_(False)  # double: one row or many, the same result
-        self._feature_norm = np.array(feature_norm, dtype=np.float64)
-        self._lat_norm = lat_norm
-        self._base = np.array(base, dtype=np.float64)
-        self._floor = floor  # lowest value of the base, in lat_norm
+        self._model = model
+        self._feature_names = tuple(feature_names)
+        self._residuals = np.sort(np.array(residuals, dtype=np.float64))  # log(measured / predicted)
         self.report = report  # None for a predictor of the release
         self.conditions = dict(conditions or {})  # what all rows of the dataset share: device, threads, ...
 
@@ -119,27 +86,37 @@ class LatencyPredictor:
         seed: int,
         on_check: Callable[[int, float], object] | None = None,
     ) -> "LatencyPredictor":
-        """Return a predictor trained on 80 percent of `rows`; a pure function of its arguments.
+        """Return a predictor trained on 90 percent of `rows`, with a report on the others; a pure function.
 
-        `on_check(step, validation MAPE in percent, roughly)` is called during training. Raises DataError for
-        fewer than 10 rows.
+        `rows` stand in the order of measuring: blocks of drifting ones count less. `on_check(step, error on
+        rows left out in percent)` is called during training. Raises DataError for fewer than 10 rows.
         """
-        if len(rows) < MIN_ROWS:
-            raise DataError(
-                f"{len(rows)} measured architectures are too few for a predictor; measure at least "
-                f"{MIN_ROWS}, some hundreds for a good one"
-            )
-        raw = np.array([row.features for row in rows], dtype=np.float64)
-        ms = np.array([row.total_ms for row in rows], dtype=np.float64)
-        train, valid, test = split(len(rows), seed)
-        norm = cfg.feature_norm or tuple(value or 1.0 for value in np.abs(raw).max(axis=0).tolist())
-        lat_norm = float(cfg.lat_norm or ms.max())
-        x, latency = raw / np.array(norm), ms / lat_norm
-        base = fit_base(x[train], latency[train])
-        floor = float(latency[train].min() / 2)
-        log_ratio = np.log(latency / np.maximum(base_columns(x) @ base, floor))
+        _check_enough(rows, MIN_ROWS, "train a predictor")
+        train, test = split(len(rows), seed)
+        train.sort()
+        fitted, blocks = cls.fit_all([rows[i] for i in train], cfg, seed, on_check)
+        drift = [Block(int(train[block.first]), int(train[block.last]), block.percent) for block in blocks]
+        fitted.report = fitted._scores([rows[i] for i in train], [rows[i] for i in test], drift)
+        return fitted
+
+    @classmethod
+    def fit_all(
+        cls,
+        rows: Sequence[Row],
+        cfg: PredictorConfig,
+        seed: int,
+        on_check: Callable[[int, float], object] | None = None,
+    ) -> tuple["LatencyPredictor", list[Block]]:
+        """Return a predictor trained on all `rows`, without a report, and drifting blocks.
+
+        Raises DataError for fewer than 8 rows.
+        """
+        _check_enough(rows, MIN_ROWS - 2, "train a predictor")
+        names = LAYER_FEATURE_NAMES if all(row.arch for row in rows) else FEATURE_NAMES
+        x, ms = _inputs(rows, names), _milliseconds(rows)
+        blocks, weight = drifting_rows(x, ms)
         training = Training(
-            cfg.hidden_dim,
+            max(4, cfg.hidden_dim // NUM_MEMBERS),
             cfg.hidden_layer_num,
             cfg.train_steps,
             cfg.bsz,
@@ -147,17 +124,34 @@ class LatencyPredictor:
             seed_for(seed, "latency-predictor"),
         )
         percent = on_check and (lambda step, error: on_check(step, 100 * error))
-        net = train_net(x, log_ratio, train, valid, training, percent)
-        fitted = cls(net, norm, lat_norm, base.tolist(), floor, conditions=_shared_conditions(rows))
-        baselines = {"depth_only": depth_only, "least_squares": least_squares}
-        fitted.report = {
-            **score(fitted.predict_features(raw[test]), ms[test]),
-            "baselines": {
-                name: score(model(raw[train], ms[train])(raw[test]), ms[test])
-                for name, model in baselines.items()
-            },
-        }
-        return fitted
+        members, residuals = fit_members(x, ms, weight, training, percent)
+        return cls(members, names, residuals.tolist(), conditions=_shared_conditions(rows)), blocks
+
+    def transferred(self, rows: Sequence[Row], seed: int) -> "LatencyPredictor":
+        """Return a predictor for the device of `rows` from this one for another device.
+
+        Its report is of each row as predicted by the member that left it out. Raises DataError for fewer than
+        10 rows or rows without the features this predictor reads, and CheckpointError where this one is not
+        of the present format.
+        """
+        _check_enough(rows, MIN_ROWS, "transfer a predictor")
+        if not isinstance(self._model, Members):
+            raise CheckpointError(
+                "only predictors trained by this version can be transferred; give the table (CSV) of the "
+                "old device instead, or train its predictor again"
+            )
+        if len(self._feature_names) > len(FEATURE_NAMES) and not all(row.arch for row in rows):
+            raise DataError(
+                "the old predictor reads whole architectures, which the new table does not hold; give the "
+                "table (CSV) of the old device instead of its predictor"
+            )
+        x, ms, stream = _inputs(rows, self._feature_names), _milliseconds(rows), seed_for(seed, "transfer")
+        members, residuals = transfer(self._model, x, ms, stream)
+        fold = folds(len(rows), stream)
+        report = _left_out_report(rows, ms / np.exp(residuals), fold, members.has_networks)
+        return LatencyPredictor(
+            members, self._feature_names, residuals.tolist(), report, _shared_conditions(rows)
+        )
 
     def predict_ms(self, arch: Arch) -> float:
         """Return the predicted latency of one architecture in ms."""
@@ -165,40 +159,83 @@ class LatencyPredictor:
 
     def predict_many(self, archs: Sequence[Arch]) -> list[float]:
         """Return the predicted latency of each architecture in ms."""
-        values: list[float] = self.predict_features(np.array([features(arch) for arch in archs])).tolist()
+        per_layer = len(self._feature_names) > len(FEATURE_NAMES)
+        raw = np.array([layer_features(arch) if per_layer else features(arch) for arch in archs])
+        values: list[float] = self.predict_features(raw).tolist()
         return values
 
+    def predict_rows(self, rows: Sequence[Row]) -> Floats:
+        """Return the predicted latency in ms of the architecture of each row of a table [rows]."""
+        return self.predict_features(_inputs(rows, self._feature_names))
+
     def predict_features(self, raw: Floats) -> Floats:
-        """Return latencies in ms [rows] of unnormalised features [rows, 10]."""
-        x = raw.reshape(-1, len(FEATURE_NAMES)) / self._feature_norm
-        with torch.inference_mode():
-            out: Floats = self._net(torch.from_numpy(x)).numpy()
-        if not self._base.size:
-            return out * self._lat_norm
-        base = np.maximum(base_columns(x) @ self._base, self._floor)
-        return self._lat_norm * base * np.exp(np.clip(out, -MAX_LOG_RATIO, MAX_LOG_RATIO))
+        """Return latencies in ms [rows] of features [rows, features] that this predictor reads."""
+        return self._model.predict(raw.reshape(-1, len(self._feature_names)))
+
+    @property
+    def max_coverage(self) -> float:
+        """Return the highest coverage `upper_ms` can promise; 0 for a predictor without a bound."""
+        return len(self._residuals) / (len(self._residuals) + 1)
+
+    def upper_ms(self, arch: Arch, coverage: float = COVERAGE) -> float:
+        """Return a latency in ms that a measurement of `arch` exceeds with probability 1 - coverage."""
+        return self.predict_ms(arch) * self.margin(coverage)
+
+    def upper_many(self, archs: Sequence[Arch], coverage: float = COVERAGE) -> list[float]:
+        """Return `upper_ms` of each architecture."""
+        margin = self.margin(coverage)
+        return [ms * margin for ms in self.predict_many(archs)]
+
+    def margin(self, coverage: float = COVERAGE) -> float:
+        """Return bound / prediction: the conformal quantile of measured / predicted on rows left out.
+
+        It holds for architectures drawn like those rows (Vovk et al. 2005, Barber et al. 2021). Raises
+        ConfigError where `coverage` is not from 0 to 1 or above `max_coverage`.
+        """
+        if not 0 < coverage < 1:
+            raise ConfigError(f"the coverage of a bound must lie between 0 and 1, got {coverage}")
+        count = len(self._residuals)
+        rank = math.ceil((count + 1) * coverage - 1e-9)
+        if rank > count:
+            raise ConfigError(
+                "this predictor has no upper bound: it is of the 2020 release or of an earlier version; "
+                "train one with latency_predictor.py"
+                if not count
+                else f"a bound of coverage {coverage} needs {math.ceil(coverage / (1 - coverage))} rows left "
+                f"out, this predictor has {count}; ask for at most {self.max_coverage:.3f} or measure more"
+            )
+        return math.exp(self._residuals[max(rank, 1) - 1])
+
+    def _scores(self, train: Sequence[Row], test: Sequence[Row], drift: Sequence[Block]) -> Report:
+        x, ms, truth = _inputs(train, FEATURE_NAMES), _milliseconds(train), _milliseconds(test)
+        predicted = self.predict_rows(test)
+        bound: BoundScores | None = None
+        if self.max_coverage >= COVERAGE:
+            margin = self.margin()
+            held = float(np.mean(truth <= predicted * margin))
+            bound = {"coverage": COVERAGE, "above_percent": 100 * (margin - 1), "held": held}
+        unseen = _inputs(test, FEATURE_NAMES)
+        return {
+            **score(predicted, truth),
+            "baselines": {name: score(fit(x, ms)(unseen), truth) for name, fit in BASELINES.items()},
+            "rows": len(test),
+            "bound": bound,
+            "drift": [asdict(block) for block in drift],
+            "networks": isinstance(self._model, Members) and self._model.has_networks,
+        }
 
     def save(self, path: str | Path) -> None:
-        """Write the predictor with everything needed to use it, and a digest beside it."""
-        state = {name: value.float() for name, value in self._net.state_dict().items()}
-        content = {
-            "format": FORMAT,
-            "kind": "hat latency predictor",
-            "feature_names": list(FEATURE_NAMES),
-            "feature_norm": self._feature_norm.tolist(),
-            "lat_norm": self._lat_norm,
-            "hidden_dim": self._net.first_layer.out_features,
-            "hidden_layer_num": len(self._net.layers),
-            "target": "log_ratio" if self._base.size else "latency",
-            "base": self._base.tolist(),
-            "floor": self._floor,
-            "report": self.report,
-            "conditions": self.conditions,
-            "model": state,
-        }
-        buffer = io.BytesIO()
-        torch.save(content, buffer)
-        write_with_digest(Path(path), buffer.getvalue())
+        """Write the predictor with everything needed to use it, and a digest beside it.
+
+        Raises CheckpointError for a predictor that was read from an older format.
+        """
+        if not isinstance(self._model, Members):
+            raise CheckpointError(
+                f"cannot write {path}: a predictor of an older format is kept as the file it came from; "
+                "copy that file"
+            )
+        extra = {"report": self.report, "conditions": self.conditions}
+        write_predictor(Path(path), self._model, self._feature_names, self._residuals.tolist(), extra)
 
     @classmethod
     def load(
@@ -209,23 +246,8 @@ class LatencyPredictor:
         The normalisers are for the latter only; our files carry their own. Raises CheckpointError where the
         file is missing, damaged or something else.
         """
-        path = Path(path)
-        content = read_plain(path)
-        if "first_layer.weight" in content:
-            if not feature_norm or lat_norm is None:
-                raise CheckpointError(
-                    f"{path} is a predictor of the 2020 release, which does not carry its normalisers; give "
-                    "--feature-norm and --lat-norm as in configs/<task>/latency_predictor"
-                )
-            _check_norm(feature_norm, f"{path}: feature-norm", CheckpointError)
-            return cls(net_of(content, path), feature_norm, float(lat_norm))
-        try:
-            return _from_content(cls, content, path)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CheckpointError(
-                f"{path} is no latency predictor or is damaged ({error!r}); train it again with "
-                "latency_predictor.py"
-            ) from error
+        found = read_predictor(Path(path), feature_norm, lat_norm)
+        return cls(found.model, found.feature_names, found.residuals, found.report, found.conditions)
 
     @classmethod
     def from_release(
@@ -235,40 +257,41 @@ class LatencyPredictor:
         return cls.load(path, feature_norm, lat_norm)
 
 
-def _from_content(cls: type[LatencyPredictor], content: dict[str, Any], path: Path) -> LatencyPredictor:
-    if content["format"] != FORMAT:
-        raise CheckpointError(
-            f"{path} has format {content['format']!r}, this version reads {FORMAT}; train the predictor again"
+def _check_enough(rows: Sequence[Row], least: int, what: str) -> None:
+    if len(rows) < least:
+        raise DataError(
+            f"{len(rows)} measured architectures are too few to {what}; measure at least {least}, better "
+            "some hundreds (20 where a predictor of another device is at hand)"
         )
-    if content["feature_names"] != list(FEATURE_NAMES):
-        raise CheckpointError(f"{path} predicts from other features: {content['feature_names']}")
-    _check_norm(content["feature_norm"], f"{path}: feature_norm", CheckpointError)
-    net = net_of(content["model"], path)
-    sizes = (net.first_layer.out_features, len(net.layers))
-    numbers = [content["lat_norm"], *content["base"], content["floor"]]
-    base_size = {"log_ratio": 2 * len(FEATURE_NAMES) + 1, "latency": 0}[content["target"]]
-    if (
-        sizes != (content["hidden_dim"], content["hidden_layer_num"])
-        or len(content["base"]) != base_size
-        or not all(type(n) is float and math.isfinite(n) for n in numbers)
-        or content["lat_norm"] <= 0
-        or type(content["report"]) not in (dict, type(None))
-    ):
-        raise ValueError("sizes or numbers that contradict each other")
-    return cls(
-        net,
-        content["feature_norm"],
-        content["lat_norm"],
-        content["base"],
-        content["floor"],
-        content["report"],
-        content["conditions"],
-    )
 
 
-def _check_norm(norm: Sequence[float], name: str, kind: type[ConfigError] | type[CheckpointError]) -> None:
-    if len(norm) != len(FEATURE_NAMES) or not all(0 < value < math.inf for value in norm):
-        raise kind(f"{name} must hold {len(FEATURE_NAMES)} numbers above 0, got {list(norm)}")
+def _left_out_report(
+    rows: Sequence[Row], predicted: Floats, fold: NDArray[np.int64], networks: bool
+) -> Report:
+    x, ms = _inputs(rows, FEATURE_NAMES), _milliseconds(rows)
+    baselines = {}
+    for name, fit in BASELINES.items():
+        guess = np.empty(len(ms))
+        for own in (fold == k for k in range(NUM_MEMBERS)):
+            guess[own] = fit(x[~own], ms[~own])(x[own])
+        baselines[name] = score(guess, ms)
+    return {
+        **score(predicted, ms),
+        "baselines": baselines,
+        "rows": len(ms),
+        "bound": None,
+        "drift": [],
+        "networks": networks,
+    }
+
+
+def _inputs(rows: Sequence[Row], names: Sequence[str]) -> Floats:
+    per_layer = len(names) > len(FEATURE_NAMES)
+    return np.array([layer_features(row.arch) if per_layer and row.arch else row.features for row in rows])
+
+
+def _milliseconds(rows: Sequence[Row]) -> Floats:
+    return np.array([row.total_ms for row in rows], dtype=np.float64)
 
 
 def _shared_conditions(rows: Sequence[Row]) -> dict[str, str]:

@@ -1,18 +1,134 @@
-"""Read predictor files without trusting them: plain values and tensors only, damage is an error."""
+"""Read and write predictor files without trusting them: plain values and tensors only, damage is an error."""
 
 import io
 import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
-from hat.arch.features import FEATURE_NAMES
+from hat.arch.features import FEATURE_NAMES, LAYER_FEATURE_NAMES
 from hat.errors import CheckpointError
-from hat.files.atomic import digest_matches
-from hat.latency.network import LatencyNet
+from hat.files.atomic import digest_matches, write_with_digest
+from hat.latency.linear import Scaling
+from hat.latency.members import NUM_MEMBERS, Members
+from hat.latency.metrics import Floats
+from hat.latency.network import Nets
+from hat.latency.old_predictor import OldModel, format_1_model, released_model
 
+FORMAT = 2
 MAX_BYTES = 1 << 28
+
+
+class PredictorFile(NamedTuple):
+    """What a predictor file holds."""
+
+    model: Members | OldModel
+    feature_names: Sequence[str]
+    residuals: Sequence[float]  # none where the file has no bound
+    report: Any
+    conditions: Mapping[str, str]
+
+
+def write_predictor(
+    path: Path,
+    members: Members,
+    feature_names: Sequence[str],
+    residuals: Sequence[float],
+    extra: Mapping[str, Any],
+) -> None:
+    """Write one file whole or not at all, and a digest beside it."""
+    content = {
+        "format": FORMAT,
+        "kind": "hat latency predictor",
+        "feature_names": list(feature_names),
+        "mean": members.scaling.mean.tolist(),
+        "inverse_spread": members.scaling.inverse_spread.tolist(),
+        "base": members.base.tolist(),
+        "floor_ms": members.floor_ms,
+        "weights": [weight.float() for weight in members.nets.weights],
+        "biases": [bias.float() for bias in members.nets.biases],
+        "residuals": list(residuals),
+        **extra,
+    }
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_with_digest(path, buffer.getvalue())
+
+
+def read_predictor(path: Path, feature_norm: Sequence[float], lat_norm: float | None) -> PredictorFile:
+    """Return what is in `path`: our format, the one before, or a bare state dict of the 2020 release.
+
+    The normalisers are for the last. Raises CheckpointError.
+    """
+    content = read_plain(path)
+    if "first_layer.weight" in content:
+        if not feature_norm or lat_norm is None:
+            raise CheckpointError(
+                f"{path} is a predictor of the 2020 release, which does not carry its normalisers; give "
+                "--feature-norm and --lat-norm as in configs/<task>/latency_predictor"
+            )
+        return PredictorFile(
+            released_model(content, feature_norm, lat_norm, path), FEATURE_NAMES, (), None, {}
+        )
+    try:
+        return _read_ours(content, path)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path} is no latency predictor or is damaged ({error!r}); train it again with "
+            "latency_predictor.py"
+        ) from error
+
+
+def _read_ours(content: dict[str, Any], path: Path) -> PredictorFile:
+    report, conditions = content["report"], dict(content["conditions"])
+    if type(report) not in (dict, type(None)):
+        raise ValueError("a report that is none")
+    if content["format"] == 1:
+        return PredictorFile(format_1_model(content, path), FEATURE_NAMES, (), report, conditions)
+    if content["format"] != FORMAT:
+        raise CheckpointError(
+            f"{path} has format {content['format']!r}, this version reads 1 and {FORMAT}; train the "
+            "predictor again"
+        )
+    names = content["feature_names"]
+    if names not in (list(FEATURE_NAMES), list(LAYER_FEATURE_NAMES)):
+        raise CheckpointError(f"{path} predicts from other features: {names}")
+    count = len(names)
+    scaling = Scaling(_finite(content["mean"], (count,)), _finite(content["inverse_spread"], (count,)))
+    columns = scaling.columns(np.zeros((1, count))).shape[1]
+    members = Members(
+        scaling,
+        _finite(content["base"], (NUM_MEMBERS, columns + 1)),
+        float(_finite(content["floor_ms"], ())),
+        _nets(content["weights"], content["biases"], count),
+    )
+    residuals = _finite(content["residuals"], (len(content["residuals"]),)).tolist()
+    if members.floor_ms <= 0:
+        raise ValueError("a lowest latency that is not above 0")
+    return PredictorFile(members, names, residuals, report, conditions)
+
+
+def _finite(value: Any, shape: tuple[int, ...]) -> Floats:
+    numbers = np.array(value, dtype=np.float64)
+    if numbers.shape != shape or not np.isfinite(numbers).all():
+        raise ValueError(f"numbers of shape {numbers.shape} where {shape} are expected, all finite")
+    return numbers
+
+
+def _nets(weights: Sequence[Any], biases: Sequence[Any], feature_dim: int) -> Nets:
+    for value in (*weights, *biases):
+        if not (torch.is_tensor(value) and value.is_floating_point() and bool(value.isfinite().all())):
+            raise ValueError("weights that are no tensors of finite numbers")
+    hidden = weights[0].size(2) if len(weights) > 1 else 1
+    with torch.device("meta"):
+        nets = Nets(NUM_MEMBERS, feature_dim, hidden, len(weights) - 2)
+    state = {f"weights.{i}": weight.double() for i, weight in enumerate(weights)}
+    state |= {f"biases.{i}": bias.double() for i, bias in enumerate(biases)}
+    nets.load_state_dict(state, assign=True)
+    return nets.requires_grad_(False)
 
 
 def read_plain(path: Path) -> dict[str, Any]:
@@ -45,26 +161,3 @@ def read_plain(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(damaged)
     return content
-
-
-def net_of(state: dict[str, Any], path: Path) -> LatencyNet:
-    """Return the network of a state dict, which gives the sizes; raises CheckpointError where none fits."""
-    wrong = f"{path}: not the weights of a latency predictor"
-    for name, value in state.items():
-        if not (torch.is_tensor(value) and value.is_floating_point() and bool(value.isfinite().all())):
-            raise CheckpointError(f"{wrong}: {name} is not a tensor of finite numbers")
-    first = state.get("first_layer.weight")
-    if first is None or first.dim() != 2 or first.shape[1] != len(FEATURE_NAMES) or not first.shape[0]:
-        raise CheckpointError(f"{wrong}: first_layer.weight must be [hidden, {len(FEATURE_NAMES)}]")
-    hidden_layers = sum(name.startswith("layers.") and name.endswith(".weight") for name in state)
-    with torch.device("meta"):
-        net = LatencyNet(first.shape[1], first.shape[0], hidden_layers)
-    expected = {name: tuple(value.shape) for name, value in net.state_dict().items()}
-    found = {str(name): tuple(value.shape) for name, value in state.items()}
-    if expected != found:
-        first_wrong = next(n for n in (*expected, *found) if expected.get(n) != found.get(n))
-        raise CheckpointError(
-            f"{wrong}: {first_wrong} has shape {found.get(first_wrong)}, expected {expected.get(first_wrong)}"
-        )
-    net.load_state_dict({name: value.clone() for name, value in state.items()}, assign=True)
-    return net

@@ -3,6 +3,7 @@
 import builtins
 import json
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from hat.arch.config import Arch, DecoderArch, EncoderArch
 from hat.cli.latency_predictor import main
 from hat.latency.network import LatencyNet
 from hat.latency.predictor import LatencyPredictor
-from hat.latency.table import TableWriter, row_of
+from hat.latency.table import RELEASE_COLUMNS, TableWriter, read_table, row_of
 
 YAML = """\
 lat-dataset-path: {folder}/toy_all.csv
@@ -69,13 +70,24 @@ def test_release_yaml(config: str, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "lr has no effect here" in captured.err
     report = json.loads(captured.out.splitlines()[-1])
     scores = {"mape_percent", "rmse_ms", "kendall_tau"}
-    assert set(report) == scores | {"baselines"}
+    assert set(report) == scores | {"baselines", "rows", "bound", "drift", "networks"}
+    assert report["rows"] == 4 and report["drift"] == []
+    bound = report["bound"]
+    assert bound["coverage"] == 0.95 and bound["above_percent"] < 10 and 0 <= bound["held"] <= 1
     assert {name: set(values) for name, values in report["baselines"].items()} == {
         "depth_only": scores,
         "least_squares": scores,
     }
     assert report["mape_percent"] < 3
-    for name in ("predictor", "depth_only", "least_squares", "MAPE %", "RMSE ms", "Kendall tau"):
+    for name in (
+        "predictor",
+        "depth_only",
+        "least_squares",
+        "MAPE %",
+        "RMSE ms",
+        "Kendall tau",
+        "upper bound: prediction +",
+    ):
         assert name in captured.out
     assert LatencyPredictor.load(tmp_path / "out" / "toy.pt").report == report
     assert (tmp_path / "out" / "toy.png").read_bytes().startswith(b"\x89PNG")
@@ -100,6 +112,58 @@ def test_the_resolved_config_repeats_the_run(
     assert capsys.readouterr().out.splitlines()[-1] != first
 
 
+def test_drift_is_reported(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "toy.csv"
+    rows = read_table(path)
+    path.unlink()
+    with TableWriter(path) as table:
+        for n in range(120):
+            row = rows[n % 40]
+            assert row.arch
+            ms = row.latency_mean_decoder * (1.177 if 50 <= n < 90 else 1) * random.Random(n).gauss(1, 0.005)
+            table.append(row_of(row.arch, (5.0, 0.1), (ms, 0.1), {"device": "toy"}))
+    assert main([config]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "drifted" in line]
+    first, last, percent = re.fullmatch(
+        r"lines (\d+) to (\d+) of the table are \+([\d.]+)% .*", line
+    ).groups()
+    assert abs(int(first) - 52) <= 4 and abs(int(last) - 91) <= 4
+    assert float(percent) == pytest.approx(17, abs=1.5)
+
+
+@pytest.mark.parametrize("kind", ["csv", "pt"])
+def test_transfer(kind: str, config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([config]) == 0
+    rows = read_table(tmp_path / "toy.csv")
+    with TableWriter(tmp_path / "new.csv") as table:
+        for row in rows[:20]:
+            assert row.arch
+            ms = 2 * row.latency_mean_decoder
+            table.append(row_of(row.arch, (10.0, 0.1), (ms, 0.1), {"device": "new"}))
+    old = tmp_path / ("toy.csv" if kind == "csv" else "out/toy.pt")
+    capsys.readouterr()
+    flags = [f"--lat-dataset-path={tmp_path}/new.csv", f"--ckpt-path={tmp_path}/new.pt"]
+    assert main([config, *flags, f"--transfer-from={old}", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert report["rows"] == 20 and report["mape_percent"] < 3
+    new = LatencyPredictor.load(tmp_path / "new.pt")
+    assert new.conditions == {"device": "new"} and new.max_coverage > 0.95
+    arch = rows[30].arch
+    assert arch and new.predict_ms(arch) == pytest.approx(2 * rows[30].total_ms, rel=0.05)
+    assert f"transfer-from: {old}" in (tmp_path / "new.config.yml").read_text()
+
+
+def test_transfer_to_a_table_without_architectures(config: str, tmp_path: Path) -> None:
+    lines = (tmp_path / "toy.csv").read_text().splitlines()[:25]
+    columns = len(RELEASE_COLUMNS)
+    cut = [",".join(line.split(",")[:columns]) for line in lines]
+    (tmp_path / "new.csv").write_text("\n".join(cut) + "\n")
+    flags = [f"--lat-dataset-path={tmp_path}/new.csv", f"--transfer-from={tmp_path}/toy.csv"]
+    assert main([config, *flags, f"--ckpt-path={tmp_path}/new.pt"]) == 0
+    arch = read_table(tmp_path / "toy.csv")[30].arch
+    assert arch and LatencyPredictor.load(tmp_path / "new.pt").predict_ms(arch) > 0
+
+
 def test_without_matplotlib(
     config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -122,6 +186,8 @@ def test_without_matplotlib(
         (["--lat-dataset-path=none.csv"], "DataError: no latency table: none.csv does not exist"),
         (["--train-step=1"], "did you mean --train-steps?"),
         (["--bsz=0"], "ConfigError: --bsz must be from 1"),
+        (["--transfer-from=none.csv"], "DataError: cannot read the latency table none.csv"),
+        (["--transfer-from=none.pt"], "CheckpointError: cannot read the latency predictor none.pt"),
     ],
 )
 def test_user_errors(config: str, flags: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,52 +3,23 @@
 import json
 import math
 import random
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from toy_rows import SMALL, draw_arch, rows_of, true_ms
 
 from hat.arch.config import Arch, DecoderArch, EncoderArch
-from hat.arch.features import features
-from hat.errors import CheckpointError, ConfigError, DataError
-from hat.files.atomic import digest_path
-from hat.latency.linear import column_spread, depth_only, fit_base, least_squares
-from hat.latency.metrics import kendall_tau, score
-from hat.latency.predictor import LatencyPredictor, PredictorConfig, split
+from hat.arch.features import LAYER_FEATURE_NAMES, features, layer_features
+from hat.errors import ConfigError, DataError
+from hat.latency.linear import Scaling, column_spread, depth_only, fit_ridge, least_squares
+from hat.latency.metrics import kendall_tau, kendall_tau_b, score
+from hat.latency.predictor import LatencyPredictor, split
+from hat.latency.predictor_config import PredictorConfig
 from hat.latency.table import Row, row_of
-
-SMALL = PredictorConfig(hidden_dim=16, hidden_layer_num=1, train_steps=400)
-SHARED = Path(__file__).parents[2].parent / "shared" / "hat_release" / "predictors"
-
-
-def draw_arch(rng: random.Random) -> Arch:
-    depth = rng.randint(1, 6)
-    pick = [
-        tuple(rng.choice(c) for _ in range(depth)) for c in ((1024, 2048, 3072), (4, 8), (4, 8), (1, 2, 3))
-    ]
-    encoder = EncoderArch(rng.choice((512, 640)), tuple(rng.choices((1024, 2048), k=6)), (8,) * 6)
-    return Arch(encoder, DecoderArch(rng.choice((512, 640)), *pick))
-
-
-def true_ms(arch: Arch) -> float:
-    """An additive latency: a part for the encoder and one for each decoder layer."""
-    enc, dec = arch.encoder, arch.decoder
-    layers = zip(dec.ffn_dims, dec.self_heads, dec.cross_heads, dec.cross_span, strict=True)
-    per_layer = [8 + dec.embed_dim / 160 + f / 1024 + s / 8 + c / 8 + a / 2 for f, s, c, a in layers]
-    return 3 + enc.embed_dim * sum(enc.ffn_dims) / 4e6 + sum(per_layer)
-
-
-def rows_of(count: int, seed: int = 0, noise: float = 0.0) -> list[Row]:
-    rng = random.Random(seed)
-    rows = []
-    for n in range(count):
-        arch = draw_arch(rng)
-        ms = true_ms(arch) * math.exp(rng.gauss(0, noise))
-        rows.append(row_of(arch, (0.2 * ms, 0.1), (0.8 * ms, 0.1), {"device": "toy", "iterations": n}))
-    return rows
 
 
 @pytest.fixture(scope="module")
@@ -131,137 +102,11 @@ def test_identical_rows_and_far_architectures_stay_finite(fitted: LatencyPredict
 
 def test_split_is_seeded_and_disjoint() -> None:
     parts = split(200, 3)
-    assert [len(part) for part in parts] == [160, 20, 20]
+    assert [len(part) for part in parts] == [180, 20]
     assert sorted(np.concatenate(parts).tolist()) == list(range(200))
     assert all((a == b).all() for a, b in zip(parts, split(200, 3), strict=True))
-    assert (parts[2] != split(200, 4)[2]).any()
-    assert [len(part) for part in split(10, 0)] == [6, 2, 2]
-
-
-def test_save_then_load(fitted: LatencyPredictor, tmp_path: Path) -> None:
-    fitted.save(tmp_path / "deep" / "p.pt")
-    loaded = LatencyPredictor.load(tmp_path / "deep" / "p.pt", feature_norm=(1,) * 10, lat_norm=3)
-    archs = [draw_arch(random.Random(n)) for n in range(20)]
-    assert loaded.predict_many(archs) == fitted.predict_many(archs)
-    assert loaded.report == fitted.report and loaded.conditions == {"device": "toy"}
-
-
-def test_every_flipped_bit_is_refused(fitted: LatencyPredictor, tmp_path: Path) -> None:
-    path = tmp_path / "p.pt"
-    fitted.save(path)
-    whole = path.read_bytes()
-    for at in [*range(0, len(whole), 37), *range(60), len(whole) - 1]:
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
-        with pytest.raises(CheckpointError, match=r"p\.pt"):
-            LatencyPredictor.load(path)
-    for cut in range(0, len(whole), 503):
-        path.write_bytes(whole[:cut])
-        with pytest.raises(CheckpointError, match=r"p\.pt"):
-            LatencyPredictor.load(path)
-
-
-def test_without_digest_damage_to_the_weights_is_still_found(
-    fitted: LatencyPredictor, tmp_path: Path
-) -> None:
-    path = tmp_path / "p.pt"
-    fitted.save(path)
-    digest_path(path).unlink()
-    assert LatencyPredictor.load(path).report == fitted.report
-    whole = path.read_bytes()
-    weights = torch.load(path)["model"]["layers.0.weight"].numpy().tobytes()
-    at = whole.index(weights) + 100
-    path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
-    with pytest.raises(CheckpointError, match="wrong checksum"):
-        LatencyPredictor.load(path)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"format": 2},
-        {"format": None},
-        {"feature_names": ["x"]},
-        {"feature_norm": [1.0] * 9},
-        {"feature_norm": [0.0] * 10},
-        {"feature_norm": [math.nan] * 10},
-        {"feature_norm": None},
-        {"lat_norm": math.inf},
-        {"lat_norm": -1.0},
-        {"lat_norm": "1"},
-        {"hidden_dim": 17},
-        {"hidden_layer_num": 2},
-        {"target": "bleu"},
-        {"target": "latency"},
-        {"base": [1.0]},
-        {"base": [math.nan] * 21},
-        {"base": 5},
-        {"floor": math.nan},
-        {"report": 5},
-        {"conditions": 5},
-        {"model": {}},
-        {"model": None},
-        {"model": {"first_layer.weight": torch.zeros(4, 10)}},
-        {"model": {"first_layer.weight": "x"}},
-    ],
-)
-def test_inconsistent_files_are_refused(fitted: LatencyPredictor, tmp_path: Path, change: dict) -> None:
-    fitted.save(tmp_path / "p.pt")
-    content = torch.load(tmp_path / "p.pt") | change
-    torch.save(content, tmp_path / "q.pt")
-    with pytest.raises(CheckpointError, match=r"q\.pt"):
-        LatencyPredictor.load(tmp_path / "q.pt")
-
-
-def test_weights_that_do_not_fit(fitted: LatencyPredictor, tmp_path: Path) -> None:
-    fitted.save(tmp_path / "p.pt")
-    content = torch.load(tmp_path / "p.pt")
-    for name in content["model"]:
-        for broken in (
-            torch.full_like(content["model"][name], math.nan),
-            torch.zeros(3),
-            torch.zeros(16, 10).int(),
-        ):
-            torch.save(content | {"model": content["model"] | {name: broken}}, tmp_path / "q.pt")
-            with pytest.raises(CheckpointError, match=name.replace(".", r"\.")):
-                LatencyPredictor.load(tmp_path / "q.pt")
-    for junk in (b"", b"junk", b"\x80\x02", json.dumps({}).encode()):
-        (tmp_path / "q.pt").write_bytes(junk)
-        with pytest.raises(CheckpointError):
-            LatencyPredictor.load(tmp_path / "q.pt")
-    torch.save([1, 2], tmp_path / "q.pt")
-    with pytest.raises(CheckpointError):
-        LatencyPredictor.load(tmp_path / "q.pt")
-
-
-def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
-    class Evil:
-        def __reduce__(self) -> tuple:
-            return (Path(tmp_path / "ran").touch, ())
-
-    torch.save({"first_layer.weight": Evil()}, tmp_path / "q.pt")
-    with pytest.raises(CheckpointError):
-        LatencyPredictor.load(tmp_path / "q.pt", (1,) * 10, 1)
-    assert not (tmp_path / "ran").exists()
-
-
-def test_missing_file_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"cannot read .*none.pt.*latency_predictor.py"):
-        LatencyPredictor.load(tmp_path / "none.pt")
-
-
-@pytest.mark.skipif(not SHARED.exists(), reason="the released predictors are not in ../shared")
-@pytest.mark.parametrize("name", ["wmt14ende_cpu_xeon", "wmt14ende_gpu_titanxp"])
-def test_released_predictor(name: str) -> None:
-    expected = json.loads((SHARED / "expected.json").read_text())[name]
-    norms = expected["feature_norm"], expected["lat_norm"]
-    for predictor in (
-        LatencyPredictor.from_release(SHARED / f"{name}.pt", *norms),
-        LatencyPredictor.load(SHARED / f"{name}.pt", *norms),
-    ):
-        found = predictor.predict_features(np.array([case["features"] for case in expected["cases"]]))
-        np.testing.assert_allclose(found, [case["latency_ms"] for case in expected["cases"]], rtol=1e-3)
-    with pytest.raises(CheckpointError, match="give --feature-norm and --lat-norm"):
-        LatencyPredictor.load(SHARED / f"{name}.pt")
+    assert (parts[1] != split(200, 4)[1]).any()
+    assert [len(part) for part in split(10, 0)] == [8, 2]
 
 
 @pytest.mark.parametrize(
@@ -283,46 +128,37 @@ def test_config_is_checked(options: dict) -> None:
         PredictorConfig(**options)
 
 
-def test_given_normalisers_change_nothing_but_rounding() -> None:
-    rows = rows_of(60)
-    cfg = PredictorConfig(
-        hidden_dim=16,
-        hidden_layer_num=0,
-        train_steps=40,
-        feature_norm=(640, 6, 2048, 6) * 2 + (6, 2),
-        lat_norm=200,
-    )
-    plain = PredictorConfig(hidden_dim=16, hidden_layer_num=0, train_steps=40)
-    arch = draw_arch(random.Random(1))
-    given_norms = LatencyPredictor.fit(rows, cfg, 0).predict_ms(arch)
-    assert given_norms == pytest.approx(LatencyPredictor.fit(rows, plain, 0).predict_ms(arch), rel=0.01)
-
-
 @pytest.mark.parametrize(
-    ("first", "second", "tau"),
+    ("predicted", "measured", "tau", "tau_b"),
     [
-        ([1, 2, 3, 4], [1, 2, 3, 4], 1.0),
-        ([1, 2, 3, 4], [4, 3, 2, 1], -1.0),
-        ([1, 2, 3, 4], [1, 2, 4, 3], 4 / 6),
-        # pairs: 5 ordered in both, (1, 1) tied in the first only -> 5 / sqrt(5 * 6)
-        ([1, 1, 2, 3], [1, 2, 3, 4], 5 / math.sqrt(30)),
-        # 4 agree, none disagree, one tie on each side -> 4 / sqrt(5 * 5)
-        ([1, 1, 2, 3], [1, 2, 3, 3], 4 / 5),
-        ([1, 1, 1], [1, 2, 3], 0.0),
-        ([1], [1], 0.0),
+        ([1, 2, 3, 4], [1, 2, 3, 4], 1.0, 1.0),
+        ([1, 2, 3, 4], [4, 3, 2, 1], -1.0, -1.0),
+        ([1, 2, 3, 4], [1, 2, 4, 3], 4 / 6, 4 / 6),
+        # pairs: 5 ordered in both, (1, 1) tied in the prediction only
+        ([1, 1, 2, 3], [1, 2, 3, 4], 5 / 6, 5 / math.sqrt(30)),
+        # the other way round the tie is in what was measured: no pair to order
+        ([1, 2, 3, 4], [1, 1, 2, 3], 1.0, 5 / math.sqrt(30)),
+        # 4 agree, none disagree, one tie on each side
+        ([1, 1, 2, 3], [1, 2, 3, 3], 4 / 5, 4 / 5),
+        ([1, 1, 1], [1, 2, 3], 0.0, 0.0),
+        ([1, 2, 3], [1, 1, 1], 0.0, 0.0),
+        ([1], [1], 0.0, 0.0),
     ],
 )
-def test_kendall_by_hand(first: list[float], second: list[float], tau: float) -> None:
-    assert kendall_tau(np.array(first, float), np.array(second, float)) == pytest.approx(tau)
+def test_kendall_by_hand(predicted: list[float], measured: list[float], tau: float, tau_b: float) -> None:
+    first, second = np.array(predicted, float), np.array(measured, float)
+    assert kendall_tau(first, second) == pytest.approx(tau)
+    assert kendall_tau_b(first, second) == pytest.approx(tau_b)
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=2, max_size=30))
-def test_kendall_is_symmetric_and_bounded(pairs: list[tuple[int, int]]) -> None:
+def test_kendall_is_bounded_and_reads_order_alone(pairs: list[tuple[int, int]]) -> None:
     a, b = np.array(pairs, float).T
-    tau = kendall_tau(a, b)
-    assert tau == pytest.approx(kendall_tau(b, a)) and -1 - 1e-12 <= tau <= 1 + 1e-12
-    assert kendall_tau(-a, b) == pytest.approx(-tau)
-    assert kendall_tau(np.exp(a), b) == pytest.approx(tau)
+    assert kendall_tau_b(a, b) == pytest.approx(kendall_tau_b(b, a))
+    for tau in (kendall_tau, kendall_tau_b):
+        assert -1 - 1e-12 <= tau(a, b) <= 1 + 1e-12
+        assert tau(-a, b) == pytest.approx(-tau(a, b))
+        assert tau(np.exp(a), b) == pytest.approx(tau(a, b))
 
 
 def test_score_by_hand() -> None:
@@ -340,4 +176,60 @@ def test_baselines_by_hand() -> None:
     plane = 5 + raw @ np.arange(10.0)
     np.testing.assert_allclose(least_squares(raw, plane)(raw), plane)
     assert np.isinf(column_spread(raw)[1]) and np.isfinite(column_spread(raw)[5])
-    assert fit_base(raw, plane)[1] == 0
+
+
+def test_ridge_fit_recovers_additive_costs_and_leaves_the_unknown_at_0() -> None:
+    raw = np.array([features(draw_arch(random.Random(n))) for n in range(60)])
+    columns = Scaling.of(raw).columns(raw)
+    truth = 50 + 9 * columns[:, -1] + 0.5 * columns[:, 1]
+    found = fit_ridge(columns, truth, np.ones(60), free=columns.shape[1] - 1)
+    np.testing.assert_allclose(columns @ found[:-1] + found[-1], truth, rtol=2e-3)
+    constant = np.isinf(column_spread(columns))
+    assert constant.any() and (found[:-1][constant] == 0).all()
+    wrong = np.where(np.arange(60) < 12, 2 * truth, truth)
+    ignored = fit_ridge(columns, wrong, np.where(np.arange(60) < 12, 1e-6, 1), free=columns.shape[1] - 1)
+    np.testing.assert_allclose(columns @ ignored[:-1] + ignored[-1], truth, rtol=5e-3)
+
+
+def test_squares_tell_layers_apart_that_averages_do_not() -> None:
+    even, uneven = (
+        Arch(EncoderArch(512, (2048,), (8,)), DecoderArch(512, ffn, (8, 8), (4, 8), (1, 1)))
+        for ffn in ((1024, 1024), (512, 1536))
+    )
+    assert features(even) == features(uneven)
+    assert layer_features(even) != layer_features(uneven)
+    assert layer_features(uneven) == [
+        *features(uneven),
+        2048.0**2,
+        64.0,
+        (512**2 + 1536**2) / 2,
+        64.0,
+        (16 + 64) / 2,
+        1.0,
+        (4 + 8) / 2,
+    ]
+    assert len(layer_features(even)) == len(LAYER_FEATURE_NAMES)
+
+
+def test_a_cost_that_is_no_straight_line_in_a_layer_is_learnt_from_whole_architectures() -> None:
+    def with_cost(row: Row, keep: bool) -> Row:
+        assert row.arch
+        extra = sum({1024: 0.0, 2048: 9.0, 3072: 0.0}[ffn] for ffn in row.arch.decoder.ffn_dims)
+        slower = replace(row, latency_mean_decoder=row.latency_mean_decoder + extra)
+        return slower if keep else replace(slower, arch=None)
+
+    errors = []
+    for keep in (True, False):
+        rows = [with_cost(row, keep) for row in rows_of(400, seed=3)]
+        predictor = LatencyPredictor.fit(rows, SMALL, seed=1)
+        assert predictor.report
+        errors.append(predictor.report["mape_percent"])
+    assert errors[0] < 1 and errors[0] < errors[1] / 5
+
+
+def test_given_normalisers_change_nothing() -> None:
+    rows = rows_of(30)
+    norms = replace(SMALL, feature_norm=(640, 6, 2048, 6) * 2 + (6, 2), lat_norm=200)
+    arch = draw_arch(random.Random(1))
+    plain = LatencyPredictor.fit(rows, SMALL, 0).predict_ms(arch)
+    assert LatencyPredictor.fit(rows, norms, 0).predict_ms(arch) == plain

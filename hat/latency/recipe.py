@@ -1,0 +1,42 @@
+"""The predictor of HAT 2020, trained as the release trains it, to compare with."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+
+from hat.latency.metrics import Floats
+from hat.latency.network import LatencyNet
+
+HIDDEN_DIM, HIDDEN_LAYERS = 400, 3
+STEPS, BATCH_SIZE, LEARNING_RATE = 5000, 128, 1e-5
+
+
+def recipe_2020(
+    features: Floats, latency_ms: Floats, feature_norm: Floats, lat_norm: float, seed: int
+) -> Callable[[Floats], Floats]:
+    """Return a function from features [rows, 10] to latencies in ms [rows].
+
+    Mean squared error of latency / lat_norm on batches of 128 rows (all, where there are fewer), 5,000 steps
+    of Adam, no early stopping. The global random state is left alone.
+    """
+    x = torch.tensor(features / feature_norm, dtype=torch.float32)
+    y = torch.tensor(latency_ms / lat_norm, dtype=torch.float32)
+    rng = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):  # the usual initialisation of linear layers, seeded
+        torch.manual_seed(seed)
+        net = LatencyNet(x.size(1), HIDDEN_DIM, HIDDEN_LAYERS)
+    optimizer = torch.optim.Adam(net.parameters(), lr=LEARNING_RATE, fused=True)
+    for _ in range(STEPS):
+        rows = torch.randperm(len(x), generator=rng)[:BATCH_SIZE]
+        optimizer.zero_grad()
+        F.mse_loss(net(x[rows]), y[rows]).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    def predict(unseen: Floats) -> Floats:
+        with torch.inference_mode():
+            out = net(torch.tensor(unseen / feature_norm, dtype=torch.float32))
+        latency: Floats = out.double().numpy() * lat_norm
+        return latency
+
+    return predict

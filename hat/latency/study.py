@@ -1,0 +1,152 @@
+"""Compare ways to predict latency on the same rows: error against number of rows, and transfer."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hat.arch.features import FEATURE_NAMES
+from hat.errors import ConfigError
+from hat.latency.linear import depth_only, least_squares
+from hat.latency.metrics import Floats, kendall_tau_b, score
+from hat.latency.predictor import COVERAGE, LatencyPredictor, split
+from hat.latency.predictor_config import PredictorConfig
+from hat.latency.recipe import recipe_2020
+from hat.latency.table import Row
+
+METHODS = ("predictor", "recipe_2020", "least_squares", "depth_only")
+ALL = 0  # as a number of rows: all but the test rows
+TRANSFER_ROWS = 20
+RECIPE_S = 25.0  # one core of a server; what the others take is next to nothing
+PREDICTOR_S = 2.0
+
+
+@dataclass(frozen=True)
+class Table:
+    """A latency table and the normalisers that the 2020 recipe uses for it."""
+
+    name: str
+    digest: str  # of the file: results in a journal are of this content
+    rows: Sequence[Row]
+    feature_norm: tuple[float, ...]
+    lat_norm: float
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training and its test; the test rows depend on table and seed alone."""
+
+    table: Table
+    method: str  # one of METHODS, or transfer
+    num_rows: int
+    seed: int
+    source: Table | None = None  # of a transfer
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """Return what names this cell in a journal."""
+        return {
+            "table": self.table.name,
+            "digest": self.table.digest,
+            "method": self.method,
+            "rows": self.num_rows,
+            "seed": self.seed,
+            "source": self.source.name if self.source else "",
+            "source_digest": self.source.digest if self.source else "",
+        }
+
+    @property
+    def estimate_s(self) -> float:
+        """Return about how long it takes on one core."""
+        return {"recipe_2020": RECIPE_S, "predictor": PREDICTOR_S}.get(self.method, 0.05)
+
+
+def learning_cells(
+    tables: Sequence[Table], methods: Sequence[str], row_counts: Sequence[int], seeds: int
+) -> list[Cell]:
+    """Return the cells of error against number of rows, cheap methods first; raises ConfigError."""
+    for method in methods:
+        if method not in METHODS:
+            raise ConfigError(f"--methods allows {', '.join(METHODS)}, got {method!r}")
+    for count in row_counts:
+        if count != ALL and count < 10:
+            raise ConfigError(f"--rows must be 0 (all but the test rows) or at least 10, got {count}")
+    order = sorted(methods, key=lambda method: method == "recipe_2020")
+    return [
+        Cell(table, method, count, seed)
+        for method in order
+        for count in sorted(row_counts, key=lambda count: count or 10**9, reverse=True)
+        for table in tables
+        for seed in range(1, seeds + 1)
+        if count < 0.9 * len(table.rows)
+    ]
+
+
+def transfer_cells(tables: Sequence[Table], seeds: int) -> list[Cell]:
+    """Return the cells of transfer between all tables of equal spaces, beside 20 rows alone."""
+    cells = []
+    for target in tables:
+        sources = [t for t in tables if t is not target and _space(t.rows) == _space(target.rows)]
+        for seed in range(1, seeds + 1) if sources else ():
+            cells.append(Cell(target, "predictor", TRANSFER_ROWS, seed))
+            cells += [Cell(target, "transfer", TRANSFER_ROWS, seed, source) for source in sources]
+    return cells
+
+
+def run_cell(cell: Cell, sources: dict[str, LatencyPredictor]) -> dict[str, Any]:
+    """Return the record of one cell: its key and scores on the test rows.
+
+    `sources` keeps predictors of whole tables from one call to the next.
+    """
+    begun = time.perf_counter()
+    train, test = split(len(cell.table.rows), cell.seed)
+    chosen = np.sort(train[: cell.num_rows] if cell.num_rows != ALL else train)
+    rows, unseen = [cell.table.rows[i] for i in chosen], [cell.table.rows[i] for i in test]
+    truth = np.array([row.total_ms for row in unseen])
+    more: dict[str, Any] = {}
+    if cell.method in ("predictor", "transfer"):
+        predictor = _predictor(cell, rows, sources)
+        predicted = predictor.predict_rows(unseen)
+        if predictor.max_coverage >= COVERAGE:
+            margin = predictor.margin()
+            more = {"held": float(np.mean(truth <= predicted * margin)), "above_percent": 100 * (margin - 1)}
+    else:
+        predicted = _fitted(cell, rows)(np.array([row.features for row in unseen]))
+    return {
+        **cell.key,
+        **score(predicted, truth),
+        "kendall_tau_b": kendall_tau_b(predicted, truth),
+        **more,
+        "seconds": round(time.perf_counter() - begun, 3),
+    }
+
+
+def _fitted(cell: Cell, rows: Sequence[Row]) -> Callable[[Floats], Floats]:
+    x, ms = np.array([row.features for row in rows]), np.array([row.total_ms for row in rows])
+    if cell.method == "recipe_2020":
+        return recipe_2020(x, ms, np.array(cell.table.feature_norm), cell.table.lat_norm, cell.seed)
+    return {"least_squares": least_squares, "depth_only": depth_only}[cell.method](x, ms)
+
+
+def _predictor(cell: Cell, rows: Sequence[Row], sources: dict[str, LatencyPredictor]) -> LatencyPredictor:
+    if cell.source is None:
+        return LatencyPredictor.fit_all(rows, PredictorConfig(), cell.seed)[0]
+    if cell.source.name not in sources:
+        sources[cell.source.name] = LatencyPredictor.fit_all(cell.source.rows, PredictorConfig(), 1)[0]
+    return sources[cell.source.name].transferred(rows, cell.seed)
+
+
+def _space(rows: Sequence[Row]) -> tuple[object, ...]:
+    """Return what tables of one search space share: widths, depths, and range of the decoder's averages."""
+    columns = dict(zip(FEATURE_NAMES, zip(*(row.features for row in rows), strict=True), strict=True))
+
+    def parts() -> Iterator[object]:
+        for name, values in columns.items():
+            if not name.endswith("_avg"):
+                yield frozenset(values)
+            elif name.startswith("decoder"):
+                yield min(values), max(values)
+
+    return (all(row.arch for row in rows), *parts())

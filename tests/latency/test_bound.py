@@ -1,0 +1,128 @@
+"""The upper bound of a predictor, and its move to another device."""
+
+import math
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy_rows import SMALL, draw_arch, rows_of, slowed, true_ms
+
+from hat.arch.features import features
+from hat.errors import ConfigError, DataError
+from hat.latency.members import NUM_MEMBERS, fit_members, folds
+from hat.latency.network import Training
+from hat.latency.predictor import LatencyPredictor
+from hat.latency.table import Row
+
+QUICK = replace(SMALL, train_steps=20)
+
+
+def test_the_bound_covers_what_it_promises() -> None:
+    held = []
+    for seed in range(20):
+        predictor, _ = LatencyPredictor.fit_all(rows_of(100, seed=seed, noise=0.03), QUICK, seed)
+        fresh = rows_of(200, seed=1000 + seed, noise=0.03)
+        upper = predictor.upper_many([row.arch for row in fresh if row.arch])
+        held.append(np.mean([row.total_ms <= ms for row, ms in zip(fresh, upper, strict=True)]))
+    assert 0.93 <= np.mean(held) <= 0.97
+
+
+def test_the_bound_is_the_conformal_quantile() -> None:
+    predictor, _ = LatencyPredictor.fit_all(rows_of(60, noise=0.03), QUICK, seed=1)
+    arch = draw_arch(random.Random(0))
+    margins = [predictor.margin(coverage) for coverage in (0.1, 0.5, 0.9, 0.95, 60 / 61)]
+    assert margins == sorted(margins) and margins[0] < 1 < margins[2]
+    assert predictor.upper_ms(arch, 0.9) == predictor.predict_ms(arch) * predictor.margin(0.9)
+    assert predictor.upper_many([arch], 0.9) == [predictor.upper_ms(arch, 0.9)]
+    assert predictor.max_coverage == 60 / 61
+    residuals = sorted(predictor._residuals)
+    assert margins[3] == math.exp(residuals[math.ceil(61 * 0.95) - 1]) and margins[4] == math.exp(
+        residuals[-1]
+    )
+
+
+def test_a_bound_beyond_the_rows_is_refused() -> None:
+    predictor, _ = LatencyPredictor.fit_all(rows_of(18), QUICK, seed=0)
+    with pytest.raises(
+        ConfigError, match="needs 19 rows left out, this predictor has 18; ask for at most 0.947"
+    ):
+        predictor.upper_ms(draw_arch(random.Random(0)))
+    assert LatencyPredictor.fit_all(rows_of(19), QUICK, seed=0)[0].margin() > 0
+    for coverage in (0.0, 1.0, -1.0, math.nan):
+        with pytest.raises(ConfigError, match="must lie between 0 and 1"):
+            predictor.margin(coverage)
+
+
+def test_every_member_leaves_a_fifth_out() -> None:
+    fold = folds(203, seed=1)
+    assert sorted(np.bincount(fold)) == [40, 40, 41, 41, 41]
+    assert (fold == folds(203, seed=1)).all() and (fold != folds(203, seed=2)).any()
+
+
+def test_networks_stay_only_where_costs_do_not_add_up() -> None:
+    training = Training(20, 1, 600, 128, 3e-3, seed=1)
+    rows = rows_of(400, noise=0.005)
+    x = np.array([features(row.arch) for row in rows if row.arch])
+    ms = np.array([row.total_ms for row in rows])
+    stepped = ms * np.where((x[:, 5] > 3) == (x[:, 4] > 600), 1.2, 1.0)
+    widths = []
+    for target in (ms, stepped):
+        members, residuals = fit_members(x, target, np.ones(400), training)
+        widths.append(members.nets.weights[0].shape[-1])
+        assert members.has_networks == (widths[-1] > 1)
+        base_error = np.mean(np.abs(np.log(target / members.base_ms(x))))
+        assert widths[-1] == 1 or np.mean(np.abs(residuals)) < 0.7 * base_error
+        assert len(members.base) == NUM_MEMBERS
+    assert widths == [1, 20]
+
+
+def renamed(rows: list[Row], device: str) -> list[Row]:
+    return [replace(row, conditions={"device": device}) for row in rows]
+
+
+def test_twenty_rows_and_an_old_device_beat_twenty_rows() -> None:
+    def other(row: Row) -> Row:
+        assert row.arch
+        ms = 0.3 * row.total_ms + 0.8 * row.arch.decoder.num_layers
+        return replace(row, latency_mean_encoder=0.1 * ms, latency_mean_decoder=0.9 * ms)
+
+    old, _ = LatencyPredictor.fit_all(rows_of(300, noise=0.01), SMALL, seed=1)
+    truth = rows_of(200, seed=9)
+    archs = [row.arch for row in truth if row.arch]
+    expected = np.array([other(row).total_ms for row in truth])
+    gains = []
+    for seed in range(5):
+        few = renamed([other(row) for row in rows_of(20, seed=50 + seed, noise=0.01)], "new")
+        new = old.transferred(few, seed)
+        alone, _ = LatencyPredictor.fit_all(few, SMALL, seed)
+        errors = [np.mean(np.abs(np.array(p.predict_many(archs)) / expected - 1)) for p in (new, alone)]
+        gains.append(errors[0] / errors[1])
+        assert errors[0] < 0.02 and new.conditions == {"device": "new"}
+        assert new.report and new.report["rows"] == 20 and new.report["bound"] is None
+        assert new.report["mape_percent"] < 4 and set(new.report["baselines"]) == {
+            "depth_only",
+            "least_squares",
+        }
+        assert new.margin() > 0.97
+        assert new.predict_many(archs) == old.transferred(few, seed).predict_many(archs)
+    assert np.mean(gains) < 0.6
+    assert old.predict_ms(archs[0]) == pytest.approx(true_ms(archs[0]), rel=0.03)  # the old one is left alone
+
+
+def test_a_transferred_predictor_is_saved(tmp_path: Path) -> None:
+    old, _ = LatencyPredictor.fit_all(rows_of(60), QUICK, seed=1)
+    new = old.transferred(slowed(rows_of(20, seed=5), 50), seed=0)
+    new.save(tmp_path / "p.pt")
+    archs = [draw_arch(random.Random(n)) for n in range(9)]
+    assert LatencyPredictor.load(tmp_path / "p.pt").upper_many(archs) == new.upper_many(archs)
+    assert new.predict_ms(archs[0]) == pytest.approx(1.5 * true_ms(archs[0]), rel=0.03)
+
+
+def test_what_cannot_be_transferred_is_refused() -> None:
+    old, _ = LatencyPredictor.fit_all(rows_of(60), QUICK, seed=1)
+    with pytest.raises(DataError, match="9 measured architectures are too few to transfer"):
+        old.transferred(rows_of(9), seed=0)
+    with pytest.raises(DataError, match="whole architectures.*give the table"):
+        old.transferred([replace(row, arch=None) for row in rows_of(20)], seed=0)

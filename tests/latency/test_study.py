@@ -1,0 +1,113 @@
+"""The study: every method on the same rows, the recipe of 2020, transfer between equal spaces."""
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from toy_rows import rows_of, slowed
+
+from hat.arch.features import features
+from hat.errors import ConfigError
+from hat.latency import recipe, study
+from hat.latency.predictor import split
+from hat.latency.predictor_config import PredictorConfig
+from hat.latency.study import ALL, Cell, Table, learning_cells, run_cell, transfer_cells
+
+NORM = (640.0, 6.0, 2048.0, 6.0, 640.0, 6.0, 2048.0, 6.0, 6.0, 2.0)
+
+
+def table(name: str, count: int = 60, seed: int = 0) -> Table:
+    return Table(name, f"digest of {name}", rows_of(count, seed, noise=0.01), NORM, 100.0)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipe, "STEPS", 3)
+    monkeypatch.setattr(study, "PredictorConfig", lambda: PredictorConfig(hidden_dim=20, train_steps=5))
+
+
+def test_cells_of_a_study() -> None:
+    cells = learning_cells([table("a"), table("b", 30)], study.METHODS, (10, 50, ALL), seeds=2)
+    assert len(cells) == 4 * 2 * (3 + 2)  # b has no 50 rows to learn from
+    assert [cell.method for cell in cells[-10:]] == ["recipe_2020"] * 10
+    assert len({str(cell.key) for cell in cells}) == len(cells)
+    with pytest.raises(ConfigError, match="--methods allows predictor, .*got 'forest'"):
+        learning_cells([table("a")], ("forest",), (10,), 1)
+    with pytest.raises(ConfigError, match="--rows must be 0 .* or at least 10, got 9"):
+        learning_cells([table("a")], ("predictor",), (9,), 1)
+
+
+@pytest.mark.parametrize("method", study.METHODS)
+def test_a_cell_sees_its_rows_alone_and_is_tested_on_others(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = table("a")
+    train, test = split(60, 3)
+    seen = {10: sorted(train[:10]), ALL: sorted(train)}
+    for count, numbers in seen.items():
+        first = run_cell(Cell(held, method, count, 3), {})
+        hidden = [replace(row, latency_mean_decoder=1e5) for row in held.rows]
+        for i in [*numbers, *test]:
+            hidden[i] = held.rows[i]
+        again = run_cell(Cell(replace(held, rows=hidden), method, count, 3), {})
+        assert {**first, "seconds": 0} == {**again, "seconds": 0}
+        for i in test:
+            hidden[i] = slowed([held.rows[i]], 900)[0]
+        worse = run_cell(Cell(replace(held, rows=hidden), method, count, 3), {})
+        assert worse["mape_percent"] > 80
+    assert ("held" in first) == (method == "predictor") and 0 <= first["seconds"] < 60
+
+
+def test_the_recipe_of_2020_step_by_step() -> None:
+    rows = rows_of(200)
+    x = np.array([features(row.arch) for row in rows if row.arch])
+    ms = np.array([row.total_ms for row in rows])
+    state = torch.random.get_rng_state()
+    predict = recipe.recipe_2020(x, ms, np.array(NORM), 100.0, seed=4)
+    assert torch.equal(state, torch.random.get_rng_state())
+    torch.manual_seed(4)
+    sizes = (10, 400, 400, 400, 400, 1)
+    linears = [torch.nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False)]
+    parts = [part for linear in linears[:-1] for part in (linear, torch.nn.ReLU())]
+    net = torch.nn.Sequential(*parts, linears[-1])
+    inputs, target = torch.tensor(x / NORM, dtype=torch.float32), torch.tensor(ms / 100, dtype=torch.float32)
+    optimizer, rng = torch.optim.Adam(net.parameters(), lr=1e-5), torch.Generator().manual_seed(4)
+    for _ in range(3):
+        batch = torch.randperm(200, generator=rng)[:128]
+        loss = ((net(inputs[batch]).squeeze(-1) - target[batch]) ** 2).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    np.testing.assert_allclose(
+        predict(x), 100 * net(inputs).squeeze(-1).detach().numpy(), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_transfer_is_between_equal_spaces() -> None:
+    narrow = replace(table("narrow"), rows=[row for row in rows_of(90) if row.features[5] < 5])
+    released = replace(table("released"), rows=[replace(row, arch=None) for row in rows_of(60)])
+    tables = [table("a"), table("b"), narrow, released]
+    cells = transfer_cells(tables, seeds=2)
+    assert [(c.table.name, c.method, c.source and c.source.name, c.seed) for c in cells] == [
+        (target, method, source, seed)
+        for target, other in (("a", "b"), ("b", "a"))
+        for seed in (1, 2)
+        for method, source in (("predictor", None), ("transfer", other))
+    ]
+    assert {cell.num_rows for cell in cells} == {20}
+
+
+def test_a_transfer_uses_the_other_table() -> None:
+    target, source = table("a"), table("b", seed=1)
+    kept: dict = {}
+    record = run_cell(Cell(target, "transfer", 20, 1, source), kept)
+    assert record["source"] == "b" and list(kept) == ["b"] and "held" in record
+    alone = run_cell(Cell(target, "predictor", 20, 1), {})
+    assert record["mape_percent"] < alone["mape_percent"]
+    random.seed(0)
+    assert {**run_cell(Cell(target, "transfer", 20, 1, source), kept), "seconds": 0} == {
+        **record,
+        "seconds": 0,
+    }
