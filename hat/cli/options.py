@@ -41,8 +41,6 @@ IGNORED = {
     "ddp-backend": "gradients of all processes are always summed in one reduction",
     "criterion": "the loss is always label-smoothed cross entropy",
     "lr-shrink": "both schedules follow from their own formula",
-    "distributed-world-size": "torchrun sets the number of processes",
-    "distributed-port": "torchrun sets the address",
     "num-workers": "batches are memory-mapped and assembled by one background thread",
     "log-format": "use --no-progress-bar for plain lines",
     "skip-invalid-size-inputs-valid-test": "too long validation pairs are an error",
