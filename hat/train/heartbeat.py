@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 
 BEAT_S = 2.0
-SILENCE_S = 40.0  # a process that is silent for so long counts as lost
-_GRACE_S = 8.0  # for the main thread to leave by itself, for example to finish writing
+SILENCE_S = 35.0  # a process that is silent for so long counts as lost
+_GRACE_S = 6.0  # for the main thread to leave by itself, for example to finish writing
 
 
 class _Place(Protocol):
@@ -45,11 +45,9 @@ class Heartbeat:
     def end(self, *, failed: bool) -> None:
         """Stop beating: in order, once every rank has ended, or at the next beat where this one failed."""
         self._failed = failed
-        if failed:
-            self._ended.set()
+        self._ended.set()
         self._wake.set()
         self._thread.join(1.5 * BEAT_S if failed else None)
-        self._ended.set()
 
     def _run(self) -> None:
         orphan = False

@@ -8,6 +8,7 @@ does none of that and needs no hooks.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -69,6 +70,12 @@ def place_of(env: Mapping[str, str]) -> Place | None:
     return Place(rank, size, local_rank, local_size, launcher, ours is not None)
 
 
+def _short(error: RuntimeError) -> str:
+    """Return the first sentence of a backend's error without its place in the source."""
+    text = " ".join(str(error).split())
+    return re.sub(r"^\[[^ ]*\] ", "", text).split(". ")[0][:160]
+
+
 def _told(method: Callable[..., T]) -> Callable[..., T]:
     """Turn the backend's errors into RankError: the only thing that fails between ranks is another rank."""
 
@@ -77,8 +84,7 @@ def _told(method: Callable[..., T]) -> Callable[..., T]:
         try:
             return method(self, *args)
         except RuntimeError as error:
-            why = " ".join(str(error).split())[-160:]
-            raise RankError(_LOST.format(rank=self.rank, size=self.size, why=why)) from error
+            raise RankError(_LOST.format(rank=self.rank, size=self.size, why=_short(error))) from error
 
     return call
 
@@ -195,10 +201,9 @@ def joined(place: Place | None, device: torch.device) -> Iterator[Ranks]:
         )
         pulse = dist.new_group(backend="gloo", timeout=timedelta(seconds=SILENCE_S))
     except RuntimeError as error:
-        why = " ".join(str(error).split())[:200]
         raise RankError(
-            f"rank {place.rank} of {place.size} cannot connect to the others ({why}); check that all were "
-            "started alike and reach MASTER_ADDR and MASTER_PORT, and run again"
+            f"rank {place.rank} of {place.size} cannot connect to the others ({_short(error)}); check that "
+            "all were started alike and reach MASTER_ADDR and MASTER_PORT, and run again"
         ) from error
     lost = "RankError: " + _LOST.format(rank=place.rank, size=place.size, why="no heartbeat")
     heartbeat = Heartbeat(pulse, place, "" if place.ours else lost, LOST if place.ours else 2)
