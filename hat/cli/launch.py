@@ -53,8 +53,13 @@ def rank_device(device: DeviceOptions, place: Place | None, options: RankOptions
 
     Raises ConfigError where processes of one machine would share a GPU.
     """
-    if place is None:
+    if place is None or place.size == 1:
         return device_of(device)
+    if device.gpu is not None:
+        raise ConfigError(
+            f"--gpu {device.gpu} names one GPU for {place.size} processes; leave it out, or choose GPUs with "
+            "CUDA_VISIBLE_DEVICES"
+        )
     if options.distributed_world_size not in (None, place.size):
         say(f"--distributed-world-size {options.distributed_world_size}: the launcher started {place.size}")
     count = 0 if device.cpu or not torch.cuda.is_available() else torch.cuda.device_count()
@@ -147,7 +152,7 @@ def _code(codes: dict[int, int | None], size: int, asked: Sequence[int]) -> int:
             say(f"RankError: rank {rank} of {size} failed, see above; all were stopped; {again}")
         return code
     if -code in asked:
-        say(f"stopped by signal {-code} before there was anything to save")
+        say(f"stopped by signal {-code}; the same command goes on from here")
     else:
         name = signal.Signals(-code).name
         say(f"RankError: rank {rank} of {size} was killed by {name}; all were stopped; {again}")

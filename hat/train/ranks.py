@@ -197,7 +197,6 @@ def joined(place: Place | None, device: torch.device) -> Iterator[Ranks]:
             rank=place.rank,
             world_size=place.size,
             timeout=_PATIENCE,
-            device_id=device if cuda else None,
         )
         pulse = dist.new_group(backend="gloo", timeout=timedelta(seconds=SILENCE_S))
     except RuntimeError as error:

@@ -19,6 +19,7 @@ import torch
 from test_train import ROOT, argv_of, data, files, log_of, quick_disk  # noqa: F401 - fixtures
 
 from hat.cli.evo_search import main as evo_search
+from hat.cli.interrupt import Interrupt
 from hat.cli.launch import _code, processes, rank_device
 from hat.cli.settings import RankOptions
 from hat.cli.task import DeviceOptions
@@ -27,7 +28,7 @@ from hat.errors import ConfigError
 from hat.latency.network import LatencyNet
 from hat.latency.predictor import LatencyPredictor
 from hat.train.checkpoint import load
-from hat.train.ranks import LOST, Place
+from hat.train.ranks import ALONE, LOST, Place
 
 DOCS = (ROOT / "docs" / "distributed.md").read_text("utf-8")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
@@ -264,6 +265,20 @@ def test_an_error_of_the_input_is_said_once(files: Path) -> None:  # noqa: F811
     assert not (files / "run").exists()
 
 
+def test_a_signal_passed_on_by_a_launcher_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("hat.cli.interrupt.time.monotonic", lambda: now)
+    with Interrupt() as interrupt:
+        assert not interrupt.agreed(ALONE)
+        os.kill(os.getpid(), signal.SIGINT)
+        now += 0.5
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interrupt.agreed(ALONE) and interrupt.exit_code == 130
+        now += 0.6
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
 def gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
@@ -297,6 +312,9 @@ def test_the_gpu_of_a_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert rank_device(DeviceOptions(gpu=2), None, RankOptions()) == torch.device("cuda", 2)
     assert rank_device(DeviceOptions(), Place(7, 8, 3, 4), RankOptions()) == torch.device("cuda", 3)
     assert rank_device(DeviceOptions(cpu=True), Place(7, 8, 3, 4), RankOptions()) == torch.device("cpu")
+    assert rank_device(DeviceOptions(gpu=2), Place(), RankOptions()) == torch.device("cuda", 2)
+    with pytest.raises(ConfigError, match="--gpu 2 names one GPU for 8 processes"):
+        rank_device(DeviceOptions(gpu=2), Place(7, 8, 3, 4), RankOptions())
     with pytest.raises(ConfigError, match="8 processes on a machine with 4 GPUs"):
         rank_device(DeviceOptions(), Place(7, 8, 7, 8), RankOptions())
     gpus(monkeypatch, 1)  # each process sees its own GPU only
@@ -314,7 +332,7 @@ def test_the_gpu_of_a_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         ({0: LOST, 1: None}, [], 2, "rank 1 of 2 does not answer"),
         ({0: LOST, 1: LOST}, [], 2, "the 2 ranks lost each other"),
         ({0: 143, 1: 143}, [15], 143, ""),
-        ({0: -15, 1: -15}, [15], 143, "stopped by signal 15 before there was anything to save"),
+        ({0: -15, 1: -15}, [15], 143, "stopped by signal 15; the same command goes on"),
     ],
 )
 def test_the_exit_code_of_all(
