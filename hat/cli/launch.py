@@ -11,7 +11,6 @@ from pathlib import Path
 from types import FrameType
 
 import torch
-from torch.distributed import TCPStore
 
 import hat
 from hat.cli.settings import RankOptions
@@ -30,6 +29,13 @@ def processes(options: RankOptions, device: DeviceOptions) -> int:
     One for each GPU where nothing else is asked for. Raises ConfigError where there are not so many GPUs.
     """
     asked = options.distributed_world_size
+    if not torch.distributed.is_available():  # some builds for small boards
+        if asked is not None and asked > 1:
+            raise ConfigError(
+                f"--distributed-world-size {asked}: this build of PyTorch has no torch.distributed; leave it "
+                "out, or install another build"
+            )
+        return 1
     if device.cpu or not torch.cuda.is_available():
         return asked or 1
     if device.gpu is not None:
@@ -89,7 +95,7 @@ def launch(module: str, argv: Sequence[str] | None, size: int, port: int | None)
     running: dict[int, subprocess.Popen] = {}
     try:
         # the processes meet at a store of this one; its port is free because it is open
-        store = TCPStore("127.0.0.1", port or 0, is_master=True, wait_for_workers=False)
+        store = torch.distributed.TCPStore("127.0.0.1", port or 0, is_master=True, wait_for_workers=False)
         base = _environment(size, store.port)
         for rank in range(size):
             env = base | {"RANK": str(rank), "LOCAL_RANK": str(rank)}

@@ -31,7 +31,7 @@ class Heartbeat:
     Where its launcher has died, it sends itself SIGTERM.
     """
 
-    def __init__(self, group: dist.ProcessGroup, place: _Place, message: str, code: int) -> None:
+    def __init__(self, group: "dist.ProcessGroup", place: _Place, message: str, code: int) -> None:
         self._group, self._place = group, place
         self._message, self._code = message, code
         self._wake, self._ended = threading.Event(), threading.Event()

@@ -301,6 +301,10 @@ def test_how_many_processes_a_machine_gets(monkeypatch: pytest.MonkeyPatch) -> N
     gpus(monkeypatch, 0)
     assert processes(RankOptions(), DeviceOptions()) == 1
     assert processes(RankOptions(3), DeviceOptions()) == 3
+    monkeypatch.setattr(torch.distributed, "is_available", lambda: False)
+    assert processes(RankOptions(), DeviceOptions()) == 1
+    with pytest.raises(ConfigError, match="has no torch.distributed; leave it out"):
+        processes(RankOptions(2), DeviceOptions())
     for wrong in ({"distributed_world_size": 0}, {"distributed_port": 70000}):
         with pytest.raises(ConfigError, match="must lie between 1 and"):
             RankOptions(**wrong)
