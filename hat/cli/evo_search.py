@@ -16,7 +16,7 @@ from tqdm import tqdm
 from hat.arch.codec import arch_to_yaml
 from hat.arch.config import Arch
 from hat.arch.space import SearchSpace
-from hat.cli.launch import launch, processes, rank_device
+from hat.cli.launch import launch, one_of_many, processes, rank_device
 from hat.cli.missing import advice, predictor_commands
 from hat.cli.options import command
 from hat.cli.remeasure import remeasure
@@ -72,6 +72,7 @@ class SearchOptions:
             raise ConfigError(f"--valid-cnt-max must be at least 1, got {self.valid_cnt_max}")
 
 
+@one_of_many
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Search; see --help."""

@@ -1,11 +1,13 @@
 """Start one process of a command for each GPU of this machine and end with them, as one."""
 
+import functools
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -52,6 +54,34 @@ def processes(options: RankOptions, device: DeviceOptions) -> int:
             "larger --update-freq), or start processes on several machines with torchrun"
         )
     return asked or count
+
+
+def one_of_many(main: Callable[..., int]) -> Callable[..., int]:
+    """Make a `main` leave at once with its exit code where the processes are still connected.
+
+    That is after a failure. Finalising the interpreter then may abort: the backend's threads outlive it.
+    """
+
+    def connected() -> bool:
+        return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+    @functools.wraps(main)
+    def run(argv: Sequence[str] | None = None) -> int:
+        try:
+            code = main(argv)
+        except BaseException as error:
+            if not connected():
+                raise
+            code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
+            if not isinstance(error, SystemExit):
+                traceback.print_exc()
+        if connected():
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+        return code
+
+    return run
 
 
 def rank_device(device: DeviceOptions, place: Place | None, options: RankOptions) -> torch.device:

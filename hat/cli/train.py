@@ -13,7 +13,7 @@ import torch
 from hat.arch.sampler import draw_arch
 from hat.arch.space import validation_archs
 from hat.cli.interrupt import Interrupt
-from hat.cli.launch import launch, processes, rank_device
+from hat.cli.launch import launch, one_of_many, processes, rank_device
 from hat.cli.options import OutputOptions, command
 from hat.cli.profile import describe, profile, size
 from hat.cli.restore import adapt, find_checkpoint, model_of
@@ -40,6 +40,7 @@ from hat.train.ranks import joined, place_of
 from hat.train.trainer import StepResult, Trainer, evaluate
 
 
+@one_of_many
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Train, validate or profile; see --help."""
