@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 
 BEAT_S = 2.0
-SILENCE_S = 35.0  # a process that is silent for so long counts as lost
-_GRACE_S = 6.0  # for the main thread to leave by itself, for example to finish writing
+SILENCE_S = 25.0  # a process that is silent for so long counts as lost
+_GRACE_S = 5.0  # for the main thread to leave by itself, for example to finish writing
 
 
 class _Place(Protocol):
