@@ -31,6 +31,10 @@ class TrainingError(HatError):
     """Training cannot go on, for example because the loss is not finite."""
 
 
+class RankError(HatError):
+    """Another process of the same run died or does not answer."""
+
+
 class Infeasible(HatError):
     """No architecture of the space meets the constraint."""
 

@@ -3,6 +3,7 @@ and TensorBoard where asked.
 """
 
 import json
+import os
 import platform
 import sys
 import time
@@ -19,8 +20,12 @@ T = TypeVar("T")
 
 
 def say(text: str) -> None:
-    """Tell the user something on standard error, above any progress bar; standard output is for products."""
-    tqdm.write(text, file=sys.stderr)
+    """Tell the user something on standard error, above any progress bar; standard output is for products.
+
+    Of the processes of one run, which a launcher numbers in the environment, only the first speaks.
+    """
+    if "WORLD_SIZE" not in os.environ or os.environ.get("RANK", "0") == "0":
+        tqdm.write(text, file=sys.stderr)
 
 
 def progress(
@@ -47,13 +52,20 @@ def progress(
 
 
 class RunLog:
-    """Writes the metrics of one run; every key carries its unit, for example tokens_per_s."""
+    """Writes the metrics of one run; every key carries its unit, for example tokens_per_s.
+
+    Without a folder (every process of a run but the first) nothing is written or shown.
+    """
 
     def __init__(
-        self, folder: Path, *, total: int, unit: str, bar: bool, tensorboard: Path | None = None
+        self, folder: Path | None, *, total: int, unit: str, bar: bool, tensorboard: Path | None = None
     ) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file = open(folder / "log.jsonl", "a", encoding="utf-8")  # noqa: SIM115 - lives as long as the run
+        if folder is None:
+            path, bar, tensorboard = Path(os.devnull), False, None
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / "log.jsonl"
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - lives as long as the run
         self._bar = tqdm(total=total, unit=f" {unit}", file=sys.stderr, dynamic_ncols=True, disable=not bar)
         self._plain = not bar
         self._board = _summary_writer(tensorboard) if tensorboard else None

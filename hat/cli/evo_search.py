@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from tqdm import tqdm
 from hat.arch.codec import arch_to_yaml
 from hat.arch.config import Arch
 from hat.arch.space import SearchSpace
+from hat.cli.launch import launch, one_of_many, processes, rank_device
 from hat.cli.missing import advice, predictor_commands
 from hat.cli.options import command
 from hat.cli.remeasure import remeasure
@@ -23,7 +25,6 @@ from hat.cli.settings import Settings, parse_settings
 from hat.cli.task import (
     Vocabulary,
     dataset,
-    device_of,
     dtype_of,
     run_folder,
     space_and_arch,
@@ -40,9 +41,10 @@ from hat.log import RunLog, say
 from hat.model.count import count_params
 from hat.model.precision import device_name
 from hat.search.evolution import EvolutionConfig, Iteration, SearchResult, evolve
-from hat.search.fitness import ValidationFitness
+from hat.search.fitness import SharedFitness, ValidationFitness
 from hat.search.record import CachedFitness, search_header
 from hat.train.checkpoint import load
+from hat.train.ranks import joined, place_of
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class SearchOptions:
             raise ConfigError(f"--valid-cnt-max must be at least 1, got {self.valid_cnt_max}")
 
 
+@one_of_many
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Search; see --help."""
@@ -96,34 +99,71 @@ def main(argv: Sequence[str] | None = None) -> int:
     vocab = vocabulary(settings.task)
     check_writable(found)
     _check_predictor(predictor, space, vocab, Path(options.ckpt_path))
-    device = device_of(settings.device)
+    place = place_of(os.environ)
+    if place is None and (count := processes(settings.ranks, settings.device)) > 1:
+        return launch("hat.cli.evo_search", argv, count, settings.ranks.distributed_port)
+    device = rank_device(settings.device, place, settings.ranks)
     dtype = dtype_of(settings.optim.amp, settings.optim.fp16, device)
     source = adapt(load(restore, say), restore, space, settings.model, vocab)
     model = model_of(source, restore, None).to(device, dtype)
     batches = _validation(settings, options.valid_cnt_max)
-    folder = _search_folder(options)
-    write_provenance(folder, device, options, evolution, *settings)
-    header = search_header(
-        space,
-        evolution,
-        settings.device.seed,
-        checkpoint=_sha256(restore),
-        predictor=_sha256(Path(options.ckpt_path)),
-        validation=f"{settings.task.data} {settings.task.valid_subset} {options.valid_cnt_max}",
-        dtype=str(dtype),
-    )
-    bar_off = settings.output.no_progress_bar or not sys.stderr.isatty()
-    start = time.perf_counter()
-    log = RunLog(folder, total=evolution.evo_iter, unit="iterations", bar=False)
     most = evolution.population_size + (evolution.evo_iter - 1) * (
         evolution.population_size - evolution.parent_size
     )
-    with (
-        Journal(folder / "journal.jsonl") as journal,
-        tqdm(total=most, desc="search", unit=" scored", disable=bar_off, dynamic_ncols=True) as bar,
-    ):
-        fitness = ValidationFitness(model, batches, settings.optim.label_smoothing, device, bar.update)
-        cached = CachedFitness(journal, fitness, predictor.predict_many, header)
+    bar_off = settings.output.no_progress_bar or not sys.stderr.isatty()
+    start = time.perf_counter()
+    with joined(place, device) as ranks:
+        bar_off = bar_off or not ranks.first
+        bar = tqdm(total=most, desc="search", unit=" scored", disable=bar_off, dynamic_ncols=True)
+        fitness = ValidationFitness(
+            model, batches, settings.optim.label_smoothing, device, lambda: bar.update(ranks.size)
+        )
+        shared = SharedFitness(fitness, ranks)
+        if not ranks.first:
+            return shared.serve()
+        folder = _search_folder(options)
+        header = search_header(
+            space,
+            evolution,
+            settings.device.seed,
+            checkpoint=_sha256(restore),
+            predictor=_sha256(Path(options.ckpt_path)),
+            validation=f"{settings.task.data} {settings.task.valid_subset} {options.valid_cnt_max}",
+            dtype=str(dtype),
+        )
+        with shared, bar:
+            write_provenance(folder, device, options, evolution, *settings)
+            result = _search(space, evolution, settings.device.seed, folder, predictor, shared, header, bar)
+        seconds = time.perf_counter() - start
+        summary = _summary(result, limit_ms, count_params(result.arch, space), seconds, found)
+        write_text_atomic(found, _arch_text(result.arch, summary, restore, options.ckpt_path))
+        print(
+            f"found {found}: validation loss {result.loss:.4f} (base 2), {summary['params'] / 1e6:.2f} M "
+            f"parameters, predicted {result.latency_ms:.2f} ms of {limit_ms:g} ms; {result.evaluations} "
+            f"architectures scored in {seconds:.0f} s"
+        )
+        if not options.no_measure:
+            summary |= _measured(found, settings, predictor, limit_ms)
+        write_text_atomic(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
+    if settings.output.json:
+        print(json.dumps(summary))
+    return 0
+
+
+def _search(
+    space: SearchSpace,
+    evolution: EvolutionConfig,
+    seed: int,
+    folder: Path,
+    predictor: LatencyPredictor,
+    fitness: SharedFitness,
+    header: dict[str, Any],
+    bar: tqdm,
+) -> SearchResult:
+    """Search on the first rank, going on from the journal in `folder`."""
+    log = RunLog(folder, total=evolution.evo_iter, unit="iterations", bar=False)
+    with Journal(folder / "journal.jsonl") as journal:
+        cached = CachedFitness(journal, fitness, predictor.predict_many, header, fitness.at_once)
         if cached.resumed:
             say(f"resumed {journal.path}: {cached.resumed} architectures are scored already")
             bar.update(cached.resumed)
@@ -138,25 +178,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 **{name: value for name, value in iteration._asdict().items() if name != "iteration"},
             )
 
-        result = evolve(
-            space, cached, predictor.predict_many, evolution, settings.device.seed, on_iteration=report
-        )
+        result = evolve(space, cached, predictor.predict_many, evolution, seed, on_iteration=report)
     log.close()
-    seconds = time.perf_counter() - start
-    summary = _summary(result, limit_ms, count_params(result.arch, space), seconds, found)
-    write_text_atomic(found, _arch_text(result.arch, summary, restore, options.ckpt_path))
-    print(
-        f"found {found}: validation loss {result.loss:.4f} (base 2), {summary['params'] / 1e6:.2f} M "
-        "parameters, "
-        f"predicted {result.latency_ms:.2f} ms of {limit_ms:g} ms; {result.evaluations} architectures scored "
-        f"in {seconds:.0f} s"
-    )
-    if not options.no_measure:
-        summary |= _measured(found, settings, predictor, limit_ms)
-    write_text_atomic(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
-    if settings.output.json:
-        print(json.dumps(summary))
-    return 0
+    return result
 
 
 def _predictor(options: SearchOptions) -> LatencyPredictor:

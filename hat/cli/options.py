@@ -24,6 +24,7 @@ import configargparse
 from hat.cli.missing import config_commands, near_config
 from hat.cli.yaml_file import FlatYamlParser, open_config
 from hat.errors import ConfigError, HatError, suggest
+from hat.log import say
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,6 @@ IGNORED = {
     "ddp-backend": "gradients of all processes are always summed in one reduction",
     "criterion": "the loss is always label-smoothed cross entropy",
     "lr-shrink": "both schedules follow from their own formula",
-    "distributed-world-size": "torchrun sets the number of processes",
-    "distributed-port": "torchrun sets the address",
     "num-workers": "batches are memory-mapped and assembled by one background thread",
     "log-format": "use --no-progress-bar for plain lines",
     "skip-invalid-size-inputs-valid-test": "too long validation pairs are an error",
@@ -89,7 +88,7 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
                 raise
             return _refused_by_system(error)
         except KeyboardInterrupt:
-            print("interrupted; run the same command again to go on", file=sys.stderr)
+            say("interrupted; run the same command again to go on")
             return 130
 
     return run
@@ -185,7 +184,7 @@ class _Parser(configargparse.ArgParser):
             )
         for name, why in IGNORED.items():
             if getattr(namespace, name.replace("-", "_"), None) is not None:
-                print(f"{self.prog}: --{name} has no effect here: {why}", file=sys.stderr)
+                say(f"{self.prog}: --{name} has no effect here: {why}")
         return namespace
 
     def convert_item_to_command_line_arg(

@@ -76,7 +76,7 @@ def profile(
     if options.latcpu or options.latgpu:
         if options.latgpu and not torch.cuda.is_available():
             raise ConfigError("--latgpu: this machine has no GPU that PyTorch can use; give --latcpu")
-        device = torch.device("cuda", device_options.gpu) if options.latgpu else torch.device("cpu")
+        device = torch.device("cuda", device_options.gpu or 0) if options.latgpu else torch.device("cpu")
         cfg = MeasureConfig(
             source_len=length,
             target_len=length,

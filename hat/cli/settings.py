@@ -73,6 +73,28 @@ class RunOptions:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
 
 
+@dataclass(frozen=True)
+class RankOptions:
+    """Many devices"""
+
+    distributed_world_size: int | None = None
+    """processes to start on this machine, one for each GPU (default: all GPUs, or one process on CPUs);
+    torchrun sets it by itself"""
+    distributed_port: int | None = None
+    """port the processes of this machine meet at (default: any free one)"""
+
+    def __post_init__(self) -> None:
+        if self.distributed_world_size is not None and not 1 <= self.distributed_world_size <= 1024:
+            raise ConfigError(
+                f"--distributed-world-size must lie between 1 and 1024, got {self.distributed_world_size}"
+            )
+        if self.distributed_port is not None and not 1 <= self.distributed_port <= 65535:
+            raise ConfigError(
+                f"--distributed-port must lie between 1 and 65535, got {self.distributed_port}; leave it out "
+                "to use any free port"
+            )
+
+
 class Settings(NamedTuple):
     """One resolved configuration."""
 
@@ -84,6 +106,7 @@ class Settings(NamedTuple):
     optim: OptimConfig
     schedule: ScheduleConfig
     device: DeviceOptions
+    ranks: RankOptions
     profile: ProfileOptions
     output: OutputOptions
 
@@ -97,6 +120,7 @@ _GROUPS = (
     OptimConfig,
     ScheduleConfig,
     DeviceOptions,
+    RankOptions,
     ProfileOptions,
     OutputOptions,
 )

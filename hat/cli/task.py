@@ -25,6 +25,7 @@ from hat.model.config import ModelConfig
 from hat.model.precision import Amp, choose_dtype, device_name, dtype_name
 from hat.train.checkpoint import Checkpoint
 from hat.train.memory import keep_pages
+from hat.train.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,8 @@ class DeviceOptions:
 
     cpu: bool = False
     """use the CPU even where there is a GPU"""
-    gpu: int = 0
-    """number of the GPU"""
+    gpu: int | None = None
+    """number of the one GPU to use (default: 0; training and search use all of them)"""
     threads: int | None = None
     """CPU threads (default: all cores)"""
     seed: int = 1
@@ -89,7 +90,7 @@ class DeviceOptions:
             raise ConfigError(f"--threads must lie between 1 and {most} on this machine, got {self.threads}")
         if not 0 <= self.seed < 1 << 63:
             raise ConfigError(f"--seed must lie between 0 and 2^63 - 1, got {self.seed}")
-        if self.gpu < 0:
+        if self.gpu is not None and self.gpu < 0:
             raise ConfigError(f"--gpu must not be negative, got {self.gpu}")
 
 
@@ -110,9 +111,10 @@ def device_of(options: DeviceOptions) -> torch.device:
         raise ConfigError(f"--gpu {options.gpu}: this machine has no GPU that PyTorch can use; leave it out")
     if options.cpu or not torch.cuda.is_available():
         return torch.device("cpu")
-    if options.gpu >= torch.cuda.device_count():
-        raise ConfigError(f"--gpu {options.gpu}: this machine has GPUs 0 to {torch.cuda.device_count() - 1}")
-    return torch.device("cuda", options.gpu)
+    gpu = options.gpu or 0
+    if gpu >= torch.cuda.device_count():
+        raise ConfigError(f"--gpu {gpu}: this machine has GPUs 0 to {torch.cuda.device_count() - 1}")
+    return torch.device("cuda", gpu)
 
 
 def dtype_of(amp: Amp, fp16: bool, device: torch.device) -> torch.dtype:
@@ -193,8 +195,10 @@ def _naming_what_makes(data: str) -> Iterator[None]:
         raise DataError(f"{error}; {advice(commands, '')}" if commands else str(error)) from error
 
 
-def validation_batches(data: PairDataset, options: TaskOptions, model: ModelConfig) -> EpochBatches:
-    """Return the batches of a validation split, from short to long.
+def validation_batches(
+    data: PairDataset, options: TaskOptions, model: ModelConfig, ranks: Ranks = ALONE
+) -> EpochBatches:
+    """Return this rank's batches of a validation split, from short to long.
 
     A pair that is too long is a DataError.
     """
@@ -203,6 +207,8 @@ def validation_batches(data: PairDataset, options: TaskOptions, model: ModelConf
         max_tokens=options.max_tokens_valid or options.max_tokens,
         seed=0,
         epoch=0,
+        rank=ranks.rank,
+        world=ranks.size,
         shuffle=False,
         drop_long=False,
         multiple=options.required_batch_size_multiple,

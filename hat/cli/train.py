@@ -1,26 +1,25 @@
 """train.py: train or profile a SuperTransformer or a SubTransformer."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from hat.arch.config import Arch
 from hat.arch.sampler import draw_arch
-from hat.arch.space import SearchSpace, validation_archs
+from hat.arch.space import validation_archs
 from hat.cli.interrupt import Interrupt
+from hat.cli.launch import launch, one_of_many, processes, rank_device
 from hat.cli.options import OutputOptions, command
 from hat.cli.profile import describe, profile, size
 from hat.cli.restore import adapt, find_checkpoint, model_of
-from hat.cli.settings import RunOptions, parse_settings
+from hat.cli.resume import Job, plan_of, restore
+from hat.cli.settings import parse_settings
 from hat.cli.task import (
-    TaskOptions,
-    Vocabulary,
     dataset,
     device_of,
     dtype_of,
@@ -34,33 +33,14 @@ from hat.data.batching import EpochBatches, groups
 from hat.data.pairs import PairDataset
 from hat.errors import ConfigError
 from hat.log import RunLog, say
-from hat.model.config import ModelConfig
-from hat.model.extract import extract
 from hat.model.precision import dtype_name
-from hat.model.transformer import SuperTransformer, Transformer
-from hat.rng import seed_for
 from hat.train import checkpoint as ckpt
 from hat.train.progress import Interval, Progress
-from hat.train.schedule import ScheduleConfig
-from hat.train.trainer import OptimConfig, StepResult, Trainer, evaluate
+from hat.train.ranks import joined, place_of
+from hat.train.trainer import StepResult, Trainer, evaluate
 
 
-@dataclass(frozen=True)
-class Job:
-    """One training run, resolved."""
-
-    run: RunOptions
-    task: TaskOptions
-    model: ModelConfig
-    optim: OptimConfig
-    space: SearchSpace
-    arch: Arch | None  # None trains the SuperTransformer
-    vocab: Vocabulary
-    folder: Path
-    device: torch.device
-    seed: int
-
-
+@one_of_many
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Train, validate or profile; see --help."""
@@ -70,91 +50,59 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Train or profile a SuperTransformer, or one SubTransformer of its space.",
         config_flags=("--configs", "--sub-configs"),
     )
-    run, task, space_options, arch_options, model, optim, schedule, dev, prof, out = settings
+    run, task, space_options, arch_options, model, optim, schedule, dev, many, prof, out = settings
     space, arch = space_and_arch(space_options, arch_options)
     if arch is None and (run.train_subtransformer or run.validate_subtransformer):
         raise ConfigError(
             "--train-subtransformer needs an architecture: give its YAML as --configs and common.yml as "
             "--sub-configs"
         )
-    device = device_of(dev)
     shown = arch or space.largest()
     if prof.asked():
+        device_of(dev)  # fixes the threads
         vocab = vocabulary(task, profiling=True)
         result = profile(space, shown, model, vocab.sizes, task.sentence_length(), prof, dev)
         print(describe(result))
         return _finish(out, result)
+    place = place_of(os.environ)
+    first = place is None or place.rank == 0
     result = size(space, shown)
-    print(describe(result), flush=True)
+    if first and not (place and place.ours):
+        print(describe(result), flush=True)
     vocab = vocabulary(task)
     folder = run_folder(run.configs, run.save_dir)
-    job = Job(run, task, model, optim, space, arch, vocab, folder, device, dev.seed)
-    if run.validate_subtransformer:
-        return _finish(out, result | _validate_sub(job, dtype_of(optim.amp, optim.fp16, device)))
-    trainer, progress = _restore(job, schedule, dtype_of(optim.amp, optim.fp16, device))
-    write_provenance(folder, device, *settings)
-    with Interrupt() as interrupt:
-        summary = _train(
-            job, trainer, progress, interrupt, bar=not out.no_progress_bar and sys.stderr.isatty()
-        )
+    if place is None and (count := processes(many, dev)) > 1:
+        return launch("hat.cli.train", argv, count, many.distributed_port)
+    device = rank_device(dev, place, many)
+    dtype = dtype_of(optim.amp, optim.fp16, device)
+    interrupt = Interrupt()
+    with joined(place, device) as ranks:
+        job = Job(run, task, model, optim, space, arch, vocab, folder, device, dev.seed, ranks)
+        if run.validate_subtransformer:
+            result |= _validate_sub(job, dtype)
+        else:
+            trainer, progress = restore(job, schedule, dtype)
+            ranks.on_first(lambda: write_provenance(folder, device, *settings))
+            bar = not out.no_progress_bar and sys.stderr.isatty()
+            with interrupt:
+                result["training"] = _train(job, trainer, progress, interrupt, bar=bar)
     if interrupt.asked is not None:
         say(f"stopped by signal {interrupt.asked} and saved; the same command goes on from here")
         return interrupt.exit_code
-    best = "unknown" if summary["best_loss"] is None else f"{summary['best_loss']:.3f} (base 2)"
-    print(
-        f"trained {summary['updates']} updates in {summary['train_s']:.0f} s, best validation loss {best}; "
-        f"checkpoints in {folder}"
-    )
-    return _finish(out, result | {"training": summary})
+    return _finish(out, result) if first else 0
 
 
 def _finish(out: OutputOptions, result: dict[str, Any]) -> int:
+    if "training" in result:
+        summary = result["training"]
+        best = "unknown" if summary["best_loss"] is None else f"{summary['best_loss']:.3f} (base 2)"
+        print(
+            f"trained {summary['updates']} updates in {summary['train_s']:.0f} s, best validation loss "
+            f"{best}; checkpoints in {summary['save_dir']}"
+        )
     if out.json:
         print(json.dumps(result))
     return 0
-
-
-def _restore(job: Job, schedule: ScheduleConfig, dtype: torch.dtype) -> tuple[Trainer, Progress]:
-    """Return a trainer at the point where the run continues, or at its start."""
-    run = job.run
-    last = ckpt.load_newest(job.folder, say) if job.folder.is_dir() else None
-    start = find_checkpoint(run.restore_file, job.folder) if run.restore_file else None
-    progress = Progress(started_from=str(start or ""))
-    if last is not None and (start is None or last.state["progress"]["started_from"] == str(start)):
-        source, where = last, job.folder
-        progress.started_from = last.state["progress"]["started_from"]
-    elif start is not None:
-        source, where = ckpt.load(start, say), start
-    else:
-        source, where = None, job.folder
-    if source is None:
-        noise = torch.Generator().manual_seed(seed_for(job.seed, "init"))
-        model: Transformer = SuperTransformer(job.space, job.vocab.sizes, job.model, noise)
-        if job.arch:
-            model = extract(model, job.arch)
-    else:
-        model = model_of(adapt(source, where, job.space, job.model, job.vocab), where, job.arch)
-    trainer = Trainer(model, job.optim, schedule, dtype=dtype, device=job.device, seed=job.seed)
-    if source is not None and source.arch == job.arch and "trainer" in source.state:
-        trainer.load_state_dict(
-            source.state["trainer"], optimizer=not run.reset_optimizer, schedule=not run.reset_lr_scheduler
-        )
-        saved = source.state["progress"]
-        if source.state["plan"] != _plan(job) and not run.reset_dataloader:
-            say(
-                "the batches are planned in another way than before (seed, data or batch size); starting "
-                "the epoch anew"
-            )
-            saved = saved | {"offset": 0}
-        if not run.reset_dataloader:
-            progress.epoch, progress.offset = saved["epoch"], saved["offset"]
-        if not run.reset_meters:
-            progress.best_loss, progress.stale = saved["best_loss"], saved["stale"]
-            progress.train_s = saved["train_s"]
-        say(f"resumed {where} at update {trainer.num_updates}, epoch {progress.epoch}")
-    elif source is not None:
-        say(f"weights inherited from {where}; optimiser, schedule and data start anew")
-    return trainer, progress
 
 
 def _train(
@@ -163,10 +111,14 @@ def _train(
     """Run epochs until a limit, validating and saving between them; returns the summary of the run."""
     run, optim = job.run, job.optim
     train = dataset(job.task, run.train_subset)
-    valid = validation_batches(dataset(job.task, job.task.valid_subset), job.task, job.model)
+    valid = validation_batches(dataset(job.task, job.task.valid_subset), job.task, job.model, job.ranks)
     board = None if run.no_tensorboard else Path(run.tensorboard_logdir or job.folder / "tensorboard")
-    log = RunLog(job.folder, total=optim.max_update, unit="updates", bar=bar, tensorboard=board)
-    say(f"computing in {dtype_name(trainer.weights.dtype)} on {job.device}, {len(train)} training pairs")
+    folder = job.folder if job.ranks.first else None
+    log = RunLog(folder, total=optim.max_update, unit="updates", bar=bar, tensorboard=board)
+    many = f" in {job.ranks.size} processes" if job.ranks.size > 1 else ""
+    say(
+        f"computing in {dtype_name(trainer.weights.dtype)} on {job.device}{many}, {len(train)} training pairs"
+    )
     interval = Interval()
     losses: dict[str, float] = {}
     finished = (  # also for a run that is started again after it had ended
@@ -174,15 +126,16 @@ def _train(
         or (optim.max_epoch is not None and progress.epoch > optim.max_epoch)
         or 0 < run.patience <= progress.stale
     )
-    while not finished and interrupt.asked is None:
+    stopped = interrupt.agreed(job.ranks)
+    while not finished and not stopped:
         batches = _epoch(job, train, progress, first=progress.offset == 0 and progress.epoch == 1)
-        _train_epoch(job, trainer, progress, batches, interval, log, interrupt)
+        stopped = _train_epoch(job, trainer, progress, batches, interval, log, interrupt)
         finished = (
             trainer.num_updates >= optim.max_update
             or trainer.lr() <= trainer.schedule.min_lr
             or (optim.max_epoch is not None and progress.epoch >= optim.max_epoch)
         )
-        if interrupt.asked is not None:
+        if stopped:
             break
         epoch_done = progress.offset >= len(batches)
         best = False
@@ -200,7 +153,8 @@ def _train(
             if finished or (epoch_done and epoch % run.save_interval == 0):
                 names.append(f"checkpoint{epoch}.pt")
             _save(job, trainer, progress, names)
-    if interrupt.asked is not None:
+        stopped = interrupt.agreed(job.ranks)
+    if stopped:
         _save(job, trainer, progress, ["checkpoint_last.pt"])
     log.close()
     return {
@@ -213,13 +167,6 @@ def _train(
     }
 
 
-def _plan(job: Job) -> list[str]:
-    """Return what the batches of an epoch depend on."""
-    task = job.task
-    limits = (task.max_tokens, task.max_sentences, task.required_batch_size_multiple)
-    return [str(job.seed), *map(str, limits), *job.vocab.digests, job.run.train_subset]
-
-
 def _epoch(job: Job, train: PairDataset, progress: Progress, *, first: bool) -> EpochBatches:
     batches = EpochBatches(
         train,
@@ -228,6 +175,8 @@ def _epoch(job: Job, train: PairDataset, progress: Progress, *, first: bool) -> 
         seed=job.seed,
         epoch=progress.epoch,
         start=progress.offset,
+        rank=job.ranks.rank,
+        world=job.ranks.size,
         multiple=job.task.required_batch_size_multiple,
         max_source_positions=job.model.max_source_positions,
         max_target_positions=job.model.max_target_positions,
@@ -245,15 +194,18 @@ def _train_epoch(
     interval: Interval,
     log: RunLog,
     interrupt: Interrupt,
-) -> None:
-    """Train on one epoch, or the rest of it; leaves early at the last update or when interrupted."""
+) -> bool:
+    """Train on one epoch, or the rest of it; leaves early at the last update or when interrupted.
+
+    Returns whether it was interrupted, on every rank alike.
+    """
     run, optim = job.run, job.optim
     for group in groups(batches, optim.update_freq):
         start = time.perf_counter()
         arch = job.arch or draw_arch(job.space, job.seed, trainer.num_updates)
         step = trainer.train_step(group, arch)
         seconds = time.perf_counter() - start
-        progress.offset += len(group)
+        progress.offset = min(progress.offset + optim.update_freq * job.ranks.size, len(batches))
         progress.train_s += seconds
         interval.add(step, seconds)
         update = trainer.num_updates
@@ -263,8 +215,10 @@ def _train_epoch(
         log.advance(update, epoch=str(progress.epoch), loss=f"{step.loss:.3f}", tokens_per_s=f"{rate:.0f}")
         if run.save_interval_updates and update % run.save_interval_updates == 0:
             _save(job, trainer, progress, ["checkpoint_last.pt", f"checkpoint_{progress.epoch}_{update}.pt"])
-        if update >= optim.max_update or interrupt.asked is not None:
-            return
+        stopped = interrupt.agreed(job.ranks)
+        if stopped or update >= optim.max_update:
+            return stopped
+    return False
 
 
 def _log_interval(
@@ -278,7 +232,7 @@ def _log_interval(
         f"epoch {progress.epoch} update {update}/{job.optim.max_update} loss {loss:.3f} lr {step.lr:.2e} "
         f"grad norm {step.grad_norm:.2f} {rate:.0f} tokens/s about {left_s / 60:.1f} min left",
         epoch=progress.epoch,
-        loss_base2=round(loss, 4),
+        loss_base2=round(loss, 6),
         lr=step.lr,
         grad_norm=round(step.grad_norm, 4),
         tokens_per_s=round(rate, 1),
@@ -301,16 +255,19 @@ def _validate(
         update,
         f"epoch {progress.epoch} update {update} validation loss {shown}",
         epoch=progress.epoch,
-        **{f"{name}_loss_base2": round(loss, 4) for name, loss in losses.items()},
+        **{f"{name}_loss_base2": round(loss, 6) for name, loss in losses.items()},
     )
     return losses
 
 
 def _save(job: Job, trainer: Trainer, progress: Progress, names: list[str]) -> None:
-    state = {"trainer": trainer.state_dict(), "progress": dict(vars(progress)), "plan": _plan(job)}
-    packed = ckpt.pack(trainer.model, job.vocab.digests, state)
-    ckpt.save(packed, *(job.folder / name for name in names))
-    ckpt.rotate(job.folder, job.run.keep_last_epochs, job.run.keep_interval_updates)
+    def write() -> None:
+        state = {"trainer": trainer.state_dict(), "progress": dict(vars(progress)), "plan": plan_of(job)}
+        packed = ckpt.pack(trainer.model, job.vocab.digests, state)
+        ckpt.save(packed, *(job.folder / name for name in names))
+        ckpt.rotate(job.folder, job.run.keep_last_epochs, job.run.keep_interval_updates)
+
+    job.ranks.on_first(write)
 
 
 def _validate_sub(job: Job, dtype: torch.dtype) -> dict[str, Any]:
@@ -318,7 +275,8 @@ def _validate_sub(job: Job, dtype: torch.dtype) -> dict[str, Any]:
     source = adapt(ckpt.load(start, say), start, job.space, job.model, job.vocab)
     assert job.arch is not None
     model = model_of(source, start, job.arch).to(job.device, dtype)
-    valid = validation_batches(dataset(job.task, job.task.valid_subset), job.task, job.model)
-    result = evaluate(model, valid, job.arch, job.optim.label_smoothing, job.device)
-    print(f"validation loss {result.loss:.4f} (base 2, smoothed), nll {result.nll_loss:.4f}, {start}")
+    valid = validation_batches(dataset(job.task, job.task.valid_subset), job.task, job.model, job.ranks)
+    result = evaluate(model, valid, job.arch, job.optim.label_smoothing, job.device, job.ranks)
+    if job.ranks.first:
+        print(f"validation loss {result.loss:.4f} (base 2, smoothed), nll {result.nll_loss:.4f}, {start}")
     return {"valid_loss": result.loss, "valid_nll_loss": result.nll_loss}

@@ -113,8 +113,9 @@ def shard(batches: Sequence[Item], rank: int, world: int) -> list[Item | None]:
 class EpochBatches:
     """The batches of one epoch for one rank; iterating yields them, and None where other ranks have one more.
 
-    A function of its fields alone: iterating again, or with another `start`, gives the same batches. While
-    the consumer works, a thread makes the next two.
+    A function of its fields alone: iterating again, or with another `start`, gives the same batches. Rank r
+    of k takes batches start + k*i + r, so an epoch begun by some ranks can be finished by more or fewer.
+    While the consumer works, a thread makes the next two.
     """
 
     data: PairDataset
@@ -123,7 +124,7 @@ class EpochBatches:
     seed: int
     epoch: int
     start: int = 0
-    """slots already done, when an interrupted epoch is resumed"""
+    """batches already done by all ranks together, when an interrupted epoch is resumed"""
     max_sentences: int | None = None
     rank: int = 0
     world: int = 1
@@ -135,6 +136,7 @@ class EpochBatches:
     max_target_positions: int = MAX_POSITIONS
     slots: list[np.ndarray | None] = field(init=False, repr=False)
     num_skipped: int = field(init=False)
+    num_batches: int = field(init=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world:
@@ -159,20 +161,20 @@ class EpochBatches:
             epoch=self.epoch,
             shuffle=self.shuffle,
         )
-        slots = shard([kept[batch] for batch in plan], self.rank, self.world)
+        slots = shard([kept[batch] for batch in plan[self.start :]], self.rank, self.world)
         object.__setattr__(self, "slots", slots)
+        object.__setattr__(self, "num_batches", len(plan))
         object.__setattr__(self, "num_skipped", skipped)
 
     def __len__(self) -> int:
-        """Return the slots of the whole epoch, those before `start` included."""
-        return len(self.slots)
+        """Return the batches of the whole epoch: of all ranks, those before `start` included."""
+        return self.num_batches
 
     def __iter__(self) -> Iterator[Batch | None]:
-        todo = self.slots[self.start :]
         waiting: deque = deque()
         pool = ThreadPoolExecutor(1, "batches")
         try:
-            for indices in todo:
+            for indices in self.slots:
                 waiting.append(pool.submit(self._make, indices))
                 if len(waiting) > PREFETCH:
                     yield waiting.popleft().result()
@@ -186,13 +188,15 @@ class EpochBatches:
 
 
 def groups(batches: Iterable[Batch | None], size: int) -> Iterator[list[Batch]]:
-    """Yield `size` batches at a time; the last group of an epoch may be smaller."""
-    group: list[Batch] = []
+    """Yield `size` slots at a time, the last group of an epoch may have fewer; empty slots are left out.
+
+    Only the last slot of an epoch may be empty, so the place in a list is the place among the slots.
+    """
+    group: list[Batch | None] = []
     for batch in batches:
-        assert batch is not None  # one process holds every slot
         group.append(batch)
         if len(group) == size:
-            yield group
+            yield [batch for batch in group if batch is not None]
             group = []
     if group:
-        yield group
+        yield [batch for batch in group if batch is not None]

@@ -33,12 +33,22 @@ def search_header(space: SearchSpace, cfg: EvolutionConfig, seed: int, **digests
 class CachedFitness:
     """A fitness that writes each score to a journal and reads known ones back instead of computing again.
 
+    New architectures are scored `at_once` at a time, as many as there are processes to score them.
+
     `evolve` is deterministic, so a repeated search asks for the same architectures in the same order and ends
     as if it had never stopped. Raises ConfigError where the journal belongs to a search with another `header`
     and DataError where a record is damaged.
     """
 
-    def __init__(self, journal: Journal, fitness: Score, latency_ms: Score, header: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        fitness: Score,
+        latency_ms: Score,
+        header: dict[str, Any],
+        at_once: int = 1,
+    ) -> None:
+        self._at_once = at_once
         self._journal, self._fitness, self._latency_ms = journal, fitness, latency_ms
         self._header = header
         held = journal.records[0] if journal.records else header
@@ -52,10 +62,12 @@ class CachedFitness:
         self.resumed = len(self._losses)  # architectures scored by earlier runs
 
     def __call__(self, archs: list[Arch]) -> list[float]:
-        """Return the loss of each architecture; each new one is on disk before the next is scored."""
-        for arch in archs:
-            if arch not in self._losses:
-                (loss,), (ms,) = self._fitness([arch]), self._latency_ms([arch])
+        """Return the loss of each architecture; new ones are on disk before the next are scored."""
+        new = list(dict.fromkeys(arch for arch in archs if arch not in self._losses))
+        for start in range(0, len(new), self._at_once):
+            part = new[start : start + self._at_once]
+            for arch, loss in zip(part, self._fitness(part), strict=True):
+                (ms,) = self._latency_ms([arch])
                 record = {"arch": arch_to_yaml(arch), "loss": finite_loss(loss, arch), "latency_ms": ms}
                 if not self._journal.records:  # nothing is written for a search that finds nothing
                     self._journal.append(self._header)

@@ -17,7 +17,10 @@ from hat.model.transformer import Transformer
 from hat.rng import seed_for
 from hat.train.loss import smoothed_loss
 from hat.train.master import MasterWeights
+from hat.train.ranks import ALONE, Ranks
 from hat.train.schedule import ScheduleConfig, learning_rate
+
+_LEAST_SCALE = 1e-4  # a gradient that overflows under this loss scale is not a matter of the scale
 
 
 @dataclass(frozen=True)
@@ -102,9 +105,12 @@ class Trainer:
         dtype: torch.dtype,
         device: torch.device,
         seed: int,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.cfg, self.schedule, self.device, self.seed = cfg, schedule, device, seed
+        self.ranks = ranks
         self.model = model.to(device)
+        ranks.copy_first_([weight.detach() for weight in model.parameters()])
         self.weights = MasterWeights(self.model, dtype)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
@@ -124,22 +130,27 @@ class Trainer:
         return learning_rate(self.schedule, self.num_updates, self.cfg.max_update)
 
     def train_step(self, batches: Sequence[Batch], arch: Arch) -> StepResult:
-        """Make one update of `arch` from the gradients of `batches`.
+        """Make one update of `arch` from the gradients of `batches`, those of all ranks together.
 
-        Dropout masks depend on the seed, the update and the position in `batches` only. Raises TrainingError
-        where the loss or the gradient is not finite, before any weight has changed.
+        `batches` are this rank's share, taken in turn with the others; it may be empty on some. Dropout masks
+        depend on the seed, the update and the position among the batches of all ranks only. Raises
+        TrainingError, on every rank alike, where the loss or the gradient is not finite, before any weight
+        has changed.
         """
         smoothed = nll = 0.0
         tokens = sum(batch.num_tokens for batch in batches)
         sentences = sum(batch.source.size(0) for batch in batches)
         for position, batch in enumerate(batches):
             noise = torch.Generator(self.device)
-            noise.manual_seed(seed_for(self.seed, "dropout", self.num_updates, position))
+            place = position * self.ranks.size + self.ranks.rank
+            noise.manual_seed(seed_for(self.seed, "dropout", self.num_updates, place))
             loss, batch_nll = self._loss(batch, arch, Dropout(noise))
             self.scaler.scale(loss).backward()
             self.weights.collect()
             smoothed += loss.item()
             nll += batch_nll.item()
+        if self.ranks.size > 1:
+            smoothed, nll, tokens, sentences = self._sum_gradients(smoothed, nll, tokens, sentences)
         if not math.isfinite(smoothed):
             self._refuse(f"the loss is {smoothed}")
         lr = self.lr()
@@ -150,9 +161,10 @@ class Trainer:
         torch._foreach_mul_(grads, 1 / max(sentences if self.cfg.sentence_avg else tokens, 1))
         norm = torch.nn.utils.get_total_norm(grads)
         grad_norm = norm.item()
-        if not math.isfinite(grad_norm) and not self.scaler.is_enabled():
+        overflow = not math.isfinite(grad_norm)  # with loss scaling the step is left out, the scale halved
+        if overflow and not (self.scaler.is_enabled() and self.scaler.get_scale() > _LEAST_SCALE):
             self._refuse(f"the gradient norm is {grad_norm}")
-        if self.cfg.clip_norm and grad_norm > self.cfg.clip_norm:
+        if self.cfg.clip_norm and not overflow and grad_norm > self.cfg.clip_norm:
             torch._foreach_mul_(grads, self.cfg.clip_norm / grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -162,9 +174,10 @@ class Trainer:
         bits = max(tokens, 1) * math.log(2)
         return StepResult(smoothed / bits, nll / bits, tokens, grad_norm, lr)
 
-    def evaluate(self, batches: Iterable[Batch], arch: Arch) -> EvalResult:
-        """Return the loss of `arch` over `batches`, without dropout."""
-        return evaluate(self.weights.compute, batches, arch, self.cfg.label_smoothing, self.device)
+    def evaluate(self, batches: Iterable[Batch | None], arch: Arch) -> EvalResult:
+        """Return the loss of `arch` over `batches` (this rank's slots) of all ranks, without dropout."""
+        smoothing = self.cfg.label_smoothing
+        return evaluate(self.weights.compute, batches, arch, smoothing, self.device, self.ranks)
 
     def state_dict(self) -> dict[str, Any]:
         """Return optimiser, loss scale and update count; the weights are saved by their names."""
@@ -184,6 +197,26 @@ class Trainer:
 
     def _loss(self, batch: Batch, arch: Arch, drop: Dropout) -> tuple[torch.Tensor, torch.Tensor]:
         return batch_loss(self.weights.compute, batch.to(self.device), arch, self.cfg.label_smoothing, drop)
+
+    def _sum_gradients(
+        self, smoothed: float, nll: float, tokens: int, sentences: int
+    ) -> tuple[float, float, int, int]:
+        """Add up the gradients of all ranks, in float32, and return the sums of the arguments.
+
+        A rank without a batch has no gradients; which weights have one anywhere travels with the sums.
+        """
+        weights = list(self.model.parameters())
+        used = [float(weight.grad is not None) for weight in weights]
+        head = torch.tensor([smoothed, nll, tokens, sentences, *used], dtype=torch.float64)
+        smoothed, nll, tokens, sentences, *used = self.ranks.sum_(head).tolist()
+        active = [weight for weight, count in zip(weights, used, strict=True) if count]
+        grads = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in active]
+        if math.isfinite(smoothed) and active:
+            flat = self.ranks.sum_(torch.cat([grad.flatten() for grad in grads]))
+            parts = flat.split([weight.numel() for weight in active])
+            for weight, part in zip(active, parts, strict=True):
+                weight.grad = part.view_as(weight)
+        return smoothed, nll, int(tokens), int(sentences)
 
     def _refuse(self, what: str) -> None:
         self.optimizer.zero_grad(set_to_none=True)
@@ -209,21 +242,35 @@ def batch_loss(
 
 @torch.inference_mode()
 def evaluate(
-    model: Transformer, batches: Iterable[Batch], arch: Arch, label_smoothing: float, device: torch.device
+    model: Transformer,
+    batches: Iterable[Batch | None],
+    arch: Arch,
+    label_smoothing: float,
+    device: torch.device,
+    ranks: Ranks = ALONE,
 ) -> EvalResult:
-    """Return the mean loss of `arch` over `batches`."""
+    """Return the mean loss of `arch` over the `batches` of all ranks, each of which has equally many slots.
+
+    The same number whatever the count of ranks: losses are added in the order of the batches.
+    """
+    rows = []
+    for batch in batches:
+        if batch is None:
+            rows.append((0.0, 0.0, 0))
+            continue
+        loss, batch_nll = batch_loss(model, batch.to(device), arch, label_smoothing)
+        rows.append((loss.item(), batch_nll.item(), batch.num_tokens))
+    table_KNC = ranks.gather(torch.tensor(rows, dtype=torch.float64).view(-1, 3))
     smoothed = nll = 0.0
     tokens = 0
-    for batch in batches:
-        loss, batch_nll = batch_loss(model, batch.to(device), arch, label_smoothing)
-        smoothed += loss.item()
-        nll += batch_nll.item()
-        tokens += batch.num_tokens
+    for row_loss, row_nll, row_tokens in table_KNC.transpose(0, 1).flatten(0, 1).tolist():
+        smoothed += row_loss
+        nll += row_nll
+        tokens += int(row_tokens)
     if not math.isfinite(smoothed):
         raise TrainingError(
             f"the validation loss is {smoothed}, the weights are broken; go back to an earlier checkpoint "
-            "and "
-            "lower --lr or set --clip-norm 1"
+            "and lower --lr or set --clip-norm 1"
         )
     bits = max(tokens, 1) * math.log(2)
     return EvalResult(smoothed / bits, nll / bits, tokens)

@@ -266,3 +266,37 @@ def test_bfloat16_steps_follow_float32() -> None:
 def test_impossible_options(options: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         OptimConfig(**options)
+
+
+def test_float16_leaves_an_overflow_out_and_halves_the_scale() -> None:
+    trainer = trainer_of(torch.float16, fp16_init_scale=2.0**40)  # float32 holds it, a float16 gradient not
+    before = weights(trainer)
+    result = trainer.train_step([BOTH], SPACE.largest())
+    assert not math.isfinite(result.grad_norm) and math.isfinite(result.loss)
+    assert all(torch.equal(before[name], after) for name, after in weights(trainer).items())
+    assert trainer.scaler.get_scale() == 2.0**39 and trainer.num_updates == 1
+    trainer = trainer_of(torch.float16, clip_norm=1.0)
+    first = trainer.evaluate([BOTH], SPACE.largest()).loss
+    for update in range(30):
+        trainer.train_step([BOTH], draw_arch(SPACE, 1, update))
+    assert trainer.scaler.get_scale() == 128
+    assert trainer.evaluate([BOTH], SPACE.largest()).loss < 0.7 * first
+
+
+def test_float16_follows_float32() -> None:
+    wide, narrow = trainer_of(dropout=0.2), trainer_of(torch.float16, dropout=0.2)
+    narrow.model.load_state_dict(wide.model.state_dict())
+    narrow.weights.refresh()
+    one, two = (trainer.train_step([ONE, TWO], SPACE.largest()) for trainer in (wide, narrow))
+    assert two.loss == pytest.approx(one.loss, rel=5e-3)
+    assert two.grad_norm == pytest.approx(one.grad_norm, rel=2e-2), "the scale is taken out again"
+
+
+def test_float16_gives_up_where_no_scale_helps() -> None:
+    trainer = trainer_of(torch.float16, fp16_init_scale=5e-5)
+    weight = trainer.model.output.weight
+    trainer._loss = lambda *_: ((weight * 0).sum().sqrt(), torch.zeros(()))  # value 0, slope inf * 0
+    before = weights(trainer)
+    with pytest.raises(TrainingError, match="the gradient norm is nan at update 1"):
+        trainer.train_step([ONE], SPACE.largest())
+    assert all(torch.equal(before[name], after) for name, after in weights(trainer).items())

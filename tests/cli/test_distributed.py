@@ -1,0 +1,347 @@
+"""Several processes of train.py and evo_search.py, started by themselves and by torchrun, whole and broken.
+
+Every command of docs/distributed.md is run here in tiny form.
+"""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from test_train import ROOT, argv_of, data, files, log_of, quick_disk  # noqa: F401 - fixtures
+
+from hat.cli.evo_search import main as evo_search
+from hat.cli.interrupt import Interrupt
+from hat.cli.launch import _code, processes, rank_device
+from hat.cli.settings import RankOptions
+from hat.cli.task import DeviceOptions
+from hat.cli.train import main
+from hat.errors import ConfigError
+from hat.latency.network import LatencyNet
+from hat.latency.predictor import LatencyPredictor
+from hat.train.checkpoint import load
+from hat.train.ranks import ALONE, LOST, Place
+
+DOCS = (ROOT / "docs" / "distributed.md").read_text("utf-8")
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+SEARCH = [
+    "--latency-constraint=100000",
+    "--evo-iter=2",
+    "--population-size=5",
+    "--parent-size=2",
+    "--mutation-size=2",
+    "--crossover-size=1",
+    "--valid-cnt-max=16",
+]
+
+
+def documented(start: str) -> list[str]:
+    """Return the words of the one command in the docs that starts so, without its --configs."""
+    lines = "\n".join(re.findall(r"```bash\n(.*?)```", DOCS, re.DOTALL)).split("\n")
+    (line,) = [line for line in lines if line.startswith(start)]
+    return [word for word in shlex.split(line) if not word.startswith(("--configs", "--evo-configs"))]
+
+
+def start(words: list[str], **env: str) -> subprocess.Popen:
+    """Start a command of the docs; VAR=value words in front of it go to its environment."""
+    words = list(words)
+    while "=" in words[0]:
+        name, _, env[name] = words.pop(0).partition("=")
+    program = {"python": [sys.executable], "torchrun": TORCHRUN}[words[0]]
+    settled = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"} | env
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        [*program, *words[1:]], cwd=ROOT, env=settled, stdout=pipe, stderr=pipe, text=True
+    )
+
+
+def finish(process: subprocess.Popen, code: int = 0) -> tuple[str, str]:
+    """Wait for a command; returns what it printed and said."""
+    out, error = process.communicate(timeout=120)
+    assert process.returncode == code, (out[-1000:], error[-3000:])
+    return out, error
+
+
+def small(words: list[str], processes: int = 2) -> list[str]:
+    """Return a command of the docs with fewer processes per machine, on CPUs."""
+    return [re.sub(r"^(--nproc-per-node)=.*", rf"\1={processes}", word) for word in words]
+
+
+def losses(folder: Path) -> list[float]:
+    return [record["loss_base2"] for record in log_of(folder, "train")]
+
+
+def test_two_processes_equal_one_and_each_goes_on_from_the_other(files: Path) -> None:  # noqa: F811
+    """20 updates: two processes by themselves, then one, then two of torchrun, in one run folder."""
+    more = ["--log-interval=1", "--save-interval=100", "--validate-interval=100"]
+    assert main(argv_of(files, "whole", *more, "--update-freq=2", "--max-update=20")) == 0
+    mixed = argv_of(files, "mixed", *more)
+    alone = documented("python train.py --configs=configs/toy")
+    out, error = finish(start([*alone, *mixed, "--max-update=7", "--json"]))
+    assert out.count("parameters") <= 2 and out.count("trained 7 updates") == 1
+    assert json.loads(out.splitlines()[-1])["training"]["updates"] == 7
+    assert "in 2 processes" in error and error.count("update 7/7") == 1, "one of them speaks"
+    assert load(files / "mixed" / "checkpoint_last.pt").state["progress"]["offset"] % 2 == 0
+    assert main([*mixed, "--update-freq=2", "--max-update=13"]) == 0
+    run = small(documented("torchrun --nproc-per-node"))
+    out, error = finish(start([*run, *mixed, "--max-update=20"]))
+    assert out.count("trained 20 updates") == 1 and "resumed" in error and "at update 13" in error
+    one, other = losses(files / "whole"), losses(files / "mixed")
+    assert len(one) == len(other) == 20
+    assert other == pytest.approx(one, abs=1e-5)
+    assert one[-1] < one[0]
+    whole, theirs = (log_of(files / name, "valid")[-1]["mean_loss_base2"] for name in ("whole", "mixed"))
+    assert theirs == pytest.approx(whole, abs=1e-5)
+
+
+class Run:
+    """A training of two processes that does not end by itself."""
+
+    def __init__(self, files: Path, words: list[str]) -> None:  # noqa: F811
+        more = ["--max-update=1000000", "--save-interval-updates=5", "--cpu"]
+        self.folder = files / "run"
+        self.argv = argv_of(files, "run")
+        self.process = start([*words, *self.argv, *more])
+        deadline = time.monotonic() + 120
+        while not (self.folder / "checkpoint_last.pt").exists():
+            assert self.process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        self.ranks = {_rank(pid): int(pid) for pid in children}
+        assert set(self.ranks) == {0, 1}
+
+    def hit(self, who: int | None, number: int, within_s: float) -> tuple[int, str]:
+        """Send a signal to a rank, or the launcher (None); returns its exit code and what was said.
+
+        Fails where any process is left after `within_s` seconds.
+        """
+        pid = self.process.pid if who is None else self.ranks[who]
+        began = time.monotonic()
+        os.kill(pid, number)
+        while self.process.poll() is None or any(map(_alive, self.ranks.values())):
+            assert time.monotonic() - began < within_s, "processes are left"
+            time.sleep(0.05)
+        return self.process.returncode, self.process.communicate(timeout=10)[1]
+
+    def goes_on(self, files: Path) -> None:  # noqa: F811
+        """One process finishes what two began."""
+        done = load(self.folder / "checkpoint_last.pt").state["trainer"]["num_updates"]
+        assert done >= 5
+        assert main([*self.argv, f"--max-update={done + 1}"]) == 0
+        assert load(self.folder / "checkpoint_last.pt").state["trainer"]["num_updates"] == done + 1
+
+    def close(self) -> None:
+        for pid in self.ranks.values():
+            if _alive(pid):
+                os.kill(pid, signal.SIGKILL)
+        self.process.kill()
+        self.process.communicate()
+
+
+def _rank(pid: str) -> int:
+    entries = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    return int(dict(entry.split("=", 1) for entry in entries if "=" in entry)["RANK"])
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1][0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def run(files: Path, request: pytest.FixtureRequest) -> Iterator[Run]:  # noqa: F811
+    if not sys.platform.startswith("linux"):
+        pytest.skip("looks for processes in /proc")
+    by_itself = documented("python train.py --configs=configs/toy")
+    torchrun = small(documented("torchrun --nproc-per-node"))
+    run = Run(files, torchrun if getattr(request, "param", "") == "torchrun" else by_itself)
+    yield run
+    run.close()
+
+
+def test_sigterm_saves_once_and_ends_all(run: Run, files: Path) -> None:  # noqa: F811
+    code, error = run.hit(None, signal.SIGTERM, within_s=20)
+    assert code == 143 and error.count("stopped by signal 15 and saved") == 1
+    assert "Error" not in error and "Traceback" not in error
+    run.goes_on(files)
+
+
+def test_a_killed_process_ends_the_run_with_one_line(run: Run, files: Path) -> None:  # noqa: F811
+    code, error = run.hit(1, signal.SIGKILL, within_s=20)
+    said = [line for line in error.splitlines() if "Error" in line]
+    assert code == 137 and len(said) == 1 and "Traceback" not in error
+    assert said[0].startswith("RankError: rank 1 of 2 was killed by SIGKILL; all were stopped; run the same")
+    run.goes_on(files)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", ["itself", "torchrun"], indirect=True)
+@pytest.mark.parametrize(
+    ("who", "number", "code", "within_s"),
+    [
+        (None, signal.SIGINT, 130, 20),
+        (1, signal.SIGTERM, 143, 20),
+        (None, signal.SIGKILL, -9, 20),
+        (0, signal.SIGKILL, 137, 20),
+        (1, signal.SIGSTOP, 2, 70),
+    ],
+)
+def test_every_other_way_to_end(
+    run: Run,
+    who: int | None,
+    number: int,
+    code: int,
+    within_s: float,
+    files: Path,  # noqa: F811
+) -> None:
+    found, error = run.hit(who, number, within_s)
+    by_torchrun = "torch/distributed" in error
+    assert found == (1 if by_torchrun and code > 0 else code)
+    if number in (signal.SIGKILL, signal.SIGSTOP) and who is not None:
+        assert "RankError: rank " in error
+    else:
+        assert error.count("and saved; the same command goes on from here") == 1
+    run.goes_on(files)
+
+
+@pytest.mark.slow
+def test_two_machines(files: Path) -> None:  # noqa: F811
+    """Two launchers of torchrun on this one; only the first machine has the run's folder."""
+    words = small(documented("torchrun --nnodes"), processes=1)
+    words = [word.replace("first-machine:29500", f"127.0.0.1:{_free_port()}") for word in words]
+    more = ["--max-update=4", "--update-freq=1", "--log-interval=1", "--cpu"]
+    assert main(argv_of(files, "one", *more, "--update-freq=2")) == 0
+    machines = [start([*words, *argv_of(files, name, *more)]) for name in ("first", "second")]
+    for machine in machines:
+        finish(machine)
+    written = [name for name in ("first", "second") if (files / name).exists()]
+    assert len(written) == 1
+    assert losses(files / written[0]) == pytest.approx(losses(files / "one"), abs=1e-5)
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_a_search_of_two_processes_is_that_of_one(files: Path) -> None:  # noqa: F811
+    assert main(argv_of(files, "super", "--max-update=2")) == 0
+    torch.manual_seed(1)
+    LatencyPredictor(LatencyNet(10, 8, 1), [1.0] * 10, 10.0).save(files / "latency.pt")
+    restore = [f"--configs={files}/space.yml", f"--restore-file={files}/super/checkpoint_last.pt"]
+    argv = [*restore, f"--ckpt-path={files}/latency.pt", *SEARCH]
+    found = {}
+    for name in ("one", "two"):
+        out = [f"--write-config-path={files}/{name}.yml", f"--search-dir={files}/{name}"]
+        if name == "one":
+            assert evo_search([*argv, *out]) == 0
+        else:
+            words = documented("python evo_search.py")
+            printed, _ = finish(start([*words, *argv, *out, "--distributed-world-size=2"]))
+            assert printed.count("architectures scored") == 1
+        summary = json.loads((files / name / "summary.json").read_text())
+        journal = (files / name / "journal.jsonl").read_bytes()
+        found[name] = (journal, (files / f"{name}.yml").read_bytes(), summary["history"], summary["loss"])
+    assert found["one"] == found["two"] and found["one"][0].count(b"\n") == 9
+
+
+def test_an_error_of_the_input_is_said_once(files: Path) -> None:  # noqa: F811
+    words = documented("python train.py --configs=configs/toy")
+    _, error = finish(start([*words, *argv_of(files, "run", "--restore-file=/no/such.pt")]), code=2)
+    assert error.count("Error: ") == 1 and "/no/such.pt does not exist" in error
+    assert not (files / "run").exists()
+
+
+def test_a_signal_passed_on_by_a_launcher_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("hat.cli.interrupt.time.monotonic", lambda: now)
+    with Interrupt() as interrupt:
+        assert not interrupt.agreed(ALONE)
+        os.kill(os.getpid(), signal.SIGINT)
+        now += 0.5
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interrupt.agreed(ALONE) and interrupt.exit_code == 130
+        now += 0.6
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+
+def test_how_many_processes_a_machine_gets(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert documented("CUDA_VISIBLE_DEVICES=0,1,2,3 python train.py")[3:] == ["--update-freq=32"]
+    assert documented("python train.py --configs=configs/wmt14")[2:] == []
+    gpus(monkeypatch, 4)
+    assert processes(RankOptions(), DeviceOptions()) == 4, "one for each GPU, as the release"
+    assert processes(RankOptions(2), DeviceOptions()) == 2
+    assert processes(RankOptions(), DeviceOptions(gpu=0)) == 1
+    assert processes(RankOptions(), DeviceOptions(cpu=True)) == 1
+    with pytest.raises(
+        ConfigError, match="--distributed-world-size 5: this machine has 4 GPUs; give at most"
+    ):
+        processes(RankOptions(5), DeviceOptions())
+    with pytest.raises(ConfigError, match="--gpu 1 names one GPU, --distributed-world-size 2 asks for more"):
+        processes(RankOptions(2), DeviceOptions(gpu=1))
+    gpus(monkeypatch, 0)
+    assert processes(RankOptions(), DeviceOptions()) == 1
+    assert processes(RankOptions(3), DeviceOptions()) == 3
+    monkeypatch.setattr(torch.distributed, "is_available", lambda: False)
+    assert processes(RankOptions(), DeviceOptions()) == 1
+    with pytest.raises(ConfigError, match="has no torch.distributed; leave it out"):
+        processes(RankOptions(2), DeviceOptions())
+    for wrong in ({"distributed_world_size": 0}, {"distributed_port": 70000}):
+        with pytest.raises(ConfigError, match="must lie between 1 and"):
+            RankOptions(**wrong)
+
+
+def test_the_gpu_of_a_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    gpus(monkeypatch, 4)
+    assert rank_device(DeviceOptions(), None, RankOptions()) == torch.device("cuda", 0)
+    assert rank_device(DeviceOptions(gpu=2), None, RankOptions()) == torch.device("cuda", 2)
+    assert rank_device(DeviceOptions(), Place(7, 8, 3, 4), RankOptions()) == torch.device("cuda", 3)
+    assert rank_device(DeviceOptions(cpu=True), Place(7, 8, 3, 4), RankOptions()) == torch.device("cpu")
+    assert rank_device(DeviceOptions(gpu=2), Place(), RankOptions()) == torch.device("cuda", 2)
+    with pytest.raises(ConfigError, match="--gpu 2 names one GPU for 8 processes"):
+        rank_device(DeviceOptions(gpu=2), Place(7, 8, 3, 4), RankOptions())
+    with pytest.raises(ConfigError, match="8 processes on a machine with 4 GPUs"):
+        rank_device(DeviceOptions(), Place(7, 8, 7, 8), RankOptions())
+    gpus(monkeypatch, 1)  # each process sees its own GPU only
+    assert rank_device(DeviceOptions(), Place(7, 8, 3, 4), RankOptions(1)) == torch.device("cuda", 0)
+    assert "--distributed-world-size 1: the launcher started 8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("codes", "asked", "code", "said"),
+    [
+        ({0: 0, 1: 0}, [], 0, ""),
+        ({1: LOST, 0: -9}, [], 137, "rank 0 of 2 was killed by SIGKILL"),
+        ({1: 2, 0: LOST}, [], 2, ""),  # it said why
+        ({1: 1, 0: LOST}, [], 1, "rank 1 of 2 failed, see above"),
+        ({0: LOST, 1: None}, [], 2, "rank 1 of 2 does not answer"),
+        ({0: LOST, 1: LOST}, [], 2, "the 2 ranks lost each other"),
+        ({0: 143, 1: 143}, [15], 143, ""),
+        ({0: -15, 1: -15}, [15], 143, "stopped by signal 15; the same command goes on"),
+    ],
+)
+def test_the_exit_code_of_all(
+    codes: dict, asked: list[int], code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _code(codes, 2, asked) == code
+    error = capsys.readouterr().err
+    assert said in error and bool(error) == bool(said)

@@ -1,0 +1,269 @@
+"""Several processes of one run: what they tell each other, and that k equal one with k times the batches.
+
+They are forked from a server that has imported torch already, so each costs a fraction of a second.
+"""
+
+import math
+import multiprocessing
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import Any
+
+import pytest
+import torch
+from test_trainer import BOTH, CPU, ONE, SPACE, TWO, batch_of, weights
+from torch.distributed import TCPStore
+
+from hat.arch.config import Arch
+from hat.arch.sampler import draw_arch
+from hat.data.batching import groups, shard
+from hat.errors import ConfigError, DataError, RankError, TrainingError
+from hat.model.config import ModelConfig
+from hat.model.transformer import SuperTransformer
+from hat.search.fitness import SharedFitness, ValidationFitness
+from hat.train.ranks import ALONE, Place, Ranks, joined, place_of
+from hat.train.schedule import ScheduleConfig
+from hat.train.trainer import OptimConfig, Trainer
+
+BATCHES = [ONE, TWO, BOTH, *(batch_of((4, 6), (7, 3), (5, 5), seed=seed) for seed in range(2, 9))]
+ARCHS = [draw_arch(SPACE, 1, number) for number in range(5)]
+Work = Callable[[Ranks], Any]
+
+
+def child(work: Work, place: Place, port: int, answer: Connection) -> None:
+    env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+    os.environ |= env | {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
+    torch.set_num_threads(1)
+    try:
+        with joined(place, CPU) as ranks:
+            answer.send(work(ranks))
+    except Exception as error:
+        answer.send(f"{type(error).__name__}: {error}")
+        raise SystemExit(1) from None
+
+
+def run(work: Work, size: int = 2) -> tuple[list[Any], list[int]]:
+    """Return what each of `size` processes sent, its error or None where it just left, and the exit codes."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["hat.search.fitness", "test_ranks"])
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=30))
+    pipes, children = [], []
+    for rank in range(size):
+        receive, send = context.Pipe(duplex=False)
+        process = context.Process(target=child, args=(work, Place(rank, size, rank, size), store.port, send))
+        process.start()
+        send.close()
+        pipes.append(receive)
+        children.append(process)
+    answers = []
+    for pipe in pipes:
+        try:
+            answers.append(pipe.recv() if pipe.poll(60) else None)
+        except EOFError:
+            answers.append(None)
+    for process in children:
+        process.join(30)
+        assert process.exitcode is not None, "a process hangs"
+    return answers, [process.exitcode for process in children]
+
+
+def trainer_of(ranks: Ranks, dtype: torch.dtype, seed: int = 1) -> Trainer:
+    noise = torch.Generator().manual_seed(seed)
+    return Trainer(
+        SuperTransformer(SPACE, 11, ModelConfig(dropout=0.2, attention_dropout=0.1), noise),
+        OptimConfig(clip_norm=1.0),
+        ScheduleConfig("fixed", lr=1e-2),
+        dtype=dtype,
+        device=CPU,
+        seed=1,
+        ranks=ranks,
+    )
+
+
+def train(ranks: Ranks, dtype: torch.dtype, update_freq: int) -> tuple[list, dict, Any]:
+    """Return losses and norms of 20 updates over short epochs, the weights and an evaluation."""
+    trainer = trainer_of(ranks, dtype, seed=ranks.rank + 1)  # rank 0 decides on the first weights
+    results: list = []
+    while len(results) < 20:
+        for group in groups(shard(BATCHES[:7], ranks.rank, ranks.size), update_freq):
+            results.append(trainer.train_step(group, draw_arch(SPACE, 1, trainer.num_updates)))
+    valid = shard(BATCHES, ranks.rank, ranks.size)
+    after = {name: weight.numpy() for name, weight in weights(trainer).items()}
+    return results, after, trainer.evaluate(valid, SPACE.largest())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size", "update_freq"),
+    [(torch.float32, 2, 1), (torch.float32, 3, 2), (torch.bfloat16, 2, 2), (torch.float16, 2, 1)],
+)
+def test_many_ranks_equal_one_with_more_batches(dtype: torch.dtype, size: int, update_freq: int) -> None:
+    """Seven batches: the last update of an epoch has fewer, and some rank none."""
+    answers, codes = run(partial(train, dtype=dtype, update_freq=update_freq), size)
+    assert codes == [0] * size
+    results, one_weights, one_eval = train(ALONE, dtype, size * update_freq)
+    tolerance = {torch.float32: 1e-5, torch.bfloat16: 1e-3, torch.float16: 1e-3}[dtype]
+    for theirs, their_weights, their_eval in answers:
+        for one, other in zip(results, theirs, strict=True):
+            assert (one.num_tokens, one.lr) == (other.num_tokens, other.lr)
+            assert other.loss == pytest.approx(one.loss, abs=tolerance)
+            assert other.nll_loss == pytest.approx(one.nll_loss, abs=tolerance)
+            assert other.grad_norm == pytest.approx(one.grad_norm, rel=100 * tolerance)
+        assert their_eval.num_tokens == one_eval.num_tokens
+        assert their_eval.loss == pytest.approx(one_eval.loss, abs=tolerance)
+        for name, weight in their_weights.items():
+            assert (weight == answers[0][1][name]).all(), "the ranks have drifted apart"
+            if dtype == torch.float32 and size * update_freq == 2:  # a sum of two has no order
+                assert (weight == one_weights[name]).all(), name
+    assert results[-1].loss < results[0].loss
+
+
+def talk(ranks: Ranks) -> list:
+    rank = ranks.rank
+    flat = torch.full((3,), float(rank))
+    ranks.copy_first_([flat])
+    return [
+        ranks.first,
+        ranks.sum_(torch.tensor([1.0, rank])).tolist(),
+        ranks.most(-5 - rank),
+        ranks.gather(torch.tensor([[rank, 7]])).tolist(),
+        ranks.gather_objects(f"rank {rank}"),
+        ranks.of_first({"from": rank}),
+        flat.tolist(),
+        ranks.on_first(lambda: (rank, os.getpid() > 0)),
+    ]
+
+
+def test_what_ranks_tell_each_other() -> None:
+    answers, codes = run(talk, 3)
+    told = [[3.0, 3.0], -5, [[[0, 7]], [[1, 7]], [[2, 7]]], ["rank 0", "rank 1", "rank 2"], {"from": 0}]
+    told += [[0.0] * 3, (0, True)]
+    assert answers == [[True, *told], [False, *told], [False, *told]] and codes == [0, 0, 0]
+    alone = [True, [1.0, 0.0], -5, [[[0, 7]]], ["rank 0"], {"from": 0}, [0.0] * 3, (0, True)]
+    assert talk(ALONE) == alone
+
+
+def full_disk(ranks: Ranks) -> None:
+    def write() -> None:
+        raise OSError(28, "No space left on device")
+
+    ranks.on_first(write)
+
+
+def diverged(ranks: Ranks) -> None:
+    trainer = trainer_of(ranks, torch.float32)
+    before = weights(trainer)
+    if ranks.rank == 1:
+        trainer._loss = lambda *_: (trainer.model.output.weight.sum() * math.nan, torch.zeros(()))  # type: ignore
+    try:
+        trainer.train_step([ONE], SPACE.largest())
+    except TrainingError:
+        assert all(torch.equal(before[name], after) for name, after in weights(trainer).items())
+        assert all(weight.grad is None for weight in trainer.model.parameters())
+        raise
+
+
+def broken(ranks: Ranks) -> None:
+    if ranks.rank == 1:
+        raise DataError("pair 17 is damaged")
+    ranks.most(1)
+
+
+def killed(ranks: Ranks) -> None:
+    if ranks.rank == 0:
+        os.kill(os.getpid(), 9)
+    ranks.most(1)
+
+
+@pytest.mark.parametrize(
+    ("work", "codes", "said"),
+    [
+        (full_disk, [1, 2], ["OSError: [Errno 28]", None]),
+        (diverged, [1, 2], ["TrainingError: the loss is nan at update 1", None]),
+        (broken, [1, 1], ["RankError: rank 0 of 2 lost another process (", "DataError: pair 17 is damaged"]),
+        (killed, [-9, 1], [None, "RankError: rank 1 of 2 lost another process ("]),
+    ],
+)
+def test_an_error_ends_all_ranks_and_is_said_once(
+    work: Work, codes: list[int], said: list[str | None]
+) -> None:
+    answers, found = run(work)
+    assert found == codes
+    for answer, text in zip(answers, said, strict=True):
+        assert answer is None if text is None else answer.startswith(text)
+
+
+class Odd:
+    """A fitness that knows how often it was asked, and refuses one architecture."""
+
+    def __init__(self, refused: Arch | None = None) -> None:
+        self.asked, self.refused = 0, refused
+
+    def __call__(self, archs: list[Arch]) -> list[float]:
+        self.asked += len(archs)
+        if archs == [self.refused]:
+            raise TrainingError("the validation loss is nan")
+        return [float(ARCHS.index(arch)) for arch in archs]
+
+
+def search(ranks: Ranks, refused: Arch | None = None) -> Any:
+    odd = Odd(refused)
+    shared = SharedFitness(odd, ranks)
+    if not ranks.first:
+        return shared.serve(), odd.asked
+    try:
+        with shared:
+            return shared(ARCHS) + shared(ARCHS[:1]), odd.asked
+    except TrainingError as error:
+        return str(error), odd.asked
+
+
+def test_candidates_are_divided() -> None:
+    assert run(search) == ([([0.0, 1.0, 2.0, 3.0, 4.0, 0.0], 4), (0, 2)], [0, 0])
+    assert search(ALONE) == ([0.0, 1.0, 2.0, 3.0, 4.0, 0.0], 6)
+    refused = partial(search, refused=ARCHS[1])  # the second process scores it
+    assert run(refused) == ([("the validation loss is nan", 1), (2, 1)], [0, 0])
+
+
+def real_search(ranks: Ranks) -> Any:
+    model = SuperTransformer(SPACE, 11, ModelConfig(), torch.Generator().manual_seed(1))
+    shared = SharedFitness(ValidationFitness(model, BATCHES, 0.1, CPU), ranks)
+    if not ranks.first:
+        return shared.serve()
+    with shared:
+        return shared(ARCHS)
+
+
+def test_a_divided_search_scores_bit_for_bit_as_one_process() -> None:
+    answers, _ = run(real_search)
+    assert answers == [real_search(ALONE), 0]
+
+
+def test_where_a_launcher_put_this_process() -> None:
+    assert place_of({"RANK": "3"}) is None and place_of({}) is None
+    env = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "a"}
+    assert place_of(env) == Place(3, 8, 1, 2)
+    assert place_of(env | {"TORCHELASTIC_RUN_ID": "x"}) == Place(3, 8, 1, 2, os.getppid())
+    assert place_of(env | {"HAT_LAUNCHER": "17"}) == Place(3, 8, 1, 2, 17, True)
+    assert place_of({"RANK": "0", "WORLD_SIZE": "1"}) == Place()
+    del env["MASTER_ADDR"]
+    for wrong in (env, env | {"RANK": "8"}, env | {"RANK": "x"}, env | {"WORLD_SIZE": ""}):
+        with pytest.raises(ConfigError, match="is no rank of a run.* start with torchrun"):
+            place_of(wrong)
+
+
+def test_a_process_whose_launcher_died_before_leaves() -> None:
+    with pytest.raises(SystemExit) as left, joined(Place(0, 2, 0, 2, os.getppid() + 1, True), CPU):
+        raise AssertionError
+    assert left.value.code == 143
+
+
+def test_an_error_of_the_backend_is_that_of_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: object, **__: object) -> None:
+        raise RuntimeError("Connection closed by peer\n [127.0.0.1]:1234")
+
+    monkeypatch.setattr("torch.distributed.all_reduce", closed)
+    with pytest.raises(RankError, match=r"rank 1 of 2 lost .*closed by peer \[127.* goes on from the last"):
+        Ranks(1, 2).most(3)
