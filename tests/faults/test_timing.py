@@ -94,11 +94,11 @@ class Machine:
         return run
 
     def truth(self, row: int) -> float:
-        """Return the median of many settled repeats of `row`, relative to the undisturbed machine."""
+        """Return the sum of the medians of many repeats, relative to the undisturbed machine."""
         if self.fault.percent:
             return self.fault.settled(row)
         self.row, self.repeats = row, 10**6
-        return statistics.median(self.part_ms(0.1) + self.part_ms(0.9) for _ in range(1001))
+        return sum(statistics.median(self.part_ms(ms) for _ in range(2001)) for ms in (0.1, 0.9))
 
 
 @dataclass
@@ -179,15 +179,16 @@ ENDLESS = {
 @pytest.mark.parametrize("fault", ENDLESS.values(), ids=ENDLESS)
 def test_what_does_not_settle_is_stored_as_unstable(fault: Fault, tmp_path: Path) -> None:
     with Tally(7, "never settling") as tally:
-        for seed in range(count(2, 20)):
+        for seed in range(count(3, 40)):
             with tally.fault(), TableWriter(tmp_path / f"{seed}.csv") as table:
                 machine = Machine(fault, random.Random(seed))
                 anchor = Anchor(lambda machine=machine: machine.time(ANCHOR_MS))
                 anchor.check()
                 table.append(_row(ARCH, machine.time(100.0), anchor))
                 (row,) = read_table(table.path)
-                assert row.conditions["stable"] == "0"
+                tally.lose("of them looked settled", int(row.conditions["stable"]))
                 assert machine.now_s < 6 * CFG.budget_s, "the budget of each timing"
+        assert tally.lost.total() <= 0.05 * tally.injected
 
 
 def test_a_short_slow_spell_of_the_anchor_is_no_drift() -> None:
