@@ -137,7 +137,7 @@ class IndexedData:
             self._ids = np.memmap(self._bin, dtype=dtype, mode="r", shape=(total,)) if total else empty
         except OSError as error:
             raise DataError(
-                f"cannot read the data {prefix}: {error.filename}: {error.strerror}; both .idx and .bin are "
+                f"cannot read the data {error.filename or self._idx}: {error.strerror}; both .idx and .bin are "
                 "needed; make them with scripts/preprocess.py"
             ) from error
 

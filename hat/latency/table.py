@@ -174,7 +174,10 @@ class TableWriter:
             raise HatError(f"{self.path} was just removed by another process; run again")
 
     def _recover(self) -> tuple[list[str], list[Row]]:
-        content = self.path.read_bytes()
+        try:
+            content = self.path.read_bytes()
+        except OSError as error:
+            raise DataError(f"cannot read {self.path}: {error.strerror}; check the disk") from error
         whole = content[: content.rfind(b"\n") + 1]
         if whole:
             columns, rows = _parse(whole, self.path)

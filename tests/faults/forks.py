@@ -5,7 +5,10 @@ start of the command. `strace` kills at system calls instead, `kill_after_s` at 
 """
 
 import builtins
+import codecs
+import contextlib
 import errno
+import fcntl
 import importlib
 import io
 import json
@@ -13,7 +16,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -27,7 +29,7 @@ WRITES = ("write", "create", "fsync")  # what a full or broken disk refuses; ren
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens at point number `at` (from 1), or what happens to each read where `at` is 0."""
+    """What happens at point number `at` (from 1), and what else is wrong with the system."""
 
     at: int = -1  # -1: never
     code: int = 0  # of the OSError; 0 is SIGKILL
@@ -36,6 +38,7 @@ class Fault:
     signal: int = 0  # sent to the process itself instead
     limit: int = 0  # bytes a file may have (RLIMIT_FSIZE)
     user: int = 0  # run as this user
+    unreadable: str = ""  # files whose name ends so cannot be read (EIO)
 
 
 class Result(NamedTuple):
@@ -121,10 +124,21 @@ class Points:
             def write(self, data: Any) -> int:
                 return write(self.fileno(), bytes(data))
 
+        class Broken(io.FileIO):
+            def readinto(self, buffer: Any) -> int:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+            def readall(self) -> bytes:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
         real_builtin = builtins.open
 
         def open_file(file: Any, mode: str = "r", buffering: int = -1, *args: Any, **kwargs: Any) -> Any:
-            if not set(mode) & set("wax") or buffering == 0:
+            bad = self.fault.unreadable
+            if bad and "r" in mode and not isinstance(file, int) and str(file).endswith(bad):
+                broken = io.BufferedReader(Broken(file, "r"))
+                return broken if "b" in mode else io.TextIOWrapper(broken, *args, **kwargs)
+            if not set(mode) & set("wax") or "+" in mode or buffering == 0 or "opener" in kwargs:
                 return real_builtin(file, mode, buffering, *args, **kwargs)
             if not isinstance(file, int):
                 points.meet("create")
@@ -133,7 +147,7 @@ class Points:
             return buffered if "b" in mode else io.TextIOWrapper(buffered, *args, **kwargs)
 
         os.write, os.open = write, open_fd
-        builtins.open = open_file  # type: ignore[assignment]
+        builtins.open = io.open = open_file  # type: ignore[assignment]
         os.fdopen = lambda fd, mode="r", *args, **kwargs: open_file(fd, mode, *args, **kwargs)  # type: ignore
 
     def _counted(self, real: Callable[..., Any], name: str) -> Callable[..., Any]:
@@ -188,33 +202,37 @@ def serve() -> None:
 
     from hat.model.attention import sinusoids
 
+    codecs.lookup("ascii")  # loads what another user could not
     torch.set_num_threads(1)
     with torch.device("meta"):
         sinusoids(4, 4)  # imports what each child would import anew
+    with contextlib.suppress(ImportError):
+        importlib.import_module("matplotlib.backends.backend_agg")
+        importlib.import_module("matplotlib.figure")
     weight = torch.nn.Parameter(torch.zeros(1))
     weight.sum().backward()
     torch.optim.AdamW([weight], fused=True).step()
     for line in sys.stdin.buffer:
         request = json.loads(line)
-        with tempfile.TemporaryFile() as err, tempfile.TemporaryFile() as report:
-            gate, release = os.pipe()
-            start = time.monotonic()
-            pid = os.fork()
-            if pid == 0:
-                child(request, report.fileno(), err.fileno(), gate)
-            tracer = _traced(pid, request["strace"]) if request["strace"] else None
-            os.close(gate)
-            start = time.monotonic()
-            os.write(release, b"x")
-            os.close(release)
-            code = _waited(pid, start, request["kill_after_s"])
-            if tracer:
-                tracer.wait(10)
-            seconds = time.monotonic() - start
-            report.seek(0)
-            err.seek(0)
-            names = json.loads(report.read() or b"[]")
-            answer = (code, names, err.read().decode(errors="replace"), seconds)
+        (gate, release), (err, err_in), (report, report_in) = os.pipe(), os.pipe(), os.pipe()
+        for pipe in (err, report):  # pipes, which no limit on the size of files meets
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 1 << 20)
+        pid = os.fork()
+        if pid == 0:
+            child(request, report_in, err_in, gate)
+        tracer = _traced(pid, request["strace"]) if request["strace"] else None
+        for fd in (gate, err_in, report_in):
+            os.close(fd)
+        start = time.monotonic()
+        os.write(release, b"x")
+        os.close(release)
+        code = _waited(pid, start, request["kill_after_s"])
+        seconds = time.monotonic() - start
+        if tracer:
+            tracer.wait(10)
+        with open(err, "rb") as text, open(report, "rb") as names:
+            said, points = text.read().decode(errors="replace"), json.loads(names.read() or b"[]")
+        answer = (code, points, said, seconds)
         sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n")
         sys.stdout.buffer.flush()
 

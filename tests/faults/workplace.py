@@ -128,14 +128,9 @@ def space_of(folder: Path) -> SearchSpace:
 
 
 def copy_of(place: Path, folder: Path) -> Path:
-    """Return a fresh copy of the task, data linked."""
+    """Return a fresh copy of the task, without its run folder and text."""
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    for path in place.iterdir():
-        if path.name == "bin":
-            (folder / "bin").symlink_to(path)
-        elif path.is_file() and path.suffix not in (".en", ".de"):
-            (folder / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(place, folder, ignore=shutil.ignore_patterns("run", "*.en", "*.de", "*.lock"))
     return folder
 
 
