@@ -65,6 +65,7 @@ class RunLog:
         else:
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / "log.jsonl"
+            _drop_unfinished_line(path)
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - lives as long as the run
         self._bar = tqdm(total=total, unit=f" {unit}", file=sys.stderr, dynamic_ncols=True, disable=not bar)
         self._plain = not bar
@@ -94,6 +95,15 @@ class RunLog:
         self._file.close()
         if self._board:
             self._board.close()
+
+
+def _drop_unfinished_line(path: Path) -> None:
+    """Cut off what a kill or a full disk left of the last record, so that the next one starts a line."""
+    if path.exists() and path.stat().st_size:
+        with open(path, "rb+") as file:
+            content = file.read()
+            if not content.endswith(b"\n"):
+                file.truncate(content.rfind(b"\n") + 1)
 
 
 def versions() -> dict[str, str]:

@@ -131,9 +131,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             validation=f"{settings.task.data} {settings.task.valid_subset} {options.valid_cnt_max}",
             dtype=str(dtype),
         )
-        with shared, bar:
+        with shared, bar, Journal(folder / "journal.jsonl") as journal:  # which locks the folder
             write_provenance(folder, device, options, evolution, *settings)
-            result = _search(space, evolution, settings.device.seed, folder, predictor, shared, header, bar)
+            result = _search(space, evolution, settings.device.seed, journal, predictor, shared, header, bar)
         seconds = time.perf_counter() - start
         summary = _summary(result, limit_ms, count_params(result.arch, space), seconds, found)
         write_text_atomic(found, _arch_text(result.arch, summary, restore, options.ckpt_path))
@@ -154,31 +154,30 @@ def _search(
     space: SearchSpace,
     evolution: EvolutionConfig,
     seed: int,
-    folder: Path,
+    journal: Journal,
     predictor: LatencyPredictor,
     fitness: SharedFitness,
     header: dict[str, Any],
     bar: tqdm,
 ) -> SearchResult:
-    """Search on the first rank, going on from the journal in `folder`."""
-    log = RunLog(folder, total=evolution.evo_iter, unit="iterations", bar=False)
-    with Journal(folder / "journal.jsonl") as journal:
-        cached = CachedFitness(journal, fitness, predictor.predict_many, header, fitness.at_once)
-        if cached.resumed:
-            say(f"resumed {journal.path}: {cached.resumed} architectures are scored already")
-            bar.update(cached.resumed)
+    """Search on the first rank, going on from the journal."""
+    log = RunLog(journal.path.parent, total=evolution.evo_iter, unit="iterations", bar=False)
+    cached = CachedFitness(journal, fitness, predictor.predict_many, header, fitness.at_once)
+    if cached.resumed:
+        say(f"resumed {journal.path}: {cached.resumed} architectures are scored already")
+        bar.update(cached.resumed)
 
-        def report(iteration: Iteration) -> None:
-            log.metrics(
-                "search",
-                iteration.iteration,
-                f"iteration {iteration.iteration}/{evolution.evo_iter} best loss "
-                f"{iteration.best_loss:.4f} at "
-                f"{iteration.best_latency_ms:.1f} ms, {iteration.evaluations} scored",
-                **{name: value for name, value in iteration._asdict().items() if name != "iteration"},
-            )
+    def report(iteration: Iteration) -> None:
+        log.metrics(
+            "search",
+            iteration.iteration,
+            f"iteration {iteration.iteration}/{evolution.evo_iter} best loss "
+            f"{iteration.best_loss:.4f} at "
+            f"{iteration.best_latency_ms:.1f} ms, {iteration.evaluations} scored",
+            **{name: value for name, value in iteration._asdict().items() if name != "iteration"},
+        )
 
-        result = evolve(space, cached, predictor.predict_many, evolution, seed, on_iteration=report)
+    result = evolve(space, cached, predictor.predict_many, evolution, seed, on_iteration=report)
     log.close()
     return result
 

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from hat.cli.task import (
 from hat.data.batching import EpochBatches, groups
 from hat.data.pairs import PairDataset
 from hat.errors import ConfigError
+from hat.files.lock import FolderLock
 from hat.log import RunLog, say
 from hat.model.precision import dtype_name
 from hat.train import checkpoint as ckpt
@@ -76,11 +78,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     device = rank_device(dev, place, many)
     dtype = dtype_of(optim.amp, optim.fp16, device)
     interrupt = Interrupt()
-    with joined(place, device) as ranks:
+    with joined(place, device) as ranks, ExitStack() as stack:
         job = Job(run, task, model, optim, space, arch, vocab, folder, device, dev.seed, ranks)
         if run.validate_subtransformer:
             result |= _validate_sub(job, dtype)
         else:
+
+            def lock() -> None:
+                stack.enter_context(FolderLock(folder, "wait for it, stop it, or give another --save-dir"))
+
+            ranks.on_first(lock)
             trainer, progress = restore(job, schedule, dtype)
             ranks.on_first(lambda: write_provenance(folder, device, *settings))
             bar = not out.no_progress_bar and sys.stderr.isatty()

@@ -35,6 +35,8 @@ def read_flat_yaml(stream: TextIO) -> dict[str, tuple[str | list[str], int]]:
     try:
         text = stream.read()
         return dict(_entries(text, name))
+    except OSError as error:
+        raise ConfigError(f"cannot read configuration {name}: {error.strerror}; check the disk") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{name}: not UTF-8 text at byte {error.start}; save the file as UTF-8") from error
     except yaml.MarkedYAMLError as error:
