@@ -1,0 +1,103 @@
+"""Counts what the fault suites inject and what survives it; `scripts/run_fault_tests.sh` prints the counts.
+
+A suite opens a `Tally` for its row and puts each fault into `with tally.fault():`. How many there are is
+`count(fast, full)`: the default run has a minute for all suites, the script has 40. Tests that make sense at
+full length only are marked `slow`.
+"""
+
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+ROWS = {
+    1: "kill anywhere",
+    2: "bit rot",
+    3: "hostile model files",
+    4: "journals and CSVs",
+    5: "download and unpack",
+    6: "write errors",
+    7: "timing",
+    8: "many processes",
+    9: "data and YAML",
+    10: "long runs",
+}
+
+
+def is_full() -> bool:
+    """Return whether the script asks for the full counts."""
+    return os.environ.get("HAT_FAULTS") == "full"
+
+
+def count(fast: int, full: int) -> int:
+    """Return how many faults to inject: `fast` in the default run, `full` in the script's."""
+    return full if is_full() else fast
+
+
+class Tally:
+    """The faults of one test for one row of `docs/reliability.md`; handed to the script when left.
+
+    `faults` tells which of the row's faults the test injects. A fault that does not survive fails the test
+    as any assertion does; it stays counted.
+    """
+
+    def __init__(self, row: int, faults: str) -> None:
+        self.row, self.faults = row, faults
+        assert row in ROWS
+        self.injected = self.survived = 0
+        self.lost: Counter[str] = Counter()
+        self._start = time.monotonic()
+
+    @contextmanager
+    def fault(self) -> Iterator[None]:
+        """Count one fault, as survived where the block comes to its end."""
+        self.injected += 1
+        yield
+        self.survived += 1
+
+    def lose(self, what: str, amount: int = 1) -> None:
+        """Note what a survived fault cost, for example "update", 3; the amounts are added up."""
+        self.lost[what] += amount
+
+    def __enter__(self) -> "Tally":
+        return self
+
+    def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        entry = {
+            "row": self.row,
+            "faults": self.faults,
+            "injected": self.injected,
+            "survived": self.survived,
+            "lost": dict(self.lost),
+            "seconds": time.monotonic() - self._start,
+        }
+        if os.environ.get("HAT_FAULT_TALLY"):
+            with open(os.environ["HAT_FAULT_TALLY"], "ab", buffering=0) as file:  # tests run side by side
+                file.write(json.dumps(entry).encode() + b"\n")
+
+
+def summary(entries: list[dict]) -> Iterator[str]:
+    """Yield one line for each row that `entries` tell of, in the order of the rows."""
+    for row, title in ROWS.items():
+        own = [entry for entry in entries if entry["row"] == row]
+        if not own:
+            continue
+        injected, survived = (sum(entry[key] for entry in own) for key in ("injected", "survived"))
+        lost = sum((Counter(entry["lost"]) for entry in own), Counter())
+        losses = ", ".join(f"{amount} {what}" for what, amount in sorted(lost.items())) or "nothing"
+        kinds = ", ".join(dict.fromkeys(entry["faults"] for entry in own))
+        seconds = sum(entry["seconds"] for entry in own)
+        yield (
+            f"{row:2} {title}: {injected} faults injected, {survived} survived, lost: {losses} "
+            f"[{kinds}; {seconds:.0f} s]"
+        )
+
+
+if __name__ == "__main__":
+    text = Path(sys.argv[1]).read_text("utf-8")
+    print("\n".join(summary([json.loads(line) for line in text.split("\n") if line])))
