@@ -332,11 +332,7 @@ def heavy() -> dict[str, bytes]:
     return {
         "sets": b"\x80\x04](" + b"\x8f" * 299_000 + b"e.",
         "deep": b"\x80\x02]" * 149_000 + b"a" * 148_999 + b".",
-        "wide text": b"\x80\x04X"
-        + struct.pack("<I", 30_000_004)
-        + "\U0001f600".encode()
-        + b"a" * 30_000_000
-        + b".",
+        "wide text": b"\x80\x04X" + struct.pack("<I", len(wide)) + wide + b".",
         "names": b"\x80\x04](" + b"ca\nb\n" * 299_000 + b"e.",
         "namespaces": b"\x80\x04](" + b"(iargparse\nNamespace\n" * 149_000 + b"e.",
         "numbers": b"\x80\x04](" + (b"\x8a\x10" + b"\x7f" * 16) * 299_000 + b"e.",
