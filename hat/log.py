@@ -53,7 +53,9 @@ class RunLog:
         self, folder: Path, *, total: int, unit: str, bar: bool, tensorboard: Path | None = None
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = open(folder / "log.jsonl", "a", encoding="utf-8")  # noqa: SIM115 - lives as long as the run
+        path = folder / "log.jsonl"
+        _drop_unfinished_line(path)
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - lives as long as the run
         self._bar = tqdm(total=total, unit=f" {unit}", file=sys.stderr, dynamic_ncols=True, disable=not bar)
         self._plain = not bar
         self._board = _summary_writer(tensorboard) if tensorboard else None
@@ -82,6 +84,15 @@ class RunLog:
         self._file.close()
         if self._board:
             self._board.close()
+
+
+def _drop_unfinished_line(path: Path) -> None:
+    """Cut off what a kill or a full disk left of the last record, so that the next one starts a line."""
+    if path.exists() and path.stat().st_size:
+        with open(path, "rb+") as file:
+            content = file.read()
+            if not content.endswith(b"\n"):
+                file.truncate(content.rfind(b"\n") + 1)
 
 
 def versions() -> dict[str, str]:

@@ -102,7 +102,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     model = model_of(source, restore, None).to(device, dtype)
     batches = _validation(settings, options.valid_cnt_max)
     folder = _search_folder(options)
-    write_provenance(folder, device, options, evolution, *settings)
     header = search_header(
         space,
         evolution,
@@ -114,7 +113,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     bar_off = settings.output.no_progress_bar or not sys.stderr.isatty()
     start = time.perf_counter()
-    log = RunLog(folder, total=evolution.evo_iter, unit="iterations", bar=False)
     most = evolution.population_size + (evolution.evo_iter - 1) * (
         evolution.population_size - evolution.parent_size
     )
@@ -124,6 +122,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     ):
         fitness = ValidationFitness(model, batches, settings.optim.label_smoothing, device, bar.update)
         cached = CachedFitness(journal, fitness, predictor.predict_many, header)
+        write_provenance(folder, device, options, evolution, *settings)
+        log = RunLog(folder, total=evolution.evo_iter, unit="iterations", bar=False)
         if cached.resumed:
             say(f"resumed {journal.path}: {cached.resumed} architectures are scored already")
             bar.update(cached.resumed)
@@ -141,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         result = evolve(
             space, cached, predictor.predict_many, evolution, settings.device.seed, on_iteration=report
         )
-    log.close()
+        log.close()
     seconds = time.perf_counter() - start
     summary = _summary(result, limit_ms, count_params(result.arch, space), seconds, found)
     write_text_atomic(found, _arch_text(result.arch, summary, restore, options.ckpt_path))

@@ -33,6 +33,7 @@ from hat.cli.task import (
 from hat.data.batching import EpochBatches, groups
 from hat.data.pairs import PairDataset
 from hat.errors import ConfigError
+from hat.files.lock import FolderLock
 from hat.log import RunLog, say
 from hat.model.config import ModelConfig
 from hat.model.extract import extract
@@ -91,9 +92,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     job = Job(run, task, model, optim, space, arch, vocab, folder, device, dev.seed)
     if run.validate_subtransformer:
         return _finish(out, result | _validate_sub(job, dtype_of(optim.amp, optim.fp16, device)))
-    trainer, progress = _restore(job, schedule, dtype_of(optim.amp, optim.fp16, device))
-    write_provenance(folder, device, *settings)
-    with Interrupt() as interrupt:
+    alone = FolderLock(folder, "wait for it, stop it, or give another --save-dir")
+    with alone, Interrupt() as interrupt:
+        trainer, progress = _restore(job, schedule, dtype_of(optim.amp, optim.fp16, device))
+        write_provenance(folder, device, *settings)
         summary = _train(
             job, trainer, progress, interrupt, bar=not out.no_progress_bar and sys.stderr.isatty()
         )

@@ -1,6 +1,7 @@
 """An append-only record file: each acknowledged record survives a kill, one writer at a time."""
 
-import fcntl
+import contextlib
+import errno
 import json
 import os
 import zlib
@@ -8,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 
 from hat.errors import DataError, HatError
+from hat.files.atomic import sync_directory
+from hat.files.lock import lock_or_refuse
 
 
 class Journal:
@@ -22,37 +25,26 @@ class Journal:
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(path, "a+b")  # noqa: SIM115 - held open for the lock; closed in close()
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise HatError(f"cannot open {path}: {error.strerror}; choose another folder") from error
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._file.close()
-            raise HatError(f"{path} is being written by another process; wait for it or stop it") from error
-        try:
+            lock_or_refuse(self._fd, path, "wait for it or stop it")
             self.records = self._recover()
-        except DataError:
-            self._file.close()  # a refused journal stays free for others
+        except BaseException:
+            os.close(self._fd)  # a refused journal stays free for others
             raise
 
     def append(self, record: dict) -> None:
-        """Write one record; once this returns it is on disk."""
+        """Write one record; once this returns it is on disk. A failed write leaves no part of it behind."""
         body = json.dumps(record, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
         line = json.dumps({"crc32": zlib.crc32(body.encode()), "record": record}, ensure_ascii=False)
-        try:
-            self._file.write(line.encode("utf-8") + b"\n")
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise HatError(
-                f"cannot write {self.path}: {error.strerror}; free disk space and run again"
-            ) from error
+        append_whole(self._fd, line.encode("utf-8") + b"\n", self.path)
         self.records.append(record)
 
     def close(self) -> None:
         """Release the lock."""
-        self._file.close()
+        os.close(self._fd)
 
     def __enter__(self) -> "Journal":
         return self
@@ -61,12 +53,35 @@ class Journal:
         self.close()
 
     def _recover(self) -> list[dict]:
-        self._file.seek(0)
-        content = self._file.read()
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
-            self._file.truncate(len(whole))
-        return [_record(line, self.path, n) for n, line in enumerate(whole.split(b"\n")[:-1], 1)]
+        try:
+            content = self.path.read_bytes()
+            whole = content[: content.rfind(b"\n") + 1]
+            records = [_record(line, self.path, n) for n, line in enumerate(whole.split(b"\n")[:-1], 1)]
+            if len(whole) < len(content):  # only now: a damaged journal stays as it is
+                os.ftruncate(self._fd, len(whole))
+                os.fsync(self._fd)
+            sync_directory(self.path.parent)
+        except OSError as error:
+            raise HatError(f"cannot read {self.path}: {error.strerror}; check the disk") from error
+        return records
+
+
+def append_whole(fd: int, line: bytes, path: Path) -> None:
+    """Append `line` to an open file and wait for the disk; raises HatError and takes it back otherwise."""
+    size = os.fstat(fd).st_size
+    try:
+        if os.write(fd, line) != len(line):
+            raise OSError(errno.ENOSPC, "the disk took only a part of the record")
+        os.fsync(fd)
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # else the part is an unfinished line, dropped on opening
+            os.ftruncate(fd, size)
+        if not isinstance(error, OSError):
+            raise
+        raise HatError(
+            f"cannot write {path}: {error.strerror}; free disk space and run again; what was written before "
+            "is kept"
+        ) from error
 
 
 def _record(line: bytes, path: Path, number: int) -> dict:

@@ -2,6 +2,7 @@
 seen by timing one fixed architecture again and again.
 """
 
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -24,17 +25,29 @@ class Anchor:
     _age: int = field(default=0, init=False)
 
     def check(self) -> None:
-        """Re-time the anchor when it is due; a drift is confirmed by a second timing before it counts."""
+        """Re-time the anchor when it is due.
+
+        The reference, and a drift before it counts, are medians of three timings: every row that is scaled
+        back shares their error. Timings that did not settle tell nothing, unless there are no others.
+        """
         if self.now_ms and self._age < self.every:
             self._age += 1
             return
-        self.now_ms = self.time_it().total_ms
+        self._age = 1
+        timings = [self.time_it()]
+        if self.reference_ms is None or self._drifts(timings[0].total_ms):
+            timings += [self.time_it(), self.time_it()]
+        known = [timing.total_ms for timing in timings if timing.stable]
+        if not known and self.now_ms:
+            return
+        self.now_ms = statistics.median(known or [timing.total_ms for timing in timings])
         if self.reference_ms is None:
             self.reference_ms = self.now_ms
-        if abs(self.drift_percent) > self.tolerance_percent:
-            again = self.time_it().total_ms
-            self.now_ms = min((self.now_ms, again), key=lambda ms: abs(ms - (self.reference_ms or ms)))
-        self._age = 1
+
+    def _drifts(self, ms: float) -> bool:
+        return self.reference_ms is not None and (
+            abs(ms / self.reference_ms - 1) > self.tolerance_percent / 100
+        )
 
     @property
     def drift_percent(self) -> float:
@@ -44,5 +57,4 @@ class Anchor:
     @property
     def correction(self) -> float:
         """Return the factor that turns a latency measured now into one of the reference machine."""
-        drifted = abs(self.drift_percent) > self.tolerance_percent
-        return 1 / (1 + self.drift_percent / 100) if drifted else 1.0
+        return 1 / (1 + self.drift_percent / 100) if self._drifts(self.now_ms) else 1.0

@@ -16,8 +16,9 @@ from hat.model.inference import InferenceModel
 from hat.model.precision import device_name, dtype_name
 from hat.model.transformer import Transformer
 
-WINDOW = 3  # repeats whose medians are compared while warming up
-MAX_WARMUP = 30
+WARMUP_SHARE = 0.3  # of all repeats, the first ones: how long a device needs is seen, not known beforehand
+TREND_PERCENT = 0.75  # by which the medians of both halves of the counted repeats may differ
+SURE = 3.3  # standard errors, 99.9%: the interval that ends timing is looked at after each repeat
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class MeasureConfig:
     target_len: int
     beam: int = 5
     max_iterations: int = 300
-    min_iterations: int = 7  # fewer cannot hold the median with 95% probability between their extremes
-    interval_percent: float = 2.0  # wanted half-width of the 95% interval of the median
+    min_iterations: int = 7  # fewer hold the median between their extremes too rarely
+    interval_percent: float = 1.2  # wanted half-width of the 99.9% interval of the median
     budget_s: float = 60.0
 
     def __post_init__(self) -> None:
@@ -54,7 +55,7 @@ class Timing:
     encoder: Series
     decoder: Series
     total: Series
-    stable: bool  # warm-up settled and the wanted interval was reached
+    stable: bool  # the wanted interval was reached, without a trend
     conditions: dict[str, str]
 
     @property
@@ -82,25 +83,38 @@ def measure(model: Transformer, cfg: MeasureConfig) -> Timing:
     fixed = InferenceModel(model)
     memory = fixed.encode(source)
     sync = partial(torch.cuda.synchronize, device) if device.type == "cuda" else _nothing
-    encoder, decoder, settled = sample_ms(
-        lambda: fixed.encode(source), lambda: search_from(fixed, memory, beam), cfg, sync
+    return time_parts(
+        lambda: fixed.encode(source),
+        lambda: search_from(fixed, memory, beam),
+        cfg,
+        {
+            "device": device_name(device),
+            "threads": str(torch.get_num_threads()),
+            "dtype": dtype_name(model.source_embed.weight.dtype),
+            "torch": torch.__version__,
+            "vocab_size": str(model.target_embed.weight.size(0)),
+            "qkv_dim": str(model.space.qkv_dim),
+            "beam": str(cfg.beam),
+            "source_len": str(cfg.source_len),
+            "target_len": str(cfg.target_len),
+        },
+        sync,
     )
-    enc, dec = summarise(encoder), summarise(decoder)
+
+
+def time_parts(
+    encode: Callable[[], object],
+    decode: Callable[[], object],
+    cfg: MeasureConfig,
+    conditions: dict[str, str],
+    sync: Callable[[], None],
+    clock: Callable[[], float] = time.perf_counter,
+) -> Timing:
+    """Return what `sample_ms` measures of both parts, summarised, with how often and how sure it was."""
+    encoder, decoder, settled = sample_ms(encode, decode, cfg, sync, clock)
     total = summarise([e + d for e, d in zip(encoder, decoder, strict=True)])
-    conditions = {
-        "device": device_name(device),
-        "threads": str(torch.get_num_threads()),
-        "dtype": dtype_name(model.source_embed.weight.dtype),
-        "torch": torch.__version__,
-        "vocab_size": str(model.target_embed.weight.size(0)),
-        "qkv_dim": str(model.space.qkv_dim),
-        "beam": str(cfg.beam),
-        "source_len": str(cfg.source_len),
-        "target_len": str(cfg.target_len),
-        "iterations": str(total.count),
-        "interval_percent": f"{total.interval_percent:.2f}",
-    }
-    return Timing(enc, dec, total, settled and total.interval_percent <= cfg.interval_percent, conditions)
+    known = {"iterations": str(total.count), "interval_percent": f"{total.interval_percent:.2f}"}
+    return Timing(summarise(encoder), summarise(decoder), total, settled, conditions | known)
 
 
 def sample_ms(
@@ -110,11 +124,11 @@ def sample_ms(
     sync: Callable[[], None],
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[list[float], list[float], bool]:
-    """Return milliseconds of both parts, timed in turn, and whether the warm-up settled.
+    """Return milliseconds of both parts, timed in turn, and whether they settled.
 
-    Warm-up ends when the medians of two windows agree within the wanted interval, and the second of them
-    counts; timing ends when the interval of the median of the sum is narrow enough, or at `max_iterations` or
-    `budget_s`.
+    The first `WARMUP_SHARE` of all repeats does not count, so a device that needs longer to warm up gets
+    longer. Timing ends when neither the interval of the median of the sum nor a trend within the counted
+    repeats is wider than allowed; or, unsettled, at `max_iterations` or `budget_s`.
     """
 
     def once(run: Callable[[], object]) -> float:
@@ -127,27 +141,34 @@ def sample_ms(
     begun = clock()
     encoder: list[float] = []
     decoder: list[float] = []
-    settled = False
-    while len(encoder) < MAX_WARMUP and not settled and clock() - begun < cfg.budget_s / 2:
+    while True:
         encoder.append(once(encode))
         decoder.append(once(decode))
-        if len(encoder) >= 2 * WINDOW:
-            sums = [e + d for e, d in zip(encoder, decoder, strict=True)]
-            before = statistics.median(sums[-2 * WINDOW : -WINDOW])
-            now = statistics.median(sums[-WINDOW:])
-            settled = abs(now - before) <= cfg.interval_percent / 100 * before
-        elif len(encoder) >= cfg.max_iterations:
-            break
-    encoder, decoder = encoder[-WINDOW:], decoder[-WINDOW:]
-    while len(encoder) < cfg.max_iterations:
-        encoder.append(once(encode))
-        decoder.append(once(decode))
-        if len(encoder) < cfg.min_iterations:
-            continue
-        sums = [e + d for e, d in zip(encoder, decoder, strict=True)]
-        if summarise(sums).interval_percent <= cfg.interval_percent or clock() - begun > cfg.budget_s:
-            break
-    return encoder, decoder, settled
+        first = int(WARMUP_SHARE * len(encoder))
+        sums = [e + d for e, d in zip(encoder[first:], decoder[first:], strict=True)]
+        settled = len(sums) >= cfg.min_iterations and _settled(sums, cfg.interval_percent)
+        if settled or len(sums) >= cfg.max_iterations or clock() - begun > cfg.budget_s:
+            return encoder[first:], decoder[first:], settled
+
+
+def _settled(samples: list[float], interval_percent: float) -> bool:
+    """Return whether the median of `samples`, in the order of measuring, is known and does not move."""
+    ordered = sorted(samples)
+    median, half = statistics.median(ordered), len(samples) // 2
+    low, high = _interval(ordered, SURE)
+    trend = statistics.median(samples[-half:]) - statistics.median(samples[:half])
+    return high - low <= 2 * interval_percent / 100 * median and abs(trend) <= TREND_PERCENT / 100 * median
+
+
+def _interval(ordered: list[float], sure: float) -> tuple[float, float]:
+    """Return the order statistics between which the median lies, `sure` standard errors to either side.
+
+    Distribution-free, in the normal approximation to the ranks.
+    """
+    count, reach = len(ordered), sure / 2 * math.sqrt(len(ordered))
+    low = max(0, math.floor(count / 2 - reach))
+    high = min(count - 1, math.ceil(count / 2 + reach) - 1)
+    return ordered[low], ordered[high]
 
 
 def summarise(samples: list[float]) -> Series:
@@ -157,11 +178,8 @@ def summarise(samples: list[float]) -> Series:
     cut = count // 10
     trimmed = ordered[cut : count - cut]
     median = statistics.median(ordered)
-    # ranks of the order statistics that hold the median with 95% probability (normal approximation)
-    reach = 0.98 * math.sqrt(count)
-    low = max(0, math.floor(count / 2 - reach))
-    high = min(count - 1, math.ceil(count / 2 + reach) - 1)
-    half_width = (ordered[high] - ordered[low]) / 2
+    low, high = _interval(ordered, 1.96)
+    half_width = (high - low) / 2
     spread = statistics.stdev(trimmed) if len(trimmed) > 1 else 0.0
     return Series(median, spread, 100 * half_width / median if median else 0.0, count)
 

@@ -1,7 +1,6 @@
 """The latency table: one CSV row per measured architecture, appended whole; a killed collection goes on."""
 
 import csv
-import fcntl
 import io
 import json
 import math
@@ -16,6 +15,8 @@ from hat.arch.config import Arch
 from hat.arch.features import FEATURE_NAMES, features
 from hat.errors import ArchError, DataError, HatError
 from hat.files.atomic import sync_directory
+from hat.files.journal import append_whole
+from hat.files.lock import lock_or_refuse
 
 LATENCY_NAMES = ("latency_mean_encoder", "latency_mean_decoder", "latency_std_encoder", "latency_std_decoder")
 RELEASE_COLUMNS = (*FEATURE_NAMES, *LATENCY_NAMES)
@@ -146,7 +147,7 @@ class TableWriter:
         numbers = [repr(float(value)) for value in (*row.features, *row.latencies)]
         arch = json.dumps(arch_to_yaml(row.arch), separators=(",", ":"))
         line = _csv_line([*numbers, arch, *row.conditions.values()])
-        self._write(line if self._columns else _csv_line(columns) + line)
+        append_whole(self._fd, line if self._columns else _csv_line(columns) + line, self.path)
         self._columns = columns
         self.rows.append(row)
 
@@ -163,13 +164,14 @@ class TableWriter:
         self.close()
 
     def _lock(self) -> None:
+        advice = "wait for it, stop it, or give another --lat-dataset-path"
+        lock_or_refuse(self._fd, self.path, advice)
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise HatError(
-                f"{self.path} is being written by another process; wait for it, stop it, or give another "
-                "--lat-dataset-path"
-            ) from error
+            same = os.path.samestat(os.fstat(self._fd), os.stat(self.path))
+        except FileNotFoundError:
+            same = False
+        if not same:  # its last owner closed an empty table, which removes it
+            raise HatError(f"{self.path} was just removed by another process; run again")
 
     def _recover(self) -> tuple[list[str], list[Row]]:
         content = self.path.read_bytes()
@@ -190,20 +192,6 @@ class TableWriter:
             os.ftruncate(self._fd, len(whole))
             os.fsync(self._fd)
         return columns, rows
-
-    def _write(self, line: bytes) -> None:
-        size = os.fstat(self._fd).st_size
-        try:
-            written = os.write(self._fd, line)
-            if written != len(line):
-                raise OSError(0, "the disk took only a part of the row")
-            os.fsync(self._fd)
-        except OSError as error:
-            os.ftruncate(self._fd, size)
-            raise HatError(
-                f"cannot write {self.path}: {error.strerror}; free disk space and run again; "
-                "the rows before this one are kept"
-            ) from error
 
 
 def _differs(path: Path, held: Sequence[str], wanted: Sequence[str]) -> str:

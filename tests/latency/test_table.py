@@ -67,7 +67,7 @@ def test_a_failed_write_leaves_whole_rows(tmp_path: Path, monkeypatch: pytest.Mo
         before = (tmp_path / "t.csv").read_bytes()
         write = os.write
         monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:100]))
-        with pytest.raises(HatError, match="only a part of the row; free disk space"):
+        with pytest.raises(HatError, match="only a part of the record; free disk space"):
             table.append(row_number(1))
         assert (tmp_path / "t.csv").read_bytes() == before
         monkeypatch.undo()

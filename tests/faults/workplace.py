@@ -1,0 +1,173 @@
+"""A tiny task with everything the writing commands need, made once; commands run in copies of it."""
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import torch
+import yaml
+
+from hat.arch.sampler import sample
+from hat.arch.space import SearchSpace
+from hat.cli.preprocess import main as preprocess
+from hat.cli.settings import parse_settings
+from hat.cli.task import space_and_arch
+from hat.data.toy import write_toy
+from hat.latency.predictor import LatencyPredictor
+from hat.latency.predictor_config import PredictorConfig
+from hat.latency.table import TableWriter, row_of
+from hat.train.checkpoint import Checkpoint, load
+
+SAVE_EVERY = 3
+SPACE = {
+    "arch": "transformersuper_toy",
+    "data": "bin",
+    "share-all-embeddings": True,
+    "encoder-embed-dim": 16,
+    "decoder-embed-dim": 16,
+    "encoder-ffn-embed-dim": 32,
+    "decoder-ffn-embed-dim": 32,
+    "encoder-layers": 2,
+    "decoder-layers": 2,
+    "qkv-dim": 8,
+    "encoder-embed-choice": [16, 8],
+    "decoder-embed-choice": [16, 8],
+    "encoder-ffn-embed-dim-choice": [32, 16],
+    "decoder-ffn-embed-dim-choice": [32, 16],
+    "encoder-layer-num-choice": [2],
+    "decoder-layer-num-choice": [2, 1],
+    "encoder-self-attention-heads-choice": [2, 1],
+    "decoder-self-attention-heads-choice": [2, 1],
+    "decoder-ende-attention-heads-choice": [2, 1],
+    "decoder-arbitrary-ende-attn-choice": [-1, 1],
+    "max-tokens": 256,
+    "max-update": 10,
+    "lr": "5e-3",
+    "warmup-updates": 4,
+    "dropout": 0.2,
+    "amp": "fp32",
+    "threads": 1,
+    "cpu": True,
+    "no-tensorboard": True,
+    "no-progress-bar": True,
+    "log-interval": 1,
+    "save-interval-updates": SAVE_EVERY,
+}
+SUB = {
+    "encoder-embed-dim-subtransformer": 16,
+    "decoder-embed-dim-subtransformer": 8,
+    "encoder-ffn-embed-dim-all-subtransformer": [32, 16],
+    "decoder-ffn-embed-dim-all-subtransformer": [16],
+    "encoder-layer-num-subtransformer": 2,
+    "decoder-layer-num-subtransformer": 1,
+    "encoder-self-attention-heads-all-subtransformer": [2, 1],
+    "decoder-self-attention-heads-all-subtransformer": [1],
+    "decoder-ende-attention-heads-all-subtransformer": [2],
+    "decoder-arbitrary-ende-attn-all-subtransformer": [1],
+}
+EVO = {
+    "evo-iter": 4,
+    "population-size": 8,
+    "parent-size": 4,
+    "mutation-size": 2,
+    "crossover-size": 2,
+    "latency-constraint": 60,
+    "restore-file": "start.pt",
+    "ckpt-path": "predictor.pt",
+    "write-config-path": "found.yml",
+    "search-dir": "run",
+    "valid-cnt-max": 10,
+}
+ARGV = {  # what a user would type; the run folder is `run`
+    "super": ("train", ["--configs=space.yml", "--save-dir=run"]),
+    "sub": (
+        "train",
+        ["--configs=sub.yml", "--sub-configs=space.yml", "--save-dir=run", "--train-subtransformer"],
+    ),
+    "collect": (
+        "latency_dataset",
+        ["--configs=space.yml", "--lat-dataset-path=run/rows.csv", "--lat-dataset-size=6", "--latcpu"]
+        + ["--latiter=7", "--profile-length=4", "--lat-beam=2", "--anchor-interval=3"],
+    ),
+    "predict": (
+        "latency_predictor",
+        ["--lat-dataset-path=rows.csv", "--ckpt-path=run/predictor.pt", "--hidden-dim=10"]
+        + ["--hidden-layer-num=0", "--train-steps=20"],
+    ),
+    "search": ("evo_search", ["--configs=space.yml", "--evo-configs=evo.yml", "--no-measure"]),
+    "average": ("average_checkpoints", ["--inputs", "start.pt", "start.pt", "--output=run/mean.pt"]),
+}
+
+
+def make(folder: Path) -> Path:
+    """Write data, configurations, a trained start, a predictor and its table into `folder`."""
+    write_toy(folder, 1, 120, 20, 0)
+    pairs = ["--source-lang", "en", "--target-lang", "de", "--joined-dictionary", "--thresholdsrc", "2"]
+    pairs += ["--trainpref", str(folder / "train"), "--validpref", str(folder / "valid")]
+    assert preprocess([*pairs, "--destdir", str(folder / "bin")]) == 0
+    for name, values in (("space", SPACE), ("sub", SUB), ("evo", EVO)):
+        (folder / f"{name}.yml").write_text(yaml.safe_dump(values))
+    space = space_of(folder)
+    rng = random.Random(1)
+    with TableWriter(folder / "rows.csv") as table:
+        for arch in dict.fromkeys(sample(space, rng) for _ in range(60)):
+            ms = 10 + 20 * arch.decoder.num_layers + sum(arch.encoder.ffn_dims) / 8
+            table.append(row_of(arch, (5.0, 0.1), (ms - 5, 0.1), {"device": "invented"}))
+        cfg = PredictorConfig(hidden_dim=10, hidden_layer_num=0, train_steps=20)
+        LatencyPredictor.fit(table.rows, cfg, seed=1).save(folder / "predictor.pt")
+    return folder
+
+
+def space_of(folder: Path) -> SearchSpace:
+    """Return the search space of the task."""
+    (settings,) = parse_settings(
+        [f"--configs={folder / 'space.yml'}"], prog="test", description="", config_flags=("--configs",)
+    )
+    return space_and_arch(settings.space, settings.arch)[0]
+
+
+def copy_of(place: Path, folder: Path) -> Path:
+    """Return a fresh copy of the task, data linked."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for path in place.iterdir():
+        if path.name == "bin":
+            (folder / "bin").symlink_to(path)
+        elif path.is_file() and path.suffix not in (".en", ".de"):
+            (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+def flat(value: object, path: str = "") -> dict[str, object]:
+    """Return the leaves of nested state."""
+    if isinstance(value, dict):
+        return {k: v for key, part in value.items() for k, v in flat(part, f"{path}/{key}").items()}
+    if isinstance(value, list):
+        return {k: v for n, part in enumerate(value) for k, v in flat(part, f"{path}/{n}").items()}
+    return {path: value}
+
+
+def assert_same(one: Checkpoint, other: Checkpoint) -> None:
+    """Weights, optimiser, progress in the data and the update that dropout depends on are bit-equal."""
+    leaves = [flat({"weights": c.weights, "state": c.state}) for c in (one, other)]
+    assert leaves[0].keys() == leaves[1].keys()
+    assert sum(isinstance(value, torch.Tensor) for value in leaves[0].values()) > 40
+    for name, value in leaves[0].items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value, leaves[1][name]), name
+        elif not name.endswith("train_s"):
+            assert value == leaves[1][name], name
+
+
+def last_update(run: Path) -> int:
+    """Return the last update that the log of a run tells of; the line a kill cut off does not count."""
+    log = run / "log.jsonl"
+    lines = log.read_bytes().split(b"\n")[:-1] if log.exists() else []
+    updates = [entry["update"] for entry in map(json.loads, lines) if entry["kind"] == "train"]
+    return max(updates, default=0)
+
+
+def checkpoints(run: Path) -> list[Checkpoint]:
+    """Return all checkpoints of a run; each must be readable."""
+    return [load(path) for path in sorted(run.glob("*.pt"))]
