@@ -311,7 +311,8 @@ def _validate(
 def _save(job: Job, trainer: Trainer, progress: Progress, names: list[str]) -> None:
     state = {"trainer": trainer.state_dict(), "progress": dict(vars(progress)), "plan": _plan(job)}
     packed = ckpt.pack(trainer.model, job.vocab.digests, state)
-    ckpt.save(packed, *(job.folder / name for name in names))
+    # the one a resumed run starts from goes last: a kill in between must not leave the others behind it
+    ckpt.save(packed, *(job.folder / name for name in reversed(names)))
     ckpt.rotate(job.folder, job.run.keep_last_epochs, job.run.keep_interval_updates)
 
 

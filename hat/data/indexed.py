@@ -137,8 +137,8 @@ class IndexedData:
             self._ids = np.memmap(self._bin, dtype=dtype, mode="r", shape=(total,)) if total else empty
         except OSError as error:
             raise DataError(
-                f"cannot read the data {error.filename or self._idx}: {error.strerror}; both .idx and .bin are "
-                "needed; make them with scripts/preprocess.py"
+                f"cannot read the data {error.filename or self._idx}: {error.strerror}; both .idx and .bin "
+                "are needed; make them with scripts/preprocess.py"
             ) from error
 
     def _damaged(self, path: Path, found: str) -> DataError:
