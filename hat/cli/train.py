@@ -13,7 +13,7 @@ import torch
 from hat.arch.config import Arch
 from hat.arch.sampler import draw_arch
 from hat.arch.space import SearchSpace, validation_archs
-from hat.cli.interrupt import Interrupt
+from hat.cli.interrupt import Interrupt, Stopped
 from hat.cli.options import OutputOptions, command
 from hat.cli.profile import describe, profile, size
 from hat.cli.restore import adapt, find_checkpoint, model_of
@@ -189,7 +189,10 @@ def _train(
         epoch_done = progress.offset >= len(batches)
         best = False
         if finished or progress.epoch % run.validate_interval == 0:
-            losses = _validate(job, trainer, valid, progress, log)
+            try:
+                losses = _validate(job, trainer, valid, progress, log, interrupt)
+            except Stopped:  # the epoch's end is saved; a resumed run begins with this validation
+                break
             best = losses["mean"] < (progress.best_loss if progress.best_loss is not None else float("inf"))
             progress.stale = 0 if best else progress.stale + 1
             progress.best_loss = losses["mean"] if best else progress.best_loss
@@ -290,11 +293,19 @@ def _log_interval(
 
 
 def _validate(
-    job: Job, trainer: Trainer, valid: EpochBatches, progress: Progress, log: RunLog
+    job: Job,
+    trainer: Trainer,
+    valid: EpochBatches,
+    progress: Progress,
+    log: RunLog,
+    interrupt: Interrupt,
 ) -> dict[str, float]:
     """Return the validation losses and their mean, which picks the best checkpoint."""
     archs = {"sub": job.arch} if job.arch else validation_archs(job.space)
-    losses = {name: trainer.evaluate(valid, arch).loss for name, arch in archs.items()}  # type: ignore[arg-type]
+    losses = {
+        name: trainer.evaluate(interrupt.until(valid), arch).loss  # type: ignore[arg-type]
+        for name, arch in archs.items()
+    }
     losses["mean"] = sum(losses.values()) / len(losses)
     shown = " ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
     update = trainer.num_updates
