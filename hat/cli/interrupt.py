@@ -1,12 +1,21 @@
 """SIGTERM and Ctrl-C ask a long run to save and leave; a second Ctrl-C leaves at once."""
 
+import contextlib
 import signal
+import threading
 import time
+from collections.abc import Iterable, Iterator
 from types import FrameType, TracebackType
+from typing import TypeVar
 
 from hat.train.ranks import Ranks
 
 _ECHO_S = 1.0  # torchrun passes a Ctrl-C on that the terminal has sent to every process already
+T = TypeVar("T")
+
+
+class Stopped(Exception):
+    """Raised where work that cannot be kept by halves is given up."""
 
 
 class Interrupt:
@@ -40,7 +49,41 @@ class Interrupt:
             self.asked = number
         return number > 0
 
+    def until(self, items: Iterable[T]) -> Iterator[T]:
+        """Yield `items`; raises Stopped before the next one where a signal has come."""
+        for item in items:
+            if self.asked is not None:
+                raise Stopped
+            yield item
+
     @property
     def exit_code(self) -> int:
         """Return 128 plus the signal's number, as shells do."""
         return 128 + (self.asked or 0)
+
+
+class Terminated(BaseException):
+    """SIGTERM outside of an `Interrupt`; as KeyboardInterrupt, no handler of errors catches it."""
+
+
+@contextlib.contextmanager
+def terminating() -> Iterator[None]:
+    """Inside the block SIGTERM raises Terminated, so that open files are left in order.
+
+    No effect outside of the main thread, or where the process has a handler of its own.
+    """
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    ):
+        yield
+        return
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -21,6 +21,7 @@ from typing import Any, TextIO
 
 import configargparse
 
+from hat.cli.interrupt import Terminated, terminating
 from hat.cli.missing import config_commands, near_config
 from hat.cli.yaml_file import FlatYamlParser, open_config
 from hat.errors import ConfigError, HatError, suggest
@@ -72,12 +73,13 @@ def parse(
 
 
 def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
-    """Make a `main` print user errors in one line and return 2, and return 130 when interrupted."""
+    """Make a `main` print user errors in one line and return 2, and return 130 or 143 when told to end."""
 
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> int:
         try:
-            return main(argv)
+            with terminating():
+                return main(argv)
         except HatError as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             return 2
@@ -90,6 +92,9 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
         except KeyboardInterrupt:
             say("interrupted; run the same command again to go on")
             return 130
+        except Terminated:
+            print("terminated; run the same command again to go on", file=sys.stderr)
+            return 143
 
     return run
 

@@ -13,7 +13,7 @@ import torch
 
 from hat.arch.sampler import draw_arch
 from hat.arch.space import validation_archs
-from hat.cli.interrupt import Interrupt
+from hat.cli.interrupt import Interrupt, Stopped
 from hat.cli.launch import launch, one_of_many, processes, rank_device
 from hat.cli.options import OutputOptions, command
 from hat.cli.profile import describe, profile, size
@@ -147,7 +147,11 @@ def _train(
         epoch_done = progress.offset >= len(batches)
         best = False
         if finished or progress.epoch % run.validate_interval == 0:
-            losses = _validate(job, trainer, valid, progress, log)
+            try:
+                losses = _validate(job, trainer, valid, progress, log, interrupt)
+            except Stopped:  # the epoch's end is saved; a resumed run begins with this validation
+                stopped = True
+                break
             best = losses["mean"] < (progress.best_loss if progress.best_loss is not None else float("inf"))
             progress.stale = 0 if best else progress.stale + 1
             progress.best_loss = losses["mean"] if best else progress.best_loss
@@ -249,11 +253,20 @@ def _log_interval(
 
 
 def _validate(
-    job: Job, trainer: Trainer, valid: EpochBatches, progress: Progress, log: RunLog
+    job: Job,
+    trainer: Trainer,
+    valid: EpochBatches,
+    progress: Progress,
+    log: RunLog,
+    interrupt: Interrupt,
 ) -> dict[str, float]:
     """Return the validation losses and their mean, which picks the best checkpoint."""
     archs = {"sub": job.arch} if job.arch else validation_archs(job.space)
-    losses = {name: trainer.evaluate(valid, arch).loss for name, arch in archs.items()}  # type: ignore[arg-type]
+    alone = job.ranks.size == 1  # several processes finish a validation: they leave together or not at all
+    losses = {
+        name: trainer.evaluate(interrupt.until(valid) if alone else valid, arch).loss  # type: ignore[arg-type]
+        for name, arch in archs.items()
+    }
     losses["mean"] = sum(losses.values()) / len(losses)
     shown = " ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
     update = trainer.num_updates
@@ -271,7 +284,8 @@ def _save(job: Job, trainer: Trainer, progress: Progress, names: list[str]) -> N
     def write() -> None:
         state = {"trainer": trainer.state_dict(), "progress": dict(vars(progress)), "plan": plan_of(job)}
         packed = ckpt.pack(trainer.model, job.vocab.digests, state)
-        ckpt.save(packed, *(job.folder / name for name in names))
+        # the one a resumed run starts from goes last: a kill in between must not leave the others behind it
+        ckpt.save(packed, *(job.folder / name for name in reversed(names)))
         ckpt.rotate(job.folder, job.run.keep_last_epochs, job.run.keep_interval_updates)
 
     job.ranks.on_first(write)

@@ -9,6 +9,14 @@ from typing import BinaryIO
 
 from hat.errors import HatError
 
+UNFINISHED = ".unfinished"
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed writers left in `folder`; nobody else may be writing there."""
+    for path in folder.glob(f".*{UNFINISHED}"):
+        path.unlink(missing_ok=True)
+
 
 def sync_directory(folder: Path) -> None:
     """Make a rename inside `folder` durable. No effect where folders cannot be opened."""
@@ -27,7 +35,7 @@ def write_atomic(path: Path, fill: Callable[[BinaryIO], object]) -> None:
     tmp = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        fd, tmp = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        fd, tmp = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED)
         with os.fdopen(fd, "wb") as file:
             fill(file)
             file.flush()

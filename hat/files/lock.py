@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 
 from hat.errors import HatError
+from hat.files.atomic import remove_unfinished
 
 
 def lock_or_refuse(fd: int, path: Path, advice: str) -> None:
@@ -24,8 +25,9 @@ def lock_or_refuse(fd: int, path: Path, advice: str) -> None:
 class FolderLock:
     """Keeps a folder for one process; the empty file `run.lock` stays, a lock without its process does not.
 
-    A folder made for the lock goes with it where an error came before anything else was written there. Raises
-    HatError where another process has the folder, or where nothing can be written into it.
+    What writers killed before left unfinished is removed. A folder made for the lock goes with it where an
+    error came before anything else was written there. Raises HatError where another process has the folder,
+    or where nothing can be written into it.
     """
 
     def __init__(self, folder: Path, advice: str) -> None:
@@ -38,7 +40,8 @@ class FolderLock:
             raise HatError(f"cannot write {path}: {error.strerror}; choose another folder") from error
         try:
             lock_or_refuse(self._fd, folder, advice)
-        except HatError:
+            remove_unfinished(folder)
+        except BaseException:
             os.close(self._fd)
             raise
 
