@@ -39,3 +39,8 @@ def suggest(name: str, known: Iterable[str]) -> str:
     """Return '; did you mean X?' for the nearest known name, or an empty string when none is near."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def brief(value: object, limit: int = 200) -> str:
+    """Return the text of `value` for a message: what a file holds may be long or move the cursor."""
+    return ascii(str(value))[1:-1][:limit]

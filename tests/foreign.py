@@ -3,15 +3,17 @@
 import io
 import os
 import pickle
+import random
 import struct
 import subprocess
+import tarfile
 import zipfile
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from hat.files.pickle_machine import MAX_OPCODES
+from hat.files.pickle_machine import MAX_OPCODES, Opaque
 
 MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, 2)
 
@@ -32,13 +34,79 @@ def archive(body: bytes, method: int = zipfile.ZIP_STORED, **entries: bytes) -> 
     return buffer.getvalue()
 
 
-CONTAINERS: dict[str, Callable[[bytes], bytes]] = {"sequence": sequence, "zip": archive}
+def head(body: bytes) -> bytes:
+    """Return the container of PyTorch before 1.6 with `body` where the system is described."""
+    return MAGIC + pickle.dumps(1001, 2) + body + pickle.dumps({}, 2) + pickle.dumps([], 2)
+
+
+def keys(body: bytes) -> bytes:
+    """Return the container of PyTorch before 1.6 with `body` where its storages are listed."""
+    return sequence(pickle.dumps({}, 2))[: -len(pickle.dumps([], 2))] + body
+
+
+def old_tar(body: bytes) -> bytes:
+    """Return `body` in the container of PyTorch 0.1."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as file:
+        for name in ("sys_info", "pickle", "tensors", "storages"):
+            info = tarfile.TarInfo(name)
+            info.size = len(body)
+            file.addfile(info, io.BytesIO(body))
+    return buffer.getvalue()
+
+
+def constants(body: bytes) -> bytes:
+    """Return a TorchScript archive with `body` as values, constants and version."""
+    return archive(body, constants__pkl=body, version=body)
+
+
+CONTAINERS: dict[str, Callable[[bytes], bytes]] = {
+    "sequence": sequence,
+    "sequence head": head,
+    "sequence keys": keys,
+    "zip": archive,
+    "script": constants,
+    "tar": old_tar,
+    "raw": bytes,
+}
 
 
 def torch_bytes(value: Any, zipped: bool, protocol: int = 2) -> bytes:
     buffer = io.BytesIO()
     torch.save(value, buffer, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
     return buffer.getvalue()
+
+
+def assert_inert(value: Any) -> None:
+    """Only what the reader promises came out."""
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, list | tuple | set | frozenset):
+        for part in value:
+            assert_inert(part)
+    else:
+        allowed = (str, bytes, bytearray, int, float, bool, type(None), torch.Tensor)
+        assert type(value) in allowed or isinstance(value, Opaque), type(value)
+
+
+def mutated(content: bytes, rng: random.Random) -> bytes:
+    """Return `content` with a few bytes changed, cut, doubled or moved."""
+    changed = bytearray(content)
+    for _ in range(rng.randint(1, 4)):
+        at = rng.randrange(len(changed) + 1)
+        kind = rng.randrange(5)
+        if kind == 0:
+            changed[at : at + 1] = bytes([rng.randrange(256)])
+        elif kind == 1:
+            del changed[at : at + rng.randint(1, 20)]
+        elif kind == 2:
+            changed[at:at] = rng.randbytes(rng.randint(1, 8))
+        elif kind == 3:
+            start = rng.randrange(len(changed) + 1)
+            changed[at:at] = changed[start : start + rng.randint(1, 30)]
+        else:
+            changed[at : at + 4] = struct.pack("<I", rng.choice((0, 1, 1 << 31, 0xFFFFFFFF)))
+    return bytes(changed)
 
 
 class Meter:

@@ -69,8 +69,13 @@ def parse(
     parser = _Parser(prog, description, config_flags)
     for group in groups:
         parser.add_dataclass(group)
-    values = vars(parser.parse_strict(list(sys.argv[1:] if argv is None else argv)))
-    return tuple(group(**{f.name: values[f.name] for f in dataclasses.fields(group)}) for group in groups)
+    words = list(sys.argv[1:] if argv is None else argv)
+    values = vars(parser.parse_strict(words))
+    try:
+        return tuple(group(**{f.name: values[f.name] for f in dataclasses.fields(group)}) for group in groups)
+    except ConfigError as error:
+        place = parser.place_of(str(error), words)
+        raise (ConfigError(f"{place}: {error}") if place else error) from error
 
 
 def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
@@ -176,6 +181,14 @@ class _Parser(configargparse.ArgParser):
         if many:
             common |= {"nargs": "+", "action": _TupleAction}
         section.add_argument(flag, type=convert, required=required, **common)
+
+    def place_of(self, message: str, argv: Sequence[str]) -> str | None:
+        """Return file and line of the first option in `message` that a file sets and `argv` does not."""
+        given = {word.split("=")[0] for word in argv}
+        for flag in re.findall(r"--([a-z0-9-]+)", message):
+            if f"--{flag}" not in given and flag in self._config_file_parser.places:
+                return str(self._config_file_parser.places[flag])
+        return None
 
     def parse_strict(self, argv: list[str]) -> argparse.Namespace:
         for flag in self._config_flags:

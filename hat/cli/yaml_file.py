@@ -4,6 +4,7 @@ Plain YAML loaders keep the last of duplicate keys and read `010` as 8, `12:30` 
 Here every scalar stays the text that stands in the file; the option's own type converts it or refuses it.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
@@ -13,6 +14,7 @@ import yaml
 
 from hat.errors import ConfigError
 
+_HIDDEN_ENDS = re.compile("[\x85\u2028\u2029]|\r(?!$)")
 MAX_BYTES = 1 << 20  # a configuration is a page, not a data set
 
 
@@ -32,21 +34,42 @@ def read_flat_yaml(stream: TextIO) -> dict[str, tuple[str | list[str], int]]:
     Raises ConfigError, with file and line, for duplicate keys, empty values, nesting, anchors and tags.
     """
     name = getattr(stream, "name", "configuration")
+    text = ""
     try:
         text = stream.read()
+        _check_characters(text, name)
         return dict(_entries(text, name))
     except OSError as error:
         raise ConfigError(f"cannot read configuration {name}: {error.strerror}; check the disk") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{name}: not UTF-8 text at byte {error.start}; save the file as UTF-8") from error
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{name}:{line}: not UTF-8 text; save the file as UTF-8") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
         raise ConfigError(f"{name}:{line}: not valid YAML: {error.problem or error.context}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{name}: not valid YAML: {error}") from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ConfigError(
+            f"{name}:{line}: not valid YAML: the character {chr(error.character)!a} is not allowed; remove it"
+        ) from error
     except (OverflowError, ValueError) as error:  # PyYAML does not check escapes such as "\\UFFFFFFFF"
-        raise ConfigError(f"{name}: not valid YAML: {error}; check the escapes in double quotes") from error
+        found = re.search(r"\\U(?!000|0010)", text)
+        line = text.count("\n", 0, found.start() if found else 0) + 1
+        raise ConfigError(
+            f"{name}:{line}: not valid YAML: {error}; check the escapes in double quotes"
+        ) from error
+
+
+def _check_characters(text: str, name: str) -> None:
+    """Refuse line ends that YAML sees and an editor does not: a key behind one would be hidden."""
+    for number, line in enumerate(text.split("\n"), 1):
+        found = _HIDDEN_ENDS.search(line)
+        if found:
+            raise ConfigError(
+                f"{name}:{number}: the character {found[0]!a} ends a line here, for YAML only; remove it, or "
+                "write it as an escape in double quotes"
+            )
 
 
 def _entries(text: str, name: str) -> Iterator[tuple[str, tuple[str | list[str], int]]]:

@@ -3,19 +3,22 @@
 import contextlib
 import ctypes
 import fcntl
+import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from hat.data.text import read_lines
 from hat.errors import DataError, HatError
-from hat.files.atomic import sync_directory
+from hat.files.atomic import sync_directory, write_text_atomic
 
+SUMS = "SHA256SUMS"  # as sha256sum writes it, of every other file that preprocessing wrote
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # Linux, from fcntl.h and fs.h
 # Names that preprocessing writes, finished, in parts or under a temporary name; {} are the languages.
 _OURS = (
-    r"\.?((train|valid|test)\.[^.]+-[^.]+\.[^.]+\.(bin|idx|txt)|dict\.({})\.txt|sentencepiece\.model)"
+    r"\.?((train|valid|test)\.[^.]+-[^.]+\.[^.]+\.(bin|idx|txt)|dict\.({})\.txt|sentencepiece\.model|SHA256SUMS)"
     r"(\.part\d+)?(\.[a-z0-9_]{{8}})?"
 )
 
@@ -61,11 +64,58 @@ def keep_other_splits(destination: Path, fresh: Path, dictionaries: list[str]) -
     if not all(old.is_file() and old.read_bytes() == new.read_bytes() for old, new in pairs):
         return
     splits = {path.name.split(".")[0] for path in fresh.glob("*.idx")}
+    known, kept = _digests(destination), {}
     for path in destination.iterdir():
         split = re.fullmatch(r"(train|valid|test)\..*\.(bin|idx|txt)", path.name)
         if (split and split[1] not in splits) or path.name == "sentencepiece.model":
             (fresh / path.name).unlink(missing_ok=True)
             os.link(path, fresh / path.name)
+            if path.name in known:
+                kept[path.name] = known[path.name]  # as it was written, not as it is by now
+    _write_sums(fresh, kept)
+
+
+def check_digests(folder: Path, names: Iterable[str]) -> None:
+    """Raise DataError where a file of `folder` has another content than was written.
+
+    Files that no list in `folder` mentions, as data of other programs, cannot be checked.
+    """
+    digests = _digests(folder)
+    for name in names:
+        if name in digests and digests[name] != file_digest(folder / name):
+            raise DataError(
+                f"{folder / name} is damaged: its SHA-256 differs from {folder / SUMS}; make the data again "
+                "with scripts/preprocess.py, or restore it from a copy"
+            )
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file, reading it in blocks; raises DataError where it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}; check the path") from error
+    return digest.hexdigest()
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """Return name -> SHA-256 of the list in `folder`, nothing where there is none."""
+    path = folder / SUMS
+    if not path.exists():
+        return {}
+    found = {}
+    for number, line in enumerate(read_lines(path), 1):
+        match = re.fullmatch(r"([0-9a-f]{64})  ([^/]+)", line)
+        if not match:
+            raise DataError(
+                f"{path}:{number}: {line[:40]!r} is no line of sha256sum; make the data again with "
+                "scripts/preprocess.py, or remove the file to read the data unchecked"
+            )
+        found[match[2]] = match[1]
+    return found
 
 
 def _check_only_pair(folder: Path, pair: str) -> None:
@@ -113,7 +163,15 @@ def _clear(fresh: Path, destination: Path, ours: re.Pattern) -> None:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
+def _write_sums(folder: Path, digests: dict[str, str]) -> None:
+    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
+    write_text_atomic(folder / SUMS, lines)
+
+
 def _take_place(fresh: Path, destination: Path) -> None:
+    kept = _digests(fresh)
+    names = [path.name for path in fresh.iterdir() if path.name != SUMS]
+    _write_sums(fresh, {name: kept.get(name) or file_digest(fresh / name) for name in names})
     for path in fresh.iterdir():
         with open(path, "rb") as file:
             os.fsync(file.fileno())

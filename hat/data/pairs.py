@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hat.data.indexed import IndexedData, idx_path
+from hat.data.folder import check_digests
+from hat.data.indexed import IndexedData, bin_path, idx_path
 from hat.data.text import read_lines
 from hat.data.vocab import EOS, PAD, Vocab
 from hat.errors import DataError
@@ -160,6 +161,7 @@ class PairDataset:
                     f"there is no {idx_path(prefix)}; {_listing(folder)}; check split and languages, or "
                     "make the data with scripts/preprocess.py"
                 )
+            check_digests(folder, [idx_path(prefix).name, bin_path(prefix).name, f"dict.{lang}.txt"])
             sides.append(IndexedData(prefix))
         if len(sides[0]) != len(sides[1]):
             raise DataError(
@@ -197,6 +199,8 @@ class PairDataset:
         kept = self.folder / f"{self.split}.{self.source_lang}-{self.target_lang}.{self.target_lang}.txt"
         if path is None and not kept.exists():
             return None
+        if path is None:
+            check_digests(self.folder, [kept.name])
         lines = [line.strip(" \t\r") for line in read_lines(path or kept)]
         if len(lines) != len(self):
             raise DataError(

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -9,6 +10,7 @@ from hat.errors import ConfigError, DataError, HatError
 from hat.files.atomic import write_atomic
 
 SPACE_MARK = "\u2581"  # sentencepiece writes a space as this character
+MAX_LINE_BYTES = 1 << 24  # a longer line is no sentence, and would take memory without bound
 MAX_LEARN_SENTENCES = 2_000_000  # sentencepiece keeps its training sentences in memory; more are sampled
 
 
@@ -19,16 +21,26 @@ def read_lines(
 
     With `start` and `end` (byte offsets, `start` at the beginning of a line) only lines that begin in
     [start, end) are read. Memory holds one line. Raises DataError for a missing file or, with the line
-    number, for bytes that are not UTF-8; with `errors` "replace" such bytes become U+FFFD instead.
+    number, for bytes that are not UTF-8, NUL and lines of more than 16 MiB; with `errors` "replace" such
+    bytes become U+FFFD instead.
     """
     try:
         with open(path, "rb") as file:
             file.seek(start)
             position = start
-            for number, raw in enumerate(file):
+            for number, raw in enumerate(iter(partial(file.readline, MAX_LINE_BYTES + 1), b"")):
                 if end is not None and position >= end:
                     return
                 position += len(raw)
+                check_line(path, start, number, raw)
+                if b"\0" in raw:
+                    if errors == "strict":
+                        raise DataError(
+                            f"{where(path, start, number)} holds a NUL character at byte "
+                            f"{raw.index(0) + 1} of the line, as damaged files do; restore the file, or "
+                            "remove it with tr -d '\\000'"
+                        )
+                    raw = raw.replace(b"\0", "\ufffd".encode())
                 try:
                     yield raw.removesuffix(b"\n").decode("utf-8", errors)
                 except UnicodeDecodeError as error:
@@ -40,6 +52,15 @@ def read_lines(
         raise DataError(
             f"cannot read {path}: {error.strerror}; a readable text file is needed; check the path"
         ) from error
+
+
+def check_line(path: Path | str, start: int, index: int, line: bytes) -> None:
+    """Raise DataError where `line`, number `index` after byte `start`, is too long for a sentence."""
+    if len(line) > MAX_LINE_BYTES:
+        raise DataError(
+            f"{where(path, start, index)} has more than {MAX_LINE_BYTES} bytes; text with one sentence on a "
+            "line is needed; look into the file"
+        )
 
 
 def where(path: Path | str, start: int, index: int) -> str:

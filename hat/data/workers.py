@@ -10,6 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hat.data.text import MAX_LINE_BYTES, check_line
 from hat.errors import DataError, HatError
 
 CHUNK_BYTES = 8 << 20
@@ -32,7 +33,8 @@ def chunks(path: Path, size: int | None = None) -> list[Chunk]:
         with open(path, "rb") as file:
             while cuts[-1] + size < total:
                 file.seek(cuts[-1] + size - 1)
-                file.readline()
+                rest = file.readline(MAX_LINE_BYTES + 1)
+                check_line(path, cuts[-1] + size - 1, 0, rest)
                 cuts.append(file.tell())
     except OSError as error:
         raise DataError(

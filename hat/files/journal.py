@@ -11,6 +11,7 @@ from types import TracebackType
 from hat.errors import DataError, HatError
 from hat.files.atomic import sync_directory
 from hat.files.lock import lock_or_refuse
+from hat.log import say
 
 
 class Journal:
@@ -58,6 +59,7 @@ class Journal:
             whole = content[: content.rfind(b"\n") + 1]
             records = [_record(line, self.path, n) for n, line in enumerate(whole.split(b"\n")[:-1], 1)]
             if len(whole) < len(content):  # only now: a damaged journal stays as it is
+                say(f"{self.path}: the unfinished last record is dropped, {len(records)} records are kept")
                 os.ftruncate(self._fd, len(whole))
                 os.fsync(self._fd)
             sync_directory(self.path.parent)
@@ -90,7 +92,7 @@ def _record(line: bytes, path: Path, number: int) -> dict:
         body = json.dumps(entry["record"], ensure_ascii=False, sort_keys=True, separators=(",", ":"))
         if zlib.crc32(body.encode()) == entry["crc32"]:
             return entry["record"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         pass
     raise DataError(
         f"{path}:{number}: damaged record; move the file away to start anew, or restore it from a copy"

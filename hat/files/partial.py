@@ -173,7 +173,7 @@ class Partial:
             state = json.loads(self.state_path.read_text("utf-8"))
             url, validator, total = state["url"], state["validator"], state["total"]
             size, digest = state["bytes"], state["sha256"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             url = validator = total = size = digest = None
         if url == self.url and type(validator) is str and validator and type(size) is int:
             left = size

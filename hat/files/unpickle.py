@@ -67,6 +67,22 @@ def read_foreign(path: Path, content: bytes) -> Any:
         ) from error
 
 
+def foreign_name(value: Any) -> str | None:
+    """Return the name of an object of another program anywhere in `value`, or None where there is none."""
+    seen: set[int] = set()
+    todo = [value]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, Opaque):
+            return node.name
+        if isinstance(node, dict | list | tuple | set | frozenset) and id(node) not in seen:
+            seen.add(id(node))
+            todo.extend(node)
+            if isinstance(node, dict):
+                todo.extend(node.values())
+    return None
+
+
 class _Storage(Opaque):
     """One block of numbers, known from its description first, from its bytes later."""
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from hat.arch.features import FEATURE_NAMES
-from hat.errors import CheckpointError
+from hat.errors import CheckpointError, brief
 from hat.latency.linear import DEPTH
 from hat.latency.metrics import Floats
 from hat.latency.network import LatencyNet
@@ -60,7 +60,7 @@ def released_model(
 def format_1_model(content: Mapping[str, Any], path: Path) -> OldModel:
     """Return the predictor of a file of format 1; raises CheckpointError, KeyError, TypeError, ValueError."""
     if content["feature_names"] != list(FEATURE_NAMES):
-        raise CheckpointError(f"{path} predicts from other features: {content['feature_names']}")
+        raise CheckpointError(f"{path} predicts from other features: {brief(content['feature_names'])}")
     _check_norm(content["feature_norm"], f"{path}: feature_norm")
     net = net_of(content["model"], path)
     sizes = (net.first_layer.out_features, len(net.layers))
@@ -81,7 +81,7 @@ def net_of(state: dict[str, Any], path: Path) -> LatencyNet:
     wrong = f"{path}: not the weights of a latency predictor"
     for name, value in state.items():
         if not (torch.is_tensor(value) and value.is_floating_point() and bool(value.isfinite().all())):
-            raise CheckpointError(f"{wrong}: {name} is not a tensor of finite numbers")
+            raise CheckpointError(f"{wrong}: {brief(name)} is not a tensor of finite numbers")
     first = state.get("first_layer.weight")
     if first is None or first.dim() != 2 or first.shape[1] != len(FEATURE_NAMES) or not first.shape[0]:
         raise CheckpointError(f"{wrong}: first_layer.weight must be [hidden, {len(FEATURE_NAMES)}]")
@@ -93,7 +93,8 @@ def net_of(state: dict[str, Any], path: Path) -> LatencyNet:
     if expected != found:
         first_wrong = next(n for n in (*expected, *found) if expected.get(n) != found.get(n))
         raise CheckpointError(
-            f"{wrong}: {first_wrong} has shape {found.get(first_wrong)}, expected {expected.get(first_wrong)}"
+            f"{wrong}: {brief(first_wrong)} has shape {found.get(first_wrong)}, expected "
+            f"{expected.get(first_wrong)}"
         )
     net.load_state_dict({name: value.clone() for name, value in state.items()}, assign=True)
     return net
@@ -101,4 +102,6 @@ def net_of(state: dict[str, Any], path: Path) -> LatencyNet:
 
 def _check_norm(norm: Sequence[float], name: str) -> None:
     if len(norm) != len(FEATURE_NAMES) or not all(0 < value < math.inf for value in norm):
-        raise CheckpointError(f"{name} must hold {len(FEATURE_NAMES)} numbers above 0, got {list(norm)}")
+        raise CheckpointError(
+            f"{name} must hold {len(FEATURE_NAMES)} numbers above 0, got {brief(list(norm))}"
+        )

@@ -1,7 +1,6 @@
 """Read and write predictor files without trusting them: plain values and tensors only, damage is an error."""
 
 import io
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,8 +9,9 @@ import numpy as np
 import torch
 
 from hat.arch.features import FEATURE_NAMES, LAYER_FEATURE_NAMES
-from hat.errors import CheckpointError
+from hat.errors import CheckpointError, brief
 from hat.files.atomic import digest_matches, write_with_digest
+from hat.files.unpickle import foreign_name, read_foreign
 from hat.latency.linear import Scaling
 from hat.latency.members import NUM_MEMBERS, Members
 from hat.latency.metrics import Floats
@@ -20,6 +20,7 @@ from hat.latency.old_predictor import OldModel, format_1_model, released_model
 
 FORMAT = 2
 MAX_BYTES = 1 << 28
+MAX_LAYERS = 1000  # of a file; each costs time before any weight can prove it
 
 
 class PredictorFile(NamedTuple):
@@ -77,7 +78,7 @@ def read_predictor(path: Path, feature_norm: Sequence[float], lat_norm: float | 
         return _read_ours(content, path)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
         raise CheckpointError(
-            f"{path} is no latency predictor or is damaged ({error!r}); train it again with "
+            f"{path} is no latency predictor or is damaged ({brief(repr(error))}); train it again with "
             "latency_predictor.py"
         ) from error
 
@@ -90,12 +91,12 @@ def _read_ours(content: dict[str, Any], path: Path) -> PredictorFile:
         return PredictorFile(format_1_model(content, path), FEATURE_NAMES, (), report, conditions)
     if content["format"] != FORMAT:
         raise CheckpointError(
-            f"{path} has format {content['format']!r}, this version reads 1 and {FORMAT}; train the "
+            f"{path} has format {brief(content['format'])}, this version reads 1 and {FORMAT}; train the "
             "predictor again"
         )
     names = content["feature_names"]
     if names not in (list(FEATURE_NAMES), list(LAYER_FEATURE_NAMES)):
-        raise CheckpointError(f"{path} predicts from other features: {names}")
+        raise CheckpointError(f"{path} predicts from other features: {brief(names)}")
     count = len(names)
     scaling = Scaling(_finite(content["mean"], (count,)), _finite(content["inverse_spread"], (count,)))
     columns = scaling.columns(np.zeros((1, count))).shape[1]
@@ -122,6 +123,8 @@ def _nets(weights: Sequence[Any], biases: Sequence[Any], feature_dim: int) -> Ne
     for value in (*weights, *biases):
         if not (torch.is_tensor(value) and value.is_floating_point() and bool(value.isfinite().all())):
             raise ValueError("weights that are no tensors of finite numbers")
+    if len(weights) > MAX_LAYERS:
+        raise ValueError(f"{len(weights)} layers, {MAX_LAYERS} are allowed")
     hidden = weights[0].size(2) if len(weights) > 1 else 1
     with torch.device("meta"):
         nets = Nets(NUM_MEMBERS, feature_dim, hidden, len(weights) - 2)
@@ -148,16 +151,7 @@ def read_plain(path: Path) -> dict[str, Any]:
     matches = digest_matches(path, data)
     if matches is False:
         raise CheckpointError(f"{damaged} (its content does not have the SHA-256 in {path.name}.sha256)")
-    try:
-        if matches is None and zipfile.is_zipfile(io.BytesIO(data)):  # torch does not compare the CRCs itself
-            broken = zipfile.ZipFile(io.BytesIO(data)).testzip()
-            if broken:
-                raise CheckpointError(f"{damaged} (wrong checksum of {broken})")
-        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except CheckpointError:
-        raise
-    except Exception as error:  # torch's readers raise a dozen types, depending on where the damage is
-        raise CheckpointError(f"{damaged} ({type(error).__name__})") from error
-    if not isinstance(content, dict):
+    content = read_foreign(path, data)
+    if not isinstance(content, dict) or foreign_name(content):
         raise CheckpointError(damaged)
     return content

@@ -5,6 +5,8 @@ import io
 import json
 import math
 import os
+import re
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,13 +16,16 @@ from hat.arch.codec import arch_from_yaml, arch_to_yaml
 from hat.arch.config import Arch
 from hat.arch.features import FEATURE_NAMES, features
 from hat.errors import ArchError, DataError, HatError
-from hat.files.atomic import sync_directory
+from hat.files.atomic import digest_matches, digest_path, sync_directory
 from hat.files.journal import append_whole
 from hat.files.lock import lock_or_refuse
+from hat.log import say
 
 LATENCY_NAMES = ("latency_mean_encoder", "latency_mean_decoder", "latency_std_encoder", "latency_std_decoder")
 RELEASE_COLUMNS = (*FEATURE_NAMES, *LATENCY_NAMES)
 ARCH_COLUMN = "arch"
+CHECK_COLUMN = "crc32"  # the last of our own tables
+_CHECK = re.compile(rb"(.*),(crc32=[0-9a-f]{8})", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,13 @@ def read_table(path: str | Path) -> list[Row]:
             f"{path}:{len(content.splitlines())}: the last line does not end, so it may be cut off; "
             "resume measuring with latency_dataset.py, or restore the file from a copy"
         )
-    return _parse(content, path)[1]
+    columns, rows = _parse(content, path)
+    if ARCH_COLUMN not in columns and digest_matches(path, content) is False:
+        raise DataError(
+            f"{path} is damaged: its SHA-256 differs from {digest_path(path).name}; fetch it again with "
+            "download_model.py, or restore it from a copy"
+        )
+    return rows
 
 
 class TableWriter:
@@ -130,7 +141,7 @@ class TableWriter:
         try:
             self._lock()
             sync_directory(self.path.parent)
-            self._columns, self.rows = self._recover()
+            self._head, self._columns, self.rows = self._recover()
         except BaseException:
             os.close(self._fd)
             raise
@@ -140,15 +151,18 @@ class TableWriter:
         if row.arch is None:
             raise DataError("a row without architecture belongs to a release table; measure it again")
         columns = [*RELEASE_COLUMNS, ARCH_COLUMN, *row.conditions]
-        if len(set(columns)) != len(columns):
+        if len({*columns, CHECK_COLUMN}) <= len(columns):
             raise DataError(f"a measuring condition has the name of another column: {', '.join(columns)}")
         if self._columns and self._columns != columns:
             raise DataError(_differs(self.path, self._columns, columns))
         numbers = [repr(float(value)) for value in (*row.features, *row.latencies)]
         arch = json.dumps(arch_to_yaml(row.arch), separators=(",", ":"))
+        head = self._head or _csv_line([*columns, CHECK_COLUMN])
         line = _csv_line([*numbers, arch, *row.conditions.values()])
-        append_whole(self._fd, line if self._columns else _csv_line(columns) + line, self.path)
-        self._columns = columns
+        if _is_checked(head):  # tables begun before there was a checksum go on without
+            line += b"," + _checksum(head, line)
+        append_whole(self._fd, line + b"\n" if self._head else head + b"\n" + line + b"\n", self.path)
+        self._head, self._columns = head, columns
         self.rows.append(row)
 
     def close(self) -> None:
@@ -173,7 +187,7 @@ class TableWriter:
         if not same:  # its last owner closed an empty table, which removes it
             raise HatError(f"{self.path} was just removed by another process; run again")
 
-    def _recover(self) -> tuple[list[str], list[Row]]:
+    def _recover(self) -> tuple[bytes, list[str], list[Row]]:
         try:
             content = self.path.read_bytes()
         except OSError as error:
@@ -192,9 +206,10 @@ class TableWriter:
                     "is; give another --lat-dataset-path"
                 )
         if len(whole) < len(content):  # only now: a file that is no table stays as it is
+            say(f"{self.path}: the unfinished last row is dropped, {len(rows)} rows are kept")
             os.ftruncate(self._fd, len(whole))
             os.fsync(self._fd)
-        return columns, rows
+        return whole.split(b"\n")[0].removesuffix(b"\r"), columns, rows
 
 
 def _differs(path: Path, held: Sequence[str], wanted: Sequence[str]) -> str:
@@ -206,19 +221,44 @@ def _differs(path: Path, held: Sequence[str], wanted: Sequence[str]) -> str:
     )
 
 
+def _is_checked(head: bytes) -> bool:
+    return head.endswith(b"," + CHECK_COLUMN.encode())
+
+
+def _checksum(head: bytes, line: bytes) -> bytes:
+    """Return the last cell of a row: it vouches for the column names and for the row in front of it."""
+    return b"crc32=%08x" % zlib.crc32(line, zlib.crc32(head))
+
+
+def _proven(line: bytes, head: bytes, where: str) -> bytes:
+    """Return a row without its checksum; raises DataError where it does not fit."""
+    line = line.removesuffix(b"\r")
+    found = _CHECK.fullmatch(line)
+    if bool(found) != _is_checked(head) or (found and found[2] != _checksum(head, found[1])):
+        raise DataError(
+            f"{where}: damaged row, its checksum does not fit it and the column names; restore the table "
+            "from a copy, or remove the line"
+        )
+    return found[1] if found else line
+
+
 def _csv_line(cells: Sequence[str]) -> bytes:
+    """Return one line of CSV without its end."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(cells)
     line = text.getvalue()
     if line.count("\n") != 1 or "\r" in line:
         raise DataError(f"a cell of a latency table must be one line of text, got {line!r}")
-    return line.encode("utf-8")
+    return line[:-1].encode("utf-8")
 
 
 def _parse(content: bytes, path: Path) -> tuple[list[str], list[Row]]:
     """Return column names and rows of whole lines; a line is a row, so damage cannot shift the others."""
     head, *lines = content.split(b"\n")[:-1]
+    head = head.removesuffix(b"\r")
     columns = _cells(head, path, 1)
+    if _is_checked(head):
+        columns.pop()
     release = len(RELEASE_COLUMNS)
     own = columns[release : release + 1] == [ARCH_COLUMN] and len(set(columns)) == len(columns)
     if tuple(columns[:release]) != RELEASE_COLUMNS or not (own or len(columns) == release):
@@ -226,7 +266,8 @@ def _parse(content: bytes, path: Path) -> tuple[list[str], list[Row]]:
             f"{path}:1: not the column names of a latency table, which are {','.join(RELEASE_COLUMNS)} and "
             f"in our own tables {ARCH_COLUMN} and measuring conditions; got {','.join(columns)[:200]!r}"
         )
-    return columns, [_row(_cells(line, path, n), columns, f"{path}:{n}") for n, line in enumerate(lines, 2)]
+    proven = ((n, _proven(line, head, f"{path}:{n}")) for n, line in enumerate(lines, 2))
+    return columns, [_row(_cells(line, path, n), columns, f"{path}:{n}") for n, line in proven]
 
 
 def _cells(line: bytes, path: Path, number: int) -> list[str]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from hat.errors import ConfigError
 
+MAX_POSITIONS = 1 << 16  # no weight proves the number in a file, and the table takes memory for each
 PAD, EOS = 1, 2  # ids fixed by the dictionary format
 
 
@@ -38,5 +39,7 @@ class ModelConfig:
             if not 0 <= rate < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least 0 and below 1, got {rate}")
         for name in ("max_source_positions", "max_target_positions"):
-            if getattr(self, name) < 2:
-                raise ConfigError(f"--{name.replace('_', '-')} must be at least 2, got {getattr(self, name)}")
+            if not 2 <= getattr(self, name) <= MAX_POSITIONS:
+                raise ConfigError(
+                    f"--{name.replace('_', '-')} must be 2 to {MAX_POSITIONS}, got {getattr(self, name)}"
+                )

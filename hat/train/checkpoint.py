@@ -2,7 +2,6 @@
 
 import io
 import re
-import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,15 +12,14 @@ import torch
 from hat.arch.codec import arch_from_yaml, arch_to_yaml, space_from_plain, space_to_plain
 from hat.arch.config import Arch
 from hat.arch.space import SearchSpace
-from hat.errors import ArchError, CheckpointError, ConfigError
+from hat.errors import ArchError, CheckpointError, ConfigError, brief
 from hat.files.atomic import digest_matches, digest_path, write_with_digest
-from hat.files.unpickle import read_foreign
+from hat.files.unpickle import foreign_name, read_foreign
 from hat.model.config import ModelConfig
 from hat.model.extract import extract
 from hat.model.transformer import SubTransformer, SuperTransformer, Transformer
 
 FORMAT = 1
-_HEAD_BYTES = 4096  # ours begin with their format
 _NAMES = re.compile(r"checkpoint(\d+)\.pt|checkpoint_(\d+)_(\d+)\.pt")
 
 
@@ -113,12 +111,18 @@ def load(path: Path, say: Callable[[str], None] = lambda text: None) -> Checkpoi
         )
     if intact is None:
         say(f"{path} has no {digest_path(path).name} beside it; its content cannot be verified")
-    if b"hat_format" not in content[:_HEAD_BYTES]:  # a claim only: either reader is strict
-        return _of_release(path, content, say)
-    values = _unpack(path, content)
-    if values.get("hat_format") != FORMAT:
+    values = read_foreign(path, content)  # our own files too: anyone can write `hat_format` into one
+    del content
+    if not isinstance(values, dict) or "hat_format" not in values:
+        return _of_release(path, values, say)
+    if foreign := foreign_name(values):
         raise CheckpointError(
-            f"{path} has format {values.get('hat_format')!r}, this version reads {FORMAT}; "
+            f"{path} is not a checkpoint of this system or damaged: it holds {brief(foreign)}, allowed "
+            "are tensors and plain values; use a checkpoint written by train.py"
+        )
+    if values["hat_format"] != FORMAT:
+        raise CheckpointError(
+            f"{path} has format {brief(values['hat_format'])}, this version reads {FORMAT}; "
             "use a checkpoint written by train.py, or upgrade"
         )
     try:
@@ -129,12 +133,12 @@ def load(path: Path, say: Callable[[str], None] = lambda text: None) -> Checkpoi
             model_config=ModelConfig(**values["model_config"]),
             vocab_sizes=tuple(values["vocab_sizes"]),
             vocab_digests=tuple(values["vocab_digests"]),
-            weights={name: weight.float() for name, weight in values["weights"].items()},
-            state=values["state"],
+            weights=_as_float(values["weights"]),
+            state=dict(values["state"]),
         )
         _check_weights(path, checkpoint)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError, ArchError, ConfigError) as error:
-        raise CheckpointError(f"{path} does not describe a model of this system: {error}") from error
+        raise CheckpointError(f"{path} does not describe a model of this system: {brief(error)}") from error
     return checkpoint
 
 
@@ -211,30 +215,19 @@ def average(paths: Iterable[Path], say: Callable[[str], None] = lambda text: Non
     return replace(first, weights=means, state={})
 
 
-def _unpack(path: Path, content: bytes) -> dict[str, Any]:
-    """Return the plain content.
-
-    Torch reads tensors and plain types only, nothing the file names is called.
-    """
-    refusal = f"{path} is not a checkpoint of this system"
-    if not zipfile.is_zipfile(io.BytesIO(content)):
-        raise CheckpointError(f"{refusal}: it is no zip archive; give a .pt file written by train.py")
-    try:
-        values = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # the reader raises many kinds for damaged content
-        reason = str(error).split("\n")[0][:200]
-        raise CheckpointError(f"{refusal} or damaged: {reason}") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{refusal}: it holds a {type(values).__name__}")
-    return values
+def _as_float(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the weights in float32; each is gone from `weights` by then, so that few exist twice."""
+    wrong = [name for name, weight in weights.items() if not weight.is_floating_point()]
+    if wrong:
+        raise ValueError(f"the weight {wrong[0]} is no tensor of real numbers")
+    return {name: weights.pop(name).float() for name in list(weights)}
 
 
-def _of_release(path: Path, content: bytes, say: Callable[[str], None]) -> Checkpoint:
-    """Return what a file of the 2020 release holds; its reader, too, calls nothing the file names."""
+def _of_release(path: Path, values: Any, say: Callable[[str], None]) -> Checkpoint:
+    """Return the checkpoint in what a file of the 2020 release holds."""
     # imported late: it builds a Checkpoint, so it needs this module
     from hat.train.legacy import from_release, is_release
 
-    values = read_foreign(path, content)
     if not is_release(values):
         raise CheckpointError(
             f"{path} is not a checkpoint of this system, nor one of the 2020 release; give a .pt file "
@@ -245,14 +238,20 @@ def _of_release(path: Path, content: bytes, say: Callable[[str], None]) -> Check
 
 
 def _check_weights(path: Path, checkpoint: Checkpoint) -> None:
+    layers = checkpoint.space.encoder.super_layers + checkpoint.space.decoder.super_layers
+    if layers > len(checkpoint.weights):  # building what only a number asks for may never end
+        raise CheckpointError(
+            f"{path} says {layers} layers, but has {len(checkpoint.weights)} weights; the file is not what "
+            "it says"
+        )
     shape_of = {name: tuple(weight.shape) for name, weight in _skeleton(checkpoint).named_parameters()}
     found = {name: tuple(weight.shape) for name, weight in checkpoint.weights.items()}
     wrong = sorted(name for name in shape_of.keys() | found.keys() if shape_of.get(name) != found.get(name))
     if wrong:
         name = wrong[0]
         raise CheckpointError(
-            f"{path}: weight {name} has shape {found.get(name)}, its architecture needs {shape_of.get(name)} "
-            f"({len(wrong)} weights differ); the file is not what it says"
+            f"{path}: weight {brief(name)} has shape {found.get(name)}, its architecture needs "
+            f"{shape_of.get(name)} ({len(wrong)} weights differ); the file is not what it says"
         )
 
 

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hat.data.folder import SUMS
 from hat.data.indexed import write_indexed
 from hat.data.pairs import PairDataset, collate, languages, load_vocabs
 from hat.data.preprocess import PreprocessConfig, preprocess
@@ -113,5 +114,8 @@ def test_missing_split_lists_what_is_there(folder):
 )
 def test_data_that_does_not_fit(folder, sentences, message):
     write_indexed(folder / "train.en-de.de", [np.array(ids) for ids in sentences], 20)
+    with pytest.raises(DataError, match="de.idx is damaged: its SHA-256 differs"):
+        PairDataset.load(folder, "train")
+    (folder / SUMS).unlink()  # as in data of other programs
     with pytest.raises(DataError, match=message):
         PairDataset.load(folder, "train")

@@ -14,6 +14,7 @@ from hat.cli.preprocess import main
 from hat.data import folder as folder_module
 from hat.data import workers
 from hat.data.indexed import IndexedData
+from hat.data.pairs import PairDataset
 from hat.data.preprocess import PreprocessConfig, preprocess
 from hat.data.text import read_lines, remove_subwords
 from hat.data.vocab import Vocab
@@ -61,6 +62,8 @@ def test_same_bytes_as_the_reference(tmp_path, pair, options):
     result = preprocess(PreprocessConfig(*pair, str(tmp_path / "out"), **prefixes, **options))
     expected = contents(COMPAT / f"m30k_{pair[0]}_{pair[1]}")
     found = contents(tmp_path / "out")
+    subprocess.run(["sha256sum", "--check", "--quiet", folder_module.SUMS], cwd=tmp_path / "out", check=True)
+    del found[folder_module.SUMS]
     assert sorted(found) == sorted(expected)
     assert [name for name in expected if found[name] != expected[name]] == []
     assert result["splits"]["train"]["sentences"] == 29_000
@@ -144,7 +147,7 @@ def test_given_dictionary_is_used_as_it_is(raw, tmp_path):
     dicts = {"srcdict": str(out / "dict.en.txt"), "tgtdict": str(out / "dict.de.txt")}
     preprocess(config(raw, tmp_path / "again", trainpref=None, **dicts))
     for name, content in contents(tmp_path / "again").items():
-        assert content == (out / name).read_bytes()
+        assert name == folder_module.SUMS or content == (out / name).read_bytes()
 
 
 def test_new_run_replaces_its_data_and_keeps_foreign_files(raw, tmp_path):
@@ -155,7 +158,7 @@ def test_new_run_replaces_its_data_and_keeps_foreign_files(raw, tmp_path):
     (out / "README").write_text("keep too")
     preprocess(config(raw, out, testpref=None))
     assert sorted(p.name for p in out.iterdir()) == sorted(
-        ["README", "notes", "dict.de.txt", "dict.en.txt"]
+        ["README", "notes", folder_module.SUMS, "dict.de.txt", "dict.en.txt"]
         + [f"train.en-de.{lang}.{end}" for lang in ("en", "de") for end in ("bin", "idx")]
     )
     assert (out / "notes" / "mine.md").read_text() == "keep"
@@ -169,10 +172,24 @@ def test_split_added_under_the_same_dictionaries(raw, tmp_path):
     dicts = {"srcdict": str(out / "dict.en.txt"), "tgtdict": str(out / "dict.de.txt")}
     preprocess(config(raw, out, trainpref=None, **dicts))
     after = contents(out)
+    sums, more = before.pop(folder_module.SUMS).split(b"\n"), after.pop(folder_module.SUMS).split(b"\n")
+    assert set(sums) < set(more) and len(more) == 1 + len(after)
     assert {name: after[name] for name in before} == before
     assert sorted(after.keys() - before.keys()) == [
         f"test.en-de.{lang}.{end}" for lang in ("de", "en") for end in ("bin", "idx")
     ]
+
+
+def test_a_kept_split_is_still_checked_against_what_was_written(raw, tmp_path):
+    out = tmp_path / "out"
+    preprocess(config(raw, out, testpref=None))
+    path = out / "train.en-de.en.bin"
+    path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
+    dicts = {"srcdict": str(out / "dict.en.txt"), "tgtdict": str(out / "dict.de.txt")}
+    preprocess(config(raw, out, trainpref=None, **dicts))
+    with pytest.raises(DataError, match=r"train.en-de.en.bin is damaged: its SHA-256 differs"):
+        PairDataset.load(out, "train")
+    assert len(PairDataset.load(out, "test")) == 5
 
 
 def test_exchange_without_system_support(raw, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from hat.data.clean import clean_pairs
 from hat.data.text import Pieces, detokenize, learn_sentencepiece, read_lines, remove_subwords, split_tokens
 from hat.errors import ConfigError, DataError
 
-LINE = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n"))
+LINE = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\0"))
 
 
 @settings(max_examples=40)

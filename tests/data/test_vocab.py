@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hat.data.vocab import BOS, EOS, PAD, UNK, Vocab
 from hat.errors import DataError
 
-SYMBOLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=" \t\r\n"), min_size=1)
+SYMBOLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=" \t\r\n\0"), min_size=1)
 SPECIALS = {"<s>", "<pad>", "</s>", "<unk>"}
 
 

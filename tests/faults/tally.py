@@ -8,7 +8,6 @@ full length only are marked `slow`.
 import json
 import os
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,7 +50,6 @@ class Tally:
         assert row in ROWS
         self.injected = self.survived = 0
         self.lost: Counter[str] = Counter()
-        self._start = time.monotonic()
 
     @contextmanager
     def fault(self) -> Iterator[None]:
@@ -74,7 +72,6 @@ class Tally:
             "injected": self.injected,
             "survived": self.survived,
             "lost": dict(self.lost),
-            "seconds": time.monotonic() - self._start,
         }
         if os.environ.get("HAT_FAULT_TALLY"):
             with open(os.environ["HAT_FAULT_TALLY"], "ab", buffering=0) as file:  # tests run side by side
@@ -91,11 +88,7 @@ def summary(entries: list[dict]) -> Iterator[str]:
         lost = sum((Counter(entry["lost"]) for entry in own), Counter())
         losses = ", ".join(f"{amount} {what}" for what, amount in sorted(lost.items())) or "nothing"
         kinds = ", ".join(dict.fromkeys(entry["faults"] for entry in own))
-        seconds = sum(entry["seconds"] for entry in own)
-        yield (
-            f"{row:2} {title}: {injected} faults injected, {survived} survived, lost: {losses} "
-            f"[{kinds}; {seconds:.0f} s]"
-        )
+        yield f"{row:2} {title}: {injected} faults injected, {survived} survived, lost: {losses} [{kinds}]"
 
 
 if __name__ == "__main__":
