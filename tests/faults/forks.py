@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("train", "latency_dataset", "latency_predictor", "evo_search", "average_checkpoints", "generate")
+COMMANDS = ("train", "latency_dataset", "latency_predictor", "evo_search", "average_checkpoints")
+COMMANDS += ("generate", "preprocess")
 WRITES = ("write", "create", "fsync")  # what a full or broken disk refuses; renames and removals work
 
 

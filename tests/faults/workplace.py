@@ -96,6 +96,15 @@ ARGV = {  # what a user would type; the run folder is `run`
         + ["--hidden-layer-num=0", "--train-steps=20"],
     ),
     "search": ("evo_search", ["--configs=space.yml", "--evo-configs=evo.yml", "--no-measure"]),
+    "preprocess": (
+        "preprocess",
+        ["--source-lang=en", "--target-lang=de", "--joined-dictionary", "--trainpref=train"]
+        + ["--validpref=valid", "--destdir=run/bin"],
+    ),
+    "generate": (
+        "generate",
+        ["--configs=space.yml", "--path=start.pt", "--gen-subset=valid", "--results-path=run/out.txt"],
+    ),
     "average": ("average_checkpoints", ["--inputs", "start.pt", "start.pt", "--output=run/mean.pt"]),
 }
 
@@ -130,7 +139,7 @@ def space_of(folder: Path) -> SearchSpace:
 def copy_of(place: Path, folder: Path) -> Path:
     """Return a fresh copy of the task, without its run folder and text."""
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(place, folder, ignore=shutil.ignore_patterns("run", "*.en", "*.de", "*.lock"))
+    shutil.copytree(place, folder, ignore=shutil.ignore_patterns("run", "*.lock"))
     return folder
 
 
