@@ -201,7 +201,7 @@ class _Study:
             "seed": cell.seed,
             "updates": cell.updates,
             "source": cell.source.digest if cell.source else "",
-            **self._work.identity(cell.updates or 1),
+            "recipe": self._work.identity(cell.updates or 1),
         }
         return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
 

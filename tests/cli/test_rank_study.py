@@ -7,13 +7,11 @@ import signal
 from pathlib import Path
 
 import pytest
-import torch
 from test_train import argv_of, data, files, log_of, quick_disk, sub_argv  # noqa: F401 - fixtures
+from toy_predictor import save_predictor
 
 from hat.cli.rank_study import main
 from hat.cli.train import main as train
-from hat.latency.network import LatencyNet
-from hat.latency.predictor import LatencyPredictor
 from hat.train.trainer import Trainer
 
 SMALL = ["--num-archs=4", "--updates=6", "--max-len-b=12", "--finetune-archs=2", "--max-tokens=512"]
@@ -24,8 +22,7 @@ def study(files: Path) -> list[str]:  # noqa: F811
     """Return a study of two SuperTransformers."""
     assert train(argv_of(files, "one", "--max-update=20")) == 0
     assert train(argv_of(files, "two", "--max-update=8", "--policy=sandwich", "--ema-decay=0.9")) == 0
-    torch.manual_seed(1)
-    LatencyPredictor(LatencyNet(10, 8, 1), [1.0] * 10, 10.0).save(files / "latency.pt")
+    save_predictor(files / "latency.pt")
     supers = [f"{name}={files}/{name}/checkpoint_best.pt" for name in ("one", "two")]
     argv = [f"--configs={files}/space.yml", f"--ckpt-path={files}/latency.pt", *SMALL, "--super", *supers]
     return [*argv, "--finetune-updates", "2", "5", "--seed=3"]
