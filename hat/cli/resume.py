@@ -1,6 +1,6 @@
 """Where a training run stands in its folder: what it is, and the point where it goes on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from hat.model.transformer import SuperTransformer, Transformer
 from hat.rng import seed_for
 from hat.train import checkpoint as ckpt
 from hat.train.checkpoint import Checkpoint
+from hat.train.policy import PolicyConfig
 from hat.train.progress import Progress
 from hat.train.ranks import Ranks
 from hat.train.schedule import ScheduleConfig
@@ -31,6 +32,7 @@ class Job:
     task: TaskOptions
     model: ModelConfig
     optim: OptimConfig
+    policy: PolicyConfig  # of a SuperTransformer
     space: SearchSpace
     arch: Arch | None  # None trains the SuperTransformer
     vocab: Vocabulary
@@ -46,17 +48,22 @@ def restore(job: Job, schedule: ScheduleConfig, dtype: torch.dtype) -> tuple[Tra
     # one reader for all ranks: only its machine need have the folder
     source, where, started_from = job.ranks.on_first(lambda: _source(job))
     progress = Progress(started_from=started_from)
+    goes_on = source is not None and source.arch == job.arch and "trainer" in source.state
     if source is None:
         noise = torch.Generator().manual_seed(seed_for(job.seed, "init"))
         model: Transformer = SuperTransformer(job.space, job.vocab.sizes, job.model, noise)
         if job.arch:
             model = extract(model, job.arch)
+    elif goes_on and source.master is not None:
+        model = model_of(replace(source, weights=source.master), where, job.arch)
     else:
         model = model_of(source, where, job.arch)
     trainer = Trainer(
         model, job.optim, schedule, dtype=dtype, device=job.device, seed=job.seed, ranks=job.ranks
     )
-    if source is not None and source.arch == job.arch and "trainer" in source.state:
+    if source is not None and goes_on:
+        if trainer.average is not None:
+            trainer.average.load(source.weights)
         trainer.load_state_dict(
             source.state["trainer"], optimizer=not run.reset_optimizer, schedule=not run.reset_lr_scheduler
         )

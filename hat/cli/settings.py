@@ -10,6 +10,7 @@ from hat.cli.profile import ProfileOptions
 from hat.cli.task import DeviceOptions, TaskOptions
 from hat.errors import ConfigError
 from hat.model.config import ModelConfig
+from hat.train.policy import PolicyConfig
 from hat.train.schedule import ScheduleConfig
 from hat.train.trainer import OptimConfig
 
@@ -105,6 +106,7 @@ class Settings(NamedTuple):
     model: ModelConfig
     optim: OptimConfig
     schedule: ScheduleConfig
+    policy: PolicyConfig
     device: DeviceOptions
     ranks: RankOptions
     profile: ProfileOptions
@@ -119,6 +121,7 @@ _GROUPS = (
     ModelConfig,
     OptimConfig,
     ScheduleConfig,
+    PolicyConfig,
     DeviceOptions,
     RankOptions,
     ProfileOptions,

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from hat.arch.sampler import draw_arch
 from hat.arch.space import validation_archs
 from hat.cli.interrupt import Interrupt, Stopped
 from hat.cli.launch import launch, one_of_many, processes, rank_device
@@ -37,6 +36,7 @@ from hat.files.lock import FolderLock
 from hat.log import RunLog, say
 from hat.model.precision import dtype_name
 from hat.train import checkpoint as ckpt
+from hat.train.policy import policy_of
 from hat.train.progress import Interval, Progress
 from hat.train.ranks import joined, place_of
 from hat.train.trainer import StepResult, Trainer, evaluate
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Train or profile a SuperTransformer, or one SubTransformer of its space.",
         config_flags=("--configs", "--sub-configs"),
     )
-    run, task, space_options, arch_options, model, optim, schedule, dev, many, prof, out = settings
+    run, task, space_options, arch_options, model, optim, schedule, policy, dev, many, prof, out = settings
     space, arch = space_and_arch(space_options, arch_options)
     if arch is None and (run.train_subtransformer or run.validate_subtransformer):
         raise ConfigError(
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     dtype = dtype_of(optim.amp, optim.fp16, device)
     interrupt = Interrupt()
     with joined(place, device) as ranks, ExitStack() as stack:
-        job = Job(run, task, model, optim, space, arch, vocab, folder, device, dev.seed, ranks)
+        job = Job(run, task, model, optim, policy, space, arch, vocab, folder, device, dev.seed, ranks)
         if run.validate_subtransformer:
             result |= _validate_sub(job, dtype)
         else:
@@ -211,10 +211,11 @@ def _train_epoch(
     Returns whether it was interrupted, on every rank alike.
     """
     run, optim = job.run, job.optim
+    policy = policy_of(job.policy)
     for group in groups(batches, optim.update_freq):
         start = time.perf_counter()
-        arch = job.arch or draw_arch(job.space, job.seed, trainer.num_updates)
-        step = trainer.train_step(group, arch)
+        lesson = job.arch or policy.lesson(job.space, job.seed, trainer.num_updates)
+        step = trainer.train_step(group, lesson)
         seconds = time.perf_counter() - start
         progress.offset = min(progress.offset + optim.update_freq * job.ranks.size, len(batches))
         progress.train_s += seconds
@@ -283,7 +284,7 @@ def _validate(
 def _save(job: Job, trainer: Trainer, progress: Progress, names: list[str]) -> None:
     def write() -> None:
         state = {"trainer": trainer.state_dict(), "progress": dict(vars(progress)), "plan": plan_of(job)}
-        packed = ckpt.pack(trainer.model, job.vocab.digests, state)
+        packed = ckpt.pack(trainer.shown, job.vocab.digests, state, trainer.model)
         # the one a resumed run starts from goes last: a kill in between must not leave the others behind it
         ckpt.save(packed, *(job.folder / name for name in reversed(names)))
         ckpt.rotate(job.folder, job.run.keep_last_epochs, job.run.keep_interval_updates)

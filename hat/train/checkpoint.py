@@ -19,7 +19,7 @@ from hat.model.config import ModelConfig
 from hat.model.extract import extract
 from hat.model.transformer import SubTransformer, SuperTransformer, Transformer
 
-FORMAT = 1
+FORMATS = (1, 2)  # 2 holds master weights beside their moving average; what needs no more is written as 1
 _NAMES = re.compile(r"checkpoint(\d+)\.pt|checkpoint_(\d+)_(\d+)\.pt")
 
 
@@ -27,7 +27,8 @@ _NAMES = re.compile(r"checkpoint(\d+)\.pt|checkpoint_(\d+)_(\d+)\.pt")
 class Checkpoint:
     """What one file holds. `arch` is None for a SuperTransformer.
 
-    `state` is what resuming needs, if anything.
+    `state` is what resuming needs, if anything. Where `weights` are a moving average, as searches and
+    SubTransformers take them up, `master` are those that training goes on from.
     """
 
     space: SearchSpace
@@ -37,6 +38,7 @@ class Checkpoint:
     vocab_digests: tuple[str, str]  # of both dictionaries, "" where trained without
     weights: dict[str, torch.Tensor]
     state: dict[str, Any]
+    master: dict[str, torch.Tensor] | None = None
 
     def model(self) -> Transformer:
         """Return the model with these weights, of exactly the size they have."""
@@ -57,13 +59,25 @@ class Checkpoint:
 
 
 def pack(
-    model: Transformer, vocab_digests: tuple[str, str] = ("", ""), state: dict[str, Any] | None = None
+    model: Transformer,
+    vocab_digests: tuple[str, str] = ("", ""),
+    state: dict[str, Any] | None = None,
+    master: Transformer | None = None,
 ) -> Checkpoint:
-    """Return a checkpoint of `model`; its tensors are those of the model, not copies."""
-    weights = {name: weight.detach() for name, weight in model.named_parameters()}
+    """Return a checkpoint of `model`; its tensors are those of the model, not copies.
+
+    `master` is the model that training goes on from, where that is another one.
+    """
+
+    def weights_of(model: Transformer) -> dict[str, torch.Tensor]:
+        return {name: weight.detach() for name, weight in model.named_parameters()}
+
+    kept = None if master is None or master is model else weights_of(master)
     sizes = (model.source_embed.weight.size(0), model.target_embed.weight.size(0))
     arch = model.arch if isinstance(model, SubTransformer) else None
-    return Checkpoint(model.space, arch, model.cfg, sizes, vocab_digests, weights, state or {})
+    return Checkpoint(
+        model.space, arch, model.cfg, sizes, vocab_digests, weights_of(model), state or {}, kept
+    )
 
 
 def to_bytes(checkpoint: Checkpoint) -> bytes:
@@ -71,7 +85,7 @@ def to_bytes(checkpoint: Checkpoint) -> bytes:
     buffer = io.BytesIO()
     torch.save(
         {
-            "hat_format": FORMAT,
+            "hat_format": 1 if checkpoint.master is None else 2,
             "space": space_to_plain(checkpoint.space),
             "arch": arch_to_yaml(checkpoint.arch) if checkpoint.arch else None,
             "model_config": asdict(checkpoint.model_config),
@@ -79,6 +93,7 @@ def to_bytes(checkpoint: Checkpoint) -> bytes:
             "vocab_digests": list(checkpoint.vocab_digests),
             "weights": checkpoint.weights,
             "state": checkpoint.state,
+            **({} if checkpoint.master is None else {"master": checkpoint.master}),
         },
         buffer,
     )
@@ -120,9 +135,9 @@ def load(path: Path, say: Callable[[str], None] = lambda text: None) -> Checkpoi
             f"{path} is not a checkpoint of this system or damaged: it holds {brief(foreign)}, allowed "
             "are tensors and plain values; use a checkpoint written by train.py"
         )
-    if values["hat_format"] != FORMAT:
+    if values["hat_format"] not in FORMATS:
         raise CheckpointError(
-            f"{path} has format {brief(values['hat_format'])}, this version reads {FORMAT}; "
+            f"{path} has format {brief(values['hat_format'])}, this version reads 1 and 2; "
             "use a checkpoint written by train.py, or upgrade"
         )
     try:
@@ -135,6 +150,7 @@ def load(path: Path, say: Callable[[str], None] = lambda text: None) -> Checkpoi
             vocab_digests=tuple(values["vocab_digests"]),
             weights=_as_float(values["weights"]),
             state=dict(values["state"]),
+            master=_as_float(values["master"]) if values["hat_format"] == 2 else None,
         )
         _check_weights(path, checkpoint)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError, ArchError, ConfigError) as error:
@@ -201,7 +217,9 @@ def average(paths: Iterable[Path], say: Callable[[str], None] = lambda text: Non
     total = {name: weight.double() for name, weight in first.weights.items()}
     for path in paths[1:]:
         other = load(path, say)
-        if replace(other, weights={}, state={}) != replace(first, weights={}, state={}):
+        if replace(other, weights={}, state={}, master=None) != replace(
+            first, weights={}, state={}, master=None
+        ):
             raise CheckpointError(
                 f"{path} and {paths[0]} hold different models; average checkpoints of one run"
             )
@@ -212,7 +230,7 @@ def average(paths: Iterable[Path], say: Callable[[str], None] = lambda text: Non
         raise CheckpointError(
             f"{paths[0]} or another of them holds numbers that are not finite; leave it out"
         )
-    return replace(first, weights=means, state={})
+    return replace(first, weights=means, state={}, master=None)
 
 
 def _as_float(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -245,14 +263,17 @@ def _check_weights(path: Path, checkpoint: Checkpoint) -> None:
             "it says"
         )
     shape_of = {name: tuple(weight.shape) for name, weight in _skeleton(checkpoint).named_parameters()}
-    found = {name: tuple(weight.shape) for name, weight in checkpoint.weights.items()}
-    wrong = sorted(name for name in shape_of.keys() | found.keys() if shape_of.get(name) != found.get(name))
-    if wrong:
-        name = wrong[0]
-        raise CheckpointError(
-            f"{path}: weight {brief(name)} has shape {found.get(name)}, its architecture needs "
-            f"{shape_of.get(name)} ({len(wrong)} weights differ); the file is not what it says"
-        )
+    for weights in (checkpoint.weights, checkpoint.master):
+        if weights is None:
+            continue
+        found = {name: tuple(weight.shape) for name, weight in weights.items()}
+        wrong = sorted(n for n in shape_of.keys() | found.keys() if shape_of.get(n) != found.get(n))
+        if wrong:
+            name = wrong[0]
+            raise CheckpointError(
+                f"{path}: weight {brief(name)} has shape {found.get(name)}, its architecture needs "
+                f"{shape_of.get(name)} ({len(wrong)} weights differ); the file is not what it says"
+            )
 
 
 def _skeleton(checkpoint: Checkpoint) -> Transformer:

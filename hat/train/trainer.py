@@ -1,7 +1,7 @@
 """One optimiser step and one evaluation; the loop around them lives in hat/cli/train.py."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,8 +15,11 @@ from hat.model.dropout import EVAL, Dropout
 from hat.model.precision import Amp
 from hat.model.transformer import Transformer
 from hat.rng import seed_for
+from hat.train.distill import Teacher, distilled_loss
+from hat.train.ema import MovingAverage
 from hat.train.loss import smoothed_loss
 from hat.train.master import MasterWeights
+from hat.train.policy import Lesson
 from hat.train.ranks import ALONE, Ranks
 from hat.train.schedule import ScheduleConfig, learning_rate
 
@@ -53,6 +56,9 @@ class OptimConfig:
     """half precision as in the release; on a CPU the same as --amp auto"""
     fp16_init_scale: float = 128.0
     """first loss scale with fp16"""
+    ema_decay: float = 0.0
+    """validate, save for searches and inherit a moving average of the weights with this decay, for example
+    0.999; 0 takes the weights themselves"""
 
     def __post_init__(self) -> None:
         if self.optimizer not in ("adam", "adamw"):
@@ -73,10 +79,15 @@ class OptimConfig:
                 f"--clip-norm and --weight-decay must not be negative, got {self.clip_norm} and "
                 f"{self.weight_decay}"
             )
+        if not 0 <= self.ema_decay < 1:
+            raise ConfigError(f"--ema-decay must be at least 0 and below 1, got {self.ema_decay}")
 
 
 class StepResult(NamedTuple):
-    """One update; losses per target token, base 2."""
+    """One update; losses per target token, base 2, means over the architectures of the update.
+
+    `loss` is what was minimised: where a teacher takes part, not the smoothed loss alone.
+    """
 
     loss: float
     nll_loss: float
@@ -112,6 +123,7 @@ class Trainer:
         self.model = model.to(device)
         ranks.copy_first_([weight.detach() for weight in model.parameters()])
         self.weights = MasterWeights(self.model, dtype)
+        self.average = MovingAverage(self.model, cfg.ema_decay) if cfg.ema_decay else None
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
             lr=0.0,
@@ -129,26 +141,31 @@ class Trainer:
         """Return the learning rate of the next update."""
         return learning_rate(self.schedule, self.num_updates, self.cfg.max_update)
 
-    def train_step(self, batches: Sequence[Batch], arch: Arch) -> StepResult:
-        """Make one update of `arch` from the gradients of `batches`, those of all ranks together.
+    @property
+    def shown(self) -> Transformer:
+        """Return the model in float32 that is validated, saved for searches and inherited."""
+        return self.model if self.average is None else self.average.model  # type: ignore[return-value]
+
+    def train_step(self, batches: Sequence[Batch], lesson: Lesson | Arch) -> StepResult:
+        """Make one update of an architecture, or those of a lesson, from the gradients of `batches`, those of
+        all ranks together.
 
         `batches` are this rank's share, taken in turn with the others; it may be empty on some. Dropout masks
-        depend on the seed, the update and the position among the batches of all ranks only. Raises
-        TrainingError, on every rank alike, where the loss or the gradient is not finite, before any weight
-        has changed.
+        depend on the seed, the update, the position among the batches of all ranks and the position in the
+        lesson only. Gradient and losses are means over the lesson, so --clip-norm means the same for any
+        policy. Raises TrainingError, on every rank alike, where the loss or the gradient is not finite,
+        before any weight has changed.
         """
+        lesson = Lesson((lesson,)) if isinstance(lesson, Arch) else lesson
         smoothed = nll = 0.0
         tokens = sum(batch.num_tokens for batch in batches)
         sentences = sum(batch.source.size(0) for batch in batches)
         for position, batch in enumerate(batches):
-            noise = torch.Generator(self.device)
-            place = position * self.ranks.size + self.ranks.rank
-            noise.manual_seed(seed_for(self.seed, "dropout", self.num_updates, place))
-            loss, batch_nll = self._loss(batch, arch, Dropout(noise))
-            self.scaler.scale(loss).backward()
-            self.weights.collect()
-            smoothed += loss.item()
-            nll += batch_nll.item()
+            for loss, batch_nll in self._losses(batch, lesson, position * self.ranks.size + self.ranks.rank):
+                self.scaler.scale(loss).backward()
+                self.weights.collect()
+                smoothed += loss.item()
+                nll += batch_nll.item()
         if self.ranks.size > 1:
             smoothed, nll, tokens, sentences = self._sum_gradients(smoothed, nll, tokens, sentences)
         if not math.isfinite(smoothed):
@@ -158,7 +175,8 @@ class Trainer:
             group["lr"] = lr
         self.scaler.unscale_(self.optimizer)
         grads = [weight.grad for weight in self.model.parameters() if weight.grad is not None]
-        torch._foreach_mul_(grads, 1 / max(sentences if self.cfg.sentence_avg else tokens, 1))
+        shares = max(sentences if self.cfg.sentence_avg else tokens, 1) * len(lesson.archs)
+        torch._foreach_mul_(grads, 1 / shares)
         norm = torch.nn.utils.get_total_norm(grads)
         grad_norm = norm.item()
         overflow = not math.isfinite(grad_norm)  # with loss scaling the step is left out, the scale halved
@@ -171,13 +189,16 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.weights.refresh()
         self.num_updates += 1
-        bits = max(tokens, 1) * math.log(2)
+        if self.average is not None:
+            self.average.update(self.num_updates)
+        bits = max(tokens, 1) * math.log(2) * len(lesson.archs)
         return StepResult(smoothed / bits, nll / bits, tokens, grad_norm, lr)
 
     def evaluate(self, batches: Iterable[Batch | None], arch: Arch) -> EvalResult:
         """Return the loss of `arch` over `batches` (this rank's slots) of all ranks, without dropout."""
+        model = self.weights.compute if self.average is None else self.average.in_type(self.weights.dtype)
         smoothing = self.cfg.label_smoothing
-        return evaluate(self.weights.compute, batches, arch, smoothing, self.device, self.ranks)
+        return evaluate(model, batches, arch, smoothing, self.device, self.ranks)  # type: ignore[arg-type]
 
     def state_dict(self) -> dict[str, Any]:
         """Return optimiser, loss scale and update count; the weights are saved by their names."""
@@ -194,6 +215,30 @@ class Trainer:
             self.scaler.load_state_dict(state["scaler"])
         if schedule:
             self.num_updates = state["num_updates"]
+
+    def _losses(
+        self, batch: Batch, lesson: Lesson, place: int
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield what each architecture learns by and its negative log likelihood, summed over the batch.
+
+        The graph of one is done with before the next one's is made. `place` is that of the batch among those
+        of all ranks.
+        """
+        teacher: Teacher | None = None
+        eps = self.cfg.label_smoothing
+        for number, arch in enumerate(lesson.archs):
+            noise = torch.Generator(self.device)
+            stream = (self.num_updates, place, number) if number else (self.num_updates, place)
+            noise.manual_seed(seed_for(self.seed, "dropout", *stream))
+            if not lesson.distill:
+                yield self._loss(batch, arch, Dropout(noise))
+                continue
+            rows = target_rows(self.weights.compute, batch.to(self.device), arch, Dropout(noise))
+            if teacher is None:
+                teacher = Teacher(rows.states_RD.detach(), rows.output_VD.detach())
+                yield smoothed_loss(*rows, eps)
+            else:
+                yield distilled_loss(*rows, eps, teacher, lesson.distill)
 
     def _loss(self, batch: Batch, arch: Arch, drop: Dropout) -> tuple[torch.Tensor, torch.Tensor]:
         return batch_loss(self.weights.compute, batch.to(self.device), arch, self.cfg.label_smoothing, drop)
@@ -227,17 +272,30 @@ class Trainer:
         )
 
 
+class TargetRows(NamedTuple):
+    """What the loss of a batch is computed from; only real tokens, R of them."""
+
+    states_RD: torch.Tensor
+    output_VD: torch.Tensor
+    target_R: torch.Tensor
+
+
+def target_rows(model: Transformer, batch: Batch, arch: Arch, drop: Dropout = EVAL) -> TargetRows:
+    """Return the decoder states of a batch without pads, the output matrix of their width, the targets."""
+    states = model.decode(batch.decoder_input, model.encode(batch.source, arch, drop), arch, drop)
+    real = batch.target.ne(PAD).flatten().nonzero().squeeze(1)
+    states_RD = states.flatten(0, 1).index_select(0, real)
+    target_R = batch.target.flatten().index_select(0, real)
+    return TargetRows(states_RD, model.output.columns(states_RD.size(1)), target_R)
+
+
 def batch_loss(
     model: Transformer, batch: Batch, arch: Arch, label_smoothing: float, drop: Dropout = EVAL
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the smoothed loss and the negative log likelihood of a batch, summed over its target tokens,
     in nats.
     """
-    states = model.decode(batch.decoder_input, model.encode(batch.source, arch, drop), arch, drop)
-    real = batch.target.ne(PAD).flatten().nonzero().squeeze(1)
-    states_RD = states.flatten(0, 1).index_select(0, real)
-    target_R = batch.target.flatten().index_select(0, real)
-    return smoothed_loss(states_RD, model.output.columns(states_RD.size(1)), target_R, label_smoothing)
+    return smoothed_loss(*target_rows(model, batch, arch, drop), label_smoothing)
 
 
 @torch.inference_mode()

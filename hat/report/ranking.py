@@ -1,0 +1,124 @@
+"""Table and picture of a rank study."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from hat.files.atomic import write_atomic
+from hat.search.ranking import Judged
+
+_COLORS = ("#1f5fa8", "#d1495b", "#5b8c5a", "#b07aa1", "#e39d34")
+_MUTED = "#8a8f98"
+
+
+def rank_table(summary: Mapping[str, Any]) -> str:
+    """Return the agreement of each ranking with training from scratch, and the gaps, as aligned text."""
+    lines = [
+        f"{summary['archs']} architectures, {summary['seeds']} seeds; truth: validation loss from scratch",
+        f"{'ranking':22}{'tau':>8}{'equal depth':>14}{'tau by BLEU':>14}",
+    ]
+    rows = dict(summary["rankings"])
+    if summary["ceiling"]:
+        rows["ceiling: seed to seed"] = summary["ceiling"]
+    for name, row in rows.items():
+        cells = [row["kendall_tau"], row["equal_depth_accuracy"], row["kendall_tau_bleu"]]
+        lines.append(
+            f"{name:22}" + "".join(f"{_number(c, 3):>{w}}" for c, w in zip(cells, (8, 14, 14), strict=True))
+        )
+    lines.append(f"equal depth: accuracy on {summary['equal_depth_pairs']} pairs with as many decoder layers")
+    for name, gap in summary["gaps"].items():
+        bleu = (
+            f", BLEU {gap['bleu']:+.2f} (absolute {gap['bleu_absolute']:.2f})"
+            if gap["bleu"] is not None
+            else ""
+        )
+        lines.append(
+            f"{name}: training from scratch is better than its slices by loss {gap['loss']:+.3f}{bleu}"
+        )
+    for name, tuned in summary.get("finetuning", {}).items():
+        equal = tuned["updates_equal_to_scratch"]
+        shown = f"{equal:.0f}" if equal is not None else "more than were tried"
+        curve = ", ".join(f"{updates}: {loss:.3f}" for updates, loss in tuned["curve"])
+        lines.append(
+            f"{name}: {shown} updates of fine-tuning equal {tuned['scratch_updates']} from scratch "
+            f"(loss {tuned['scratch_loss']:.3f}; by updates {curve})"
+        )
+    return "\n".join(lines)
+
+
+def plot_rank(path: Path, judged: Sequence[Judged], summary: Mapping[str, Any]) -> None:
+    """Write one PNG: slices against the truth for each SuperTransformer, agreement, fine-tuning."""
+    from matplotlib.figure import Figure
+
+    names, tuned = list(summary["gaps"]), summary.get("finetuning", {})
+    panels = len(names) + 1 + bool(tuned)
+    figure = Figure(figsize=(4.3 * panels, 4.0), layout="constrained")
+    axes = list(figure.subplots(1, panels, squeeze=False)[0])
+    for name, panel in zip(names, axes, strict=False):
+        _plot_slices(panel, name, judged)
+    _plot_agreement(axes[len(names)], summary)
+    if tuned:
+        for color, (name, found) in zip(_COLORS, tuned.items(), strict=False):
+            axes[-1].plot(
+                *zip(*found["curve"], strict=True), marker="o", markersize=4, color=color, label=name
+            )
+            axes[-1].axhline(found["scratch_loss"], color=color, linewidth=0.8, linestyle=":")
+        axes[-1].set(xlabel="updates of fine-tuning", ylabel="validation loss (base 2)")
+        axes[-1].set_title("Inherit and fine-tune (dotted: from scratch)", fontsize=10)
+        axes[-1].legend(frameon=False, fontsize=8)
+    for panel in axes:
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.tick_params(labelsize=8)
+    write_atomic(path, lambda file: figure.savefig(file, format="png", dpi=150))
+
+
+def _plot_slices(panel: Any, name: str, judged: Sequence[Judged]) -> None:
+    for color, depth in zip(_COLORS, sorted({one.depth for one in judged}), strict=False):
+        of_depth = [one for one in judged if one.depth == depth]
+        losses = [[score.loss for score in one.scratch] for one in of_depth]
+        means = [fmean(each) for each in losses]
+        below = [mean - min(each) for mean, each in zip(means, losses, strict=True)]
+        above = [max(each) - mean for mean, each in zip(means, losses, strict=True)]
+        inherited = [one.slices[name].loss for one in of_depth]
+        panel.errorbar(
+            inherited, means, yerr=[below, above], fmt="o", markersize=5, color=color, label=f"{depth}"
+        )
+    panel.set(xlabel="inherited loss (base 2)", ylabel="loss from scratch, range over seeds")
+    panel.set_title(f"Slices of {name}", fontsize=10)
+    panel.legend(title="decoder layers", frameon=False, fontsize=8, title_fontsize=8)
+
+
+def _plot_agreement(panel: Any, summary: Mapping[str, Any]) -> None:
+    rows = list(summary["rankings"].items())[::-1]
+    places = range(len(rows))
+    colors = [_COLORS[0] if name in summary["gaps"] else _MUTED for name, _ in rows]
+    panel.barh(places, [row["kendall_tau"] for _, row in rows], color=colors, height=0.6)
+    accuracy = [(at, row["equal_depth_accuracy"]) for at, (_, row) in enumerate(rows)]
+    shown = [(value, at) for at, value in accuracy if value is not None]
+    if shown:
+        panel.scatter(
+            *zip(*shown, strict=True),
+            marker="D",
+            s=28,
+            color=_COLORS[1],
+            zorder=3,
+            label="equal-depth accuracy",
+        )
+    if summary["ceiling"]:
+        panel.axvline(
+            summary["ceiling"]["kendall_tau"],
+            color="black",
+            linewidth=1,
+            linestyle="--",
+            label="seed to seed",
+        )
+    panel.set_yticks(places, [name for name, _ in rows])
+    panel.set(xlabel="Kendall tau (bars)")
+    panel.set_title("Agreement with training from scratch", fontsize=10)
+    if panel.get_legend_handles_labels()[0]:
+        panel.legend(frameon=False, fontsize=8, loc="lower right")
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,106 @@
+"""train.py with every policy and a moving average: resumed, inherited, between processes."""
+
+import io
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from test_distributed import documented, finish, losses, start
+from test_train import (  # noqa: F401 - fixtures
+    KILLED,
+    argv_of,
+    assert_same_run,
+    child,
+    data,
+    files,
+    log_of,
+    quick_disk,
+    refused,
+    sub_argv,
+)
+
+from hat.cli.train import main
+from hat.train.checkpoint import load
+
+SANDWICH = ["--policy=sandwich", "--ema-decay=0.9"]
+DISTILL = ["--policy=sandwich-distill", "--sandwich-random=2", "--fair-sampling", "--ema-decay=0.9"]
+
+
+@pytest.mark.parametrize("policy", [SANDWICH, [*DISTILL, "--amp=bf16"]])
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(policy: list[str], files: Path) -> None:  # noqa: F811
+    more = [*policy, "--save-interval-updates=3", "--update-freq=2", "--max-update=14"]
+    with child(["-c", KILLED.format(update=8)], argv_of(files, "killed", *more)) as process:
+        _, error = process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL, error.decode()
+    assert load(files / "killed" / "checkpoint_last.pt").state["trainer"]["num_updates"] == 6
+    assert main(argv_of(files, "killed", *more)) == 0
+    assert main(argv_of(files, "whole", *more)) == 0
+    first, second = (files / name / "checkpoint_last.pt" for name in ("killed", "whole"))
+    assert_same_run(first, second)
+    one, two = load(first).master, load(second).master
+    assert one is not None and two is not None
+    assert all(torch.equal(weight, two[name]) for name, weight in one.items())
+    assert any(not torch.equal(weight, load(first).weights[name]) for name, weight in one.items())
+
+
+def test_two_processes_equal_one(files: Path) -> None:  # noqa: F811
+    more = [*DISTILL, "--log-interval=1", "--max-update=6"]
+    assert main(argv_of(files, "one", *more, "--update-freq=2")) == 0
+    words = documented("python train.py --configs=configs/toy")
+    finish(start([*words, *argv_of(files, "two", *more)]))
+    assert losses(files / "two") == pytest.approx(losses(files / "one"), abs=1e-5)
+    ends = [log_of(files / name, "valid")[-1]["mean_loss_base2"] for name in ("one", "two")]
+    assert ends[0] == pytest.approx(ends[1], abs=1e-5)
+
+
+def test_what_is_inherited_is_the_average(files: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+    assert main(argv_of(files, "super", *SANDWICH)) == 0
+    whole = load(files / "super" / "checkpoint_best.pt")
+    argv = sub_argv(files, "sub", f"--restore-file={files}/super/checkpoint_best.pt", "--max-update=1")
+    assert main([*argv, "--lr=0", "--warmup-updates=0"]) == 0
+    sub = load(files / "sub" / "checkpoint_last.pt")
+    assert sub.master is None and sub.arch is not None
+    for name, weight in whole.sub(sub.arch).named_parameters():
+        assert torch.equal(sub.weights[name], weight), name
+    # what the run validated is what is saved for others: one architecture, scored again from the file
+    argv = [arg for arg in sub_argv(files, "none") if arg != "--train-subtransformer"]
+    capsys.readouterr()
+    assert main([*argv, "--validate-subtransformer", f"--restore-file={files}/sub/checkpoint_last.pt"]) == 0
+    trained = log_of(files / "sub", "valid")[-1]["sub_loss_base2"]
+    assert f"validation loss {trained:.4f}"[:-1] in capsys.readouterr().out
+
+
+def test_an_average_may_begin_and_end_between_runs(files: Path) -> None:  # noqa: F811
+    """A checkpoint without one is of format 1, which every version reads; one with it goes on from both."""
+    last = files / "run" / "checkpoint_last.pt"
+
+    def content() -> dict:
+        return torch.load(io.BytesIO(last.read_bytes()), weights_only=True)
+
+    assert main(argv_of(files, "run", "--max-update=4")) == 0
+    assert content()["hat_format"] == 1 and "master" not in content()
+    assert main(argv_of(files, "run", "--max-update=8", "--ema-decay=0.9")) == 0
+    assert content()["hat_format"] == 2
+    master = content()["master"]
+    assert main(argv_of(files, "run", "--max-update=8")) == 0, "finished"
+    assert main(argv_of(files, "run", "--max-update=9", "--lr=0", "--warmup-updates=0")) == 0
+    assert content()["hat_format"] == 1
+    assert all(torch.equal(weight, master[name]) for name, weight in content()["weights"].items())
+    # nothing of it touches what is trained
+    assert main(argv_of(files, "plain", "--max-update=4")) == 0
+    assert main(argv_of(files, "plain", "--max-update=8")) == 0
+    plain = load(files / "plain" / "checkpoint_last.pt").weights
+    assert all(torch.equal(weight, master[name]) for name, weight in plain.items())
+
+
+def test_policies_from_yaml(files: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+    values = yaml.safe_load((files / "space.yml").read_text())
+    policy = {"policy": "sandwich-distill", "sandwich-random": 0, "fair-sampling": True, "ema-decay": 0.99}
+    (files / "space.yml").write_text(yaml.safe_dump(values | policy))
+    assert main(argv_of(files, "run", "--max-update=2")) == 0
+    written = yaml.safe_load((files / "run" / "config.yml").read_text())
+    assert policy.items() <= written.items()
+    assert "did you mean sandwich" in refused(argv_of(files, "run", "--policy=sandwhich"), capsys)
+    assert "--ema-decay must" in refused(argv_of(files, "run", "--ema-decay=1"), capsys)
