@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 from test_train import ROOT, argv_of, data, files, log_of, quick_disk  # noqa: F401 - fixtures
+from toy_predictor import save_predictor
 
 from hat.cli.evo_search import main as evo_search
 from hat.cli.interrupt import Interrupt
@@ -25,8 +26,6 @@ from hat.cli.settings import RankOptions
 from hat.cli.task import DeviceOptions
 from hat.cli.train import main
 from hat.errors import ConfigError
-from hat.latency.network import LatencyNet
-from hat.latency.predictor import LatencyPredictor
 from hat.train.checkpoint import load
 from hat.train.ranks import ALONE, LOST, Place
 
@@ -239,8 +238,7 @@ def _free_port() -> int:
 
 def test_a_search_of_two_processes_is_that_of_one(files: Path) -> None:  # noqa: F811
     assert main(argv_of(files, "super", "--max-update=2")) == 0
-    torch.manual_seed(1)
-    LatencyPredictor(LatencyNet(10, 8, 1), [1.0] * 10, 10.0).save(files / "latency.pt")
+    save_predictor(files / "latency.pt")
     restore = [f"--configs={files}/space.yml", f"--restore-file={files}/super/checkpoint_last.pt"]
     argv = [*restore, f"--ckpt-path={files}/latency.pt", *SEARCH]
     found = {}

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from toy_predictor import save_predictor
 
-from hat.arch.config import Arch, DecoderArch, EncoderArch
 from hat.cli import download_model
 from hat.cli.set_aside import released_at, set_aside
 from hat.errors import ConfigError
@@ -13,8 +13,6 @@ from hat.files.atomic import digest_matches, write_with_digest
 from hat.files.released import beside_own, released_models
 from hat.latency.network import LatencyNet
 from hat.latency.predictor import LatencyPredictor
-from hat.latency.predictor_config import PredictorConfig
-from hat.latency.table import row_of
 
 
 @pytest.fixture
@@ -27,20 +25,7 @@ def released(tmp_path: Path) -> Path:
 
 
 def own_at(path: Path) -> bytes:
-    rows = [
-        row_of(
-            Arch(
-                EncoderArch(640, (1024,) * 6, (8,) * 6),
-                DecoderArch(640, (1024,) * n, (8,) * n, (8,) * n, (1,) * n),
-            ),
-            (5.0, 0.1),
-            (20.0 * n, 0.1),
-            {},
-        )
-        for n in range(1, 7)
-        for _ in range(4)
-    ]
-    LatencyPredictor.fit(rows, PredictorConfig(hidden_dim=8, hidden_layer_num=1, train_steps=2), 1).save(path)
+    save_predictor(path)
     path.with_suffix(".config.yml").touch()
     return path.read_bytes()
 
