@@ -39,11 +39,12 @@ def compare(methods: Mapping[str, Sequence[Point]], share: float = SHARE) -> dic
     """Return how each method's hypervolume grows against that of all points of the method `random`.
 
     The reference point is the worst of the random points. For each method: `evaluations`, `hypervolume`, its
-    `share` of random search's and `reached`, the evaluations to `share` of it, or None.
+    `share` of random search's and `reached`, the evaluations to `share` of it. Both are None where the
+    random points are too few for a volume, the latter also where it is not reached.
     """
     reference = worst(methods["random"])
     grown = {name: growth(points, reference) for name, points in methods.items()}
-    goal = share * grown["random"][-1]
+    base = grown["random"][-1]  # 0 where there are too few random points for a volume
     return {
         "reference": list(reference),
         "wanted_share": share,
@@ -51,8 +52,8 @@ def compare(methods: Mapping[str, Sequence[Point]], share: float = SHARE) -> dic
             name: {
                 "evaluations": len(values),
                 "hypervolume": values[-1] if values else 0.0,
-                "share": values[-1] / grown["random"][-1] if values else 0.0,
-                "reached": reached(values, goal),
+                "share": values[-1] / base if values and base else None,
+                "reached": reached(values, share * base) if base else None,
             }
             for name, values in grown.items()
         },
@@ -65,9 +66,9 @@ def comparison_table(comparison: Mapping[str, Any]) -> str:
     lines = [f"{'method':10}{'scored':>8}{'hypervolume':>14}{'of random':>12}{wanted:>14}"]
     for name, result in comparison["methods"].items():
         after = "never" if result["reached"] is None else str(result["reached"])
+        share = "-" if result["share"] is None else f"{100 * result['share']:.2f}%"
         lines.append(
-            f"{name:10}{result['evaluations']:>8}{result['hypervolume']:>14.6f}"
-            f"{100 * result['share']:>11.2f}%{after:>14}"
+            f"{name:10}{result['evaluations']:>8}{result['hypervolume']:>14.6f}{share:>12}{after:>14}"
         )
     loss, *others = comparison["reference"]
     lines.append(
