@@ -30,6 +30,8 @@ from hat.latency.predictor import LatencyPredictor
 from hat.model.transformer import SuperTransformer
 
 README, MULTI30K, OWN, FROM_2020 = "README.md", "docs/multi30k.md", "docs/your_own.md", "docs/from_2020.md"
+SEARCH = "docs/search.md"
+SEARCH_SECTIONS = ["One limit", "Several limits", "The whole front", "Going on, and starting warm"]
 ONE_COMMAND = [(README, "All of it with one command"), (MULTI30K, "All stages on Multi30k")]
 STAGES = ["1. Data", "2. SuperTransformer", "3. Latency dataset and predictor", "4. Search"]
 STAGES += ["5. Train, average and test the SubTransformer", "6. Profile"]
@@ -76,8 +78,8 @@ def test_every_section_with_commands_is_run_by_a_test() -> None:
     """Of what others add to docs/, test_readme.py looks at flags and files at least."""
     covered = {(README, section) for section in RELEASE} | {(MULTI30K, section) for section in STAGES}
     covered |= {(OWN, section) for section in OWN_SECTIONS} | {*ONE_COMMAND, *ELSEWHERE}
-    covered.add((FROM_2020, "Your files"))
-    mine = {command[:2] for command in ALL if command.document in (README, MULTI30K, OWN, FROM_2020)}
+    covered |= {(SEARCH, section) for section in SEARCH_SECTIONS} | {(FROM_2020, "Your files")}
+    mine = {command[:2] for command in ALL if command.document in (README, MULTI30K, OWN, FROM_2020, SEARCH)}
     assert mine == covered
 
 
@@ -228,6 +230,28 @@ def test_the_stages_on_multi30k(workspace) -> None:
     found = workspace / "configs/multi30k.en-de/subtransformer/multi30kende_cpu@40ms.yml"
     assert found.exists()
     assert list(workspace.glob("checkpoints/multi30k.en-de/subtransformer/*/exp/average_model_5_test.out"))
+    for section in SEARCH_SECTIONS:
+        for command in of(SEARCH, section):
+            run(command.words, *tiny_search(command.words))
+    assert len(list(found.parent.glob("multi30kende_small@*ms.yml"))) == 2
+    assert len(list(found.parent.glob("multi30kende_front@*ms.yml"))) == 2
+    assert {"summary.json", "evaluations.csv", "front", "random.jsonl"} <= {
+        path.name for path in (workspace / "runs/front").iterdir()
+    }
+
+
+def tiny_search(words: tuple[str, ...]) -> list[str]:
+    """Return what makes a command of docs/search.md small, with limits that a tiny model keeps."""
+    if "scripts/front_check.py" in words:
+        return ["--share=0.01"]
+    extra = [flag for flag in TINY["evo_search.py"] if "latency" not in flag] + ["--no-measure"]
+    extra += ["--pareto-evaluations=8", "--pareto-population=4", "--pareto-children=4"]
+    if "--latency-constraints" in words:
+        extra += ["--max-params=1e9", "--latency-constraints", "100000", "200000"]
+    if "--ablations=1000" in words:
+        extra.append("--ablations=12")
+    one = [word for word in words if word.startswith("--latency-constraint=")]
+    return extra + (["--latency-constraint=100000", "--search-dir=runs/one"] if one else [])
 
 
 def in_process(stage: stages.Stage) -> object:

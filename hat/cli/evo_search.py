@@ -1,4 +1,4 @@
-"""evo_search.py: find the best SubTransformer under a latency constraint."""
+"""evo_search.py: find the best SubTransformer under a latency constraint, or the whole front at once."""
 
 import hashlib
 import json
@@ -10,17 +10,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
-from hat.arch.codec import arch_to_yaml
 from hat.arch.config import Arch
 from hat.arch.space import SearchSpace
+from hat.cli.finalists import Bench, Candidate, choose
 from hat.cli.launch import launch, one_of_many, processes, rank_device
 from hat.cli.missing import advice, predictor_commands
 from hat.cli.options import command
-from hat.cli.remeasure import remeasure
 from hat.cli.restore import adapt, find_checkpoint, model_of
+from hat.cli.search_files import (
+    arch_text,
+    evaluation_rows,
+    measurements,
+    origin_of,
+    paths_of,
+    summary_of,
+    winner_lines,
+    write_front,
+    write_results,
+)
+from hat.cli.search_run import Outcome, Searches
 from hat.cli.settings import Settings, parse_settings
 from hat.cli.task import (
     Vocabulary,
@@ -37,12 +47,13 @@ from hat.errors import CheckpointError, ConfigError
 from hat.files.atomic import check_writable, write_text_atomic
 from hat.files.journal import Journal
 from hat.latency.predictor import LatencyPredictor
-from hat.log import RunLog, say
-from hat.model.count import count_params
-from hat.model.precision import device_name
-from hat.search.evolution import EvolutionConfig, Iteration, SearchResult, evolve
+from hat.log import say
+from hat.report.front import compare, comparison_table, front_numbers
+from hat.search.evolution import EvolutionConfig
 from hat.search.fitness import SharedFitness, ValidationFitness
-from hat.search.record import CachedFitness, search_header
+from hat.search.limits import LimitOptions
+from hat.search.pareto import ParetoConfig
+from hat.search.record import old_losses, search_header
 from hat.train.checkpoint import load
 from hat.train.ranks import joined, place_of
 
@@ -63,11 +74,22 @@ class SearchOptions:
     valid_cnt_max: int | None = None
     """validation sentences used for the fitness (default: all)"""
     search_dir: str | None = None
-    """folder of the journal and log (default: checkpoints/<task>/evo_search/<name of --write-config-path>)"""
+    """folder of journal, log, table and picture (default: checkpoints/<task>/evo_search/<name of
+    --write-config-path>)"""
     no_measure: bool = False
     """do not measure the architecture found, also where the predictor is of this device"""
+    finalists: int = 5
+    """best architectures under each constraint that are measured where the predictor is of this device"""
+    warm_start: str | None = None
+    """journal of an older search with the same checkpoint, whose architectures start this one"""
+    ablations: int = 0
+    """random architectures to score beside, and a grid of depths, for a table of hypervolumes; 0 for none"""
 
     def __post_init__(self) -> None:
+        if self.finalists < 1:
+            raise ConfigError(f"--finalists must be at least 1, got {self.finalists}")
+        if self.ablations < 0:
+            raise ConfigError(f"--ablations must not be negative, got {self.ablations}")
         if self.valid_cnt_max is not None and self.valid_cnt_max < 1:
             raise ConfigError(f"--valid-cnt-max must be at least 1, got {self.valid_cnt_max}")
 
@@ -76,28 +98,38 @@ class SearchOptions:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Search; see --help."""
-    settings, options, evolution = parse_settings(
+    settings, options, evolution, limits, front = parse_settings(
         argv,
         SearchOptions,
         EvolutionConfig,
+        LimitOptions,
+        ParetoConfig,
         prog="evo_search.py",
-        description="Find the SubTransformer with the lowest validation loss under a latency constraint.",
+        description="Find the SubTransformer with the lowest validation loss under a latency constraint, or "
+        "the whole front of loss against latency.",
         config_flags=("--configs", "--evo-configs"),
     )
+    one = not front.pareto or evolution.latency_constraint or limits.latency_constraints
     for name, value, what in (
         ("--ckpt-path", options.ckpt_path, "the latency predictor"),
-        ("--write-config-path", options.write_config_path, "the YAML file to write"),
+        ("--write-config-path", options.write_config_path or not one, "the YAML file to write"),
         ("--restore-file", settings.run.restore_file, "the SuperTransformer checkpoint"),
     ):
-        if value is None:
+        if not value:
             raise ConfigError(f"{name} is needed: {what}; it usually stands in the file of --evo-configs")
-    limit_ms = evolution.limit_ms
-    found = Path(options.write_config_path)
+    if not one and not options.search_dir and not options.write_config_path and not options.evo_configs:
+        raise ConfigError("--search-dir is needed: the folder of the journal and the front")
+    if not front.pareto and not limits.latency_constraints:
+        evolution.limit_ms  # noqa: B018 - raises where there is none
     space, _ = space_and_arch(settings.space, settings.arch)
     predictor = _predictor(options)
+    length = settings.task.sentence_length()
+    searches = Searches(space, predictor, evolution, limits, front, settings.device.seed, length)
     restore = find_checkpoint(settings.run.restore_file)
     vocab = vocabulary(settings.task)
-    check_writable(found)
+    paths = paths_of(options.write_config_path, searches.limits_ms, several=bool(limits.latency_constraints))
+    for path in paths.values():
+        check_writable(path)
     _check_predictor(predictor, space, vocab, Path(options.ckpt_path))
     place = place_of(os.environ)
     if place is None and (count := processes(settings.ranks, settings.device)) > 1:
@@ -107,14 +139,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     source = adapt(load(restore, say), restore, space, settings.model, vocab)
     model = model_of(source, restore, None).to(device, dtype)
     batches = _validation(settings, options.valid_cnt_max)
-    most = evolution.population_size + (evolution.evo_iter - 1) * (
-        evolution.population_size - evolution.parent_size
-    )
     bar_off = settings.output.no_progress_bar or not sys.stderr.isatty()
     start = time.perf_counter()
     with joined(place, device) as ranks:
         bar_off = bar_off or not ranks.first
-        bar = tqdm(total=most, desc="search", unit=" scored", disable=bar_off, dynamic_ncols=True)
+        bar = tqdm(total=searches.most, desc="search", unit=" scored", disable=bar_off, dynamic_ncols=True)
         fitness = ValidationFitness(
             model, batches, settings.optim.label_smoothing, device, lambda: bar.update(ranks.size)
         )
@@ -122,64 +151,90 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not ranks.first:
             return shared.serve()
         folder = _search_folder(options)
-        header = search_header(
-            space,
-            evolution,
-            settings.device.seed,
-            checkpoint=_sha256(restore),
-            predictor=_sha256(Path(options.ckpt_path)),
-            validation=f"{settings.task.data} {settings.task.valid_subset} {options.valid_cnt_max}",
-            dtype=str(dtype),
-        )
-        with shared, bar, Journal(folder / "journal.jsonl") as journal:  # which locks the folder
-            write_provenance(folder, device, options, evolution, *settings)
-            result = _search(space, evolution, settings.device.seed, journal, predictor, shared, header, bar)
+        with shared, bar:
+            header, old = _header(searches, options, settings, restore, str(dtype))
+            if not searches.coverage:
+                say(
+                    "this predictor has no bound: latency constraints are kept by its mean; train it again "
+                    "with latency_predictor.py for a bound"
+                )
+            searches.within_reach()
+            with Journal(folder / "journal.jsonl") as journal:  # which locks the folder
+                write_provenance(folder, device, options, evolution, limits, front, *settings)
+                outcome = searches.run(journal, header, shared, old, bar)
+            others = searches.ablations(folder, header, shared, options.ablations)
         seconds = time.perf_counter() - start
-        summary = _summary(result, limit_ms, count_params(result.arch, space), seconds, found)
-        write_text_atomic(found, _arch_text(result.arch, summary, restore, options.ckpt_path))
-        print(
-            f"found {found}: validation loss {result.loss:.4f} (base 2), {summary['params'] / 1e6:.2f} M "
-            f"parameters, predicted {result.latency_ms:.2f} ms of {limit_ms:g} ms; {result.evaluations} "
-            f"architectures scored in {seconds:.0f} s"
-        )
-        if not options.no_measure:
-            summary |= _measured(found, settings, predictor, limit_ms)
-        write_text_atomic(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
+    summary = _results(searches, outcome, others, options, settings, paths, folder, seconds)
     if settings.output.json:
         print(json.dumps(summary))
     return 0
 
 
-def _search(
-    space: SearchSpace,
-    evolution: EvolutionConfig,
-    seed: int,
-    journal: Journal,
-    predictor: LatencyPredictor,
-    fitness: SharedFitness,
-    header: dict[str, Any],
-    bar: tqdm,
-) -> SearchResult:
-    """Search on the first rank, going on from the journal."""
-    log = RunLog(journal.path.parent, total=evolution.evo_iter, unit="iterations", bar=False)
-    cached = CachedFitness(journal, fitness, predictor.predict_many, header, fitness.at_once)
-    if cached.resumed:
-        say(f"resumed {journal.path}: {cached.resumed} architectures are scored already")
-        bar.update(cached.resumed)
+def _header(
+    searches: Searches, options: SearchOptions, settings: Settings, restore: Path, dtype: str
+) -> tuple[dict[str, Any], dict[Arch, float]]:
+    """Return the header of the search's journal, and the losses that an older journal holds."""
+    assert options.ckpt_path is not None
+    facts: dict[str, str | float] = {
+        "checkpoint": _sha256(restore),
+        "predictor": _sha256(Path(options.ckpt_path)),
+        "validation": f"{settings.task.data} {settings.task.valid_subset} {options.valid_cnt_max}",
+        "dtype": dtype,
+    }
+    limits, front = searches.limits, searches.front
+    if searches.coverage:
+        facts["coverage"] = searches.coverage
+    if limits.max_flops or limits.min_flops or "flops" in front.objectives:
+        facts["profile_length"] = searches.length
+    header = search_header(searches.space, searches.evolution, settings.device.seed, limits, front, **facts)
+    old = {}
+    if options.warm_start:
+        old = old_losses(Path(options.warm_start), header)
+        header["warm_start"] = _sha256(Path(options.warm_start))
+    return header, old
 
-    def report(iteration: Iteration) -> None:
-        log.metrics(
-            "search",
-            iteration.iteration,
-            f"iteration {iteration.iteration}/{evolution.evo_iter} best loss "
-            f"{iteration.best_loss:.4f} at "
-            f"{iteration.best_latency_ms:.1f} ms, {iteration.evaluations} scored",
-            **{name: value for name, value in iteration._asdict().items() if name != "iteration"},
+
+def _results(
+    searches: Searches,
+    outcome: Outcome,
+    others: dict[str, list[Candidate]],
+    options: SearchOptions,
+    settings: Settings,
+    paths: dict[float, Path],
+    folder: Path,
+    seconds: float,
+) -> dict[str, Any]:
+    """Measure finalists, write everything the search leaves, and return what summary.json holds."""
+    scored, front = outcome.scored, searches.front
+    weights = f"weights {settings.run.restore_file}, predictor {options.ckpt_path}"
+    ranked = {limit_ms: searches.ranked(scored, limit_ms) for limit_ms in searches.limits_ms}
+    bench = None if options.no_measure or not ranked else Bench.of(searches.predictor, settings)
+    choices = choose(ranked, options.finalists, bench)
+    for limit_ms, choice in choices.items():
+        text = origin_of(choice.winner, limit_ms, searches.coverage)
+        write_text_atomic(paths[limit_ms], arch_text(choice.winner.arch, text, weights))
+        print(winner_lines(choice, limit_ms, paths[limit_ms], len(scored), seconds, searches.coverage))
+    summary = summary_of(searches, outcome, choices, paths, seconds)
+    if bench:
+        summary["conditions"] = bench.conditions
+    points = searches.points(scored)
+    rows = evaluation_rows(scored, measurements(choices), outcome.reference, points)
+    write_results(folder, scored, rows, summary["winners"], others)
+    if front.pareto:
+        best = [scored[i] for i in front_numbers(points)]
+        write_front(folder, best, weights, searches.coverage)
+        fastest = min(best, key=lambda each: each.cost.predicted_ms)
+        print(
+            f"found {folder / 'front'}: {len(best)} architectures on the front, from loss {best[0].loss:.4f} "
+            f"at {best[0].cost.predicted_ms:.2f} ms to loss {fastest.loss:.4f} at "
+            f"{fastest.cost.predicted_ms:.2f} ms; {len(scored)} scored in {seconds:.0f} s"
         )
-
-    result = evolve(space, cached, predictor.predict_many, evolution, seed, on_iteration=report)
-    log.close()
-    return result
+    if others:
+        methods = {"search": points} | {name: searches.points(archs) for name, archs in others.items()}
+        summary["comparison"] = compare(methods)
+        print(comparison_table(summary["comparison"]))
+    write_text_atomic(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
+    return summary
 
 
 def _predictor(options: SearchOptions) -> LatencyPredictor:
@@ -219,62 +274,10 @@ def _check_predictor(predictor: LatencyPredictor, space: SearchSpace, vocab: Voc
 def _search_folder(options: SearchOptions) -> Path:
     if options.search_dir:
         return Path(options.search_dir)
-    assert options.write_config_path is not None
-    name = Path(options.write_config_path).stem
+    name = Path(options.write_config_path or options.evo_configs or "front").stem
+    if not options.write_config_path:
+        name = f"{name}_front"
     return run_folder(options.evo_configs or f"configs/evo_search/{name}.yml", None).parent / name
-
-
-def _summary(
-    result: SearchResult, limit_ms: float, params: int, seconds: float, found: Path
-) -> dict[str, Any]:
-    return {
-        "write_config_path": str(found),
-        "arch": arch_to_yaml(result.arch),
-        "params": params,
-        "loss": result.loss,
-        "constraint_ms": limit_ms,
-        "predicted_ms": result.latency_ms,
-        "measured_ms": None,
-        "evaluations": result.evaluations,
-        "seconds": round(seconds, 2),
-        "history": [iteration._asdict() for iteration in result.history],
-    }
-
-
-def _arch_text(arch: Arch, summary: dict[str, Any], restore: Path, predictor: str) -> str:
-    """Return the YAML file of an architecture: the release's ten keys, and where it comes from."""
-    lines = [
-        f"# found by evo_search.py under {summary['constraint_ms']:g} ms: predicted "
-        f"{summary['predicted_ms']:.2f} ms, validation loss {summary['loss']:.4f} (inherited, base 2)",
-        f"# weights {restore}, predictor {predictor}",
-        *(f"{key}: {value}" for key, value in arch_to_yaml(arch).items()),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _measured(
-    found: Path, settings: Settings, predictor: LatencyPredictor, limit_ms: float
-) -> dict[str, Any]:
-    """Measure the winner in a fresh process where the predictor's device is this one; says what it did."""
-    conditions = predictor.conditions
-    gpu = torch.cuda.is_available() and conditions.get("device") == torch.cuda.get_device_name()
-    here = torch.cuda.get_device_name() if gpu else device_name(torch.device("cpu"))
-    if conditions.get("device") != here:
-        print(
-            f"not measured: the predictor is of {conditions.get('device', 'an unnamed device')}, this is "
-            f"{here}"
-        )
-        return {}
-    assert settings.run.configs is not None
-    again = remeasure(found, settings.run.configs, conditions, gpu=gpu)
-    latency = again["latency_ms"]
-    verdict = "within" if latency["total"] <= limit_ms else "ABOVE"
-    print(
-        f"measured {latency['total']:.2f} ms (encoder {latency['encoder']:.2f}, decoder "
-        f"{latency['decoder']:.2f}), {verdict} the constraint of {limit_ms:g} ms, in a fresh process: "
-        + ", ".join(f"{name} {value}" for name, value in again["conditions"].items())
-    )
-    return {"measured_ms": latency["total"], "conditions": again["conditions"]}
 
 
 def _sha256(path: Path) -> str:

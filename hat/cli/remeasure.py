@@ -1,15 +1,26 @@
-"""Measure an architecture again in a fresh process, under the conditions a predictor was trained for."""
+"""Measure architectures again in a fresh process, under the conditions a predictor was trained for."""
 
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import hat
-from hat.errors import HatError
+from hat.arch.codec import arch_from_yaml, arch_to_yaml
+from hat.arch.config import Arch
+from hat.cli.options import command
+from hat.cli.settings import parse_settings
+from hat.cli.task import device_of, space_and_arch, vocabulary
+from hat.errors import ConfigError, HatError
+from hat.latency.measure import MeasureConfig, measure
+from hat.model.extract import extract
+from hat.model.precision import choose_dtype
+from hat.model.transformer import SuperTransformer
 
 _FLAGS = {
     "threads": "threads",
@@ -18,7 +29,7 @@ _FLAGS = {
     "beam": "lat-beam",
     "source_len": "profile-length",
 }
-_RUN = "import sys; from hat.cli.train import main; sys.exit(main())"
+_RUN = "import sys; from hat.cli.remeasure import main; sys.exit(main())"
 
 
 def condition_flags(conditions: Mapping[str, str]) -> list[str]:
@@ -26,26 +37,50 @@ def condition_flags(conditions: Mapping[str, str]) -> list[str]:
     return [f"--{flag}={conditions[name]}" for name, flag in _FLAGS.items() if name in conditions]
 
 
-def remeasure(arch_yaml: Path, configs: str, conditions: Mapping[str, str], *, gpu: bool) -> dict[str, Any]:
-    """Return what `train.py --latcpu --json` says of `arch_yaml` in a process of its own.
+def remeasure(
+    archs: Sequence[Arch], configs: str, conditions: Mapping[str, str], *, gpu: bool
+) -> list[dict[str, Any]]:
+    """Return {total, encoder, decoder, conditions} of each architecture, in ms, one after the other in a
+    process of their own.
 
     `conditions` are those of a latency dataset: threads, dtype, vocab_size, beam and source_len. Raises
     HatError where the process fails, with what it said.
     """
-    command = [
-        sys.executable,
-        "-c",
-        _RUN,
-        f"--configs={arch_yaml}",
-        f"--sub-configs={configs}",
-        "--latgpu" if gpu else "--latcpu",
-        "--json",
-    ]
-    command += condition_flags(conditions)
+    line = [sys.executable, "-c", _RUN, f"--configs={configs}", "--latgpu" if gpu else "--latcpu"]
+    line += condition_flags(conditions)
     root = str(Path(hat.__file__).resolve().parents[1])
     env = os.environ | {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
-    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    wanted = json.dumps([arch_to_yaml(arch) for arch in archs])
+    done = subprocess.run(line, input=wanted, capture_output=True, text=True, env=env)
     if done.returncode:
-        raise HatError(f"measuring {arch_yaml} again failed: {done.stderr.strip().splitlines()[-1:]}")
-    result: dict[str, Any] = json.loads(done.stdout.strip().split("\n")[-1])
-    return result
+        said = done.stderr.strip().splitlines()[-1:]
+        raise HatError(f"measuring {len(archs)} architectures again failed: {said}; see train.py --latcpu")
+    return [json.loads(text) for text in done.stdout.splitlines()]
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure the architectures on standard input, a JSON list; print one JSON line for each."""
+    (settings,) = parse_settings(
+        argv,
+        prog="remeasure",
+        description="Measure architectures given on standard input.",
+        config_flags=("--configs",),
+    )
+    prof = settings.profile
+    if prof.latgpu and not torch.cuda.is_available():
+        raise ConfigError("--latgpu: this machine has no GPU that PyTorch can use; give --latcpu")
+    space, _ = space_and_arch(settings.space, settings.arch)
+    archs = [space.check(arch_from_yaml(values)) for values in json.load(sys.stdin)]
+    host = device_of(settings.device)  # fixes the threads
+    device = host if prof.latgpu else torch.device("cpu")
+    sizes = vocabulary(settings.task, profiling=True).sizes
+    noise = torch.Generator().manual_seed(settings.device.seed)
+    full = SuperTransformer(space, sizes, settings.model, noise).to(choose_dtype(prof.lat_amp, device))
+    length = settings.task.sentence_length()
+    cfg = MeasureConfig(length, length, prof.lat_beam, prof.latiter)
+    for arch in archs:
+        timing = measure(extract(full, arch).to(device).eval(), cfg)
+        parts = {"encoder": timing.encoder.median_ms, "decoder": timing.decoder.median_ms}
+        print(json.dumps({"total": timing.total_ms, **parts, "conditions": timing.conditions}), flush=True)
+    return 0

@@ -86,6 +86,18 @@ def append_whole(fd: int, line: bytes, path: Path) -> None:
         ) from error
 
 
+def read_journal(path: Path) -> list[dict]:
+    """Return the records of a journal without opening it for writing; an unfinished last line is left out.
+
+    Raises DataError where it is missing or damaged.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}; check the path") from error
+    return [_record(line, path, n) for n, line in enumerate(content.split(b"\n")[:-1], 1)]
+
+
 def _record(line: bytes, path: Path, number: int) -> dict:
     try:
         entry = json.loads(line)

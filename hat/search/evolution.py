@@ -1,4 +1,4 @@
-"""Evolutionary search for the best architecture under a latency limit (HAT 2020, section 3.3)."""
+"""Evolutionary search for the best architecture within limits (HAT 2020, section 3.3)."""
 
 import math
 import random
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from hat.arch.codec import Gene, arch_of_gene, gene_choices, gene_of
+from hat.arch.codec import Gene, gene_choices
 from hat.arch.config import Arch
 from hat.arch.space import SearchSpace
-from hat.errors import ConfigError, Infeasible, TrainingError
+from hat.errors import ConfigError, TrainingError
 from hat.rng import rng_for
-
-Score = Callable[[list[Arch]], list[float]]
+from hat.search.limits import Gate, LimitOptions
+from hat.search.pool import Found, Pool, Score
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class EvolutionConfig:
     mutation_prob: float = 0.3
     """probability that a mutation draws a gene anew"""
     latency_constraint: float | None = None
-    """highest predicted latency in ms; required"""
+    """highest latency in ms: the predictor's upper bound keeps to it, or its prediction where it has none"""
     max_tries: int = 1000
     """draws without a new architecture under the limit before the search goes on with what it has"""
 
@@ -101,23 +101,29 @@ def evolve(
     cfg: EvolutionConfig,
     seed: int,
     *,
+    gate: Gate | None = None,
+    first: tuple[Arch, ...] = (),
     on_iteration: Callable[[Iteration], object] | None = None,
 ) -> SearchResult:
-    """Return the architecture with the lowest `fitness` among those with `latency_ms` <= the constraint.
+    """Return the architecture with the lowest `fitness` among those that `gate` lets through.
+
+    Without a `gate` that means `latency_ms` <= the constraint. `first` join the random first population.
 
     A pure function of its arguments: it calls `fitness` once for each distinct architecture, at most
     population_size + (evo_iter - 1) * (mutation_size + crossover_size) times, and ends early when no new
     architecture can be found. `latency_ms` should be cheap: it is called for every draw.
 
-    Raises Infeasible where no architecture meets the constraint and ConfigError where no constraint is given.
+    Raises Infeasible where no architecture keeps the limits and ConfigError where neither a gate nor a
+    constraint is given.
     """
     choices = gene_choices(space)
     rng = rng_for(seed, "evolution")
-    pool = _Pool(space, latency_ms, cfg.limit_ms, cfg.max_tries)
+    gate = gate or Gate(space, LimitOptions(), cfg.limit_ms)
+    pool = Pool(space, latency_ms, gate, cfg.max_tries)
     parents: list[Candidate] = []
     evaluations = 0
     history: list[Iteration] = []
-    newcomers = pool.initial(lambda: tuple(map(rng.choice, choices)), cfg.population_size)
+    newcomers = pool.initial(lambda: tuple(map(rng.choice, choices)), cfg.population_size, first)
     for iteration in range(1, cfg.evo_iter + 1):
         evaluations += len(newcomers)
         parents = sorted(parents + _scored(newcomers, fitness), key=_rank)[: cfg.parent_size]
@@ -152,60 +158,7 @@ def cross(genes: Sequence[Gene], rng: random.Random) -> Gene:
     return tuple(map(rng.choice, zip(rng.choice(genes), rng.choice(genes), strict=True)))
 
 
-class _Found(NamedTuple):
-    gene: Gene
-    arch: Arch
-    latency_ms: float
-
-
-class _Pool:
-    """Hands out architectures under the limit, each once in its life."""
-
-    def __init__(self, space: SearchSpace, latency_ms: Score, limit_ms: float, max_tries: int) -> None:
-        self._space, self._latency_ms = space, latency_ms
-        self._limit_ms, self._max_tries = limit_ms, max_tries
-        self._taken: set[Arch] = set()
-        self._fastest_ms = math.inf
-
-    def initial(self, draw: Callable[[], Gene], count: int) -> list[_Found]:
-        """Return up to `count` random architectures, with the smallest where the draws do not suffice."""
-        found = self.collect(draw, count)
-        if len(found) < count:
-            smallest = gene_of(self._space.smallest(), self._space)
-            found += self.collect(lambda: smallest, 1, max_tries=1)
-        if not found:
-            raise Infeasible(
-                f"no architecture under {self._limit_ms:g} ms in {self._max_tries} tries; fastest seen "
-                f"{self._fastest_ms:.1f} ms; raise --latency-constraint"
-            )
-        return found
-
-    def collect(self, draw: Callable[[], Gene], count: int, max_tries: int | None = None) -> list[_Found]:
-        """Return up to `count` architectures under the limit that were never returned before.
-
-        Gives up after max_tries draws in a row brought none, so it draws about count * max_tries times
-        at most.
-        """
-        max_tries = max_tries or self._max_tries
-        found: list[_Found] = []
-        failures = 0
-        while len(found) < count and failures < max_tries:
-            genes = [draw() for _ in range(min(count, max_tries - failures))]
-            archs = [arch_of_gene(gene, self._space) for gene in genes]
-            unseen = list(dict.fromkeys(arch for arch in archs if arch not in self._taken))
-            latency = dict(zip(unseen, self._latency_ms(unseen) if unseen else [], strict=True))
-            self._fastest_ms = min([self._fastest_ms, *(ms for ms in latency.values() if ms == ms)])
-            for gene, arch in zip(genes, archs, strict=True):
-                if len(found) < count and arch not in self._taken and latency[arch] <= self._limit_ms:
-                    self._taken.add(arch)
-                    found.append(_Found(gene, arch, latency[arch]))
-                    failures = 0
-                else:
-                    failures += 1
-        return found
-
-
-def _scored(found: list[_Found], fitness: Score) -> list[Candidate]:
+def _scored(found: list[Found], fitness: Score) -> list[Candidate]:
     archs = [each.arch for each in found]
     losses = fitness(archs) if archs else []
     return [

@@ -10,7 +10,7 @@ from hat.arch.config import Arch
 from hat.data.pairs import Batch
 from hat.errors import HatError, RankError
 from hat.model.transformer import Transformer
-from hat.search.evolution import Score
+from hat.search.pool import Score
 from hat.train.ranks import Ranks
 from hat.train.trainer import evaluate
 

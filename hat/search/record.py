@@ -1,23 +1,39 @@
 """Keep every scored architecture on disk, so that a killed search goes on where it stopped."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from hat.arch.codec import arch_from_yaml, arch_to_yaml, space_to_plain
 from hat.arch.config import Arch
 from hat.arch.space import SearchSpace
 from hat.errors import ArchError, ConfigError, DataError
-from hat.files.journal import Journal
-from hat.search.evolution import EvolutionConfig, Score, finite_loss
+from hat.files.journal import Journal, read_journal
+from hat.search.evolution import EvolutionConfig, finite_loss
+from hat.search.pool import Score
+
+LENGTHS = ("evo_iter", "pareto_evaluations")
+SAME_LOSS = ("space", "checkpoint", "validation", "dtype")  # entries of a header that a loss depends on
 
 
-def search_header(space: SearchSpace, cfg: EvolutionConfig, seed: int, **digests: str) -> dict[str, Any]:
+def search_header(
+    space: SearchSpace, cfg: EvolutionConfig, seed: int, *more: Any, **digests: str | float
+) -> dict[str, Any]:
     """Return what must be equal for a search to go on: space, options, seed and digests of the files it uses.
 
-    The number of iterations is left out: a search with more of them goes on from a shorter one.
+    The number of iterations is left out: a search with more of them goes on from a shorter one. Of `more`
+    dataclasses of options those fields stand here that are not at their default.
     """
-    options = {name: value for name, value in asdict(cfg).items() if name != "evo_iter"}
+    options = {name: value for name, value in asdict(cfg).items() if name not in LENGTHS}
+    for group in more:
+        default = type(group)()
+        options |= {
+            name: value
+            for name, value in asdict(group).items()
+            if name not in LENGTHS and value != getattr(default, name)
+        }
     header = {
         "kind": "hat search",
         "format": 1,
@@ -37,7 +53,8 @@ class CachedFitness:
 
     `evolve` is deterministic, so a repeated search asks for the same architectures in the same order and ends
     as if it had never stopped. Raises ConfigError where the journal belongs to a search with another `header`
-    and DataError where a record is damaged.
+    and DataError where a record is damaged. The losses of `known` architectures, scored by an older search,
+    are taken over into the journal when they are asked for.
     """
 
     def __init__(
@@ -47,8 +64,9 @@ class CachedFitness:
         latency_ms: Score,
         header: dict[str, Any],
         at_once: int = 1,
+        known: Mapping[Arch, float] | None = None,
     ) -> None:
-        self._at_once = at_once
+        self._at_once, self._known = at_once, known or {}
         self._journal, self._fitness, self._latency_ms = journal, fitness, latency_ms
         self._header = header
         held = journal.records[0] if journal.records else header
@@ -58,30 +76,63 @@ class CachedFitness:
                 f"{journal.path} belongs to another search: {names[0]} is {_short(held.get(names[0]))} there "
                 f"and {_short(header.get(names[0]))} here; use another folder, or move the file away"
             )
-        self._losses = dict(_entry(record, journal, n) for n, record in enumerate(journal.records[1:], 2))
+        self._losses = dict(
+            _entry(record, journal.path, n) for n, record in enumerate(journal.records[1:], 2)
+        )
         self.resumed = len(self._losses)  # architectures scored by earlier runs
 
     def __call__(self, archs: list[Arch]) -> list[float]:
         """Return the loss of each architecture; new ones are on disk before the next are scored."""
-        new = list(dict.fromkeys(arch for arch in archs if arch not in self._losses))
+        asked = list(dict.fromkeys(arch for arch in archs if arch not in self._losses))
+        for arch in asked:
+            if arch in self._known:
+                self._keep(arch, self._known[arch])
+        new = [arch for arch in asked if arch not in self._known]
         for start in range(0, len(new), self._at_once):
             part = new[start : start + self._at_once]
             for arch, loss in zip(part, self._fitness(part), strict=True):
-                (ms,) = self._latency_ms([arch])
-                record = {"arch": arch_to_yaml(arch), "loss": finite_loss(loss, arch), "latency_ms": ms}
-                if not self._journal.records:  # nothing is written for a search that finds nothing
-                    self._journal.append(self._header)
-                self._journal.append(record)
-                self._losses[arch] = loss
+                self._keep(arch, loss)
         return [self._losses[arch] for arch in archs]
 
+    @property
+    def losses(self) -> dict[Arch, float]:
+        """Return the loss of each architecture in the journal, in the order of scoring."""
+        return dict(self._losses)
 
-def _entry(record: dict[str, Any], journal: Journal, line: int) -> tuple[Arch, float]:
+    def _keep(self, arch: Arch, loss: float) -> None:
+        (ms,) = self._latency_ms([arch])
+        record = {"arch": arch_to_yaml(arch), "loss": finite_loss(loss, arch), "latency_ms": ms}
+        if not self._journal.records:  # nothing is written for a search that finds nothing
+            self._journal.append(self._header)
+        self._journal.append(record)
+        self._losses[arch] = loss
+
+
+def old_losses(path: Path, header: Mapping[str, Any]) -> dict[Arch, float]:
+    """Return the losses in the journal of an older search, which may have had other limits and options.
+
+    Raises DataError where it is no such journal and ConfigError where its losses are of another space,
+    checkpoint, validation set or precision than those of `header`.
+    """
+    records = read_journal(path)
+    held = records[0] if records else {}
+    if held.get("kind") != header["kind"]:
+        raise DataError(f"{path} is not the journal of a search; give the journal.jsonl of a search folder")
+    for name in SAME_LOSS:
+        if held.get(name) != header.get(name):
+            raise ConfigError(
+                f"{path} cannot be a warm start: {name} is {_short(held.get(name))} there and "
+                f"{_short(header.get(name))} here, so its losses are others; leave out --warm-start"
+            )
+    return dict(_entry(record, path, n) for n, record in enumerate(records[1:], 2))
+
+
+def _entry(record: dict[str, Any], path: Path, line: int) -> tuple[Arch, float]:
     try:
         return arch_from_yaml(record["arch"]), float(record["loss"])
     except (ArchError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
-            f"{journal.path}:{line}: not a scored architecture ({error!r}); move the file away to start anew"
+            f"{path}:{line}: not a scored architecture ({error!r}); move the file away to start anew"
         ) from error
 
 

@@ -1,0 +1,183 @@
+"""What a search leaves: a YAML file for each architecture found, a table, a picture and a summary."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hat.arch.codec import arch_to_yaml
+from hat.arch.config import Arch
+from hat.cli.finalists import Candidate, Choice
+from hat.cli.search_run import Outcome, Searches
+from hat.files.atomic import write_text_atomic
+from hat.log import say
+from hat.report.front import evaluations_csv, front_numbers, plot_front
+from hat.search.front import Point, growth
+
+Rows = list[dict[str, Any]]
+
+
+def paths_of(found: str | None, limits_ms: Sequence[float], *, several: bool) -> dict[float, Path]:
+    """Return the YAML file of each limit; of several, each name ends in @<limit>ms."""
+    if found is None:
+        return {}
+    path = Path(found)
+    if not several:
+        return {limit_ms: path for limit_ms in limits_ms}
+    stem = path.stem.partition("@")[0]
+    return {limit_ms: path.with_name(f"{stem}@{limit_ms:g}ms{path.suffix}") for limit_ms in limits_ms}
+
+
+def arch_text(arch: Arch, origin: str, weights: str) -> str:
+    """Return the YAML file of an architecture: where it comes from, and the release's ten keys."""
+    lines = [f"# found by evo_search.py {origin}", f"# {weights}"]
+    lines += [f"{key}: {value}" for key, value in arch_to_yaml(arch).items()]
+    return "\n".join(lines) + "\n"
+
+
+def origin_of(winner: Candidate, limit_ms: float | None, coverage: float) -> str:
+    """Return a line on a found architecture: its limit, its predicted latency and its loss."""
+    bound = f" (bound {winner.cost.bound_ms:.2f} ms)" if coverage else ""
+    under = "on the front" if limit_ms is None else f"under {limit_ms:g} ms"
+    return (
+        f"{under}: predicted {winner.cost.predicted_ms:.2f} ms{bound}, validation loss {winner.loss:.4f} "
+        "(inherited, base 2)"
+    )
+
+
+def winner_summary(choice: Choice, limit_ms: float, path: Path) -> dict[str, Any]:
+    """Return what summary.json says of one limit."""
+    winner = choice.winner
+    return {
+        "write_config_path": str(path),
+        "constraint_ms": limit_ms,
+        "arch": arch_to_yaml(winner.arch),
+        "loss": winner.loss,
+        **winner.cost._asdict(),
+        "measured_ms": choice.measured_ms,
+        "within": choice.holds,
+        "finalists": [
+            {
+                "arch": arch_to_yaml(each.candidate.arch),
+                "loss": each.candidate.loss,
+                **each.candidate.cost._asdict(),
+                "measured_ms": list(each.measured_ms),
+            }
+            for each in choice.finalists
+        ],
+    }
+
+
+def evaluation_rows(
+    scored: Sequence[Candidate], measured: Mapping[Arch, float], reference: Point, points: Sequence[Point]
+) -> Rows:
+    """Return one row for each scored architecture; `measured` are those that were measured, in ms."""
+    best = set(front_numbers(points))
+    volumes = growth(points, reference)
+    return [
+        {
+            "evaluation": number + 1,
+            "loss": each.loss,
+            "predicted_ms": round(each.cost.predicted_ms, 4),
+            "bound_ms": round(each.cost.bound_ms, 4),
+            "measured_ms": round(measured[each.arch], 4) if each.arch in measured else None,
+            "params": each.cost.params,
+            "flops": each.cost.flops,
+            "on_front": int(number in best),
+            "hypervolume": round(volumes[number], 8),
+        }
+        for number, each in enumerate(scored)
+    ]
+
+
+def write_results(
+    folder: Path,
+    scored: Sequence[Candidate],
+    rows: Rows,
+    winners: Sequence[Mapping[str, Any]],
+    others: Mapping[str, Sequence[Candidate]],
+) -> None:
+    """Write evaluations.csv, and front.png where matplotlib is there, into the search's folder."""
+    write_text_atomic(folder / "evaluations.csv", evaluations_csv(rows, [each.arch for each in scored]))
+    sets = {
+        name: [(each.loss, each.cost.predicted_ms) for each in archs]
+        for name, archs in others.items()
+        if archs
+    }
+    try:
+        plot_front(
+            folder / "front.png", [(each.loss, each.cost.predicted_ms) for each in scored], winners, sets
+        )
+    except ImportError:
+        say("no picture: matplotlib is not installed (pip install -e '.[report]')")
+
+
+def write_front(folder: Path, front: Sequence[Candidate], weights: str, coverage: float) -> None:
+    """Write one YAML file for each architecture of the front into front/, named by its predicted latency."""
+    target = folder / "front"
+    for stale in target.glob("front@*ms.yml"):
+        stale.unlink()
+    for each in front:
+        path = target / f"front@{each.cost.predicted_ms:.4g}ms.yml"
+        while path.exists():  # two of one latency, where parameters or FLOPs are objectives
+            path = path.with_name(f"{path.stem.removesuffix('ms')}_ms.yml")
+        write_text_atomic(path, arch_text(each.arch, origin_of(each, None, coverage), weights))
+
+
+def measurements(choices: dict[float, Choice]) -> dict[Arch, float]:
+    """Return the highest measured latency, in ms, of each finalist that was measured."""
+    return {
+        each.candidate.arch: max(each.measured_ms)
+        for choice in choices.values()
+        for each in choice.finalists
+        if each.measured_ms
+    }
+
+
+def summary_of(
+    searches: Searches,
+    outcome: Outcome,
+    choices: dict[float, Choice],
+    paths: dict[float, Path],
+    seconds: float,
+) -> dict[str, Any]:
+    """Return what summary.json holds; of a search under one limit also its winner's entries by themselves."""
+    winners = [winner_summary(choice, limit_ms, paths[limit_ms]) for limit_ms, choice in choices.items()]
+    single = winners[0] if len(winners) == 1 and not searches.front.pareto else {}
+    points = searches.points(outcome.scored)
+    return {
+        **single,
+        "mode": "pareto" if searches.front.pareto else "constraint",
+        "objectives": list(searches.front.objectives),
+        "coverage": searches.coverage or None,
+        "evaluations": len(outcome.scored),
+        "seconds": round(seconds, 2),
+        "history": outcome.histories[next(iter(outcome.histories))] if len(outcome.histories) == 1 else [],
+        "histories": {"front" if ms is None else f"{ms:g}": few for ms, few in outcome.histories.items()},
+        "reference": list(outcome.reference),
+        "hypervolume": growth(points, outcome.reference)[-1],
+        "winners": winners,
+        "front": [
+            {"arch": arch_to_yaml(each.arch), "loss": each.loss, **each.cost._asdict()}
+            for each in (outcome.scored[i] for i in front_numbers(points))
+        ],
+    }
+
+
+def winner_lines(
+    choice: Choice, limit_ms: float, path: Path, scored: int, seconds: float, coverage: float
+) -> str:
+    """Return what a user is told of the architecture found under one limit."""
+    winner = choice.winner
+    bound = f" ({100 * coverage:g}% bound {winner.cost.bound_ms:.2f} ms)" if coverage else ""
+    text = (
+        f"found {path}: validation loss {winner.loss:.4f} (base 2), {winner.cost.params / 1e6:.2f} M "
+        f"parameters, predicted {winner.cost.predicted_ms:.2f} ms{bound} of {limit_ms:g} ms; {scored} "
+        f"architectures scored in {seconds:.0f} s"
+    )
+    if choice.measured_ms is None:
+        return text
+    verdict = "within" if choice.holds else "ABOVE"
+    return (
+        f"{text}\nmeasured {choice.measured_ms:.2f} ms, {verdict} the constraint of {limit_ms:g} ms, in "
+        f"fresh processes; {len(choice.finalists)} finalists measured"
+    )

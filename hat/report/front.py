@@ -1,0 +1,125 @@
+"""The front of a search: a table of every evaluation, a picture, and what random search would have found."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hat.arch.codec import arch_to_yaml
+from hat.arch.config import Arch
+from hat.files.atomic import write_atomic
+from hat.report.plots import FOUND, MEASURED, MUTED
+from hat.search.front import Point, fronts, growth, reached, worst
+
+SHARE = 0.99  # of the hypervolume of random search
+
+
+def evaluations_csv(rows: Sequence[Mapping[str, Any]], archs: Sequence[Arch]) -> str:
+    """Return CSV text: the columns of `rows`, then the release's ten keys; lists are JSON, None is empty."""
+    text = io.StringIO()
+    plain = [
+        {name: "" if value is None else value for name, value in row.items()}
+        | {key: json.dumps(value) for key, value in arch_to_yaml(arch).items()}
+        for row, arch in zip(rows, archs, strict=True)
+    ]
+    writer = csv.DictWriter(text, list(plain[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(plain)
+    return text.getvalue()
+
+
+def front_numbers(points: Sequence[Point]) -> list[int]:
+    """Return the numbers of the points that none dominates, the lowest first coordinate first."""
+    return sorted(fronts(points)[0], key=lambda i: points[i]) if points else []
+
+
+def compare(methods: Mapping[str, Sequence[Point]], share: float = SHARE) -> dict[str, Any]:
+    """Return how each method's hypervolume grows against that of all points of the method `random`.
+
+    The reference point is the worst of the random points. For each method: `evaluations`, `hypervolume`, its
+    `share` of random search's and `reached`, the evaluations to `share` of it. Both are None where the
+    random points are too few for a volume, the latter also where it is not reached.
+    """
+    reference = worst(methods["random"])
+    grown = {name: growth(points, reference) for name, points in methods.items()}
+    base = grown["random"][-1]  # 0 where there are too few random points for a volume
+    return {
+        "reference": list(reference),
+        "wanted_share": share,
+        "methods": {
+            name: {
+                "evaluations": len(values),
+                "hypervolume": values[-1] if values else 0.0,
+                "share": values[-1] / base if values and base else None,
+                "reached": reached(values, share * base) if base else None,
+            }
+            for name, values in grown.items()
+        },
+    }
+
+
+def comparison_table(comparison: Mapping[str, Any]) -> str:
+    """Return `compare`'s result as aligned text."""
+    wanted = f"{100 * comparison['wanted_share']:g}% after"
+    lines = [f"{'method':10}{'scored':>8}{'hypervolume':>14}{'of random':>12}{wanted:>14}"]
+    for name, result in comparison["methods"].items():
+        after = "never" if result["reached"] is None else str(result["reached"])
+        share = "-" if result["share"] is None else f"{100 * result['share']:.2f}%"
+        lines.append(
+            f"{name:10}{result['evaluations']:>8}{result['hypervolume']:>14.6f}{share:>12}{after:>14}"
+        )
+    loss, *others = comparison["reference"]
+    lines.append(
+        f"reference: loss {loss:.4f}, " + ", ".join(f"{value:.6g}" for value in others) + " (worst of random)"
+    )
+    return "\n".join(lines)
+
+
+def plot_front(
+    path: Path,
+    points: Sequence[tuple[float, float]],
+    winners: Sequence[Mapping[str, Any]],
+    others: Mapping[str, Sequence[tuple[float, float]]],
+) -> None:
+    """Write one PNG: loss against latency of every evaluation, the front, the limits and their winners.
+
+    `points` are (loss, predicted ms); `winners` hold loss, constraint_ms, predicted_ms, bound_ms and
+    measured_ms; `others` are further sets of points, drawn behind.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for (name, known), marker in zip(others.items(), "x+", strict=False):
+        axes.scatter(
+            *_across(known), s=14, marker=marker, linewidths=0.8, color=MUTED, label=f"{name} architectures"
+        )
+    axes.scatter(*_across(points), s=12, color=MEASURED, alpha=0.35, linewidths=0, label="scored")
+    best = [points[i] for i in front_numbers(points)]
+    axes.plot(
+        *_across(best), color=MEASURED, marker="o", markersize=3.5, drawstyle="steps-post", label="front"
+    )
+    for number, winner in enumerate(winners):
+        if winner["constraint_ms"] is None:
+            continue
+        axes.axvline(winner["constraint_ms"], color=FOUND, linewidth=0.8, linestyle=":")
+        measured = winner["measured_ms"]
+        shown = winner["predicted_ms"] if measured is None else measured
+        axes.plot(
+            [winner["predicted_ms"], winner["bound_ms"]], [winner["loss"]] * 2, color=FOUND, linewidth=1
+        )
+        label = "found, " + ("predicted" if measured is None else "measured")
+        axes.scatter(
+            shown, winner["loss"], s=50, marker="D", color=FOUND, zorder=3, label=None if number else label
+        )
+    axes.set(xlabel="latency (ms)", ylabel="validation loss (base 2)", title="Loss against latency")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
+    write_atomic(path, lambda file: figure.savefig(file, format="png", dpi=150))
+
+
+def _across(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    ordered = sorted(points, key=lambda point: point[1])
+    return [ms for _, ms in ordered], [loss for loss, _ in ordered]

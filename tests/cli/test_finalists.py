@@ -1,0 +1,82 @@
+"""Who wins under a limit, once finalists are measured."""
+
+from collections.abc import Sequence
+
+from hat.arch.config import Arch, DecoderArch, EncoderArch
+from hat.cli.finalists import Candidate, Jury, by_prediction
+from hat.search.limits import Cost
+
+
+def candidate(number: int, predicted_ms: float) -> Candidate:
+    """Return one that is the better the lower its number."""
+    arch = Arch(EncoderArch(8 + number, (8,), (1,)), DecoderArch(8, (8,), (1,), (1,), (1,)))
+    return Candidate(arch, 1 + number / 100, Cost(predicted_ms, predicted_ms * 1.02, 100, 200))
+
+
+class Clock:
+    """Measures by a table; `drift` comes on top in each later process."""
+
+    def __init__(self, truth: dict[Arch, float], drift: float = 0.0) -> None:
+        self.truth, self.drift = truth, drift
+        self.processes: list[list[Arch]] = []
+
+    def __call__(self, archs: Sequence[Arch]) -> list[float]:
+        late = self.drift * len(self.processes)
+        self.processes.append(list(archs))
+        return [self.truth[arch] + late for arch in archs]
+
+
+def jury(candidates: Sequence[Candidate], measured: Sequence[float], count: int, drift: float = 0.0):
+    clock = Clock({each.arch: ms for each, ms in zip(candidates, measured, strict=True)}, drift)
+    told: list[str] = []
+    return clock, told, Jury(clock, count, told.append)
+
+
+def test_the_best_that_holds_twice_wins() -> None:
+    few = [candidate(n, 9.5) for n in range(4)]
+    clock, told, panel = jury(few, [10.2, 9.8, 9.0, 1.0], 3)
+    choice = panel.choose({10.0: few})[10.0]
+    assert choice.winner == few[1] and choice.holds and choice.measured_ms == 9.8 and not told
+    assert clock.processes == [[each.arch for each in few[:3]], [few[1].arch]], "two processes, no more"
+    assert [each.measured_ms for each in choice.finalists] == [(10.2,), (9.8, 9.8), (9.0,)]
+
+
+def test_one_that_holds_only_once_does_not_win() -> None:
+    few = [candidate(n, 9.5) for n in range(3)]
+    _, told, panel = jury(few, [9.9, 9.7, 9.0], 3, drift=0.2)
+    choice = panel.choose({10.0: few})[10.0]
+    assert choice.winner == few[2] and choice.holds and abs(choice.measured_ms - 9.6) < 1e-9
+    assert [len(each.measured_ms) for each in choice.finalists] == [2, 2, 2] and not told
+
+
+def test_where_no_finalist_holds_the_next_ones_that_should_are_measured() -> None:
+    few = [candidate(n, ms) for n, ms in enumerate([9.8, 9.7, 9.6, 9.0, 8.0, 7.0])]
+    clock, told, panel = jury(few, [1.2 * each.cost.predicted_ms for each in few], 2)
+    choice = panel.choose({10.0: few})[10.0]
+    assert choice.winner == few[4] and choice.holds, "1.2 * 8 ms are within"
+    assert [few[2].arch] not in clock.processes and len(told) == 1
+    assert "none of 2 finalists measures within 10 ms (measured / predicted: 1.200)" in told[0]
+    assert "2 predicted below 8.33 ms" in told[0]
+
+
+def test_where_nothing_holds_the_fastest_is_said_to_be_above() -> None:
+    few = [candidate(n, ms) for n, ms in enumerate([9.8, 9.7, 9.6])]
+    _, told, panel = jury(few, [12.0, 11.0, 13.0], 5)
+    choice = panel.choose({10.0: few})[10.0]
+    assert choice.winner == few[1] and choice.holds is False and choice.measured_ms == 11.0
+    assert "none of 3 finalists measures within 10 ms, the fastest takes 11.00 ms" in told[-1]
+
+
+def test_the_finalists_of_all_limits_share_a_process() -> None:
+    few = [candidate(n, ms) for n, ms in enumerate([9.0, 7.0, 5.0])]
+    clock, _, panel = jury(few, [9.0, 7.0, 5.0], 2)
+    choices = panel.choose({10.0: few, 8.0: few[1:], 6.0: few[2:]})
+    assert [choices[limit].winner for limit in (10.0, 8.0, 6.0)] == few
+    assert [len(archs) for archs in clock.processes] == [3, 3]
+
+
+def test_without_a_device_the_loss_decides() -> None:
+    few = [candidate(n, 9.0) for n in range(3)]
+    choice = by_prediction(few, 2)
+    assert choice.winner == few[0] and choice.holds is None and choice.measured_ms is None
+    assert [each.candidate for each in choice.finalists] == few[:2]

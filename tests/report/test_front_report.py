@@ -1,0 +1,52 @@
+"""The table and the picture of a front, and the comparison with random search."""
+
+import csv
+import io
+import json
+
+import pytest
+
+from hat.arch.codec import arch_from_yaml
+from hat.arch.config import Arch, DecoderArch, EncoderArch
+from hat.report.front import compare, comparison_table, evaluations_csv, front_numbers, plot_front
+
+ARCH = Arch(EncoderArch(8, (8, 16), (1, 2)), DecoderArch(8, (8,), (1,), (2,), (2,)))
+
+
+def test_a_table_holds_the_architecture_as_its_yaml() -> None:
+    text = evaluations_csv(
+        [{"loss": 1.5, "measured_ms": None}, {"loss": 2.5, "measured_ms": 3.25}], [ARCH] * 2
+    )
+    first, second = csv.DictReader(io.StringIO(text))
+    assert (first["loss"], first["measured_ms"], second["measured_ms"]) == ("1.5", "", "3.25")
+    values = {key: json.loads(value) for key, value in first.items() if key.endswith("subtransformer")}
+    assert len(values) == 10 and arch_from_yaml(values) == ARCH
+
+
+def test_the_front_from_the_lowest_loss() -> None:
+    assert front_numbers([(3.0, 1.0), (1.0, 3.0), (2.0, 2.0), (2.0, 4.0)]) == [1, 2, 0]
+    assert front_numbers([]) == []
+
+
+def test_comparison_by_hand() -> None:
+    random = [(4.0, 10.0), (2.0, 5.0)]  # reference (4, 10): the second one has half by half
+    search = [(3.0, 5.0), (1.0, 5.0), (1.0, 2.5)]  # 1/8, 3/8, 9/16
+    found = compare({"search": search, "random": random}, share=0.99)
+    assert found["reference"] == [4.0, 10.0]
+    ours = found["methods"]["search"]
+    assert ours["hypervolume"] == pytest.approx(9 / 16) and ours["share"] == pytest.approx(9 / 4)
+    assert ours["reached"] == 2 and ours["evaluations"] == 3
+    assert found["methods"]["random"] == {"evaluations": 2, "hypervolume": 0.25, "share": 1.0, "reached": 2}
+    text = comparison_table(found)
+    assert "225.00%" in text and "99% after" in text and "reference: loss 4.0000, 10" in text
+    few = compare({"search": search, "random": random[:1]})
+    assert few["methods"]["search"]["share"] is None and "never" in comparison_table(few)
+
+
+def test_the_picture(tmp_path) -> None:
+    pytest.importorskip("matplotlib")
+    winner = {"loss": 2.0, "constraint_ms": 6.0, "predicted_ms": 5.0, "bound_ms": 5.5, "measured_ms": None}
+    winners = [winner, winner | {"constraint_ms": 8.0, "measured_ms": 7.0}]
+    points = [(2.0, 5.0), (1.5, 8.0), (3.0, 9.0)]
+    plot_front(tmp_path / "front.png", points, winners, {"random": points, "depth": points[:1]})
+    assert (tmp_path / "front.png").read_bytes().startswith(b"\x89PNG")
