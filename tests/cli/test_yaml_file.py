@@ -133,7 +133,7 @@ def test_files(tmp_path: Path) -> None:
     for content, message in (
         (b"a: \xff\n", f"{path}:1: not UTF-8 text"),
         (b"a: 1\nb: \xc3\x28\n", f"{path}:2: not UTF-8 text"),
-        (b"a: \0\n", f"{path}: not valid YAML"),
+        (b"a: \0\n", f"{path}:1: not valid YAML"),
     ):
         path.write_bytes(content)
         with open_config(str(path)) as stream, pytest.raises(ConfigError, match=message):

@@ -1,0 +1,194 @@
+"""A web server in this process that serves one file and cuts, stalls, errs and lies as it is told."""
+
+import contextlib
+import gzip
+import http.server
+import io
+import random
+import threading
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+SEQUENCE_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03."
+PAGE = b"<!DOCTYPE html><html><head><title>Sign \x1b[31min</title></head><body>no file</body></html>"
+
+
+def zip_checkpoint(seed: int = 0, size: int = 200_000) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in (
+            ("data.pkl", b"\x80\x02}q\x00."),
+            ("data/0", random.Random(seed).randbytes(size)),
+        ):
+            archive.writestr(zipfile.ZipInfo(f"m/{name}"), content)
+    return file.getvalue()
+
+
+def old_checkpoint(seed: int = 0, size: int = 200_000) -> bytes:
+    return SEQUENCE_MAGIC + random.Random(seed).randbytes(size)
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Takes the next behaviour off `server.plan`, a list of (name, number); serves well once it is empty."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        site = self.server.site
+        name, number = site.plan.pop(0) if site.plan else ("serve", 0)
+        site.asked.append((self.path, self.headers.get("Range"), self.headers.get("If-Range")))
+        self.close_connection = True
+        with contextlib.suppress(OSError):  # the client left
+            getattr(self, f"do_{name}")(number)
+
+    def head(self, status: int = 200, **headers: object) -> None:
+        self.send_response(status)
+        for key, value in headers.items():
+            if value is not None:
+                self.send_header(key.replace("_", "-"), str(value))
+        self.end_headers()
+
+    def body(self, content: bytes) -> None:
+        site = self.server.site
+        if site.watched is not None:
+            site.states.add(site.watched.read_bytes() if site.watched.exists() else None)
+        site.sent += len(content)
+        self.wfile.write(content)
+
+    def wanted(self) -> int:
+        """Return the byte asked for, 0 where the version is another."""
+        asked, site = self.headers.get("Range"), self.server.site
+        same = self.headers.get("If-Range") in (site.etag, site.date)
+        return int(asked.removeprefix("bytes=").rstrip("-")) if asked and same else 0
+
+    def do_serve(self, stop: int, etag: str | None = None, content: bytes | None = None) -> None:
+        site, start = self.server.site, self.wanted()
+        content = site.content if content is None else content
+        shown = {
+            "ETag": etag or site.etag,
+            "Last_Modified": site.date,
+            "Content_Length": len(content) - start,
+        }
+        if start:
+            shown["Content_Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        self.head(206 if start else 200, **shown)
+        self.body(content[start : start + stop if stop else None])
+
+    def do_stall(self, stop: int) -> None:
+        self.do_serve(stop)
+        self.server.site.woken.wait(5)
+
+    def do_error(self, status: int) -> None:
+        self.head(status, Content_Length=0, Retry_After=0)
+
+    def do_whole(self, number: int) -> None:
+        del self.headers["Range"]
+        self.do_serve(number)
+
+    def do_wrong_range(self, number: int) -> None:
+        content = self.server.site.content
+        self.head(
+            206, Content_Range=f"bytes 7-{len(content) - 1}/{len(content)}", Content_Length=len(content) - 7
+        )
+        self.body(content[7:])
+
+    def do_new_etag(self, number: int) -> None:
+        content = self.server.site.content
+        self.do_serve(0, etag='"v2"', content=content[:-9] + b"x" + content[-8:])
+
+    def do_new_bytes(self, number: int) -> None:
+        self.do_serve(0, content=old_checkpoint(2))
+
+    def do_new_size(self, number: int) -> None:
+        self.do_serve(0, content=self.server.site.content + b"more")
+
+    def do_new_tail(self, number: int) -> None:
+        """Answer with other bytes behind those that are compared."""
+        content = self.server.site.content
+        self.do_serve(0, content=content[:-9] + b"x" + content[-8:])
+
+    def do_page(self, number: int) -> None:
+        self.head(Content_Type="text/html", Content_Length=len(PAGE))
+        self.body(PAGE)
+
+    def do_redirect(self, number: int) -> None:
+        self.head(302, Location="/elsewhere", Content_Length=0)
+
+    def do_leave(self, number: int) -> None:
+        self.head(302, Location="file:///etc/passwd", Content_Length=0)
+
+    def do_chunks(self, stop: int) -> None:
+        content = self.server.site.content
+        self.head(ETag=self.server.site.etag, Transfer_Encoding="chunked")
+        for at in range(0, stop or len(content), 50_000):
+            block = content[at : at + 50_000]
+            self.body(b"%x\r\n%s\r\n" % (len(block), block))
+        if not stop:
+            self.body(b"0\r\n\r\n")
+
+    def do_endless(self, number: int) -> None:
+        self.head()
+        self.body(self.server.site.content)
+
+    def do_packed(self, number: int) -> None:
+        content = gzip.compress(self.server.site.content)
+        self.head(Content_Encoding="gzip", Content_Length=len(content))
+        self.body(content)
+
+    def do_drive(self, number: int) -> None:
+        """Ask first, by a form (0), by a link (1), by a form of another site (2) or by no form at all (3)."""
+        parts = urlsplit(self.path)
+        query = {key: values[0] for key, values in parse_qs(parts.query).items()}
+        if query.get("confirm") == "t0k" and "asked=yes" in self.headers.get("Cookie", ""):
+            assert query["id"] == "FILE_id-1"
+            self.do_serve(0)
+            return
+        host = "evil.example" if number == 2 else "drive.usercontent.google.com"
+        form = (
+            f'<form id="download-form" action="http://{host}/download" method="get"><input type="submit">'
+            '<input type="hidden" name="id" value="FILE_id-1">'
+            '<input type="hidden" name="confirm" value="t0k">'
+            '<input type="hidden" name="uuid" value="a&amp;b"></form>'
+        )
+        link = '<a id="uc-download-link" href="/uc?export=download&amp;confirm=t0k&amp;id=FILE_id-1">go</a>'
+        text = [form, link, form, "<p>Too many users</p>"][number]
+        page = f"<!DOCTYPE html><html><head><title>Google Drive</title></head>{text}</html>".encode()
+        self.head(
+            Content_Type="text/html; charset=utf-8",
+            Content_Length=len(page),
+            Set_Cookie="asked=yes; Path=/; Domain=.google.com",
+        )
+        self.body(page)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+class Site:
+    """A local server: what it serves, how it behaves next, what it was asked and how much it sent."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.content = zip_checkpoint()
+        self.etag: str | None = '"v1"'
+        self.date: str | None = None
+        self.plan: list[tuple[str, int]] = []
+        self.asked: list[tuple[str, str | None, str | None]] = []
+        self.sent = 0
+        self.watched: Path | None = None  # the final name of the download
+        self.states: set[bytes | None] = set()  # what was there while something was sent
+        self.woken = threading.Event()
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[Site]:
+    """Serve a file at `site.url` until the block ends."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.site = Site(f"http://127.0.0.1:{server.server_port}/file")
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        yield server.site
+        server.site.woken.set()
+        server.shutdown()
