@@ -125,9 +125,9 @@ def test_ten_points_of_each_command(
 
 @pytest.fixture
 def small_disk() -> Iterator[Path]:
-    """A file system of 2 MiB."""
+    """A file system of 4 MiB."""
     folder = Path(tempfile.mkdtemp())
-    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(folder)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(folder)]
     try:
         mounted = subprocess.run(command, capture_output=True)
     except FileNotFoundError:
