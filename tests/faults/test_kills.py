@@ -167,7 +167,8 @@ def test_at_system_calls(name: str, killing: Killing) -> None:
     if tried.returncode:
         pytest.skip(f"strace may not trace here: {tried.stderr.decode().strip()[:200]}")
     with Tally(1, f"system calls of {name}") as tally:
-        for call, numbers in SYSTEM_CALLS[name].items():
+        calls = SYSTEM_CALLS[name] if is_full() else dict([*SYSTEM_CALLS[name].items()][:1])
+        for call, numbers in calls.items():
             for n in numbers if is_full() else [numbers[len(numbers) // 2]]:
                 options = ["-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={n}"]
                 assert killing.once(tally, f"{call} {n}", strace=options), f"{call} {n}"
