@@ -117,7 +117,7 @@ def write_front(folder: Path, front: Sequence[Candidate], weights: str, coverage
     for stale in target.glob("front@*ms.yml"):
         stale.unlink()
     for each in front:
-        path = target / f"front@{each.cost.predicted_ms:.4g}ms.yml"
+        path = target / f"front@{each.cost.predicted_ms:.2f}ms.yml"
         while path.exists():  # two of one latency, where parameters or FLOPs are objectives
             path = path.with_name(f"{path.stem.removesuffix('ms')}_ms.yml")
         write_text_atomic(path, arch_text(each.arch, origin_of(each, None, coverage), weights))

@@ -167,6 +167,26 @@ def test_the_front_with_limits_and_ablations(search, files) -> None:  # noqa: F8
     assert front_check([f"--search-dir={files}/front", "--share=1.5"]) == 1
 
 
+@pytest.mark.parametrize("mode", ["front", "limits"])
+def test_a_search_cut_in_the_middle_of_a_record_ends_the_same(mode, search, files) -> None:  # noqa: F811
+    argv = [*FRONT, "--pareto-evaluations=14"] if mode == "front" else TINY
+    argv = [*argv, "--latency-constraints", "22", "40"]
+    whole, _ = search("whole", *argv)
+    journal = (files / "whole" / "journal.jsonl").read_bytes()
+    (files / "cut").mkdir()
+    (files / "cut" / "journal.jsonl").write_bytes(journal[: int(0.6 * len(journal))])
+    again, said = search("cut", *argv)
+    assert "architectures are scored already" in said
+    assert (files / "cut" / "journal.jsonl").read_bytes() == journal
+    table = (files / "whole" / "evaluations.csv").read_bytes()
+    assert (files / "cut" / "evaluations.csv").read_bytes() == table
+    for name in ("history", "front", "hypervolume", "reference"):
+        assert again[name] == whole[name]
+    for limit_ms in (22, 40):
+        one, other = ((files / f"{name}@{limit_ms}ms.yml").read_text() for name in ("whole", "cut"))
+        assert one == other
+
+
 def test_the_front_alone_and_a_warm_start(search, files) -> None:  # noqa: F811
     first, said = search("front", *FRONT, "--pareto-evaluations=8", "--objectives", "latency", "params")
     assert first["winners"] == [] and first["objectives"] == ["latency", "params"]
