@@ -135,5 +135,5 @@ def test_the_longest_sentence_has_positions() -> None:
     assert bool(model(source, target).isfinite().all())
     with pytest.raises(IndexError):
         model(torch.full((1, 10), 4), target)
-    with pytest.raises(ConfigError, match="--max-target-positions must be at least 2, got 1"):
+    with pytest.raises(ConfigError, match="--max-target-positions must be 2 to 65536, got 1"):
         ModelConfig(max_target_positions=1)
