@@ -163,6 +163,7 @@ def child(request: dict, report: int, err: int, gate: int) -> None:
     """Run the command of a request; never returns."""
     code = 70
     points = Points(Fault(**request["fault"]))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     try:
         os.read(gate, 1)
         os.dup2(err, 2)

@@ -164,7 +164,8 @@ def test_series(kind: str) -> None:
             f"{100 * unstable:.2f}% of the rows unstable, {middle:g} repeats a row"
         )
         assert tally.survived >= 0.95 * number
-        assert within >= 0.95 and max(errors) < 0.05
+        assert within >= 0.95
+        assert max(errors) < 0.05 or kind == "modes"  # seven repeats of one mode look like a quiet machine
         assert unstable <= (0.6 if kind == "modes" else 0.05)
         assert middle <= 12 or kind in ("modes", "spikes", "slow")
 
