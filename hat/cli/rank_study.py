@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -59,6 +60,9 @@ class StudyOptions:
     """score by validation loss alone"""
     keep_checkpoints: bool = False
     """keep the checkpoints of trainings that are scored"""
+    part: str = ""
+    """do one part of the work, for example 1/2 in one process and 2/2 in another of the same --out-dir; the
+    command without it then adds them up"""
     budget: bool = False
     """print what is left to do and how long it takes on this machine, and stop"""
 
@@ -71,8 +75,18 @@ class StudyOptions:
                 )
         if any(updates < 1 for updates in self.finetune_updates):
             raise ConfigError(f"--finetune-updates must be at least 1, got {list(self.finetune_updates)}")
+        if self.part and not (
+            re.fullmatch(r"[1-9]\d?/[1-9]\d?", self.part) and self.place[0] < self.place[1]
+        ):
+            raise ConfigError(f"--part takes the number of a part and of all, such as 1/2, got {self.part!r}")
         if self.finetune_updates and not self.super:
             raise ConfigError("--finetune-updates needs --super name=checkpoint to start from")
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Return which part this process does, from 0, and how many there are."""
+        number, _, count = (self.part or "1/1").partition("/")
+        return int(number) - 1, int(count)
 
 
 @dataclass(frozen=True)
@@ -136,11 +150,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         for arch in tuned
     ]
     folder = Path(options.out_dir)
-    with Journal(folder / "journal.jsonl") as journal:
+    first, step = options.place
+    suffix = f"-{first + 1}-of-{step}" if options.part else ""
+    with Journal(folder / f"journal{suffix}.jsonl") as journal:
         study = _Study(work, journal, folder, keep=options.keep_checkpoints)
-        left = [cell for cell in cells if study.name(cell) not in study.done]
+        if not options.part:
+            study.take_parts()
+        mine = cells[first::step]
+        left = [cell for cell in mine if study.name(cell) not in study.done]
         if left or options.budget:
-            _say_budget(work, left, len(cells), by_size)
+            _say_budget(work, left, len(mine), by_size)
         if options.budget:
             return 0
         write_provenance(folder, device, options, beam, *settings)
@@ -150,6 +169,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         except Stopped as stopped:
             say("stopped; the same command goes on from here")
             return stopped.code
+        if options.part:
+            say(f"part {options.part} is done; when all are, the command without --part prints the table")
+            return 0
         scores = {cell: study.done[study.name(cell)] for cell in cells}
     ms = predictor.predict_many(archs) if predictor else [None] * len(archs)
     length = settings.task.sentence_length()
@@ -187,12 +209,22 @@ class _Study:
     def __init__(self, work: RankWork, journal: Journal, folder: Path, *, keep: bool) -> None:
         self._work, self._journal, self._folder, self._keep = work, journal, folder, keep
         self._taken: tuple[Source, Transformer] | None = None
+        self.done: dict[str, Score] = {}
+        self._read(journal)
+
+    def _read(self, journal: Journal) -> None:
         try:
-            self.done = {r["name"]: Score(r["loss"], r["bleu"]) for r in journal.records}
+            self.done |= {r["name"]: Score(r["loss"], r["bleu"]) for r in journal.records}
         except (KeyError, TypeError) as error:
             raise DataError(
                 f"{journal.path} is no journal of a rank study; give another --out-dir"
             ) from error
+
+    def take_parts(self) -> None:
+        """Add the scores of other processes' parts; raises HatError while one of them is running."""
+        for path in sorted(self._folder.glob("journal-*-of-*.jsonl")):
+            with Journal(path) as part:
+                self._read(part)
 
     def name(self, cell: Cell) -> str:
         """Return a digest of all that the score of this cell depends on."""

@@ -106,12 +106,30 @@ def test_scores_are_those_of_train_py(study: list[str], files: Path) -> None:  #
     assert summary["ceiling"] is None and summary["gaps"]["one"]["bleu"] is None
 
 
+def test_two_parts_are_the_whole(
+    study: list[str],
+    files: Path,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    argv = [*study, "--no-bleu", "--seeds=1"]
+    for part in ("1/2", "2/2"):
+        assert main([*argv, f"--out-dir={files}/parts", f"--part={part}"]) == 0
+        assert f"part {part} is done" in capsys.readouterr().err
+        assert not (files / "parts" / "summary.json").exists()
+    assert main([*argv, f"--out-dir={files}/parts"]) == 0
+    assert "are in the journal" not in capsys.readouterr().err, "nothing was left"
+    assert main([*argv, f"--out-dir={files}/whole"]) == 0
+    one, two = ((files / name / "summary.json").read_bytes() for name in ("parts", "whole"))
+    assert one == two
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["--super", "checkpoint.pt"], "--super takes different names, each as name=checkpoint"),
         (["--super", "a=/no/such.pt"], "/no/such.pt does not exist"),
         (["--super=a=b", "--super=c=d"], "--super is given twice"),
+        (["--part=3/2"], "--part takes the number of a part and of all, such as 1/2, got '3/2'"),
         (["--num-archs=1"], "--num-archs must be at least 2, got 1"),
         (["--num-archs=100000"], "were found in the space; ask for fewer"),
         (["--finetune-updates", "5"], "--finetune-updates needs --super"),
