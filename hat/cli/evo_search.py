@@ -35,6 +35,7 @@ from hat.cli.task import (
 from hat.data.pairs import Batch
 from hat.errors import CheckpointError, ConfigError
 from hat.files.atomic import check_writable, write_text_atomic
+from hat.files.cost import Cost
 from hat.files.journal import Journal
 from hat.latency.predictor import LatencyPredictor
 from hat.log import RunLog, say
@@ -115,9 +116,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     with joined(place, device) as ranks:
         bar_off = bar_off or not ranks.first
         bar = tqdm(total=most, desc="search", unit=" scored", disable=bar_off, dynamic_ncols=True)
-        fitness = ValidationFitness(
-            model, batches, settings.optim.label_smoothing, device, lambda: bar.update(ranks.size)
+        cost = Cost(
+            _search_folder(options) / "cost.json" if ranks.first else None,
+            threads=torch.get_num_threads(),
+            processes=ranks.size,
+            gpus=ranks.size if device.type == "cuda" else 0,
         )
+
+        def scored() -> None:
+            bar.update(ranks.size)
+            cost.tick()
+
+        fitness = ValidationFitness(model, batches, settings.optim.label_smoothing, device, scored)
         shared = SharedFitness(fitness, ranks)
         if not ranks.first:
             return shared.serve()
@@ -131,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             validation=f"{settings.task.data} {settings.task.valid_subset} {options.valid_cnt_max}",
             dtype=str(dtype),
         )
-        with shared, bar:
+        with shared, bar, cost:
             write_provenance(folder, device, options, evolution, *settings)
             result = _search(space, evolution, settings.device.seed, folder, predictor, shared, header, bar)
         seconds = time.perf_counter() - start
