@@ -19,9 +19,10 @@ from hat.report.folders import (
     number,
     read_mapping,
     run_folders,
-    search_of,
+    searches_of,
     space_in,
     training_of,
+    winners_of,
 )
 from hat.report.run import Latencies, Model, Run, StageCost
 
@@ -33,7 +34,8 @@ class _Found:
     folder: Folder
     name: str
     summary: Mapping[str, Any]
-    arch: Arch | None  # that was trained, or found
+    arch: Arch | None  # that was trained
+    winners: tuple[tuple[Mapping[str, Any], Arch], ...]  # that were found
 
 
 def collect(root: Path) -> Run:
@@ -62,7 +64,7 @@ def collect(root: Path) -> Run:
     run.space = next((space for each in found if (space := space_in(each.folder))), None)
     for each in found:
         if each.folder.is_search:
-            run.searches.append(search_of(each.folder, each.summary, each.name, note))
+            run.searches += searches_of(each.folder, each.summary, each.name, note)
         if each.folder.is_training:
             run.trainings.append(training_of(each.folder, each.name))
     predictor = _predictor(root, found, run, note)
@@ -79,9 +81,18 @@ def _about(folder: Folder, root: Path, note: Note) -> _Found:
     relative = folder.path.relative_to(root)
     name = str(relative) if relative.parts else root.resolve().name
     own = read_mapping(folder.path / "summary.json", note) if folder.is_search else {}
-    held = own.get("arch")
-    arch = arch_in(held) if isinstance(held, dict) else arch_in(folder.config)
-    return _Found(folder, name, own, arch)
+    held = (
+        (winner, arch_in(winner["arch"]))
+        for winner in winners_of(own)
+        if isinstance(winner.get("arch"), dict)
+    )
+    return _Found(
+        folder,
+        name,
+        own,
+        arch_in(folder.config) if folder.is_training else None,
+        tuple((winner, arch) for winner, arch in held if arch),
+    )
 
 
 def _listed(root: Path, rows: list[dict[str, Any]], stages: Mapping[str, Any], note: Note) -> list[Model]:
@@ -128,18 +139,18 @@ def _models(found: list[_Found], run: Run, predictor: LatencyPredictor | None) -
             models.append(Model(role, role, "inherited", arch, predicted_ms=_predicted(predictor, arch)))
     trained = {each.arch: each for each in found if each.arch and each.folder.is_training}
     for each in found:
-        if each.folder.is_search and each.summary:
-            name = Path(str(each.summary.get("write_config_path", each.name))).stem
+        for winner, arch in each.winners:
+            name = Path(str(winner.get("write_config_path", each.name))).stem
             models.append(
                 Model(
                     name,
                     "found",
-                    "trained" if each.arch in trained else "inherited",
-                    each.arch,
-                    _whole(each.summary.get("params")),
-                    limit_ms=number(each.summary.get("constraint_ms")),
-                    predicted_ms=number(each.summary.get("predicted_ms")),
-                    measured_ms=number(each.summary.get("measured_ms")),
+                    "trained" if arch in trained else "inherited",
+                    arch,
+                    _whole(winner.get("params")),
+                    limit_ms=number(winner.get("constraint_ms")),
+                    predicted_ms=number(winner.get("predicted_ms")),
+                    measured_ms=number(winner.get("measured_ms")),
                 )
             )
     known = {model.arch for model in models if model.role == "found"}
@@ -170,8 +181,9 @@ def _completed(model: Model, found: list[_Found], run: Run) -> Model:
                 bleu=number(score.get("bleu")) if model.bleu is None else model.bleu,
                 signature=model.signature or (str(score["signature"]) if score.get("signature") else None),
             )
-        elif each.arch == model.arch and each.folder.is_search:
-            model = replace(model, inherited_loss=model.inherited_loss or number(each.summary.get("loss")))
+        for winner, arch in each.winners:
+            if arch == model.arch:
+                model = replace(model, inherited_loss=model.inherited_loss or number(winner.get("loss")))
     if run.space:
         length = next((n for e in found if (n := _whole(e.folder.config.get("profile-length")))), None)
         flops = 2 * count_macs(model.arch, run.space, length) if length else None

@@ -75,12 +75,16 @@ def draw_front(run: Run, figure: Any, narrow: bool) -> None:
         )
         labels.append((latency, loss, model.name, colour))
     span = (max(shown) + min(shown)) / 2 if shown else 0.0
-    for latency, loss, name, colour in labels:
+    reach = (max(shown) - min(shown)) if shown else 0.0
+    before = None
+    for latency, loss, name, colour in sorted(labels):
         left = latency > span
+        below = before is not None and latency - before < (0.4 if narrow else 0.2) * reach
+        before = None if below else latency  # of two close ones the second stands lower
         axes.annotate(
             short(name, 18 if narrow else 34),
             (latency, loss),
-            xytext=(-9 if left else 9, 7),
+            xytext=(-9 if left else 9, -16 if below else 7),
             textcoords="offset points",
             ha="right" if left else "left",
             color=colour,
@@ -256,7 +260,7 @@ def draw_training(trainings: Sequence[Training], figure: Any, narrow: bool) -> N
     """Draw training and validation loss against updates, one panel for each training."""
     across = 1 if narrow else min(2, len(trainings))
     down = -(-len(trainings) // across)
-    panels = figure.subplots(down, across, squeeze=False).flat
+    panels = list(figure.subplots(down, across, squeeze=False).flat)
     names = {"sub": ("validation", RED), "largest": ("validation, largest", RED)}
     names |= {"smallest": ("validation, smallest", PURPLE)}
     for axes, training in zip(panels, trainings, strict=False):
@@ -277,7 +281,7 @@ def draw_training(trainings: Sequence[Training], figure: Any, narrow: bool) -> N
         axes.set(xlabel="updates", ylabel="loss (base 2)")
         axes.margins(x=0.03, y=0.1)
         axes.legend(fontsize="small")
-    for axes in list(panels):
+    for axes in panels[len(trainings) :]:
         axes.set_visible(False)
 
 

@@ -45,7 +45,7 @@ class Folder:
 
     @property
     def is_search(self) -> bool:
-        return any(record.get("kind") == "search" for record in self.records) or any(
+        return any(record.get("kind") in ("search", "front") for record in self.records) or any(
             (self.path / name).exists() for name in ("journal.jsonl", "evaluations.csv")
         )
 
@@ -140,22 +140,38 @@ def training_of(folder: Folder, name: str) -> Training:
     )
 
 
-def search_of(folder: Folder, summary: Mapping[str, Any], name: str, note: Note) -> Search:
-    """Return iterations and scored architectures of a search."""
-    steps: dict[float, dict[str, float]] = {}
+def searches_of(folder: Folder, summary: Mapping[str, Any], name: str, note: Note) -> list[Search]:
+    """Return the searches of a folder, one for each limit or front; the first has all that was scored."""
+    steps: dict[tuple[str, float | None], dict[float, dict[str, float]]] = {}
     for record in folder.records:
         update = number(record.get("update"))
-        if record.get("kind") == "search" and update is not None:
-            steps[update] = {key: found for key, v in record.items() if (found := number(v)) is not None}
-    limits = summary.get("constraint_ms", folder.config.get("latency-constraint"))
-    listed = limits if isinstance(limits, list) else [limits]
-    known = tuple(dict.fromkeys(found for limit in listed if (found := number(limit)) is not None))
-    tables = sorted(folder.path.glob("*.csv"))
-    evaluations = [each for table in tables for each in _csv_evaluations(table, note)]
-    if not evaluations:
-        evaluations = list(_journal_evaluations(folder.path / "journal.jsonl", note))
-    ordered = tuple(step for _, step in sorted(steps.items()))
-    return Search(name, known, ordered, tuple(evaluations))
+        if record.get("kind") in ("search", "front") and update is not None:
+            values = {key: found for key, v in record.items() if (found := number(v)) is not None}
+            which = (str(record["kind"]), values.get("constraint_ms"))
+            steps.setdefault(which, {})[update] = values  # a resumed search repeats records
+    limits = [number(winner.get("constraint_ms")) for winner in winners_of(summary)]
+    limits = limits or [number(folder.config.get("latency-constraint"))]
+    known = tuple(dict.fromkeys(limit for limit in limits if limit is not None))
+    scored = [each for path in sorted(folder.path.glob("*.csv")) for each in _csv_evaluations(path, note)]
+    evaluations = tuple(scored or _journal_evaluations(folder.path / "journal.jsonl", note))
+    found = [
+        Search(
+            name,
+            known if limit is None else (limit,),
+            tuple(step for _, step in sorted(of.items())),
+            () if later else evaluations,
+        )
+        for later, ((_, limit), of) in enumerate(steps.items())
+    ]
+    return found or [Search(name, known, (), evaluations)]
+
+
+def winners_of(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return what a search's summary says of each architecture found; older ones hold one at the top."""
+    winners = summary.get("winners")
+    if isinstance(winners, list):
+        return [winner for winner in winners if isinstance(winner, dict)]
+    return [summary] if isinstance(summary.get("arch"), dict) else []
 
 
 def _journal_evaluations(path: Path, note: Note) -> Iterator[Evaluation]:

@@ -132,33 +132,19 @@ def _tiles(run: Run) -> str:
     return f'<dl class="tiles">{"".join(cells)}</dl>' if tiles else ""
 
 
-def _table(
-    heads: Sequence[tuple[str, str]], rows: Iterable[tuple[Cells, str]], foot: Cells = (), text: int = 0
-) -> str:
-    """Return a table; `heads` are (name, unit), `rows` are (cells, class), the last `text` columns text."""
+def _table(heads: Sequence[tuple[str, str]], rows: Iterable[tuple[Cells, str]], foot: Cells = ()) -> str:
+    """Return a table; `heads` are (name, unit), `rows` are (cells, class)."""
 
-    def css(column: int) -> str:
-        return ' class="text"' if column >= len(heads) - text else ""
+    def line(cells: Cells, kind: str = "") -> str:
+        return f"<tr{f' class={kind}' if kind else ''}>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 
-    head = "".join(
-        f'<th scope="col"{css(n)}>{name}{f"<span>{unit}</span>" if unit else ""}</th>'
-        for n, (name, unit) in enumerate(heads)
-    )
-    lines = [
-        f"<tr{f' class={kind}' if kind else ''}>"
-        + "".join(f"<td{css(n)}>{c}</td>" for n, c in enumerate(cells))
-        + "</tr>"
-        for cells, kind in rows
-    ]
-    ending = (
-        "<tfoot><tr>" + "".join(f"<td{css(n)}>{c}</td>" for n, c in enumerate(foot)) + "</tr></tfoot>"
-        if foot
-        else ""
-    )
+    units = (f"<span>{unit}</span>" if unit else "" for _, unit in heads)
+    head = "".join(f'<th scope="col">{name}{unit}</th>' for (name, _), unit in zip(heads, units, strict=True))
+    body = "\n".join(line(cells, kind) for cells, kind in rows)
+    ending = f"<tfoot>{line(foot)}</tfoot>" if foot else ""
     return (
-        f'<div class="scroll" tabindex="0"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n'
-        + "\n".join(lines)
-        + f"\n</tbody>{ending}\n</table></div>"
+        f'<div class="scroll" tabindex="0"><table>\n<thead><tr>{head}</tr></thead>\n'
+        f"<tbody>\n{body}\n</tbody>{ending}\n</table></div>"
     )
 
 
@@ -176,9 +162,9 @@ def _models(run: Run) -> str:
         ("Loss, inherited", "base 2"),
         ("Loss, trained", "base 2"),
     ]
-    heads += [("BLEU", ""), ("Weights", "")]
+    heads += [("BLEU", "")]
     rows = [(_model_cells(model), "best" if model is run.winner else "") for model in run.models]
-    text = _table(heads, rows, text=1)
+    text = _table(heads, rows)
     signatures = list(dict.fromkeys(model.signature for model in run.models if model.signature))
     text += (
         '<p class="small muted">Parameters and FLOPs are those of the layers, without embeddings and '
@@ -205,7 +191,7 @@ def _model_cells(model: Model) -> list[str]:
         sign = "\N{CHECK MARK}" if model.within_limit else "\N{UPWARDS ARROW}"
         measured += f' <span class="{css}" title="{word}">{sign}</span>'
     return [
-        escape(model.name),
+        escape(model.name) + (f"<small>{escape(model.weights)} weights</small>" if model.weights else ""),
         _number(model.params, 2, 1e6),
         _number(model.flops, 3, 1e9),
         _number(model.size_bytes, 1, _MIB),
@@ -215,7 +201,6 @@ def _model_cells(model: Model) -> list[str]:
         _number(model.inherited_loss, 3),
         _number(model.trained_loss, 3),
         _number(model.bleu, 2),
-        escape(model.weights),
     ]
 
 

@@ -52,10 +52,11 @@ td:first-child{min-width:8.5rem;max-width:16rem;white-space:normal;overflow-wrap
 td.text,th.text{text-align:left}
 tbody tr:last-child td{border-bottom:0}
 tfoot td{border-top:2px solid var(--grid);border-bottom:0;font-weight:600}
+td small{display:block;font-size:.75rem}
 tr.best td{background:var(--tint)}
 .ok{color:var(--green)}
 .above{color:var(--red);font-weight:600}
-.bar{width:22%;min-width:6rem}
+.bar{display:block;width:9rem}
 .bar i{display:block;height:.625rem;border-radius:2px;background:var(--blue);min-width:2px}
 .none{border-left:3px solid var(--red);padding:.25rem 0 .25rem .875rem;margin:.75rem 0}
 code,pre{font-family:var(--mono);font-size:.8125rem;overflow-wrap:anywhere}
