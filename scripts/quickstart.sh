@@ -7,7 +7,7 @@ set -euo pipefail
 case "${1:-}" in
 -h | --help)
     echo "usage: bash scripts/quickstart.sh [--small]"
-    echo "Writes runs/quickstart/summary.json and summary.png. About 7 minutes on 2 cores after installation;"
+    echo "Writes runs/quickstart/summary.json and report/index.html. About 7 minutes on 2 cores after installation;"
     echo "--small takes about one minute and trains too little to translate. A second run reuses what is done."
     exit 0
     ;;

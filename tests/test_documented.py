@@ -78,7 +78,10 @@ def test_every_section_with_commands_is_run_by_a_test() -> None:
     """Of what others add to docs/, test_readme.py looks at flags and files at least."""
     covered = {(README, section) for section in RELEASE} | {(MULTI30K, section) for section in STAGES}
     covered |= {(OWN, section) for section in OWN_SECTIONS} | {*ONE_COMMAND, *ELSEWHERE}
-    covered |= {(SEARCH, section) for section in SEARCH_SECTIONS} | {(FROM_2020, "Your files")}
+    covered |= {(SEARCH, section) for section in SEARCH_SECTIONS} | {
+        (FROM_2020, "Your files"),
+        (README, "Report"),
+    }
     mine = {command[:2] for command in ALL if command.document in (README, MULTI30K, OWN, FROM_2020, SEARCH)}
     assert mine == covered
 
@@ -230,6 +233,11 @@ def test_the_stages_on_multi30k(workspace) -> None:
     found = workspace / "configs/multi30k.en-de/subtransformer/multi30kende_cpu@40ms.yml"
     assert found.exists()
     assert list(workspace.glob("checkpoints/multi30k.en-de/subtransformer/*/exp/average_model_5_test.out"))
+    (report,) = of(README, "Report")
+    run(report.words)
+    page = (workspace / report.words[2] / "report/index.html").read_text("utf-8")
+    assert 'class="none"' not in page  # every section shows something
+    assert "multi30kende_cpu@40ms" in page and "nrefs:1" in page and "\u2248" not in page
     for section in SEARCH_SECTIONS:
         for command in of(SEARCH, section):
             run(command.words, *tiny_search(command.words))
@@ -282,6 +290,10 @@ def run_task(words: tuple[str, ...], *extra: str) -> None:
     assert names[:2] == ["largest", "smallest"] and all(name.startswith("found@") for name in names[2:])
     keys = {"name", "params", "flops", "constraint_ms", "predicted_ms", "measured_ms", "within_limit", "bleu"}
     assert all(keys <= model.keys() for model in summary["models"])
+    page = Path("runs", words[2], words[3], "report/index.html").read_text("utf-8")
+    assert 'class="none"' not in page and all(name in page for name in names)
+    assert all(f">{model['bleu']:.2f}<" in page for model in summary["models"])
+    assert all(entry["cpu_s"] >= 0 for entry in summary["stage_cost"].values())
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from hat.arch.config import Arch
@@ -45,6 +46,7 @@ from hat.cli.task import (
 from hat.data.pairs import Batch
 from hat.errors import CheckpointError, ConfigError
 from hat.files.atomic import check_writable, write_text_atomic
+from hat.files.cost import Cost
 from hat.files.journal import Journal
 from hat.latency.predictor import LatencyPredictor
 from hat.log import say
@@ -144,9 +146,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     with joined(place, device) as ranks:
         bar_off = bar_off or not ranks.first
         bar = tqdm(total=searches.most, desc="search", unit=" scored", disable=bar_off, dynamic_ncols=True)
-        fitness = ValidationFitness(
-            model, batches, settings.optim.label_smoothing, device, lambda: bar.update(ranks.size)
+        cost = Cost(
+            _search_folder(options) / "cost.json" if ranks.first else None,
+            threads=torch.get_num_threads(),
+            processes=ranks.size,
+            gpus=ranks.size if device.type == "cuda" else 0,
         )
+
+        def scored() -> None:
+            bar.update(ranks.size)
+            cost.tick()
+
+        fitness = ValidationFitness(model, batches, settings.optim.label_smoothing, device, scored)
         shared = SharedFitness(fitness, ranks)
         if not ranks.first:
             return shared.serve()
@@ -159,10 +170,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                     "with latency_predictor.py for a bound"
                 )
             searches.within_reach()
-            with Journal(folder / "journal.jsonl") as journal:  # which locks the folder
+            with Journal(folder / "journal.jsonl") as journal, cost:  # the first locks the folder
                 write_provenance(folder, device, options, evolution, limits, front, *settings)
                 outcome = searches.run(journal, header, shared, old, bar)
-            others = searches.ablations(folder, header, shared, options.ablations)
+                others = searches.ablations(folder, header, shared, options.ablations)
         seconds = time.perf_counter() - start
     summary = _results(searches, outcome, others, options, settings, paths, folder, seconds)
     if settings.output.json:

@@ -22,6 +22,7 @@ from hat.cli.task import (
     write_provenance,
 )
 from hat.errors import ConfigError
+from hat.files.cost import Cost
 from hat.latency.anchor import Anchor
 from hat.latency.measure import MeasureConfig, Timing, measure
 from hat.latency.table import Row, TableWriter, row_of
@@ -85,7 +86,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     path = Path(data.lat_dataset_path)
     start = time.perf_counter()
-    with TableWriter(path) as table:
+    cost = Cost(
+        path.with_name(f"{path.stem}.cost.json"),
+        threads=torch.get_num_threads(),
+        gpus=int(device.type == "cuda"),
+    )
+    with TableWriter(path) as table, cost:
         before = list(table.rows)
         quiet = out.no_progress_bar or prof.latsilent or not sys.stderr.isatty()
         anchor = Anchor(
@@ -99,6 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _check_conditions(path, before, timing)
             unstable += not timing.stable
             table.append(_row(arch, timing, anchor))
+            cost.tick()
         rows = len(table.rows)
     write_provenance(path.parent, device, data, *settings, stem=path.stem)
     seconds = time.perf_counter() - start

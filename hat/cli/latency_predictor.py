@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 import yaml
 from tqdm import tqdm
 
@@ -14,6 +15,7 @@ from hat.cli.options import OutputOptions, command, parse, to_yaml_values
 from hat.cli.set_aside import released_at, set_aside
 from hat.errors import ConfigError, DataError
 from hat.files.atomic import check_writable, write_atomic, write_text_atomic
+from hat.files.cost import Cost
 from hat.latency.predictor import COVERAGE, LatencyPredictor, Report, split
 from hat.latency.predictor_config import PredictorConfig
 from hat.latency.table import Row, find_table, read_table
@@ -54,11 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = read_table(table)
     check_writable(Path(cfg.ckpt_path))
     aside = released_at(Path(cfg.ckpt_path))
-    if run.transfer_from is None:
-        predictor = _trained(rows, cfg, run, output)
-    else:
-        predictor = _old(run.transfer_from, rows, cfg, run.seed).transferred(rows, run.seed)
     path = Path(cfg.ckpt_path)
+    # nothing of an earlier training is used again, so its costs do not count
+    with Cost(path.with_suffix(".cost.json"), threads=torch.get_num_threads(), resumable=False):
+        if run.transfer_from is None:
+            predictor = _trained(rows, cfg, run, output)
+        else:
+            predictor = _old(run.transfer_from, rows, cfg, run.seed).transferred(rows, run.seed)
     if aside:
         set_aside(path, aside)
         _say(f"{path} was the predictor of the 2020 release; it was moved to {aside}")

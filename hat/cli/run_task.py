@@ -15,16 +15,15 @@ from hat.arch.codec import arch_from_yaml, arch_to_yaml
 from hat.arch.config import Arch
 from hat.cli.options import OutputOptions, command, parse
 from hat.cli.remeasure import condition_flags
+from hat.cli.report import write_report
 from hat.cli.settings import parse_settings
 from hat.cli.stages import Stage, StageRunner
 from hat.cli.task import space_and_arch
 from hat.errors import ConfigError
 from hat.files.atomic import write_text_atomic
-from hat.latency.predictor import LatencyPredictor, split
-from hat.latency.table import read_table
+from hat.latency.predictor import LatencyPredictor
 from hat.log import say, versions
 from hat.model.precision import device_name
-from hat.report.plots import plot_run
 from hat.report.summary import ModelRow, text_table
 
 
@@ -77,10 +76,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         "models": [row.to_plain() for row in rows],
         "predictor": run.predictor_report,
         "stage_seconds": run.stages.seconds(),
+        "stage_cost": run.stages.spent(),
         "machine": versions() | {"device": device_name(torch.device("cpu")), "cores": os.cpu_count()},
     }
     write_text_atomic(run.folder / "summary.json", json.dumps(summary, indent=1) + "\n")
-    print(f"\nwritten: {run.folder}/summary.json and {run.folder}/summary.png")
+    print(f"\nwritten: {run.folder}/summary.json")
+    try:
+        print(f"written: {write_report(run.folder, run.folder / 'report')[0]}, the page to look at")
+    except ConfigError as error:  # without matplotlib; all else is done
+        say(f"no report: {error}")
     if out.json:
         print(json.dumps(summary))
     return 0
@@ -161,7 +165,7 @@ class _TaskRun:
             + self._optional("--lat-dataset-size", options.dataset_rows),
             [self.dataset_yml, *sorted(self.data.glob("dict.*.txt"))],
             [self.table],
-            state=[self.table],
+            state=[self.table, self.table.with_name(f"{self.table.stem}.cost.json")],
         )
         self.predictor_report = self._python(
             "train the latency predictor",
@@ -180,27 +184,7 @@ class _TaskRun:
             for name, arch in (("largest", self.space.largest()), ("smallest", self.space.smallest()))
         ]
         limits = options.latency_constraints or _default_limits(rows)
-        histories = {}
-        for limit_ms in limits:
-            row, history = self._found(limit_ms, predictor)
-            rows.append(row)
-            histories[limit_ms] = history
-        self._plot(predictor, rows, histories)
-        return rows
-
-    def _plot(self, predictor: LatencyPredictor, rows: list[ModelRow], histories: dict[float, Any]) -> None:
-        table = read_table(self.table)
-        held_out = [table[index] for index in split(len(table), self.options.seed)[1]]
-        try:
-            plot_run(
-                self.folder / "summary.png",
-                [row.total_ms for row in held_out],
-                predictor.predict_rows(held_out).tolist(),
-                rows,
-                histories,
-            )
-        except ImportError:
-            say("no picture: matplotlib is not installed (pip install -e '.[report]')")
+        return rows + [self._found(limit_ms, predictor) for limit_ms in limits]
 
     def _preprocess(self) -> None:
         raw = [self.options.raw] if self.options.raw else []
@@ -221,14 +205,14 @@ class _TaskRun:
         text = "".join(f"{key}: {value}\n" for key, value in arch_to_yaml(arch).items())
         if not arch_yml.exists() or arch_yml.read_text("utf-8") != text:
             write_text_atomic(arch_yml, text)
-        bleu = self._test(f"test {name} (inherited weights)", self.super_best, arch_yml)
-        return self._row(name, arch, arch_yml, None, predictor, bleu, "inherited")
+        score = self._test(f"test {name} (inherited weights)", self.super_best, arch_yml)
+        return self._row(name, arch, arch_yml, None, predictor, score, "inherited", None)
 
-    def _found(self, limit_ms: float, predictor: LatencyPredictor) -> tuple[ModelRow, list[dict[str, Any]]]:
+    def _found(self, limit_ms: float, predictor: LatencyPredictor) -> ModelRow:
         name = f"found@{limit_ms:g}ms"
         arch_yml = self.folder / f"{name}.yml"
         search_dir = self.folder / f"search@{limit_ms:g}ms"
-        result = self._python(
+        self._python(
             f"search under {limit_ms:g} ms",
             "evo_search.py",
             [
@@ -270,13 +254,14 @@ class _TaskRun:
             [averaged],
             shared=False,
         )
-        bleu = self._test(f"test {name}", averaged, arch_yml)
+        score = self._test(f"test {name}", averaged, arch_yml)
         arch = arch_from_yaml(yaml.safe_load(arch_yml.read_text("utf-8")))
-        return self._row(name, arch, arch_yml, limit_ms, predictor, bleu, "trained"), result["history"]
+        size = averaged.stat().st_size
+        return self._row(name, arch, arch_yml, limit_ms, predictor, score, "trained", size)
 
-    def _test(self, title: str, checkpoint: Path, arch_yml: Path) -> float:
+    def _test(self, title: str, checkpoint: Path, arch_yml: Path) -> Any:
         script = self.configs / "test.sh"
-        result = self.stages.run(
+        return self.stages.run(
             Stage(
                 title,
                 ["bash", str(script), str(checkpoint), str(arch_yml), "sacre"],
@@ -284,7 +269,6 @@ class _TaskRun:
                 [],
             )
         )
-        return float(result["bleu"])
 
     def _row(
         self,
@@ -293,8 +277,9 @@ class _TaskRun:
         arch_yml: Path,
         limit_ms: float | None,
         predictor: LatencyPredictor,
-        bleu: float,
+        score: dict[str, Any],
         weights: str,
+        size: int | None,
     ) -> ModelRow:
         conditions = predictor.conditions
         profile = self._python(
@@ -317,8 +302,10 @@ class _TaskRun:
             limit_ms,
             predictor.predict_ms(arch),
             profile["latency_ms"]["total"],
-            bleu,
+            float(score["bleu"]),
             weights,
+            score.get("signature"),
+            size,
         )
 
     def _python(

@@ -10,7 +10,9 @@ from hat.cli.options import OutputOptions, command, parse
 from hat.data.pairs import PairDataset
 from hat.data.text import detokenize, read_lines, remove_subwords
 from hat.decode.score import bleu, parse_output
-from hat.errors import ConfigError, DataError
+from hat.errors import ConfigError, DataError, HatError
+from hat.files.atomic import write_text_atomic
+from hat.log import say
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     result = bleu(hypotheses, references, options.mode, lang)
     print(result.text)
     print(f"signature: {result.signature}")
+    score = json.dumps({"bleu": result.bleu, "signature": result.signature, "mode": options.mode})
+    try:
+        write_text_atomic(Path(f"{options.gen_output}.{options.mode}.json"), score + "\n")
+    except HatError as error:  # the output may lie where others may only read
+        say(f"the score is not kept beside the output: {error}")
     if out.json:
-        print(json.dumps({"bleu": result.bleu, "signature": result.signature, "mode": options.mode}))
+        print(score)
     return 0

@@ -15,6 +15,7 @@ from typing import Any
 
 from hat.errors import HatError
 from hat.files.atomic import write_text_atomic
+from hat.files.cost import cpu_seconds
 
 
 @dataclass(frozen=True)
@@ -68,16 +69,28 @@ class StageRunner:
         if known is None or known["key"] != key:
             for path in stage.state:
                 _set_aside(path)
-        self._remember(stage.name, {"key": key, "seconds": None, "result": None})
-        start = time.perf_counter()
-        result = _run(stage)
+        same = known["spent"] if known and known["key"] == key and "spent" in known else {}
+        entry: dict[str, Any] = {"key": key, "seconds": None, "result": None, "spent": same}
+        entry |= {"command": shlex.join(stage.command), "state": [str(path) for path in stage.state]}
+        self._remember(stage.name, entry)
+        start, cpu = time.perf_counter(), cpu_seconds()
+        try:
+            result = _run(stage)
+        finally:  # what failed or was interrupted counts: the next try goes on from there
+            wall_s = time.perf_counter() - start
+            entry["spent"] = {
+                "wall_s": round(same.get("wall_s", 0.0) + wall_s, 2),
+                "cpu_s": round(same.get("cpu_s", 0.0) + cpu_seconds() - cpu, 2),
+                "sittings": same.get("sittings", 0) + 1,
+            }
+            self._remember(stage.name, entry)
         missing = [str(path) for path in stage.outputs if not path.exists()]
         if missing:
             raise HatError(
                 f"stage {stage.name} ended without making {', '.join(missing)}; see its output above"
             )
-        seconds = round(time.perf_counter() - start, 2)
-        self._remember(stage.name, {"key": key, "seconds": seconds, "result": result})
+        entry |= {"seconds": round(wall_s, 2), "result": result}
+        self._remember(stage.name, entry)
         return result
 
     def _remember(self, name: str, entry: dict[str, Any]) -> None:
@@ -87,6 +100,10 @@ class StageRunner:
     def seconds(self) -> dict[str, float]:
         """Return how long each stage took when it last ran."""
         return {name: entry["seconds"] for name, entry in self.record.items() if entry["seconds"] is not None}
+
+    def spent(self) -> dict[str, dict[str, float]]:
+        """Return wall and CPU seconds of each stage, over all the times it was started with its inputs."""
+        return {name: entry["spent"] for name, entry in self.record.items() if entry.get("spent")}
 
     def _key(self, stage: Stage) -> str:
         digest = hashlib.sha256("\0".join(stage.command).encode())

@@ -32,6 +32,7 @@ from hat.cli.task import (
 from hat.data.batching import EpochBatches, groups
 from hat.data.pairs import PairDataset
 from hat.errors import ConfigError
+from hat.files.cost import Cost
 from hat.files.lock import FolderLock
 from hat.log import RunLog, say
 from hat.model.precision import dtype_name
@@ -91,8 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             trainer, progress = restore(job, schedule, dtype)
             ranks.on_first(lambda: write_provenance(folder, device, *settings))
             bar = not out.no_progress_bar and sys.stderr.isatty()
-            with interrupt:
-                result["training"] = _train(job, trainer, progress, interrupt, bar=bar)
+            with interrupt, _cost(job) as cost:
+                result["training"] = _train(job, trainer, progress, interrupt, cost, bar=bar)
     if interrupt.asked is not None:
         say(f"stopped by signal {interrupt.asked} and saved; the same command goes on from here")
         return interrupt.exit_code
@@ -112,8 +113,17 @@ def _finish(out: OutputOptions, result: dict[str, Any]) -> int:
     return 0
 
 
+def _cost(job: Job) -> Cost:
+    return Cost(
+        job.folder / "cost.json" if job.ranks.first else None,
+        threads=torch.get_num_threads(),
+        processes=job.ranks.size,
+        gpus=job.ranks.size if job.device.type == "cuda" else 0,
+    )
+
+
 def _train(
-    job: Job, trainer: Trainer, progress: Progress, interrupt: Interrupt, *, bar: bool
+    job: Job, trainer: Trainer, progress: Progress, interrupt: Interrupt, cost: Cost, *, bar: bool
 ) -> dict[str, Any]:
     """Run epochs until a limit, validating and saving between them; returns the summary of the run."""
     run, optim = job.run, job.optim
@@ -136,7 +146,7 @@ def _train(
     stopped = interrupt.agreed(job.ranks)
     while not finished and not stopped:
         batches = _epoch(job, train, progress, first=progress.offset == 0 and progress.epoch == 1)
-        stopped = _train_epoch(job, trainer, progress, batches, interval, log, interrupt)
+        stopped = _train_epoch(job, trainer, progress, batches, interval, log, interrupt, cost)
         finished = (
             trainer.num_updates >= optim.max_update
             or trainer.lr() <= trainer.schedule.min_lr
@@ -205,6 +215,7 @@ def _train_epoch(
     interval: Interval,
     log: RunLog,
     interrupt: Interrupt,
+    cost: Cost,
 ) -> bool:
     """Train on one epoch, or the rest of it; leaves early at the last update or when interrupted.
 
@@ -220,6 +231,7 @@ def _train_epoch(
         progress.offset = min(progress.offset + optim.update_freq * job.ranks.size, len(batches))
         progress.train_s += seconds
         interval.add(step, seconds)
+        cost.tick()
         update = trainer.num_updates
         if update % run.log_interval == 0:
             _log_interval(job, progress, interval, step, update, log)

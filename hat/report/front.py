@@ -10,7 +10,7 @@ from typing import Any
 from hat.arch.codec import arch_to_yaml
 from hat.arch.config import Arch
 from hat.files.atomic import write_atomic
-from hat.report.plots import FOUND, MEASURED, MUTED
+from hat.report.svg import BLUE, MUTED, RED
 from hat.search.front import Point, fronts, growth, reached, worst
 
 SHARE = 0.99  # of the hypervolume of random search
@@ -96,23 +96,19 @@ def plot_front(
         axes.scatter(
             *_across(known), s=14, marker=marker, linewidths=0.8, color=MUTED, label=f"{name} architectures"
         )
-    axes.scatter(*_across(points), s=12, color=MEASURED, alpha=0.35, linewidths=0, label="scored")
+    axes.scatter(*_across(points), s=12, color=BLUE, alpha=0.35, linewidths=0, label="scored")
     best = [points[i] for i in front_numbers(points)]
-    axes.plot(
-        *_across(best), color=MEASURED, marker="o", markersize=3.5, drawstyle="steps-post", label="front"
-    )
+    axes.plot(*_across(best), color=BLUE, marker="o", markersize=3.5, drawstyle="steps-post", label="front")
     for number, winner in enumerate(winners):
         if winner["constraint_ms"] is None:
             continue
-        axes.axvline(winner["constraint_ms"], color=FOUND, linewidth=0.8, linestyle=":")
+        axes.axvline(winner["constraint_ms"], color=RED, linewidth=0.8, linestyle=":")
         measured = winner["measured_ms"]
         shown = winner["predicted_ms"] if measured is None else measured
-        axes.plot(
-            [winner["predicted_ms"], winner["bound_ms"]], [winner["loss"]] * 2, color=FOUND, linewidth=1
-        )
+        axes.plot([winner["predicted_ms"], winner["bound_ms"]], [winner["loss"]] * 2, color=RED, linewidth=1)
         label = "found, " + ("predicted" if measured is None else "measured")
         axes.scatter(
-            shown, winner["loss"], s=50, marker="D", color=FOUND, zorder=3, label=None if number else label
+            shown, winner["loss"], s=50, marker="D", color=RED, zorder=3, label=None if number else label
         )
     axes.set(xlabel="latency (ms)", ylabel="validation loss (base 2)", title="Loss against latency")
     axes.spines[["top", "right"]].set_visible(False)

@@ -17,6 +17,8 @@ class ModelRow:
     measured_ms: float
     bleu: float
     weights: str  # inherited: a slice of the SuperTransformer; trained: its own
+    signature: str | None = None  # of SacreBLEU: how it was scored
+    size_bytes: int | None = None  # of the file of a stand-alone model; None where there is no such file
 
     @property
     def within_limit(self) -> bool | None:

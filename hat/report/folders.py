@@ -1,0 +1,245 @@
+"""Read the folders of a run as they are: nothing in them is trusted, and what is damaged becomes a note."""
+
+import csv
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hat.arch.codec import ArchOptions, SpaceOptions, arch_from_yaml, space_from_plain, space_of
+from hat.arch.config import Arch
+from hat.arch.space import SearchSpace
+from hat.errors import HatError
+from hat.files.cost import Spent, read_cost
+from hat.report.run import Evaluation, Search, Training
+
+Note = Callable[[str], object]
+_DEPTH = 2
+_NOT_RUNS = {"exp", "tensorboard", "report"}
+_DAMAGED = (
+    HatError,
+    OSError,
+    yaml.YAMLError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder that train.py or evo_search.py wrote."""
+
+    path: Path
+    config: Mapping[str, Any]
+    version: Mapping[str, Any]
+    records: tuple[Mapping[str, Any], ...]  # of log.jsonl
+    cost: Spent | None
+
+    @property
+    def is_search(self) -> bool:
+        return any(record.get("kind") in ("search", "front") for record in self.records) or any(
+            (self.path / name).exists() for name in ("journal.jsonl", "evaluations.csv")
+        )
+
+    @property
+    def is_training(self) -> bool:
+        return any(record.get("kind") in ("train", "valid") for record in self.records)
+
+
+def run_folders(root: Path, note: Note) -> list[Folder]:
+    """Return the folders of trainings and searches at `root` and up to two levels below it."""
+    found = []
+    for path in _walk(root, _DEPTH):
+        if any((path / name).is_file() for name in ("log.jsonl", "journal.jsonl")):
+            folder = Folder(
+                path,
+                read_mapping(path / "config.yml", note),
+                read_mapping(path / "version.json", note),
+                tuple(_lines(path / "log.jsonl", note)),
+                read_cost(path / "cost.json"),
+            )
+            if folder.is_search or folder.is_training:
+                found.append(folder)
+    return found
+
+
+def read_mapping(path: Path, note: Note) -> dict[str, Any]:
+    """Return what a JSON or YAML file holds; a missing file is empty, a damaged one is noted."""
+    if not path.is_file():
+        return {}
+    try:
+        text = path.read_text("utf-8")
+        values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        if isinstance(values, dict):
+            return {str(name): value for name, value in values.items()}
+        note(f"{path} is left out: it holds no names with values")
+    except _DAMAGED as error:
+        note(f"{path} is left out: it is damaged ({type(error).__name__})")
+    return {}
+
+
+def number(value: object) -> float | None:
+    """Return a finite number, or None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        return None
+
+
+def arch_in(values: Mapping[str, Any]) -> Arch | None:
+    """Return the architecture of a mapping with the ten keys, or None."""
+    try:
+        own = {f.replace("_", "-") for f in ArchOptions.__dataclass_fields__}
+        return arch_from_yaml({name: value for name, value in values.items() if name in own})
+    except _DAMAGED:
+        return None
+
+
+def space_in(folder: Folder) -> SearchSpace | None:
+    """Return the search space of a resolved configuration, or None."""
+    values = {f: folder.config.get(f.replace("_", "-")) for f in SpaceOptions.__dataclass_fields__}
+    try:
+        given = {f: tuple(v) if isinstance(v, list) else v for f, v in values.items() if v is not None}
+        if "encoder_embed_choice" in given:
+            return space_of(SpaceOptions(**given))
+        journal = folder.path / "journal.jsonl"
+        with open(journal, encoding="utf-8") as file:
+            return space_from_plain(json.loads(file.readline())["record"]["space"])
+    except _DAMAGED:
+        return None
+
+
+def training_of(folder: Folder, name: str) -> Training:
+    """Return the curves of a training; a resumed run repeats records, of which the last counts."""
+    train: dict[float, float] = {}
+    valid: dict[str, dict[float, float]] = {}
+    for record in folder.records:
+        update = number(record.get("update"))
+        for key, value in record.items():
+            loss = number(value)
+            if update is None or loss is None or not key.endswith("loss_base2"):
+                continue
+            if record.get("kind") == "train":
+                train[update] = loss
+            elif record.get("kind") == "valid":
+                valid.setdefault(key.removesuffix("_loss_base2"), {})[update] = loss
+    return Training(
+        name,
+        tuple(sorted(train.items())),
+        {key: tuple(sorted(points.items())) for key, points in valid.items()},
+    )
+
+
+def searches_of(folder: Folder, summary: Mapping[str, Any], name: str, note: Note) -> list[Search]:
+    """Return the searches of a folder, one for each limit or front; the first has all that was scored."""
+    steps: dict[tuple[str, float | None], dict[float, dict[str, float]]] = {}
+    for record in folder.records:
+        update = number(record.get("update"))
+        if record.get("kind") in ("search", "front") and update is not None:
+            values = {key: found for key, v in record.items() if (found := number(v)) is not None}
+            which = (str(record["kind"]), values.get("constraint_ms"))
+            steps.setdefault(which, {})[update] = values  # a resumed search repeats records
+    limits = [number(winner.get("constraint_ms")) for winner in winners_of(summary)]
+    limits = limits or [number(folder.config.get("latency-constraint"))]
+    known = tuple(dict.fromkeys(limit for limit in limits if limit is not None))
+    scored = [each for path in sorted(folder.path.glob("*.csv")) for each in _csv_evaluations(path, note)]
+    evaluations = tuple(scored or _journal_evaluations(folder.path / "journal.jsonl", note))
+    found = [
+        Search(
+            name,
+            known if limit is None else (limit,),
+            tuple(step for _, step in sorted(of.items())),
+            () if later else evaluations,
+        )
+        for later, ((_, limit), of) in enumerate(steps.items())
+    ]
+    return found or [Search(name, known, (), evaluations)]
+
+
+def winners_of(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return what a search's summary says of each architecture found; older ones hold one at the top."""
+    winners = summary.get("winners")
+    if isinstance(winners, list):
+        return [winner for winner in winners if isinstance(winner, dict)]
+    return [summary] if isinstance(summary.get("arch"), dict) else []
+
+
+def _journal_evaluations(path: Path, note: Note) -> Iterator[Evaluation]:
+    """Yield what a journal holds; `predicted_ms` and `latency_ms` are both names of the prediction."""
+    for entry in _lines(path, note):
+        record = entry.get("record")
+        if isinstance(record, dict) and "loss" in record:
+            each = _evaluation(record)
+            if each:
+                yield each
+
+
+def _csv_evaluations(path: Path, note: Note) -> Iterator[Evaluation]:
+    """Yield the rows of a table of evaluations; other tables hold none."""
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                values = {str(name): _parsed(value) for name, value in row.items()}
+                each = _evaluation(values)
+                if each:
+                    yield each
+    except (OSError, ValueError, csv.Error) as error:
+        note(f"{path} is left out: it is damaged ({type(error).__name__})")
+
+
+def _evaluation(values: Mapping[str, Any]) -> Evaluation | None:
+    def first(*names: str) -> float | None:
+        return next((found for name in names if (found := number(values.get(name))) is not None), None)
+
+    loss = first("loss")
+    predicted = first("predicted_ms", "predicted", "latency_ms")
+    if loss is None or predicted is None:
+        return None
+    return Evaluation(loss, predicted, first("bound_ms", "bound"), first("measured_ms", "measured"))
+
+
+def _parsed(text: object) -> float | None:
+    try:
+        return float(str(text))
+    except ValueError:
+        return None
+
+
+def _lines(path: Path, note: Note) -> Iterator[dict[str, Any]]:
+    """Yield the JSON objects of a file, one a line; an unfinished last line is left by a kill."""
+    if not path.is_file():
+        return
+    bad = 0
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
+                record = None
+            if isinstance(record, dict):
+                yield record
+            else:
+                bad += line.endswith("\n")
+    if bad:
+        note(f"{path}: {bad} lines are damaged and left out")
+
+
+def _walk(root: Path, depth: int) -> Iterator[Path]:
+    yield root
+    if depth == 0:
+        return
+    with os.scandir(root) as entries:
+        names = sorted(e.name for e in entries if e.is_dir(follow_symlinks=False))
+    for name in names:
+        if name not in _NOT_RUNS and not name.endswith(".old") and not name.startswith("."):
+            yield from _walk(root / name, depth - 1)

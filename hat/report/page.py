@@ -1,0 +1,313 @@
+"""The page of a report: self-contained HTML in which every value is escaped."""
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from string import Template
+
+import hat
+from hat.report.figures import short
+from hat.report.pictures import Picture
+from hat.report.run import Model, Run, StageCost
+from hat.report.style import CSS, FRAME
+
+DASH = "\N{EN DASH}"
+_SECTION = Template('<section id="$id">\n<h2>$title</h2>\n$body\n</section>')
+_MIB = 1 << 20
+Cells = Sequence[str]  # of HTML, ready to stand in a table
+
+
+def page(run: Run, pictures: Sequence[Picture]) -> str:
+    """Return the whole page; `pictures` stand in the section of their name."""
+    drawn = {picture.section: picture for picture in pictures}
+    sections = [
+        ("models", "Models", _models(run)),
+        ("front", "Front of loss and latency", _drawn(drawn, "front", _NO_SEARCH)),
+        ("latency", "Latency, predicted and measured", _drawn(drawn, "latency", _NO_LATENCY) + _scores(run)),
+        ("search", "Search progress", _drawn(drawn, "search", _NO_SEARCH)),
+        ("architecture", "Architecture", _drawn(drawn, "architecture", _NO_ARCHITECTURE)),
+        ("training", "Training", _drawn(drawn, "training", _NO_TRAINING)),
+        ("cost", "Time and cost", _costs(run.stages)),
+        ("conditions", "Conditions", _conditions(run)),
+    ]
+    links = "".join(f'<a href="#{name}">{title}</a>' for name, title, _ in sections)
+    body = [
+        "<header>",
+        '<p class="eyebrow">Hardware-Aware Transformers</p>',
+        f"<h1>{escape(run.title)}</h1>",
+        f'<p class="lead">{_verdict(run)}</p>',
+        _tiles(run),
+        f"<nav>{links}</nav>",
+        "</header>",
+        *(_SECTION.substitute(id=name, title=title, body=text) for name, title, text in sections),
+        f"<footer><p>Written by HAT {escape(hat.__version__)} with <code>scripts/report.py</code> "
+        f"from the files of "
+        "the run alone. The pictures lie beside this page as PNG.</p></footer>",
+    ]
+    return FRAME.substitute(
+        version=escape(hat.__version__), title=escape(run.title), css=CSS, body="\n".join(body)
+    )
+
+
+_NO_SEARCH = (
+    "No search is here. <code>python evo_search.py --configs=\u2026 --evo-configs=\u2026</code> "
+    "writes one, with the "
+    "journal of everything it scores."
+)
+_NO_LATENCY = (
+    "No latencies are here. <code>python latency_dataset.py</code> measures them, <code>python "
+    "latency_predictor.py</code> learns from them; a search names the predictor it uses."
+)
+_NO_ARCHITECTURE = (
+    "No architecture of a search or a SubTransformer is here, or its search space is not known. "
+    "<code>python evo_search.py</code> finds one."
+)
+_NO_TRAINING = "No log of a training is here. <code>python train.py --configs=\u2026</code> writes one."
+_NO_MODELS = "No architecture is here yet. <code>bash scripts/run_task.sh</code> ends with a table of them."
+_NO_COST = "No stage left a record of its time. Stages that run from now on do."
+
+
+def _none(text: str) -> str:
+    return f'<p class="none">{text}</p>'
+
+
+def _drawn(drawn: dict[str, Picture], name: str, otherwise: str) -> str:
+    if name not in drawn:
+        return _none(otherwise)
+    picture = drawn[name]
+    more = [each for each in picture.wide[1:]]
+    figures = "\n".join([picture.wide[0], *more, *picture.narrow])
+    return f"<figure>\n{figures}\n<figcaption>{escape(picture.caption)}</figcaption>\n</figure>"
+
+
+def _verdict(run: Run) -> str:
+    model, largest = run.winner, run.one("largest")
+    if model is None:
+        return "No architecture was found here yet; the sections below show what there is."
+    parts = []
+    if model.bleu is not None:
+        parts.append(f"translates at {model.bleu:.2f} BLEU")
+    if model.measured_ms is not None:
+        parts.append(f"takes {model.measured_ms:.2f} ms for a sentence")
+    if model.limit_ms is not None and model.measured_ms is not None:
+        share = 100 * (model.measured_ms / model.limit_ms - 1)
+        side = "below" if share <= 0 else "above"
+        css = "ok" if share <= 0 else "above"
+        parts.append(
+            f'<span class="{css}">{abs(share):.1f}% {side} its limit of {model.limit_ms:g} ms</span>'
+        )
+    text = f"<strong>{escape(short(model.name, 80))}</strong> {', '.join(parts) or 'was found'}"
+    if largest and model.params and largest.params:
+        text += (
+            f"; its layers have {100 * model.params / largest.params:.0f}% of the parameters of the largest"
+        )
+    return text + "."
+
+
+def _tiles(run: Run) -> str:
+    model, largest = run.winner, run.one("largest")
+    tiles: list[tuple[str, str, str]] = []
+    if model and model.bleu is not None:
+        base = f"largest: {largest.bleu:.2f}" if largest and largest.bleu is not None else model.weights
+        tiles.append(("BLEU", f"{model.bleu:.2f}", base))
+    if model and model.measured_ms is not None:
+        base_ms = largest and (largest.measured_ms or largest.predicted_ms)
+        note = (
+            f"{base_ms / model.measured_ms:.2f}\N{MULTIPLICATION SIGN} faster than the largest"
+            if base_ms
+            else ""
+        )
+        tiles.append(("Latency, measured", f"{model.measured_ms:.2f} <small>ms</small>", note))
+    if model and model.params:
+        note = f"largest: {largest.params / 1e6:.2f} M" if largest and largest.params else ""
+        tiles.append(("Parameters of the layers", f"{model.params / 1e6:.2f} <small>M</small>", note))
+    if model and model.size_bytes:
+        tiles.append(("Size on disk", f"{model.size_bytes / _MIB:.1f} <small>MiB</small>", ""))
+    if run.stages:
+        wall = sum(stage.wall_s for stage in run.stages)
+        tiles.append(("All stages", duration(wall), _hours_text(run.stages)))
+    cells = (
+        f'<div><dt>{name}</dt><dd>{value}</dd><dd class="note">{escape(note)}</dd></div>'
+        for name, value, note in tiles
+    )
+    return f'<dl class="tiles">{"".join(cells)}</dl>' if tiles else ""
+
+
+def _table(heads: Sequence[tuple[str, str]], rows: Iterable[tuple[Cells, str]], foot: Cells = ()) -> str:
+    """Return a table; `heads` are (name, unit), `rows` are (cells, class)."""
+
+    def line(cells: Cells, kind: str = "") -> str:
+        return f"<tr{f' class={kind}' if kind else ''}>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+
+    units = (f"<span>{unit}</span>" if unit else "" for _, unit in heads)
+    head = "".join(f'<th scope="col">{name}{unit}</th>' for (name, _), unit in zip(heads, units, strict=True))
+    body = "\n".join(line(cells, kind) for cells, kind in rows)
+    ending = f"<tfoot>{line(foot)}</tfoot>" if foot else ""
+    return (
+        f'<div class="scroll" tabindex="0"><table>\n<thead><tr>{head}</tr></thead>\n'
+        f"<tbody>\n{body}\n</tbody>{ending}\n</table></div>"
+    )
+
+
+def _number(value: float | None, digits: int, scale: float = 1.0) -> str:
+    return DASH if value is None else f"{value / scale:.{digits}f}"
+
+
+def _models(run: Run) -> str:
+    if not run.models:
+        return _none(_NO_MODELS)
+    heads = [("Model", ""), ("Parameters", "M"), ("FLOPs", "G"), ("On disk", "MiB"), ("Limit", "ms")]
+    heads += [
+        ("Predicted", "ms"),
+        ("Measured", "ms"),
+        ("Loss, inherited", "base 2"),
+        ("Loss, trained", "base 2"),
+    ]
+    heads += [("BLEU", "")]
+    rows = [(_model_cells(model), "best" if model is run.winner else "") for model in run.models]
+    text = _table(heads, rows)
+    signatures = list(dict.fromkeys(model.signature for model in run.models if model.signature))
+    text += (
+        '<p class="small muted">Parameters and FLOPs are those of the layers, without embeddings and '
+        "output matrix. "
+        "On disk: the file of the averaged weights; largest and smallest are slices of the "
+        "SuperTransformer's. "
+        "Latency: one sentence, as under Conditions. The tinted row is the winner: the best BLEU within its "
+        "limit.</p>"
+    )
+    for signature in signatures:
+        text += f'<p class="small muted">SacreBLEU: <code>{escape(signature)}</code></p>'
+    if not signatures:
+        text += _none(
+            "No SacreBLEU signature is here. <code>bash configs/&lt;task&gt;/test.sh \u2026 "
+            "sacre</code> keeps one."
+        )
+    return text
+
+
+def _model_cells(model: Model) -> list[str]:
+    measured = _number(model.measured_ms, 2)
+    if model.within_limit is not None:
+        css, word = ("ok", "within the limit") if model.within_limit else ("above", "above the limit")
+        sign = "\N{CHECK MARK}" if model.within_limit else "\N{UPWARDS ARROW}"
+        measured += f' <span class="{css}" title="{word}">{sign}</span>'
+    return [
+        escape(model.name) + (f"<small>{escape(model.weights)} weights</small>" if model.weights else ""),
+        _number(model.params, 2, 1e6),
+        _number(model.flops, 3, 1e9),
+        _number(model.size_bytes, 1, _MIB),
+        DASH if model.limit_ms is None else f"{model.limit_ms:g}",
+        _number(model.predicted_ms, 2),
+        measured,
+        _number(model.inherited_loss, 3),
+        _number(model.trained_loss, 3),
+        _number(model.bleu, 2),
+    ]
+
+
+def _scores(run: Run) -> str:
+    """Return the error of the predictor beside its baselines."""
+    report = run.latencies.report if run.latencies else {}
+    baselines = report.get("baselines")
+    named = {"predictor": report, **(baselines if isinstance(baselines, dict) else {})}
+    rows = []
+    for name, scores in named.items():
+        known = scores if isinstance(scores, dict) else {}
+        values = [known.get(key) for key in ("mape_percent", "rmse_ms", "kendall_tau")]
+        if all(isinstance(value, int | float) for value in values):
+            cells = [escape(name.replace("_", " "))]
+            cells += [_number(value, digits) for value, digits in zip(values, (2, 2, 3), strict=True)]
+            rows.append((cells, ""))
+    if not rows:
+        return ""
+    heads = [("Predictor", ""), ("MAPE", "%"), ("RMSE", "ms"), ("Kendall tau", "")]
+    text = _table(heads, rows)
+    bound = report.get("bound")
+    if (
+        isinstance(bound, dict)
+        and all(isinstance(v, int | float) for v in bound.values())
+        and len(bound) == 3
+    ):
+        text += (
+            f'<p class="small muted">The upper bound of {bound["coverage"]:.0%} lies '
+            f"{bound['above_percent']:.1f}% above the "
+            f"prediction and held on {bound['held']:.1%} of the rows above.</p>"
+        )
+    return text
+
+
+def _costs(stages: Sequence[StageCost]) -> str:
+    if not stages:
+        return _none(_NO_COST)
+    most = max(stage.wall_s for stage in stages)
+    gpus = any(stage.gpu_s for stage in stages)
+    heads = [("Stage", ""), ("Wall time", ""), ("", ""), ("CPU", "core h"), *([("GPU", "h")] if gpus else [])]
+    heads += [("Threads", ""), ("Sittings", "")]
+    rows = []
+    for stage in stages:
+        bar = (
+            f'<span class="bar"><i style="width:{100 * stage.wall_s / most if most else 0:.1f}%"></i></span>'
+        )
+        about = "\u2248 " if stage.estimated and stage.cpu_s is not None else ""
+        cells = [escape(stage.name), duration(stage.wall_s), bar, about + _number(stage.cpu_s, 3, 3600)]
+        cells += [_number(stage.gpu_s, 3, 3600)] if gpus else []
+        cells += [str(stage.threads or DASH), str(stage.sittings)]
+        rows.append((cells, ""))
+    known = [stage.cpu_s for stage in stages if stage.cpu_s is not None]
+    total = [
+        "All stages",
+        duration(sum(s.wall_s for s in stages)),
+        "",
+        _number(sum(known), 3, 3600) if known else DASH,
+    ]
+    total += [_number(sum(s.gpu_s for s in stages), 3, 3600)] if gpus else []
+    text = _table(heads, rows, [*total, "", str(sum(s.sittings for s in stages))])
+    text += (
+        '<p class="small muted">Every stage records its own time; a sitting is one start of it, and those '
+        "of a stage that "
+        "was stopped add up. CPU: time in which cores computed for it."
+    )
+    if any(stage.estimated for stage in stages):
+        text += (
+            " \u2248: the run is older than this record, so the time is that of its log, times its threads."
+        )
+    if any(stage.cpu_s is None for stage in stages):
+        text += f" {DASH}: the run is older than the record of CPU time."
+    text += "</p>"
+    commands = [stage.command for stage in stages if stage.command]
+    if commands:
+        lines = "\n".join(escape(command) for command in commands)
+        text += f"<details><summary>Commands of the stages</summary><pre>{lines}</pre></details>"
+    return text
+
+
+def _conditions(run: Run) -> str:
+    groups = [("Latency", dict(run.latencies.conditions) if run.latencies else {}), ("Machine", run.machine)]
+    text = ""
+    for title, facts in groups:
+        if facts:
+            items = "".join(
+                f"<dt>{escape(n.replace('_', ' '))}</dt><dd>{escape(v)}</dd>" for n, v in facts.items()
+            )
+            text += f'<p><strong>{title}</strong></p><dl class="facts">{items}</dl>'
+    if not text:
+        text = _none("No version.json is here, so the machine and the versions are not known.")
+    if run.notes:
+        text += "<p><strong>Left out</strong></p>" + "".join(_none(escape(short(n, 400))) for n in run.notes)
+    return text
+
+
+def duration(seconds: float) -> str:
+    """Return a time as a person says it."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _hours_text(stages: Sequence[StageCost]) -> str:
+    known = [stage.cpu_s for stage in stages if stage.cpu_s is not None]
+    parts = [f"{sum(known) / 3600:.2f} CPU core hours"] if known else []
+    gpu_s = sum(stage.gpu_s for stage in stages)
+    return ", ".join(parts + ([f"{gpu_s / 3600:.2f} GPU hours"] if gpu_s else []))
