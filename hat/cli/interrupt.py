@@ -6,9 +6,11 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from types import FrameType, TracebackType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from hat.train.ranks import Ranks
+if TYPE_CHECKING:  # commands without a model must not wait for torch
+    from hat.train.ranks import Ranks
+
 
 _ECHO_S = 1.0  # torchrun passes a Ctrl-C on that the terminal has sent to every process already
 T = TypeVar("T")
@@ -42,7 +44,7 @@ class Interrupt:
         elif now - self._asked_s > _ECHO_S:
             raise KeyboardInterrupt
 
-    def agreed(self, ranks: Ranks) -> bool:
+    def agreed(self, ranks: "Ranks") -> bool:
         """Return whether any rank was asked to leave; all then know the same signal."""
         number = ranks.most(self.asked or 0)
         if number:

@@ -27,7 +27,15 @@ from hat.model.precision import device_name
 
 TINY = ["--evo-iter=2", "--population-size=8", "--parent-size=4", "--mutation-size=2", "--crossover-size=2"]
 FRONT = ["--pareto", "--pareto-population=6", "--pareto-children=4", "--pareto-screen=3"]
-FILES = {"config.yml", "version.json", "journal.jsonl", "log.jsonl", "summary.json", "evaluations.csv"}
+FILES = {
+    "config.yml",
+    "cost.json",
+    "version.json",
+    "journal.jsonl",
+    "log.jsonl",
+    "summary.json",
+    "evaluations.csv",
+}
 
 
 def space_of(files: Path) -> SearchSpace:  # noqa: F811
