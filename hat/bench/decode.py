@@ -13,7 +13,7 @@ from hat.bench.alternate import Samples, alternate, ratio
 from hat.bench.corpus import multi30k
 from hat.bench.figure import Figure, Row, Target, median_row, rate_row
 from hat.bench.machine import describe_machine
-from hat.bench.packed import INT8_KERNEL, PackedProducts, can_int8, int8_products
+from hat.bench.packed import INT8_KERNEL, PackedProducts, int8_products
 from hat.bench.peers import PIP, Peer, has_ctranslate2, save_ctranslate2
 from hat.bench.products import BareProducts, Lengths, decoding_products
 from hat.bench.quality import compare_int8
@@ -24,7 +24,7 @@ from hat.errors import CheckpointError
 from hat.model.config import EOS, ModelConfig
 from hat.model.extract import extract
 from hat.model.inference import InferenceModel
-from hat.model.matrix import Int8Matrix
+from hat.model.matrix import Int8Matrix, can_int8
 from hat.model.precision import DTYPES
 from hat.model.transformer import SubTransformer, SuperTransformer
 

@@ -48,8 +48,3 @@ class PackedProducts:
 def int8_products(products: Sequence[Product]) -> PackedProducts:
     """Return the products with 8-bit weights."""
     return PackedProducts(products, torch.float32, Int8Matrix)
-
-
-def can_int8() -> bool:
-    """Return whether this build of PyTorch has the 8-bit kernels."""
-    return any(engine != "none" for engine in torch.backends.quantized.supported_engines)

@@ -69,7 +69,7 @@ def measure(model: Transformer, cfg: MeasureConfig) -> Timing:
     """Return the latency of a stand-alone model in evaluation mode, warmed up and repeated until it is known.
 
     The decoder's time is a whole beam search (HAT 2020 timed bare decoder layers): output matrix, top-k and
-    cache reordering included.
+    the bookkeeping of hypotheses included.
     """
     device = model.source_embed.weight.device
     limit = min(model.cfg.max_source_positions, model.cfg.max_target_positions)

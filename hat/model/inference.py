@@ -21,9 +21,7 @@ from hat.model.layers import DecoderLayer, EncoderLayer
 from hat.model.matrix import Int8Matrix, Matrix, fixed_matrix
 from hat.model.transformer import Memory, Transformer
 
-CHUNK = (
-    128  # the output matrix of a large vocabulary is padded to whole chunks, which `largest` reads one by one
-)
+CHUNK = 128  # large vocabularies are padded to whole chunks, which `largest` reads one by one
 PADDED_FROM = 4096
 RESCORED = 16  # words whose logits are computed again in full precision where weights have 8 bits
 
@@ -44,7 +42,6 @@ class InferenceModel:
         arch = arch or model.default_arch
         self.cfg, self.arch, self.qkv_dim = model.cfg, arch, model.space.qkv_dim
         enc, dec = arch.encoder, arch.decoder
-        self.source_vocab_size = model.source_embed.weight.size(0)
         self.vocab_size = model.output.weight.size(0)
         with torch.no_grad():
             self._source = _Embedding(model, "source", enc.embed_dim)
@@ -103,7 +100,7 @@ class InferenceModel:
         V' >= V: what a large vocabulary is padded with is -inf. `state` is one step further afterwards.
         """
         state.begin()
-        x = self._target(tokens_N, self._target.sines[PAD + 1 + state.length - 1])
+        x = self._target(tokens_N, self._target.sines[PAD + state.length])
         mask = state.mask()
         for layer, layer_state in zip(self._decoder, state.layers, strict=True):
             x = layer(x, layer_state, state.length, mask)

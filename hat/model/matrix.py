@@ -76,6 +76,11 @@ class Int8Matrix:
     """
 
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None) -> None:
+        if not can_int8():
+            raise ConfigError(
+                f"PyTorch {torch.__version__} was built without 8-bit kernels, which 8-bit weights need; "
+                "translate without --int8, or install a build with FBGEMM or oneDNN"
+            )
         weight = weight_OI.detach()
         if weight.device.type != "cpu" or weight.dtype != torch.float32:
             raise ConfigError(
@@ -119,3 +124,8 @@ def _can_pack(dtype: torch.dtype) -> bool:
         return bool(torch.equal(packed.plus(x, x), 2 * x) and torch.equal(packed.relu(x), x))
     except (AttributeError, RuntimeError, NotImplementedError):
         return False  # operators of the compiler's runtime: absent from some builds
+
+
+def can_int8() -> bool:
+    """Return whether this build of PyTorch has the kernels of `Int8Matrix`."""
+    return any(engine != "none" for engine in torch.backends.quantized.supported_engines)

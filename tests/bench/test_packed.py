@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from hat.bench.packed import PackedProducts, can_int8, int8_products
+from hat.bench.packed import PackedProducts, int8_products
 from hat.bench.products import BareProducts, Product
+from hat.model.matrix import can_int8
 
 PRODUCTS = [
     Product("w", 5, 64, 48),

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from hat.bench.corpus import random_pairs
-from hat.bench.packed import can_int8
 from hat.bench.quality import compare, compare_int8
 from hat.data.pairs import PairDataset
 from hat.decode.beam import BeamConfig
 from hat.errors import CheckpointError
 from hat.model.config import EOS, ModelConfig
 from hat.model.extract import extract
+from hat.model.matrix import can_int8
 from hat.model.transformer import SuperTransformer
 from hat.train import checkpoint
 

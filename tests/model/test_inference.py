@@ -109,3 +109,9 @@ def test_the_best_of_a_large_vocabulary_are_found_in_chunks(count: int) -> None:
     best, places = largest(padded, count)
     expected = rows.topk(count, dim=1)
     assert torch.equal(best, expected.values) and torch.equal(places, expected.indices)
+
+
+def test_a_build_without_8_bit_kernels_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hat.model.matrix.can_int8", lambda: False)
+    with pytest.raises(ConfigError, match="was built without 8-bit kernels.* without --int8"):
+        Int8Matrix(torch.eye(4), None)
