@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
-from hat.train.loss import CACHED_BYTES, ROWS
+from hat.train.loss import CACHED_BYTES, chunked_loss, wide_of
 
 
 class Teacher(NamedTuple):
@@ -28,54 +27,14 @@ def distilled_loss(
     The loss is `share` times the cross entropy against the teacher's probabilities, plus the rest times the
     label-smoothed cross entropy with `eps`. No gradient reaches the teacher. Float32 or wider.
     """
-    with_grad = torch.is_grad_enabled() and (states_RD.requires_grad or output_VD.requires_grad)
     states_RE, output_VE = teacher.states_RE.detach(), teacher.output_VE.detach()
-    return _DistilledLoss.apply(states_RD, output_VD, target_R, eps, states_RE, output_VE, share, with_grad)
+    wide = wide_of(states_RD)
 
+    def judge(logits: Tensor, rows: slice, with_grad: bool) -> Tensor:
+        taught = states_RE[rows] @ output_VE.t()
+        return _to_gradient(logits, taught, target_R[rows], eps, share, wide, with_grad)
 
-class _DistilledLoss(torch.autograd.Function):
-    """Computes loss and gradient of each chunk together; backward only scales what forward kept."""
-
-    @staticmethod
-    def forward(
-        ctx: FunctionCtx,
-        states_RD: Tensor,
-        output_VD: Tensor,
-        target_R: Tensor,
-        eps: float,
-        states_RE: Tensor,
-        output_VE: Tensor,
-        share: float,
-        with_grad: bool,
-    ) -> tuple[Tensor, Tensor]:
-        wide = torch.float64 if states_RD.dtype == torch.float64 else torch.float32
-        sums = torch.zeros(2, dtype=wide, device=states_RD.device)
-        grad_states = torch.empty_like(states_RD) if with_grad else None
-        grad_output = torch.zeros(output_VD.shape, dtype=wide, device=output_VD.device) if with_grad else None
-        size = (min(ROWS, states_RD.size(0)), output_VD.size(0))
-        buffer, teacher_buffer = states_RD.new_empty(size), states_RE.new_empty(size)
-        for start in range(0, states_RD.size(0), ROWS):
-            states = states_RD[start : start + ROWS]
-            logits = torch.mm(states, output_VD.t(), out=buffer[: len(states)])
-            taught = torch.mm(
-                states_RE[start : start + ROWS], output_VE.t(), out=teacher_buffer[: len(states)]
-            )
-            target = target_R[start : start + ROWS]
-            sums += _to_gradient(logits, taught, target, eps, share, wide, with_grad)
-            if with_grad:
-                torch.mm(logits, output_VD, out=grad_states[start : start + ROWS])  # type: ignore[index]
-                grad_output += logits.t() @ states  # type: ignore[operator]
-        if with_grad:
-            ctx.save_for_backward(grad_states, grad_output.to(output_VD.dtype))  # type: ignore[attr-defined, union-attr]
-        loss, nll = sums.unbind()
-        ctx.mark_non_differentiable(nll)  # type: ignore[attr-defined]
-        return loss, nll
-
-    @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        grad_states, grad_output = ctx.saved_tensors  # type: ignore[attr-defined]
-        kept = (grad_states * grad.to(grad_states.dtype), grad_output * grad.to(grad_output.dtype))
-        return (*kept, None, None, None, None, None, None)
+    return chunked_loss(states_RD, output_VD, judge)
 
 
 def _to_gradient(

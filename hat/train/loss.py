@@ -4,12 +4,17 @@ exist at once.
 R rows (target tokens), D width, V vocabulary.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 ROWS = 1024  # of one matrix product; fewer make the sum over the chunks' weight gradients dear
 CACHED_BYTES = 1 << 20  # wide logits that go through the softmax at once on a CPU; they stay in its L2 cache
+
+
+Judge = Callable[[Tensor, slice, bool], Tensor]
 
 
 def smoothed_loss(
@@ -21,8 +26,27 @@ def smoothed_loss(
     Rows must be real tokens; pads are removed by the caller. `eps` is the label smoothing, spread over all
     V entries.
     """
+    wide = wide_of(states_RD)
+    return chunked_loss(
+        states_RD,
+        output_VD,
+        lambda logits, rows, with_grad: _to_gradient(logits, target_R[rows], eps, wide, with_grad),
+    )
+
+
+def wide_of(states: Tensor) -> torch.dtype:
+    """Return the type losses are computed in: float32, or wider where the states are."""
+    return torch.float64 if states.dtype == torch.float64 else torch.float32
+
+
+def chunked_loss(states_RD: Tensor, output_VD: Tensor, judge: Judge) -> tuple[Tensor, Tensor]:
+    """Return a summed loss of all rows (differentiable) and the summed negative log likelihood.
+
+    `judge(logits, rows, with_grad)` gives both sums [2] of a chunk and, with `with_grad`, replaces its logits
+    by the gradient of the loss.
+    """
     with_grad = torch.is_grad_enabled() and (states_RD.requires_grad or output_VD.requires_grad)
-    return _ChunkedLoss.apply(states_RD, output_VD, target_R, eps, with_grad)
+    return _ChunkedLoss.apply(states_RD, output_VD, judge, with_grad)
 
 
 class _ChunkedLoss(torch.autograd.Function):
@@ -30,36 +54,31 @@ class _ChunkedLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx, states_RD: Tensor, output_VD: Tensor, target_R: Tensor, eps: float, with_grad: bool
+        ctx: FunctionCtx, states_RD: Tensor, output_VD: Tensor, judge: Judge, with_grad: bool
     ) -> tuple[Tensor, Tensor]:
-        wide = torch.float64 if states_RD.dtype == torch.float64 else torch.float32
+        wide = wide_of(states_RD)
         sums = torch.zeros(2, dtype=wide, device=states_RD.device)
         grad_states = torch.empty_like(states_RD) if with_grad else None
         grad_output = torch.zeros(output_VD.shape, dtype=wide, device=output_VD.device) if with_grad else None
         buffer = states_RD.new_empty(min(ROWS, states_RD.size(0)), output_VD.size(0))
         for start in range(0, states_RD.size(0), ROWS):
-            states = states_RD[start : start + ROWS]
+            rows = slice(start, start + ROWS)
+            states = states_RD[rows]
             logits = torch.mm(states, output_VD.t(), out=buffer[: len(states)])
-            sums += _to_gradient(logits, target_R[start : start + ROWS], eps, wide, with_grad)
+            sums += judge(logits, rows, with_grad)
             if with_grad:
-                torch.mm(logits, output_VD, out=grad_states[start : start + ROWS])  # type: ignore[index]
+                torch.mm(logits, output_VD, out=grad_states[rows])  # type: ignore[index]
                 grad_output += logits.t() @ states  # type: ignore[operator]
         if with_grad:
             ctx.save_for_backward(grad_states, grad_output.to(output_VD.dtype))  # type: ignore[attr-defined, union-attr]
-        smoothed, nll = sums.unbind()
+        loss, nll = sums.unbind()
         ctx.mark_non_differentiable(nll)  # type: ignore[attr-defined]
-        return smoothed, nll
+        return loss, nll
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: FunctionCtx, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]
         grad_states, grad_output = ctx.saved_tensors  # type: ignore[attr-defined]
-        return (
-            grad_states * grad.to(grad_states.dtype),
-            grad_output * grad.to(grad_output.dtype),
-            None,
-            None,
-            None,
-        )
+        return grad_states * grad.to(grad_states.dtype), grad_output * grad.to(grad_output.dtype), None, None
 
 
 def _to_gradient(

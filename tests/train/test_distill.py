@@ -5,6 +5,7 @@ import torch
 from test_loss import inputs, plain
 
 import hat.train.distill
+import hat.train.loss
 from hat.train.distill import Teacher, distilled_loss
 from hat.train.loss import smoothed_loss
 
@@ -24,7 +25,7 @@ def by_hand(states, output, target, eps, teacher, share) -> torch.Tensor:  # noq
 @pytest.mark.parametrize("rows", [0, 1, 8, 29])
 def test_value_and_gradient_in_float64(rows: int, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """In chunks of 8 rows and pieces of 3."""
-    monkeypatch.setattr(hat.train.distill, "ROWS", 8)
+    monkeypatch.setattr(hat.train.loss, "ROWS", 8)
     monkeypatch.setattr(hat.train.distill, "CACHED_BYTES", 3 * 11 * 8)
     states, output, target = inputs(rows, 5, 11, torch.float64)
     teacher = teacher_of(rows, 11)
@@ -72,7 +73,7 @@ def test_low_precision_stays_within_its_rounding(dtype: torch.dtype) -> None:
 
 def test_no_tensor_holds_all_logits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of rows x vocabulary is ever made, here 400 x 97 in chunks of 16."""
-    monkeypatch.setattr(hat.train.distill, "ROWS", 16)
+    monkeypatch.setattr(hat.train.loss, "ROWS", 16)
     states, output, target = inputs(400, 5, 97, torch.float32)
     teacher = teacher_of(400, 97, torch.float32)
     sizes: list[int] = []
