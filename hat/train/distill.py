@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hat.train.loss import CACHED_BYTES, chunked_loss, wide_of
+from hat.train.loss import CACHED_BYTES, Judged, chunked_loss, wide_of
 
 
 class Teacher(NamedTuple):
@@ -30,9 +30,9 @@ def distilled_loss(
     states_RE, output_VE = teacher.states_RE.detach(), teacher.output_VE.detach()
     wide = wide_of(states_RD)
 
-    def judge(logits: Tensor, rows: slice, with_grad: bool) -> Tensor:
+    def judge(logits: Tensor, rows: slice, with_grad: bool) -> Judged:
         taught = states_RE[rows] @ output_VE.t()
-        return _to_gradient(logits, taught, target_R[rows], eps, share, wide, with_grad)
+        return Judged(_to_gradient(logits, taught, target_R[rows], eps, share, wide, with_grad))
 
     return chunked_loss(states_RD, output_VD, judge)
 

@@ -17,7 +17,7 @@ from hat.model.transformer import Transformer
 from hat.rng import seed_for
 from hat.train.distill import Teacher, distilled_loss
 from hat.train.ema import MovingAverage
-from hat.train.loss import smoothed_loss
+from hat.train.loss import OutputMatrix, smoothed_loss
 from hat.train.master import MasterWeights
 from hat.train.policy import Lesson
 from hat.train.ranks import ALONE, Ranks
@@ -290,12 +290,19 @@ def target_rows(model: Transformer, batch: Batch, arch: Arch, drop: Dropout = EV
 
 
 def batch_loss(
-    model: Transformer, batch: Batch, arch: Arch, label_smoothing: float, drop: Dropout = EVAL
+    model: Transformer,
+    batch: Batch,
+    arch: Arch,
+    label_smoothing: float,
+    drop: Dropout = EVAL,
+    output: OutputMatrix | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the smoothed loss and the negative log likelihood of a batch, summed over its target tokens,
     in nats.
+
+    `output` is the prepared output matrix of `arch` where several batches share it.
     """
-    return smoothed_loss(*target_rows(model, batch, arch, drop), label_smoothing)
+    return smoothed_loss(*target_rows(model, batch, arch, drop), label_smoothing, output)
 
 
 @torch.inference_mode()
@@ -312,11 +319,12 @@ def evaluate(
     The same number whatever the count of ranks: losses are added in the order of the batches.
     """
     rows = []
+    output = OutputMatrix(model.output.columns(arch.decoder.embed_dim))
     for batch in batches:
         if batch is None:
             rows.append((0.0, 0.0, 0))
             continue
-        loss, batch_nll = batch_loss(model, batch.to(device), arch, label_smoothing)
+        loss, batch_nll = batch_loss(model, batch.to(device), arch, label_smoothing, output=output)
         rows.append((loss.item(), batch_nll.item(), batch.num_tokens))
     table_KNC = ranks.gather(torch.tensor(rows, dtype=torch.float64).view(-1, 3))
     smoothed = nll = 0.0

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hat.train.loss
-from hat.train.loss import smoothed_loss
+from hat.train.loss import OutputMatrix, smoothed_loss
 
 
 def plain(
@@ -120,3 +120,32 @@ def test_float32_is_within_1e_5_of_the_plain_formula() -> None:
     assert abs(ours.item() / theirs.item() - 1) < 1e-5
     for one, other in zip(*(torch.autograd.grad(x, (states, output)) for x in (ours, theirs)), strict=True):
         assert (one - other).norm() < 1e-5 * other.norm()
+
+
+def test_large_and_small_logits_are_judged_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bounded logits make fewer passes; both ways agree, and no logit of bounded ones exceeds the bound."""
+    states, output, target = inputs(41, 8, 30, torch.float32)
+    prepared, fixed = OutputMatrix(output), states.detach()
+    assert prepared.bounds(fixed) and not prepared.bounds(fixed * 100)
+    assert not OutputMatrix(output * torch.nan).bounds(fixed) and not prepared.bounds(fixed[:0])
+    found = []
+    for largest in (80.0, 0.0):
+        monkeypatch.setattr(hat.train.loss, "_LARGEST", largest)
+        loss, nll = smoothed_loss(states, output, target, 0.1, prepared)
+        found.append((loss, nll, *torch.autograd.grad(loss, (states, output))))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@given(st.floats(0.1, 30), st.integers(2, 40), st.integers(0, 9))
+def test_exponentials_of_bounded_logits_stay_finite(scale: float, vocab: int, seed: int) -> None:
+    """Up to where other logits begin to be subtracted, gradients are those of float64."""
+    states, output, target = inputs(5, 3, vocab, torch.float32, seed)
+    states = (states.detach() * scale).requires_grad_()
+    loss, _ = smoothed_loss(states, output, target, 0.1)
+    twins = [value.detach().double().requires_grad_() for value in (states, output)]
+    expected, _ = plain(*twins, target, 0.1)
+    for one, other in zip(
+        torch.autograd.grad(loss, (states, output)), torch.autograd.grad(expected, twins), strict=True
+    ):
+        torch.testing.assert_close(one.double(), other, rtol=2e-4, atol=1e-5 * float(other.abs().max() + 1))
