@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from forks import Fault, Forks
 from tally import Tally, count, is_full
-from workplace import ARGV, SAVE_EVERY, assert_same, checkpoints, copy_of, last_update
+from workplace import ARGV, SAVE_EVERY, assert_same, checkpoints, copy_of, last_update, losses
 
 from hat.files.journal import Journal
 from hat.latency.table import TableWriter
@@ -42,16 +42,6 @@ def wholes(forks: Forks, place: Path, tmp_path_factory: pytest.TempPathFactory) 
         done = forks.run(command, argv, folder)
         assert done.code == 0, done.err
         found[name] = Whole(folder, done.points, done.seconds)
-    return found
-
-
-def losses(run: Path) -> dict[int, float]:
-    """Return the loss of each update; an update that was made again must have had the same."""
-    entries = [json.loads(line) for line in (run / "log.jsonl").read_text().split("\n")[:-1]]
-    found: dict[int, float] = {}
-    for entry in entries:
-        if entry["kind"] == "train":
-            assert found.setdefault(entry["update"], entry["loss_base2"]) == entry["loss_base2"]
     return found
 
 

@@ -172,6 +172,16 @@ def last_update(run: Path) -> int:
     return max(updates, default=0)
 
 
+def losses(run: Path) -> dict[int, float]:
+    """Return the loss of each update; an update that was made again must have had the same."""
+    entries = [json.loads(line) for line in (run / "log.jsonl").read_text().split("\n")[:-1]]
+    found: dict[int, float] = {}
+    for entry in entries:
+        if entry["kind"] == "train":
+            assert found.setdefault(entry["update"], entry["loss_base2"]) == entry["loss_base2"]
+    return found
+
+
 def checkpoints(run: Path) -> list[Checkpoint]:
     """Return all checkpoints of a run; each must be readable."""
     return [load(path) for path in sorted(run.glob("*.pt"))]
