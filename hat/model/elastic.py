@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
+from hat.model.matrix import can_pack
+
 
 class ElasticLinear(nn.Module):
     """A linear map that uses the front `[out, in]` block of its weight (HAT 2020, section 3.1)."""
@@ -26,9 +28,37 @@ class ElasticLinear(nn.Module):
         nn.init.uniform_(self.weight, -bound, bound, generator=generator)
         nn.init.zeros_(self.bias)
 
-    def forward(self, x: Tensor, out_dim: int) -> Tensor:
-        """Map x [..., in] to [..., out_dim]; `in` is read off x, so it cannot disagree."""
-        return F.linear(x, self.weight[:out_dim, : x.size(-1)], self.bias[:out_dim])
+    def forward(self, x: Tensor, out_dim: int, *, relu: bool = False) -> Tensor:
+        """Map x [..., in] to [..., out_dim], with `relu` its positive part; `in` is read off x, so it cannot
+        disagree.
+        """
+        weight, bias = self.weight[:out_dim, : x.size(-1)], self.bias[:out_dim]
+        if x.dtype == torch.bfloat16 and x.device.type == "cpu" and can_pack(x.dtype):
+            return _Affine.apply(x, weight, bias, relu)
+        y = F.linear(x, weight, bias)
+        return F.relu(y) if relu else y
+
+
+class _Affine(torch.autograd.Function):
+    """A linear map on a CPU whose bias and ReLU are applied while the product is still in the cache."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, weight_OI: Tensor, bias_O: Tensor, relu: bool) -> Tensor:
+        # a sliced weight would take a kernel that is a thousand times slower
+        y = torch.ops.mkldnn._linear_pointwise(
+            x, weight_OI.contiguous(), bias_O, "relu" if relu else "none", [], ""
+        )
+        ctx.save_for_backward(x, weight_OI, y if relu else None)
+        return y
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, weight_OI, y = ctx.saved_tensors  # type: ignore[attr-defined]
+        if y is not None:
+            grad = torch.ops.aten.threshold_backward(grad, y, 0)
+        grad_NO = grad.flatten(0, -2)
+        grad_x = (grad_NO @ weight_OI).view(x.shape) if ctx.needs_input_grad[0] else None  # type: ignore[attr-defined]
+        return grad_x, grad_NO.t() @ x.flatten(0, -2), grad_NO.sum(0), None
 
 
 class ElasticLayerNorm(nn.Module):

@@ -4,7 +4,6 @@ B batch, T target length, S source length, D width, F feed-forward width.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hat.model.attention import CrossAttention, SelfAttention
@@ -28,7 +27,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x_BTD: Tensor, ffn_dim: int, drop: Dropout, rate: float) -> Tensor:
         """Return [B, T, D]."""
-        h_BTF = F.relu(self.up(x_BTD, ffn_dim))
+        h_BTF = self.up(x_BTD, ffn_dim, relu=True)
         return self.down(drop(h_BTF, rate), x_BTD.size(-1))
 
 
@@ -54,7 +53,7 @@ class _Layer(nn.Module):
         self, ffn: FeedForward, norm: ElasticLayerNorm, x: Tensor, ffn_dim: int, drop: Dropout
     ) -> Tensor:
         h = ffn(self._before(norm, x), ffn_dim, drop, self._scaled(self.cfg.activation_dropout, x))
-        return self._after(norm, x + drop(h, self._scaled(self.cfg.dropout, x)))
+        return self._after(norm, drop.plus(x, h, self._scaled(self.cfg.dropout, x)))
 
 
 class EncoderLayer(_Layer):
@@ -72,7 +71,7 @@ class EncoderLayer(_Layer):
         h = self._before(self.self_norm, x_BSD)
         h = self.self_attn(h, heads, mask, drop, self.cfg.attention_dropout)
         # parity with HAT 2020: encoder self-attention dropout is not scaled by width
-        x_BSD = self._after(self.self_norm, x_BSD + drop(h, self.cfg.dropout))
+        x_BSD = self._after(self.self_norm, drop.plus(x_BSD, h, self.cfg.dropout))
         return self._feed_forward(self.ffn, self.ffn_norm, x_BSD, ffn_dim, drop)
 
 
@@ -105,8 +104,8 @@ class DecoderLayer(_Layer):
         cfg, rate = self.cfg, self._scaled(self.cfg.dropout, x_BTD)
         h = self._before(self.self_norm, x_BTD)
         h = self.self_attn(h, self_heads, causal, drop, cfg.attention_dropout)
-        x_BTD = self._after(self.self_norm, x_BTD + drop(h, rate))
+        x_BTD = self._after(self.self_norm, drop.plus(x_BTD, h, rate))
         h = self._before(self.cross_norm, x_BTD)
         h = self.cross_attn(h, memory_BSD, cross_heads, memory_mask, drop, cfg.attention_dropout)
-        x_BTD = self._after(self.cross_norm, x_BTD + drop(h, rate))
+        x_BTD = self._after(self.cross_norm, drop.plus(x_BTD, h, rate))
         return self._feed_forward(self.ffn, self.ffn_norm, x_BTD, ffn_dim, drop)

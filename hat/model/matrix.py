@@ -109,12 +109,12 @@ class Int8Matrix:
 
 def fixed_matrix(weight_OI: Tensor, bias_O: Tensor | None) -> Matrix:
     """Return the fastest exact form of a linear map for the device and type of its weight."""
-    kind = PackedMatrix if weight_OI.device.type == "cpu" and _can_pack(weight_OI.dtype) else PlainMatrix
+    kind = PackedMatrix if weight_OI.device.type == "cpu" and can_pack(weight_OI.dtype) else PlainMatrix
     return kind(weight_OI, bias_O)
 
 
 @cache
-def _can_pack(dtype: torch.dtype) -> bool:
+def can_pack(dtype: torch.dtype) -> bool:
     """Return whether this build of PyTorch packs weights of `dtype` and multiplies by them rightly."""
     if dtype not in (torch.float32, torch.bfloat16) or not torch.backends.mkldnn.is_available():
         return False

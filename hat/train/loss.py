@@ -147,12 +147,10 @@ class _ChunkedLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        grad_states, grad_output = ctx.saved_tensors  # type: ignore[attr-defined]
-        return (
-            grad_states * grad.to(grad_states.dtype),
-            grad_output * grad.to(grad_output.dtype),
-            *(None,) * 4,
-        )
+        grads = ctx.saved_tensors  # type: ignore[attr-defined]
+        if not (_on_cpu(grad) and float(grad) == 1):  # a loss by itself, without loss scaling
+            grads = tuple(kept * grad.to(kept.dtype) for kept in grads)
+        return *grads, *(None,) * 4
 
 
 def _to_gradient(

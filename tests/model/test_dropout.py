@@ -34,6 +34,9 @@ class Spy(Dropout):
         self.seen.append((x.size(-1), round(rate, 9)))
         return x
 
+    def plus(self, residual: Tensor, x: Tensor, rate: float) -> Tensor:
+        return residual + self(x, rate)
+
 
 @pytest.mark.parametrize("pre_norm", [False, True])
 @pytest.mark.parametrize("alone", [False, True])
@@ -74,7 +77,7 @@ def test_mask_rate_and_scale(rate: float) -> None:
     dropped = Dropout(torch.Generator().manual_seed(1))(torch.ones(401, 499, dtype=torch.float64), rate)
     zeros = (dropped == 0).double().mean().item()
     deviation = (rate * (1 - rate) / dropped.numel()) ** 0.5
-    assert abs(zeros - rate) < 4 * deviation + 1 / 65536
+    assert abs(zeros - rate) < 4 * deviation + 1 / 32768
     assert set(dropped.unique().tolist()) == {0.0, 1 / (1 - rate)}
     for axis in (0, 1):  # nothing repeats along a row or a column
         assert (
@@ -95,6 +98,31 @@ def test_same_seed_same_mask(shape: tuple[int, ...], dtype: torch.dtype) -> None
     x = torch.ones(shape, dtype=dtype)
     first, second = (Dropout(torch.Generator().manual_seed(5))(x, 0.5) for _ in range(2))
     assert torch.equal(first, second) and first.dtype == dtype and first.shape == x.shape
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.999])
+def test_the_mask_is_the_same_in_any_type(dtype: torch.dtype, rate: float) -> None:
+    narrow, wide = (
+        Dropout(torch.Generator().manual_seed(5))(torch.ones(999, dtype=kind), rate)
+        for kind in (dtype, torch.float32)
+    )
+    assert torch.equal(narrow, wide.to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_dropping_beside_a_residual(dtype: torch.dtype) -> None:
+    noise = torch.Generator().manual_seed(3)
+    x, residual = (torch.randn(50, dtype=dtype, generator=noise).requires_grad_() for _ in range(2))
+    apart = residual + Dropout(torch.Generator().manual_seed(5))(x, 0.3)
+    at_once = Dropout(torch.Generator().manual_seed(5)).plus(residual, x, 0.3)
+    torch.testing.assert_close(at_once, apart)
+    weight = torch.randn(50, dtype=dtype, generator=noise)
+    for one, other in zip(
+        *(torch.autograd.grad(y @ weight, (x, residual)) for y in (at_once, apart)), strict=True
+    ):
+        torch.testing.assert_close(one, other)
+    assert torch.equal(EVAL.plus(residual, x, 0.3), residual + x)
 
 
 def test_masks_follow_the_seed_and_the_call() -> None:
