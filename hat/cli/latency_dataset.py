@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -24,12 +24,12 @@ from hat.cli.task import (
 from hat.errors import ConfigError
 from hat.files.cost import Cost
 from hat.latency.anchor import Anchor
-from hat.latency.measure import MeasureConfig, Timing, measure
+from hat.latency.measure import MeasureConfig, Timing, measure, pace, sync_of, work_of
 from hat.latency.table import Row, TableWriter, row_of
 from hat.log import progress, say
 from hat.model.extract import extract
 from hat.model.precision import choose_dtype
-from hat.model.transformer import SuperTransformer
+from hat.model.transformer import SuperTransformer, Transformer
 from hat.rng import rng_for, seed_for
 
 
@@ -41,16 +41,10 @@ class DatasetOptions:
     """CSV file to write; existing rows stay and count"""
     lat_dataset_size: int = 200
     """rows wanted"""
-    anchor_interval: int = 20
-    """rows between two timings of the anchor architecture, which shows drift of the machine"""
 
     def __post_init__(self) -> None:
-        if self.lat_dataset_size < 1 or self.anchor_interval < 1:
-            raise ConfigError(
-                f"--lat-dataset-size and --anchor-interval must be at least 1, got "
-                f"{self.lat_dataset_size} and "
-                f"{self.anchor_interval}"
-            )
+        if self.lat_dataset_size < 1:
+            raise ConfigError(f"--lat-dataset-size must be at least 1, got {self.lat_dataset_size}")
 
 
 @command
@@ -81,8 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     noise = torch.Generator().manual_seed(seed_for(dev.seed, "init"))
     full = SuperTransformer(space, vocab.sizes, settings.model, noise).to(dtype)
 
-    def time_arch(arch: Arch) -> Timing:
-        return measure(extract(full, arch).to(device).eval(), cfg)
+    def standalone(arch: Arch) -> Transformer:
+        return extract(full, arch).to(device).eval()
 
     path = Path(data.lat_dataset_path)
     start = time.perf_counter()
@@ -94,14 +88,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     with TableWriter(path) as table, cost:
         before = list(table.rows)
         quiet = out.no_progress_bar or prof.latsilent or not sys.stderr.isatty()
-        anchor = Anchor(
-            lambda: time_arch(space.largest()), data.anchor_interval, reference_ms=_reference(before)
-        )
+        short = replace(cfg, target_len=max(1, length // 2))
+        run_anchor = work_of(standalone(space.smallest()), short).decode
+        with torch.inference_mode():
+            reference_ms = _reference(before) or pace(run_anchor, short, sync_of(device)).median_ms
+        anchor, told = Anchor(short.target_len, reference_ms), False
         unstable = 0
         todo = _new_archs(space, dev.seed, [row.arch for row in before], data.lat_dataset_size - len(before))
         for arch in progress(todo, data.lat_dataset_size, "latency", "rows", quiet=quiet, done=len(before)):
-            anchor.check()
-            timing = time_arch(arch)
+            timing = measure(standalone(arch), cfg, run_anchor)
+            anchor.see(timing)
+            if anchor.drifting and not told:
+                told = True
+                say(
+                    f"the machine is {anchor.drift_percent:+.1f}% slower than before the first row; rows are "
+                    "scaled back, and less exact if it does other work at the same time"
+                )
             _check_conditions(path, before, timing)
             unstable += not timing.stable
             table.append(_row(arch, timing, anchor))
@@ -172,7 +174,7 @@ def _check_conditions(path: Path, rows: Sequence[Row], timing: Timing) -> None:
 
 
 def _reference(rows: Sequence[Row]) -> float | None:
-    """Return the anchor's latency at the first row of an existing file."""
+    """Return the anchor's latency before the first row of an existing file."""
     for row in rows:
         if "anchor_ms" in row.conditions:
             return float(row.conditions["anchor_ms"]) / (1 + float(row.conditions["drift_percent"]) / 100)
@@ -187,6 +189,7 @@ def _row(arch: Arch, timing: Timing, anchor: Anchor) -> Row:
     )
     how = {
         "stable": int(timing.stable),
+        "anchor_len": anchor.target_len,
         "anchor_ms": f"{anchor.now_ms:.4f}",
         "drift_percent": f"{anchor.drift_percent:.3f}",
     }

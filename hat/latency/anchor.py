@@ -1,60 +1,52 @@
-"""Drift of the machine while a dataset is collected,
-seen by timing one fixed architecture again and again.
-"""
+"""Drift of the machine while a dataset is collected, seen by one short run that is timed with every row."""
 
-import statistics
-from collections.abc import Callable
+from collections import deque
 from dataclasses import dataclass, field
 
 from hat.latency.measure import Timing
 
+ROWS = 10  # whose common drift is worth saying
+
 
 @dataclass
 class Anchor:
-    """Compares the machine now with the machine at the first row.
+    """Compares the machine now with the machine before the first row.
 
-    `time_it` measures the anchor architecture. Rows whose block of measurements drifted by more than
-    `tolerance_percent` are scaled back; smaller differences are the noise of the anchor itself.
+    The anchor runs between the repeats of each row (`hat.latency.measure.sample_ms`). Rows during which it
+    surely took longer or shorter than `reference_ms`, its time before the first row, by `tolerance_percent`
+    and more are scaled back; so are all whose repeats had to be scaled by it.
     """
 
-    time_it: Callable[[], Timing]
-    every: int = 20
-    tolerance_percent: float = 3.0
-    reference_ms: float | None = None  # taken from the file when a collection is resumed
+    target_len: int  # decoder steps of its run
+    reference_ms: float
+    tolerance_percent: float = 1.5
+    drifting_percent: float = 3.0
     now_ms: float = field(default=0.0, init=False)
-    _age: int = field(default=0, init=False)
+    _corrects: bool = field(default=False, init=False)
+    _last: deque[float] = field(default_factory=lambda: deque(maxlen=ROWS), init=False)
 
-    def check(self) -> None:
-        """Re-time the anchor when it is due.
-
-        The reference, and a drift before it counts, are medians of three timings: every row that is scaled
-        back shares their error. Timings that did not settle tell nothing, unless there are no others.
-        """
-        if self.now_ms and self._age < self.every:
-            self._age += 1
-            return
-        self._age = 1
-        timings = [self.time_it()]
-        if self.reference_ms is None or self._drifts(timings[0].total_ms):
-            timings += [self.time_it(), self.time_it()]
-        known = [timing.total_ms for timing in timings if timing.stable]
-        if not known and self.now_ms:
-            return
-        self.now_ms = statistics.median(known or [timing.total_ms for timing in timings])
-        if self.reference_ms is None:
-            self.reference_ms = self.now_ms
-
-    def _drifts(self, ms: float) -> bool:
-        return self.reference_ms is not None and (
-            abs(ms / self.reference_ms - 1) > self.tolerance_percent / 100
-        )
+    def see(self, timing: Timing) -> None:
+        """Take note of a row that was timed with the anchor."""
+        pace = timing.pace
+        assert pace is not None
+        self.now_ms = pace.median_ms
+        slower, faster = (1 + sign * self.tolerance_percent / 100 for sign in (1, -1))
+        beyond = pace.low_ms > slower * self.reference_ms or pace.high_ms < faster * self.reference_ms
+        self._corrects = pace.scaled or beyond
+        self._last.append(self.drift_percent)
 
     @property
     def drift_percent(self) -> float:
-        """Return how much slower the machine is than at the first row."""
-        return 100 * (self.now_ms / self.reference_ms - 1) if self.reference_ms else 0.0
+        """Return how much slower the machine was at the last row than before the first one."""
+        return 100 * (self.now_ms / self.reference_ms - 1) if self.now_ms else 0.0
 
     @property
     def correction(self) -> float:
         """Return the factor that turns a latency measured now into one of the reference machine."""
-        return 1 / (1 + self.drift_percent / 100) if self._drifts(self.now_ms) else 1.0
+        return 1 / (1 + self.drift_percent / 100) if self._corrects else 1.0
+
+    @property
+    def drifting(self) -> bool:
+        """Return whether all of the last rows were slower, or all were faster, than before the first."""
+        slower, faster = min(self._last, default=0.0), max(self._last, default=0.0)
+        return len(self._last) == ROWS and max(slower, -faster) > self.drifting_percent

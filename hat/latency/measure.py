@@ -4,8 +4,10 @@ import math
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 
@@ -18,6 +20,8 @@ from hat.model.transformer import Transformer
 
 WARMUP_SHARE = 0.3  # of all repeats, the first ones: how long a device needs is seen, not known beforehand
 TREND_PERCENT = 0.75  # by which the medians of both halves of the counted repeats may differ
+WANDER_PERCENT = 3.0  # by which the anchor's speed may have a trend within repeats that are scaled by it
+HELPS = 0.4  # scaled repeats count where their spread is at most so much of the measured ones'
 SURE = 3.3  # standard errors, 99.9%: the interval that ends timing is looked at after each repeat
 
 
@@ -57,6 +61,7 @@ class Timing:
     total: Series
     stable: bool  # the wanted interval was reached, without a trend
     conditions: dict[str, str]
+    pace: "Pace | None" = None  # where an anchor ran between the repeats
 
     @property
     def total_ms(self) -> float:
@@ -64,13 +69,40 @@ class Timing:
         return self.encoder.median_ms + self.decoder.median_ms
 
 
-@torch.inference_mode()
-def measure(model: Transformer, cfg: MeasureConfig) -> Timing:
-    """Return the latency of a stand-alone model in evaluation mode, warmed up and repeated until it is known.
+class Pace(NamedTuple):
+    """How fast the machine was during a row, by its anchor."""
 
-    The decoder's time is a whole beam search (HAT 2020 timed bare decoder layers): output matrix, top-k and
-    the bookkeeping of hypotheses included.
-    """
+    median_ms: float
+    low_ms: float  # the 99.9% interval of the median
+    high_ms: float
+    scaled: bool = False  # the row's repeats are scaled to the median
+
+
+class Work(NamedTuple):
+    """What is timed of a model."""
+
+    encode: Callable[[], object]
+    decode: Callable[[], object]
+
+
+class Samples(NamedTuple):
+    """Milliseconds of counted repeats; without an anchor its list is empty."""
+
+    encoder: list[float]
+    decoder: list[float]
+    anchor: list[float]  # before each repeat, and after the last one
+    settled: bool
+    scaled: bool = False  # to the median of the anchor
+
+    @property
+    def sums(self) -> list[float]:
+        """Return encoder and decoder together."""
+        return [e + d for e, d in zip(self.encoder, self.decoder, strict=True)]
+
+
+@torch.inference_mode()
+def work_of(model: Transformer, cfg: MeasureConfig) -> Work:
+    """Return encoder and beam search of a stand-alone model in evaluation mode on one sentence."""
     device = model.source_embed.weight.device
     limit = min(model.cfg.max_source_positions, model.cfg.max_target_positions)
     if max(cfg.source_len, cfg.target_len) > limit:
@@ -82,24 +114,31 @@ def measure(model: Transformer, cfg: MeasureConfig) -> Timing:
     beam = BeamConfig(beam=cfg.beam, max_len_b=cfg.target_len - 1, min_len=cfg.target_len - 1)
     fixed = InferenceModel(model)
     memory = fixed.encode(source)
-    sync = partial(torch.cuda.synchronize, device) if device.type == "cuda" else _nothing
-    return time_parts(
-        lambda: fixed.encode(source),
-        lambda: search_from(fixed, memory, beam),
-        cfg,
-        {
-            "device": device_name(device),
-            "threads": str(torch.get_num_threads()),
-            "dtype": dtype_name(model.source_embed.weight.dtype),
-            "torch": torch.__version__,
-            "vocab_size": str(model.target_embed.weight.size(0)),
-            "qkv_dim": str(model.space.qkv_dim),
-            "beam": str(cfg.beam),
-            "source_len": str(cfg.source_len),
-            "target_len": str(cfg.target_len),
-        },
-        sync,
-    )
+    return Work(lambda: fixed.encode(source), lambda: search_from(fixed, memory, beam))
+
+
+@torch.inference_mode()
+def measure(model: Transformer, cfg: MeasureConfig, anchor: Callable[[], object] | None = None) -> Timing:
+    """Return the latency of a stand-alone model in evaluation mode, warmed up and repeated until it is known.
+
+    The decoder's time is a whole beam search (HAT 2020 timed bare decoder layers): output matrix, top-k and
+    the bookkeeping of hypotheses included. `anchor` runs between the repeats, see `sample_ms`.
+    """
+    work = work_of(model, cfg)
+    weight = model.source_embed.weight
+    device = weight.device
+    conditions = {
+        "device": device_name(device),
+        "threads": str(torch.get_num_threads()),
+        "dtype": dtype_name(weight.dtype),
+        "torch": torch.__version__,
+        "vocab_size": str(model.target_embed.weight.size(0)),
+        "qkv_dim": str(model.space.qkv_dim),
+        "beam": str(cfg.beam),
+        "source_len": str(cfg.source_len),
+        "target_len": str(cfg.target_len),
+    }
+    return time_parts(*work, cfg, conditions, sync_of(device), anchor=anchor)
 
 
 def time_parts(
@@ -109,12 +148,20 @@ def time_parts(
     conditions: dict[str, str],
     sync: Callable[[], None],
     clock: Callable[[], float] = time.perf_counter,
+    anchor: Callable[[], object] | None = None,
 ) -> Timing:
     """Return what `sample_ms` measures of both parts, summarised, with how often and how sure it was."""
-    encoder, decoder, settled = sample_ms(encode, decode, cfg, sync, clock)
-    total = summarise([e + d for e, d in zip(encoder, decoder, strict=True)])
+    found = sample_ms(encode, decode, cfg, sync, clock, anchor)
+    total = summarise(found.sums)
     known = {"iterations": str(total.count), "interval_percent": f"{total.interval_percent:.2f}"}
-    return Timing(summarise(encoder), summarise(decoder), total, settled, conditions | known)
+    return Timing(
+        summarise(found.encoder),
+        summarise(found.decoder),
+        total,
+        found.settled,
+        conditions | known,
+        _pace(found) if anchor else None,
+    )
 
 
 def sample_ms(
@@ -123,12 +170,17 @@ def sample_ms(
     cfg: MeasureConfig,
     sync: Callable[[], None],
     clock: Callable[[], float] = time.perf_counter,
-) -> tuple[list[float], list[float], bool]:
+    anchor: Callable[[], object] | None = None,
+) -> Samples:
     """Return milliseconds of both parts, timed in turn, and whether they settled.
 
     The first `WARMUP_SHARE` of all repeats does not count, so a device that needs longer to warm up gets
     longer. Timing ends when neither the interval of the median of the sum nor a trend within the counted
     repeats is wider than allowed; or, unsettled, at `max_iterations` or `budget_s`.
+
+    An `anchor` is timed before and after each repeat. Repeats that do not settle by themselves, because the
+    machine's speed wanders with the load of other virtual machines, say, are scaled to the anchor's median
+    where they then agree better.
     """
 
     def once(run: Callable[[], object]) -> float:
@@ -141,23 +193,80 @@ def sample_ms(
     begun = clock()
     encoder: list[float] = []
     decoder: list[float] = []
+    anchors = [once(anchor)] if anchor else []
     while True:
         encoder.append(once(encode))
         decoder.append(once(decode))
+        if anchor:
+            anchors.append(once(anchor))
         first = int(WARMUP_SHARE * len(encoder))
-        sums = [e + d for e, d in zip(encoder[first:], decoder[first:], strict=True)]
-        settled = len(sums) >= cfg.min_iterations and _settled(sums, cfg.interval_percent)
-        if settled or len(sums) >= cfg.max_iterations or clock() - begun > cfg.budget_s:
-            return encoder[first:], decoder[first:], settled
+        count = len(encoder) - first
+        found = Samples(encoder[first:], decoder[first:], anchors[first:], False)
+        settled = count >= cfg.min_iterations and _settled(found.sums, cfg.interval_percent)
+        ended = settled or count >= cfg.max_iterations or clock() - begun > cfg.budget_s
+        if anchor and not settled and (ended or count >= 2 * cfg.min_iterations):
+            steady = _scaled(found)
+            if _spread(steady.sums) < HELPS * _spread(found.sums):
+                found = steady
+                wanders = _trend_percent(found.anchor) > WANDER_PERCENT
+                settled = not wanders and _settled(found.sums, cfg.interval_percent)
+        if settled or ended:
+            return found._replace(settled=settled)
+
+
+def _scaled(raw: Samples) -> Samples:
+    """Return the repeats at the median speed of the anchor around them."""
+    median = statistics.median(raw.anchor)
+    around = [(before + after) / 2 for before, after in pairwise(raw.anchor)]
+    encoder, decoder = (
+        [ms * median / now for ms, now in zip(part, around, strict=True)]
+        for part in (raw.encoder, raw.decoder)
+    )
+    return raw._replace(encoder=encoder, decoder=decoder, scaled=True)
+
+
+def pace(
+    anchor: Callable[[], object],
+    cfg: MeasureConfig,
+    sync: Callable[[], None],
+    clock: Callable[[], float] = time.perf_counter,
+) -> Pace:
+    """Return how fast the machine is now, by at least 30 runs of an anchor alone."""
+    found = sample_ms(_nothing, anchor, replace(cfg, min_iterations=21), sync, clock)
+    return _pace(found._replace(anchor=found.decoder))
+
+
+def sync_of(device: torch.device) -> Callable[[], None]:
+    """Return what waits until a device has done all its work."""
+    return partial(torch.cuda.synchronize, device) if device.type == "cuda" else _nothing
+
+
+def _pace(found: Samples) -> Pace:
+    """Return the median of an anchor's timings, and how sure it is."""
+    ordered = sorted(found.anchor)
+    return Pace(statistics.median(ordered), *_interval(ordered, SURE), found.scaled)
 
 
 def _settled(samples: list[float], interval_percent: float) -> bool:
     """Return whether the median of `samples`, in the order of measuring, is known and does not move."""
     ordered = sorted(samples)
-    median, half = statistics.median(ordered), len(samples) // 2
     low, high = _interval(ordered, SURE)
+    narrow = high - low <= 2 * interval_percent / 100 * statistics.median(ordered)
+    return narrow and _trend_percent(samples) <= TREND_PERCENT
+
+
+def _trend_percent(samples: list[float]) -> float:
+    """Return how far the medians of the first and the second half of `samples`, at least 2, lie apart."""
+    half = len(samples) // 2
     trend = statistics.median(samples[-half:]) - statistics.median(samples[:half])
-    return high - low <= 2 * interval_percent / 100 * median and abs(trend) <= TREND_PERCENT / 100 * median
+    median = statistics.median(samples)
+    return 100 * abs(trend) / median if median else 0.0
+
+
+def _spread(samples: list[float]) -> float:
+    """Return the median distance from the median."""
+    median = statistics.median(samples)
+    return statistics.median(abs(ms - median) for ms in samples)
 
 
 def _interval(ordered: list[float], sure: float) -> tuple[float, float]:

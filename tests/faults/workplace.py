@@ -88,7 +88,7 @@ ARGV = {  # what a user would type; the run folder is `run`
     "collect": (
         "latency_dataset",
         ["--configs=space.yml", "--lat-dataset-path=run/rows.csv", "--lat-dataset-size=6", "--latcpu"]
-        + ["--latiter=7", "--profile-length=4", "--lat-beam=2", "--anchor-interval=3"],
+        + ["--latiter=7", "--profile-length=4", "--lat-beam=2"],
     ),
     "predict": (
         "latency_predictor",
