@@ -78,8 +78,8 @@ class Injection:
             self._update = trainer.num_updates + 1
         return real(trainer, *args)
 
-    def _forward(self, real: Callable[..., Any], *args: Any) -> Any:
-        found = real(*args)
+    def _forward(self, real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        found = real(*args, **kwargs)
         if self._update == UPDATE:
             self._happen()  # between the forward pass and the backward one
         return found
