@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with TableWriter(path) as table, cost:
         before = list(table.rows)
         quiet = out.no_progress_bar or prof.latsilent or not sys.stderr.isatty()
-        short = replace(cfg, target_len=max(1, length // 2))
+        short = replace(cfg, target_len=max(2, length // 4))
         run_anchor = work_of(standalone(space.smallest()), short).decode
         with torch.inference_mode():
             reference_ms = _reference(before) or pace(run_anchor, short, sync_of(device)).median_ms
