@@ -1,4 +1,4 @@
-"""Drift of the machine while a dataset is collected, seen by one short run that is timed with every row."""
+"""Drift of the machine while a dataset is collected, seen by short searches that are timed with every row."""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -17,8 +17,8 @@ class Anchor:
     and more are scaled back; so are all whose repeats had to be scaled by it.
     """
 
-    target_len: int  # decoder steps of its run
     reference_ms: float
+    steps: tuple[int, ...] = ()  # of the decoder, in each of its searches
     tolerance_percent: float = 1.5
     drifting_percent: float = 3.0
     now_ms: float = field(default=0.0, init=False)
