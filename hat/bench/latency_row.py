@@ -14,11 +14,10 @@ from hat.bench.figure import Figure, Row, Target
 from hat.bench.machine import Machine, describe_machine
 from hat.bench.request import BenchOptions
 from hat.bench.train_step import SPACE as MULTI30K
-from hat.decode.beam import BeamConfig, search_from
-from hat.latency.measure import MeasureConfig, Timing, measure
-from hat.model.config import EOS, ModelConfig
+from hat.latency.anchor import anchor_of
+from hat.latency.measure import MeasureConfig, Timing, measure, work_of
+from hat.model.config import ModelConfig
 from hat.model.extract import extract
-from hat.model.inference import InferenceModel
 from hat.model.precision import fast_dtype
 from hat.model.transformer import SubTransformer, SuperTransformer
 from hat.rng import rng_for
@@ -91,22 +90,27 @@ def time_rows(cfg: LatencyRowConfig) -> Figure:
     model_cfg = ModelConfig(share_all_embeddings=True)
     full = SuperTransformer(space, cfg.task.vocab_size, model_cfg, noise).to(dtype)
     draw = rng_for(cfg.seed, "latency-row")
+    length = cfg.task.length
+    ends = (extract(full, arch).eval() for arch in (space.largest(), space.smallest()))
+    anchor, _ = anchor_of(*ends, MeasureConfig(length, length, cfg.beam))
     results, cut_s = [], []
     for row in range(cfg.rows):
         start = time.perf_counter()
         model = extract(full, sample(space, draw)).eval()
         cut_s.append(time.perf_counter() - start)
-        results.append(one_row(model, cfg, ours_first=row % 2 == 0))
+        results.append(one_row(model, cfg, anchor, ours_first=row % 2 == 0))
     return _figure(cfg, results, statistics.median(cut_s), machine)
 
 
-def one_row(model: SubTransformer, cfg: LatencyRowConfig, *, ours_first: bool) -> RowResult:
+def one_row(
+    model: SubTransformer, cfg: LatencyRowConfig, anchor: Callable[[], object], *, ours_first: bool
+) -> RowResult:
     """Measure one model: our way and the release's in turn, then long."""
     length = cfg.task.length
     how = MeasureConfig(length, length, cfg.beam)
     found: list[Timing] = []
-    ours: Callable[[], object] = lambda: found.append(measure(model, how))  # noqa: E731
-    recipe = fixed_iterations(model, length, cfg.beam)
+    ours: Callable[[], object] = lambda: found.append(measure(model, how, anchor))  # noqa: E731
+    recipe = fixed_iterations(model, how)
     if ours_first:
         ours_s, recipe_s = _seconds(ours), _seconds(recipe)
     else:
@@ -118,23 +122,19 @@ def one_row(model: SubTransformer, cfg: LatencyRowConfig, *, ours_first: bool) -
     return RowResult(found[0], ours_s, recipe_s, long.total.median_ms, long.total.interval_percent)
 
 
-def fixed_iterations(model: SubTransformer, length: int, beam: int) -> Callable[[], object]:
+def fixed_iterations(model: SubTransformer, how: MeasureConfig) -> Callable[[], object]:
     """Return the release's recipe on the decode we time.
 
     5 warm-ups and 20 iterations, encoder and search apart.
     """
-    source = torch.randint(EOS + 1, model.source_embed.weight.size(0), (1, length))
-    source[:, -1] = EOS
-    search = BeamConfig(beam=beam, max_len_b=length - 1, min_len=length - 1)
 
     @torch.inference_mode()
     def run() -> float:
-        fixed = InferenceModel(model)  # each row packs the weights of its own model, in ours as well
-        memory = fixed.encode(source)
+        work = work_of(model, how)  # each row packs the weights of its own model, in ours as well
         encoder, decoder = [], []
         for _ in range(WARMUP + ITERATIONS):
-            encoder.append(_seconds(lambda: fixed.encode(source)))
-            decoder.append(_seconds(lambda: search_from(fixed, memory, search)))
+            encoder.append(_seconds(work.encode))
+            decoder.append(_seconds(work.decode))
         return statistics.fmean(encoder[WARMUP:]) + statistics.fmean(decoder[WARMUP:])
 
     return run

@@ -3,8 +3,8 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,8 +23,8 @@ from hat.cli.task import (
 )
 from hat.errors import ConfigError
 from hat.files.cost import Cost
-from hat.latency.anchor import Anchor
-from hat.latency.measure import MeasureConfig, Timing, measure, pace, sync_of, work_of
+from hat.latency.anchor import Anchor, anchor_of
+from hat.latency.measure import MeasureConfig, Timing, measure, pace, sync_of
 from hat.latency.table import Row, TableWriter, row_of
 from hat.log import progress, say
 from hat.model.extract import extract
@@ -88,8 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with TableWriter(path) as table, cost:
         before = list(table.rows)
         quiet = out.no_progress_bar or prof.latsilent or not sys.stderr.isatty()
-        steps = max(2, length // 8), max(2, length // 3)
-        run_anchor = _anchor_run([standalone(space.largest()), standalone(space.smallest())], steps, cfg)
+        run_anchor, steps = anchor_of(standalone(space.largest()), standalone(space.smallest()), cfg)
         with torch.inference_mode():
             reference_ms = _reference(before) or pace(run_anchor, cfg, sync_of(device)).median_ms
         anchor, told = Anchor(reference_ms, steps), False
@@ -132,21 +131,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         )
     return 0
-
-
-def _anchor_run(
-    models: Sequence[Transformer], steps: Sequence[int], cfg: MeasureConfig
-) -> Callable[[], object]:
-    """Return what searches a few steps with each of `models`.
-
-    One alone would not do: other work slows a model that reads its weights from memory more than one whose
-    weights stay in the caches.
-    """
-    runs = [
-        work_of(model, replace(cfg, target_len=count)).decode
-        for model, count in zip(models, steps, strict=True)
-    ]
-    return lambda: [run() for run in runs]
 
 
 def _new_archs(space: SearchSpace, seed: int, known: Sequence[Arch | None], count: int) -> Iterator[Arch]:

@@ -1,9 +1,11 @@
 """Drift of the machine while a dataset is collected, seen by short searches that are timed with every row."""
 
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
-from hat.latency.measure import Timing
+from hat.latency.measure import MeasureConfig, Timing, work_of
+from hat.model.transformer import Transformer
 
 ROWS = 10  # whose common drift is worth saying
 
@@ -50,3 +52,19 @@ class Anchor:
         """Return whether all of the last rows were slower, or all were faster, than before the first."""
         slower, faster = min(self._last, default=0.0), max(self._last, default=0.0)
         return len(self._last) == ROWS and max(slower, -faster) > self.drifting_percent
+
+
+def anchor_of(
+    largest: Transformer, smallest: Transformer, cfg: MeasureConfig
+) -> tuple[Callable[[], object], tuple[int, int]]:
+    """Return an anchor, and its decoder steps with either model.
+
+    One model alone would not do: other work slows one that reads its weights from memory more than one whose
+    weights stay in the caches.
+    """
+    steps = max(2, cfg.target_len // 8), max(2, cfg.target_len // 3)
+    runs = [
+        work_of(model, replace(cfg, target_len=count)).decode
+        for model, count in zip((largest, smallest), steps, strict=True)
+    ]
+    return lambda: [run() for run in runs], steps
