@@ -185,31 +185,11 @@ def test_a_killed_process_ends_the_run_with_one_line(run: Run, files: Path) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("run", ["itself", "torchrun"], indirect=True)
-@pytest.mark.parametrize(
-    ("who", "number", "code", "within_s"),
-    [
-        (None, signal.SIGINT, 130, 20),
-        (1, signal.SIGTERM, 143, 20),
-        (None, signal.SIGKILL, -9, 20),
-        (0, signal.SIGKILL, 137, 20),
-        (1, signal.SIGSTOP, 2, 70),
-    ],
-)
-def test_every_other_way_to_end(
-    run: Run,
-    who: int | None,
-    number: int,
-    code: int,
-    within_s: float,
-    files: Path,  # noqa: F811
-) -> None:
-    found, error = run.hit(who, number, within_s)
-    by_torchrun = "torch/distributed" in error
-    assert found == (1 if by_torchrun and code > 0 else code)
-    if number in (signal.SIGKILL, signal.SIGSTOP) and who is not None:
-        assert "RankError: rank " in error
-    else:
-        assert error.count("and saved; the same command goes on from here") == 1
+def test_ctrl_c_saves_once_and_ends_all(run: Run, files: Path) -> None:  # noqa: F811
+    """Every other way to end is in tests/faults/test_many_processes.py."""
+    code, error = run.hit(None, signal.SIGINT, within_s=20)
+    assert code == (1 if "torch/distributed" in error else 130)
+    assert error.count("and saved; the same command goes on from here") == 1
     run.goes_on(files)
 
 
