@@ -45,6 +45,7 @@ class RankFault:
             raise ArithmeticError("injected by a test")
         if self.kind == "launcher killed":
             os.kill(os.getppid(), signal.SIGKILL)
+            time.sleep(4)  # this task is trained in less time than it takes to notice
         else:
             os.kill(os.getpid(), getattr(signal, self.kind))
 
