@@ -6,7 +6,7 @@ Written in the default format of the reference; its legacy format is read only.
 import shutil
 import struct
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,6 +19,7 @@ MAGIC = b"MMIDIDX\x00\x00"
 LEGACY_MAGIC = b"TNTIDX\x00\x00"
 DTYPES = {1: "<u1", 2: "<i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2"}
 MAX_UINT16_VOCAB = 65_500  # dictionaries of this size and more need int32
+INDEX_CHUNK = 1 << 16  # sentences whose offsets are made together
 CHUNK = 1 << 22  # numbers looked at together, so that scans keep memory flat
 
 
@@ -46,8 +47,7 @@ def write_indexed(prefix: Path | str, sentences: Iterable[np.ndarray], vocab_siz
     """
     sizes = array("i")
     write_ids(bin_path(prefix), sentences, sizes, vocab_size)
-    _write_index(prefix, sizes, vocab_size)
-    return len(sizes)
+    return _write_index(prefix, [sizes], vocab_size)
 
 
 def write_ids(path: Path, sentences: Iterable[np.ndarray], sizes: array, vocab_size: int) -> None:
@@ -77,27 +77,31 @@ def merge_indexed(prefix: Path | str, parts: Sequence[tuple[Path, array]], vocab
                 shutil.copyfileobj(part, file, 1 << 20)
 
     write_atomic(bin_path(prefix), fill)
-    sizes = array("i")
-    for _, lengths in parts:
-        sizes.extend(lengths)
-    _write_index(prefix, sizes, vocab_size)
-    return len(sizes)
+    return _write_index(prefix, [lengths for _, lengths in parts], vocab_size)
 
 
-def _write_index(prefix: Path | str, sizes: array, vocab_size: int) -> None:
+def _write_index(prefix: Path | str, parts: Sequence[array], vocab_size: int) -> int:
+    """Write the `.idx` of sentences of these lengths and return their number."""
     code, dtype = id_dtype(vocab_size)
-    lengths = np.frombuffer(sizes, dtype=np.int32) if len(sizes) else np.zeros(0, np.int32)
+    count = sum(map(len, parts))
+
+    def pieces() -> Iterator[np.ndarray]:
+        for part in parts:
+            for start in range(0, len(part), INDEX_CHUNK):
+                yield np.array(part[start : start + INDEX_CHUNK], dtype="<i4")
 
     def fill(file: BinaryIO) -> None:
-        file.write(MAGIC + struct.pack("<QBQ", 1, code, len(lengths)))
-        file.write(lengths.astype("<i4").tobytes())
+        file.write(MAGIC + struct.pack("<QBQ", 1, code, count))
+        for lengths in pieces():
+            file.write(lengths.tobytes())
         offset = 0
-        for start in range(0, len(lengths), CHUNK):
-            ends = offset + np.cumsum(lengths[start : start + CHUNK], dtype=np.int64)
-            file.write(((ends - lengths[start : start + CHUNK]) * dtype.itemsize).astype("<i8").tobytes())
+        for lengths in pieces():
+            ends = offset + np.cumsum(lengths, dtype=np.int64)
+            file.write(((ends - lengths) * dtype.itemsize).astype("<i8").tobytes())
             offset = int(ends[-1])
 
     write_atomic(idx_path(prefix), fill)
+    return count
 
 
 class IndexedData:

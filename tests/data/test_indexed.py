@@ -68,7 +68,9 @@ def test_refuses_to_write_what_it_could_not_read(tmp_path, bad):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.bin", "a.idx"]
 
 
-def test_merged_parts_equal_one_file(tmp_path):
+@pytest.mark.parametrize("chunk", [1, 3, 1 << 16])
+def test_merged_parts_equal_one_file(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr("hat.data.indexed.INDEX_CHUNK", chunk)
     write_indexed(tmp_path / "whole", arrays(EXAMPLE), 10)
     parts = []
     for k, part in enumerate((EXAMPLE[:1], [], EXAMPLE[1:])):
