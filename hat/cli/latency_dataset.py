@@ -100,8 +100,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             if anchor.drifting and not told:
                 told = True
                 say(
-                    f"the machine is {anchor.drift_percent:+.1f}% slower than before the first row; rows are "
-                    "scaled back, and less exact if it does other work at the same time"
+                    f"the machine is {abs(anchor.drift_percent):.1f}% "
+                    f"{'slower' if anchor.drift_percent > 0 else 'faster'} than before the first row; rows "
+                    "are scaled back, and less exact if it does other work at the same time"
                 )
             _check_conditions(path, before, timing)
             unstable += not timing.stable

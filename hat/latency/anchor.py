@@ -16,7 +16,7 @@ class Anchor:
 
     The anchor runs between the repeats of each row (`hat.latency.measure.sample_ms`). Rows during which it
     surely took longer or shorter than `reference_ms`, its time before the first row, by `tolerance_percent`
-    and more are scaled back; so are all whose repeats had to be scaled by it.
+    and more are scaled back; so are all whose repeats had to be scaled by it, and all of a drift that lasts.
     """
 
     reference_ms: float
@@ -34,8 +34,8 @@ class Anchor:
         self.now_ms = pace.median_ms
         slower, faster = (1 + sign * self.tolerance_percent / 100 for sign in (1, -1))
         beyond = pace.low_ms > slower * self.reference_ms or pace.high_ms < faster * self.reference_ms
-        self._corrects = pace.scaled or beyond
         self._last.append(self.drift_percent)
+        self._corrects = pace.scaled or beyond or self.drifting
 
     @property
     def drift_percent(self) -> float:

@@ -35,7 +35,7 @@ class MeasureConfig:
     max_iterations: int = 300
     min_iterations: int = 7  # fewer hold the median between their extremes too rarely
     interval_percent: float = 1.2  # wanted half-width of the 99.9% interval of the median
-    budget_s: float = 60.0
+    budget_s: float = 60.0  # of the model's own time
 
     def __post_init__(self) -> None:
         if self.max_iterations < 2:
@@ -73,7 +73,7 @@ class Pace(NamedTuple):
     """How fast the machine was during a row, by its anchor."""
 
     median_ms: float
-    low_ms: float  # the 99.9% interval of the median
+    low_ms: float  # the 95% interval of the median
     high_ms: float
     scaled: bool = False  # the row's repeats are scaled to the median
 
@@ -190,7 +190,6 @@ def sample_ms(
         sync()
         return 1e3 * (clock() - start)
 
-    begun = clock()
     encoder: list[float] = []
     decoder: list[float] = []
     anchors: list[float] = []
@@ -210,7 +209,8 @@ def sample_ms(
         count = len(encoder) - first
         found = Samples(encoder[first:], decoder[first:], anchors[first:], False)
         settled = count >= cfg.min_iterations and _settled(found.sums, cfg.interval_percent)
-        ended = settled or count >= cfg.max_iterations or clock() - begun > cfg.budget_s
+        spent_s = (sum(encoder) + sum(decoder)) / 1e3
+        ended = settled or count >= cfg.max_iterations or spent_s > cfg.budget_s
         if anchor and not settled and (ended or count >= 2 * cfg.min_iterations):
             steady = _scaled(found)
             if _spread(steady.sums) < HELPS * _spread(found.sums):
@@ -238,8 +238,9 @@ def pace(
     sync: Callable[[], None],
     clock: Callable[[], float] = time.perf_counter,
 ) -> Pace:
-    """Return how fast the machine is now, by at least 30 runs of an anchor alone."""
-    found = sample_ms(_nothing, anchor, replace(cfg, min_iterations=21), sync, clock)
+    """Return how fast the machine is now, by at least 21 counted runs of an anchor alone."""
+    enough = replace(cfg, min_iterations=21, max_iterations=max(21, cfg.max_iterations))
+    found = sample_ms(_nothing, anchor, enough, sync, clock)
     return _pace(found._replace(anchor=found.decoder))
 
 
@@ -251,7 +252,7 @@ def sync_of(device: torch.device) -> Callable[[], None]:
 def _pace(found: Samples) -> Pace:
     """Return the median of an anchor's timings, and how sure it is."""
     ordered = sorted(found.anchor)
-    return Pace(statistics.median(ordered), *_interval(ordered, SURE), found.scaled)
+    return Pace(statistics.median(ordered), *_interval(ordered, 1.96), found.scaled)
 
 
 def _settled(samples: list[float], interval_percent: float) -> bool:

@@ -113,6 +113,7 @@ class Outcome:
     flagged: bool  # drift was said of at least one row
     unstable: int
     errors: list[float]  # of rows said to be stable, relative to the machine of the first row
+    begun: int  # rows during which a drift began
     repeats: list[int]
 
 
@@ -122,7 +123,7 @@ def collect(kind: str, seed: int, table: TableWriter | None = None) -> Outcome:
     fault = fault_of(kind, rng)
     machine = Machine(fault, rng)
     anchor = machine.anchor()
-    outcome = Outcome(False, 0, [], [])
+    outcome = Outcome(False, 0, [], 0, [])
     true = None if fault.percent else machine.truth(0)
     for machine.row in range(ROWS):
         ms = rng.uniform(20, 400)
@@ -136,6 +137,8 @@ def collect(kind: str, seed: int, table: TableWriter | None = None) -> Outcome:
         outcome.repeats.append(machine.repeats)
         if not timing.stable:
             outcome.unstable += 1
+        elif machine.row == fault.first:
+            outcome.begun += 1
         else:
             outcome.errors.append(row.total_ms / ms / (true or 1.0) - 1)
     return outcome
@@ -152,6 +155,7 @@ def test_series(kind: str) -> None:
             tally.injected += 1
             tally.survived += outcome.flagged == drifts
             tally.lose("rows stored as unstable", outcome.unstable)
+            tally.lose("rows during which a drift began", outcome.begun)
         errors = [abs(error) for outcome in seen for error in outcome.errors]
         within = sum(error <= 0.01 for error in errors) / len(errors)
         unstable = sum(outcome.unstable for outcome in seen) / ROWS / number
@@ -164,8 +168,8 @@ def test_series(kind: str) -> None:
         )
         assert tally.survived >= 0.95 * number
         assert within >= 0.95
-        assert max(errors) < 0.08 or kind == "modes"  # seven repeats of one mode look like a quiet machine
-        assert unstable <= (0.6 if kind == "modes" else 0.1)
+        assert max(errors) < 0.05 or kind == "modes"  # seven repeats of one mode look like a quiet machine
+        assert unstable <= (0.6 if kind == "modes" else 0.05)
         assert middle <= 12 or kind in ("modes", "spikes", "slow")
 
 
@@ -179,7 +183,7 @@ ENDLESS = {
 @pytest.mark.parametrize("fault", ENDLESS.values(), ids=ENDLESS)
 def test_what_does_not_settle_is_stored_as_unstable(fault: Fault, tmp_path: Path) -> None:
     with Tally(7, "never settling") as tally:
-        for seed in range(count(3, 40)):
+        for seed in range(count(20, 40)):
             with tally.fault(), TableWriter(tmp_path / f"{seed}.csv") as table:
                 machine = Machine(fault, random.Random(seed))
                 anchor, timing = machine.anchor(), machine.time(100.0)
@@ -188,7 +192,17 @@ def test_what_does_not_settle_is_stored_as_unstable(fault: Fault, tmp_path: Path
                 (row,) = read_table(table.path)
                 tally.lose("of them looked settled", int(row.conditions["stable"]))
                 assert machine.now_s < 6 * CFG.budget_s, "the budget of each timing"
-        assert tally.lost.total() <= max(1, 0.05 * tally.injected)
+        assert tally.lost.total() <= 0.05 * tally.injected
+
+
+def test_a_short_slow_spell_is_no_drift() -> None:
+    machine = Machine(Fault(lambda row, repeat, rng: 1.2 if row == 1 else 1.0), random.Random(1))
+    anchor = machine.anchor()
+    for machine.row in range(20):
+        timing = machine.time(100.0)
+        anchor.see(timing)
+        assert abs(_row(ARCH, timing, anchor).total_ms / 100 - 1) < 0.02, "scaled back while it lasts"
+        assert not anchor.drifting and (machine.row == 1 or abs(anchor.drift_percent) < 2)
 
 
 def test_a_speed_that_wanders_within_seconds_is_followed() -> None:
