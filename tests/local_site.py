@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import torch
+
 SEQUENCE_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03."
 PAGE = b"<!DOCTYPE html><html><head><title>Sign \x1b[31min</title></head><body>no file</body></html>"
 
@@ -27,7 +29,12 @@ def zip_checkpoint(seed: int = 0, size: int = 200_000) -> bytes:
 
 
 def old_checkpoint(seed: int = 0, size: int = 200_000) -> bytes:
-    return SEQUENCE_MAGIC + random.Random(seed).randbytes(size)
+    """Return a file as PyTorch wrote it before 1.6."""
+    file = io.BytesIO()
+    weight = torch.frombuffer(bytearray(random.Random(seed).randbytes(size)), dtype=torch.uint8)
+    content = {"args": {}, "model": {"weight": weight}, "text": "é"}
+    torch.save(content, file, _use_new_zipfile_serialization=False)
+    return file.getvalue()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -60,7 +67,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def wanted(self) -> int:
         """Return the byte asked for, 0 where the version is another."""
         asked, site = self.headers.get("Range"), self.server.site
-        same = self.headers.get("If-Range") in (site.etag, site.date)
+        version = self.headers.get("If-Range")
+        same = version is None or version in (site.etag, site.date)
         return int(asked.removeprefix("bytes=").rstrip("-")) if asked and same else 0
 
     def do_serve(self, stop: int, etag: str | None = None, content: bytes | None = None) -> None:

@@ -57,8 +57,14 @@ def saved_by_the_release(
     lists = {
         key: list(value) if isinstance(value, tuple) else value for key, value in asdict(options).items()
     }
+    # the release sets this when it builds a model whose embeddings are all shared
+    tied = {"share_decoder_input_output_embed": True} if cfg.share_all_embeddings else {}
     args = (
-        lists | asdict(cfg) | {"arch": "transformersuper_wmt_en_de", "lr": [0.1], "relu_dropout": 0.0} | more
+        lists
+        | asdict(cfg)
+        | tied
+        | {"arch": "transformersuper_wmt_en_de", "lr": [0.1], "relu_dropout": 0.0}
+        | more
     )
     return {"args": args, "model": state, "optimizer_history": [], "extra_state": {}}
 

@@ -1,6 +1,6 @@
 """Conversions of an architecture: release YAML keys, genes, and plain values for files."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from hat.arch.config import Arch, DecoderArch, EncoderArch
@@ -15,7 +15,8 @@ Gene = tuple[int, ...]
 
 @dataclass(frozen=True)
 class SpaceOptions:
-    """Search space. A choice left out holds the super size alone."""
+    """Search space. A choice left out holds the super size alone, or where an architecture is given what it
+    uses."""
 
     encoder_embed_dim: int = 512
     """width of the SuperTransformer's encoder"""
@@ -34,7 +35,8 @@ class SpaceOptions:
     decoder_attention_heads: int = 8
     """decoder heads where the two decoder head choices are not given"""
     qkv_dim: int | None = None
-    """total width of all heads of one attention (default: encoder-embed-dim)"""
+    """total width of all heads of one attention (default: encoder-embed-dim, in the decoder
+    decoder-embed-dim)"""
     encoder_embed_choice: tuple[int, ...] = ()
     """encoder widths to choose from"""
     encoder_ffn_embed_dim_choice: tuple[int, ...] = ()
@@ -109,7 +111,30 @@ def space_of(options: SpaceOptions) -> SearchSpace:
             cross_span_choice=tuple(_span(code, "decoder-arbitrary-ende-attn-choice") for code in codes),
         ),
         qkv_dim=o.encoder_embed_dim if o.qkv_dim is None else o.qkv_dim,
+        decoder_qkv=o.decoder_embed_dim if o.qkv_dim is None else o.qkv_dim,
     )
+
+
+def space_around(options: SpaceOptions, arch: Arch) -> SearchSpace:
+    """Return the search space the options describe, in which a choice left out holds what `arch` uses.
+
+    As YAML files of the 2020 release mean it: those of an architecture say no choices.
+    """
+    left_out: dict[str, Any] = {
+        name: used for name, used in choices_of(arch).items() if not getattr(options, name)
+    }
+    return space_of(replace(options, **left_out))
+
+
+def choices_of(arch: Arch) -> dict[str, tuple[int, ...]]:
+    """Return what `arch` uses of each choice, by the names of `SpaceOptions`, largest first."""
+    used = {}
+    for key, value in arch_to_yaml(arch).items():
+        name = key.removesuffix("-subtransformer").removesuffix("-all")
+        name = {"encoder-embed-dim": "encoder-embed", "decoder-embed-dim": "decoder-embed"}.get(name, name)
+        values = sorted(set(value), reverse=True) if isinstance(value, list) else [value]
+        used[f"{name}-choice".replace("-", "_")] = tuple(values)
+    return used
 
 
 def arch_of(options: ArchOptions) -> Arch | None:
@@ -197,6 +222,7 @@ def space_from_plain(values: dict[str, Any]) -> SearchSpace:
         encoder=EncoderSpace(**choices("encoder")),
         decoder=DecoderSpace(**choices("decoder")),
         qkv_dim=values["qkv_dim"],
+        decoder_qkv=values.get("decoder_qkv"),  # older files have one width for both
     )
 
 

@@ -37,37 +37,34 @@ class DecoderSpace:
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """All SubTransformers of one SuperTransformer; `qkv_dim` is the total width of all heads, the same in
-    each layer.
+    """All SubTransformers of one SuperTransformer.
 
-    Raises ArchError where a choice is empty, exceeds its super size, or gives heads that do not divide
-    `qkv_dim`.
+    `qkv_dim` is the total width of all heads, the same in each layer; `decoder_qkv` that of the decoder, also
+    where it attends to the encoder, if it is another. Raises ArchError where a choice is empty, exceeds
+    its super size, or gives heads that do not divide that width.
     """
 
     encoder: EncoderSpace
     decoder: DecoderSpace
     qkv_dim: int
+    decoder_qkv: int | None = None
 
     def __post_init__(self) -> None:
-        for side, stack in (("encoder", self.encoder), ("decoder", self.decoder)):
-            limits = {
-                f"{side}-embed-choice": (stack.embed_choice, stack.super_embed_dim, f"{side}-embed-dim"),
-                f"{side}-ffn-embed-dim-choice": (
-                    stack.ffn_choice,
-                    stack.super_ffn_dim,
-                    f"{side}-ffn-embed-dim",
-                ),
-                f"{side}-layer-num-choice": (stack.layers_choice, stack.super_layers, f"{side}-layers"),
-            }
-            for key, (choice, limit, limit_key) in limits.items():
-                _check_choice(key, choice, limit, limit_key)
+        if self.decoder_qkv == self.qkv_dim:
+            object.__setattr__(self, "decoder_qkv", None)  # equal spaces are written alike
+        choices, sizes = self.choices, self.sizes
+        for side in ("encoder", "decoder"):
+            for what, limit in (("embed", "embed-dim"), ("ffn-embed-dim",) * 2, ("layer-num", "layers")):
+                key, limit_key = f"{side}-{what}-choice", f"{side}-{limit}"
+                _check_choice(key, choices[key], sizes[limit_key], limit_key)
         for key, choice in self._heads().items():
-            _check_choice(key, choice, self.qkv_dim, "qkv-dim")
+            width = self.qkv_dim if key.startswith("encoder") else self.decoder_qkv_dim
+            _check_choice(key, choice, width, "qkv-dim")
             for heads in choice:
-                if self.qkv_dim % heads:
+                if width % heads:
                     raise ArchError(
-                        f"{key}: {heads} heads do not divide qkv-dim {self.qkv_dim}; choose divisors of it, "
-                        f"or another qkv-dim"
+                        f"{key}: {heads} heads do not divide qkv-dim {width}; choose divisors of it, or "
+                        "another qkv-dim"
                     )
         spans = self.decoder.cross_span_choice
         if not spans or any(span not in (1, 2, 3) for span in spans):
@@ -80,6 +77,39 @@ class SearchSpace:
                 f"the shallowest encoder has {min(self.encoder.layers_choice)} layers, but every choice of "
                 f"decoder-arbitrary-ende-attn-choice needs at least {min(spans)}; add -1 to it"
             )
+
+    @property
+    def decoder_qkv_dim(self) -> int:
+        """Return the total width of all heads of a decoder's attention."""
+        return self.decoder_qkv or self.qkv_dim
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Return the sizes of the SuperTransformer, by their keys."""
+        return {
+            "encoder-embed-dim": self.encoder.super_embed_dim,
+            "encoder-ffn-embed-dim": self.encoder.super_ffn_dim,
+            "encoder-layers": self.encoder.super_layers,
+            "decoder-embed-dim": self.decoder.super_embed_dim,
+            "decoder-ffn-embed-dim": self.decoder.super_ffn_dim,
+            "decoder-layers": self.decoder.super_layers,
+            "qkv-dim": self.qkv_dim,
+            "qkv-dim of the decoder": self.decoder_qkv_dim,
+        }
+
+    @property
+    def choices(self) -> dict[str, tuple[int, ...]]:
+        """Return what SubTransformers choose from, by the keys of the choices; spans as numbers of layers."""
+        return {
+            "encoder-embed-choice": self.encoder.embed_choice,
+            "encoder-ffn-embed-dim-choice": self.encoder.ffn_choice,
+            "encoder-layer-num-choice": self.encoder.layers_choice,
+            "decoder-embed-choice": self.decoder.embed_choice,
+            "decoder-ffn-embed-dim-choice": self.decoder.ffn_choice,
+            "decoder-layer-num-choice": self.decoder.layers_choice,
+            **self._heads(),
+            "decoder-arbitrary-ende-attn-choice": self.decoder.cross_span_choice,
+        }
 
     def _heads(self) -> dict[str, tuple[int, ...]]:
         return {

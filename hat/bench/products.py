@@ -63,7 +63,7 @@ def memory_products(arch: Arch, space: SearchSpace, size: Lengths) -> list[Produ
             f"decoder.{layer}.kv",
             size.sentences * size.source * span,
             arch.encoder.embed_dim,
-            2 * space.qkv_dim,
+            2 * space.decoder_qkv_dim,
         )
         for layer, span in enumerate(arch.decoder.cross_span)
     ]
@@ -76,7 +76,7 @@ def decoder_products(
 
     The output matrix is included. All hypotheses of a sentence are queries of one attention to its memory.
     """
-    dec, qkv = arch.decoder, space.qkv_dim
+    dec, qkv = arch.decoder, space.decoder_qkv_dim
     hypotheses = size.sentences * size.beam
     rows = hypotheses * new
     found = []

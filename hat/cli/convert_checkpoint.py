@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     after = before if arch is None else pack(before.sub(arch), before.vocab_digests)
     if cfg.fp16:
         halves = {name: weight.half() for name, weight in after.weights.items()}
-        after = replace(after, weights=halves, state={})
+        after = replace(after, weights=halves, state={}, master=None)
     report = {"input": _sizes(cfg.input, before)}
     if cfg.output:
         save(after, Path(cfg.output))

@@ -23,6 +23,7 @@ from hat.cli.restore import adapt, find_checkpoint, model_of
 from hat.cli.search_files import (
     arch_text,
     evaluation_rows,
+    limits_line,
     measurements,
     origin_of,
     paths_of,
@@ -138,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return launch("hat.cli.evo_search", argv, count, settings.ranks.distributed_port)
     device = rank_device(settings.device, place, settings.ranks)
     dtype = dtype_of(settings.optim.amp, settings.optim.fp16, device)
-    source = adapt(load(restore, say), restore, space, settings.model, vocab)
+    source = adapt(load(restore, say), restore, space, None, settings.model, vocab)
     model = model_of(source, restore, None).to(device, dtype)
     batches = _validation(settings, options.valid_cnt_max)
     bar_off = settings.output.no_progress_bar or not sys.stderr.isatty()
@@ -225,6 +226,8 @@ def _results(
         text = origin_of(choice.winner, limit_ms, searches.coverage)
         write_text_atomic(paths[limit_ms], arch_text(choice.winner.arch, text, weights))
         print(winner_lines(choice, limit_ms, paths[limit_ms], len(scored), seconds, searches.coverage))
+    if line := limits_line(choices):
+        print(line)
     summary = summary_of(searches, outcome, choices, paths, seconds)
     if bench:
         summary["conditions"] = bench.conditions

@@ -11,9 +11,9 @@ import torch
 
 from hat.arch.codec import arch_of
 from hat.cli.options import command
-from hat.cli.restore import find_checkpoint
+from hat.cli.restore import evaluation_dtype, find_checkpoint
 from hat.cli.settings import parse_settings
-from hat.cli.task import check_dictionaries, dataset, device_of, dtype_of, vocabulary
+from hat.cli.task import check_dictionaries, dataset, device_of, vocabulary
 from hat.decode.beam import BeamConfig
 from hat.decode.generate import joiner, output_lines, translate
 from hat.errors import ConfigError
@@ -68,8 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     path = find_checkpoint(options.path)
     vocab = vocabulary(settings.task)
     device = device_of(replace(settings.device, cpu=settings.device.cpu or options.int8))
-    dtype = torch.float32 if options.int8 else dtype_of(settings.optim.amp, settings.optim.fp16, device)
     source = load(path, say)
+    amp, fp16 = settings.optim.amp, settings.optim.fp16
+    dtype = torch.float32 if options.int8 else evaluation_dtype(source, amp, fp16, device)
     check_dictionaries(source, vocab, path)
     arch = arch_of(settings.arch)
     if arch is None:

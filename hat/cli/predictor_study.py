@@ -18,7 +18,16 @@ from hat.errors import ConfigError
 from hat.files.atomic import write_text_atomic
 from hat.files.journal import Journal
 from hat.latency.predictor import LatencyPredictor
-from hat.latency.study import ALL, METHODS, Cell, Table, learning_cells, run_cell, transfer_cells
+from hat.latency.study import (
+    ALL,
+    METHODS,
+    Cell,
+    Table,
+    learning_cells,
+    measured_again,
+    run_cell,
+    transfer_cells,
+)
 from hat.latency.table import read_table
 from hat.report.study import PLOTTED, mean_records, plot_study, study_table, transfer_table
 
@@ -39,6 +48,8 @@ class StudyOptions:
     """numbers of rows to learn from; 0: all but the tenth that every method is tested on"""
     seeds: int = 5
     """random splits"""
+    again: tuple[str, ...] = ()
+    """CSV files with second measurements of rows of the tables; how far the two lie apart is printed"""
     transfer: bool = False
     """compare 20 rows alone with 20 rows and the table of another device, for all tables of equal spaces"""
 
@@ -60,13 +71,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError(
             "no table in latency_dataset/; measure one with latency_dataset.py or give --tables"
         )
-    tables = [_table(path) for path in paths]
+    tables, again = [_table(path) for path in paths], [_table(Path(path)) for path in options.again]
     if options.transfer:
         cells = transfer_cells(tables, options.seeds)
         if not cells:
             raise ConfigError("no two of the tables are of one search space; give others with --tables")
     else:
         cells = learning_cells(tables, options.methods, options.rows, options.seeds)
+    repeats = [measured_again(second, tables) for second in again]
     folder = Path(options.out_dir)
     name = "transfer" if options.transfer else "study"
     with Journal(folder / "journal.jsonl") as journal:
@@ -76,6 +88,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(transfer_table(means))
         return 0
     print(study_table(means))
+    for table, count, scores in repeats:
+        print(
+            f"{table.name}: {count} rows measured again: MAPE {scores['mape_percent']:.2f}%, "
+            f"Kendall tau {scores['kendall_tau']:.3f}"
+        )
     if any(record["method"] in PLOTTED for record in means):
         try:
             plot_study(folder / "study.png", means)

@@ -145,7 +145,7 @@ class RankWork:
 
     def take_up(self, path: Path) -> Transformer:
         """Return the SuperTransformer of a checkpoint; raises CheckpointError where it is of another task."""
-        source = adapt(ckpt.load(path, say), path, self.space, self.settings.model, self.vocab)
+        source = adapt(ckpt.load(path, say), path, self.space, None, self.settings.model, self.vocab)
         return model_of(source, path, None)
 
     def trained(self, path: Path, arch: Arch) -> Transformer:

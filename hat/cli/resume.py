@@ -96,7 +96,7 @@ def _source(job: Job) -> tuple[Checkpoint | None, Path, str]:
         source, where, started_from = ckpt.load(start, say), start, str(start)
     else:
         return None, job.folder, ""
-    return adapt(source, where, job.space, job.model, job.vocab), where, started_from
+    return adapt(source, where, job.space, job.arch, job.model, job.vocab), where, started_from
 
 
 def plan_of(job: Job) -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from hat.arch.codec import arch_to_yaml
@@ -180,4 +181,16 @@ def winner_lines(
     return (
         f"{text}\nmeasured {choice.measured_ms:.2f} ms, {verdict} the constraint of {limit_ms:g} ms, in "
         f"fresh processes; {len(choice.finalists)} finalists measured"
+    )
+
+
+def limits_line(choices: Mapping[float, Choice]) -> str | None:
+    """Return how many limits were kept, where several were measured."""
+    below = [100 * (1 - each.measured_ms / limit) for limit, each in choices.items() if each.measured_ms]
+    if len(below) < 2:
+        return None
+    held = sum(percent >= 0 for percent in below)
+    return (
+        f"{held} of {len(below)} limits hold as measured, on average {fmean(below):.1f}% below the limit "
+        f"({min(below):.1f} to {max(below):.1f}%)"
     )

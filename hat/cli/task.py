@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 import yaml
 
-from hat.arch.codec import ArchOptions, SpaceOptions, arch_of, space_of
+from hat.arch.codec import ArchOptions, SpaceOptions, arch_of, space_around, space_of
 from hat.arch.config import Arch
 from hat.arch.space import SearchSpace
 from hat.cli.missing import advice, data_commands
@@ -219,8 +219,11 @@ def validation_batches(
 
 def space_and_arch(space: SpaceOptions, arch: ArchOptions) -> tuple[SearchSpace, Arch | None]:
     """Return the search space and, where one is given, the architecture, checked against the space."""
-    found, chosen = space_of(space), arch_of(arch)
-    return found, found.check(chosen) if chosen else None
+    chosen = arch_of(arch)
+    if chosen is None:
+        return space_of(space), None
+    found = space_around(space, chosen)
+    return found, found.check(chosen)
 
 
 def run_folder(configs: str | None, given: str | None) -> Path:

@@ -16,7 +16,7 @@ from hat.cli.interrupt import Interrupt, Stopped
 from hat.cli.launch import launch, one_of_many, processes, rank_device
 from hat.cli.options import OutputOptions, command
 from hat.cli.profile import describe, profile, size
-from hat.cli.restore import adapt, find_checkpoint, model_of
+from hat.cli.restore import adapt, evaluation_dtype, find_checkpoint, model_of
 from hat.cli.resume import Job, plan_of, restore
 from hat.cli.settings import parse_settings
 from hat.cli.task import (
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with joined(place, device) as ranks, ExitStack() as stack:
         job = Job(run, task, model, optim, policy, space, arch, vocab, folder, device, dev.seed, ranks)
         if run.validate_subtransformer:
-            result |= _validate_sub(job, dtype)
+            result |= _validate_sub(job)
         else:
 
             def lock() -> None:
@@ -304,10 +304,11 @@ def _save(job: Job, trainer: Trainer, progress: Progress, names: list[str]) -> N
     job.ranks.on_first(write)
 
 
-def _validate_sub(job: Job, dtype: torch.dtype) -> dict[str, Any]:
+def _validate_sub(job: Job) -> dict[str, Any]:
     start = find_checkpoint(job.run.restore_file or "checkpoint_best.pt", job.folder)
-    source = adapt(ckpt.load(start, say), start, job.space, job.model, job.vocab)
+    source = adapt(ckpt.load(start, say), start, job.space, job.arch, job.model, job.vocab)
     assert job.arch is not None
+    dtype = evaluation_dtype(source, job.optim.amp, job.optim.fp16, job.device)
     model = model_of(source, start, job.arch).to(job.device, dtype)
     valid = validation_batches(dataset(job.task, job.task.valid_subset), job.task, job.model, job.ranks)
     result = evaluate(model, valid, job.arch, job.optim.label_smoothing, job.device, job.ranks)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from hat.errors import CheckpointError, ConfigError
@@ -16,6 +17,7 @@ from hat.model.inference import DecoderState, InferenceModel, largest
 from hat.model.transformer import Memory
 
 UNK = 3
+BLOCK = 2**18  # logits that are looked at together: all passes over them stay in the cache
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Hypothesis(NamedTuple):
 
 @dataclass
 class _State:
-    """The live hypotheses; rows of finished sentences are removed."""
+    """The live hypotheses, one of each sentence before the first step; finished sentences are removed."""
 
     sentences: list[int]  # [B] which sentence of the batch each row is
     tokens: Tensor  # [B, K, step + 1] starting with EOS
@@ -87,13 +89,11 @@ def search_from(model: InferenceModel, memory: Memory, cfg: BeamConfig) -> list[
     if longest < cfg.min_len:
         raise ConfigError(f"--min-len {cfg.min_len} exceeds the longest output of {longest} tokens")
     cache = model.start(memory, beam, capacity=min(longest + 1, 32))
-    scores = torch.full((batch, beam), -math.inf, device=device)
-    scores[:, 0] = 0  # all hypotheses start alike, so one is expanded
-    state = _State(
+    state = _State(  # all hypotheses start alike, so the first step has one
         list(range(batch)),
-        torch.full((batch, beam, 1), EOS, dtype=torch.long, device=device),
-        torch.empty(batch, beam, 0, device=device),
-        scores,
+        torch.full((batch, 1, 1), EOS, dtype=torch.long, device=device),
+        torch.empty(batch, 1, 0, device=device),
+        torch.zeros(batch, 1, device=device),
     )
     finished: list[list[Hypothesis]] = [[] for _ in range(batch)]
     for step in range(longest + 1):
@@ -123,13 +123,22 @@ class _Candidates(NamedTuple):
 def _candidates(
     logits: Tensor, scores: Tensor, cfg: BeamConfig, *, may_end: bool, must_end: bool
 ) -> _Candidates:
-    """Choose on raw logits [N, V], which are used up; one logarithm a row makes the few chosen
-    log-probabilities.
-    """
-    beam = scores.size(1)
-    rows = logits.float()
-    top = rows.amax(1, keepdim=True)
-    log_total = (rows - top).exp_().sum(1, keepdim=True).log_().add_(top)
+    """Choose among the words that may follow each hypothesis, by logits [N, V]."""
+    count = 2 * cfg.beam
+    rows = logits.size(0) if logits.is_cuda else max(1, BLOCK // logits.size(1))
+    found = [_best_words(block, cfg, count, may_end, must_end) for block in logits.split(rows)]
+    best, tokens = (torch.cat(parts) for parts in zip(*found, strict=True))
+    width = best.size(1)
+    total = (best.view(*scores.shape, width) + scores[:, :, None]).flatten(1)
+    best, flat = total.topk(min(count, total.size(1)), dim=1)
+    return _Candidates(best, flat // width, tokens.view(total.shape).gather(1, flat))
+
+
+def _best_words(
+    logits: Tensor, cfg: BeamConfig, count: int, may_end: bool, must_end: bool
+) -> tuple[Tensor, Tensor]:
+    """Return log-probabilities and tokens of the up to `count` best words of each row."""
+    rows = logits.log_softmax(1, dtype=torch.float32)
     if must_end:
         best = rows[:, EOS : EOS + 1]
         tokens = torch.full_like(best, EOS, dtype=torch.long)
@@ -137,18 +146,15 @@ def _candidates(
         rows[:, PAD : PAD + 1 if may_end else EOS + 1] = -math.inf  # PAD and EOS are neighbours
         if cfg.unkpen:
             rows[:, UNK] -= cfg.unkpen
-        best, tokens = largest(rows, min(2 * beam, rows.size(1) - 1))
-    width = best.size(1)
-    total = (best - log_total).view(-1, beam, width) + scores[:, :, None]
-    best, flat = total.flatten(1).topk(min(2 * beam, beam * width), dim=1)
-    return _Candidates(best, flat // width, tokens.view(-1, beam * width).gather(1, flat))
+        best, tokens = largest(rows, min(count, rows.size(1) - 1))
+    return best, tokens
 
 
 def _advance(
     state: _State, found: _Candidates, cache: DecoderState, finished: list[list[Hypothesis]], cfg: BeamConfig
 ) -> None:
     """Finish what ends, continue with the rest, and drop sentences that are done."""
-    beam = state.scores.size(1)
+    beam = cfg.beam
     ends = found.tokens.eq(EOS) & found.scores.gt(-math.inf)
     ranked = ends[:, :beam]
     if bool(ranked.any()):
@@ -158,17 +164,16 @@ def _advance(
                 kept.append(
                     _hypothesis(state, row, int(found.origin[row, rank]), float(found.scores[row, rank]), cfg)
                 )
-    if found.scores.size(1) < 2 * beam:  # the end was forced, or the vocabulary is tiny
-        rest = torch.full_like(found.scores[:, :1], False, dtype=torch.bool)
+    missing = 2 * beam - found.scores.size(1)
+    if missing > 0:  # the end was forced, or the vocabulary is tiny
         if bool(ends.all()):
             state.sentences = []
             return
-        ends = torch.cat([ends, *[~rest] * (2 * beam - ends.size(1))], dim=1)
-        pad = 2 * beam - found.scores.size(1)
+        ends = F.pad(ends, (0, missing))
         found = _Candidates(
-            torch.nn.functional.pad(found.scores, (0, pad), value=-math.inf),
-            torch.nn.functional.pad(found.origin, (0, pad)),
-            torch.nn.functional.pad(found.tokens, (0, pad), value=EOS),
+            F.pad(found.scores, (0, missing), value=-math.inf),
+            F.pad(found.origin, (0, missing)),
+            F.pad(found.tokens, (0, missing), value=EOS),
         )
     if bool(ends.any()):  # the first `beam` candidates that do not end, in their order
         order = torch.arange(2 * beam, device=ends.device)

@@ -48,8 +48,11 @@ class Partial:
 
     @property
     def is_kept(self) -> bool:
-        """Return whether the next attempt, or the next run, can go on behind what was received."""
-        return self._have > 0 and bool(self.validator)
+        """Return whether the next attempt, or the next run, can go on behind what was received.
+
+        Where the server names no version, its size and the bytes that are asked for twice must agree.
+        """
+        return self._have > 0 and (bool(self.validator) or self.total is not None)
 
     @property
     def sha256(self) -> str:
@@ -128,7 +131,7 @@ class Partial:
 
     def discard(self) -> None:
         """Remove what was received."""
-        self._have, self._hash, self.validator = 0, hashlib.sha256(), ""
+        self._have, self._hash, self.validator, self.total = 0, hashlib.sha256(), "", None
         self.path.unlink(missing_ok=True)
         self.state_path.unlink(missing_ok=True)
 
@@ -175,12 +178,12 @@ class Partial:
             size, digest = state["bytes"], state["sha256"]
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             url = validator = total = size = digest = None
-        if url == self.url and type(validator) is str and validator and type(size) is int:
+        if url == self.url and type(validator) is str and type(size) is int:
             left = size
             while left > 0 and (block := self._file.read(min(left, _BLOCK))):
                 self._hash.update(block)
                 left -= len(block)
-            fits = total is None or (type(total) is int and size <= total)
+            fits = bool(validator) if total is None else type(total) is int and size <= total
             if left == 0 and fits and self.sha256 == digest:
                 self.validator, self.total, self._have = validator, total, size
                 self._file.truncate(size)

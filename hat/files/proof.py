@@ -10,10 +10,16 @@ import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+from hat.files.pickle_machine import Opaque, run
 from hat.files.web import plain, web_page
 
 Check = Callable[[Path], None]
+_ITEM_BYTES = {
+    **{"Double": 8, "Float": 4, "Half": 2, "BFloat16": 2, "Long": 8, "Int": 4, "Short": 2, "Char": 1},
+    **{"Byte": 1, "Bool": 1, "ComplexFloat": 8, "ComplexDouble": 16},
+}
 _BLOCK = 1 << 16
 _MIB = 1 << 20
 _ZIP_MAGIC = b"PK\x03\x04"
@@ -38,7 +44,8 @@ def check_checkpoint(path: Path) -> None:
     """Raise ValueError for a file that torch.save did not write; nothing in it is unpickled."""
     with open(path, "rb") as file:
         head = file.read(_BLOCK)
-    if head.startswith(_SEQUENCE_MAGIC) and len(head) > len(_SEQUENCE_MAGIC):
+    if head.startswith(_SEQUENCE_MAGIC):
+        _check_sequence(path)
         return
     if not head.startswith(_ZIP_MAGIC):
         found = web_page(head) or "a file of another kind"
@@ -46,6 +53,32 @@ def check_checkpoint(path: Path) -> None:
     names = _zip_names(path)
     if sum(name.endswith("/data.pkl") and name.count("/") == 1 for name in names) != 1:
         raise ValueError("it is a zip archive without data.pkl, not a checkpoint of torch.save")
+
+
+def _check_sequence(path: Path) -> None:
+    """Raise ValueError where a file of PyTorch before 1.6 is not as long as its tensors need.
+
+    Such a file has no checksums: number, protocol, system, values and keys are pickles, which are followed
+    without building anything they name; behind them lies each storage, its count and its numbers.
+    """
+    sizes: dict[str, int] = {}
+
+    def storage(pid: Any) -> Opaque:
+        _, kind, key, _, numel, *_ = pid
+        sizes[key] = numel * _ITEM_BYTES[kind.name.rpartition(".")[2].removesuffix("Storage")]
+        return Opaque(kind.name)
+
+    try:
+        with open(path, "rb") as file:
+            *_, keys = (run(file, {}, storage) for _ in range(5))
+            at = file.tell()
+        needed = at + sum(8 + sizes[key] for key in keys)
+    except Exception as error:  # damage makes the parsers raise many kinds
+        if isinstance(error, OSError):
+            raise
+        raise ValueError(f"it is no whole checkpoint of torch.save ({plain(error)})") from error
+    if path.stat().st_size != needed:
+        raise ValueError(f"it has {path.stat().st_size} bytes, its tensors need {needed}")
 
 
 def check_zip(path: Path) -> None:

@@ -52,10 +52,13 @@ class Offer:
 
 
 def direct_url(url: str) -> str:
-    """Return the address of the file itself for a share link of Dropbox or Google Drive, else `url`."""
+    """Return the address of the file itself for a share link of Dropbox or Google Drive, else `url`.
+
+    A mirror of such links is known by its `dl=0`.
+    """
     parts = urlsplit(url)
     host = (parts.hostname or "").lower()
-    if host == "dropbox.com" or host.endswith(".dropbox.com"):
+    if host == "dropbox.com" or host.endswith(".dropbox.com") or parts.query == "dl=0":
         query = [(name, value) for name, value in parse_qsl(parts.query) if name != "dl"]
         return urlunsplit(parts._replace(query=urlencode([*query, ("dl", "1")])))
     if host in ("drive.google.com", "docs.google.com"):
@@ -88,13 +91,14 @@ class Web:
     def get(self, url: str, start: int = 0, validator: str = "") -> http.client.HTTPResponse:
         """Return the answer for `url` from byte `start` on, if it still is the version `validator` names.
 
+        Without a validator the caller must see from the bytes themselves that it is.
         Raises WebError. The caller closes the answer and looks with `offer` at what it is.
         """
         url = direct_url(url)
         if _is_google(urlsplit(url).hostname):
             url = self._confirmed(url)
-        headers = {"Range": f"bytes={start}-", "If-Range": validator} if start else {}
-        return self._open(url, headers)
+        headers = {"Range": f"bytes={start}-"} if start else {}
+        return self._open(url, headers | ({"If-Range": validator} if start and validator else {}))
 
     def _confirmed(self, url: str) -> str:
         """Return the address behind the page on which Google Drive asks whether a large file is wanted."""

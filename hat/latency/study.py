@@ -10,7 +10,7 @@ import numpy as np
 from hat.arch.features import FEATURE_NAMES
 from hat.errors import ConfigError
 from hat.latency.linear import depth_only, least_squares
-from hat.latency.metrics import Floats, kendall_tau_b, score
+from hat.latency.metrics import Floats, Scores, kendall_tau_b, score
 from hat.latency.predictor import COVERAGE, LatencyPredictor, split
 from hat.latency.predictor_config import PredictorConfig
 from hat.latency.recipe import recipe_2020
@@ -121,6 +121,24 @@ def run_cell(cell: Cell, sources: dict[str, LatencyPredictor]) -> dict[str, Any]
         **more,
         "seconds": round(time.perf_counter() - begun, 3),
     }
+
+
+def measured_again(again: Table, tables: Sequence[Table]) -> tuple[Table, int, Scores]:
+    """Return which table `again` measured anew, how many of its rows, and how well the two agree.
+
+    Noise of the measurement itself: no predictor can be expected to come nearer. Raises ConfigError where no
+    table has two of the rows.
+    """
+    ms = {row.arch: row.total_ms for row in again.rows if row.arch}
+    for table in tables:
+        both = [row for row in table.rows if row.arch in ms]
+        if len(both) > 1:
+            before = np.array([row.total_ms for row in both])
+            return table, len(both), score(np.array([ms[row.arch] for row in both if row.arch]), before)
+    raise ConfigError(
+        f"--again {again.name}: none of the tables holds two of its architectures; measure with the options "
+        "of one of them, its --seed included, and another --lat-dataset-path"
+    )
 
 
 def _fitted(cell: Cell, rows: Sequence[Row]) -> Callable[[Floats], Floats]:

@@ -33,6 +33,18 @@ class ModelConfig:
     max_target_positions: int = 1024
     """longest target sentence in tokens"""
 
+    @property
+    def structure(self) -> dict[str, bool]:
+        """Return what weights depend on, by its key; sharing all embeddings shares those of the decoder."""
+        return {
+            "share-all-embeddings": self.share_all_embeddings,
+            "share-decoder-input-output-embed": self.share_all_embeddings
+            or self.share_decoder_input_output_embed,
+            "encoder-normalize-before": self.encoder_normalize_before,
+            "decoder-normalize-before": self.decoder_normalize_before,
+            "vocab-original-scaling": self.vocab_original_scaling,
+        }
+
     def __post_init__(self) -> None:
         for name in ("dropout", "attention_dropout", "activation_dropout"):
             rate = getattr(self, name)

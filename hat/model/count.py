@@ -17,9 +17,9 @@ def count_params(arch: Arch, space: SearchSpace) -> int:
 
     No embeddings, no output matrix, full qkv bias vectors (HAT 2020).
     """
-    enc, dec, qkv = arch.encoder, arch.decoder, space.qkv_dim
+    enc, dec = arch.encoder, arch.decoder
 
-    def attention(dim: int, memory_dim: int) -> int:
+    def attention(dim: int, memory_dim: int, qkv: int) -> int:
         return (dim + 2 * memory_dim + 3) * qkv + (qkv + 1) * dim
 
     def feed_forward(dim: int, ffn_dim: int) -> int:
@@ -27,12 +27,14 @@ def count_params(arch: Arch, space: SearchSpace) -> int:
 
     norm = 2
     total = sum(
-        attention(enc.embed_dim, enc.embed_dim) + feed_forward(enc.embed_dim, ffn) + 2 * norm * enc.embed_dim
+        attention(enc.embed_dim, enc.embed_dim, space.qkv_dim)
+        + feed_forward(enc.embed_dim, ffn)
+        + 2 * norm * enc.embed_dim
         for ffn in enc.ffn_dims
     )
     return total + sum(
-        attention(dec.embed_dim, dec.embed_dim)
-        + attention(dec.embed_dim, enc.embed_dim)
+        attention(dec.embed_dim, dec.embed_dim, space.decoder_qkv_dim)
+        + attention(dec.embed_dim, enc.embed_dim, space.decoder_qkv_dim)
         + feed_forward(dec.embed_dim, ffn)
         + 3 * norm * dec.embed_dim
         for ffn in dec.ffn_dims
@@ -46,9 +48,9 @@ def count_macs(arch: Arch, space: SearchSpace, length: int) -> int:
     matrix products, normalisations with scale, and element-wise products (embedding scale and query
     scale; not the two products of integers a position is computed with).
     """
-    enc, dec, qkv, n = arch.encoder, arch.decoder, space.qkv_dim, length
+    enc, dec, n = arch.encoder, arch.decoder, length
 
-    def attention(dim: int, memory_dim: int, keys: int) -> int:
+    def attention(dim: int, memory_dim: int, keys: int, qkv: int) -> int:
         projections = 2 * n * dim * qkv + 2 * keys * memory_dim * qkv
         return projections + 2 * n * keys * qkv + n * qkv  # both products, and the scaled queries
 
@@ -57,12 +59,12 @@ def count_macs(arch: Arch, space: SearchSpace, length: int) -> int:
 
     total = n * (enc.embed_dim + dec.embed_dim)  # embeddings times their scale
     for ffn in enc.ffn_dims:
-        total += attention(enc.embed_dim, enc.embed_dim, n) + feed_forward(enc.embed_dim, ffn)
+        total += attention(enc.embed_dim, enc.embed_dim, n, space.qkv_dim)
+        total += feed_forward(enc.embed_dim, ffn)
         total += 2 * n * enc.embed_dim
     for ffn, span in zip(dec.ffn_dims, dec.cross_span, strict=True):
-        total += attention(dec.embed_dim, dec.embed_dim, n) + attention(
-            dec.embed_dim, enc.embed_dim, span * n
-        )
+        total += attention(dec.embed_dim, dec.embed_dim, n, space.decoder_qkv_dim)
+        total += attention(dec.embed_dim, enc.embed_dim, span * n, space.decoder_qkv_dim)
         total += feed_forward(dec.embed_dim, ffn) + 3 * n * dec.embed_dim
     return total
 

@@ -40,7 +40,7 @@ class InferenceModel:
         self, model: Transformer, arch: Arch | None = None, matrix: MakeMatrix = fixed_matrix
     ) -> None:
         arch = arch or model.default_arch
-        self.cfg, self.arch, self.qkv_dim = model.cfg, arch, model.space.qkv_dim
+        self.cfg, self.arch, self._qkv_dim = model.cfg, arch, model.space.decoder_qkv_dim
         enc, dec = arch.encoder, arch.decoder
         self.vocab_size = model.output.weight.size(0)
         with torch.no_grad():
@@ -88,7 +88,7 @@ class InferenceModel:
         layers = []
         for layer in self._decoder:
             k, v = layer.cross_keys_values(spans[layer.span][0])
-            own = k.new_empty(2, k.size(0), layer.heads, capacity, beam, self.qkv_dim // layer.heads)
+            own = k.new_empty(2, k.size(0), layer.heads, capacity, beam, self._qkv_dim // layer.heads)
             layers.append(LayerState(own, k, v, spans[layer.span][1]))
         lineage = k.new_empty(k.size(0), 1, beam, capacity, beam)
         return DecoderState(layers, lineage)
@@ -97,11 +97,12 @@ class InferenceModel:
     def step(self, tokens_N: Tensor, state: "DecoderState") -> Tensor:
         """Feed one token of each hypothesis and return logits [N, V'].
 
-        V' >= V: what a large vocabulary is padded with is -inf. `state` is one step further afterwards.
+        V' >= V: what a large vocabulary is padded with is -inf. `state` is one step further afterwards. The
+        first step may be given a single token of each sentence, where its hypotheses start alike.
         """
         state.begin()
         x = self._target(tokens_N, self._target.sines[PAD + state.length])
-        mask = state.mask()
+        mask = state.mask(tokens_N.size(0) // state.lineage.size(0))
         for layer, layer_state in zip(self._decoder, state.layers, strict=True):
             x = layer(x, layer_state, state.length, mask)
         if self._decoder_norm:
@@ -166,9 +167,11 @@ class DecoderState:
         self.lineage[:, 0, :, self.length].fill_(-math.inf).diagonal(dim1=1, dim2=2).zero_()
         self.length += 1
 
-    def mask(self) -> Tensor | None:
-        """Return what to add to attention scores [B, H, K, t * K]; None where nothing is to hide."""
-        return None if self.lineage.size(2) == 1 else self.lineage[:, :, :, : self.length].flatten(3)
+    def mask(self, first: int) -> Tensor | None:
+        """Return what to add to attention scores [B, 1, first, t * K] of the `first` hypotheses of each
+        sentence; None where nothing is to hide.
+        """
+        return None if self.lineage.size(2) == 1 else self.lineage[:, :, :first, : self.length].flatten(3)
 
     def reorder(self, origin_BK: Tensor) -> None:
         """Let hypothesis k of sentence b continue what hypothesis `origin[b, k]` was."""
@@ -261,7 +264,7 @@ class _DecoderBlocks(_Blocks):
 
         def attend_own(h: Tensor, x: Tensor) -> Tensor:
             qkv = self._queries_keys_values(h, batch)
-            state.own[:, :, :, length - 1].copy_(qkv[1:])
+            state.own[:, :, :, length - 1].copy_(qkv[1:])  # of a single first one, for all
             k, v = state.own[:, :, :, :length].flatten(3, 4)
             return self.out.plus(attend_fixed(qkv[0], k, v, lineage), x)
 

@@ -4,6 +4,7 @@ N rows, I input width, O output width.
 """
 
 import warnings
+from collections.abc import Callable
 from functools import cache
 from typing import Protocol
 
@@ -71,9 +72,12 @@ class PackedMatrix:
 class Int8Matrix:
     """On CPUs: 8-bit weights with one scale for each output; inputs are rounded to 8 bits as they come.
 
-    The model must be float32: one operator finds the range of its input (one for all rows), rounds,
-    multiplies 8 by 8 bits, sums in 32, scales and adds the bias, in FBGEMM or oneDNN.
+    The model must be float32: one operator finds the range of its input, rounds, multiplies 8 by 8 bits, sums
+    in 32, scales and adds the bias, in FBGEMM or oneDNN. Up to `ROWS` rows share a range, so that one far
+    value does not make the others of a large batch coarse.
     """
+
+    ROWS = 32
 
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None) -> None:
         if not can_int8():
@@ -98,13 +102,18 @@ class Int8Matrix:
             self.weight = torch.ops.quantized.linear_prepack(quantised, bias)
 
     def __call__(self, x_NI: Tensor) -> Tensor:
-        return torch.ops.quantized.linear_dynamic(x_NI, self.weight)
+        return self._by_groups(torch.ops.quantized.linear_dynamic, x_NI)
 
     def relu(self, x_NI: Tensor) -> Tensor:
-        return torch.ops.quantized.linear_relu_dynamic(x_NI, self.weight)
+        return self._by_groups(torch.ops.quantized.linear_relu_dynamic, x_NI)
 
     def plus(self, x_NI: Tensor, residual_NO: Tensor) -> Tensor:
-        return torch.ops.quantized.linear_dynamic(x_NI, self.weight).add_(residual_NO)
+        return self(x_NI).add_(residual_NO)
+
+    def _by_groups(self, product: Callable[[Tensor, object], Tensor], x_NI: Tensor) -> Tensor:
+        if len(x_NI) <= self.ROWS:
+            return product(x_NI, self.weight)
+        return torch.cat([product(group, self.weight) for group in x_NI.split(self.ROWS)])
 
 
 def fixed_matrix(weight_OI: Tensor, bias_O: Tensor | None) -> Matrix:

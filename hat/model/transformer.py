@@ -90,7 +90,12 @@ class Transformer(nn.Module):
         )
         self.decoder_layers = nn.ModuleList(
             DecoderLayer(
-                cfg, dec.embed_dim, ffn_dim, space.qkv_dim, enc.embed_dim, space.decoder.super_embed_dim
+                cfg,
+                dec.embed_dim,
+                ffn_dim,
+                space.decoder_qkv_dim,
+                enc.embed_dim,
+                space.decoder.super_embed_dim,
             )
             for ffn_dim in dec.ffn_dims
         )

@@ -161,7 +161,8 @@ def load(path: Path, say: Callable[[str], None] = lambda text: None) -> Checkpoi
 def load_newest(folder: Path, say: Callable[[str], None]) -> Checkpoint | None:
     """Return the newest readable checkpoint of a run, or None where there is none.
 
-    Says so when it falls back.
+    Says so when it falls back. Raises CheckpointError where none can be read, or where the newest is not of a
+    run of ours, which would overwrite it.
     """
     last = folder / "checkpoint_last.pt"
     candidates = [last] if last.exists() else []
@@ -174,8 +175,13 @@ def load_newest(folder: Path, say: Callable[[str], None]) -> Checkpoint | None:
         except CheckpointError as error:
             say(f"{error}; trying the one before it")
             continue
-        if "trainer" in checkpoint.state:
-            return checkpoint
+        if "trainer" not in checkpoint.state:
+            raise CheckpointError(
+                f"{path} holds weights, but nothing that training could go on with, as those of the 2020 "
+                "release do, and this run would overwrite it; move it to another folder, and start from it "
+                "there with --restore-file"
+            )
+        return checkpoint
     if candidates:
         raise CheckpointError(
             f"none of the {len(candidates)} checkpoints in {folder} can be read; move them away to start anew"

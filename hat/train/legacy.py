@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hat.arch.codec import ArchOptions, SpaceOptions, arch_of, arch_to_yaml, space_of
+from hat.arch.codec import ArchOptions, SpaceOptions, arch_of, choices_of, space_of
 from hat.arch.space import SearchSpace
 from hat.errors import ArchError, CheckpointError, ConfigError
 from hat.model.config import ModelConfig
@@ -64,7 +64,7 @@ def from_release(values: dict[str, Any], path: Path) -> Checkpoint:
         if cfg.share_all_embeddings:
             weights.drop_copy("decoder.embed_tokens.weight", "encoder.embed_tokens.weight")
         ours = {
-            name: weights.take(name, tuple(parameter.shape), space.qkv_dim)
+            name: weights.take(name, tuple(parameter.shape), space.decoder_qkv_dim)
             for name, parameter in skeleton.named_parameters()
         }
         weights.expect_none()
@@ -160,13 +160,7 @@ def _space(args: dict[str, Any]) -> SearchSpace:
     arch = arch_of(ArchOptions(**_given(args, ArchOptions)))
     if arch is None or args.get("train_subtransformer") is False:
         return space_of(options)
-    used = {}
-    for key, value in arch_to_yaml(arch).items():
-        name = key.removesuffix("-subtransformer").removesuffix("-all")
-        name = {"encoder-embed-dim": "encoder-embed", "decoder-embed-dim": "decoder-embed"}.get(name, name)
-        values = sorted(set(value), reverse=True) if isinstance(value, list) else [value]
-        used[f"{name}-choice".replace("-", "_")] = tuple(values)
-    return space_of(replace(options, **used))
+    return space_of(replace(options, **choices_of(arch)))
 
 
 def _model_config(args: dict[str, Any]) -> ModelConfig:
@@ -178,6 +172,8 @@ def _model_config(args: dict[str, Any]) -> ModelConfig:
     given = _given(args, ModelConfig)
     if not given.get("activation_dropout") and type(args.get("relu_dropout")) in (int, float):
         given["activation_dropout"] = args["relu_dropout"]  # its older name
+    if given.get("share_all_embeddings"):  # the release then sets the other as well, whatever was asked for
+        given["share_decoder_input_output_embed"] = False
     return ModelConfig(**given)
 
 

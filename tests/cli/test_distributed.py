@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_train import ROOT, argv_of, data, files, log_of, quick_disk  # noqa: F401 - fixtures
 from toy_predictor import save_predictor
+from training import ROOT, argv_of, log_of
 
 from hat.cli.evo_search import main as evo_search
 from hat.cli.interrupt import Interrupt
@@ -78,7 +78,7 @@ def losses(folder: Path) -> list[float]:
     return [record["loss_base2"] for record in log_of(folder, "train")]
 
 
-def test_two_processes_equal_one_and_each_goes_on_from_the_other(files: Path) -> None:  # noqa: F811
+def test_two_processes_equal_one_and_each_goes_on_from_the_other(files: Path) -> None:
     """20 updates: two processes by themselves, then one, then two of torchrun, in one run folder."""
     more = ["--log-interval=1", "--save-interval=100", "--validate-interval=100"]
     assert main(argv_of(files, "whole", *more, "--update-freq=2", "--max-update=20")) == 0
@@ -104,7 +104,7 @@ def test_two_processes_equal_one_and_each_goes_on_from_the_other(files: Path) ->
 class Run:
     """A training of two processes that does not end by itself."""
 
-    def __init__(self, files: Path, words: list[str]) -> None:  # noqa: F811
+    def __init__(self, files: Path, words: list[str]) -> None:
         more = ["--max-update=1000000", "--save-interval-updates=5", "--cpu"]
         self.folder = files / "run"
         self.argv = argv_of(files, "run")
@@ -130,7 +130,7 @@ class Run:
             time.sleep(0.05)
         return self.process.returncode, self.process.communicate(timeout=10)[1]
 
-    def goes_on(self, files: Path) -> None:  # noqa: F811
+    def goes_on(self, files: Path) -> None:
         """One process finishes what two began."""
         done = load(self.folder / "checkpoint_last.pt").state["trainer"]["num_updates"]
         assert done >= 5
@@ -158,7 +158,7 @@ def _alive(pid: int) -> bool:
 
 
 @pytest.fixture
-def run(files: Path, request: pytest.FixtureRequest) -> Iterator[Run]:  # noqa: F811
+def run(files: Path, request: pytest.FixtureRequest) -> Iterator[Run]:
     if not sys.platform.startswith("linux"):
         pytest.skip("looks for processes in /proc")
     by_itself = documented("python train.py --configs=configs/toy")
@@ -168,14 +168,14 @@ def run(files: Path, request: pytest.FixtureRequest) -> Iterator[Run]:  # noqa: 
     run.close()
 
 
-def test_sigterm_saves_once_and_ends_all(run: Run, files: Path) -> None:  # noqa: F811
+def test_sigterm_saves_once_and_ends_all(run: Run, files: Path) -> None:
     code, error = run.hit(None, signal.SIGTERM, within_s=20)
     assert code == 143 and error.count("stopped by signal 15 and saved") == 1
     assert "Error" not in error and "Traceback" not in error
     run.goes_on(files)
 
 
-def test_a_killed_process_ends_the_run_with_one_line(run: Run, files: Path) -> None:  # noqa: F811
+def test_a_killed_process_ends_the_run_with_one_line(run: Run, files: Path) -> None:
     code, error = run.hit(1, signal.SIGKILL, within_s=20)
     said = [line for line in error.splitlines() if "Error" in line]
     assert code == 137 and len(said) == 1 and "Traceback" not in error
@@ -185,7 +185,7 @@ def test_a_killed_process_ends_the_run_with_one_line(run: Run, files: Path) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("run", ["itself", "torchrun"], indirect=True)
-def test_ctrl_c_saves_once_and_ends_all(run: Run, files: Path) -> None:  # noqa: F811
+def test_ctrl_c_saves_once_and_ends_all(run: Run, files: Path) -> None:
     """Every other way to end is in tests/faults/test_many_processes.py."""
     code, error = run.hit(None, signal.SIGINT, within_s=20)
     assert code == (1 if "torch/distributed" in error else 130)
@@ -194,7 +194,7 @@ def test_ctrl_c_saves_once_and_ends_all(run: Run, files: Path) -> None:  # noqa:
 
 
 @pytest.mark.slow
-def test_two_machines(files: Path) -> None:  # noqa: F811
+def test_two_machines(files: Path) -> None:
     """Two launchers of torchrun on this one; only the first machine has the run's folder."""
     words = small(documented("torchrun --nnodes"), processes=1)
     words = [word.replace("first-machine:29500", f"127.0.0.1:{_free_port()}") for word in words]
@@ -216,7 +216,7 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def test_a_search_of_two_processes_is_that_of_one(files: Path) -> None:  # noqa: F811
+def test_a_search_of_two_processes_is_that_of_one(files: Path) -> None:
     assert main(argv_of(files, "super", "--max-update=2")) == 0
     save_predictor(files / "latency.pt")
     restore = [f"--configs={files}/space.yml", f"--restore-file={files}/super/checkpoint_last.pt"]
@@ -236,7 +236,7 @@ def test_a_search_of_two_processes_is_that_of_one(files: Path) -> None:  # noqa:
     assert found["one"] == found["two"] and found["one"][0].count(b"\n") == 9
 
 
-def test_an_error_of_the_input_is_said_once(files: Path) -> None:  # noqa: F811
+def test_an_error_of_the_input_is_said_once(files: Path) -> None:
     words = documented("python train.py --configs=configs/toy")
     _, error = finish(start([*words, *argv_of(files, "run", "--restore-file=/no/such.pt")]), code=2)
     assert error.count("Error: ") == 1 and "/no/such.pt does not exist" in error

@@ -8,15 +8,12 @@ import pytest
 import torch
 import yaml
 from test_distributed import documented, finish, losses, start
-from test_train import (  # noqa: F401 - fixtures
+from training import (
     KILLED,
     argv_of,
     assert_same_run,
     child,
-    data,
-    files,
     log_of,
-    quick_disk,
     refused,
     sub_argv,
 )
@@ -29,7 +26,7 @@ DISTILL = ["--policy=sandwich-distill", "--sandwich-random=2", "--fair-sampling"
 
 
 @pytest.mark.parametrize("policy", [SANDWICH, [*DISTILL, "--amp=bf16"]])
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(policy: list[str], files: Path) -> None:  # noqa: F811
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(policy: list[str], files: Path) -> None:
     more = [*policy, "--save-interval-updates=3", "--update-freq=2", "--max-update=14"]
     with child(["-c", KILLED.format(update=8)], argv_of(files, "killed", *more)) as process:
         _, error = process.communicate(timeout=120)
@@ -45,7 +42,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(policy: list[str], file
     assert any(not torch.equal(weight, load(first).weights[name]) for name, weight in one.items())
 
 
-def test_two_processes_equal_one(files: Path) -> None:  # noqa: F811
+def test_two_processes_equal_one(files: Path) -> None:
     more = [*DISTILL, "--log-interval=1", "--max-update=6"]
     assert main(argv_of(files, "one", *more, "--update-freq=2")) == 0
     words = documented("python train.py --configs=configs/toy")
@@ -55,7 +52,7 @@ def test_two_processes_equal_one(files: Path) -> None:  # noqa: F811
     assert ends[0] == pytest.approx(ends[1], abs=1e-5)
 
 
-def test_what_is_inherited_is_the_average(files: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+def test_what_is_inherited_is_the_average(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(argv_of(files, "super", *SANDWICH)) == 0
     whole = load(files / "super" / "checkpoint_best.pt")
     argv = sub_argv(files, "sub", f"--restore-file={files}/super/checkpoint_best.pt", "--max-update=1")
@@ -72,7 +69,7 @@ def test_what_is_inherited_is_the_average(files: Path, capsys: pytest.CaptureFix
     assert f"validation loss {trained:.4f}"[:-1] in capsys.readouterr().out
 
 
-def test_an_average_may_begin_and_end_between_runs(files: Path) -> None:  # noqa: F811
+def test_an_average_may_begin_and_end_between_runs(files: Path) -> None:
     """A checkpoint without one is of format 1, which every version reads; one with it goes on from both."""
     last = files / "run" / "checkpoint_last.pt"
 
@@ -95,7 +92,7 @@ def test_an_average_may_begin_and_end_between_runs(files: Path) -> None:  # noqa
     assert all(torch.equal(weight, master[name]) for name, weight in plain.items())
 
 
-def test_policies_from_yaml(files: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+def test_policies_from_yaml(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     values = yaml.safe_load((files / "space.yml").read_text())
     policy = {"policy": "sandwich-distill", "sandwich-random": 0, "fair-sampling": True, "ema-decay": 0.99}
     (files / "space.yml").write_text(yaml.safe_dump(values | policy))

@@ -2,6 +2,7 @@
 
 import csv
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import hat.latency.study
 from hat.arch.config import Arch, DecoderArch, EncoderArch
 from hat.cli.predictor_study import _table, main
 from hat.latency.predictor_config import PredictorConfig
-from hat.latency.table import TableWriter, row_of
+from hat.latency.table import TableWriter, read_table, row_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -110,11 +111,26 @@ def test_transfer(tables: list[str], tmp_path: Path, capsys: pytest.CaptureFixtu
     assert found["new", "old"] < found["new", ""]
 
 
+def test_rows_measured_again(tables: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    second = tmp_path / "second.csv"
+    with TableWriter(second) as table:
+        for row in read_table(tables[0])[:20]:
+            assert row.arch
+            slower = (1.02 * row.latency_mean_decoder, 0.1)
+            table.append(row_of(row.arch, (row.latency_mean_encoder, 0.1), slower, {"device": "old"}))
+    argv = ["--methods=depth_only", "--rows=0", "--seeds=1", f"--out-dir={tmp_path}/out"]
+    assert main(["--tables", *tables, "--again", str(second), *argv]) == 0
+    out = capsys.readouterr().out
+    (line,) = [line for line in out.splitlines() if "measured again" in line]
+    assert re.fullmatch(r"old: \d+ rows measured again: MAPE 1\.\d\d%, Kendall tau 0\.9\d\d", line)
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["--tables", "none.csv"], "cannot read the latency table none.csv"),
         (["--methods=forest"], "--methods allows"),
+        (["--again", str(ROOT / "tests" / "data" / "none.csv")], "cannot read the latency table"),
         (["--seeds=0"], "--seeds must be at least 1, got 0"),
         (["--transfer"], "no two of the tables are of one search space"),
     ],

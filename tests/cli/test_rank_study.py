@@ -7,8 +7,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from test_train import argv_of, data, files, log_of, quick_disk, sub_argv  # noqa: F401 - fixtures
 from toy_predictor import save_predictor
+from training import argv_of, log_of, sub_argv
 
 from hat.cli.rank_study import main
 from hat.cli.train import main as train
@@ -18,7 +18,7 @@ SMALL = ["--num-archs=4", "--updates=6", "--max-len-b=12", "--finetune-archs=2",
 
 
 @pytest.fixture
-def study(files: Path) -> list[str]:  # noqa: F811
+def study(files: Path) -> list[str]:
     """Return a study of two SuperTransformers."""
     assert train(argv_of(files, "one", "--max-update=20")) == 0
     assert train(argv_of(files, "two", "--max-update=8", "--policy=sandwich", "--ema-decay=0.9")) == 0
@@ -30,7 +30,7 @@ def study(files: Path) -> list[str]:  # noqa: F811
 
 def test_a_study_goes_on_where_it_was_interrupted(
     study: list[str],
-    files: Path,  # noqa: F811
+    files: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -84,7 +84,7 @@ def test_a_study_goes_on_where_it_was_interrupted(
     assert "training from scratch, seed 5: 4 left, about" in capsys.readouterr().err
 
 
-def test_scores_are_those_of_train_py(study: list[str], files: Path) -> None:  # noqa: F811
+def test_scores_are_those_of_train_py(study: list[str], files: Path) -> None:
     """The same architecture, seed and recipe by train.py: trained, and validated as a slice."""
     out = [f"--out-dir={files}/out", "--no-bleu", "--seeds=1", "--keep-checkpoints"]
     argv = [word for word in study if word not in ("--finetune-updates", "2", "5")]
@@ -108,7 +108,7 @@ def test_scores_are_those_of_train_py(study: list[str], files: Path) -> None:  #
 
 def test_two_parts_are_the_whole(
     study: list[str],
-    files: Path,  # noqa: F811
+    files: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     argv = [*study, "--no-bleu", "--seeds=1"]
@@ -139,7 +139,7 @@ def test_two_parts_are_the_whole(
 def test_refusals_are_one_line(
     flags: list[str],
     message: str,
-    files: Path,  # noqa: F811
+    files: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     argv = [f"--configs={files}/space.yml", f"--out-dir={files}/out"]

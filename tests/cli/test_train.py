@@ -1,138 +1,28 @@
-"""train.py end to end on a tiny corpus: runs, stops, kills, resumes and refusals."""
+"""train.py end to end on a tiny corpus: runs, stops, kills, resumes."""
 
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from training import (
+    KILLED,
+    ROOT,
+    SPACE,
+    argv_of,
+    assert_same_run,
+    child,
+    log_of,
+    refused,
+    sub_argv,
+)
 
-from hat.cli.preprocess import main as preprocess
 from hat.cli.train import main
-from hat.data.toy import toy_pairs
 from hat.train.checkpoint import load
-
-ROOT = Path(__file__).parents[2]
-SPACE = {
-    "arch": "transformersuper_toy",
-    "share-all-embeddings": True,
-    "encoder-embed-dim": 16,
-    "decoder-embed-dim": 16,
-    "encoder-ffn-embed-dim": 32,
-    "decoder-ffn-embed-dim": 32,
-    "encoder-layers": 2,
-    "decoder-layers": 2,
-    "qkv-dim": 8,
-    "encoder-embed-choice": [16, 8],
-    "decoder-embed-choice": [16, 8],
-    "encoder-ffn-embed-dim-choice": [32, 16],
-    "decoder-ffn-embed-dim-choice": [32, 16],
-    "encoder-layer-num-choice": [2],
-    "decoder-layer-num-choice": [2, 1],
-    "encoder-self-attention-heads-choice": [2, 1],
-    "decoder-self-attention-heads-choice": [2, 1],
-    "decoder-ende-attention-heads-choice": [2, 1],
-    "decoder-arbitrary-ende-attn-choice": [-1, 1],
-    "max-tokens": 256,
-    "max-update": 12,
-    "lr": "5e-3",
-    "warmup-updates": 4,
-    "dropout": 0.2,
-    "attention-dropout": 0.1,
-    "amp": "fp32",
-    "threads": 1,
-    "cpu": True,
-    "no-tensorboard": True,
-    "no-progress-bar": True,
-    "log-interval": 5,
-}
-SUB = {
-    "encoder-embed-dim-subtransformer": 16,
-    "decoder-embed-dim-subtransformer": 8,
-    "encoder-ffn-embed-dim-all-subtransformer": [32, 16],
-    "decoder-ffn-embed-dim-all-subtransformer": [16],
-    "encoder-layer-num-subtransformer": 2,
-    "decoder-layer-num-subtransformer": 1,
-    "encoder-self-attention-heads-all-subtransformer": [2, 1],
-    "decoder-self-attention-heads-all-subtransformer": [1],
-    "decoder-ende-attention-heads-all-subtransformer": [2],
-    "decoder-arbitrary-ende-attn-all-subtransformer": [1],
-}
-Run = Callable[..., int]
-
-
-@pytest.fixture(autouse=True)
-def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.fsync", lambda fd: None)
-
-
-def binarise(folder: Path, seed: int, count: int, valid: list[str] | None = None) -> Path:
-    pairs = toy_pairs(seed, count + 20)
-    for split, part in (("train", pairs[:count]), ("valid", pairs[count:])):
-        for side, lang in enumerate(("en", "de")):
-            lines = [pair[side] for pair in part]
-            (folder / f"{split}.{lang}").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    argv = ["--source-lang", "en", "--target-lang", "de", "--joined-dictionary", "--thresholdsrc", "2"]
-    argv += ["--trainpref", str(folder / "train"), "--validpref", str(folder / "valid")]
-    assert preprocess([*argv, "--destdir", str(folder / "bin")]) == 0
-    return folder / "bin"
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return binarise(tmp_path_factory.mktemp("corpus"), 1, 200)
-
-
-@pytest.fixture
-def files(tmp_path: Path, data: Path) -> Path:
-    (tmp_path / "space.yml").write_text(yaml.safe_dump(SPACE | {"data": str(data)}))
-    (tmp_path / "sub.yml").write_text(yaml.safe_dump(SUB))
-    return tmp_path
-
-
-def argv_of(files: Path, save_dir: str, *more: str) -> list[str]:
-    return [f"--configs={files / 'space.yml'}", f"--save-dir={files / save_dir}", *more]
-
-
-def sub_argv(files: Path, save_dir: str, *more: str) -> list[str]:
-    first, second = files / "sub.yml", files / "space.yml"
-    argv = [f"--configs={first}", f"--sub-configs={second}", f"--save-dir={files / save_dir}"]
-    return [*argv, "--train-subtransformer", *more]
-
-
-def log_of(folder: Path, kind: str) -> list[dict]:
-    records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return [record for record in records if record["kind"] == kind]
-
-
-def flat(value: object, path: str = "") -> dict[str, object]:
-    """Return the leaves of nested state."""
-    if isinstance(value, dict):
-        return {k: v for key, part in value.items() for k, v in flat(part, f"{path}/{key}").items()}
-    if isinstance(value, list):
-        return {k: v for n, part in enumerate(value) for k, v in flat(part, f"{path}/{n}").items()}
-    return {path: value}
-
-
-def assert_same_run(one: Path, other: Path) -> None:
-    first, second = load(one), load(other)
-    assert first.weights.keys() == second.weights.keys()
-    for name, weight in first.weights.items():
-        assert torch.equal(weight, second.weights[name]), name
-    states = [flat({k: v for k, v in c.state.items()}) for c in (first, second)]
-    assert states[0].keys() == states[1].keys()
-    assert sum(isinstance(value, torch.Tensor) for value in states[0].values()) > 20
-    for name, value in states[0].items():
-        if isinstance(value, torch.Tensor):
-            assert torch.equal(value, states[1][name]), name
-        elif not name.endswith("train_s"):
-            assert value == states[1][name], name
 
 
 def test_super_training_writes_everything(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -174,26 +64,6 @@ def test_the_written_configuration_repeats_the_run(files: Path) -> None:
     assert main(argv_of(files, "other", "--seed", "4")) == 0
     one, two = (load(files / run / "checkpoint_last.pt").weights for run in ("run", "other"))
     assert not torch.equal(one["source_embed.weight"], two["source_embed.weight"])
-
-
-KILLED = """
-import os, signal, sys
-from hat.train.trainer import Trainer
-real = Trainer.train_step
-def step(self, *args):
-    if self.num_updates == {update}:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(self, *args)
-Trainer.train_step = step
-from hat.cli.train import main
-raise SystemExit(main(sys.argv[1:]))
-"""
-
-
-def child(code: list[str], argv: list[str]) -> subprocess.Popen:
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    pipe = subprocess.PIPE
-    return subprocess.Popen([sys.executable, *code, *argv], cwd=ROOT, env=env, stdout=pipe, stderr=pipe)
 
 
 @pytest.mark.parametrize("amp", ["fp32", "bf16"])
@@ -298,77 +168,6 @@ def test_validate_subtransformer(files: Path, capsys: pytest.CaptureFixture[str]
     assert result["valid_loss"] == pytest.approx(trained, abs=1e-3)
 
 
-def refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """Run and return the one line of the refusal."""
-    capsys.readouterr()
-    assert main(argv) == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if "Error: " in line]
-    assert len(lines) == 1
-    return lines[0]
-
-
-def test_checkpoints_that_do_not_fit(
-    files: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(argv_of(files, "super", "--max-update=1")) == 0
-    assert main(sub_argv(files, "sub", "--max-update=1")) == 0
-    restore = f"--restore-file={files}/super/checkpoint_last.pt"
-    message = refused(argv_of(files, "a", "--restore-file=/no/such.pt"), capsys)
-    assert message.startswith("CheckpointError: ") and "/no/such.pt does not exist" in message
-    message = refused(argv_of(files, "a", restore, "--encoder-ffn-embed-dim=48"), capsys)
-    assert "belongs to another search space: encoder" in message and "48" in message
-    message = refused(argv_of(files, "a", restore, "--no-share-all-embeddings"), capsys)
-    assert "was trained with share-all-embeddings True" in message
-    other = binarise(tmp_path_factory.mktemp("other"), 2, 150)
-    message = refused(argv_of(files, "a", restore, f"--data={other}"), capsys)
-    assert message.startswith("CheckpointError: ") and "--data" in message
-    message = refused(argv_of(files, "a", f"--restore-file={files}/sub/checkpoint_last.pt"), capsys)
-    assert "holds a SubTransformer" in message
-    changed = sub_argv(files, "a", "--decoder-ffn-embed-dim-all-subtransformer", "32")
-    message = refused([*changed, f"--restore-file={files}/sub/checkpoint_last.pt"], capsys)
-    assert "another SubTransformer than the one asked for" in message
-    (files / "cut.pt").write_bytes((files / "super" / "checkpoint_last.pt").read_bytes()[:1000])
-    message = refused(argv_of(files, "a", f"--restore-file={files}/cut.pt"), capsys)
-    assert message.startswith("CheckpointError: ")
-    assert not (files / "a").exists() or not list((files / "a").glob("*.pt"))
-
-
-def test_dictionaries_of_the_same_size_but_other_words(
-    files: Path, data: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(argv_of(files, "super", "--max-update=1")) == 0
-    twin = files / "twin"
-    twin.mkdir()
-    for path in data.iterdir():
-        (twin / path.name).write_bytes(path.read_bytes())
-    for lang in ("en", "de"):
-        lines = (twin / f"dict.{lang}.txt").read_text(encoding="utf-8").splitlines()
-        (twin / f"dict.{lang}.txt").write_text(
-            "\n".join([lines[1], lines[0], *lines[2:]]) + "\n", encoding="utf-8"
-        )
-    message = refused(argv_of(files, "super", f"--data={twin}"), capsys)
-    assert message.startswith("CheckpointError: ") and "dictionaries" in message
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--data=/no/such/folder"], "DataError: there is no data folder '/no/such/folder'"),
-        (["--train-subtransformer"], "ConfigError: --train-subtransformer needs an architecture"),
-        (["--qkv-dim=9"], "ArchError: encoder-self-attention-heads-choice: 2 heads do not divide qkv-dim 9"),
-        (["--max-updates=3"], "did you mean --max-update?"),
-        (["--dropout=1"], "ConfigError: --dropout must be at least 0 and below 1"),
-        (["--save-interval=0"], "ConfigError: --save-interval must be at least 1"),
-        (["--valid-subset=test"], "DataError: there is no"),
-        (["--max-tokens=2"], "DataError: "),
-    ],
-)
-def test_refusals_are_one_line(
-    flags: list[str], message: str, files: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert message in refused(argv_of(files, "a", *flags), capsys)
-
-
 def test_profile_without_data(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (files / "space.yml").write_text(yaml.safe_dump(SPACE))
     first, second = files / "sub.yml", files / "space.yml"
@@ -435,10 +234,3 @@ def test_long_training_pairs_are_skipped_and_said(files: Path, capsys: pytest.Ca
     assert main(argv_of(files, "run", "--max-update=2", "--max-tokens=12", "--max-tokens-valid=200")) == 0
     error = capsys.readouterr().err
     assert " of 200 training pairs are too long and are skipped" in error
-
-
-def test_long_validation_pairs_are_an_error(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    message = refused(argv_of(files, "run", "--max-tokens-valid=6"), capsys)
-    assert message.startswith("DataError: ") and "pairs are too long to score, first pair" in message
-    message = refused(argv_of(files, "run", "--max-source-positions=5"), capsys)
-    assert "pairs are too long to score" in message

@@ -181,6 +181,13 @@ def test_batch_equals_one_by_one(dtype: torch.dtype) -> None:
     assert len({max(len(h.tokens) for h in found) for found in together}) > 1
 
 
+def test_blocks_of_logits_do_not_change_what_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, cfg, source = model_of(9, 6), BeamConfig(beam=3, max_len_b=8), source_of(9, 11, [5, 1, 3])
+    whole = search(model, source, cfg)
+    monkeypatch.setattr("hat.decode.beam.BLOCK", 20)  # two rows of 9 words
+    assert search(model, source, cfg) == whole
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_beam_one_is_greedy(seed: int) -> None:
     model, source = model_of(8, seed), source_of(8, seed, [3])

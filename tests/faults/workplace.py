@@ -5,8 +5,9 @@ import random
 import shutil
 from pathlib import Path
 
-import torch
 import yaml
+from tiny_task import SPACE as TINY
+from tiny_task import SUB
 
 from hat.arch.sampler import sample
 from hat.arch.space import SearchSpace
@@ -20,52 +21,7 @@ from hat.latency.table import TableWriter, row_of
 from hat.train.checkpoint import Checkpoint, load
 
 SAVE_EVERY = 3
-SPACE = {
-    "arch": "transformersuper_toy",
-    "data": "bin",
-    "share-all-embeddings": True,
-    "encoder-embed-dim": 16,
-    "decoder-embed-dim": 16,
-    "encoder-ffn-embed-dim": 32,
-    "decoder-ffn-embed-dim": 32,
-    "encoder-layers": 2,
-    "decoder-layers": 2,
-    "qkv-dim": 8,
-    "encoder-embed-choice": [16, 8],
-    "decoder-embed-choice": [16, 8],
-    "encoder-ffn-embed-dim-choice": [32, 16],
-    "decoder-ffn-embed-dim-choice": [32, 16],
-    "encoder-layer-num-choice": [2],
-    "decoder-layer-num-choice": [2, 1],
-    "encoder-self-attention-heads-choice": [2, 1],
-    "decoder-self-attention-heads-choice": [2, 1],
-    "decoder-ende-attention-heads-choice": [2, 1],
-    "decoder-arbitrary-ende-attn-choice": [-1, 1],
-    "max-tokens": 256,
-    "max-update": 10,
-    "lr": "5e-3",
-    "warmup-updates": 4,
-    "dropout": 0.2,
-    "amp": "fp32",
-    "threads": 1,
-    "cpu": True,
-    "no-tensorboard": True,
-    "no-progress-bar": True,
-    "log-interval": 1,
-    "save-interval-updates": SAVE_EVERY,
-}
-SUB = {
-    "encoder-embed-dim-subtransformer": 16,
-    "decoder-embed-dim-subtransformer": 8,
-    "encoder-ffn-embed-dim-all-subtransformer": [32, 16],
-    "decoder-ffn-embed-dim-all-subtransformer": [16],
-    "encoder-layer-num-subtransformer": 2,
-    "decoder-layer-num-subtransformer": 1,
-    "encoder-self-attention-heads-all-subtransformer": [2, 1],
-    "decoder-self-attention-heads-all-subtransformer": [1],
-    "decoder-ende-attention-heads-all-subtransformer": [2],
-    "decoder-arbitrary-ende-attn-all-subtransformer": [1],
-}
+SPACE = TINY | {"data": "bin", "max-update": 10, "log-interval": 1, "save-interval-updates": SAVE_EVERY}
 EVO = {
     "evo-iter": 4,
     "population-size": 8,
@@ -141,27 +97,6 @@ def copy_of(place: Path, folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(place, folder, ignore=shutil.ignore_patterns("run", "*.lock"))
     return folder
-
-
-def flat(value: object, path: str = "") -> dict[str, object]:
-    """Return the leaves of nested state."""
-    if isinstance(value, dict):
-        return {k: v for key, part in value.items() for k, v in flat(part, f"{path}/{key}").items()}
-    if isinstance(value, list):
-        return {k: v for n, part in enumerate(value) for k, v in flat(part, f"{path}/{n}").items()}
-    return {path: value}
-
-
-def assert_same(one: Checkpoint, other: Checkpoint) -> None:
-    """Weights, optimiser, progress in the data and the update that dropout depends on are bit-equal."""
-    leaves = [flat({"weights": c.weights, "state": c.state}) for c in (one, other)]
-    assert leaves[0].keys() == leaves[1].keys()
-    assert sum(isinstance(value, torch.Tensor) for value in leaves[0].values()) > 40
-    for name, value in leaves[0].items():
-        if isinstance(value, torch.Tensor):
-            assert torch.equal(value, leaves[1][name]), name
-        elif not name.endswith("train_s"):
-            assert value == leaves[1][name], name
 
 
 def last_update(run: Path) -> int:

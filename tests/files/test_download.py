@@ -1,4 +1,4 @@
-"""The downloader against a local server that cuts, stalls, errs and lies; proofs, resuming, share links."""
+"""The downloader against a local server that cuts, stalls, errs and lies; proofs, resuming."""
 
 import gzip
 import hashlib
@@ -11,31 +11,18 @@ import sys
 import tarfile
 import time
 import zipfile
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
-from local_site import PAGE, SEQUENCE_MAGIC, Site, old_checkpoint, serving, zip_checkpoint
+from local_site import PAGE, SEQUENCE_MAGIC, Site, old_checkpoint, zip_checkpoint
 
 from hat.errors import ConfigError, DataError, HatError
 from hat.files.download import OVERLAP, Downloaded, Unreachable, download
 from hat.files.partial import Partial
 from hat.files.proof import check_checkpoint, check_csv, check_for
-from hat.files.web import direct_url
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    monkeypatch.setattr("os.fsync", lambda fd: None)
-    for name in ("http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    with serving() as site:
-        yield site
-
-
 get = partial(download, pause=0.0, timeout=2.0)
 
 
@@ -197,15 +184,33 @@ def test_joined_parts_that_prove_wrong_are_fetched_whole(site: Site, tmp_path: P
 
 
 @pytest.mark.parametrize("etag", [None, 'W/"weak"'])
-def test_without_a_version_nothing_is_joined(site: Site, tmp_path: Path, etag: str | None) -> None:
+def test_without_a_version_size_and_overlap_tell(site: Site, tmp_path: Path, etag: str | None) -> None:
     site.etag = etag
+    path = tmp_path / "a.pt"
     site.plan = [("serve", 150_000)]
-    get(site.url, tmp_path / "a.pt")
-    assert [start for _, start, _ in site.asked] == [None, None]
+    get(site.url, path)
+    assert [(start is not None, version) for _, start, version in site.asked] == [(False, None), (True, None)]
+    assert path.read_bytes() == site.content
+    path.unlink()
+    for change in ("new_bytes", "new_size"):
+        site.plan, site.asked = [("serve", 150_000), (change, 0), ("serve", 0)], []
+        get(site.url, path)
+        assert path.read_bytes() == site.content and site.asked[-1][1] is None
+        path.unlink()
     site.plan = [("serve", 150_000)]
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match="are kept and the same command goes on there"):
         get(site.url, tmp_path / "b.pt", tries=1)
-    assert names(tmp_path) == ["a.pt", "a.pt.sha256"]
+    site.asked.clear()
+    get(site.url, tmp_path / "b.pt")
+    assert site.asked[0][1] is not None and (tmp_path / "b.pt").read_bytes() == site.content
+
+
+def test_a_stream_without_size_or_version_is_not_joined(site: Site, tmp_path: Path) -> None:
+    site.etag = None
+    site.plan = [("chunks", 100_000)]
+    with pytest.raises(DataError):
+        get(site.url, tmp_path / "a.pt", tries=1)
+    assert names(tmp_path) == []
 
 
 def test_a_date_serves_as_version(site: Site, tmp_path: Path) -> None:
@@ -364,66 +369,6 @@ def test_a_killed_process_is_gone_on_with(site: Site, tmp_path: Path) -> None:
 
 def _saved(state: Path, size: int) -> bool:
     return state.exists() and json.loads(state.read_text())["bytes"] == size
-
-
-def test_share_links() -> None:
-    dropbox = "https://www.dropbox.com/s/abc/HAT_x@3.5s_bleu@25.8.pt"
-    for given in ("", "?dl=0", "?dl=1"):
-        assert direct_url(dropbox + given) == dropbox + "?dl=1"
-    assert direct_url("https://dropbox.com/x?rlkey=k&dl=0") == "https://dropbox.com/x?rlkey=k&dl=1"
-    drive = "https://drive.google.com/uc?export=download&id=A-b_1"
-    for given in (
-        "uc?id=A-b_1",
-        "open?id=A-b_1",
-        "file/d/A-b_1/view?usp=sharing",
-        "uc?id=A-b_1&export=download",
-    ):
-        assert direct_url(f"https://drive.google.com/{given}") == drive
-    for url in ("https://notdropbox.com/x?dl=0", "https://dropbox.com.evil.org/x?dl=0", "http://x/y?id=3"):
-        assert direct_url(url) == url
-
-
-def test_dropbox_through_a_proxy(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("http_proxy", site.url.removesuffix("/file"))
-    monkeypatch.setenv("no_proxy", "")
-    get("http://www.dropbox.com/s/abc/model.pt?dl=0", tmp_path / "a.pt")
-    assert site.asked[0][0] == "http://www.dropbox.com/s/abc/model.pt?dl=1"
-
-
-@pytest.mark.parametrize("shape", [0, 1])
-def test_google_drive_asks_first(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: int
-) -> None:
-    monkeypatch.setenv("http_proxy", site.url.removesuffix("/file"))
-    monkeypatch.setenv("no_proxy", "")
-    link = "http://drive.google.com/file/d/FILE_id-1/view"
-    site.plan = [("drive", shape)] * 2
-    get(link, tmp_path / "a.pt")
-    assert (tmp_path / "a.pt").read_bytes() == site.content
-    assert shape or site.asked[1][0].startswith("http://drive.usercontent.google.com/download?id=FILE_id-1&")
-    assert shape or site.asked[1][0].endswith("uuid=a%26b")
-    site.plan, site.asked, site.sent = (
-        [("drive", shape), ("serve", 150_000), ("drive", shape), ("drive", shape)],
-        [],
-        0,
-    )
-    get(link, tmp_path / "b.pt")  # cut, asked again, gone on with
-    assert [start is not None for _, start, _ in site.asked] == [False, False, False, True]
-    assert site.sent <= len(site.content) + 2 * OVERLAP + 2000
-    site.plan = []  # a small file comes without a question
-    get(link, tmp_path / "c.pt")
-
-
-@pytest.mark.parametrize(("shape", "match"), [(2, "leads to another site"), (3, "titled 'Google Drive'")])
-def test_other_pages_of_google_drive(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: int, match: str
-) -> None:
-    monkeypatch.setenv("http_proxy", site.url.removesuffix("/file"))
-    monkeypatch.setenv("no_proxy", "")
-    site.plan = [("drive", shape)]
-    with pytest.raises(DataError, match=match):
-        get("http://drive.google.com/uc?id=FILE_id-1", tmp_path / "a.pt")
-    assert len(site.asked) == 1 and names(tmp_path) == []
 
 
 def test_checks_by_suffix(tmp_path: Path) -> None:

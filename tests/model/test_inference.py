@@ -87,6 +87,20 @@ def test_matrices_multiply(kind: type, dtype: torch.dtype) -> None:
     torch.testing.assert_close(kind(weight, None)(x).double(), product - bias.double(), **error)
 
 
+def test_a_far_value_makes_only_its_group_of_rows_coarse() -> None:
+    noise = torch.Generator().manual_seed(1)
+    weight, bias = torch.randn(40, 24, generator=noise), torch.randn(40, generator=noise)
+    rows = 2 * Int8Matrix.ROWS + 3
+    x, residual = torch.randn(rows, 24, generator=noise), torch.randn(rows, 40, generator=noise)
+    x[-1, 0] = 1000.0
+    matrix, far = Int8Matrix(weight, bias), torch.arange(rows) >= 2 * Int8Matrix.ROWS
+    exact = x @ weight.T + bias
+    errors = (matrix(x) - exact).abs()
+    assert errors[~far].max() < 0.5 < errors[far].max()
+    assert torch.equal(matrix.relu(x), matrix(x).relu())
+    assert torch.equal(matrix.plus(x, residual), matrix(x) + residual)
+
+
 def test_later_changes_of_the_model_do_not_reach_it() -> None:
     model, source, target = model_in(torch.float32), tokens(2, 4), tokens(2, 3)
     fixed = InferenceModel(model, ARCH)

@@ -46,7 +46,7 @@ CASES = {
     "separate": (EQUAL, ModelConfig(vocab_original_scaling=True), (21, 17)),
     "unequal widths": (UNEQUAL, ModelConfig(share_decoder_input_output_embed=True), (21, 17)),
     "pre-norm": (
-        replace(UNEQUAL, qkv_dim=None),
+        replace(UNEQUAL, qkv_dim=None, decoder_embed_dim=8, decoder_embed_choice=(8, 6)),
         ModelConfig(encoder_normalize_before=True, decoder_normalize_before=True, activation_dropout=0.2),
         (21, 17),
     ),
@@ -194,7 +194,7 @@ def test_keys_and_values_of_unequal_height() -> None:
         {"dropout": float("nan")},
         {"qkv_dim": 7},
         {"share_all_embeddings": 1},
-        {"share_all_embeddings": False},
+        {"share_all_embeddings": False, "share_decoder_input_output_embed": False},
         {"activation_fn": "gelu"},
         {"activation_fn": torch.ones(2)},
         {"no_token_positional_embeddings": True},

@@ -1,0 +1,69 @@
+"""A tiny search space on a tiny joint dictionary, one of its SubTransformers, and equality of two runs."""
+
+import torch
+
+from hat.train.checkpoint import Checkpoint
+
+SPACE = {
+    "arch": "transformersuper_toy",
+    "share-all-embeddings": True,
+    "encoder-embed-dim": 16,
+    "decoder-embed-dim": 16,
+    "encoder-ffn-embed-dim": 32,
+    "decoder-ffn-embed-dim": 32,
+    "encoder-layers": 2,
+    "decoder-layers": 2,
+    "qkv-dim": 8,
+    "encoder-embed-choice": [16, 8],
+    "decoder-embed-choice": [16, 8],
+    "encoder-ffn-embed-dim-choice": [32, 16],
+    "decoder-ffn-embed-dim-choice": [32, 16],
+    "encoder-layer-num-choice": [2],
+    "decoder-layer-num-choice": [2, 1],
+    "encoder-self-attention-heads-choice": [2, 1],
+    "decoder-self-attention-heads-choice": [2, 1],
+    "decoder-ende-attention-heads-choice": [2, 1],
+    "decoder-arbitrary-ende-attn-choice": [-1, 1],
+    "max-tokens": 256,
+    "lr": "5e-3",
+    "warmup-updates": 4,
+    "dropout": 0.2,
+    "amp": "fp32",
+    "threads": 1,
+    "cpu": True,
+    "no-tensorboard": True,
+    "no-progress-bar": True,
+}
+SUB = {
+    "encoder-embed-dim-subtransformer": 16,
+    "decoder-embed-dim-subtransformer": 8,
+    "encoder-ffn-embed-dim-all-subtransformer": [32, 16],
+    "decoder-ffn-embed-dim-all-subtransformer": [16],
+    "encoder-layer-num-subtransformer": 2,
+    "decoder-layer-num-subtransformer": 1,
+    "encoder-self-attention-heads-all-subtransformer": [2, 1],
+    "decoder-self-attention-heads-all-subtransformer": [1],
+    "decoder-ende-attention-heads-all-subtransformer": [2],
+    "decoder-arbitrary-ende-attn-all-subtransformer": [1],
+}
+
+
+def flat(value: object, path: str = "") -> dict[str, object]:
+    """Return the leaves of nested state."""
+    if isinstance(value, dict):
+        return {k: v for key, part in value.items() for k, v in flat(part, f"{path}/{key}").items()}
+    if isinstance(value, list):
+        return {k: v for n, part in enumerate(value) for k, v in flat(part, f"{path}/{n}").items()}
+    return {path: value}
+
+
+def assert_same(one: Checkpoint, other: Checkpoint) -> None:
+    """Weights, optimiser, progress in the data and the update that dropout depends on are bit-equal."""
+    leaves = [flat({"weights": c.weights, "state": c.state}) for c in (one, other)]
+    assert leaves[0].keys() == leaves[1].keys()
+    assert sum(isinstance(value, torch.Tensor) for value in leaves[0].values()) > 20
+    for name, value in leaves[0].items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value, leaves[1][name]), name
+        elif not name.endswith("train_s"):
+            assert value == leaves[1][name], name
