@@ -124,30 +124,26 @@ def _candidates(
     logits: Tensor, scores: Tensor, cfg: BeamConfig, *, may_end: bool, must_end: bool
 ) -> _Candidates:
     """Choose among the words that may follow each hypothesis, by logits [N, V]."""
+    batch, hypotheses = scores.shape
+    some = batch if logits.is_cuda else max(1, BLOCK // (hypotheses * logits.size(1)))
+    parts = zip(logits.split(some * hypotheses), scores.split(some), strict=True)
+    found = [_best(*part, cfg, may_end=may_end, must_end=must_end) for part in parts]
+    return _Candidates(*(torch.cat(values) for values in zip(*found, strict=True)))
+
+
+def _best(logits: Tensor, scores: Tensor, cfg: BeamConfig, *, may_end: bool, must_end: bool) -> _Candidates:
+    """Return the candidates of a few sentences."""
+    totals = logits.log_softmax(1, dtype=torch.float32).view(*scores.shape, -1).add_(scores[:, :, None])
+    hypotheses, words = totals.shape[1:]
     count = 2 * cfg.beam
-    rows = logits.size(0) if logits.is_cuda else max(1, BLOCK // logits.size(1))
-    found = [_best_words(block, cfg, count, may_end, must_end) for block in logits.split(rows)]
-    best, tokens = (torch.cat(parts) for parts in zip(*found, strict=True))
-    width = best.size(1)
-    total = (best.view(*scores.shape, width) + scores[:, :, None]).flatten(1)
-    best, flat = total.topk(min(count, total.size(1)), dim=1)
-    return _Candidates(best, flat // width, tokens.view(total.shape).gather(1, flat))
-
-
-def _best_words(
-    logits: Tensor, cfg: BeamConfig, count: int, may_end: bool, must_end: bool
-) -> tuple[Tensor, Tensor]:
-    """Return log-probabilities and tokens of the up to `count` best words of each row."""
-    rows = logits.log_softmax(1, dtype=torch.float32)
     if must_end:
-        best = rows[:, EOS : EOS + 1]
-        tokens = torch.full_like(best, EOS, dtype=torch.long)
-    else:
-        rows[:, PAD : PAD + 1 if may_end else EOS + 1] = -math.inf  # PAD and EOS are neighbours
-        if cfg.unkpen:
-            rows[:, UNK] -= cfg.unkpen
-        best, tokens = largest(rows, min(count, rows.size(1) - 1))
-    return best, tokens
+        best, origin = totals[:, :, EOS].topk(min(count, hypotheses), dim=1)
+        return _Candidates(best, origin, torch.full_like(origin, EOS))
+    totals[:, :, PAD : PAD + 1 if may_end else EOS + 1] = -math.inf  # PAD and EOS are neighbours
+    if cfg.unkpen:
+        totals[:, :, UNK] -= cfg.unkpen
+    best, places = largest(totals.flatten(1), min(count, hypotheses * (words - 1)))
+    return _Candidates(best, places // words, places % words)
 
 
 def _advance(
