@@ -33,7 +33,8 @@ class InferenceModel:
     """What `model` computes with `arch`, in weights of its own: it neither trains nor follows later changes.
 
     `matrix` lays out the linear maps. With the default the results differ from those of `model` by the
-    rounding of its number type only; `Int8Matrix` rounds weights and inputs to 8 bits.
+    rounding of its number type only; `Int8Matrix` rounds weights and inputs to 8 bits, but for the keys and
+    values of the source.
     """
 
     def __init__(
@@ -247,7 +248,8 @@ class _DecoderBlocks(_Blocks):
         super().__init__(layer, dim, dec.self_heads[index], dec.ffn_dims[index], matrix)
         self.cross_heads, self.span = dec.cross_heads[index], dec.cross_span[index]
         self.cross_q = _cut(cross.q, cross.qkv_dim, dim, matrix)
-        self.cross_kv = _cut(cross.kv, 2 * cross.qkv_dim, arch.encoder.embed_dim, matrix)
+        once = fixed_matrix if matrix is Int8Matrix else matrix  # once a sentence, and all steps read them
+        self.cross_kv = _cut(cross.kv, 2 * cross.qkv_dim, arch.encoder.embed_dim, once)
         self.cross_out = _cut(cross.out, dim, cross.qkv_dim, matrix)
         self.cross_norm = _norm(layer.cross_norm, dim)
 

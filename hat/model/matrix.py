@@ -77,7 +77,7 @@ class Int8Matrix:
     value does not make the others of a large batch coarse.
     """
 
-    ROWS = 32
+    ROWS = 16
 
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None) -> None:
         if not can_int8():
