@@ -16,6 +16,7 @@ def split_pairs(
 ) -> tuple[int, int]:
     """Write the pairs of all `inputs`, in order, to `train`; each `every`-th one (from 1) to `valid` instead.
 
+    Of fewer than `every` pairs the last one is put aside: a trial with a few has a validation set as well.
     Returns the numbers of pairs in both. All files are written whole or not at all. Raises DataError for
     inputs whose sides have different numbers of lines, ConfigError for `every` below 2 where it is needed.
     """
@@ -28,16 +29,18 @@ def split_pairs(
 
     def fill(files: list[BinaryIO]) -> None:
         nonlocal kept, aside
-        for pair in inputs:
-            for lines in _pairs(pair):
-                if every and (kept + aside + 1) % every == 0:
-                    aside += 1
-                    target = files[2:]
-                else:
-                    kept += 1
-                    target = files[:2]
-                for file, line in zip(target, lines, strict=True):
-                    file.write(line)
+        all_pairs = itertools.chain.from_iterable(_pairs(pair) for pair in inputs)
+        for lines, following in itertools.pairwise(itertools.chain(all_pairs, [None])):
+            assert lines is not None
+            last_chance = following is None and kept > 0 and not aside
+            if every and ((kept + aside + 1) % every == 0 or last_chance):
+                aside += 1
+                target = files[2:]
+            else:
+                kept += 1
+                target = files[:2]
+            for file, line in zip(target, lines, strict=True):
+                file.write(line)
 
     write_all_atomic([*train, *(valid or ())], fill)
     return kept, aside

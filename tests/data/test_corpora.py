@@ -172,6 +172,8 @@ def test_every_nth_pair_of_the_joined_text(tmp_path: Path) -> None:
     assert out[1][1].read_text() == "3.de\n6.de\n9.de\n"
     assert out[0][0].read_text().split() == [f"{n}.en" for n in (1, 2, 4, 5, 7, 8, 10, 11)]
     assert split_pairs(pairs, out[0]) == (11, 0)
+    assert split_pairs(pairs, out[0], out[1], 10) == (10, 1) and out[1][0].read_text() == "10.en\n"
+    assert split_pairs(pairs, out[0], out[1], 12) == (10, 1) and out[1][0].read_text() == "11.en\n"
     for every, valid in ((1, out[1]), (0, out[1]), (3, None)):
         with pytest.raises(ConfigError, match="2 or more"):
             split_pairs(pairs, out[0], valid, every)
