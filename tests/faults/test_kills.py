@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from forks import Fault, Forks
 from tally import Tally, count, is_full
-from workplace import ARGV, SAVE_EVERY, assert_same, checkpoints, copy_of, last_update, losses
+from tiny_task import assert_same
+from workplace import ARGV, SAVE_EVERY, checkpoints, copy_of, last_update, losses
 
 from hat.files.journal import Journal
 from hat.latency.table import TableWriter

@@ -11,7 +11,8 @@ import pytest
 import torch
 from forks import ROOT, Fault, Forks, Result
 from tally import Tally, count
-from workplace import ARGV, assert_same, checkpoints, copy_of
+from tiny_task import assert_same
+from workplace import ARGV, checkpoints, copy_of
 
 from hat.files.journal import Journal
 from hat.latency.table import read_table

@@ -14,7 +14,8 @@ import pytest
 from faulty_rank import KINDS, PLACES, RankFault
 from forks import ROOT
 from tally import Tally, is_full
-from workplace import ARGV, SAVE_EVERY, assert_same, checkpoints, copy_of, last_update, losses
+from tiny_task import assert_same
+from workplace import ARGV, SAVE_EVERY, checkpoints, copy_of, last_update, losses
 
 from hat.files.atomic import UNFINISHED
 from hat.train.checkpoint import load, load_newest
