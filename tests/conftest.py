@@ -1,6 +1,20 @@
-"""Makes `tests/strategies.py` importable; property tests repeat, and do not fail slow machines."""
+"""What tests of several folders use; property tests repeat, and do not fail slow machines."""
 
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import settings
+from local_site import Site, serving
 
 settings.register_profile("hat", deadline=None, derandomize=True)  # a run repeats the one before
 settings.load_profile("hat")
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """A local server to download from."""
+    monkeypatch.setattr("os.fsync", lambda fd: None)
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with serving() as site:
+        yield site

@@ -2,12 +2,11 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from archives import GOOD, HOSTILE, entry, tar
-from local_site import Site, old_checkpoint, serving, zip_checkpoint
+from local_site import Site, old_checkpoint, zip_checkpoint
 from tally import Tally, is_full
 
 from hat.cli.unpack import main as unpack
@@ -17,15 +16,6 @@ from hat.files.download import download
 OFFSETS = (1, 1_000, 65_537, 150_000, 199_990)
 ANSWERS = ("serve", "stall", "whole", "wrong_range", "new_etag", "new_bytes", "new_tail", "page")
 PUBLISHED = {"hash unknown": False, "hash known": True}
-
-
-@pytest.fixture
-def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    monkeypatch.setattr("os.fsync", lambda fd: None)
-    for name in ("http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    with serving() as site:
-        yield site
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
