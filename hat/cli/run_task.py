@@ -125,7 +125,8 @@ class _TaskRun:
         self.data = Path(settings.task.data or "")
         self.bar = ["--no-progress-bar"] if out.no_progress_bar else []
         count = len(options.latency_constraints) or 2
-        self.stages = StageRunner(self.folder, total=4 + 4 + 5 * count)
+        self.stages = StageRunner(self.folder, total=4 + 4 + 1 + 4 * count)
+        self.gpu = bool(yaml.safe_load(self.dataset_yml.read_text("utf-8")).get("latgpu"))
         self.table = self.folder / "latency.csv"
         self.predictor_path = self.folder / "predictor.pt"
         self.super_best = self.folder / "super" / "checkpoint_best.pt"
@@ -183,8 +184,8 @@ class _TaskRun:
             self._inherited(name, arch, predictor)
             for name, arch in (("largest", self.space.largest()), ("smallest", self.space.smallest()))
         ]
-        limits = options.latency_constraints or _default_limits(rows)
-        return rows + [self._found(limit_ms, predictor) for limit_ms in limits]
+        found = self._search(options.latency_constraints or _default_limits(rows))
+        return rows + [self._trained(limit_ms, path, predictor) for limit_ms, path in found.items()]
 
     def _preprocess(self) -> None:
         raw = [self.options.raw] if self.options.raw else []
@@ -208,28 +209,33 @@ class _TaskRun:
         score = self._test(f"test {name} (inherited weights)", self.super_best, arch_yml)
         return self._row(name, arch, arch_yml, None, predictor, score, "inherited", None)
 
-    def _found(self, limit_ms: float, predictor: LatencyPredictor) -> ModelRow:
-        name = f"found@{limit_ms:g}ms"
-        arch_yml = self.folder / f"{name}.yml"
-        search_dir = self.folder / f"search@{limit_ms:g}ms"
+    def _search(self, limits_ms: Sequence[float]) -> dict[float, Path]:
+        """Return the YAML file of the architecture found under each limit; one search serves all of them."""
+        found = {limit_ms: self.folder / f"found@{limit_ms:g}ms.yml" for limit_ms in limits_ms}
+        search_dir = self.folder / "search"
         self._python(
-            f"search under {limit_ms:g} ms",
+            f"search under {', '.join(f'{limit_ms:g}' for limit_ms in found)} ms",
             "evo_search.py",
             [
                 f"--configs={self.super_yml}",
                 f"--evo-configs={self.evo_yml}",
                 f"--restore-file={self.super_best}",
                 f"--ckpt-path={self.predictor_path}",
-                f"--latency-constraint={limit_ms:g}",
-                f"--write-config-path={arch_yml}",
+                "--latency-constraints",
+                *(f"{limit_ms:g}" for limit_ms in found),
+                f"--write-config-path={next(iter(found.values()))}",
                 f"--search-dir={search_dir}",
-                "--no-measure",
             ]
             + self._optional("--evo-iter", self.options.evo_iterations),
             [self.super_yml, self.evo_yml, self.super_best, self.predictor_path],
-            [arch_yml],
+            list(found.values()),
             state=[search_dir],
         )
+        return found
+
+    def _trained(self, limit_ms: float, arch_yml: Path, predictor: LatencyPredictor) -> ModelRow:
+        """Return the row of a found architecture, trained from its slice, averaged and tested."""
+        name = arch_yml.stem
         save_dir = self.folder / name
         self._python(
             f"train {name}",
@@ -289,7 +295,7 @@ class _TaskRun:
                 f"--configs={arch_yml}",
                 f"--sub-configs={self.super_yml}",
                 "--profile-flops",
-                "--latgpu" if "cuda" in conditions.get("device", "") else "--latcpu",
+                "--latgpu" if self.gpu else "--latcpu",
                 *condition_flags(conditions),
             ],
             [arch_yml, self.super_yml, self.table],
