@@ -71,6 +71,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError(
             "no table in latency_dataset/; measure one with latency_dataset.py or give --tables"
         )
+    if options.again and options.transfer:
+        raise ConfigError("--again belongs to the study of one table; leave it out or --transfer")
+    names = [path.stem for path in paths]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise ConfigError(f"two of --tables are named {twice}, and results go by name; rename one of them")
     tables, again = [_table(path) for path in paths], [_table(Path(path)) for path in options.again]
     if options.transfer:
         cells = transfer_cells(tables, options.seeds)
@@ -105,9 +111,11 @@ def _run(cells: Sequence[Cell], journal: Journal) -> list[dict[str, Any]]:
     """Return the records of all cells, from the journal where it holds them."""
     done = {_name(record, cells[0].key): record for record in journal.records}
     left = [cell for cell in cells if _name(cell.key, cell.key) not in done]
-    minutes = sum(cell.estimate_s for cell in left) / 60
     held = len(cells) - len(left)
-    _say(f"{held} of {len(cells)} trainings are in {journal.path}; the others take about {minutes:.0f} min")
+    _say(f"{held} of {len(cells)} trainings are in {journal.path}")
+    for method in dict.fromkeys(cell.method for cell in left):
+        seconds = [cell.estimate_s for cell in left if cell.method == method]
+        _say(f"{method}: {len(seconds)} left, about {sum(seconds) / 60:.1f} min")
     sources: dict[str, LatencyPredictor] = {}
     for number, cell in enumerate(left, 1):
         record = run_cell(cell, sources)

@@ -25,7 +25,7 @@ from hat.cli.task import device_of, dtype_of, space_and_arch, vocabulary, write_
 from hat.decode.beam import BeamConfig
 from hat.errors import ConfigError, DataError
 from hat.files.atomic import write_text_atomic
-from hat.files.journal import Journal
+from hat.files.journal import Journal, read_journal
 from hat.latency.predictor import LatencyPredictor
 from hat.log import say
 from hat.model.count import count_macs, count_params
@@ -154,8 +154,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     suffix = f"-{first + 1}-of-{step}" if options.part else ""
     with Journal(folder / f"journal{suffix}.jsonl") as journal:
         study = _Study(work, journal, folder, keep=options.keep_checkpoints)
-        if not options.part:
-            study.take_parts()
+        study.take_others(running=bool(options.part))
         mine = cells[first::step]
         left = [cell for cell in mine if study.name(cell) not in study.done]
         if left or options.budget:
@@ -210,38 +209,49 @@ class _Study:
         self._work, self._journal, self._folder, self._keep = work, journal, folder, keep
         self._taken: tuple[Source, Transformer] | None = None
         self.done: dict[str, Score] = {}
-        self._read(journal)
+        self._read(journal.path, journal.records)
 
-    def _read(self, journal: Journal) -> None:
+    def _read(self, path: Path, records: Sequence[dict[str, Any]]) -> None:
         try:
-            self.done |= {r["name"]: Score(r["loss"], r["bleu"]) for r in journal.records}
+            self.done |= {r["name"]: Score(r["loss"], r["bleu"]) for r in records}
         except (KeyError, TypeError) as error:
-            raise DataError(
-                f"{journal.path} is no journal of a rank study; give another --out-dir"
-            ) from error
+            raise DataError(f"{path} is no journal of a rank study; give another --out-dir") from error
 
-    def take_parts(self) -> None:
-        """Add the scores of other processes' parts; raises HatError while one of them is running."""
-        for path in sorted(self._folder.glob("journal-*-of-*.jsonl")):
-            with Journal(path) as part:
-                self._read(part)
+    def take_others(self, *, running: bool) -> None:
+        """Add the scores of this study's other journals.
+
+        Where their processes must not be `running` any more, raises HatError while one of them is.
+        """
+        for path in sorted(self._folder.glob("journal*.jsonl")):
+            if path == self._journal.path:
+                continue
+            if running:
+                self._read(path, read_journal(path))
+            else:
+                with Journal(path) as other:
+                    self._read(path, other.records)
 
     def name(self, cell: Cell) -> str:
         """Return a digest of all that the score of this cell depends on."""
-        key = {
-            "arch": arch_to_yaml(cell.arch),
-            "seed": cell.seed,
-            "updates": cell.updates,
-            "source": cell.source.digest if cell.source else "",
-            "recipe": self._work.identity(cell.updates or 1),
-        }
-        return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+        return _digest({"training": self._training(cell), "score": self._work.scoring()})
+
+    def _training(self, cell: Cell) -> str:
+        """Return a digest of all that the weights of this cell depend on."""
+        return _digest(
+            {
+                "arch": arch_to_yaml(cell.arch),
+                "seed": cell.seed,
+                "updates": cell.updates,
+                "source": cell.source.digest if cell.source else "",
+                "recipe": self._work.identity(cell.updates or 1),
+            }
+        )
 
     def run(self, cell: Cell, place: str) -> None:
         """Score one cell, training it first where it asks for updates."""
         start = time.perf_counter()
-        name = self.name(cell)
-        run = self._folder / "trainings" / f"{name}-dec{cell.arch.decoder.num_layers}-seed{cell.seed}"
+        name, training = self.name(cell), self._training(cell)
+        run = self._folder / "trainings" / f"{training}-dec{cell.arch.decoder.num_layers}-seed{cell.seed}"
         if cell.updates:
             restore = cell.source.path if cell.source else None
             trained = self._work.train(cell.arch, cell.updates, cell.seed, run, restore)
@@ -260,6 +270,10 @@ class _Study:
             remove_checkpoints(run)
         shown = "" if score.bleu is None else f", BLEU {score.bleu:.2f}"
         say(f"{place}: {cell.stage}, loss {score.loss:.4f}{shown}, {seconds:.1f} s")
+
+
+def _digest(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _sources(named: Sequence[str]) -> list[Source]:

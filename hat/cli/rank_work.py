@@ -77,7 +77,7 @@ class RankWork:
     ) -> None:
         self.settings, self.space, self.vocab = settings, space, vocab
         self.device, self.dtype, self.beam, self.bleu = device, dtype, beam, bleu
-        self._join = joiner(remove_bpe)
+        self._remove_bpe, self._join = remove_bpe, joiner(remove_bpe)
         self._plain = remove_bpe == "sentencepiece"  # what it joins is text as it is
         self._join("")  # an unknown kind is an error before anything is trained
         self._data = dataset(settings.task, settings.task.valid_subset)
@@ -95,12 +95,16 @@ class RankWork:
         )
 
     def identity(self, updates: int) -> dict[str, Any]:
-        """Return all that a training or a score depends on besides architecture, seed and checkpoint."""
+        """Return all that a training depends on besides architecture, seed and checkpoint."""
         recipe = self.recipe(updates)
         values = to_yaml_values(recipe.task, recipe.space, recipe.model, recipe.optim, recipe.schedule)
         values["data"] = self.vocab.digests
-        beam = asdict(self.beam) if self.bleu else None
-        return {**values, "dtype": str(self.dtype), "pairs": len(self._data), "beam": beam}
+        return {**values, "dtype": str(self.dtype)}
+
+    def scoring(self) -> dict[str, Any]:
+        """Return all that a score depends on besides the training."""
+        bleu = {**asdict(self.beam), "remove_bpe": self._remove_bpe} if self.bleu else None
+        return {"pairs": len(self._data), "bleu": bleu}
 
     def train(self, arch: Arch, updates: int, seed: int, folder: Path, restore: Path | None) -> Path:
         """Return the checkpoint at the end of a training in `folder`, which goes on where it was killed.

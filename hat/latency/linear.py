@@ -19,6 +19,7 @@ _PER_LAYER = [
     [i for i, name in enumerate(LAYER_FEATURE_NAMES) if name.startswith(side) and name.endswith("_avg")]
     for side in ("encoder", "decoder")
 ]
+_DEPTHS = (_ENCODER_DEPTH, DEPTH)
 _FFN = [FEATURE_NAMES.index(f"{side}_ffn_embed_dim_avg") for side in ("encoder", "decoder")]
 _SPAN = FEATURE_NAMES.index("decoder_arbitrary_ende_attn_avg")
 
@@ -29,8 +30,21 @@ def depth_only(features: Floats, latency_ms: Floats) -> Callable[[Floats], Float
 
 
 def least_squares(features: Floats, latency_ms: Floats) -> Callable[[Floats], Floats]:
-    """Return a linear function of all features, fitted by least squares."""
-    return _plain(features, latency_ms, lambda x: x)
+    """Return a sum of costs per layer, each linear in the layer's sizes, fitted by least squares.
+
+    A cost of every layer is its average over the layers times their number.
+    """
+    return _plain(_additive(features), latency_ms, _additive)
+
+
+def _additive(features: Floats) -> Floats:
+    """Return what additive costs multiply, [rows, 12]: widths, depths, and depths times what layers have."""
+    sides = []
+    for side, width, depth in zip(_PER_LAYER, (_ENCODER_WIDTH, _DECODER_WIDTH), _DEPTHS, strict=True):
+        averages = [i for i in side if i < len(FEATURE_NAMES)]
+        layers = features[:, [depth]]
+        sides += [features[:, [width]], layers, layers * features[:, [width, *averages]]]
+    return np.hstack(sides)
 
 
 @dataclass(frozen=True)

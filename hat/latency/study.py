@@ -19,8 +19,8 @@ from hat.latency.table import Row
 METHODS = ("predictor", "recipe_2020", "least_squares", "depth_only")
 ALL = 0  # as a number of rows: all but the test rows
 TRANSFER_ROWS = 20
-RECIPE_S = 25.0  # one core of a server; what the others take is next to nothing
-PREDICTOR_S = 2.0
+SECONDS = {"recipe_2020": 25.0, "predictor": 2.0, "transfer": 2.0}  # one core; the others take next to none
+_CONDITIONS = ("device", "threads", "dtype", "vocab_size", "beam", "source_len")
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Cell:
     @property
     def estimate_s(self) -> float:
         """Return about how long it takes on one core."""
-        return {"recipe_2020": RECIPE_S, "predictor": PREDICTOR_S}.get(self.method, 0.05)
+        return SECONDS.get(self.method, 0.05)
 
 
 def learning_cells(
@@ -126,19 +126,24 @@ def run_cell(cell: Cell, sources: dict[str, LatencyPredictor]) -> dict[str, Any]
 def measured_again(again: Table, tables: Sequence[Table]) -> tuple[Table, int, Scores]:
     """Return which table `again` measured anew, how many of its rows, and how well the two agree.
 
-    Noise of the measurement itself: no predictor can be expected to come nearer. Raises ConfigError where no
-    table has two of the rows.
+    Noise of the measurement itself: no predictor can be expected to come nearer. The table is one measured
+    under the same conditions, and not `again` itself. Raises ConfigError where no table has two of the rows.
     """
     ms = {row.arch: row.total_ms for row in again.rows if row.arch}
     for table in tables:
         both = [row for row in table.rows if row.arch in ms]
-        if len(both) > 1:
+        if len(both) > 1 and table.digest != again.digest and _conditions(table) == _conditions(again):
             before = np.array([row.total_ms for row in both])
             return table, len(both), score(np.array([ms[row.arch] for row in both if row.arch]), before)
     raise ConfigError(
-        f"--again {again.name}: none of the tables holds two of its architectures; measure with the options "
-        "of one of them, its --seed included, and another --lat-dataset-path"
+        f"--again {again.name}: none of the other tables holds two of its architectures, measured under the "
+        "same conditions; measure with the options of one of them, its --seed included, and another "
+        "--lat-dataset-path"
     )
+
+
+def _conditions(table: Table) -> list[str | None]:
+    return [table.rows[0].conditions.get(name) for name in _CONDITIONS]
 
 
 def _fitted(cell: Cell, rows: Sequence[Row]) -> Callable[[Floats], Floats]:

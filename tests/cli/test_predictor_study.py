@@ -57,7 +57,8 @@ def test_a_study_goes_on_where_it_was_interrupted(
 
     monkeypatch.setattr("hat.latency.study.split", interrupted)
     assert main(argv) == 130
-    assert "0 of 36 trainings" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "0 of 36 trainings" in said and "predictor: 12 left, about 0.4 min" in said
     assert main(argv) == 0
     captured = capsys.readouterr()
     assert "19 of 36 trainings" in captured.err and len(calls) == 20 + 17
@@ -119,7 +120,8 @@ def test_rows_measured_again(tables: list[str], tmp_path: Path, capsys: pytest.C
             slower = (1.02 * row.latency_mean_decoder, 0.1)
             table.append(row_of(row.arch, (row.latency_mean_encoder, 0.1), slower, {"device": "old"}))
     argv = ["--methods=depth_only", "--rows=0", "--seeds=1", f"--out-dir={tmp_path}/out"]
-    assert main(["--tables", *tables, "--again", str(second), *argv]) == 0
+    # neither the file itself nor another device's table of the same architectures is what was measured anew
+    assert main(["--tables", str(second), tables[1], tables[0], "--again", str(second), *argv]) == 0
     out = capsys.readouterr().out
     (line,) = [line for line in out.splitlines() if "measured again" in line]
     assert re.fullmatch(r"old: \d+ rows measured again: MAPE 1\.\d\d%, Kendall tau 0\.9\d\d", line)
@@ -132,6 +134,8 @@ def test_rows_measured_again(tables: list[str], tmp_path: Path, capsys: pytest.C
         (["--methods=forest"], "--methods allows"),
         (["--again", str(ROOT / "tests" / "data" / "none.csv")], "cannot read the latency table"),
         (["--seeds=0"], "--seeds must be at least 1, got 0"),
+        (["--transfer", "--again", "a.csv"], "leave it out or --transfer"),
+        (["--tables", "a/x.csv", "b/x.csv"], "two of --tables are named x"),
         (["--transfer"], "no two of the tables are of one search space"),
     ],
 )

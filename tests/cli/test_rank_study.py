@@ -121,6 +121,25 @@ def test_two_parts_are_the_whole(
     assert main([*argv, f"--out-dir={files}/whole"]) == 0
     one, two = ((files / name / "summary.json").read_bytes() for name in ("parts", "whole"))
     assert one == two
+    capsys.readouterr()
+    assert main([*argv, f"--out-dir={files}/parts", "--part=1/3"]) == 0
+    assert "are in the journal" not in capsys.readouterr().err, "another division finds the same scores"
+
+
+def test_weights_that_were_kept_are_scored_anew_without_training(
+    study: list[str], files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    argv = [word for word in study if word not in ("--finetune-updates", "2", "5")]
+    argv += ["--seeds=1", "--keep-checkpoints", f"--out-dir={files}/kept"]
+    assert main([*argv, "--no-bleu"]) == 0
+    trained = {path: path.read_bytes() for path in (files / "kept").rglob("checkpoint_last.pt")}
+    assert main([*argv, "--remove-bpe=subword_nmt"]) == 0
+    assert (
+        trained
+        and {path: path.read_bytes() for path in (files / "kept").rglob("checkpoint_last.pt")} == trained
+    )
+    records = list(csv.DictReader((files / "kept" / "archs.csv").open()))
+    assert all(record["scratch_1_bleu"] for record in records)
 
 
 @pytest.mark.parametrize(

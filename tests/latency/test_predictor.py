@@ -173,8 +173,8 @@ def test_baselines_by_hand() -> None:
     line = 5 + 7 * raw[:, 5]
     np.testing.assert_allclose(depth_only(raw, line)(raw), line)
     np.testing.assert_allclose(least_squares(raw, line)(raw), line)
-    plane = 5 + raw @ np.arange(10.0)
-    np.testing.assert_allclose(least_squares(raw, plane)(raw), plane)
+    per_layer = 5 + raw[:, 0] + raw[:, 1] * (3 + 2 * raw[:, 2]) + raw[:, 5] * (raw[:, 6] + 4 * raw[:, 9])
+    np.testing.assert_allclose(least_squares(raw, per_layer)(raw), per_layer)
     assert np.isinf(column_spread(raw)[1]) and np.isfinite(column_spread(raw)[5])
 
 
