@@ -154,16 +154,18 @@ def searches_of(folder: Folder, summary: Mapping[str, Any], name: str, note: Not
     known = tuple(dict.fromkeys(limit for limit in limits if limit is not None))
     scored = [each for path in sorted(folder.path.glob("*.csv")) for each in _csv_evaluations(path, note)]
     evaluations = tuple(scored or _journal_evaluations(folder.path / "journal.jsonl", note))
+    front = _front_of(summary)
     found = [
         Search(
             name,
             known if limit is None else (limit,),
             tuple(step for _, step in sorted(of.items())),
             () if later else evaluations,
+            () if later else front,
         )
         for later, ((_, limit), of) in enumerate(steps.items())
     ]
-    return found or [Search(name, known, (), evaluations)]
+    return found or [Search(name, known, (), evaluations, front)]
 
 
 def winners_of(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -172,6 +174,14 @@ def winners_of(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     if isinstance(winners, list):
         return [winner for winner in winners if isinstance(winner, dict)]
     return [summary] if isinstance(summary.get("arch"), dict) else []
+
+
+def _front_of(summary: Mapping[str, Any]) -> tuple[Evaluation, ...]:
+    """Return the front, lowest loss first; every search keeps one, those under limits did not look for it."""
+    listed = summary.get("front") if summary.get("mode") == "pareto" else None
+    rows = (row for row in listed if isinstance(row, dict)) if isinstance(listed, list) else ()
+    found = (each for each in map(_evaluation, rows) if each)
+    return tuple(sorted(found, key=lambda each: (each.loss, each.predicted_ms)))
 
 
 def _journal_evaluations(path: Path, note: Note) -> Iterator[Evaluation]:
@@ -205,7 +215,14 @@ def _evaluation(values: Mapping[str, Any]) -> Evaluation | None:
     predicted = first("predicted_ms", "predicted", "latency_ms")
     if loss is None or predicted is None:
         return None
-    return Evaluation(loss, predicted, first("bound_ms", "bound"), first("measured_ms", "measured"))
+    arch = values.get("arch")
+    return Evaluation(
+        loss,
+        predicted,
+        first("bound_ms", "bound"),
+        first("measured_ms", "measured"),
+        arch_in(arch) if isinstance(arch, dict) else None,
+    )
 
 
 def _parsed(text: object) -> float | None:

@@ -87,12 +87,12 @@ def _search(run: Run) -> Picture | None:
 
 
 def _architecture(run: Run) -> Picture | None:
-    model = run.winner
-    if not model or not model.arch or not run.space:
+    model, best = run.winner, run.front_best
+    name, arch = (model.name, model.arch) if model else ("Lowest loss of the front", best and best.arch)
+    if not arch or not run.space:
         return None
     caption = (
-        f"{short(model.name, 60)} layer by layer, first layer at the bottom. A filled square is an "
-        f"attention head "
+        f"{short(name, 60)} layer by layer, first layer at the bottom. A filled square is an attention head "
         "(blue: self-attention, green: cross-attention), a bar is the width of the feed-forward "
         "layer; outlines are what "
         "the largest architecture of the space has besides. Purple dots: how many of the last "
@@ -101,7 +101,7 @@ def _architecture(run: Run) -> Picture | None:
     )
     largest = run.space.largest()
     rows = max(largest.encoder.num_layers, largest.decoder.num_layers)
-    draw = partial(draw_architecture, model.name, model.arch, largest)
+    draw = partial(draw_architecture, name, arch, largest)
     return _picture("architecture", caption, [("architecture", draw, 150 + 60 * rows, 240 + 110 * rows)])
 
 

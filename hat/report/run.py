@@ -42,6 +42,7 @@ class Evaluation(NamedTuple):
     predicted_ms: float
     bound_ms: float | None = None
     measured_ms: float | None = None
+    arch: Arch | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Search:
     limits_ms: tuple[float, ...]
     steps: tuple[Mapping[str, float], ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
+    front: tuple[Evaluation, ...] = ()  # lowest loss first; of a search for the whole front only
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,12 @@ class Run:
         if scored:
             return max(scored, key=lambda model: model.bleu or 0.0)
         return min(within, key=lambda model: model.inherited_loss or float("inf"), default=None)
+
+    @property
+    def front_best(self) -> Evaluation | None:
+        """Return the architecture with the lowest loss on a front that a search found."""
+        ends = [search.front[0] for search in self.searches if search.front]
+        return min(ends, key=lambda each: each.loss, default=None)
 
 
 def pareto_front(evaluations: list[Evaluation]) -> list[Evaluation]:

@@ -191,6 +191,35 @@ def test_several_limits_and_a_front_in_one_folder(tmp_path) -> None:
     assert (folder / "report/hypervolume.png").exists()
 
 
+def front_folder(path: Path) -> Path:
+    """Write what evo_search.py --pareto leaves where no limit is given."""
+    search_folder(path)
+    lines(path / "log.jsonl", {"kind": "front", "update": 1, "evaluations": 5, "best_loss": 4.75})
+    front = [
+        {"arch": arch_to_yaml(ARCH), "loss": 4.75, "predicted_ms": 31.5, "bound_ms": 33.0},
+        {"arch": arch_to_yaml(SPACE.smallest()), "loss": 5.875, "predicted_ms": 9.25, "bound_ms": 10.0},
+    ]
+    summary = {"mode": "pareto", "winners": [], "front": front, "seconds": 3.0}
+    (path / "summary.json").write_text(json.dumps(summary))
+    return path
+
+
+def test_a_front_without_limits(tmp_path) -> None:
+    folder = front_folder(tmp_path / "front")
+    text = "".join(written(folder).texts)
+    assert "No architecture" not in text
+    assert "The front of front has 2 architectures: validation loss 4.750 at 31.50 ms at its one end" in text
+    assert "5.875 at 9.25 ms at the other" in text
+    assert (folder / "report/architecture.png").exists() and "Lowest loss of the front" in text
+    assert collect(folder).front_best.arch == ARCH
+    single = search_folder(tmp_path / "limit")  # its summary holds a front too, which nobody asked for
+    summary = json.loads((single / "summary.json").read_text()) | {"mode": "constraint"}
+    (single / "summary.json").write_text(
+        json.dumps(summary | {"front": [{"loss": 5.0, "predicted_ms": 9.0}]})
+    )
+    assert "The front of" not in "".join(written(single).texts)
+
+
 @pytest.mark.parametrize("make", [None, Path.mkdir])
 def test_a_folder_without_a_run_is_refused(make, tmp_path, capsys) -> None:
     folder = tmp_path / "empty"
