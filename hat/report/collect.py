@@ -166,6 +166,13 @@ def _completed(model: Model, found: list[_Found], run: Run) -> Model:
     if model.arch is None:
         return model
     curves = {training.name: training.valid for training in run.trainings}
+    scored = run.scored(model.arch)
+    if scored and model.role != "found":
+        model = replace(
+            model,
+            inherited_loss=model.inherited_loss or scored.loss,
+            predicted_ms=model.predicted_ms or scored.predicted_ms,
+        )
     for each in found:
         valid = curves.get(each.name, {})
         if model.role != "found" and model.role in valid and "mean" in valid:

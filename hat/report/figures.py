@@ -20,6 +20,7 @@ def draw_front(run: Run, figure: Any, narrow: bool) -> None:
     """Draw loss against latency: what was scored, the front of it, the limits, winners and baselines."""
     axes = figure.add_subplot()
     scored = [each for search in run.searches for each in search.evaluations]
+    _draw_ablations(axes, run.searches, narrow)
     if scored:
         axes.scatter(
             [each.predicted_ms for each in scored],
@@ -97,6 +98,35 @@ def draw_front(run: Run, figure: Any, narrow: bool) -> None:
     axes.set(xlabel="latency (ms)", ylabel="validation loss (base 2)")
     if scored:
         figure.legend(loc="outside upper left", ncols=1 if narrow else 3, fontsize="small")
+
+
+def _draw_ablations(axes: Any, searches: Sequence[Search], narrow: bool) -> None:
+    """Draw what was scored for comparison: behind all else, but for the few of the grid of depths."""
+    random = [each for search in searches for each in search.random]
+    depth = [each for search in searches for each in search.depth]
+    if random:
+        axes.scatter(
+            [each.predicted_ms for each in random],
+            [each.loss for each in random],
+            s=5 if narrow else 8,
+            color=MUTED,
+            linewidths=0,
+            alpha=0.4,
+            label=f"random ({len(random):,})",
+            zorder=1.5,
+        )
+    if depth:
+        axes.scatter(
+            [each.predicted_ms for each in depth],
+            [each.loss for each in depth],
+            s=40 if narrow else 60,
+            marker="X",
+            color=PURPLE,
+            edgecolors=PAPER,
+            linewidths=1,
+            label=f"largest but for its depths ({len(depth)})",
+            zorder=3.5,
+        )
 
 
 def _draw_front_line(axes: Any, scored: list[Evaluation]) -> None:

@@ -5,7 +5,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -154,18 +154,18 @@ def searches_of(folder: Folder, summary: Mapping[str, Any], name: str, note: Not
     known = tuple(dict.fromkeys(limit for limit in limits if limit is not None))
     scored = [each for path in sorted(folder.path.glob("*.csv")) for each in _csv_evaluations(path, note)]
     evaluations = tuple(scored or _journal_evaluations(folder.path / "journal.jsonl", note))
-    front = _front_of(summary)
     found = [
-        Search(
-            name,
-            known if limit is None else (limit,),
-            tuple(step for _, step in sorted(of.items())),
-            () if later else evaluations,
-            () if later else front,
-        )
-        for later, ((_, limit), of) in enumerate(steps.items())
+        Search(name, known if limit is None else (limit,), tuple(step for _, step in sorted(of.items())))
+        for (_, limit), of in steps.items()
     ]
-    return found or [Search(name, known, (), evaluations, front)]
+    first, *later = found or [Search(name, known)]
+    random, depth = (
+        tuple(_journal_evaluations(folder.path / f"{kind}.jsonl", note)) for kind in ("random", "depth")
+    )
+    return [
+        replace(first, evaluations=evaluations, front=_front_of(summary), random=random, depth=depth),
+        *later,
+    ]
 
 
 def winners_of(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -200,7 +200,7 @@ def _csv_evaluations(path: Path, note: Note) -> Iterator[Evaluation]:
         with open(path, encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
                 values = {str(name): _parsed(value) for name, value in row.items()}
-                each = _evaluation(values)
+                each = _evaluation(values | {"arch": _csv_arch(row)})
                 if each:
                     yield each
     except (OSError, ValueError, csv.Error) as error:
@@ -223,6 +223,14 @@ def _evaluation(values: Mapping[str, Any]) -> Evaluation | None:
         first("measured_ms", "measured"),
         arch_in(arch) if isinstance(arch, dict) else None,
     )
+
+
+def _csv_arch(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ten keys of a row of a table of evaluations, whose lists are JSON; none where damaged."""
+    try:
+        return {name: json.loads(row[name]) for name in row if str(name).endswith("-subtransformer")}
+    except _DAMAGED:
+        return {}
 
 
 def _parsed(text: object) -> float | None:

@@ -52,6 +52,11 @@ def _front(run: Run) -> Picture | None:
         "none was measured); an arrow leads to the loss after training of its own. Dotted lines are "
         "latency limits."
     )
+    if any(search.random or search.depth for search in run.searches):
+        caption += (
+            " For comparison: random architectures (small grey dots) and the largest at other depths "
+            "(crosses)."
+        )
     return _picture("front", caption, [("front", partial(draw_front, run), 480, 440)])
 
 

@@ -54,6 +54,8 @@ class Search:
     steps: tuple[Mapping[str, float], ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
     front: tuple[Evaluation, ...] = ()  # lowest loss first; of a search for the whole front only
+    random: tuple[Evaluation, ...] = ()  # scored for comparison, as are those of the grid of depths
+    depth: tuple[Evaluation, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,13 @@ class Run:
     space: SearchSpace | None = None
     machine: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    def scored(self, arch: Arch) -> Evaluation | None:
+        """Return what the first search that scored an architecture, also for comparison, says of it."""
+        kinds = (
+            kind for search in self.searches for kind in (search.evaluations, search.depth, search.random)
+        )
+        return next((each for kind in kinds for each in kind if each.arch == arch), None)
 
     @property
     def found(self) -> list[Model]:

@@ -12,6 +12,7 @@ from hat.cli.report import main
 from hat.files.cost import Cost, read_cost
 from hat.files.journal import Journal
 from hat.report.collect import collect
+from hat.report.front import evaluations_csv
 from hat.report.page import duration
 from hat.report.run import Evaluation, pareto_front
 from hat.rng import rng_for
@@ -218,6 +219,32 @@ def test_a_front_without_limits(tmp_path) -> None:
         json.dumps(summary | {"front": [{"loss": 5.0, "predicted_ms": 9.0}]})
     )
     assert "The front of" not in "".join(written(single).texts)
+
+
+def test_baselines_have_the_losses_that_a_search_scored(tmp_path) -> None:
+    folder = front_folder(tmp_path / "front")
+    (folder / "evaluations.csv").write_text(
+        evaluations_csv(
+            [{"loss": 5.875, "predicted_ms": 9.25}, {"loss": 4.75, "predicted_ms": 31.5}],
+            [SPACE.smallest(), ARCH],
+        )
+    )
+    with Journal(folder / "depth.jsonl") as journal:
+        journal.append({"kind": "hat search"})
+        journal.append({"arch": arch_to_yaml(SPACE.largest()), "loss": 4.625, "latency_ms": 40.0})
+    with Journal(folder / "random.jsonl") as journal:
+        journal.append({"arch": arch_to_yaml(ARCH), "loss": 4.75, "latency_ms": 31.5})
+    lines(tmp_path / "training/log.jsonl", {"kind": "train", "update": 1, "loss_base2": 7.0})
+    run = collect(tmp_path)
+    found = {model.role: (model.inherited_loss, model.predicted_ms) for model in run.models}
+    assert found == {"largest": (4.625, 40.0), "smallest": (5.875, 9.25)}
+    (search,) = run.searches
+    assert [each.arch for each in search.evaluations] == [SPACE.smallest(), ARCH]
+    assert ([each.loss for each in search.random], [each.loss for each in search.depth]) == ([4.75], [4.625])
+    text = "".join(written(folder).texts)
+    assert "random (1)" in text and "largest but for its depths (1)" in text
+    (folder / "evaluations.csv").write_text("loss,predicted_ms,encoder-embed-dim-subtransformer\n5,9,[[\n")
+    assert collect(folder).searches[0].evaluations == (Evaluation(5, 9),)
 
 
 @pytest.mark.parametrize("make", [None, Path.mkdir])
