@@ -181,7 +181,8 @@ def draw_latency(latencies: Latencies | None, models: Sequence[Model], figure: A
         fontsize="small",
     )
     if x:
-        label = f"rows not learnt from ({len(x)})"
+        which = {False: "rows not learnt from", True: "rows learnt from", None: "rows of the table"}
+        label = f"{which[latencies.learnt if latencies else None]} ({len(x)})"
         axes.scatter(x, y, s=34, color=BLUE, alpha=0.75, linewidths=0, label=label, zorder=3)
     for role, label, colour in (
         ("found", "found", RED),

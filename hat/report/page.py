@@ -245,7 +245,7 @@ def _scores(run: Run) -> str:
         text += (
             f'<p class="small muted">The upper bound of {bound["coverage"]:.0%} lies '
             f"{bound['above_percent']:.1f}% above the "
-            f"prediction and held on {bound['held']:.1%} of the rows above.</p>"
+            f"prediction and held on {bound['held']:.1%} of the rows that training left out.</p>"
         )
     return text
 

@@ -64,9 +64,7 @@ def _latency(run: Run) -> Picture | None:
     measured = [m for m in run.models if m.measured_ms is not None and m.predicted_ms is not None]
     if not measured and not run.latencies:
         return None
-    source = (
-        f" Dots: {run.latencies.source}, which the predictor did not learn from." if run.latencies else ""
-    )
+    source = f" Dots: {run.latencies.source}." if run.latencies else ""
     caption = (
         f"What the predictor says of architectures, against what the device needs.{source} "
         "The grey band is 5%."

@@ -69,13 +69,14 @@ class Training:
 
 @dataclass(frozen=True)
 class Latencies:
-    """Measured rows that a predictor did not learn from, and what it says of them, in ms."""
+    """Measured rows of a table, and what a predictor says of them, in ms."""
 
     measured_ms: tuple[float, ...]
     predicted_ms: tuple[float, ...]
     report: Mapping[str, Any]  # scores of the predictor, as hat.latency.predictor.Report
     conditions: Mapping[str, str]
-    source: str
+    source: str  # which rows these are
+    learnt: bool | None  # whether the predictor learnt from them; None: not known
 
 
 class StageCost(NamedTuple):
