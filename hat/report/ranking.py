@@ -36,14 +36,24 @@ def rank_table(summary: Mapping[str, Any]) -> str:
             f"{name}: training from scratch is better than its slices by loss {gap['loss']:+.3f}{bleu}"
         )
     for name, tuned in summary.get("finetuning", {}).items():
-        equal = tuned["updates_equal_to_scratch"]
-        shown = f"{equal:.0f}" if equal is not None else "more than were tried"
         curve = ", ".join(f"{updates}: {loss:.3f}" for updates, loss in tuned["curve"])
         lines.append(
-            f"{name}: {shown} updates of fine-tuning equal {tuned['scratch_updates']} from scratch "
+            f"{name}: {_reached(tuned)} {tuned['scratch_updates']} updates from scratch "
             f"(loss {tuned['scratch_loss']:.3f}; by updates {curve})"
         )
     return "\n".join(lines)
+
+
+def _reached(tuned: Mapping[str, Any]) -> str:
+    """Return the start of the sentence on fine-tuning, which goes on with the updates from scratch."""
+    equal = tuned["updates_equal_to_scratch"]
+    if equal is None:
+        most = max(updates for updates, _ in tuned["curve"])
+        return f"none of the tried fine-tunings (up to {most} updates) reaches"
+    if equal == 0:
+        return "without any fine-tuning its slices equal"
+    count = max(1, round(equal))
+    return "1 update of fine-tuning equals" if count == 1 else f"{count} updates of fine-tuning equal"
 
 
 def plot_rank(path: Path, judged: Sequence[Judged], summary: Mapping[str, Any]) -> None:
