@@ -238,7 +238,8 @@ def draw_progress(searches: Sequence[Search], figure: Any, narrow: bool) -> None
     for index, search in enumerate(drawn):
         steps = [step for step in search.steps if "best_loss" in step and "evaluations" in step]
         colour = SERIES[index % len(SERIES)]
-        limit = f" under {search.limits_ms[0]:g} ms" if len(search.limits_ms) == 1 else f", {search.name}"
+        one = len(search.limits_ms) == 1 and not search.is_front
+        limit = f" under {search.limits_ms[0]:g} ms" if one else f", {search.name}"
         counts = [step["evaluations"] for step in steps]
         axes.plot(
             counts,
@@ -276,15 +277,12 @@ def draw_volume(searches: Sequence[Search], figure: Any, narrow: bool) -> None:
             if {"evaluations", "hypervolume"} <= s.keys()
         ]
         if points:
-            axes.plot(
-                *zip(*points, strict=True),
-                color=SERIES[index % 4],
-                marker="o",
-                markersize=5,
-                label=short(search.name),
-            )
+            colour = SERIES[index % len(SERIES)]
+            axes.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=5)
+            axes.plot([], [], color=colour, label=short(search.name))  # no point: a legend shows none
     axes.set(xlabel="architectures scored", ylabel="hypervolume of the front")
-    _legend(figure, axes, narrow)
+    axes.margins(x=0.03, y=0.1)
+    _legend(figure, axes, narrow, "lower right")
 
 
 def draw_training(trainings: Sequence[Training], figure: Any, narrow: bool) -> None:
@@ -316,9 +314,10 @@ def draw_training(trainings: Sequence[Training], figure: Any, narrow: bool) -> N
         axes.set_visible(False)
 
 
-def _legend(figure: Any, axes: Any, narrow: bool) -> None:
+def _legend(figure: Any, axes: Any, narrow: bool, corner: str = "upper right") -> None:
+    """Name the curves in the corner that they leave free."""
     if axes.get_legend_handles_labels()[0]:
         if narrow:
             figure.legend(loc="outside upper left", fontsize="small")
         else:
-            axes.legend(loc="upper right", fontsize="small")
+            axes.legend(loc=corner, fontsize="small")

@@ -1,12 +1,13 @@
 """Which pictures a run has, each as SVG for the page and as PNG to lie beside it."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from html import escape
 
 from hat.report.architecture import draw_architecture
 from hat.report.figures import draw_front, draw_latency, draw_progress, draw_training, draw_volume, short
-from hat.report.run import Run
+from hat.report.run import Run, Search
 from hat.report.svg import Draw, png, svg
 
 
@@ -81,12 +82,23 @@ def _search(run: Run) -> Picture | None:
         drawings.append(("hypervolume", partial(draw_volume, run.searches), 340, 360))
     if not drawings:
         return None
-    caption = (
-        "The lowest validation loss found so far, after each iteration, and the mean over the "
-        "parents of the next; once "
-        "both lie flat, more iterations would find little."
-    )
-    return _picture("search", caption, drawings)
+    return _picture("search", " ".join(_progress(run.searches)), drawings)
+
+
+def _progress(searches: Sequence[Search]) -> Iterator[str]:
+    """Yield what the curves of searches under a limit, and of those for the whole front, are."""
+    drawn = [search for search in searches if search.steps]
+    if not all(search.is_front for search in drawn):
+        yield (
+            "The lowest validation loss found so far, after each iteration, and the mean over the parents of "
+            "the next; once both lie flat, more iterations would find little."
+        )
+    if any(search.is_front for search in drawn):
+        yield (
+            "A search for the whole front: the lowest validation loss so far, after each generation, and the "
+            "hypervolume of the front: the share that it dominates of the box up to the worst values of the "
+            "first generation. Once both lie flat, more evaluations would find little."
+        )
 
 
 def _architecture(run: Run) -> Picture | None:

@@ -57,6 +57,11 @@ class Search:
     random: tuple[Evaluation, ...] = ()  # scored for comparison, as are those of the grid of depths
     depth: tuple[Evaluation, ...] = ()
 
+    @property
+    def is_front(self) -> bool:
+        """Return whether the search was for the whole front; its steps tell the hypervolume."""
+        return bool(self.front) or any("hypervolume" in step for step in self.steps)
+
 
 @dataclass(frozen=True)
 class Training:

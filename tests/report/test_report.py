@@ -12,9 +12,11 @@ from hat.cli.report import main
 from hat.files.cost import Cost, read_cost
 from hat.files.journal import Journal
 from hat.report.collect import collect
+from hat.report.figures import draw_volume
 from hat.report.front import evaluations_csv
 from hat.report.page import duration
-from hat.report.run import Evaluation, pareto_front
+from hat.report.pictures import pictures
+from hat.report.run import Evaluation, Search, pareto_front
 from hat.rng import rng_for
 
 HOSTILE = '<script src="https://example.org/x.js">alert(1)</script>$\\frac$ & "quoted"'
@@ -195,7 +197,8 @@ def test_several_limits_and_a_front_in_one_folder(tmp_path) -> None:
 def front_folder(path: Path) -> Path:
     """Write what evo_search.py --pareto leaves where no limit is given."""
     search_folder(path)
-    lines(path / "log.jsonl", {"kind": "front", "update": 1, "evaluations": 5, "best_loss": 4.75})
+    step = {"kind": "front", "update": 1, "evaluations": 5, "best_loss": 4.75, "hypervolume": 0.5}
+    lines(path / "log.jsonl", step)
     front = [
         {"arch": arch_to_yaml(ARCH), "loss": 4.75, "predicted_ms": 31.5, "bound_ms": 33.0},
         {"arch": arch_to_yaml(SPACE.smallest()), "loss": 5.875, "predicted_ms": 9.25, "bound_ms": 10.0},
@@ -245,6 +248,33 @@ def test_baselines_have_the_losses_that_a_search_scored(tmp_path) -> None:
     assert "random (1)" in text and "largest but for its depths (1)" in text
     (folder / "evaluations.csv").write_text("loss,predicted_ms,encoder-embed-dim-subtransformer\n5,9,[[\n")
     assert collect(folder).searches[0].evaluations == (Evaluation(5, 9),)
+
+
+def caption(root: Path, section: str) -> str:
+    return next(picture.caption for picture in pictures(collect(root)) if picture.section == section)
+
+
+def test_the_curves_of_a_search_are_called_what_they_are(tmp_path) -> None:
+    assert "parents" in caption(search_folder(tmp_path / "limit"), "search")
+    assert "hypervolume" not in caption(tmp_path / "limit", "search")
+    front = front_folder(tmp_path / "front")
+    assert "parents" not in caption(front, "search") and "hypervolume" in caption(front, "search")
+    assert "parents" in caption(tmp_path, "search") and "hypervolume" in caption(tmp_path, "search")
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_no_legend_looks_like_a_point_or_lies_on_the_end_of_a_curve(narrow) -> None:
+    figure = pytest.importorskip("matplotlib.figure").Figure(layout="constrained")
+    steps = tuple({"evaluations": 10.0 * n, "hypervolume": 0.5 - 0.4 / n} for n in range(1, 9))
+    draw_volume([Search("front", (), steps)], figure, narrow)
+    (axes,) = figure.axes
+    (legend,) = figure.legends if narrow else [axes.get_legend()]
+    assert [handle.get_marker() for handle in legend.legend_handles] == ["None"]
+    assert [text.get_text() for text in legend.get_texts()] == ["front"]
+    figure.draw_without_rendering()
+    box = legend.get_window_extent()
+    points = axes.transData.transform([(step["evaluations"], step["hypervolume"]) for step in steps])
+    assert not box.count_contains(points)
 
 
 @pytest.mark.parametrize("make", [None, Path.mkdir])
