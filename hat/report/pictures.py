@@ -51,7 +51,7 @@ def _front(run: Run) -> Picture | None:
         "beats in both. Large marks are the architectures of the table at their measured latency "
         "(predicted where "
         "none was measured); an arrow leads to the loss after training of its own. Dotted lines are "
-        "latency limits."
+        "latency limits. A name without room is left to the table."
     )
     if any(search.random or search.depth for search in run.searches):
         caption += (
