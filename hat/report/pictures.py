@@ -53,11 +53,10 @@ def _front(run: Run) -> Picture | None:
         "none was measured); an arrow leads to the loss after training of its own. Dotted lines are "
         "latency limits. A name without room is left to the table."
     )
-    if any(search.random or search.depth for search in run.searches):
-        caption += (
-            " For comparison: random architectures (small grey dots) and the largest at other depths "
-            "(crosses)."
-        )
+    if any(search.random for search in run.searches):
+        caption += " Small grey dots: random architectures, for comparison."
+    if any(search.depth for search in run.searches):
+        caption += " Crosses: the largest architecture at other depths, for comparison."
     return _picture("front", caption, [("front", partial(draw_front, run), 480, 440)])
 
 

@@ -246,6 +246,9 @@ def test_baselines_have_the_losses_that_a_search_scored(tmp_path) -> None:
     assert ([each.loss for each in search.random], [each.loss for each in search.depth]) == ([4.75], [4.625])
     text = "".join(written(folder).texts)
     assert "random (1)" in text and "largest but for its depths (1)" in text
+    assert "Small grey dots" in text and "Crosses" in text
+    (folder / "depth.jsonl").unlink()
+    assert "Crosses" not in caption(folder, "front") and "Small grey dots" in caption(folder, "front")
     (folder / "evaluations.csv").write_text("loss,predicted_ms,encoder-embed-dim-subtransformer\n5,9,[[\n")
     assert collect(folder).searches[0].evaluations == (Evaluation(5, 9),)
 
