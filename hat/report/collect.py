@@ -9,7 +9,7 @@ from typing import Any
 from hat.arch.config import Arch
 from hat.errors import DataError, HatError
 from hat.files.cost import read_cost
-from hat.latency.predictor import LatencyPredictor, split
+from hat.latency.predictor import LatencyPredictor
 from hat.latency.table import read_table
 from hat.model.count import count_macs, count_params
 from hat.report.folders import (
@@ -24,7 +24,8 @@ from hat.report.folders import (
     training_of,
     winners_of,
 )
-from hat.report.run import Latencies, Model, Run, StageCost
+from hat.report.latencies import latencies_of
+from hat.report.run import Model, Run, StageCost
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,13 @@ def _completed(model: Model, found: list[_Found], run: Run) -> Model:
     if model.arch is None:
         return model
     curves = {training.name: training.valid for training in run.trainings}
+    scored = run.scored(model.arch)
+    if scored and model.role != "found":
+        model = replace(
+            model,
+            inherited_loss=model.inherited_loss or scored.loss,
+            predicted_ms=model.predicted_ms or scored.predicted_ms,
+        )
     for each in found:
         valid = curves.get(each.name, {})
         if model.role != "found" and model.role in valid and "mean" in valid:
@@ -213,15 +221,7 @@ def _predictor(root: Path, found: list[_Found], run: Run, note: Note) -> Latency
         return None
     try:
         rows = read_table(table)
-        seed = config.get("seed")
-        unseen = [rows[i] for i in split(len(rows), seed if isinstance(seed, int) else 1)[1]]
-        run.latencies = Latencies(
-            tuple(row.total_ms for row in unseen),
-            tuple(predictor.predict_rows(unseen).tolist()),
-            predictor.report or {},
-            predictor.conditions,
-            f"{len(unseen)} of the {len(rows)} rows of {table.name}",
-        )
+        run.latencies = latencies_of(predictor, rows, config, table.name)
     except (HatError, ValueError) as error:
         note(str(error))
     return predictor

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from hat.report.labels import Label, place_labels
 from hat.report.run import Evaluation, Latencies, Model, Run, Search, Training, pareto_front
 from hat.report.svg import BLUE, GREEN, GRID, INK, MUTED, PAPER, PURPLE, RED, SERIES, SKY
 
@@ -32,27 +33,24 @@ def draw_front(run: Run, figure: Any, narrow: bool) -> None:
             zorder=2,
         )
         _draw_front_line(axes, scored)
-    for limit in sorted({limit for search in run.searches for limit in search.limits_ms}):
-        axes.axvline(limit, color=RED, linewidth=1.2, linestyle=(0, (2, 2)), zorder=1)
-        axes.annotate(
-            f"limit {limit:g} ms",
-            (limit, 1),
-            xycoords=("data", "axes fraction"),
-            xytext=(5, -4),
-            textcoords="offset points",
-            ha="left",
-            va="top",
-            color=RED,
-            fontsize="small",
-        )
-    labels = []
-    shown: list[float] = []
-    for model in run.models:
+    compared = _draw_ablations(axes, run.searches, narrow)
+    labels = _draw_models(axes, run, narrow)
+    axes.margins(x=0.06, y=0.12)
+    _draw_limits(axes, sorted({limit for search in run.searches for limit in search.limits_ms}), narrow)
+    axes.set(xlabel="latency (ms)", ylabel="validation loss (base 2)")
+    if axes.get_legend_handles_labels()[0]:
+        figure.legend(loc="outside upper left", ncols=1 if narrow else 4, fontsize="small")
+    place_labels(figure, axes, labels, [(each.predicted_ms, each.loss) for each in (*scored, *compared)])
+
+
+def _draw_models(axes: Any, run: Run, narrow: bool) -> list[Label]:
+    """Draw the models of the table; returns their names, the most important first."""
+    names: dict[tuple[float, float, str], list[str]] = {}
+    for model in sorted(run.models, key=lambda each: (each.role == "found", each is not run.winner)):
         latency = model.measured_ms if model.measured_ms is not None else model.predicted_ms
         loss = model.inherited_loss if model.inherited_loss is not None else model.trained_loss
         if latency is None or loss is None:
             continue
-        shown.append(latency)
         colour = RED if model.role == "found" else INK
         if model.trained_loss is not None and model.inherited_loss is not None:
             axes.annotate(
@@ -73,30 +71,71 @@ def draw_front(run: Run, figure: Any, narrow: bool) -> None:
             linewidths=1.5,
             zorder=5,
         )
-        labels.append((latency, loss, model.name, colour))
-    span = (max(shown) + min(shown)) / 2 if shown else 0.0
-    reach = (max(shown) - min(shown)) if shown else 0.0
-    before = None
-    for latency, loss, name, colour in sorted(labels):
-        left = latency > span
-        below = before is not None and latency - before < (0.4 if narrow else 0.2) * reach
-        before = None if below else latency  # of two close ones the second stands lower
-        axes.annotate(
-            short(name, 18 if narrow else 34),
-            (latency, loss),
-            xytext=(-9 if left else 9, -16 if below else 7),
-            textcoords="offset points",
-            ha="right" if left else "left",
-            color=colour,
-            fontsize="small",
-            fontweight="bold",
-            bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 1.5},
-            zorder=6,
+        names.setdefault((latency, loss, colour), []).append(short(model.name, 18 if narrow else 34))
+    return [
+        Label(f"{first} and {len(more)} more" if more else first, (latency, loss), colour)
+        for (latency, loss, colour), (first, *more) in names.items()
+    ]
+
+
+def _draw_limits(axes: Any, limits_ms: Sequence[float], narrow: bool) -> None:
+    """Draw the limits, each with its number at the top, or where these are too many all in the legend."""
+    low, high = axes.get_xlim()
+    low, high = min([low, *limits_ms]), max([high, *limits_ms])
+    apart = min((b - a for a, b in zip(limits_ms, limits_ms[1:], strict=False)), default=high - low)
+    crowded = apart / (high - low) < (0.3 if narrow else 0.11)  # of the width, which a number takes
+    for number, limit in enumerate(limits_ms):
+        label = f"limits ({len(limits_ms)}), {limits_ms[0]:g} to {limits_ms[-1]:g} ms"
+        axes.axvline(
+            limit,
+            color=RED,
+            linewidth=0.8 if crowded else 1.2,
+            linestyle=(0, (2, 2)),
+            zorder=1,
+            label=label if crowded and number == 0 else None,
         )
-    axes.margins(x=0.06, y=0.12)
-    axes.set(xlabel="latency (ms)", ylabel="validation loss (base 2)")
-    if scored:
-        figure.legend(loc="outside upper left", ncols=1 if narrow else 3, fontsize="small")
+        if not crowded:
+            axes.annotate(
+                f"limit {limit:g} ms",
+                (limit, 1),
+                xycoords=("data", "axes fraction"),
+                xytext=(5, -4),
+                textcoords="offset points",
+                ha="left",
+                va="top",
+                color=RED,
+                fontsize="small",
+            )
+
+
+def _draw_ablations(axes: Any, searches: Sequence[Search], narrow: bool) -> list[Evaluation]:
+    """Draw and return what was scored for comparison: the grid of depths above the random ones."""
+    random = [each for search in searches for each in search.random]
+    depth = [each for search in searches for each in search.depth]
+    if random:
+        axes.scatter(
+            [each.predicted_ms for each in random],
+            [each.loss for each in random],
+            s=5 if narrow else 8,
+            color=MUTED,
+            linewidths=0,
+            alpha=0.4,
+            label=f"random ({len(random):,})",
+            zorder=1.5,
+        )
+    if depth:
+        axes.scatter(
+            [each.predicted_ms for each in depth],
+            [each.loss for each in depth],
+            s=40 if narrow else 60,
+            marker="X",
+            color=PURPLE,
+            edgecolors=PAPER,
+            linewidths=1,
+            label=f"largest but for its depths ({len(depth)})",
+            zorder=3.5,
+        )
+    return random + depth
 
 
 def _draw_front_line(axes: Any, scored: list[Evaluation]) -> None:
@@ -151,7 +190,8 @@ def draw_latency(latencies: Latencies | None, models: Sequence[Model], figure: A
         fontsize="small",
     )
     if x:
-        label = f"rows not learnt from ({len(x)})"
+        which = {False: "rows not learnt from", True: "rows learnt from", None: "rows of the table"}
+        label = f"{which[latencies.learnt if latencies else None]} ({len(x)})"
         axes.scatter(x, y, s=34, color=BLUE, alpha=0.75, linewidths=0, label=label, zorder=3)
     for role, label, colour in (
         ("found", "found", RED),
@@ -207,7 +247,8 @@ def draw_progress(searches: Sequence[Search], figure: Any, narrow: bool) -> None
     for index, search in enumerate(drawn):
         steps = [step for step in search.steps if "best_loss" in step and "evaluations" in step]
         colour = SERIES[index % len(SERIES)]
-        limit = f" under {search.limits_ms[0]:g} ms" if len(search.limits_ms) == 1 else f", {search.name}"
+        one = len(search.limits_ms) == 1 and not search.is_front
+        limit = f" under {search.limits_ms[0]:g} ms" if one else f", {search.name}"
         counts = [step["evaluations"] for step in steps]
         axes.plot(
             counts,
@@ -245,15 +286,12 @@ def draw_volume(searches: Sequence[Search], figure: Any, narrow: bool) -> None:
             if {"evaluations", "hypervolume"} <= s.keys()
         ]
         if points:
-            axes.plot(
-                *zip(*points, strict=True),
-                color=SERIES[index % 4],
-                marker="o",
-                markersize=5,
-                label=short(search.name),
-            )
+            colour = SERIES[index % len(SERIES)]
+            axes.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=5)
+            axes.plot([], [], color=colour, label=short(search.name))  # no point: a legend shows none
     axes.set(xlabel="architectures scored", ylabel="hypervolume of the front")
-    _legend(figure, axes, narrow)
+    axes.margins(x=0.03, y=0.1)
+    _legend(figure, axes, narrow, "lower right")
 
 
 def draw_training(trainings: Sequence[Training], figure: Any, narrow: bool) -> None:
@@ -285,9 +323,10 @@ def draw_training(trainings: Sequence[Training], figure: Any, narrow: bool) -> N
         axes.set_visible(False)
 
 
-def _legend(figure: Any, axes: Any, narrow: bool) -> None:
+def _legend(figure: Any, axes: Any, narrow: bool, corner: str = "upper right") -> None:
+    """Name the curves in the corner that they leave free."""
     if axes.get_legend_handles_labels()[0]:
         if narrow:
             figure.legend(loc="outside upper left", fontsize="small")
         else:
-            axes.legend(loc="upper right", fontsize="small")
+            axes.legend(loc=corner, fontsize="small")

@@ -5,7 +5,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -155,15 +155,17 @@ def searches_of(folder: Folder, summary: Mapping[str, Any], name: str, note: Not
     scored = [each for path in sorted(folder.path.glob("*.csv")) for each in _csv_evaluations(path, note)]
     evaluations = tuple(scored or _journal_evaluations(folder.path / "journal.jsonl", note))
     found = [
-        Search(
-            name,
-            known if limit is None else (limit,),
-            tuple(step for _, step in sorted(of.items())),
-            () if later else evaluations,
-        )
-        for later, ((_, limit), of) in enumerate(steps.items())
+        Search(name, known if limit is None else (limit,), tuple(step for _, step in sorted(of.items())))
+        for (_, limit), of in steps.items()
     ]
-    return found or [Search(name, known, (), evaluations)]
+    first, *later = found or [Search(name, known)]
+    random, depth = (
+        tuple(_journal_evaluations(folder.path / f"{kind}.jsonl", note)) for kind in ("random", "depth")
+    )
+    return [
+        replace(first, evaluations=evaluations, front=_front_of(summary), random=random, depth=depth),
+        *later,
+    ]
 
 
 def winners_of(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -172,6 +174,14 @@ def winners_of(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     if isinstance(winners, list):
         return [winner for winner in winners if isinstance(winner, dict)]
     return [summary] if isinstance(summary.get("arch"), dict) else []
+
+
+def _front_of(summary: Mapping[str, Any]) -> tuple[Evaluation, ...]:
+    """Return the front, lowest loss first; every search keeps one, those under limits did not look for it."""
+    listed = summary.get("front") if summary.get("mode") == "pareto" else None
+    rows = (row for row in listed if isinstance(row, dict)) if isinstance(listed, list) else ()
+    found = (each for each in map(_evaluation, rows) if each)
+    return tuple(sorted(found, key=lambda each: (each.loss, each.predicted_ms)))
 
 
 def _journal_evaluations(path: Path, note: Note) -> Iterator[Evaluation]:
@@ -190,7 +200,7 @@ def _csv_evaluations(path: Path, note: Note) -> Iterator[Evaluation]:
         with open(path, encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
                 values = {str(name): _parsed(value) for name, value in row.items()}
-                each = _evaluation(values)
+                each = _evaluation(values | {"arch": _csv_arch(row)})
                 if each:
                     yield each
     except (OSError, ValueError, csv.Error) as error:
@@ -205,7 +215,22 @@ def _evaluation(values: Mapping[str, Any]) -> Evaluation | None:
     predicted = first("predicted_ms", "predicted", "latency_ms")
     if loss is None or predicted is None:
         return None
-    return Evaluation(loss, predicted, first("bound_ms", "bound"), first("measured_ms", "measured"))
+    arch = values.get("arch")
+    return Evaluation(
+        loss,
+        predicted,
+        first("bound_ms", "bound"),
+        first("measured_ms", "measured"),
+        arch_in(arch) if isinstance(arch, dict) else None,
+    )
+
+
+def _csv_arch(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ten keys of a row of a table of evaluations, whose lists are JSON; none where damaged."""
+    try:
+        return {name: json.loads(row[name]) for name in row if str(name).endswith("-subtransformer")}
+    except _DAMAGED:
+        return {}
 
 
 def _parsed(text: object) -> float | None:

@@ -7,7 +7,7 @@ from string import Template
 import hat
 from hat.report.figures import short
 from hat.report.pictures import Picture
-from hat.report.run import Model, Run, StageCost
+from hat.report.run import Evaluation, Model, Run, StageCost
 from hat.report.style import CSS, FRAME
 
 DASH = "\N{EN DASH}"
@@ -80,9 +80,24 @@ def _drawn(drawn: dict[str, Picture], name: str, otherwise: str) -> str:
 
 
 def _verdict(run: Run) -> str:
-    model, largest = run.winner, run.one("largest")
-    if model is None:
-        return "No architecture was found here yet; the sections below show what there is."
+    """Return what was found: the winner under a limit, and the fronts."""
+    fronts = [_front_text(search.name, search.front) for search in run.searches if search.front]
+    texts = ([_winner_text(run.winner, run.one("largest"))] if run.winner else []) + fronts
+    return " ".join(texts) or "No architecture was found here yet; the sections below show what there is."
+
+
+def _front_text(name: str, front: Sequence[Evaluation]) -> str:
+    """Return the size of a front, lowest loss first, and both of its ends."""
+    count = "1 architecture" if len(front) == 1 else f"{len(front)} architectures"
+    best, fastest = front[0], min(front, key=lambda each: each.predicted_ms)
+    text = f"The front of {escape(short(name, 80))} has <strong>{count}</strong>"
+    text += f": validation loss {best.loss:.3f} at {best.predicted_ms:.2f} ms"
+    if fastest is not best:
+        text += f" at its one end, {fastest.loss:.3f} at {fastest.predicted_ms:.2f} ms at the other"
+    return text + " (predicted)."
+
+
+def _winner_text(model: Model, largest: Model | None) -> str:
     parts = []
     if model.bleu is not None:
         parts.append(f"translates at {model.bleu:.2f} BLEU")
@@ -230,7 +245,7 @@ def _scores(run: Run) -> str:
         text += (
             f'<p class="small muted">The upper bound of {bound["coverage"]:.0%} lies '
             f"{bound['above_percent']:.1f}% above the "
-            f"prediction and held on {bound['held']:.1%} of the rows above.</p>"
+            f"prediction and held on {bound['held']:.1%} of the rows that training left out.</p>"
         )
     return text
 

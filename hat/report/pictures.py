@@ -1,12 +1,13 @@
 """Which pictures a run has, each as SVG for the page and as PNG to lie beside it."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from html import escape
 
 from hat.report.architecture import draw_architecture
 from hat.report.figures import draw_front, draw_latency, draw_progress, draw_training, draw_volume, short
-from hat.report.run import Run
+from hat.report.run import Run, Search
 from hat.report.svg import Draw, png, svg
 
 
@@ -50,8 +51,12 @@ def _front(run: Run) -> Picture | None:
         "beats in both. Large marks are the architectures of the table at their measured latency "
         "(predicted where "
         "none was measured); an arrow leads to the loss after training of its own. Dotted lines are "
-        "latency limits."
+        "latency limits. A name without room is left to the table."
     )
+    if any(search.random for search in run.searches):
+        caption += " Small grey dots: random architectures, for comparison."
+    if any(search.depth for search in run.searches):
+        caption += " Crosses: the largest architecture at other depths, for comparison."
     return _picture("front", caption, [("front", partial(draw_front, run), 480, 440)])
 
 
@@ -59,9 +64,7 @@ def _latency(run: Run) -> Picture | None:
     measured = [m for m in run.models if m.measured_ms is not None and m.predicted_ms is not None]
     if not measured and not run.latencies:
         return None
-    source = (
-        f" Dots: {run.latencies.source}, which the predictor did not learn from." if run.latencies else ""
-    )
+    source = f" Dots: {run.latencies.source}." if run.latencies else ""
     caption = (
         f"What the predictor says of architectures, against what the device needs.{source} "
         "The grey band is 5%."
@@ -78,21 +81,32 @@ def _search(run: Run) -> Picture | None:
         drawings.append(("hypervolume", partial(draw_volume, run.searches), 340, 360))
     if not drawings:
         return None
-    caption = (
-        "The lowest validation loss found so far, after each iteration, and the mean over the "
-        "parents of the next; once "
-        "both lie flat, more iterations would find little."
-    )
-    return _picture("search", caption, drawings)
+    return _picture("search", " ".join(_progress(run.searches)), drawings)
+
+
+def _progress(searches: Sequence[Search]) -> Iterator[str]:
+    """Yield what the curves of searches under a limit, and of those for the whole front, are."""
+    drawn = [search for search in searches if search.steps]
+    if not all(search.is_front for search in drawn):
+        yield (
+            "The lowest validation loss found so far, after each iteration, and the mean over the parents of "
+            "the next; once both lie flat, more iterations would find little."
+        )
+    if any(search.is_front for search in drawn):
+        yield (
+            "A search for the whole front: the lowest validation loss so far, after each generation, and the "
+            "hypervolume of the front: the share that it dominates of the box up to the worst values of the "
+            "first generation. Once both lie flat, more evaluations would find little."
+        )
 
 
 def _architecture(run: Run) -> Picture | None:
-    model = run.winner
-    if not model or not model.arch or not run.space:
+    model, best = run.winner, run.front_best
+    name, arch = (model.name, model.arch) if model else ("Lowest loss of the front", best and best.arch)
+    if not arch or not run.space:
         return None
     caption = (
-        f"{short(model.name, 60)} layer by layer, first layer at the bottom. A filled square is an "
-        f"attention head "
+        f"{short(name, 60)} layer by layer, first layer at the bottom. A filled square is an attention head "
         "(blue: self-attention, green: cross-attention), a bar is the width of the feed-forward "
         "layer; outlines are what "
         "the largest architecture of the space has besides. Purple dots: how many of the last "
@@ -101,7 +115,7 @@ def _architecture(run: Run) -> Picture | None:
     )
     largest = run.space.largest()
     rows = max(largest.encoder.num_layers, largest.decoder.num_layers)
-    draw = partial(draw_architecture, model.name, model.arch, largest)
+    draw = partial(draw_architecture, name, arch, largest)
     return _picture("architecture", caption, [("architecture", draw, 150 + 60 * rows, 240 + 110 * rows)])
 
 

@@ -8,8 +8,7 @@ from typing import Any
 from hat.files.atomic import write_atomic
 from hat.search.ranking import Judged
 
-_COLORS = ("#1f5fa8", "#d1495b", "#5b8c5a", "#b07aa1", "#e39d34")
-_MUTED = "#8a8f98"
+_BAR, _MARK, _MUTED = "#1f5fa8", "#d1495b", "#8a8f98"
 
 
 def rank_table(summary: Mapping[str, Any]) -> str:
@@ -37,29 +36,48 @@ def rank_table(summary: Mapping[str, Any]) -> str:
             f"{name}: training from scratch is better than its slices by loss {gap['loss']:+.3f}{bleu}"
         )
     for name, tuned in summary.get("finetuning", {}).items():
-        equal = tuned["updates_equal_to_scratch"]
-        shown = f"{equal:.0f}" if equal is not None else "more than were tried"
         curve = ", ".join(f"{updates}: {loss:.3f}" for updates, loss in tuned["curve"])
         lines.append(
-            f"{name}: {shown} updates of fine-tuning equal {tuned['scratch_updates']} from scratch "
+            f"{name}: {_reached(tuned)} {tuned['scratch_updates']} updates from scratch "
             f"(loss {tuned['scratch_loss']:.3f}; by updates {curve})"
         )
     return "\n".join(lines)
+
+
+def _reached(tuned: Mapping[str, Any]) -> str:
+    """Return the start of the sentence on fine-tuning, which goes on with the updates from scratch."""
+    equal = tuned["updates_equal_to_scratch"]
+    if equal is None:
+        most = max(updates for updates, _ in tuned["curve"])
+        return f"none of the tried fine-tunings (up to {most} updates) reaches"
+    if equal == 0:
+        return "without any fine-tuning its slices equal"
+    count = max(1, round(equal))
+    return "1 update of fine-tuning equals" if count == 1 else f"{count} updates of fine-tuning equal"
 
 
 def plot_rank(path: Path, judged: Sequence[Judged], summary: Mapping[str, Any]) -> None:
     """Write one PNG: slices against the truth for each SuperTransformer, agreement, fine-tuning."""
     from matplotlib.figure import Figure
 
+    figure = Figure(figsize=(4.3 * _panels(summary), 4.0), layout="constrained")
+    draw_rank(figure, judged, summary)
+    write_atomic(path, lambda file: figure.savefig(file, format="png", dpi=150))
+
+
+def _panels(summary: Mapping[str, Any]) -> int:
+    return len(summary["gaps"]) + 1 + bool(summary.get("finetuning"))
+
+
+def draw_rank(figure: Any, judged: Sequence[Judged], summary: Mapping[str, Any]) -> None:
+    """Draw the panels of `plot_rank` side by side into a figure of matplotlib."""
     names, tuned = list(summary["gaps"]), summary.get("finetuning", {})
-    panels = len(names) + 1 + bool(tuned)
-    figure = Figure(figsize=(4.3 * panels, 4.0), layout="constrained")
-    axes = list(figure.subplots(1, panels, squeeze=False)[0])
-    for name, panel in zip(names, axes, strict=False):
+    axes = list(figure.subplots(1, _panels(summary), squeeze=False)[0])
+    for name, panel in zip(names, axes[: len(names)], strict=True):
         _plot_slices(panel, name, judged)
     _plot_agreement(axes[len(names)], summary)
     if tuned:
-        for color, (name, found) in zip(_COLORS, tuned.items(), strict=False):
+        for color, (name, found) in zip(_colors(len(tuned)), tuned.items(), strict=True):
             axes[-1].plot(
                 *zip(*found["curve"], strict=True), marker="o", markersize=4, color=color, label=name
             )
@@ -70,11 +88,18 @@ def plot_rank(path: Path, judged: Sequence[Judged], summary: Mapping[str, Any]) 
     for panel in axes:
         panel.spines[["top", "right"]].set_visible(False)
         panel.tick_params(labelsize=8)
-    write_atomic(path, lambda file: figure.savefig(file, format="png", dpi=150))
+
+
+def _colors(count: int) -> list[Any]:
+    """Return as many colours as are asked for, from dark blue to yellow green, in even steps."""
+    from matplotlib import colormaps
+
+    return [colormaps["viridis"](0.88 * n / max(1, count - 1)) for n in range(count)]
 
 
 def _plot_slices(panel: Any, name: str, judged: Sequence[Judged]) -> None:
-    for color, depth in zip(_COLORS, sorted({one.depth for one in judged}), strict=False):
+    depths = sorted({one.depth for one in judged})
+    for color, depth in zip(_colors(len(depths)), depths, strict=True):
         of_depth = [one for one in judged if one.depth == depth]
         losses = [[score.loss for score in one.scratch] for one in of_depth]
         means = [fmean(each) for each in losses]
@@ -92,7 +117,7 @@ def _plot_slices(panel: Any, name: str, judged: Sequence[Judged]) -> None:
 def _plot_agreement(panel: Any, summary: Mapping[str, Any]) -> None:
     rows = list(summary["rankings"].items())[::-1]
     places = range(len(rows))
-    colors = [_COLORS[0] if name in summary["gaps"] else _MUTED for name, _ in rows]
+    colors = [_BAR if name in summary["gaps"] else _MUTED for name, _ in rows]
     panel.barh(places, [row["kendall_tau"] for _, row in rows], color=colors, height=0.6)
     accuracy = [(at, row["equal_depth_accuracy"]) for at, (_, row) in enumerate(rows)]
     shown = [(value, at) for at, value in accuracy if value is not None]
@@ -101,7 +126,7 @@ def _plot_agreement(panel: Any, summary: Mapping[str, Any]) -> None:
             *zip(*shown, strict=True),
             marker="D",
             s=28,
-            color=_COLORS[1],
+            color=_MARK,
             zorder=3,
             label="equal-depth accuracy",
         )
@@ -117,7 +142,7 @@ def _plot_agreement(panel: Any, summary: Mapping[str, Any]) -> None:
     panel.set(xlabel="Kendall tau (bars)")
     panel.set_title("Agreement with training from scratch", fontsize=10)
     if panel.get_legend_handles_labels()[0]:
-        panel.legend(frameon=False, fontsize=8, loc="lower right")
+        panel.legend(facecolor="white", framealpha=0.9, edgecolor="none", fontsize=8, loc="lower right")
 
 
 def _number(value: float | None, digits: int) -> str:

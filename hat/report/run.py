@@ -42,6 +42,7 @@ class Evaluation(NamedTuple):
     predicted_ms: float
     bound_ms: float | None = None
     measured_ms: float | None = None
+    arch: Arch | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,14 @@ class Search:
     limits_ms: tuple[float, ...]
     steps: tuple[Mapping[str, float], ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
+    front: tuple[Evaluation, ...] = ()  # lowest loss first; of a search for the whole front only
+    random: tuple[Evaluation, ...] = ()  # scored for comparison, as are those of the grid of depths
+    depth: tuple[Evaluation, ...] = ()
+
+    @property
+    def is_front(self) -> bool:
+        """Return whether the search was for the whole front; its steps tell the hypervolume."""
+        return bool(self.front) or any("hypervolume" in step for step in self.steps)
 
 
 @dataclass(frozen=True)
@@ -65,13 +74,14 @@ class Training:
 
 @dataclass(frozen=True)
 class Latencies:
-    """Measured rows that a predictor did not learn from, and what it says of them, in ms."""
+    """Measured rows of a table, and what a predictor says of them, in ms."""
 
     measured_ms: tuple[float, ...]
     predicted_ms: tuple[float, ...]
     report: Mapping[str, Any]  # scores of the predictor, as hat.latency.predictor.Report
     conditions: Mapping[str, str]
-    source: str
+    source: str  # which rows these are
+    learnt: bool | None  # whether the predictor learnt from them; None: not known
 
 
 class StageCost(NamedTuple):
@@ -102,6 +112,13 @@ class Run:
     machine: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
+    def scored(self, arch: Arch) -> Evaluation | None:
+        """Return what the first search that scored an architecture, also for comparison, says of it."""
+        kinds = (
+            kind for search in self.searches for kind in (search.evaluations, search.depth, search.random)
+        )
+        return next((each for kind in kinds for each in kind if each.arch == arch), None)
+
     @property
     def found(self) -> list[Model]:
         """Return the models that a search found."""
@@ -119,6 +136,12 @@ class Run:
         if scored:
             return max(scored, key=lambda model: model.bleu or 0.0)
         return min(within, key=lambda model: model.inherited_loss or float("inf"), default=None)
+
+    @property
+    def front_best(self) -> Evaluation | None:
+        """Return the architecture with the lowest loss on a front that a search found."""
+        ends = [search.front[0] for search in self.searches if search.front]
+        return min(ends, key=lambda each: each.loss, default=None)
 
 
 def pareto_front(evaluations: list[Evaluation]) -> list[Evaluation]:

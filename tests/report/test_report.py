@@ -12,8 +12,11 @@ from hat.cli.report import main
 from hat.files.cost import Cost, read_cost
 from hat.files.journal import Journal
 from hat.report.collect import collect
+from hat.report.figures import draw_volume
+from hat.report.front import evaluations_csv
 from hat.report.page import duration
-from hat.report.run import Evaluation, pareto_front
+from hat.report.pictures import pictures
+from hat.report.run import Evaluation, Search, pareto_front
 from hat.rng import rng_for
 
 HOSTILE = '<script src="https://example.org/x.js">alert(1)</script>$\\frac$ & "quoted"'
@@ -189,6 +192,92 @@ def test_several_limits_and_a_front_in_one_folder(tmp_path) -> None:
     assert search.limits_ms == (12.5, 20.0)
     written(folder)
     assert (folder / "report/hypervolume.png").exists()
+
+
+def front_folder(path: Path) -> Path:
+    """Write what evo_search.py --pareto leaves where no limit is given."""
+    search_folder(path)
+    step = {"kind": "front", "update": 1, "evaluations": 5, "best_loss": 4.75, "hypervolume": 0.5}
+    lines(path / "log.jsonl", step)
+    front = [
+        {"arch": arch_to_yaml(ARCH), "loss": 4.75, "predicted_ms": 31.5, "bound_ms": 33.0},
+        {"arch": arch_to_yaml(SPACE.smallest()), "loss": 5.875, "predicted_ms": 9.25, "bound_ms": 10.0},
+    ]
+    summary = {"mode": "pareto", "winners": [], "front": front, "seconds": 3.0}
+    (path / "summary.json").write_text(json.dumps(summary))
+    return path
+
+
+def test_a_front_without_limits(tmp_path) -> None:
+    folder = front_folder(tmp_path / "front")
+    text = "".join(written(folder).texts)
+    assert "No architecture" not in text
+    assert "The front of front has 2 architectures: validation loss 4.750 at 31.50 ms at its one end" in text
+    assert "5.875 at 9.25 ms at the other" in text
+    assert (folder / "report/architecture.png").exists() and "Lowest loss of the front" in text
+    assert collect(folder).front_best.arch == ARCH
+    single = search_folder(tmp_path / "limit")  # its summary holds a front too, which nobody asked for
+    summary = json.loads((single / "summary.json").read_text()) | {"mode": "constraint"}
+    (single / "summary.json").write_text(
+        json.dumps(summary | {"front": [{"loss": 5.0, "predicted_ms": 9.0}]})
+    )
+    assert "The front of" not in "".join(written(single).texts)
+
+
+def test_baselines_have_the_losses_that_a_search_scored(tmp_path) -> None:
+    folder = front_folder(tmp_path / "front")
+    (folder / "evaluations.csv").write_text(
+        evaluations_csv(
+            [{"loss": 5.875, "predicted_ms": 9.25}, {"loss": 4.75, "predicted_ms": 31.5}],
+            [SPACE.smallest(), ARCH],
+        )
+    )
+    with Journal(folder / "depth.jsonl") as journal:
+        journal.append({"kind": "hat search"})
+        journal.append({"arch": arch_to_yaml(SPACE.largest()), "loss": 4.625, "latency_ms": 40.0})
+    with Journal(folder / "random.jsonl") as journal:
+        journal.append({"arch": arch_to_yaml(ARCH), "loss": 4.75, "latency_ms": 31.5})
+    lines(tmp_path / "training/log.jsonl", {"kind": "train", "update": 1, "loss_base2": 7.0})
+    run = collect(tmp_path)
+    found = {model.role: (model.inherited_loss, model.predicted_ms) for model in run.models}
+    assert found == {"largest": (4.625, 40.0), "smallest": (5.875, 9.25)}
+    (search,) = run.searches
+    assert [each.arch for each in search.evaluations] == [SPACE.smallest(), ARCH]
+    assert ([each.loss for each in search.random], [each.loss for each in search.depth]) == ([4.75], [4.625])
+    text = "".join(written(folder).texts)
+    assert "random (1)" in text and "largest but for its depths (1)" in text
+    assert "Small grey dots" in text and "Crosses" in text
+    (folder / "depth.jsonl").unlink()
+    assert "Crosses" not in caption(folder, "front") and "Small grey dots" in caption(folder, "front")
+    (folder / "evaluations.csv").write_text("loss,predicted_ms,encoder-embed-dim-subtransformer\n5,9,[[\n")
+    assert collect(folder).searches[0].evaluations == (Evaluation(5, 9),)
+
+
+def caption(root: Path, section: str) -> str:
+    return next(picture.caption for picture in pictures(collect(root)) if picture.section == section)
+
+
+def test_the_curves_of_a_search_are_called_what_they_are(tmp_path) -> None:
+    assert "parents" in caption(search_folder(tmp_path / "limit"), "search")
+    assert "hypervolume" not in caption(tmp_path / "limit", "search")
+    front = front_folder(tmp_path / "front")
+    assert "parents" not in caption(front, "search") and "hypervolume" in caption(front, "search")
+    assert "parents" in caption(tmp_path, "search") and "hypervolume" in caption(tmp_path, "search")
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_no_legend_looks_like_a_point_or_lies_on_the_end_of_a_curve(narrow) -> None:
+    figure = pytest.importorskip("matplotlib.figure").Figure(layout="constrained")
+    steps = tuple({"evaluations": 10.0 * n, "hypervolume": 0.5 - 0.4 / n} for n in range(1, 9))
+    draw_volume([Search("front", (), steps)], figure, narrow)
+    (axes,) = figure.axes
+    (legend,) = figure.legends if narrow else [axes.get_legend()]
+    assert [handle.get_marker() for handle in legend.legend_handles] == ["None"]
+    assert [text.get_text() for text in legend.get_texts()] == ["front"]
+    figure.draw_without_rendering()
+    box = legend.get_window_extent()
+    points = axes.transData.transform([(step["evaluations"], step["hypervolume"]) for step in steps])
+    assert not box.count_contains(points)
 
 
 @pytest.mark.parametrize("make", [None, Path.mkdir])
