@@ -219,6 +219,9 @@ def _predictor(root: Path, found: list[_Found], run: Run, note: Note) -> Latency
     except HatError as error:
         note(str(error))
         return None
+    if table == Path():
+        note(f"predicted against measured is left out: nothing beside {path} names its latency table")
+        return predictor
     try:
         rows = read_table(table)
         run.latencies = latencies_of(predictor, rows, config, table.name)
