@@ -113,9 +113,8 @@ class Searches:
 
     def ranked(self, scored: Sequence[Candidate], limit_ms: float) -> list[Candidate]:
         """Return those that keep one limit, lowest loss first."""
-        archs, predicted = [each.arch for each in scored], [each.cost.predicted_ms for each in scored]
-        fits = self.gate(limit_ms)(archs, predicted)
-        kept = [each for each, fit in zip(scored, fits, strict=True) if fit]
+        fitting = set(self._fitting([each.arch for each in scored], limit_ms))
+        kept = [each for each in scored if each.arch in fitting]
         return sorted(kept, key=lambda c: (c.loss, c.cost.predicted_ms, gene_of(c.arch, self.space)))
 
     def ablations(
@@ -147,10 +146,17 @@ class Searches:
             found[name] = [Candidate(*each) for each in zip(archs, losses, costs, strict=True)]
         return found
 
-    def _costs(self, archs: list[Arch]) -> list[Any]:
+    def _fitting(self, archs: Sequence[Arch], limit_ms: float) -> tuple[Arch, ...]:
+        """Return those that keep one limit, in their order."""
+        fits = self.gate(limit_ms)(archs, self._predict(archs))
+        return tuple(arch for arch, fit in zip(archs, fits, strict=True) if fit)
+
+    def _costs(self, archs: Sequence[Arch]) -> list[Any]:
         gate = self.gate(None)
-        latency = self.predictor.predict_many(archs) if archs else []
-        return [gate.cost(arch, ms) for arch, ms in zip(archs, latency, strict=True)]
+        return [gate.cost(arch, ms) for arch, ms in zip(archs, self._predict(archs), strict=True)]
+
+    def _predict(self, archs: Sequence[Arch]) -> list[float]:
+        return self.predictor.predict_many(list(archs)) if archs else []
 
     def _each(
         self, folder: Path, cached: CachedFitness, first: tuple[Arch, ...]
@@ -179,7 +185,7 @@ class Searches:
                 replace(evo, latency_constraint=limit_ms),
                 self.seed,
                 gate=self.gate(limit_ms),
-                first=first[: evo.parent_size],
+                first=self._fitting(first, limit_ms)[: evo.parent_size],
                 on_iteration=report,
             )
             histories[limit_ms] = [state._asdict() for state in result.history]

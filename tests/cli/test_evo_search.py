@@ -18,6 +18,7 @@ from hat.cli.front_check import main as front_check
 from hat.cli.settings import parse_settings
 from hat.cli.task import space_and_arch
 from hat.cli.train import main as train
+from hat.files.journal import Journal, read_journal
 from hat.latency.network import LatencyNet
 from hat.latency.predictor import LatencyPredictor
 from hat.latency.predictor_config import PredictorConfig
@@ -214,6 +215,26 @@ def test_the_front_alone_and_a_warm_start(search, files) -> None:
     (files / "empty.jsonl").touch()
     _, said = search("x", *FRONT, f"--warm-start={files}/empty.jsonl", code=2)
     assert "is not the journal of a search" in said and not (files / "x").exists()
+
+
+def test_a_warm_start_under_a_tight_limit_starts_with_the_best_that_keep_it(search, files) -> None:
+    search("wide", *FRONT, "--pareto-evaluations=20")
+    slowest = sorted(table_of(files / "wide"), key=lambda row: -float(row["predicted_ms"]))
+    loss = {json.dumps(arch_from_table(row)): 3 + number / 100 for number, row in enumerate(slowest)}
+    old = read_journal(files / "wide" / "journal.jsonl")
+    with Journal(files / "old.jsonl") as journal:  # the slower the better
+        journal.append(old[0])
+        for record in old[1:]:
+            journal.append(record | {"loss": loss[json.dumps(record["arch"])]})
+    fitting = [arch_from_table(row) for row in slowest if float(row["bound_ms"]) <= 23]
+    assert 4 <= len(fitting) <= 16, "none of the four best keeps it"
+    search("tight", *TINY, "--latency-constraint=23", f"--warm-start={files}/old.jsonl")
+    records = read_journal(files / "tight" / "journal.jsonl")[1:]
+    assert [record["arch"] for record in records[:4]] == fitting[:4]
+
+
+def arch_from_table(row: dict[str, str]) -> dict:
+    return {key: json.loads(value) for key, value in row.items() if key.endswith("-subtransformer")}
 
 
 def test_finalists_are_measured_on_this_device(search, files) -> None:
