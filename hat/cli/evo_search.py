@@ -22,6 +22,7 @@ from hat.cli.options import command
 from hat.cli.restore import adapt, find_checkpoint, model_of
 from hat.cli.search_files import (
     arch_text,
+    draw_front,
     evaluation_rows,
     limits_line,
     measurements,
@@ -29,8 +30,8 @@ from hat.cli.search_files import (
     paths_of,
     summary_of,
     winner_lines,
+    write_evaluations,
     write_front,
-    write_results,
 )
 from hat.cli.search_run import Outcome, Searches
 from hat.cli.settings import Settings, parse_settings
@@ -216,11 +217,26 @@ def _results(
     folder: Path,
     seconds: float,
 ) -> dict[str, Any]:
-    """Measure finalists, write everything the search leaves, and return what summary.json holds."""
-    scored, front = outcome.scored, searches.front
+    """Measure finalists, write everything the search leaves, and return what summary.json holds.
+
+    What needs no measurement is written before.
+    """
+    scored, points = outcome.scored, searches.points(outcome.scored)
     weights = f"weights {settings.run.restore_file}, predictor {options.ckpt_path}"
+    rows = evaluation_rows(scored, outcome.reference, points)
+    write_evaluations(folder, scored, rows, {})
+    if searches.front.pareto:
+        best = [scored[i] for i in front_numbers(points)]
+        write_front(folder, best, weights, searches.coverage)
+        fastest = min(best, key=lambda each: each.cost.predicted_ms)
+        print(
+            f"found {folder / 'front'}: {len(best)} architectures on the front, from loss {best[0].loss:.4f} "
+            f"at {best[0].cost.predicted_ms:.2f} ms to loss {fastest.loss:.4f} at "
+            f"{fastest.cost.predicted_ms:.2f} ms; {len(scored)} scored in {seconds:.0f} s"
+        )
     ranked = {limit_ms: searches.ranked(scored, limit_ms) for limit_ms in searches.limits_ms}
-    bench = None if options.no_measure or not ranked else Bench.of(searches.predictor, settings)
+    measured = folder / "measured.jsonl"
+    bench = None if options.no_measure or not ranked else Bench.of(searches.predictor, settings, measured)
     choices = choose(ranked, options.finalists, bench)
     for limit_ms, choice in choices.items():
         text = origin_of(choice.winner, limit_ms, searches.coverage)
@@ -231,18 +247,8 @@ def _results(
     summary = summary_of(searches, outcome, choices, paths, seconds)
     if bench:
         summary["conditions"] = bench.conditions
-    points = searches.points(scored)
-    rows = evaluation_rows(scored, measurements(choices), outcome.reference, points)
-    write_results(folder, scored, rows, summary["winners"], others)
-    if front.pareto:
-        best = [scored[i] for i in front_numbers(points)]
-        write_front(folder, best, weights, searches.coverage)
-        fastest = min(best, key=lambda each: each.cost.predicted_ms)
-        print(
-            f"found {folder / 'front'}: {len(best)} architectures on the front, from loss {best[0].loss:.4f} "
-            f"at {best[0].cost.predicted_ms:.2f} ms to loss {fastest.loss:.4f} at "
-            f"{fastest.cost.predicted_ms:.2f} ms; {len(scored)} scored in {seconds:.0f} s"
-        )
+        write_evaluations(folder, scored, rows, measurements(choices))
+    draw_front(folder, scored, summary["winners"], others)
     if others:
         methods = {"search": points} | {name: searches.points(archs) for name, archs in others.items()}
         summary["comparison"] = compare(methods)

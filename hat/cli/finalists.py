@@ -1,14 +1,18 @@
 """Choose the architecture of each limit: by loss, and by latencies measured where this is the device."""
 
 import statistics
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
+from hat.arch.codec import arch_from_yaml, arch_to_yaml
 from hat.arch.config import Arch
-from hat.cli.remeasure import remeasure
+from hat.cli.remeasure import condition_flags, remeasure
 from hat.cli.settings import Settings
+from hat.files.journal import Journal
 from hat.latency.predictor import LatencyPredictor
 from hat.log import say
 from hat.model.precision import device_name
@@ -117,14 +121,21 @@ class Jury:
 
 
 class Bench:
-    """This device, where it is the one of the predictor: measures in fresh processes as its rows were."""
+    """This device, where it is the one of the predictor: measures in fresh processes as its rows were.
 
-    def __init__(self, configs: str, dataset: Mapping[str, str], *, gpu: bool) -> None:
-        self._configs, self._dataset, self._gpu = configs, dataset, gpu
+    Every measurement is kept in the journal `path`, and taken from there by a search that goes on.
+    """
+
+    def __init__(self, path: Path, configs: str, dataset: Mapping[str, str], latiter: int, gpu: bool) -> None:
+        self._path, self._configs, self._dataset, self._gpu = path, configs, dataset, gpu
+        flags = " ".join(condition_flags(dataset))
+        self._asked = {"device": dataset["device"], "torch": torch.__version__, "flags": flags}
+        self._asked["latiter"] = str(latiter)
+        self._processes: Counter[Arch] = Counter()  # in which each was measured
         self.conditions: dict[str, str] = {}  # of the last measurement
 
     @classmethod
-    def of(cls, predictor: LatencyPredictor, settings: Settings) -> "Bench | None":
+    def of(cls, predictor: LatencyPredictor, settings: Settings, path: Path) -> "Bench | None":
         """Return a bench, or None, saying so, where the predictor is of another device."""
         there = predictor.conditions.get("device", "an unnamed device")
         gpu = torch.cuda.is_available() and there == torch.cuda.get_device_name()
@@ -133,16 +144,47 @@ class Bench:
             print(f"not measured: the predictor is of {there}, this is {here}")
             return None
         assert settings.run.configs is not None
-        return cls(settings.run.configs, predictor.conditions, gpu=gpu)
+        return cls(path, settings.run.configs, predictor.conditions, settings.profile.latiter, gpu)
 
     def measure(self, archs: Sequence[Arch]) -> list[float]:
-        """Return the latency of each architecture in ms, all measured in one fresh process."""
-        results = remeasure(archs, self._configs, self._dataset, gpu=self._gpu)
-        if not self.conditions:
-            facts = ", ".join(f"{name} {value}" for name, value in results[0]["conditions"].items())
-            say(f"finalists are measured in fresh processes: {facts}")
-        self.conditions = results[-1]["conditions"]
-        return [result["total"] for result in results]
+        """Return the latency of each architecture in ms, all measured in one fresh process.
+
+        The n-th call with an architecture returns its n-th measurement under these conditions. Only those
+        that the journal does not hold are made, and each is on disk before the next is made.
+        """
+        with Journal(self._path) as journal:
+            held = self._held(journal)
+            new = [arch for arch in archs if len(held[arch]) == self._processes[arch]]
+            if len(new) < len(archs):
+                say(f"{self._path}: {len(archs) - len(new)} of {len(archs)} finalists are measured already")
+            if new:
+                results = remeasure(new, self._configs, self._dataset, gpu=self._gpu)
+                for arch, result in zip(new, results, strict=True):
+                    if not self.conditions:
+                        facts = ", ".join(f"{name} {value}" for name, value in result["conditions"].items())
+                        say(f"finalists are measured in fresh processes: {facts}")
+                    self.conditions = result["conditions"]
+                    record = {
+                        "arch": arch_to_yaml(arch),
+                        "process": self._processes[arch] + 1,
+                        "asked": self._asked,
+                        "measured_ms": result["total"],
+                        "conditions": result["conditions"],
+                    }
+                    journal.append(record)
+                    held[arch].append(record)
+        found = [held[arch][self._processes[arch]] for arch in archs]
+        self._processes.update(archs)
+        self.conditions = found[-1]["conditions"]
+        return [record["measured_ms"] for record in found]
+
+    def _held(self, journal: Journal) -> dict[Arch, list[dict[str, Any]]]:
+        """Return the measurements of each architecture under the conditions of this bench, in their order."""
+        held: dict[Arch, list[dict[str, Any]]] = defaultdict(list)
+        for record in journal.records:
+            if record.get("asked") == self._asked:
+                held[arch_from_yaml(record["arch"])].append(record)
+        return held
 
 
 def choose(

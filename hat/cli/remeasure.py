@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +41,9 @@ def condition_flags(conditions: Mapping[str, str]) -> list[str]:
 
 def remeasure(
     archs: Sequence[Arch], configs: str, conditions: Mapping[str, str], *, gpu: bool
-) -> list[dict[str, Any]]:
-    """Return {total, encoder, decoder, conditions} of each architecture, in ms, one after the other in a
-    process of their own.
+) -> Iterator[dict[str, Any]]:
+    """Yield {total, encoder, decoder, conditions} of each architecture, in ms, as soon as it is measured: one
+    after the other in a process of their own.
 
     `conditions` are those of a latency dataset: threads, dtype, vocab_size, beam and source_len. Raises
     HatError where the process fails, with what it said.
@@ -50,12 +52,27 @@ def remeasure(
     line += condition_flags(conditions)
     root = str(Path(hat.__file__).resolve().parents[1])
     env = os.environ | {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
-    wanted = json.dumps([arch_to_yaml(arch) for arch in archs])
-    done = subprocess.run(line, input=wanted, capture_output=True, text=True, env=env)
-    if done.returncode:
-        said = done.stderr.strip().splitlines()[-1:]
-        raise HatError(f"measuring {len(archs)} architectures again failed: {said}; see train.py --latcpu")
-    return [json.loads(text) for text in done.stdout.splitlines()]
+    pipe = subprocess.PIPE
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(line, stdin=pipe, stdout=pipe, stderr=errors, text=True, env=env) as process,
+    ):
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            with suppress(BrokenPipeError), process.stdin as wanted:  # of a process that failed at once
+                json.dump([arch_to_yaml(arch) for arch in archs], wanted)
+            for text in process.stdout:
+                yield json.loads(text)
+            code = process.wait()
+        finally:
+            process.kill()  # where the caller has left; the one that has ended is not met
+        errors.seek(0)
+        said = errors.read().strip().splitlines()[-1:]
+    if code:
+        raise HatError(
+            f"measuring {len(archs)} architectures again failed: {said}; what was measured before is kept: "
+            "run again to go on, or give --no-measure"
+        )
 
 
 @command

@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import yaml
 from training import argv_of
 
 from hat.arch.codec import arch_from_yaml
+from hat.arch.config import Arch
 from hat.arch.sampler import sample
 from hat.arch.space import SearchSpace
 from hat.cli.evo_search import main
@@ -18,6 +20,7 @@ from hat.cli.front_check import main as front_check
 from hat.cli.settings import parse_settings
 from hat.cli.task import space_and_arch
 from hat.cli.train import main as train
+from hat.errors import HatError
 from hat.files.journal import Journal, read_journal
 from hat.latency.network import LatencyNet
 from hat.latency.predictor import LatencyPredictor
@@ -252,6 +255,39 @@ def test_finalists_are_measured_on_this_device(search, files) -> None:
     assert f"{held} of 2 limits hold as measured, on average " in said
     measured = [row for row in table_of(files / "here") if row["measured_ms"]]
     assert 2 <= len(measured) <= 4 and all(float(row["measured_ms"]) > 0 for row in measured)
+
+
+def test_what_was_measured_before_a_failure_is_kept(search, files, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_predictor(files, device_name(torch.device("cpu")))
+    calls: list[int] = []
+
+    def device(archs: Sequence[Arch], *_: object, **__: object) -> Iterator[dict]:
+        for _arch in archs:
+            calls.append(len(calls))
+            if len(calls) == 4:
+                raise HatError("broken")
+            yield {"total": 10 + len(calls) / 7, "conditions": {"torch": "x"}}
+
+    monkeypatch.setattr("hat.cli.finalists.remeasure", device)
+    argv = [*FRONT, "--pareto-evaluations=6", "--latency-constraints", "23", "100"]
+    summary, said = search("front", *argv, code=2)
+    assert "broken" in said and not summary and not (files / "front@23ms.yml").exists()
+    before = table_of(files / "front")
+    assert len(before) == 6 and not any(row["measured_ms"] for row in before)
+    assert any((files / "front" / "front").iterdir())
+    kept = read_journal(files / "front" / "measured.jsonl")
+    assert len(kept) == 3
+    summary, _ = search("front", *argv)
+    assert read_journal(files / "front" / "measured.jsonl")[:3] == kept
+    ends = [(files / "front" / "evaluations.csv").read_bytes(), (files / "front@23ms.yml").read_bytes()]
+    count = len(calls)
+    again, said = search("front", *argv)
+    assert len(calls) == count and "finalists are measured already" in said
+    assert again["winners"] == summary["winners"] and again["conditions"] == summary["conditions"]
+    assert ends == [
+        (files / "front" / "evaluations.csv").read_bytes(),
+        (files / "front@23ms.yml").read_bytes(),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,14 @@
 """Who wins under a limit, once finalists are measured."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
 
 from hat.arch.config import Arch, DecoderArch, EncoderArch
-from hat.cli.finalists import Candidate, Jury, by_prediction
+from hat.cli.finalists import Bench, Candidate, Jury, by_prediction
+from hat.errors import HatError
+from hat.files.journal import read_journal
 from hat.search.limits import Cost
 
 
@@ -80,3 +85,61 @@ def test_without_a_device_the_loss_decides() -> None:
     choice = by_prediction(few, 2)
     assert choice.winner == few[0] and choice.holds is None and choice.measured_ms is None
     assert [each.candidate for each in choice.finalists] == few[:2]
+
+
+class Device:
+    """Takes the place of a process that measures: no two measurements are alike, and it may break down."""
+
+    def __init__(self) -> None:
+        self.processes: list[list[Arch]] = []
+        self.left, self.count = 1000, 0
+
+    def __call__(
+        self, archs: Sequence[Arch], configs: str, conditions: object, *, gpu: bool
+    ) -> Iterator[dict]:
+        self.processes.append([])
+        for arch in archs:
+            if not self.left:
+                raise HatError("broken")
+            self.left, self.count = self.left - 1, self.count + 1
+            self.processes[-1].append(arch)
+            yield {"total": 9 + self.count / 100, "conditions": {"device": "d", "run": str(self.count)}}
+
+
+@pytest.mark.parametrize("before", range(8))
+def test_measurements_are_taken_from_the_journal(
+    before: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever number of measurements an attempt before could make, the end is the same."""
+    few = [candidate(n, 9.5) for n in range(4)]
+    ends = []
+    for name, lefts in (("whole", [1000, 0]), ("cut", [before, 1000, 0])):
+        device = Device()
+        monkeypatch.setattr("hat.cli.finalists.remeasure", device)
+        for device.left in lefts:
+            bench = Bench(tmp_path / f"{name}.jsonl", "c.yml", {"device": "d", "beam": "4"}, 300, False)
+            try:
+                choice = Jury(bench.measure, 3, print).choose({10.0: few, 9.035: few})
+            except HatError:
+                assert device.count == before < 6
+            else:
+                ends.append((choice, bench.conditions))
+        assert device.count == len(read_journal(tmp_path / f"{name}.jsonl"))
+        assert sum(map(len, device.processes)) == device.count == 6, "each of three twice"
+    assert len(ends) >= 4 and all(end == ends[0] for end in ends)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "latiter"),
+    [({"device": "d", "beam": "5"}, 300), ({"device": "e", "beam": "4"}, 300), ({"device": "d"}, 9)],
+)
+def test_measurements_of_other_conditions_do_not_count(
+    conditions: dict, latiter: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device, arch = Device(), candidate(0, 9.5).arch
+    monkeypatch.setattr("hat.cli.finalists.remeasure", device)
+    first = Bench(tmp_path / "j", "c.yml", {"device": "d", "beam": "4"}, 300, False).measure([arch])
+    other = Bench(tmp_path / "j", "c.yml", conditions, latiter, False).measure([arch])
+    assert first != other and device.count == 2
+    again = Bench(tmp_path / "j", "d.yml", {"device": "d", "beam": "4"}, 300, False)
+    assert again.measure([arch]) == first and again.measure([arch]) == [9.03], "in another process"
