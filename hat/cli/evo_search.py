@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     dtype = dtype_of(settings.optim.amp, settings.optim.fp16, device)
     source = adapt(load(restore, say), restore, space, None, settings.model, vocab)
     model = model_of(source, restore, None).to(device, dtype)
-    batches = _validation(settings, options.valid_cnt_max)
+    batches, validation = _validation(settings, options.valid_cnt_max)
     bar_off = settings.output.no_progress_bar or not sys.stderr.isatty()
     start = time.perf_counter()
     with joined(place, device) as ranks:
@@ -165,7 +165,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return shared.serve()
         folder = _search_folder(options)
         with shared, bar:
-            header, old = _header(searches, options, settings, restore, str(dtype))
+            facts = {"validation": validation, "dtype": str(dtype)}
+            header, old = _header(searches, options, settings, restore, facts)
             if not searches.coverage:
                 say(
                     "this predictor has no bound: latency constraints are kept by its mean; train it again "
@@ -184,15 +185,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _header(
-    searches: Searches, options: SearchOptions, settings: Settings, restore: Path, dtype: str
+    searches: Searches, options: SearchOptions, settings: Settings, restore: Path, more: Mapping[str, str]
 ) -> tuple[dict[str, Any], dict[Arch, float]]:
     """Return the header of the search's journal, and the losses that an older journal holds."""
     assert options.ckpt_path is not None
     facts: dict[str, str | float] = {
         "checkpoint": _sha256(restore),
         "predictor": _sha256(Path(options.ckpt_path)),
-        "validation": f"{settings.task.data} {settings.task.valid_subset} {options.valid_cnt_max}",
-        "dtype": dtype,
+        "label_smoothing": settings.optim.label_smoothing,
+        **more,
     }
     limits, front = searches.limits, searches.front
     if searches.coverage:
@@ -265,13 +266,14 @@ def _predictor(options: SearchOptions) -> LatencyPredictor:
     return LatencyPredictor.load(path, options.feature_norm, options.lat_norm)
 
 
-def _validation(settings: Settings, count: int | None) -> list[Batch]:
-    """Return the batches of the validation set, or of its first `count` sentences."""
+def _validation(settings: Settings, most: int | None) -> tuple[list[Batch], str]:
+    """Return the batches of the validation set, or of its first `most` pairs, and what it is by content."""
     data = dataset(settings.task, settings.task.valid_subset)
     plan = validation_batches(data, settings.task, settings.model)
-    limit = len(data) if count is None else count
-    kept = (indices[indices < limit] for indices in plan.slots if indices is not None)
-    return [data.batch(indices) for indices in kept if len(indices)]
+    count = min(len(data), most or len(data))
+    kept = (indices[indices < count] for indices in plan.slots if indices is not None)
+    batches = [data.batch(indices) for indices in kept if len(indices)]
+    return batches, f"{count} pairs, SHA-256 {data.digest(count)}"
 
 
 def _check_predictor(predictor: LatencyPredictor, space: SearchSpace, vocab: Vocabulary, path: Path) -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from hat.cli.front_check import main as front_check
 from hat.cli.settings import parse_settings
 from hat.cli.task import space_and_arch
 from hat.cli.train import main as train
+from hat.data.indexed import IndexedData, write_indexed
 from hat.errors import HatError
 from hat.files.journal import Journal, read_journal
 from hat.latency.network import LatencyNet
@@ -238,6 +240,41 @@ def test_a_warm_start_under_a_tight_limit_starts_with_the_best_that_keep_it(sear
 
 def arch_from_table(row: dict[str, str]) -> dict:
     return {key: json.loads(value) for key, value in row.items() if key.endswith("-subtransformer")}
+
+
+def test_losses_of_other_data_or_smoothing_are_not_taken(search, files, data) -> None:
+    argv = [*TINY, "--latency-constraint=23"]
+    search("one", *argv)
+    warm = [*argv, f"--warm-start={files}/one/journal.jsonl"]
+    shutil.copytree(data, files / "copy")
+    moved = f"--data={files}/copy"
+    _, said = search("one", *argv, moved)
+    assert "12 architectures are scored already" in said, "the same data elsewhere"
+    search("moved", *warm, moved)
+    (files / "copy" / "SHA256SUMS").unlink()
+    pairs = IndexedData(files / "copy" / "valid.en-de.de")
+    write_indexed(files / "copy" / "valid.en-de.de", [pairs[n] for n in range(len(pairs))][::-1], 1000)
+    for name, flag in (("validation", moved), ("label_smoothing", "--label-smoothing=0.5")):
+        journal = (files / "one" / "journal.jsonl").read_bytes()
+        _, said = search("one", *argv, flag, code=2)
+        assert f"belongs to another search: {name} is " in said and "use another folder" in said
+        assert (files / "one" / "journal.jsonl").read_bytes() == journal
+        _, said = search("two", *warm, flag, code=2)
+        assert f"cannot be a warm start: {name} is " in said
+
+
+def test_a_journal_without_the_label_smoothing_is_refused(search, files) -> None:
+    argv = [*TINY, "--latency-constraint=23"]
+    search("one", *argv)
+    records = read_journal(files / "one" / "journal.jsonl")
+    (files / "old").mkdir()
+    with Journal(files / "old" / "journal.jsonl") as journal:
+        old = {name: value for name, value in records[0].items() if name != "label_smoothing"}
+        for record in (old | {"validation": "data/bin valid 8"}, *records[1:]):
+            journal.append(record)
+    for name, more in (("old", []), ("new", [f"--warm-start={files}/old/journal.jsonl"])):
+        _, said = search(name, *argv, *more, code=2)
+        assert "it says nothing of label_smoothing, as an older version of HAT wrote it" in said
 
 
 def test_finalists_are_measured_on_this_device(search, files) -> None:
