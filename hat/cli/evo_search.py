@@ -113,18 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "the whole front of loss against latency.",
         config_flags=("--configs", "--evo-configs"),
     )
-    one = not front.pareto or evolution.latency_constraint or limits.latency_constraints
-    for name, value, what in (
-        ("--ckpt-path", options.ckpt_path, "the latency predictor"),
-        ("--write-config-path", options.write_config_path or not one, "the YAML file to write"),
-        ("--restore-file", settings.run.restore_file, "the SuperTransformer checkpoint"),
-    ):
-        if not value:
-            raise ConfigError(f"{name} is needed: {what}; it usually stands in the file of --evo-configs")
-    if not one and not options.search_dir and not options.write_config_path and not options.evo_configs:
-        raise ConfigError("--search-dir is needed: the folder of the journal and the front")
-    if not front.pareto and not limits.latency_constraints:
-        evolution.limit_ms  # noqa: B018 - raises where there is none
+    _check_options(settings, options, evolution, limits, front)
     space, _ = space_and_arch(settings.space, settings.arch)
     predictor = _predictor(options)
     length = settings.task.sentence_length()
@@ -182,6 +171,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     if settings.output.json:
         print(json.dumps(summary))
     return 0
+
+
+def _check_options(
+    settings: Settings,
+    options: SearchOptions,
+    evolution: EvolutionConfig,
+    limits: LimitOptions,
+    front: ParetoConfig,
+) -> None:
+    """Raise ConfigError where something is missing, or options do not go together."""
+    limited = not front.pareto or evolution.latency_constraint or limits.latency_constraints
+    for name, value, what in (
+        ("--ckpt-path", options.ckpt_path, "the latency predictor"),
+        ("--write-config-path", options.write_config_path or not limited, "the YAML file to write"),
+        ("--restore-file", settings.run.restore_file, "the SuperTransformer checkpoint"),
+    ):
+        if not value:
+            raise ConfigError(f"{name} is needed: {what}; it usually stands in the file of --evo-configs")
+    if not limited and not options.search_dir and not options.write_config_path and not options.evo_configs:
+        raise ConfigError("--search-dir is needed: the folder of the journal and the front")
+    if not front.pareto and not limits.latency_constraints:
+        evolution.limit_ms  # noqa: B018 - raises where there is none
+    most, several = front.pareto_evaluations, len(limits.latency_constraints)
+    if front.pareto and most < several:
+        raise ConfigError(
+            f"--pareto-evaluations {most} is too few for {several} limits of --latency-constraints, each of "
+            f"which needs an architecture that keeps it; give at least {several}"
+        )
 
 
 def _header(

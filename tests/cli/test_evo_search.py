@@ -25,6 +25,7 @@ FILES = {
     "summary.json",
     "evaluations.csv",
 }
+GIVEN = ["--ckpt-path=a.pt", "--restore-file=b.pt", "--write-config-path=c.yml"]
 
 
 def left_in(folder: Path) -> set[str]:
@@ -120,6 +121,12 @@ def test_the_front_with_limits_and_ablations(search, files) -> None:
     assert front_check([f"--search-dir={files}/front", "--share=1.5"]) == 1
 
 
+def test_as_few_evaluations_as_limits_suffice(search, files) -> None:
+    limits = ["22", "25", "31", "40"]
+    summary, _ = search("few", *FRONT, "--pareto-evaluations=4", "--latency-constraints", *limits)
+    assert [winner["bound_ms"] <= winner["constraint_ms"] for winner in summary["winners"]] == [True] * 4
+
+
 def test_finalists_are_measured_on_this_device(search, files) -> None:
     write_predictor(files, device_name(torch.device("cpu")))
     argv = ["--latency-constraints", "23", "100", "--finalists=2", "--profile-length=4"]
@@ -144,7 +151,13 @@ def test_finalists_are_measured_on_this_device(search, files) -> None:
         (["--ablations=-1"], "--ablations must not be negative"),
         (["--objectives", "latency", "energy"], "'energy' is not one of latency, params, flops"),
         (["--latency-constraints", "3", "3"], "names a limit twice"),
-        (["--pareto", "--ckpt-path=a.pt", "--restore-file=b.pt"], "--search-dir is needed"),
+        (["--pareto", *GIVEN[:2]], "--search-dir is needed"),
+        (GIVEN, "no latency limit; give --latency-constraint"),
+        (
+            ["--pareto", *GIVEN, "--pareto-evaluations=2", "--latency-constraints", "100", "60", "40"],
+            "--pareto-evaluations 2 is too few for 3 limits of --latency-constraints, each of which needs an "
+            "architecture that keeps it; give at least 3",
+        ),
     ],
 )
 def test_wrong_options(more: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
