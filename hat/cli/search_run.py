@@ -31,7 +31,6 @@ class Outcome(NamedTuple):
     scored: list[Candidate]  # in the order of scoring
     reference: Point  # of the hypervolume
     histories: dict[float | None, list[dict[str, Any]]]  # of each limit in ms; None: of the front
-    resumed: int
 
 
 class Searches:
@@ -53,8 +52,6 @@ class Searches:
         self.margin = predictor.margin(self.coverage) if self.coverage else 1.0
         one = () if evolution.latency_constraint is None else (evolution.latency_constraint,)
         self.limits_ms: tuple[float, ...] = limits.latency_constraints or one
-        if not front.pareto and not self.limits_ms:
-            evolution.limit_ms  # noqa: B018 - raises: a limit is required
 
     @property
     def most(self) -> int:
@@ -105,7 +102,7 @@ class Searches:
         costs = self._costs(list(losses))
         scored = [Candidate(arch, losses[arch], cost) for arch, cost in zip(losses, costs, strict=True)]
         reference = reference or worst(self.points(scored))
-        return Outcome(scored, reference, histories, cached.resumed)
+        return Outcome(scored, reference, histories)
 
     def points(self, scored: Sequence[Candidate]) -> list[Point]:
         """Return where each lies: its loss, then the objectives, of which latency is the default."""
