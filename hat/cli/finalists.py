@@ -126,11 +126,11 @@ class Bench:
     Every measurement is kept in the journal `path`, and taken from there by a search that goes on.
     """
 
-    def __init__(self, path: Path, configs: str, dataset: Mapping[str, str], latiter: int, gpu: bool) -> None:
-        self._path, self._configs, self._dataset, self._gpu = path, configs, dataset, gpu
+    def __init__(self, path: Path, settings: Settings, dataset: Mapping[str, str], *, gpu: bool) -> None:
+        self._path, self._settings, self._dataset, self._gpu = path, settings, dataset, gpu
         flags = " ".join(condition_flags(dataset))
         self._asked = {"device": dataset["device"], "torch": torch.__version__, "flags": flags}
-        self._asked["latiter"] = str(latiter)
+        self._asked["latiter"] = str(settings.profile.latiter)
         self._processes: Counter[Arch] = Counter()  # in which each was measured
         self.conditions: dict[str, str] = {}  # of the last measurement
 
@@ -143,8 +143,7 @@ class Bench:
         if there != here:
             print(f"not measured: the predictor is of {there}, this is {here}")
             return None
-        assert settings.run.configs is not None
-        return cls(path, settings.run.configs, predictor.conditions, settings.profile.latiter, gpu)
+        return cls(path, settings, predictor.conditions, gpu=gpu)
 
     def measure(self, archs: Sequence[Arch]) -> list[float]:
         """Return the latency of each architecture in ms, all measured in one fresh process.
@@ -158,7 +157,7 @@ class Bench:
             if len(new) < len(archs):
                 say(f"{self._path}: {len(archs) - len(new)} of {len(archs)} finalists are measured already")
             if new:
-                results = remeasure(new, self._configs, self._dataset, gpu=self._gpu)
+                results = remeasure(new, self._settings, self._dataset, gpu=self._gpu)
                 for arch, result in zip(new, results, strict=True):
                     if not self.conditions:
                         facts = ", ".join(f"{name} {value}" for name, value in result["conditions"].items())

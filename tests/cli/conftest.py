@@ -36,8 +36,8 @@ def search(files: Path, capsys: pytest.CaptureFixture[str]):
     assert train(argv_of(files, "super", "--max-update=2")) == 0
     predictor = write_predictor(files, "another device")
 
-    def run(name: str, *more: str, code: int = 0) -> tuple[dict, str]:
-        argv = [f"--configs={files}/space.yml", f"--restore-file={files}/super/checkpoint_last.pt"]
+    def run(name: str, *more: str, code: int = 0, flag: str = "--configs") -> tuple[dict, str]:
+        argv = [f"{flag}={files}/space.yml", f"--restore-file={files}/super/checkpoint_last.pt"]
         argv += [f"--ckpt-path={predictor}", "--valid-cnt-max=8", f"--search-dir={files / name}"]
         capsys.readouterr()
         assert evo_search([*argv, f"--write-config-path={files / name}.yml", *more]) == code

@@ -130,7 +130,7 @@ def test_as_few_evaluations_as_limits_suffice(search, files) -> None:
 def test_finalists_are_measured_on_this_device(search, files) -> None:
     write_predictor(files, device_name(torch.device("cpu")))
     argv = ["--latency-constraints", "23", "100", "--finalists=2", "--profile-length=4"]
-    summary, said = search("here", *FRONT, "--pareto-evaluations=6", *argv)
+    summary, said = search("here", *FRONT, "--pareto-evaluations=6", *argv, flag="--evo-configs")
     assert summary["conditions"]["beam"] == "2" and summary["conditions"]["source_len"] == "4"
     for winner in summary["winners"]:
         times = [ms for each in winner["finalists"] for ms in each["measured_ms"]]

@@ -7,6 +7,7 @@ import pytest
 
 from hat.arch.config import Arch, DecoderArch, EncoderArch
 from hat.cli.finalists import Bench, Candidate, Jury, by_prediction
+from hat.cli.settings import parse_settings
 from hat.errors import HatError
 from hat.files.journal import read_journal
 from hat.search.limits import Cost
@@ -87,6 +88,9 @@ def test_without_a_device_the_loss_decides() -> None:
     assert [each.candidate for each in choice.finalists] == few[:2]
 
 
+CONDITIONS = {"device": "d", "beam": "4"}
+
+
 class Device:
     """Takes the place of a process that measures: no two measurements are alike, and it may break down."""
 
@@ -95,7 +99,7 @@ class Device:
         self.left, self.count = 1000, 0
 
     def __call__(
-        self, archs: Sequence[Arch], configs: str, conditions: object, *, gpu: bool
+        self, archs: Sequence[Arch], settings: object, conditions: object, *, gpu: bool
     ) -> Iterator[dict]:
         self.processes.append([])
         for arch in archs:
@@ -104,6 +108,12 @@ class Device:
             self.left, self.count = self.left - 1, self.count + 1
             self.processes[-1].append(arch)
             yield {"total": 9 + self.count / 100, "conditions": {"device": "d", "run": str(self.count)}}
+
+
+def bench_of(path: Path, conditions: dict[str, str] = CONDITIONS, latiter: int = 300) -> Bench:
+    argv = [f"--latiter={latiter}"]
+    (settings,) = parse_settings(argv, prog="x", description="", config_flags=("--configs",))
+    return Bench(path, settings, conditions, gpu=False)
 
 
 @pytest.mark.parametrize("before", range(8))
@@ -117,7 +127,7 @@ def test_measurements_are_taken_from_the_journal(
         device = Device()
         monkeypatch.setattr("hat.cli.finalists.remeasure", device)
         for device.left in lefts:
-            bench = Bench(tmp_path / f"{name}.jsonl", "c.yml", {"device": "d", "beam": "4"}, 300, False)
+            bench = bench_of(tmp_path / f"{name}.jsonl")
             try:
                 choice = Jury(bench.measure, 3, print).choose({10.0: few, 9.035: few})
             except HatError:
@@ -138,8 +148,8 @@ def test_measurements_of_other_conditions_do_not_count(
 ) -> None:
     device, arch = Device(), candidate(0, 9.5).arch
     monkeypatch.setattr("hat.cli.finalists.remeasure", device)
-    first = Bench(tmp_path / "j", "c.yml", {"device": "d", "beam": "4"}, 300, False).measure([arch])
-    other = Bench(tmp_path / "j", "c.yml", conditions, latiter, False).measure([arch])
+    first = bench_of(tmp_path / "j").measure([arch])
+    other = bench_of(tmp_path / "j", conditions, latiter).measure([arch])
     assert first != other and device.count == 2
-    again = Bench(tmp_path / "j", "d.yml", {"device": "d", "beam": "4"}, 300, False)
+    again = bench_of(tmp_path / "j")
     assert again.measure([arch]) == first and again.measure([arch]) == [9.03], "in another process"
