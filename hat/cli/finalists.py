@@ -19,7 +19,7 @@ from hat.model.precision import device_name
 from hat.search.limits import Cost
 
 Clock = Callable[[Sequence[Arch]], list[float]]  # measured ms of each, in one fresh process
-ROUNDS = 4
+ROUNDS = 4  # of following candidates
 
 
 class Candidate(NamedTuple):
@@ -72,7 +72,7 @@ class Jury:
 
     def _choice(self, candidates: Sequence[Candidate], limit_ms: float) -> Choice:
         tried = list(candidates[: self._count])
-        for _ in range(ROUNDS):
+        for turn in range(ROUNDS + 1):
             while winner := self._first(tried, limit_ms):
                 if len(self._measured[winner.arch]) > 1:
                     return self._made(winner, tried, limit_ms)
@@ -83,7 +83,7 @@ class Jury:
                 for each in candidates
                 if each not in tried and ratio * each.cost.predicted_ms <= limit_ms
             ][: self._count]
-            if not following:
+            if not following or turn == ROUNDS:
                 break
             self._tell(
                 f"none of {len(tried)} finalists measures within {limit_ms:g} ms (measured / predicted: "
@@ -91,16 +91,12 @@ class Jury:
             )
             self._measure([each.arch for each in following])
             tried += following
-        winner = self._first(tried, limit_ms)  # the last round's
-        if winner:
-            self._measure([winner.arch], times=2)
-        if not winner or self._highest(winner) > limit_ms:
-            winner = min(tried, key=self._highest)
-            self._tell(
-                f"none of {len(tried)} finalists measures within {limit_ms:g} ms, the fastest takes "
-                f"{self._highest(winner):.2f} ms; measure a larger latency dataset, or raise the limit"
-            )
-        return self._made(winner, tried, limit_ms)
+        fastest = min(tried, key=self._highest)  # above the limit, as none keeps it
+        self._tell(
+            f"none of {len(tried)} finalists measures within {limit_ms:g} ms, the fastest takes "
+            f"{self._highest(fastest):.2f} ms; measure a larger latency dataset, or raise the limit"
+        )
+        return self._made(fastest, tried, limit_ms)
 
     def _first(self, candidates: Sequence[Candidate], limit_ms: float) -> Candidate | None:
         return next((each for each in candidates if self._highest(each) <= limit_ms), None)

@@ -1,12 +1,13 @@
 """Who wins under a limit, once finalists are measured."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from hat.arch.config import Arch, DecoderArch, EncoderArch
-from hat.cli.finalists import Bench, Candidate, Jury, by_prediction
+from hat.cli.finalists import ROUNDS, Bench, Candidate, Jury, by_prediction
 from hat.cli.settings import parse_settings
 from hat.errors import HatError
 from hat.files.journal import read_journal
@@ -71,6 +72,30 @@ def test_where_nothing_holds_the_fastest_is_said_to_be_above() -> None:
     choice = panel.choose({10.0: few})[10.0]
     assert choice.winner == few[1] and choice.holds is False and choice.measured_ms == 11.0
     assert "none of 3 finalists measures within 10 ms, the fastest takes 11.00 ms" in told[-1]
+
+
+@pytest.mark.parametrize("again_ms", [9.7, 10.3])
+def test_what_the_last_round_finds_must_hold_twice_as_well(again_ms: float) -> None:
+    """Each round brings two candidates; those of the last one are the first that measure within the limit."""
+    few = [candidate(n, 9 - n / 20) for n in range(2 * ROUNDS + 4)]
+    one, other = (each.arch for each in few[2 * ROUNDS : 2 * ROUNDS + 2])
+    counts: Counter[Arch] = Counter()
+    told: list[str] = []
+
+    def clock(archs: Sequence[Arch]) -> list[float]:
+        counts.update(archs)
+        times = {one: (9.5, 10.4), other: (9.6, again_ms)}
+        return [times[arch][counts[arch] - 1] if arch in times else 10.05 for arch in archs]
+
+    choice = Jury(clock, 2, told.append).choose({10.0: few})[10.0]
+    assert len(choice.finalists) == 2 * ROUNDS + 2 and counts[one] == counts[other] == 2
+    assert [each.measured_ms for each in choice.finalists[-2:]] == [(9.5, 10.4), (9.6, again_ms)]
+    assert choice.holds == (again_ms <= 10)
+    if choice.holds:
+        assert choice.winner.arch == other and choice.measured_ms == 9.7
+        assert not any("the fastest takes" in text for text in told)
+    else:
+        assert choice.measured_ms == 10.05 and "within 10 ms, the fastest takes 10.05 ms" in told[-1]
 
 
 def test_the_finalists_of_all_limits_share_a_process() -> None:
