@@ -166,8 +166,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 write_provenance(folder, device, options, evolution, limits, front, *settings)
                 outcome = searches.run(journal, header, shared, old, bar)
                 others = searches.ablations(folder, header, shared, options.ablations)
-        seconds = time.perf_counter() - start
-    summary = _results(searches, outcome, others, options, settings, paths, folder, seconds)
+    with cost:  # again: the other processes have gone, and measuring belongs to the search
+        summary = _results(searches, outcome, others, options, settings, paths, folder, start)
     if settings.output.json:
         print(json.dumps(summary))
     return 0
@@ -233,12 +233,13 @@ def _results(
     settings: Settings,
     paths: dict[float, Path],
     folder: Path,
-    seconds: float,
+    start: float,
 ) -> dict[str, Any]:
     """Measure finalists, write everything the search leaves, and return what summary.json holds.
 
-    What needs no measurement is written before.
+    What needs no measurement is written before. `start` is when the search began, by time.perf_counter.
     """
+    seconds = time.perf_counter() - start
     scored, points = outcome.scored, searches.points(outcome.scored)
     weights = f"weights {settings.run.restore_file}, predictor {options.ckpt_path}"
     rows = evaluation_rows(scored, outcome.reference, points)
@@ -262,7 +263,7 @@ def _results(
         print(winner_lines(choice, limit_ms, paths[limit_ms], len(scored), seconds, searches.coverage))
     if line := limits_line(choices):
         print(line)
-    summary = summary_of(searches, outcome, choices, paths, seconds)
+    summary = summary_of(searches, outcome, choices, paths, time.perf_counter() - start)
     if bench:
         summary["conditions"] = bench.conditions
         write_evaluations(folder, scored, rows, measurements(choices))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -11,6 +12,7 @@ from searching import FRONT, TINY, table_of, write_predictor
 from hat.arch.config import Arch
 from hat.data.indexed import IndexedData, write_indexed
 from hat.errors import HatError
+from hat.files.cost import read_cost
 from hat.files.journal import Journal, read_journal
 from hat.model.precision import device_name
 
@@ -142,3 +144,19 @@ def test_what_was_measured_before_a_failure_is_kept(search, files, monkeypatch: 
         (files / "front" / "evaluations.csv").read_bytes(),
         (files / "front@23ms.yml").read_bytes(),
     ]
+
+
+def test_the_time_of_measuring_belongs_to_the_search(search, files, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_predictor(files, device_name(torch.device("cpu")))
+    before: list[float] = []
+
+    def device(archs: Sequence[Arch], *_: object, **__: object) -> Iterator[dict]:
+        before.append(read_cost(files / "front" / "cost.json").wall_s)
+        time.sleep(0.3)
+        yield from ({"total": 1.0, "conditions": {}} for _arch in archs)
+
+    monkeypatch.setattr("hat.cli.finalists.remeasure", device)
+    summary, _ = search("front", *FRONT, "--pareto-evaluations=6", "--latency-constraint=100")
+    spent = read_cost(files / "front" / "cost.json")
+    assert len(before) == 2 and spent.sittings == 1
+    assert spent.wall_s >= before[0] + 0.6 and summary["seconds"] >= before[0] + 0.6
