@@ -16,6 +16,7 @@ from tqdm import tqdm
 from hat.arch.config import Arch
 from hat.arch.space import SearchSpace
 from hat.cli.finalists import Bench, Candidate, choose
+from hat.cli.forecast import Forecast
 from hat.cli.launch import launch, one_of_many, processes, rank_device
 from hat.cli.missing import advice, predictor_commands
 from hat.cli.options import command
@@ -144,9 +145,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             gpus=ranks.size if device.type == "cuda" else 0,
         )
 
+        forecast = Forecast()
+
         def scored() -> None:
             bar.update(ranks.size)
             cost.tick()
+            if ranks.first:
+                forecast.scored()
 
         fitness = ValidationFitness(model, batches, settings.optim.label_smoothing, device, scored)
         shared = SharedFitness(fitness, ranks)
@@ -164,7 +169,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             searches.within_reach()
             with Journal(folder / "journal.jsonl") as journal, cost:  # the first locks the folder
                 write_provenance(folder, device, options, evolution, limits, front, *settings)
-                outcome = searches.run(journal, header, shared, old, bar)
+
+                def expect(left: int) -> None:
+                    beside = searches.ablations_left(folder, options.ablations)
+                    forecast.expect({"search": left, **beside}, ranks.size)
+
+                outcome = searches.run(journal, header, shared, old, bar, expect)
                 others = searches.ablations(folder, header, shared, options.ablations)
     with cost:  # again: the other processes have gone, and measuring belongs to the search
         summary = _results(searches, outcome, others, options, settings, paths, folder, start)

@@ -1,6 +1,7 @@
 """Choose the architecture of each limit: by loss, and by latencies measured where this is the device."""
 
 import statistics
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 
 from hat.arch.codec import arch_from_yaml, arch_to_yaml
 from hat.arch.config import Arch
+from hat.cli.forecast import about
 from hat.cli.remeasure import condition_flags, remeasure
 from hat.cli.settings import Settings
 from hat.files.journal import Journal
@@ -153,8 +155,12 @@ class Bench:
             if len(new) < len(archs):
                 say(f"{self._path}: {len(archs) - len(new)} of {len(archs)} finalists are measured already")
             if new:
+                start = time.perf_counter()
                 results = remeasure(new, self._settings, self._dataset, gpu=self._gpu)
-                for arch, result in zip(new, results, strict=True):
+                for number, (arch, result) in enumerate(zip(new, results, strict=True), 1):
+                    if number == 1 < len(new):
+                        left = about((len(new) - 1) * (time.perf_counter() - start))
+                        say(f"finalists: {len(new) - 1} more to measure, {left}")
                     if not self.conditions:
                         facts = ", ".join(f"{name} {value}" for name, value in result["conditions"].items())
                         say(f"finalists are measured in fresh processes: {facts}")

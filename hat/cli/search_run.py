@@ -1,6 +1,6 @@
 """The searches of one run of evo_search.py: under each limit in turn, or for the whole front at once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from hat.arch.codec import gene_choices, gene_of
 from hat.arch.config import Arch
 from hat.arch.space import SearchSpace
 from hat.cli.finalists import Candidate
-from hat.files.journal import Journal
+from hat.files.journal import Journal, read_journal
 from hat.latency.predictor import COVERAGE, LatencyPredictor
 from hat.log import RunLog, say
 from hat.rng import rng_for
@@ -83,8 +83,12 @@ class Searches:
         fitness: SharedFitness,
         old: dict[Arch, float],
         bar: tqdm,
+        expect: Callable[[int], object],
     ) -> Outcome:
-        """Search, going on from the journal; `old` are losses known from elsewhere."""
+        """Search, going on from the journal; `old` are losses known from elsewhere.
+
+        `expect` is told how many architectures are to be scored at most.
+        """
         anchors = self.within_reach()
         cached = CachedFitness(
             journal, fitness, self.predictor.predict_many, header, fitness.at_once, known=old
@@ -92,6 +96,7 @@ class Searches:
         if cached.resumed:
             say(f"resumed {journal.path}: {cached.resumed} architectures are scored already")
             bar.update(cached.resumed)
+        expect(max(0, self.most - sum(arch not in old for arch in cached.losses)))
         first = tuple(sorted(old, key=lambda arch: (old[arch], gene_of(arch, self.space))))
         folder = journal.path.parent
         if self.front.pareto:
@@ -113,6 +118,17 @@ class Searches:
         fitting = set(self._fitting([each.arch for each in scored], limit_ms))
         kept = [each for each in scored if each.arch in fitting]
         return sorted(kept, key=lambda c: (c.loss, c.cost.predicted_ms, gene_of(c.arch, self.space)))
+
+    def ablations_left(self, folder: Path, count: int) -> dict[str, int]:
+        """Return how many architectures `ablations` of this count is to score at most."""
+        if not count:
+            return {}
+        grid = depth_grid(self.space, self.predictor.predict_many, self.gate(None))
+        held = {
+            name: max(0, len(read_journal(path)) - 1) if (path := folder / f"{name}.jsonl").exists() else 0
+            for name in ("random", "depth")
+        }
+        return {"random": max(0, count - held["random"]), "depth": max(0, len(grid) - held["depth"])}
 
     def ablations(
         self, folder: Path, header: dict[str, Any], fitness: SharedFitness, count: int

@@ -37,6 +37,22 @@ def test_a_search_cut_in_the_middle_of_a_record_ends_the_same(mode, search, file
         assert one == other
 
 
+def test_what_is_left_is_said_with_its_time(search, files) -> None:
+    argv = [*FRONT, "--ablations=10", "--latency-constraint=40"]
+    _, said = search("front", *argv, "--pareto-evaluations=8")
+    assert (
+        said.count("search: 8 evaluations, about 0.1 min; random: 10 evaluations, about 0.1 min; depth: ")
+        == 1
+    )
+    _, said = search("front", *argv, "--pareto-evaluations=14")
+    assert said.count("search: 6 evaluations, about 0.1 min\n") == 1
+    _, said = search("front", *argv, "--pareto-evaluations=14")
+    assert "about" not in said, "nothing is left"
+    warm = f"--warm-start={files}/front/journal.jsonl"
+    _, said = search("warm", *FRONT, "--pareto-evaluations=7", warm)
+    assert "search: 7 evaluations" in said, "besides those that are known"
+
+
 def test_the_front_alone_and_a_warm_start(search, files) -> None:
     first, said = search("front", *FRONT, "--pareto-evaluations=8", "--objectives", "latency", "params")
     assert first["winners"] == [] and first["objectives"] == ["latency", "params"]
