@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,14 @@ from tqdm import tqdm
 from hat.arch.config import Arch
 from hat.arch.space import SearchSpace
 from hat.cli.finalists import Bench, Candidate, choose
+from hat.cli.forecast import Forecast
 from hat.cli.launch import launch, one_of_many, processes, rank_device
 from hat.cli.missing import advice, predictor_commands
 from hat.cli.options import command
 from hat.cli.restore import adapt, find_checkpoint, model_of
 from hat.cli.search_files import (
     arch_text,
+    draw_front,
     evaluation_rows,
     limits_line,
     measurements,
@@ -29,8 +31,8 @@ from hat.cli.search_files import (
     paths_of,
     summary_of,
     winner_lines,
+    write_evaluations,
     write_front,
-    write_results,
 )
 from hat.cli.search_run import Outcome, Searches
 from hat.cli.settings import Settings, parse_settings
@@ -112,18 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "the whole front of loss against latency.",
         config_flags=("--configs", "--evo-configs"),
     )
-    one = not front.pareto or evolution.latency_constraint or limits.latency_constraints
-    for name, value, what in (
-        ("--ckpt-path", options.ckpt_path, "the latency predictor"),
-        ("--write-config-path", options.write_config_path or not one, "the YAML file to write"),
-        ("--restore-file", settings.run.restore_file, "the SuperTransformer checkpoint"),
-    ):
-        if not value:
-            raise ConfigError(f"{name} is needed: {what}; it usually stands in the file of --evo-configs")
-    if not one and not options.search_dir and not options.write_config_path and not options.evo_configs:
-        raise ConfigError("--search-dir is needed: the folder of the journal and the front")
-    if not front.pareto and not limits.latency_constraints:
-        evolution.limit_ms  # noqa: B018 - raises where there is none
+    _check_options(settings, options, evolution, limits, front)
     space, _ = space_and_arch(settings.space, settings.arch)
     predictor = _predictor(options)
     length = settings.task.sentence_length()
@@ -141,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     dtype = dtype_of(settings.optim.amp, settings.optim.fp16, device)
     source = adapt(load(restore, say), restore, space, None, settings.model, vocab)
     model = model_of(source, restore, None).to(device, dtype)
-    batches = _validation(settings, options.valid_cnt_max)
+    batches, validation = _validation(settings, options.valid_cnt_max)
     bar_off = settings.output.no_progress_bar or not sys.stderr.isatty()
     start = time.perf_counter()
     with joined(place, device) as ranks:
@@ -154,9 +145,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             gpus=ranks.size if device.type == "cuda" else 0,
         )
 
+        forecast = Forecast()
+
         def scored() -> None:
             bar.update(ranks.size)
             cost.tick()
+            if ranks.first:
+                forecast.scored()
 
         fitness = ValidationFitness(model, batches, settings.optim.label_smoothing, device, scored)
         shared = SharedFitness(fitness, ranks)
@@ -164,7 +159,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return shared.serve()
         folder = _search_folder(options)
         with shared, bar:
-            header, old = _header(searches, options, settings, restore, str(dtype))
+            facts = {"validation": validation, "dtype": str(dtype)}
+            header, old = _header(searches, options, settings, restore, facts)
             if not searches.coverage:
                 say(
                     "this predictor has no bound: latency constraints are kept by its mean; train it again "
@@ -173,25 +169,58 @@ def main(argv: Sequence[str] | None = None) -> int:
             searches.within_reach()
             with Journal(folder / "journal.jsonl") as journal, cost:  # the first locks the folder
                 write_provenance(folder, device, options, evolution, limits, front, *settings)
-                outcome = searches.run(journal, header, shared, old, bar)
+
+                def expect(left: int) -> None:
+                    beside = searches.ablations_left(folder, options.ablations)
+                    forecast.expect({"search": left, **beside}, ranks.size)
+
+                outcome = searches.run(journal, header, shared, old, bar, expect)
                 others = searches.ablations(folder, header, shared, options.ablations)
-        seconds = time.perf_counter() - start
-    summary = _results(searches, outcome, others, options, settings, paths, folder, seconds)
+    with cost:  # again: the other processes have gone, and measuring belongs to the search
+        summary = _results(searches, outcome, others, options, settings, paths, folder, start)
     if settings.output.json:
         print(json.dumps(summary))
     return 0
 
 
+def _check_options(
+    settings: Settings,
+    options: SearchOptions,
+    evolution: EvolutionConfig,
+    limits: LimitOptions,
+    front: ParetoConfig,
+) -> None:
+    """Raise ConfigError where something is missing, or options do not go together."""
+    limited = not front.pareto or evolution.latency_constraint or limits.latency_constraints
+    for name, value, what in (
+        ("--ckpt-path", options.ckpt_path, "the latency predictor"),
+        ("--write-config-path", options.write_config_path or not limited, "the YAML file to write"),
+        ("--restore-file", settings.run.restore_file, "the SuperTransformer checkpoint"),
+    ):
+        if not value:
+            raise ConfigError(f"{name} is needed: {what}; it usually stands in the file of --evo-configs")
+    if not limited and not options.search_dir and not options.write_config_path and not options.evo_configs:
+        raise ConfigError("--search-dir is needed: the folder of the journal and the front")
+    if not front.pareto and not limits.latency_constraints:
+        evolution.limit_ms  # noqa: B018 - raises where there is none
+    most, several = front.pareto_evaluations, len(limits.latency_constraints)
+    if front.pareto and most < several:
+        raise ConfigError(
+            f"--pareto-evaluations {most} is too few for {several} limits of --latency-constraints, each of "
+            f"which needs an architecture that keeps it; give at least {several}"
+        )
+
+
 def _header(
-    searches: Searches, options: SearchOptions, settings: Settings, restore: Path, dtype: str
+    searches: Searches, options: SearchOptions, settings: Settings, restore: Path, more: Mapping[str, str]
 ) -> tuple[dict[str, Any], dict[Arch, float]]:
     """Return the header of the search's journal, and the losses that an older journal holds."""
     assert options.ckpt_path is not None
     facts: dict[str, str | float] = {
         "checkpoint": _sha256(restore),
         "predictor": _sha256(Path(options.ckpt_path)),
-        "validation": f"{settings.task.data} {settings.task.valid_subset} {options.valid_cnt_max}",
-        "dtype": dtype,
+        "label_smoothing": settings.optim.label_smoothing,
+        **more,
     }
     limits, front = searches.limits, searches.front
     if searches.coverage:
@@ -214,27 +243,18 @@ def _results(
     settings: Settings,
     paths: dict[float, Path],
     folder: Path,
-    seconds: float,
+    start: float,
 ) -> dict[str, Any]:
-    """Measure finalists, write everything the search leaves, and return what summary.json holds."""
-    scored, front = outcome.scored, searches.front
+    """Measure finalists, write everything the search leaves, and return what summary.json holds.
+
+    What needs no measurement is written before. `start` is when the search began, by time.perf_counter.
+    """
+    seconds = time.perf_counter() - start
+    scored, points = outcome.scored, searches.points(outcome.scored)
     weights = f"weights {settings.run.restore_file}, predictor {options.ckpt_path}"
-    ranked = {limit_ms: searches.ranked(scored, limit_ms) for limit_ms in searches.limits_ms}
-    bench = None if options.no_measure or not ranked else Bench.of(searches.predictor, settings)
-    choices = choose(ranked, options.finalists, bench)
-    for limit_ms, choice in choices.items():
-        text = origin_of(choice.winner, limit_ms, searches.coverage)
-        write_text_atomic(paths[limit_ms], arch_text(choice.winner.arch, text, weights))
-        print(winner_lines(choice, limit_ms, paths[limit_ms], len(scored), seconds, searches.coverage))
-    if line := limits_line(choices):
-        print(line)
-    summary = summary_of(searches, outcome, choices, paths, seconds)
-    if bench:
-        summary["conditions"] = bench.conditions
-    points = searches.points(scored)
-    rows = evaluation_rows(scored, measurements(choices), outcome.reference, points)
-    write_results(folder, scored, rows, summary["winners"], others)
-    if front.pareto:
+    rows = evaluation_rows(scored, outcome.reference, points)
+    write_evaluations(folder, scored, rows, {})
+    if searches.front.pareto:
         best = [scored[i] for i in front_numbers(points)]
         write_front(folder, best, weights, searches.coverage)
         fastest = min(best, key=lambda each: each.cost.predicted_ms)
@@ -243,6 +263,21 @@ def _results(
             f"at {best[0].cost.predicted_ms:.2f} ms to loss {fastest.loss:.4f} at "
             f"{fastest.cost.predicted_ms:.2f} ms; {len(scored)} scored in {seconds:.0f} s"
         )
+    ranked = {limit_ms: searches.ranked(scored, limit_ms) for limit_ms in searches.limits_ms}
+    measured = folder / "measured.jsonl"
+    bench = None if options.no_measure or not ranked else Bench.of(searches.predictor, settings, measured)
+    choices = choose(ranked, options.finalists, bench)
+    for limit_ms, choice in choices.items():
+        text = origin_of(choice.winner, limit_ms, searches.coverage)
+        write_text_atomic(paths[limit_ms], arch_text(choice.winner.arch, text, weights))
+        print(winner_lines(choice, limit_ms, paths[limit_ms], len(scored), seconds, searches.coverage))
+    if line := limits_line(choices):
+        print(line)
+    summary = summary_of(searches, outcome, choices, paths, time.perf_counter() - start)
+    if bench:
+        summary["conditions"] = bench.conditions
+        write_evaluations(folder, scored, rows, measurements(choices))
+    draw_front(folder, scored, summary["winners"], others)
     if others:
         methods = {"search": points} | {name: searches.points(archs) for name, archs in others.items()}
         summary["comparison"] = compare(methods)
@@ -259,13 +294,14 @@ def _predictor(options: SearchOptions) -> LatencyPredictor:
     return LatencyPredictor.load(path, options.feature_norm, options.lat_norm)
 
 
-def _validation(settings: Settings, count: int | None) -> list[Batch]:
-    """Return the batches of the validation set, or of its first `count` sentences."""
+def _validation(settings: Settings, most: int | None) -> tuple[list[Batch], str]:
+    """Return the batches of the validation set, or of its first `most` pairs, and what it is by content."""
     data = dataset(settings.task, settings.task.valid_subset)
     plan = validation_batches(data, settings.task, settings.model)
-    limit = len(data) if count is None else count
-    kept = (indices[indices < limit] for indices in plan.slots if indices is not None)
-    return [data.batch(indices) for indices in kept if len(indices)]
+    count = min(len(data), most or len(data))
+    kept = (indices[indices < count] for indices in plan.slots if indices is not None)
+    batches = [data.batch(indices) for indices in kept if len(indices)]
+    return batches, f"{count} pairs, SHA-256 {data.digest(count)}"
 
 
 def _check_predictor(predictor: LatencyPredictor, space: SearchSpace, vocab: Vocabulary, path: Path) -> None:

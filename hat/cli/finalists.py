@@ -1,21 +1,27 @@
 """Choose the architecture of each limit: by loss, and by latencies measured where this is the device."""
 
 import statistics
+import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
+from hat.arch.codec import arch_from_yaml, arch_to_yaml
 from hat.arch.config import Arch
-from hat.cli.remeasure import remeasure
+from hat.cli.forecast import about
+from hat.cli.remeasure import condition_flags, remeasure
 from hat.cli.settings import Settings
+from hat.files.journal import Journal
 from hat.latency.predictor import LatencyPredictor
 from hat.log import say
 from hat.model.precision import device_name
 from hat.search.limits import Cost
 
 Clock = Callable[[Sequence[Arch]], list[float]]  # measured ms of each, in one fresh process
-ROUNDS = 4
+ROUNDS = 4  # of following candidates
 
 
 class Candidate(NamedTuple):
@@ -68,7 +74,7 @@ class Jury:
 
     def _choice(self, candidates: Sequence[Candidate], limit_ms: float) -> Choice:
         tried = list(candidates[: self._count])
-        for _ in range(ROUNDS):
+        for turn in range(ROUNDS + 1):
             while winner := self._first(tried, limit_ms):
                 if len(self._measured[winner.arch]) > 1:
                     return self._made(winner, tried, limit_ms)
@@ -79,7 +85,7 @@ class Jury:
                 for each in candidates
                 if each not in tried and ratio * each.cost.predicted_ms <= limit_ms
             ][: self._count]
-            if not following:
+            if not following or turn == ROUNDS:
                 break
             self._tell(
                 f"none of {len(tried)} finalists measures within {limit_ms:g} ms (measured / predicted: "
@@ -87,16 +93,12 @@ class Jury:
             )
             self._measure([each.arch for each in following])
             tried += following
-        winner = self._first(tried, limit_ms)  # the last round's
-        if winner:
-            self._measure([winner.arch], times=2)
-        if not winner or self._highest(winner) > limit_ms:
-            winner = min(tried, key=self._highest)
-            self._tell(
-                f"none of {len(tried)} finalists measures within {limit_ms:g} ms, the fastest takes "
-                f"{self._highest(winner):.2f} ms; measure a larger latency dataset, or raise the limit"
-            )
-        return self._made(winner, tried, limit_ms)
+        fastest = min(tried, key=self._highest)  # above the limit, as none keeps it
+        self._tell(
+            f"none of {len(tried)} finalists measures within {limit_ms:g} ms, the fastest takes "
+            f"{self._highest(fastest):.2f} ms; measure a larger latency dataset, or raise the limit"
+        )
+        return self._made(fastest, tried, limit_ms)
 
     def _first(self, candidates: Sequence[Candidate], limit_ms: float) -> Candidate | None:
         return next((each for each in candidates if self._highest(each) <= limit_ms), None)
@@ -117,14 +119,21 @@ class Jury:
 
 
 class Bench:
-    """This device, where it is the one of the predictor: measures in fresh processes as its rows were."""
+    """This device, where it is the one of the predictor: measures in fresh processes as its rows were.
 
-    def __init__(self, configs: str, dataset: Mapping[str, str], *, gpu: bool) -> None:
-        self._configs, self._dataset, self._gpu = configs, dataset, gpu
+    Every measurement is kept in the journal `path`, and taken from there by a search that goes on.
+    """
+
+    def __init__(self, path: Path, settings: Settings, dataset: Mapping[str, str], *, gpu: bool) -> None:
+        self._path, self._settings, self._dataset, self._gpu = path, settings, dataset, gpu
+        flags = " ".join(condition_flags(dataset))
+        self._asked = {"device": dataset["device"], "torch": torch.__version__, "flags": flags}
+        self._asked["latiter"] = str(settings.profile.latiter)
+        self._processes: Counter[Arch] = Counter()  # in which each was measured
         self.conditions: dict[str, str] = {}  # of the last measurement
 
     @classmethod
-    def of(cls, predictor: LatencyPredictor, settings: Settings) -> "Bench | None":
+    def of(cls, predictor: LatencyPredictor, settings: Settings, path: Path) -> "Bench | None":
         """Return a bench, or None, saying so, where the predictor is of another device."""
         there = predictor.conditions.get("device", "an unnamed device")
         gpu = torch.cuda.is_available() and there == torch.cuda.get_device_name()
@@ -132,17 +141,51 @@ class Bench:
         if there != here:
             print(f"not measured: the predictor is of {there}, this is {here}")
             return None
-        assert settings.run.configs is not None
-        return cls(settings.run.configs, predictor.conditions, gpu=gpu)
+        return cls(path, settings, predictor.conditions, gpu=gpu)
 
     def measure(self, archs: Sequence[Arch]) -> list[float]:
-        """Return the latency of each architecture in ms, all measured in one fresh process."""
-        results = remeasure(archs, self._configs, self._dataset, gpu=self._gpu)
-        if not self.conditions:
-            facts = ", ".join(f"{name} {value}" for name, value in results[0]["conditions"].items())
-            say(f"finalists are measured in fresh processes: {facts}")
-        self.conditions = results[-1]["conditions"]
-        return [result["total"] for result in results]
+        """Return the latency of each architecture in ms, all measured in one fresh process.
+
+        The n-th call with an architecture returns its n-th measurement under these conditions. Only those
+        that the journal does not hold are made, and each is on disk before the next is made.
+        """
+        with Journal(self._path) as journal:
+            held = self._held(journal)
+            new = [arch for arch in archs if len(held[arch]) == self._processes[arch]]
+            if len(new) < len(archs):
+                say(f"{self._path}: {len(archs) - len(new)} of {len(archs)} finalists are measured already")
+            if new:
+                start = time.perf_counter()
+                results = remeasure(new, self._settings, self._dataset, gpu=self._gpu)
+                for number, (arch, result) in enumerate(zip(new, results, strict=True), 1):
+                    if number == 1 < len(new):
+                        left = about((len(new) - 1) * (time.perf_counter() - start))
+                        say(f"finalists: {len(new) - 1} more to measure, {left}")
+                    if not self.conditions:
+                        facts = ", ".join(f"{name} {value}" for name, value in result["conditions"].items())
+                        say(f"finalists are measured in fresh processes: {facts}")
+                    self.conditions = result["conditions"]
+                    record = {
+                        "arch": arch_to_yaml(arch),
+                        "process": self._processes[arch] + 1,
+                        "asked": self._asked,
+                        "measured_ms": result["total"],
+                        "conditions": result["conditions"],
+                    }
+                    journal.append(record)
+                    held[arch].append(record)
+        found = [held[arch][self._processes[arch]] for arch in archs]
+        self._processes.update(archs)
+        self.conditions = found[-1]["conditions"]
+        return [record["measured_ms"] for record in found]
+
+    def _held(self, journal: Journal) -> dict[Arch, list[dict[str, Any]]]:
+        """Return the measurements of each architecture under the conditions of this bench, in their order."""
+        held: dict[Arch, list[dict[str, Any]]] = defaultdict(list)
+        for record in journal.records:
+            if record.get("asked") == self._asked:
+                held[arch_from_yaml(record["arch"])].append(record)
+        return held
 
 
 def choose(

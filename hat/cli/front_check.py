@@ -1,15 +1,19 @@
 """The command `scripts/front_check.py`: how soon a search reached the hypervolume of random search."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from hat.arch.codec import arch_from_yaml, space_from_plain
 from hat.cli.options import OutputOptions, command, parse
 from hat.errors import ConfigError, DataError
 from hat.files.journal import read_journal
 from hat.report.front import SHARE, compare, comparison_table
 from hat.search.front import Point
+from hat.search.limits import Gate, LimitOptions
+from hat.search.pareto import ParetoConfig, objective_values
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.search_dir is None:
         raise ConfigError("--search-dir is needed: the folder of a search with --pareto and --ablations")
     folder = Path(options.search_dir)
-    methods = {name: _points(folder / file) for name, file in _JOURNALS.items()}
+    where_of = _places(folder / _JOURNALS["search"])
+    methods = {name: _points(folder / file, where_of) for name, file in _JOURNALS.items()}
     found = compare(methods, options.share)
     reached = found["methods"]["search"]["reached"]
     held = reached is not None and reached <= options.at_most
@@ -55,9 +60,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 _JOURNALS = {"search": "journal.jsonl", "random": "random.jsonl", "depth": "depth.jsonl"}
 
 
-def _points(path: Path) -> list[Point]:
-    """Return loss and predicted latency of each architecture of a journal, in the order of scoring."""
-    points = [(float(r["loss"]), float(r["latency_ms"])) for r in read_journal(path)[1:]]
-    if not points:
+def _places(path: Path) -> Callable[[dict[str, Any]], Point]:
+    """Return what tells where a record lies: its loss, then the objectives of the search."""
+    records = read_journal(path)
+    header = records[0] if records else {}
+    objectives = tuple(header.get("objectives", ParetoConfig.objectives))  # left out where it is the default
+    if objectives == ParetoConfig.objectives:
+        return lambda record: (float(record["loss"]), float(record["latency_ms"]))
+    length = header.get("profile_length", 1)  # told where FLOPs count
+    gate = Gate(space_from_plain(header["space"]), LimitOptions(), length=length)
+
+    def place(record: dict[str, Any]) -> Point:
+        cost = gate.cost(arch_from_yaml(record["arch"]), float(record["latency_ms"]))
+        return float(record["loss"]), *objective_values(cost, objectives)
+
+    return place
+
+
+def _points(path: Path, place: Callable[[dict[str, Any]], Point]) -> list[Point]:
+    """Return where each architecture of a journal lies, in the order of scoring."""
+    points = [place(record) for record in read_journal(path)[1:]]
+    if not points and path.name != _JOURNALS["depth"]:  # limits may leave nothing of the grid
         raise DataError(f"{path} holds no scored architecture; search with --pareto and --ablations first")
     return points

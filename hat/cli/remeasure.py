@@ -4,17 +4,21 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 import hat
 from hat.arch.codec import arch_from_yaml, arch_to_yaml
 from hat.arch.config import Arch
-from hat.cli.options import command
-from hat.cli.settings import parse_settings
+from hat.cli.options import command, to_yaml_values
+from hat.cli.settings import Settings, parse_settings
 from hat.cli.task import device_of, space_and_arch, vocabulary
 from hat.errors import ConfigError, HatError
 from hat.latency.measure import MeasureConfig, measure
@@ -38,24 +42,47 @@ def condition_flags(conditions: Mapping[str, str]) -> list[str]:
 
 
 def remeasure(
-    archs: Sequence[Arch], configs: str, conditions: Mapping[str, str], *, gpu: bool
-) -> list[dict[str, Any]]:
-    """Return {total, encoder, decoder, conditions} of each architecture, in ms, one after the other in a
-    process of their own.
+    archs: Sequence[Arch], settings: Settings, conditions: Mapping[str, str], *, gpu: bool
+) -> Iterator[dict[str, Any]]:
+    """Yield {total, encoder, decoder, conditions} of each architecture, in ms, as soon as it is measured: one
+    after the other in a process of their own.
 
-    `conditions` are those of a latency dataset: threads, dtype, vocab_size, beam and source_len. Raises
-    HatError where the process fails, with what it said.
+    The process reads `settings` as they are resolved here. `conditions` are those of a latency dataset:
+    threads, dtype, vocab_size, beam and source_len. Raises HatError where the process fails, with what it
+    said.
     """
-    line = [sys.executable, "-c", _RUN, f"--configs={configs}", "--latgpu" if gpu else "--latcpu"]
-    line += condition_flags(conditions)
+    values = to_yaml_values(*settings._replace(profile=replace(settings.profile, latcpu=False, latgpu=False)))
+    values.pop("configs", None)  # all that stands in it is resolved
     root = str(Path(hat.__file__).resolve().parents[1])
     env = os.environ | {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
-    wanted = json.dumps([arch_to_yaml(arch) for arch in archs])
-    done = subprocess.run(line, input=wanted, capture_output=True, text=True, env=env)
-    if done.returncode:
-        said = done.stderr.strip().splitlines()[-1:]
-        raise HatError(f"measuring {len(archs)} architectures again failed: {said}; see train.py --latcpu")
-    return [json.loads(text) for text in done.stdout.splitlines()]
+    pipe = subprocess.PIPE
+    with (
+        tempfile.NamedTemporaryFile("w", suffix=".yml") as resolved,
+        tempfile.TemporaryFile("w+") as errors,
+    ):
+        yaml.safe_dump(values, resolved)
+        resolved.flush()
+        line = [sys.executable, "-c", _RUN, f"--configs={resolved.name}", "--latgpu" if gpu else "--latcpu"]
+        line += condition_flags(conditions)
+        process = subprocess.Popen(line, stdin=pipe, stdout=pipe, stderr=errors, text=True, env=env)
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            with suppress(BrokenPipeError), process.stdin as wanted:  # of a process that failed at once
+                json.dump([arch_to_yaml(arch) for arch in archs], wanted)
+            for text in process.stdout:
+                yield json.loads(text)
+            code = process.wait()
+        finally:
+            process.kill()  # where the caller has left; one that has ended is not met
+            process.stdout.close()
+            process.wait()
+        errors.seek(0)
+        said = errors.read().strip().splitlines()[-1:]
+    if code:
+        raise HatError(
+            f"measuring {len(archs)} architectures again failed: {said}; what was measured before is kept: "
+            "run again to go on, or give --no-measure"
+        )
 
 
 @command

@@ -68,10 +68,8 @@ def winner_summary(choice: Choice, limit_ms: float, path: Path) -> dict[str, Any
     }
 
 
-def evaluation_rows(
-    scored: Sequence[Candidate], measured: Mapping[Arch, float], reference: Point, points: Sequence[Point]
-) -> Rows:
-    """Return one row for each scored architecture; `measured` are those that were measured, in ms."""
+def evaluation_rows(scored: Sequence[Candidate], reference: Point, points: Sequence[Point]) -> Rows:
+    """Return one row for each scored architecture, as nothing is measured yet."""
     best = set(front_numbers(points))
     volumes = growth(points, reference)
     return [
@@ -80,7 +78,7 @@ def evaluation_rows(
             "loss": each.loss,
             "predicted_ms": round(each.cost.predicted_ms, 4),
             "bound_ms": round(each.cost.bound_ms, 4),
-            "measured_ms": round(measured[each.arch], 4) if each.arch in measured else None,
+            "measured_ms": None,
             "params": each.cost.params,
             "flops": each.cost.flops,
             "on_front": int(number in best),
@@ -90,15 +88,24 @@ def evaluation_rows(
     ]
 
 
-def write_results(
+def write_evaluations(
+    folder: Path, scored: Sequence[Candidate], rows: Rows, measured: Mapping[Arch, float]
+) -> None:
+    """Write evaluations.csv into the search's folder; `measured` are those that were measured, in ms."""
+    found = [
+        row | ({"measured_ms": round(measured[each.arch], 4)} if each.arch in measured else {})
+        for row, each in zip(rows, scored, strict=True)
+    ]
+    write_text_atomic(folder / "evaluations.csv", evaluations_csv(found, [each.arch for each in scored]))
+
+
+def draw_front(
     folder: Path,
     scored: Sequence[Candidate],
-    rows: Rows,
     winners: Sequence[Mapping[str, Any]],
     others: Mapping[str, Sequence[Candidate]],
 ) -> None:
-    """Write evaluations.csv, and front.png where matplotlib is there, into the search's folder."""
-    write_text_atomic(folder / "evaluations.csv", evaluations_csv(rows, [each.arch for each in scored]))
+    """Write front.png into the search's folder, where matplotlib is there."""
     sets = {
         name: [(each.loss, each.cost.predicted_ms) for each in archs]
         for name, archs in others.items()

@@ -1,6 +1,6 @@
 """The searches of one run of evo_search.py: under each limit in turn, or for the whole front at once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from hat.arch.codec import gene_choices, gene_of
 from hat.arch.config import Arch
 from hat.arch.space import SearchSpace
 from hat.cli.finalists import Candidate
-from hat.files.journal import Journal
+from hat.files.journal import Journal, read_journal
 from hat.latency.predictor import COVERAGE, LatencyPredictor
 from hat.log import RunLog, say
 from hat.rng import rng_for
@@ -31,7 +31,6 @@ class Outcome(NamedTuple):
     scored: list[Candidate]  # in the order of scoring
     reference: Point  # of the hypervolume
     histories: dict[float | None, list[dict[str, Any]]]  # of each limit in ms; None: of the front
-    resumed: int
 
 
 class Searches:
@@ -53,8 +52,6 @@ class Searches:
         self.margin = predictor.margin(self.coverage) if self.coverage else 1.0
         one = () if evolution.latency_constraint is None else (evolution.latency_constraint,)
         self.limits_ms: tuple[float, ...] = limits.latency_constraints or one
-        if not front.pareto and not self.limits_ms:
-            evolution.limit_ms  # noqa: B018 - raises: a limit is required
 
     @property
     def most(self) -> int:
@@ -86,8 +83,12 @@ class Searches:
         fitness: SharedFitness,
         old: dict[Arch, float],
         bar: tqdm,
+        expect: Callable[[int], object],
     ) -> Outcome:
-        """Search, going on from the journal; `old` are losses known from elsewhere."""
+        """Search, going on from the journal; `old` are losses known from elsewhere.
+
+        `expect` is told how many architectures are to be scored at most.
+        """
         anchors = self.within_reach()
         cached = CachedFitness(
             journal, fitness, self.predictor.predict_many, header, fitness.at_once, known=old
@@ -95,6 +96,7 @@ class Searches:
         if cached.resumed:
             say(f"resumed {journal.path}: {cached.resumed} architectures are scored already")
             bar.update(cached.resumed)
+        expect(max(0, self.most - sum(arch not in old for arch in cached.losses)))
         first = tuple(sorted(old, key=lambda arch: (old[arch], gene_of(arch, self.space))))
         folder = journal.path.parent
         if self.front.pareto:
@@ -105,7 +107,7 @@ class Searches:
         costs = self._costs(list(losses))
         scored = [Candidate(arch, losses[arch], cost) for arch, cost in zip(losses, costs, strict=True)]
         reference = reference or worst(self.points(scored))
-        return Outcome(scored, reference, histories, cached.resumed)
+        return Outcome(scored, reference, histories)
 
     def points(self, scored: Sequence[Candidate]) -> list[Point]:
         """Return where each lies: its loss, then the objectives, of which latency is the default."""
@@ -113,10 +115,20 @@ class Searches:
 
     def ranked(self, scored: Sequence[Candidate], limit_ms: float) -> list[Candidate]:
         """Return those that keep one limit, lowest loss first."""
-        archs, predicted = [each.arch for each in scored], [each.cost.predicted_ms for each in scored]
-        fits = self.gate(limit_ms)(archs, predicted)
-        kept = [each for each, fit in zip(scored, fits, strict=True) if fit]
+        fitting = set(self._fitting([each.arch for each in scored], limit_ms))
+        kept = [each for each in scored if each.arch in fitting]
         return sorted(kept, key=lambda c: (c.loss, c.cost.predicted_ms, gene_of(c.arch, self.space)))
+
+    def ablations_left(self, folder: Path, count: int) -> dict[str, int]:
+        """Return how many architectures `ablations` of this count is to score at most."""
+        if not count:
+            return {}
+        grid = depth_grid(self.space, self.predictor.predict_many, self.gate(None))
+        held = {
+            name: max(0, len(read_journal(path)) - 1) if (path := folder / f"{name}.jsonl").exists() else 0
+            for name in ("random", "depth")
+        }
+        return {"random": max(0, count - held["random"]), "depth": max(0, len(grid) - held["depth"])}
 
     def ablations(
         self, folder: Path, header: dict[str, Any], fitness: SharedFitness, count: int
@@ -147,10 +159,17 @@ class Searches:
             found[name] = [Candidate(*each) for each in zip(archs, losses, costs, strict=True)]
         return found
 
-    def _costs(self, archs: list[Arch]) -> list[Any]:
+    def _fitting(self, archs: Sequence[Arch], limit_ms: float) -> tuple[Arch, ...]:
+        """Return those that keep one limit, in their order."""
+        fits = self.gate(limit_ms)(archs, self._predict(archs))
+        return tuple(arch for arch, fit in zip(archs, fits, strict=True) if fit)
+
+    def _costs(self, archs: Sequence[Arch]) -> list[Any]:
         gate = self.gate(None)
-        latency = self.predictor.predict_many(archs) if archs else []
-        return [gate.cost(arch, ms) for arch, ms in zip(archs, latency, strict=True)]
+        return [gate.cost(arch, ms) for arch, ms in zip(archs, self._predict(archs), strict=True)]
+
+    def _predict(self, archs: Sequence[Arch]) -> list[float]:
+        return self.predictor.predict_many(list(archs)) if archs else []
 
     def _each(
         self, folder: Path, cached: CachedFitness, first: tuple[Arch, ...]
@@ -179,7 +198,7 @@ class Searches:
                 replace(evo, latency_constraint=limit_ms),
                 self.seed,
                 gate=self.gate(limit_ms),
-                first=first[: evo.parent_size],
+                first=self._fitting(first, limit_ms)[: evo.parent_size],
                 on_iteration=report,
             )
             histories[limit_ms] = [state._asdict() for state in result.history]

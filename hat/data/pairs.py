@@ -3,6 +3,7 @@
 Letters: B sentences of a batch, S longest source, T longest target (both with EOS).
 """
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -190,6 +191,14 @@ class PairDataset:
         """Return the pairs `indices` (at least one) as a batch, in this order."""
         indices = np.asarray(indices, dtype=np.int64)
         return _collate(indices, self.source.gather(indices), self.target.gather(indices))
+
+    def digest(self, count: int) -> str:
+        """Return the SHA-256 of the ids of the first `count` pairs, wherever and however they are stored."""
+        digest = hashlib.sha256()
+        for side in (self.source, self.target):
+            for part in side.gather(np.arange(count)):
+                digest.update(part.tobytes())
+        return digest.hexdigest()
 
     def raw_target(self, path: Path | str | None = None) -> list[str] | None:
         """Return the untokenised reference of every pair, from `path` or as preprocessing kept it.

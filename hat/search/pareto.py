@@ -195,7 +195,10 @@ def _at(found: Found, loss: float, gate: Gate, objectives: Sequence[Objective]) 
 def _most_promising(
     offered: list[Found], everything: Sequence[Scored], space: SearchSpace, gate: Gate, cfg: ParetoConfig
 ) -> list[Found]:
-    """Return `offered` with those first whose guessed loss would push the front out."""
+    """Return those of `offered`, best first, that survive among each other by their guessed loss and cost.
+
+    What is scored already only serves the guess: it is not compared with.
+    """
     if not offered:
         return []
     known = [(each.arch, each.loss) for each in everything]

@@ -34,7 +34,7 @@ class Pool:
 
         Those of `first` that break a limit are left out. Raises Infeasible where nothing keeps the limits.
         """
-        found = self.among(first[:count])
+        found = self.among(first, count)
         found += self.collect(draw, count - len(found))
         if len(found) < count:
             smallest = gene_of(self._space.smallest(), self._space)
@@ -43,10 +43,12 @@ class Pool:
             raise Infeasible(self._gate.refusal(self._max_tries))
         return found
 
-    def among(self, archs: tuple[Arch, ...]) -> list[Found]:
-        """Return those of `archs` that keep the limits and were never returned before."""
+    def among(self, archs: tuple[Arch, ...], count: int | None = None) -> list[Found]:
+        """Return those of `archs` that keep the limits and were never returned before, the first `count`."""
         genes = cycle([gene_of(arch, self._space) for arch in archs])
-        return self.collect(lambda: next(genes), len(archs), max_tries=len(archs)) if archs else []
+        found = self.offer(lambda: next(genes), len(archs), max_tries=len(archs))[:count] if archs else []
+        self.take(found)
+        return found
 
     def collect(self, draw: Callable[[], Gene], count: int, max_tries: int | None = None) -> list[Found]:
         """Return up to `count` architectures within the limits that were never returned before.

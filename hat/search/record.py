@@ -15,7 +15,8 @@ from hat.search.evolution import EvolutionConfig, finite_loss
 from hat.search.pool import Score
 
 LENGTHS = ("evo_iter", "pareto_evaluations")
-SAME_LOSS = ("space", "checkpoint", "validation", "dtype")  # entries of a header that a loss depends on
+# entries of a header that a loss depends on
+SAME_LOSS = ("space", "checkpoint", "label_smoothing", "validation", "dtype")
 
 
 def search_header(
@@ -73,8 +74,8 @@ class CachedFitness:
         if held != header:
             names = [n for n in (*header, *held) if held.get(n) != header.get(n)] or ["order"]
             raise ConfigError(
-                f"{journal.path} belongs to another search: {names[0]} is {_short(held.get(names[0]))} there "
-                f"and {_short(header.get(names[0]))} here; use another folder, or move the file away"
+                f"{journal.path} belongs to another search: {_difference(names[0], held, header)}; use "
+                "another folder, or move the file away"
             )
         self._losses = dict(
             _entry(record, journal.path, n) for n, record in enumerate(journal.records[1:], 2)
@@ -112,7 +113,7 @@ def old_losses(path: Path, header: Mapping[str, Any]) -> dict[Arch, float]:
     """Return the losses in the journal of an older search, which may have had other limits and options.
 
     Raises DataError where it is no such journal and ConfigError where its losses are of another space,
-    checkpoint, validation set or precision than those of `header`.
+    checkpoint, label smoothing, validation set or precision than those of `header`.
     """
     records = read_journal(path)
     held = records[0] if records else {}
@@ -121,8 +122,8 @@ def old_losses(path: Path, header: Mapping[str, Any]) -> dict[Arch, float]:
     for name in SAME_LOSS:
         if held.get(name) != header.get(name):
             raise ConfigError(
-                f"{path} cannot be a warm start: {name} is {_short(held.get(name))} there and "
-                f"{_short(header.get(name))} here, so its losses are others; leave out --warm-start"
+                f"{path} cannot be a warm start: {_difference(name, held, header)}, so its losses may be "
+                "others; leave out --warm-start"
             )
     return dict(_entry(record, path, n) for n, record in enumerate(records[1:], 2))
 
@@ -134,6 +135,12 @@ def _entry(record: dict[str, Any], path: Path, line: int) -> tuple[Arch, float]:
         raise DataError(
             f"{path}:{line}: not a scored architecture ({error!r}); move the file away to start anew"
         ) from error
+
+
+def _difference(name: str, held: Mapping[str, Any], header: Mapping[str, Any]) -> str:
+    if name in SAME_LOSS and name not in held:
+        return f"it says nothing of {name}, as an older version of HAT wrote it"
+    return f"{name} is {_short(held.get(name))} there and {_short(header.get(name))} here"
 
 
 def _short(value: object) -> str:

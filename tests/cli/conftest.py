@@ -1,11 +1,16 @@
 """A tiny task to train on, made once for each module."""
 
+import json
 from pathlib import Path
 
 import pytest
 import yaml
+from searching import write_predictor
 from tiny_task import SUB
-from training import SPACE, binarise
+from training import SPACE, argv_of, binarise
+
+from hat.cli.evo_search import main as evo_search
+from hat.cli.train import main as train
 
 
 @pytest.fixture(autouse=True)
@@ -23,3 +28,21 @@ def files(tmp_path: Path, data: Path) -> Path:
     (tmp_path / "space.yml").write_text(yaml.safe_dump(SPACE | {"data": str(data)}))
     (tmp_path / "sub.yml").write_text(yaml.safe_dump(SUB))
     return tmp_path
+
+
+@pytest.fixture
+def search(files: Path, capsys: pytest.CaptureFixture[str]):
+    """Return a function that searches into a folder of that name and returns what is left and said."""
+    assert train(argv_of(files, "super", "--max-update=2")) == 0
+    predictor = write_predictor(files, "another device")
+
+    def run(name: str, *more: str, code: int = 0, flag: str = "--configs") -> tuple[dict, str]:
+        argv = [f"{flag}={files}/space.yml", f"--restore-file={files}/super/checkpoint_last.pt"]
+        argv += [f"--ckpt-path={predictor}", "--valid-cnt-max=8", f"--search-dir={files / name}"]
+        capsys.readouterr()
+        assert evo_search([*argv, f"--write-config-path={files / name}.yml", *more]) == code
+        said = "".join(capsys.readouterr())
+        path = files / name / "summary.json"
+        return (json.loads(path.read_text()) if path.exists() else {}), said
+
+    return run

@@ -206,9 +206,9 @@ def test_a_warm_start_scores_nothing_again_and_keeps_its_journal(tmp_path: Path)
         assert evolve(SPACE, cached, latency, evo, 0, first=(best,)).loss <= old[best]
 
 
-@pytest.mark.parametrize("name", ["space", "checkpoint", "validation", "dtype"])
+@pytest.mark.parametrize("name", ["space", "checkpoint", "label_smoothing", "validation", "dtype"])
 def test_a_warm_start_of_other_losses_is_refused(tmp_path: Path, name: str) -> None:
-    header = search_header(SPACE, EVO, 0, checkpoint="a", validation="v", dtype="d")
+    header = search_header(SPACE, EVO, 0, checkpoint="a", label_smoothing=0.1, validation="v", dtype="d")
     with Journal(tmp_path / "old") as journal:
         journal.append(header)
     assert old_losses(tmp_path / "old", header | {"seed": 9}) == {}

@@ -1,0 +1,42 @@
+"""What the tests of evo_search.py share: a tiny search, a predictor of an invented device, the table."""
+
+import csv
+import random
+from pathlib import Path
+
+from hat.arch.sampler import sample
+from hat.arch.space import SearchSpace
+from hat.cli.settings import parse_settings
+from hat.cli.task import space_and_arch
+from hat.latency.predictor import LatencyPredictor
+from hat.latency.predictor_config import PredictorConfig
+from hat.latency.table import row_of
+
+TINY = ["--evo-iter=2", "--population-size=8", "--parent-size=4", "--mutation-size=2", "--crossover-size=2"]
+FRONT = ["--pareto", "--pareto-population=6", "--pareto-children=4", "--pareto-screen=3"]
+
+
+def space_of(files: Path) -> SearchSpace:
+    argv = [f"--configs={files}/space.yml"]
+    (settings,) = parse_settings(argv, prog="x", description="", config_flags=("--configs",))
+    return space_and_arch(settings.space, settings.arch)[0]
+
+
+def write_predictor(files: Path, device: str) -> Path:
+    """Train a predictor on an invented device of that name, where decoder layers take 10 ms."""
+    rng, space = random.Random(0), space_of(files)
+    conditions = {"device": device, "threads": "1", "dtype": "fp32", "beam": "2", "source_len": "4"}
+    rows = []
+    for _ in range(60):
+        arch = sample(space, rng)
+        ms = (5 + 10 * arch.decoder.num_layers + sum(arch.decoder.ffn_dims) / 16) * rng.uniform(0.97, 1.03)
+        rows.append(row_of(arch, (2.0, 0.1), (ms, 0.1), conditions | {"vocab_size": "60", "qkv_dim": "8"}))
+    path = files / "latency.pt"
+    cfg = PredictorConfig(hidden_dim=8, hidden_layer_num=1, train_steps=5)
+    LatencyPredictor.fit(rows, cfg, 1).save(path)
+    return path
+
+
+def table_of(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "evaluations.csv", newline="") as file:
+        return list(csv.DictReader(file))
