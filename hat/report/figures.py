@@ -23,8 +23,7 @@ def draw_front(run: Run, figure: Any, narrow: bool) -> None:
     scored = [each for search in run.searches for each in search.evaluations]
     if scored:
         axes.scatter(
-            [each.predicted_ms for each in scored],
-            [each.loss for each in scored],
+            *_places(scored),
             s=14 if narrow else 22,
             color=SKY,
             linewidths=0,
@@ -108,14 +107,18 @@ def _draw_limits(axes: Any, limits_ms: Sequence[float], narrow: bool) -> None:
             )
 
 
+def _places(evaluations: Sequence[Evaluation]) -> tuple[list[float], list[float]]:
+    """Return latencies and losses, what both axes of the picture of a front take."""
+    return [each.predicted_ms for each in evaluations], [each.loss for each in evaluations]
+
+
 def _draw_ablations(axes: Any, searches: Sequence[Search], narrow: bool) -> list[Evaluation]:
     """Draw and return what was scored for comparison: the grid of depths above the random ones."""
     random = [each for search in searches for each in search.random]
     depth = [each for search in searches for each in search.depth]
     if random:
         axes.scatter(
-            [each.predicted_ms for each in random],
-            [each.loss for each in random],
+            *_places(random),
             s=5 if narrow else 8,
             color=MUTED,
             linewidths=0,
@@ -125,8 +128,7 @@ def _draw_ablations(axes: Any, searches: Sequence[Search], narrow: bool) -> list
         )
     if depth:
         axes.scatter(
-            [each.predicted_ms for each in depth],
-            [each.loss for each in depth],
+            *_places(depth),
             s=40 if narrow else 60,
             marker="X",
             color=PURPLE,
