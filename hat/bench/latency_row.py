@@ -3,8 +3,8 @@
 import math
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -14,8 +14,9 @@ from hat.bench.figure import Figure, Row, Target
 from hat.bench.machine import Machine, describe_machine
 from hat.bench.request import BenchOptions
 from hat.bench.train_step import SPACE as MULTI30K
-from hat.latency.anchor import anchor_of
-from hat.latency.measure import MeasureConfig, Timing, measure, work_of
+from hat.latency.anchor import Anchor, anchor_run
+from hat.latency.measure import TOGETHER, Timing, measure_in_turn, pace
+from hat.latency.work import MeasureConfig, nothing, work_of
 from hat.model.config import ModelConfig
 from hat.model.extract import extract
 from hat.model.precision import fast_dtype
@@ -46,14 +47,16 @@ NEAR_PERCENT = 2.0
 
 @dataclass(frozen=True)
 class RowResult:
-    """One architecture, measured in the three ways; seconds are wall clock, medians in milliseconds."""
+    """One architecture, measured in the three ways; seconds are wall clock, medians in milliseconds.
+
+    Our median and that of the long run are given at the anchor's reference speed, as in a dataset.
+    """
 
     ours: Timing
-    ours_s: float
+    ours_s: float  # its share of the rows that were measured in turn
     recipe_s: float
     recipe_ms: float
-    long_ms: float
-    long_percent: float  # half-width of the 95% interval of `long_ms`
+    long: Timing
 
     @property
     def met(self) -> bool:
@@ -63,12 +66,12 @@ class RowResult:
     @property
     def apart_percent(self) -> float:
         """Return how far our median is from that of the long run."""
-        return 100 * abs(self.ours.total.median_ms / self.long_ms - 1)
+        return 100 * abs(self.ours.total.median_ms / self.long.total.median_ms - 1)
 
     @property
     def recipe_apart_percent(self) -> float:
-        """Return how far the mean of the recipe is from that of the long run."""
-        return 100 * abs(self.recipe_ms / self.long_ms - 1)
+        """Return how far the mean of the recipe is from the median of the long run."""
+        return 100 * abs(self.recipe_ms / self.long.total.median_ms - 1)
 
 
 @dataclass(frozen=True)
@@ -77,9 +80,15 @@ class LatencyRowConfig:
 
     task: Task = TASKS["multi30k"]
     rows: int = 40
+    together: int = TOGETHER
     beam: int = 5
     long: int = LONG
     seed: int = 1
+
+    @property
+    def how(self) -> MeasureConfig:
+        """Return how a row is measured."""
+        return MeasureConfig(self.task.length, self.task.length, self.beam, interval_percent=NEAR_PERCENT)
 
 
 def latency_row(threads: int, options: BenchOptions) -> Figure:
@@ -87,6 +96,7 @@ def latency_row(threads: int, options: BenchOptions) -> Figure:
     return time_rows(LatencyRowConfig(TASKS[options.row_task], options.rows, seed=options.seed))
 
 
+@torch.inference_mode()
 def time_rows(cfg: LatencyRowConfig) -> Figure:
     """Return the figure of `cfg`."""
     machine = describe_machine()
@@ -96,38 +106,41 @@ def time_rows(cfg: LatencyRowConfig) -> Figure:
     model_cfg = ModelConfig(share_all_embeddings=True)
     full = SuperTransformer(space, cfg.task.vocab_size, model_cfg, noise).to(dtype)
     draw = rng_for(cfg.seed, "latency-row")
-    length = cfg.task.length
     ends = (extract(full, arch).eval() for arch in (space.largest(), space.smallest()))
-    anchor, _ = anchor_of(*ends, MeasureConfig(length, length, cfg.beam))
-    results, cut_s = [], []
-    for row in range(cfg.rows):
-        start = time.perf_counter()
-        model = extract(full, sample(space, draw)).eval()
-        cut_s.append(time.perf_counter() - start)
-        results.append(one_row(model, cfg, anchor, ours_first=row % 2 == 0))
+    runs = anchor_run(*ends, cfg.how)
+    anchor = Anchor(runs.run, pace(runs.run, runs.between, nothing), runs.steps)
+    results: list[RowResult] = []
+    cut_s = []
+    for start in range(0, cfg.rows, cfg.together):
+        models = []
+        for _ in range(start, min(cfg.rows, start + cfg.together)):
+            begin = time.perf_counter()
+            models.append(extract(full, sample(space, draw)).eval())
+            cut_s.append(time.perf_counter() - begin)
+        results += some_rows(models, cfg, anchor, ours_first=start // cfg.together % 2 == 0)
     return _figure(cfg, results, statistics.median(cut_s), machine)
 
 
-def one_row(
-    model: SubTransformer, cfg: LatencyRowConfig, anchor: Callable[[], object], *, ours_first: bool
-) -> RowResult:
-    """Measure one model: our way and the release's in turn, then long."""
-    length = cfg.task.length
-    how = MeasureConfig(length, length, cfg.beam)
+def some_rows(
+    models: Sequence[SubTransformer], cfg: LatencyRowConfig, anchor: Anchor, *, ours_first: bool
+) -> list[RowResult]:
+    """Measure some models: our way and the release's, then long."""
+    long = replace(
+        cfg.how, max_iterations=cfg.long, min_iterations=cfg.long, interval_percent=0.0, budget_s=math.inf
+    )
     found: list[Timing] = []
-    ours: Callable[[], object] = lambda: found.append(measure(model, how, anchor))  # noqa: E731
+    ours: Callable[[], object] = lambda: found.extend(measure_in_turn(models, cfg.how, anchor))  # noqa: E731
     means: list[float] = []
-    run_recipe = fixed_iterations(model, how)
-    recipe: Callable[[], object] = lambda: means.append(run_recipe())  # noqa: E731
+    runs = [fixed_iterations(model, cfg.how) for model in models]
+    recipe: Callable[[], object] = lambda: means.extend(run() for run in runs)  # noqa: E731
     if ours_first:
         ours_s, recipe_s = _seconds(ours), _seconds(recipe)
     else:
         recipe_s, ours_s = _seconds(recipe), _seconds(ours)
-    long = measure(
-        model,
-        MeasureConfig(length, length, cfg.beam, cfg.long, cfg.long, interval_percent=0.0, budget_s=math.inf),
-    )
-    return RowResult(found[0], ours_s, recipe_s, means[0], long.total.median_ms, long.total.interval_percent)
+    return [
+        RowResult(timing, ours_s / len(models), recipe_s / len(models), mean, truth)
+        for timing, mean, truth in zip(found, means, measure_in_turn(models, long, anchor), strict=True)
+    ]
 
 
 def fixed_iterations(model: SubTransformer, how: MeasureConfig) -> Callable[[], float]:
@@ -165,11 +178,15 @@ def _figure(cfg: LatencyRowConfig, results: list[RowResult], cut_s: float, machi
         Row("the release's 5 + 20 iterations", statistics.fmean(recipe), "s", *_range(recipe), len(recipe)),
         Row("cutting the model out, in both", cut_s, "s"),
         Row("iterations of a row", statistics.fmean(one.ours.total.count for one in results), "iterations"),
-        Row("latency, median of the rows", statistics.median(one.long_ms for one in results), "ms"),
+        Row(
+            "latency, median of the rows",
+            statistics.median(one.long.total.median_ms for one in results),
+            "ms",
+        ),
         Row("largest half-interval of a row", max(one.ours.total.interval_percent for one in results), "%"),
         Row(
             f"largest half-interval of {cfg.long} iterations",
-            max(one.long_percent for one in results),
+            max(one.long.total.interval_percent for one in results),
             "%",
         ),
         Row(f"rows of the recipe within 2% of {cfg.long} iterations", recipe_near, "%"),

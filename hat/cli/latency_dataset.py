@@ -3,8 +3,9 @@
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -23,9 +24,10 @@ from hat.cli.task import (
 )
 from hat.errors import ConfigError
 from hat.files.cost import Cost
-from hat.latency.anchor import Anchor, anchor_of
-from hat.latency.measure import MeasureConfig, Timing, measure, pace, sync_of
+from hat.latency.anchor import Anchor, anchor_run
+from hat.latency.measure import TOGETHER, Timing, measure_in_turn, pace
 from hat.latency.table import Row, TableWriter, row_of
+from hat.latency.work import MeasureConfig, sync_of
 from hat.log import progress, say
 from hat.model.extract import extract
 from hat.model.precision import choose_dtype
@@ -71,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     vocab = vocabulary(task, profiling=True)
     dtype = choose_dtype(prof.lat_amp, device)
     length = task.sentence_length()
-    cfg = MeasureConfig(length, length, prof.lat_beam, prof.latiter)
+    cfg = MeasureConfig(length, length, prof.lat_beam, prof.latiter, interval_percent=prof.lat_interval)
     noise = torch.Generator().manual_seed(seed_for(dev.seed, "init"))
     full = SuperTransformer(space, vocab.sizes, settings.model, noise).to(dtype)
 
@@ -88,15 +90,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     with TableWriter(path) as table, cost:
         before = list(table.rows)
         quiet = out.no_progress_bar or prof.latsilent or not sys.stderr.isatty()
-        run_anchor, steps = anchor_of(standalone(space.largest()), standalone(space.smallest()), cfg)
+        runs = anchor_run(standalone(space.largest()), standalone(space.smallest()), cfg)
         with torch.inference_mode():
-            reference_ms = _reference(before) or pace(run_anchor, cfg, sync_of(device)).median_ms
-        anchor, told = Anchor(reference_ms, steps), False
+            reference_ms = _reference(before) or pace(runs.run, runs.between, sync_of(device))
+        anchor, told = Anchor(runs.run, reference_ms, runs.steps), False
         unstable = 0
         todo = _new_archs(space, dev.seed, [row.arch for row in before], data.lat_dataset_size - len(before))
-        for arch in progress(todo, data.lat_dataset_size, "latency", "rows", quiet=quiet, done=len(before)):
-            timing = measure(standalone(arch), cfg, run_anchor)
-            anchor.see(timing)
+        rows_new = _measured(todo, standalone, cfg, anchor)
+        for arch, timing in progress(
+            rows_new, data.lat_dataset_size, "latency", "rows", quiet=quiet, done=len(before)
+        ):
+            _check_conditions(path, before, timing)
+            unstable += not timing.stable
+            table.append(_row(arch, timing, anchor))
             if anchor.drifting and not told:
                 told = True
                 say(
@@ -104,9 +110,6 @@ def main(argv: Sequence[str] | None = None) -> int:
                     f"{'slower' if anchor.drift_percent > 0 else 'faster'} than before the first row; rows "
                     "are scaled back, and less exact if it does other work at the same time"
                 )
-            _check_conditions(path, before, timing)
-            unstable += not timing.stable
-            table.append(_row(arch, timing, anchor))
             cost.tick()
         rows = len(table.rows)
     write_provenance(path.parent, device, data, *settings, stem=path.stem)
@@ -134,6 +137,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _measured(
+    archs: Iterator[Arch], standalone: Callable[[Arch], Transformer], cfg: MeasureConfig, anchor: Anchor
+) -> Iterator[tuple[Arch, Timing]]:
+    """Yield the timing of each architecture; `TOGETHER` of them are measured in turn."""
+    while group := list(islice(archs, TOGETHER)):
+        timings = measure_in_turn([standalone(arch) for arch in group], cfg, anchor)
+        yield from zip(group, timings, strict=True)
+
+
 def _new_archs(space: SearchSpace, seed: int, known: Sequence[Arch | None], count: int) -> Iterator[Arch]:
     """Yield distinct architectures in an order that depends on the seed only,
     leaving out those already measured.
@@ -154,6 +166,8 @@ def _new_archs(space: SearchSpace, seed: int, known: Sequence[Arch | None], coun
 def _check_conditions(path: Path, rows: Sequence[Row], timing: Timing) -> None:
     """Raise ConfigError where a file holds rows measured in another way or on another device."""
     held = rows[0].conditions if rows else {}
+    if held:
+        held = {"turn": "none"} | held
     for name in (
         "device",
         "threads",
@@ -164,6 +178,7 @@ def _check_conditions(path: Path, rows: Sequence[Row], timing: Timing) -> None:
         "beam",
         "source_len",
         "target_len",
+        "turn",
     ):
         if name in held and held[name] != timing.conditions[name]:
             raise ConfigError(
@@ -182,15 +197,14 @@ def _reference(rows: Sequence[Row]) -> float | None:
 
 
 def _row(arch: Arch, timing: Timing, anchor: Anchor) -> Row:
-    """Return the row of one timing, corrected for the drift of the machine."""
-    factor = anchor.correction
-    encoder, decoder = (
-        (factor * part.median_ms, factor * part.spread_ms) for part in (timing.encoder, timing.decoder)
-    )
+    """Return the row of one timing, of which the anchor takes note."""
+    assert timing.anchor_ms is not None
+    anchor.see(timing.anchor_ms)
+    encoder, decoder = ((part.median_ms, part.spread_ms) for part in (timing.encoder, timing.decoder))
     how = {
         "stable": int(timing.stable),
         "anchor_len": " ".join(map(str, anchor.steps)),
-        "anchor_ms": f"{anchor.now_ms:.4f}",
+        "anchor_ms": f"{timing.anchor_ms:.4f}",
         "drift_percent": f"{anchor.drift_percent:.3f}",
     }
     return row_of(arch, encoder, decoder, timing.conditions | how)

@@ -9,7 +9,8 @@ from hat.arch.config import Arch
 from hat.arch.space import SearchSpace
 from hat.cli.task import DeviceOptions
 from hat.errors import ConfigError
-from hat.latency.measure import MeasureConfig, measure
+from hat.latency.measure import measure
+from hat.latency.work import MeasureConfig
 from hat.model.config import ModelConfig
 from hat.model.count import count_params, profile_macs
 from hat.model.extract import extract
@@ -29,6 +30,8 @@ class ProfileOptions:
     """count FLOPs and stop"""
     latiter: int = 300
     """most timed repeats of a latency measurement; it ends earlier once the median is known well enough"""
+    lat_interval: float = 1.2
+    """how well the median of a latency is to be known, in percent to either side; 2 takes half the time"""
     latsilent: bool = False
     """show no progress while measuring"""
     lat_beam: int = 5
@@ -82,6 +85,7 @@ def profile(
             target_len=length,
             beam=options.lat_beam,
             max_iterations=options.latiter,
+            interval_percent=options.lat_interval,
         )
         dtype = choose_dtype(options.lat_amp, device)
         timing = measure(sub.to(device, dtype).eval(), cfg)

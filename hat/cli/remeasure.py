@@ -21,7 +21,8 @@ from hat.cli.options import command, to_yaml_values
 from hat.cli.settings import Settings, parse_settings
 from hat.cli.task import device_of, space_and_arch, vocabulary
 from hat.errors import ConfigError, HatError
-from hat.latency.measure import MeasureConfig, measure
+from hat.latency.measure import measure
+from hat.latency.work import MeasureConfig
 from hat.model.extract import extract
 from hat.model.precision import choose_dtype
 from hat.model.transformer import SuperTransformer
@@ -105,7 +106,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     noise = torch.Generator().manual_seed(settings.device.seed)
     full = SuperTransformer(space, sizes, settings.model, noise).to(choose_dtype(prof.lat_amp, device))
     length = settings.task.sentence_length()
-    cfg = MeasureConfig(length, length, prof.lat_beam, prof.latiter)
+    cfg = MeasureConfig(
+        length, length, prof.lat_beam, prof.latiter, min_iterations=21, interval_percent=prof.lat_interval
+    )
     for arch in archs:
         timing = measure(extract(full, arch).to(device).eval(), cfg)
         parts = {"encoder": timing.encoder.median_ms, "decoder": timing.decoder.median_ms}

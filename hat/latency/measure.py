@@ -1,45 +1,28 @@
-"""Time one stand-alone SubTransformer on this device: encoder, and real beam search of a fixed length."""
+"""Time stand-alone SubTransformers on this device, several in turn."""
 
 import math
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 
-from hat.decode.beam import BeamConfig, search_from
-from hat.errors import ConfigError
-from hat.model.config import EOS
-from hat.model.inference import InferenceModel
+from hat.latency.anchor import Anchor, middle
+from hat.latency.work import MeasureConfig, Work, sync_of, work_of
 from hat.model.precision import device_name, dtype_name
 from hat.model.transformer import Transformer
 
+TURN = 3  # repeats of a model before the next one has its turn
+TOGETHER = 8  # rows of a dataset that are measured in turn; all their models are in memory
 WARMUP_SHARE = 0.3  # of all repeats, the first ones: how long a device needs is seen, not known beforehand
-TREND_PERCENT = 0.75  # by which the medians of both halves of the counted repeats may differ
-WANDER_PERCENT = 3.0  # by which the anchor's speed may have a trend within repeats that are scaled by it
-HELPS = 0.4  # scaled repeats count where their spread is at most so much of the measured ones'
-SURE = 3.3  # standard errors, 99.9%: the interval that ends timing is looked at after each repeat
-
-
-@dataclass(frozen=True)
-class MeasureConfig:
-    """How one architecture is timed: batch 1, `target_len` decoder steps with the end forced at the last."""
-
-    source_len: int
-    target_len: int
-    beam: int = 5
-    max_iterations: int = 300
-    min_iterations: int = 7  # fewer hold the median between their extremes too rarely
-    interval_percent: float = 1.2  # wanted half-width of the 99.9% interval of the median
-    budget_s: float = 60.0  # of the model's own time
-
-    def __post_init__(self) -> None:
-        if self.max_iterations < 2:
-            raise ConfigError(f"--latiter must be at least 2, got {self.max_iterations}")
+TREND = 0.45  # of the wanted interval, by which the medians of both halves of the repeats may differ
+HARMS = 1.5  # times the spread of repeats where the anchor shows other things than they meet
+WANDER_PERCENT = 3.0  # by which the machine's speed may have a trend within a row
+SURE = 3.3  # standard errors, 99.9%: the interval that ends timing is looked at after each turn
+REFERENCE_S = 3.0  # a machine whose speed wanders is looked at for so long before the first row
 
 
 @dataclass(frozen=True)
@@ -61,7 +44,7 @@ class Timing:
     total: Series
     stable: bool  # the wanted interval was reached, without a trend
     conditions: dict[str, str]
-    pace: "Pace | None" = None  # where an anchor ran between the repeats
+    anchor_ms: float | None = None  # median of the anchor's time around the counted repeats
 
     @property
     def total_ms(self) -> float:
@@ -69,198 +52,204 @@ class Timing:
         return self.encoder.median_ms + self.decoder.median_ms
 
 
-class Pace(NamedTuple):
-    """How fast the machine was during a row, by its anchor."""
+@dataclass
+class Repeats:
+    """Milliseconds of the repeats of one model, and which look at the machine came before each."""
 
-    median_ms: float
-    low_ms: float  # the 95% interval of the median
-    high_ms: float
-    scaled: bool = False  # the row's repeats are scaled to the median
-
-
-class Work(NamedTuple):
-    """What is timed of a model."""
-
-    encode: Callable[[], object]
-    decode: Callable[[], object]
+    encoder: list[float] = field(default_factory=list)
+    decoder: list[float] = field(default_factory=list)
+    look: list[int] = field(default_factory=list)
 
 
-class Samples(NamedTuple):
-    """Milliseconds of counted repeats; without an anchor its list is empty."""
+class Counted(NamedTuple):
+    """Milliseconds of the repeats after warming up, at the anchor's reference, and its time around each."""
 
     encoder: list[float]
     decoder: list[float]
-    anchor: list[float]  # before each repeat, and after the last one
-    settled: bool
-    scaled: bool = False  # to the median of the anchor
+    anchor: list[float]
 
     @property
     def sums(self) -> list[float]:
         """Return encoder and decoder together."""
         return [e + d for e, d in zip(self.encoder, self.decoder, strict=True)]
 
-
-@torch.inference_mode()
-def work_of(model: Transformer, cfg: MeasureConfig) -> Work:
-    """Return encoder and beam search of a stand-alone model in evaluation mode on one sentence."""
-    device = model.source_embed.weight.device
-    limit = min(model.cfg.max_source_positions, model.cfg.max_target_positions)
-    if max(cfg.source_len, cfg.target_len) > limit:
-        raise ConfigError(
-            f"--profile-length {cfg.source_len} exceeds the {limit} positions of the model; lower it"
+    def divided(self, slower: Sequence[float]) -> "Counted":
+        """Return the repeats as on a machine that is not so many times slower."""
+        encoder, decoder = (
+            [ms / by for ms, by in zip(part, slower, strict=True)] for part in (self.encoder, self.decoder)
         )
-    source = torch.randint(EOS + 1, model.source_embed.weight.size(0), (1, cfg.source_len), device=device)
-    source[:, -1] = EOS
-    beam = BeamConfig(beam=cfg.beam, max_len_b=cfg.target_len - 1, min_len=cfg.target_len - 1)
-    fixed = InferenceModel(model)
-    memory = fixed.encode(source)
-    return Work(lambda: fixed.encode(source), lambda: search_from(fixed, memory, beam))
+        return self._replace(encoder=encoder, decoder=decoder)
+
+    def settled(self, cfg: MeasureConfig) -> bool:
+        """Return whether there are enough of them, on a machine whose speed stayed."""
+        sums = self.sums
+        enough = len(sums) >= min(cfg.min_iterations, cfg.max_iterations)
+        return enough and _trend_percent(self.anchor) <= WANDER_PERCENT and _known(sums, cfg.interval_percent)
+
+
+def counted(repeats: Repeats, cfg: MeasureConfig, anchor: Anchor | None) -> Counted:
+    """Return what counts of the repeats so far."""
+    count = len(repeats.encoder)
+    some = slice(max(int(WARMUP_SHARE * count), count - cfg.max_iterations), None)
+    around = [anchor.around_ms(look) if anchor else 1.0 for look in repeats.look[some]]
+    found = Counted(repeats.encoder[some], repeats.decoder[some], around)
+    if anchor is None:
+        return found
+    steady = found.divided([now / anchor.reference_ms for now in around])
+    plain = found.divided([anchor.slower(around)] * len(around))
+    return steady if _spread(steady.sums) <= HARMS * _spread(plain.sums) else plain
 
 
 @torch.inference_mode()
-def measure(model: Transformer, cfg: MeasureConfig, anchor: Callable[[], object] | None = None) -> Timing:
-    """Return the latency of a stand-alone model in evaluation mode, warmed up and repeated until it is known.
+def measure(model: Transformer, cfg: MeasureConfig) -> Timing:
+    """Return the latency of one stand-alone model in evaluation mode."""
+    (timing,) = measure_in_turn([model], cfg)
+    return timing
 
-    The decoder's time is a whole beam search (HAT 2020 timed bare decoder layers): output matrix, top-k and
-    the bookkeeping of hypotheses included. `anchor` runs between the repeats, see `sample_ms`.
-    """
-    work = work_of(model, cfg)
-    weight = model.source_embed.weight
+
+@torch.inference_mode()
+def measure_in_turn(
+    models: Sequence[Transformer], cfg: MeasureConfig, anchor: Anchor | None = None
+) -> list[Timing]:
+    """Return the latency of each of some stand-alone models in evaluation mode, see `time_in_turn`."""
+    weight = models[0].source_embed.weight
     device = weight.device
     conditions = {
         "device": device_name(device),
         "threads": str(torch.get_num_threads()),
         "dtype": dtype_name(weight.dtype),
         "torch": torch.__version__,
-        "vocab_size": str(model.target_embed.weight.size(0)),
-        "qkv_dim": str(model.space.qkv_dim),
+        "vocab_size": str(models[0].target_embed.weight.size(0)),
+        "qkv_dim": str(models[0].space.qkv_dim),
         "beam": str(cfg.beam),
         "source_len": str(cfg.source_len),
         "target_len": str(cfg.target_len),
     }
-    return time_parts(*work, cfg, conditions, sync_of(device), anchor=anchor)
+    works = [work_of(model, cfg) for model in models]
+    return time_in_turn(works, cfg, conditions, sync_of(device), anchor=anchor)
 
 
-def time_parts(
-    encode: Callable[[], object],
-    decode: Callable[[], object],
+def time_in_turn(
+    works: Sequence[Work],
     cfg: MeasureConfig,
     conditions: dict[str, str],
     sync: Callable[[], None],
     clock: Callable[[], float] = time.perf_counter,
-    anchor: Callable[[], object] | None = None,
-) -> Timing:
-    """Return what `sample_ms` measures of both parts, summarised, with how often and how sure it was."""
-    found = sample_ms(encode, decode, cfg, sync, clock, anchor)
-    total = summarise(found.sums)
-    known = {"iterations": str(total.count), "interval_percent": f"{total.interval_percent:.2f}"}
-    return Timing(
-        summarise(found.encoder),
-        summarise(found.decoder),
-        total,
-        found.settled,
-        conditions | known,
-        _pace(found) if anchor else None,
-    )
+    anchor: Anchor | None = None,
+) -> list[Timing]:
+    """Return what `repeat_in_turn` measures of each, summarised, with how often and how sure it was."""
+    timings = []
+    for repeats in repeat_in_turn(works, cfg, sync, clock, anchor):
+        found = counted(repeats, cfg, anchor)
+        total = summarise(found.sums)
+        known = {
+            "iterations": str(total.count),
+            "interval_percent": f"{total.interval_percent:.2f}",
+            "turn": str(TURN),
+        }
+        timings.append(
+            Timing(
+                summarise(found.encoder),
+                summarise(found.decoder),
+                total,
+                found.settled(cfg),
+                conditions | known,
+                statistics.median(found.anchor) if anchor else None,
+            )
+        )
+    return timings
 
 
-def sample_ms(
-    encode: Callable[[], object],
-    decode: Callable[[], object],
+def repeat_in_turn(
+    works: Sequence[Work],
     cfg: MeasureConfig,
     sync: Callable[[], None],
     clock: Callable[[], float] = time.perf_counter,
-    anchor: Callable[[], object] | None = None,
-) -> Samples:
-    """Return milliseconds of both parts, timed in turn, and whether they settled.
+    anchor: Anchor | None = None,
+) -> list[Repeats]:
+    """Return milliseconds of both parts of each work, and whether they settled.
 
-    The first `WARMUP_SHARE` of all repeats does not count, so a device that needs longer to warm up gets
-    longer. Timing ends when neither the interval of the median of the sum nor a trend within the counted
-    repeats is wider than allowed; or, unsettled, at `max_iterations` or `budget_s`.
+    All works have turns of `TURN` repeats until each is known well enough, so the repeats of one are spread
+    over seconds: a machine whose speed wanders with the load of others then shows all its speeds to all of
+    them. The first `WARMUP_SHARE` of a work's repeats does not count, so a device that needs longer to warm
+    up gets longer. Timing a work ends when neither the interval of the median of the sum nor a trend within
+    the counted repeats is wider than allowed; or, unsettled, at `max_iterations` or `budget_s`.
 
-    An `anchor` is timed before and after each repeat. Repeats that do not settle by themselves, because the
-    machine's speed wanders with the load of other virtual machines, say, are scaled to the anchor's median
-    where they then agree better.
+    An `anchor` is timed before and after each turn, and the repeats between are given as they would have been
+    at its reference.
     """
-
-    def once(run: Callable[[], object]) -> float:
-        sync()
-        start = clock()
-        run()
-        sync()
-        return 1e3 * (clock() - start)
-
-    encoder: list[float] = []
-    decoder: list[float] = []
-    anchors: list[float] = []
+    once = partial(_once, sync=sync, clock=clock)
 
     def look() -> None:
         if anchor:
-            anchor()  # into the caches, which are full of the model that is timed
-            anchors.append(once(anchor))
-            encode()  # and back
+            anchor.looks_ms.append(_look(anchor.run, sync, clock))
 
+    def ended(repeats: Repeats) -> bool:
+        found = counted(repeats, cfg, anchor)
+        spent_s = (sum(repeats.encoder) + sum(repeats.decoder)) / 1e3
+        return found.settled(cfg) or len(found.sums) >= cfg.max_iterations or spent_s > cfg.budget_s
+
+    found = [Repeats() for _ in works]
+    going = list(zip(works, found, strict=True))
     look()
-    while True:
-        encoder.append(once(encode))
-        decoder.append(once(decode))
-        look()
-        first = int(WARMUP_SHARE * len(encoder))
-        count = len(encoder) - first
-        found = Samples(encoder[first:], decoder[first:], anchors[first:], False)
-        settled = count >= cfg.min_iterations and _settled(found.sums, cfg.interval_percent)
-        spent_s = (sum(encoder) + sum(decoder)) / 1e3
-        ended = settled or count >= cfg.max_iterations or spent_s > cfg.budget_s
-        if anchor and not settled and (ended or count >= 2 * cfg.min_iterations):
-            steady = _scaled(found)
-            if _spread(steady.sums) < HELPS * _spread(found.sums):
-                found = steady
-                wanders = _trend_percent(found.anchor) > WANDER_PERCENT
-                settled = not wanders and _settled(found.sums, cfg.interval_percent)
-        if settled or ended:
-            return found._replace(settled=settled)
-
-
-def _scaled(raw: Samples) -> Samples:
-    """Return the repeats at the median speed of the anchor around them."""
-    median = statistics.median(raw.anchor)
-    around = [(before + after) / 2 for before, after in pairwise(raw.anchor)]
-    encoder, decoder = (
-        [ms * median / now for ms, now in zip(part, around, strict=True)]
-        for part in (raw.encoder, raw.decoder)
-    )
-    return raw._replace(encoder=encoder, decoder=decoder, scaled=True)
+    while going:
+        for work, repeats in going:
+            if anchor is not None or len(works) > 1:
+                work.encode()  # back into the caches: the first repeat takes 3% longer
+                work.decode()
+            for _ in range(TURN):
+                repeats.encoder.append(once(work.encode))
+                repeats.decoder.append(once(work.decode))
+                repeats.look.append(len(anchor.looks_ms) - 1 if anchor else 0)
+            look()
+        going = [(work, repeats) for work, repeats in going if not ended(repeats)]
+    return found
 
 
 def pace(
-    anchor: Callable[[], object],
-    cfg: MeasureConfig,
+    run: Callable[[], object],
+    between: Callable[[], object],
     sync: Callable[[], None],
     clock: Callable[[], float] = time.perf_counter,
-) -> Pace:
-    """Return how fast the machine is now, by at least 21 counted runs of an anchor alone."""
-    enough = replace(cfg, min_iterations=21, max_iterations=max(21, cfg.max_iterations))
-    found = sample_ms(_nothing, anchor, enough, sync, clock)
-    return _pace(found._replace(anchor=found.decoder))
+) -> float:
+    """Return how many milliseconds an anchor takes, by at least 21 counted looks and `REFERENCE_S`.
+
+    `between` runs between the looks and fills the caches, as models do while rows are measured: without it
+    an anchor is 7% faster.
+    """
+    start = clock()
+    looks: list[float] = []
+    while len(looks) < 31 or clock() - start < REFERENCE_S:
+        between()
+        looks.append(_look(run, sync, clock))
+    return middle(looks[int(WARMUP_SHARE * len(looks)) :])
 
 
-def sync_of(device: torch.device) -> Callable[[], None]:
-    """Return what waits until a device has done all its work."""
-    return partial(torch.cuda.synchronize, device) if device.type == "cuda" else _nothing
+def _once(run: Callable[[], object], sync: Callable[[], None], clock: Callable[[], float]) -> float:
+    """Return the milliseconds that `run` takes."""
+    sync()
+    start = clock()
+    run()
+    sync()
+    return 1e3 * (clock() - start)
 
 
-def _pace(found: Samples) -> Pace:
-    """Return the median of an anchor's timings, and how sure it is."""
-    ordered = sorted(found.anchor)
-    return Pace(statistics.median(ordered), *_interval(ordered, 1.96), found.scaled)
+def _look(run: Callable[[], object], sync: Callable[[], None], clock: Callable[[], float]) -> float:
+    """Return the milliseconds of an anchor: the less of two, the caches being full of what ran before."""
+    return min(_once(run, sync, clock), _once(run, sync, clock))
 
 
-def _settled(samples: list[float], interval_percent: float) -> bool:
+def _known(samples: list[float], percent: float) -> bool:
     """Return whether the median of `samples`, in the order of measuring, is known and does not move."""
-    ordered = sorted(samples)
-    low, high = _interval(ordered, SURE)
-    narrow = high - low <= 2 * interval_percent / 100 * statistics.median(ordered)
-    return narrow and _trend_percent(samples) <= TREND_PERCENT
+    low, high = _interval(sorted(samples), SURE)
+    narrow = high - low <= 2 * percent / 100 * statistics.median(samples)
+    return narrow and _trend_percent(samples) <= TREND * percent
+
+
+def _spread(samples: list[float]) -> float:
+    """Return the median distance from the median."""
+    median = statistics.median(samples)
+    return statistics.median(abs(ms - median) for ms in samples)
 
 
 def _trend_percent(samples: list[float]) -> float:
@@ -269,12 +258,6 @@ def _trend_percent(samples: list[float]) -> float:
     trend = statistics.median(samples[-half:]) - statistics.median(samples[:half])
     median = statistics.median(samples)
     return 100 * abs(trend) / median if median else 0.0
-
-
-def _spread(samples: list[float]) -> float:
-    """Return the median distance from the median."""
-    median = statistics.median(samples)
-    return statistics.median(abs(ms - median) for ms in samples)
 
 
 def _interval(ordered: list[float], sure: float) -> tuple[float, float]:
@@ -299,7 +282,3 @@ def summarise(samples: list[float]) -> Series:
     half_width = (high - low) / 2
     spread = statistics.stdev(trimmed) if len(trimmed) > 1 else 0.0
     return Series(median, spread, 100 * half_width / median if median else 0.0, count)
-
-
-def _nothing() -> None:
-    """Wait for a CPU, which has always finished."""

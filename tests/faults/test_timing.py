@@ -14,8 +14,9 @@ from tally import Tally, count
 from hat.arch.config import Arch, DecoderArch, EncoderArch
 from hat.cli.latency_dataset import _row
 from hat.latency.anchor import Anchor
-from hat.latency.measure import MeasureConfig, Timing, pace, time_parts
+from hat.latency.measure import TOGETHER, Timing, pace, time_in_turn
 from hat.latency.table import TableWriter, read_table
+from hat.latency.work import MeasureConfig, Work, nothing
 
 CFG = MeasureConfig(30, 30)
 ARCH = Arch(EncoderArch(512, (1024,) * 6, (8,) * 6), DecoderArch(512, (1024,), (8,), (8,), (3,)))
@@ -29,12 +30,12 @@ class Fault:
     """How many times slower one repeat is; repeats are counted from the start of its row."""
 
     slower: Callable[[int, int, random.Random], float]  # (row, repeat, rng)
-    first: int = ROWS  # row in which a drift begins
+    first: int = ROWS  # rows that were measured in turn before a drift begins
     percent: float = 0.0
 
     def settled(self, row: int) -> float:
         """Return how many times slower a row is than on the machine of the first row."""
-        return 1 + self.percent / 100 if row > self.first else 1.0
+        return 1 + self.percent / 100 if row // TOGETHER > self.first else 1.0
 
 
 def fault_of(kind: str, rng: random.Random) -> Fault:
@@ -49,12 +50,12 @@ def fault_of(kind: str, rng: random.Random) -> Fault:
     if kind == "slow":  # cold caches and clocks, before each row
         height, length = rng.uniform(0.1, 1), rng.uniform(1, 10)
         return Fault(lambda row, repeat, rng: 1 + height * math.exp(-repeat / length))
-    percent, first, at = float(kind), rng.randrange(1, ROWS - 20), rng.randrange(10)
+    percent, first, at = float(kind), rng.randrange((ROWS - 20) // TOGETHER), rng.randrange(10)
     length = rng.choice((0, 3, 10, 20))  # repeats over which the machine gets slower
 
     def slower(row: int, repeat: int, rng: random.Random) -> float:
-        done = 1.0 if row > first else 0.0
-        if row == first and repeat >= at:
+        done = float(row // TOGETHER > first)
+        if row // TOGETHER == first and repeat >= at:
             done = min(1.0, (repeat - at + 1) / (length + 1))
         return 1 + done * percent / 100
 
@@ -71,30 +72,32 @@ class Machine:
     def __init__(self, fault: Fault, rng: random.Random) -> None:
         self.fault, self.rng = fault, rng
         self.noise = min(0.0055 * math.exp(0.55 * rng.gauss(0, 1)), 0.03)
-        self.now_s, self.row, self.repeats = 0.0, 0, 0
+        self.now_s, self.row = 0.0, 0
+        self.repeats: Counter[int] = Counter()  # of each row
 
     def clock(self) -> float:
         return self.now_s
 
     def part_ms(self, ms: float) -> float:
-        slower = self.fault.slower(self.row, self.repeats, self.rng)
+        slower = self.fault.slower(self.row, self.repeats[self.row], self.rng)
         return ms * slower * math.exp(self.noise * self.rng.gauss(0, 1))
 
-    def time(self, ms: float) -> Timing:
-        """Return what the real functions measure of an architecture that takes `ms`."""
-        self.repeats = 0
-        parts = self._part(0.1 * ms), self._part(0.9 * ms, 1)
-        return time_parts(*parts, CFG, {}, lambda: None, self.clock, self._part(ANCHOR_MS))
+    def time(self, rows_ms: dict[int, float], anchor: Anchor) -> list[Timing]:
+        """Return what the real functions measure of rows that take so many milliseconds."""
+        works = [Work(self._part(0.1 * ms, row), self._part(0.9 * ms, row, 1)) for row, ms in rows_ms.items()]
+        return time_in_turn(works, CFG, {}, nothing, self.clock, anchor)
 
     def anchor(self) -> Anchor:
         """Return the anchor, timed on this machine before the first row."""
-        self.row = self.repeats = 0
-        return Anchor(pace(self._part(ANCHOR_MS, 1), CFG, lambda: None, self.clock).median_ms)
+        reference_ms = pace(self._part(ANCHOR_MS, -1, 1), nothing, nothing, self.clock)
+        self.repeats.clear()
+        return Anchor(self._part(ANCHOR_MS), reference_ms)
 
-    def _part(self, ms: float, repeats: int = 0) -> Callable[[], None]:
+    def _part(self, ms: float, row: int | None = None, repeats: int = 0) -> Callable[[], None]:
         def run() -> None:
+            self.row = self.row if row is None else row  # the anchor runs after a row's turn
             self.now_s += self.part_ms(ms) / 1e3
-            self.repeats += repeats
+            self.repeats[self.row] += repeats
 
         return run
 
@@ -102,7 +105,7 @@ class Machine:
         """Return the sum of the medians of many repeats, relative to the undisturbed machine."""
         if self.fault.percent:
             return self.fault.settled(row)
-        self.row, self.repeats = row, 10**6
+        self.row, self.repeats[row] = row, 10**6
         return sum(statistics.median(self.part_ms(ms) for _ in range(2001)) for ms in (0.1, 0.9))
 
 
@@ -125,22 +128,21 @@ def collect(kind: str, seed: int, table: TableWriter | None = None) -> Outcome:
     anchor = machine.anchor()
     outcome = Outcome(False, 0, [], 0, [])
     true = None if fault.percent else machine.truth(0)
-    for machine.row in range(ROWS):
-        ms = rng.uniform(20, 400)
-        timing = machine.time(ms)
-        anchor.see(timing)
-        row = _row(ARCH, timing, anchor)
-        if table is not None:
-            table.append(row)
-        assert row.conditions["stable"] == str(int(timing.stable))
-        outcome.flagged |= anchor.drifting
-        outcome.repeats.append(machine.repeats)
-        if not timing.stable:
-            outcome.unstable += 1
-        elif machine.row == fault.first:
-            outcome.begun += 1
-        else:
-            outcome.errors.append(row.total_ms / ms / (true or 1.0) - 1)
+    for start in range(0, ROWS, TOGETHER):
+        rows_ms = {row: rng.uniform(20, 400) for row in range(start, min(ROWS, start + TOGETHER))}
+        for (number, ms), timing in zip(rows_ms.items(), machine.time(rows_ms, anchor), strict=True):
+            row = _row(ARCH, timing, anchor)
+            if table is not None:
+                table.append(row)
+            assert row.conditions["stable"] == str(int(timing.stable))
+            outcome.flagged |= anchor.drifting
+            outcome.repeats.append(machine.repeats[number])
+            if not timing.stable:
+                outcome.unstable += 1
+            elif number // TOGETHER == fault.first:
+                outcome.begun += 1
+            else:
+                outcome.errors.append(row.total_ms / ms / (true or 1.0) - 1)
     return outcome
 
 
@@ -186,8 +188,8 @@ def test_what_does_not_settle_is_stored_as_unstable(fault: Fault, tmp_path: Path
         for seed in range(count(20, 40)):
             with tally.fault(), TableWriter(tmp_path / f"{seed}.csv") as table:
                 machine = Machine(fault, random.Random(seed))
-                anchor, timing = machine.anchor(), machine.time(100.0)
-                anchor.see(timing)
+                anchor = machine.anchor()
+                (timing,) = machine.time({0: 100.0}, anchor)
                 table.append(_row(ARCH, timing, anchor))
                 (row,) = read_table(table.path)
                 tally.lose("of them looked settled", int(row.conditions["stable"]))
@@ -198,11 +200,10 @@ def test_what_does_not_settle_is_stored_as_unstable(fault: Fault, tmp_path: Path
 def test_a_short_slow_spell_is_no_drift() -> None:
     machine = Machine(Fault(lambda row, repeat, rng: 1.2 if row == 1 else 1.0), random.Random(1))
     anchor = machine.anchor()
-    for machine.row in range(20):
-        timing = machine.time(100.0)
-        anchor.see(timing)
+    for number in range(20):
+        (timing,) = machine.time({number: 100.0}, anchor)
         assert abs(_row(ARCH, timing, anchor).total_ms / 100 - 1) < 0.02, "scaled back while it lasts"
-        assert not anchor.drifting and (machine.row == 1 or abs(anchor.drift_percent) < 2)
+        assert not anchor.drifting and (number == 1 or abs(anchor.drift_percent) < 2)
 
 
 def test_a_speed_that_wanders_within_seconds_is_followed() -> None:
@@ -219,8 +220,6 @@ def test_a_speed_that_wanders_within_seconds_is_followed() -> None:
             )
         )
         anchor = machine.anchor()
-        for machine.row in range(10):
-            timing = machine.time(100.0)
-            anchor.see(timing)
+        for timing in machine.time(dict.fromkeys(range(10), 100.0), anchor):
             errors.append(abs(_row(ARCH, timing, anchor).total_ms / 100 - anchor.reference_ms / ANCHOR_MS))
     assert statistics.median(errors) < 0.01 and max(errors) < 0.06

@@ -1,0 +1,86 @@
+"""Several models timed in turn, on a clock that the test moves."""
+
+from collections.abc import Callable
+
+import pytest
+
+from hat.errors import ConfigError
+from hat.latency.anchor import Anchor, middle
+from hat.latency.measure import TURN, repeat_in_turn, time_in_turn
+from hat.latency.work import MeasureConfig, Work, nothing
+
+CFG = MeasureConfig(17, 17)
+
+
+class Clock:
+    """Time that passes only while something runs, `slower` times as fast as the machine before."""
+
+    def __init__(self) -> None:
+        self.now_s, self.slower, self.ran = 0.0, 1.0, []
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def part(self, name: str, ms: float) -> Callable[[], None]:
+        def run() -> None:
+            self.now_s += self.slower * ms / 1e3
+            self.ran.append(name)
+
+        return run
+
+    def works(self, count: int) -> list[Work]:
+        return [Work(self.part(f"e{n}", 1.0 + n), self.part(f"d{n}", 10.0 * (1 + n))) for n in range(count)]
+
+
+def test_each_is_known_by_the_same_number_of_repeats() -> None:
+    clock = Clock()
+    timings = time_in_turn(clock.works(3), CFG, {}, nothing, clock)
+    assert [timing.total_ms for timing in timings] == pytest.approx([11, 22, 33])
+    assert all(timing.stable and timing.total.interval_percent < 1e-6 for timing in timings)
+    assert {timing.total.count for timing in timings} == {7}
+    assert all(timing.anchor_ms is None for timing in timings)
+
+
+def test_they_have_short_turns_and_the_first_search_of_a_turn_does_not_count() -> None:
+    clock = Clock()
+    found = repeat_in_turn(clock.works(2), CFG, nothing, clock)
+    turn = ["e0", "d0"] * (TURN + 1) + ["e1", "d1"] * (TURN + 1)
+    rounds = len(found[0].encoder) // TURN
+    assert clock.ran == turn * rounds
+    assert {len(part) for repeats in found for part in (repeats.encoder, repeats.decoder)} == {TURN * rounds}
+
+
+def test_one_model_alone_is_not_warmed_again() -> None:
+    clock = Clock()
+    (found,) = repeat_in_turn(clock.works(1), CFG, nothing, clock)
+    assert len(clock.ran) == 2 * len(found.encoder)
+
+
+@pytest.mark.parametrize("slower", [0.8, 1.0, 1.02, 1.3])
+def test_latencies_are_those_of_the_machine_before_the_first_row(slower: float) -> None:
+    clock = Clock()
+    anchor = Anchor(clock.part("anchor", 5.0), 5.0)
+    clock.slower = slower
+    timings = time_in_turn(clock.works(2), CFG, {}, nothing, clock, anchor)
+    assert [timing.total_ms for timing in timings] == pytest.approx([11, 22])
+    assert [timing.anchor_ms for timing in timings] == pytest.approx([5 * slower] * 2)
+
+
+def test_repeats_end_at_the_limit_where_nothing_settles() -> None:
+    clock = Clock()
+    lengths = iter(range(1, 10**6))
+    restless = Work(clock.part("e", 1.0), lambda: clock.part("d", 10.0 * next(lengths))())
+    (timing,) = time_in_turn([restless], MeasureConfig(17, 17, max_iterations=20), {}, nothing, clock)
+    assert not timing.stable and timing.total.count == 20
+
+
+def test_few_odd_looks_do_not_move_what_the_anchor_says() -> None:
+    assert middle([5.0, 5.0, 5.0, 50.0]) == 5.0
+    assert middle([5.0]) == 5.0
+    assert middle([4.0, 6.0]) == 5.0
+
+
+@pytest.mark.parametrize("percent", [-1.0, 101.0, float("nan")])
+def test_an_interval_that_is_none_is_refused(percent: float) -> None:
+    with pytest.raises(ConfigError, match="--lat-interval"):
+        MeasureConfig(17, 17, interval_percent=percent)
