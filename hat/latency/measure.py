@@ -91,7 +91,9 @@ def counted(repeats: Repeats, cfg: MeasureConfig, anchor: Anchor | None) -> Coun
     """Return what counts of the repeats so far."""
     count = len(repeats.encoder)
     some = slice(max(int(WARMUP_SHARE * count), count - cfg.max_iterations), None)
-    around = [anchor.around_ms(look) if anchor else 1.0 for look in repeats.look[some]]
+    looks = repeats.look[some]
+    paces = {look: anchor.around_ms(look) if anchor else 1.0 for look in dict.fromkeys(looks)}
+    around = [paces[look] for look in looks]
     found = Counted(repeats.encoder[some], repeats.decoder[some], around)
     if anchor is None:
         return found
