@@ -186,8 +186,8 @@ def _models(run: Run) -> str:
         "output matrix. "
         "On disk: the file of the averaged weights; largest and smallest are slices of the "
         "SuperTransformer's. "
-        "Latency: one sentence, as under Conditions. The tinted row is the winner: the best BLEU, or the lowest "
-        "loss where nothing was translated, within its limit.</p>"
+        "Latency: one sentence, as under Conditions. The tinted row is the winner: the best BLEU, or where "
+        "nothing was translated the lowest loss, within its limit.</p>"
     )
     for signature in signatures:
         text += f'<p class="small muted">SacreBLEU: <code>{escape(signature)}</code></p>'
