@@ -9,7 +9,7 @@ from typing import NamedTuple
 from hat.latency.work import MeasureConfig, work_of
 from hat.model.transformer import Transformer
 
-ROWS = 16  # whose common drift is worth saying
+ROWS = 24  # whose common drift is worth saying
 DRIFTING_PERCENT = 3.0
 TOLERANCE_PERCENT = 1.5
 NEAR = 2  # looks to either side of a time: one alone says as much of itself as of the machine

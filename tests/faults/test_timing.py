@@ -50,7 +50,7 @@ def fault_of(kind: str, rng: random.Random) -> Fault:
     if kind == "slow":  # cold caches and clocks, before each row
         height, length = rng.uniform(0.1, 1), rng.uniform(1, 10)
         return Fault(lambda row, repeat, rng: 1 + height * math.exp(-repeat / length))
-    percent, first, at = float(kind), rng.randrange((ROWS - 20) // TOGETHER), rng.randrange(10)
+    percent, first, at = float(kind), rng.randrange((ROWS - 24) // TOGETHER), rng.randrange(10)
     length = rng.choice((0, 3, 10, 20))  # repeats over which the machine gets slower
 
     def slower(row: int, repeat: int, rng: random.Random) -> float:
@@ -72,34 +72,39 @@ class Machine:
     def __init__(self, fault: Fault, rng: random.Random) -> None:
         self.fault, self.rng = fault, rng
         self.noise = min(0.0055 * math.exp(0.55 * rng.gauss(0, 1)), 0.03)
-        self.now_s, self.row = 0.0, 0
+        self.now_s, self.row, self.looks = 0.0, 0, 0
         self.repeats: Counter[int] = Counter()  # of each row
 
     def clock(self) -> float:
         return self.now_s
 
-    def part_ms(self, ms: float) -> float:
-        slower = self.fault.slower(self.row, self.repeats[self.row], self.rng)
+    def part_ms(self, ms: float, repeat: int | None = None) -> float:
+        repeat = self.repeats[self.row] if repeat is None else repeat
+        slower = self.fault.slower(self.row, repeat, self.rng)
         return ms * slower * math.exp(self.noise * self.rng.gauss(0, 1))
 
     def time(self, rows_ms: dict[int, float], anchor: Anchor) -> list[Timing]:
         """Return what the real functions measure of rows that take so many milliseconds."""
-        works = [Work(self._part(0.1 * ms, row), self._part(0.9 * ms, row, 1)) for row, ms in rows_ms.items()]
+        works = [Work(self._part(row, 0.1 * ms), self._part(row, 0.9 * ms, 1)) for row, ms in rows_ms.items()]
         return time_in_turn(works, CFG, {}, nothing, self.clock, anchor)
 
     def anchor(self) -> Anchor:
         """Return the anchor, timed on this machine before the first row."""
-        reference_ms = pace(self._part(ANCHOR_MS, -1, 1), nothing, nothing, self.clock)
-        self.repeats.clear()
-        return Anchor(self._part(ANCHOR_MS), reference_ms)
+        self.row = -1
+        return Anchor(self._run_anchor, pace(self._run_anchor, nothing, nothing, self.clock))
 
-    def _part(self, ms: float, row: int | None = None, repeats: int = 0) -> Callable[[], None]:
+    def _part(self, row: int, ms: float, repeats: int = 0) -> Callable[[], None]:
         def run() -> None:
-            self.row = self.row if row is None else row  # the anchor runs after a row's turn
+            self.row = row
             self.now_s += self.part_ms(ms) / 1e3
-            self.repeats[self.row] += repeats
+            self.repeats[row] += repeats
 
         return run
+
+    def _run_anchor(self) -> None:
+        """Meet the machine as it is now, but not what a row's own first repeats meet."""
+        self.looks += 1
+        self.now_s += self.part_ms(ANCHOR_MS, self.looks) / 1e3
 
     def truth(self, row: int) -> float:
         """Return the sum of the medians of many repeats, relative to the undisturbed machine."""
