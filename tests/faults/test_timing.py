@@ -14,7 +14,7 @@ from tally import Tally, count
 from hat.arch.config import Arch, DecoderArch, EncoderArch
 from hat.cli.latency_dataset import _row
 from hat.latency.anchor import Anchor
-from hat.latency.measure import TOGETHER, Timing, pace, time_in_turn
+from hat.latency.measure import TOGETHER, TURN, Timing, pace, time_in_turn
 from hat.latency.table import TableWriter, read_table
 from hat.latency.work import MeasureConfig, Work, nothing
 
@@ -141,7 +141,8 @@ def collect(kind: str, seed: int, table: TableWriter | None = None) -> Outcome:
                 table.append(row)
             assert row.conditions["stable"] == str(int(timing.stable))
             outcome.flagged |= anchor.drifting
-            outcome.repeats.append(machine.repeats[number])
+            timed = machine.repeats[number] * TURN // (TURN + 1)  # the first search of a turn is not
+            outcome.repeats.append(timed)
             if not timing.stable:
                 outcome.unstable += 1
             elif number // TOGETHER == fault.first:
