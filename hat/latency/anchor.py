@@ -11,7 +11,7 @@ from hat.model.transformer import Transformer
 
 ROWS = 24  # whose common drift is worth saying
 DRIFTING_PERCENT = 3.0
-TOLERANCE_PERCENT = 1.5
+TOLERANCE_PERCENT = 1.0
 NEAR = 2  # looks to either side of a time: one alone says as much of itself as of the machine
 
 

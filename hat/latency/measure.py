@@ -15,11 +15,11 @@ from hat.latency.work import MeasureConfig, Work, sync_of, work_of
 from hat.model.precision import device_name, dtype_name
 from hat.model.transformer import Transformer
 
-TURN = 3  # repeats of a model before the next one has its turn
+TURN = 5  # repeats of a model before the next one has its turn
 TOGETHER = 8  # rows of a dataset that are measured in turn; all their models are in memory
 WARMUP_SHARE = 0.3  # of all repeats, the first ones: how long a device needs is seen, not known beforehand
-TREND = 0.28  # of the wanted interval, by which the medians of both halves of the repeats may differ
-HARMS = 1.2  # times the spread of repeats where the anchor shows other things than they meet
+TREND = 0.4  # of the wanted interval, by which the medians of both halves of the repeats may differ
+HARMS = 1.1  # times the spread of repeats where the anchor shows other things than they meet
 WANDER_PERCENT = 3.0  # by which the machine's speed may have a trend within a row
 SURE = 3.3  # standard errors, 99.9%: the interval that ends timing is looked at after each turn
 REFERENCE_S = 3.0  # a machine whose speed wanders is looked at for so long before the first row
