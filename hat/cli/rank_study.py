@@ -6,9 +6,8 @@ import io
 import json
 import re
 import sys
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -18,18 +17,18 @@ import numpy as np
 from hat.arch.codec import arch_to_yaml
 from hat.arch.config import Arch
 from hat.cli.options import command
-from hat.cli.rank_work import Costs, RankWork, Stopped, remove_checkpoints
+from hat.cli.rank_cells import Cell, RankCells, Source
+from hat.cli.rank_work import Costs, RankWork, Stopped
 from hat.cli.restore import find_checkpoint
 from hat.cli.settings import parse_settings
 from hat.cli.task import device_of, dtype_of, space_and_arch, vocabulary, write_provenance
 from hat.decode.beam import BeamConfig
-from hat.errors import ConfigError, DataError
+from hat.errors import ConfigError
 from hat.files.atomic import write_text_atomic
-from hat.files.journal import Journal, read_journal
+from hat.files.journal import Journal
 from hat.latency.predictor import LatencyPredictor
 from hat.log import say
 from hat.model.count import count_macs, count_params
-from hat.model.transformer import Transformer
 from hat.report.ranking import plot_rank, rank_table
 from hat.search.ranking import Judged, Score, design, rank_summary, updates_to_match
 
@@ -49,7 +48,7 @@ class StudyOptions:
     finetune_updates: tuple[int, ...] = ()
     """updates of fine-tuning to compare with training from scratch, for example 50 100 200 400"""
     finetune_archs: int = 3
-    """architectures that are fine-tuned, spread over size"""
+    """architectures that are fine-tuned, spread over size; if all are, also how they rank"""
     ckpt_path: str | None = None
     """latency predictor, for the ranking by predicted latency"""
     out_dir: str = "runs/rank_study"
@@ -87,32 +86,6 @@ class StudyOptions:
         """Return which part this process does, from 0, and how many there are."""
         number, _, count = (self.part or "1/1").partition("/")
         return int(number) - 1, int(count)
-
-
-@dataclass(frozen=True)
-class Source:
-    """A SuperTransformer of the study."""
-
-    name: str
-    path: Path
-    digest: str
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One score: of a slice, or of a training from scratch (no source) or from a slice."""
-
-    arch: Arch
-    seed: int = 0
-    updates: int = 0  # 0: the slice as it is
-    source: Source | None = None
-
-    @property
-    def stage(self) -> str:
-        """Return which part of the study this belongs to."""
-        if self.source is None:
-            return f"training from scratch, seed {self.seed}"
-        return f"fine-tuning of {self.source.name}" if self.updates else f"slices of {self.source.name}"
 
 
 @command
@@ -153,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     first, step = options.place
     suffix = f"-{first + 1}-of-{step}" if options.part else ""
     with Journal(folder / f"journal{suffix}.jsonl") as journal:
-        study = _Study(work, journal, folder, keep=options.keep_checkpoints)
+        study = RankCells(work, journal, folder, keep=options.keep_checkpoints)
         study.take_others(running=bool(options.part))
         mine = cells[first::step]
         left = [cell for cell in mine if study.name(cell) not in study.done]
@@ -182,6 +155,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             predicted,
             tuple(scores[Cell(arch, seed + n, options.updates)] for n in range(options.seeds)),
             {source.name: scores[Cell(arch, source=source)] for source in sources},
+            {
+                f"{source.name}, fine-tuned {updates}": scores[Cell(arch, seed, updates, source)]
+                for source in sources
+                for updates in options.finetune_updates
+                if len(tuned) == len(archs)
+            },
         )
         for arch, predicted in zip(archs, ms, strict=True)
     ]
@@ -200,80 +179,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if settings.output.json:
         print(json.dumps(summary))
     return 0
-
-
-class _Study:
-    """Runs cells and keeps their scores in the journal, under all that they depend on."""
-
-    def __init__(self, work: RankWork, journal: Journal, folder: Path, *, keep: bool) -> None:
-        self._work, self._journal, self._folder, self._keep = work, journal, folder, keep
-        self._taken: tuple[Source, Transformer] | None = None
-        self.done: dict[str, Score] = {}
-        self._read(journal.path, journal.records)
-
-    def _read(self, path: Path, records: Sequence[dict[str, Any]]) -> None:
-        try:
-            self.done |= {r["name"]: Score(r["loss"], r["bleu"]) for r in records}
-        except (KeyError, TypeError) as error:
-            raise DataError(f"{path} is no journal of a rank study; give another --out-dir") from error
-
-    def take_others(self, *, running: bool) -> None:
-        """Add the scores of this study's other journals.
-
-        Where their processes must not be `running` any more, raises HatError while one of them is.
-        """
-        for path in sorted(self._folder.glob("journal*.jsonl")):
-            if path == self._journal.path:
-                continue
-            if running:
-                self._read(path, read_journal(path))
-            else:
-                with Journal(path) as other:
-                    self._read(path, other.records)
-
-    def name(self, cell: Cell) -> str:
-        """Return a digest of all that the score of this cell depends on."""
-        return _digest({"training": self._training(cell), "score": self._work.scoring()})
-
-    def _training(self, cell: Cell) -> str:
-        """Return a digest of all that the weights of this cell depend on."""
-        return _digest(
-            {
-                "arch": arch_to_yaml(cell.arch),
-                "seed": cell.seed,
-                "updates": cell.updates,
-                "source": cell.source.digest if cell.source else "",
-                "recipe": self._work.identity(cell.updates or 1),
-            }
-        )
-
-    def run(self, cell: Cell, place: str) -> None:
-        """Score one cell, training it first where it asks for updates."""
-        start = time.perf_counter()
-        name, training = self.name(cell), self._training(cell)
-        run = self._folder / "trainings" / f"{training}-dec{cell.arch.decoder.num_layers}-seed{cell.seed}"
-        if cell.updates:
-            restore = cell.source.path if cell.source else None
-            trained = self._work.train(cell.arch, cell.updates, cell.seed, run, restore)
-            score = self._work.score(self._work.trained(trained, cell.arch), cell.arch)
-        else:
-            assert cell.source is not None
-            if self._taken is None or self._taken[0] != cell.source:
-                self._taken = cell.source, self._work.take_up(cell.source.path)
-            score = self._work.score(self._taken[1], cell.arch)
-        seconds = time.perf_counter() - start
-        facts = {"stage": cell.stage, "arch": arch_to_yaml(cell.arch), "updates": cell.updates}
-        record = {"name": name, **asdict(score), **facts, "seed": cell.seed, "seconds": round(seconds, 1)}
-        self._journal.append(record)
-        self.done[name] = score
-        if cell.updates and not self._keep:
-            remove_checkpoints(run)
-        shown = "" if score.bleu is None else f", BLEU {score.bleu:.2f}"
-        say(f"{place}: {cell.stage}, loss {score.loss:.4f}{shown}, {seconds:.1f} s")
-
-
-def _digest(values: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _sources(named: Sequence[str]) -> list[Source]:
@@ -339,8 +244,9 @@ def _csv(judged: Sequence[Judged]) -> str:
         row: dict[str, Any] = {"params": one.params, "flops": one.flops, "predicted_ms": one.predicted_ms}
         for n, score in enumerate(one.scratch, 1):
             row |= {f"scratch_{n}_loss_base2": score.loss, f"scratch_{n}_bleu": score.bleu}
-        for name, score in one.slices.items():
-            row |= {f"{name}_loss_base2": score.loss, f"{name}_bleu": score.bleu}
+        for name, score in (one.slices | one.tuned).items():
+            key = name.replace(", ", "_").replace(" ", "_")
+            row |= {f"{key}_loss_base2": score.loss, f"{key}_bleu": score.bleu}
         rows.append(row | {key: json.dumps(value) for key, value in arch_to_yaml(one.arch).items()})
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")

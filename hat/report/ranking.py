@@ -13,17 +13,19 @@ _BAR, _MARK, _MUTED = "#1f5fa8", "#d1495b", "#8a8f98"
 
 def rank_table(summary: Mapping[str, Any]) -> str:
     """Return the agreement of each ranking with training from scratch, and the gaps, as aligned text."""
-    lines = [
-        f"{summary['archs']} architectures, {summary['seeds']} seeds; truth: validation loss from scratch",
-        f"{'ranking':22}{'tau':>8}{'equal depth':>14}{'tau by BLEU':>14}",
-    ]
     rows = dict(summary["rankings"])
     if summary["ceiling"]:
         rows["ceiling: seed to seed"] = summary["ceiling"]
+    width = max(map(len, rows)) + 1
+    lines = [
+        f"{summary['archs']} architectures, {summary['seeds']} seeds; truth: validation loss from scratch",
+        f"{'ranking':{width}}{'tau':>8}{'equal depth':>14}{'tau by BLEU':>14}",
+    ]
     for name, row in rows.items():
         cells = [row["kendall_tau"], row["equal_depth_accuracy"], row["kendall_tau_bleu"]]
         lines.append(
-            f"{name:22}" + "".join(f"{_number(c, 3):>{w}}" for c, w in zip(cells, (8, 14, 14), strict=True))
+            f"{name:{width}}"
+            + "".join(f"{_number(c, 3):>{w}}" for c, w in zip(cells, (8, 14, 14), strict=True))
         )
     lines.append(f"equal depth: accuracy on {summary['equal_depth_pairs']} pairs with as many decoder layers")
     for name, gap in summary["gaps"].items():
@@ -117,7 +119,7 @@ def _plot_slices(panel: Any, name: str, judged: Sequence[Judged]) -> None:
 def _plot_agreement(panel: Any, summary: Mapping[str, Any]) -> None:
     rows = list(summary["rankings"].items())[::-1]
     places = range(len(rows))
-    colors = [_BAR if name in summary["gaps"] else _MUTED for name, _ in rows]
+    colors = [_BAR if name in summary["inherited"] else _MUTED for name, _ in rows]
     panel.barh(places, [row["kendall_tau"] for _, row in rows], color=colors, height=0.6)
     accuracy = [(at, row["equal_depth_accuracy"]) for at, (_, row) in enumerate(rows)]
     shown = [(value, at) for at, value in accuracy if value is not None]

@@ -3,8 +3,8 @@
 The truth is the validation loss after training from scratch, BLEU second.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from statistics import fmean
 from typing import Any
@@ -39,7 +39,8 @@ class Judged:
     flops: int
     predicted_ms: float | None
     scratch: tuple[Score, ...]  # one for each seed
-    slices: Mapping[str, Score]  # of each SuperTransformer, by its name
+    slices: dict[str, Score]  # of each SuperTransformer, by its name
+    tuned: dict[str, Score] = field(default_factory=dict)  # slices trained further, by a name for each way
 
     @property
     def depth(self) -> int:
@@ -99,7 +100,8 @@ def rank_summary(judged: Sequence[Judged]) -> dict[str, Any]:
 
     `rankings` maps a name to Kendall's tau by loss (ties in a ranking count as no answer), the accuracy on
     pairs of equal decoder depth, and tau by BLEU. `ceiling` is the same between the trainings of two seeds,
-    mean over all pairs of seeds; None with one seed. `gaps` compares slices with training from scratch.
+    mean over all pairs of seeds; None with one seed. `inherited` names the rankings
+    by slices, also fine-tuned ones. `gaps` compares slices with training from scratch.
     """
     pairs = equal_depth_pairs(judged)
     seeds = min(len(one.scratch) for one in judged)
@@ -114,9 +116,9 @@ def rank_summary(judged: Sequence[Judged]) -> dict[str, Any]:
         }
 
     rankings = {}
-    names = list(dict.fromkeys(name for one in judged for name in one.slices))
-    for name in names:
-        found = [one.slices[name] for one in judged]
+    inherited = [one.slices | one.tuned for one in judged]
+    for name in inherited[0]:
+        found = [each[name] for each in inherited]
         rankings[name] = agreement([s.loss for s in found], _all([s.bleu for s in found]))
     trivial: dict[str, list[float] | None] = {
         "decoder depth": [float(one.depth) for one in judged],
@@ -133,7 +135,8 @@ def rank_summary(judged: Sequence[Judged]) -> dict[str, Any]:
         "equal_depth_pairs": len(pairs),
         "ceiling": _ceiling(judged, seeds, pairs),
         "rankings": rankings,
-        "gaps": {name: _gap([one.slices[name] for one in judged], loss, bleu) for name in names},
+        "inherited": list(inherited[0]),
+        "gaps": {name: _gap([one.slices[name] for one in judged], loss, bleu) for name in judged[0].slices},
     }
 
 

@@ -110,7 +110,7 @@ def test_two_parts_are_the_whole(
     files: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    argv = [*study, "--no-bleu", "--seeds=1"]
+    argv = [*study, "--no-bleu", "--seeds=1", "--finetune-archs=4"]
     for part in ("1/2", "2/2"):
         assert main([*argv, f"--out-dir={files}/parts", f"--part={part}"]) == 0
         assert f"part {part} is done" in capsys.readouterr().err
@@ -120,6 +120,9 @@ def test_two_parts_are_the_whole(
     assert main([*argv, f"--out-dir={files}/whole"]) == 0
     one, two = ((files / name / "summary.json").read_bytes() for name in ("parts", "whole"))
     assert one == two
+    tuned = ["one, fine-tuned 2", "one, fine-tuned 5", "two, fine-tuned 2", "two, fine-tuned 5"]
+    assert json.loads(one)["inherited"] == ["one", "two", *tuned], "all architectures were fine-tuned"
+    assert "one_fine-tuned_5_loss_base2" in (files / "whole" / "archs.csv").read_text()
     capsys.readouterr()
     assert main([*argv, f"--out-dir={files}/parts", "--part=1/3"]) == 0
     assert "are in the journal" not in capsys.readouterr().err, "another division finds the same scores"

@@ -1,6 +1,7 @@
 """Agreement of rankings with the truth, by hand; designs of architectures."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -93,6 +94,15 @@ def test_the_summary_by_hand() -> None:
     gap = found["gaps"]["super"]
     assert gap["loss"] == pytest.approx((1.9 + 1.2 + 2.0 + 0.6) / 4)
     assert gap["bleu"] == gap["bleu_absolute"] == pytest.approx((9 + 10 + 11 + 6) / 4)
+
+
+def test_fine_tuned_slices_are_a_ranking_of_their_own() -> None:
+    tuned = [replace(one, tuned={"super, fine-tuned 5": Score(n, None)}) for n, one in enumerate(FOUR)]
+    found = rank_summary(tuned)
+    assert found["inherited"] == list(found["rankings"])[:2] == ["super", "super, fine-tuned 5"]
+    assert found["rankings"]["super, fine-tuned 5"]["kendall_tau"] == pytest.approx(-1)
+    assert list(found["gaps"]) == ["super"]
+    assert found["rankings"]["super"] == rank_summary(FOUR)["rankings"]["super"]
 
 
 def test_what_was_not_measured_is_none() -> None:
