@@ -9,6 +9,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 
 from hat.model.config import PAD
 from hat.model.dropout import Dropout
@@ -26,9 +27,9 @@ def attend(
     Short sequences, and weights that are dropped, take two plain matrix products; long ones the fused kernel.
     """
     scale = q_BHTd.size(-1) ** -0.5
-    if drop.generator is None:  # published FLOPs count this product, so a pass that is profiled makes it
+    if not drop.active:  # published FLOPs count this product, so a pass that is profiled makes it
         q_BHTd, scale = q_BHTd * scale, 1.0
-    if k_BHSd.size(2) <= SHORT or (drop.generator is not None and rate > 0):
+    if k_BHSd.size(2) <= SHORT or (drop.active and rate > 0):
         scores_BHTS = q_BHTd @ k_BHSd.transpose(2, 3)
         if mask is not None:
             scores_BHTS = torch.add(mask, scores_BHTS, alpha=scale)
@@ -37,7 +38,7 @@ def attend(
         out_BHTd = drop(scores_BHTS.softmax(-1), rate) @ v_BHSd
     else:
         out_BHTd = F.scaled_dot_product_attention(q_BHTd, k_BHSd, v_BHSd, attn_mask=mask, scale=scale)
-    return out_BHTd.transpose(1, 2).flatten(2)
+    return merge_heads(out_BHTd)
 
 
 def attend_fixed(q_BHTd: Tensor, k_BHSd: Tensor, v_BHSd: Tensor, mask: Tensor | None) -> Tensor:
@@ -55,9 +56,48 @@ def attend_fixed(q_BHTd: Tensor, k_BHSd: Tensor, v_BHSd: Tensor, mask: Tensor | 
     return out_BHTd.transpose(1, 2).flatten(2).flatten(0, 1)
 
 
-def split_heads(x_BTQ: Tensor, heads: int) -> Tensor:
-    """Return [B, H, T, d]: the Q columns are `heads` groups of d."""
-    return x_BTQ.unflatten(-1, (heads, -1)).transpose(1, 2)
+def split_heads(x_BTQ: Tensor, heads: int, parts: int = 1) -> tuple[Tensor, ...]:
+    """Return `parts` times [B, H, T, d]: the columns of each part, side by side, are `heads` groups of d."""
+    return _SplitHeads.apply(x_BTQ, heads, parts)
+
+
+def merge_heads(x_BHTd: Tensor) -> Tensor:
+    """Return [B, T, H * d], the columns of the heads side by side."""
+    return _MergeHeads.apply(x_BHTd)
+
+
+class _SplitHeads(torch.autograd.Function):
+    """Columns in memory as the products of attention read them, and their gradients side by side again.
+
+    Each way copies once, where views would be copied for every product and joined once more.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x_BTQ: Tensor, heads: int, parts: int) -> tuple[Tensor, ...]:
+        x_PBHTd = x_BTQ.unflatten(-1, (parts, heads, -1)).permute(2, 0, 3, 1, 4).contiguous()
+        return x_PBHTd.unbind()
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, *grads_BHTd: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        batch, heads, length, width = grads_BHTd[0].shape
+        grad_BTPHd = grads_BHTd[0].new_empty(batch, length, len(grads_BHTd), heads, width)
+        for part, grad in enumerate(grads_BHTd):
+            grad_BTPHd[:, :, part] = grad.transpose(1, 2)
+        return grad_BTPHd.flatten(2), None, None
+
+
+class _MergeHeads(torch.autograd.Function):
+    """The same the other way round: both products that take the gradient read one copy of it."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x_BHTd: Tensor) -> Tensor:
+        ctx.heads = x_BHTd.size(1)  # type: ignore[attr-defined]
+        return x_BHTd.transpose(1, 2).flatten(2)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad_BTQ: Tensor) -> Tensor:  # type: ignore[override]
+        heads = ctx.heads  # type: ignore[attr-defined]
+        return grad_BTQ.unflatten(-1, (heads, -1)).transpose(1, 2).contiguous()
 
 
 class SelfAttention(nn.Module):
@@ -74,14 +114,9 @@ class SelfAttention(nn.Module):
         self.qkv.init(generator)
         self.out.init(generator)
 
-    def project(self, x_BTD: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries, keys and values, each [B, H, T, d]."""
-        q, k, v = self.qkv(x_BTD, 3 * self.qkv_dim).split(self.qkv_dim, dim=-1)
-        return split_heads(q, heads), split_heads(k, heads), split_heads(v, heads)
-
     def forward(self, x_BTD: Tensor, heads: int, mask: Tensor | None, drop: Dropout, rate: float) -> Tensor:
         """Return [B, T, D]."""
-        q, k, v = self.project(x_BTD, heads)
+        q, k, v = split_heads(self.qkv(x_BTD, 3 * self.qkv_dim), heads, 3)
         return self.out(attend(q, k, v, mask, drop, rate), x_BTD.size(-1))
 
 
@@ -105,21 +140,13 @@ class CrossAttention(nn.Module):
         self.kv.init(generator, fan_out)
         self.out.init(generator)
 
-    def queries(self, x_BTD: Tensor, heads: int) -> Tensor:
-        """Return queries [B, H, T, d]."""
-        return split_heads(self.q(x_BTD, self.qkv_dim), heads)
-
-    def keys_values(self, memory_BSD: Tensor, heads: int) -> tuple[Tensor, Tensor]:
-        """Return keys and values of the encoder outputs, each [B, H, S, d]."""
-        k, v = self.kv(memory_BSD, 2 * self.qkv_dim).split(self.qkv_dim, dim=-1)
-        return split_heads(k, heads), split_heads(v, heads)
-
     def forward(
         self, x_BTD: Tensor, memory_BSD: Tensor, heads: int, mask: Tensor | None, drop: Dropout, rate: float
     ) -> Tensor:
         """Return [B, T, D]."""
-        k, v = self.keys_values(memory_BSD, heads)
-        return self.out(attend(self.queries(x_BTD, heads), k, v, mask, drop, rate), x_BTD.size(-1))
+        (q,) = split_heads(self.q(x_BTD, self.qkv_dim), heads)
+        k, v = split_heads(self.kv(memory_BSD, 2 * self.qkv_dim), heads, 2)
+        return self.out(attend(q, k, v, mask, drop, rate), x_BTD.size(-1))
 
 
 def sinusoids(num_positions: int, dim: int) -> Tensor:

@@ -227,13 +227,12 @@ class Trainer:
         teacher: Teacher | None = None
         eps = self.cfg.label_smoothing
         for number, arch in enumerate(lesson.archs):
-            noise = torch.Generator(self.device)
             stream = (self.num_updates, place, number) if number else (self.num_updates, place)
-            noise.manual_seed(seed_for(self.seed, "dropout", *stream))
+            drop = Dropout(seed_for(self.seed, "dropout", *stream))
             if not lesson.distill:
-                yield self._loss(batch, arch, Dropout(noise))
+                yield self._loss(batch, arch, drop)
                 continue
-            rows = target_rows(self.weights.compute, batch.to(self.device), arch, Dropout(noise))
+            rows = target_rows(self.weights.compute, batch.to(self.device), arch, drop)
             if teacher is None:
                 teacher = Teacher(rows.states_RD.detach(), rows.output_VD.detach())
                 yield smoothed_loss(*rows, eps)

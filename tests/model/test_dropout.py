@@ -74,7 +74,7 @@ def test_the_largest_slice_has_the_full_rates() -> None:
 
 @pytest.mark.parametrize("rate", [0.0001, 0.1, 0.3, 0.5, 0.9])
 def test_mask_rate_and_scale(rate: float) -> None:
-    dropped = Dropout(torch.Generator().manual_seed(1))(torch.ones(401, 499, dtype=torch.float64), rate)
+    dropped = Dropout(1)(torch.ones(401, 499, dtype=torch.float64), rate)
     zeros = (dropped == 0).double().mean().item()
     deviation = (rate * (1 - rate) / dropped.numel()) ** 0.5
     assert abs(zeros - rate) < 4 * deviation + 1 / 32768
@@ -86,7 +86,7 @@ def test_mask_rate_and_scale(rate: float) -> None:
 
 
 def test_neighbours_are_independent() -> None:
-    zero = (Dropout(torch.Generator().manual_seed(2))(torch.ones(200_000), 0.3) == 0).double()
+    zero = (Dropout(2)(torch.ones(200_000), 0.3) == 0).double()
     for lag in range(1, 9):  # four numbers come from one 64-bit draw
         both = (zero[lag:] * zero[:-lag]).mean().item()
         assert abs(both - 0.09) < 0.004, lag
@@ -96,17 +96,14 @@ def test_neighbours_are_independent() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_same_seed_same_mask(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     x = torch.ones(shape, dtype=dtype)
-    first, second = (Dropout(torch.Generator().manual_seed(5))(x, 0.5) for _ in range(2))
+    first, second = (Dropout(5)(x, 0.5) for _ in range(2))
     assert torch.equal(first, second) and first.dtype == dtype and first.shape == x.shape
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.999])
 def test_the_mask_is_the_same_in_any_type(dtype: torch.dtype, rate: float) -> None:
-    narrow, wide = (
-        Dropout(torch.Generator().manual_seed(5))(torch.ones(999, dtype=kind), rate)
-        for kind in (dtype, torch.float32)
-    )
+    narrow, wide = (Dropout(5)(torch.ones(999, dtype=kind), rate) for kind in (dtype, torch.float32))
     assert torch.equal(narrow, wide.to(dtype))
 
 
@@ -114,8 +111,8 @@ def test_the_mask_is_the_same_in_any_type(dtype: torch.dtype, rate: float) -> No
 def test_dropping_beside_a_residual(dtype: torch.dtype) -> None:
     noise = torch.Generator().manual_seed(3)
     x, residual = (torch.randn(50, dtype=dtype, generator=noise).requires_grad_() for _ in range(2))
-    apart = residual + Dropout(torch.Generator().manual_seed(5))(x, 0.3)
-    at_once = Dropout(torch.Generator().manual_seed(5)).plus(residual, x, 0.3)
+    apart = residual + Dropout(5)(x, 0.3)
+    at_once = Dropout(5).plus(residual, x, 0.3)
     torch.testing.assert_close(at_once, apart)
     weight = torch.randn(50, dtype=dtype, generator=noise)
     for one, other in zip(
@@ -127,18 +124,18 @@ def test_dropping_beside_a_residual(dtype: torch.dtype) -> None:
 
 def test_masks_follow_the_seed_and_the_call() -> None:
     x = torch.ones(1000)
-    drop = Dropout(torch.Generator().manual_seed(5))
+    drop = Dropout(5)
     first, second = drop(x, 0.5), drop(x, 0.5)
-    other = Dropout(torch.Generator().manual_seed(6))(x, 0.5)
+    other = Dropout(6)(x, 0.5)
     assert not torch.equal(first, second) and not torch.equal(first, other)
     torch.manual_seed(0)
-    again = Dropout(torch.Generator().manual_seed(5))(x, 0.5)
+    again = Dropout(5)(x, 0.5)
     assert torch.equal(first, again), "the global generator must not matter"
 
 
 def test_gradient_passes_where_the_value_does() -> None:
     x = torch.ones(100, requires_grad=True)
-    dropped = Dropout(torch.Generator().manual_seed(5))(x, 0.25)
+    dropped = Dropout(5)(x, 0.25)
     dropped.sum().backward()
     assert torch.equal(x.grad, dropped.detach())
 
@@ -146,14 +143,12 @@ def test_gradient_passes_where_the_value_does() -> None:
 def test_nothing_is_dropped_in_evaluation_or_at_rate_zero() -> None:
     x = torch.ones(10)
     assert EVAL(x, 0.9) is x
-    assert Dropout(torch.Generator())(x, 0.0) is x
+    assert Dropout(1)(x, 0.0) is x
 
 
 def test_a_pass_with_dropout_is_a_function_of_its_seed() -> None:
     model = SuperTransformer(SPACE, 11, CFG)
-    one, two, three = (
-        model(SOURCE, TARGET, drop=Dropout(torch.Generator().manual_seed(seed))) for seed in (1, 1, 2)
-    )
+    one, two, three = (model(SOURCE, TARGET, drop=Dropout(seed)) for seed in (1, 1, 2))
     assert torch.equal(one, two)
     assert not torch.equal(one, three) and not torch.equal(one, model(SOURCE, TARGET))
 

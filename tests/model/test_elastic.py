@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 import hat.model.elastic
-from hat.model.attention import SHORT, attend
+from hat.model.attention import SHORT, attend, merge_heads, split_heads
 from hat.model.dropout import EVAL, Dropout
 from hat.model.elastic import ElasticLinear
 from hat.model.matrix import can_pack
@@ -49,5 +49,26 @@ def test_attention_is_scaled_alike_while_training_and_not(length: int, masked: b
     q, k, v = (torch.randn(2, 3, length, 5, generator=noise, dtype=torch.float64) for _ in range(3))
     mask = torch.full((length, length), -torch.inf, dtype=q.dtype).triu_(1) if masked else None
     expected = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
-    for drop, rate in ((EVAL, 0.5), (Dropout(noise), 0.0), (Dropout(noise), 1e-9)):
+    for drop, rate in ((EVAL, 0.5), (Dropout(2), 0.0), (Dropout(2), 1e-9)):
         torch.testing.assert_close(attend(q, k, v, mask, drop, rate), expected)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3])
+@pytest.mark.parametrize("heads", [1, 2, 4])
+def test_heads_are_split_and_merged_as_by_views(parts: int, heads: int) -> None:
+    """Values and gradients, also where one part is not used; the gradient of a view has other strides."""
+    noise = torch.Generator().manual_seed(1)
+    x = torch.randn(3, 5, parts * 8, generator=noise, dtype=torch.float64, requires_grad=True)
+    found = split_heads(x, heads, parts)
+    views = [part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in x.split(8, -1)]
+    for ours, view in zip(found, views, strict=True):
+        assert ours.is_contiguous() and torch.equal(ours, view)
+    weight = torch.randn(3, heads, 8 // heads, 5, generator=noise, dtype=torch.float64)
+    used = slice(0, max(1, parts - 1))
+    grads = [
+        torch.autograd.grad(sum((part * weight.mT * n).sum() for n, part in enumerate(each, 1)), x)[0]  # type: ignore[union-attr]
+        for each in (found[used], views[used])
+    ]
+    assert torch.equal(*grads)
+    assert torch.equal(merge_heads(found[0]), x[..., :8])
+    assert torch.autograd.gradcheck(merge_heads, found[0].detach().requires_grad_())
