@@ -17,7 +17,7 @@ from hat.arch.config import Arch
 from hat.arch.space import SearchSpace
 from hat.cli.finalists import Bench, Candidate, choose
 from hat.cli.forecast import Forecast
-from hat.cli.launch import launch, one_of_many, processes, rank_device
+from hat.cli.launch import agreed, launch, one_of_many, processes, rank_device
 from hat.cli.missing import advice, predictor_commands
 from hat.cli.options import command
 from hat.cli.restore import adapt, find_checkpoint, model_of
@@ -153,6 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if ranks.first:
                 forecast.scored()
 
+        agreed(dtype, ranks)
         fitness = ValidationFitness(model, batches, settings.optim.label_smoothing, device, scored)
         shared = SharedFitness(fitness, ranks)
         if not ranks.first:

@@ -1,6 +1,7 @@
 """scripts/generate.py: translate a split with a trained model."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from hat.log import progress, say
 from hat.model.inference import InferenceModel
 from hat.model.matrix import Int8Matrix, fixed_matrix
 from hat.train.checkpoint import load
+from hat.train.ranks import place_of
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     if options.path is None:
         raise ConfigError("--path is needed: the checkpoint to translate with")
+    if (place := place_of(os.environ)) and place.size > 1:
+        raise ConfigError(f"translations are made by one process, {place.size} were started; start it alone")
     join = joiner(options.remove_bpe)
     join("")  # an unknown kind is an error before the model is loaded
     path = find_checkpoint(options.path)

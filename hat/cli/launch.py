@@ -19,7 +19,8 @@ from hat.cli.settings import RankOptions
 from hat.cli.task import DeviceOptions, device_of
 from hat.errors import ConfigError
 from hat.log import say
-from hat.train.ranks import LAUNCHER, LOST, Place
+from hat.model.precision import dtype_name
+from hat.train.ranks import LAUNCHER, LOST, Place, Ranks
 
 _POLL_S = 0.1
 _GRACE_S = 5.0  # for the other processes, once one has failed
@@ -106,6 +107,16 @@ def rank_device(device: DeviceOptions, place: Place | None, options: RankOptions
         )
     # a launcher may have left each process the sight of its own GPU only
     return device_of(replace(device, gpu=place.local_rank % count if count else None))
+
+
+def agreed(dtype: torch.dtype, ranks: Ranks) -> torch.dtype:
+    """Return the compute type of all ranks; raises ConfigError where their GPUs differ in what is fast."""
+    names = ranks.gather_objects(dtype_name(dtype))
+    if len(set(names)) > 1:
+        raise ConfigError(
+            f"the processes would compute in different types ({', '.join(names)}); choose one with --amp"
+        )
+    return dtype
 
 
 def launch(module: str, argv: Sequence[str] | None, size: int, port: int | None) -> int:

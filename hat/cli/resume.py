@@ -79,6 +79,9 @@ def restore(job: Job, schedule: ScheduleConfig, dtype: torch.dtype) -> tuple[Tra
         if not run.reset_meters:
             progress.best_loss, progress.stale = saved["best_loss"], saved["stale"]
             progress.train_s = saved["train_s"]
+        before = source.state.get("recipe")
+        if before not in (None, recipe_of(job)):
+            say(f"until now this run was trained with {before}; it goes on with {recipe_of(job)}")
         say(f"resumed {where} at update {trainer.num_updates}, epoch {progress.epoch}")
     elif source is not None:
         say(f"weights inherited from {where}; optimiser, schedule and data start anew")
@@ -97,6 +100,12 @@ def _source(job: Job) -> tuple[Checkpoint | None, Path, str]:
     else:
         return None, job.folder, ""
     return adapt(source, where, job.space, job.arch, job.model, job.vocab), where, started_from
+
+
+def recipe_of(job: Job) -> str:
+    """Return which architectures an update trains, and how their weights are averaged, in words."""
+    options = ({} if job.arch else job.policy.counting()) | {"--ema-decay": job.optim.ema_decay}
+    return ", ".join(f"{flag} {value}" for flag, value in options.items())
 
 
 def plan_of(job: Job) -> list[str]:

@@ -1,6 +1,7 @@
 """train.py: train or profile a SuperTransformer or a SubTransformer."""
 
 import json
+import math
 import os
 import sys
 import time
@@ -13,11 +14,11 @@ import torch
 
 from hat.arch.space import validation_archs
 from hat.cli.interrupt import Interrupt, Stopped
-from hat.cli.launch import launch, one_of_many, processes, rank_device
+from hat.cli.launch import agreed, launch, one_of_many, processes, rank_device
 from hat.cli.options import OutputOptions, command
 from hat.cli.profile import describe, profile, size
 from hat.cli.restore import adapt, evaluation_dtype, find_checkpoint, model_of
-from hat.cli.resume import Job, plan_of, restore
+from hat.cli.resume import Job, plan_of, recipe_of, restore
 from hat.cli.settings import parse_settings
 from hat.cli.task import (
     dataset,
@@ -78,6 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return launch("hat.cli.train", argv, count, many.distributed_port)
     device = rank_device(dev, place, many)
     dtype = dtype_of(optim.amp, optim.fp16, device)
+    if unused := policy.unused(alone=arch is not None):
+        say(f"not used: {', '.join(unused)}")
     interrupt = Interrupt()
     with joined(place, device) as ranks, ExitStack() as stack:
         job = Job(run, task, model, optim, policy, space, arch, vocab, folder, device, dev.seed, ranks)
@@ -89,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 stack.enter_context(FolderLock(folder, "wait for it, stop it, or give another --save-dir"))
 
             ranks.on_first(lock)
-            trainer, progress = restore(job, schedule, dtype)
+            trainer, progress = restore(job, schedule, agreed(dtype, ranks))
             ranks.on_first(lambda: write_provenance(folder, device, *settings))
             bar = not out.no_progress_bar and sys.stderr.isatty()
             with interrupt, _cost(job) as cost:
@@ -258,7 +261,7 @@ def _log_interval(
         epoch=progress.epoch,
         loss_base2=round(loss, 6),
         lr=step.lr,
-        grad_norm=round(step.grad_norm, 4),
+        grad_norm=round(step.grad_norm, 4) if math.isfinite(step.grad_norm) else None,
         tokens_per_s=round(rate, 1),
         train_s=round(progress.train_s, 1),
     )
@@ -295,7 +298,8 @@ def _validate(
 
 def _save(job: Job, trainer: Trainer, progress: Progress, names: list[str]) -> None:
     def write() -> None:
-        state = {"trainer": trainer.state_dict(), "progress": dict(vars(progress)), "plan": plan_of(job)}
+        state = {"trainer": trainer.state_dict(), "progress": dict(vars(progress))}
+        state |= {"plan": plan_of(job), "recipe": recipe_of(job)}
         packed = ckpt.pack(trainer.shown, job.vocab.digests, state, trainer.model)
         # the one a resumed run starts from goes last: a kill in between must not leave the others behind it
         ckpt.save(packed, *(job.folder / name for name in reversed(names)))

@@ -16,7 +16,9 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     Bf16 with AMX or on GPUs that have it, fp16 on other GPUs, else fp32.
     """
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+        with torch.cuda.device(device):  # PyTorch answers for the current one
+            bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if bf16 else torch.float16
     return torch.bfloat16 if "amx_bf16" in _cpu_facts() else torch.float32
 
 

@@ -1,7 +1,7 @@
 """What one update of a SuperTransformer trains: a strategy gives the architectures of each update."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, Protocol
 
 from hat.arch.config import Arch
@@ -34,6 +34,22 @@ class PolicyConfig:
                 f"--distill-share must be above 0 and at most 1, got {self.distill_share}; "
                 "--policy sandwich trains without a teacher"
             )
+
+    def counting(self) -> dict[str, object]:
+        """Return the options that this policy reads, by their flags."""
+        found: dict[str, object] = {"--policy": self.policy, "--fair-sampling": self.fair_sampling}
+        if self.policy != "single":
+            found["--sandwich-random"] = self.sandwich_random
+        if self.policy == "sandwich-distill":
+            found["--distill-share"] = self.distill_share
+        return found
+
+    def unused(self, *, alone: bool) -> list[str]:
+        """Return the flags that were given and change nothing, `alone` where one architecture is trained."""
+        counting = {} if alone else self.counting()
+        given = [field.name for field in fields(self) if getattr(self, field.name) != field.default]
+        flags = [f"--{name.replace('_', '-')}" for name in given]
+        return [flag for flag in flags if flag not in counting]
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,8 @@ class OptimConfig:
                 f"--clip-norm and --weight-decay must not be negative, got {self.clip_norm} and "
                 f"{self.weight_decay}"
             )
+        if not (self.fp16_init_scale > 0 and math.isfinite(self.fp16_init_scale)):
+            raise ConfigError(f"--fp16-init-scale must be above 0, got {self.fp16_init_scale}")
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(f"--ema-decay must be at least 0 and below 1, got {self.ema_decay}")
 
@@ -135,6 +137,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(
             device.type, init_scale=cfg.fp16_init_scale, enabled=dtype == torch.float16
         )
+        self.scaler.scale(torch.zeros((), device=device))  # makes the scale, also where no batch will
         self.num_updates = 0
 
     def lr(self) -> float:
@@ -212,7 +215,8 @@ class Trainer:
         """Take up what `state_dict` returned; either part may be left at its start."""
         if optimizer:
             self.optimizer.load_state_dict(state["optimizer"])
-            self.scaler.load_state_dict(state["scaler"])
+            if state["scaler"]:  # empty after updates in another type than fp16
+                self.scaler.load_state_dict(state["scaler"])
         if schedule:
             self.num_updates = state["num_updates"]
 

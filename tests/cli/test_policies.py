@@ -101,3 +101,22 @@ def test_policies_from_yaml(files: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert policy.items() <= written.items()
     assert "did you mean sandwich" in refused(argv_of(files, "run", "--policy=sandwhich"), capsys)
     assert "--ema-decay must" in refused(argv_of(files, "run", "--ema-decay=1"), capsys)
+
+
+def test_what_does_not_count_and_what_changes_is_said(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--policy=sandwich", "--sandwich-random=3", "--max-update=1"]
+    assert main(sub_argv(files, "sub", *more)) == 0
+    assert "not used: --policy, --sandwich-random" in capsys.readouterr().err
+    assert main(argv_of(files, "mixed", "--max-update=2")) == 0
+    assert "not used" not in capsys.readouterr().err
+    assert main(argv_of(files, "mixed", "--max-update=3")) == 0
+    assert "trained with" not in capsys.readouterr().err
+    assert main(argv_of(files, "mixed", *DISTILL, "--max-update=4")) == 0
+    said = capsys.readouterr().err
+    assert (
+        "until now this run was trained with --policy single, --fair-sampling False, --ema-decay 0.0; "
+        "it goes on with --policy sandwich-distill, --fair-sampling True, --sandwich-random 2, --distill-share 1.0, "
+        "--ema-decay 0.9"
+    ) in said

@@ -33,6 +33,14 @@ def test_single_is_the_draw_of_2020() -> None:
         assert policy_of(PolicyConfig()).lesson(SPACE, 3, update) == Lesson((draw_arch(SPACE, 3, update),))
 
 
+def test_options_that_change_nothing_are_named() -> None:
+    assert PolicyConfig().unused(alone=True) == [] == DISTILL.unused(alone=False)
+    assert DISTILL.unused(alone=True) == ["--policy", "--fair-sampling", "--distill-share"]
+    idle = PolicyConfig("single", sandwich_random=7, fair_sampling=True, distill_share=0.3)
+    assert idle.unused(alone=False) == ["--sandwich-random", "--distill-share"]
+    assert SANDWICH.unused(alone=False) == []
+
+
 @given(spaces(), st.integers(0, 1000), st.integers(0, 1000))
 def test_a_sandwich_holds_both_ends_and_fresh_draws(space: SearchSpace, seed: int, update: int) -> None:
     policy = policy_of(SANDWICH)

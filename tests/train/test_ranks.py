@@ -19,9 +19,11 @@ from torch.distributed import TCPStore
 
 from hat.arch.config import Arch
 from hat.arch.sampler import draw_arch
+from hat.cli.launch import agreed
 from hat.data.batching import groups, shard
 from hat.errors import ConfigError, DataError, RankError, TrainingError
 from hat.model.config import ModelConfig
+from hat.model.precision import DTYPES
 from hat.model.transformer import SuperTransformer
 from hat.search.fitness import SharedFitness, ValidationFitness
 from hat.train.ranks import ALONE, Place, Ranks, joined, place_of
@@ -118,6 +120,29 @@ def test_many_ranks_equal_one_with_more_batches(dtype: torch.dtype, size: int, u
             if dtype == torch.float32 and size * update_freq == 2:  # a sum of two has no order
                 assert (weight == one_weights[name]).all(), name
     assert results[-1].loss < results[0].loss
+
+
+def first_of_two(ranks: Ranks) -> float:
+    trainer = trainer_of(ranks, torch.float16)
+    return trainer.train_step([ONE] if ranks.first else [], SPACE.largest()).grad_norm
+
+
+def test_a_rank_may_have_no_batch_in_its_first_update() -> None:
+    """With loss scaling: a run that is resumed at the last, uneven update of an epoch."""
+    norms, codes = run(first_of_two)
+    alone = trainer_of(ALONE, torch.float16).train_step([ONE], SPACE.largest()).grad_norm
+    assert codes == [0, 0] and norms == [pytest.approx(alone)] * 2
+
+
+def types(ranks: Ranks, first: str, others: str) -> str:
+    return str(agreed(DTYPES[first if ranks.first else others], ranks))
+
+
+def test_ranks_compute_in_one_type() -> None:
+    assert run(partial(types, first="bf16", others="bf16")) == (["torch.bfloat16"] * 2, [0, 0])
+    answers, codes = run(partial(types, first="bf16", others="fp16"))
+    assert codes == [1, 1]
+    assert "different types (bf16, fp16); choose one with --amp" in answers[0]
 
 
 def talk(ranks: Ranks) -> list:

@@ -261,6 +261,8 @@ def test_bfloat16_steps_follow_float32() -> None:
         ({"max_epoch": 0}, "--max-epoch"),
         ({"clip_norm": -1.0}, "--clip-norm"),
         ({"weight_decay": -1.0}, "--weight-decay"),
+        ({"fp16_init_scale": 0.0}, "--fp16-init-scale must be above 0, got 0"),
+        ({"fp16_init_scale": math.inf}, "--fp16-init-scale"),
     ],
 )
 def test_impossible_options(options: dict, message: str) -> None:
@@ -300,3 +302,13 @@ def test_float16_gives_up_where_no_scale_helps() -> None:
     with pytest.raises(TrainingError, match="the gradient norm is nan at update 1"):
         trainer.train_step([ONE], SPACE.largest())
     assert all(torch.equal(before[name], after) for name, after in weights(trainer).items())
+
+
+@pytest.mark.parametrize("before", [torch.bfloat16, torch.float32, torch.float16])
+@pytest.mark.parametrize("after", [torch.bfloat16, torch.float32, torch.float16])
+def test_a_run_goes_on_in_any_type(before: torch.dtype, after: torch.dtype) -> None:
+    first, second = trainer_of(before), trainer_of(after)
+    first.train_step([ONE], SPACE.largest())
+    second.load_state_dict(first.state_dict(), optimizer=True, schedule=True)
+    assert math.isfinite(second.train_step([TWO], SPACE.largest()).grad_norm) and second.num_updates == 2
+    assert second.scaler.get_scale() == (128 if after == torch.float16 else 1)
