@@ -124,6 +124,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     paths = paths_of(options.write_config_path, searches.limits_ms, several=bool(limits.latency_constraints))
     for path in paths.values():
         check_writable(path)
+    if options.write_config_path and not paths:
+        say("there is no limit, so none of the front is chosen for --write-config-path")
     _check_predictor(predictor, space, vocab, Path(options.ckpt_path))
     place = place_of(os.environ)
     if place is None and (count := processes(settings.ranks, settings.device)) > 1:
@@ -202,7 +204,7 @@ def _check_options(
             raise ConfigError(f"{name} is needed: {what}; it usually stands in the file of --evo-configs")
     if not limited and not options.search_dir and not options.write_config_path and not options.evo_configs:
         raise ConfigError("--search-dir is needed: the folder of the journal and the front")
-    if not front.pareto and not limits.latency_constraints:
+    if not (front.pareto or limits.latency_constraints or limits.beside_latency()):
         evolution.limit_ms  # noqa: B018 - raises where there is none
     most, several = front.pareto_evaluations, len(limits.latency_constraints)
     if front.pareto and most < several:
@@ -264,7 +266,7 @@ def _results(
             f"at {best[0].cost.predicted_ms:.2f} ms to loss {fastest.loss:.4f} at "
             f"{fastest.cost.predicted_ms:.2f} ms; {len(scored)} scored in {seconds:.0f} s"
         )
-    ranked = {limit_ms: searches.ranked(scored, limit_ms) for limit_ms in searches.limits_ms}
+    ranked = {limit_ms: searches.ranked(scored, limit_ms) for limit_ms in paths}
     measured = folder / "measured.jsonl"
     bench = None if options.no_measure or not ranked else Bench.of(searches.predictor, settings, measured)
     choices = choose(ranked, options.finalists, bench)

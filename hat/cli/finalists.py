@@ -129,6 +129,7 @@ class Bench:
         flags = " ".join(condition_flags(dataset))
         self._asked = {"device": dataset["device"], "torch": torch.__version__, "flags": flags}
         self._asked["latiter"] = str(settings.profile.latiter)
+        self._asked["lat_interval"] = str(settings.profile.lat_interval)
         self._processes: Counter[Arch] = Counter()  # in which each was measured
         self.conditions: dict[str, str] = {}  # of the last measurement
 

@@ -1,5 +1,6 @@
 """What a search leaves: a YAML file for each architecture found, a table, a picture and a summary."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -9,10 +10,12 @@ from hat.arch.codec import arch_to_yaml
 from hat.arch.config import Arch
 from hat.cli.finalists import Candidate, Choice
 from hat.cli.search_run import Outcome, Searches
+from hat.errors import ConfigError
 from hat.files.atomic import write_text_atomic
 from hat.log import say
 from hat.report.front import evaluations_csv, front_numbers, plot_front
 from hat.search.front import Point, growth
+from hat.search.limits import known_ms, under
 
 Rows = list[dict[str, Any]]
 
@@ -25,7 +28,13 @@ def paths_of(found: str | None, limits_ms: Sequence[float], *, several: bool) ->
     if not several:
         return {limit_ms: path for limit_ms in limits_ms}
     stem = path.stem.partition("@")[0]
-    return {limit_ms: path.with_name(f"{stem}@{limit_ms:g}ms{path.suffix}") for limit_ms in limits_ms}
+    named = {limit_ms: path.with_name(f"{stem}@{limit_ms:g}ms{path.suffix}") for limit_ms in limits_ms}
+    if len(set(named.values())) < len(named):
+        raise ConfigError(
+            f"--latency-constraints {limits_ms}: files named by six digits cannot tell them apart; leave out "
+            "those that hardly differ"
+        )
+    return named
 
 
 def arch_text(arch: Arch, origin: str, weights: str) -> str:
@@ -38,9 +47,9 @@ def arch_text(arch: Arch, origin: str, weights: str) -> str:
 def origin_of(winner: Candidate, limit_ms: float | None, coverage: float) -> str:
     """Return a line on a found architecture: its limit, its predicted latency and its loss."""
     bound = f" (bound {winner.cost.bound_ms:.2f} ms)" if coverage else ""
-    under = "on the front" if limit_ms is None else f"under {limit_ms:g} ms"
+    where = "on the front" if limit_ms is None else under(limit_ms)
     return (
-        f"{under}: predicted {winner.cost.predicted_ms:.2f} ms{bound}, validation loss {winner.loss:.4f} "
+        f"{where}: predicted {winner.cost.predicted_ms:.2f} ms{bound}, validation loss {winner.loss:.4f} "
         "(inherited, base 2)"
     )
 
@@ -50,12 +59,12 @@ def winner_summary(choice: Choice, limit_ms: float, path: Path) -> dict[str, Any
     winner = choice.winner
     return {
         "write_config_path": str(path),
-        "constraint_ms": limit_ms,
+        "constraint_ms": known_ms(limit_ms),
         "arch": arch_to_yaml(winner.arch),
         "loss": winner.loss,
         **winner.cost._asdict(),
         "measured_ms": choice.measured_ms,
-        "within": choice.holds,
+        "within": choice.holds if limit_ms < math.inf else None,
         "finalists": [
             {
                 "arch": arch_to_yaml(each.candidate.arch),
@@ -177,17 +186,18 @@ def winner_lines(
     """Return what a user is told of the architecture found under one limit."""
     winner = choice.winner
     bound = f" ({100 * coverage:g}% bound {winner.cost.bound_ms:.2f} ms)" if coverage else ""
+    limit = f" of {limit_ms:g} ms" if limit_ms < math.inf else ""
     text = (
         f"found {path}: validation loss {winner.loss:.4f} (base 2), {winner.cost.params / 1e6:.2f} M "
-        f"parameters, predicted {winner.cost.predicted_ms:.2f} ms{bound} of {limit_ms:g} ms; {scored} "
+        f"parameters, predicted {winner.cost.predicted_ms:.2f} ms{bound}{limit}; {scored} "
         f"architectures scored in {seconds:.0f} s"
     )
     if choice.measured_ms is None:
         return text
-    verdict = "within" if choice.holds else "ABOVE"
+    verdict = f"{'within' if choice.holds else 'ABOVE'} the constraint{limit}, " if limit else ""
     return (
-        f"{text}\nmeasured {choice.measured_ms:.2f} ms, {verdict} the constraint of {limit_ms:g} ms, in "
-        f"fresh processes; {len(choice.finalists)} finalists measured"
+        f"{text}\nmeasured {choice.measured_ms:.2f} ms, {verdict}in fresh processes; "
+        f"{len(choice.finalists)} finalists measured"
     )
 
 

@@ -1,5 +1,6 @@
 """The searches of one run of evo_search.py: under each limit in turn, or for the whole front at once."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -19,10 +20,19 @@ from hat.search.ablation import depth_grid, random_archs
 from hat.search.evolution import EvolutionConfig, Iteration, evolve
 from hat.search.fitness import SharedFitness
 from hat.search.front import Point, worst
-from hat.search.limits import Gate, LimitOptions
+from hat.search.limits import Gate, LimitOptions, known_ms, under
 from hat.search.pareto import Generation, ParetoConfig, objective_values, search_front
 from hat.search.pool import Pool
 from hat.search.record import CachedFitness
+
+
+def _limits_ms(evolution: EvolutionConfig, limits: LimitOptions) -> tuple[float, ...]:
+    """Return the latency limits, each of which has a winner: infinity where only other things are limited."""
+    if limits.latency_constraints:
+        return limits.latency_constraints
+    if evolution.latency_constraint is not None:
+        return (evolution.latency_constraint,)
+    return (math.inf,) if limits.beside_latency() else ()
 
 
 class Outcome(NamedTuple):
@@ -50,8 +60,7 @@ class Searches:
         self.evolution, self.limits, self.front = evolution, limits, front
         self.coverage = min(COVERAGE, predictor.max_coverage)
         self.margin = predictor.margin(self.coverage) if self.coverage else 1.0
-        one = () if evolution.latency_constraint is None else (evolution.latency_constraint,)
-        self.limits_ms: tuple[float, ...] = limits.latency_constraints or one
+        self.limits_ms = _limits_ms(evolution, limits)
 
     @property
     def most(self) -> int:
@@ -62,7 +71,7 @@ class Searches:
 
     def gate(self, limit_ms: float | None) -> Gate:
         """Return the gate of one latency limit; of the highest one where it is None."""
-        highest = limit_ms or max(self.limits_ms, default=float("inf"))
+        highest = limit_ms or max(self.limits_ms, default=math.inf)
         return Gate(self.space, self.limits, highest, margin=self.margin, length=self.length)
 
     def within_reach(self) -> tuple[Arch, ...]:
@@ -141,7 +150,8 @@ class Searches:
             return {}
         names = {f.name for kind in (EvolutionConfig, ParetoConfig) for f in fields(kind)}
         header = {name: value for name, value in header.items() if name not in names | {"warm_start"}}
-        header["highest_ms"] = max(self.limits_ms, default=None)
+        highest_ms = max(self.limits_ms, default=math.inf)
+        header["highest_ms"] = highest_ms if highest_ms < math.inf else None
         predict = self.predictor.predict_many
         draws = random_archs(self.space, predict, self.gate(None), self.seed)
         kinds = {
@@ -181,13 +191,13 @@ class Searches:
         for limit_ms in self.limits_ms:
 
             def report(state: Iteration, limit_ms: float = limit_ms) -> None:
-                under = f" under {limit_ms:g} ms:" if several else ""
+                which = f" {under(limit_ms)}:" if several else ""
                 log.metrics(
                     "search",
                     state.iteration,
-                    f"iteration {state.iteration}/{evo.evo_iter}{under} best loss {state.best_loss:.4f} at "
+                    f"iteration {state.iteration}/{evo.evo_iter}{which} best loss {state.best_loss:.4f} at "
                     f"{state.best_latency_ms:.1f} ms, {state.evaluations} scored",
-                    constraint_ms=limit_ms,
+                    constraint_ms=known_ms(limit_ms),
                     **{name: value for name, value in state._asdict().items() if name != "iteration"},
                 )
 
@@ -195,7 +205,7 @@ class Searches:
                 self.space,
                 cached,
                 self.predictor.predict_many,
-                replace(evo, latency_constraint=limit_ms),
+                replace(evo, latency_constraint=known_ms(limit_ms)),
                 self.seed,
                 gate=self.gate(limit_ms),
                 first=self._fitting(first, limit_ms)[: evo.parent_size],

@@ -61,7 +61,7 @@ class EvolutionConfig:
     def limit_ms(self) -> float:
         """Return the latency constraint; raises ConfigError where it was not given."""
         if self.latency_constraint is None:
-            raise ConfigError("no latency limit; give --latency-constraint in ms")
+            raise ConfigError("no limit; give --latency-constraint in ms, --max-params or --max-flops")
         return self.latency_constraint
 
 

@@ -45,6 +45,21 @@ class LimitOptions:
                     f"--{low.replace('_', '-')} {least:g} is above --{high.replace('_', '-')} {most:g}"
                 )
 
+    def beside_latency(self) -> bool:
+        """Return whether parameters, FLOPs or a lowest latency are limited."""
+        names = ("latency_lower", "max_params", "min_params", "max_flops", "min_flops")
+        return any(getattr(self, name) is not None for name in names)
+
+
+def known_ms(limit_ms: float) -> float | None:
+    """Return a latency limit as files name it: None for infinity, where only other things are limited."""
+    return limit_ms if limit_ms < math.inf else None
+
+
+def under(limit_ms: float) -> str:
+    """Return a latency limit in words."""
+    return f"under {limit_ms:g} ms" if limit_ms < math.inf else "at any latency"
+
 
 class Cost(NamedTuple):
     """What an architecture costs; known without scoring it."""

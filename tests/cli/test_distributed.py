@@ -20,6 +20,7 @@ from toy_predictor import save_predictor
 from training import ROOT, argv_of, log_of
 
 from hat.cli.evo_search import main as evo_search
+from hat.cli.generate import main as generate
 from hat.cli.interrupt import Interrupt
 from hat.cli.launch import _code, processes, rank_device
 from hat.cli.settings import RankOptions
@@ -241,6 +242,15 @@ def test_an_error_of_the_input_is_said_once(files: Path) -> None:
     _, error = finish(start([*words, *argv_of(files, "run", "--restore-file=/no/such.pt")]), code=2)
     assert error.count("Error: ") == 1 and "/no/such.pt does not exist" in error
     assert not (files / "run").exists()
+
+
+def test_translations_are_made_by_one_process(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}.items():
+        monkeypatch.setenv(name, value)
+    assert generate(["--path=checkpoint_best.pt"]) == 2
+    assert "made by one process, 2 were started; start it alone" in capsys.readouterr().err
 
 
 def test_a_signal_passed_on_by_a_launcher_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:

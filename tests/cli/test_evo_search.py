@@ -85,6 +85,8 @@ def test_several_limits_write_several_files(search, files) -> None:
     _, said = search("none", *TINY, "--latency-constraints", "31", "2", code=2)
     assert "Infeasible: no architecture under 2 ms in 1000 tries; fastest seen" in said
     assert not (files / "none").exists() and not list(files.glob("none*.yml"))
+    _, said = search("alike", *TINY, "--latency-constraints", "40.00001", "40.00002", code=2)
+    assert "cannot tell them apart" in said and not list(files.glob("alike*"))
 
 
 def test_the_front_with_limits_and_ablations(search, files) -> None:
@@ -121,6 +123,26 @@ def test_the_front_with_limits_and_ablations(search, files) -> None:
     assert front_check([f"--search-dir={files}/front", "--share=1.5"]) == 1
 
 
+@pytest.mark.parametrize("mode", [TINY, [*FRONT, "--pareto-evaluations=10"]])
+def test_limits_without_latency_have_a_winner(search, files, mode) -> None:
+    write_predictor(files, device_name(torch.device("cpu")))
+    summary, said = search("small", *mode, "--max-params=4500", "--profile-length=4")
+    (winner,) = summary["winners"]
+    arch = arch_from_yaml(yaml.safe_load((files / "small.yml").read_text()))
+    assert arch == arch_from_yaml(winner["arch"]) and count_params(arch, space_of(files)) <= 4500
+    rows = table_of(files / "small")
+    assert winner["loss"] == min(float(row["loss"]) for row in rows if int(row["params"]) <= 4500)
+    assert (winner["constraint_ms"], winner["within"]) == (None, None) and winner["measured_ms"] > 0
+    assert "Infinity" not in (files / "small" / "summary.json").read_text() and " inf" not in said
+    assert "measured " in said and "constraint" not in said
+
+
+def test_a_front_without_limits_chooses_none(search, files) -> None:
+    summary, said = search("free", *FRONT, "--pareto-evaluations=6")
+    assert summary["winners"] == [] and not (files / "free.yml").exists()
+    assert "there is no limit, so none of the front is chosen for --write-config-path" in said
+
+
 def test_as_few_evaluations_as_limits_suffice(search, files) -> None:
     limits = ["22", "25", "31", "40"]
     summary, _ = search("few", *FRONT, "--pareto-evaluations=4", "--latency-constraints", *limits)
@@ -152,7 +174,7 @@ def test_finalists_are_measured_on_this_device(search, files) -> None:
         (["--objectives", "latency", "energy"], "'energy' is not one of latency, params, flops"),
         (["--latency-constraints", "3", "3"], "names a limit twice"),
         (["--pareto", *GIVEN[:2]], "--search-dir is needed"),
-        (GIVEN, "no latency limit; give --latency-constraint"),
+        (GIVEN, "no limit; give --latency-constraint"),
         (
             ["--pareto", *GIVEN, "--pareto-evaluations=2", "--latency-constraints", "100", "60", "40"],
             "--pareto-evaluations 2 is too few for 3 limits of --latency-constraints, each of which needs an "

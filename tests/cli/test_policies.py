@@ -117,6 +117,6 @@ def test_what_does_not_count_and_what_changes_is_said(
     said = capsys.readouterr().err
     assert (
         "until now this run was trained with --policy single, --fair-sampling False, --ema-decay 0.0; "
-        "it goes on with --policy sandwich-distill, --fair-sampling True, --sandwich-random 2, --distill-share 1.0, "
-        "--ema-decay 0.9"
+        "it goes on with --policy sandwich-distill, --fair-sampling True, --sandwich-random 2, "
+        "--distill-share 1.0, --ema-decay 0.9"
     ) in said
