@@ -30,7 +30,7 @@ from hat.latency.predictor import LatencyPredictor
 from hat.log import say
 from hat.model.count import count_macs, count_params
 from hat.report.ranking import plot_rank, rank_table
-from hat.search.ranking import Judged, Score, design, rank_summary, updates_to_match
+from hat.search.ranking import TRIVIAL, Judged, Score, design, rank_summary, updates_to_match
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class StudyOptions:
     """latency predictor, for the ranking by predicted latency"""
     out_dir: str = "runs/rank_study"
     """folder of journal, table, picture and trainings; an interrupted study continues from it"""
-    remove_bpe: str = "sentencepiece"
-    """how subwords are joined for BLEU: sentencepiece, subword_nmt or `@@ `"""
+    remove_bpe: str | None = None
+    """how subwords are joined for BLEU: sentencepiece, subword_nmt or `@@ ` (default: by the dictionary)"""
     no_bleu: bool = False
     """score by validation loss alone"""
     keep_checkpoints: bool = False
@@ -78,6 +78,8 @@ class StudyOptions:
             re.fullmatch(r"[1-9]\d?/[1-9]\d?", self.part) and self.place[0] < self.place[1]
         ):
             raise ConfigError(f"--part takes the number of a part and of all, such as 1/2, got {self.part!r}")
+        if len(set(self.finetune_updates)) < len(self.finetune_updates):
+            raise ConfigError(f"--finetune-updates names a number twice: {list(self.finetune_updates)}")
         if self.finetune_updates and not self.super:
             raise ConfigError("--finetune-updates needs --super name=checkpoint to start from")
 
@@ -137,7 +139,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_provenance(folder, device, options, beam, *settings)
         try:
             for number, cell in enumerate(left, 1):
-                study.run(cell, f"{number}/{len(left)}")
+                if study.name(cell) not in study.done:  # one checkpoint may have two names
+                    study.run(cell, f"{number}/{len(left)}")
         except Stopped as stopped:
             say("stopped; the same command goes on from here")
             return stopped.code
@@ -186,9 +189,10 @@ def _sources(named: Sequence[str]) -> list[Source]:
     sources: dict[str, Source] = {}
     for text in named:
         name, equals, place = text.partition("=")
-        if not (name and equals and place) or name in sources:
+        if not (re.fullmatch(r"[\w.+-]+", name) and equals and place) or name in sources or name in TRIVIAL:
             raise ConfigError(
-                f"--super takes different names, each as name=checkpoint, got {text!r}; for example --super "
+                f"--super takes different names without spaces, each as name=checkpoint, got {text!r}; for "
+                "example --super "
                 "single=checkpoints/a/checkpoint_best.pt sandwich=checkpoints/b/checkpoint_best.pt"
             )
         path = find_checkpoint(place)

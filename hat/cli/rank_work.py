@@ -23,7 +23,7 @@ from hat.cli.settings import Settings
 from hat.cli.task import Vocabulary, dataset, validation_batches
 from hat.cli.train import main as train
 from hat.data.batching import EpochBatches, groups
-from hat.data.text import detokenize
+from hat.data.text import detokenize, subword_kind
 from hat.decode.beam import BeamConfig, beam_search
 from hat.decode.generate import joiner, translate
 from hat.decode.score import bleu
@@ -77,10 +77,12 @@ class RankWork:
     ) -> None:
         self.settings, self.space, self.vocab = settings, space, vocab
         self.device, self.dtype, self.beam, self.bleu = device, dtype, beam, bleu
-        self._remove_bpe, self._join = remove_bpe, joiner(remove_bpe)
-        self._plain = remove_bpe == "sentencepiece"  # what it joins is text as it is
-        self._join("")  # an unknown kind is an error before anything is trained
         self._data = dataset(settings.task, settings.task.valid_subset)
+        self._remove_bpe = remove_bpe or subword_kind(self._data.target_vocab)
+        self._join = joiner(self._remove_bpe)
+        self._plain = self._remove_bpe == "sentencepiece"  # what it joins is text as it is
+        self._join("")  # an unknown kind is an error before anything is trained
+        self._content = dataset(settings.task, settings.run.train_subset).content()
         self._batches = [
             batch.to(device) for batch in validation_batches(self._data, settings.task, settings.model)
         ]
@@ -98,13 +100,13 @@ class RankWork:
         """Return all that a training depends on besides architecture, seed and checkpoint."""
         recipe = self.recipe(updates)
         values = to_yaml_values(recipe.task, recipe.space, recipe.model, recipe.optim, recipe.schedule)
-        values["data"] = self.vocab.digests
+        values["data"] = [*self.vocab.digests, *self._content]
         return {**values, "dtype": str(self.dtype)}
 
     def scoring(self) -> dict[str, Any]:
         """Return all that a score depends on besides the training."""
         bleu = {**asdict(self.beam), "remove_bpe": self._remove_bpe} if self.bleu else None
-        return {"pairs": len(self._data), "bleu": bleu}
+        return {"pairs": self._data.content(), "bleu": bleu}
 
     def train(self, arch: Arch, updates: int, seed: int, folder: Path, restore: Path | None) -> Path:
         """Return the checkpoint at the end of a training in `folder`, which goes on where it was killed.

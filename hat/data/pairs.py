@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hat.data.folder import check_digests
+from hat.data.folder import check_digests, file_digest
 from hat.data.indexed import IndexedData, bin_path, idx_path
 from hat.data.text import read_lines
 from hat.data.vocab import EOS, PAD, Vocab
@@ -199,6 +199,10 @@ class PairDataset:
             for part in side.gather(np.arange(count)):
                 digest.update(part.tobytes())
         return digest.hexdigest()
+
+    def content(self) -> list[str]:
+        """Return the SHA-256 of the files of ids of both sides: cheaper than `digest` for many pairs."""
+        return [file_digest(bin_path(side.prefix)) for side in (self.source, self.target)]
 
     def raw_target(self, path: Path | str | None = None) -> list[str] | None:
         """Return the untokenised reference of every pair, from `path` or as preprocessing kept it.

@@ -101,6 +101,16 @@ def remove_subwords(line: str, kind: str | None) -> str:
     )
 
 
+def subword_kind(symbols: Iterable[str]) -> str | None:
+    """Return how the symbols of a dictionary are joined to words, as `remove_subwords` names it."""
+    continued = False
+    for symbol in symbols:
+        if symbol.startswith(SPACE_MARK):
+            return "sentencepiece"
+        continued = continued or symbol.endswith("@@")
+    return "subword_nmt" if continued else None
+
+
 def learn_sentencepiece(
     files: Iterable[Path | str], model_path: Path | str, vocab_size: int, seed: int
 ) -> None:

@@ -1,7 +1,7 @@
 """Symbols and their ids, kept as `dict.<lang>.txt`: one `symbol count` per line, most frequent first."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +84,9 @@ class Vocab:
 
     def __len__(self) -> int:
         return len(self._symbols)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._symbols)
 
     def __contains__(self, symbol: object) -> bool:
         return symbol in self._ids

@@ -19,6 +19,7 @@ from hat.latency.metrics import kendall_tau
 from hat.model.count import count_params
 from hat.rng import rng_for
 
+TRIVIAL = ("decoder depth", "parameters", "FLOPs", "predicted latency")  # rankings that need no weights
 _POOL = 50  # draws for each architecture that is chosen
 
 
@@ -120,13 +121,13 @@ def rank_summary(judged: Sequence[Judged]) -> dict[str, Any]:
     for name in inherited[0]:
         found = [each[name] for each in inherited]
         rankings[name] = agreement([s.loss for s in found], _all([s.bleu for s in found]))
-    trivial: dict[str, list[float] | None] = {
-        "decoder depth": [float(one.depth) for one in judged],
-        "parameters": [float(one.params) for one in judged],
-        "FLOPs": [float(one.flops) for one in judged],
-        "predicted latency": _all([one.predicted_ms for one in judged]),
-    }
-    for name, sizes in trivial.items():
+    sizes_of = (
+        [float(one.depth) for one in judged],
+        [float(one.params) for one in judged],
+        [float(one.flops) for one in judged],
+        _all([one.predicted_ms for one in judged]),
+    )
+    for name, sizes in zip(TRIVIAL, sizes_of, strict=True):
         if sizes is not None:
             rankings[name] = agreement([-size for size in sizes], sizes)
     return {

@@ -144,12 +144,30 @@ def test_weights_that_were_kept_are_scored_anew_without_training(
     assert all(record["scratch_1_bleu"] for record in records)
 
 
+def test_other_data_is_another_study(
+    study: list[str], files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [word for word in study if word not in ("--finetune-updates", "2", "5")]
+    argv += ["--no-bleu", "--seeds=1", f"--out-dir={files}/other"]
+    assert main(argv) == 0
+    for more, held in (((), 12), (("--train-subset=valid",), 0), (("--valid-subset=train",), 0)):
+        capsys.readouterr()
+        assert main([*argv, *more, "--budget"]) == 0
+        assert f"{held} of 12 scores are in the journal" in capsys.readouterr().err, more
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--super", "checkpoint.pt"], "--super takes different names, each as name=checkpoint"),
+        (
+            ["--super", "checkpoint.pt"],
+            "--super takes different names without spaces, each as name=checkpoint",
+        ),
         (["--super", "a=/no/such.pt"], "/no/such.pt does not exist"),
         (["--super=a=b", "--super=c=d"], "--super is given twice"),
+        (["--super", "FLOPs=a.pt"], "--super takes different names without spaces"),
+        (["--super", "a b=a.pt"], "--super takes different names without spaces"),
+        (["--super=a=b", "--finetune-updates", "5", "5"], "--finetune-updates names a number twice: [5, 5]"),
         (["--part=3/2"], "--part takes the number of a part and of all, such as 1/2, got '3/2'"),
         (["--num-archs=1"], "--num-archs must be at least 2, got 1"),
         (["--num-archs=100000"], "were found in the space; ask for fewer"),

@@ -5,7 +5,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hat.data.clean import clean_pairs
-from hat.data.text import Pieces, detokenize, learn_sentencepiece, read_lines, remove_subwords, split_tokens
+from hat.data.text import (
+    Pieces,
+    detokenize,
+    learn_sentencepiece,
+    read_lines,
+    remove_subwords,
+    split_tokens,
+    subword_kind,
+)
+from hat.data.vocab import Vocab
 from hat.errors import ConfigError, DataError
 
 LINE = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\0"))
@@ -44,6 +53,12 @@ def test_bad_utf8_is_named_by_file_and_line_also_inside_a_range(tmp_path):
 )
 def test_remove_subwords(kind, line, expected):
     assert remove_subwords(line, kind) == expected
+
+
+def test_the_kind_of_subwords_stands_in_the_dictionary():
+    assert subword_kind(Vocab(["hel@@", "lo", "@@"])) == "subword_nmt"
+    assert subword_kind(Vocab(["lo", "\u2581hel", "x@@"])) == "sentencepiece"
+    assert subword_kind(Vocab(["hello"])) is None
 
 
 def test_unknown_subword_kind():
