@@ -161,7 +161,7 @@ def test_other_data_is_another_study(
     [
         (
             ["--super", "checkpoint.pt"],
-            "--super takes different names without spaces, each as name=checkpoint",
+            "--super takes different names without spaces, each",
         ),
         (["--super", "a=/no/such.pt"], "/no/such.pt does not exist"),
         (["--super=a=b", "--super=c=d"], "--super is given twice"),
