@@ -18,6 +18,7 @@ from hat.latency.table import Row
 
 METHODS = ("predictor", "recipe_2020", "least_squares", "depth_only")
 ALL = 0  # as a number of rows: all but the test rows
+LEAST = 10  # rows to learn from
 TRANSFER_ROWS = 20
 SECONDS = {"recipe_2020": 25.0, "predictor": 2.0, "transfer": 2.0}  # one core; the others take next to none
 _CONDITIONS = ("device", "threads", "dtype", "vocab_size", "beam", "source_len")
@@ -71,8 +72,15 @@ def learning_cells(
         if method not in METHODS:
             raise ConfigError(f"--methods allows {', '.join(METHODS)}, got {method!r}")
     for count in row_counts:
-        if count != ALL and count < 10:
-            raise ConfigError(f"--rows must be 0 (all but the test rows) or at least 10, got {count}")
+        if count != ALL and count < LEAST:
+            raise ConfigError(f"--rows must be 0 (all but the test rows) or at least {LEAST}, got {count}")
+    if all(len(too_many(table, row_counts)) == len(row_counts) for table in tables):
+        largest = max(tables, key=lambda table: len(table.rows))
+        others = " (the other tables have no more)" if len(tables) > 1 else ""
+        raise ConfigError(
+            f"--rows {' '.join(map(str, row_counts))}: {largest.name} has {len(largest.rows)} rows{others}, "
+            f"of which a tenth is for the test; give {possible(largest)}"
+        )
     order = sorted(methods, key=lambda method: method == "recipe_2020")
     return [
         Cell(table, method, count, seed)
@@ -80,8 +88,24 @@ def learning_cells(
         for count in sorted(row_counts, key=lambda count: count or 10**9, reverse=True)
         for table in tables
         for seed in range(1, seeds + 1)
-        if count < 0.9 * len(table.rows)
+        if count not in too_many(table, row_counts)
     ]
+
+
+def too_many(table: Table, row_counts: Sequence[int]) -> list[int]:
+    """Return those of `row_counts` that a table has too few rows for."""
+    return [count for count in row_counts if count > _most(table)]
+
+
+def possible(table: Table) -> str:
+    """Return in words which numbers of rows a table allows."""
+    most = f"at most {_most(table)}, or " if _most(table) >= LEAST else ""
+    return f"{most}{ALL} for all but the test rows"
+
+
+def _most(table: Table) -> int:
+    """Return the highest number of rows to learn from that is less than all but the test rows."""
+    return (9 * len(table.rows) - 1) // 10
 
 
 def transfer_cells(tables: Sequence[Table], seeds: int) -> list[Cell]:

@@ -101,6 +101,21 @@ def test_changed_tables_are_studied_anew(
     assert capsys.readouterr().err.count("0 of 1 trainings") == 2
 
 
+def test_rows_that_a_table_does_not_have_are_named(
+    tables: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["--tables", *tables, "--methods=depth_only", "--seeds=1", f"--out-dir={tmp_path}/out"]
+    assert main([*argv, "--rows", "25", "500", "0"]) == 0
+    said = capsys.readouterr().err
+    for name in ("old", "new"):
+        assert f"--rows 500 left out: {name} has 60; give at most 53, or 0 for all but the test rows" in said
+    assert main([*argv, "--rows", "500"]) == 2  # also where the journal holds other numbers
+    captured = capsys.readouterr()
+    assert captured.out == "" and "ConfigError: --rows 500: old has 60 rows" in captured.err
+    assert main([*argv, "--rows", "25", "0"]) == 0
+    assert "left out" not in capsys.readouterr().err
+
+
 def test_transfer(tables: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["--tables", *tables, "--transfer", "--seeds=2", f"--out-dir={tmp_path}/out"]
     assert main(argv) == 0

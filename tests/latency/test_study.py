@@ -13,7 +13,15 @@ from hat.errors import ConfigError
 from hat.latency import recipe, study
 from hat.latency.predictor import split
 from hat.latency.predictor_config import PredictorConfig
-from hat.latency.study import ALL, Cell, Table, learning_cells, run_cell, transfer_cells
+from hat.latency.study import (
+    ALL,
+    Cell,
+    Table,
+    learning_cells,
+    run_cell,
+    too_many,
+    transfer_cells,
+)
 
 NORM = (640.0, 6.0, 2048.0, 6.0, 640.0, 6.0, 2048.0, 6.0, 6.0, 2.0)
 
@@ -37,6 +45,20 @@ def test_cells_of_a_study() -> None:
         learning_cells([table("a")], ("forest",), (10,), 1)
     with pytest.raises(ConfigError, match="--rows must be 0 .* or at least 10, got 9"):
         learning_cells([table("a")], ("predictor",), (9,), 1)
+
+
+def test_rows_that_no_table_has_are_refused() -> None:
+    tables = [table("a"), table("b", 30)]
+    for counts in ((500,), (500, 54)):
+        with pytest.raises(ConfigError, match="--rows 500.*: a has 60 rows.*at most 53, or 0 for all"):
+            learning_cells(tables, ("predictor",), counts, 1)
+    assert len(learning_cells(tables, ("predictor",), (53,), 1)) == 1
+    assert len(learning_cells(tables, ("predictor",), (500, ALL), 1)) == 2
+    assert (too_many(tables[0], (ALL, 53, 54)), too_many(tables[1], (ALL, 53, 26))) == ([54], [53])
+    for count in range(12, 120):  # never more than a split leaves
+        assert too_many(table("c", count), [len(split(count, 1)[0]) + 1])
+    with pytest.raises(ConfigError, match="has 8 rows, .*; give 0 for all"):
+        learning_cells([table("c", 8)], ("predictor",), (10,), 1)
 
 
 @pytest.mark.parametrize("method", study.METHODS)
