@@ -136,7 +136,7 @@ def _run(cells: Sequence[Cell], journal: Journal) -> list[dict[str, Any]]:
 
 
 def _name(record: dict[str, Any], keys: dict[str, Any]) -> str:
-    return json.dumps({key: record[key] for key in keys}, sort_keys=True)
+    return json.dumps({key: record.get(key) for key in keys}, sort_keys=True)  # older ones lack some
 
 
 def _table(path: Path) -> Table:

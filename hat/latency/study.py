@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,10 @@ from hat.latency.recipe import recipe_2020
 from hat.latency.table import Row
 
 METHODS = ("predictor", "recipe_2020", "least_squares", "depth_only")
+# Raise a method's number with every change that moves its figures: results of another number are made anew,
+# as those in older journals, which have none, so that one table never mixes two versions. A change of what
+# all share (split, scores, features) raises all of them, one of the predictor's training also `transfer`.
+VERSIONS = {"predictor": 1, "recipe_2020": 1, "least_squares": 1, "depth_only": 1, "transfer": 1}
 ALL = 0  # as a number of rows: all but the test rows
 LEAST = 10  # rows to learn from
 TRANSFER_ROWS = 20
@@ -47,16 +51,29 @@ class Cell:
 
     @property
     def key(self) -> dict[str, Any]:
-        """Return what names this cell in a journal."""
+        """Return what names this cell in a journal: all that its scores depend on."""
         return {
             "table": self.table.name,
             "digest": self.table.digest,
             "method": self.method,
+            "version": VERSIONS[self.method],
+            "settings": self._settings,
             "rows": self.num_rows,
             "seed": self.seed,
             "source": self.source.name if self.source else "",
             "source_digest": self.source.digest if self.source else "",
         }
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        """Return the settings that the method reads, as a journal gives them back."""
+        if self.method == "recipe_2020":
+            return {"feature_norm": list(self.table.feature_norm), "lat_norm": self.table.lat_norm}
+        if self.method in ("predictor", "transfer"):
+            read = asdict(PredictorConfig())
+            names = ("hidden_dim", "hidden_layer_num", "train_steps", "bsz", "predictor_lr")
+            return {name: read[name] for name in names}
+        return {}
 
     @property
     def estimate_s(self) -> float:

@@ -1,5 +1,6 @@
 """The study: every method on the same rows, the recipe of 2020, transfer between equal spaces."""
 
+import json
 import random
 from dataclasses import replace
 
@@ -45,6 +46,29 @@ def test_cells_of_a_study() -> None:
         learning_cells([table("a")], ("forest",), (10,), 1)
     with pytest.raises(ConfigError, match="--rows must be 0 .* or at least 10, got 9"):
         learning_cells([table("a")], ("predictor",), (9,), 1)
+
+
+def test_a_key_holds_all_that_the_scores_depend_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = table("a")
+
+    def keys(of: Table = held) -> dict[str, dict]:
+        cells = [Cell(of, method, 20, 1) for method in study.METHODS] + [Cell(of, "transfer", 20, 1, held)]
+        return {cell.method: json.loads(json.dumps(cell.key)) for cell in cells}
+
+    def changed(before: dict[str, dict], after: dict[str, dict]) -> set[str]:
+        assert before.keys() == after.keys() == study.VERSIONS.keys()
+        return {method for method in before if before[method] != after[method]}
+
+    before = keys()
+    assert changed(before, keys(replace(held, lat_norm=200.0))) == {"recipe_2020"}
+    assert changed(before, keys(replace(held, feature_norm=(1.0, *NORM[1:])))) == {"recipe_2020"}
+    monkeypatch.setattr(study, "PredictorConfig", lambda: PredictorConfig(train_steps=6))
+    assert changed(before, keys()) == {"predictor", "transfer"}
+    before = keys()
+    for method in study.VERSIONS:
+        with monkeypatch.context() as patch:
+            patch.setitem(study.VERSIONS, method, 99)
+            assert changed(before, keys()) == {method}
 
 
 def test_rows_that_no_table_has_are_refused() -> None:
