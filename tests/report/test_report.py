@@ -9,8 +9,10 @@ import pytest
 from hat.arch.codec import SpaceOptions, arch_to_yaml, space_of, space_to_plain
 from hat.arch.sampler import sample
 from hat.cli.report import main
+from hat.cli.task import TaskOptions
 from hat.files.cost import Cost, read_cost
 from hat.files.journal import Journal
+from hat.model.count import count_macs
 from hat.report.collect import collect
 from hat.report.figures import draw_volume
 from hat.report.front import evaluations_csv
@@ -192,6 +194,31 @@ def test_several_limits_and_a_front_in_one_folder(tmp_path) -> None:
     assert search.limits_ms == (12.5, 20.0)
     written(folder)
     assert (folder / "report/hypervolume.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "length"),
+    [
+        ("arch: transformersuper_wmt_en_de", 30),
+        ("arch: transformersuper_iwslt_de_en", 23),
+        ("arch: transformersuper_iwslt_de_en\nprofile-length: 17", 17),
+        ("arch: [1]\nprofile-length: -3", None),
+        ("seed: 1", None),
+    ],
+)
+def test_flops_are_those_of_the_summary_or_of_the_length_of_the_task(config, length, tmp_path) -> None:
+    folder = search_folder(tmp_path / "search")
+    (folder / "config.yml").write_text(config)
+    largest, _, found = collect(folder).models
+    assert (largest.role, found.role) == ("largest", "found")
+    expected = [2 * count_macs(arch, SPACE, length) if length else None for arch in (SPACE.largest(), ARCH)]
+    assert [largest.flops, found.flops] == expected
+    if length in (23, 30):
+        assert TaskOptions(arch=config.removeprefix("arch: ")).sentence_length() == length
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps(summary | {"flops": 7_654_000_000}))
+    assert collect(folder).found[0].flops == 7_654_000_000
+    assert any(text.strip() == "7.654" for text in written(folder).texts)
 
 
 def front_folder(path: Path) -> Path:
