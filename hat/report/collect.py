@@ -16,7 +16,9 @@ from hat.report.folders import (
     Folder,
     Note,
     arch_in,
+    is_study,
     number,
+    rankings_of,
     read_mapping,
     run_folders,
     searches_of,
@@ -52,6 +54,8 @@ def collect(root: Path) -> Run:
     note: Note = run.notes.append
     summary = read_mapping(root / "summary.json", note)
     stages = read_mapping(root / "stages.json", note)
+    if is_study(root):
+        return _study(root, run, summary)
     found = [_about(folder, root, note) for folder in run_folders(root, note)]
     listed = summary.get("models")
     rows = [row for row in listed if isinstance(row, dict)] if isinstance(listed, list) else []
@@ -75,6 +79,20 @@ def collect(root: Path) -> Run:
     machine = summary.get("machine") or next((e.folder.version for e in found if e.folder.version), {})
     if isinstance(machine, dict):
         run.machine = {str(name): str(value) for name, value in machine.items()}
+    return run
+
+
+def _study(root: Path, run: Run, summary: Mapping[str, Any]) -> Run:
+    """Return a rank study; its trainings are only means to it."""
+    run.rankings, run.ceiling, run.ranked = rankings_of(summary)
+    if not run.rankings:
+        raise DataError(
+            f"{root} holds a predictor study, which has its own table and picture, or a rank study that has "
+            "not ended; RUN_DIR must hold what run_task.sh, evo_search.py or train.py wrote, or the "
+            "summary.json that rank_study.py ends with"
+        )
+    version = read_mapping(root / "version.json", run.notes.append)
+    run.title, run.machine = f"Rank study {run.title}", {name: str(value) for name, value in version.items()}
     return run
 
 

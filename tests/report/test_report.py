@@ -317,6 +317,47 @@ def test_a_folder_without_a_run_is_refused(make, tmp_path, capsys) -> None:
     assert not (folder / "report").exists()
 
 
+def study_folder(path: Path, **record: object) -> Path:
+    """Write the journal of a study, which has the name of a search's."""
+    with Journal(path / "journal.jsonl") as journal:
+        journal.append(record or {"table": "wmt", "method": "predictor", "rows": 0, "mape_percent": 4.5})
+    return path
+
+
+def test_a_study_without_rankings_is_refused(tmp_path, capsys) -> None:
+    predictor = study_folder(tmp_path / "predictor")
+    part = study_folder(tmp_path / "rank", loss=5.0, arch=arch_to_yaml(ARCH), stage="inherited from single")
+    (part / "journal.jsonl").rename(part / "journal-1-of-2.jsonl")
+    lines(part / "trainings/one/log.jsonl", {"kind": "train", "update": 1, "loss_base2": 7.0})
+    for folder in (predictor, part):
+        assert main([str(folder)]) == 2
+        said = capsys.readouterr().err
+        assert f"DataError: {folder} holds a predictor study" in said and "RUN_DIR must hold" in said
+        assert said.count("\n") == 1 and not (folder / "report").exists()
+    assert main([str(tmp_path), f"--to={tmp_path}/to"]) == 2 and "holds no run" in capsys.readouterr().err
+    search_folder(tmp_path / "search")
+    assert [search.name for search in collect(tmp_path).searches] == ["search"]
+
+
+def test_the_rankings_of_a_rank_study(tmp_path) -> None:
+    folder = study_folder(tmp_path / "rank", loss=5.0, arch=arch_to_yaml(ARCH), stage="scratch")
+    row = {"kendall_tau": 0.625, "equal_depth_accuracy": 0.5, "kendall_tau_bleu": None}
+    rankings = {HOSTILE: row, "decoder depth": row | {"kendall_tau": 0.375}, "bad": [1]}
+    ceiling = row | {"kendall_tau": 0.875}
+    summary = {"archs": 12, "seeds": 2, "rankings": rankings, "ceiling": ceiling}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    page = written(folder)
+    check_alone(page)
+    assert [a["id"] for tag, a in page.elements if tag == "section"] == ["ranking", "conditions"]
+    for number in ("0.625", "0.375", "0.875", "0.500"):
+        assert any(text.strip() == number for text in page.texts), number
+    text = "".join(page.texts)
+    assert "No search" not in text and "12 architectures, 2 trainings of each" in text
+    assert "Kendall tau 0.625; two trainings agree to 0.875." in text
+    (folder / "summary.json").write_text(json.dumps(summary | {"ceiling": None}))
+    assert "agree to" not in "".join(written(folder).texts)
+
+
 def test_sittings_add_up(tmp_path) -> None:
     path = tmp_path / "cost.json"
     for _ in range(2):
