@@ -317,6 +317,42 @@ def test_a_folder_without_a_run_is_refused(make, tmp_path, capsys) -> None:
     assert not (folder / "report").exists()
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["RUN", "--to=TO"],
+        ["--to=TO", "RUN"],
+        ["--to", "TO", "RUN"],
+        ["--json", "RUN", "--to", "TO"],
+        ["--run-dir", "RUN", "--to", "TO"],
+        ["--to", "TO", "--run-dir=RUN", "--json"],
+    ],
+)
+def test_the_folder_stands_anywhere(flags, tmp_path) -> None:
+    summary = {"rankings": {"depth": {"kendall_tau": 0.5}}}
+    (study_folder(tmp_path / "run") / "summary.json").write_text(json.dumps(summary))
+    places = {"RUN": f"{tmp_path}/run", "TO": f"{tmp_path}/to"}
+    for name, place in places.items():
+        flags = [flag.replace(name, place) for flag in flags]
+    assert main(flags) == 0
+    assert (tmp_path / "to/index.html").exists() and not (tmp_path / "run/report").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "no folder is given"),
+        (["--to=x"], "no folder is given"),
+        (["a", "--json", "b"], "two folders are given, a and b;"),
+        (["--run-dir=a", "b"], "two folders are given, --run-dir=a and b;"),
+        (["--frob", "a"], "unknown option --frob"),
+    ],
+)
+def test_no_folder_or_two_are_refused(flags, message, capsys) -> None:
+    assert main(flags) == 2
+    assert f"ConfigError: {message}" in capsys.readouterr().err
+
+
 def study_folder(path: Path, **record: object) -> Path:
     """Write the journal of a study, which has the name of a search's."""
     with Journal(path / "journal.jsonl") as journal:
