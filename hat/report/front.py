@@ -100,9 +100,8 @@ def plot_front(
     best = [points[i] for i in front_numbers(points)]
     axes.plot(*_across(best), color=BLUE, marker="o", markersize=3.5, drawstyle="steps-post", label="front")
     for number, winner in enumerate(winners):
-        if winner["constraint_ms"] is None:
-            continue
-        axes.axvline(winner["constraint_ms"], color=RED, linewidth=0.8, linestyle=":")
+        if winner["constraint_ms"] is not None:  # None: the limits are on something else
+            axes.axvline(winner["constraint_ms"], color=RED, linewidth=0.8, linestyle=":")
         measured = winner["measured_ms"]
         shown = winner["predicted_ms"] if measured is None else measured
         axes.plot([winner["predicted_ms"], winner["bound_ms"]], [winner["loss"]] * 2, color=RED, linewidth=1)

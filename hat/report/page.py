@@ -187,6 +187,7 @@ def _models(run: Run) -> str:
         ("Loss, trained", "base 2"),
     ]
     heads += [("BLEU", "")]
+    within = ", within its limit" if any(model.limit_ms is not None for model in run.found) else ""
     rows = [(_model_cells(model), "best" if model is run.winner else "") for model in run.models]
     text = table(heads, rows)
     signatures = list(dict.fromkeys(model.signature for model in run.models if model.signature))
@@ -196,7 +197,7 @@ def _models(run: Run) -> str:
         "On disk: the file of the averaged weights; largest and smallest are slices of the "
         "SuperTransformer's. "
         "Latency: one sentence, as under Conditions. The tinted row is the winner: the best BLEU, or where "
-        "nothing was translated the lowest loss, within its limit.</p>"
+        f"nothing was translated the lowest loss{within}.</p>"
     )
     for signature in signatures:
         text += f'<p class="small muted">SacreBLEU: <code>{escape(signature)}</code></p>'

@@ -43,6 +43,23 @@ def test_comparison_by_hand() -> None:
     assert few["methods"]["search"]["share"] is None and "never" in comparison_table(few)
 
 
+def test_a_winner_without_a_latency_limit_is_drawn_without_a_line(tmp_path, monkeypatch) -> None:
+    axes = pytest.importorskip("matplotlib.axes").Axes
+    drawn, marks, scatter = [], [], axes.scatter
+    monkeypatch.setattr(axes, "axvline", lambda self, at, **how: drawn.append(at))
+
+    def noted(self, *points, **how):
+        marks.append(how.get("marker"))
+        return scatter(self, *points, **how)
+
+    monkeypatch.setattr(axes, "scatter", noted)
+    winner = {"loss": 2.0, "constraint_ms": None, "predicted_ms": 5.0, "bound_ms": 5.5, "measured_ms": 5.2}
+    plot_front(tmp_path / "front.png", [(2.0, 5.0), (1.5, 8.0)], [winner], {})
+    assert drawn == [] and marks == [None, "D"]
+    plot_front(tmp_path / "front.png", [(2.0, 5.0)], [winner | {"constraint_ms": 6.0}], {})
+    assert drawn == [6.0]
+
+
 def test_the_picture(tmp_path) -> None:
     pytest.importorskip("matplotlib")
     winner = {"loss": 2.0, "constraint_ms": 6.0, "predicted_ms": 5.0, "bound_ms": 5.5, "measured_ms": None}

@@ -221,6 +221,24 @@ def test_flops_are_those_of_the_summary_or_of_the_length_of_the_task(config, len
     assert any(text.strip() == "7.654" for text in written(folder).texts)
 
 
+def test_a_search_under_limits_on_other_than_latency(tmp_path) -> None:
+    folder = search_folder(tmp_path / "search")
+    winner = json.loads((folder / "summary.json").read_text())
+    assert "limits" in caption(folder, "front")
+    nothing = {"constraint_ms": None, "within": None, "write_config_path": None, "flops": 5_000_000_000}
+    (folder / "summary.json").write_text(json.dumps({"mode": "constraint", "winners": [winner | nothing]}))
+    (search,) = collect(folder).searches
+    (found,) = collect(folder).found
+    assert search.limits_ms == () and found.limit_ms is None and found.within_limit is None
+    assert (found.name, found.measured_ms) == ("search", 12.75)
+    text = "".join(written(folder).texts)
+    drawn = "".join("".join(each.wide + each.narrow) for each in pictures(collect(folder)))
+    for word in ("limit", "None", "nan"):
+        assert word not in text and word not in drawn, word
+    assert "12.75" in text and "5.250" in text  # measured, and the loss
+    assert "limit" not in caption(folder, "front")
+
+
 def front_folder(path: Path) -> Path:
     """Write what evo_search.py --pareto leaves where no limit is given."""
     search_folder(path)
