@@ -1,8 +1,10 @@
 """scripts/report.py: the page holds what the files say, needs nothing else, and trusts no name or number."""
 
 import json
+import resource
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -428,6 +430,18 @@ def test_sittings_add_up(tmp_path) -> None:
     with Cost(path, threads=1, resumable=False):
         pass
     assert read_cost(path).sittings == 1
+
+
+def test_the_processes_that_measure_count_once(tmp_path, monkeypatch) -> None:
+    used = {resource.RUSAGE_SELF: [1.0, 2.0], resource.RUSAGE_CHILDREN: [10.0, 20.0]}
+    monkeypatch.setattr(
+        "hat.files.cost.resource.getrusage",
+        lambda who: SimpleNamespace(ru_utime=used[who][0], ru_stime=used[who][1]),
+    )
+    with Cost(tmp_path / "cost.json", threads=1, processes=4):
+        used[resource.RUSAGE_SELF] = [6.0, 3.0]  # 6 s more in each of four processes
+        used[resource.RUSAGE_CHILDREN] = [16.0, 21.0]  # 7 s more
+    assert read_cost(tmp_path / "cost.json").cpu_s == 4 * 6 + 7
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"sittings": [1]}', '{"sittings": [{"wall_s": -1}]}', "\0"])
