@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from hat.cli.set_aside import released_at, set_aside
 from hat.errors import ConfigError, DataError
 from hat.files.atomic import check_writable, write_atomic, write_text_atomic
 from hat.files.cost import Cost
+from hat.latency.drift import Block
 from hat.latency.predictor import COVERAGE, LatencyPredictor, Report, split
 from hat.latency.predictor_config import PredictorConfig
 from hat.latency.table import Row, find_table, read_table
@@ -62,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if run.transfer_from is None:
             predictor = _trained(rows, cfg, run, output)
         else:
-            predictor = _old(run.transfer_from, rows, cfg, run.seed).transferred(rows, run.seed)
+            old, blocks = _old(run.transfer_from, rows, cfg, run.seed)
+            predictor = old.transferred(rows, run.seed, blocks)
     if aside:
         set_aside(path, aside)
         _say(f"{path} was the predictor of the 2020 release; it was moved to {aside}")
@@ -77,9 +79,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     _print_bound(predictor, report)
     if not report["networks"]:
         print("the costs of layers add up here; networks did not help and were left out")
-    for block in report["drift"]:
-        where = f"lines {block['first'] + 2:.0f} to {block['last'] + 2:.0f} of the table"
-        print(f"{where} are {block['percent']:+.1f}% off the others (the device drifted) and count less")
+    _print_drift(report["drift"], "the table")
+    learnt = "" if str(run.transfer_from).endswith(".csv") else "the table learnt by "
+    _print_drift(report.get("old_drift", []), f"{learnt}{run.transfer_from}")
     if output.json:
         print(json.dumps(report))
     return 0
@@ -102,14 +104,16 @@ def _trained(
     return predictor
 
 
-def _old(given: str, rows: Sequence[Row], cfg: PredictorConfig, seed: int) -> LatencyPredictor:
-    """Return the predictor of another device, trained where a table is given."""
+def _old(
+    given: str, rows: Sequence[Row], cfg: PredictorConfig, seed: int
+) -> tuple[LatencyPredictor, list[Block] | None]:
+    """Return the predictor of another device, trained where a table is given, and drifting blocks of that."""
     if not given.endswith(".csv"):
-        return LatencyPredictor.load(given, cfg.feature_norm, cfg.lat_norm)
+        return LatencyPredictor.load(given, cfg.feature_norm, cfg.lat_norm), None
     old = read_table(given)
     if not all(row.arch for row in rows):
         old = [replace(row, arch=None) for row in old]  # both by the ten features
-    return LatencyPredictor.fit_all(old, cfg, seed)[0]
+    return LatencyPredictor.fit_all(old, cfg, seed)
 
 
 def _table(given: str) -> Path:
@@ -143,6 +147,12 @@ def _print_bound(predictor: LatencyPredictor, report: Report) -> None:
     text = f"{coverage:.0%} upper bound: prediction {100 * (predictor.margin(coverage) - 1):+.1f}%"
     bound = report["bound"]
     print(f"{text}; it held on {bound['held']:.1%} of the rows above" if bound else text)
+
+
+def _print_drift(blocks: Sequence[Mapping[str, float]], table: str) -> None:
+    for block in blocks:
+        where = f"lines {block['first'] + 2:.0f} to {block['last'] + 2:.0f} of {table}"
+        print(f"{where} are {block['percent']:+.1f}% off the others (the device drifted) and count less")
 
 
 def _plot(predictor: LatencyPredictor, rows: Sequence[Row], seed: int, path: Path) -> None:

@@ -4,7 +4,6 @@ import csv
 import hashlib
 import io
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +24,13 @@ from hat.latency.study import (
     Table,
     learning_cells,
     measured_again,
+    possible,
     run_cell,
+    too_many,
     transfer_cells,
 )
 from hat.latency.table import read_table
+from hat.log import say
 from hat.report.study import PLOTTED, mean_records, plot_study, study_table, transfer_table
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -84,6 +86,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError("no two of the tables are of one search space; give others with --tables")
     else:
         cells = learning_cells(tables, options.methods, options.rows, options.seeds)
+        for table in tables:
+            if left_out := too_many(table, options.rows):
+                counts = " ".join(map(str, left_out))
+                _say(f"--rows {counts} left out: {table.name} has {len(table.rows)}; give {possible(table)}")
     repeats = [measured_again(second, tables) for second in again]
     folder = Path(options.out_dir)
     name = "transfer" if options.transfer else "study"
@@ -130,7 +136,7 @@ def _run(cells: Sequence[Cell], journal: Journal) -> list[dict[str, Any]]:
 
 
 def _name(record: dict[str, Any], keys: dict[str, Any]) -> str:
-    return json.dumps({key: record[key] for key in keys}, sort_keys=True)
+    return json.dumps({key: record.get(key) for key in keys}, sort_keys=True)  # older ones lack some
 
 
 def _table(path: Path) -> Table:
@@ -154,4 +160,4 @@ def _csv(means: Sequence[dict[str, Any]]) -> str:
 
 
 def _say(text: str) -> None:
-    print(f"scripts/predictor_study.py: {text}", file=sys.stderr)
+    say(f"scripts/predictor_study.py: {text}")

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from hat.cli.options import OutputOptions, command, parse
@@ -27,11 +27,8 @@ class ReportOptions:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Write index.html and the PNG files; see --help."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if words and not words[0].startswith("-"):
-        words[0] = f"--run-dir={words[0]}"
     options, out = parse(
-        words,
+        _named(sys.argv[1:] if argv is None else argv),
         ReportOptions,
         OutputOptions,
         prog="report.py",
@@ -47,6 +44,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     if out.json:
         print(json.dumps({"page": str(written[0]), "pictures": [str(path) for path in written[1:]]}))
     return 0
+
+
+def _named(words: Sequence[str]) -> list[str]:
+    """Return the words with --run-dir before the folder, wherever among the flags it stands."""
+    valued = {f"--{field.name.replace('_', '-')}" for field in fields(ReportOptions)}
+    named, folders, before = list[str](), list[str](), ""
+    for word in words:
+        plain = not word.startswith("-") and before not in valued
+        if plain or word.split("=")[0] == "--run-dir":
+            folders.append(word)
+        named.append(f"--run-dir={word}" if plain else word)
+        before = word
+    if len(folders) > 1:
+        raise ConfigError(
+            f"two folders are given, {folders[0]} and {folders[1]}; a report is of one: name that, or the "
+            "folder above both"
+        )
+    return named
 
 
 def write_report(root: Path, to: Path) -> list[Path]:

@@ -22,6 +22,7 @@ from hat.errors import CheckpointError, ConfigError, DataError
 from hat.files.atomic import write_text_atomic
 from hat.log import say, versions
 from hat.model.config import ModelConfig
+from hat.model.count import profile_length
 from hat.model.precision import Amp, choose_dtype, device_name, dtype_name
 from hat.train.checkpoint import Checkpoint
 from hat.train.memory import keep_pages
@@ -68,7 +69,7 @@ class TaskOptions:
 
     def sentence_length(self) -> int:
         """Return the tokens of source and target at which the task is profiled."""
-        return self.profile_length or (23 if "iwslt" in self.arch else 30)
+        return self.profile_length or profile_length(self.arch)
 
 
 @dataclass(frozen=True)

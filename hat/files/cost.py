@@ -29,8 +29,9 @@ class Cost:
     """Keeps `path` up to date while a stage runs: one record for each sitting, those of earlier ones kept.
 
     A stage that was stopped and started again so adds up; one that starts anew is not `resumable`.
-    `processes` work alike, so the CPU time of this one counts that many times. Without a path (every process
-    but the first) nothing is written.
+    `processes` work alike, so the CPU time of this one counts that many times; those it starts itself, such
+    as the ones that measure the finalists of a search, count once. Without a path (every process but the
+    first) nothing is written.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class Cost:
         self._path = path
         self._earlier = _sittings(path) if path and resumable else []
         self._fixed = {"threads": threads, "processes": processes, "gpus": gpus}
-        self._began, self._cpu_began = time.perf_counter(), cpu_seconds()
+        self._began, self._own_began, self._children_began = time.perf_counter(), *_cpu_seconds()
         self._unix_s = round(time.time(), 3)
         self._written = self._began
 
@@ -59,10 +60,12 @@ class Cost:
         self._written = time.perf_counter()
         if self._path is None:
             return
+        own_s, children_s = _cpu_seconds()
+        own_s, children_s = own_s - self._own_began, children_s - self._children_began
         now = {
             "started_unix_s": self._unix_s,
             "wall_s": round(self._written - self._began, 3),
-            "cpu_s": round((cpu_seconds() - self._cpu_began) * self._fixed["processes"], 3),
+            "cpu_s": round(own_s * self._fixed["processes"] + children_s, 3),
             **self._fixed,
         }
         write_text_atomic(self._path, json.dumps({"sittings": [*self._earlier, now]}, indent=1) + "\n")
@@ -76,8 +79,13 @@ class Cost:
 
 def cpu_seconds() -> float:
     """Return the CPU time of this process and of those it has waited for."""
-    use = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(each.ru_utime + each.ru_stime for each in use)
+    return sum(_cpu_seconds())
+
+
+def _cpu_seconds() -> tuple[float, float]:
+    """Return the CPU time of this process, and of those it has waited for."""
+    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return own.ru_utime + own.ru_stime, children.ru_utime + children.ru_stime
 
 
 def read_cost(path: Path) -> Spent | None:

@@ -88,8 +88,8 @@ def fit_members(
     return members, plain
 
 
-def transfer(old: Members, features: Floats, ms: Floats, seed: int) -> tuple[Members, Floats]:
-    """Return members for another device, from those of an `old` one and few rows; residuals as `fit_members`.
+def transfer(old: Members, features: Floats, ms: Floats, weight: Floats, seed: int) -> tuple[Members, Floats]:
+    """Return members for another device, from those of an `old` one and few rows; all else as `fit_members`.
 
     Three ways are tried: the old latency times a constant; that plus additive costs and a line on the depth;
     the new rows alone. The one with the lowest error on rows left out is returned.
@@ -101,18 +101,26 @@ def transfer(old: Members, features: Floats, ms: Floats, seed: int) -> tuple[Mem
     scaled, corrected, alone = [], [], []
     for k in range(NUM_MEMBERS):
         rows = fold != k
-        target, even = ms[rows] / ratio[k, rows], np.ones(rows.sum())
-        scaled.append(float(np.median(target / old_ms[k, rows])) * old.base[k])
+        target, count = ms[rows] / ratio[k, rows], weight[rows]
+        scaled.append(_median(target / old_ms[k, rows], count) * old.base[k])
         with_old = np.hstack([columns, old_ms[k][:, None]])[rows]
-        found = fit_ridge(with_old, target, even, free=(depth, depth + 1))
+        found = fit_ridge(with_old, target, count, free=(depth, depth + 1))
         corrected.append(np.delete(found, depth + 1) + found[depth + 1] * old.base[k])
-        alone.append(fit_ridge(columns[rows], ms[rows], even, free=depth))
+        alone.append(fit_ridge(columns[rows], ms[rows], count, free=depth))
     old = replace(old, floor_ms=float(ms.min() / 2))
     tried = [replace(old, base=np.stack(base)) for base in (scaled, corrected)]
     tried.append(replace(old, base=np.stack(alone), nets=_no_nets(features)))
     residuals = [_left_out(members, features, ms, fold) for members in tried]
-    best = int(np.argmin([np.mean(np.abs(residual)) for residual in residuals]))
+    best = int(np.argmin([np.average(np.abs(residual), weights=weight) for residual in residuals]))
     return tried[best], residuals[best]
+
+
+def _median(values: Floats, weight: Floats) -> float:
+    """Return the value with half of the weight on either side, the usual median where all weights agree."""
+    order = np.argsort(values)
+    below = np.cumsum(weight[order]) / np.sum(weight)
+    low, high = (int(np.searchsorted(below, 0.5, side)) for side in ("left", "right"))
+    return float(values[order][[low, min(high, len(order) - 1)]].mean())
 
 
 def _no_nets(features: Floats) -> Nets:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from hat.arch.config import Arch
 from hat.arch.features import FEATURE_NAMES, LAYER_FEATURE_NAMES, features, layer_features
-from hat.errors import CheckpointError, ConfigError, DataError
-from hat.latency.drift import Block, drifting_rows
+from hat.errors import CheckpointError, ConfigError, DataError, brief
+from hat.latency.drift import Block, drifting_rows, find_blocks, row_weights
 from hat.latency.linear import depth_only, least_squares
 from hat.latency.members import NUM_MEMBERS, Members, fit_members, folds, transfer
 from hat.latency.metrics import Floats, Scores, score
@@ -43,6 +43,12 @@ class Report(Scores, total=False):
     bound: BoundScores | None  # None: too few rows for one
     drift: list[dict[str, float]]  # blocks of the table, rows counted from 0
     networks: bool  # False: they did not help and were left out
+
+
+class TransferReport(Report, total=False):
+    """Scores of a predictor that started from another device's."""
+
+    old_drift: list[dict[str, float]]  # as drift, of the old device's table
 
 
 class Model(Protocol):
@@ -127,12 +133,16 @@ class LatencyPredictor:
         members, residuals = fit_members(x, ms, weight, training, percent)
         return cls(members, names, residuals.tolist(), conditions=_shared_conditions(rows)), blocks
 
-    def transferred(self, rows: Sequence[Row], seed: int) -> "LatencyPredictor":
+    def transferred(
+        self, rows: Sequence[Row], seed: int, old_blocks: Sequence[Block] | None = None
+    ) -> "LatencyPredictor":
         """Return a predictor for the device of `rows` from this one for another device.
 
-        Its report is of each row as predicted by the member that left it out. Raises DataError for fewer than
-        10 rows or rows without the features this predictor reads, and CheckpointError where this one is not
-        of the present format.
+        Its report is of each row as predicted by the member that left it out. `rows` stand in the order of
+        measuring: from 24 on, blocks of drifting ones are found and count less, as they did in the old table,
+        where they are `old_blocks` (None: those that this predictor's report tells of). Raises DataError for
+        fewer than 10 rows or rows without the features this predictor reads, and CheckpointError where this
+        one is not of the present format.
         """
         _check_enough(rows, MIN_ROWS, "transfer a predictor")
         if not isinstance(self._model, Members):
@@ -145,10 +155,19 @@ class LatencyPredictor:
                 "the old predictor reads whole architectures, which the new table does not hold; give the "
                 "table (CSV) of the old device instead of its predictor"
             )
+        old = _blocks_of(self.report) if old_blocks is None else old_blocks
         x, ms, stream = _inputs(rows, self._feature_names), _milliseconds(rows), seed_for(seed, "transfer")
-        members, residuals = transfer(self._model, x, ms, stream)
+        blocks, weight = list[Block](), np.ones(len(rows))
+        members, residuals = transfer(self._model, x, ms, weight, stream)
+        for _ in range(2):  # again without the blocks, so that those do not hide themselves
+            blocks = find_blocks(residuals)
+            weight = row_weights(residuals, blocks)
+            members, residuals = transfer(self._model, x, ms, weight, stream)
         fold = folds(len(rows), stream)
-        report = _left_out_report(rows, ms / np.exp(residuals), fold, members.has_networks)
+        report: TransferReport = {
+            **_left_out_report(rows, ms / np.exp(residuals), fold, members.has_networks, blocks),
+            "old_drift": [asdict(block) for block in old],
+        }
         return LatencyPredictor(
             members, self._feature_names, residuals.tolist(), report, _shared_conditions(rows)
         )
@@ -266,7 +285,11 @@ def _check_enough(rows: Sequence[Row], least: int, what: str) -> None:
 
 
 def _left_out_report(
-    rows: Sequence[Row], predicted: Floats, fold: NDArray[np.int64], networks: bool
+    rows: Sequence[Row],
+    predicted: Floats,
+    fold: NDArray[np.int64],
+    networks: bool,
+    drift: Sequence[Block],
 ) -> Report:
     x, ms = _inputs(rows, FEATURE_NAMES), _milliseconds(rows)
     baselines = {}
@@ -280,9 +303,20 @@ def _left_out_report(
         "baselines": baselines,
         "rows": len(ms),
         "bound": None,
-        "drift": [],
+        "drift": [asdict(block) for block in drift],
         "networks": networks,
     }
+
+
+def _blocks_of(report: Report | None) -> list[Block]:
+    """Return the drifting blocks that a report tells of; raises CheckpointError for one that is damaged."""
+    try:
+        told = report.get("drift", []) if report else []
+        return [Block(int(each["first"]), int(each["last"]), float(each["percent"])) for each in told]
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise CheckpointError(
+            f"the old predictor's report of drift is damaged ({brief(repr(error))}); train it again"
+        ) from error
 
 
 def _inputs(rows: Sequence[Row], names: Sequence[str]) -> Floats:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,12 @@ from hat.latency.recipe import recipe_2020
 from hat.latency.table import Row
 
 METHODS = ("predictor", "recipe_2020", "least_squares", "depth_only")
+# Raise a method's number with every change that moves its figures: results of another number are made anew,
+# as those in older journals, which have none, so that one table never mixes two versions. A change of what
+# all share (split, scores, features) raises all of them, one of the predictor's training also `transfer`.
+VERSIONS = {"predictor": 1, "recipe_2020": 1, "least_squares": 1, "depth_only": 1, "transfer": 1}
 ALL = 0  # as a number of rows: all but the test rows
+LEAST = 10  # rows to learn from
 TRANSFER_ROWS = 20
 SECONDS = {"recipe_2020": 25.0, "predictor": 2.0, "transfer": 2.0}  # one core; the others take next to none
 _CONDITIONS = ("device", "threads", "dtype", "vocab_size", "beam", "source_len")
@@ -46,16 +51,29 @@ class Cell:
 
     @property
     def key(self) -> dict[str, Any]:
-        """Return what names this cell in a journal."""
+        """Return what names this cell in a journal: all that its scores depend on."""
         return {
             "table": self.table.name,
             "digest": self.table.digest,
             "method": self.method,
+            "version": VERSIONS[self.method],
+            "settings": self._settings,
             "rows": self.num_rows,
             "seed": self.seed,
             "source": self.source.name if self.source else "",
             "source_digest": self.source.digest if self.source else "",
         }
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        """Return the settings that the method reads, as a journal gives them back."""
+        if self.method == "recipe_2020":
+            return {"feature_norm": list(self.table.feature_norm), "lat_norm": self.table.lat_norm}
+        if self.method in ("predictor", "transfer"):
+            read = asdict(PredictorConfig())
+            names = ("hidden_dim", "hidden_layer_num", "train_steps", "bsz", "predictor_lr")
+            return {name: read[name] for name in names}
+        return {}
 
     @property
     def estimate_s(self) -> float:
@@ -71,8 +89,15 @@ def learning_cells(
         if method not in METHODS:
             raise ConfigError(f"--methods allows {', '.join(METHODS)}, got {method!r}")
     for count in row_counts:
-        if count != ALL and count < 10:
-            raise ConfigError(f"--rows must be 0 (all but the test rows) or at least 10, got {count}")
+        if count != ALL and count < LEAST:
+            raise ConfigError(f"--rows must be 0 (all but the test rows) or at least {LEAST}, got {count}")
+    if all(len(too_many(table, row_counts)) == len(row_counts) for table in tables):
+        largest = max(tables, key=lambda table: len(table.rows))
+        others = " (the other tables have no more)" if len(tables) > 1 else ""
+        raise ConfigError(
+            f"--rows {' '.join(map(str, row_counts))}: {largest.name} has {len(largest.rows)} rows{others}, "
+            f"of which a tenth is for the test; give {possible(largest)}"
+        )
     order = sorted(methods, key=lambda method: method == "recipe_2020")
     return [
         Cell(table, method, count, seed)
@@ -80,8 +105,24 @@ def learning_cells(
         for count in sorted(row_counts, key=lambda count: count or 10**9, reverse=True)
         for table in tables
         for seed in range(1, seeds + 1)
-        if count < 0.9 * len(table.rows)
+        if count not in too_many(table, row_counts)
     ]
+
+
+def too_many(table: Table, row_counts: Sequence[int]) -> list[int]:
+    """Return those of `row_counts` that a table has too few rows for."""
+    return [count for count in row_counts if count > _most(table)]
+
+
+def possible(table: Table) -> str:
+    """Return in words which numbers of rows a table allows."""
+    most = f"at most {_most(table)}, or " if _most(table) >= LEAST else ""
+    return f"{most}{ALL} for all but the test rows"
+
+
+def _most(table: Table) -> int:
+    """Return the highest number of rows to learn from that is less than all but the test rows."""
+    return (9 * len(table.rows) - 1) // 10
 
 
 def transfer_cells(tables: Sequence[Table], seeds: int) -> list[Cell]:

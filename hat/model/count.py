@@ -12,6 +12,11 @@ from hat.arch.space import SearchSpace
 from hat.model.transformer import SubTransformer
 
 
+def profile_length(family: str) -> int:
+    """Return the tokens of source and target at which models of a family are profiled (HAT 2020)."""
+    return 23 if "iwslt" in family else 30
+
+
 def count_params(arch: Arch, space: SearchSpace) -> int:
     """Return the parameters of the layers.
 

@@ -1,7 +1,7 @@
 """From a folder that a run left to what a report shows of it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,14 @@ from hat.errors import DataError, HatError
 from hat.files.cost import read_cost
 from hat.latency.predictor import LatencyPredictor
 from hat.latency.table import read_table
-from hat.model.count import count_macs, count_params
+from hat.model.count import count_macs, count_params, profile_length
 from hat.report.folders import (
     Folder,
     Note,
     arch_in,
+    is_study,
     number,
+    rankings_of,
     read_mapping,
     run_folders,
     searches_of,
@@ -52,6 +54,8 @@ def collect(root: Path) -> Run:
     note: Note = run.notes.append
     summary = read_mapping(root / "summary.json", note)
     stages = read_mapping(root / "stages.json", note)
+    if is_study(root):
+        return _study(root, run, summary)
     found = [_about(folder, root, note) for folder in run_folders(root, note)]
     listed = summary.get("models")
     rows = [row for row in listed if isinstance(row, dict)] if isinstance(listed, list) else []
@@ -75,6 +79,20 @@ def collect(root: Path) -> Run:
     machine = summary.get("machine") or next((e.folder.version for e in found if e.folder.version), {})
     if isinstance(machine, dict):
         run.machine = {str(name): str(value) for name, value in machine.items()}
+    return run
+
+
+def _study(root: Path, run: Run, summary: Mapping[str, Any]) -> Run:
+    """Return a rank study; its trainings are only means to it."""
+    run.rankings, run.ceiling, run.ranked = rankings_of(summary)
+    if not run.rankings:
+        raise DataError(
+            f"{root} holds a predictor study, which has its own table and picture, or a rank study that has "
+            "not ended; RUN_DIR must hold what run_task.sh, evo_search.py or train.py wrote, or the "
+            "summary.json that rank_study.py ends with"
+        )
+    version = read_mapping(root / "version.json", run.notes.append)
+    run.title, run.machine = f"Rank study {run.title}", {name: str(value) for name, value in version.items()}
     return run
 
 
@@ -141,7 +159,7 @@ def _models(found: list[_Found], run: Run, predictor: LatencyPredictor | None) -
     trained = {each.arch: each for each in found if each.arch and each.folder.is_training}
     for each in found:
         for winner, arch in each.winners:
-            name = Path(str(winner.get("write_config_path", each.name))).stem
+            name = Path(str(winner.get("write_config_path") or each.name)).stem
             models.append(
                 Model(
                     name,
@@ -149,6 +167,7 @@ def _models(found: list[_Found], run: Run, predictor: LatencyPredictor | None) -
                     "trained" if arch in trained else "inherited",
                     arch,
                     _whole(winner.get("params")),
+                    _whole(winner.get("flops")),
                     limit_ms=number(winner.get("constraint_ms")),
                     predicted_ms=number(winner.get("predicted_ms")),
                     measured_ms=number(winner.get("measured_ms")),
@@ -193,7 +212,7 @@ def _completed(model: Model, found: list[_Found], run: Run) -> Model:
             if arch == model.arch:
                 model = replace(model, inherited_loss=model.inherited_loss or number(winner.get("loss")))
     if run.space:
-        length = next((n for e in found if (n := _whole(e.folder.config.get("profile-length")))), None)
+        length = _profile_length([each.folder.config for each in found])
         flops = 2 * count_macs(model.arch, run.space, length) if length else None
         model = replace(
             model,
@@ -201,6 +220,15 @@ def _completed(model: Model, found: list[_Found], run: Run) -> Model:
             flops=model.flops or flops,
         )
     return model
+
+
+def _profile_length(configs: Sequence[Mapping[str, Any]]) -> int | None:
+    """Return the tokens of a sentence at which FLOPs are counted: those given, or of the models' family."""
+    for config in configs:
+        if (given := _whole(config.get("profile-length"))) and given > 0:
+            return given
+    families = (config.get("arch") for config in configs)
+    return next((profile_length(family) for family in families if isinstance(family, str)), None)
 
 
 def _predictor(root: Path, found: list[_Found], run: Run, note: Note) -> LatencyPredictor | None:

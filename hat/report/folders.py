@@ -16,7 +16,8 @@ from hat.arch.config import Arch
 from hat.arch.space import SearchSpace
 from hat.errors import HatError
 from hat.files.cost import Spent, read_cost
-from hat.report.run import Evaluation, Search, Training
+from hat.report.elements import DASH
+from hat.report.run import Evaluation, Ranking, Search, Training
 
 Note = Callable[[str], object]
 _DEPTH = 2
@@ -45,8 +46,10 @@ class Folder:
 
     @property
     def is_search(self) -> bool:
-        return any(record.get("kind") in ("search", "front") for record in self.records) or any(
-            (self.path / name).exists() for name in ("journal.jsonl", "evaluations.csv")
+        return (
+            any(record.get("kind") in ("search", "front") for record in self.records)
+            or (self.path / "evaluations.csv").exists()
+            or _is_of_search(self.path / "journal.jsonl")
         )
 
     @property
@@ -69,6 +72,32 @@ def run_folders(root: Path, note: Note) -> list[Folder]:
             if folder.is_search or folder.is_training:
                 found.append(folder)
     return found
+
+
+def is_study(root: Path) -> bool:
+    """Return whether a folder is that of a rank study or predictor study, not of a search or training."""
+    if any((root / name).exists() for name in ("log.jsonl", "evaluations.csv")):
+        return False
+    journals = sorted(root.glob("journal*.jsonl"))
+    return any(record for path in journals for record in _records(path)) and not any(
+        map(_is_of_search, journals)
+    )
+
+
+def rankings_of(summary: Mapping[str, Any]) -> tuple[list[Ranking], Ranking | None, str]:
+    """Return the rankings of a rank study, its ceiling and what it is of; nothing for another summary."""
+
+    def ranking(name: str, values: object) -> Ranking | None:
+        keys = ("kendall_tau", "equal_depth_accuracy", "kendall_tau_bleu")
+        return Ranking(name, *(number(values.get(key)) for key in keys)) if isinstance(values, dict) else None
+
+    held = summary.get("rankings")
+    named = held.items() if isinstance(held, dict) else ()
+    found = [each for each in (ranking(str(name), values) for name, values in named) if each]
+    counts = (number(summary.get(name)) for name in ("archs", "seeds"))
+    archs, seeds = (DASH if count is None else f"{count:g}" for count in counts)
+    what = f"{archs} architectures, {seeds} trainings of each"
+    return found, ranking("training from scratch, seed to seed", summary.get("ceiling")), what
 
 
 def read_mapping(path: Path, note: Note) -> dict[str, Any]:
@@ -238,6 +267,20 @@ def _parsed(text: object) -> float | None:
         return float(str(text))
     except ValueError:
         return None
+
+
+def _is_of_search(path: Path) -> bool:
+    """Return whether a journal is that of a search: studies keep theirs under the same name."""
+    return any(
+        record.get("kind") == "hat search" or _evaluation(record) is not None for record in _records(path)
+    )
+
+
+def _records(path: Path) -> Iterator[Mapping[str, Any]]:
+    """Yield the records of a journal; what is damaged in it is noted elsewhere."""
+    for entry in _lines(path, lambda text: None):
+        if isinstance(record := entry.get("record"), dict):
+            yield record
 
 
 def _lines(path: Path, note: Note) -> Iterator[dict[str, Any]]:

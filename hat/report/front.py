@@ -40,18 +40,20 @@ def compare(methods: Mapping[str, Sequence[Point]], share: float = SHARE) -> dic
 
     The reference point is the worst of the random points. For each method: `evaluations`, `hypervolume`, its
     `share` of random search's and `reached`, the evaluations to `share` of it. Both are None where the
-    random points are too few for a volume, the latter also where it is not reached.
+    random points are too few for a volume, the latter also where it is not reached. Without any random point
+    there is no reference, and no hypervolume either.
     """
-    reference = worst(methods["random"])
-    grown = {name: growth(points, reference) for name, points in methods.items()}
-    base = grown["random"][-1]  # 0 where there are too few random points for a volume
+    random = methods.get("random", ())
+    reference = worst(random)  # () without points
+    grown = {name: growth(points, reference) if reference else [] for name, points in methods.items()}
+    base = grown["random"][-1] if reference else 0.0  # 0 where there are too few random points for a volume
     return {
         "reference": list(reference),
         "wanted_share": share,
         "methods": {
             name: {
-                "evaluations": len(values),
-                "hypervolume": values[-1] if values else 0.0,
+                "evaluations": len(methods[name]),
+                "hypervolume": values[-1] if values else 0.0 if reference else None,
                 "share": values[-1] / base if values and base else None,
                 "reached": reached(values, share * base) if base else None,
             }
@@ -64,16 +66,19 @@ def comparison_table(comparison: Mapping[str, Any]) -> str:
     """Return `compare`'s result as aligned text."""
     wanted = f"{100 * comparison['wanted_share']:g}% after"
     lines = [f"{'method':10}{'scored':>8}{'hypervolume':>14}{'of random':>12}{wanted:>14}"]
+    reference = comparison["reference"]
     for name, result in comparison["methods"].items():
-        after = "never" if result["reached"] is None else str(result["reached"])
+        never = "never" if reference else "-"
+        after = never if result["reached"] is None else str(result["reached"])
         share = "-" if result["share"] is None else f"{100 * result['share']:.2f}%"
-        lines.append(
-            f"{name:10}{result['evaluations']:>8}{result['hypervolume']:>14.6f}{share:>12}{after:>14}"
-        )
-    loss, *others = comparison["reference"]
-    lines.append(
-        f"reference: loss {loss:.4f}, " + ", ".join(f"{value:.6g}" for value in others) + " (worst of random)"
-    )
+        volume = "-" if result["hypervolume"] is None else f"{result['hypervolume']:.6f}"
+        lines.append(f"{name:10}{result['evaluations']:>8}{volume:>14}{share:>12}{after:>14}")
+    if reference:
+        loss, *others = reference
+        values = ", ".join(f"{value:.6g}" for value in others)
+        lines.append(f"reference: loss {loss:.4f}, {values} (worst of random)")
+    else:
+        lines.append("no random architecture was scored, so there is no reference to compare by")
     return "\n".join(lines)
 
 
@@ -100,9 +105,8 @@ def plot_front(
     best = [points[i] for i in front_numbers(points)]
     axes.plot(*_across(best), color=BLUE, marker="o", markersize=3.5, drawstyle="steps-post", label="front")
     for number, winner in enumerate(winners):
-        if winner["constraint_ms"] is None:
-            continue
-        axes.axvline(winner["constraint_ms"], color=RED, linewidth=0.8, linestyle=":")
+        if winner["constraint_ms"] is not None:  # None: the limits are on something else
+            axes.axvline(winner["constraint_ms"], color=RED, linewidth=0.8, linestyle=":")
         measured = winner["measured_ms"]
         shown = winner["predicted_ms"] if measured is None else measured
         axes.plot([winner["predicted_ms"], winner["bound_ms"]], [winner["loss"]] * 2, color=RED, linewidth=1)

@@ -1,19 +1,18 @@
 """The page of a report: self-contained HTML in which every value is escaped."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 from string import Template
 
 import hat
+from hat.report.elements import DASH, none, number_text, table
 from hat.report.figures import short
 from hat.report.pictures import Picture
-from hat.report.run import Evaluation, Model, Run, StageCost
+from hat.report.run import Evaluation, Model, Ranking, Run, StageCost
 from hat.report.style import CSS, FRAME
 
-DASH = "\N{EN DASH}"
 _SECTION = Template('<section id="$id">\n<h2>$title</h2>\n$body\n</section>')
 _MIB = 1 << 20
-Cells = Sequence[str]  # of HTML, ready to stand in a table
 
 
 def page(run: Run, pictures: Sequence[Picture]) -> str:
@@ -29,6 +28,8 @@ def page(run: Run, pictures: Sequence[Picture]) -> str:
         ("cost", "Time and cost", _costs(run.stages)),
         ("conditions", "Conditions", _conditions(run)),
     ]
+    if run.rankings:  # a study has nothing of the others
+        sections = [("ranking", "Agreement with training from scratch", _rankings(run)), sections[-1]]
     links = "".join(f'<a href="#{name}">{title}</a>' for name, title, _ in sections)
     body = [
         "<header>",
@@ -66,13 +67,9 @@ _NO_MODELS = "No architecture is here yet. <code>bash scripts/run_task.sh</code>
 _NO_COST = "No stage left a record of its time. Stages that run from now on do."
 
 
-def _none(text: str) -> str:
-    return f'<p class="none">{text}</p>'
-
-
 def _drawn(drawn: dict[str, Picture], name: str, otherwise: str) -> str:
     if name not in drawn:
-        return _none(otherwise)
+        return none(otherwise)
     picture = drawn[name]
     more = [each for each in picture.wide[1:]]
     figures = "\n".join([picture.wide[0], *more, *picture.narrow])
@@ -83,6 +80,8 @@ def _verdict(run: Run) -> str:
     """Return what was found: the winner under a limit, and the fronts."""
     fronts = [_front_text(search.name, search.front) for search in run.searches if search.front]
     texts = ([_winner_text(run.winner, run.one("largest"))] if run.winner else []) + fronts
+    if run.rankings:
+        texts.append(_ranking_text(run.rankings, run.ceiling))
     return " ".join(texts) or "No architecture was found here yet; the sections below show what there is."
 
 
@@ -95,6 +94,36 @@ def _front_text(name: str, front: Sequence[Evaluation]) -> str:
     if fastest is not best:
         text += f" at its one end, {fastest.loss:.3f} at {fastest.predicted_ms:.2f} ms at the other"
     return text + " (predicted)."
+
+
+def _ranking_text(rankings: Sequence[Ranking], ceiling: Ranking | None) -> str:
+    known = [each for each in rankings if each.tau is not None]
+    if not known:
+        return ""
+    best = max(known, key=lambda each: each.tau or 0.0)
+    text = f"Of {len(rankings)} rankings, <strong>{escape(short(best.name, 80))}</strong> is nearest to that "
+    text += f"by training from scratch: Kendall tau {best.tau:.3f}"
+    return text + (f"; two trainings agree to {ceiling.tau:.3f}." if ceiling and ceiling.tau else ".")
+
+
+def _rankings(run: Run) -> str:
+    """Return how each ranking of a rank study agrees with that by training from scratch."""
+    heads = [("Ranking by", ""), ("Kendall tau", ""), ("Equal depth", "accuracy"), ("Kendall tau", "by BLEU")]
+    lines = [
+        [escape(short(each.name, 80)), *(number_text(value, 3) for value in each[1:])]
+        for each in (*run.rankings, *([run.ceiling] if run.ceiling else []))
+    ]
+    count = len(run.rankings)
+    text = (
+        f"{escape(run.ranked)}. Equal depth: how often it is right on two architectures with as many decoder "
+    )
+    text += "layers."
+    if run.ceiling:
+        text += " Last row: how far two trainings of the same architectures agree."
+    return (
+        table(heads, [(cells, "") for cells in lines[:count]], *lines[count:])
+        + f'<p class="small muted">{text}</p>'
+    )
 
 
 def _winner_text(model: Model, largest: Model | None) -> str:
@@ -147,29 +176,9 @@ def _tiles(run: Run) -> str:
     return f'<dl class="tiles">{"".join(cells)}</dl>' if tiles else ""
 
 
-def _table(heads: Sequence[tuple[str, str]], rows: Iterable[tuple[Cells, str]], foot: Cells = ()) -> str:
-    """Return a table; `heads` are (name, unit), `rows` are (cells, class)."""
-
-    def line(cells: Cells, kind: str = "") -> str:
-        return f"<tr{f' class={kind}' if kind else ''}>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
-
-    units = (f"<span>{unit}</span>" if unit else "" for _, unit in heads)
-    head = "".join(f'<th scope="col">{name}{unit}</th>' for (name, _), unit in zip(heads, units, strict=True))
-    body = "\n".join(line(cells, kind) for cells, kind in rows)
-    ending = f"<tfoot>{line(foot)}</tfoot>" if foot else ""
-    return (
-        f'<div class="scroll" tabindex="0"><table>\n<thead><tr>{head}</tr></thead>\n'
-        f"<tbody>\n{body}\n</tbody>{ending}\n</table></div>"
-    )
-
-
-def _number(value: float | None, digits: int, scale: float = 1.0) -> str:
-    return DASH if value is None else f"{value / scale:.{digits}f}"
-
-
 def _models(run: Run) -> str:
     if not run.models:
-        return _none(_NO_MODELS)
+        return none(_NO_MODELS)
     heads = [("Model", ""), ("Parameters", "M"), ("FLOPs", "G"), ("On disk", "MiB"), ("Limit", "ms")]
     heads += [
         ("Predicted", "ms"),
@@ -178,8 +187,9 @@ def _models(run: Run) -> str:
         ("Loss, trained", "base 2"),
     ]
     heads += [("BLEU", "")]
+    within = ", within its limit" if any(model.limit_ms is not None for model in run.found) else ""
     rows = [(_model_cells(model), "best" if model is run.winner else "") for model in run.models]
-    text = _table(heads, rows)
+    text = table(heads, rows)
     signatures = list(dict.fromkeys(model.signature for model in run.models if model.signature))
     text += (
         '<p class="small muted">Parameters and FLOPs are those of the layers, without embeddings and '
@@ -187,12 +197,12 @@ def _models(run: Run) -> str:
         "On disk: the file of the averaged weights; largest and smallest are slices of the "
         "SuperTransformer's. "
         "Latency: one sentence, as under Conditions. The tinted row is the winner: the best BLEU, or where "
-        "nothing was translated the lowest loss, within its limit.</p>"
+        f"nothing was translated the lowest loss{within}.</p>"
     )
     for signature in signatures:
         text += f'<p class="small muted">SacreBLEU: <code>{escape(signature)}</code></p>'
     if not signatures:
-        text += _none(
+        text += none(
             "No SacreBLEU signature is here. <code>bash configs/&lt;task&gt;/test.sh \u2026 "
             "sacre</code> keeps one."
         )
@@ -200,22 +210,22 @@ def _models(run: Run) -> str:
 
 
 def _model_cells(model: Model) -> list[str]:
-    measured = _number(model.measured_ms, 2)
+    measured = number_text(model.measured_ms, 2)
     if model.within_limit is not None:
         css, word = ("ok", "within the limit") if model.within_limit else ("above", "above the limit")
         sign = "\N{CHECK MARK}" if model.within_limit else "\N{UPWARDS ARROW}"
         measured += f' <span class="{css}" title="{word}">{sign}</span>'
     return [
         escape(model.name) + (f"<small>{escape(model.weights)} weights</small>" if model.weights else ""),
-        _number(model.params, 2, 1e6),
-        _number(model.flops, 3, 1e9),
-        _number(model.size_bytes, 1, _MIB),
+        number_text(model.params, 2, 1e6),
+        number_text(model.flops, 3, 1e9),
+        number_text(model.size_bytes, 1, _MIB),
         DASH if model.limit_ms is None else f"{model.limit_ms:g}",
-        _number(model.predicted_ms, 2),
+        number_text(model.predicted_ms, 2),
         measured,
-        _number(model.inherited_loss, 3),
-        _number(model.trained_loss, 3),
-        _number(model.bleu, 2),
+        number_text(model.inherited_loss, 3),
+        number_text(model.trained_loss, 3),
+        number_text(model.bleu, 2),
     ]
 
 
@@ -230,12 +240,12 @@ def _scores(run: Run) -> str:
         values = [known.get(key) for key in ("mape_percent", "rmse_ms", "kendall_tau")]
         if all(isinstance(value, int | float) for value in values):
             cells = [escape(name.replace("_", " "))]
-            cells += [_number(value, digits) for value, digits in zip(values, (2, 2, 3), strict=True)]
+            cells += [number_text(value, digits) for value, digits in zip(values, (2, 2, 3), strict=True)]
             rows.append((cells, ""))
     if not rows:
         return ""
     heads = [("Predictor", ""), ("MAPE", "%"), ("RMSE", "ms"), ("Kendall tau", "")]
-    text = _table(heads, rows)
+    text = table(heads, rows)
     bound = report.get("bound")
     if (
         isinstance(bound, dict)
@@ -252,7 +262,7 @@ def _scores(run: Run) -> str:
 
 def _costs(stages: Sequence[StageCost]) -> str:
     if not stages:
-        return _none(_NO_COST)
+        return none(_NO_COST)
     most = max(stage.wall_s for stage in stages)
     gpus = any(stage.gpu_s for stage in stages)
     heads = [("Stage", ""), ("Wall time", ""), ("", ""), ("CPU", "core h"), *([("GPU", "h")] if gpus else [])]
@@ -263,8 +273,8 @@ def _costs(stages: Sequence[StageCost]) -> str:
             f'<span class="bar"><i style="width:{100 * stage.wall_s / most if most else 0:.1f}%"></i></span>'
         )
         about = "\u2248 " if stage.estimated and stage.cpu_s is not None else ""
-        cells = [escape(stage.name), duration(stage.wall_s), bar, about + _number(stage.cpu_s, 3, 3600)]
-        cells += [_number(stage.gpu_s, 3, 3600)] if gpus else []
+        cells = [escape(stage.name), duration(stage.wall_s), bar, about + number_text(stage.cpu_s, 3, 3600)]
+        cells += [number_text(stage.gpu_s, 3, 3600)] if gpus else []
         cells += [str(stage.threads or DASH), str(stage.sittings)]
         rows.append((cells, ""))
     known = [stage.cpu_s for stage in stages if stage.cpu_s is not None]
@@ -272,10 +282,10 @@ def _costs(stages: Sequence[StageCost]) -> str:
         "All stages",
         duration(sum(s.wall_s for s in stages)),
         "",
-        _number(sum(known), 3, 3600) if known else DASH,
+        number_text(sum(known), 3, 3600) if known else DASH,
     ]
-    total += [_number(sum(s.gpu_s for s in stages), 3, 3600)] if gpus else []
-    text = _table(heads, rows, [*total, "", str(sum(s.sittings for s in stages))])
+    total += [number_text(sum(s.gpu_s for s in stages), 3, 3600)] if gpus else []
+    text = table(heads, rows, [*total, "", str(sum(s.sittings for s in stages))])
     text += (
         '<p class="small muted">Every stage records its own time; a sitting is one start of it, and those '
         "of a stage that "
@@ -305,9 +315,9 @@ def _conditions(run: Run) -> str:
             )
             text += f'<p><strong>{title}</strong></p><dl class="facts">{items}</dl>'
     if not text:
-        text = _none("No version.json is here, so the machine and the versions are not known.")
+        text = none("No version.json is here, so the machine and the versions are not known.")
     if run.notes:
-        text += "<p><strong>Left out</strong></p>" + "".join(_none(escape(short(n, 400))) for n in run.notes)
+        text += "<p><strong>Left out</strong></p>" + "".join(none(escape(short(n, 400))) for n in run.notes)
     return text
 
 

@@ -50,9 +50,11 @@ def _front(run: Run) -> Picture | None:
         "those that no other "
         "beats in both. Large marks are the architectures of the table at their measured latency "
         "(predicted where "
-        "none was measured); an arrow leads to the loss after training of its own. Dotted lines are "
-        "latency limits. A name without room is left to the table."
+        "none was measured); an arrow leads to the loss after training of its own. A name without room "
+        "is left to the table."
     )
+    if any(search.limits_ms for search in run.searches):
+        caption += " Dotted lines are latency limits."
     if any(search.random for search in run.searches):
         caption += " Small grey dots: random architectures, for comparison."
     if any(search.depth for search in run.searches):

@@ -97,6 +97,15 @@ class StageCost(NamedTuple):
     estimated: bool = False  # CPU time is wall time times threads: the run is older than the record of it
 
 
+class Ranking(NamedTuple):
+    """How a ranking of architectures agrees with that by training from scratch; None: not known."""
+
+    name: str
+    tau: float | None  # Kendall's, by validation loss
+    equal_depth: float | None  # share of the pairs of equal decoder depth that it has right
+    tau_bleu: float | None
+
+
 @dataclass
 class Run:
     """Everything a report shows; `notes` say what is missing and what would bring it."""
@@ -110,6 +119,9 @@ class Run:
     stages: list[StageCost] = field(default_factory=list)
     space: SearchSpace | None = None
     machine: dict[str, str] = field(default_factory=dict)
+    rankings: list[Ranking] = field(default_factory=list)  # of a rank study
+    ceiling: Ranking | None = None  # how two trainings from scratch agree
+    ranked: str = ""  # what the rankings are of
     notes: list[str] = field(default_factory=list)
 
     def scored(self, arch: Arch) -> Evaluation | None:

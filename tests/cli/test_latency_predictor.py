@@ -112,23 +112,45 @@ def test_the_resolved_config_repeats_the_run(
     assert capsys.readouterr().out.splitlines()[-1] != first
 
 
-def test_drift_is_reported(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "toy.csv"
-    rows = read_table(path)
-    path.unlink()
+def write_drifting(path: Path, factor: float = 1.0) -> None:
+    """Write 120 rows of the toy table, of which 40 from the 51st on are 17.7% slower."""
+    rows = read_table(path.with_name("toy.csv"))
+    path.unlink(missing_ok=True)
     with TableWriter(path) as table:
         for n in range(120):
             row = rows[n % 40]
             assert row.arch
             ms = row.latency_mean_decoder * (1.177 if 50 <= n < 90 else 1) * random.Random(n).gauss(1, 0.005)
-            table.append(row_of(row.arch, (5.0, 0.1), (ms, 0.1), {"device": "toy"}))
+            table.append(row_of(row.arch, (5.0 * factor, 0.1), (ms * factor, 0.1), {"device": "toy"}))
+
+
+def check_drift(line: str, table: str) -> None:
+    found = re.fullmatch(r"lines (\d+) to (\d+) of (.*) are \+([\d.]+)% .*", line)
+    assert found and found[3] == table
+    assert abs(int(found[1]) - 52) <= 4 and abs(int(found[2]) - 91) <= 4
+    assert float(found[4]) == pytest.approx(17, abs=1.5)
+
+
+def test_drift_is_reported(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_drifting(tmp_path / "toy.csv")
     assert main([config]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "drifted" in line]
-    first, last, percent = re.fullmatch(
-        r"lines (\d+) to (\d+) of the table are \+([\d.]+)% .*", line
-    ).groups()
-    assert abs(int(first) - 52) <= 4 and abs(int(last) - 91) <= 4
-    assert float(percent) == pytest.approx(17, abs=1.5)
+    check_drift(line, "the table")
+
+
+def test_drift_of_both_tables_is_reported_when_one_is_transferred(
+    config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_drifting(tmp_path / "new.csv", 2.0)
+    write_drifting(tmp_path / "toy.csv")
+    assert main([config]) == 0
+    capsys.readouterr()
+    own = [f"--lat-dataset-path={tmp_path}/new.csv", f"--ckpt-path={tmp_path}/new.pt"]
+    for name, table in (("toy.csv", ""), ("out/toy.pt", "the table learnt by ")):
+        assert main([config, *own, f"--transfer-from={tmp_path}/{name}"]) == 0
+        lines = [line for line in capsys.readouterr().out.splitlines() if "drifted" in line]
+        check_drift(lines[0], "the table")
+        check_drift(lines[1], f"{table}{tmp_path}/{name}")
 
 
 @pytest.mark.parametrize("kind", ["csv", "pt"])

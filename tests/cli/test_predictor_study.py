@@ -12,6 +12,7 @@ import pytest
 import hat.latency.study
 from hat.arch.config import Arch, DecoderArch, EncoderArch
 from hat.cli.predictor_study import _table, main
+from hat.files.journal import Journal
 from hat.latency.predictor_config import PredictorConfig
 from hat.latency.table import TableWriter, read_table, row_of
 
@@ -99,6 +100,41 @@ def test_changed_tables_are_studied_anew(
     path.write_bytes(b"\n".join(path.read_bytes().split(b"\n")[:-2]) + b"\n")
     assert main(argv) == 0
     assert capsys.readouterr().err.count("0 of 1 trainings") == 2
+
+
+def test_results_of_another_version_are_not_mixed_in(
+    tables: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    argv = ["--tables", tables[0], "--methods", "depth_only", "least_squares", "--rows=0", "--seeds=1"]
+    argv.append(f"--out-dir={tmp_path}/out")
+    old = {name: 0.0 for name in ("mape_percent", "rmse_ms", "kendall_tau", "seconds")}
+    old |= {"table": "old", "digest": _table(Path(tables[0])).digest, "rows": 0, "seed": 1}
+    with Journal(tmp_path / "out" / "journal.jsonl") as journal:  # of before there were versions
+        for method in ("depth_only", "least_squares"):
+            journal.append(old | {"method": method, "source": "", "source_digest": ""})
+    assert main(argv) == 0
+    captured = capsys.readouterr()
+    assert "0 of 2 trainings" in captured.err and "0.00 / 0.000" not in captured.out
+    assert main(argv) == 0
+    assert "2 of 2 trainings" in capsys.readouterr().err
+    monkeypatch.setitem(hat.latency.study.VERSIONS, "depth_only", 2)
+    assert main(argv) == 0
+    assert "1 of 2 trainings" in capsys.readouterr().err
+
+
+def test_rows_that_a_table_does_not_have_are_named(
+    tables: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["--tables", *tables, "--methods=depth_only", "--seeds=1", f"--out-dir={tmp_path}/out"]
+    assert main([*argv, "--rows", "25", "500", "0"]) == 0
+    said = capsys.readouterr().err
+    for name in ("old", "new"):
+        assert f"--rows 500 left out: {name} has 60; give at most 53, or 0 for all but the test rows" in said
+    assert main([*argv, "--rows", "500"]) == 2  # also where the journal holds other numbers
+    captured = capsys.readouterr()
+    assert captured.out == "" and "ConfigError: --rows 500: old has 60 rows" in captured.err
+    assert main([*argv, "--rows", "25", "0"]) == 0
+    assert "left out" not in capsys.readouterr().err
 
 
 def test_transfer(tables: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,15 +1,20 @@
 """Blocks of drifting rows: injected ones are found, noise raises no alarm."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from toy_rows import SMALL, draw_arch, rows_of, slowed, true_ms
 
+from hat.arch.features import layer_features
+from hat.errors import CheckpointError
 from hat.latency.drift import Block, drifting_rows, find_blocks, row_weights
+from hat.latency.members import Members, _median, transfer
 from hat.latency.predictor import LatencyPredictor
 from hat.latency.table import read_table
+from hat.rng import seed_for
 
 RELEASED = Path(__file__).parents[2].parent / "shared" / "hat_release" / "latency_dataset"
 
@@ -78,6 +83,62 @@ def test_a_slow_block_of_a_table_is_reported_and_does_not_move_the_predictor(per
     archs = [draw_arch(random.Random(n)) for n in range(100)]
     predicted = np.array(predictor.predict_many(archs))
     assert abs(float(np.mean(predicted / [true_ms(arch) for arch in archs])) - 1) < 0.004
+
+
+def test_a_slow_block_is_found_when_a_predictor_is_transferred() -> None:
+    old, _ = LatencyPredictor.fit_all(rows_of(300, noise=0.01), SMALL, seed=1)
+    rows = slowed(rows_of(60, seed=7, noise=0.01), 100)
+    clean = old.transferred(rows, seed=2)
+    assert clean.report and clean.report["drift"] == clean.report["old_drift"] == []
+    rows[24:42] = slowed(rows[24:42], 20)
+    new = old.transferred(rows, seed=2)
+    assert new.report
+    (block,) = new.report["drift"]
+    assert abs(block["first"] - 24) <= 2 and abs(block["last"] - 41) <= 2
+    assert block["percent"] == pytest.approx(20, abs=1.5)
+    archs = [draw_arch(random.Random(n)) for n in range(100)]
+    level = float(np.mean(np.array(new.predict_many(archs)) / [2 * true_ms(arch) for arch in archs]))
+    assert level == pytest.approx(1, abs=0.005)
+
+
+@pytest.mark.parametrize("count", [10, 20, 60])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_transfer_without_drift_raises_no_alarm_and_is_as_before(count: int, seed: int) -> None:
+    old, _ = LatencyPredictor.fit_all(rows_of(100, noise=0.02), replace(SMALL, train_steps=20), seed=1)
+    rows = slowed(rows_of(count, seed=60 + seed, noise=0.02), -40)
+    new = old.transferred(rows, seed)
+    assert new.report and new.report["drift"] == []
+    x, ms = np.array([layer_features(row.arch) for row in rows if row.arch]), [row.total_ms for row in rows]
+    members = old._model
+    assert isinstance(members, Members)
+    once, _ = transfer(members, x, np.array(ms), np.ones(count), seed_for(seed, "transfer"))
+    assert new.predict_rows(rows).tolist() == once.predict(x).tolist()
+
+
+def test_the_blocks_of_the_old_table_are_told(tmp_path: Path) -> None:
+    rows = rows_of(200, noise=0.01)
+    rows[80:120] = slowed(rows[80:120], 20)
+    fitted = LatencyPredictor.fit(rows, SMALL, seed=1)
+    assert fitted.report
+    (block,) = fitted.report["drift"]
+    fitted.save(tmp_path / "old.pt")
+    few = rows_of(20, seed=5)
+    new = LatencyPredictor.load(tmp_path / "old.pt").transferred(few, seed=0)
+    assert new.report and new.report["old_drift"] == [block] and new.report["drift"] == []
+    whole, blocks = LatencyPredictor.fit_all(rows, SMALL, seed=1)
+    (told,) = (whole.transferred(few, 0, blocks).report or {}).get("old_drift", [])
+    assert abs(told["first"] - 80) <= 5 and told["percent"] == pytest.approx(20, abs=1)
+    fitted.report["drift"] = [{"first": "x"}]  # type: ignore[typeddict-item]
+    with pytest.raises(CheckpointError, match="report of drift is damaged"):
+        fitted.transferred(few, seed=0)
+
+
+def test_the_median_by_weight() -> None:
+    for count in range(1, 9):
+        values = noise(count, 1, count)
+        assert _median(values, np.ones(count)) == np.median(values)
+    assert _median(np.array([5.0, 1.0, 2.0]), np.array([0.1, 1.0, 1.0])) == 2
+    assert _median(np.array([9.0, 1.0, 2.0, 8.0]), np.array([0.01, 1.0, 1.0, 0.01])) == 2
 
 
 @pytest.mark.skipif(not RELEASED.exists(), reason="the released tables are not in ../shared")

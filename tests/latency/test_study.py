@@ -1,5 +1,6 @@
 """The study: every method on the same rows, the recipe of 2020, transfer between equal spaces."""
 
+import json
 import random
 from dataclasses import replace
 
@@ -13,7 +14,15 @@ from hat.errors import ConfigError
 from hat.latency import recipe, study
 from hat.latency.predictor import split
 from hat.latency.predictor_config import PredictorConfig
-from hat.latency.study import ALL, Cell, Table, learning_cells, run_cell, transfer_cells
+from hat.latency.study import (
+    ALL,
+    Cell,
+    Table,
+    learning_cells,
+    run_cell,
+    too_many,
+    transfer_cells,
+)
 
 NORM = (640.0, 6.0, 2048.0, 6.0, 640.0, 6.0, 2048.0, 6.0, 6.0, 2.0)
 
@@ -37,6 +46,43 @@ def test_cells_of_a_study() -> None:
         learning_cells([table("a")], ("forest",), (10,), 1)
     with pytest.raises(ConfigError, match="--rows must be 0 .* or at least 10, got 9"):
         learning_cells([table("a")], ("predictor",), (9,), 1)
+
+
+def test_a_key_holds_all_that_the_scores_depend_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = table("a")
+
+    def keys(of: Table = held) -> dict[str, dict]:
+        cells = [Cell(of, method, 20, 1) for method in study.METHODS] + [Cell(of, "transfer", 20, 1, held)]
+        return {cell.method: json.loads(json.dumps(cell.key)) for cell in cells}
+
+    def changed(before: dict[str, dict], after: dict[str, dict]) -> set[str]:
+        assert before.keys() == after.keys() == study.VERSIONS.keys()
+        return {method for method in before if before[method] != after[method]}
+
+    before = keys()
+    assert changed(before, keys(replace(held, lat_norm=200.0))) == {"recipe_2020"}
+    assert changed(before, keys(replace(held, feature_norm=(1.0, *NORM[1:])))) == {"recipe_2020"}
+    monkeypatch.setattr(study, "PredictorConfig", lambda: PredictorConfig(train_steps=6))
+    assert changed(before, keys()) == {"predictor", "transfer"}
+    before = keys()
+    for method in study.VERSIONS:
+        with monkeypatch.context() as patch:
+            patch.setitem(study.VERSIONS, method, 99)
+            assert changed(before, keys()) == {method}
+
+
+def test_rows_that_no_table_has_are_refused() -> None:
+    tables = [table("a"), table("b", 30)]
+    for counts in ((500,), (500, 54)):
+        with pytest.raises(ConfigError, match="--rows 500.*: a has 60 rows.*at most 53, or 0 for all"):
+            learning_cells(tables, ("predictor",), counts, 1)
+    assert len(learning_cells(tables, ("predictor",), (53,), 1)) == 1
+    assert len(learning_cells(tables, ("predictor",), (500, ALL), 1)) == 2
+    assert (too_many(tables[0], (ALL, 53, 54)), too_many(tables[1], (ALL, 53, 26))) == ([54], [53])
+    for count in range(12, 120):  # never more than a split leaves
+        assert too_many(table("c", count), [len(split(count, 1)[0]) + 1])
+    with pytest.raises(ConfigError, match="has 8 rows, .*; give 0 for all"):
+        learning_cells([table("c", 8)], ("predictor",), (10,), 1)
 
 
 @pytest.mark.parametrize("method", study.METHODS)

@@ -43,6 +43,35 @@ def test_comparison_by_hand() -> None:
     assert few["methods"]["search"]["share"] is None and "never" in comparison_table(few)
 
 
+@pytest.mark.parametrize("others", [{"random": [], "depth": [(3.0, 5.0)]}, {"random": []}, {}])
+def test_without_random_points_nothing_is_compared(others) -> None:
+    found = json.loads(json.dumps(compare({"search": [(3.0, 5.0), (1.0, 7.0)]} | others)))
+    assert found["reference"] == []
+    nothing = {"hypervolume": None, "share": None, "reached": None}
+    counts = {"search": 2} | {name: len(points) for name, points in others.items()}
+    assert found["methods"] == {name: {"evaluations": count} | nothing for name, count in counts.items()}
+    *rows, last = comparison_table(found).splitlines()
+    assert last == "no random architecture was scored, so there is no reference to compare by"
+    assert len(rows) == 1 + len(counts) and rows[1].split() == ["search", "2", "-", "-", "-"]
+
+
+def test_a_winner_without_a_latency_limit_is_drawn_without_a_line(tmp_path, monkeypatch) -> None:
+    axes = pytest.importorskip("matplotlib.axes").Axes
+    drawn, marks, scatter = [], [], axes.scatter
+    monkeypatch.setattr(axes, "axvline", lambda self, at, **how: drawn.append(at))
+
+    def noted(self, *points, **how):
+        marks.append(how.get("marker"))
+        return scatter(self, *points, **how)
+
+    monkeypatch.setattr(axes, "scatter", noted)
+    winner = {"loss": 2.0, "constraint_ms": None, "predicted_ms": 5.0, "bound_ms": 5.5, "measured_ms": 5.2}
+    plot_front(tmp_path / "front.png", [(2.0, 5.0), (1.5, 8.0)], [winner], {})
+    assert drawn == [] and marks == [None, "D"]
+    plot_front(tmp_path / "front.png", [(2.0, 5.0)], [winner | {"constraint_ms": 6.0}], {})
+    assert drawn == [6.0]
+
+
 def test_the_picture(tmp_path) -> None:
     pytest.importorskip("matplotlib")
     winner = {"loss": 2.0, "constraint_ms": 6.0, "predicted_ms": 5.0, "bound_ms": 5.5, "measured_ms": None}

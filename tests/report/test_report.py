@@ -1,16 +1,20 @@
 """scripts/report.py: the page holds what the files say, needs nothing else, and trusts no name or number."""
 
 import json
+import resource
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from hat.arch.codec import SpaceOptions, arch_to_yaml, space_of, space_to_plain
 from hat.arch.sampler import sample
 from hat.cli.report import main
+from hat.cli.task import TaskOptions
 from hat.files.cost import Cost, read_cost
 from hat.files.journal import Journal
+from hat.model.count import count_macs
 from hat.report.collect import collect
 from hat.report.figures import draw_volume
 from hat.report.front import evaluations_csv
@@ -194,6 +198,49 @@ def test_several_limits_and_a_front_in_one_folder(tmp_path) -> None:
     assert (folder / "report/hypervolume.png").exists()
 
 
+@pytest.mark.parametrize(
+    ("config", "length"),
+    [
+        ("arch: transformersuper_wmt_en_de", 30),
+        ("arch: transformersuper_iwslt_de_en", 23),
+        ("arch: transformersuper_iwslt_de_en\nprofile-length: 17", 17),
+        ("arch: [1]\nprofile-length: -3", None),
+        ("seed: 1", None),
+    ],
+)
+def test_flops_are_those_of_the_summary_or_of_the_length_of_the_task(config, length, tmp_path) -> None:
+    folder = search_folder(tmp_path / "search")
+    (folder / "config.yml").write_text(config)
+    largest, _, found = collect(folder).models
+    assert (largest.role, found.role) == ("largest", "found")
+    expected = [2 * count_macs(arch, SPACE, length) if length else None for arch in (SPACE.largest(), ARCH)]
+    assert [largest.flops, found.flops] == expected
+    if length in (23, 30):
+        assert TaskOptions(arch=config.removeprefix("arch: ")).sentence_length() == length
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps(summary | {"flops": 7_654_000_000}))
+    assert collect(folder).found[0].flops == 7_654_000_000
+    assert any(text.strip() == "7.654" for text in written(folder).texts)
+
+
+def test_a_search_under_limits_on_other_than_latency(tmp_path) -> None:
+    folder = search_folder(tmp_path / "search")
+    winner = json.loads((folder / "summary.json").read_text())
+    assert "limits" in caption(folder, "front")
+    nothing = {"constraint_ms": None, "within": None, "write_config_path": None, "flops": 5_000_000_000}
+    (folder / "summary.json").write_text(json.dumps({"mode": "constraint", "winners": [winner | nothing]}))
+    (search,) = collect(folder).searches
+    (found,) = collect(folder).found
+    assert search.limits_ms == () and found.limit_ms is None and found.within_limit is None
+    assert (found.name, found.measured_ms) == ("search", 12.75)
+    text = "".join(written(folder).texts)
+    drawn = "".join("".join(each.wide + each.narrow) for each in pictures(collect(folder)))
+    for word in ("limit", "None", "nan"):
+        assert word not in text and word not in drawn, word
+    assert "12.75" in text and "5.250" in text  # measured, and the loss
+    assert "limit" not in caption(folder, "front")
+
+
 def front_folder(path: Path) -> Path:
     """Write what evo_search.py --pareto leaves where no limit is given."""
     search_folder(path)
@@ -290,6 +337,83 @@ def test_a_folder_without_a_run_is_refused(make, tmp_path, capsys) -> None:
     assert not (folder / "report").exists()
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["RUN", "--to=TO"],
+        ["--to=TO", "RUN"],
+        ["--to", "TO", "RUN"],
+        ["--json", "RUN", "--to", "TO"],
+        ["--run-dir", "RUN", "--to", "TO"],
+        ["--to", "TO", "--run-dir=RUN", "--json"],
+    ],
+)
+def test_the_folder_stands_anywhere(flags, tmp_path) -> None:
+    summary = {"rankings": {"depth": {"kendall_tau": 0.5}}}
+    (study_folder(tmp_path / "run") / "summary.json").write_text(json.dumps(summary))
+    places = {"RUN": f"{tmp_path}/run", "TO": f"{tmp_path}/to"}
+    for name, place in places.items():
+        flags = [flag.replace(name, place) for flag in flags]
+    assert main(flags) == 0
+    assert (tmp_path / "to/index.html").exists() and not (tmp_path / "run/report").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "no folder is given"),
+        (["--to=x"], "no folder is given"),
+        (["a", "--json", "b"], "two folders are given, a and b;"),
+        (["--run-dir=a", "b"], "two folders are given, --run-dir=a and b;"),
+        (["--frob", "a"], "unknown option --frob"),
+    ],
+)
+def test_no_folder_or_two_are_refused(flags, message, capsys) -> None:
+    assert main(flags) == 2
+    assert f"ConfigError: {message}" in capsys.readouterr().err
+
+
+def study_folder(path: Path, **record: object) -> Path:
+    """Write the journal of a study, which has the name of a search's."""
+    with Journal(path / "journal.jsonl") as journal:
+        journal.append(record or {"table": "wmt", "method": "predictor", "rows": 0, "mape_percent": 4.5})
+    return path
+
+
+def test_a_study_without_rankings_is_refused(tmp_path, capsys) -> None:
+    predictor = study_folder(tmp_path / "predictor")
+    part = study_folder(tmp_path / "rank", loss=5.0, arch=arch_to_yaml(ARCH), stage="inherited from single")
+    (part / "journal.jsonl").rename(part / "journal-1-of-2.jsonl")
+    lines(part / "trainings/one/log.jsonl", {"kind": "train", "update": 1, "loss_base2": 7.0})
+    for folder in (predictor, part):
+        assert main([str(folder)]) == 2
+        said = capsys.readouterr().err
+        assert f"DataError: {folder} holds a predictor study" in said and "RUN_DIR must hold" in said
+        assert said.count("\n") == 1 and not (folder / "report").exists()
+    assert main([str(tmp_path), f"--to={tmp_path}/to"]) == 2 and "holds no run" in capsys.readouterr().err
+    search_folder(tmp_path / "search")
+    assert [search.name for search in collect(tmp_path).searches] == ["search"]
+
+
+def test_the_rankings_of_a_rank_study(tmp_path) -> None:
+    folder = study_folder(tmp_path / "rank", loss=5.0, arch=arch_to_yaml(ARCH), stage="scratch")
+    row = {"kendall_tau": 0.625, "equal_depth_accuracy": 0.5, "kendall_tau_bleu": None}
+    rankings = {HOSTILE: row, "decoder depth": row | {"kendall_tau": 0.375}, "bad": [1]}
+    ceiling = row | {"kendall_tau": 0.875}
+    summary = {"archs": 12, "seeds": 2, "rankings": rankings, "ceiling": ceiling}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    page = written(folder)
+    check_alone(page)
+    assert [a["id"] for tag, a in page.elements if tag == "section"] == ["ranking", "conditions"]
+    for number in ("0.625", "0.375", "0.875", "0.500"):
+        assert any(text.strip() == number for text in page.texts), number
+    text = "".join(page.texts)
+    assert "No search" not in text and "12 architectures, 2 trainings of each" in text
+    assert "Kendall tau 0.625; two trainings agree to 0.875." in text
+    (folder / "summary.json").write_text(json.dumps(summary | {"ceiling": None}))
+    assert "agree to" not in "".join(written(folder).texts)
+
+
 def test_sittings_add_up(tmp_path) -> None:
     path = tmp_path / "cost.json"
     for _ in range(2):
@@ -306,6 +430,18 @@ def test_sittings_add_up(tmp_path) -> None:
     with Cost(path, threads=1, resumable=False):
         pass
     assert read_cost(path).sittings == 1
+
+
+def test_the_processes_that_measure_count_once(tmp_path, monkeypatch) -> None:
+    used = {resource.RUSAGE_SELF: [1.0, 2.0], resource.RUSAGE_CHILDREN: [10.0, 20.0]}
+    monkeypatch.setattr(
+        "hat.files.cost.resource.getrusage",
+        lambda who: SimpleNamespace(ru_utime=used[who][0], ru_stime=used[who][1]),
+    )
+    with Cost(tmp_path / "cost.json", threads=1, processes=4):
+        used[resource.RUSAGE_SELF] = [6.0, 3.0]  # 6 s more in each of four processes
+        used[resource.RUSAGE_CHILDREN] = [16.0, 21.0]  # 7 s more
+    assert read_cost(tmp_path / "cost.json").cpu_s == 4 * 6 + 7
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"sittings": [1]}', '{"sittings": [{"wall_s": -1}]}', "\0"])
