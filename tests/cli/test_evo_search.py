@@ -143,6 +143,14 @@ def test_a_front_without_limits_chooses_none(search, files) -> None:
     assert "there is no limit, so none of the front is chosen for --write-config-path" in said
 
 
+def test_limits_that_random_draws_never_meet(search, files, monkeypatch) -> None:
+    monkeypatch.setattr("hat.cli.search_run.random_archs", lambda *_: iter(()))
+    summary, said = search("tight", *FRONT, "--pareto-evaluations=6", "--ablations=3")
+    methods = summary["comparison"]["methods"]
+    assert methods["random"]["evaluations"] == 0 and methods["search"]["share"] is None
+    assert "random architectures: 0" in said and summary["evaluations"] == 6
+
+
 def test_as_few_evaluations_as_limits_suffice(search, files) -> None:
     limits = ["22", "25", "31", "40"]
     summary, _ = search("few", *FRONT, "--pareto-evaluations=4", "--latency-constraints", *limits)
