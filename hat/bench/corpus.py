@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from hat.bench.request import BenchOptions
 from hat.data.indexed import write_indexed
+from hat.data.pairs import Batch
 from hat.data.preprocess import PreprocessConfig, preprocess
 from hat.data.text import Pieces, learn_sentencepiece, read_lines
 from hat.data.vocab import EOS, Vocab
@@ -92,6 +94,17 @@ def random_pairs(folder: Path, pairs: int, vocab_size: int = PIECES) -> None:
 
         write_indexed(folder / f"train.en-de.{lang}", sentences(), vocab_size)
         vocab.save(folder / f"dict.{lang}.txt")
+
+
+def random_batch(sentences: int, length: int, vocab_size: int, seed: int) -> Batch:
+    """Return sentences of random words, all of one length, without padding."""
+    noise = torch.Generator().manual_seed(seed)
+    source, target = (
+        torch.randint(EOS + 2, vocab_size, (sentences, length), generator=noise) for _ in range(2)
+    )
+    source[:, -1] = target[:, -1] = EOS
+    shifted = torch.cat([target[:, -1:], target[:, :-1]], dim=1)
+    return Batch(torch.arange(sentences), source, shifted, target, sentences * length)
 
 
 def first_pairs(batches: list[np.ndarray], count: int) -> list[np.ndarray]:

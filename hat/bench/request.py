@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from hat.bench.device import device_named
 from hat.errors import ConfigError
 
 
@@ -14,6 +15,8 @@ class BenchOptions:
     threads: tuple[int, ...] = ()
     """CPU threads, for preprocess worker processes; a figure is taken once for each number (default: 1 and 2
     for decode and preprocess, 1 for latency-row, 2 for the others)"""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """where models, batches and operands lie; preprocess and startup are figures of the CPU"""
     rounds: int | None = None
     """rounds in which all cases of a figure are timed in turn (default: by figure)"""
     rows: int = 40
@@ -33,6 +36,7 @@ class BenchOptions:
     """seed of weights, sentences and random architectures"""
 
     def __post_init__(self) -> None:
+        device_named(self.device)
         most = 4 * (os.cpu_count() or 1)
         if any(not 1 <= threads <= most for threads in self.threads):
             raise ConfigError(

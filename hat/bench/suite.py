@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 
+from hat.bench.device import CPU, device_named
 from hat.bench.figure import Figure
 from hat.bench.fresh import ROOT
 from hat.bench.machine import describe_machine
@@ -24,9 +25,18 @@ FIGURES = {  # name: module with a function of that name, threads
 }
 
 
+HOST = ("preprocess", "startup")  # figures of the CPU, whatever the device
+
+
 def threads_of(name: str, options: BenchOptions) -> tuple[int, ...]:
-    """Return the thread numbers a figure is taken with."""
-    return options.threads or FIGURES[name][1]
+    """Return the thread numbers a figure is taken with; one is enough where a GPU computes."""
+    default = FIGURES[name][1]
+    return options.threads or (default if on_cpu(name, options) else default[:1])
+
+
+def on_cpu(name: str, options: BenchOptions) -> bool:
+    """Return whether a figure is taken on the CPU."""
+    return options.device == "cpu" or name in HOST
 
 
 def take(name: str, threads: int, options: BenchOptions) -> Figure:
@@ -36,7 +46,8 @@ def take(name: str, threads: int, options: BenchOptions) -> Figure:
     try:
         figure = getattr(module, name.replace("-", "_"))(threads, options)
     except DataError as error:  # the data of this figure is not at hand; others still run
-        return Figure(name, describe_machine(), (), notes=(f"not taken: {error}",))
+        device = CPU if on_cpu(name, options) else device_named(options.device)
+        return Figure(name, describe_machine(device), (), notes=(f"not taken: {error}",))
     return figure
 
 

@@ -11,10 +11,11 @@ from hat.bench import suite
 from hat.bench.corpus import first_pairs, random_pairs, repeat_lines
 from hat.bench.figure import Figure
 from hat.bench.fresh import run_measured
-from hat.bench.latency_row import WMT14, LatencyRowConfig, Task, time_rows
+from hat.bench.latency_row import LatencyRowConfig, Task, time_rows
 from hat.bench.preprocess import PreprocessCase, time_preprocessing
 from hat.bench.request import BenchOptions
 from hat.bench.search_step import SearchStepConfig, time_scoring
+from hat.bench.spaces import WMT14
 from hat.bench.startup import StartupConfig, time_startup
 from hat.cli.benchmark import main
 from hat.cli.settings import parse_settings
