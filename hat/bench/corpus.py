@@ -18,17 +18,21 @@ LANGS = ("en", "de")
 PIECES = 8000
 
 
-def multi30k(options: BenchOptions, folder: Path) -> Path:
+class MissingData(DataError):
+    """The data of a figure is not at hand, which is no fault of anyone."""
+
+
+def multi30k(options: BenchOptions, folder: Path, split: str = "valid") -> Path:
     """Return a folder with the binary data of Multi30k: the task's own, or made in `folder` from raw text.
 
-    Raises DataError where there is neither.
+    `split` has to be there. Raises MissingData where there is neither.
     """
     made = Path(options.data)
-    if (made / "valid.en-de.en.idx").exists():
+    if (made / f"{split}.en-de.en.idx").exists():
         return made
     text = Path(options.text) / "multi30k"
     if not (text / "val.en").exists():
-        raise DataError(
+        raise MissingData(
             f"there is no data in {made} and no raw text in {text}; make the data with bash "
             "configs/multi30k.en-de/preprocess.sh, or give --data or --text"
         )
@@ -50,12 +54,12 @@ def multi30k(options: BenchOptions, folder: Path) -> Path:
 def tatoeba_pieces(options: BenchOptions, folder: Path) -> Path:
     """Return the prefix of the Tatoeba text, split into pieces as the text of a large task is.
 
-    Raises DataError where the raw text is missing.
+    Raises MissingData where there is no raw text.
     """
     text = Path(options.text) / "tatoeba.en-de"
     sources = {lang: text / f"train.{lang}" for lang in LANGS}
     if not all(path.exists() for path in sources.values()):
-        raise DataError(f"there is no Tatoeba text {text}/train.en and train.de; give --text")
+        raise MissingData(f"there is no Tatoeba text {text}/train.en and train.de; give --text")
     learn_sentencepiece(sources.values(), folder / "pieces.model", PIECES, seed=1)
     pieces = Pieces(folder / "pieces.model")
     prefix = folder / "pieces"

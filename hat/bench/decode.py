@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,18 +10,15 @@ import torch
 from hat.arch.config import Arch, DecoderArch, EncoderArch
 from hat.arch.space import DecoderSpace, EncoderSpace, SearchSpace
 from hat.bench.alternate import Samples, alternate, ratio
-from hat.bench.corpus import multi30k
 from hat.bench.device import CPU, device_named, formats
 from hat.bench.figure import Figure, Row, Target, median_row, rate_row
 from hat.bench.machine import describe_machine
 from hat.bench.packed import INT8_KERNEL, PackedProducts, int8_products
 from hat.bench.peers import PIP, Peer, PeerError, gpu_types, has_ctranslate2, save_ctranslate2, try_out
 from hat.bench.products import BareProducts, Lengths, decoding_products
-from hat.bench.quality import compare_int8
+from hat.bench.quality import quality_check, with_quality
 from hat.bench.request import BenchOptions
-from hat.data.pairs import PairDataset
 from hat.decode.beam import BeamConfig, beam_search
-from hat.errors import CheckpointError
 from hat.latency.work import sync_of
 from hat.model.config import EOS, ModelConfig
 from hat.model.extract import extract
@@ -182,38 +179,16 @@ def measure_decode(cfg: DecodeConfig) -> tuple[dict[str, Samples], tuple[str, ..
 
 
 def decode(threads: int, options: BenchOptions) -> Figure:
-    """Time the search of one sentence of 30 tokens."""
-    rounds = options.rounds or DecodeConfig.rounds
+    """Time the search of one sentence of 30 tokens; with 1 thread also see what 8-bit weights translate."""
     device = device_named(options.device)
-    figure = time_sentence(DecodeConfig(threads=threads, rounds=rounds, seed=options.seed, device=device))
-    judged = threads == 1 and device.type == "cpu" and can_int8()
-    return with_quality(figure, options) if judged else figure
-
-
-def with_quality(figure: Figure, options: BenchOptions) -> Figure:
-    """Return `figure` with the check that 8-bit weights translate the Multi30k test set as exact ones do."""
-    if options.quality_checkpoint is None:
-        note = (
-            "translations with 8-bit weights were not compared: give --quality-checkpoint, a Multi30k model"
-        )
-        return replace(figure, notes=(*figure.notes, note))
-    checkpoint = Path(options.quality_checkpoint)
-    if not checkpoint.exists():
-        raise CheckpointError(
-            f"--quality-checkpoint {checkpoint} does not exist; train that model, or leave it out"
-        )
+    cfg = DecodeConfig(
+        threads=threads, rounds=options.rounds or DecodeConfig.rounds, seed=options.seed, device=device
+    )
+    if threads > 1 or not cfg.on_cpu:
+        return time_sentence(cfg)
     with tempfile.TemporaryDirectory() as folder:
-        data = PairDataset.load(multi30k(options, Path(folder)), "test")
-        found = compare_int8(checkpoint, data, BeamConfig())
-    rows = (
-        Row(f"{len(data)} test sentences, fp32", found.exact_bleu, "BLEU"),
-        Row(f"{len(data)} test sentences, int8", found.int8_bleu, "BLEU"),
-    )
-    targets = (
-        Target("test sentences with the same tokens, %", found.same_percent, 95.0, at_most=False),
-        Target("difference of BLEU between int8 and fp32", found.bleu_apart, 0.2),
-    )
-    return replace(figure, rows=(*figure.rows, *rows), targets=(*figure.targets, *targets))
+        check = quality_check(options, Path(folder))  # what does not fit shows before anything is timed
+        return with_quality(time_sentence(cfg), check)
 
 
 def decode_batch(threads: int, options: BenchOptions) -> Figure:

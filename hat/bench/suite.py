@@ -5,14 +5,17 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
 
+from hat.bench.corpus import MissingData
 from hat.bench.device import CPU, device_named
 from hat.bench.figure import Figure
 from hat.bench.fresh import ROOT
 from hat.bench.machine import describe_machine
 from hat.bench.request import BenchOptions
-from hat.errors import DataError, HatError
+from hat.errors import CheckpointError, HatError
 
 FIGURES = {  # name: module with a function of that name, threads
     "train-step": ("hat.bench.train_step", (2,)),
@@ -34,6 +37,21 @@ def threads_of(name: str, options: BenchOptions) -> tuple[int, ...]:
     return options.threads or (default if on_cpu(name, options) else default[:1])
 
 
+def check_inputs(names: Sequence[str], options: BenchOptions) -> None:
+    """Raise CheckpointError where a figure of `names` would miss what it was given, before any is timed."""
+    given = options.quality_checkpoint
+    if given is not None and "decode" in names and not Path(given).is_file():
+        raise CheckpointError(
+            f"--quality-checkpoint {given} is no file; give a checkpoint of a Multi30k model, train that "
+            "model, or leave it out"
+        )
+
+
+def failed(name: str, threads: int, error: HatError) -> Figure:
+    """Return what is recorded of a figure that could not be taken."""
+    return Figure(name, replace(describe_machine(), threads=threads), (), error=str(error))
+
+
 def on_cpu(name: str, options: BenchOptions) -> bool:
     """Return whether a figure is taken on the CPU."""
     return options.device == "cpu" or name in HOST
@@ -45,7 +63,7 @@ def take(name: str, threads: int, options: BenchOptions) -> Figure:
     figure: Figure
     try:
         figure = getattr(module, name.replace("-", "_"))(threads, options)
-    except DataError as error:  # the data of this figure is not at hand; others still run
+    except MissingData as error:  # of this figure; others still run
         device = CPU if on_cpu(name, options) else device_named(options.device)
         return Figure(name, describe_machine(device), (), notes=(f"not taken: {error}",))
     return figure
@@ -54,7 +72,7 @@ def take(name: str, threads: int, options: BenchOptions) -> Figure:
 def take_apart(name: str, threads: int, options: BenchOptions) -> Figure:
     """Return a figure taken in a process of its own, so that no figure disturbs another.
 
-    Raises HatError with the last lines of a process that failed.
+    Raises HatError with what a process that failed says of it.
     """
     here = [str(ROOT), os.environ.get("PYTHONPATH", "")]  # also where this project is not installed
     environment = os.environ | {
@@ -71,8 +89,15 @@ def take_apart(name: str, threads: int, options: BenchOptions) -> Figure:
         env=environment,
     )
     if done.returncode:
-        raise HatError(
-            f"the benchmark {name} with {threads} threads ended with exit code {done.returncode}; its own "
-            "message stands above"
-        )
+        raise HatError(_error_of(done))
     return Figure.of_values(json.loads(done.stdout.splitlines()[-1]))
+
+
+def _error_of(done: subprocess.CompletedProcess[str]) -> str:
+    """Return what a process that failed said in its last line, or how it ended where it could say nothing."""
+    lines = done.stdout.splitlines()
+    if lines and lines[-1].startswith('{"error"'):
+        return str(json.loads(lines[-1])["error"])
+    if done.returncode < 0:
+        return f"the process was ended by signal {-done.returncode}; was there enough memory?"
+    return f"the process ended with exit code {done.returncode}; its own message stands on standard error"

@@ -1,27 +1,31 @@
 """The other figures at tiny sizes: what they hold, never how fast anything is."""
 
+import io
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hat.arch.codec import space_of
-from hat.bench import suite
+from hat.bench import child, suite
 from hat.bench.corpus import first_pairs, random_pairs, repeat_lines
 from hat.bench.figure import Figure
 from hat.bench.fresh import run_measured
 from hat.bench.latency_row import LatencyRowConfig, Task, time_rows
+from hat.bench.machine import describe_machine
 from hat.bench.preprocess import PreprocessCase, time_preprocessing
 from hat.bench.request import BenchOptions
 from hat.bench.search_step import SearchStepConfig, time_scoring
 from hat.bench.spaces import WMT14
 from hat.bench.startup import StartupConfig, time_startup
+from hat.cli import benchmark
 from hat.cli.benchmark import main
 from hat.cli.settings import parse_settings
 from hat.data.pairs import PairDataset
 from hat.data.vocab import EOS
-from hat.errors import HatError
+from hat.errors import DataError, HatError
 
 
 def values(figure: Figure) -> dict[str, float]:
@@ -134,6 +138,88 @@ def test_command_prints_every_figure_and_one_line_of_json(
     figures = json.loads(lines[-1])
     assert [figure["machine"]["threads"] for figure in figures] == [1, 2]
     assert sum(line.startswith("search-step on") for line in lines) == 2
+
+
+def test_a_failed_figure_is_recorded_and_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def take(name: str, threads: int, options: BenchOptions) -> Figure:
+        if name == "decode":
+            raise HatError("no memory left")
+        return Figure(name, describe_machine(), ())
+
+    monkeypatch.setattr(benchmark, "take_apart", take)
+    assert main(["all", "--threads", "2", "--json"]) == 2
+    out, err = capsys.readouterr()
+    figures = json.loads(out.splitlines()[-1])
+    assert [figure["name"] for figure in figures] == list(suite.FIGURES)
+    errors = {figure["name"]: figure["error"] for figure in figures}
+    assert errors.pop("decode") == "no memory left" and not any(errors.values())
+    assert "FAILED: no memory left" in out and "failed: decode (2)" in err
+    assert figures[1]["machine"]["threads"] == 2
+
+
+def test_what_was_taken_until_an_interrupt_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def take(name: str, threads: int, options: BenchOptions) -> Figure:
+        if name == "decode":
+            raise KeyboardInterrupt
+        return Figure(name, describe_machine(), ())
+
+    monkeypatch.setattr(benchmark, "take_apart", take)
+    assert main(["all", "--json"]) == 130
+    assert [one["name"] for one in json.loads(capsys.readouterr().out.splitlines()[-1])] == ["train-step"]
+
+
+def test_missing_checkpoint_is_refused_before_anything_is_timed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(benchmark, "take_apart", lambda *what: pytest.fail("timed before the check"))
+    for name in ("all", "decode"):
+        assert main([name, "--quality-checkpoint", "nowhere.pt"]) == 2
+        assert "--quality-checkpoint nowhere.pt is no file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("code", "out", "said"),
+    [
+        (2, '{"error": "DataError: damaged"}\n', "DataError: damaged"),
+        (1, "", "exit code 1"),
+        (-9, "half a li", "signal 9"),
+    ],
+)
+def test_error_of_a_process_is_that_of_its_last_line(
+    code: int, out: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = subprocess.CompletedProcess([], code, out)
+    monkeypatch.setattr(suite.subprocess, "run", lambda *what, **how: done)
+    with pytest.raises(HatError, match=said):
+        suite.take_apart("search-step", 1, BenchOptions())
+
+
+@pytest.mark.parametrize(("error", "code"), [(DataError("damaged"), 2), (ZeroDivisionError("one\ntwo"), 1)])
+def test_child_hands_over_its_error(
+    error: Exception, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def take(*what: object) -> Figure:
+        raise error
+
+    monkeypatch.setattr(child, "take", take)
+    request = {"name": "startup", "threads": 1, "options": {}}
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(request)))
+    assert child.main() == code
+    said = json.loads(capsys.readouterr().out)["error"]
+    assert said.startswith(type(error).__name__) and "two" not in said
+
+
+def test_damaged_data_is_an_error(tmp_path: Path) -> None:
+    random_pairs(tmp_path, 6, 50)
+    for path in tmp_path.glob("train.*"):
+        path.rename(tmp_path / path.name.replace("train", "valid"))
+    (tmp_path / "valid.en-de.de.bin").write_bytes(b"")
+    with pytest.raises(DataError):
+        suite.take("search-step", 1, BenchOptions(data=str(tmp_path)))
 
 
 @pytest.mark.parametrize(
