@@ -7,6 +7,7 @@ from typing import NamedTuple
 from hat.bench.corpus import LANGS, MissingData, multi30k
 from hat.bench.figure import Figure, Row, Target
 from hat.bench.request import BenchOptions
+from hat.data.folder import file_digest
 from hat.data.pairs import PairDataset
 from hat.data.text import SPACE_MARK
 from hat.decode.beam import BeamConfig
@@ -58,13 +59,24 @@ def quality_check(options: BenchOptions, folder: Path) -> Check | str:
 
 
 def fitting(checkpoint: Path, data: PairDataset) -> Checkpoint:
-    """Return what the file holds; raises CheckpointError where it was trained with other dictionaries."""
+    """Return what the file holds; raises CheckpointError where it was trained with other dictionaries.
+
+    Of those of the 2020 release only the sizes are known.
+    """
     source = load(checkpoint, say)
     sizes = (len(data.source_vocab), len(data.target_vocab))
     if source.vocab_sizes != sizes:
         raise CheckpointError(
             f"{checkpoint} has vocabularies of {source.vocab_sizes}, {data.folder} of {sizes}; give "
             "--data of the task it was trained on"
+        )
+    digests = tuple(
+        file_digest(data.folder / f"dict.{lang}.txt") for lang in (data.source_lang, data.target_lang)
+    )
+    if all(source.vocab_digests) and source.vocab_digests != digests:
+        raise CheckpointError(
+            f"{checkpoint} was trained with other dictionaries of the same size than those in {data.folder}; "
+            "give --data of the task it was trained on"
         )
     return source
 

@@ -11,6 +11,7 @@ from hat.bench.figure import Figure, Row
 from hat.bench.machine import describe_machine
 from hat.bench.quality import Check, compare, compare_int8, fitting, quality_check, with_quality
 from hat.bench.request import BenchOptions
+from hat.data.folder import file_digest
 from hat.data.pairs import PairDataset
 from hat.decode.beam import BeamConfig
 from hat.errors import CheckpointError
@@ -54,7 +55,10 @@ def test_checkpoint_is_translated_with_both(tmp_path: Path, tiny_space) -> None:
 def test_checkpoint_must_be_of_the_dictionaries(tmp_path: Path, tiny_space) -> None:
     random_pairs(tmp_path, 6, 50)
     data = PairDataset.load(tmp_path, "train")
-    assert fitting(trained(tmp_path, tiny_space), data).vocab_sizes == (50, 50)
+    digest = file_digest(tmp_path / "dict.en.txt")
+    assert fitting(trained(tmp_path, tiny_space, (digest, digest)), data).vocab_sizes == (50, 50)
+    with pytest.raises(CheckpointError, match="other dictionaries of the same size.*--data"):
+        fitting(trained(tmp_path, tiny_space, (digest, "0" * 64)), data)
     random_pairs(tmp_path / "other", 6, 60)
     with pytest.raises(CheckpointError, match="--data"):
         fitting(tmp_path / "model.pt", PairDataset.load(tmp_path / "other", "train"))
