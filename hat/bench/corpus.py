@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from hat.bench.request import BenchOptions
+from hat.data.folder import SUMS, file_digest
 from hat.data.indexed import write_indexed
 from hat.data.pairs import Batch
 from hat.data.preprocess import PreprocessConfig, preprocess
@@ -16,6 +17,7 @@ from hat.errors import DataError
 
 LANGS = ("en", "de")
 PIECES = 8000
+VALID_PAIRS = 1000
 
 
 class MissingData(DataError):
@@ -81,8 +83,8 @@ def repeat_lines(prefix: Path, pairs: int, target: Path) -> None:
             file.writelines(lines[:rest])
 
 
-def random_pairs(folder: Path, pairs: int, vocab_size: int = PIECES) -> None:
-    """Write a training split of random sentences of 4 to 30 words, with its dictionaries."""
+def random_pairs(folder: Path, pairs: int, vocab_size: int = PIECES, split: str = "train") -> None:
+    """Write a split of random sentences of 4 to 30 words, with its dictionaries."""
     folder.mkdir(parents=True, exist_ok=True)
     vocab = Vocab([f"w{index}" for index in range(vocab_size - 4)])
     for side, lang in enumerate(LANGS):
@@ -96,8 +98,16 @@ def random_pairs(folder: Path, pairs: int, vocab_size: int = PIECES) -> None:
                 ids[-1] = EOS
                 yield ids
 
-        write_indexed(folder / f"train.en-de.{lang}", sentences(), vocab_size)
+        write_indexed(folder / f"{split}.en-de.{lang}", sentences(), vocab_size)
         vocab.save(folder / f"dict.{lang}.txt")
+
+
+def random_task(folder: Path, pairs: int) -> None:
+    """Write binary data as preprocessing does: a training and a small validation split, and their sums."""
+    random_pairs(folder, pairs)
+    random_pairs(folder, min(pairs, VALID_PAIRS), split="valid")
+    sums = {path.name: file_digest(path) for path in sorted(folder.iterdir())}
+    (folder / SUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in sums.items()))
 
 
 def random_batch(sentences: int, length: int, vocab_size: int, seed: int) -> Batch:

@@ -10,7 +10,7 @@ import pytest
 
 from hat.arch.codec import space_of
 from hat.bench import child, suite
-from hat.bench.corpus import first_pairs, random_pairs, repeat_lines
+from hat.bench.corpus import first_pairs, random_pairs, random_task, repeat_lines
 from hat.bench.figure import Figure
 from hat.bench.fresh import run_measured
 from hat.bench.latency_row import LatencyRowConfig, Task, time_rows
@@ -19,7 +19,7 @@ from hat.bench.preprocess import PreprocessCase, time_preprocessing
 from hat.bench.request import BenchOptions
 from hat.bench.search_step import SearchStepConfig, time_scoring
 from hat.bench.spaces import WMT14
-from hat.bench.startup import StartupConfig, time_startup
+from hat.bench.startup import TASK, StartupConfig, time_startup
 from hat.cli import benchmark
 from hat.cli.benchmark import main
 from hat.cli.settings import parse_settings
@@ -49,6 +49,15 @@ def test_wmt_space_is_that_of_the_release() -> None:
         config_flags=("--configs",),
     )
     assert space_of(settings.space) == WMT14
+
+
+def test_random_task_is_checked_as_preprocessed_data_is(tmp_path: Path) -> None:
+    random_task(tmp_path, 40)
+    assert len(PairDataset.load(tmp_path, "valid")) == 40
+    name = "train.en-de.de.bin"
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[::-1])
+    with pytest.raises(DataError, match="SHA256SUMS"):
+        PairDataset.load(tmp_path, "train")
 
 
 def test_random_pairs_are_a_training_split(tmp_path: Path) -> None:
@@ -104,15 +113,23 @@ def test_memory_of_a_process_is_its_own(tmp_path: Path) -> None:
 
 
 def test_startup_counts_the_first_batch_from_the_start_of_the_process(tmp_path: Path) -> None:
-    figure = time_startup(StartupConfig(pairs=200, rounds=1, max_tokens=300))
+    figure = time_startup(StartupConfig(pairs=200, rounds=1))
     found = values(figure)
-    assert found["first batch, ms"] > found["first batch, its imports, ms"] > 0
+    parts = ("start of Python", "its imports", "options, data, model, optimiser and batches")
+    assert all(found[f"first batch, {part}, ms"] > 0 for part in parts)
+    assert sum(found[f"first batch, {part}, ms"] for part in parts) == pytest.approx(found["first batch, ms"])
     assert [target.limit for target in figure.targets] == [0.4, 3.0]
 
 
-def test_failing_process_is_named() -> None:
-    with pytest.raises(HatError, match="hat.bench.measured ended with exit code 1"):
-        run_measured("first_batch", folder="nowhere", max_tokens=10)
+def test_failing_process_is_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        HatError, match="(?s)hat.bench.measured ended with exit code 1.*no data folder.*exit code 2"
+    ):
+        run_measured(
+            "first_step",
+            arguments=["--configs", TASK, "--data", str(tmp_path / "none"), "--save-dir", str(tmp_path)],
+            started=0.0,
+        )
 
 
 def test_missing_data_is_said_and_not_an_error(tmp_path: Path) -> None:
