@@ -7,6 +7,8 @@ from typing import Any, Literal
 from hat.bench.device import device_named
 from hat.errors import ConfigError
 
+SMALL_PAIRS = 10_000  # of the small corpus of preprocess
+
 
 @dataclass(frozen=True)
 class BenchOptions:
@@ -44,8 +46,13 @@ class BenchOptions:
             )
         if self.rows < 1:
             raise ConfigError(f"--rows must be at least 1, got {self.rows}")
-        if self.pairs < 10_000:
-            raise ConfigError(f"--pairs must be at least 10000, the small corpus, got {self.pairs}")
+        if self.pairs < 2 * SMALL_PAIRS:
+            raise ConfigError(
+                f"--pairs must be at least {2 * SMALL_PAIRS}, twice the small corpus of preprocess, got "
+                f"{self.pairs}"
+            )
+        if not 0 <= self.seed < 1 << 63:
+            raise ConfigError(f"--seed must lie between 0 and 2^63 - 1, got {self.seed}")
         if self.rounds is not None and self.rounds < 1:
             raise ConfigError(f"--rounds must be at least 1, got {self.rounds}")
 

@@ -56,8 +56,10 @@ def time_scoring(cfg: SearchStepConfig, data: PairDataset) -> Figure:
     machine = describe_machine(cfg.device)
     dtype = fast_dtype(cfg.device)
     noise = torch.Generator().manual_seed(cfg.seed)
-    model_cfg = ModelConfig(share_all_embeddings=True)
-    model = SuperTransformer(MULTI30K, len(data.target_vocab), model_cfg, noise).to(cfg.device, dtype).eval()
+    joint = data.source_vocab == data.target_vocab  # as in the task; other data may have two dictionaries
+    model_cfg = ModelConfig(share_all_embeddings=joint, share_decoder_input_output_embed=not joint)
+    sizes = len(data.source_vocab), len(data.target_vocab)
+    model = SuperTransformer(MULTI30K, sizes, model_cfg, noise).to(cfg.device, dtype).eval()
     plan = EpochBatches(
         data, max_tokens=cfg.max_tokens, seed=0, epoch=0, shuffle=False, drop_long=False
     )  # as evo_search.py does

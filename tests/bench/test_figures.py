@@ -23,8 +23,9 @@ from hat.bench.startup import TASK, StartupConfig, time_startup
 from hat.cli import benchmark
 from hat.cli.benchmark import main
 from hat.cli.settings import parse_settings
+from hat.data.indexed import write_indexed
 from hat.data.pairs import PairDataset
-from hat.data.vocab import EOS
+from hat.data.vocab import EOS, Vocab
 from hat.errors import DataError, HatError
 
 
@@ -74,6 +75,17 @@ def test_scoring_is_timed_on_the_pairs_asked_for(tmp_path: Path) -> None:
     figure = time_scoring(SearchStepConfig(pairs=40, archs=2, rounds=2, max_tokens=400), data)
     assert figure.targets[0].limit == 1.3
     assert any(note.startswith("40 pairs") for note in figure.notes)
+
+
+def test_scoring_takes_two_dictionaries(tmp_path: Path) -> None:
+    random_pairs(tmp_path, 20, 50)
+    words = [f"s{index}" for index in range(76)]
+    Vocab(words).save(tmp_path / "dict.en.txt")  # larger than the target's, with ids beyond its end
+    write_indexed(tmp_path / "train.en-de.en", (np.array([79, 60, EOS], np.int32) for _ in range(20)), 80)
+    data = PairDataset.load(tmp_path, "train")
+    assert (len(data.source_vocab), len(data.target_vocab)) == (80, 50)
+    figure = time_scoring(SearchStepConfig(pairs=20, archs=1, rounds=1, max_tokens=400), data)
+    assert figure.targets[0].value > 0
 
 
 def test_first_pairs_keeps_the_front_of_a_split() -> None:
@@ -246,7 +258,9 @@ def test_damaged_data_is_an_error(tmp_path: Path) -> None:
         ([], "must name a figure"),
         (["decode", "--rounds", "0"], "--rounds"),
         (["decode", "--threads", "0"], "--threads"),
-        (["decode", "--pairs", "9"], "--pairs"),
+        (["preprocess", "--pairs", "10000"], "--pairs must be at least 20000"),
+        (["train-step", "--seed", "99999999999999999999999"], "--seed must lie between 0 and 2^63 - 1"),
+        (["train-step", "--seed", "-1"], "--seed"),
         (["latency-row", "--rows", "0"], "--rows"),
     ],
 )
