@@ -28,6 +28,22 @@ FIGURES = {  # name: module with a function of that name, threads
 }
 
 
+_MODELS = ("train-step", "decode", "decode-batch", "latency-row", "search-step")
+COUNTS = {  # option: the figures it counts for, and why not for the others
+    "rounds": (
+        tuple(name for name in FIGURES if name != "latency-row"),
+        "its rows are measured until they are known; give --rows",
+    ),
+    "seed": (_MODELS, "nothing is drawn by it there"),
+    "device": (_MODELS, "they are figures of the CPU"),
+    "rows": (("latency-row",), "only latency-row has them"),
+    "row_task": (("latency-row",), "only latency-row has tasks"),
+    "pairs": (("preprocess", "startup"), "only preprocess and startup have a large corpus"),
+    "data": (("decode", "search-step"), "only search-step and the check of decode read it"),
+    "text": (("decode", "search-step", "preprocess"), "no text is read there"),
+    "quality_checkpoint": (("decode",), "decode checks 8-bit weights with 1 thread on a CPU"),
+}
+EVERYWHERE = ("rounds", "seed", "device")
 HOST = ("preprocess", "startup")  # figures of the CPU, whatever the device
 
 
@@ -35,6 +51,26 @@ def threads_of(name: str, options: BenchOptions) -> tuple[int, ...]:
     """Return the thread numbers a figure is taken with; one is enough where a GPU computes."""
     default = FIGURES[name][1]
     return options.threads or (default if on_cpu(name, options) else default[:1])
+
+
+def uncounted(names: Sequence[str], options: BenchOptions) -> list[str]:
+    """Return a line for each option that was given and does not count for some of `names`.
+
+    Of all figures together only options are spoken of that one expects everywhere; others have their figure.
+    """
+    lines = []
+    for option, (users, why) in COUNTS.items():
+        if getattr(options, option) == getattr(BenchOptions, option):
+            continue
+        left = [name for name in names if name not in users]
+        if option == "quality_checkpoint" and not (
+            on_cpu("decode", options) and 1 in threads_of("decode", options)
+        ):
+            left = list(names)
+        if left and (option in EVERYWHERE or len(left) == len(names)):
+            flag = f"--{option.replace('_', '-')}"
+            lines.append(f"{flag} does not count for {', '.join(left)}: {why}")
+    return lines
 
 
 def check_inputs(names: Sequence[str], options: BenchOptions) -> None:

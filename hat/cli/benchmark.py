@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hat.bench.figure import Figure
 from hat.bench.request import BenchOptions
-from hat.bench.suite import FIGURES, check_inputs, failed, take_apart, threads_of
+from hat.bench.suite import FIGURES, check_inputs, failed, take_apart, threads_of, uncounted
 from hat.cli.options import OutputOptions, command, parse
 from hat.errors import ConfigError, HatError, suggest
 from hat.log import say
@@ -33,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError(f"{given}; allowed are {', '.join(NAMES)}{near}; see benchmark.py --help")
     names = tuple(FIGURES) if name == "all" else (name,)
     check_inputs(names, options)
+    for line in uncounted(names, options):
+        say(line)
     figures: list[Figure] = []
     try:
         for one in names:

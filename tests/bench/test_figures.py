@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from hat.arch.codec import space_of
 from hat.bench import child, suite
@@ -208,6 +209,41 @@ def test_missing_checkpoint_is_refused_before_anything_is_timed(
     for name in ("all", "decode"):
         assert main([name, "--quality-checkpoint", "nowhere.pt"]) == 2
         assert "--quality-checkpoint nowhere.pt is no file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("names", "given", "said"),
+    [
+        (["latency-row"], {"rounds": 3}, ["--rounds does not count for latency-row"]),
+        (["startup"], {"seed": 3, "rounds": 3}, ["--seed does not count for startup"]),
+        (
+            ["train-step"],
+            {"quality_checkpoint": "x.pt"},
+            ["--quality-checkpoint does not count for train-step"],
+        ),
+        (["decode"], {"quality_checkpoint": "x.pt", "threads": (2,)}, ["--quality-checkpoint does not"]),
+        (["decode"], {"quality_checkpoint": "x.pt", "rows": 3}, ["--rows does not count for decode"]),
+        (list(suite.FIGURES), {"quality_checkpoint": "x.pt", "rows": 3, "pairs": 30_000}, []),
+        (
+            list(suite.FIGURES),
+            {"seed": 3, "rounds": 3},
+            ["--rounds does not count for latency-row", "--seed does not count for preprocess, startup"],
+        ),
+    ],
+)
+def test_options_that_do_not_count_are_said(names: list[str], given: dict, said: list[str]) -> None:
+    lines = suite.uncounted(names, BenchOptions(**given))
+    assert len(lines) == len(said)
+    assert all(line.startswith(start) for line, start in zip(lines, said, strict=True))
+
+
+def test_options_that_do_not_count_on_a_gpu_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    options = BenchOptions(device="cuda", quality_checkpoint="x.pt")
+    assert [line.split(":")[0] for line in suite.uncounted(["decode", "startup"], options)] == [
+        "--device does not count for startup",
+        "--quality-checkpoint does not count for decode, startup",
+    ]
 
 
 @pytest.mark.parametrize(
