@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from hat.latency.work import nothing
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -38,6 +40,7 @@ def alternate(
     warmup: int = 1,
     calls: int = 1,
     settle_s: float = 0.0,
+    sync: Callable[[], None] = nothing,
     clock: Callable[[], float] = time.perf_counter,
     pause: Callable[[float], None] = time.sleep,
 ) -> dict[str, Samples]:
@@ -45,7 +48,8 @@ def alternate(
 
     A turn of a case is `warmup` unmeasured calls and the median of `calls` measured ones. `settle_s` seconds
     pass before a turn: threads of another OpenMP runtime spin for 0.2 s after their work and would take the
-    cores from the next case.
+    cores from the next case. `sync` waits until the device has done all its work, before and after each
+    measured call: a GPU is given work and returns at once.
     """
     taken: dict[str, list[float]] = {name: [] for name in cases}
     for turn in range(rounds):
@@ -57,8 +61,10 @@ def alternate(
                 cases[name]()
             ms = []
             for _ in range(calls):
+                sync()
                 start = clock()
                 cases[name]()
+                sync()
                 ms.append(1e3 * (clock() - start))
             taken[name].append(statistics.median(ms))
     return {name: Samples(tuple(ms)) for name, ms in taken.items()}

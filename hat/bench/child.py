@@ -1,7 +1,11 @@
-"""The process one figure is taken in: a request on standard input, the figure as one line of JSON."""
+"""The process one figure is taken in: a request on standard input, the figure as one line of JSON.
+
+Where it fails, that line holds the error instead, for whoever started the process to record.
+"""
 
 import json
 import sys
+import traceback
 
 import torch
 
@@ -19,8 +23,13 @@ def main() -> int:
     try:
         figure = take(request["name"], request["threads"], BenchOptions.of_values(request["options"]))
     except HatError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print(json.dumps({"error": f"{type(error).__name__}: {error}"}))
         return 2
+    except Exception as error:  # a fault of the project or of the machine: no reason to lose other figures
+        traceback.print_exc()
+        reason = (str(error).splitlines() or [""])[0]
+        print(json.dumps({"error": f"{type(error).__name__}: {reason}; all of it stands on standard error"}))
+        return 1
     print(json.dumps(figure.values()))
     return 0
 

@@ -4,9 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from hat.bench.request import BenchOptions
+from hat.data.folder import SUMS, file_digest
 from hat.data.indexed import write_indexed
+from hat.data.pairs import Batch
 from hat.data.preprocess import PreprocessConfig, preprocess
 from hat.data.text import Pieces, learn_sentencepiece, read_lines
 from hat.data.vocab import EOS, Vocab
@@ -14,19 +17,24 @@ from hat.errors import DataError
 
 LANGS = ("en", "de")
 PIECES = 8000
+VALID_PAIRS = 1000
 
 
-def multi30k(options: BenchOptions, folder: Path) -> Path:
+class MissingData(DataError):
+    """The data of a figure is not at hand, which is no fault of anyone."""
+
+
+def multi30k(options: BenchOptions, folder: Path, split: str = "valid") -> Path:
     """Return a folder with the binary data of Multi30k: the task's own, or made in `folder` from raw text.
 
-    Raises DataError where there is neither.
+    `split` has to be there. Raises MissingData where there is neither.
     """
     made = Path(options.data)
-    if (made / "valid.en-de.en.idx").exists():
+    if (made / f"{split}.en-de.en.idx").exists():
         return made
     text = Path(options.text) / "multi30k"
     if not (text / "val.en").exists():
-        raise DataError(
+        raise MissingData(
             f"there is no data in {made} and no raw text in {text}; make the data with bash "
             "configs/multi30k.en-de/preprocess.sh, or give --data or --text"
         )
@@ -48,12 +56,12 @@ def multi30k(options: BenchOptions, folder: Path) -> Path:
 def tatoeba_pieces(options: BenchOptions, folder: Path) -> Path:
     """Return the prefix of the Tatoeba text, split into pieces as the text of a large task is.
 
-    Raises DataError where the raw text is missing.
+    Raises MissingData where there is no raw text.
     """
     text = Path(options.text) / "tatoeba.en-de"
     sources = {lang: text / f"train.{lang}" for lang in LANGS}
     if not all(path.exists() for path in sources.values()):
-        raise DataError(f"there is no Tatoeba text {text}/train.en and train.de; give --text")
+        raise MissingData(f"there is no Tatoeba text {text}/train.en and train.de; give --text")
     learn_sentencepiece(sources.values(), folder / "pieces.model", PIECES, seed=1)
     pieces = Pieces(folder / "pieces.model")
     prefix = folder / "pieces"
@@ -75,8 +83,8 @@ def repeat_lines(prefix: Path, pairs: int, target: Path) -> None:
             file.writelines(lines[:rest])
 
 
-def random_pairs(folder: Path, pairs: int, vocab_size: int = PIECES) -> None:
-    """Write a training split of random sentences of 4 to 30 words, with its dictionaries."""
+def random_pairs(folder: Path, pairs: int, vocab_size: int = PIECES, split: str = "train") -> None:
+    """Write a split of random sentences of 4 to 30 words, with its dictionaries."""
     folder.mkdir(parents=True, exist_ok=True)
     vocab = Vocab([f"w{index}" for index in range(vocab_size - 4)])
     for side, lang in enumerate(LANGS):
@@ -90,8 +98,27 @@ def random_pairs(folder: Path, pairs: int, vocab_size: int = PIECES) -> None:
                 ids[-1] = EOS
                 yield ids
 
-        write_indexed(folder / f"train.en-de.{lang}", sentences(), vocab_size)
+        write_indexed(folder / f"{split}.en-de.{lang}", sentences(), vocab_size)
         vocab.save(folder / f"dict.{lang}.txt")
+
+
+def random_task(folder: Path, pairs: int) -> None:
+    """Write binary data as preprocessing does: a training and a small validation split, and their sums."""
+    random_pairs(folder, pairs)
+    random_pairs(folder, min(pairs, VALID_PAIRS), split="valid")
+    sums = {path.name: file_digest(path) for path in sorted(folder.iterdir())}
+    (folder / SUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in sums.items()))
+
+
+def random_batch(sentences: int, length: int, vocab_size: int, seed: int) -> Batch:
+    """Return sentences of random words, all of one length, without padding."""
+    noise = torch.Generator().manual_seed(seed)
+    source, target = (
+        torch.randint(EOS + 2, vocab_size, (sentences, length), generator=noise) for _ in range(2)
+    )
+    source[:, -1] = target[:, -1] = EOS
+    shifted = torch.cat([target[:, -1:], target[:, :-1]], dim=1)
+    return Batch(torch.arange(sentences), source, shifted, target, sentences * length)
 
 
 def first_pairs(batches: list[np.ndarray], count: int) -> list[np.ndarray]:

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,17 +10,16 @@ import torch
 from hat.arch.config import Arch, DecoderArch, EncoderArch
 from hat.arch.space import DecoderSpace, EncoderSpace, SearchSpace
 from hat.bench.alternate import Samples, alternate, ratio
-from hat.bench.corpus import multi30k
+from hat.bench.device import CPU, device_named, formats
 from hat.bench.figure import Figure, Row, Target, median_row, rate_row
 from hat.bench.machine import describe_machine
 from hat.bench.packed import INT8_KERNEL, PackedProducts, int8_products
-from hat.bench.peers import PIP, Peer, has_ctranslate2, save_ctranslate2
+from hat.bench.peers import PIP, Peer, PeerError, gpu_types, has_ctranslate2, save_ctranslate2, try_out
 from hat.bench.products import BareProducts, Lengths, decoding_products
-from hat.bench.quality import compare_int8
+from hat.bench.quality import quality_check, with_quality
 from hat.bench.request import BenchOptions
-from hat.data.pairs import PairDataset
 from hat.decode.beam import BeamConfig, beam_search
-from hat.errors import CheckpointError
+from hat.latency.work import sync_of
 from hat.model.config import EOS, ModelConfig
 from hat.model.extract import extract
 from hat.model.inference import InferenceModel
@@ -78,6 +77,12 @@ class DecodeConfig:
     rounds: int = 9
     calls: int = 3
     seed: int = 1
+    device: torch.device = CPU
+
+    @property
+    def on_cpu(self) -> bool:
+        """Return whether the targets are meant for the device."""
+        return self.device.type == "cpu"
 
     @property
     def lengths(self) -> Lengths:
@@ -106,23 +111,25 @@ def random_source(cfg: DecodeConfig) -> torch.Tensor:
     return source
 
 
-def with_dtype(model: SubTransformer, name: str) -> SubTransformer:
+def with_dtype(model: SubTransformer, name: str, device: torch.device = CPU) -> SubTransformer:
     """Return a copy of `model` in another number format."""
-    return extract(model, model.arch).to(DTYPES[name]).eval()
+    return extract(model, model.arch).to(device, DTYPES[name]).eval()
 
 
 def our_cases(
     cfg: DecodeConfig, model: SubTransformer, source: torch.Tensor
 ) -> dict[str, Callable[[], object]]:
-    """Return our searches and the products alone, in both number formats."""
+    """Return our searches and the products alone, in both number formats; on CPUs packed and int8 besides."""
+    source = source.to(cfg.device)
     products = decoding_products(cfg.arch, model.space, cfg.vocab_size, cfg.lengths)
     cases: dict[str, Callable[[], object]] = {}
-    for name in ("bf16", "fp32"):
-        ours = InferenceModel(with_dtype(model, name))
+    for name in formats(cfg.device):
+        ours = InferenceModel(with_dtype(model, name, cfg.device))
         cases[name] = lambda ours=ours: beam_search(ours, source, cfg.beam_config)
-        cases[f"{name} products"] = BareProducts(products, DTYPES[name]).forward
-        cases[f"{name} products, packed"] = PackedProducts(products, DTYPES[name]).forward
-    if can_int8():
+        cases[f"{name} products"] = BareProducts(products, DTYPES[name], device=cfg.device).forward
+        if cfg.on_cpu:
+            cases[f"{name} products, packed"] = PackedProducts(products, DTYPES[name]).forward
+    if cfg.on_cpu and can_int8():
         small = InferenceModel(model, matrix=Int8Matrix)
         cases["int8"] = lambda: beam_search(small, source, cfg.beam_config)
         cases["int8 products, packed"] = int8_products(products).forward
@@ -130,13 +137,21 @@ def our_cases(
 
 
 def peer_cases(cfg: DecodeConfig, source: torch.Tensor, folder: Path) -> dict[str, Callable[[], object]]:
-    """Return the searches of CTranslate2; a batch is also split over two replicas of one thread each."""
+    """Return the searches of CTranslate2; on CPUs a batch is also split over two replicas of one thread each.
+
+    Raises PeerError on a GPU that CTranslate2 cannot compute on, which shows with its first translation.
+    """
     cases: dict[str, Callable[[], object]] = {}
 
     def add(name: str, compute_type: str, threads: int, replicas: int = 1) -> None:
-        peer = Peer(folder, compute_type, threads, replicas)
+        peer = Peer(folder, compute_type, threads, replicas, device=cfg.device.type)
         cases[name] = lambda: peer.translate(source, cfg.target_len, cfg.beam)
 
+    if not cfg.on_cpu:
+        for label in gpu_types(formats(cfg.device)[0]):
+            add(f"CTranslate2 {label}", label, cfg.threads)
+            try_out(cases[f"CTranslate2 {label}"])
+        return cases
     for label, compute_type in (("float32", "float32"), ("int8", "int8_float32")):
         add(f"CTranslate2 {label}", compute_type, cfg.threads)
         if cfg.sentences > 1 and cfg.threads > 1:
@@ -152,44 +167,28 @@ def measure_decode(cfg: DecodeConfig) -> tuple[dict[str, Samples], tuple[str, ..
     with tempfile.TemporaryDirectory() as folder:
         if has_ctranslate2():
             save_ctranslate2(model, Path(folder))
-            cases |= peer_cases(cfg, source, Path(folder))
+            try:
+                cases |= peer_cases(cfg, source, Path(folder))
+            except PeerError as error:
+                notes = (f"the rows of CTranslate2 are missing: {error}",)
         else:
             notes = (f"CTranslate2 is not installed, so its rows are missing; {PIP}",)
-        settle_s = SETTLE_S if cfg.threads > 1 else 0.0
-        return alternate(cases, cfg.rounds, calls=cfg.calls, settle_s=settle_s), notes
+        settle_s = SETTLE_S if cfg.threads > 1 and cfg.on_cpu else 0.0
+        sync = sync_of(cfg.device)
+        return alternate(cases, cfg.rounds, calls=cfg.calls, settle_s=settle_s, sync=sync), notes
 
 
 def decode(threads: int, options: BenchOptions) -> Figure:
-    """Time the search of one sentence of 30 tokens."""
-    rounds = options.rounds or DecodeConfig.rounds
-    figure = time_sentence(DecodeConfig(threads=threads, rounds=rounds, seed=options.seed))
-    return with_quality(figure, options) if threads == 1 and can_int8() else figure
-
-
-def with_quality(figure: Figure, options: BenchOptions) -> Figure:
-    """Return `figure` with the check that 8-bit weights translate the Multi30k test set as exact ones do."""
-    if options.quality_checkpoint is None:
-        note = (
-            "translations with 8-bit weights were not compared: give --quality-checkpoint, a Multi30k model"
-        )
-        return replace(figure, notes=(*figure.notes, note))
-    checkpoint = Path(options.quality_checkpoint)
-    if not checkpoint.exists():
-        raise CheckpointError(
-            f"--quality-checkpoint {checkpoint} does not exist; train that model, or leave it out"
-        )
+    """Time the search of one sentence of 30 tokens; with 1 thread also see what 8-bit weights translate."""
+    device = device_named(options.device)
+    cfg = DecodeConfig(
+        threads=threads, rounds=options.rounds or DecodeConfig.rounds, seed=options.seed, device=device
+    )
+    if threads > 1 or not cfg.on_cpu:
+        return time_sentence(cfg)
     with tempfile.TemporaryDirectory() as folder:
-        data = PairDataset.load(multi30k(options, Path(folder)), "test")
-        found = compare_int8(checkpoint, data, BeamConfig())
-    rows = (
-        Row(f"{len(data)} test sentences, fp32", found.exact_bleu, "BLEU"),
-        Row(f"{len(data)} test sentences, int8", found.int8_bleu, "BLEU"),
-    )
-    targets = (
-        Target("test sentences with the same tokens, %", found.same_percent, 95.0, at_most=False),
-        Target("difference of BLEU between int8 and fp32", found.bleu_apart, 0.2),
-    )
-    return replace(figure, rows=(*figure.rows, *rows), targets=(*figure.targets, *targets))
+        check = quality_check(options, Path(folder))  # what does not fit shows before anything is timed
+        return with_quality(time_sentence(cfg), check)
 
 
 def decode_batch(threads: int, options: BenchOptions) -> Figure:
@@ -203,26 +202,30 @@ def decode_batch(threads: int, options: BenchOptions) -> Figure:
         rounds=rounds,
         calls=1,
         seed=options.seed,
+        device=device_named(options.device),
     )
     return time_batch(cfg)
 
 
 def time_sentence(cfg: DecodeConfig) -> Figure:
     """Return the figure of one sentence."""
-    machine = describe_machine()
+    machine = describe_machine(cfg.device)
+    fast, _ = formats(cfg.device)
     samples, notes = measure_decode(cfg)
     rows = [median_row(name, one) for name, one in samples.items()]
     peer = samples.get("CTranslate2 float32")
-    ratios = [("bf16 / its products", ratio(samples["bf16"], samples["bf16 products"]), 1.35, True)]
+    own = ratio(samples[fast], samples[f"{fast} products"])
+    ratios = [(f"{fast} / its products", own, 1.35, True)]
     if peer is not None:
         ratios += [
-            ("CTranslate2 float32 / bf16", ratio(peer, samples["bf16"]), 1.5, False),
+            (f"CTranslate2 float32 / {fast}", ratio(peer, samples[fast]), 1.5, False),
             ("fp32 / CTranslate2 float32", ratio(samples["fp32"], peer), 1.25, True),
         ]
         if "int8" in samples:
             ratios.append(("CTranslate2 float32 / int8", ratio(peer, samples["int8"]), 2.5, False))
-    how = INT8_KERNEL if "int8" in samples else "this build of PyTorch has no 8-bit kernels: no int8 rows"
-    notes = (*notes, how)
+    if cfg.on_cpu:
+        missing = "this build of PyTorch has no 8-bit kernels: no int8 rows"
+        notes = (*notes, INT8_KERNEL if "int8" in samples else missing)
     rows.append(Row("fp32 / its products", ratio(samples["fp32"], samples["fp32 products"]), "times"))
     rows += [
         Row(
@@ -231,28 +234,33 @@ def time_sentence(cfg: DecodeConfig) -> Figure:
             "times",
         )
         for name in ("bf16", "fp32", "int8")
-        if name in samples
+        if f"{name} products, packed" in samples
     ]
     targets: tuple[Target, ...] = ()
-    if cfg.threads == 1:
+    if cfg.threads == 1 and cfg.on_cpu:
         targets = tuple(Target(*values) for values in ratios)
-    else:  # no targets are set for more threads
+    else:  # no targets are set for more threads, nor for GPUs
         rows += [Row(text, value, "times") for text, value, _, _ in ratios]
     return Figure("decode", machine, tuple(rows), targets, (*notes, _conditions(cfg)))
 
 
 def time_batch(cfg: DecodeConfig) -> Figure:
     """Return the figure of many sentences at once."""
-    machine = describe_machine()
+    machine = describe_machine(cfg.device)
+    fast, _ = formats(cfg.device)
     samples, notes = measure_decode(cfg)
     rows = [rate_row(name, one, cfg.sentences, "sentences/s") for name, one in samples.items()]
-    rows.append(Row("bf16 / its products", ratio(samples["bf16"], samples["bf16 products"]), "times"))
+    rows.append(Row(f"{fast} / its products", ratio(samples[fast], samples[f"{fast} products"]), "times"))
     peers = [one for name, one in samples.items() if name.startswith("CTranslate2 float32")]
-    targets = ()
+    targets: tuple[Target, ...] = ()
     if peers:
         fastest = min(peers, key=lambda one: one.median_ms)
-        gain = ratio(fastest, samples["bf16"])
-        targets = (Target("bf16 / faster CTranslate2 float32, sentences/s", gain, 2.0, at_most=False),)
+        gain = ratio(fastest, samples[fast])
+        text = f"{fast} / faster CTranslate2 float32, sentences/s"
+        if cfg.on_cpu:
+            targets = (Target(text, gain, 2.0, at_most=False),)
+        else:
+            rows.append(Row(text, gain, "times"))
     return Figure("decode-batch", machine, tuple(rows), targets, (*notes, _conditions(cfg)))
 
 

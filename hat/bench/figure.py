@@ -37,33 +37,38 @@ def rate_row(name: str, samples: Samples, items: int, unit: str) -> Row:
 
 @dataclass(frozen=True)
 class Target:
-    """A ratio and the limit it has to keep."""
+    """A ratio and the limit it has to keep; without a value it was not taken, and a note says why."""
 
     text: str
-    value: float
+    value: float | None
     limit: float
     at_most: bool = True
 
     @property
-    def met(self) -> bool:
-        """Return whether the value keeps the limit."""
+    def met(self) -> bool | None:
+        """Return whether the value keeps the limit, None where there is none."""
+        if self.value is None:
+            return None
         return self.value <= self.limit if self.at_most else self.value >= self.limit
 
     def line(self) -> str:
         """Return one line."""
         sign = "<=" if self.at_most else ">="
+        if self.value is None:
+            return f"  not taken: {self.text} ({sign} {self.limit:g})"
         return f"  {'met   ' if self.met else 'MISSED'} {self.text}: {self.value:.3g} ({sign} {self.limit:g})"
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One benchmark, done."""
+    """One benchmark, done, or as far as it came."""
 
     name: str
     machine: Machine
     rows: tuple[Row, ...]
     targets: tuple[Target, ...] = ()
     notes: tuple[str, ...] = ()  # what was left out, and why
+    error: str = ""  # what failed of it
 
     def text(self) -> str:
         """Return the readable form."""
@@ -71,6 +76,7 @@ class Figure:
         lines += [row.text() for row in self.rows]
         lines += [target.line() for target in self.targets]
         lines += [f"  note: {note}" for note in self.notes]
+        lines += [f"  FAILED: {self.error}"] if self.error else []
         return "\n".join(lines)
 
     def values(self) -> dict[str, Any]:
@@ -90,4 +96,5 @@ class Figure:
             tuple(Row(**row) for row in values["rows"]),
             tuple(Target(**target) for target in targets),
             tuple(values["notes"]),
+            values["error"],
         )

@@ -9,25 +9,20 @@ from dataclasses import dataclass, replace
 import torch
 
 from hat.arch.sampler import sample
-from hat.arch.space import DecoderSpace, EncoderSpace, SearchSpace
+from hat.arch.space import SearchSpace
+from hat.bench.device import CPU, device_named
 from hat.bench.figure import Figure, Row, Target
 from hat.bench.machine import Machine, describe_machine
 from hat.bench.request import BenchOptions
-from hat.bench.train_step import SPACE as MULTI30K
+from hat.bench.spaces import MULTI30K, WMT14
 from hat.latency.anchor import Anchor, anchor_run
 from hat.latency.measure import TOGETHER, Timing, measure_in_turn, pace
-from hat.latency.work import MeasureConfig, nothing, work_of
+from hat.latency.work import MeasureConfig, sync_of, work_of
 from hat.model.config import ModelConfig
 from hat.model.extract import extract
 from hat.model.precision import fast_dtype
 from hat.model.transformer import SubTransformer, SuperTransformer
 from hat.rng import rng_for
-
-WMT14 = SearchSpace(
-    EncoderSpace(640, 3072, 6, (640, 512), (3072, 2048, 1024), (6,), (8, 4)),
-    DecoderSpace(640, 3072, 6, (640, 512), (3072, 2048, 1024), (6, 5, 4, 3, 2, 1), (8, 4), (8, 4), (1, 2, 3)),
-    qkv_dim=512,
-)
 
 
 @dataclass(frozen=True)
@@ -84,6 +79,7 @@ class LatencyRowConfig:
     beam: int = 5
     long: int = LONG
     seed: int = 1
+    device: torch.device = CPU
 
     @property
     def how(self) -> MeasureConfig:
@@ -93,22 +89,26 @@ class LatencyRowConfig:
 
 def latency_row(threads: int, options: BenchOptions) -> Figure:
     """Measure random rows; torch has `threads` threads already."""
-    return time_rows(LatencyRowConfig(TASKS[options.row_task], options.rows, seed=options.seed))
+    device = device_named(options.device)
+    return time_rows(
+        LatencyRowConfig(TASKS[options.row_task], options.rows, seed=options.seed, device=device)
+    )
 
 
 @torch.inference_mode()
 def time_rows(cfg: LatencyRowConfig) -> Figure:
     """Return the figure of `cfg`."""
-    machine = describe_machine()
+    machine = describe_machine(cfg.device)
+    sync = sync_of(cfg.device)
     noise = torch.Generator().manual_seed(cfg.seed)
-    dtype = fast_dtype(torch.device("cpu"))
+    dtype = fast_dtype(cfg.device)
     space = cfg.task.space
     model_cfg = ModelConfig(share_all_embeddings=True)
-    full = SuperTransformer(space, cfg.task.vocab_size, model_cfg, noise).to(dtype)
+    full = SuperTransformer(space, cfg.task.vocab_size, model_cfg, noise).to(cfg.device, dtype)
     draw = rng_for(cfg.seed, "latency-row")
     ends = (extract(full, arch).eval() for arch in (space.largest(), space.smallest()))
     runs = anchor_run(*ends, cfg.how)
-    anchor = Anchor(runs.run, pace(runs.run, runs.between, nothing), runs.steps)
+    anchor = Anchor(runs.run, pace(runs.run, runs.between, sync), runs.steps)
     results: list[RowResult] = []
     cut_s = []
     for start in range(0, cfg.rows, cfg.together):
@@ -116,6 +116,7 @@ def time_rows(cfg: LatencyRowConfig) -> Figure:
         for _ in range(start, min(cfg.rows, start + cfg.together)):
             begin = time.perf_counter()
             models.append(extract(full, sample(space, draw)).eval())
+            sync()
             cut_s.append(time.perf_counter() - begin)
         results += some_rows(models, cfg, anchor, ours_first=start // cfg.together % 2 == 0)
     return _figure(cfg, results, statistics.median(cut_s), machine)
@@ -131,19 +132,22 @@ def some_rows(
     found: list[Timing] = []
     ours: Callable[[], object] = lambda: found.extend(measure_in_turn(models, cfg.how, anchor))  # noqa: E731
     means: list[float] = []
-    runs = [fixed_iterations(model, cfg.how) for model in models]
+    sync = sync_of(cfg.device)
+    runs = [fixed_iterations(model, cfg.how, sync) for model in models]
     recipe: Callable[[], object] = lambda: means.extend(run() for run in runs)  # noqa: E731
     if ours_first:
-        ours_s, recipe_s = _seconds(ours), _seconds(recipe)
+        ours_s, recipe_s = _seconds(ours, sync), _seconds(recipe, sync)
     else:
-        recipe_s, ours_s = _seconds(recipe), _seconds(ours)
+        recipe_s, ours_s = _seconds(recipe, sync), _seconds(ours, sync)
     return [
         RowResult(timing, ours_s / len(models), recipe_s / len(models), mean, truth)
         for timing, mean, truth in zip(found, means, measure_in_turn(models, long, anchor), strict=True)
     ]
 
 
-def fixed_iterations(model: SubTransformer, how: MeasureConfig) -> Callable[[], float]:
+def fixed_iterations(
+    model: SubTransformer, how: MeasureConfig, sync: Callable[[], None]
+) -> Callable[[], float]:
     """Return the release's recipe on the decode we time; it returns milliseconds.
 
     5 warm-ups and 20 iterations, encoder and search apart.
@@ -154,16 +158,18 @@ def fixed_iterations(model: SubTransformer, how: MeasureConfig) -> Callable[[], 
         work = work_of(model, how)  # each row packs the weights of its own model, in ours as well
         encoder, decoder = [], []
         for _ in range(WARMUP + ITERATIONS):
-            encoder.append(_seconds(work.encode))
-            decoder.append(_seconds(work.decode))
+            encoder.append(_seconds(work.encode, sync))
+            decoder.append(_seconds(work.decode, sync))
         return 1e3 * (statistics.fmean(encoder[WARMUP:]) + statistics.fmean(decoder[WARMUP:]))
 
     return run
 
 
-def _seconds(run: Callable[[], object]) -> float:
+def _seconds(run: Callable[[], object], sync: Callable[[], None]) -> float:
+    sync()
     start = time.perf_counter()
     run()
+    sync()
     return time.perf_counter() - start
 
 

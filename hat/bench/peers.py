@@ -2,14 +2,14 @@
 
 import importlib.util
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hat.errors import ConfigError
+from hat.errors import ConfigError, HatError
 from hat.model.config import EOS, PAD
 from hat.model.layers import DecoderLayer, EncoderLayer
 from hat.model.transformer import SubTransformer
@@ -17,9 +17,36 @@ from hat.model.transformer import SubTransformer
 PIP = "pip install -c constraints.txt -e '.[bench]'"
 
 
+class PeerError(HatError):
+    """The peer is installed, but cannot compute here."""
+
+
 def has_ctranslate2() -> bool:
     """Return whether the peer is installed."""
     return importlib.util.find_spec("ctranslate2") is not None
+
+
+def gpu_types(fast: str) -> tuple[str, str]:
+    """Return float32 and the peer's name of our fast number format.
+
+    Raises PeerError where this build of CTranslate2 sees no GPU or has not both.
+    """
+    import ctranslate2
+
+    wanted = ("float32", {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[fast])
+    if not ctranslate2.get_cuda_device_count():
+        raise PeerError("this build of CTranslate2 sees no GPU; install one with CUDA")
+    if missing := set(wanted) - set(ctranslate2.get_supported_compute_types("cuda")):
+        raise PeerError(f"CTranslate2 does not compute in {', '.join(sorted(missing))} on this GPU")
+    return wanted
+
+
+def try_out(translate: Callable[[], object]) -> None:
+    """Translate once; raises PeerError where libraries of CUDA are missing, which nothing shows before."""
+    try:
+        translate()
+    except (RuntimeError, ValueError) as error:
+        raise PeerError(f"CTranslate2 does not run on this GPU ({str(error).splitlines()[0]})") from error
 
 
 def token(index: int) -> str:
@@ -98,13 +125,15 @@ class Peer:
     translated at once, each with `threads` of its own.
     """
 
-    def __init__(self, folder: Path, compute_type: str, threads: int, replicas: int = 1) -> None:
+    def __init__(
+        self, folder: Path, compute_type: str, threads: int, replicas: int = 1, device: str = "cpu"
+    ) -> None:
         from ctranslate2 import Translator
 
         self.replicas = replicas
         self.translator = Translator(
             str(folder),
-            device="cpu",
+            device=device,
             compute_type=compute_type,
             inter_threads=replicas,
             intra_threads=threads,

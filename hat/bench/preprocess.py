@@ -10,14 +10,14 @@ from hat.bench.corpus import repeat_lines, tatoeba_pieces
 from hat.bench.figure import Figure, Row, Target
 from hat.bench.fresh import run_measured
 from hat.bench.machine import describe_machine
-from hat.bench.request import BenchOptions
+from hat.bench.request import SMALL_PAIRS, BenchOptions
 
 
 @dataclass(frozen=True)
 class PreprocessCase:
     """The sizes compared; the defaults are those of the figure."""
 
-    small: int = 10_000
+    small: int = SMALL_PAIRS
     large: int = 1_000_000
     rounds: int = 2
     workers: int = 1

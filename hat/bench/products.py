@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hat.arch.config import Arch
 from hat.arch.space import SearchSpace
+from hat.bench.device import CPU
 
 
 @dataclass(frozen=True)
@@ -134,14 +135,21 @@ class BareProducts:
     `operands` are (left, right, result) of each product.
     """
 
-    def __init__(self, products: Sequence[Product], dtype: torch.dtype, *, backward: bool = False) -> None:
-        noise = torch.Generator().manual_seed(1)
+    def __init__(
+        self,
+        products: Sequence[Product],
+        dtype: torch.dtype,
+        *,
+        backward: bool = False,
+        device: torch.device = CPU,
+    ) -> None:
+        noise = torch.Generator(device).manual_seed(1)
         rights: dict[tuple[str, int, int], Tensor] = {}
         self.operands: list[tuple[Tensor, Tensor, Tensor]] = []
         self._backward: list[tuple[Tensor, Tensor, Tensor]] = []
 
         def make(*shape: int) -> Tensor:
-            values = torch.empty(shape[1:] if shape[0] == 1 else shape)
+            values = torch.empty(shape[1:] if shape[0] == 1 else shape, device=device)
             return values.normal_(0, 0.05, generator=noise).to(dtype)
 
         for p in products:

@@ -4,7 +4,10 @@ import os
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from hat.bench.device import device_named
 from hat.errors import ConfigError
+
+SMALL_PAIRS = 10_000  # of the small corpus of preprocess
 
 
 @dataclass(frozen=True)
@@ -14,6 +17,8 @@ class BenchOptions:
     threads: tuple[int, ...] = ()
     """CPU threads, for preprocess worker processes; a figure is taken once for each number (default: 1 and 2
     for decode and preprocess, 1 for latency-row, 2 for the others)"""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """where models, batches and operands lie; preprocess and startup are figures of the CPU"""
     rounds: int | None = None
     """rounds in which all cases of a figure are timed in turn (default: by figure)"""
     rows: int = 40
@@ -33,6 +38,7 @@ class BenchOptions:
     """seed of weights, sentences and random architectures"""
 
     def __post_init__(self) -> None:
+        device_named(self.device)
         most = 4 * (os.cpu_count() or 1)
         if any(not 1 <= threads <= most for threads in self.threads):
             raise ConfigError(
@@ -40,8 +46,13 @@ class BenchOptions:
             )
         if self.rows < 1:
             raise ConfigError(f"--rows must be at least 1, got {self.rows}")
-        if self.pairs < 10_000:
-            raise ConfigError(f"--pairs must be at least 10000, the small corpus, got {self.pairs}")
+        if self.pairs < 2 * SMALL_PAIRS:
+            raise ConfigError(
+                f"--pairs must be at least {2 * SMALL_PAIRS}, twice the small corpus of preprocess, got "
+                f"{self.pairs}"
+            )
+        if not 0 <= self.seed < 1 << 63:
+            raise ConfigError(f"--seed must lie between 0 and 2^63 - 1, got {self.seed}")
         if self.rounds is not None and self.rounds < 1:
             raise ConfigError(f"--rounds must be at least 1, got {self.rounds}")
 

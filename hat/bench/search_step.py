@@ -12,12 +12,14 @@ from hat.arch.config import Arch
 from hat.arch.sampler import sample
 from hat.bench.alternate import alternate, ratio
 from hat.bench.corpus import first_pairs, multi30k
+from hat.bench.device import CPU, device_named
 from hat.bench.figure import Figure, Row, Target, median_row
 from hat.bench.machine import describe_machine
 from hat.bench.request import BenchOptions
-from hat.bench.train_step import SPACE
+from hat.bench.spaces import MULTI30K
 from hat.data.batching import EpochBatches
 from hat.data.pairs import Batch, PairDataset
+from hat.latency.work import sync_of
 from hat.model.config import PAD, ModelConfig
 from hat.model.precision import dtype_name, fast_dtype
 from hat.model.transformer import SuperTransformer, Transformer
@@ -34,11 +36,16 @@ class SearchStepConfig:
     rounds: int = 5
     max_tokens: int = 4096
     seed: int = 1
+    device: torch.device = CPU
 
 
 def search_step(threads: int, options: BenchOptions) -> Figure:
     """Score on 1,000 Multi30k pairs; torch has `threads` threads already."""
-    cfg = SearchStepConfig(rounds=options.rounds or SearchStepConfig.rounds, seed=options.seed)
+    cfg = SearchStepConfig(
+        rounds=options.rounds or SearchStepConfig.rounds,
+        seed=options.seed,
+        device=device_named(options.device),
+    )
     with tempfile.TemporaryDirectory() as folder:
         data = PairDataset.load(multi30k(options, Path(folder)), "valid", "en", "de")
         return time_scoring(cfg, data)
@@ -46,26 +53,28 @@ def search_step(threads: int, options: BenchOptions) -> Figure:
 
 def time_scoring(cfg: SearchStepConfig, data: PairDataset) -> Figure:
     """Return the figure on the pairs of `data`, with random weights: time does not depend on their values."""
-    machine = describe_machine()
-    device = torch.device("cpu")
-    dtype = fast_dtype(device)
+    machine = describe_machine(cfg.device)
+    dtype = fast_dtype(cfg.device)
     noise = torch.Generator().manual_seed(cfg.seed)
-    model_cfg = ModelConfig(share_all_embeddings=True)
-    model = SuperTransformer(SPACE, len(data.target_vocab), model_cfg, noise).to(dtype).eval()
+    joint = data.source_vocab == data.target_vocab  # as in the task; other data may have two dictionaries
+    model_cfg = ModelConfig(share_all_embeddings=joint, share_decoder_input_output_embed=not joint)
+    sizes = len(data.source_vocab), len(data.target_vocab)
+    model = SuperTransformer(MULTI30K, sizes, model_cfg, noise).to(cfg.device, dtype).eval()
     plan = EpochBatches(
         data, max_tokens=cfg.max_tokens, seed=0, epoch=0, shuffle=False, drop_long=False
     )  # as evo_search.py does
     slots = [indices for indices in plan.slots if indices is not None]
-    batches = [data.batch(indices) for indices in first_pairs(slots, cfg.pairs)]
+    batches = [data.batch(indices).to(cfg.device) for indices in first_pairs(slots, cfg.pairs)]
     draw = rng_for(cfg.seed, "search-step")
-    archs = [sample(SPACE, draw) for _ in range(cfg.archs)]
-    fitness = ValidationFitness(model, batches, 0.1, device)
+    archs = [sample(MULTI30K, draw) for _ in range(cfg.archs)]
+    fitness = ValidationFitness(model, batches, 0.1, cfg.device)
     samples = alternate(
         {
             "scoring": lambda: fitness(archs),
             "forward passes": lambda: forward_passes(model, batches, archs),
         },
         cfg.rounds,
+        sync=sync_of(cfg.device),
     )
     rate = 1e3 * cfg.archs / samples["scoring"].median_ms
     bare = 1e3 * cfg.archs / samples["forward passes"].median_ms

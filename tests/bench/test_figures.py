@@ -1,26 +1,33 @@
 """The other figures at tiny sizes: what they hold, never how fast anything is."""
 
+import io
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from hat.arch.codec import space_of
-from hat.bench import suite
-from hat.bench.corpus import first_pairs, random_pairs, repeat_lines
+from hat.bench import child, suite
+from hat.bench.corpus import first_pairs, random_pairs, random_task, repeat_lines
 from hat.bench.figure import Figure
 from hat.bench.fresh import run_measured
-from hat.bench.latency_row import WMT14, LatencyRowConfig, Task, time_rows
+from hat.bench.latency_row import LatencyRowConfig, Task, time_rows
+from hat.bench.machine import describe_machine
 from hat.bench.preprocess import PreprocessCase, time_preprocessing
 from hat.bench.request import BenchOptions
 from hat.bench.search_step import SearchStepConfig, time_scoring
-from hat.bench.startup import StartupConfig, time_startup
+from hat.bench.spaces import WMT14
+from hat.bench.startup import TASK, StartupConfig, time_startup
+from hat.cli import benchmark
 from hat.cli.benchmark import main
 from hat.cli.settings import parse_settings
+from hat.data.indexed import write_indexed
 from hat.data.pairs import PairDataset
-from hat.data.vocab import EOS
-from hat.errors import HatError
+from hat.data.vocab import EOS, Vocab
+from hat.errors import DataError, HatError
 
 
 def values(figure: Figure) -> dict[str, float]:
@@ -46,6 +53,15 @@ def test_wmt_space_is_that_of_the_release() -> None:
     assert space_of(settings.space) == WMT14
 
 
+def test_random_task_is_checked_as_preprocessed_data_is(tmp_path: Path) -> None:
+    random_task(tmp_path, 40)
+    assert len(PairDataset.load(tmp_path, "valid")) == 40
+    name = "train.en-de.de.bin"
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[::-1])
+    with pytest.raises(DataError, match="SHA256SUMS"):
+        PairDataset.load(tmp_path, "train")
+
+
 def test_random_pairs_are_a_training_split(tmp_path: Path) -> None:
     random_pairs(tmp_path, 300, 50)
     data = PairDataset.load(tmp_path, "train")
@@ -60,6 +76,17 @@ def test_scoring_is_timed_on_the_pairs_asked_for(tmp_path: Path) -> None:
     figure = time_scoring(SearchStepConfig(pairs=40, archs=2, rounds=2, max_tokens=400), data)
     assert figure.targets[0].limit == 1.3
     assert any(note.startswith("40 pairs") for note in figure.notes)
+
+
+def test_scoring_takes_two_dictionaries(tmp_path: Path) -> None:
+    random_pairs(tmp_path, 20, 50)
+    words = [f"s{index}" for index in range(76)]
+    Vocab(words).save(tmp_path / "dict.en.txt")  # larger than the target's, with ids beyond its end
+    write_indexed(tmp_path / "train.en-de.en", (np.array([79, 60, EOS], np.int32) for _ in range(20)), 80)
+    data = PairDataset.load(tmp_path, "train")
+    assert (len(data.source_vocab), len(data.target_vocab)) == (80, 50)
+    figure = time_scoring(SearchStepConfig(pairs=20, archs=1, rounds=1, max_tokens=400), data)
+    assert figure.targets[0].value > 0
 
 
 def test_first_pairs_keeps_the_front_of_a_split() -> None:
@@ -99,15 +126,23 @@ def test_memory_of_a_process_is_its_own(tmp_path: Path) -> None:
 
 
 def test_startup_counts_the_first_batch_from_the_start_of_the_process(tmp_path: Path) -> None:
-    figure = time_startup(StartupConfig(pairs=200, rounds=1, max_tokens=300))
+    figure = time_startup(StartupConfig(pairs=200, rounds=1))
     found = values(figure)
-    assert found["first batch, ms"] > found["first batch, its imports, ms"] > 0
+    parts = ("start of Python", "its imports", "options, data, model, optimiser and batches")
+    assert all(found[f"first batch, {part}, ms"] > 0 for part in parts)
+    assert sum(found[f"first batch, {part}, ms"] for part in parts) == pytest.approx(found["first batch, ms"])
     assert [target.limit for target in figure.targets] == [0.4, 3.0]
 
 
-def test_failing_process_is_named() -> None:
-    with pytest.raises(HatError, match="hat.bench.measured ended with exit code 1"):
-        run_measured("first_batch", folder="nowhere", max_tokens=10)
+def test_failing_process_is_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        HatError, match="(?s)hat.bench.measured ended with exit code 1.*no data folder.*exit code 2"
+    ):
+        run_measured(
+            "first_step",
+            arguments=["--configs", TASK, "--data", str(tmp_path / "none"), "--save-dir", str(tmp_path)],
+            started=0.0,
+        )
 
 
 def test_missing_data_is_said_and_not_an_error(tmp_path: Path) -> None:
@@ -135,6 +170,123 @@ def test_command_prints_every_figure_and_one_line_of_json(
     assert sum(line.startswith("search-step on") for line in lines) == 2
 
 
+def test_a_failed_figure_is_recorded_and_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def take(name: str, threads: int, options: BenchOptions) -> Figure:
+        if name == "decode":
+            raise HatError("no memory left")
+        return Figure(name, describe_machine(), ())
+
+    monkeypatch.setattr(benchmark, "take_apart", take)
+    assert main(["all", "--threads", "2", "--json"]) == 2
+    out, err = capsys.readouterr()
+    figures = json.loads(out.splitlines()[-1])
+    assert [figure["name"] for figure in figures] == list(suite.FIGURES)
+    errors = {figure["name"]: figure["error"] for figure in figures}
+    assert errors.pop("decode") == "no memory left" and not any(errors.values())
+    assert "FAILED: no memory left" in out and "failed: decode (2)" in err
+    assert figures[1]["machine"]["threads"] == 2
+
+
+def test_what_was_taken_until_an_interrupt_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def take(name: str, threads: int, options: BenchOptions) -> Figure:
+        if name == "decode":
+            raise KeyboardInterrupt
+        return Figure(name, describe_machine(), ())
+
+    monkeypatch.setattr(benchmark, "take_apart", take)
+    assert main(["all", "--json"]) == 130
+    assert [one["name"] for one in json.loads(capsys.readouterr().out.splitlines()[-1])] == ["train-step"]
+
+
+def test_missing_checkpoint_is_refused_before_anything_is_timed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(benchmark, "take_apart", lambda *what: pytest.fail("timed before the check"))
+    for name in ("all", "decode"):
+        assert main([name, "--quality-checkpoint", "nowhere.pt"]) == 2
+        assert "--quality-checkpoint nowhere.pt is no file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("names", "given", "said"),
+    [
+        (["latency-row"], {"rounds": 3}, ["--rounds does not count for latency-row"]),
+        (["startup"], {"seed": 3, "rounds": 3}, ["--seed does not count for startup"]),
+        (
+            ["train-step"],
+            {"quality_checkpoint": "x.pt"},
+            ["--quality-checkpoint does not count for train-step"],
+        ),
+        (["decode"], {"quality_checkpoint": "x.pt", "threads": (2,)}, ["--quality-checkpoint does not"]),
+        (["decode"], {"quality_checkpoint": "x.pt", "rows": 3}, ["--rows does not count for decode"]),
+        (list(suite.FIGURES), {"quality_checkpoint": "x.pt", "rows": 3, "pairs": 30_000}, []),
+        (
+            list(suite.FIGURES),
+            {"seed": 3, "rounds": 3},
+            ["--rounds does not count for latency-row", "--seed does not count for preprocess, startup"],
+        ),
+    ],
+)
+def test_options_that_do_not_count_are_said(names: list[str], given: dict, said: list[str]) -> None:
+    lines = suite.uncounted(names, BenchOptions(**given))
+    assert len(lines) == len(said)
+    assert all(line.startswith(start) for line, start in zip(lines, said, strict=True))
+
+
+def test_options_that_do_not_count_on_a_gpu_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    options = BenchOptions(device="cuda", quality_checkpoint="x.pt")
+    assert [line.split(":")[0] for line in suite.uncounted(["decode", "startup"], options)] == [
+        "--device does not count for startup",
+        "--quality-checkpoint does not count for decode, startup",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("code", "out", "said"),
+    [
+        (2, '{"error": "DataError: damaged"}\n', "DataError: damaged"),
+        (1, "", "exit code 1"),
+        (-9, "half a li", "signal 9"),
+    ],
+)
+def test_error_of_a_process_is_that_of_its_last_line(
+    code: int, out: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = subprocess.CompletedProcess([], code, out)
+    monkeypatch.setattr(suite.subprocess, "run", lambda *what, **how: done)
+    with pytest.raises(HatError, match=said):
+        suite.take_apart("search-step", 1, BenchOptions())
+
+
+@pytest.mark.parametrize(("error", "code"), [(DataError("damaged"), 2), (ZeroDivisionError("one\ntwo"), 1)])
+def test_child_hands_over_its_error(
+    error: Exception, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def take(*what: object) -> Figure:
+        raise error
+
+    monkeypatch.setattr(child, "take", take)
+    request = {"name": "startup", "threads": 1, "options": {}}
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(request)))
+    assert child.main() == code
+    said = json.loads(capsys.readouterr().out)["error"]
+    assert said.startswith(type(error).__name__) and "two" not in said
+
+
+def test_damaged_data_is_an_error(tmp_path: Path) -> None:
+    random_pairs(tmp_path, 6, 50)
+    for path in tmp_path.glob("train.*"):
+        path.rename(tmp_path / path.name.replace("train", "valid"))
+    (tmp_path / "valid.en-de.de.bin").write_bytes(b"")
+    with pytest.raises(DataError):
+        suite.take("search-step", 1, BenchOptions(data=str(tmp_path)))
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -142,7 +294,9 @@ def test_command_prints_every_figure_and_one_line_of_json(
         ([], "must name a figure"),
         (["decode", "--rounds", "0"], "--rounds"),
         (["decode", "--threads", "0"], "--threads"),
-        (["decode", "--pairs", "9"], "--pairs"),
+        (["preprocess", "--pairs", "10000"], "--pairs must be at least 20000"),
+        (["train-step", "--seed", "99999999999999999999999"], "--seed must lie between 0 and 2^63 - 1"),
+        (["train-step", "--seed", "-1"], "--seed"),
         (["latency-row", "--rows", "0"], "--rows"),
     ],
 )

@@ -5,9 +5,11 @@ import torch.nn.functional as F
 
 from hat.arch.codec import space_of
 from hat.arch.sampler import draw_arch
+from hat.bench.corpus import random_batch
 from hat.bench.figure import Figure
 from hat.bench.plain import PlainSuper, PlainTrainer
-from hat.bench.train_step import SPACE, TrainStepConfig, random_batch, time_steps
+from hat.bench.spaces import MULTI30K
+from hat.bench.train_step import TrainStepConfig, time_steps
 from hat.cli.settings import parse_settings
 from hat.model.config import EOS, ModelConfig
 from hat.model.transformer import SuperTransformer
@@ -60,7 +62,7 @@ def test_space_is_that_of_multi30k() -> None:
         description="",
         config_flags=("--configs",),
     )
-    assert space_of(settings.space) == SPACE
+    assert space_of(settings.space) == MULTI30K
 
 
 def test_figure_has_every_number_and_survives_json(tiny_space) -> None:
