@@ -160,15 +160,15 @@ class Trainer:
         before any weight has changed.
         """
         lesson = Lesson((lesson,)) if isinstance(lesson, Arch) else lesson
-        smoothed = nll = 0.0
+        sums: list[torch.Tensor] = []
         tokens = sum(batch.num_tokens for batch in batches)
         sentences = sum(batch.source.size(0) for batch in batches)
         for position, batch in enumerate(batches):
             for loss, batch_nll in self._losses(batch, lesson, position * self.ranks.size + self.ranks.rank):
                 self.scaler.scale(loss).backward()
                 self.weights.collect()
-                smoothed += loss.item()
-                nll += batch_nll.item()
+                sums.append(torch.stack([loss.detach(), batch_nll]).double())
+        smoothed, nll = torch.stack(sums).sum(0).tolist() if sums else (0.0, 0.0)  # a GPU is waited for once
         if self.ranks.size > 1:
             smoothed, nll, tokens, sentences = self._sum_gradients(smoothed, nll, tokens, sentences)
         if not math.isfinite(smoothed):
