@@ -1,6 +1,7 @@
 """Number formats: which one is fast on a device, and the names both are recorded under."""
 
 import platform
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +17,8 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     Bf16 with AMX or on GPUs that have it, fp16 on other GPUs, else fp32.
     """
     if device.type == "cuda":
-        with torch.cuda.device(device):  # PyTorch answers for the current one
+        # PyTorch answers for the current GPU, which is also what a device without a number means
+        with nullcontext() if device.index is None else torch.cuda.device(device):
             bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if bf16 else torch.float16
     return torch.bfloat16 if "amx_bf16" in _cpu_facts() else torch.float32
