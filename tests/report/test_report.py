@@ -1,18 +1,23 @@
 """scripts/report.py: the page holds what the files say, needs nothing else, and trusts no name or number."""
 
 import json
-import resource
-from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+from run_folders import (
+    ARCH,
+    HOSTILE,
+    SECTIONS,
+    SPACE,
+    check_alone,
+    lines,
+    search_folder,
+    task_folder,
+    written,
+)
 
-from hat.arch.codec import SpaceOptions, arch_to_yaml, space_of, space_to_plain
-from hat.arch.sampler import sample
-from hat.cli.report import main
+from hat.arch.codec import arch_to_yaml
 from hat.cli.task import TaskOptions
-from hat.files.cost import Cost, read_cost
 from hat.files.journal import Journal
 from hat.model.count import count_macs
 from hat.report.collect import collect
@@ -21,116 +26,6 @@ from hat.report.front import evaluations_csv
 from hat.report.page import duration
 from hat.report.pictures import pictures
 from hat.report.run import Evaluation, Search, pareto_front
-from hat.rng import rng_for
-
-HOSTILE = '<script src="https://example.org/x.js">alert(1)</script>$\\frac$ & "quoted"'
-SECTIONS = ["models", "front", "latency", "search", "architecture", "training", "cost", "conditions"]
-SPACE = space_of(
-    SpaceOptions(
-        encoder_embed_dim=32,
-        encoder_ffn_embed_dim=64,
-        encoder_layers=2,
-        decoder_embed_dim=32,
-        decoder_ffn_embed_dim=64,
-        decoder_layers=2,
-        encoder_embed_choice=(32, 16),
-        encoder_ffn_embed_dim_choice=(64, 32),
-        encoder_layer_num_choice=(2,),
-        decoder_embed_choice=(32, 16),
-        decoder_ffn_embed_dim_choice=(64, 32),
-        decoder_layer_num_choice=(2, 1),
-    )
-)
-ARCH = sample(SPACE, rng_for(1, "report"))
-LOADING = {"src", "srcset", "data", "poster", "action", "background", "ping", "cite", "manifest"}
-
-
-class Page(HTMLParser):
-    """Elements and texts of a page."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_data(self, data) -> None:
-        self.texts.append(data)
-
-
-def lines(path: Path, *records: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-
-
-def search_folder(path: Path, name: str = "small") -> Path:
-    """Write what evo_search.py leaves."""
-    path.mkdir(parents=True)
-    lines(
-        path / "log.jsonl",
-        {"kind": "search", "update": 1, "best_loss": 5.5, "mean_parent_loss": 6.0, "evaluations": 3},
-        {"kind": "search", "update": 2, "best_loss": 5.25, "mean_parent_loss": 5.5, "evaluations": 5},
-    )
-    with Journal(path / "journal.jsonl") as journal:
-        journal.append({"kind": "hat search", "space": space_to_plain(SPACE)})
-        for n in range(5):
-            arch = arch_to_yaml(sample(SPACE, rng_for(n, "scored")))
-            journal.append({"arch": arch, "loss": 5.25 + n / 8, "latency_ms": 12.0 - n})
-    found = {"arch": arch_to_yaml(ARCH), "loss": 5.25, "constraint_ms": 12.5, "predicted_ms": 12.0}
-    found |= {"measured_ms": 12.75, "params": 98765, "seconds": 90.0, "write_config_path": f"{name}.yml"}
-    (path / "summary.json").write_text(json.dumps(found))
-    return path
-
-
-def task_folder(path: Path, name: str = "found@12.5ms") -> Path:
-    """Write what run_task.py leaves, with one model of the given name."""
-    search_folder(path / "search@12.5ms")
-    rows = [
-        {
-            "name": "largest",
-            "params": 1_234_567,
-            "flops": 34_500_000,
-            "predicted_ms": 24.5,
-            "measured_ms": 25.0,
-        },
-        {"name": "smallest", "params": 123_000, "flops": 3_450_000, "predicted_ms": 8.5, "measured_ms": 8.25},
-        {"name": name, "params": 456_000, "flops": 9_870_000, "predicted_ms": 12.0, "measured_ms": 12.75},
-    ]
-    rows[2] |= {"constraint_ms": 12.5, "bleu": 37.87, "weights": "trained", "size_bytes": 3 << 20}
-    rows[2] |= {"signature": "nrefs:1|tok:13a", "within_limit": False}
-    summary = {"task": HOSTILE if name == HOSTILE else "toy", "hardware": "cpu", "models": rows}
-    (path / "summary.json").write_text(json.dumps(summary | {"machine": {"device": name}}))
-    for row, arch in zip(rows, (SPACE.largest(), SPACE.smallest(), ARCH), strict=True):
-        if "/" not in row["name"]:
-            text = "".join(f"{key}: {value}\n" for key, value in arch_to_yaml(arch).items())
-            (path / f"{row['name']}.yml").write_text(text)
-    lines(path / "super/log.jsonl", {"kind": "train", "update": 10, "loss_base2": 7.0, "train_s": 5.0})
-    spent = {"wall_s": 75.0, "cpu_s": 120.0, "sittings": 2}
-    stages = {"train": {"seconds": 60.0, "spent": spent, "command": f"python train.py {name}"}}
-    (path / "stages.json").write_text(json.dumps(stages))
-    return path
-
-
-def written(folder: Path, *flags: str) -> Page:
-    assert main([str(folder), *flags]) == 0
-    return Page((folder / "report/index.html").read_text("utf-8"))
-
-
-def check_alone(page: Page) -> None:
-    """Nothing is loaded, nothing runs, and every reference leads to an element of the page."""
-    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
-    assert len(ids) == len(set(ids))
-    for tag, attributes in page.elements:
-        assert tag not in {"script", "iframe", "object", "embed", "img", "image", "foreignobject", "base"}
-        assert not LOADING & attributes.keys()
-        assert not [key for key in attributes if key.startswith("on")]
-        for key in attributes.keys() & {"href", "xlink:href"}:
-            assert attributes[key] == "data:," or attributes[key][1:] in ids, attributes[key]
-    style = "".join(page.texts)
-    assert "@import" not in style and "url(" not in style
 
 
 def test_the_page_of_a_task(tmp_path) -> None:
@@ -325,134 +220,6 @@ def test_no_legend_looks_like_a_point_or_lies_on_the_end_of_a_curve(narrow) -> N
     box = legend.get_window_extent()
     points = axes.transData.transform([(step["evaluations"], step["hypervolume"]) for step in steps])
     assert not box.count_contains(points)
-
-
-@pytest.mark.parametrize("make", [None, Path.mkdir])
-def test_a_folder_without_a_run_is_refused(make, tmp_path, capsys) -> None:
-    folder = tmp_path / "empty"
-    if make:
-        make(folder)
-    assert main([str(folder)]) == 2
-    assert str(folder) in capsys.readouterr().err
-    assert not (folder / "report").exists()
-
-
-@pytest.mark.parametrize(
-    "flags",
-    [
-        ["RUN", "--to=TO"],
-        ["--to=TO", "RUN"],
-        ["--to", "TO", "RUN"],
-        ["--json", "RUN", "--to", "TO"],
-        ["--run-dir", "RUN", "--to", "TO"],
-        ["--to", "TO", "--run-dir=RUN", "--json"],
-    ],
-)
-def test_the_folder_stands_anywhere(flags, tmp_path) -> None:
-    summary = {"rankings": {"depth": {"kendall_tau": 0.5}}}
-    (study_folder(tmp_path / "run") / "summary.json").write_text(json.dumps(summary))
-    places = {"RUN": f"{tmp_path}/run", "TO": f"{tmp_path}/to"}
-    for name, place in places.items():
-        flags = [flag.replace(name, place) for flag in flags]
-    assert main(flags) == 0
-    assert (tmp_path / "to/index.html").exists() and not (tmp_path / "run/report").exists()
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        ([], "no folder is given"),
-        (["--to=x"], "no folder is given"),
-        (["a", "--json", "b"], "two folders are given, a and b;"),
-        (["--run-dir=a", "b"], "two folders are given, --run-dir=a and b;"),
-        (["--frob", "a"], "unknown option --frob"),
-    ],
-)
-def test_no_folder_or_two_are_refused(flags, message, capsys) -> None:
-    assert main(flags) == 2
-    assert f"ConfigError: {message}" in capsys.readouterr().err
-
-
-def study_folder(path: Path, **record: object) -> Path:
-    """Write the journal of a study, which has the name of a search's."""
-    with Journal(path / "journal.jsonl") as journal:
-        journal.append(record or {"table": "wmt", "method": "predictor", "rows": 0, "mape_percent": 4.5})
-    return path
-
-
-def test_a_study_without_rankings_is_refused(tmp_path, capsys) -> None:
-    predictor = study_folder(tmp_path / "predictor")
-    part = study_folder(tmp_path / "rank", loss=5.0, arch=arch_to_yaml(ARCH), stage="inherited from single")
-    (part / "journal.jsonl").rename(part / "journal-1-of-2.jsonl")
-    lines(part / "trainings/one/log.jsonl", {"kind": "train", "update": 1, "loss_base2": 7.0})
-    for folder in (predictor, part):
-        assert main([str(folder)]) == 2
-        said = capsys.readouterr().err
-        assert f"DataError: {folder} holds a predictor study" in said and "RUN_DIR must hold" in said
-        assert said.count("\n") == 1 and not (folder / "report").exists()
-    assert main([str(tmp_path), f"--to={tmp_path}/to"]) == 2 and "holds no run" in capsys.readouterr().err
-    search_folder(tmp_path / "search")
-    assert [search.name for search in collect(tmp_path).searches] == ["search"]
-
-
-def test_the_rankings_of_a_rank_study(tmp_path) -> None:
-    folder = study_folder(tmp_path / "rank", loss=5.0, arch=arch_to_yaml(ARCH), stage="scratch")
-    row = {"kendall_tau": 0.625, "equal_depth_accuracy": 0.5, "kendall_tau_bleu": None}
-    rankings = {HOSTILE: row, "decoder depth": row | {"kendall_tau": 0.375}, "bad": [1]}
-    ceiling = row | {"kendall_tau": 0.875}
-    summary = {"archs": 12, "seeds": 2, "rankings": rankings, "ceiling": ceiling}
-    (folder / "summary.json").write_text(json.dumps(summary))
-    page = written(folder)
-    check_alone(page)
-    assert [a["id"] for tag, a in page.elements if tag == "section"] == ["ranking", "conditions"]
-    for number in ("0.625", "0.375", "0.875", "0.500"):
-        assert any(text.strip() == number for text in page.texts), number
-    text = "".join(page.texts)
-    assert "No search" not in text and "12 architectures, 2 trainings of each" in text
-    assert "Kendall tau 0.625; two trainings agree to 0.875." in text
-    (folder / "summary.json").write_text(json.dumps(summary | {"ceiling": None}))
-    assert "agree to" not in "".join(written(folder).texts)
-
-
-def test_sittings_add_up(tmp_path) -> None:
-    path = tmp_path / "cost.json"
-    for _ in range(2):
-        with Cost(path, threads=3, processes=2, gpus=1):
-            pass
-    first = json.loads(path.read_text())["sittings"]
-    first[0] |= {"wall_s": 100.0, "cpu_s": 50.0}
-    path.write_text(json.dumps({"sittings": first}))
-    with pytest.raises(KeyboardInterrupt), Cost(path, threads=3, processes=2, gpus=1):
-        raise KeyboardInterrupt
-    spent = read_cost(path)
-    assert spent.sittings == 3 and spent.threads == 6 and spent.gpus == 1
-    assert 100 <= spent.wall_s < 110 and 50 <= spent.cpu_s < 60 and spent.gpu_s == pytest.approx(spent.wall_s)
-    with Cost(path, threads=1, resumable=False):
-        pass
-    assert read_cost(path).sittings == 1
-
-
-def test_the_processes_that_measure_count_once(tmp_path, monkeypatch) -> None:
-    used = {resource.RUSAGE_SELF: [1.0, 2.0], resource.RUSAGE_CHILDREN: [10.0, 20.0]}
-    monkeypatch.setattr(
-        "hat.files.cost.resource.getrusage",
-        lambda who: SimpleNamespace(ru_utime=used[who][0], ru_stime=used[who][1]),
-    )
-    with Cost(tmp_path / "cost.json", threads=1, processes=4):
-        used[resource.RUSAGE_SELF] = [6.0, 3.0]  # 6 s more in each of four processes
-        used[resource.RUSAGE_CHILDREN] = [16.0, 21.0]  # 7 s more
-    assert read_cost(tmp_path / "cost.json").cpu_s == 4 * 6 + 7
-
-
-@pytest.mark.parametrize("text", ["", "[]", '{"sittings": [1]}', '{"sittings": [{"wall_s": -1}]}', "\0"])
-def test_a_damaged_record_of_costs_stops_nothing(text, tmp_path) -> None:
-    path = tmp_path / "cost.json"
-    path.write_text(text)
-    spent = read_cost(path)
-    assert spent is None or spent.wall_s == 0
-    with Cost(path, threads=1):
-        pass
-    assert read_cost(path).wall_s >= 0
 
 
 def test_front_and_duration() -> None:
