@@ -30,6 +30,7 @@ def page(run: Run, pictures: Sequence[Picture]) -> str:
     ]
     if run.rankings:  # a study has nothing of the others
         sections = [("ranking", "Agreement with training from scratch", _rankings(run)), sections[-1]]
+    beside = " The pictures lie beside this page as PNG." if pictures else ""
     links = "".join(f'<a href="#{name}">{title}</a>' for name, title, _ in sections)
     body = [
         "<header>",
@@ -40,9 +41,8 @@ def page(run: Run, pictures: Sequence[Picture]) -> str:
         f"<nav>{links}</nav>",
         "</header>",
         *(_SECTION.substitute(id=name, title=title, body=text) for name, title, text in sections),
-        f"<footer><p>Written by HAT {escape(hat.__version__)} with <code>scripts/report.py</code> "
-        f"from the files of "
-        "the run alone. The pictures lie beside this page as PNG.</p></footer>",
+        f"<footer><p>Written by HAT {escape(hat.__version__)} with <code>scripts/report.py</code> from the "
+        f"files of the run alone.{beside}</p></footer>",
     ]
     return FRAME.substitute(
         version=escape(hat.__version__), title=escape(run.title), css=CSS, body="\n".join(body)

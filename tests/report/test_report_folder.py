@@ -100,7 +100,11 @@ def test_the_rankings_of_a_rank_study(tmp_path) -> None:
     for number in ("0.625", "0.375", "0.875", "0.500"):
         assert any(text.strip() == number for text in page.texts), number
     text = "".join(page.texts)
-    assert "No search" not in text and "12 architectures, 2 trainings of each" in text
+    assert (
+        "No search" not in text
+        and "pictures lie" not in text
+        and "12 architectures, 2 trainings of each" in text
+    )
     assert "Kendall tau 0.625; two trainings agree to 0.875." in text
     (folder / "summary.json").write_text(json.dumps(summary | {"ceiling": None}))
     assert "agree to" not in "".join(written(folder).texts)
