@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from itertools import cycle
 from typing import NamedTuple
 
-from hat.arch.codec import Gene, arch_of_gene, gene_of
-from hat.arch.config import Arch
-from hat.arch.space import SearchSpace
+from hat.space import Arch, Gene, SearchSpace, arch_of_gene, gene_of
 from hat.config import Options, flag_of, option
 from hat.errors import ConfigError, Infeasible
 from hat.model.count import count_macs, count_params

@@ -1,90 +1,92 @@
-"""Keep every scored architecture on disk, so that a killed search goes on where it stopped."""
+"""What a search keeps on disk: a journal of every loss, so that it goes on after a kill, and its results."""
 
+import csv
+import io
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from hat.arch.codec import arch_from_yaml, arch_to_yaml, space_to_plain
-from hat.arch.config import Arch
-from hat.arch.space import SearchSpace
 from hat.errors import ArchError, ConfigError, DataError
+from hat.files.atomic import write_text_atomic
 from hat.files.journal import Journal, read_journal
-from hat.search.evolution import EvolutionConfig, finite_loss
-from hat.search.pool import Score
+from hat.search.constraints import LimitOptions, Score, Scored
+from hat.search.strategies import EvolutionConfig, ParetoConfig, SearchConfig, finite_loss
+from hat.space import Arch, SearchSpace, space_to_plain
 
-LENGTHS = ("evo_iter", "pareto_evaluations")
+LENGTHS = ("evo_iter", "pareto_evaluations")  # a longer search goes on from a shorter one
 # entries of a header that a loss depends on
 SAME_LOSS = ("space", "checkpoint", "label_smoothing", "validation", "dtype")
 
 
 def search_header(
-    space: SearchSpace, cfg: EvolutionConfig, seed: int, *more: Any, **digests: str | float
+    space: SearchSpace, config: SearchConfig, limits_ms: Sequence[float], seed: int, **facts: str | float
 ) -> dict[str, Any]:
-    """Return what must be equal for a search to go on: space, options, seed and digests of the files it uses.
+    """Return what must be equal for a search to go on, the first record of its journal.
 
-    The number of iterations is left out: a search with more of them goes on from a shorter one. Of `more`
-    dataclasses of options those fields stand here that are not at their default.
+    It holds the space, the options, the seed, and `facts`: digests of what the search reads. Of the options
+    those beyond version 0.1's first search stand there only if they are not at their default.
     """
-    options = {name: value for name, value in asdict(cfg).items() if name not in LENGTHS}
-    for group in more:
-        default = type(group)()
-        options |= {
-            name: value
-            for name, value in asdict(group).items()
-            if name not in LENGTHS and value != getattr(default, name)
-        }
-    header = {
-        "kind": "hat search",
-        "format": 1,
-        "seed": seed,
-        **options,
-        "space": space_to_plain(space),
-        **digests,
-    }
-    plain: dict[str, Any] = json.loads(json.dumps(header))  # as it is read back: tuples are lists
-    return plain
+    options: dict[str, Any] = {"latency_constraint": limits_ms[0] if len(limits_ms) == 1 else None}
+    if len(limits_ms) > 1:
+        options["latency_constraints"] = limits_ms
+    for group, always in ((EvolutionConfig, True), (LimitOptions, False), (ParetoConfig, False)):
+        for each in fields(group):
+            value = getattr(config, each.name)
+            if each.name not in LENGTHS and (always or value != each.default):
+                options[each.name] = value
+    if config.limit_by != "bound":
+        options["limit_by"] = config.limit_by
+    head = {"kind": "hat search", "format": 1, "seed": seed}
+    plain: dict[str, Any] = json.loads(json.dumps({**head, **options, "space": space_to_plain(space), **facts}))
+    return plain  # as it is read back: tuples are lists
 
 
 class CachedFitness:
-    """A fitness that writes each score to a journal and reads known ones back instead of computing again.
+    """A fitness that computes each loss once, and keeps it in a journal if there is one.
 
-    New architectures are scored `at_once` at a time, as many as there are processes to score them.
+    Strategies are deterministic, so a repeated search asks for the same architectures in the same order and
+    ends as if it had never stopped.
 
-    `evolve` is deterministic, so a repeated search asks for the same architectures in the same order and ends
-    as if it had never stopped. Raises ConfigError where the journal belongs to a search with another `header`
-    and DataError where a record is damaged. The losses of `known` architectures, scored by an older search,
-    are taken over into the journal when they are asked for.
+    Args:
+        journal: open journal, or None to keep losses in memory only.
+        fitness: returns the loss of each architecture.
+        predict_ms: returns the predicted latency of each architecture, which is kept beside its loss.
+        header: see `search_header`.
+        at_once: architectures scored at the same time; all of them are on disk before the next are scored.
+        known: losses of an older search, taken over into the journal when they are asked for.
+
+    Raises ConfigError if the journal belongs to a search with another header and DataError if a record is
+    damaged.
     """
 
     def __init__(
         self,
-        journal: Journal,
+        journal: Journal | None,
         fitness: Score,
-        latency_ms: Score,
+        predict_ms: Score,
         header: dict[str, Any],
         at_once: int = 1,
         known: Mapping[Arch, float] | None = None,
     ) -> None:
-        self._at_once, self._known = at_once, known or {}
-        self._journal, self._fitness, self._latency_ms = journal, fitness, latency_ms
-        self._header = header
-        held = journal.records[0] if journal.records else header
-        if held != header:
-            names = [n for n in (*header, *held) if held.get(n) != header.get(n)] or ["order"]
-            raise ConfigError(
-                f"{journal.path} belongs to another search: {_difference(names[0], held, header)}; use "
-                "another folder, or move the file away"
-            )
-        self._losses = dict(
-            _entry(record, journal.path, n) for n, record in enumerate(journal.records[1:], 2)
-        )
-        self.resumed = len(self._losses)  # architectures scored by earlier runs
+        self._journal, self._fitness, self._predict_ms = journal, fitness, predict_ms
+        self._header, self._at_once, self._known = header, at_once, known or {}
+        self.losses: dict[Arch, float] = {}  # in the order of scoring
+        if journal and journal.records:
+            held, wanted = _comparable(journal.records[0]), _comparable(header)
+            if held != wanted:
+                names = [n for n in (*wanted, *held) if held.get(n) != wanted.get(n)] or ["order"]
+                raise ConfigError(
+                    f"{journal.path} belongs to another search: {_difference(names[0], held, wanted)}; use "
+                    "another folder, or move the file away"
+                )
+            self.losses = dict(_entry(rec, journal.path, n) for n, rec in enumerate(journal.records[1:], 2))
+        self.resumed = len(self.losses)  # architectures scored by earlier runs
 
-    def __call__(self, archs: list[Arch]) -> list[float]:
-        """Return the loss of each architecture; new ones are on disk before the next are scored."""
-        asked = list(dict.fromkeys(arch for arch in archs if arch not in self._losses))
+    def __call__(self, archs: Sequence[Arch]) -> list[float]:
+        """Return the loss of each architecture."""
+        asked = list(dict.fromkeys(arch for arch in archs if arch not in self.losses))
         for arch in asked:
             if arch in self._known:
                 self._keep(arch, self._known[arch])
@@ -93,26 +95,22 @@ class CachedFitness:
             part = new[start : start + self._at_once]
             for arch, loss in zip(part, self._fitness(part), strict=True):
                 self._keep(arch, loss)
-        return [self._losses[arch] for arch in archs]
-
-    @property
-    def losses(self) -> dict[Arch, float]:
-        """Return the loss of each architecture in the journal, in the order of scoring."""
-        return dict(self._losses)
+        return [self.losses[arch] for arch in archs]
 
     def _keep(self, arch: Arch, loss: float) -> None:
-        (ms,) = self._latency_ms([arch])
-        record = {"arch": arch_to_yaml(arch), "loss": finite_loss(loss, arch), "latency_ms": ms}
-        if not self._journal.records:  # nothing is written for a search that finds nothing
-            self._journal.append(self._header)
-        self._journal.append(record)
-        self._losses[arch] = loss
+        finite_loss(loss, arch)
+        if self._journal is not None:
+            (ms,) = self._predict_ms([arch])
+            if not self._journal.records:  # nothing is written for a search that finds nothing
+                self._journal.append(self._header)
+            self._journal.append({"arch": arch.to_yaml(), "loss": loss, "latency_ms": ms})
+        self.losses[arch] = loss
 
 
 def old_losses(path: Path, header: Mapping[str, Any]) -> dict[Arch, float]:
     """Return the losses in the journal of an older search, which may have had other limits and options.
 
-    Raises DataError where it is no such journal and ConfigError where its losses are of another space,
+    Raises DataError if it is no such journal and ConfigError if its losses are of another space,
     checkpoint, label smoothing, validation set or precision than those of `header`.
     """
     records = read_journal(path)
@@ -128,9 +126,17 @@ def old_losses(path: Path, header: Mapping[str, Any]) -> dict[Arch, float]:
     return dict(_entry(record, path, n) for n, record in enumerate(records[1:], 2))
 
 
+def _comparable(header: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a header in which one limit is written as several are: older ones hold both, of which many win."""
+    one = header.get("latency_constraint")
+    limits = header.get("latency_constraints") or ([] if one is None else [one])
+    rest = {name: value for name, value in header.items() if name != "latency_constraint"}
+    return rest | {"latency_constraints": limits}
+
+
 def _entry(record: dict[str, Any], path: Path, line: int) -> tuple[Arch, float]:
     try:
-        return arch_from_yaml(record["arch"]), float(record["loss"])
+        return Arch.from_yaml(record["arch"]), float(record["loss"])
     except (ArchError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
             f"{path}:{line}: not a scored architecture ({error!r}); move the file away to start anew"
@@ -140,9 +146,48 @@ def _entry(record: dict[str, Any], path: Path, line: int) -> tuple[Arch, float]:
 def _difference(name: str, held: Mapping[str, Any], header: Mapping[str, Any]) -> str:
     if name in SAME_LOSS and name not in held:
         return f"it says nothing of {name}, as an older version of HAT wrote it"
-    return f"{name} is {_short(held.get(name))} there and {_short(header.get(name))} here"
+    there, here = (text if len(text) <= 60 else f"{text[:57]}..." for text in map(repr, (held.get(name), header.get(name))))
+    return f"{name} is {there} there and {here} here"
 
 
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def evaluations_csv(rows: Sequence[Mapping[str, Any]], archs: Sequence[Arch]) -> str:
+    """Return CSV text: the columns of `rows`, then the release's ten keys; lists are JSON, None is empty."""
+    text = io.StringIO()
+    plain = [
+        {name: "" if value is None else value for name, value in row.items()}
+        | {key: json.dumps(value) for key, value in arch.to_yaml().items()}
+        for row, arch in zip(rows, archs, strict=True)
+    ]
+    writer = csv.DictWriter(text, list(plain[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(plain)
+    return text.getvalue()
+
+
+def arch_text(scored: Scored, under: str, coverage: float, sources: str) -> str:
+    """Return the YAML file of an architecture: where it comes from, and the release's ten keys."""
+    bound = f" (bound {scored.cost.bound_ms:.2f} ms)" if coverage else ""
+    lines = [
+        f"# found by evo_search.py {under}: predicted {scored.cost.predicted_ms:.2f} ms{bound}, "
+        f"validation loss {scored.loss:.4f} (inherited, base 2)",
+        *([f"# {sources}"] if sources else []),
+        *(f"{key}: {value}" for key, value in scored.arch.to_yaml().items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def write_front(folder: Path, front: Sequence[Scored], coverage: float, sources: str) -> None:
+    """Write one YAML file for each architecture of the front into front/, named by its predicted latency."""
+    target = folder / "front"
+    for stale in target.glob("front@*ms.yml"):
+        stale.unlink()
+    for each in front:
+        path = target / f"front@{each.cost.predicted_ms:.2f}ms.yml"
+        while path.exists():  # two of one latency, if parameters or FLOPs are objectives
+            path = path.with_name(f"{path.stem.removesuffix('ms')}_ms.yml")
+        write_text_atomic(path, arch_text(each, "on the front", coverage, sources))
+
+
+def plain_of(scored: Scored) -> dict[str, Any]:
+    """Return an architecture, its loss and its cost as plain values."""
+    return {"arch": scored.arch.to_yaml(), "loss": scored.loss, **scored.cost._asdict()}

@@ -12,16 +12,13 @@ from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hat.arch.codec import Gene, gene_choices
-from hat.arch.config import Arch
-from hat.arch.space import SearchSpace
 from hat.config import Options, option
 from hat.errors import ConfigError, TrainingError
 from hat.rng import rng_for
 from hat.search.constraints import Constraints, Cost, Found, LimitOptions, Pool
 from hat.search.front import Point, crowding, front_numbers, fronts, hypervolume, worst
+from hat.space import Arch, Gene, SearchSpace, gene_choices, layer_columns
 
 Objective = Literal["latency", "params", "flops"]
 STIFFNESS = 1.0  # of the ridge regression; one scored architecture counts as much
@@ -181,22 +178,18 @@ class Strategy(ABC):
 
     whole_front: ClassVar[bool] = True  # one run serves all limits; otherwise each limit has a run of its own
     record: ClassVar[str] = "front"  # kind of its records in log.jsonl
+    stream: ClassVar[str] = "search"  # name of its random numbers
 
     def __init__(self, problem: Problem) -> None:
         self.problem, self.config = problem, problem.config
         self.space = problem.constraints.space
         self.choices = gene_choices(self.space)  # of each position of a gene
-        self.rng = rng_for(problem.seed, self.stream())
+        self.rng = rng_for(problem.seed, self.stream)
         self.pool = Pool(problem.constraints, self.config.max_tries)
         self.scored: list[Candidate] = []
         self.reference: Point = ()  # worst of the first generation
         self._asked: list[Found] = []
         self._told = 0  # generations
-
-    @classmethod
-    def stream(cls) -> str:
-        """Return the name of its random numbers."""
-        return cls.__name__.lower()
 
     @classmethod
     def budget(cls, config: SearchConfig) -> int:
@@ -260,7 +253,7 @@ class Evolution(Strategy):
     """Evolutionary search for the lowest loss within limits (HAT 2020, section 3.3)."""
 
     whole_front = False
-    record = "search"
+    record, stream = "search", "evolution"
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
@@ -300,15 +293,12 @@ class NSGA2(Strategy):
     Of each generation's children those are scored that a guess of their loss holds for the best.
     """
 
+    stream = "pareto"
+
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
         self._parents: list[Candidate] = []  # best first
         self._left = self.config.pareto_evaluations  # to score, besides `first`
-
-    @classmethod
-    def stream(cls) -> str:
-        """Return the name of its random numbers."""
-        return "pareto"
 
     def ask(self) -> list[Arch]:
         """Return the first population, then the children of each generation.
@@ -421,37 +411,12 @@ def guess_losses(
     a layer that is not there has the effect of its depth. Rounded to 1e-6 so that the last bits of the
     arithmetic do not choose.
     """
-    x = _columns(space, [arch for arch, _ in scored])
+    x = np.array([layer_columns(arch, space) for arch, _ in scored])
     y = np.array([loss for _, loss in scored])
     middle, spread, mean = x.mean(axis=0), x.std(axis=0), y.mean()
     spread[spread == 0] = 1.0
     z = (x - middle) / spread
     weights = np.linalg.solve(z.T @ z + STIFFNESS * np.eye(z.shape[1]), z.T @ (y - mean))
-    guess = mean + (_columns(space, archs) - middle) / spread @ weights
-    values: list[float] = np.round(guess, 6).tolist()
+    columns = np.array([layer_columns(arch, space) for arch in archs])
+    values: list[float] = np.round(mean + (columns - middle) / spread @ weights, 6).tolist()
     return values
-
-
-def _columns(space: SearchSpace, archs: Sequence[Arch]) -> NDArray[np.float64]:
-    """Return [architectures, columns]: widths, one flag for each layer, and what the layer holds."""
-    rows = []
-    for arch in archs:
-        row = []
-        for stack, deepest, names in (
-            (arch.encoder, space.encoder.super_layers, ("ffn_dims", "self_heads")),
-            (
-                arch.decoder,
-                space.decoder.super_layers,
-                ("ffn_dims", "self_heads", "cross_heads", "cross_span"),
-            ),
-        ):
-            row.append(float(stack.embed_dim))
-            depth = stack.num_layers
-            row += [float(layer < depth) for layer in range(deepest)]
-            for name in names:
-                values = getattr(stack, name)
-                typical = sum(values) / depth  # of this architecture: a layer that is not there tells nothing
-                row += [float(values[layer]) if layer < depth else typical for layer in range(deepest)]
-                row.append(typical * depth)
-        rows.append(row)
-    return np.array(rows)
