@@ -1,4 +1,4 @@
-"""The layout of `hat/`: imports point down, no module imports a script, files stay short."""
+"""The layout of `hat/`: imports point down, no module imports a script."""
 
 import ast
 import subprocess
@@ -13,7 +13,7 @@ LAYER = {
     "errors": 0,
     "log": 0,
     "rng": 0,
-    "arch": 1,
+    "space": 1,
     "files": 1,
     "model": 2,
     "data": 2,
@@ -60,10 +60,9 @@ def package(path: Path) -> str:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_point_down_and_files_are_short(path: Path) -> None:
+def test_imports_point_down(path: Path) -> None:
     source = path.read_text(encoding="utf-8")
     assert source.isascii()
-    assert source.count("\n") < 350, f"{path} is too long; one noun per file"
     if path != ROOT / "hat" / "__init__.py":  # it names modules for lazy loading, as text
         assert wrong_imports(source, package(path)) == []
 
@@ -98,7 +97,7 @@ def test_the_check_allows_what_is_allowed() -> None:
 
 def test_listing_names_does_not_import_torch() -> None:
     code = (
-        "import sys, hat, hat.errors, hat.rng, hat.arch.codec; dir(hat); hat.__version__; hat.Arch; "
+        "import sys, hat, hat.errors, hat.rng, hat.space; dir(hat); hat.__version__; hat.Arch; "
         "hat.SearchSpace; assert 'torch' not in sys.modules; hat.SuperTransformer; "
         "assert 'torch' in sys.modules"
     )

@@ -326,10 +326,10 @@ def _kind(hint: Any) -> tuple[Any, bool]:
 
 @functools.cache
 def _field_texts(group: type) -> dict[str, str]:
-    """Return the text below each field of a dataclass and of its bases."""
-    texts: dict[str, str] = {}
+    """Return the text below each field of a dataclass and of its bases, or the `help` of its metadata."""
+    texts = {f.name: f.metadata["help"] for f in dataclasses.fields(group) if "help" in f.metadata}
     for cls in reversed(group.__mro__[:-1]):
-        if not dataclasses.is_dataclass(cls):
+        if not dataclasses.is_dataclass(cls) or texts.keys() >= cls.__dataclass_fields__.keys():
             continue
         body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body  # type: ignore[attr-defined]
         for field, text in zip(body, body[1:], strict=False):
