@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "Arch": "hat.space",
+    "DIMS": "hat.space",
     "SearchSpace": "hat.space",
     "SuperTransformer": "hat.model.transformer",
     "LatencyPredictor": "hat.latency.predictor",

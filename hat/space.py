@@ -5,6 +5,7 @@ Sampling, genes, features, YAML keys, options, checks and columns for regression
 """
 
 import random
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, make_dataclass, replace
 from itertools import product
@@ -13,8 +14,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import yaml
-
+from hat.config import read_config
 from hat.errors import ArchError
 from hat.rng import rng_for
 
@@ -297,7 +297,7 @@ class SearchSpace:
         A choice left out holds the super size alone, or, if the file gives an architecture, what that uses.
         Raises ArchError for values that contradict each other.
         """
-        values = source if isinstance(source, Mapping) else _read(source)
+        values = source if isinstance(source, Mapping) else read_config(source)
         options, arch = _read_options(SpaceOptions, values), arch_of(_read_options(ArchOptions, values))
         return space_around(options, arch) if arch else space_of(options)
 
@@ -641,27 +641,28 @@ def _option(options: Any, key: str) -> Any:
     return getattr(options, key.replace("-", "_"))
 
 
-def _read(path: str | Path) -> Mapping[str, Any]:
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ArchError(f"cannot read {path}: {error}; give a YAML file as in configs/<task>") from error
-    if not isinstance(values, dict):
-        raise ArchError(f"{path} is no YAML file of keys and values; give one as in configs/<task>")
-    return values
-
-
 def _read_options(kind: Any, source: str | Path | Mapping[str, Any]) -> Any:
     """Return the options of class `kind` that a YAML file or mapping gives; raises ArchError by key."""
-    values, given = source if isinstance(source, Mapping) else _read(source), {}
+    values: Any = read_config(source) if isinstance(source, str | Path) else source
+    if not isinstance(values, Mapping):
+        raise ArchError(f"keys and their values must describe it, got {values!r}")
+    given = {}
     for f in fields(kind):
-        key = f.name.replace("_", "-")
+        key, many = f.name.replace("_", "-"), f.default == ()
         value = values.get(key)
         if value is None:
             continue
-        numbers = value if isinstance(value, list | tuple) else [value]
-        if (f.default == ()) != isinstance(value, list | tuple) or any(type(n) is not int for n in numbers):
-            kind_of = "a list of whole numbers" if f.default == () else "one whole number"
-            raise ArchError(f"{key} must be {kind_of}, got {value!r}")
-        given[f.name] = tuple(value) if f.default == () else value
+        listed = [_whole(each) for each in (value if isinstance(value, list | tuple) else [value])]
+        if many != isinstance(value, list | tuple) or None in listed:
+            raise ArchError(
+                f"{key} must be {'a list of whole numbers' if many else 'one whole number'}, got {value!r}"
+            )
+        given[f.name] = tuple(listed) if many else listed[0]
     return kind(**given)
+
+
+def _whole(value: object) -> int | None:
+    """Return a number, or the text of one in a YAML file; None for anything else."""
+    if isinstance(value, str) and re.fullmatch(r"[+-]?(0|[1-9][0-9]*)", value):
+        return int(value)
+    return value if type(value) is int else None

@@ -15,9 +15,10 @@ import torch
 import yaml
 
 import hat
-from hat.cli.options import command, to_yaml_values
+from hat.cli.options import command
 from hat.cli.settings import Settings, parse_settings
 from hat.cli.task import device_of, space_and_arch, vocabulary
+from hat.config import to_yaml_values
 from hat.errors import ConfigError, HatError
 from hat.latency.measure import measure
 from hat.latency.work import MeasureConfig

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from hat.cli.missing import advice, data_commands
-from hat.cli.options import to_yaml_values
+from hat.config import to_yaml_values
 from hat.data.batching import EpochBatches
 from hat.data.pairs import PairDataset, languages, load_vocabs
 from hat.errors import CheckpointError, ConfigError, DataError

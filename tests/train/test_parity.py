@@ -54,7 +54,7 @@ def sub(name: str, n: int) -> torch.nn.Module:
 
 @pytest.mark.parametrize("name", DATA)
 def test_the_space_is_that_of_its_configuration(name: str) -> None:
-    from hat.cli.yaml_file import read_flat_yaml
+    from hat.config import read_flat_yaml
     from hat.space import SpaceOptions, space_of
 
     with open(COMPAT / name / "super.yml") as file:
