@@ -28,7 +28,7 @@ from hat.files.released import latency_data_names, released_models
 from hat.latency.network import LatencyNet
 from hat.latency.predictor import PredictorConfig
 from hat.model.count import count_macs, count_params
-from hat.search.evolution import EvolutionConfig
+from hat.search.strategies import EvolutionConfig
 from hat.space import Arch
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -30,7 +30,7 @@ from hat.log import say
 from hat.model.extract import extract
 from hat.model.inference import InferenceModel
 from hat.model.transformer import SuperTransformer, Transformer
-from hat.search.fitness import ValidationFitness
+from hat.search.run import ValidationFitness
 from hat.search.ranking import Score
 from hat.space import Arch, SearchSpace
 from hat.train import checkpoint as ckpt

@@ -1,15 +1,15 @@
-"""Which architectures a search may score: limits on latency, parameters and FLOPs, and draws that keep them."""
+"""Which architectures a search may score: limits on latency, parameters and FLOPs, and draws within them."""
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from hat.space import Arch, Gene, SearchSpace, arch_of_gene, gene_of
 from hat.config import Options, flag_of, option
 from hat.errors import ConfigError, Infeasible
 from hat.model.count import count_macs, count_params
+from hat.space import Arch, Gene, SearchSpace, arch_of_gene, gene_of
 
 Score = Callable[[list[Arch]], list[float]]  # one number for each architecture: its loss, or its latency
 
@@ -58,6 +58,10 @@ class Scored:
     arch: Arch
     loss: float
     cost: Cost
+
+    def plain(self) -> dict[str, Any]:
+        """Return architecture, loss and cost as plain values."""
+        return {"arch": self.arch.to_yaml(), "loss": self.loss, **self.cost._asdict()}
 
 
 class _Rule(NamedTuple):

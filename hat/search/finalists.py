@@ -1,4 +1,4 @@
-"""Choose the winner under each limit: by loss, and by latencies measured if this is the predictor's device."""
+"""Choose the winner under each limit: by loss, and by measured latencies on the predictor's device."""
 
 import statistics
 import time

@@ -6,15 +6,16 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import fields, replace
 from itertools import islice, product
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from tqdm import tqdm
 
+from hat.config import to_yaml_values
 from hat.data.batching import EpochBatches
 from hat.data.pairs import Batch, PairDataset
 from hat.errors import ConfigError, HatError, RankError
@@ -22,21 +23,23 @@ from hat.files.atomic import check_writable, write_text_atomic
 from hat.files.journal import Journal, read_journal
 from hat.latency.predictor import COVERAGE, LatencyPredictor
 from hat.log import RunLog, say
-from hat.model.precision import device_name
+from hat.model.precision import device_name, dtype_name
 from hat.model.transformer import Transformer
 from hat.rng import rng_for
-from hat.run import Run, digest_of, record_path
+from hat.run import Run, digest_of
 from hat.search.constraints import Constraints, Pool, Score, Scored
-from hat.search.finalists import DeviceTimer, Winner, about, choose_finalists
+from hat.search.finalists import DeviceTimer, about, choose_finalists
 from hat.search.front import Point, compare, front_numbers, growth, worst
 from hat.search.record import (
     CachedFitness,
-    arch_text,
-    evaluations_csv,
+    SearchResult,
+    known_ms,
     old_losses,
-    plain_of,
     search_header,
+    under,
     write_front,
+    write_table,
+    write_winners,
 )
 from hat.search.strategies import (
     EvolutionConfig,
@@ -47,7 +50,7 @@ from hat.search.strategies import (
     objective_values,
     strategy_of,
 )
-from hat.space import Arch, gene_choices, gene_of, sample
+from hat.space import SIDES, Arch, Dim, gene_choices, gene_of, sample
 from hat.train.ranks import ALONE, Ranks
 from hat.train.trainer import evaluate
 
@@ -126,6 +129,8 @@ class SharedFitness:
 
     def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
         """Let the other processes go; after anything but a user's error they find out by themselves."""
+        if not self._group.first:
+            return
         if value is None or (isinstance(value, HatError | OSError) and not isinstance(value, RankError)):
             with suppress(RankError):  # it would hide the error that ended the block
                 self._group.of_first(("done", self.result) if value is None else ("failed", None))
@@ -140,86 +145,43 @@ class SharedFitness:
         return self._group.gather_objects(mine)
 
 
-class Forecast:
-    """Says once, after the first scores, how long each stage of a search takes."""
+class Progress:
+    """Counts scores: moves the bar, and says once, after the first ones, how long each stage takes.
+
+    Args:
+        total: architectures scored at most.
+        at_once: how many are scored at the same time.
+        bar: show a progress bar.
+        tell: hears the forecast.
+        clock: returns seconds.
+    """
 
     def __init__(
-        self, tell: Callable[[str], object] = say, clock: Callable[[], float] = time.perf_counter
+        self,
+        total: int,
+        at_once: int = 1,
+        *,
+        bar: bool = False,
+        tell: Callable[[str], object] = say,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._tell, self._clock = tell, clock
+        self._at_once, self._tell, self._clock = at_once, tell, clock
+        self.bar = tqdm(total=total, desc="search", unit=" scored", disable=not bar, dynamic_ncols=True)
         self.stages: Mapping[str, int] = {}  # architectures that each stage is still to score
-        self.at_once, self._count, self._start = 1, 0, 0.0
+        self.tick: Callable[[], object] = lambda: None  # called after each score
+        self._count, self._start = 0, 0.0
 
-    def scored(self) -> None:
+    def __call__(self) -> None:
         """Count one score of this process."""
+        self.bar.update(self._at_once)
+        self.tick()
         self._count += 1
         if self._count == 1:
             self._start = self._clock()
         elif self._count == 1 + TIMED:
-            each_s = (self._clock() - self._start) / TIMED / self.at_once
+            each_s = (self._clock() - self._start) / TIMED / self._at_once
             left = {name: count for name, count in self.stages.items() if count}
-            times = (f"{name}: {count} evaluations, {about(count * each_s)}" for name, count in left.items())
-            self._tell("; ".join(times))
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """What a search found; latencies in ms."""
-
-    winners: dict[float, Winner]  # by limit; infinity if the limits are on other things than the latency
-    front: tuple[Scored, ...]  # not dominated in loss and objectives, lowest loss first
-    scored: tuple[Scored, ...]  # in the order of scoring
-    histories: dict[float | None, list[dict[str, Any]]]  # states by limit; under None those of one run for all
-    reference: Point  # of the hypervolume: the worst of the first generation
-    hypervolume: float  # share of the box below `reference` that the front dominates
-    ablations: dict[str, tuple[Scored, ...]]  # "random" architectures, a grid of "depth"
-    comparison: dict[str, Any] | None  # of the ablations, see hat.search.front.compare
-    coverage: float  # share of measurements below the bound; 0 if limits are kept by the mean
-    conditions: dict[str, str]  # that finalists were measured under; empty if they were not
-    paths: dict[float, Path]  # YAML file of each winner
-    whole_front: bool  # one run of the strategy served all limits
-    objectives: tuple[str, ...]
-    scoring_s: float
-    seconds: float  # with measuring
-
-    @property
-    def history(self) -> list[dict[str, Any]]:
-        """Return the states of the one run of the strategy; empty if there were several."""
-        return next(iter(self.histories.values())) if len(self.histories) == 1 else []
-
-    def summary(self) -> dict[str, Any]:
-        """Return everything but the scores as plain values, as summary.json holds it."""
-        winners = [
-            {
-                "write_config_path": str(self.paths[limit_ms]) if limit_ms in self.paths else None,
-                "constraint_ms": known_ms(limit_ms),
-                **winner.plain(),
-                "measured_ms": winner.measured_ms,
-                "within": winner.holds if limit_ms < math.inf else None,
-                "finalists": [
-                    {**each.candidate.plain(), "measured_ms": list(each.measured_ms)}
-                    for each in winner.finalists
-                ],
-            }
-            for limit_ms, winner in self.winners.items()
-        ]
-        single = winners[0] if len(winners) == 1 and not self.whole_front else {}
-        more = {"conditions": self.conditions, "comparison": self.comparison}
-        return {
-            **single,
-            "mode": "pareto" if self.whole_front else "constraint",
-            "objectives": list(self.objectives),
-            "coverage": self.coverage or None,
-            "evaluations": len(self.scored),
-            "seconds": round(self.seconds, 2),
-            "history": self.history,
-            "histories": {"front" if ms is None else f"{ms:g}": few for ms, few in self.histories.items()},
-            "reference": list(self.reference),
-            "hypervolume": self.hypervolume,
-            "winners": winners,
-            "front": [each.plain() for each in self.front],
-            **{name: value for name, value in more.items() if value},
-        }
+            self._tell("; ".join(f"{n}: {k} evaluations, {about(k * each_s)}" for n, k in left.items()))
 
 
 def search(
@@ -264,23 +226,344 @@ def search(
     Raises ConfigError for limits that cannot be, Infeasible if no architecture keeps one, and TrainingError
     for a loss that is not finite.
     """
-    config = config or SearchConfig()
-    found = _Searches(model, dataset, predictor, limits_ms, config, strategy or strategy_of(config), seed)
-    paths = _paths_of(write_to, found.limits_ms)
+    config, inputs = config or SearchConfig(), inputs or {}
+    task = _Task(model, dataset, predictor, limits_ms, config, strategy or strategy_of(config), seed)
+    paths = paths_of(write_to, task.limits_ms)
     for path in paths.values():
         check_writable(path)
-    start = time.perf_counter()
+    start, run = time.perf_counter(), Run(None, "search", settings={})
     with ExitStack() as files:
         with nullcontext(group) if isinstance(group, Ranks) else group as ranks:
-            shared = SharedFitness(found.fitness(ranks), ranks)
-            if ranks.first:
-                with shared, found.bar(progress):
-                    facts = found.facts(inputs or {})
-                    header, old = found.header(facts, warm_start)
-                    anchors = found.within_reach()
-                    opened = found.open(out, header, shared, old, files)
-                    found.run = _record(...)
-                    shared.result = found.score(...)
-            else:
-                out, paths, measure = None, {}, False
-                found.take(shared.serve())
+            counter = Progress(task.budget, ranks.size, bar=progress and ranks.first)
+            with SharedFitness(task.fitness(counter), ranks) as shared, counter.bar:
+                if not ranks.first:
+                    found, out, paths, measure = shared.serve(), None, {}, False
+                else:
+                    header, old = task.header(inputs, warm_start)
+                    anchors = task.within_reach()
+                    journal = files.enter_context(Journal(out / "journal.jsonl")) if out else None
+                    cached = CachedFitness(journal, shared, task.predict_ms, header, ranks.size, old)
+                    run = files.enter_context(task.record(out, inputs, settings, ranks))
+                    counter.tick = run.tick
+                    found = shared.result = task.score(cached, shared, anchors, out, counter)
+        result = task.result(found, paths, time.perf_counter() - start)
+        sources = ", ".join(f"{_SOURCES[use]} {path}" for use, path in inputs.items() if use in _SOURCES)
+        write_table(out, result)  # this and the front need no measurement
+        if result.whole_front:
+            write_front(out, result, sources)
+        timer = task.timer(out) if measure and task.limits_ms else None
+        ranked = {limit_ms: task.ranked(result.scored, limit_ms) for limit_ms in task.limits_ms}
+        winners = choose_finalists(ranked, config.finalists, timer)
+        conditions, seconds = timer.conditions if timer else {}, time.perf_counter() - start
+        result = replace(result, winners=winners, conditions=conditions, seconds=seconds)
+        write_winners(result, sources, run)
+        write_table(out, result)
+        if out:
+            write_text_atomic(out / "summary.json", json.dumps(result.summary(), indent=1) + "\n")
+    return result
+
+
+_SOURCES = {"checkpoint": "weights", "predictor": "predictor"}  # as files of architectures name them
+
+
+class _Found(NamedTuple):
+    """What was scored, by the search and by each ablation."""
+
+    losses: dict[str, dict[Arch, float]]
+    histories: dict[float | None, list[dict[str, Any]]]
+    reference: Point
+
+
+class _Task:
+    """What the steps of one search share."""
+
+    def __init__(
+        self,
+        model: Any,
+        dataset: Any,
+        predictor: LatencyPredictor,
+        limits_ms: Sequence[float],
+        config: SearchConfig,
+        strategy: type[Strategy],
+        seed: int,
+    ) -> None:
+        self.network: Transformer = getattr(model, "network", model)
+        self.space, self.config, self.strategy, self.seed = self.network.space, config, strategy, seed
+        self.predictor, self.predict_ms = predictor, predictor.predict_many
+        self.limits_ms = tuple(limits_ms) or ((math.inf,) if config.beside_latency() else ())
+        _check_limits(self.limits_ms, config, strategy)
+        self.coverage = min(COVERAGE, predictor.max_coverage) if config.limit_by == "bound" else 0.0
+        self.margin = predictor.margin(self.coverage) if self.coverage else 1.0
+        self.data = dataset if isinstance(dataset, PairDataset) else dataset.split(config.valid_subset)
+        self.pairs = min(len(self.data), config.valid_cnt_max or len(self.data))
+        self.weight = next(self.network.parameters())
+        self.budget = strategy.budget(config) * (1 if strategy.whole_front else len(self.limits_ms))
+
+    def constraints(self, limit_ms: float | None = None) -> Constraints:
+        """Return the constraints of one latency limit; None stands for the highest one."""
+        highest, length = limit_ms or max(self.limits_ms, default=math.inf), self.config.profile_length
+        return Constraints(
+            self.space, self.predict_ms, self.config, highest, margin=self.margin, length=length
+        )
+
+    def within_reach(self) -> list[Arch]:
+        """Return one architecture for each limit; raises Infeasible if there is none."""
+        if not self.coverage and self.config.limit_by == "bound":
+            say(
+                "this predictor has no bound: latency constraints are kept by its mean; train it again "
+                "with latency_predictor.py for a bound"
+            )
+        rng, choices = rng_for(self.seed, "within reach"), gene_choices(self.space)
+        found = []
+        for limit_ms in self.limits_ms or (None,):
+            pool = Pool(self.constraints(limit_ms), self.config.max_tries)
+            found.append(pool.initial(lambda: tuple(map(rng.choice, choices)), 1)[0].arch)
+        return found
+
+    def fitness(self, on_score: Callable[[], object]) -> ValidationFitness:
+        """Return the loss on the validation pairs."""
+        cfg, network = self.config, self.network.cfg
+        plan = EpochBatches(
+            self.data,
+            max_tokens=cfg.max_tokens,
+            seed=0,
+            epoch=0,
+            rank=0,
+            world=1,
+            shuffle=False,
+            drop_long=False,
+            multiple=cfg.required_batch_size_multiple,
+            max_source_positions=network.max_source_positions,
+            max_target_positions=network.max_target_positions,
+        )
+        kept = (numbers[numbers < self.pairs] for numbers in plan.slots if numbers is not None)
+        batches = [self.data.batch(numbers) for numbers in kept if len(numbers)]
+        return ValidationFitness(self.network, batches, cfg.label_smoothing, self.weight.device, on_score)
+
+    def header(
+        self, inputs: Mapping[str, Path], warm_start: Path | None
+    ) -> tuple[dict[str, Any], dict[Arch, float]]:
+        """Return the first record of the journal, and the losses that an older journal holds."""
+        facts: dict[str, str | float] = {
+            "checkpoint": digest_of(inputs["checkpoint"]) if "checkpoint" in inputs else self._weights(),
+            "predictor": digest_of(inputs["predictor"]) if "predictor" in inputs else self._predictions(),
+            "label_smoothing": self.config.label_smoothing,
+            "validation": f"{self.pairs} pairs, SHA-256 {self.data.digest(self.pairs)}",
+            "dtype": str(self.weight.dtype),
+        }
+        if self.coverage:
+            facts["coverage"] = self.coverage
+        if self.config.max_flops or self.config.min_flops or "flops" in self.config.objectives:
+            facts["profile_length"] = self.config.profile_length
+        limits = [limit_ms for limit_ms in self.limits_ms if limit_ms < math.inf]
+        header = search_header(self.space, self.config, limits, self.seed, **facts)
+        if warm_start is None:
+            return header, {}
+        return header | {"warm_start": digest_of(warm_start)}, old_losses(warm_start, header)
+
+    def _weights(self) -> str:
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.network.state_dict().items()):
+            digest.update(name.encode() + tensor.cpu().float().numpy().tobytes())
+        return digest.hexdigest()
+
+    def _predictions(self) -> str:
+        """Return the digest of what the predictor says of some architectures."""
+        archs = [sample(self.space, rng_for(0, "digest", number)) for number in range(32)]
+        return hashlib.sha256(repr(self.predict_ms(archs)).encode()).hexdigest()
+
+    def record(
+        self, out: Path | None, inputs: Mapping[str, Path], settings: Mapping[str, Any] | None, group: Ranks
+    ) -> AbstractContextManager[Run]:
+        """Return the record of this run, kept in `out`."""
+        device = self.weight.device
+        limits = {"latency-constraints": list(self.limits_ms), "seed": self.seed}
+        validation = {"validation": self.data.digest(self.pairs)} if out else {}
+        return Run.folder(
+            out,
+            "search",
+            advice="wait for it or stop it",
+            settings=settings if settings is not None else to_yaml_values(self.config) | limits,
+            inputs={**inputs, **validation},
+            device={"device": device_name(device), "dtype": dtype_name(self.weight.dtype)},
+            threads=torch.get_num_threads(),
+            processes=group.size,
+            gpus=group.size if device.type == "cuda" else 0,
+        )
+
+    def score(
+        self,
+        cached: CachedFitness,
+        fitness: SharedFitness,
+        anchors: Sequence[Arch],
+        out: Path | None,
+        counter: Progress,
+    ) -> _Found:
+        """Score what the strategy asks for, and the ablations."""
+        old, count = cached.known, self.config.ablations
+        if cached.resumed:
+            say(f"resumed {out}/journal.jsonl: {cached.resumed} architectures are scored already")
+            counter.bar.update(cached.resumed)
+        draws: dict[str, list[Arch]] = {}
+        if count:
+            draws["random"] = list(islice(random_archs(self.constraints(), self.seed), count))
+            draws["depth"] = depth_grid(self.constraints())
+        paths = {name: out / f"{name}.jsonl" if out else None for name in draws}
+        held = {n: len(read_journal(p)) - 1 for n, p in paths.items() if p is not None and p.exists()}
+        left = {name: len(archs) - max(0, held.get(name, 0)) for name, archs in draws.items()}
+        counter.stages = {"search": self.budget - sum(a not in old for a in cached.losses), **left}
+        first = sorted(old, key=lambda arch: (old[arch], gene_of(arch, self.space)))
+        histories, reference = self._run(cached, first, anchors, out)
+        losses = {"search": cached.losses}
+        header = {name: value for name, value in cached.header.items() if name not in _HOW}
+        header["highest_ms"] = known_ms(max(self.limits_ms, default=math.inf))
+        for name, archs in draws.items():
+            with ExitStack() as stack:
+                path = paths[name]
+                journal = stack.enter_context(Journal(path)) if path else None
+                own = CachedFitness(journal, fitness, self.predict_ms, header, fitness.at_once)
+                new = sum(arch not in own.losses for arch in archs)
+                say(f"{name} architectures: {len(archs)}, of which {new} are not in {path} yet")
+                losses[name] = dict(zip(archs, own(archs), strict=True))
+        return _Found(losses, histories, reference or worst(self.points(self.scored(losses["search"]))))
+
+    def _run(
+        self, fitness: Score, first: Sequence[Arch], anchors: Sequence[Arch], out: Path | None
+    ) -> tuple[dict[float | None, list[dict[str, Any]]], Point]:
+        """Let the strategy search once for each limit, or once for all of them."""
+        log = RunLog(out, total=self.budget, unit="evaluations", bar=False)
+        histories: dict[float | None, list[dict[str, Any]]] = {}
+        reference: Point = ()
+        for limit_ms in (None,) if self.strategy.whole_front else self.limits_ms:
+            problem = Problem(self.constraints(limit_ms), self.config, self.seed, first, anchors)
+            strategy = self.strategy(problem)
+            which = f"{under(limit_ms)}: " if limit_ms and len(self.limits_ms) > 1 else ""
+            histories[limit_ms] = []
+            for state in states_of(strategy, fitness):
+                values = state._asdict()
+                histories[limit_ms].append(dict(values))
+                step = values.pop(state._fields[0])
+                if limit_ms is not None:
+                    values["constraint_ms"] = known_ms(limit_ms)
+                log.metrics(strategy.record, step, which + state.line, **values)
+            reference = strategy.reference
+        log.close()
+        return histories, reference
+
+    def points(self, scored: Sequence[Scored]) -> list[Point]:
+        """Return where each lies: its loss, then the objectives."""
+        return [(each.loss, *objective_values(each.cost, self.config.objectives)) for each in scored]
+
+    def scored(self, losses: Mapping[Arch, float]) -> tuple[Scored, ...]:
+        """Return architectures with their losses and costs."""
+        costs = self.constraints().costs(list(losses))
+        return tuple(
+            Scored(arch, loss, cost) for (arch, loss), cost in zip(losses.items(), costs, strict=True)
+        )
+
+    def ranked(self, scored: Sequence[Scored], limit_ms: float) -> list[Scored]:
+        """Return those that keep one limit, lowest loss first."""
+        keeps = self.constraints(limit_ms).keeps
+        kept = (each for each in scored if keeps(each.cost))
+        return sorted(kept, key=lambda c: (c.loss, c.cost.predicted_ms, gene_of(c.arch, self.space)))
+
+    def result(self, found: _Found, paths: dict[float, Path], scoring_s: float) -> SearchResult:
+        """Return the result of a search without winners."""
+        scored = {name: self.scored(losses) for name, losses in found.losses.items()}
+        points = {name: self.points(each) for name, each in scored.items()}
+        own = scored.pop("search")
+        return SearchResult(
+            winners={},
+            front=tuple(own[i] for i in front_numbers(points["search"])),
+            scored=own,
+            hypervolumes=growth(points["search"], found.reference),
+            histories=found.histories,
+            reference=found.reference,
+            ablations=scored,
+            comparison=compare(points) if scored else None,
+            coverage=self.coverage,
+            conditions={},
+            paths=paths,
+            whole_front=self.strategy.whole_front,
+            objectives=self.config.objectives,
+            scoring_s=scoring_s,
+            seconds=scoring_s,
+        )
+
+    def timer(self, out: Path | None) -> DeviceTimer | None:
+        """Return what measures on the device of the predictor, or None, saying so, if this is another one."""
+        there = self.predictor.conditions.get("device", "an unnamed device")
+        gpu = torch.cuda.is_available() and there == torch.cuda.get_device_name()
+        here = torch.cuda.get_device_name() if gpu else device_name(torch.device("cpu"))
+        if there != here:
+            say(f"not measured: the predictor is of {there}, this is {here}")
+            return None
+        raise NotImplementedError
+
+
+# entries of a header that tell how a search draws, not what it may find
+_HOW = {each.name for kind in (EvolutionConfig, ParetoConfig) for each in fields(kind)} | {
+    "latency_constraint",
+    "warm_start",
+}
+
+
+def states_of(strategy: Strategy, fitness: Score) -> Iterator[Any]:
+    """Yield the states of a strategy while it searches: ask, score, tell."""
+    while archs := strategy.ask():
+        yield strategy.tell(fitness(archs))
+
+
+def random_archs(constraints: Constraints, seed: int, *, max_tries: int = 1000) -> Iterator[Arch]:
+    """Yield distinct random architectures that keep the limits, until `max_tries` draws in a row fail."""
+    seen: set[Arch] = set()
+    draw = failures = 0
+    while failures < max_tries:
+        arch = sample(constraints.space, rng_for(seed, "random search", draw))
+        draw, failures = draw + 1, failures + 1
+        if arch not in seen and constraints.within([arch]):
+            seen.add(arch)
+            failures = 0
+            yield arch
+
+
+def depth_grid(constraints: Constraints) -> list[Arch]:
+    """Return the architectures within the limits that differ from the largest in their depths only."""
+    space, archs = constraints.space, []
+    for depths in product(*(sorted(set(getattr(space, side).layers_choice), reverse=True) for side in SIDES)):
+
+        def pick(dim: Dim, allowed: tuple[int, ...], layer: int, of: tuple[int, ...] = depths) -> int:
+            return of[SIDES.index(dim.side)] if dim.attr == "num_layers" else max(allowed)
+
+        archs.append(space.build(pick))
+    return constraints.within(archs)
+
+
+def paths_of(found: Path | None, limits_ms: Sequence[float]) -> dict[float, Path]:
+    """Return the YAML file of each limit; of several, each name ends in @<limit>ms."""
+    if found is None or len(limits_ms) < 2:
+        return {limit_ms: found for limit_ms in limits_ms if found is not None}
+    stem = found.stem.partition("@")[0]
+    named = {limit_ms: found.with_name(f"{stem}@{limit_ms:g}ms{found.suffix}") for limit_ms in limits_ms}
+    if len(set(named.values())) < len(named):
+        raise ConfigError(
+            f"--latency-constraints {tuple(limits_ms)}: files named by six digits cannot tell them apart; "
+            "leave out those that hardly differ"
+        )
+    return named
+
+
+def _check_limits(limits_ms: Sequence[float], config: SearchConfig, strategy: type[Strategy]) -> None:
+    for limit in limits_ms:
+        if not limit > 0:
+            raise ConfigError(f"a latency limit must be above 0 ms, got {limit}")
+    if len(set(limits_ms)) < len(limits_ms):
+        raise ConfigError(f"--latency-constraints names a limit twice: {tuple(limits_ms)}")
+    if not limits_ms and not strategy.whole_front:
+        raise ConfigError("no limit; give --latency-constraint in ms, --max-params or --max-flops")
+    most, several = config.pareto_evaluations, len(limits_ms)
+    if strategy.whole_front and most < several:
+        raise ConfigError(
+            f"--pareto-evaluations {most} is too few for {several} limits of --latency-constraints, each of "
+            f"which needs an architecture that keeps it; give at least {several}"
+        )

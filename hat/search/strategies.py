@@ -336,7 +336,7 @@ class NSGA2(Strategy):
         return mutate([cross(pair, rng)], self.choices, self.config.pareto_mutation_prob, rng)
 
     def _most_promising(self, offered: Sequence[Found]) -> list[Found]:
-        """Return those of `offered`, best first, that survive among each other by their guessed loss and cost.
+        """Return those of `offered`, best first, that survive among each other by guessed loss and cost.
 
         What is scored already only serves the guess: it is not compared with.
         """

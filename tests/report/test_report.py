@@ -21,7 +21,7 @@ from hat.files.journal import Journal
 from hat.model.count import count_macs
 from hat.report.collect import collect
 from hat.report.figures import draw_volume
-from hat.report.front import evaluations_csv
+from hat.search.record import evaluations_csv
 from hat.report.page import duration
 from hat.report.pictures import pictures
 from hat.report.run import Evaluation, Search, pareto_front

@@ -23,7 +23,7 @@ from hat.errors import ConfigError, DataError, RankError, TrainingError
 from hat.model.config import ModelConfig
 from hat.model.precision import DTYPES
 from hat.model.transformer import SuperTransformer
-from hat.search.fitness import SharedFitness, ValidationFitness
+from hat.search.run import SharedFitness, ValidationFitness
 from hat.space import Arch, draw_arch
 from hat.train.ranks import ALONE, Place, Ranks, joined, place_of
 from hat.train.schedule import ScheduleConfig
@@ -49,7 +49,7 @@ def child(work: Work, place: Place, port: int, answer: Connection) -> None:
 def run(work: Work, size: int = 2) -> tuple[list[Any], list[int]]:
     """Return what each of `size` processes sent, its error or None where it just left, and the exit codes."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["hat.search.fitness", "test_ranks"])
+    context.set_forkserver_preload(["hat.search.run", "test_ranks"])
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=30))
     pipes, children = [], []
     for rank in range(size):
