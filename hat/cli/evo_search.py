@@ -18,6 +18,7 @@ from hat.cli.settings import Settings, parse_settings
 from hat.cli.task import Vocabulary, dataset, dtype_of, run_folder, space_and_arch, vocabulary
 from hat.config import Options, option, to_yaml_values
 from hat.errors import CheckpointError, ConfigError
+from hat.latency.measure import MeasureConfig
 from hat.latency.predictor import LatencyPredictor
 from hat.log import say
 from hat.report.front import comparison_table, plot_front
@@ -124,6 +125,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         warm_start=Path(options.warm_start) if options.warm_start else None,
         inputs={"checkpoint": restore, "predictor": Path(options.ckpt_path)},
         settings=to_yaml_values(options, *groups, *settings),
+        measuring=MeasureConfig(
+            source_len=task.sentence_length(),
+            target_len=task.sentence_length(),
+            beam=settings.profile.lat_beam,
+            max_iterations=settings.profile.latiter,
+            interval_percent=settings.profile.lat_interval,
+            dtype=settings.profile.lat_amp,
+        ),
         group=connected(),
         progress=not settings.output.no_progress_bar and sys.stderr.isatty(),
     )

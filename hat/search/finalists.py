@@ -125,15 +125,15 @@ class DeviceTimer:
     """Measures architectures in fresh processes, and keeps each measurement in a journal if there is one.
 
     Args:
-        measure: yields {"total": ms, "conditions": {...}} of each architecture, all measured in one fresh
-            process.
+        measure: yields what holds `total_ms` and `conditions` for each architecture, all measured in one
+            fresh process.
         asked: conditions that are asked for; measurements of others in the journal do not count.
         path: journal; a search that goes on takes measurements from there.
     """
 
     def __init__(
         self,
-        measure: Callable[[Sequence[Arch]], Iterable[Mapping[str, Any]]],
+        measure: Callable[[Sequence[Arch]], Iterable[Any]],
         asked: Mapping[str, str],
         path: Path | None = None,
     ) -> None:
@@ -162,22 +162,22 @@ class DeviceTimer:
                 left = about((len(new) - 1) * (time.perf_counter() - start))
                 say(f"finalists: {len(new) - 1} more to measure, {left}")
             if not self.conditions:
-                facts = ", ".join(f"{name} {value}" for name, value in result["conditions"].items())
+                facts = ", ".join(f"{name} {value}" for name, value in result.conditions.items())
                 say(f"finalists are measured in fresh processes: {facts}")
-            self.conditions = dict(result["conditions"])
+            self.conditions = dict(result.conditions)
             self._keep(arch, result)
         found = [self._held[arch][self._processes[arch]] for arch in archs]
         self._processes.update(archs)
         self.conditions = found[-1]["conditions"]
         return [record["measured_ms"] for record in found]
 
-    def _keep(self, arch: Arch, result: Mapping[str, Any]) -> None:
+    def _keep(self, arch: Arch, result: Any) -> None:
         record = {
             "arch": arch.to_yaml(),
             "process": self._processes[arch] + 1,
             "asked": self._asked,
-            "measured_ms": result["total"],
-            "conditions": dict(result["conditions"]),
+            "measured_ms": result.total_ms,
+            "conditions": dict(result.conditions),
         }
         if self._path is not None:
             with Journal(self._path) as journal:

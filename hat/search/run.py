@@ -6,7 +6,8 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
+from functools import partial
 from itertools import islice, product
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +22,8 @@ from hat.data.pairs import Batch, PairDataset
 from hat.errors import ConfigError, HatError, RankError
 from hat.files.atomic import check_writable, write_text_atomic
 from hat.files.journal import Journal, read_journal
+from hat.latency.collect import measure_fresh
+from hat.latency.measure import MeasureConfig
 from hat.latency.predictor import COVERAGE, LatencyPredictor
 from hat.log import RunLog, say
 from hat.model.precision import device_name, dtype_name
@@ -199,6 +202,7 @@ def search(
     warm_start: Path | None = None,
     inputs: Mapping[str, Path] | None = None,
     settings: Mapping[str, Any] | None = None,
+    measuring: MeasureConfig | None = None,
     group: Ranks | AbstractContextManager[Ranks] = ALONE,
     progress: bool = False,
 ) -> SearchResult:
@@ -219,6 +223,7 @@ def search(
         warm_start: journal of an older search, whose losses are taken and whose architectures start this one.
         inputs: files that `model` ("checkpoint") and `predictor` ("predictor") came from.
         settings: options that the record of the run holds (default: `config`).
+        measuring: how exactly to measure, and what the conditions of the predictor's table do not say.
         group: processes that share the scoring, or a context that connects them for as long as it lasts. All
             but rank 0 return what was scored, nothing measured.
         progress: show a progress bar.
@@ -251,7 +256,7 @@ def search(
         write_table(out, result)  # this and the front need no measurement
         if result.whole_front:
             write_front(out, result, sources)
-        timer = task.timer(out) if measure and task.limits_ms else None
+        timer = task.timer(out, measuring) if measure and task.limits_ms else None
         ranked = {limit_ms: task.ranked(result.scored, limit_ms) for limit_ms in task.limits_ms}
         winners = choose_finalists(ranked, config.finalists, timer)
         conditions, seconds = timer.conditions if timer else {}, time.perf_counter() - start
@@ -490,15 +495,30 @@ class _Task:
             seconds=scoring_s,
         )
 
-    def timer(self, out: Path | None) -> DeviceTimer | None:
+    def timer(self, out: Path | None, measuring: MeasureConfig | None) -> DeviceTimer | None:
         """Return what measures on the device of the predictor, or None, saying so, if this is another one."""
-        there = self.predictor.conditions.get("device", "an unnamed device")
+        conditions = self.predictor.conditions
+        there = conditions.get("device", "an unnamed device")
         gpu = torch.cuda.is_available() and there == torch.cuda.get_device_name()
         here = torch.cuda.get_device_name() if gpu else device_name(torch.device("cpu"))
         if there != here:
             say(f"not measured: the predictor is of {there}, this is {here}")
             return None
-        raise NotImplementedError
+        config, network = measuring or MeasureConfig(), self.network
+        measure = partial(
+            measure_fresh,
+            space=self.space,
+            conditions=conditions,
+            vocab_sizes=(network.source_embed.weight.size(0), network.output.weight.size(0)),
+            config=config,
+            model_config=network.cfg,
+            device="cuda" if gpu else "cpu",
+            seed=self.seed,
+        )
+        asked = {"device": here, "torch": torch.__version__, **asdict(config.under(conditions))}
+        asked["threads"] = conditions.get("threads", torch.get_num_threads())
+        plain = {name: str(value) for name, value in asked.items()}
+        return DeviceTimer(measure, plain, out / "measured.jsonl" if out else None)
 
 
 # entries of a header that tell how a search draws, not what it may find

@@ -16,15 +16,7 @@ from hat.model.count import count_params
 from hat.model.precision import device_name
 from hat.space import Arch
 
-FILES = {
-    "config.yml",
-    "cost.json",
-    "version.json",
-    "journal.jsonl",
-    "log.jsonl",
-    "summary.json",
-    "evaluations.csv",
-}
+FILES = {"run.json", "run.lock", "journal.jsonl", "log.jsonl", "summary.json", "evaluations.csv"}
 GIVEN = ["--ckpt-path=a.pt", "--restore-file=b.pt", "--write-config-path=c.yml"]
 
 
@@ -144,7 +136,7 @@ def test_a_front_without_limits_chooses_none(search, files) -> None:
 
 
 def test_limits_that_random_draws_never_meet(search, files, monkeypatch) -> None:
-    monkeypatch.setattr("hat.cli.search_run.random_archs", lambda *_: iter(()))
+    monkeypatch.setattr("hat.search.run.random_archs", lambda *_, **__: iter(()))
     summary, said = search("tight", *FRONT, "--pareto-evaluations=6", "--ablations=3")
     methods = summary["comparison"]["methods"]
     assert methods["random"]["evaluations"] == 0 and methods["search"]["share"] is None
