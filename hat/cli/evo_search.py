@@ -12,24 +12,38 @@ from statistics import fmean
 
 from hat.cli.launch import agreed, launch, one_of_many, processes, rank_device
 from hat.cli.missing import advice, predictor_commands
-from hat.cli.options import command
+from hat.cli.options import OutputOptions, command, only, parse
+from hat.cli.profile import ProfileOptions
 from hat.cli.restore import adapt, find_checkpoint, model_of
-from hat.cli.settings import Settings, parse_settings
-from hat.cli.task import Vocabulary, dataset, dtype_of, run_folder, space_and_arch, vocabulary
+from hat.cli.settings import RankOptions, RunOptions, Settings
+from hat.cli.task import (
+    DeviceOptions,
+    TaskOptions,
+    Vocabulary,
+    dataset,
+    dtype_of,
+    run_folder,
+    space_and_arch,
+    vocabulary,
+)
 from hat.config import Options, option, to_yaml_values
 from hat.errors import CheckpointError, ConfigError
 from hat.latency.measure import MeasureConfig
 from hat.latency.predictor import LatencyPredictor
 from hat.log import say
+from hat.model.config import ModelConfig
 from hat.report.front import comparison_table, plot_front
 from hat.search.constraints import LimitOptions
 from hat.search.finalists import Winner
 from hat.search.record import SearchResult
-from hat.search.run import search
-from hat.search.strategies import EvolutionConfig, ParetoConfig, ScoringOptions, SearchConfig
-from hat.space import SearchSpace
+from hat.search.run import limits_of, search
+from hat.search.strategies import EvolutionConfig, ParetoConfig, ScoringOptions, SearchConfig, strategy_of
+from hat.space import ArchOptions, SearchSpace, SpaceOptions
 from hat.train.checkpoint import load
+from hat.train.policy import PolicyConfig
 from hat.train.ranks import Ranks, joined, place_of
+from hat.train.schedule import ScheduleConfig
+from hat.train.trainer import OptimConfig
 
 
 @dataclass(frozen=True)
@@ -54,7 +68,7 @@ class SearchOptions(Options):
     --write-config-path>)"""
     no_measure: bool = False
     """do not measure the architecture found, even if the predictor is of this device"""
-    warm_start: str | None = None
+    warm_start: str | None = option(None, metavar="FILE")
     """journal of an older search with the same checkpoint, whose architectures start this one"""
 
     @property
@@ -64,32 +78,57 @@ class SearchOptions(Options):
         return self.latency_constraints or one
 
 
+# options of the groups of `Settings` that a search uses; those of the space come from --configs
+_SHOWN: dict[type, tuple[str, ...]] = {
+    RunOptions: ("restore_file",),
+    TaskOptions: (
+        "data",
+        "source_lang",
+        "target_lang",
+        "max_tokens",
+        "max_tokens_valid",
+        "valid_subset",
+        "profile_length",
+    ),
+    SpaceOptions: (),
+    ArchOptions: (),
+    ModelConfig: (),
+    OptimConfig: ("label_smoothing", "amp", "fp16"),
+    ScheduleConfig: (),
+    PolicyConfig: (),
+    DeviceOptions: ("cpu", "gpu", "threads", "seed"),
+    RankOptions: ("distributed_world_size", "distributed_port"),
+    ProfileOptions: ("latiter", "lat_interval"),
+    OutputOptions: ("json", "no_progress_bar"),
+}
+
+
 @one_of_many
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Search; see --help."""
-    settings, options, *groups = parse_settings(
+    own = SearchOptions, EvolutionConfig, LimitOptions, ParetoConfig, ScoringOptions
+    options, *groups = parse(
         argv,
-        SearchOptions,
-        EvolutionConfig,
-        LimitOptions,
-        ParetoConfig,
-        ScoringOptions,
+        *own,
+        *(only(group, *names) for group, names in _SHOWN.items()),
         prog="evo_search.py",
         description="Find the SubTransformer with the lowest validation loss under a latency constraint, or "
         "the whole front of loss against latency.",
         config_flags=("--configs", "--evo-configs"),
     )
-    task, smoothing = settings.task, settings.optim.label_smoothing
+    settings = Settings(*groups[len(own) - 1 :])
+    task = settings.task
     config = SearchConfig(
-        **{name: value for group in groups for name, value in asdict(group).items()},
-        label_smoothing=smoothing,
+        **{name: value for group in groups[: len(own) - 1] for name, value in asdict(group).items()},
+        label_smoothing=settings.optim.label_smoothing,
         valid_subset=task.valid_subset,
         max_tokens=task.max_tokens_valid or task.max_tokens,
         required_batch_size_multiple=task.required_batch_size_multiple,
         profile_length=task.sentence_length(),
     )
     _check_options(settings, options, config)
+    limits_ms = limits_of(options.limits_ms, config, strategy_of(config))
     space, _ = space_and_arch(settings.space, settings.arch)
     predictor = _predictor(options)
     restore = find_checkpoint(settings.run.restore_file)
@@ -101,8 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     device = rank_device(settings.device, place, settings.ranks)
     dtype = dtype_of(settings.optim.amp, settings.optim.fp16, device)
     source = adapt(load(restore, say), restore, space, None, settings.model, vocab)
-    limited = options.limits_ms or config.beside_latency()
-    if options.write_config_path and not limited:
+    if options.write_config_path and not limits_ms:
         say("there is no limit, so none of the front is chosen for --write-config-path")
 
     @contextmanager
@@ -121,10 +159,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         measure=not options.no_measure,
         seed=settings.device.seed,
         out=folder,
-        write_to=Path(options.write_config_path) if options.write_config_path and limited else None,
+        write_to=Path(options.write_config_path) if options.write_config_path else None,
         warm_start=Path(options.warm_start) if options.warm_start else None,
         inputs={"checkpoint": restore, "predictor": Path(options.ckpt_path)},
-        settings=to_yaml_values(options, *groups, *settings),
+        settings=to_yaml_values(options, *groups),
         measuring=MeasureConfig(
             source_len=task.sentence_length(),
             target_len=task.sentence_length(),

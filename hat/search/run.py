@@ -295,8 +295,7 @@ class _Task:
         self.network: Transformer = getattr(model, "network", model)
         self.space, self.config, self.strategy, self.seed = self.network.space, config, strategy, seed
         self.predictor, self.predict_ms = predictor, predictor.predict_many
-        self.limits_ms = tuple(limits_ms) or ((math.inf,) if config.beside_latency() else ())
-        _check_limits(self.limits_ms, config, strategy)
+        self.limits_ms = limits_of(limits_ms, config, strategy)
         self.coverage = min(COVERAGE, predictor.max_coverage) if config.limit_by == "bound" else 0.0
         self.margin = predictor.margin(self.coverage) if self.coverage else 1.0
         self.data = dataset if isinstance(dataset, PairDataset) else dataset.split(config.valid_subset)
@@ -573,12 +572,19 @@ def paths_of(found: Path | None, limits_ms: Sequence[float]) -> dict[float, Path
     return named
 
 
-def _check_limits(limits_ms: Sequence[float], config: SearchConfig, strategy: type[Strategy]) -> None:
+def limits_of(
+    limits_ms: Sequence[float], config: SearchConfig, strategy: type[Strategy]
+) -> tuple[float, ...]:
+    """Return the latency limits of a search: infinity if only other things are limited.
+
+    Raises ConfigError for limits that the strategy cannot search under.
+    """
     for limit in limits_ms:
         if not limit > 0:
             raise ConfigError(f"a latency limit must be above 0 ms, got {limit}")
     if len(set(limits_ms)) < len(limits_ms):
         raise ConfigError(f"--latency-constraints names a limit twice: {tuple(limits_ms)}")
+    limits_ms = tuple(limits_ms) or ((math.inf,) if config.beside_latency() else ())
     if not limits_ms and not strategy.whole_front:
         raise ConfigError("no limit; give --latency-constraint in ms, --max-params or --max-flops")
     most, several = config.pareto_evaluations, len(limits_ms)
@@ -587,3 +593,4 @@ def _check_limits(limits_ms: Sequence[float], config: SearchConfig, strategy: ty
             f"--pareto-evaluations {most} is too few for {several} limits of --latency-constraints, each of "
             f"which needs an architecture that keeps it; give at least {several}"
         )
+    return limits_ms

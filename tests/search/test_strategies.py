@@ -379,7 +379,7 @@ def test_the_header_is_that_of_version_0_1() -> None:
 
 
 def test_a_journal_that_names_a_limit_twice_goes_on(tmp_path: Path) -> None:
-    """A YAML file's --latency-constraint had no effect beside --latency-constraints, but stood in the header."""
+    """Beside --latency-constraints the one of a YAML file had no effect, but it stood in the header."""
     wanted = search_header(SPACE, config(), (3.0, 4.0), 1)
     with Journal(tmp_path / "j") as journal:
         journal.append(wanted | {"latency_constraint": 200.0})
