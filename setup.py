@@ -11,7 +11,7 @@ EXTRAS = {
     "log": ["tensorboard"],
     "report": ["matplotlib"],
     "bench": ["ctranslate2"],
-    "dev": ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "types-PyYAML"],
+    "dev": ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "types-PyYAML", "types-requests"],
 }
 
 setup(
@@ -25,6 +25,10 @@ setup(
     packages=find_packages(include=["hat", "hat.*"]),
     install_requires=[
         "torch>=2.10",
+        "filelock>=3.25",
+        "requests",
+        "safetensors",
+        "urllib3>=2",
         "configargparse",
         "pyyaml",
         "numpy",

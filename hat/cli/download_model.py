@@ -4,13 +4,11 @@ import difflib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 from hat.cli.options import OutputOptions, command, parse
 from hat.errors import ConfigError, DataError
-from hat.files.download import Downloaded, Unreachable, download
-from hat.files.proof import Check, check_checkpoint, check_csv
+from hat.files.download import Check, Downloaded, Unreachable, check_file, download
 from hat.files.released import (
     LATENCY_DATA_URL,
     ReleasedModel,
@@ -77,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         chosen = models if options.model_name is None else (_named(options.model_name, models),)
         folder = Path(options.save_path or "downloaded_models")
-        wanted = [_Wanted(m.url, folder / f"{m.model_name}.pt", check_checkpoint) for m in chosen]
+        wanted = [_Wanted(m.url, folder / f"{m.model_name}.pt", check_file) for m in chosen]
     found = _download_each(wanted, options, quiet=out.no_progress_bar)
     if out.json:
         files = [{**asdict(file), "path": str(file.path)} for file in found]
@@ -109,19 +107,27 @@ def _named(name: str, models: Sequence[ReleasedModel]) -> ReleasedModel:
 
 
 def _latency_data(models: Sequence[ReleasedModel], folder: Path) -> list[_Wanted]:
-    from hat.latency.table import RELEASE_COLUMNS
-
     wanted = []
     for name in latency_data_names(tuple(models)):
         table, predictor = f"{name}_all.csv", f"predictors/{name}.pt"
-        columns = partial(check_csv, columns=RELEASE_COLUMNS)
-        wanted.append(_Wanted(f"{LATENCY_DATA_URL}/{table}", folder / table, columns))
+        wanted.append(_Wanted(f"{LATENCY_DATA_URL}/{table}", folder / table, _check_table))
         path = folder / predictor
         if path.with_suffix(".config.yml").exists():  # latency_predictor.py wrote it
             say(f"{path} was trained here and stays; the released one becomes {beside_own(path)}")
             path = beside_own(path)
-        wanted.append(_Wanted(f"{LATENCY_DATA_URL}/{predictor}", path, check_checkpoint))
+        wanted.append(_Wanted(f"{LATENCY_DATA_URL}/{predictor}", path, check_file))
     return wanted
+
+
+def _check_table(path: Path) -> None:
+    """Raise ValueError for what is no latency table of the release."""
+    from hat.latency.table import RELEASE_COLUMNS  # imports torch, which --list has no need for
+
+    check_file(path)
+    with open(path, encoding="utf-8", errors="replace") as file:
+        header, row = file.readline().strip(), file.readline()
+    if header != ",".join(RELEASE_COLUMNS) or row.count(",") != header.count(","):
+        raise ValueError("it is no latency table of the release")
 
 
 def _download_each(wanted: Sequence[_Wanted], options: DownloadOptions, *, quiet: bool) -> list[Downloaded]:

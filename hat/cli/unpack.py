@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hat.cli.options import command, parse
-from hat.files.unpack import unpack
+from hat.files.archive import unpack
 
 
 @dataclass(frozen=True)

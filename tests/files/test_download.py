@@ -13,8 +13,7 @@ from local_site import PAGE, SEQUENCE_MAGIC, Site, get, names, old_checkpoint, z
 
 from hat.errors import ConfigError, DataError, HatError
 from hat.files.download import OVERLAP, Downloaded, Unreachable, download
-from hat.files.partial import Partial
-from hat.files.proof import check_checkpoint, check_csv, check_for
+from hat.files.download import check_file
 
 
 def test_whole_recorded_and_verified(site: Site, tmp_path: Path) -> None:

@@ -7,8 +7,7 @@ import pytest
 from local_site import Site
 
 from hat.errors import DataError
-from hat.files.download import OVERLAP, download
-from hat.files.web import direct_url
+from hat.files.download import OVERLAP, direct_url, download
 
 get = partial(download, pause=0.0, timeout=2.0)
 

@@ -12,7 +12,7 @@ from archives import GOOD, HOSTILE, entry, tar, zipped
 
 from hat.cli.unpack import main
 from hat.errors import ConfigError, DataError, HatError
-from hat.files.unpack import unpack
+from hat.files.archive import unpack
 
 
 @pytest.mark.parametrize("what", HOSTILE)
