@@ -57,10 +57,6 @@ setup(
     entry_points={"console_scripts": ["hat = hat.cli.main:main"]},
     install_requires=[
         "torch>=2.10",
-        "filelock>=4",
-        "requests",
-        "safetensors",
-        "urllib3>=2",
         "configargparse",
         "pyyaml",
         "numpy",
@@ -68,10 +64,11 @@ setup(
         "torchprofile>=0.1",
         "sentencepiece",
         "tqdm",
-        "filelock",
+        "filelock>=4",
         "jinja2",
         "requests",
         "safetensors",
+        "urllib3>=2",
     ],
     extras_require=EXTRAS | {"all": sorted({name for names in EXTRAS.values() for name in names})},
 )

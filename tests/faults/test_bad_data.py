@@ -17,7 +17,7 @@ from watched_reader import forget, memory
 from hat.cli.options import command, parse
 from hat.cli.preprocess import main as preprocess
 from hat.cli.settings import parse_settings
-from hat.cli.unpack import main as unpack
+from hat.cli.files import unpack_files as unpack
 from hat.data.pairs import PairDataset
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ from archives import GOOD, HOSTILE, entry, tar
 from local_site import Site, old_checkpoint, zip_checkpoint
 from tally import Tally, is_full
 
-from hat.cli.unpack import main as unpack
+from hat.cli.files import unpack_files as unpack
 from hat.errors import DataError
 from hat.files.download import download
 
