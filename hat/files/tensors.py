@@ -75,11 +75,11 @@ def _read(content: bytes) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """Return the first sentence of what torch says, without its advice to trust the file."""
-    text = (
-        str(error).rpartition("WeightsUnpickler error: ")[2].split(" Please use ")[0].strip().split("\n")[0]
-    )
-    return brief(text if isinstance(error, ValueError | pickle.UnpicklingError) else repr(error))
+    """Return what torch says, without its advice to trust the file."""
+    lines = str(error).partition("Check the documentation of torch.load")[0].strip().splitlines()
+    last = lines[-1].rpartition("WeightsUnpickler error: ")[2].partition(" Please use ")[0] if lines else ""
+    plain = isinstance(error, ValueError | pickle.UnpicklingError) and last
+    return brief(last.strip() if plain else repr(error))
 
 
 def write_safetensors(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

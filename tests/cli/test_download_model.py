@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from hat.cli.files import fetch, released_models
+from hat.cli import files
 from hat.cli.files import download_model as main
+from hat.cli.files import fetch
 from hat.errors import DataError
 from hat.files.released import LATENCY_DATA_URL, TABLE, latency_data_names, released_models
 from hat.latency.table import RELEASE_COLUMNS
@@ -140,7 +141,7 @@ def test_latency_data(
         ([], "0 of --model-name, --download-all, --list and --latency-data are given"),
         (["--list", "--download-all"], "2 of --model-name"),
         (["--model=x"], "unknown option --model; did you mean --model-name?"),
-        ([f"--model-name={FIRST}", "--timeout=0"], "a positive timeout"),
+        ([f"--model-name={FIRST}", "--timeout=0"], "--timeout must be above 0, got 0.0"),
     ],
 )
 def test_wrong_use_is_one_line(argv: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -171,7 +172,7 @@ def test_no_network_is_one_line(
 def test_fetch_uses_the_same_downloader(
     asked: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    models = released_models()
+    models = files.released_models()
     argv = ["--url", models[0].url, "--to", str(tmp_path / "a.pt"), "--json"]
     assert fetch(argv) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["status"] == "downloaded"

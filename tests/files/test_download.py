@@ -1,4 +1,4 @@
-"""The downloader against a local server that errs, cuts and lies: retries, resuming, refusals, share links."""
+"""The downloader against a local server that errs, cuts and lies: retries, resuming, share links."""
 
 import gzip
 import hashlib
@@ -82,7 +82,9 @@ def test_retries_are_bounded_and_back_off(site: Site, tmp_path: Path, pauses: li
     with pytest.raises(DataError, match="answered 404"):
         get(site.url, tmp_path / "a.pt")
     assert len(site.plan) == 1 and names(tmp_path) == []
-    site.plan = [("serve", 20_000 + n) for n in range(9)]  # a byte now and then is no reason to go on for ever
+    site.plan = [
+        ("serve", 20_000 + n) for n in range(9)
+    ]  # a byte now and then is no reason to go on for ever
     with pytest.raises(DataError, match="bytes are kept"):
         get(site.url, tmp_path / "a.pt", tries=3)
     assert len(site.plan) == 6
@@ -340,7 +342,12 @@ def test_share_links() -> None:
         assert direct_url(dropbox + given) == dropbox + "?dl=1"
     assert direct_url("https://dropbox.com/x?rlkey=k&dl=0") == "https://dropbox.com/x?rlkey=k&dl=1"
     drive = "https://drive.google.com/uc?export=download&id=A-b_1"
-    for given in ("uc?id=A-b_1", "open?id=A-b_1", "file/d/A-b_1/view?usp=sharing", "uc?id=A-b_1&export=download"):
+    for given in (
+        "uc?id=A-b_1",
+        "open?id=A-b_1",
+        "file/d/A-b_1/view?usp=sharing",
+        "uc?id=A-b_1&export=download",
+    ):
         assert direct_url(f"https://drive.google.com/{given}") == drive
     assert direct_url("http://mirror.example/s/abc/x.pt?dl=0") == "http://mirror.example/s/abc/x.pt?dl=1"
     for url in ("https://notdropbox.com/x?a=1&dl=0", "https://dropbox.com.evil.org/x", "http://x/y?id=3"):
