@@ -28,7 +28,6 @@ from hat.cli.task import (
 )
 from hat.config import Options, option, to_yaml_values
 from hat.errors import CheckpointError, ConfigError
-from hat.latency.measure import MeasureConfig
 from hat.latency.predictor import LatencyPredictor
 from hat.log import say
 from hat.model.config import ModelConfig
@@ -159,18 +158,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         measure=not options.no_measure,
         seed=settings.device.seed,
         out=folder,
-        write_to=Path(options.write_config_path) if options.write_config_path else None,
-        warm_start=Path(options.warm_start) if options.warm_start else None,
+        write_to=options.write_config_path,
+        warm_start=options.warm_start,
         inputs={"checkpoint": restore, "predictor": Path(options.ckpt_path)},
         settings=to_yaml_values(options, *groups),
-        measuring=MeasureConfig(
-            source_len=task.sentence_length(),
-            target_len=task.sentence_length(),
-            beam=settings.profile.lat_beam,
-            max_iterations=settings.profile.latiter,
-            interval_percent=settings.profile.lat_interval,
-            dtype=settings.profile.lat_amp,
-        ),
+        measuring={
+            "max_iterations": settings.profile.latiter,
+            "interval_percent": settings.profile.lat_interval,
+            "beam": settings.profile.lat_beam,
+            "dtype": settings.profile.lat_amp,
+            "source_len": config.profile_length,
+            "target_len": config.profile_length,
+        },
         group=connected(),
         progress=not settings.output.no_progress_bar and sys.stderr.isatty(),
     )

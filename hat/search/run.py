@@ -6,8 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
-from dataclasses import asdict, fields, replace
-from functools import partial
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice, product
 from pathlib import Path
 from types import TracebackType
@@ -22,8 +21,6 @@ from hat.data.pairs import Batch, PairDataset
 from hat.errors import ConfigError, HatError, RankError
 from hat.files.atomic import check_writable, write_text_atomic
 from hat.files.journal import Journal, read_journal
-from hat.latency.collect import measure_fresh
-from hat.latency.measure import MeasureConfig
 from hat.latency.predictor import COVERAGE, LatencyPredictor
 from hat.log import RunLog, say
 from hat.model.precision import device_name, dtype_name
@@ -151,12 +148,7 @@ class SharedFitness:
 class Progress:
     """Counts scores: moves the bar, and says once, after the first ones, how long each stage takes.
 
-    Args:
-        total: architectures scored at most.
-        at_once: how many are scored at the same time.
-        bar: show a progress bar.
-        tell: hears the forecast.
-        clock: returns seconds.
+    At most `total` architectures are scored, `at_once` at the same time.
     """
 
     def __init__(
@@ -197,12 +189,12 @@ def search(
     strategy: type[Strategy] | None = None,
     measure: bool = True,
     seed: int = 1,
-    out: Path | None = None,
-    write_to: Path | None = None,
-    warm_start: Path | None = None,
+    out: str | Path | None = None,
+    write_to: str | Path | None = None,
+    warm_start: str | Path | None = None,
     inputs: Mapping[str, Path] | None = None,
     settings: Mapping[str, Any] | None = None,
-    measuring: MeasureConfig | None = None,
+    measuring: Mapping[str, Any] | None = None,
     group: Ranks | AbstractContextManager[Ranks] = ALONE,
     progress: bool = False,
 ) -> SearchResult:
@@ -223,7 +215,7 @@ def search(
         warm_start: journal of an older search, whose losses are taken and whose architectures start this one.
         inputs: files that `model` ("checkpoint") and `predictor` ("predictor") came from.
         settings: options that the record of the run holds (default: `config`).
-        measuring: how exactly to measure, and what the conditions of the predictor's table do not say.
+        measuring: fields of `hat.latency.measure.MeasureConfig`, for what the predictor's table does not say.
         group: processes that share the scoring, or a context that connects them for as long as it lasts. All
             but rank 0 return what was scored, nothing measured.
         progress: show a progress bar.
@@ -232,8 +224,12 @@ def search(
     for a loss that is not finite.
     """
     config, inputs = config or SearchConfig(), inputs or {}
-    task = _Task(model, dataset, predictor, limits_ms, config, strategy or strategy_of(config), seed)
-    paths = paths_of(write_to, task.limits_ms)
+    strategy = strategy or strategy_of(config)
+    limits_ms = limits_of(limits_ms, config, strategy)
+    data = dataset if isinstance(dataset, PairDataset) else dataset.split(config.valid_subset)
+    network = getattr(model, "network", model)
+    task = _Task(network, data, predictor, limits_ms, config, strategy, seed)
+    out, paths = Path(out) if out else None, paths_of(write_to, limits_ms)
     for path in paths.values():
         check_writable(path)
     start, run = time.perf_counter(), Run(None, "search", settings={})
@@ -244,7 +240,7 @@ def search(
                 if not ranks.first:
                     found, out, paths, measure = shared.serve(), None, {}, False
                 else:
-                    header, old = task.header(inputs, warm_start)
+                    header, old = task.header(inputs, Path(warm_start) if warm_start else None)
                     anchors = task.within_reach()
                     journal = files.enter_context(Journal(out / "journal.jsonl")) if out else None
                     cached = CachedFitness(journal, shared, task.predict_ms, header, ranks.size, old)
@@ -256,8 +252,8 @@ def search(
         write_table(out, result)  # this and the front need no measurement
         if result.whole_front:
             write_front(out, result, sources)
-        timer = task.timer(out, measuring) if measure and task.limits_ms else None
-        ranked = {limit_ms: task.ranked(result.scored, limit_ms) for limit_ms in task.limits_ms}
+        timer = task.timer(out, measuring or {}) if measure and limits_ms else None
+        ranked = {limit_ms: task.ranked(result.scored, limit_ms) for limit_ms in limits_ms}
         winners = choose_finalists(ranked, config.finalists, timer)
         conditions, seconds = timer.conditions if timer else {}, time.perf_counter() - start
         result = replace(result, winners=winners, conditions=conditions, seconds=seconds)
@@ -279,29 +275,27 @@ class _Found(NamedTuple):
     reference: Point
 
 
+@dataclass
 class _Task:
     """What the steps of one search share."""
 
-    def __init__(
-        self,
-        model: Any,
-        dataset: Any,
-        predictor: LatencyPredictor,
-        limits_ms: Sequence[float],
-        config: SearchConfig,
-        strategy: type[Strategy],
-        seed: int,
-    ) -> None:
-        self.network: Transformer = getattr(model, "network", model)
-        self.space, self.config, self.strategy, self.seed = self.network.space, config, strategy, seed
-        self.predictor, self.predict_ms = predictor, predictor.predict_many
-        self.limits_ms = limits_of(limits_ms, config, strategy)
-        self.coverage = min(COVERAGE, predictor.max_coverage) if config.limit_by == "bound" else 0.0
-        self.margin = predictor.margin(self.coverage) if self.coverage else 1.0
-        self.data = dataset if isinstance(dataset, PairDataset) else dataset.split(config.valid_subset)
-        self.pairs = min(len(self.data), config.valid_cnt_max or len(self.data))
+    network: Transformer
+    data: PairDataset
+    predictor: LatencyPredictor
+    limits_ms: tuple[float, ...]
+    config: SearchConfig
+    strategy: type[Strategy]
+    seed: int
+
+    def __post_init__(self) -> None:
+        self.space, self.predict_ms = self.network.space, self.predictor.predict_many
+        best = min(COVERAGE, self.predictor.max_coverage)
+        self.coverage = best if self.config.limit_by == "bound" else 0.0
+        self.margin = self.predictor.margin(self.coverage) if self.coverage else 1.0
+        self.pairs = min(len(self.data), self.config.valid_cnt_max or len(self.data))
         self.weight = next(self.network.parameters())
-        self.budget = strategy.budget(config) * (1 if strategy.whole_front else len(self.limits_ms))
+        runs = 1 if self.strategy.whole_front else len(self.limits_ms)
+        self.budget = self.strategy.budget(self.config) * runs
 
     def constraints(self, limit_ms: float | None = None) -> Constraints:
         """Return the constraints of one latency limit; None stands for the highest one."""
@@ -349,8 +343,7 @@ class _Task:
     ) -> tuple[dict[str, Any], dict[Arch, float]]:
         """Return the first record of the journal, and the losses that an older journal holds."""
         facts: dict[str, str | float] = {
-            "checkpoint": digest_of(inputs["checkpoint"]) if "checkpoint" in inputs else self._weights(),
-            "predictor": digest_of(inputs["predictor"]) if "predictor" in inputs else self._predictions(),
+            **{use: digest_of(inputs[use]) if use in inputs else self._digest(use) for use in _SOURCES},
             "label_smoothing": self.config.label_smoothing,
             "validation": f"{self.pairs} pairs, SHA-256 {self.data.digest(self.pairs)}",
             "dtype": str(self.weight.dtype),
@@ -365,16 +358,16 @@ class _Task:
             return header, {}
         return header | {"warm_start": digest_of(warm_start)}, old_losses(warm_start, header)
 
-    def _weights(self) -> str:
+    def _digest(self, use: str) -> str:
+        """Return what tells the model or the predictor from others if no file is known that it came from."""
         digest = hashlib.sha256()
-        for name, tensor in sorted(self.network.state_dict().items()):
-            digest.update(name.encode() + tensor.cpu().float().numpy().tobytes())
+        if use == "predictor":
+            archs = [sample(self.space, rng_for(0, "digest", number)) for number in range(32)]
+            digest.update(repr(self.predict_ms(archs)).encode())
+        else:
+            for tensor in self.network.state_dict().values():
+                digest.update(tensor.cpu().float().numpy().tobytes())
         return digest.hexdigest()
-
-    def _predictions(self) -> str:
-        """Return the digest of what the predictor says of some architectures."""
-        archs = [sample(self.space, rng_for(0, "digest", number)) for number in range(32)]
-        return hashlib.sha256(repr(self.predict_ms(archs)).encode()).hexdigest()
 
     def record(
         self, out: Path | None, inputs: Mapping[str, Path], settings: Mapping[str, Any] | None, group: Ranks
@@ -494,30 +487,34 @@ class _Task:
             seconds=scoring_s,
         )
 
-    def timer(self, out: Path | None, measuring: MeasureConfig | None) -> DeviceTimer | None:
+    def timer(self, out: Path | None, measuring: Mapping[str, Any]) -> DeviceTimer | None:
         """Return what measures on the device of the predictor, or None, saying so, if this is another one."""
-        conditions = self.predictor.conditions
+        conditions, network = self.predictor.conditions, self.network
         there = conditions.get("device", "an unnamed device")
         gpu = torch.cuda.is_available() and there == torch.cuda.get_device_name()
         here = torch.cuda.get_device_name() if gpu else device_name(torch.device("cpu"))
         if there != here:
             say(f"not measured: the predictor is of {there}, this is {here}")
             return None
-        config, network = measuring or MeasureConfig(), self.network
-        measure = partial(
-            measure_fresh,
-            space=self.space,
-            conditions=conditions,
-            vocab_sizes=(network.source_embed.weight.size(0), network.output.weight.size(0)),
-            config=config,
-            model_config=network.cfg,
-            device="cuda" if gpu else "cpu",
-            seed=self.seed,
-        )
+        from hat.latency import collect, measure  # late: most of a search measures nothing
+
+        def timings(archs: Sequence[Arch]) -> Iterator[Any]:
+            return collect.measure_fresh(
+                archs,
+                self.space,
+                conditions,
+                vocab_sizes=(network.source_embed.weight.size(0), network.output.weight.size(0)),
+                config=config,
+                model_config=network.cfg,
+                device="cuda" if gpu else "cpu",
+                seed=self.seed,
+            )
+
+        config = measure.MeasureConfig(**measuring)
         asked = {"device": here, "torch": torch.__version__, **asdict(config.under(conditions))}
         asked["threads"] = conditions.get("threads", torch.get_num_threads())
-        plain = {name: str(value) for name, value in asked.items()}
-        return DeviceTimer(measure, plain, out / "measured.jsonl" if out else None)
+        journal = out / "measured.jsonl" if out else None
+        return DeviceTimer(timings, {name: str(value) for name, value in asked.items()}, journal)
 
 
 # entries of a header that tell how a search draws, not what it may find
@@ -558,10 +555,13 @@ def depth_grid(constraints: Constraints) -> list[Arch]:
     return constraints.within(archs)
 
 
-def paths_of(found: Path | None, limits_ms: Sequence[float]) -> dict[float, Path]:
+def paths_of(write_to: str | Path | None, limits_ms: Sequence[float]) -> dict[float, Path]:
     """Return the YAML file of each limit; of several, each name ends in @<limit>ms."""
-    if found is None or len(limits_ms) < 2:
-        return {limit_ms: found for limit_ms in limits_ms if found is not None}
+    if write_to is None:
+        return {}
+    found = Path(write_to)
+    if len(limits_ms) < 2:
+        return {limit_ms: found for limit_ms in limits_ms}
     stem = found.stem.partition("@")[0]
     named = {limit_ms: found.with_name(f"{stem}@{limit_ms:g}ms{found.suffix}") for limit_ms in limits_ms}
     if len(set(named.values())) < len(named):

@@ -141,7 +141,7 @@ def test_what_was_measured_before_a_failure_is_kept(search, files, monkeypatch: 
                 raise HatError("broken")
             yield SimpleNamespace(total_ms=10 + len(calls) / 7, conditions={"torch": "x"})
 
-    monkeypatch.setattr("hat.search.run.measure_fresh", device)
+    monkeypatch.setattr("hat.latency.collect.measure_fresh", device)
     argv = [*FRONT, "--pareto-evaluations=6", "--latency-constraints", "23", "100"]
     summary, said = search("front", *argv, code=2)
     assert "broken" in said and not summary and not (files / "front@23ms.yml").exists()
@@ -172,7 +172,7 @@ def test_the_time_of_measuring_belongs_to_the_search(search, files, monkeypatch:
         time.sleep(0.3)
         yield from (SimpleNamespace(total_ms=1.0, conditions={}) for _arch in archs)
 
-    monkeypatch.setattr("hat.search.run.measure_fresh", device)
+    monkeypatch.setattr("hat.latency.collect.measure_fresh", device)
     summary, _ = search("front", *FRONT, "--pareto-evaluations=6", "--latency-constraint=100")
     spent = read_record(files / "front").cost
     assert len(before) == 2 and spent.sittings == 1
