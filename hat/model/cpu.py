@@ -1,7 +1,7 @@
 """What depends on the processor: fast kernels on CPUs, and the number format that is fast on a device.
 
-Each function returns what the formula in its docstring says, up to the rounding of its number type. Figures are
-in docs/performance.md.
+Each function returns what the formula in its docstring says, up to the rounding of its number type. Figures:
+docs/performance.md.
 
 B batch, T target length, S source length, H heads, d head width, Q total width of all heads, N rows, I input
 width, O output width, V vocabulary.
@@ -107,25 +107,6 @@ def dropout_mask(like: Tensor, rate: float, bits: RandomBits) -> Tensor:
     # the sign spread over all bits selects those of the scale; integers are twice as fast as comparing
     scale = torch.tensor(1 / (1 - rate), dtype=like.dtype).view(torch.int16).item()
     return kept.bitwise_right_shift_(15).bitwise_and_(scale).view(like.dtype)
-
-
-def plus_masked(residual: Tensor, x: Tensor, mask: Tensor) -> Tensor:
-    """Return residual + x * mask in one pass, and one more for the gradient."""
-    return _PlusMasked.apply(residual, x, mask)
-
-
-class _PlusMasked(torch.autograd.Function):
-    """`addcmul`, without the pass that its derivative makes for its scale of one."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, residual: Tensor, x: Tensor, mask: Tensor) -> Tensor:
-        ctx.save_for_backward(mask)
-        return torch.addcmul(residual, x, mask)
-
-    @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
-        (mask,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        return grad, grad * mask, None
 
 
 # --- attention

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
-from hat.model.cpu import RandomBits, affine, dropout_mask, plus_masked, random_bits
+from hat.model.cpu import RandomBits, affine, dropout_mask, random_bits
 
 
 class ElasticLinear(nn.Module):
@@ -125,7 +125,7 @@ class Dropout:
     def plus(self, residual: Tensor, x: Tensor, rate: float) -> Tensor:
         """Return residual + self(x, rate)."""
         if self.active and rate > 0:
-            return plus_masked(residual, x, self._mask(x, rate))
+            return torch.addcmul(residual, x, self._mask(x, rate))
         return residual + x
 
     def _mask(self, x: Tensor, rate: float) -> Tensor:
