@@ -23,7 +23,7 @@ from hat.files.atomic import check_writable, write_text_atomic
 from hat.files.journal import Journal, read_journal
 from hat.latency.predictor import COVERAGE, LatencyPredictor
 from hat.log import RunLog, say
-from hat.model.precision import device_name, dtype_name
+from hat.model.cpu import device_name, dtype_name
 from hat.model.transformer import Transformer
 from hat.rng import rng_for
 from hat.run import Run, digest_of

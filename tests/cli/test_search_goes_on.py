@@ -13,7 +13,7 @@ from searching import FRONT, TINY, table_of, write_predictor
 from hat.data.indexed import IndexedData, write_indexed
 from hat.errors import HatError
 from hat.files.journal import Journal, read_journal
-from hat.model.precision import device_name
+from hat.model.cpu import device_name
 from hat.run import read_record
 from hat.space import Arch
 
