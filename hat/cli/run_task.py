@@ -21,7 +21,7 @@ from hat.errors import ConfigError
 from hat.files.atomic import write_text_atomic
 from hat.latency.predictor import LatencyPredictor
 from hat.log import say, versions
-from hat.model.precision import device_name
+from hat.model.cpu import device_name
 from hat.report.summary import ModelRow, text_table
 from hat.space import Arch
 
