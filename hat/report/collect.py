@@ -313,12 +313,12 @@ class _Collector:
         for record in of.log:
             update = number(record.get("update"))
             if record.get("kind") in ("search", "front") and update is not None:
-                values = {key: found for key, v in record.items() if (found := number(v)) is not None}
+                values = {key: held for key, v in record.items() if (held := number(v)) is not None}
                 which = (str(record["kind"]), values.get("constraint_ms"))
                 steps.setdefault(which, {})[update] = values  # a resumed search repeats records
-        limits = [number(winner.get("constraint_ms")) for winner, _ in of.winners]
-        limits = limits or [number(of.record.settings.get("latency-constraint"))]
-        known = tuple(dict.fromkeys(limit for limit in limits if limit is not None))
+        limits = [winner.get("constraint_ms") for winner, _ in of.winners]
+        limits = limits or [of.record.settings.get("latency-constraint")]
+        known = tuple(dict.fromkeys(ms for ms in map(number, limits) if ms is not None))
         scored, random, depth = (
             self._evaluations(of.path / f"{n}.jsonl") for n in ("journal", "random", "depth")
         )
