@@ -30,7 +30,7 @@ from hat.config import Options, option, to_yaml_values
 from hat.errors import CheckpointError, ConfigError
 from hat.latency.predictor import LatencyPredictor
 from hat.log import say
-from hat.model.config import ModelConfig
+from hat.model.layers import ModelConfig
 from hat.report.front import comparison_table, plot_front
 from hat.search.constraints import LimitOptions
 from hat.search.finalists import Winner

@@ -310,3 +310,4 @@ def write_winners(result: SearchResult, sources: str, run: Run) -> None:
         ) as own:
             own.results |= {"constraint_ms": known_ms(limit_ms), **winner.plain()}
             own.results |= {"measured_ms": winner.measured_ms, "within": winner.holds}
+            own.vouch(path)

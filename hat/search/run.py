@@ -260,7 +260,11 @@ def search(
         write_winners(result, sources, run)
         write_table(out, result)
         if out:
-            write_text_atomic(out / "summary.json", json.dumps(result.summary(), indent=1) + "\n")
+            summary = result.summary()
+            write_text_atomic(out / "summary.json", json.dumps(summary, indent=1) + "\n")
+            told = ("evaluations", "hypervolume", "coverage", "conditions", "winners")
+            run.results |= {name: summary[name] for name in told if name in summary}
+            run.vouch(out / "summary.json", out / "evaluations.csv")
     return result
 
 
