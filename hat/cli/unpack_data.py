@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hat.cli.options import command, parse
-from hat.data.packed import unpack_data
+from hat.data.dataset import unpack_data
 
 
 @dataclass(frozen=True)

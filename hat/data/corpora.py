@@ -13,7 +13,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO, Literal, NamedTuple
 
-from hat.data.text import Chunk, Workers, chunks, read_lines, split_tokens, unreadable, where
+from hat.config import Options, option
+from hat.data.text import Chunk, Workers, chunks, read_lines, split_tokens, where
 from hat.errors import ConfigError, DataError
 from hat.files.atomic import write_all_atomic
 from hat.rng import rng_for
@@ -100,7 +101,7 @@ def line_function(steps: MosesSteps) -> Callable[[str], str]:
     functions: list[Callable[[str], str]] = []
     if steps.normalize:
         moses = package("sacremoses").MosesPunctNormalizer(lang=steps.lang, perl_parity=True)
-        # The Perl script sees the newline too: by its rule for German and French, `."` at the end becomes `".`
+        # Perl sees the newline too: by its rule for German and French, `."` at the end becomes `".`
         functions.append(lambda line: moses.normalize(line + "\n").strip())
     if steps.printable:
         functions.append(remove_unprintable)
@@ -152,21 +153,59 @@ def detokenize(lines: Iterable[str], lang: str) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class Side:
-    """One language of a corpus: its files in order, how sentences stand in them, what is done to these."""
+class PrepareConfig(Options):
+    """Text"""
 
-    files: tuple[Path, ...]
-    markup: Markup
-    steps: MosesSteps
-    column: int = 1
-    """column of the sentence, from 1, for the markup "columns" """
+    source_lang: str
+    """source language: its Moses rules, and the ending of its output"""
+    target_lang: str
+    """the same for the target"""
+    source_inputs: tuple[str, ...]
+    """files with source sentences, in order"""
+    target_inputs: tuple[str, ...]
+    """files with their translations: file i goes with file i of the source"""
+    output: str
+    """path to write without .<language>"""
+    markup: Markup = "none"
+    """where sentences stand: none, each line; segments, <seg id=..> of SGML and XML; talks, training text of
+    TED talks; columns, tab-separated columns"""
+    source_column: int = option(1, low=1)
+    """column of the source sentence, from 1"""
+    target_column: int = option(2, low=1)
+    """column of the target sentence"""
     replace_invalid: bool = False
-    """U+FFFD for bytes that are not UTF-8, instead of an error"""
+    """replace bytes that are not UTF-8 by U+FFFD instead of stopping"""
+    normalize: bool = False
+    """first step: normalise punctuation as Moses does"""
+    printable: bool = False
+    """second: replace characters that do not print by spaces"""
+    tokenize: bool = False
+    """third: Moses tokens, with XML escapes"""
+    hyphens: Hyphens = "keep"
+    """split: make hyphens inside words tokens of their own, @-@"""
+    lowercase: bool = False
+    """last: lower case"""
+    workers: int = option(1, low=1)
+    """number of processes; the result does not depend on it"""
 
-    def extract(self, line: str) -> str | None:
-        """Return the sentence of a line, None if the line holds none."""
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.source_lang == self.target_lang:
+            raise ConfigError(f"--target-lang {self.target_lang}: it must differ from the source language")
+        if len(self.source_inputs) != len(self.target_inputs):
+            raise ConfigError(
+                f"{len(self.source_inputs)} and {len(self.target_inputs)} files of the two languages: as many "
+                "of one as of the other are needed, in the same order; see --help"
+            )
+
+    def steps(self, lang: str) -> MosesSteps:
+        """Return what is done to a sentence of language `lang`."""
+        return MosesSteps(lang, self.normalize, self.printable, self.tokenize, self.hyphens, self.lowercase)
+
+    def extract(self, line: str, lang: str) -> str | None:
+        """Return the sentence in a line of the files of `lang`, None if the line holds none."""
         if self.markup == "columns":
-            return tab_column(line, self.column)
+            return tab_column(line, self.source_column if lang == self.source_lang else self.target_column)
         if self.markup == "none":
             return line
         return segment(line) if self.markup == "segments" else talk_line(line)
@@ -179,54 +218,50 @@ class Prepared(NamedTuple):
     invalid: int
 
 
-def prepare_pairs(sides: Sequence[Side], outputs: Sequence[Path], workers: int = 1) -> Prepared:
-    """Write the sentences of both sides to `outputs`, whole or not at all; file i goes with file i.
+def prepare(cfg: PrepareConfig) -> Prepared:
+    """Write the sentences of both languages to `output`.<language>, both whole or none.
 
     The result does not depend on the number of processes; memory holds two parts of 1 MiB for each.
     Raises DataError for files that do not have as many sentences as those they go with.
     """
-    if len({len(side.files) for side in sides}) != 1:
-        raise ConfigError(
-            f"{' and '.join(str(len(side.files)) for side in sides)} files of the two languages: as many of "
-            "one as of the other are needed, in the same order; see --help"
-        )
-    counts: list[list[int]] = []
+    sides = {cfg.source_lang: cfg.source_inputs, cfg.target_lang: cfg.target_inputs}
+    counts: dict[str, list[int]] = {lang: [] for lang in sides}
     invalid = 0
 
     def fill(outs: list[BinaryIO]) -> None:
         nonlocal invalid
-        for side, out in zip(sides, outs, strict=True):
-            line_function(side.steps)  # a missing package is told here, not in a worker
-            counts.append([])
-            for path in side.files:
-                counts[-1].append(0)
-                tasks = [(chunk, side) for chunk in chunks(path, CHUNK_BYTES)]
+        for (lang, files), out in zip(sides.items(), outs, strict=True):
+            line_function(cfg.steps(lang))  # a missing package is told here, not in a worker
+            for file in files:
+                counts[lang].append(0)
+                tasks = [(chunk, cfg, lang) for chunk in chunks(Path(file), CHUNK_BYTES)]
                 for text, sentences, replaced in pool.map(_prepare_chunk, tasks):
                     out.write(text)
-                    counts[-1][-1] += sentences
+                    counts[lang][-1] += sentences
                     invalid += replaced
-        for index, numbers in enumerate(zip(*counts, strict=True)):
-            if len(set(numbers)) != 1:
-                paths = [side.files[index] for side in sides]
+        for files, found in zip(
+            zip(*sides.values(), strict=True), zip(*counts.values(), strict=True), strict=True
+        ):
+            if found[0] != found[1]:
                 raise DataError(
-                    f"{paths[0]} has {numbers[0]} sentences but {paths[1]} has {numbers[1]}; sentence i of "
-                    "one must be the translation of sentence i of the other; nothing was written; repair "
-                    "the files"
+                    f"{files[0]} has {found[0]} sentences but {files[1]} has {found[1]}; sentence i of one "
+                    "must be the translation of sentence i of the other; nothing was written; repair the "
+                    "files"
                 )
 
-    with Workers(workers) as pool:
-        write_all_atomic(list(outputs), fill)
-    return Prepared(counts[0], invalid)
+    with Workers(cfg.workers) as pool:
+        write_all_atomic([Path(f"{cfg.output}.{lang}") for lang in sides], fill)
+    return Prepared(counts[cfg.source_lang], invalid)
 
 
-def _prepare_chunk(task: tuple[Chunk, Side]) -> tuple[bytes, int, int]:
+def _prepare_chunk(task: tuple[Chunk, PrepareConfig, str]) -> tuple[bytes, int, int]:
     """Return the text of a chunk, its sentences, and how many of them hold U+FFFD."""
-    chunk, side = task
-    run = line_function(side.steps)
+    chunk, cfg, lang = task
+    run = line_function(cfg.steps(lang))
     texts, invalid = [], 0
-    for number, line in enumerate(read_lines(*chunk, "replace" if side.replace_invalid else "strict")):
+    for number, line in enumerate(read_lines(*chunk, "replace" if cfg.replace_invalid else "strict")):
         try:
-            sentence = side.extract(line)
+            sentence = cfg.extract(line, lang)
         except DataError as error:
             raise DataError(f"{where(chunk.path, chunk.start, number)}: {error}") from error
         if sentence is not None:
@@ -268,7 +303,7 @@ def split_pairs(
 
     def fill(files: list[BinaryIO]) -> None:
         nonlocal kept, aside
-        all_pairs = itertools.chain(itertools.chain.from_iterable(map(_byte_pairs, inputs)), [None])
+        all_pairs = itertools.chain(itertools.chain.from_iterable(map(line_pairs, inputs)), [None])
         for lines, following in itertools.pairwise(all_pairs):
             assert lines is not None
             last_chance = following is None and kept > 0 and not aside
@@ -276,26 +311,10 @@ def split_pairs(
             aside += is_aside
             kept += not is_aside
             for file, line in zip(files[2:] if is_aside else files[:2], lines, strict=True):
-                file.write(line)
+                file.write(line.encode() + b"\n")
 
     write_all_atomic([*train, *(valid or ())], fill)
     return kept, aside
-
-
-def _byte_pairs(paths: PathPair) -> Iterator[tuple[bytes, bytes]]:
-    """Yield line i of both files as bytes, each with a newline: splitting need not know the encoding."""
-    try:
-        with open(paths[0], "rb") as source, open(paths[1], "rb") as target:
-            for number, (one, other) in enumerate(itertools.zip_longest(source, target), 1):
-                if one is None or other is None:
-                    raise DataError(
-                        f"{paths[0]} and {paths[1]} have different numbers of lines: one ends before line "
-                        f"{number}; line i of one must be the translation of line i of the other; nothing "
-                        "was written; make both again"
-                    )
-                yield one.rstrip(b"\n") + b"\n", other.rstrip(b"\n") + b"\n"
-    except OSError as error:
-        raise unreadable(error.filename, error) from error
 
 
 def hold_out(
@@ -318,24 +337,17 @@ def hold_out(
 
 
 @dataclass(frozen=True)
-class Limits:
+class Limits(Options):
     """Which pairs are kept"""
 
-    min_length: int = 1
+    min_length: int = option(1, low=1)
     """fewest tokens of a sentence"""
-    max_length: int | None = None
+    max_length: int | None = option(None, low=1)
     """most tokens of a sentence; no limit by default"""
-    ratio: float | None = None
+    ratio: float | None = option(None, low=1)
     """most tokens of one sentence for each token of the other; no limit by default"""
-    max_word_length: int | None = None
+    max_word_length: int | None = option(None, low=1)
     """most characters of a token; no limit by default"""
-
-    def __post_init__(self) -> None:
-        least = {"min_length": 1, "max_length": self.min_length, "ratio": 1, "max_word_length": 1}
-        for name, low in least.items():
-            value = getattr(self, name)
-            if value is not None and value < low:
-                raise ConfigError(f"--{name.replace('_', '-')} {value}: {low} or more is allowed; see --help")
 
     def keep(self, source: str, target: str) -> bool:
         """Return whether the pair is within all limits."""

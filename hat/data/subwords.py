@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from hat.data.corpora import MosesSteps, detokenize, line_function, package
+from hat.data.folder import CODES_FILE, MODEL_FILE
 from hat.data.text import Chunk, Workers, chunks, read_lines, split_tokens
 from hat.data.vocab import Vocab
 from hat.errors import ConfigError, DataError, HatError
@@ -20,8 +21,6 @@ from hat.files.atomic import write_atomic, write_text_atomic
 
 Kind = Literal["sentencepiece", "subword_nmt"]
 SPACE_MARK = "\u2581"  # sentencepiece writes a space as this character
-MODEL_FILE = "sentencepiece.model"  # beside the dictionaries
-CODES_FILE = "bpe.codes"  # beside the dictionaries
 GOOGLE_HYPHEN = "##AT##-##AT##"  # a hyphen inside a word in the WMT'16 text of the release; Moses writes @-@
 MAX_LEARN_SENTENCES = 2_000_000  # sentencepiece keeps its training sentences in memory; more are sampled
 MAX_CACHED_WORDS = 1_000_000  # of one process; real text has no end of words
@@ -261,7 +260,7 @@ class TextCodec:
         return self.vocabs[0].encode_tokens(self._split(sentence))
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Return the plain sentence of ids of the target language; BPE text is detokenised by Moses' rules."""
+        """Return the plain sentence of ids of the target language; Moses' tokens of BPE text are joined."""
         words = remove_subwords(self.vocabs[1].decode(ids), self.kind)
         if self.kind != "subword_nmt":
             return words
@@ -306,7 +305,7 @@ class TextCodec:
 
     @classmethod
     def from_plain(cls, values: dict[str, Any]) -> "TextCodec":
-        """Return the codec whose `to_plain` gave `values`; DataError or a TypeError if they are none of it."""
+        """Return the codec whose `to_plain` gave `values`."""
         vocabs = [Vocab.parse(text.split("\n")[:-1], "dictionary") for text in values["vocabs"]]
         model = values["model"]
         return cls(

@@ -155,10 +155,8 @@ def _end_with_parent() -> None:
     """End this worker process if the process that started it is killed."""
 
     def watch() -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
+        multiprocessing.parent_process().join()  # type: ignore[union-attr]
+        os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
