@@ -194,8 +194,8 @@ class PrepareConfig(Options):
             raise ConfigError(f"--target-lang {self.target_lang}: it must differ from the source language")
         if len(self.source_inputs) != len(self.target_inputs):
             raise ConfigError(
-                f"{len(self.source_inputs)} and {len(self.target_inputs)} files of the two languages: as many "
-                "of one as of the other are needed, in the same order; see --help"
+                f"{len(self.source_inputs)} and {len(self.target_inputs)} files of two languages: as many "
+                "of one as of the other are needed, in the same order"
             )
 
     def steps(self, lang: str) -> MosesSteps:

@@ -1,11 +1,11 @@
-"""The folder of binary data: new files take the place of old ones together, and digests are kept of all."""
+"""The folder of binary data: its contents are replaced in one step, and digests are kept of its files."""
 
 import contextlib
+import ctypes
 import fcntl
 import hashlib
 import os
 import re
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -16,18 +16,18 @@ from hat.files.atomic import sync_directory, write_text_atomic
 SUMS = "SHA256SUMS"  # as sha256sum writes it, of every other file that preprocessing wrote
 MODEL_FILE = "sentencepiece.model"  # the subword model, beside the dictionaries
 CODES_FILE = "bpe.codes"  # or the file of BPE merges
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # Linux, from fcntl.h and fs.h
 _SPLIT = re.compile(r"(train|valid|test)\.([^.]+-[^.]+)\.[^.]+\.(bin|idx|txt)")
 
 
 @contextlib.contextmanager
 def replacing(destination: Path, pair: str, languages: tuple[str, str]) -> Iterator[Path]:
-    """Give an empty folder to fill; if the block ends without an error, its files go to `destination`.
+    """Give an empty folder to fill; if the block ends without an error, it takes the place of `destination`.
 
     Until then, also if the process is killed, `destination` is untouched. Earlier data of the language pair
-    in it is removed, but for splits that are not written anew if the dictionaries and the subword model stay
-    the same; files of other names stay. If a process is killed while files are moved, the digests tell.
-    Raises DataError if `destination` holds another language pair (which would lose its dictionaries) or if
-    another process is writing to it.
+    in it goes, but for splits that are not written anew if the dictionaries and the subword model stay the
+    same; files of other names stay. Raises DataError if `destination` holds another language pair (which
+    would lose its dictionaries) or if another process is writing to it.
     """
     destination = destination.resolve()
     _check_only_pair(destination, pair)
@@ -37,13 +37,14 @@ def replacing(destination: Path, pair: str, languages: tuple[str, str]) -> Itera
         lock = os.open(fresh, os.O_RDONLY)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for path in fresh.iterdir():  # a killed run may have left something
-                path.unlink()
+            _empty(fresh, destination)  # a killed run may have left something
             try:
                 yield fresh
                 _take_place(fresh, destination, [f"dict.{lang}.txt" for lang in languages])
             finally:
-                shutil.rmtree(fresh)
+                if fresh.exists():
+                    _empty(fresh, destination)
+                    fresh.rmdir()
         except BlockingIOError:
             raise DataError(
                 f"another process is writing {destination}; one at a time is allowed; wait for it"
@@ -110,30 +111,51 @@ def _check_only_pair(folder: Path, pair: str) -> None:
 
 
 def _take_place(fresh: Path, destination: Path, dictionaries: list[str]) -> None:
-    """Move all files of `fresh`; the new digests go first, so that no old file is taken for a new one."""
-    new = {path.name: file_digest(path) for path in fresh.iterdir()}
-    for name in new:
+    """Swap `fresh` for `destination`, after linking into it what stays of the old files."""
+    digests = {path.name: file_digest(path) for path in fresh.iterdir()}
+    models = [name for name in (MODEL_FILE, CODES_FILE) if name in digests]
+    old = [destination / name for name in dictionaries + models]
+    same = all(path.is_file() and file_digest(path) == digests[path.name] for path in old)
+    splits = {name.split(".")[0] for name in digests if name.endswith(".idx")}
+    known = _digests(destination)
+    for path in destination.iterdir() if destination.exists() else ():
+        split = _SPLIT.fullmatch(path.name)
+        is_data = split or path.name in (*dictionaries, MODEL_FILE, CODES_FILE, SUMS)
+        stays = not is_data or (same and path.name != SUMS and not (split and split[1] in splits))
+        if stays and path.name not in digests and not path.is_dir():
+            os.link(path, fresh / path.name, follow_symlinks=False)
+            if path.name in known:
+                digests[path.name] = known[path.name]  # as it was written, not as it is by now
+    lines = (f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
+    write_text_atomic(fresh / SUMS, "".join(lines))
+    for name in digests:
         with open(fresh / name, "rb") as file:
             os.fsync(file.fileno())
-    destination.mkdir(exist_ok=True)
-    models = [name for name in (MODEL_FILE, CODES_FILE) if name in new]
-    old = [destination / name for name in dictionaries + models]
-    same = all(path.is_file() and file_digest(path) == new[path.name] for path in old)
-    splits = {name.split(".")[0] for name in new if name.endswith(".idx")}
-    known, kept, stale = _digests(destination), {}, []
-    for path in destination.iterdir():
-        split = _SPLIT.fullmatch(path.name)
-        is_data = split or path.name in (*dictionaries, MODEL_FILE, CODES_FILE)
-        if not is_data or path.name in new:
-            continue
-        if same and not (split and split[1] in splits):
-            kept |= {path.name: known[path.name]} if path.name in known else {}
+    sync_directory(fresh)
+    if destination.exists():
+        os.chmod(fresh, destination.stat().st_mode)
+        _exchange(fresh, destination)
+    else:
+        os.rename(fresh, destination)
+    sync_directory(destination.parent)
+
+
+def _empty(fresh: Path, destination: Path) -> None:
+    """Empty the folder `fresh`, new or swapped out; a user's folders in it go to `destination`."""
+    for path in fresh.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            os.rename(path, destination / path.name)
         else:
-            stale.append(path)
-    digests = sorted((new | kept).items())
-    write_text_atomic(destination / SUMS, "".join(f"{digest}  {name}\n" for name, digest in digests))
-    for path in stale:
-        path.unlink()
-    for name in new:
-        os.replace(fresh / name, destination / name)
-    sync_directory(destination)
+            path.unlink()
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Swap two folders in one step if the system can, else in three renames."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    names = AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other)
+    if hasattr(libc, "renameat2") and not libc.renameat2(*names, RENAME_EXCHANGE):
+        return
+    aside = one.with_name(one.name + ".old")
+    os.rename(other, aside)
+    os.rename(one, other)
+    os.rename(aside, one)

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("train", "latency_dataset", "latency_predictor", "evo_search", "average_checkpoints")
-COMMANDS += ("generate", "preprocess")
+COMMANDS += ("translate:generate", "data:preprocess")
 WRITES = ("write", "create", "fsync")  # what a full or broken disk refuses; renames and removals work
 
 
@@ -75,7 +75,7 @@ class Forks:
         kill_after_s: float | None = None,
         strace: list[str] | None = None,
     ) -> Result:
-        """Run `hat.cli.<command>.main(argv)` in `folder` and return how it ended."""
+        """Run a command, the module in hat.cli or `module:function`, in `folder`; return how it ended."""
         request = {"command": command, "argv": argv, "folder": str(folder), "strace": strace}
         request |= {"fault": asdict(fault or Fault()), "kill_after_s": kill_after_s}
         assert self._server.stdin is not None and self._server.stdout is not None
@@ -173,7 +173,8 @@ def child(request: dict, report: int, err: int, gate: int) -> None:
         if points.fault.user:
             os.setgroups([])
             os.setuid(points.fault.user)
-        main = importlib.import_module(f"hat.cli.{request['command']}").main
+        module, _, function = request["command"].partition(":")
+        main = getattr(importlib.import_module(f"hat.cli.{module}"), function or "main")
         if points.fault.limit:
             import resource
 

@@ -14,8 +14,8 @@ from foreign import mutated
 from tally import Tally, count
 from watched_reader import forget, memory
 
+from hat.cli.data import preprocess
 from hat.cli.options import command, parse
-from hat.cli.preprocess import main as preprocess
 from hat.cli.settings import parse_settings
 from hat.cli.unpack import main as unpack
 from hat.data.pairs import PairDataset

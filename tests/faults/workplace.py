@@ -9,7 +9,7 @@ import yaml
 from tiny_task import SPACE as TINY
 from tiny_task import SUB
 
-from hat.cli.preprocess import main as preprocess
+from hat.cli.data import preprocess
 from hat.cli.settings import parse_settings
 from hat.cli.task import space_and_arch
 from hat.data.toy import write_toy
@@ -52,12 +52,12 @@ ARGV = {  # what a user would type; the run folder is `run`
     ),
     "search": ("evo_search", ["--configs=space.yml", "--evo-configs=evo.yml", "--no-measure"]),
     "preprocess": (
-        "preprocess",
+        "data:preprocess",
         ["--source-lang=en", "--target-lang=de", "--joined-dictionary", "--trainpref=train"]
         + ["--validpref=valid", "--destdir=run/bin"],
     ),
     "generate": (
-        "generate",
+        "translate:generate",
         ["--configs=space.yml", "--path=start.pt", "--gen-subset=valid", "--results-path=run/out.txt"],
     ),
     "average": ("average_checkpoints", ["--inputs", "start.pt", "start.pt", "--output=run/mean.pt"]),
