@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from hat.data.corpora import MosesSteps, detokenize, line_function, package
 from hat.data.folder import CODES_FILE, MODEL_FILE
@@ -294,14 +293,12 @@ class TextCodec:
 
     def to_plain(self) -> dict[str, Any]:
         """Return plain values and a tensor, as model files hold them; `from_plain` makes the codec again."""
+        import torch  # late: text is split into subwords without it
+
         sides = self.vocabs[:1] if self.vocabs[0] is self.vocabs[1] else self.vocabs
-        return {
-            "languages": list(self.languages),
-            "vocabs": [vocab.text() for vocab in sides],
-            "model": None
-            if self.model is None
-            else torch.frombuffer(bytearray(self.model), dtype=torch.uint8),
-        }
+        model = None if self.model is None else torch.frombuffer(bytearray(self.model), dtype=torch.uint8)
+        texts = [vocab.text() for vocab in sides]
+        return {"languages": list(self.languages), "vocabs": texts, "model": model}
 
     @classmethod
     def from_plain(cls, values: dict[str, Any]) -> "TextCodec":

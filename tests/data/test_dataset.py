@@ -87,12 +87,12 @@ def test_bpe_text_of_the_release(lower: bool, tmp_path: Path) -> None:
     pytest.importorskip("sacremoses")
     rng = random.Random(1)
     words = ["House", "tree", "trees", "well", "known", "it", "&apos;s", "a", ",", "."]
-    lines = [" ".join(rng.choice(words) for _ in range(12)) + " well @-@ known ." for _ in range(60)]
+    lines = [" ".join(rng.choice(words) for _ in range(12)) + " well @-@ known ." + " @-@" * 9 for _ in range(60)]
     texts = [tmp_path / f"tok.{lang}" for lang in ("en", "de")]
     for path in texts:
         text = "".join(f"{line}\n" for line in lines)
         path.write_text(text.lower() if lower else text)
-    learn_bpe(texts, tmp_path / "codes", 8)
+    learn_bpe(texts, tmp_path / "codes", 16)
     apply_bpe(tmp_path / "codes", texts, tmp_path / "bpe")
     preprocess(
         PreprocessConfig(
@@ -105,11 +105,11 @@ def test_bpe_text_of_the_release(lower: bool, tmp_path: Path) -> None:
     )
     codec = Dataset.load(tmp_path / "out").codec
     assert codec.kind == "subword_nmt"
-    ids = codec.encode("It's a well-known House, trees.")
+    ids = codec.encode("it's a well-known House, trees.")
     shown = codec.vocabs[0].decode(ids).replace("@@ ", "")
     house = "house" if lower else "House"
-    assert shown.split(" ", 2)[1:] == ["&apos;s", f"a well @-@ known {house} , trees ."]
-    assert codec.decode(codec.vocabs[1].encode(f"{house} , well @-@ known ."))[:5] == house
+    assert shown == f"it &apos;s a well @-@ known {house} , trees ."
+    assert codec.decode(ids).endswith(f"a well-known {house}, trees.")
     (tmp_path / "out" / CODES_FILE).unlink()
     with pytest.raises(DataError, match=f"BPE merges are missing.*{CODES_FILE}"):
         Dataset.load(tmp_path / "out").codec.encode("a")
