@@ -64,10 +64,11 @@ setup(
         "torchprofile>=0.1",
         "sentencepiece",
         "tqdm",
-        "filelock",
+        "filelock>=4",
         "jinja2",
         "requests",
         "safetensors",
+        "urllib3>=2",
     ],
     extras_require=EXTRAS | {"all": sorted({name for names in EXTRAS.values() for name in names})},
 )

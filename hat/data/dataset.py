@@ -15,8 +15,8 @@ from hat.data.subwords import TextCodec
 from hat.data.text import read_lines
 from hat.data.vocab import Vocab
 from hat.errors import DataError
+from hat.files.archive import unpack
 from hat.files.atomic import write_text_atomic
-from hat.files.unpack import unpack
 
 Text = Sequence[str] | Path | str
 

@@ -15,9 +15,9 @@ from tally import Tally, count
 from watched_reader import forget, memory
 
 from hat.cli.data import preprocess
+from hat.cli.files import unpack_files as unpack
 from hat.cli.options import command, parse
 from hat.cli.settings import parse_settings
-from hat.cli.unpack import main as unpack
 from hat.data.pairs import PairDataset
 
 ROOT = Path(__file__).parents[2]

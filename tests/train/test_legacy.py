@@ -10,7 +10,7 @@ import pytest
 import torch
 from release_files import saved_by_the_release, write
 
-from hat.cli.convert_checkpoint import main
+from hat.cli.files import convert as main
 from hat.errors import ArchError, CheckpointError
 from hat.model.config import ModelConfig
 from hat.model.extract import extract
