@@ -23,9 +23,8 @@ from hat.decode.score import Mode, score_file
 from hat.errors import ConfigError, HatError
 from hat.files.atomic import write_text_atomic
 from hat.log import say
+from hat.model.cpu import Int8Matrix, device_name, fixed_matrix
 from hat.model.inference import InferenceModel
-from hat.model.matrix import Int8Matrix, fixed_matrix
-from hat.model.precision import device_name
 from hat.run import Run, record_path
 from hat.space import ArchOptions, arch_of
 from hat.train.checkpoint import load

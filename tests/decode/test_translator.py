@@ -12,8 +12,8 @@ from hat.decode.generate import generate
 from hat.decode.score import parse_output
 from hat.decode.translator import Model
 from hat.errors import ArchError, DataError
-from hat.model.config import ModelConfig
 from hat.model.inference import InferenceModel
+from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer
 from hat.space import DecoderSpace, EncoderSpace, SearchSpace
 
