@@ -12,8 +12,8 @@ import torch
 from hat.errors import ArchError, CheckpointError, ConfigError, brief
 from hat.files.atomic import digest_matches, digest_path, write_with_digest
 from hat.files.tensors import read_foreign
-from hat.model.config import ModelConfig
 from hat.model.extract import extract
+from hat.model.layers import ModelConfig
 from hat.model.transformer import SubTransformer, SuperTransformer, Transformer
 from hat.space import Arch, SearchSpace, space_from_plain, space_to_plain
 
@@ -41,7 +41,7 @@ class Checkpoint:
     def model(self) -> Transformer:
         """Return the model with these weights, of exactly the size they have."""
         model = _skeleton(self)
-        model.adopt(self.weights)
+        model.load_weights(self.weights)
         return model
 
     def sub(self, arch: Arch) -> Transformer:

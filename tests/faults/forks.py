@@ -205,7 +205,7 @@ def serve() -> None:
     for name in COMMANDS:
         load(name)
 
-    from hat.model.attention import sinusoids
+    from hat.model.layers import sinusoids
 
     for name in ("ascii", "utf-8-sig"):
         codecs.lookup(name)  # loads what another user could not
