@@ -19,6 +19,7 @@ from hat.files.released import (
     released_models,
 )
 from hat.log import say
+from hat.run import record_path
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,8 @@ def _latency_data(models: Sequence[ReleasedModel], folder: Path) -> list[_Wanted
         columns = partial(check_csv, columns=RELEASE_COLUMNS)
         wanted.append(_Wanted(f"{LATENCY_DATA_URL}/{table}", folder / table, columns))
         path = folder / predictor
-        if path.with_suffix(".config.yml").exists():  # latency_predictor.py wrote it
+        own = record_path(path, folder=False), path.with_suffix(".config.yml")  # the latter of HAT 0.1
+        if any(record.exists() for record in own):
             say(f"{path} was trained here and stays; the released one becomes {beside_own(path)}")
             path = beside_own(path)
         wanted.append(_Wanted(f"{LATENCY_DATA_URL}/{predictor}", path, check_checkpoint))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hat.errors import DataError, HatError
-from hat.files.cost import read_cost
+from hat.files.cost import Spent, read_cost
 from hat.latency.predictor import LatencyPredictor
 from hat.latency.table import read_table
 from hat.model.count import count_macs, count_params, profile_length
@@ -27,6 +27,7 @@ from hat.report.folders import (
 )
 from hat.report.latencies import latencies_of
 from hat.report.run import Model, Run, StageCost
+from hat.run import Cost, read_record
 from hat.space import Arch
 
 
@@ -238,7 +239,7 @@ def _predictor(root: Path, found: list[_Found], run: Run, note: Note) -> Latency
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         return None
-    config = read_mapping(path.with_suffix(".config.yml"), note)
+    config = read_record(path, folder=False, note=note).settings
     table = root / "latency.csv"
     if not table.is_file():
         table = Path(str(config.get("lat-dataset-path", "")))
@@ -286,7 +287,11 @@ def _stages(root: Path, record: dict[str, Any], summary: Mapping[str, Any], note
         states = entry.get("state")
         for state in states if isinstance(states, list) else []:
             path = root / Path(str(state)).name
-            own = read_cost(path if path.name.endswith(".cost.json") else path / "cost.json")
+            own: Cost | Spent | None
+            if path.name.endswith(".run.json"):
+                own = read_record(path.with_name(path.name.removesuffix(".run.json")), folder=False).cost
+            else:
+                own = read_cost(path if path.name.endswith(".cost.json") else path / "cost.json")
             if own:  # killed with run_task.py itself, it still has counted
                 wall_s, cpu_s = max(wall_s, own.wall_s), max(cost.cpu_s or 0.0, own.cpu_s or 0.0)
                 cost = cost._replace(wall_s=wall_s, cpu_s=cpu_s, gpu_s=own.gpu_s, threads=own.threads)
@@ -314,6 +319,14 @@ def _folder_costs(root: Path, found: list[_Found]) -> list[StageCost]:
         if seconds:
             cpu_s = seconds * threads if threads else None
             costs.append(StageCost(name, seconds, cpu_s, 0.0, threads or None, 1, "", True))
+    for path in sorted(root.glob("*.run.json")):
+        name = path.name.removesuffix(".run.json")
+        if spent := read_record(root / name, folder=False).cost:
+            costs.append(
+                StageCost(
+                    Path(name).stem, spent.wall_s, spent.cpu_s, spent.gpu_s, spent.threads, spent.sittings
+                )
+            )
     for path in sorted(root.glob("*.cost.json")):
         own = read_cost(path)
         if own:

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from hat.latency.metrics import Floats, score
-from hat.latency.predictor import MIN_ROWS, LatencyPredictor, split
+from hat.latency.costs import Floats
+from hat.latency.predictor import MIN_ROWS, LatencyPredictor, score, split
 from hat.latency.table import Row
 from hat.report.run import Latencies
 

@@ -21,14 +21,14 @@ from foreign import assert_inert, mutated
 from hat.errors import CheckpointError
 from hat.files.download import check_for
 from hat.files.unpickle import read_foreign
-from hat.latency.predictor_file import read_predictor
+from hat.latency.predictor import LatencyPredictor
 from hat.train.checkpoint import load
 
 BATCH = 50  # mutations between two measurements of memory
 READERS: dict[str, Callable[[Path], Any]] = {
     "foreign": lambda path: assert_inert(read_foreign(path, path.read_bytes())),
     "checkpoint": lambda path: assert_inert([load(path).weights, load(path).state]),
-    "predictor": lambda path: assert_inert(dict(read_predictor(path, (1.0,) * 10, 1.0).conditions)),
+    "predictor": lambda path: assert_inert(LatencyPredictor.load(path, (1.0,) * 10, 1.0).conditions),
     "proof": lambda path: check_for(path)(path),
 }
 _QUIET = ("object.__", "builtins.id", "gc.", "code.__new__", "sys._getframe", "tensor.")
