@@ -73,10 +73,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError(
             f"{missing} is not given; name it, or --configs=configs/<task>/latency_predictor/*.yml"
         )
-    if given := [flag_of(name)[2:] for name in _given(ignored)]:
-        _say(f"{', '.join(given)}: no effect here; the predictor finds its scales, size and steps itself")
     table, path = _table(options.lat_dataset_path), Path(options.ckpt_path)
     rows = read_table(table)
+    if given := [flag_of(name)[2:] for name in _given(ignored)]:
+        _say(f"{', '.join(given)}: no effect here; the predictor finds its scales, size and steps itself")
     check_writable(path)
     aside = beside_own(path)
     released = released_at(path, aside)

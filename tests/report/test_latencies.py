@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from toy_rows import SMALL, rows_of, slowed
+from toy_rows import rows_of, slowed
 
 from hat.cli.report import write_report
 from hat.latency.predictor import LatencyPredictor, split
@@ -15,13 +15,12 @@ from hat.report.latencies import latencies_of
 from hat.report.pictures import pictures
 from hat.report.run import Latencies, Run
 
-QUICK = replace(SMALL, train_steps=20)
 ROWS = rows_of(64, noise=0.03)
 
 
 @pytest.fixture(scope="module")
 def predictor() -> LatencyPredictor:
-    return LatencyPredictor.fit(ROWS, QUICK, seed=3)
+    return LatencyPredictor.fit(ROWS, seed=3)
 
 
 def left_out(rows: Sequence[Row]) -> tuple[float, ...]:
