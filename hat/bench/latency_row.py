@@ -23,9 +23,9 @@ from hat.latency.measure import (
     sync_of,
     workload,
 )
-from hat.model.config import ModelConfig
+from hat.model.cpu import fast_dtype
 from hat.model.extract import extract
-from hat.model.precision import fast_dtype
+from hat.model.layers import ModelConfig
 from hat.model.transformer import SubTransformer, SuperTransformer
 from hat.rng import rng_for
 from hat.space import SearchSpace, sample

@@ -12,7 +12,7 @@ from hat.cli.task import DeviceOptions, TaskOptions, space_and_arch, vocabulary
 from hat.config import Options, option, to_yaml_values
 from hat.errors import ConfigError
 from hat.latency.collect import collect
-from hat.model.config import ModelConfig
+from hat.model.layers import ModelConfig
 from hat.space import SpaceOptions
 
 

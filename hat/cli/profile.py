@@ -10,9 +10,9 @@ from hat.cli.task import DeviceOptions, TaskOptions, device_of
 from hat.errors import ConfigError
 from hat.latency.collect import profile as profiled
 from hat.latency.measure import MeasureConfig
-from hat.model.config import ModelConfig
 from hat.model.count import count_params
-from hat.model.precision import Amp
+from hat.model.cpu import Amp
+from hat.model.layers import ModelConfig
 from hat.space import Arch, SearchSpace
 
 _FLAGS = {

@@ -31,11 +31,10 @@ from hat.latency.measure import (
 from hat.latency.table import LatencyTable, Row, TableWriter, row_of
 from hat.log import progress as counting
 from hat.log import say
-from hat.model.config import ModelConfig
 from hat.model.count import count_params, profile_macs
+from hat.model.cpu import choose_dtype, device_name, keep_pages
 from hat.model.extract import extract
-from hat.model.memory import keep_pages
-from hat.model.precision import choose_dtype, device_name
+from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer, Transformer
 from hat.rng import rng_for, seed_for
 from hat.run import Run, record_path

@@ -13,9 +13,9 @@ import torch
 
 from hat.decode.beam import BeamConfig, search_from
 from hat.errors import ConfigError
-from hat.model.config import EOS
+from hat.model.cpu import Amp, device_name, dtype_name
 from hat.model.inference import InferenceModel
-from hat.model.precision import Amp, device_name, dtype_name
+from hat.model.layers import EOS
 from hat.model.transformer import Transformer
 
 TURN = 5  # repeats of a model before the next model has its turn

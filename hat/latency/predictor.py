@@ -3,7 +3,6 @@
 import io
 import math
 import os
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from hat.errors import CheckpointError, ConfigError, DataError, HatError, brief
 from hat.files.atomic import digest_matches, digest_path, write_with_digest
+from hat.files.tensors import read_foreign
 from hat.latency.costs import (
     FOLDS,
     MAX_LOG_RATIO,
@@ -507,14 +507,7 @@ def _read(path: Path) -> dict[str, Any]:
     )
     if digest_matches(path, data) is False:
         raise CheckpointError(f"{damaged} (its content does not have the SHA-256 in {path.name}.sha256)")
-    try:
-        if zipfile.is_zipfile(io.BytesIO(data)) and (part := zipfile.ZipFile(io.BytesIO(data)).testzip()):
-            raise CheckpointError(f"{damaged} ({part} has a wrong checksum)")
-        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except CheckpointError:
-        raise
-    except Exception as error:  # torch raises what its reader happens to meet
-        raise CheckpointError(f"{damaged} ({brief(str(error))})") from error
+    content = read_foreign(path, data)
     if not isinstance(content, dict):
         raise CheckpointError(damaged)
     return content
