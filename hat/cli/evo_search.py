@@ -12,10 +12,10 @@ from statistics import fmean
 
 from hat.cli.launch import agreed, launch, one_of_many, processes, rank_device
 from hat.cli.missing import advice, predictor_commands
-from hat.cli.options import OutputOptions, command, only, parse
+from hat.cli.options import OutputOptions, command, only
 from hat.cli.profile import ProfileOptions
 from hat.cli.restore import adapt, find_checkpoint, model_of
-from hat.cli.settings import RankOptions, RunOptions, Settings
+from hat.cli.settings import RankOptions, RunOptions, Settings, parse_settings
 from hat.cli.task import (
     DeviceOptions,
     TaskOptions,
@@ -30,18 +30,15 @@ from hat.config import Options, option, to_yaml_values
 from hat.errors import CheckpointError, ConfigError
 from hat.latency.predictor import LatencyPredictor
 from hat.log import say
-from hat.model.layers import ModelConfig
 from hat.report.front import comparison_table, plot_front
 from hat.search.constraints import LimitOptions
 from hat.search.finalists import Winner
 from hat.search.record import SearchResult
 from hat.search.run import limits_of, search
 from hat.search.strategies import EvolutionConfig, ParetoConfig, ScoringOptions, SearchConfig, strategy_of
-from hat.space import ArchOptions, SearchSpace, SpaceOptions
+from hat.space import SearchSpace
 from hat.train.checkpoint import load
-from hat.train.policy import PolicyConfig
 from hat.train.ranks import Ranks, joined, place_of
-from hat.train.schedule import ScheduleConfig
 from hat.train.trainer import OptimConfig
 
 
@@ -77,49 +74,38 @@ class SearchOptions(Options):
         return self.latency_constraints or one
 
 
-# options of the groups of `Settings` that a search uses; those of the space come from --configs
-_SHOWN: dict[type, tuple[str, ...]] = {
-    RunOptions: ("restore_file",),
-    TaskOptions: (
-        "data",
-        "source_lang",
-        "target_lang",
-        "max_tokens",
-        "max_tokens_valid",
-        "valid_subset",
-        "profile_length",
-    ),
-    SpaceOptions: (),
-    ArchOptions: (),
-    ModelConfig: (),
-    OptimConfig: ("label_smoothing", "amp", "fp16"),
-    ScheduleConfig: (),
-    PolicyConfig: (),
-    DeviceOptions: ("cpu", "gpu", "threads", "seed"),
-    RankOptions: ("distributed_world_size", "distributed_port"),
-    ProfileOptions: ("latiter", "lat_interval"),
-    OutputOptions: ("json", "no_progress_bar"),
-}
+_TASK = "data source_lang target_lang max_tokens max_tokens_valid valid_subset profile_length"
+_USED = (  # of the options in YAML files; those of the space are given there
+    only(RunOptions, "restore_file"),
+    only(TaskOptions, *_TASK.split()),
+    only(OptimConfig, "label_smoothing", "amp", "fp16"),
+    DeviceOptions,
+    RankOptions,
+    only(ProfileOptions, "latiter", "lat_interval"),
+    OutputOptions,
+)
 
 
 @one_of_many
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Search; see --help."""
-    own = SearchOptions, EvolutionConfig, LimitOptions, ParetoConfig, ScoringOptions
-    options, *groups = parse(
+    settings, options, *groups = parse_settings(
         argv,
-        *own,
-        *(only(group, *names) for group, names in _SHOWN.items()),
+        SearchOptions,
+        EvolutionConfig,
+        LimitOptions,
+        ParetoConfig,
+        ScoringOptions,
         prog="evo_search.py",
         description="Find the SubTransformer with the lowest validation loss under a latency constraint, or "
         "the whole front of loss against latency.",
         config_flags=("--configs", "--evo-configs"),
+        used=_USED,
     )
-    settings = Settings(*groups[len(own) - 1 :])
     task = settings.task
     config = SearchConfig(
-        **{name: value for group in groups[: len(own) - 1] for name, value in asdict(group).items()},
+        **{name: value for group in groups for name, value in asdict(group).items()},
         label_smoothing=settings.optim.label_smoothing,
         valid_subset=task.valid_subset,
         max_tokens=task.max_tokens_valid or task.max_tokens,
@@ -161,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_to=options.write_config_path,
         warm_start=options.warm_start,
         inputs={"checkpoint": restore, "predictor": Path(options.ckpt_path)},
-        settings=to_yaml_values(options, *groups),
+        settings=to_yaml_values(options, *groups, *settings),
         measuring={
             "max_iterations": settings.profile.latiter,
             "interval_percent": settings.profile.lat_interval,
