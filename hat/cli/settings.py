@@ -113,7 +113,7 @@ class Settings(NamedTuple):
     output: OutputOptions
 
 
-_GROUPS = (
+GROUPS = (
     RunOptions,
     TaskOptions,
     SpaceOptions,
@@ -142,8 +142,8 @@ def parse_settings(
     `used` are the shared dataclasses, or parts of them, that the command uses and its help lists; None: all.
     """
     listed = {
-        each.group if isinstance(each, Part) else each: each for each in (_GROUPS if used is None else used)
+        each.group if isinstance(each, Part) else each: each for each in (GROUPS if used is None else used)
     }
-    groups = [listed.get(group, only(group)) for group in _GROUPS]
+    groups = [listed.get(group, only(group)) for group in GROUPS]
     values = parse(argv, *own, *groups, prog=prog, description=description, config_flags=config_flags)
     return Settings(*values[len(own) :]), *values[: len(own)]
