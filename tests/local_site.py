@@ -54,6 +54,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         site = self.server.site
         name, number = site.plan.pop(0) if site.plan else ("serve", 0)
+        if site.watched is not None:
+            site.states.add(site.watched.read_bytes() if site.watched.exists() else None)
         site.asked.append((self.path, self.headers.get("Range"), self.headers.get("If-Range")))
         self.close_connection = True
         with contextlib.suppress(OSError):  # the client left
@@ -69,8 +71,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def body(self, content: bytes) -> None:
         site = self.server.site
-        if site.watched is not None:
-            site.states.add(site.watched.read_bytes() if site.watched.exists() else None)
         site.sent += len(content)
         self.wfile.write(content)
 
@@ -196,7 +196,7 @@ class Site:
         self.asked: list[tuple[str, str | None, str | None]] = []
         self.sent = 0
         self.watched: Path | None = None  # the final name of the download
-        self.states: set[bytes | None] = set()  # what was there while something was sent
+        self.states: set[bytes | None] = set()  # what was there when something was asked for
         self.woken = threading.Event()
 
 
