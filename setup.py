@@ -53,7 +53,11 @@ setup(
     python_requires=">=3.10",
     packages=[*find_packages(include=["hat", "hat.*"]), *(f"hat.{name}" for name in SHIPPED)],
     package_dir={f"hat.{name}": name for name in SHIPPED},
-    package_data={"hat": ["py.typed"], **{f"hat.{name}": ["*", "*/*", "*/*/*"] for name in SHIPPED}},
+    package_data={
+        "hat": ["py.typed"],
+        "hat.report": ["templates/*"],
+        **{f"hat.{name}": ["*", "*/*", "*/*/*"] for name in SHIPPED},
+    },
     entry_points={"console_scripts": ["hat = hat.cli.main:main"]},
     install_requires=[
         "torch>=2.10",
