@@ -19,11 +19,10 @@ from hat.errors import CheckpointError, ConfigError, DataError
 from hat.files.atomic import write_text_atomic
 from hat.log import say, versions
 from hat.model.count import profile_length
-from hat.model.cpu import Amp, choose_dtype, device_name, dtype_name
+from hat.model.cpu import Amp, choose_dtype, device_name, dtype_name, keep_pages
 from hat.model.layers import ModelConfig
 from hat.space import Arch, ArchOptions, SearchSpace, SpaceOptions, arch_of, space_around, space_of
 from hat.train.checkpoint import Checkpoint
-from hat.train.memory import keep_pages
 from hat.train.ranks import ALONE, Ranks
 
 
@@ -168,7 +167,7 @@ def check_dictionaries(source: Checkpoint, vocab: Vocabulary, where: Path) -> No
 
 def missing_data(options: TaskOptions) -> str:
     """Return what to tell a user whose data is not there."""
-    how = advice(data_commands(options.data), "make it with scripts/preprocess.py")
+    how = advice(data_commands(options.data), "make it with python -m hat preprocess")
     return f"there is no data folder {options.data!r} (--data); {how}"
 
 
