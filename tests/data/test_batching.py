@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hat.data.batching import EpochBatches, check_usable, plan_batches, shard, usable
+from hat.data.batching import EpochBatches, plan_batches, shard, usable
 from hat.data.pairs import collate
 from hat.errors import ConfigError, DataError
 
@@ -81,13 +81,11 @@ def test_bad_limits_and_too_long_pairs():
         plan(lengths, max_tokens=0)
     with pytest.raises(DataError, match="pair 2 has 300 tokens but a batch only 100"):
         plan(lengths)
-    kept, skipped = usable(*lengths, max_tokens=100)
-    assert (kept.tolist(), skipped) == ([0], 2)
-    kept, skipped = usable(*lengths, max_tokens=1000, max_source_positions=100)
-    assert (kept.tolist(), skipped) == ([0, 2], 1)
+    assert usable(*lengths, max_tokens=100).tolist() == [0]
+    assert usable(*lengths, max_tokens=1000, max_source_positions=100).tolist() == [0, 2]
     with pytest.raises(DataError, match="first pair 1 with 200 source and 5 target"):
-        check_usable(*lengths, max_tokens=100)
-    check_usable(*lengths, max_tokens=300)
+        usable(*lengths, max_tokens=100, drop_long=False)
+    assert len(usable(*lengths, max_tokens=300, drop_long=False)) == 3
 
 
 @given(st.integers(0, 30), st.integers(1, 8))
