@@ -1,7 +1,6 @@
 """Batch plans, shards and resumable epochs."""
 
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -65,14 +64,6 @@ def test_plan_is_a_function_of_seed_and_epoch():
     ]
     assert plans[0] != plans[1] != plans[2] != plans[0]
     assert [b.tolist() for b in plan(lengths)] == plans[0]
-
-
-def test_a_million_pairs_in_no_time():
-    rng = np.random.default_rng(0)
-    lengths = rng.integers(2, 100, (2, 1_000_000))
-    start = time.process_time()
-    plan(lengths, max_tokens=4096)
-    assert time.process_time() - start < 1.5
 
 
 def test_bad_limits_and_too_long_pairs():

@@ -53,20 +53,12 @@ def test_segments_that_are_not_one_per_line(line: str) -> None:
         segment(line)
 
 
-def test_talk_lines() -> None:
-    assert [
-        talk_line("<url>http://x</url>"),
-        talk_line("<talkid>7</talkid>"),
-        talk_line("<keywords>a, b</keywords>"),
-        talk_line("<title>A: B</title>"),
-        talk_line("<description>C</description>"),
-        talk_line(" D  <reviewer>"),
-    ] == [None, None, None, "A: B", "C", " D  <reviewer>"]
-
-
-def test_columns() -> None:
+def test_talk_lines_and_columns() -> None:
+    tags = ("<url>http://x</url>", "<talkid>7</talkid>", "<keywords>a, b</keywords>")
+    assert [*map(talk_line, tags)] == [None] * 3
+    lines = ("<title>A: B</title>", "<description>C</description>", " D  <reviewer>")
+    assert [*map(talk_line, lines)] == ["A: B", "C", " D  <reviewer>"]
     assert [tab_column("a\tb c\td", n) for n in (1, 2, 3, 4)] == ["a", "b c", "d", ""]
-    assert tab_column("whole line", 2) == ""
 
 
 @pytest.mark.parametrize(
