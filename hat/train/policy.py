@@ -10,33 +10,25 @@ from typing import Literal, Protocol
 from hat.arch.config import Arch
 from hat.arch.sampler import draw_arch, draw_fair_arch
 from hat.arch.space import SearchSpace
+from hat.config import Options, option
 from hat.errors import ConfigError
 
 Draw = Callable[[SearchSpace, int, int], Arch]  # space, seed, number of the draw
 
 
 @dataclass(frozen=True)
-class PolicyConfig:
+class PolicyConfig(Options):
     """Policy of training a SuperTransformer"""
 
     policy: Literal["single", "sandwich", "sandwich-distill"] = "single"
     """what an update trains: single: one random SubTransformer, as in 2020; sandwich: the largest, the
     smallest and some random ones; sandwich-distill: the same, the largest teaching the others"""
-    sandwich_random: int = 1
+    sandwich_random: int = option(1, low=0)
     """random SubTransformers of an update, beside the largest and the smallest"""
     fair_sampling: bool = False
     """draw each choice of each dimension equally often, in random order"""
-    distill_share: float = 1.0
-    """share of the teacher's probabilities in what the others learn; the rest is the reference"""
-
-    def __post_init__(self) -> None:
-        if self.sandwich_random < 0:
-            raise ConfigError(f"--sandwich-random must not be negative, got {self.sandwich_random}")
-        if not 0 < self.distill_share <= 1:
-            raise ConfigError(
-                f"--distill-share must be above 0 and at most 1, got {self.distill_share}; "
-                "--policy sandwich trains without a teacher"
-            )
+    distill_share: float = option(1.0, above=0.0, high=1.0)
+    """weight of the teacher's probabilities in the loss of the others; the rest is the reference"""
 
     def used(self) -> dict[str, object]:
         """Return the options that this policy uses, by their names in YAML."""
@@ -55,33 +47,29 @@ class PolicyConfig:
 
 
 @dataclass(frozen=True)
-class ScheduleConfig:
+class ScheduleConfig(Options):
     """Learning rate"""
 
     lr_scheduler: Literal["inverse_sqrt", "cosine", "fixed"] = "inverse_sqrt"
     """schedule; cosine falls from --max-lr to --lr over --max-update, inverse_sqrt peaks at --lr"""
-    lr: float = 5e-4
+    lr: float = option(5e-4, low=0.0)
     """peak for inverse_sqrt and fixed, *minimum* for cosine"""
     max_lr: float | None = None
     """peak of the cosine schedule"""
-    warmup_updates: int = 0
+    warmup_updates: int = option(0, low=0)
     """updates of linear warm-up"""
-    warmup_init_lr: float = 1e-7
+    warmup_init_lr: float = option(1e-7, low=0.0)
     """learning rate the warm-up starts from"""
     min_lr: float = -1.0
     """stop training once the learning rate falls to this value"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.lr_scheduler == "cosine" and (self.max_lr is None or self.max_lr <= self.lr):
             raise ConfigError(
                 f"the cosine schedule needs --max-lr above --lr (its minimum), got max-lr {self.max_lr} "
                 f"and lr {self.lr}"
             )
-        for name in ("warmup_updates", "warmup_init_lr", "lr"):
-            if getattr(self, name) < 0:
-                raise ConfigError(
-                    f"--{name.replace('_', '-')} must not be negative, got {getattr(self, name)}"
-                )
 
 
 @dataclass(frozen=True)
@@ -144,7 +132,7 @@ def policy_of(cfg: PolicyConfig) -> Policy:
 def learning_rate(cfg: ScheduleConfig, update: int, max_update: int) -> float:
     """Return the learning rate of update `update`, counted from 0.
 
-    Warm-up is linear, and 0 without warm-up.
+    Linear from `warmup_init_lr` to the peak during the warm-up, then by the schedule.
     """
     peak = cfg.lr if cfg.max_lr is None or cfg.lr_scheduler != "cosine" else cfg.max_lr
     if update < cfg.warmup_updates:

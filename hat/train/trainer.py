@@ -4,15 +4,16 @@ import copy
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from hat.arch.config import Arch
+from hat.config import Options, option
 from hat.data.pairs import Batch
-from hat.errors import ConfigError, TrainingError
+from hat.errors import TrainingError
 from hat.model.config import PAD
 from hat.model.dropout import EVAL, Dropout
 from hat.model.precision import Amp
@@ -26,62 +27,38 @@ _MIN_SCALE = 1e-4  # a gradient that overflows even with this loss scale is not 
 
 
 @dataclass(frozen=True)
-class OptimConfig:
+class OptimConfig(Options):
     """Optimisation"""
 
-    optimizer: str = "adam"
-    """adam; as in the release its weight decay is decoupled, so it is AdamW"""
-    adam_betas: tuple[float, float] = (0.9, 0.98)
+    optimizer: Literal["adam", "adamw"] = "adam"
+    """both are AdamW: as in the release, weight decay is decoupled"""
+    adam_betas: tuple[float, float] = option((0.9, 0.98), low=0.0, below=1.0)
     """decay rates of both moments"""
-    adam_eps: float = 1e-8
+    adam_eps: float = option(1e-8, above=0.0)
     """added to the root of the second moment"""
-    weight_decay: float = 0.0
+    weight_decay: float = option(0.0, low=0.0)
     """decoupled weight decay"""
-    clip_norm: float = 25.0
+    clip_norm: float = option(25.0, low=0.0)
     """largest gradient norm; 0 does not clip"""
-    label_smoothing: float = 0.1
+    label_smoothing: float = option(0.1, low=0.0, below=1.0)
     """share of the probability spread over the whole vocabulary"""
-    update_freq: int = 1
+    update_freq: int = option(1, low=1)
     """batches whose gradients make one update"""
     sentence_avg: bool = False
     """divide gradients by sentences instead of target tokens"""
-    max_update: int = 50000
+    max_update: int = option(50000, low=1)
     """updates after which training ends"""
-    max_epoch: int | None = None
+    max_epoch: int | None = option(None, low=1)
     """epochs after which training ends"""
     amp: Amp = "auto"
     """number format of the computation; auto takes what is fast on the device"""
     fp16: bool = False
     """half precision as in the release; on a CPU the same as --amp auto"""
-    fp16_init_scale: float = 128.0
+    fp16_init_scale: float = option(128.0, above=0.0)
     """first loss scale with fp16"""
-    ema_decay: float = 0.0
+    ema_decay: float = option(0.0, low=0.0, below=1.0)
     """validate, save for searches and inherit a moving average of the weights with this decay, for example
     0.999; 0 takes the weights themselves"""
-
-    def __post_init__(self) -> None:
-        if self.optimizer not in ("adam", "adamw"):
-            raise ConfigError(f"--optimizer allows adam and adamw, got {self.optimizer!r}")
-        if not (all(0 <= beta < 1 for beta in self.adam_betas) and self.adam_eps > 0):
-            raise ConfigError(
-                f"--adam-betas must lie in [0, 1) and --adam-eps above 0, got {self.adam_betas}"
-            )
-        if not 0 <= self.label_smoothing < 1:
-            raise ConfigError(f"--label-smoothing must be at least 0 and below 1, got {self.label_smoothing}")
-        if self.update_freq < 1 or self.max_update < 1 or (self.max_epoch is not None and self.max_epoch < 1):
-            raise ConfigError(
-                f"--update-freq, --max-update and --max-epoch must be at least 1, got {self.update_freq}, "
-                f"{self.max_update} and {self.max_epoch}"
-            )
-        if self.clip_norm < 0 or self.weight_decay < 0:
-            raise ConfigError(
-                f"--clip-norm and --weight-decay must not be negative, got {self.clip_norm} and "
-                f"{self.weight_decay}"
-            )
-        if not (self.fp16_init_scale > 0 and math.isfinite(self.fp16_init_scale)):
-            raise ConfigError(f"--fp16-init-scale must be above 0, got {self.fp16_init_scale}")
-        if not 0 <= self.ema_decay < 1:
-            raise ConfigError(f"--ema-decay must be at least 0 and below 1, got {self.ema_decay}")
 
 
 class StepResult(NamedTuple):
