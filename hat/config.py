@@ -8,12 +8,13 @@ import ast
 import dataclasses
 import functools
 import inspect
+import json
 import math
 import re
 import textwrap
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import yaml
 
@@ -146,7 +147,7 @@ def open_config(path: str, mode: str = "r") -> TextIO:
     try:
         if Path(path).stat().st_size > MAX_BYTES:
             raise ConfigError(f"{path} has more than {MAX_BYTES} bytes; that is no configuration file")
-        return open(path, mode, encoding="utf-8-sig", newline="\n")
+        return cast(TextIO, open(path, mode, encoding="utf-8-sig", newline="\n"))
     except OSError as error:
         raise ConfigError(f"cannot read configuration {path}: {error.strerror}; check --configs") from error
 
@@ -161,7 +162,8 @@ def read_flat_yaml(stream: TextIO) -> dict[str, tuple[str | list[str], int]]:
     """Return {key: (text or list of texts, line number)} of one flat YAML mapping.
 
     Plain YAML loaders keep the last of duplicate keys and read `010` as 8, `12:30` as 750 and `1e-7` as a
-    string. Here every value stays the text that stands in the file; the type of its option converts it.
+    string. Here every value stays the text that stands in the file; the type of its option converts it. The
+    record of a run, `run.json`, stands for the settings in it.
 
     Raises ConfigError, with file and line, for duplicate keys, empty values, nesting and tags.
     """
@@ -169,6 +171,8 @@ def read_flat_yaml(stream: TextIO) -> dict[str, tuple[str | list[str], int]]:
     text = ""
     try:
         text = stream.read()
+        if name.endswith("run.json"):
+            return _settings_of_record(text, name)
         if hidden := _HIDDEN_ENDS.search(text):  # a key behind one would be invisible in an editor
             raise ConfigError(
                 f"{name}:{_line(text, hidden.start())}: the character {hidden[0]!a} ends a line here, for "
@@ -210,6 +214,17 @@ def read_flat_yaml(stream: TextIO) -> dict[str, tuple[str | list[str], int]]:
             )
         found[key.value] = ([each.value for each in value.value] if many else value.value, line)
     return found
+
+
+def _settings_of_record(text: str, name: str) -> dict[str, tuple[str | list[str], int]]:
+    try:
+        settings = json.loads(text)["settings"]
+        return {
+            str(key): ([str(each) for each in value] if isinstance(value, list) else str(value), 1)
+            for key, value in settings.items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ConfigError(f"{name}:1: not the record of a run ({error!r}); give a YAML file") from error
 
 
 def _check_scalar(node: yaml.Node, where: str, key: object) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hat.config import open_config, read_flat_yaml
+from hat.config import open_config, read_config, read_flat_yaml
 from hat.errors import ConfigError
 
 
@@ -190,3 +190,19 @@ def test_only_config_errors(text: str) -> None:
     for key, value in entries.items():
         assert isinstance(key, str)
         assert isinstance(value, str) or all(isinstance(item, str) for item in value)
+
+
+def test_the_settings_of_a_run_can_be_given_again(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    path.write_text(
+        '{"settings": {"max-update": 5, "lr": 1e-07, "cpu": true, "encoder-embed-choice": [16, 8]}}'
+    )
+    assert read_config(path) == {
+        "max-update": "5",
+        "lr": "1e-07",
+        "cpu": "True",
+        "encoder-embed-choice": ["16", "8"],
+    }
+    path.write_text("[]")
+    with pytest.raises(ConfigError, match="not the record of a run"):
+        read_config(path)
