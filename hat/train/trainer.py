@@ -13,10 +13,11 @@ from torch.optim.swa_utils import AveragedModel
 from hat.arch.config import Arch
 from hat.config import Options, option
 from hat.data.pairs import Batch
-from hat.errors import TrainingError
+from hat.errors import ConfigError, TrainingError
+from hat.log import say
 from hat.model.config import PAD
 from hat.model.dropout import EVAL, Dropout
-from hat.model.precision import Amp
+from hat.model.precision import Amp, choose_dtype, dtype_name
 from hat.model.transformer import Transformer
 from hat.rng import seed_for
 from hat.train.distributed import ALONE, ProcessGroup
@@ -59,6 +60,23 @@ class OptimConfig(Options):
     ema_decay: float = option(0.0, low=0.0, below=1.0)
     """validate, save for searches and inherit a moving average of the weights with this decay, for example
     0.999; 0 takes the weights themselves"""
+
+
+def compute_dtype(amp: Amp, fp16: bool, device: torch.device, group: ProcessGroup = ALONE) -> torch.dtype:
+    """Return the compute type of `--amp`, or of the release's `fp16` key, which a CPU replaces.
+
+    Raises ConfigError if the devices of the group would compute in different types.
+    """
+    wanted: Amp = "fp16" if fp16 and amp == "auto" else amp
+    dtype = choose_dtype(wanted, device)
+    if wanted == "fp16" and device.type == "cpu":
+        say(f"fp16 is not fast on CPUs; computing in {dtype_name(dtype)} instead")
+    names = group.gather_objects(dtype_name(dtype))
+    if len(set(names)) > 1:
+        raise ConfigError(
+            f"the processes would compute in different types ({', '.join(names)}); choose one with --amp"
+        )
+    return dtype
 
 
 class StepResult(NamedTuple):
