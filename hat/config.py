@@ -142,6 +142,12 @@ def to_yaml_values(*instances: Any) -> dict[str, Any]:
     return values
 
 
+def shipped(name: str) -> Path:
+    """Return the folder `configs` or `scripts` that came with HAT, in a checkout or an installed package."""
+    package = Path(__file__).resolve().parent
+    return next((base / name for base in (package, package.parent) if (base / name).is_dir()), package / name)
+
+
 def open_config(path: str, mode: str = "r") -> TextIO:
     """Open a configuration file; raises ConfigError if it is missing, unreadable or far too large."""
     try:

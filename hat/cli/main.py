@@ -31,6 +31,7 @@ GROUPS: dict[str, dict[str, Command]] = {
         "score": Command("score:main", "score translations"),
     },
     "Data": {
+        "init": Command("init:main", "put configs/ and scripts/ into a folder to work in"),
         "preprocess": Command("preprocess:main", "make binary data of a parallel text"),
         "new-task": Command("new_task:main", "make a task of your own text"),
         "prepare": Command("prepare_text:main", "normalise and tokenise raw text as the release did"),

@@ -7,9 +7,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from hat.config import shipped
 from hat.errors import DataError
 
-TABLE = Path(__file__).resolve().parents[2] / "configs" / "released_models.csv"
+TABLE = shipped("configs") / "released_models.csv"
 # The last commit of the public repository that holds all tables and predictors; a commit never changes.
 LATENCY_DATA_URL = (
     "https://raw.githubusercontent.com/mit-han-lab/hardware-aware-transformers/"
