@@ -10,11 +10,9 @@ from pathlib import Path
 
 import torch
 
-from hat.arch.codec import arch_of
 from hat.cli.options import command
-from hat.cli.restore import evaluation_dtype, find_checkpoint
 from hat.cli.settings import parse_settings
-from hat.cli.task import check_dictionaries, dataset, device_of, vocabulary
+from hat.cli.task import dataset, device_of, find_checkpoint, vocabulary
 from hat.decode.beam import BeamConfig
 from hat.decode.generate import joiner, output_lines, translate
 from hat.errors import ConfigError
@@ -22,8 +20,9 @@ from hat.files.atomic import write_text_atomic
 from hat.log import progress, say
 from hat.model.inference import InferenceModel
 from hat.model.matrix import Int8Matrix, fixed_matrix
-from hat.train.checkpoint import load
-from hat.train.ranks import place_of
+from hat.space import arch_of
+from hat.train.checkpoint import check_dictionaries, evaluation_dtype, load
+from hat.train.distributed import place_of
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     source = load(path, say)
     amp, fp16 = settings.optim.amp, settings.optim.fp16
     dtype = torch.float32 if options.int8 else evaluation_dtype(source, amp, fp16, device)
-    check_dictionaries(source, vocab, path)
+    check_dictionaries(source, vocab.sizes, vocab.digests, path)
     arch = arch_of(settings.arch)
     if arch is None:
         model = source.model()

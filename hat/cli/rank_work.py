@@ -14,12 +14,8 @@ import numpy as np
 import torch
 import yaml
 
-from hat.arch.codec import arch_to_yaml
-from hat.arch.config import Arch
-from hat.arch.space import SearchSpace
-from hat.cli.restore import adapt, model_of
 from hat.cli.settings import Settings
-from hat.cli.task import Vocabulary, dataset, validation_batches
+from hat.cli.task import Vocabulary, dataset
 from hat.cli.train import main as train
 from hat.config import to_yaml_values
 from hat.data.batching import EpochBatches, groups
@@ -35,7 +31,9 @@ from hat.model.inference import InferenceModel
 from hat.model.transformer import SuperTransformer, Transformer
 from hat.search.fitness import ValidationFitness
 from hat.search.ranking import Score
+from hat.space import Arch, SearchSpace
 from hat.train import checkpoint as ckpt
+from hat.train.loop import validation_batches
 from hat.train.trainer import Trainer
 
 _WARM, _TIMED = 2, 4  # updates of a probe
@@ -137,7 +135,7 @@ class RankWork:
             recipe.schedule,
             replace(recipe.device, seed=seed),
         )
-        values |= arch_to_yaml(arch) | {"no-progress-bar": True, "distributed-world-size": 1}
+        values |= arch.to_yaml() | {"no-progress-bar": True, "distributed-world-size": 1}
         config = folder / "study.yml"
         folder.mkdir(parents=True, exist_ok=True)
         write_text_atomic(config, yaml.safe_dump(values, sort_keys=False, width=100))
@@ -151,8 +149,16 @@ class RankWork:
 
     def take_up(self, path: Path) -> Transformer:
         """Return the SuperTransformer of a checkpoint; raises CheckpointError where it is of another task."""
-        source = adapt(ckpt.load(path, say), path, self.space, None, self.settings.model, self.vocab)
-        return model_of(source, path, None)
+        source = ckpt.check_compatible(
+            ckpt.load(path, say),
+            path,
+            self.space,
+            None,
+            self.settings.model,
+            self.vocab.sizes,
+            self.vocab.digests,
+        )
+        return ckpt.model_of(source, path, None)
 
     def trained(self, path: Path, arch: Arch) -> Transformer:
         """Return the SubTransformer of a training."""

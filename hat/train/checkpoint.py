@@ -9,9 +9,6 @@ from typing import Any
 
 import torch
 
-from hat.arch.codec import arch_from_yaml, arch_to_yaml, space_from_plain, space_to_plain
-from hat.arch.config import Arch
-from hat.arch.space import SearchSpace
 from hat.errors import ArchError, CheckpointError, ConfigError, brief
 from hat.files.atomic import digest_matches, digest_path, write_with_digest
 from hat.files.unpickle import foreign_name, read_foreign
@@ -20,6 +17,9 @@ from hat.model.config import ModelConfig
 from hat.model.extract import extract
 from hat.model.precision import Amp
 from hat.model.transformer import SubTransformer, SuperTransformer, Transformer
+from hat.run import Run, record_path
+from hat.space import Arch, SearchSpace, space_from_plain, space_to_plain
+from hat.train.trainer import compute_dtype
 
 FORMATS = (1, 2)  # 2 holds master weights beside their moving average; what needs no more is written as 1
 _NAMES = re.compile(r"checkpoint(\d+)\.pt|checkpoint_(\d+)_(\d+)\.pt")
@@ -89,7 +89,7 @@ def to_bytes(checkpoint: Checkpoint) -> bytes:
         {
             "hat_format": 1 if checkpoint.master is None else 2,
             "space": space_to_plain(checkpoint.space),
-            "arch": arch_to_yaml(checkpoint.arch) if checkpoint.arch else None,
+            "arch": checkpoint.arch.to_yaml() if checkpoint.arch else None,
             "model_config": asdict(checkpoint.model_config),
             "vocab_sizes": list(checkpoint.vocab_sizes),
             "vocab_digests": list(checkpoint.vocab_digests),
@@ -146,7 +146,7 @@ def load(path: Path, say: Callable[[str], None] = lambda text: None) -> Checkpoi
         arch = values["arch"]
         checkpoint = Checkpoint(
             space=space_from_plain(values["space"]),
-            arch=None if arch is None else arch_from_yaml(arch),
+            arch=None if arch is None else Arch.from_yaml(arch),
             model_config=ModelConfig(**values["model_config"]),
             vocab_sizes=tuple(values["vocab_sizes"]),
             vocab_digests=tuple(values["vocab_digests"]),
@@ -258,7 +258,7 @@ def average(
         if not paths:
             raise CheckpointError(f"{folder} holds no checkpointN.pt; train with --save-interval")
         if len(paths) < num_epoch_checkpoints:
-            say(
+            tell(
                 f"{folder} holds {len(paths)} epoch checkpoints, not {num_epoch_checkpoints}; averaging those"
             )
         output = output or folder / f"average_model_{num_epoch_checkpoints}.pt"
@@ -268,7 +268,7 @@ def average(
     inputs_by_name = {path.name: path for path in paths}
     settings = {"num-epoch-checkpoints": num_epoch_checkpoints, "inputs": [str(path) for path in paths]}
     with Run(record_path(output, folder=False), "average", settings=settings, inputs=inputs_by_name) as run:
-        save(mean_of(paths, say), output)
+        save(mean_of(paths, tell), output)
         run.vouch(output)
     return output
 

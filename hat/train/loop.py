@@ -14,8 +14,6 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from hat.arch.config import Arch
-from hat.arch.space import SearchSpace, validation_archs
 from hat.config import Options, option, to_yaml_values
 from hat.data.batching import EpochBatches, groups
 from hat.data.pairs import PairDataset
@@ -29,6 +27,7 @@ from hat.model.precision import device_name, dtype_name
 from hat.model.transformer import SuperTransformer, Transformer
 from hat.rng import seed_for
 from hat.run import Run, record_path
+from hat.space import DIMS, Arch, SearchSpace, validation_archs
 from hat.train import checkpoint as ckpt
 from hat.train.checkpoint import Checkpoint, check_compatible, model_of
 from hat.train.distributed import ALONE, ProcessGroup
@@ -317,19 +316,30 @@ class _Job:
 
     def settings(self) -> dict[str, Any]:
         """Return all options by their YAML keys, as run.json and a new run of train.py take them."""
-        found = self.cfg.to_yaml() | {"seed": self.seed}
-        return found | self.space.to_yaml() | (self.arch.to_yaml() if self.arch else {})
+        sizes = {key: size for key, size in self.space.sizes.items() if not key.endswith("of the decoder")}
+        if self.space.decoder_qkv:  # as without the key: each side has its own width
+            del sizes["qkv-dim"]
+        choices = {dim.choice_key: [dim.encode(value) for value in self.space[dim]] for dim in DIMS}
+        arch = self.arch.to_yaml() if self.arch else {}
+        return self.cfg.to_yaml() | {"seed": self.seed} | sizes | choices | arch
 
     def inputs(self) -> dict[str, str]:
         """Return the SHA-256 of what is read: dictionaries, and the pairs of both splits."""
         found = dict(zip(("source dictionary", "target dictionary"), self.dataset.digests, strict=True))
-        batches = self.cfg.batches
-        for name in (batches.train_subset, batches.valid_subset):
-            content = self.dataset.split(name).content()
-            found |= {
-                f"{name} {side}": digest for side, digest in zip(("source", "target"), content, strict=True)
-            }
+        for data in (self.training_pairs, self.validation_pairs):
+            sides = zip(("source", "target"), data.content(), strict=True)
+            found |= {f"{data.split} {side}": digest for side, digest in sides}
         return found
+
+    @cached_property
+    def training_pairs(self) -> PairDataset:
+        """The split to train on; opened once, because opening it checks all of it."""
+        return self.dataset.split(self.cfg.batches.train_subset)
+
+    @cached_property
+    def validation_pairs(self) -> PairDataset:
+        """The split for validation, opened once."""
+        return self.dataset.split(self.cfg.batches.valid_subset)
 
     # --- where the run starts or goes on
 
@@ -421,7 +431,7 @@ class _Job:
     def train(self, record: Run, bar: bool) -> FitResult:
         """Run epochs until a limit, validating and saving between them."""
         loop, optim, trainer, progress = self.cfg.loop, self.cfg.optim, self.trainer, self.progress
-        train, valid = self.dataset.split(self.cfg.batches.train_subset), self.validation()
+        train, valid = self.training_pairs, self.validation()
         folder = self.folder if self.group.first else None
         board = Path(loop.tensorboard_logdir or folder / "tensorboard") if folder else None
         log = RunLog(
@@ -492,8 +502,7 @@ class _Job:
 
     def validation(self) -> EpochBatches:
         """Return the validation batches of this process."""
-        split = self.dataset.split(self.cfg.batches.valid_subset)
-        return validation_batches(split, self.cfg.batches, self.cfg.model, self.group)
+        return validation_batches(self.validation_pairs, self.cfg.batches, self.cfg.model, self.group)
 
     def _asked_to_stop(self) -> bool:
         """Return whether any process was asked to end; all then know the same signal."""
@@ -599,8 +608,8 @@ class _Job:
 
         def write() -> None:
             assert self.folder is not None
-            # a resumed run starts from the first name, so it is written last: a kill in between must not leave
-            # the others behind it
+            # a resumed run starts from the first name, so that one is written last: after a kill in between
+            # the others must not be older
             ckpt.save(packed, *(self.folder / name for name in reversed(names)))
             ckpt.rotate(self.folder, self.cfg.loop.keep_last_epochs, self.cfg.loop.keep_interval_updates)
 

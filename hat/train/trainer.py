@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from hat.arch.config import Arch
 from hat.config import Options, option
 from hat.data.pairs import Batch
 from hat.errors import ConfigError, TrainingError
@@ -20,6 +19,7 @@ from hat.model.dropout import EVAL, Dropout
 from hat.model.precision import Amp, choose_dtype, dtype_name
 from hat.model.transformer import Transformer
 from hat.rng import seed_for
+from hat.space import Arch
 from hat.train.distributed import ALONE, ProcessGroup
 from hat.train.loss import OutputMatrix, Teacher, distilled_loss, smoothed_loss
 from hat.train.policy import ScheduleConfig, StepPlan, learning_rate

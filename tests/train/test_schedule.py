@@ -5,7 +5,7 @@ import math
 import pytest
 
 from hat.errors import ConfigError
-from hat.train.schedule import ScheduleConfig, learning_rate
+from hat.train.policy import ScheduleConfig, learning_rate
 
 
 def rates(cfg: ScheduleConfig, updates: list[int], max_update: int = 100) -> list[float]:
