@@ -240,37 +240,34 @@ def mean_of(paths: Iterable[Path], say: Callable[[str], None] = lambda text: Non
 
 def average(
     inputs: Sequence[Path | str], output: Path | str | None = None, *, num_epoch_checkpoints: int = 10
-) -> Path:
-    """Write the mean of the weights of several checkpoints of one model and return its path.
+) -> tuple[Path, list[Path]]:
+    """Write the mean of the weights of several checkpoints of one model; returns its path and theirs.
 
     Args:
         inputs: checkpoint files, or one run folder, whose newest epoch checkpoints are taken.
         output: file to write; default: average_model_N.pt in the folder.
-        num_epoch_checkpoints: how many checkpoints of a folder.
+        num_epoch_checkpoints: how many checkpoints of a folder, N.
 
     Raises CheckpointError if there are none or they hold different models.
     """
-    paths = [Path(name) for name in inputs]
+    paths, most = [Path(name) for name in inputs], num_epoch_checkpoints
     if len(paths) == 1 and paths[0].is_dir():
         folder = paths[0]
-        paths = [path for path in numbered(folder) if not path.name.startswith("checkpoint_")]
-        paths = paths[:num_epoch_checkpoints]
+        paths = [path for path in numbered(folder) if not path.name.startswith("checkpoint_")][:most]
         if not paths:
             raise CheckpointError(f"{folder} holds no checkpointN.pt; train with --save-interval")
-        if len(paths) < num_epoch_checkpoints:
-            tell(
-                f"{folder} holds {len(paths)} epoch checkpoints, not {num_epoch_checkpoints}; averaging those"
-            )
-        output = output or folder / f"average_model_{num_epoch_checkpoints}.pt"
+        if len(paths) < most:
+            tell(f"{folder} holds {len(paths)} epoch checkpoints, not {most}; averaging those")
+        output = output or folder / f"average_model_{most}.pt"
     if output is None:
         raise ConfigError("--output is needed if the inputs are single files")
-    output = Path(output)
-    inputs_by_name = {path.name: path for path in paths}
-    settings = {"num-epoch-checkpoints": num_epoch_checkpoints, "inputs": [str(path) for path in paths]}
-    with Run(record_path(output, folder=False), "average", settings=settings, inputs=inputs_by_name) as run:
-        save(mean_of(paths, tell), output)
-        run.vouch(output)
-    return output
+    target = Path(output)
+    settings = {"num-epoch-checkpoints": most, "inputs": [str(path) for path in paths]}
+    sources: dict[str, Path | str] = {str(path): path for path in paths}
+    with Run(record_path(target, folder=False), "average", settings=settings, inputs=sources) as run:
+        save(mean_of(paths, tell), target)
+        run.vouch(target)
+    return target, paths
 
 
 def check_compatible(

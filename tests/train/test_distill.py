@@ -5,9 +5,7 @@ import torch
 from test_loss import inputs, plain
 
 import hat.train.loss
-import hat.train.loss
-from hat.train.loss import Teacher, distilled_loss
-from hat.train.loss import smoothed_loss
+from hat.train.loss import Teacher, distilled_loss, smoothed_loss
 
 
 def teacher_of(rows: int, vocab: int, dtype: torch.dtype = torch.float64) -> Teacher:

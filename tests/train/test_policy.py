@@ -17,9 +17,8 @@ from hat.errors import ConfigError
 from hat.model.config import ModelConfig
 from hat.model.transformer import SuperTransformer
 from hat.space import SearchSpace, draw_arch, draw_fair_arch
-from hat.train.policy import StepPlan, PolicyConfig, policy_of
 from hat.train.distributed import ALONE, ProcessGroup
-from hat.train.policy import ScheduleConfig
+from hat.train.policy import PolicyConfig, ScheduleConfig, StepPlan, policy_of
 from hat.train.trainer import OptimConfig, Trainer, batch_loss
 
 SANDWICH = PolicyConfig("sandwich", sandwich_random=2)
@@ -80,8 +79,8 @@ def test_fair_draws_pass_the_check(space: SearchSpace, seed: int, number: int) -
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sandwich_random": -1}, "--sandwich-random must not be negative, got -1"),
-        ({"distill_share": 0.0}, "--distill-share must be above 0 and at most 1, got 0.0"),
+        ({"sandwich_random": -1}, "--sandwich-random must be at least 0, got -1"),
+        ({"distill_share": 0.0}, "--distill-share must be at most 1 and above 0, got 0.0"),
         ({"distill_share": 1.5}, "--distill-share"),
     ],
 )

@@ -288,4 +288,4 @@ def test_an_error_of_the_backend_is_that_of_another_process(monkeypatch: pytest.
 
     monkeypatch.setattr("torch.distributed.all_reduce", closed)
     with pytest.raises(RankError, match=r"rank 1 of 2 lost .*closed by peer \[127.* goes on from the last"):
-        ProcessGroup(1, 2).most(3)
+        ProcessGroup(1, 2).all_reduce_max(3)
