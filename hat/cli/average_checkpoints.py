@@ -43,7 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise CheckpointError(f"{', '.join(missing)} does not exist; {how}")
     from hat.train.checkpoint import average  # after the checks: it loads torch
 
-    output, used = average(options.inputs, options.output, num_epoch_checkpoints=options.num_epoch_checkpoints)
+    output, used = average(
+        options.inputs, options.output, num_epoch_checkpoints=options.num_epoch_checkpoints
+    )
     print(f"{output}: mean of {', '.join(path.name for path in used)}")
     if out.json:
         print(json.dumps({"output": str(output), "inputs": [str(path) for path in used]}))

@@ -18,8 +18,8 @@ from hat.decode.generate import joiner, output_lines, translate
 from hat.errors import ConfigError
 from hat.files.atomic import write_text_atomic
 from hat.log import progress, say
+from hat.model.cpu import Int8Matrix, fixed_matrix
 from hat.model.inference import InferenceModel
-from hat.model.matrix import Int8Matrix, fixed_matrix
 from hat.space import arch_of
 from hat.train.checkpoint import check_dictionaries, evaluation_dtype, load
 from hat.train.distributed import place_of

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from hat.cli.options import OutputOptions, parse
 from hat.cli.profile import ProfileOptions
 from hat.cli.task import DeviceOptions, RankOptions, TaskOptions
-from hat.model.config import ModelConfig
+from hat.model.layers import ModelConfig
 from hat.space import ArchOptions, SpaceOptions
 from hat.train.loop import LoopConfig, TrainConfig
 from hat.train.policy import PolicyConfig, ScheduleConfig

@@ -19,11 +19,10 @@ from hat.errors import CheckpointError, ConfigError, DataError
 from hat.files.atomic import write_text_atomic
 from hat.log import say, versions
 from hat.model.count import profile_length
-from hat.model.precision import device_name
+from hat.model.cpu import device_name, keep_pages
 from hat.space import Arch, ArchOptions, SearchSpace, SpaceOptions, arch_of, space_around, space_of
 from hat.train.distributed import Place
 from hat.train.loop import BatchConfig
-from hat.train.memory import keep_pages
 
 
 @dataclass(frozen=True)

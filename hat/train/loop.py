@@ -21,9 +21,9 @@ from hat.data.vocab import Vocab
 from hat.errors import ConfigError
 from hat.files.lock import FolderLock
 from hat.log import RunLog, say
-from hat.model.config import ModelConfig
+from hat.model.cpu import device_name, dtype_name
 from hat.model.extract import extract
-from hat.model.precision import device_name, dtype_name
+from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer, Transformer
 from hat.rng import seed_for
 from hat.run import Run, record_path

@@ -14,9 +14,9 @@ from hat.config import Options, option
 from hat.data.pairs import Batch
 from hat.errors import ConfigError, TrainingError
 from hat.log import say
-from hat.model.config import PAD
-from hat.model.dropout import EVAL, Dropout
-from hat.model.precision import Amp, choose_dtype, dtype_name
+from hat.model.cpu import Amp, choose_dtype, dtype_name
+from hat.model.elastic import EVAL, Dropout
+from hat.model.layers import PAD
 from hat.model.transformer import Transformer
 from hat.rng import seed_for
 from hat.space import Arch

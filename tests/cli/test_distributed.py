@@ -322,9 +322,7 @@ def test_the_gpu_of_a_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         ({0: 143, 1: 143}, 143, ""),
     ],
 )
-def test_the_exit_code_of_all(
-    codes: dict, code: int, said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_exit_code_of_all(codes: dict, code: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert _exit_code(codes, 2) == code
     error = capsys.readouterr().err
     assert said in error and bool(error) == bool(said)
