@@ -52,7 +52,7 @@ class Settings(NamedTuple):
         return TrainConfig(self.model, self.optim, self.schedule, self.policy, self.task, self.loop)
 
 
-_GROUPS = (
+GROUPS = (
     RunOptions,
     TaskOptions,
     SpaceOptions,
@@ -73,5 +73,5 @@ def parse_settings(
     argv: Sequence[str] | None, *own: type, prog: str, description: str, config_flags: Sequence[str]
 ) -> tuple[Any, ...]:
     """Return the settings, and behind them one instance of each of the command's own dataclasses."""
-    values = parse(argv, *own, *_GROUPS, prog=prog, description=description, config_flags=config_flags)
+    values = parse(argv, *own, *GROUPS, prog=prog, description=description, config_flags=config_flags)
     return Settings(*values[len(own) :]), *values[: len(own)]
