@@ -10,18 +10,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 
-from hat.cli.launch import agreed, launch, one_of_many, processes, rank_device
 from hat.cli.missing import advice, predictor_commands
 from hat.cli.options import OutputOptions, command, only
 from hat.cli.profile import ProfileOptions
-from hat.cli.restore import adapt, find_checkpoint, model_of
-from hat.cli.settings import RankOptions, RunOptions, Settings, parse_settings
+from hat.cli.settings import Settings, parse_settings
 from hat.cli.task import (
     DeviceOptions,
+    RankOptions,
+    RunOptions,
     TaskOptions,
     Vocabulary,
     dataset,
-    dtype_of,
+    find_checkpoint,
+    processes,
+    rank_device,
     run_folder,
     space_and_arch,
     vocabulary,
@@ -37,9 +39,9 @@ from hat.search.record import SearchResult
 from hat.search.run import limits_of, search
 from hat.search.strategies import EvolutionConfig, ParetoConfig, ScoringOptions, SearchConfig, strategy_of
 from hat.space import SearchSpace
-from hat.train.checkpoint import load
-from hat.train.ranks import Ranks, joined, place_of
-from hat.train.trainer import OptimConfig
+from hat.train.checkpoint import check_compatible, load, model_of
+from hat.train.distributed import ProcessGroup, joined, launch, one_of_many, place_of
+from hat.train.trainer import OptimConfig, compute_dtype
 
 
 @dataclass(frozen=True)
@@ -123,15 +125,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if place is None and (count := processes(settings.ranks, settings.device)) > 1:
         return launch("hat.cli.evo_search", argv, count, settings.ranks.distributed_port)
     device = rank_device(settings.device, place, settings.ranks)
-    dtype = dtype_of(settings.optim.amp, settings.optim.fp16, device)
-    source = adapt(load(restore, say), restore, space, None, settings.model, vocab)
+    precision = settings.optim.amp, settings.optim.fp16, device
+    dtype = compute_dtype(*precision)
+    source = load(restore, say)
+    source = check_compatible(source, restore, space, None, settings.model, vocab.sizes, vocab.digests)
     if options.write_config_path and not limits_ms:
         say("there is no limit, so none of the front is chosen for --write-config-path")
 
     @contextmanager
-    def connected() -> Iterator[Ranks]:
+    def connected() -> Iterator[ProcessGroup]:
         with joined(place, device) as group:
-            agreed(dtype, group)
+            compute_dtype(*precision, group)  # all must agree
             yield group
 
     folder = _search_folder(options)

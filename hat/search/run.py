@@ -16,7 +16,6 @@ import torch
 from tqdm import tqdm
 
 from hat.config import to_yaml_values
-from hat.data.batching import EpochBatches
 from hat.data.pairs import Batch, PairDataset
 from hat.errors import ConfigError, HatError, RankError
 from hat.files.atomic import check_writable, write_text_atomic
@@ -51,7 +50,8 @@ from hat.search.strategies import (
     strategy_of,
 )
 from hat.space import SIDES, Arch, Dim, gene_choices, gene_of, sample
-from hat.train.ranks import ALONE, Ranks
+from hat.train.distributed import ALONE, ProcessGroup
+from hat.train.loop import BatchConfig, validation_batches
 from hat.train.trainer import evaluate
 
 TIMED = 3  # scores that the forecast is made from, after one that warms up
@@ -89,7 +89,7 @@ class SharedFitness:
     is scored by one process as it would be alone, so the search is the same with any number of processes.
     """
 
-    def __init__(self, fitness: Score, group: Ranks) -> None:
+    def __init__(self, fitness: Score, group: ProcessGroup) -> None:
         self._fitness, self._group = fitness, group
         self.result: Any = None  # what `serve` returns in the other processes
 
@@ -103,7 +103,7 @@ class SharedFitness:
         losses: list[float] = []
         for start in range(0, len(archs), self.at_once):
             part = archs[start : start + self.at_once]
-            self._group.of_first(("score", part))
+            self._group.broadcast(("score", part))
             for result in self._score(part)[: len(part)]:
                 if isinstance(result, HatError):
                     raise result
@@ -116,7 +116,7 @@ class SharedFitness:
         Raises SystemExit with code 2 if rank 0 left with an error, which it reports itself.
         """
         while True:
-            order, content = self._group.of_first(("", None))
+            order, content = self._group.broadcast(("", None))
             if order == "score":
                 self._score(content)
             elif order == "failed":
@@ -133,7 +133,7 @@ class SharedFitness:
             return
         if value is None or (isinstance(value, HatError | OSError) and not isinstance(value, RankError)):
             with suppress(RankError):  # it would hide the error that ended the block
-                self._group.of_first(("done", self.result) if value is None else ("failed", None))
+                self._group.broadcast(("done", self.result) if value is None else ("failed", None))
 
     def _score(self, archs: list[Arch]) -> list[float | HatError]:
         mine: float | HatError = 0.0
@@ -195,7 +195,7 @@ def search(
     inputs: Mapping[str, Path] | None = None,
     settings: Mapping[str, Any] | None = None,
     measuring: Mapping[str, Any] | None = None,
-    group: Ranks | AbstractContextManager[Ranks] = ALONE,
+    group: ProcessGroup | AbstractContextManager[ProcessGroup] = ALONE,
     progress: bool = False,
 ) -> SearchResult:
     """Return the best architectures under latency limits, or the whole front of loss against latency.
@@ -234,7 +234,7 @@ def search(
         check_writable(path)
     start, run = time.perf_counter(), Run(None, "search", settings={})
     with ExitStack() as files:
-        with nullcontext(group) if isinstance(group, Ranks) else group as ranks:
+        with nullcontext(group) if isinstance(group, ProcessGroup) else group as ranks:
             counter = Progress(task.budget, ranks.size, bar=progress and ranks.first)
             with SharedFitness(task.fitness(counter), ranks) as shared, counter.bar:
                 if not ranks.first:
@@ -324,20 +324,11 @@ class _Task:
 
     def fitness(self, on_score: Callable[[], object]) -> ValidationFitness:
         """Return the loss on the validation pairs."""
-        cfg, network = self.config, self.network.cfg
-        plan = EpochBatches(
-            self.data,
-            max_tokens=cfg.max_tokens,
-            seed=0,
-            epoch=0,
-            rank=0,
-            world=1,
-            shuffle=False,
-            drop_long=False,
-            multiple=cfg.required_batch_size_multiple,
-            max_source_positions=network.max_source_positions,
-            max_target_positions=network.max_target_positions,
+        cfg = self.config
+        sizes = BatchConfig(
+            max_tokens=cfg.max_tokens, required_batch_size_multiple=cfg.required_batch_size_multiple
         )
+        plan = validation_batches(self.data, sizes, self.network.cfg)
         kept = (numbers[numbers < self.pairs] for numbers in plan.slots if numbers is not None)
         batches = [self.data.batch(numbers) for numbers in kept if len(numbers)]
         return ValidationFitness(self.network, batches, cfg.label_smoothing, self.weight.device, on_score)
@@ -374,7 +365,11 @@ class _Task:
         return digest.hexdigest()
 
     def record(
-        self, out: Path | None, inputs: Mapping[str, Path], settings: Mapping[str, Any] | None, group: Ranks
+        self,
+        out: Path | None,
+        inputs: Mapping[str, Path],
+        settings: Mapping[str, Any] | None,
+        group: ProcessGroup,
     ) -> AbstractContextManager[Run]:
         """Return the record of this run, kept in `out`."""
         device = self.weight.device
