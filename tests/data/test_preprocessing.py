@@ -203,7 +203,7 @@ def test_second_process_on_the_same_folder_is_refused(tmp_path):
     target = tmp_path / "out", "en-de", ("en", "de")
     with (
         folder_module.replacing(*target),
-        pytest.raises(DataError, match="another process"),
+        pytest.raises(HatError, match="another process"),
         folder_module.replacing(*target),
     ):
         pass
