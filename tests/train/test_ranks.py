@@ -234,7 +234,10 @@ def search(ranks: ProcessGroup, refused: Arch | None = None) -> Any:
     odd = Odd(refused)
     shared = SharedFitness(odd, ranks)
     if not ranks.first:
-        return shared.serve(), odd.asked
+        try:
+            return shared.serve(), odd.asked
+        except SystemExit as left:
+            return left.code, odd.asked
     try:
         with shared:
             return shared(ARCHS) + shared(ARCHS[:1]), odd.asked
@@ -246,7 +249,7 @@ def test_candidates_are_divided() -> None:
     assert run(search) == ([([0.0, 1.0, 2.0, 3.0, 4.0, 0.0], 4), (None, 2)], [0, 0])
     assert search(ALONE) == ([0.0, 1.0, 2.0, 3.0, 4.0, 0.0], 6)
     refused = partial(search, refused=ARCHS[1])  # the second process scores it
-    assert run(refused) == ([("the validation loss is nan", 1), None], [0, 2])
+    assert run(refused) == ([("the validation loss is nan", 1), (2, 1)], [0, 0])
 
 
 def real_search(ranks: ProcessGroup) -> Any:
