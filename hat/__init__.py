@@ -12,7 +12,10 @@ _LAZY = {
     "DIMS": "hat.space",
     "Dataset": "hat.data.dataset",
     "Model": "hat.decode.translator",
+    "SearchConfig": "hat.search.strategies",
+    "SearchResult": "hat.search.record",
     "SearchSpace": "hat.space",
+    "Strategy": "hat.search.strategies",
     "SuperTransformer": "hat.model.transformer",
     "LatencyPredictor": "hat.latency.predictor",
     "LatencyTable": "hat.latency.table",
@@ -22,10 +25,13 @@ _LAZY = {
     "profile": "hat.latency.collect",
     "read_table": "hat.latency.table",
 }
-__all__ = [*_LAZY, "__version__"]
+_CALLABLE = ("report", "search")  # packages that are functions, too
+__all__ = [*_LAZY, *_CALLABLE, "__version__"]
 
 
 def __getattr__(name: str) -> object:
     if name in _LAZY:
         return getattr(import_module(_LAZY[name]), name)
+    if name in _CALLABLE:
+        return import_module(f"hat.{name}")
     raise AttributeError(f"module 'hat' has no attribute {name!r}")
