@@ -48,9 +48,9 @@ class Scores(TypedDict):
     kendall_tau: float
 
 
-# Scores on rows that the training did not see; `rows`, their number; `baselines`, scores of each; `bound`, None
-# or {coverage, above_percent of the prediction, held: share of the rows}; `drift`, blocks of the
-# table, rows counted from 0; if the predictor started from another device's, `old_drift`, the blocks of that table.
+# Scores on rows that the training did not see; `rows`, their number; `baselines`, scores of each; `bound`,
+# None or {coverage, above_percent of the prediction, held: share of the rows}; `drift`, blocks of the table,
+# rows counted from 0; if the predictor started from another device's, `old_drift`, the blocks of its table.
 Report = dict[str, Any]
 
 
