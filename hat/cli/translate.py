@@ -112,7 +112,7 @@ def generate(argv: Sequence[str] | None = None) -> int:
     run = Run(
         record_path(Path(options.results_path), folder=False) if options.results_path else None,
         "translation",
-        settings=to_yaml_values(options, beam, task, device_options, optim, arch_options),
+        settings=to_yaml_values(options, beam, arch_options) | {"data": task.data, "amp": optim.amp},
         inputs={"checkpoint": path, "source-ids": data.content()[0]},
         device={"device": device_name(device), "dtype": str(fixed.dtype)},
         threads=torch.get_num_threads(),
