@@ -21,7 +21,7 @@ from hat.data.batching import groups, shard
 from hat.errors import ConfigError, DataError, RankError, TrainingError
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer
-from hat.search.fitness import SharedFitness, ValidationFitness
+from hat.search.fitness import SharedFitness
 from hat.space import Arch, draw_arch
 from hat.train.distributed import ALONE, Place, ProcessGroup, joined, place_of
 from hat.train.policy import ScheduleConfig
@@ -247,20 +247,6 @@ def test_candidates_are_divided() -> None:
     assert search(ALONE) == ([0.0, 1.0, 2.0, 3.0, 4.0, 0.0], 6)
     refused = partial(search, refused=ARCHS[1])  # the second process scores it
     assert run(refused) == ([("the validation loss is nan", 1), (2, 1)], [0, 0])
-
-
-def real_search(ranks: ProcessGroup) -> Any:
-    model = SuperTransformer(SPACE, 11, ModelConfig(), torch.Generator().manual_seed(1))
-    shared = SharedFitness(ValidationFitness(model, BATCHES, 0.1, CPU), ranks)
-    if not ranks.first:
-        return shared.serve()
-    with shared:
-        return shared(ARCHS)
-
-
-def test_a_divided_search_scores_bit_for_bit_as_one_process() -> None:
-    answers, _ = run(real_search)
-    assert answers == [real_search(ALONE), 0]
 
 
 def test_where_a_launcher_put_this_process() -> None:
