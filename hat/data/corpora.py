@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 from hat.config import Options, option
 from hat.data.text import Chunk, Workers, chunks, read_lines, split_tokens, where
@@ -77,38 +77,38 @@ def tab_column(line: str, column: int) -> str:
 # The Moses scripts
 
 
-@dataclass(frozen=True)
-class MosesSteps:
-    """What is done to a line of language `lang`, in this order."""
-
-    lang: str
-    normalize: bool = False
-    """punctuation to plain ASCII forms"""
-    printable: bool = False
-    """a space for each character that is not printable"""
-    tokenize: bool = False
-    hyphens: Hyphens = "keep"
-    """split: make the hyphens inside words tokens of their own, @-@"""
-    lowercase: bool = False
-
-
 @functools.lru_cache(maxsize=8)
-def line_function(steps: MosesSteps) -> Callable[[str], str]:
-    """Return the function that does `steps` to a line, without newline before and after.
+def line_function(
+    lang: str,
+    *,
+    normalize: bool = False,
+    printable: bool = False,
+    tokenize: bool = False,
+    hyphens: Hyphens = "keep",
+    lowercase: bool = False,
+) -> Callable[[str], str]:
+    """Return the function that does these steps, in this order, to a line of language `lang`.
+
+    Args:
+        normalize: punctuation to plain ASCII forms.
+        printable: a space for each character that is not printable.
+        tokenize: Moses tokens, with XML escapes.
+        hyphens: "split" makes the hyphens inside words tokens of their own, @-@.
+        lowercase: lower case.
 
     Raises ConfigError if sacremoses is needed and not installed.
     """
     functions: list[Callable[[str], str]] = []
-    if steps.normalize:
-        moses = package("sacremoses").MosesPunctNormalizer(lang=steps.lang, perl_parity=True)
+    if normalize:
+        moses = package("sacremoses").MosesPunctNormalizer(lang=lang, perl_parity=True)
         # Perl sees the newline too: by its rule for German and French, `."` at the end becomes `".`
         functions.append(lambda line: moses.normalize(line + "\n").strip())
-    if steps.printable:
+    if printable:
         functions.append(remove_unprintable)
-    if steps.tokenize:
-        functions.append(_tokenizer(steps.lang, steps.hyphens == "split"))
-    if steps.lowercase:
-        functions.append(lowercase)
+    if tokenize:
+        functions.append(_tokenizer(lang, hyphens == "split"))
+    if lowercase:
+        functions.append(lower_case)
     return lambda line: functools.reduce(lambda text, function: function(text), functions, line)
 
 
@@ -119,7 +119,7 @@ def remove_unprintable(line: str) -> str:
     return "".join(" " if unicodedata.category(c)[0] == "C" else c for c in line)
 
 
-def lowercase(line: str) -> str:
+def lower_case(line: str) -> str:
     """Return `line` in lower case, each character by itself: a sigma that ends a word is no other one."""
     return "".join(map(str.lower, line)) if "\u03a3" in line else line.lower()
 
@@ -135,9 +135,7 @@ def _tokenizer(lang: str, split_hyphens: bool) -> Callable[[str], str]:
     )
 
 
-@functools.lru_cache(maxsize=4)
-def _detokenizer(lang: str) -> Any:
-    return package("sacremoses").MosesDetokenizer(lang=lang)
+_detokenizer = functools.cache(lambda lang: package("sacremoses").MosesDetokenizer(lang=lang))
 
 
 def detokenize(lines: Iterable[str], lang: str) -> Iterator[str]:
@@ -198,9 +196,10 @@ class PrepareConfig(Options):
                 "of one as of the other are needed, in the same order"
             )
 
-    def steps(self, lang: str) -> MosesSteps:
-        """Return what is done to a sentence of language `lang`."""
-        return MosesSteps(lang, self.normalize, self.printable, self.tokenize, self.hyphens, self.lowercase)
+    def steps(self, lang: str) -> Callable[[str], str]:
+        """Return the function that does the steps to a sentence of language `lang`."""
+        names = ("normalize", "printable", "tokenize", "hyphens", "lowercase")
+        return line_function(lang, **{name: getattr(self, name) for name in names})
 
     def extract(self, line: str, lang: str) -> str | None:
         """Return the sentence in a line of the files of `lang`, None if the line holds none."""
@@ -231,7 +230,7 @@ def prepare(cfg: PrepareConfig) -> Prepared:
     def fill(outs: list[BinaryIO]) -> None:
         nonlocal invalid
         for (lang, files), out in zip(sides.items(), outs, strict=True):
-            line_function(cfg.steps(lang))  # a missing package is told here, not in a worker
+            cfg.steps(lang)  # a missing package is told here, not in a worker
             for file in files:
                 counts[lang].append(0)
                 tasks = [(chunk, cfg, lang) for chunk in chunks(Path(file), CHUNK_BYTES)]
@@ -239,14 +238,11 @@ def prepare(cfg: PrepareConfig) -> Prepared:
                     out.write(text)
                     counts[lang][-1] += sentences
                     invalid += replaced
-        for files, found in zip(
-            zip(*sides.values(), strict=True), zip(*counts.values(), strict=True), strict=True
-        ):
-            if found[0] != found[1]:
+        for one, other, here, there in zip(*sides.values(), *counts.values(), strict=True):
+            if here != there:
                 raise DataError(
-                    f"{files[0]} has {found[0]} sentences but {files[1]} has {found[1]}; sentence i of one "
-                    "must be the translation of sentence i of the other; nothing was written; repair the "
-                    "files"
+                    f"{one} has {here} sentences but {other} has {there}; sentence i of one must be the "
+                    "translation of sentence i of the other; nothing was written; repair the files"
                 )
 
     with Workers(cfg.workers) as pool:
@@ -257,7 +253,7 @@ def prepare(cfg: PrepareConfig) -> Prepared:
 def _prepare_chunk(task: tuple[Chunk, PrepareConfig, str]) -> tuple[bytes, int, int]:
     """Return the text of a chunk, its sentences, and how many of them hold U+FFFD."""
     chunk, cfg, lang = task
-    run = line_function(cfg.steps(lang))
+    run = cfg.steps(lang)
     texts, invalid = [], 0
     for number, line in enumerate(read_lines(*chunk, "replace" if cfg.replace_invalid else "strict")):
         try:
@@ -285,6 +281,18 @@ def line_pairs(paths: PathPair) -> Iterator[tuple[str, str]]:
         yield pair
 
 
+def _write_rows(paths: Sequence[Path], rows: Iterable[Sequence[str | None]]) -> None:
+    """Write column i of all rows, without those that are None, to path i; all files whole or none."""
+
+    def fill(files: list[BinaryIO]) -> None:
+        for row in rows:
+            for file, line in zip(files, row, strict=True):
+                if line is not None:
+                    file.write(line.encode() + b"\n")
+
+    write_all_atomic(paths, fill)
+
+
 def split_pairs(
     inputs: Sequence[PathPair], train: PathPair, valid: PathPair | None = None, every: int = 0
 ) -> tuple[int, int]:
@@ -301,19 +309,18 @@ def split_pairs(
         )
     kept = aside = 0
 
-    def fill(files: list[BinaryIO]) -> None:
+    def rows() -> Iterator[tuple[str | None, ...]]:
         nonlocal kept, aside
         all_pairs = itertools.chain(itertools.chain.from_iterable(map(line_pairs, inputs)), [None])
-        for lines, following in itertools.pairwise(all_pairs):
-            assert lines is not None
+        for pair, following in itertools.pairwise(all_pairs):
             last_chance = following is None and kept > 0 and not aside
             is_aside = bool(every) and ((kept + aside + 1) % every == 0 or last_chance)
             aside += is_aside
             kept += not is_aside
-            for file, line in zip(files[2:] if is_aside else files[:2], lines, strict=True):
-                file.write(line.encode() + b"\n")
+            row = (None, None, *pair) if is_aside else (*pair, None, None)
+            yield row if valid else row[:2]
 
-    write_all_atomic([*train, *(valid or ())], fill)
+    _write_rows([*train, *(valid or ())], rows())
     return kept, aside
 
 
@@ -371,17 +378,12 @@ def clean_pairs(inputs: PathPair, outputs: PathPair, limits: Limits | None = Non
     flat. Raises DataError if the inputs have different numbers of lines.
     """
     limits = limits or Limits()
-    kept = dropped = 0
+    counts = {True: 0, False: 0}
 
-    def fill(files: list[BinaryIO]) -> None:
-        nonlocal kept, dropped
-        for pair in line_pairs(inputs):
-            if limits.keep(*pair):
-                for file, line in zip(files, pair, strict=True):
-                    file.write(line.encode() + b"\n")
-                kept += 1
-            else:
-                dropped += 1
+    def good(pair: tuple[str, str]) -> bool:
+        keep = limits.keep(*pair)
+        counts[keep] += 1
+        return keep
 
-    write_all_atomic(outputs, fill)
-    return kept, dropped
+    _write_rows(outputs, filter(good, line_pairs(inputs)))
+    return counts[True], counts[False]

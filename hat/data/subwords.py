@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hat.data.corpora import MosesSteps, detokenize, line_function, package
+from hat.data.corpora import detokenize, line_function, package
 from hat.data.folder import CODES_FILE, MODEL_FILE
 from hat.data.text import Chunk, Workers, chunks, read_lines, split_tokens
 from hat.data.vocab import Vocab
@@ -164,8 +164,7 @@ def apply_bpe(codes: Path, inputs: Sequence[Path], folder: Path, workers: int = 
     Each is written whole or not at all and does not depend on the number of processes.
     """
     outputs = [folder / path.name for path in inputs]
-    same = any(one.resolve() == other.resolve() for one, other in zip(inputs, outputs, strict=True))
-    if len(set(outputs)) != len(outputs) or same:
+    if len(set(outputs)) != len(outputs) or folder.resolve() in [path.resolve().parent for path in inputs]:
         raise ConfigError(
             f"cannot write {len(outputs)} texts to {folder}: names that differ, in another folder, are "
             "needed; choose another --to"
@@ -240,9 +239,8 @@ class TextCodec:
         `hat preprocess --bpe-codes` does.
         """
         names = {"sentencepiece": MODEL_FILE, "subword_nmt": CODES_FILE}
-        kind = subword_kind(vocabs[0])
-        path = Path(folder) / names[kind] if kind else None
-        return cls(languages, vocabs, path.read_bytes() if path and path.is_file() else None)
+        path = Path(folder) / names.get(subword_kind(vocabs[0]) or "", "")
+        return cls(languages, vocabs, path.read_bytes() if path.is_file() else None)
 
     @functools.cached_property
     def kind(self) -> Kind | None:
@@ -270,26 +268,25 @@ class TextCodec:
         if self.kind is None:
             return split_tokens
         if self.model is None:
+            missing, name = ("sentencepiece model is", MODEL_FILE)
+            if self.kind == "subword_nmt":
+                missing, name = ("BPE merges are", CODES_FILE)
             raise DataError(
-                f"cannot split {self.languages[0]} text as the dictionaries need it: the "
-                + (
-                    f"sentencepiece model is missing; put it beside the dictionaries as {MODEL_FILE}"
-                    if self.kind == "sentencepiece"
-                    else f"BPE merges are missing; put the file of codes beside them as {CODES_FILE}"
-                )
+                f"cannot split {self.languages[0]} text as the dictionaries need it: the {missing} missing; "
+                f"put the file beside the dictionaries as {name}"
             )
         if self.kind == "sentencepiece":
             return Pieces(self.model).split
         vocab = self.vocabs[0]
-        hyphens = next((mark for mark in (GOOGLE_HYPHEN, "@-@") if mark in vocab), None)
-        lower = not any(symbol != symbol.lower() for symbol in vocab)
+        mark = next((mark for mark in (GOOGLE_HYPHEN, "@-@") if mark in vocab), None)
         tokens = line_function(
-            MosesSteps(
-                self.languages[0], tokenize=True, hyphens="split" if hyphens else "keep", lowercase=lower
-            )
+            self.languages[0],
+            tokenize=True,
+            hyphens="split" if mark else "keep",
+            lowercase=not any(symbol != symbol.lower() for symbol in vocab),
         )
-        bpe = load_bpe(self.model.decode())
-        return lambda line: bpe(split_tokens(tokens(line).replace("@-@", hyphens or "@-@")))
+        bpe = load_bpe(self.model.decode("utf-8", "replace"))
+        return lambda line: bpe(split_tokens(tokens(line).replace("@-@", mark or "@-@")))
 
     def to_plain(self) -> dict[str, Any]:
         """Return plain values and a tensor, as model files hold them; `from_plain` makes the codec again."""

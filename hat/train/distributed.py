@@ -1,8 +1,8 @@
 """The processes of one run: rank r of k on its own device, what they tell each other, and their launcher.
 
 Gradients are summed here and not by DistributedDataParallel, for three reasons. DDP sums in the compute
-type, so two bfloat16 processes would not equal one with twice the update-freq; here the sum is in float32. DDP
-needs a backward pass in every process, but at the end of an epoch a process may have no batch. And DDP sends
+type, so two bfloat16 processes would not equal one with twice the update-freq; here the sum is in float32. It
+needs a backward pass in every process, but at the end of an epoch a process may have no batch. And it sends
 zeros for every layer that the sampled SubTransformer does not use. One flat reduction per update avoids this.
 """
 
