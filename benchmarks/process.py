@@ -1,0 +1,84 @@
+"""Call a function in a fresh process: python -m benchmarks.process reads the call and prints its result."""
+
+import contextlib
+import importlib
+import json
+import os
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hat import HatError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def say(text: str) -> None:
+    """Print a line of progress."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def fresh_call(function: str, threads: int | None = None, **arguments: object) -> Any:
+    """Return what `function`, written as "benchmarks.module:name", returns in a process of its own.
+
+    Arguments and result are plain values. `threads` fixes the threads of OpenMP and MKL. Raises HatError with
+    the error of the function; what the process wrote to standard error then follows here.
+    """
+    path = [str(ROOT), os.environ.get("PYTHONPATH", "")]  # also if this project is not installed
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, path))}
+    if threads:
+        environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.process"],
+        input=json.dumps({"function": function, "arguments": arguments}),
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    answer = (done.stdout.splitlines() or [""])[-1]
+    if done.returncode == 0:
+        return json.loads(answer)["result"]
+    sys.stderr.write(done.stderr)
+    if answer.startswith('{"error"'):
+        raise HatError(json.loads(answer)["error"])
+    if done.returncode < 0:
+        raise HatError(f"the process was ended by signal {-done.returncode}; was there enough memory?")
+    raise HatError(f"the process ended with exit code {done.returncode}; see its message on standard error")
+
+
+def seconds_of(command: Sequence[str]) -> float:
+    """Return the wall-clock seconds of a Python command, started in the folder of train.py."""
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise HatError(
+            f"{' '.join(command)} ended with exit code {done.returncode}: {done.stderr.strip()[-500:]}; run "
+            "it by itself"
+        )
+    return time.perf_counter() - start
+
+
+def answer(request: dict[str, Any]) -> int:
+    """Call the function that was asked for, print result or error as a line of JSON; return the exit status."""
+    module, _, name = request["function"].partition(":")
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            result = getattr(importlib.import_module(module), name)(**request["arguments"])
+    except HatError as error:
+        print(json.dumps({"error": f"{type(error).__name__}: {error}"}))
+        return 2
+    except Exception as error:  # a fault of the project or of the machine: no reason to lose other figures
+        traceback.print_exc()
+        reason = (str(error).splitlines() or [""])[0]
+        print(json.dumps({"error": f"{type(error).__name__}: {reason}; all of it stands on standard error"}))
+        return 1
+    print(json.dumps({"result": result}))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(answer(json.load(sys.stdin)))

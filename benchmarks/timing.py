@@ -1,0 +1,244 @@
+"""Time several cases in turn, A B A B, and keep what was found as rows, targets and figures."""
+
+import datetime
+import importlib.metadata
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+
+from hat import ConfigError, device_name, dtype_name, fast_dtype
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What one case took, one entry a round; entry i of two cases were taken one after the other."""
+
+    ms: tuple[float, ...]
+
+    @property
+    def median_ms(self) -> float:
+        """Return the median in milliseconds."""
+        return statistics.median(self.ms)
+
+    @property
+    def quartiles_ms(self) -> tuple[float, float]:
+        """Return the first and the third quartile in milliseconds."""
+        if len(self.ms) < 2:
+            return self.ms[0], self.ms[0]
+        low, _, high = statistics.quantiles(self.ms, n=4, method="inclusive")
+        return low, high
+
+
+def ratio(one: Samples, other: Samples) -> float:
+    """Return the median over rounds of how many times longer `one` took than `other`."""
+    return statistics.median(a / b for a, b in zip(one.ms, other.ms, strict=True))
+
+
+def mean_of(series: Sequence[Mapping[str, Samples]]) -> dict[str, Samples]:
+    """Return for each case the mean over several series, round by round."""
+    return {
+        name: Samples(tuple(map(statistics.fmean, zip(*(one[name].ms for one in series), strict=True))))
+        for name in series[0]
+    }
+
+
+def nothing() -> None:
+    """Wait for a CPU, which has always finished."""
+
+
+def sync_of(device: torch.device) -> Callable[[], None]:
+    """Return a function that waits until `device` has done all its work."""
+    return partial(torch.cuda.synchronize, device) if device.type == "cuda" else nothing
+
+
+def alternate(
+    cases: Mapping[str, Callable[[], object]],
+    rounds: int,
+    *,
+    warmup: int = 1,
+    calls: int = 1,
+    settle_s: float = 0.0,
+    sync: Callable[[], None] = nothing,
+    clock: Callable[[], float] = time.perf_counter,
+    pause: Callable[[float], None] = time.sleep,
+) -> dict[str, Samples]:
+    """Return the times of all cases, each called in each round; every second round goes backwards.
+
+    In each round a case is called `warmup` times without timing, then `calls` times; the median of these
+    counts. `settle_s` seconds pass before: threads of another OpenMP runtime spin for 0.2 s after their work
+    and would take the cores from the next case. `sync` waits for the device before and after each timed call,
+    because a GPU is given work and returns at once.
+    """
+    taken: dict[str, list[float]] = {name: [] for name in cases}
+    for turn in range(rounds):
+        for name in list(cases)[:: -1 if turn % 2 else 1]:
+            if settle_s:
+                pause(settle_s)
+            for _ in range(warmup):
+                cases[name]()
+            ms = []
+            for _ in range(calls):
+                sync()
+                start = clock()
+                cases[name]()
+                sync()
+                ms.append(1e3 * (clock() - start))
+            taken[name].append(statistics.median(ms))
+    return {name: Samples(tuple(ms)) for name, ms in taken.items()}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number; if it is a median, `low` and `high` are the quartiles over `count` rounds."""
+
+    name: str
+    value: float
+    unit: str
+    low: float | None = None
+    high: float | None = None
+    count: int = 1
+
+
+def median_row(name: str, samples: Samples) -> Row:
+    """Return the median of a case in milliseconds, with its quartiles."""
+    return Row(name, samples.median_ms, "ms", *samples.quartiles_ms, count=len(samples.ms))
+
+
+def rate_row(name: str, samples: Samples, items: int, unit: str) -> Row:
+    """Return items a second from the times of a case that handles `items` of them."""
+    low, high = (1e3 * items / ms for ms in reversed(samples.quartiles_ms))
+    return Row(name, 1e3 * items / samples.median_ms, unit, low, high, len(samples.ms))
+
+
+@dataclass(frozen=True)
+class Target:
+    """A ratio and the limit it has to keep; `value` is None if it was not taken, and a note says why."""
+
+    text: str
+    value: float | None
+    limit: float
+    at_most: bool = True
+
+    @property
+    def met(self) -> bool | None:
+        """Return whether the value keeps the limit, None without a value."""
+        if self.value is None:
+            return None
+        return self.value <= self.limit if self.at_most else self.value >= self.limit
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One benchmark: its rows, its targets, what was left out, and the error that ended it early."""
+
+    name: str
+    machine: dict[str, Any]
+    rows: tuple[Row, ...] = ()
+    targets: tuple[Target, ...] = ()
+    notes: tuple[str, ...] = ()
+    error: str = ""
+
+    def values(self) -> dict[str, Any]:
+        """Return plain values for JSON, each target with whether it is met."""
+        plain = asdict(self)
+        for target, values in zip(self.targets, plain["targets"], strict=True):
+            values["met"] = target.met
+        return plain
+
+
+def text_of(figure: Mapping[str, Any]) -> str:
+    """Return the readable form of `Figure.values()`."""
+    lines = [f"{figure['name']} on {machine_text(figure['machine'])}"]
+    for row in figure["rows"]:
+        quartiles = "" if row["low"] is None else f"   ({row['low']:.4g} to {row['high']:.4g})"
+        lines.append(f"  {row['name']:<58}{row['value']:>10.4g} {row['unit']}{quartiles}")
+    for target in figure["targets"]:
+        limit = f"({'<=' if target['at_most'] else '>='} {target['limit']:g})"
+        if target["value"] is None:
+            lines.append(f"  not taken: {target['text']} {limit}")
+        else:
+            kept = "met   " if target["met"] else "MISSED"
+            lines.append(f"  {kept} {target['text']}: {target['value']:.3g} {limit}")
+    lines += [f"  note: {note}" for note in figure["notes"]]
+    lines += [f"  FAILED: {figure['error']}"] if figure["error"] else []
+    return "\n".join(lines)
+
+
+def describe_machine(device: torch.device = CPU, threads: int | None = None) -> dict[str, Any]:
+    """Return what must stand beside a figure so that others can compare: machine, versions, load, date."""
+    try:
+        peer = importlib.metadata.version("ctranslate2")
+    except importlib.metadata.PackageNotFoundError:
+        peer = ""
+    found = {
+        "cpu": device_name(CPU),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "threads": threads or torch.get_num_threads(),
+        "load": round(os.getloadavg()[0], 2),  # mean number of busy processes over the last minute
+        "torch": torch.__version__,
+        "ctranslate2": peer,  # "" if it is not installed
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%MZ"),
+        "gpu": "",
+    }
+    if device.type != "cpu":
+        # torch does not know the driver's own number, but the newest CUDA it serves: 12040 is 12.4
+        asked = getattr(torch._C, "_cuda_getDriverVersion", None)  # not documented, so it may go
+        served = asked() if asked else 0
+        found |= {"gpu": device_name(device), "cuda": torch.version.cuda or "unknown"}
+        found["driver"] = f"{served // 1000}.{served % 1000 // 10}" if served else "unknown"
+    return found
+
+
+def machine_text(machine: Mapping[str, Any]) -> str:
+    """Return one line on a machine."""
+    peer = f", ctranslate2 {machine['ctranslate2']}" if machine["ctranslate2"] else ""
+    gpu = ""
+    if machine["gpu"]:
+        gpu = f"{machine['gpu']}, CUDA {machine['cuda']}, driver for CUDA {machine['driver']}, "
+    return (
+        f"{gpu}{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads, load "
+        f"{machine['load']:.1f}, torch {machine['torch']}{peer}, {machine['date']}"
+    )
+
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def formats(device: torch.device) -> tuple[str, str]:
+    """Return the names of the fast number format and of fp32.
+
+    On CPUs the fast one is bf16 even without AMX, as the targets say; GPUs without bf16 take fp16.
+    """
+    return "bf16" if device.type == "cpu" else dtype_name(fast_dtype(device)), "fp32"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may choose about figures; `FIGURES` says which figure reads which option."""
+
+    device: str = "cpu"
+    rounds: int | None = None  # None: as many as the figure takes by itself
+    seed: int = 1
+    rows: int = 12  # of latency-row
+    row_task: str = "multi30k"
+    pairs: int = 1_000_000  # of the large corpus of preprocess and startup
+    data: str = "data/binary/multi30k_en_de"
+    text: str = "../shared/data"
+    quality_checkpoint: str | None = None
+    torch_device: torch.device = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ConfigError(
+                "--device cuda: this machine has no GPU that PyTorch can use, allowed here is cpu; leave it "
+                "out, or install a build of PyTorch for this GPU"
+            )
+        object.__setattr__(self, "torch_device", torch.device(self.device))
