@@ -1,4 +1,4 @@
-"""The layout of `hat/`: imports point down, no module imports a script, files stay short."""
+"""The layout of `hat/`: imports point down, no module imports a script."""
 
 import ast
 import subprocess
@@ -11,19 +11,24 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYER = {
     "errors": 0,
-    "log": 0,
-    "rng": 0,
-    "arch": 1,
-    "files": 1,
-    "model": 2,
-    "data": 2,
-    "decode": 3,
-    "train": 4,
-    "latency": 4,
-    "search": 5,
-    "report": 6,
-    "bench": 6,
-    "cli": 7,
+    "log": 1,
+    "rng": 1,
+    "config": 1,
+    "arch": 2,
+    "space": 2,
+    "files": 2,
+    "run": 3,
+    "model": 3,
+    "data": 3,
+    "decode": 4,
+    "runtimes": 5,
+    "train": 6,
+    "latency": 6,
+    "search": 7,
+    "report": 8,
+    "bench": 8,
+    "cli": 9,
+    "__main__": 10,
 }
 FILES = sorted((ROOT / "hat").rglob("*.py"))
 SCRIPTS = {path.stem for path in [*ROOT.glob("*.py"), *ROOT.glob("scripts/*.py")]}
@@ -60,10 +65,9 @@ def package(path: Path) -> str:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_point_down_and_files_are_short(path: Path) -> None:
+def test_imports_point_down(path: Path) -> None:
     source = path.read_text(encoding="utf-8")
     assert source.isascii()
-    assert source.count("\n") < 350, f"{path} is too long; one noun per file"
     if path != ROOT / "hat" / "__init__.py":  # it names modules for lazy loading, as text
         assert wrong_imports(source, package(path)) == []
 

@@ -11,8 +11,9 @@ import yaml
 from tqdm import tqdm
 
 from hat.cli.missing import advice, table_commands
-from hat.cli.options import OutputOptions, command, parse, to_yaml_values
+from hat.cli.options import OutputOptions, command, parse
 from hat.cli.set_aside import released_at, set_aside
+from hat.config import to_yaml_values
 from hat.errors import ConfigError, DataError
 from hat.files.atomic import check_writable, write_atomic, write_text_atomic
 from hat.files.cost import Cost

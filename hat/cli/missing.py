@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from hat.cli.yaml_file import open_config, read_flat_yaml
+from hat.config import open_config, read_flat_yaml
 from hat.errors import DataError, HatError, suggest
 from hat.files.released import ReleasedModel, latency_data_names, released_models
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hat.arch.codec import SpaceOptions, space_of
-from hat.cli.options import OutputOptions, command, parse, to_yaml_values
+from hat.cli.options import OutputOptions, command, parse
+from hat.config import to_yaml_values
 from hat.data.text import read_lines
 from hat.errors import ConfigError, DataError
 from hat.files.atomic import write_text_atomic

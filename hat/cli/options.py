@@ -1,17 +1,15 @@
 """Command lines from dataclasses: a field is a flag and a YAML key, the text below it is its help.
 
-Precedence: field default < YAML file (the last one given wins) < flag.
+Precedence: field default < YAML file (the last one given wins) < flag. All commands read the same YAML files,
+so each knows the options of the others: it accepts them in a file, and neither lists nor uses them.
 """
 
 import argparse
-import ast
 import dataclasses
 import functools
-import inspect
 import math
 import re
 import sys
-import textwrap
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -23,7 +21,7 @@ import configargparse
 
 from hat.cli.interrupt import Terminated, terminating
 from hat.cli.missing import config_commands, near_config
-from hat.cli.yaml_file import FlatYamlParser, open_config
+from hat.config import flag_of, help_of, open_config, read_flat_yaml
 from hat.errors import ConfigError, HatError, suggest
 from hat.log import say
 
@@ -53,28 +51,88 @@ IGNORED = {
 }
 
 
+@dataclass(frozen=True)
+class Part:
+    """A dataclass of options of which a command uses some fields only."""
+
+    group: type
+    names: frozenset[str]
+
+
+def only(group: type, *names: str) -> Part:
+    """Return the part of a dataclass of options that a command uses; its other fields keep their values."""
+    unknown = set(names) - {each.name for each in dataclasses.fields(group)}
+    assert not unknown, f"{group.__name__} has no {unknown}"
+    return Part(group, frozenset(names))
+
+
+class ParserRequest(Sequence[str]):
+    """Given to a command in place of its arguments, this makes `parse` raise `ParserReady`."""
+
+    def __len__(self) -> int:
+        return 0
+
+    def __getitem__(self, index: typing.Any) -> typing.Any:
+        raise IndexError(index)
+
+
+class ParserReady(BaseException):
+    """Carries the parser of a command to whoever asked for it, for example to write shell completions."""
+
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        super().__init__()
+        self.parser = parser
+
+
+def parser_of(main: Callable[[Sequence[str]], object]) -> argparse.ArgumentParser:
+    """Return the parser of a command without running it."""
+    try:
+        main(ParserRequest())
+    except ParserReady as ready:
+        return ready.parser
+    raise AssertionError(f"{main} parses nothing")
+
+
 def parse(
     argv: Sequence[str] | None,
-    *groups: type,
+    *groups: type | Part,
     prog: str,
     description: str,
     config_flags: Sequence[str] = (),
+    hidden: Sequence[type] = (),
 ) -> tuple[Any, ...]:
     """Return one instance of each dataclass in `groups`, filled from `argv` and the YAML files it names.
+
+    Args:
+        argv: arguments; None for those of the process.
+        groups: dataclasses of options, or the `only` part of one that the command uses.
+        prog: name of the command in messages.
+        description: first line of its help.
+        config_flags: flags that name a YAML file.
+        hidden: dataclasses of options of other commands, accepted and not listed.
 
     Raises ConfigError for unknown flags or keys (the nearest known one is suggested) and for values of the
     wrong type (file and line are named).
     """
     parser = _Parser(prog, description, config_flags)
-    for group in groups:
-        parser.add_dataclass(group)
+    parts = [each if isinstance(each, Part) else Part(each, _names(each)) for each in groups]
+    for part in parts:
+        parser.add_dataclass(part.group, part.names)
+    for part in [*parts, *(Part(each, frozenset()) for each in hidden)]:
+        parser.hide_dataclass(part.group)
+    if isinstance(argv, ParserRequest):
+        raise ParserReady(parser)
     words = list(sys.argv[1:] if argv is None else argv)
     values = vars(parser.parse_strict(words))
     try:
-        return tuple(group(**{f.name: values[f.name] for f in dataclasses.fields(group)}) for group in groups)
+        return tuple(part.group(**{name: values[name] for name in _names(part.group)}) for part in parts)
     except ConfigError as error:
         place = parser.place_of(str(error), words)
         raise (ConfigError(f"{place}: {error}") if place else error) from error
+
+
+def _names(group: type) -> frozenset[str]:
+    return frozenset(each.name for each in dataclasses.fields(group))
 
 
 def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
@@ -117,15 +175,20 @@ def _refused_by_system(error: Exception) -> int:
     return 2
 
 
-def to_yaml_values(*instances: object) -> dict[str, Any]:
-    """Return the resolved options under their YAML names, ready to be written beside a run's output."""
-    values: dict[str, Any] = {}
-    for instance in instances:
-        for f in dataclasses.fields(instance):  # type: ignore[arg-type]
-            value = getattr(instance, f.name)
-            if value is not None and value != ():
-                values[f.name.replace("_", "-")] = list(value) if isinstance(value, tuple) else value
-    return values
+class FlatYamlParser(configargparse.ConfigFileParser):
+    """Adapter of `read_flat_yaml` for configargparse; remembers the file and line of each key."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places: dict[str, str] = {}
+
+    def get_syntax_description(self) -> str:
+        return "Configuration files are flat YAML; keys are option names without the dashes in front."
+
+    def parse(self, stream: TextIO) -> dict[str, str | list[str]]:
+        entries = read_flat_yaml(stream)
+        self.places.update({key: f"{stream.name}:{line}" for key, (_, line) in entries.items()})
+        return {key: value for key, (value, _) in entries.items()}
 
 
 class _Parser(configargparse.ArgParser):
@@ -145,41 +208,49 @@ class _Parser(configargparse.ArgParser):
             self.add_argument(
                 flag, is_config_file=True, metavar="YAML", help="YAML file with further options"
             )
-        hidden = self.add_argument_group("accepted for old files, without effect")
-        for name, why in IGNORED.items():
-            hidden.add_argument(f"--{name}", nargs="?", const="", default=None, metavar="X", help=why)
+        self._unused: set[str] = set()
+        for name in IGNORED:  # accepted, said once, not listed
+            self.add_argument(f"--{name}", nargs="?", const="", default=None, help=argparse.SUPPRESS)
 
-    def add_dataclass(self, group: type) -> None:
-        texts = _field_texts(group)
-        section = self.add_argument_group(
-            " ".join((group.__doc__ or group.__name__).split("\n\n")[0].split())
-        )
-        hints = typing.get_type_hints(group)
-        for f in dataclasses.fields(group):
-            if f"--{f.name.replace('_', '-')}" in self._option_string_actions:
-                continue  # two groups share the option
-            self._add_field(section, f, hints[f.name], texts.get(f.name, ""))
+    def add_dataclass(self, group: type, names: frozenset[str]) -> None:
+        """Add the options of a dataclass that the command uses, under the first paragraph of its text."""
+        title = " ".join((group.__doc__ or group.__name__).split("\n\n")[0].split())
+        section = self.add_argument_group(title)
+        for each in dataclasses.fields(group):
+            if each.name in names:
+                self._add_field(section, group, each, listed=True)
 
-    def _add_field(self, section: Any, f: dataclasses.Field, hint: Any, text: str) -> None:
-        flag = f"--{f.name.replace('_', '-')}"
+    def hide_dataclass(self, group: type) -> None:
+        """Accept the options of a dataclass that were not added, without listing them."""
+        for each in dataclasses.fields(group):
+            self._add_field(self, group, each, listed=False)
+
+    def _add_field(self, section: Any, group: type, f: dataclasses.Field, *, listed: bool) -> None:
+        flag = flag_of(f.name)
+        if flag in self._option_string_actions:
+            return  # two groups share the option
+        if not listed:
+            self._unused.add(flag)
         required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         default = None if required else f.default
+        text = help_of(group).get(f.name, "")
         if default not in (None, (), False, ""):
             text += f" (default: {' '.join(map(str, default)) if isinstance(default, tuple) else default})"
-        common: dict[str, Any] = {"default": default, "help": text.replace("%", "%%"), "dest": f.name}
-        kind, many = _kind(hint)
+        common: dict[str, Any] = {"default": default, "dest": f.name}
+        common["help"] = text.replace("%", "%%") if listed else argparse.SUPPRESS
+        kind, many = _kind(_hints(group)[f.name])
         if kind is bool:
-            action = "store_true" if f.name.startswith("no_") else argparse.BooleanOptionalAction
+            action = "store_true" if f.name.startswith("no_") else _Switch
             section.add_argument(flag, action=action, **common)
             return
         choices = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else None
         convert = _CONVERT.get(kind, _one_of(choices) if choices else str)
-        common["metavar"] = f.name.split("_")[-1].upper() if not choices else "{" + ",".join(choices) + "}"
+        common["metavar"] = f.metadata.get("metavar") or _metavar(f.name, kind, choices)
         if "const" in f.metadata:  # the flag alone means this value
             common |= {"nargs": "?", "const": f.metadata["const"]}
         if many:
             common |= {"nargs": "+", "action": _TupleAction}
-        section.add_argument(flag, type=convert, required=required, **common)
+        section.add_argument(flag, type=convert, required=required and listed, **common)
 
     def place_of(self, message: str, argv: Sequence[str]) -> str | None:
         """Return file and line of the first option in `message` that a file sets and `argv` does not."""
@@ -203,6 +274,8 @@ class _Parser(configargparse.ArgParser):
         for name, why in IGNORED.items():
             if getattr(namespace, name.replace("-", "_"), None) is not None:
                 say(f"{self.prog}: --{name} has no effect here: {why}")
+        if unused := self._unused & {word.split("=")[0] for word in argv}:
+            say(f"{self.prog}: {', '.join(sorted(unused))}: no effect on this command")
         return namespace
 
     def convert_item_to_command_line_arg(
@@ -242,10 +315,26 @@ class _Parser(configargparse.ArgParser):
 
 
 class _HelpFormatter(argparse.HelpFormatter):
-    """Wide enough that a flag and its text stand on one line."""
+    """Puts a flag and its text on one line."""
 
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=44, width=110)
+        super().__init__(prog, max_help_position=46, width=150)
+
+    def _format_usage(self, usage: Any, actions: Any, groups: Any, prefix: Any) -> str:
+        return f"usage: {self._prog} [options]\n\n"
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if isinstance(action, _Switch):
+            return f"--[no-]{action.option_strings[0][2:]}"
+        return super()._format_action_invocation(action)
+
+
+class _Switch(argparse.BooleanOptionalAction):
+    """A flag with its opposite, shown as `--[no-]flag`."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str, **more: Any) -> None:
+        super().__init__(option_strings, dest, help=None, **more)
+        self.help = help
 
 
 class _TupleAction(argparse.Action):
@@ -325,19 +414,19 @@ def _kind(hint: Any) -> tuple[Any, bool]:
 
 
 @functools.cache
-def _field_texts(group: type) -> dict[str, str]:
-    """Return the text below each field of a dataclass and of its bases."""
-    texts: dict[str, str] = {}
-    for cls in reversed(group.__mro__[:-1]):
-        if not dataclasses.is_dataclass(cls):
-            continue
-        body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body  # type: ignore[attr-defined]
-        for field, text in zip(body, body[1:], strict=False):
-            if (
-                isinstance(field, ast.AnnAssign)
-                and isinstance(field.target, ast.Name)
-                and isinstance(text, ast.Expr)
-                and isinstance(text.value, ast.Constant)
-            ):
-                texts[field.target.id] = " ".join(str(text.value.value).split())
-    return texts
+def _hints(group: type) -> dict[str, Any]:
+    return typing.get_type_hints(group)
+
+
+def _metavar(name: str, kind: Any, choices: tuple[str, ...] | None) -> str:
+    """Return a placeholder that says what is to be given: a number, a file or a folder, a word."""
+    if choices:
+        return "{" + ",".join(choices) + "}"
+    if kind in (int, float):
+        return "N" if kind is int else "X"
+    if kind == tuple[float, float]:
+        return "(X,X)"
+    last = name.rsplit("_", 1)[-1]
+    if last in ("dir", "folder", "data", "logdir", "destdir"):
+        return "DIR"
+    return "FILE" if last in ("path", "file", "input", "inputs", "output", "yaml", "csv") else last.upper()

@@ -17,11 +17,11 @@ import yaml
 from hat.arch.codec import arch_to_yaml
 from hat.arch.config import Arch
 from hat.arch.space import SearchSpace
-from hat.cli.options import to_yaml_values
 from hat.cli.restore import adapt, model_of
 from hat.cli.settings import Settings
 from hat.cli.task import Vocabulary, dataset, validation_batches
 from hat.cli.train import main as train
+from hat.config import to_yaml_values
 from hat.data.batching import EpochBatches, groups
 from hat.data.text import detokenize, subword_kind
 from hat.decode.beam import BeamConfig, beam_search

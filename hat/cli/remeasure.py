@@ -17,9 +17,10 @@ import yaml
 import hat
 from hat.arch.codec import arch_from_yaml, arch_to_yaml
 from hat.arch.config import Arch
-from hat.cli.options import command, to_yaml_values
+from hat.cli.options import command
 from hat.cli.settings import Settings, parse_settings
 from hat.cli.task import device_of, space_and_arch, vocabulary
+from hat.config import to_yaml_values
 from hat.errors import ConfigError, HatError
 from hat.latency.measure import measure
 from hat.latency.work import MeasureConfig

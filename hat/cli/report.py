@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from hat.cli.options import OutputOptions, command, parse
+from hat.cli.options import OutputOptions, ParserRequest, command, parse
 from hat.errors import ConfigError
 from hat.files.atomic import write_atomic, write_text_atomic
 from hat.report.collect import collect
@@ -27,8 +27,9 @@ class ReportOptions:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Write index.html and the PNG files; see --help."""
+    words = argv if isinstance(argv, ParserRequest) else _named(sys.argv[1:] if argv is None else argv)
     options, out = parse(
-        _named(sys.argv[1:] if argv is None else argv),
+        words,
         ReportOptions,
         OutputOptions,
         prog="report.py",

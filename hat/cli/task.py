@@ -15,7 +15,7 @@ from hat.arch.codec import ArchOptions, SpaceOptions, arch_of, space_around, spa
 from hat.arch.config import Arch
 from hat.arch.space import SearchSpace
 from hat.cli.missing import advice, data_commands
-from hat.cli.options import to_yaml_values
+from hat.config import to_yaml_values
 from hat.data.batching import EpochBatches
 from hat.data.pairs import PairDataset, languages, load_vocabs
 from hat.errors import CheckpointError, ConfigError, DataError

@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from strategies import spaces_with_archs
 
 from hat.arch.codec import ArchOptions, arch_of, arch_to_yaml
-from hat.cli.options import IGNORED, command, parse, to_yaml_values
+from hat.cli.options import IGNORED, command, parse
 from hat.cli.settings import _GROUPS
+from hat.config import to_yaml_values
 from hat.errors import ConfigError, DataError
 
 
@@ -251,10 +252,10 @@ def test_help_comes_from_the_dataclass(capsys) -> None:
 def test_every_option_of_train_has_help() -> None:
     from dataclasses import fields
 
-    from hat.cli.options import _field_texts
+    from hat.config import help_of
 
     for group in _GROUPS:
-        missing = {f.name for f in fields(group)} - set(_field_texts(group)) - {"configs"}
+        missing = {f.name for f in fields(group)} - set(help_of(group)) - {"configs"}
         assert not missing, f"{group.__name__}: {missing}"
 
 

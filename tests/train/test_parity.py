@@ -56,7 +56,7 @@ def sub(name: str, n: int) -> torch.nn.Module:
 @pytest.mark.parametrize("name", DATA)
 def test_the_space_is_that_of_its_configuration(name: str) -> None:
     from hat.arch.codec import SpaceOptions, space_of
-    from hat.cli.yaml_file import read_flat_yaml
+    from hat.config import read_flat_yaml
 
     with open(COMPAT / name / "super.yml") as file:
         values = {key.replace("-", "_"): value for key, (value, _) in read_flat_yaml(file).items()}

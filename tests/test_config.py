@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hat.cli.yaml_file import open_config, read_flat_yaml
+from hat.config import open_config, read_config, read_flat_yaml
 from hat.errors import ConfigError
 
 
@@ -51,7 +51,7 @@ def test_lines_are_counted() -> None:
     assert read_flat_yaml(stream) == {"a": ("1", 2), "b": (["2", "3"], 4), "c": ("4", 7)}
 
 
-@pytest.mark.parametrize("text", ["", "# only a comment\n", "{}\n", "\ufeffa: 1"])
+@pytest.mark.parametrize("text", ["", "# only a comment\n", "{}\n", "\ufeffa: 1", "a: &x 1", "a: !!str 1"])
 def test_small_files(text: str) -> None:
     assert read(text) in ({}, {"a": "1"})
 
@@ -66,20 +66,18 @@ def test_small_files(text: str) -> None:
         ("a: ''\n", "my.yml:1", "has no value"),
         ("a: null\n", "my.yml:1", "has no value"),
         ("a: [1, , 2]\n", "my.yml:1", ""),
-        ("a:\n- 1\n-\n", "my.yml:3", "an empty entry in the list 'a'"),
-        ("a: {b: 1}\n", "my.yml:1", "nested mapping under 'a'"),
-        ("a:\n  b: 1\n", "my.yml:2", "nested mapping under 'a'"),
-        ("a: [[1]]\n", "my.yml:1", "not in a list"),
+        ("a:\n- 1\n-\n", "my.yml:3", "or an empty entry in its list"),
+        ("a: {b: 1}\n", "my.yml:1", "a nested mapping or list under 'a'"),
+        ("a:\n  b: 1\n", "my.yml:2", "keys stand at the top level only"),
+        ("a: [[1]]\n", "my.yml:1", "one text or a list of them"),
         ("a: [b: 1]\n", "my.yml:1", "nested mapping"),
-        ("? [a]\n: 1\n", "my.yml:1", "a list is allowed only as the value of a key"),
-        ("- a\n", "my.yml:1", "a list is allowed only as the value of a key"),
-        ("just text\n", "my.yml:1", "expected `key: value` lines, got 'just text'"),
-        ("a: 1\n---\nb: 2\n", "my.yml:2", "a second YAML document"),
-        ("a: &x 1\nb: *x\n", "my.yml:1", "anchors and aliases are not allowed"),
-        ("a: *x\n", "my.yml:1", "anchors and aliases are not allowed"),
-        ("&x a: 1\n", "my.yml:1", "anchors and aliases are not allowed"),
-        ("a: !!python/object/apply:os.system [ls]\n", "my.yml:1", "the tag tag:yaml.org,2002:python/object"),
-        ("a: !!str 1\n", "my.yml:1", "the tag tag:yaml.org,2002:str is not allowed"),
+        ("? [a]\n: 1\n", "my.yml:1", "a nested mapping or list"),
+        ("- a\n", "my.yml:1", "expected `key: value` lines"),
+        ("just text\n", "my.yml:1", "expected `key: value` lines"),
+        ("a: 1\n---\nb: 2\n", "my.yml:2", "but found another document"),
+        ("a: *x\n", "my.yml:1", "found undefined alias"),
+        ("a: !!python/object/apply:os.system [ls]\n", "my.yml:1", "nested mapping or list"),
+        ("a: !!python/name:os.system x\n", "my.yml:1", "the tag tag:yaml.org,2002:python/name"),
         ("a: !x 1\n", "my.yml:1", "the tag !x is not allowed"),
         ("a: [1\n", "my.yml:2", "not valid YAML"),
         ("a: 'open\n", "my.yml:2", "not valid YAML"),
@@ -192,3 +190,19 @@ def test_only_config_errors(text: str) -> None:
     for key, value in entries.items():
         assert isinstance(key, str)
         assert isinstance(value, str) or all(isinstance(item, str) for item in value)
+
+
+def test_the_settings_of_a_run_can_be_given_again(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    path.write_text(
+        '{"settings": {"max-update": 5, "lr": 1e-07, "cpu": true, "encoder-embed-choice": [16, 8]}}'
+    )
+    assert read_config(path) == {
+        "max-update": "5",
+        "lr": "1e-07",
+        "cpu": "True",
+        "encoder-embed-choice": ["16", "8"],
+    }
+    path.write_text("[]")
+    with pytest.raises(ConfigError, match="not the record of a run"):
+        read_config(path)

@@ -1,0 +1,247 @@
+"""Options as typed dataclasses, and the strict YAML files that fill them.
+
+A dataclass of options derives from `Options`; a field made by `option` carries its bounds, the text below a
+field is its help. `hat/cli/options.py` makes command lines of such classes; nothing here knows one.
+"""
+
+import ast
+import dataclasses
+import functools
+import inspect
+import json
+import math
+import re
+import textwrap
+from dataclasses import MISSING, Field, fields
+from pathlib import Path
+from typing import Any, TextIO, cast
+
+import yaml
+
+from hat.errors import ConfigError
+
+MAX_BYTES = 1 << 20  # a configuration is a page, not a data set
+_HIDDEN_ENDS = re.compile("[\x85\u2028\u2029]|\r(?!$)", re.MULTILINE)
+
+
+def option(
+    default: Any = MISSING,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    off: float | None = None,
+    help: str = "",
+    metavar: str = "",
+    const: Any = MISSING,
+) -> Any:
+    """Return a dataclass field with bounds, which `Options` checks; None and values in tuples are known.
+
+    Args:
+        default: value if neither a file nor the command line gives one; without it the option is required.
+        low, high: smallest and largest value allowed.
+        above, below: bounds that are not allowed themselves.
+        off: one more value that is allowed, for example -1 for "never".
+        help: text for a field without a text below it, as generated classes have.
+        metavar: placeholder in the help of a command (default: by the type and the name).
+        const: value of a flag that is given without one.
+    """
+    bounds = {"low": low, "high": high, "above": above, "below": below, "off": off}
+    found: dict[str, Any] = {name: value for name, value in bounds.items() if value is not None}
+    found |= {name: text for name, text in (("help", help), ("metavar", metavar)) if text}
+    if const is not MISSING:
+        found["const"] = const
+    return (
+        dataclasses.field(metadata=found)
+        if default is MISSING
+        else dataclasses.field(default=default, metadata=found)
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Base of all dataclasses of options: checks the bounds of its fields.
+
+    Raises ConfigError, naming the option, the value and what is allowed.
+    """
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            check_bounds(each, getattr(self, each.name))
+
+
+def flag_of(name: str) -> str:
+    """Return the flag of a field, for example `--max-update`."""
+    return f"--{name.replace('_', '-')}"
+
+
+def check_bounds(field: Field[Any], value: Any) -> None:
+    """Raise ConfigError if a value of a field made by `option` is out of its bounds; None never is."""
+    known = field.metadata
+    low, high, above, below = (known.get(name) for name in ("low", "high", "above", "below"))
+    for number in value if isinstance(value, tuple) else (value,):
+        if number is None or isinstance(number, str | bool) or number == known.get("off"):
+            continue
+        inside = (
+            (low is None or number >= low)
+            and (high is None or number <= high)
+            and (above is None or number > above)
+            and (below is None or number < below)
+        )
+        if inside and math.isfinite(number):
+            continue
+        parts = [
+            f"{word} {bound:g}" if isinstance(bound, float) else f"{word} {bound}"
+            for word, bound in (("at least", low), ("at most", high), ("above", above), ("below", below))
+            if bound is not None
+        ]
+        if low is not None and high is not None:
+            parts = [f"between {low} and {high}"]
+        text = f"must {'lie' if 'between' in parts[0] else 'be'} {' and '.join(parts)}"
+        if "off" in known:
+            text += f", or {known['off']}"
+        raise ConfigError(f"{flag_of(field.name)} {text}, got {number}")
+
+
+@functools.cache
+def help_of(group: type) -> dict[str, str]:
+    """Return the help of each field of a dataclass: the text below it, or the one that `option` was given."""
+    texts: dict[str, str] = {}
+    for each in fields(group):
+        if "help" in each.metadata:
+            texts[each.name] = each.metadata["help"]
+    for cls in reversed(group.__mro__[:-1]):
+        if not dataclasses.is_dataclass(cls):
+            continue
+        try:
+            source = textwrap.dedent(inspect.getsource(cls))
+        except (OSError, TypeError):  # a class that a function made has no text
+            continue
+        statements = ast.parse(source).body[0]
+        body = statements.body if isinstance(statements, ast.ClassDef) else []
+        for field, text in zip(body, body[1:], strict=False):
+            if (
+                isinstance(field, ast.AnnAssign)
+                and isinstance(field.target, ast.Name)
+                and isinstance(text, ast.Expr)
+                and isinstance(text.value, ast.Constant)
+            ):
+                texts[field.target.id] = " ".join(str(text.value.value).split())
+    return texts
+
+
+def to_yaml_values(*instances: Any) -> dict[str, Any]:
+    """Return the options of dataclasses under their YAML keys; what was not given is left out."""
+    values: dict[str, Any] = {}
+    for instance in instances:
+        for each in fields(instance):
+            value = getattr(instance, each.name)
+            if value is not None and value != ():
+                values[each.name.replace("_", "-")] = list(value) if isinstance(value, tuple) else value
+    return values
+
+
+def open_config(path: str, mode: str = "r") -> TextIO:
+    """Open a configuration file; raises ConfigError if it is missing, unreadable or far too large."""
+    try:
+        if Path(path).stat().st_size > MAX_BYTES:
+            raise ConfigError(f"{path} has more than {MAX_BYTES} bytes; that is no configuration file")
+        return cast(TextIO, open(path, mode, encoding="utf-8-sig", newline="\n"))
+    except OSError as error:
+        raise ConfigError(f"cannot read configuration {path}: {error.strerror}; check --configs") from error
+
+
+def read_config(path: str | Path) -> dict[str, str | list[str]]:
+    """Return the entries of a flat YAML file as text, see `read_flat_yaml`."""
+    with open_config(str(path)) as file:
+        return {key: value for key, (value, _) in read_flat_yaml(file).items()}
+
+
+def read_flat_yaml(stream: TextIO) -> dict[str, tuple[str | list[str], int]]:
+    """Return {key: (text or list of texts, line number)} of one flat YAML mapping.
+
+    Plain YAML loaders keep the last of duplicate keys and read `010` as 8, `12:30` as 750 and `1e-7` as a
+    string. Here every value stays the text that stands in the file; the type of its option converts it. The
+    record of a run, `run.json`, stands for the settings in it.
+
+    Raises ConfigError, with file and line, for duplicate keys, empty values, nesting and tags.
+    """
+    name = getattr(stream, "name", "configuration")
+    text = ""
+    try:
+        text = stream.read()
+        if name.endswith("run.json"):
+            return _settings_of_record(text, name)
+        if hidden := _HIDDEN_ENDS.search(text):  # a key behind one would be invisible in an editor
+            raise ConfigError(
+                f"{name}:{_line(text, hidden.start())}: the character {hidden[0]!a} ends a line here, for "
+                "YAML only; remove it, or write it as an escape in double quotes"
+            )
+        root = yaml.compose(text, Loader=yaml.BaseLoader)
+    except OSError as error:
+        raise ConfigError(f"cannot read configuration {name}: {error.strerror}; check the disk") from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{name}:{line}: not UTF-8 text; save the file as UTF-8") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        raise ConfigError(f"{name}:{line}: not valid YAML: {error.problem or error.context}") from error
+    except yaml.reader.ReaderError as error:
+        raise ConfigError(
+            f"{name}:{_line(text, error.position)}: not valid YAML: the character {chr(error.character)!a} "
+            "is not allowed; remove it"
+        ) from error
+    except (OverflowError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{name}:1: not valid YAML: {error}; write plain `key: value` lines") from error
+    if root is None:
+        return {}
+    if not isinstance(root, yaml.MappingNode):
+        raise ConfigError(f"{name}:{root.start_mark.line + 1}: expected `key: value` lines")
+    found: dict[str, tuple[str | list[str], int]] = {}
+    for key, value in root.value:
+        many = isinstance(value, yaml.SequenceNode) and not value.tag.startswith(
+            ("!", "tag:yaml.org,2002:py")
+        )
+        for each in (key, *(value.value if many else [value])):
+            _check_scalar(each, f"{name}:{each.start_mark.line + 1}", getattr(key, "value", ""))
+        line = key.start_mark.line + 1
+        if key.value in found:
+            raise ConfigError(
+                f"{name}:{line}: key {key.value!r} stands already on line {found[key.value][1]}; keep one of "
+                "them"
+            )
+        found[key.value] = ([each.value for each in value.value] if many else value.value, line)
+    return found
+
+
+def _settings_of_record(text: str, name: str) -> dict[str, tuple[str | list[str], int]]:
+    try:
+        settings = json.loads(text)["settings"]
+        return {
+            str(key): ([str(each) for each in value] if isinstance(value, list) else str(value), 1)
+            for key, value in settings.items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ConfigError(f"{name}:1: not the record of a run ({error!r}); give a YAML file") from error
+
+
+def _check_scalar(node: yaml.Node, where: str, key: object) -> None:
+    if not isinstance(node, yaml.ScalarNode):
+        raise ConfigError(
+            f"{where}: a nested mapping or list under {key!r}; keys stand at the top level only, and a value "
+            "is one text or a list of them"
+        )
+    if node.tag != "tag:yaml.org,2002:str":
+        raise ConfigError(f"{where}: the tag {node.tag} is not allowed; write a plain value")
+    if "\0" in node.value:
+        raise ConfigError(f"{where}: a NUL character is not allowed; remove it")
+    if not node.value or (node.style is None and node.value in ("~", "null", "Null", "NULL")):
+        raise ConfigError(
+            f"{where}: key {key!r} has no value, or an empty entry in its list; write one or remove it"
+        )
+
+
+def _line(text: str, position: int) -> int:
+    return text.count("\n", 0, position) + 1
