@@ -1,1 +1,1 @@
-"""Speed beside floors and peers, and the studies of ranking, predictor and front: python -m benchmarks --help."""
+"""Speed beside floors and peers, and studies of ranking, predictor and front; python -m benchmarks --help."""

@@ -8,7 +8,17 @@ from typing import Any
 
 from benchmarks.data import MULTI30K, PIECES, random_task, repeat_lines, tatoeba_pieces
 from benchmarks.process import fresh_call, seconds_of
-from benchmarks.timing import Figure, Options, Row, Samples, Target, alternate, describe_machine, median_row, ratio
+from benchmarks.timing import (
+    Figure,
+    Options,
+    Row,
+    Samples,
+    Target,
+    alternate,
+    describe_machine,
+    median_row,
+    ratio,
+)
 
 SMALL_PAIRS = 10_000  # of the small corpus of preprocess
 
@@ -30,7 +40,9 @@ def time_preprocessing(
 
     def work(pairs: int) -> None:
         text, out = (str(folder / f"{name}{pairs}") for name in ("text", "out"))
-        found[pairs].append(fresh_call("benchmarks.work:preprocessing", text=text, folder=out, workers=workers))
+        found[pairs].append(
+            fresh_call("benchmarks.work:preprocessing", text=text, folder=out, workers=workers)
+        )
 
     for pairs in found:
         repeat_lines(prefix, pairs, folder / f"text{pairs}")
@@ -102,7 +114,7 @@ def startup(options: Options, threads: int) -> Figure:
     )
     notes = (
         f"{options.pairs} pairs of 4 to 30 random words; files are in the page cache after the first round",
-        "first batch: train.py with the configuration of the Multi30k SuperTransformer in a fresh process and "
-        "folder on the CPU, without TensorBoard, until it begins its first training step",
+        "first batch: train.py with the configuration of the Multi30k SuperTransformer in a fresh process "
+        "and folder on the CPU, without TensorBoard, until it begins its first training step",
     )
     return Figure("startup", machine, tuple(rows), targets, notes)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hat import EOS, Batch, DataError, PreprocessConfig, Vocab, preprocess, write_indexed
+import hat
 from benchmarks.process import ROOT
 from benchmarks.timing import Options
 
@@ -18,7 +18,7 @@ MULTI30K = ROOT / "configs/multi30k.en-de/supertransformer/space0.yml"
 WMT14 = ROOT / "configs/wmt14.en-de/supertransformer/space0.yml"
 
 
-class MissingData(DataError):
+class MissingData(hat.DataError):
     """The data of a figure is not at hand, which is no fault of anyone."""
 
 
@@ -36,8 +36,8 @@ def multi30k(options: Options, folder: Path, split: str = "valid") -> Path:
             f"there is no data in {made} and no raw text in {text}; make the data with bash "
             "configs/multi30k.en-de/preprocess.sh, or give --data or --text"
         )
-    preprocess(
-        PreprocessConfig(
+    hat.preprocess(
+        hat.PreprocessConfig(
             *LANGS,
             destdir=str(folder / "multi30k"),
             trainpref=str(text / "train"),
@@ -93,7 +93,7 @@ def repeat_lines(prefix: Path, pairs: int, target: Path) -> None:
 def random_pairs(folder: Path, pairs: int, vocab_size: int = PIECES, split: str = "train") -> None:
     """Write a split of random sentences of 4 to 30 words, with its dictionaries."""
     folder.mkdir(parents=True, exist_ok=True)
-    vocab = Vocab([f"w{index}" for index in range(vocab_size - 4)])
+    vocab = hat.Vocab([f"w{index}" for index in range(vocab_size - 4)])
     for side, lang in enumerate(LANGS):
         rng = np.random.default_rng(side)
 
@@ -103,10 +103,10 @@ def random_pairs(folder: Path, pairs: int, vocab_size: int = PIECES, split: str 
             starts = rng.integers(0, len(words) - 31, pairs)
             for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
                 ids = words[start : start + length + 1].copy()
-                ids[-1] = EOS
+                ids[-1] = hat.EOS
                 yield ids
 
-        write_indexed(folder / f"{split}.en-de.{lang}", sentences(), vocab_size)
+        hat.write_indexed(folder / f"{split}.en-de.{lang}", sentences(), vocab_size)
         vocab.save(folder / f"dict.{lang}.txt")
 
 
@@ -118,15 +118,15 @@ def random_task(folder: Path, pairs: int) -> None:
     (folder / "SHA256SUMS").write_text("".join(f"{digest}  {name}\n" for name, digest in sums.items()))
 
 
-def random_batch(sentences: int, length: int, vocab_size: int, seed: int) -> Batch:
+def random_batch(sentences: int, length: int, vocab_size: int, seed: int) -> hat.Batch:
     """Return sentences of random words, all of one length, without padding."""
     noise = torch.Generator().manual_seed(seed)
     source, target = (
-        torch.randint(EOS + 2, vocab_size, (sentences, length), generator=noise) for _ in range(2)
+        torch.randint(hat.EOS + 2, vocab_size, (sentences, length), generator=noise) for _ in range(2)
     )
-    source[:, -1] = target[:, -1] = EOS
+    source[:, -1] = target[:, -1] = hat.EOS
     shifted = torch.cat([target[:, -1:], target[:, :-1]], dim=1)
-    return Batch(torch.arange(sentences), source, shifted, target, sentences * length)
+    return hat.Batch(torch.arange(sentences), source, shifted, target, sentences * length)
 
 
 def first_pairs(batches: list[np.ndarray], count: int) -> list[np.ndarray]:

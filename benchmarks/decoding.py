@@ -9,19 +9,40 @@ from typing import NamedTuple
 
 import torch
 
-from hat import EOS, Arch, BeamConfig, Checkpoint, CheckpointError, DecoderArch, EncoderArch, HatError
-from hat import InferenceModel, Int8Matrix, ModelConfig, PairDataset, SearchSpace, SubTransformer
-from hat import SuperTransformer, beam_search, bleu, can_int8, extract, joiner, load_checkpoint, translate
+import hat
 from benchmarks.data import LANGS, WMT14, MissingData, multi30k
 from benchmarks.floors import BareProducts, Lengths, decoding_products
-from benchmarks.peers import PIP, CTranslate2, PeerError, gpu_types, has_ctranslate2, save_ctranslate2, try_out
+from benchmarks.peers import (
+    PIP,
+    CTranslate2,
+    PeerError,
+    gpu_types,
+    has_ctranslate2,
+    save_ctranslate2,
+    try_out,
+)
 from benchmarks.process import say
-from benchmarks.timing import CPU, DTYPES, Figure, Options, Row, Samples, Target
-from benchmarks.timing import alternate, describe_machine, formats, median_row, rate_row, ratio, sync_of
+from benchmarks.timing import (
+    CPU,
+    DTYPES,
+    Figure,
+    Options,
+    Row,
+    Samples,
+    Target,
+    alternate,
+    describe_machine,
+    formats,
+    median_row,
+    rate_row,
+    ratio,
+    sync_of,
+)
 
 # HAT_wmt14ende_xeon@204.2ms with 8 heads and span 1 in every layer, which CTranslate2 can compute as well
-XEON_204 = Arch(
-    EncoderArch(512, (3072,) * 6, (8,) * 6), DecoderArch(512, (3072,) * 2, (8,) * 2, (8,) * 2, (1,) * 2)
+XEON_204 = hat.Arch(
+    hat.EncoderArch(512, (3072,) * 6, (8,) * 6),
+    hat.DecoderArch(512, (3072,) * 2, (8,) * 2, (8,) * 2, (1,) * 2),
 )
 SETTLE_S = 0.25  # threads of CTranslate2's OpenMP runtime spin for 0.2 s
 
@@ -30,8 +51,8 @@ SETTLE_S = 0.25  # threads of CTranslate2's OpenMP runtime spin for 0.2 s
 class DecodeConfig:
     """What is decoded; the defaults are those of the figure `decode`. `space` must hold `arch`."""
 
-    space: SearchSpace
-    arch: Arch = XEON_204
+    space: hat.SearchSpace
+    arch: hat.Arch = XEON_204
     vocab_size: int = 7960
     sentences: int = 1
     source_len: int = 30
@@ -49,28 +70,28 @@ class DecodeConfig:
         return self.device.type == "cpu"
 
     @property
-    def beam_config(self) -> BeamConfig:
+    def beam_config(self) -> hat.BeamConfig:
         """Return a search whose translations have exactly `target_len` tokens, the last one EOS."""
-        return BeamConfig(beam=self.beam, max_len_b=self.target_len - 1, min_len=self.target_len - 1)
+        return hat.BeamConfig(beam=self.beam, max_len_b=self.target_len - 1, min_len=self.target_len - 1)
 
 
-def random_model(cfg: DecodeConfig) -> SubTransformer:
+def random_model(cfg: DecodeConfig) -> hat.SubTransformer:
     """Return a float32 model with random weights, ready to translate."""
     noise = torch.Generator().manual_seed(cfg.seed)
-    model_cfg = ModelConfig(share_all_embeddings=True)
-    return extract(SuperTransformer(cfg.space, cfg.vocab_size, model_cfg, noise), cfg.arch).eval()
+    model_cfg = hat.ModelConfig(share_all_embeddings=True)
+    return hat.extract(hat.SuperTransformer(cfg.space, cfg.vocab_size, model_cfg, noise), cfg.arch).eval()
 
 
 def random_source(cfg: DecodeConfig) -> torch.Tensor:
     """Return sources [B, S] of random words without padding, each ending with EOS."""
     noise = torch.Generator().manual_seed(cfg.seed)
-    source = torch.randint(EOS + 2, cfg.vocab_size, (cfg.sentences, cfg.source_len), generator=noise)
-    source[:, -1] = EOS
+    source = torch.randint(hat.EOS + 2, cfg.vocab_size, (cfg.sentences, cfg.source_len), generator=noise)
+    source[:, -1] = hat.EOS
     return source
 
 
 def our_cases(
-    cfg: DecodeConfig, model: SubTransformer, source: torch.Tensor
+    cfg: DecodeConfig, model: hat.SubTransformer, source: torch.Tensor
 ) -> dict[str, Callable[[], object]]:
     """Return our searches and the products alone in both number formats; on CPUs int8 besides."""
     source = source.to(cfg.device)
@@ -78,12 +99,12 @@ def our_cases(
     products = decoding_products(cfg.arch, model.space, cfg.vocab_size, size)
     cases: dict[str, Callable[[], object]] = {}
     for name in formats(cfg.device):
-        ours = InferenceModel(extract(model, cfg.arch).to(cfg.device, DTYPES[name]).eval())
-        cases[name] = partial(beam_search, ours, source, cfg.beam_config)
+        ours = hat.InferenceModel(hat.extract(model, cfg.arch).to(cfg.device, DTYPES[name]).eval())
+        cases[name] = partial(hat.beam_search, ours, source, cfg.beam_config)
         cases[f"{name} products"] = BareProducts(products, DTYPES[name], device=cfg.device).forward
-    if cfg.on_cpu and can_int8():
-        small = InferenceModel(model, matrix=Int8Matrix)
-        cases["int8"] = partial(beam_search, small, source, cfg.beam_config)
+    if cfg.on_cpu and hat.can_int8():
+        small = hat.InferenceModel(model, matrix=hat.Int8Matrix)
+        cases["int8"] = partial(hat.beam_search, small, source, cfg.beam_config)
     return cases
 
 
@@ -126,9 +147,7 @@ def measure_decode(cfg: DecodeConfig) -> tuple[dict[str, Samples], tuple[str, ..
         else:
             notes = (f"CTranslate2 is not installed, so its rows are missing; {PIP}",)
         settle_s = SETTLE_S if cfg.threads > 1 and cfg.on_cpu else 0.0
-        samples = alternate(
-            cases, cfg.rounds, calls=cfg.calls, settle_s=settle_s, sync=sync_of(cfg.device)
-        )
+        samples = alternate(cases, cfg.rounds, calls=cfg.calls, settle_s=settle_s, sync=sync_of(cfg.device))
     conditions = (
         f"{cfg.sentences} sentences at once, beam {cfg.beam}, {cfg.source_len} source tokens, exactly "
         f"{cfg.target_len} decoder steps and output tokens on both sides, vocabulary {cfg.vocab_size}, the "
@@ -141,7 +160,7 @@ def measure_decode(cfg: DecodeConfig) -> tuple[dict[str, Samples], tuple[str, ..
 def decode(options: Options, threads: int) -> Figure:
     """Time the search of one sentence of 30 tokens; with 1 thread also see what 8-bit weights translate."""
     cfg = DecodeConfig(
-        SearchSpace.from_yaml(WMT14), threads=threads, seed=options.seed, device=options.torch_device
+        hat.SearchSpace.from_yaml(WMT14), threads=threads, seed=options.seed, device=options.torch_device
     )
     cfg = replace(cfg, rounds=options.rounds or cfg.rounds)
     if threads > 1 or not cfg.on_cpu:
@@ -154,7 +173,7 @@ def decode(options: Options, threads: int) -> Figure:
 def decode_batch(options: Options, threads: int) -> Figure:
     """Time the search of 128 sentences of 17 tokens at once."""
     cfg = DecodeConfig(
-        SearchSpace.from_yaml(WMT14),
+        hat.SearchSpace.from_yaml(WMT14),
         sentences=128,
         source_len=17,
         target_len=17,
@@ -214,8 +233,8 @@ def time_batch(cfg: DecodeConfig) -> Figure:
 class Check(NamedTuple):
     """A checkpoint and the test set of the dictionaries it was trained with."""
 
-    source: Checkpoint
-    data: PairDataset
+    source: hat.Checkpoint
+    data: hat.PairDataset
 
 
 class Agreement(NamedTuple):
@@ -232,19 +251,19 @@ def quality_check(options: Options, folder: Path) -> Check | str:
 
     Raises CheckpointError if --quality-checkpoint is damaged or was trained with other dictionaries.
     """
-    if not can_int8():
+    if not hat.can_int8():
         return "this build of PyTorch has no 8-bit kernels"
     if options.quality_checkpoint is None:
         return "give --quality-checkpoint, a Multi30k model"
     try:
-        data = PairDataset.load(multi30k(options, folder, "test"), "test", *LANGS)
+        data = hat.PairDataset.load(multi30k(options, folder, "test"), "test", *LANGS)
     except MissingData as error:
         return str(error)
     path = Path(options.quality_checkpoint)
-    source = load_checkpoint(path, say)
+    source = hat.load_checkpoint(path, say)
     sizes = (len(data.source_vocab), len(data.target_vocab))
     if source.vocab_sizes != sizes:
-        raise CheckpointError(
+        raise hat.CheckpointError(
             f"{path} has vocabularies of {source.vocab_sizes}, {data.folder} of {sizes}; give --data of the "
             "task it was trained on"
         )
@@ -258,8 +277,8 @@ def with_quality(figure: Figure, check: Check | str) -> Figure:
         why = check
     else:
         try:
-            found = compare_int8(*check, BeamConfig())
-        except (HatError, OSError, RuntimeError) as failure:
+            found = compare_int8(*check, hat.BeamConfig())
+        except (hat.HatError, OSError, RuntimeError) as failure:
             why = error = f"{type(failure).__name__}: {failure}"
     apart = None if found is None else abs(found.exact_bleu - found.int8_bleu)
     same = None if found is None else found.same_percent
@@ -278,33 +297,33 @@ def with_quality(figure: Figure, check: Check | str) -> Figure:
     return replace(figure, rows=(*figure.rows, *rows))
 
 
-def compare_int8(source: Checkpoint, data: PairDataset, beam: BeamConfig) -> Agreement:
+def compare_int8(source: hat.Checkpoint, data: hat.PairDataset, beam: hat.BeamConfig) -> Agreement:
     """Translate `data` with the float32 weights of a checkpoint and with 8-bit ones."""
     model = source.sub(source.arch or source.space.largest()).eval()
-    exact = best_tokens(InferenceModel(model), data, beam)
-    return compare(exact, best_tokens(InferenceModel(model, matrix=Int8Matrix), data, beam), data)
+    exact = best_tokens(hat.InferenceModel(model), data, beam)
+    return compare(exact, best_tokens(hat.InferenceModel(model, matrix=hat.Int8Matrix), data, beam), data)
 
 
-def compare(exact: list[list[int]], int8: list[list[int]], data: PairDataset) -> Agreement:
+def compare(exact: list[list[int]], int8: list[list[int]], data: hat.PairDataset) -> Agreement:
     """Return how far two lists of translations agree, scored against the text kept beside the data."""
     same = sum(one == other for one, other in zip(exact, int8, strict=True))
     raw = data.raw_target()
     vocab = data.target_vocab
     pieces = any("\u2581" in vocab.symbol(index) for index in range(4, len(vocab)))
-    join = joiner("sentencepiece" if pieces else "@@ ")
+    join = hat.joiner("sentencepiece" if pieces else "@@ ")
     references = raw or [join(vocab.decode(data.target[index])) for index in range(len(data))]
     mode, lang = ("sacre", data.target_lang) if raw else ("normal", "")
     scores = [
-        bleu([join(vocab.decode(tokens)) for tokens in found], references, mode, lang).bleu
+        hat.bleu([join(vocab.decode(tokens)) for tokens in found], references, mode, lang).bleu
         for found in (exact, int8)
     ]
     return Agreement(len(exact), 100 * same / len(exact), *scores)
 
 
-def best_tokens(model: InferenceModel, data: PairDataset, beam: BeamConfig) -> list[list[int]]:
+def best_tokens(model: hat.InferenceModel, data: hat.PairDataset, beam: hat.BeamConfig) -> list[list[int]]:
     """Return the tokens of the best translation of every sentence, in the order of the data."""
     found: list[list[int]] = [[]] * len(data)
-    for batch in translate(model, data, beam, batch_size=128):
+    for batch in hat.translate(model, data, beam, batch_size=128):
         for translation in batch:
             found[translation.index] = translation.hypotheses[0].tokens
     return found

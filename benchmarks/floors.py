@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hat import Arch, SearchSpace
+import hat
 from benchmarks.timing import CPU
 
 
@@ -40,7 +40,7 @@ class Lengths:
     beam: int = 1
 
 
-def encoder_products(arch: Arch, space: SearchSpace, size: Lengths) -> list[Product]:
+def encoder_products(arch: hat.Arch, space: hat.SearchSpace, size: Lengths) -> list[Product]:
     """Return the products of one pass of the encoder."""
     enc, qkv = arch.encoder, space.qkv_dim
     rows = size.sentences * size.source
@@ -56,7 +56,7 @@ def encoder_products(arch: Arch, space: SearchSpace, size: Lengths) -> list[Prod
     return found
 
 
-def cross_products(arch: Arch, space: SearchSpace, size: Lengths) -> list[Product]:
+def cross_products(arch: hat.Arch, space: hat.SearchSpace, size: Lengths) -> list[Product]:
     """Return the products that make keys and values of the encoder outputs, once for each decoder layer."""
     return [
         Product(
@@ -70,7 +70,7 @@ def cross_products(arch: Arch, space: SearchSpace, size: Lengths) -> list[Produc
 
 
 def decoder_products(
-    arch: Arch, space: SearchSpace, vocab_size: int, size: Lengths, *, new: int, seen: int
+    arch: hat.Arch, space: hat.SearchSpace, vocab_size: int, size: Lengths, *, new: int, seen: int
 ) -> list[Product]:
     """Return the products of a decoder pass over `new` tokens of each hypothesis that sees `seen` tokens.
 
@@ -99,7 +99,9 @@ def decoder_products(
     return [*found, Product("output", rows, dec.embed_dim, vocab_size)]
 
 
-def training_products(arch: Arch, space: SearchSpace, vocab_size: int, size: Lengths) -> list[Product]:
+def training_products(
+    arch: hat.Arch, space: hat.SearchSpace, vocab_size: int, size: Lengths
+) -> list[Product]:
     """Return the products of a forward pass under teacher forcing."""
     return [
         *encoder_products(arch, space, size),
@@ -108,7 +110,9 @@ def training_products(arch: Arch, space: SearchSpace, vocab_size: int, size: Len
     ]
 
 
-def decoding_products(arch: Arch, space: SearchSpace, vocab_size: int, size: Lengths) -> list[Product]:
+def decoding_products(
+    arch: hat.Arch, space: hat.SearchSpace, vocab_size: int, size: Lengths
+) -> list[Product]:
     """Return the products of the encoder and of `size.target` decoder steps with a cache."""
     steps = [
         product

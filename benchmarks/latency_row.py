@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 
-from hat import Anchor, MeasureConfig, ModelConfig, SearchSpace, SubTransformer, SuperTransformer, Timing
-from hat import anchor_run, extract, fast_dtype, measure_in_turn, pace, rng_for, sample, work_of
+import hat
 from benchmarks.data import MULTI30K, WMT14
 from benchmarks.timing import CPU, Figure, Options, Row, Target, describe_machine, sync_of
 
@@ -37,7 +36,7 @@ TASKS = {"multi30k": Task(MULTI30K, 7960, 17), "wmt14": Task(WMT14, 32768, 30)}
 class RowConfig:
     """How many rows of what; the defaults are those of the figure."""
 
-    space: SearchSpace
+    space: hat.SearchSpace
     vocab_size: int
     length: int
     rows: int
@@ -47,9 +46,9 @@ class RowConfig:
     device: torch.device = CPU
 
     @property
-    def how(self) -> MeasureConfig:
+    def how(self) -> hat.MeasureConfig:
         """Return how a row is measured."""
-        return MeasureConfig(self.length, self.length, self.beam, interval_percent=NEAR_PERCENT)
+        return hat.MeasureConfig(self.length, self.length, self.beam, interval_percent=NEAR_PERCENT)
 
 
 @dataclass(frozen=True)
@@ -59,11 +58,11 @@ class RowResult:
     Our median and that of the long run are given at the anchor's reference speed, as in a dataset.
     """
 
-    ours: Timing
+    ours: hat.Timing
     ours_s: float  # its share of the rows that were measured in turn
     recipe_s: float
     recipe_ms: float
-    long: Timing
+    long: hat.Timing
 
     def apart_percent(self, ms: float) -> float:
         """Return how far `ms` is from the median of the long run."""
@@ -73,7 +72,7 @@ class RowResult:
 def latency_row(options: Options, threads: int) -> Figure:
     """Measure random rows; torch has `threads` threads already."""
     task = TASKS[options.row_task]
-    space = SearchSpace.from_yaml(task.space)
+    space = hat.SearchSpace.from_yaml(task.space)
     return time_rows(
         RowConfig(
             space,
@@ -92,40 +91,43 @@ def time_rows(cfg: RowConfig) -> Figure:
     machine = describe_machine(cfg.device)
     sync = sync_of(cfg.device)
     noise = torch.Generator().manual_seed(cfg.seed)
-    full = SuperTransformer(cfg.space, cfg.vocab_size, ModelConfig(share_all_embeddings=True), noise)
-    full = full.to(cfg.device, fast_dtype(cfg.device))
-    ends = (extract(full, arch).eval() for arch in (cfg.space.largest(), cfg.space.smallest()))
-    runs = anchor_run(*ends, cfg.how)
-    anchor = Anchor(runs.run, pace(runs.run, runs.between, sync), runs.steps)
-    draw = rng_for(cfg.seed, "latency-row")
+    full = hat.SuperTransformer(cfg.space, cfg.vocab_size, hat.ModelConfig(share_all_embeddings=True), noise)
+    full = full.to(cfg.device, hat.fast_dtype(cfg.device))
+    ends = (hat.extract(full, arch).eval() for arch in (cfg.space.largest(), cfg.space.smallest()))
+    runs = hat.anchor_run(*ends, cfg.how)
+    anchor = hat.Anchor(runs.run, hat.pace(runs.run, runs.between, sync), runs.steps)
+    draw = hat.rng_for(cfg.seed, "latency-row")
     results: list[RowResult] = []
     cut_s: list[float] = []
     for start in range(0, cfg.rows, TOGETHER):
-        models: list[SubTransformer] = []
+        models: list[hat.SubTransformer] = []
         for _ in range(start, min(cfg.rows, start + TOGETHER)):
-            arch = sample(cfg.space, draw)
-            cut_s.append(_seconds(lambda arch=arch, to=models: to.append(extract(full, arch).eval()), sync))
+            arch = hat.sample(cfg.space, draw)
+            cut_s.append(
+                _seconds(lambda arch=arch, to=models: to.append(hat.extract(full, arch).eval()), sync)
+            )
         results += some_rows(models, cfg, anchor, ours_first=start // TOGETHER % 2 == 0)
     return _figure(cfg, results, statistics.median(cut_s), machine)
 
 
 def some_rows(
-    models: Sequence[SubTransformer], cfg: RowConfig, anchor: Anchor, *, ours_first: bool
+    models: Sequence[hat.SubTransformer], cfg: RowConfig, anchor: hat.Anchor, *, ours_first: bool
 ) -> list[RowResult]:
     """Measure some models: our way and the release's, then long."""
     sync = sync_of(cfg.device)
-    found: list[Timing] = []
+    found: list[hat.Timing] = []
     means: list[float] = []
     recipes = [fixed_iterations(model, cfg.how, sync) for model in models]
     work: dict[str, Callable[[], object]] = {
-        "ours": lambda: found.extend(measure_in_turn(models, cfg.how, anchor)),
+        "ours": lambda: found.extend(hat.measure_in_turn(models, cfg.how, anchor)),
         "recipe": lambda: means.extend(run() for run in recipes),
     }
-    seconds = {name: _seconds(work[name], sync) / len(models) for name in list(work)[:: 1 if ours_first else -1]}
+    order = list(work)[:: 1 if ours_first else -1]
+    seconds = {name: _seconds(work[name], sync) / len(models) for name in order}
     long = replace(
         cfg.how, max_iterations=cfg.long, min_iterations=cfg.long, interval_percent=0.0, budget_s=math.inf
     )
-    truths = measure_in_turn(models, long, anchor)
+    truths = hat.measure_in_turn(models, long, anchor)
     return [
         RowResult(timing, seconds["ours"], seconds["recipe"], mean, truth)
         for timing, mean, truth in zip(found, means, truths, strict=True)
@@ -133,13 +135,13 @@ def some_rows(
 
 
 def fixed_iterations(
-    model: SubTransformer, how: MeasureConfig, sync: Callable[[], None]
+    model: hat.SubTransformer, how: hat.MeasureConfig, sync: Callable[[], None]
 ) -> Callable[[], float]:
-    """Return the release's recipe on the decode we time: 5 warm-ups, 20 iterations; it returns milliseconds."""
+    """Return the release's recipe on the decode we time, 5 warm-ups and 20 iterations; it returns ms."""
 
     @torch.inference_mode()
     def run() -> float:
-        work = work_of(model, how)  # each row packs the weights of its own model, in ours as well
+        work = hat.work_of(model, how)  # each row packs the weights of its own model, in ours as well
         encoder, decoder = [], []
         for _ in range(WARMUP + ITERATIONS):
             encoder.append(_seconds(work.encode, sync))
@@ -180,9 +182,7 @@ def _figure(cfg: RowConfig, results: list[RowResult], cut_s: float, machine: dic
         Row("iterations of a row", statistics.fmean(one.ours.total.count for one in results), "iterations"),
         Row("latency, median of the rows", statistics.median(r.long.total.median_ms for r in results), "ms"),
         Row("largest half-interval of a row", max(widths), "%"),
-        Row(
-            f"largest half-interval of {many}", max(one.long.total.interval_percent for one in results), "%"
-        ),
+        Row(f"largest half-interval of {many}", max(one.long.total.interval_percent for one in results), "%"),
         Row(f"rows of the recipe within 2% of {many}", share([x <= NEAR_PERCENT for x in recipe_apart]), "%"),
         Row(f"largest distance to {many}", max(apart), "%"),
     )

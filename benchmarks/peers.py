@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hat import EOS, PAD, Arch, Batch, ConfigError, HatError, SubTransformer, SuperTransformer
+import hat
 
 PIP = "pip install -c constraints.txt -e '.[bench]'"
 
 
-class PeerError(HatError):
+class PeerError(hat.HatError):
     """The peer is installed, but cannot compute here."""
 
 
@@ -50,10 +50,10 @@ def try_out(translate: Callable[[], object]) -> None:
 
 def token(index: int) -> str:
     """Return the word of CTranslate2's vocabulary that stands for an id of ours."""
-    return {0: "<s>", PAD: "<blank>", EOS: "</s>", 3: "<unk>"}.get(index, f"w{index}")
+    return {0: "<s>", hat.PAD: "<blank>", hat.EOS: "</s>", 3: "<unk>"}.get(index, f"w{index}")
 
 
-def save_ctranslate2(model: SubTransformer, folder: Path) -> None:
+def save_ctranslate2(model: hat.SubTransformer, folder: Path) -> None:
     """Write `model` (float32, post-norm, one head count, span 1 in every layer) as a CTranslate2 model.
 
     The files hold copies: CTranslate2 quantises in place. Raises ConfigError for an architecture that
@@ -64,25 +64,25 @@ def save_ctranslate2(model: SubTransformer, folder: Path) -> None:
     arch = model.arch
     heads = {*arch.encoder.self_heads, *arch.decoder.self_heads, *arch.decoder.cross_heads}
     if len(heads) != 1 or set(arch.decoder.cross_span) != {1}:
-        raise ConfigError(
+        raise hat.ConfigError(
             f"the peer takes one head count and attends to the last encoder layer; got heads {sorted(heads)} "
             f"and spans {arch.decoder.cross_span}; give an architecture with one head count and span 1"
         )
     if model.cfg.encoder_normalize_before or model.cfg.decoder_normalize_before:
-        raise ConfigError("the CTranslate2 peer is written for post-norm models; leave pre-norm out")
+        raise hat.ConfigError("the CTranslate2 peer is written for post-norm models; leave pre-norm out")
     count = heads.pop()
     layers = (arch.encoder.num_layers, arch.decoder.num_layers)
     spec = TransformerSpec.from_config(layers, count, pre_norm=False)
     spec.register_source_vocabulary([token(index) for index in range(model.source_embed.weight.size(0))])
     spec.register_target_vocabulary([token(index) for index in range(model.target_embed.weight.size(0))])
-    spec.config.decoder_start_token = token(EOS)
+    spec.config.decoder_start_token = token(hat.EOS)
     for side, table, sines, width in (
         (spec.encoder, model.source_embed, model.source_positions, arch.encoder.embed_dim),
         (spec.decoder, model.target_embed, model.target_positions, arch.decoder.embed_dim),
     ):
         embeddings = side.embeddings[0] if isinstance(side.embeddings, list) else side.embeddings
         embeddings.weight = _array(table.weight)
-        side.position_encodings.encodings = _array(sines[PAD + 1 :, :width])
+        side.position_encodings.encodings = _array(sines[hat.PAD + 1 :, :width])
         side.scale_embeddings = math.sqrt(width)
     spec.decoder.projection.weight = _array(model.output.weight)
     for layer_spec, layer in zip(spec.encoder.layer, model.encoder_layers, strict=True):
@@ -191,7 +191,7 @@ class PlainLayer(nn.Module):
 class PlainSuper(nn.Module):
     """A post-norm SuperTransformer with one shared embedding, its weights copied from `model`."""
 
-    def __init__(self, model: SuperTransformer) -> None:
+    def __init__(self, model: hat.SuperTransformer) -> None:
         super().__init__()
         enc, dec, qkv = model.space.encoder, model.space.decoder, model.space.qkv_dim
         self.rate = model.cfg.dropout
@@ -208,7 +208,7 @@ class PlainSuper(nn.Module):
         self.register_buffer("positions", model.source_positions.clone(), persistent=False)
         self.load_state_dict(model.state_dict())
 
-    def forward(self, batch: Batch, arch: Arch) -> Tensor:
+    def forward(self, batch: hat.Batch, arch: hat.Arch) -> Tensor:
         """Return all logits [B, T, V]."""
         enc, dec = arch.encoder, arch.decoder
         rates = [self.rate * a.embed_dim / full for a, full in zip((enc, dec), self.super_dims, strict=True)]
@@ -237,8 +237,8 @@ class PlainSuper(nn.Module):
         return F.linear(x, self.output.weight[:, : x.size(-1)])
 
     def _embed(self, ids: Tensor, dim: int, rate: float) -> Tensor:
-        x = F.embedding(ids, self.source_embed.weight[:, :dim], padding_idx=PAD) * math.sqrt(dim)
-        x = x + self.positions[PAD + 1 : PAD + 1 + ids.size(1), :dim]
+        x = F.embedding(ids, self.source_embed.weight[:, :dim], padding_idx=hat.PAD) * math.sqrt(dim)
+        x = x + self.positions[hat.PAD + 1 : hat.PAD + 1 + ids.size(1), :dim]
         return F.dropout(x, rate, self.training)
 
     def _self_attention(self, layer: nn.Module, x: Tensor, heads: int, *, causal: bool) -> Tensor:
@@ -258,7 +258,7 @@ class PlainTrainer:
         self.label_smoothing = label_smoothing
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-7, betas=(0.9, 0.98), weight_decay=0.0)
 
-    def train_step(self, batch: Batch, arch: Arch) -> float:
+    def train_step(self, batch: hat.Batch, arch: hat.Arch) -> float:
         """Make one update; returns the smoothed loss, a mean over tokens in nats."""
         self.optimizer.zero_grad()
         logits = self.model(batch, arch)

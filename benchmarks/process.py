@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hat import HatError
+import hat
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -44,10 +44,12 @@ def fresh_call(function: str, threads: int | None = None, **arguments: object) -
         return json.loads(answer)["result"]
     sys.stderr.write(done.stderr)
     if answer.startswith('{"error"'):
-        raise HatError(json.loads(answer)["error"])
+        raise hat.HatError(json.loads(answer)["error"])
     if done.returncode < 0:
-        raise HatError(f"the process was ended by signal {-done.returncode}; was there enough memory?")
-    raise HatError(f"the process ended with exit code {done.returncode}; see its message on standard error")
+        raise hat.HatError(f"the process was ended by signal {-done.returncode}; was there enough memory?")
+    raise hat.HatError(
+        f"the process ended with exit code {done.returncode}; see its message on standard error"
+    )
 
 
 def seconds_of(command: Sequence[str]) -> float:
@@ -55,7 +57,7 @@ def seconds_of(command: Sequence[str]) -> float:
     start = time.perf_counter()
     done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
-        raise HatError(
+        raise hat.HatError(
             f"{' '.join(command)} ended with exit code {done.returncode}: {done.stderr.strip()[-500:]}; run "
             "it by itself"
         )
@@ -63,12 +65,12 @@ def seconds_of(command: Sequence[str]) -> float:
 
 
 def answer(request: dict[str, Any]) -> int:
-    """Call the function that was asked for, print result or error as a line of JSON; return the exit status."""
+    """Call the function asked for and print its result, or its error, as a line of JSON."""
     module, _, name = request["function"].partition(":")
     try:
         with contextlib.redirect_stdout(sys.stderr):
             result = getattr(importlib.import_module(module), name)(**request["arguments"])
-    except HatError as error:
+    except hat.HatError as error:
         print(json.dumps({"error": f"{type(error).__name__}: {error}"}))
         return 2
     except Exception as error:  # a fault of the project or of the machine: no reason to lose other figures

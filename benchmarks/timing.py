@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from hat import ConfigError, device_name, dtype_name, fast_dtype
+import hat
 
 CPU = torch.device("cpu")
 
@@ -179,7 +179,7 @@ def describe_machine(device: torch.device = CPU, threads: int | None = None) -> 
     except importlib.metadata.PackageNotFoundError:
         peer = ""
     found = {
-        "cpu": device_name(CPU),
+        "cpu": hat.device_name(CPU),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         "threads": threads or torch.get_num_threads(),
         "load": round(os.getloadavg()[0], 2),  # mean number of busy processes over the last minute
@@ -192,7 +192,7 @@ def describe_machine(device: torch.device = CPU, threads: int | None = None) -> 
         # torch does not know the driver's own number, but the newest CUDA it serves: 12040 is 12.4
         asked = getattr(torch._C, "_cuda_getDriverVersion", None)  # not documented, so it may go
         served = asked() if asked else 0
-        found |= {"gpu": device_name(device), "cuda": torch.version.cuda or "unknown"}
+        found |= {"gpu": hat.device_name(device), "cuda": torch.version.cuda or "unknown"}
         found["driver"] = f"{served // 1000}.{served % 1000 // 10}" if served else "unknown"
     return found
 
@@ -217,7 +217,7 @@ def formats(device: torch.device) -> tuple[str, str]:
 
     On CPUs the fast one is bf16 even without AMX, as the targets say; GPUs without bf16 take fp16.
     """
-    return "bf16" if device.type == "cpu" else dtype_name(fast_dtype(device)), "fp32"
+    return "bf16" if device.type == "cpu" else hat.dtype_name(hat.fast_dtype(device)), "fp32"
 
 
 @dataclass(frozen=True)
@@ -237,7 +237,7 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.device == "cuda" and not torch.cuda.is_available():
-            raise ConfigError(
+            raise hat.ConfigError(
                 "--device cuda: this machine has no GPU that PyTorch can use, allowed here is cpu; leave it "
                 "out, or install a build of PyTorch for this GPU"
             )

@@ -7,22 +7,36 @@ from functools import partial
 
 import torch
 
-from hat import Arch, ModelConfig, OptimConfig, ScheduleConfig, SearchSpace, SuperTransformer, Trainer
-from hat import rng_for, sample
+import hat
 from benchmarks.data import MULTI30K, WMT14, random_batch
 from benchmarks.floors import BareProducts, Lengths, Product, training_products
 from benchmarks.peers import PlainSuper, PlainTrainer
-from benchmarks.timing import CPU, DTYPES, Figure, Options, Row, Samples, Target
-from benchmarks.timing import alternate, describe_machine, formats, mean_of, median_row, rate_row, ratio, sync_of
+from benchmarks.timing import (
+    CPU,
+    DTYPES,
+    Figure,
+    Options,
+    Row,
+    Samples,
+    Target,
+    alternate,
+    describe_machine,
+    formats,
+    mean_of,
+    median_row,
+    rate_row,
+    ratio,
+    sync_of,
+)
 
-STILL = ScheduleConfig(lr=1e-7)  # the weights stay as they are, so all rounds compute the same
+STILL = hat.ScheduleConfig(lr=1e-7)  # the weights stay as they are, so all rounds compute the same
 
 
 @dataclass(frozen=True)
 class StepConfig:
     """What is trained; the defaults are those of the figure."""
 
-    space: SearchSpace
+    space: hat.SearchSpace
     vocab_size: int = 7960
     sentences: int = 240
     length: int = 17
@@ -39,21 +53,21 @@ def train_step(options: Options, threads: int) -> Figure:
     On a GPU also updates of the WMT'14 SuperTransformer, against the rate of its matrix products.
     """
     device = options.torch_device
-    cfg = StepConfig(SearchSpace.from_yaml(MULTI30K), seed=options.seed, device=device)
+    cfg = StepConfig(hat.SearchSpace.from_yaml(MULTI30K), seed=options.seed, device=device)
     if options.rounds:
         cfg = replace(cfg, rounds=options.rounds, random_rounds=options.rounds)
     figure = time_steps(cfg)
     if device.type == "cpu":
         return figure
-    update = UpdateConfig(SearchSpace.from_yaml(WMT14), seed=options.seed, device=device)
+    update = UpdateConfig(hat.SearchSpace.from_yaml(WMT14), seed=options.seed, device=device)
     if options.rounds:
         update = replace(update, rounds=options.rounds, random_rounds=options.rounds)
     return with_updates(figure, update)
 
 
-def random_archs(space: SearchSpace, count: int, seed: int) -> list[Arch]:
+def random_archs(space: hat.SearchSpace, count: int, seed: int) -> list[hat.Arch]:
     """Return the SubTransformers of the first updates of a training run."""
-    return [sample(space, rng_for(seed, "arch", update)) for update in range(count)]
+    return [hat.sample(space, hat.rng_for(seed, "arch", update)) for update in range(count)]
 
 
 class Steps:
@@ -63,19 +77,19 @@ class Steps:
         self.cfg = cfg
         self.batch = random_batch(cfg.sentences, cfg.length, cfg.vocab_size, cfg.seed).to(cfg.device)
         self.fast, _ = formats(cfg.device)
-        optim = OptimConfig(label_smoothing=0.1)
+        optim = hat.OptimConfig(label_smoothing=0.1)
         self.trainers = {}
         for name in formats(cfg.device):
-            model = SuperTransformer(
-                cfg.space, cfg.vocab_size, ModelConfig(dropout=0.1, share_all_embeddings=True)
+            model = hat.SuperTransformer(
+                cfg.space, cfg.vocab_size, hat.ModelConfig(dropout=0.1, share_all_embeddings=True)
             )
-            self.trainers[name] = Trainer(
+            self.trainers[name] = hat.Trainer(
                 model, optim, STILL, dtype=DTYPES[name], device=cfg.device, seed=cfg.seed
             )
         plain = PlainSuper(self.trainers["fp32"].model).to(cfg.device)
         self.plain = PlainTrainer(plain, optim.label_smoothing)
 
-    def cases(self, arch: Arch, names: Sequence[str]) -> dict[str, Callable[[], object]]:
+    def cases(self, arch: hat.Arch, names: Sequence[str]) -> dict[str, Callable[[], object]]:
         """Return what is timed for one architecture in the number formats `names`, and the plain step."""
         size = Lengths(self.cfg.sentences, self.cfg.length, self.cfg.length)
         products = training_products(arch, self.cfg.space, self.cfg.vocab_size, size)
@@ -132,7 +146,7 @@ def _rows(which: str, samples: Mapping[str, Samples], tokens: int) -> list[Row]:
 class UpdateConfig:
     """An update as configs/wmt14.en-de/supertransformer/space0.yml makes it: 16 batches of 4,096 tokens."""
 
-    space: SearchSpace
+    space: hat.SearchSpace
     vocab_size: int = 32768
     sentences: int = 136
     length: int = 30
@@ -149,17 +163,17 @@ class UpdateConfig:
 def with_updates(figure: Figure, cfg: UpdateConfig) -> Figure:
     """Return `figure` with the share that updates reach of the rate of one large square product.
 
-    Of an update only its matrix products are counted, forward and backward. Updates are made in the fast number
-    format; both are timed in turn.
+    Of an update only its matrix products are counted, forward and backward. Updates are made in the fast
+    number format; both are timed in turn.
     """
     name = formats(cfg.device)[0]
     batches = [
         random_batch(cfg.sentences, cfg.length, cfg.vocab_size, cfg.seed + place).to(cfg.device)
         for place in range(cfg.batches)
     ]
-    trainer = Trainer(
-        SuperTransformer(cfg.space, cfg.vocab_size, ModelConfig(0.3, 0.1, share_all_embeddings=True)),
-        OptimConfig(label_smoothing=0.1, clip_norm=0.0),
+    trainer = hat.Trainer(
+        hat.SuperTransformer(cfg.space, cfg.vocab_size, hat.ModelConfig(0.3, 0.1, share_all_embeddings=True)),
+        hat.OptimConfig(label_smoothing=0.1, clip_norm=0.0),
         STILL,
         dtype=DTYPES[name],
         device=cfg.device,
@@ -168,7 +182,7 @@ def with_updates(figure: Figure, cfg: UpdateConfig) -> Figure:
     whole = Product("square", cfg.square, cfg.square, cfg.square)
     square = BareProducts([whole], DTYPES[name], device=cfg.device)
 
-    def take(arch: Arch, rounds: int) -> dict[str, Samples]:
+    def take(arch: hat.Arch, rounds: int) -> dict[str, Samples]:
         cases = {"update": partial(trainer.train_step, batches, arch), "square": square.forward}
         return alternate(cases, rounds, calls=cfg.calls, sync=sync_of(cfg.device))
 
@@ -204,7 +218,7 @@ def with_updates(figure: Figure, cfg: UpdateConfig) -> Figure:
     )
 
 
-def update_flops(cfg: UpdateConfig, arch: Arch) -> int:
+def update_flops(cfg: UpdateConfig, arch: hat.Arch) -> int:
     """Return the operations of the matrix products of one update."""
     size = Lengths(cfg.sentences, cfg.length, cfg.length)
     products = training_products(arch, cfg.space, cfg.vocab_size, size)
