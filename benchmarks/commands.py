@@ -6,24 +6,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks import timing
 from benchmarks.data import MULTI30K, PIECES, random_task, repeat_lines, tatoeba_pieces
 from benchmarks.process import fresh_call, seconds_of
-from benchmarks.timing import (
-    Figure,
-    Options,
-    Row,
-    Samples,
-    Target,
-    alternate,
-    describe_machine,
-    median_row,
-    ratio,
-)
+from benchmarks.timing import Figure, Row, Samples, Target, median_row
 
 SMALL_PAIRS = 10_000  # of the small corpus of preprocess
 
 
-def preprocess(options: Options, threads: int) -> Figure:
+def preprocess(options: timing.Options, threads: int) -> Figure:
     """Preprocess Tatoeba, repeated; as many workers as threads."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -35,33 +26,33 @@ def time_preprocessing(
     prefix: Path, folder: Path, small: int, large: int, rounds: int, workers: int
 ) -> Figure:
     """Return the figure on the text at `prefix`, which is split into subwords already."""
-    machine = describe_machine()
+    machine = timing.describe_machine()
     found: dict[int, list[dict[str, Any]]] = {small: [], large: []}
 
     def work(pairs: int) -> None:
         text, out = (str(folder / f"{name}{pairs}") for name in ("text", "out"))
-        found[pairs].append(
-            fresh_call("benchmarks.work:preprocessing", text=text, folder=out, workers=workers)
-        )
+        run = fresh_call("benchmarks.work:preprocessing", text=text, folder=out, workers=workers)
+        found[pairs].append(run)
 
     for pairs in found:
         repeat_lines(prefix, pairs, folder / f"text{pairs}")
-    alternate({str(pairs): lambda pairs=pairs: work(pairs) for pairs in found}, rounds, warmup=0)
+    timing.alternate({str(pairs): lambda pairs=pairs: work(pairs) for pairs in found}, rounds, warmup=0)
     rows, seconds, peaks = [], {}, {}
     for pairs, runs in found.items():
         seconds[pairs] = Samples(tuple(1e3 * run["seconds"] for run in runs))
-        peaks[pairs] = {key: max(run[key] for run in runs) for key in ("peak_mib", "worker_mib")}
+        peaks[pairs] = [max(run[key] for run in runs) for key in ("peak_mib", "worker_mib")]
         each_s = seconds[pairs].median_ms / 1e3 * workers
-        rows += [
-            Row(f"{pairs} pairs", seconds[pairs].median_ms / 1e3, "s", count=rounds),
-            Row(f"{pairs} pairs, sentences of both sides", 2 * pairs / each_s, "sentences/s per worker"),
-            Row(f"{pairs} pairs", runs[0]["tokens"] / each_s, "tokens/s per worker"),
-            Row(f"{pairs} pairs, before the work", runs[0]["start_mib"], "MiB"),
-            Row(f"{pairs} pairs, peak", peaks[pairs]["peak_mib"], "MiB"),
-            Row(f"{pairs} pairs, peak of a worker", peaks[pairs]["worker_mib"], "MiB"),
-        ]
-    each = ratio(seconds[large], seconds[small]) / (large / small)
-    memory = max(peaks[large][key] / max(peaks[small][key], 1.0) for key in peaks[small])
+        for what, value, unit in (
+            ("", each_s / workers, "s"),
+            (", sentences of both sides", 2 * pairs / each_s, "sentences/s per worker"),
+            ("", runs[0]["tokens"] / each_s, "tokens/s per worker"),
+            (", before the work", runs[0]["start_mib"], "MiB"),
+            (", peak", peaks[pairs][0], "MiB"),
+            (", peak of a worker", peaks[pairs][1], "MiB"),
+        ):
+            rows.append(Row(f"{pairs} pairs{what}", value, unit, count=rounds))
+    each = timing.ratio(seconds[large], seconds[small]) / (large / small)
+    memory = max(more / max(less, 1.0) for more, less in zip(peaks[large], peaks[small], strict=True))
     targets = (
         Target(f"time of a pair at {large} / at {small}", each, 1.1),
         Target(f"peak memory at {large} / at {small}", memory, 1.25),
@@ -73,9 +64,9 @@ def time_preprocessing(
     return Figure("preprocess", machine, tuple(rows), targets, (note,))
 
 
-def startup(options: Options, threads: int) -> Figure:
+def startup(options: timing.Options, threads: int) -> Figure:
     """Time the start of training commands; each call is a fresh process."""
-    machine = describe_machine()
+    machine = timing.describe_machine()
     runs: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
@@ -91,30 +82,28 @@ def startup(options: Options, threads: int) -> Figure:
             "import torch": lambda: seconds_of(["-c", "import torch"]),
             "first batch": train,
         }
-        samples = alternate(cases, options.rounds or 5, warmup=0)
+        samples = timing.alternate(cases, options.rounds or 5, warmup=0)
     # until the step begins: what ends the process afterwards is no part of a start
     samples["first batch"] = Samples(tuple(1e3 * run["total_s"] for run in runs))
-    help_ms, torch_ms = samples["train.py --help"].ms, samples["import torch"].ms
-    over = Samples(tuple(a - b for a, b in zip(help_ms, torch_ms, strict=True)))
+    pairs = zip(samples["train.py --help"].ms, samples["import torch"].ms, strict=True)
+    over = Samples(tuple(helped - bare for helped, bare in pairs))
     rows = [median_row(name, one) for name, one in samples.items()]
     rows.append(median_row("train.py --help without import torch", over))
     parts = {
         "python_s": "start of Python",
         "import_s": "its imports",
-        "run_s": "options, data, model, optimiser and batches",
+        "run_s": "options, data, model, batches",
     }
-    rows += [
-        Row(f"first batch, {what}", 1e3 * statistics.median(run[key] for run in runs), "ms")
-        for key, what in parts.items()
-    ]
+    for key, what in parts.items():
+        rows.append(Row(f"first batch, {what}", 1e3 * statistics.median(run[key] for run in runs), "ms"))
     rows.append(Row("first batch, peak memory", max(run["peak_mib"] for run in runs), "MiB"))
     targets = (
         Target("seconds of train.py --help beyond import torch", over.median_ms / 1e3, 0.4),
         Target("seconds of train.py to its first batch", samples["first batch"].median_ms / 1e3, 3.0),
     )
-    notes = (
-        f"{options.pairs} pairs of 4 to 30 random words; files are in the page cache after the first round",
-        "first batch: train.py with the configuration of the Multi30k SuperTransformer in a fresh process "
-        "and folder on the CPU, without TensorBoard, until it begins its first training step",
+    note = (
+        f"first batch: train.py with the configuration of the Multi30k SuperTransformer on {options.pairs} "
+        "pairs of 4 to 30 random words, in a fresh process and folder on the CPU, until it begins its first "
+        "training step; files are in the page cache after the first round"
     )
-    return Figure("startup", machine, tuple(rows), targets, notes)
+    return Figure("startup", machine, tuple(rows), targets, (note,))

@@ -10,34 +10,13 @@ from typing import NamedTuple
 import torch
 
 import hat
+from benchmarks import timing
 from benchmarks.data import LANGS, WMT14, MissingData, multi30k
 from benchmarks.floors import BareProducts, Lengths, decoding_products
-from benchmarks.peers import (
-    PIP,
-    CTranslate2,
-    PeerError,
-    gpu_types,
-    has_ctranslate2,
-    save_ctranslate2,
-    try_out,
-)
+from benchmarks.peers import PIP, CTranslate2, has_ctranslate2, save_ctranslate2
 from benchmarks.process import say
-from benchmarks.timing import (
-    CPU,
-    DTYPES,
-    Figure,
-    Options,
-    Row,
-    Samples,
-    Target,
-    alternate,
-    describe_machine,
-    formats,
-    median_row,
-    rate_row,
-    ratio,
-    sync_of,
-)
+from benchmarks.timing import DTYPES, Figure, Row, Samples, Target, ratio
+from benchmarks.translation import best_tokens, bleu_of
 
 # HAT_wmt14ende_xeon@204.2ms with 8 heads and span 1 in every layer, which CTranslate2 can compute as well
 XEON_204 = hat.Arch(
@@ -52,17 +31,17 @@ class DecodeConfig:
     """What is decoded; the defaults are those of the figure `decode`. `space` must hold `arch`."""
 
     space: hat.SearchSpace
+    threads: int
     arch: hat.Arch = XEON_204
     vocab_size: int = 7960
     sentences: int = 1
     source_len: int = 30
     target_len: int = 30
     beam: int = 5
-    threads: int = 1
     rounds: int = 9
     calls: int = 3
     seed: int = 1
-    device: torch.device = CPU
+    device: torch.device = timing.CPU
 
     @property
     def on_cpu(self) -> bool:
@@ -73,6 +52,24 @@ class DecodeConfig:
     def beam_config(self) -> hat.BeamConfig:
         """Return a search whose translations have exactly `target_len` tokens, the last one EOS."""
         return hat.BeamConfig(beam=self.beam, max_len_b=self.target_len - 1, min_len=self.target_len - 1)
+
+
+def decode(options: timing.Options, threads: int) -> Figure:
+    """Time the search of one sentence of 30 tokens; with 1 thread also see what 8-bit weights translate."""
+    space, device = hat.SearchSpace.from_yaml(WMT14), options.torch_device
+    cfg = DecodeConfig(space, threads, rounds=options.rounds or 9, seed=options.seed, device=device)
+    if threads > 1 or not cfg.on_cpu:
+        return time_sentence(cfg)
+    with tempfile.TemporaryDirectory() as folder:
+        check = quality_check(options, Path(folder))  # what does not fit shows before anything is timed
+        return with_quality(time_sentence(cfg), check)
+
+
+def decode_batch(options: timing.Options, threads: int) -> Figure:
+    """Time the search of 128 sentences of 17 tokens at once."""
+    space, device = hat.SearchSpace.from_yaml(WMT14), options.torch_device
+    cfg = DecodeConfig(space, threads, rounds=options.rounds or 5, seed=options.seed, device=device)
+    return time_batch(replace(cfg, sentences=128, source_len=17, target_len=17, calls=1))
 
 
 def random_model(cfg: DecodeConfig) -> hat.SubTransformer:
@@ -98,10 +95,10 @@ def our_cases(
     size = Lengths(cfg.sentences, cfg.source_len, cfg.target_len, cfg.beam)
     products = decoding_products(cfg.arch, model.space, cfg.vocab_size, size)
     cases: dict[str, Callable[[], object]] = {}
-    for name in formats(cfg.device):
-        ours = hat.InferenceModel(hat.extract(model, cfg.arch).to(cfg.device, DTYPES[name]).eval())
-        cases[name] = partial(hat.beam_search, ours, source, cfg.beam_config)
-        cases[f"{name} products"] = BareProducts(products, DTYPES[name], device=cfg.device).forward
+    for name in timing.formats(cfg.device):
+        copy = hat.extract(model, cfg.arch).to(cfg.device, DTYPES[name]).eval()
+        cases[name] = partial(hat.beam_search, hat.InferenceModel(copy), source, cfg.beam_config)
+        cases[f"{name} products"] = BareProducts(products, DTYPES[name], device=cfg.device).run
     if cfg.on_cpu and hat.can_int8():
         small = hat.InferenceModel(model, matrix=hat.Int8Matrix)
         cases["int8"] = partial(hat.beam_search, small, source, cfg.beam_config)
@@ -111,99 +108,69 @@ def our_cases(
 def peer_cases(cfg: DecodeConfig, source: torch.Tensor, folder: Path) -> dict[str, Callable[[], object]]:
     """Return the searches of CTranslate2; on CPUs a batch is also split over two replicas of one thread each.
 
-    Raises PeerError on a GPU that CTranslate2 cannot compute on, which shows with its first translation.
+    Raises RuntimeError or ValueError on a GPU that CTranslate2 cannot compute on.
     """
-    cases: dict[str, Callable[[], object]] = {}
-
-    def add(name: str, compute_type: str, threads: int, replicas: int = 1) -> None:
-        peer = CTranslate2(folder, compute_type, threads, replicas, device=cfg.device.type)
-        cases[name] = partial(peer.translate, source, cfg.target_len, cfg.beam)
-
+    forms = {"CTranslate2 float32": ("float32", cfg.threads, 1)}
     if not cfg.on_cpu:
-        for label in gpu_types(formats(cfg.device)[0]):
-            add(f"CTranslate2 {label}", label, cfg.threads)
-            try_out(cases[f"CTranslate2 {label}"])
-        return cases
-    add("CTranslate2 float32", "float32", cfg.threads)
-    if cfg.sentences == 1:
-        add("CTranslate2 int8", "int8_float32", cfg.threads)
+        fast = {"bf16": "bfloat16", "fp16": "float16"}[timing.formats(cfg.device)[0]]
+        forms[f"CTranslate2 {fast}"] = (fast, cfg.threads, 1)
+    elif cfg.sentences == 1:
+        forms["CTranslate2 int8"] = ("int8_float32", cfg.threads, 1)
     elif cfg.threads > 1:
-        add("CTranslate2 float32, split", "float32", 1, cfg.threads)
+        forms["CTranslate2 float32, split"] = ("float32", 1, cfg.threads)
+    cases: dict[str, Callable[[], object]] = {}
+    for name, form in forms.items():
+        peer = CTranslate2(folder, *form, device=cfg.device.type)
+        cases[name] = partial(peer.translate, source, cfg.target_len, cfg.beam)
+        if not cfg.on_cpu:
+            cases[name]()  # missing libraries of CUDA show with the first translation
     return cases
 
 
 def measure_decode(cfg: DecodeConfig) -> tuple[dict[str, Samples], tuple[str, ...]]:
-    """Return the times of all cases that can run here, and notes on those that cannot."""
+    """Return the times of all cases that can run here, and notes on conditions and on what is missing."""
     model, source = random_model(cfg), random_source(cfg)
     cases = our_cases(cfg, model, source)
-    notes: tuple[str, ...] = ()
+    notes = [
+        f"{cfg.sentences} sentences at once, beam {cfg.beam}, {cfg.source_len} source tokens, exactly "
+        f"{cfg.target_len} decoder steps and output tokens on both sides, vocabulary {cfg.vocab_size}, the "
+        "same random weights; products are those of the encoder and of every decoder step, attention and "
+        "output matrix included"
+    ]
+    if cfg.on_cpu and "int8" not in cases:
+        notes.append("this build of PyTorch has no 8-bit kernels: no int8 rows")
     with tempfile.TemporaryDirectory() as folder:
         if has_ctranslate2():
             save_ctranslate2(model, Path(folder))
             try:
                 cases |= peer_cases(cfg, source, Path(folder))
-            except PeerError as error:
-                notes = (f"the rows of CTranslate2 are missing: {error}",)
+            except (RuntimeError, ValueError) as error:
+                why = str(error).splitlines()[0]
+                notes.append(f"CTranslate2 does not compute on this device, so its rows are missing: {why}")
         else:
-            notes = (f"CTranslate2 is not installed, so its rows are missing; {PIP}",)
+            notes.append(f"CTranslate2 is not installed, so its rows are missing; {PIP}")
         settle_s = SETTLE_S if cfg.threads > 1 and cfg.on_cpu else 0.0
-        samples = alternate(cases, cfg.rounds, calls=cfg.calls, settle_s=settle_s, sync=sync_of(cfg.device))
-    conditions = (
-        f"{cfg.sentences} sentences at once, beam {cfg.beam}, {cfg.source_len} source tokens, exactly "
-        f"{cfg.target_len} decoder steps and output tokens on both sides, vocabulary {cfg.vocab_size}, the "
-        "same random weights; products are those of the encoder and of every decoder step, attention and "
-        "output matrix included"
-    )
-    return samples, (*notes, conditions)
-
-
-def decode(options: Options, threads: int) -> Figure:
-    """Time the search of one sentence of 30 tokens; with 1 thread also see what 8-bit weights translate."""
-    cfg = DecodeConfig(
-        hat.SearchSpace.from_yaml(WMT14), threads=threads, seed=options.seed, device=options.torch_device
-    )
-    cfg = replace(cfg, rounds=options.rounds or cfg.rounds)
-    if threads > 1 or not cfg.on_cpu:
-        return time_sentence(cfg)
-    with tempfile.TemporaryDirectory() as folder:
-        check = quality_check(options, Path(folder))  # what does not fit shows before anything is timed
-        return with_quality(time_sentence(cfg), check)
-
-
-def decode_batch(options: Options, threads: int) -> Figure:
-    """Time the search of 128 sentences of 17 tokens at once."""
-    cfg = DecodeConfig(
-        hat.SearchSpace.from_yaml(WMT14),
-        sentences=128,
-        source_len=17,
-        target_len=17,
-        threads=threads,
-        rounds=options.rounds or 5,
-        calls=1,
-        seed=options.seed,
-        device=options.torch_device,
-    )
-    return time_batch(cfg)
+        sync = timing.sync_of(cfg.device)
+        samples = timing.alternate(cases, cfg.rounds, calls=cfg.calls, settle_s=settle_s, sync=sync)
+    return samples, tuple(notes)
 
 
 def time_sentence(cfg: DecodeConfig) -> Figure:
     """Return the figure of one sentence; targets are set for one thread of a CPU."""
-    machine = describe_machine(cfg.device)
-    fast, _ = formats(cfg.device)
+    machine = timing.describe_machine(cfg.device)
+    fast, _ = timing.formats(cfg.device)
     samples, notes = measure_decode(cfg)
     peer = samples.get("CTranslate2 float32")
-    ratios = [Target(f"{fast} / its products", ratio(samples[fast], samples[f"{fast} products"]), 1.35)]
+    over = ratio(samples[fast], samples[f"{fast} products"])
+    ratios = [Target(f"{fast} / its products", over, 1.35)]
     if peer is not None:
-        ratios += [
-            Target(f"CTranslate2 float32 / {fast}", ratio(peer, samples[fast]), 1.5, at_most=False),
-            Target("fp32 / CTranslate2 float32", ratio(samples["fp32"], peer), 1.25),
-        ]
+        gain = ratio(peer, samples[fast])
+        ratios.append(Target(f"CTranslate2 float32 / {fast}", gain, 1.5, at_most=False))
+        ratios.append(Target("fp32 / CTranslate2 float32", ratio(samples["fp32"], peer), 1.25))
         if "int8" in samples:
             gain = ratio(peer, samples["int8"])
             ratios.append(Target("CTranslate2 float32 / int8", gain, 2.5, at_most=False))
-    if cfg.on_cpu and "int8" not in samples:
-        notes = (*notes, "this build of PyTorch has no 8-bit kernels: no int8 rows")
-    rows = [median_row(name, one) for name, one in samples.items()]
+    rows = [timing.median_row(name, one) for name, one in samples.items()]
     rows.append(Row("fp32 / its products", ratio(samples["fp32"], samples["fp32 products"]), "times"))
     if cfg.threads > 1 or not cfg.on_cpu:
         rows += [Row(one.text, one.value or 0.0, "times") for one in ratios]
@@ -212,11 +179,11 @@ def time_sentence(cfg: DecodeConfig) -> Figure:
 
 
 def time_batch(cfg: DecodeConfig) -> Figure:
-    """Return the figure of many sentences at once."""
-    machine = describe_machine(cfg.device)
-    fast, _ = formats(cfg.device)
+    """Return the figure of many sentences at once; its target is set for CPUs."""
+    machine = timing.describe_machine(cfg.device)
+    fast, _ = timing.formats(cfg.device)
     samples, notes = measure_decode(cfg)
-    rows = [rate_row(name, one, cfg.sentences, "sentences/s") for name, one in samples.items()]
+    rows = [timing.rate_row(name, one, cfg.sentences, "sentences/s") for name, one in samples.items()]
     rows.append(Row(f"{fast} / its products", ratio(samples[fast], samples[f"{fast} products"]), "times"))
     peers = [one for name, one in samples.items() if name.startswith("CTranslate2 float32")]
     targets: tuple[Target, ...] = ()
@@ -231,22 +198,13 @@ def time_batch(cfg: DecodeConfig) -> Figure:
 
 
 class Check(NamedTuple):
-    """A checkpoint and the test set of the dictionaries it was trained with."""
+    """A trained model and the test set of the dictionaries it was trained with."""
 
-    source: hat.Checkpoint
-    data: hat.PairDataset
-
-
-class Agreement(NamedTuple):
-    """How far the translations of one test set in float32 and in 8 bits agree."""
-
-    sentences: int
-    same_percent: float  # sentences whose best translations have the same tokens
-    exact_bleu: float
-    int8_bleu: float
+    network: hat.SubTransformer
+    dataset: hat.Dataset
 
 
-def quality_check(options: Options, folder: Path) -> Check | str:
+def quality_check(options: timing.Options, folder: Path) -> Check | str:
     """Return what is to be compared, or in words why nothing is; data may be made in `folder`.
 
     Raises CheckpointError if --quality-checkpoint is damaged or was trained with other dictionaries.
@@ -256,74 +214,55 @@ def quality_check(options: Options, folder: Path) -> Check | str:
     if options.quality_checkpoint is None:
         return "give --quality-checkpoint, a Multi30k model"
     try:
-        data = hat.PairDataset.load(multi30k(options, folder, "test"), "test", *LANGS)
+        dataset = hat.Dataset.load(multi30k(options, folder, "test"), *LANGS)
     except MissingData as error:
         return str(error)
     path = Path(options.quality_checkpoint)
     source = hat.load_checkpoint(path, say)
-    sizes = (len(data.source_vocab), len(data.target_vocab))
-    if source.vocab_sizes != sizes:
+    if source.vocab_sizes != dataset.vocab_sizes or source.vocab_digests not in (dataset.digests, ("", "")):
         raise hat.CheckpointError(
-            f"{path} has vocabularies of {source.vocab_sizes}, {data.folder} of {sizes}; give --data of the "
+            f"{path} was trained with other dictionaries than those in {dataset.folder}; give --data of the "
             "task it was trained on"
         )
-    return Check(source, data)
+    return Check(source.sub(source.arch or source.space.largest()).eval(), dataset)
 
 
 def with_quality(figure: Figure, check: Check | str) -> Figure:
-    """Return `figure` with the comparison of translations; if it fails, what was timed stays."""
-    found, why, error = None, "", ""
-    if isinstance(check, str):
-        why = check
-    else:
+    """Return `figure` with whether 8-bit weights translate the test set as float32 ones do.
+
+    If the comparison fails, what was timed stays, and both targets have no value.
+    """
+    same = apart = None
+    rows: tuple[Row, ...] = ()
+    why, error = (check, "") if isinstance(check, str) else ("", "")
+    if isinstance(check, Check):
         try:
-            found = compare_int8(*check, hat.BeamConfig())
+            same, *scores = compare_int8(check, hat.BeamConfig())
+            apart = abs(scores[0] - scores[1])
+            rows = tuple(
+                Row(f"test set, {n}", s, "BLEU") for n, s in zip(("fp32", "int8"), scores, strict=True)
+            )
         except (hat.HatError, OSError, RuntimeError) as failure:
             why = error = f"{type(failure).__name__}: {failure}"
-    apart = None if found is None else abs(found.exact_bleu - found.int8_bleu)
-    same = None if found is None else found.same_percent
     targets = (
         Target("test sentences with the same tokens, %", same, 95.0, at_most=False),
         Target("difference of BLEU between int8 and fp32", apart, 0.2),
     )
-    figure = replace(figure, targets=(*figure.targets, *targets), error=error)
-    if found is None:
-        note = f"translations with 8-bit weights were not compared: {why}"
-        return replace(figure, notes=(*figure.notes, note))
-    rows = (
-        Row(f"{found.sentences} test sentences, fp32", found.exact_bleu, "BLEU"),
-        Row(f"{found.sentences} test sentences, int8", found.int8_bleu, "BLEU"),
+    notes = (f"translations with 8-bit weights were not compared: {why}",) if why else ()
+    return replace(
+        figure,
+        rows=(*figure.rows, *rows),
+        targets=(*figure.targets, *targets),
+        notes=(*figure.notes, *notes),
+        error=error,
     )
-    return replace(figure, rows=(*figure.rows, *rows))
 
 
-def compare_int8(source: hat.Checkpoint, data: hat.PairDataset, beam: hat.BeamConfig) -> Agreement:
-    """Translate `data` with the float32 weights of a checkpoint and with 8-bit ones."""
-    model = source.sub(source.arch or source.space.largest()).eval()
-    exact = best_tokens(hat.InferenceModel(model), data, beam)
-    return compare(exact, best_tokens(hat.InferenceModel(model, matrix=hat.Int8Matrix), data, beam), data)
-
-
-def compare(exact: list[list[int]], int8: list[list[int]], data: hat.PairDataset) -> Agreement:
-    """Return how far two lists of translations agree, scored against the text kept beside the data."""
+def compare_int8(check: Check, beam: hat.BeamConfig) -> tuple[float, float, float]:
+    """Return the percentage of test sentences with the same tokens in both, BLEU in float32 and in 8 bits."""
+    data = check.dataset.split("test")
+    exact = best_tokens(hat.InferenceModel(check.network), data, beam)
+    int8 = best_tokens(hat.InferenceModel(check.network, matrix=hat.Int8Matrix), data, beam)
     same = sum(one == other for one, other in zip(exact, int8, strict=True))
-    raw = data.raw_target()
-    vocab = data.target_vocab
-    pieces = any("\u2581" in vocab.symbol(index) for index in range(4, len(vocab)))
-    join = hat.joiner("sentencepiece" if pieces else "@@ ")
-    references = raw or [join(vocab.decode(data.target[index])) for index in range(len(data))]
-    mode, lang = ("sacre", data.target_lang) if raw else ("normal", "")
-    scores = [
-        hat.bleu([join(vocab.decode(tokens)) for tokens in found], references, mode, lang).bleu
-        for found in (exact, int8)
-    ]
-    return Agreement(len(exact), 100 * same / len(exact), *scores)
-
-
-def best_tokens(model: hat.InferenceModel, data: hat.PairDataset, beam: hat.BeamConfig) -> list[list[int]]:
-    """Return the tokens of the best translation of every sentence, in the order of the data."""
-    found: list[list[int]] = [[]] * len(data)
-    for batch in hat.translate(model, data, beam, batch_size=128):
-        for translation in batch:
-            found[translation.index] = translation.hypotheses[0].tokens
-    return found
+    exact_bleu, int8_bleu = (bleu_of(found, check.dataset, data) for found in (exact, int8))
+    return 100 * same / len(exact), exact_bleu, int8_bleu

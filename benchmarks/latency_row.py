@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
 
 import hat
+from benchmarks import timing
 from benchmarks.data import MULTI30K, WMT14
-from benchmarks.timing import CPU, Figure, Options, Row, Target, describe_machine, sync_of
+from benchmarks.timing import Row, Target
 
 WARMUP, ITERATIONS = 5, 20  # the release's recipe
 LONG = 300  # iterations of the run that is taken as the truth
@@ -27,32 +28,18 @@ class Task:
     space: Path
     vocab_size: int
     length: int
+    long: int = LONG
+
+    @property
+    def how(self) -> hat.MeasureConfig:
+        """Return how a row is measured."""
+        return hat.MeasureConfig(self.length, self.length, beam=5, interval_percent=NEAR_PERCENT)
 
 
 TASKS = {"multi30k": Task(MULTI30K, 7960, 17), "wmt14": Task(WMT14, 32768, 30)}
 
 
-@dataclass(frozen=True)
-class RowConfig:
-    """How many rows of what; the defaults are those of the figure."""
-
-    space: hat.SearchSpace
-    vocab_size: int
-    length: int
-    rows: int
-    beam: int = 5
-    long: int = LONG
-    seed: int = 1
-    device: torch.device = CPU
-
-    @property
-    def how(self) -> hat.MeasureConfig:
-        """Return how a row is measured."""
-        return hat.MeasureConfig(self.length, self.length, self.beam, interval_percent=NEAR_PERCENT)
-
-
-@dataclass(frozen=True)
-class RowResult:
+class Measured(NamedTuple):
     """One architecture, measured in three ways; seconds are wall clock, medians in milliseconds.
 
     Our median and that of the long run are given at the anchor's reference speed, as in a dataset.
@@ -69,86 +56,64 @@ class RowResult:
         return 100 * abs(ms / self.long.total.median_ms - 1)
 
 
-def latency_row(options: Options, threads: int) -> Figure:
-    """Measure random rows; torch has `threads` threads already."""
-    task = TASKS[options.row_task]
-    space = hat.SearchSpace.from_yaml(task.space)
-    return time_rows(
-        RowConfig(
-            space,
-            task.vocab_size,
-            task.length,
-            options.rows,
-            seed=options.seed,
-            device=options.torch_device,
-        )
-    )
-
-
 @torch.inference_mode()
-def time_rows(cfg: RowConfig) -> Figure:
-    """Return the figure of `cfg`."""
-    machine = describe_machine(cfg.device)
-    sync = sync_of(cfg.device)
-    noise = torch.Generator().manual_seed(cfg.seed)
-    full = hat.SuperTransformer(cfg.space, cfg.vocab_size, hat.ModelConfig(share_all_embeddings=True), noise)
-    full = full.to(cfg.device, hat.fast_dtype(cfg.device))
-    ends = (hat.extract(full, arch).eval() for arch in (cfg.space.largest(), cfg.space.smallest()))
-    runs = hat.anchor_run(*ends, cfg.how)
+def latency_row(options: timing.Options, threads: int, task: Task | None = None) -> timing.Figure:
+    """Measure random rows of a task; torch has `threads` threads already."""
+    task, device = task or TASKS[options.row_task], options.torch_device
+    machine, sync = timing.describe_machine(device), timing.sync_of(device)
+    space, noise = hat.SearchSpace.from_yaml(task.space), torch.Generator().manual_seed(options.seed)
+    full = hat.SuperTransformer(space, task.vocab_size, hat.ModelConfig(share_all_embeddings=True), noise)
+    full = full.to(device, hat.fast_dtype(device))
+    ends = (hat.extract(full, arch).eval() for arch in (space.largest(), space.smallest()))
+    runs = hat.anchor_run(*ends, task.how)
     anchor = hat.Anchor(runs.run, hat.pace(runs.run, runs.between, sync), runs.steps)
-    draw = hat.rng_for(cfg.seed, "latency-row")
-    results: list[RowResult] = []
-    cut_s: list[float] = []
-    for start in range(0, cfg.rows, TOGETHER):
-        models: list[hat.SubTransformer] = []
-        for _ in range(start, min(cfg.rows, start + TOGETHER)):
-            arch = hat.sample(cfg.space, draw)
-            cut_s.append(
-                _seconds(lambda arch=arch, to=models: to.append(hat.extract(full, arch).eval()), sync)
-            )
-        results += some_rows(models, cfg, anchor, ours_first=start // TOGETHER % 2 == 0)
-    return _figure(cfg, results, statistics.median(cut_s), machine)
+    draw = hat.rng_for(options.seed, "latency-row")
+    found: list[Measured] = []
+    for start in range(0, options.rows, TOGETHER):
+        count = min(TOGETHER, options.rows - start)
+        models = [hat.extract(full, hat.sample(space, draw)).eval() for _ in range(count)]
+        found += measure_rows(models, task, anchor, sync, ours_first=start // TOGETHER % 2 == 0)
+    rows, targets = summary_of(found, task.long)
+    note = (
+        f"{len(found)} random rows of the space {space.encoder.super_embed_dim}/"
+        f"{space.encoder.super_ffn_dim}, vocabulary {task.vocab_size}, {task.length} tokens, beam 5; the "
+        "recipe times the same encoder and the same search; cutting a model out is in neither"
+    )
+    return timing.Figure("latency-row", machine, rows, targets, (note,))
 
 
-def some_rows(
-    models: Sequence[hat.SubTransformer], cfg: RowConfig, anchor: hat.Anchor, *, ours_first: bool
-) -> list[RowResult]:
+def measure_rows(
+    models: Sequence[hat.SubTransformer],
+    task: Task,
+    anchor: hat.Anchor,
+    sync: Callable[[], None],
+    *,
+    ours_first: bool,
+) -> list[Measured]:
     """Measure some models: our way and the release's, then long."""
-    sync = sync_of(cfg.device)
-    found: list[hat.Timing] = []
+    ours: list[hat.Timing] = []
     means: list[float] = []
-    recipes = [fixed_iterations(model, cfg.how, sync) for model in models]
     work: dict[str, Callable[[], object]] = {
-        "ours": lambda: found.extend(hat.measure_in_turn(models, cfg.how, anchor)),
-        "recipe": lambda: means.extend(run() for run in recipes),
+        "ours": lambda: ours.extend(hat.measure_in_turn(models, task.how, anchor)),
+        "recipe": lambda: means.extend(recipe_ms(model, task.how, sync) for model in models),
     }
     order = list(work)[:: 1 if ours_first else -1]
     seconds = {name: _seconds(work[name], sync) / len(models) for name in order}
     long = replace(
-        cfg.how, max_iterations=cfg.long, min_iterations=cfg.long, interval_percent=0.0, budget_s=math.inf
+        task.how, max_iterations=task.long, min_iterations=task.long, interval_percent=0.0, budget_s=math.inf
     )
     truths = hat.measure_in_turn(models, long, anchor)
     return [
-        RowResult(timing, seconds["ours"], seconds["recipe"], mean, truth)
-        for timing, mean, truth in zip(found, means, truths, strict=True)
+        Measured(timed, seconds["ours"], seconds["recipe"], mean, truth)
+        for timed, mean, truth in zip(ours, means, truths, strict=True)
     ]
 
 
-def fixed_iterations(
-    model: hat.SubTransformer, how: hat.MeasureConfig, sync: Callable[[], None]
-) -> Callable[[], float]:
-    """Return the release's recipe on the decode we time, 5 warm-ups and 20 iterations; it returns ms."""
-
-    @torch.inference_mode()
-    def run() -> float:
-        work = hat.work_of(model, how)  # each row packs the weights of its own model, in ours as well
-        encoder, decoder = [], []
-        for _ in range(WARMUP + ITERATIONS):
-            encoder.append(_seconds(work.encode, sync))
-            decoder.append(_seconds(work.decode, sync))
-        return 1e3 * (statistics.fmean(encoder[WARMUP:]) + statistics.fmean(decoder[WARMUP:]))
-
-    return run
+def recipe_ms(model: hat.SubTransformer, how: hat.MeasureConfig, sync: Callable[[], None]) -> float:
+    """Return the milliseconds that the release's recipe gives: a mean of 20 iterations after 5 warm-ups."""
+    work = hat.work_of(model, how)  # packs the weights of the model, as ours does
+    times = [_seconds(work.encode, sync) + _seconds(work.decode, sync) for _ in range(WARMUP + ITERATIONS)]
+    return 1e3 * statistics.fmean(times[WARMUP:])
 
 
 def _seconds(run: Callable[[], object], sync: Callable[[], None]) -> float:
@@ -159,43 +124,29 @@ def _seconds(run: Callable[[], object], sync: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
-def _figure(cfg: RowConfig, results: list[RowResult], cut_s: float, machine: dict[str, Any]) -> Figure:
-    def share(kept: list[bool]) -> float:
-        return 100 * sum(kept) / len(kept)
+def summary_of(found: Sequence[Measured], iterations: int) -> tuple[tuple[Row, ...], tuple[Target, ...]]:
+    """Return rows and targets of the figure; the long runs had so many iterations."""
 
-    ours, recipe = ([getattr(one, name) for one in results] for name in ("ours_s", "recipe_s"))
-    apart = [one.apart_percent(one.ours.total.median_ms) for one in results]
-    recipe_apart = [one.apart_percent(one.recipe_ms) for one in results]
-    widths = [one.ours.total.interval_percent for one in results]
-    many = f"{cfg.long} iterations"
+    def share(values: Sequence[float]) -> float:
+        return 100 * sum(value <= NEAR_PERCENT for value in values) / len(values)
+
+    ours, recipe = [one.ours_s for one in found], [one.recipe_s for one in found]
+    widths = [one.ours.total.interval_percent for one in found]
+    apart = [one.apart_percent(one.ours.total.median_ms) for one in found]
+    recipe_apart = [one.apart_percent(one.recipe_ms) for one in found]
+    many = f"{iterations} iterations"
     rows = (
         Row("a row at +-2%", statistics.fmean(ours), "s", min(ours), max(ours), len(ours)),
-        Row(
-            "the release's 5 + 20 iterations",
-            statistics.fmean(recipe),
-            "s",
-            min(recipe),
-            max(recipe),
-            len(recipe),
-        ),
-        Row("cutting the model out, in both", cut_s, "s"),
-        Row("iterations of a row", statistics.fmean(one.ours.total.count for one in results), "iterations"),
-        Row("latency, median of the rows", statistics.median(r.long.total.median_ms for r in results), "ms"),
+        Row("the release's 5 + 20 iterations", statistics.fmean(recipe), "s", min(recipe), max(recipe)),
+        Row("iterations of a row", statistics.fmean(one.ours.total.count for one in found), "iterations"),
+        Row("latency, median of the rows", statistics.median(r.long.total.median_ms for r in found), "ms"),
         Row("largest half-interval of a row", max(widths), "%"),
-        Row(f"largest half-interval of {many}", max(one.long.total.interval_percent for one in results), "%"),
-        Row(f"rows of the recipe within 2% of {many}", share([x <= NEAR_PERCENT for x in recipe_apart]), "%"),
+        Row(f"rows of the recipe within 2% of {many}", share(recipe_apart), "%"),
         Row(f"largest distance to {many}", max(apart), "%"),
     )
-    met, near = (share([value <= NEAR_PERCENT for value in values]) for values in (widths, apart))
     targets = (
         Target("seconds of a row / seconds of the release's recipe", sum(ours) / sum(recipe), 1.0),
-        Target("rows whose interval is met, %", met, 95.0, at_most=False),
-        Target(f"rows within 2% of {many}, %", near, 95.0, at_most=False),
+        Target("rows whose interval is met, %", share(widths), 95.0, at_most=False),
+        Target(f"rows within 2% of {many}, %", share(apart), 95.0, at_most=False),
     )
-    enc = cfg.space.encoder
-    note = (
-        f"{len(results)} random rows of the space {enc.super_embed_dim}/{enc.super_ffn_dim}, vocabulary "
-        f"{cfg.vocab_size}, {cfg.length} tokens, beam {cfg.beam}; the recipe times the same encoder and the "
-        "same search"
-    )
-    return Figure("latency-row", machine, rows, targets, (note,))
+    return rows, targets

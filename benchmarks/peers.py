@@ -1,51 +1,25 @@
 """The peers: CTranslate2 with the weights of one of our models, and a training step in plain PyTorch."""
 
+import copy
 import importlib.util
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 import hat
 
 PIP = "pip install -c constraints.txt -e '.[bench]'"
 
 
-class PeerError(hat.HatError):
-    """The peer is installed, but cannot compute here."""
-
-
 def has_ctranslate2() -> bool:
     """Return whether CTranslate2 is installed."""
     return importlib.util.find_spec("ctranslate2") is not None
-
-
-def gpu_types(fast: str) -> tuple[str, str]:
-    """Return float32 and CTranslate2's name of our fast number format.
-
-    Raises PeerError if this build of CTranslate2 sees no GPU or lacks one of the two.
-    """
-    import ctranslate2
-
-    wanted = ("float32", {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[fast])
-    if not ctranslate2.get_cuda_device_count():
-        raise PeerError("this build of CTranslate2 sees no GPU; install one with CUDA")
-    if missing := set(wanted) - set(ctranslate2.get_supported_compute_types("cuda")):
-        raise PeerError(f"CTranslate2 does not compute in {', '.join(sorted(missing))} on this GPU")
-    return wanted
-
-
-def try_out(translate: Callable[[], object]) -> None:
-    """Translate once; raises PeerError if libraries of CUDA are missing, which nothing shows before."""
-    try:
-        translate()
-    except (RuntimeError, ValueError) as error:
-        raise PeerError(f"CTranslate2 does not run on this GPU ({str(error).splitlines()[0]})") from error
 
 
 def token(index: int) -> str:
@@ -164,117 +138,77 @@ class CTranslate2:
         return list(result.log_probs)
 
 
-# Straightforward float32 PyTorch: ordinary modules, fused attention, all logits at once, `cross_entropy` and
-# `AdamW` as they come. Parameters have the names they have in our model, so that weights can be copied.
-
-
-class PlainLayer(nn.Module):
-    """Parameters of one encoder layer or, with cross-attention, of one decoder layer."""
-
-    def __init__(self, dim: int, ffn_dim: int, qkv_dim: int, source_dim: int | None) -> None:
-        super().__init__()
-        self.self_attn = nn.ModuleDict({"qkv": nn.Linear(dim, 3 * qkv_dim), "out": nn.Linear(qkv_dim, dim)})
-        self.self_norm = nn.LayerNorm(dim)
-        if source_dim is not None:
-            self.cross_attn = nn.ModuleDict(
-                {
-                    "q": nn.Linear(dim, qkv_dim),
-                    "kv": nn.Linear(source_dim, 2 * qkv_dim),
-                    "out": nn.Linear(qkv_dim, dim),
-                }
-            )
-            self.cross_norm = nn.LayerNorm(dim)
-        self.ffn = nn.ModuleDict({"up": nn.Linear(dim, ffn_dim), "down": nn.Linear(ffn_dim, dim)})
-        self.ffn_norm = nn.LayerNorm(dim)
-
-
-class PlainSuper(nn.Module):
-    """A post-norm SuperTransformer with one shared embedding, its weights copied from `model`."""
-
-    def __init__(self, model: hat.SuperTransformer) -> None:
-        super().__init__()
-        enc, dec, qkv = model.space.encoder, model.space.decoder, model.space.qkv_dim
-        self.rate = model.cfg.dropout
-        self.super_dims = (enc.super_embed_dim, dec.super_embed_dim)
-        self.source_embed = nn.Embedding(*model.source_embed.weight.shape)
-        self.target_embed = self.output = self.source_embed
-        self.encoder_layers = nn.ModuleList(
-            PlainLayer(enc.super_embed_dim, enc.super_ffn_dim, qkv, None) for _ in range(enc.super_layers)
-        )
-        self.decoder_layers = nn.ModuleList(
-            PlainLayer(dec.super_embed_dim, dec.super_ffn_dim, qkv, enc.super_embed_dim)
-            for _ in range(dec.super_layers)
-        )
-        self.register_buffer("positions", model.source_positions.clone(), persistent=False)
-        self.load_state_dict(model.state_dict())
-
-    def forward(self, batch: hat.Batch, arch: hat.Arch) -> Tensor:
-        """Return all logits [B, T, V]."""
-        enc, dec = arch.encoder, arch.decoder
-        rates = [self.rate * a.embed_dim / full for a, full in zip((enc, dec), self.super_dims, strict=True)]
-        x = self._embed(batch.source, enc.embed_dim, rates[0])
-        outputs = []
-        for layer, ffn, heads in zip(self.encoder_layers, enc.ffn_dims, enc.self_heads, strict=False):
-            h = self._self_attention(layer, x, heads, causal=False)
-            # parity with HAT 2020: encoder self-attention dropout is not scaled by width
-            x = _norm(layer.self_norm, x + F.dropout(h, self.rate, self.training))
-            x = self._feed_forward(layer, x, ffn, rates[0])
-            outputs.insert(0, x)
-        x = self._embed(batch.decoder_input, dec.embed_dim, rates[1])
-        for layer, ffn, heads, cross_heads, span in zip(
-            self.decoder_layers, dec.ffn_dims, dec.self_heads, dec.cross_heads, dec.cross_span, strict=False
-        ):
-            h = self._self_attention(layer, x, heads, causal=True)
-            x = _norm(layer.self_norm, x + F.dropout(h, rates[1], self.training))
-            q = _cut(layer.cross_attn["q"], x, layer.cross_attn["q"].out_features)
-            kv = _cut(
-                layer.cross_attn["kv"], torch.cat(outputs[:span], 1), layer.cross_attn["kv"].out_features
-            )
-            h = _attend(q, *kv.chunk(2, -1), cross_heads, causal=False)
-            h = _cut(layer.cross_attn["out"], h, x.size(-1))
-            x = _norm(layer.cross_norm, x + F.dropout(h, rates[1], self.training))
-            x = self._feed_forward(layer, x, ffn, rates[1])
-        return F.linear(x, self.output.weight[:, : x.size(-1)])
-
-    def _embed(self, ids: Tensor, dim: int, rate: float) -> Tensor:
-        x = F.embedding(ids, self.source_embed.weight[:, :dim], padding_idx=hat.PAD) * math.sqrt(dim)
-        x = x + self.positions[hat.PAD + 1 : hat.PAD + 1 + ids.size(1), :dim]
-        return F.dropout(x, rate, self.training)
-
-    def _self_attention(self, layer: nn.Module, x: Tensor, heads: int, *, causal: bool) -> Tensor:
-        qkv = _cut(layer.self_attn["qkv"], x, layer.self_attn["qkv"].out_features)
-        return _cut(layer.self_attn["out"], _attend(*qkv.chunk(3, -1), heads, causal=causal), x.size(-1))
-
-    def _feed_forward(self, layer: nn.Module, x: Tensor, ffn: int, rate: float) -> Tensor:
-        h = _cut(layer.ffn["down"], F.relu(_cut(layer.ffn["up"], x, ffn)), x.size(-1))
-        return _norm(layer.ffn_norm, x + F.dropout(h, rate, self.training))
-
-
 class PlainTrainer:
-    """Forward, backward and AdamW of a PlainSuper."""
+    """A step in straightforward float32 PyTorch: plain slices, fused attention, all logits at once, AdamW.
 
-    def __init__(self, model: PlainSuper, label_smoothing: float) -> None:
-        self.model = model.train()
+    The weights are a copy of those of `model`, a post-norm SuperTransformer with one shared embedding; the
+    passes are written here. Batches have no padding.
+    """
+
+    def __init__(self, model: hat.SuperTransformer, label_smoothing: float) -> None:
+        self.model = copy.deepcopy(model).float().train()
         self.label_smoothing = label_smoothing
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-7, betas=(0.9, 0.98), weight_decay=0.0)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=1e-7, betas=(0.9, 0.98), weight_decay=0.0
+        )
 
     def train_step(self, batch: hat.Batch, arch: hat.Arch) -> float:
         """Make one update; returns the smoothed loss, a mean over tokens in nats."""
         self.optimizer.zero_grad()
-        logits = self.model(batch, arch)
-        loss = F.cross_entropy(
-            logits.flatten(0, 1), batch.target.flatten(), label_smoothing=self.label_smoothing
-        )
+        logits = self.logits(batch, arch).flatten(0, 1)
+        loss = F.cross_entropy(logits, batch.target.flatten(), label_smoothing=self.label_smoothing)
         loss.backward()
         self.optimizer.step()
         return loss.item()
 
+    def logits(self, batch: hat.Batch, arch: hat.Arch) -> Tensor:
+        """Return all logits [B, T, V]."""
+        model, enc, dec = self.model, arch.encoder, arch.decoder
+        full = model.cfg.dropout
+        rate = full * enc.embed_dim / model.space.encoder.super_embed_dim
+        x = self._embed(batch.source, enc.embed_dim, rate)
+        outputs = []
+        for layer, ffn, heads in zip(model.encoder_layers, enc.ffn_dims, enc.self_heads, strict=False):
+            h = _self_attention(layer, x, heads, causal=False)
+            # parity with HAT 2020: encoder self-attention dropout is not scaled by width
+            x = _norm(layer.self_norm, x + F.dropout(h, full))
+            x = _feed_forward(layer, x, ffn, rate)
+            outputs.insert(0, x)
+        rate = full * dec.embed_dim / model.space.decoder.super_embed_dim
+        x = self._embed(batch.decoder_input, dec.embed_dim, rate)
+        for layer, ffn, heads, cross_heads, span in zip(
+            model.decoder_layers, dec.ffn_dims, dec.self_heads, dec.cross_heads, dec.cross_span, strict=False
+        ):
+            h = _self_attention(layer, x, heads, causal=True)
+            x = _norm(layer.self_norm, x + F.dropout(h, rate))
+            cross = layer.cross_attn
+            kv = _cut(cross.kv, torch.cat(outputs[:span], 1), cross.kv.weight.size(0))
+            h = _attend(_cut(cross.q, x, cross.q.weight.size(0)), *kv.chunk(2, -1), cross_heads, causal=False)
+            x = _norm(layer.cross_norm, x + F.dropout(_cut(cross.out, h, x.size(-1)), rate))
+            x = _feed_forward(layer, x, ffn, rate)
+        return F.linear(x, model.source_embed.weight[:, : x.size(-1)])
 
-def _cut(linear: nn.Linear, x: Tensor, out: int) -> Tensor:
+    def _embed(self, ids: Tensor, dim: int, rate: float) -> Tensor:
+        weight, sines = self.model.source_embed.weight, self.model.source_positions
+        x = F.embedding(ids, weight[:, :dim], padding_idx=hat.PAD) * math.sqrt(dim)
+        return F.dropout(x + sines[hat.PAD + 1 : hat.PAD + 1 + ids.size(1), :dim], rate)
+
+
+def _self_attention(layer: Any, x: Tensor, heads: int, *, causal: bool) -> Tensor:
+    qkv = _cut(layer.self_attn.qkv, x, layer.self_attn.qkv.weight.size(0))
+    return _cut(layer.self_attn.out, _attend(*qkv.chunk(3, -1), heads, causal=causal), x.size(-1))
+
+
+def _feed_forward(layer: Any, x: Tensor, ffn: int, rate: float) -> Tensor:
+    h = _cut(layer.ffn.down, F.relu(_cut(layer.ffn.up, x, ffn)), x.size(-1))
+    return _norm(layer.ffn_norm, x + F.dropout(h, rate))
+
+
+def _cut(linear: Any, x: Tensor, out: int) -> Tensor:
     return F.linear(x, linear.weight[:out, : x.size(-1)], linear.bias[:out])
 
 
-def _norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+def _norm(norm: Any, x: Tensor) -> Tensor:
     dim = x.size(-1)
     return F.layer_norm(x, (dim,), norm.weight[:dim], norm.bias[:dim], norm.eps)
 

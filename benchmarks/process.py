@@ -22,16 +22,16 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def fresh_call(function: str, threads: int | None = None, **arguments: object) -> Any:
+def fresh_call(function: str, /, omp_threads: int | None = None, **arguments: object) -> Any:
     """Return what `function`, written as "benchmarks.module:name", returns in a process of its own.
 
-    Arguments and result are plain values. `threads` fixes the threads of OpenMP and MKL. Raises HatError with
+    Arguments and result are plain values. `omp_threads` are those of OpenMP and MKL. Raises HatError with
     the error of the function; what the process wrote to standard error then follows here.
     """
     path = [str(ROOT), os.environ.get("PYTHONPATH", "")]  # also if this project is not installed
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, path))}
-    if threads:
-        environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    if omp_threads:
+        environment |= {"OMP_NUM_THREADS": str(omp_threads), "MKL_NUM_THREADS": str(omp_threads)}
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.process"],
         input=json.dumps({"function": function, "arguments": arguments}),

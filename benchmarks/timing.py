@@ -6,9 +6,10 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
@@ -221,24 +222,47 @@ def formats(device: torch.device) -> tuple[str, str]:
 
 
 @dataclass(frozen=True)
-class Options:
-    """What a user may choose about figures; `FIGURES` says which figure reads which option."""
+class Options(hat.Options):
+    """Figure"""
 
-    device: str = "cpu"
-    rounds: int | None = None  # None: as many as the figure takes by itself
-    seed: int = 1
-    rows: int = 12  # of latency-row
-    row_task: str = "multi30k"
-    pairs: int = 1_000_000  # of the large corpus of preprocess and startup
+    threads: tuple[int, ...] = hat.option((), low=1, high=4 * (os.cpu_count() or 1))
+    """CPU threads, of preprocess its worker processes; the figure is taken once for each number (default: 1
+    and 2 for decode and preprocess, 1 for latency-row, 2 for the others)"""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """where models, batches and operands lie"""
+    rounds: int | None = hat.option(None, low=1)
+    """rounds in which all cases are timed in turn (default: by figure)"""
+    seed: int = hat.option(1, low=0, high=(1 << 63) - 1)
+    """seed of weights, sentences and random architectures"""
+    rows: int = hat.option(12, low=1)
+    """rows of latency-row"""
+    row_task: Literal["multi30k", "wmt14"] = "multi30k"
+    """space, vocabulary and length of latency-row"""
+    pairs: int = hat.option(1_000_000, low=20_000)
+    """pairs of the large corpus of preprocess and startup"""
     data: str = "data/binary/multi30k_en_de"
+    """binary data of Multi30k, made from --text if it is missing"""
     text: str = "../shared/data"
+    """folder with raw text: multi30k/{train,val,test_2016_flickr}.{en,de} and tatoeba.en-de/train.{en,de}"""
     quality_checkpoint: str | None = None
-    torch_device: torch.device = field(init=False, repr=False, compare=False)
+    """Multi30k model with which decode checks, with 1 thread, that 8-bit weights translate alike"""
+    json: bool = False
+    """print one line of JSON last"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.device == "cuda" and not torch.cuda.is_available():
             raise hat.ConfigError(
                 "--device cuda: this machine has no GPU that PyTorch can use, allowed here is cpu; leave it "
                 "out, or install a build of PyTorch for this GPU"
             )
-        object.__setattr__(self, "torch_device", torch.device(self.device))
+        if self.quality_checkpoint is not None and not Path(self.quality_checkpoint).is_file():
+            raise hat.CheckpointError(
+                f"--quality-checkpoint {self.quality_checkpoint} is no file; give a checkpoint of a Multi30k "
+                "model, train that model, or leave it out"
+            )
+
+    @property
+    def torch_device(self) -> torch.device:
+        """Return the device as PyTorch names it."""
+        return torch.device(self.device)

@@ -1,0 +1,464 @@
+"""Latency predictors side by side on the same rows: error against the number of rows, and transfer."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import hat
+from benchmarks.agreement import csv_text, kendall_tau, save_picture
+from benchmarks.process import ROOT, say
+
+Floats = NDArray[np.float64]
+LABELS = {  # method: words in the table, color in the picture
+    "predictor": ("ours", "#1f5fa8"),
+    "recipe_2020": ("2020 recipe", "#d1495b"),
+    "least_squares": ("least squares", "#5b8c5a"),
+    "depth_only": ("decoder depth alone", "#8a8f98"),
+}
+SECONDS = {"recipe_2020": 25.0, "predictor": 2.0, "transfer": 2.0}  # one core; the others take next to none
+VERSION = 2  # raise it with a change that moves results, so that a table never mixes two versions
+ALL = 0  # as a number of rows: all but the test rows
+LEAST = 10  # rows to learn from
+TRANSFER_ROWS = 20
+COVERAGE = 0.95
+STEPS, BATCH_SIZE, LEARNING_RATE = 5000, 128, 1e-5  # of the 2020 recipe
+# Columns of the ten features: width, depth, and averages over layers, of encoder and decoder.
+SIDES = ((0, 1, (2, 3)), (4, 5, (6, 7, 8, 9)))
+CONDITIONS = ("device", "threads", "dtype", "vocab_size", "beam", "source_len")
+
+
+@dataclass(frozen=True)
+class StudyOptions(hat.Options):
+    """Study"""
+
+    tables: tuple[str, ...] = ()
+    """CSV files of measured latencies (default: latency_dataset/*.csv)"""
+    out_dir: str = "runs/predictor_study"
+    """folder of the journal, the CSV file and the picture; an interrupted study continues from it"""
+    methods: tuple[str, ...] = tuple(LABELS)
+    """what to compare"""
+    rows: tuple[int, ...] = (10, 25, 50, 100, 500, ALL)
+    """numbers of rows to learn from; 0: all but the tenth that every method is tested on"""
+    seeds: int = hat.option(5, low=1)
+    """random splits"""
+    again: tuple[str, ...] = ()
+    """CSV files with second measurements of rows of the tables; how far the two lie apart is printed"""
+    transfer: bool = False
+    """compare 20 rows alone with 20 rows and the table of another device, for all tables of equal spaces"""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A latency table and the normalisers that the 2020 recipe uses for it."""
+
+    name: str
+    digest: str  # of the file: results in a journal are of this content
+    rows: Sequence[Any]
+    feature_norm: tuple[float, ...]
+    lat_norm: float
+
+    @property
+    def most(self) -> int:
+        """Return the highest number of rows to learn from that is less than all but the test rows."""
+        return (9 * len(self.rows) - 1) // 10
+
+    def lacks(self, row_counts: Sequence[int]) -> list[int]:
+        """Return those of `row_counts` that the table has too few rows for."""
+        return [count for count in row_counts if count > self.most]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training and its test; the test rows depend on table and seed alone."""
+
+    table: Table
+    method: str  # one of LABELS, or transfer
+    num_rows: int
+    seed: int
+    source: Table | None = None  # of a transfer
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """Return what names this cell in a journal: all that its scores depend on."""
+        norms = [*self.table.feature_norm, self.table.lat_norm] if self.method == "recipe_2020" else []
+        return {
+            "table": self.table.name,
+            "digest": self.table.digest,
+            "method": self.method,
+            "version": VERSION,
+            "norms": norms,
+            "rows": self.num_rows,
+            "seed": self.seed,
+            "source": self.source.name if self.source else "",
+            "source_digest": self.source.digest if self.source else "",
+        }
+
+
+@hat.command
+def study(argv: Sequence[str] | None = None) -> int:
+    """Run what the journal does not hold yet, write CSV and picture, print the table; return exit status."""
+    (options,) = hat.parse(
+        argv,
+        StudyOptions,
+        prog="python -m benchmarks predictor-study",
+        description="Compare the latency predictor with the 2020 recipe, least squares and decoder depth.",
+        config_flags=("--configs",),
+    )
+    paths = [Path(path) for path in options.tables] or sorted(Path("latency_dataset").glob("*.csv"))
+    if not paths:
+        raise hat.ConfigError(
+            "no table in latency_dataset/; measure one with latency_dataset.py or give --tables"
+        )
+    if options.again and options.transfer:
+        raise hat.ConfigError("--again belongs to the study of one table; leave it out or --transfer")
+    names = [path.stem for path in paths]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise hat.ConfigError(
+            f"two of --tables are named {twice}, and results go by name; rename one of them"
+        )
+    tables, again = [read_table(path) for path in paths], [read_table(Path(path)) for path in options.again]
+    if options.transfer:
+        cells = transfer_cells(tables, options.seeds)
+    else:
+        cells = learning_cells(tables, options.methods, options.rows, options.seeds)
+    repeats = [measured_again(second, tables) for second in again]
+    folder = Path(options.out_dir)
+    with hat.Journal(folder / "journal.jsonl") as journal:
+        means = mean_records(run_cells(cells, journal))
+    name = "transfer" if options.transfer else "study"
+    hat.write_text_atomic(folder / f"{name}.csv", csv_text(means))
+    if options.transfer:
+        print(transfer_table(means))
+        return 0
+    print("\n".join([study_table(means), *repeats]))
+    try:
+        plot_study(folder / "study.png", means)
+    except ImportError:
+        say("no picture: matplotlib is not installed (pip install -e '.[report]')")
+    return 0
+
+
+def read_table(path: Path) -> Table:
+    """Return a table with the normalisers of the release's configuration, or its own largest values."""
+    rows = hat.read_table(path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    for config in sorted((ROOT / "configs").glob("*/latency_predictor/*.yml")):
+        values: Any = hat.read_config(config)
+        if Path(values["lat-dataset-path"]).name == path.name and "lat-norm" in values:
+            norms = tuple(map(float, values["feature-norm"]))
+            return Table(path.stem, digest, rows, norms, float(values["lat-norm"]))
+    largest = np.array([row.features for row in rows]).max(axis=0)
+    return Table(path.stem, digest, rows, tuple(largest.tolist()), max(row.total_ms for row in rows))
+
+
+def learning_cells(
+    tables: Sequence[Table], methods: Sequence[str], row_counts: Sequence[int], seeds: int
+) -> list[Cell]:
+    """Return the cells of error against number of rows, cheap methods first; raises ConfigError."""
+    for method in methods:
+        if method not in LABELS:
+            raise hat.ConfigError(f"--methods allows {', '.join(LABELS)}, got {method!r}")
+    for count in row_counts:
+        if count != ALL and count < LEAST:
+            raise hat.ConfigError(
+                f"--rows must be 0 (all but the test rows) or at least {LEAST}, got {count}"
+            )
+    everywhere = all(len(table.lacks(row_counts)) == len(row_counts) for table in tables)
+    for table in sorted(tables, key=lambda table: -len(table.rows)):
+        if lacking := table.lacks(row_counts):
+            counts = " ".join(map(str, lacking))
+            most = f"at most {table.most}, or " if table.most >= LEAST else ""
+            possible = f"give {most}{ALL} for all but the test rows"
+            if everywhere:
+                raise hat.ConfigError(f"--rows {counts}: {table.name} has {len(table.rows)} rows; {possible}")
+            say(f"--rows {counts} left out: {table.name} has {len(table.rows)}; {possible}")
+    return [
+        Cell(table, method, count, seed)
+        for method in sorted(methods, key=lambda method: method == "recipe_2020")
+        for count in sorted(row_counts, key=lambda count: count or 10**9, reverse=True)
+        for table in tables
+        for seed in range(1, seeds + 1)
+        if count <= table.most
+    ]
+
+
+def transfer_cells(tables: Sequence[Table], seeds: int) -> list[Cell]:
+    """Return the cells of transfer between all tables of equal spaces, beside 20 rows alone."""
+    cells = []
+    for target in tables:
+        sources = [t for t in tables if t is not target and _space(t.rows) == _space(target.rows)]
+        for seed in range(1, seeds + 1) if sources else ():
+            cells.append(Cell(target, "predictor", TRANSFER_ROWS, seed))
+            cells += [Cell(target, "transfer", TRANSFER_ROWS, seed, source) for source in sources]
+    if not cells:
+        raise hat.ConfigError("no two of the tables are of one search space; give others with --tables")
+    return cells
+
+
+def _space(rows: Sequence[Any]) -> tuple[object, ...]:
+    """Return what tables of one search space share: widths, depths, and range of the decoder's averages."""
+    columns = np.array([row.features for row in rows]).T
+    sizes = [frozenset(columns[i]) for side in SIDES for i in side[:2]]
+    ranges = [(columns[i].min(), columns[i].max()) for i in SIDES[1][2]]
+    return (all(row.arch for row in rows), *sizes, *ranges)
+
+
+def run_cells(cells: Sequence[Cell], journal: Any) -> list[dict[str, Any]]:
+    """Return the records of all cells, from the journal if it holds them."""
+
+    def name(record: Mapping[str, Any]) -> str:
+        return json.dumps({key: record.get(key) for key in cells[0].key}, sort_keys=True)
+
+    done = {name(record): record for record in journal.records}
+    left = [cell for cell in cells if name(cell.key) not in done]
+    say(f"{len(cells) - len(left)} of {len(cells)} trainings are in {journal.path}")
+    for method in dict.fromkeys(cell.method for cell in left):
+        count = sum(cell.method == method for cell in left)
+        say(f"{method}: {count} left, about {count * SECONDS.get(method, 0.05) / 60:.1f} min")
+    sources: dict[str, Any] = {}
+    for number, cell in enumerate(left, 1):
+        record = run_cell(cell, sources)
+        journal.append(record)
+        done[name(record)] = record
+        if record["seconds"] > 1 or number == len(left):
+            what = f"{cell.table.name}, {cell.method}, {cell.num_rows or 'all'} rows, seed {cell.seed}"
+            found = f"MAPE {record['mape_percent']:.2f}%, {record['seconds']:.1f} s"
+            say(f"{number}/{len(left)}: {what}: {found}")
+    return [done[name(cell.key)] for cell in cells]
+
+
+def split(count: int, seed: int) -> tuple[list[int], list[int]]:
+    """Return row numbers for training and test, 90 and 10 percent, at least two for the test."""
+    order = hat.rng_for(seed, "latency-split").sample(range(count), count)
+    part = max(2, count // 10)
+    return order[part:], order[:part]
+
+
+def run_cell(cell: Cell, sources: dict[str, Any]) -> dict[str, Any]:
+    """Return the record of one cell: its key and scores on the test rows.
+
+    `sources` keeps predictors of whole tables from one call to the next.
+    """
+    begun = time.perf_counter()
+    train, test = split(len(cell.table.rows), cell.seed)
+    chosen = sorted(train[: cell.num_rows] if cell.num_rows != ALL else train)
+    rows, unseen = [cell.table.rows[i] for i in chosen], [cell.table.rows[i] for i in test]
+    truth = np.array([row.total_ms for row in unseen])
+    more: dict[str, Any] = {}
+    if cell.method in ("predictor", "transfer"):
+        predictor = _predictor(cell, rows, sources)
+        predicted = predictor.predict_rows(unseen)
+        if predictor.max_coverage >= COVERAGE:
+            margin = predictor.margin(COVERAGE)
+            more = {"held": float(np.mean(truth <= predicted * margin)), "above_percent": 100 * (margin - 1)}
+    else:
+        x, ms = np.array([row.features for row in rows]), np.array([row.total_ms for row in rows])
+        fit = {"recipe_2020": recipe_2020, "least_squares": least_squares, "depth_only": depth_only}
+        predicted = fit[cell.method](x, ms, cell)(np.array([row.features for row in unseen]))
+    seconds = round(time.perf_counter() - begun, 3)
+    return {**cell.key, **scores(predicted, truth), **more, "seconds": seconds}
+
+
+def _predictor(cell: Cell, rows: Sequence[Any], sources: dict[str, Any]) -> hat.LatencyPredictor:
+    if cell.source is None:
+        return hat.LatencyPredictor.fit_all(rows, hat.PredictorConfig(), cell.seed)[0]
+    if cell.source.name not in sources:
+        whole = hat.LatencyPredictor.fit_all(cell.source.rows, hat.PredictorConfig(), 1)[0]
+        sources[cell.source.name] = whole
+    return sources[cell.source.name].transferred(rows, cell.seed)
+
+
+def scores(predicted_ms: Floats, truth_ms: Floats) -> dict[str, float]:
+    """Return mean absolute percentage error, root mean square error (ms) and Kendall's tau, two ways."""
+    error = predicted_ms - truth_ms
+    return {
+        "mape_percent": float(100 * np.mean(np.abs(error) / truth_ms)),
+        "rmse_ms": float(np.sqrt(np.mean(error**2))),
+        "kendall_tau": kendall_tau(predicted_ms, truth_ms),
+        "kendall_tau_b": kendall_tau(predicted_ms, truth_ms, tau_b=True),
+    }
+
+
+def recipe_2020(features: Floats, latency_ms: Floats, cell: Cell) -> Callable[[Floats], Floats]:
+    """Return the predictor of HAT 2020, trained as the release trains it, from features [rows, 10] to ms.
+
+    Mean squared error of latency / lat_norm on batches of 128 rows (or all, if fewer), 5,000 steps of Adam, no
+    early stopping. The global random state is left alone.
+    """
+    norm, scale = np.array(cell.table.feature_norm), cell.table.lat_norm
+    x, y = (torch.tensor(v, dtype=torch.float32) for v in (features / norm, latency_ms / scale))
+    sizes = (x.size(1), 400, 400, 400, 400)
+    with torch.random.fork_rng(devices=[]):  # the usual initialisation of linear layers, seeded
+        torch.manual_seed(cell.seed)
+        layers: list[torch.nn.Module] = []
+        for wide, out in zip(sizes, sizes[1:], strict=False):
+            layers += [torch.nn.Linear(wide, out), torch.nn.ReLU()]
+        net = torch.nn.Sequential(*layers, torch.nn.Linear(400, 1), torch.nn.Flatten(0))
+    rng = torch.Generator().manual_seed(cell.seed)
+    optimizer = torch.optim.Adam(net.parameters(), lr=LEARNING_RATE, fused=True)
+    for _ in range(STEPS):
+        rows = torch.randperm(len(x), generator=rng)[:BATCH_SIZE]
+        optimizer.zero_grad()
+        torch.nn.functional.mse_loss(net(x[rows]), y[rows]).backward()
+        optimizer.step()
+
+    def predict(unseen: Floats) -> Floats:
+        with torch.inference_mode():
+            out: Floats = net(torch.tensor(unseen / norm, dtype=torch.float32)).double().numpy() * scale
+        return out
+
+    return predict
+
+
+def depth_only(features: Floats, latency_ms: Floats, cell: Cell) -> Callable[[Floats], Floats]:
+    """Return a straight line on the decoder's depth, fitted by least squares."""
+    depth = SIDES[1][1]
+    return _linear(lambda x: x[:, [depth]], features, latency_ms)
+
+
+def least_squares(features: Floats, latency_ms: Floats, cell: Cell) -> Callable[[Floats], Floats]:
+    """Return a sum of costs per layer, each linear in the layer's sizes, fitted by least squares.
+
+    A cost of every layer is its average over the layers times their number.
+    """
+
+    def columns(x: Floats) -> Floats:
+        parts = [
+            (x[:, [wide]], x[:, [depth]], x[:, [depth]] * x[:, [wide, *more]]) for wide, depth, more in SIDES
+        ]
+        return np.hstack([column for side in parts for column in side])
+
+    return _linear(columns, features, latency_ms)
+
+
+def _linear(
+    columns: Callable[[Floats], Floats], features: Floats, latency_ms: Floats
+) -> Callable[[Floats], Floats]:
+    x = columns(features)
+    mean, spread = x.mean(axis=0), x.std(axis=0)
+    spread = np.where(spread <= 1e-9 * np.abs(x).max(axis=0), np.inf, spread)  # constant columns get 0
+    design = np.hstack([(x - mean) / spread, np.ones((len(x), 1))])
+    solution = np.linalg.lstsq(design, latency_ms, rcond=None)[0]
+    return lambda unseen: ((columns(unseen) - mean) / spread) @ solution[:-1] + solution[-1]
+
+
+def measured_again(again: Table, tables: Sequence[Table]) -> str:
+    """Return in words how well `again` agrees with the table that holds the same rows, measured before.
+
+    That is the noise of the measurement: no predictor can be expected to come nearer. The table is one measured
+    under the same conditions, and not `again` itself. Raises ConfigError if no table has two of the rows.
+    """
+
+    def conditions(table: Table) -> list[str | None]:
+        return [table.rows[0].conditions.get(name) for name in CONDITIONS]
+
+    ms = {row.arch: row.total_ms for row in again.rows if row.arch}
+    for table in tables:
+        both = [row for row in table.rows if row.arch in ms]
+        if len(both) > 1 and table.digest != again.digest and conditions(table) == conditions(again):
+            before = np.array([row.total_ms for row in both])
+            found = scores(np.array([ms[row.arch] for row in both]), before)
+            return (
+                f"{table.name}: {len(both)} rows measured again: MAPE {found['mape_percent']:.2f}%, "
+                f"Kendall tau {found['kendall_tau']:.3f}"
+            )
+    raise hat.ConfigError(
+        f"--again {again.name}: none of the other tables holds two of its architectures, measured under the "
+        "same conditions; measure with the options of one of them, its --seed included, and another "
+        "--lat-dataset-path"
+    )
+
+
+def mean_records(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return one record for each table, method, number of rows and source: means over the seeds."""
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for record in records:
+        key = (record["table"], record["method"], record["rows"] or "all", record["source"])
+        groups.setdefault(key, []).append(record)
+    names = ("mape_percent", "rmse_ms", "kendall_tau", "kendall_tau_b", "held", "above_percent", "seconds")
+    return [
+        dict(zip(("table", "method", "rows", "source"), key, strict=True))
+        | {"seeds": len(group)}
+        | {
+            name: round(fmean(record[name] for record in group), 5)
+            for name in names
+            if all(name in record for record in group)
+        }
+        for key, group in groups.items()
+    ]
+
+
+def _counts(means: Sequence[Mapping[str, Any]]) -> list[Any]:
+    return sorted({mean["rows"] for mean in means}, key=lambda count: 10**9 if count == "all" else count)
+
+
+def study_table(means: Sequence[Mapping[str, Any]]) -> str:
+    """Return MAPE in percent and Kendall's tau of each method against the number of rows, as aligned text."""
+    counts = _counts(means)
+    found = {(mean["table"], mean["method"], mean["rows"]): mean for mean in means}
+    lines = []
+
+    def add(label: str, cells: Sequence[object]) -> None:
+        lines.append(f"  {label:20}" + "".join(f"{cell:>14}" for cell in cells))
+
+    for table in dict.fromkeys(mean["table"] for mean in means):
+        lines.append(f"{table}: MAPE % / Kendall tau (ties in the prediction count as no answer)")
+        add("rows", counts)
+        for method in dict.fromkeys(mean["method"] for mean in means):
+            row = [found.get((table, method, count), {}) for count in counts]
+            cells = [f"{m['mape_percent']:.2f} / {m['kendall_tau']:.3f}" if m else "-" for m in row]
+            add(LABELS[method][0], cells)
+            if any("held" in m for m in row):
+                held = [
+                    f"{100 * m['held']:.1f} at +{m['above_percent']:.1f}" if "held" in m else "-" for m in row
+                ]
+                add("  95% bound held, %", held)
+    return "\n".join(lines)
+
+
+def transfer_table(means: Sequence[Mapping[str, Any]]) -> str:
+    """Return MAPE in percent and Kendall's tau of 20 rows with and without another table, as aligned text."""
+    lines = []
+    for table in dict.fromkeys(mean["table"] for mean in means):
+        lines.append(f"{table}, 20 rows: MAPE % / Kendall tau / 95% bound held, %")
+        for mean in (mean for mean in means if mean["table"] == table):
+            what = f"with {mean['source']}" if mean["source"] else "alone"
+            held = f"{100 * mean['held']:.1f}" if "held" in mean else "-"
+            lines.append(f"  {what:45} {mean['mape_percent']:6.2f} / {mean['kendall_tau']:.3f} / {held}")
+    return "\n".join(lines)
+
+
+def plot_study(path: Path, means: Sequence[Mapping[str, Any]]) -> None:
+    """Write one PNG: error against number of rows, one panel for each table."""
+    from matplotlib.figure import Figure
+
+    counts = _counts(means)
+    tables = list(dict.fromkeys(mean["table"] for mean in means))
+    across = min(3, len(tables))
+    down = -(-len(tables) // across)
+    figure = Figure(figsize=(4.2 * across, 3.4 * down), layout="constrained")
+    for axes, table in zip(figure.subplots(down, across, squeeze=False).flat, tables, strict=False):
+        of_table = [mean for mean in means if mean["table"] == table]
+        for method, (label, color) in LABELS.items():
+            points = [(counts.index(m["rows"]), m["mape_percent"]) for m in of_table if m["method"] == method]
+            if points:
+                axes.plot(
+                    *zip(*sorted(points), strict=True), marker="o", markersize=4, color=color, label=label
+                )
+        axes.set(xlabel="measured rows", ylabel="MAPE (%)", title=table, yscale="log")
+        errors = [m["mape_percent"] for m in of_table if m["method"] != "least_squares"]
+        if errors:  # least squares on 10 rows would flatten all else; it leaves at the top
+            axes.set_ylim(0.8 * min(errors), 1.6 * max(errors))
+        axes.set_xticks(range(len(counts)), [str(count) for count in counts])
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].legend(frameon=False, fontsize=8)
+    save_picture(path, figure)
