@@ -12,12 +12,9 @@ from benchmarks.process import say
 from benchmarks.timing import Options, text_of
 
 STUDIES = {
-    "rank-study": ("benchmarks.rank_study:study", "do slices rank as training from scratch does?"),
-    "predictor-study": (
-        "benchmarks.predictor_study:study",
-        "latency predictors against the number of rows, and transfer",
-    ),
-    "front-check": ("benchmarks.front_check:study", "how soon a search overtook random search"),
+    "rank-study": ("rank_study", "do slices rank as training from scratch does?"),
+    "predictor-study": ("predictor_study", "latency predictors by the number of rows, and transfer"),
+    "front-check": ("front_check", "how soon a search overtook random search"),
 }
 NAMES = (*FIGURES, "all", *STUDIES)
 
@@ -43,8 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         given = "the first word must name a figure or a study" if name is None else f"there is no {name!r}"
         raise hat.ConfigError(f"{given}; allowed are {', '.join(NAMES)}; see python -m benchmarks --help")
     if name in STUDIES:
-        module, _, function = STUDIES[name][0].partition(":")
-        return int(getattr(importlib.import_module(module), function)(words))
+        return int(importlib.import_module(f"benchmarks.{STUDIES[name][0]}").study(words))
     names = tuple(FIGURES) if name == "all" else (name,)
     (options,) = hat.parse(
         words,

@@ -1,26 +1,11 @@
-"""How well one list of numbers orders and predicts another."""
+"""What the studies share: how well numbers order pairs, tables as CSV, pictures written whole."""
 
 import csv
 import io
-import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import fmean
 from typing import Any
-
-import numpy as np
-
-
-def kendall_tau(predicted: Sequence[float], truth: Sequence[float], *, tau_b: bool = False) -> float:
-    """Return (pairs ordered alike - pairs ordered otherwise) / pairs that differ in `truth`, -1 to 1.
-
-    A tie in `predicted` counts as no answer: tau-a if all truths differ, Somers' D in general. `tau_b` leaves
-    ties out on both sides, so a prediction that answers only easy pairs can score above one that answers all.
-    0 if one side holds a single value.
-    """
-    signs = [np.sign(np.subtract.outer(np.asarray(side), np.asarray(side))) for side in (predicted, truth)]
-    agreement, answered, untied = ((a * b).sum() for a, b in (signs, [signs[0]] * 2, [signs[1]] * 2))
-    pairs = math.sqrt(answered * untied) if tau_b else untied
-    return float(agreement / pairs) if pairs else 0.0
 
 
 def pair_accuracy(
@@ -44,10 +29,22 @@ def csv_text(records: Sequence[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def save_picture(path: Any, figure: Any) -> None:
+def panels(count: int, width: float, height: float, across: int) -> tuple[Any, list[Any]]:
+    """Return a figure of matplotlib and its `count` panels, at most `across` beside each other."""
+    from matplotlib.figure import Figure
+
+    across = min(across, count)
+    down = -(-count // across)
+    figure = Figure(figsize=(width * across, height * down), layout="constrained")
+    axes = list(figure.subplots(down, across, squeeze=False).flat)
+    for panel in axes:
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.tick_params(labelsize=8)
+    return figure, axes[:count]
+
+
+def save_picture(path: Path, figure: Any) -> None:
     """Write a figure of matplotlib as one PNG, whole or not at all."""
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=150)
-    partial = path.with_suffix(".png.part")
-    partial.write_bytes(picture.getvalue())
+    partial = path.with_suffix(".part.png")
+    figure.savefig(partial, dpi=150)
     partial.replace(path)

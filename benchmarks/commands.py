@@ -31,7 +31,7 @@ def time_preprocessing(
 
     def work(pairs: int) -> None:
         text, out = (str(folder / f"{name}{pairs}") for name in ("text", "out"))
-        run = fresh_call("benchmarks.work:preprocessing", text=text, folder=out, workers=workers)
+        run = fresh_call("work:preprocessing", text=text, folder=out, workers=workers)
         found[pairs].append(run)
 
     for pairs in found:
@@ -50,7 +50,7 @@ def time_preprocessing(
             (", peak", peaks[pairs][0], "MiB"),
             (", peak of a worker", peaks[pairs][1], "MiB"),
         ):
-            rows.append(Row(f"{pairs} pairs{what}", value, unit, count=rounds))
+            rows.append(Row(f"{pairs} pairs{what}", value, unit))
     each = timing.ratio(seconds[large], seconds[small]) / (large / small)
     memory = max(more / max(less, 1.0) for more, less in zip(peaks[large], peaks[small], strict=True))
     targets = (
@@ -61,7 +61,7 @@ def time_preprocessing(
         f"{workers} workers, joined dictionary, Tatoeba English-German split into {PIECES} sentencepiece "
         "pieces beforehand and repeated; a token is a piece or the end of a sentence"
     )
-    return Figure("preprocess", machine, tuple(rows), targets, (note,))
+    return Figure("preprocess", machine, rows, targets, [note])
 
 
 def startup(options: timing.Options, threads: int) -> Figure:
@@ -75,7 +75,7 @@ def startup(options: timing.Options, threads: int) -> Figure:
         def train() -> None:
             words = [f"--configs={MULTI30K}", f"--data={data}", f"--save-dir={folder}/run{len(runs)}"]
             words += ["--no-tensorboard", "--no-progress-bar", "--cpu"]
-            runs.append(fresh_call("benchmarks.work:first_step", arguments=words, started=time.monotonic()))
+            runs.append(fresh_call("work:first_step", arguments=words, started=time.monotonic()))
 
         cases = {
             "train.py --help": lambda: seconds_of(["train.py", "--help"]),
@@ -106,4 +106,4 @@ def startup(options: timing.Options, threads: int) -> Figure:
         "pairs of 4 to 30 random words, in a fresh process and folder on the CPU, until it begins its first "
         "training step; files are in the page cache after the first round"
     )
-    return Figure("startup", machine, tuple(rows), targets, (note,))
+    return Figure("startup", machine, rows, targets, [note])

@@ -59,17 +59,17 @@ def decode(options: timing.Options, threads: int) -> Figure:
     space, device = hat.SearchSpace.from_yaml(WMT14), options.torch_device
     cfg = DecodeConfig(space, threads, rounds=options.rounds or 9, seed=options.seed, device=device)
     if threads > 1 or not cfg.on_cpu:
-        return time_sentence(cfg)
+        return time_search(cfg)
     with tempfile.TemporaryDirectory() as folder:
         check = quality_check(options, Path(folder))  # what does not fit shows before anything is timed
-        return with_quality(time_sentence(cfg), check)
+        return with_quality(time_search(cfg), check)
 
 
 def decode_batch(options: timing.Options, threads: int) -> Figure:
     """Time the search of 128 sentences of 17 tokens at once."""
     space, device = hat.SearchSpace.from_yaml(WMT14), options.torch_device
     cfg = DecodeConfig(space, threads, rounds=options.rounds or 5, seed=options.seed, device=device)
-    return time_batch(replace(cfg, sentences=128, source_len=17, target_len=17, calls=1))
+    return time_search(replace(cfg, sentences=128, source_len=17, target_len=17, calls=1))
 
 
 def random_model(cfg: DecodeConfig) -> hat.SubTransformer:
@@ -155,46 +155,37 @@ def measure_decode(cfg: DecodeConfig) -> tuple[dict[str, Samples], tuple[str, ..
     return samples, tuple(notes)
 
 
-def time_sentence(cfg: DecodeConfig) -> Figure:
-    """Return the figure of one sentence; targets are set for one thread of a CPU."""
-    machine = timing.describe_machine(cfg.device)
-    fast, _ = timing.formats(cfg.device)
+def time_search(cfg: DecodeConfig) -> Figure:
+    """Return the figure of one sentence, or of a batch, without the comparison of translations.
+
+    Targets are set for one thread of a CPU, and for batches on a CPU; otherwise the ratios are rows.
+    """
+    machine, (fast, _) = timing.describe_machine(cfg.device), timing.formats(cfg.device)
+    alone = cfg.sentences == 1
     samples, notes = measure_decode(cfg)
-    peer = samples.get("CTranslate2 float32")
     over = ratio(samples[fast], samples[f"{fast} products"])
-    ratios = [Target(f"{fast} / its products", over, 1.35)]
-    if peer is not None:
+    ratios = [Target(f"{fast} / its products", over, 1.35)] if alone else []
+    peers = [one for name, one in samples.items() if name.startswith("CTranslate2 float32")]
+    if peers:
+        peer = min(peers, key=lambda one: one.median_ms)
         gain = ratio(peer, samples[fast])
-        ratios.append(Target(f"CTranslate2 float32 / {fast}", gain, 1.5, at_most=False))
-        ratios.append(Target("fp32 / CTranslate2 float32", ratio(samples["fp32"], peer), 1.25))
-        if "int8" in samples:
+        if alone:
+            ratios.append(Target(f"CTranslate2 float32 / {fast}", gain, 1.5, at_most=False))
+            ratios.append(Target("fp32 / CTranslate2 float32", ratio(samples["fp32"], peer), 1.25))
+        else:
+            ratios.append(Target(f"faster CTranslate2 float32 / {fast}", gain, 2.0, at_most=False))
+        if alone and "int8" in samples:
             gain = ratio(peer, samples["int8"])
             ratios.append(Target("CTranslate2 float32 / int8", gain, 2.5, at_most=False))
     rows = [timing.median_row(name, one) for name, one in samples.items()]
+    if not alone:
+        rows = [timing.rate_row(name, one, cfg.sentences, "sentences/s") for name, one in samples.items()]
+        rows.append(Row(f"{fast} / its products", over, "times"))
     rows.append(Row("fp32 / its products", ratio(samples["fp32"], samples["fp32 products"]), "times"))
-    if cfg.threads > 1 or not cfg.on_cpu:
+    if not cfg.on_cpu or (alone and cfg.threads > 1):
         rows += [Row(one.text, one.value or 0.0, "times") for one in ratios]
         ratios = []
-    return Figure("decode", machine, tuple(rows), tuple(ratios), notes)
-
-
-def time_batch(cfg: DecodeConfig) -> Figure:
-    """Return the figure of many sentences at once; its target is set for CPUs."""
-    machine = timing.describe_machine(cfg.device)
-    fast, _ = timing.formats(cfg.device)
-    samples, notes = measure_decode(cfg)
-    rows = [timing.rate_row(name, one, cfg.sentences, "sentences/s") for name, one in samples.items()]
-    rows.append(Row(f"{fast} / its products", ratio(samples[fast], samples[f"{fast} products"]), "times"))
-    peers = [one for name, one in samples.items() if name.startswith("CTranslate2 float32")]
-    targets: tuple[Target, ...] = ()
-    if peers:
-        gain = ratio(min(peers, key=lambda one: one.median_ms), samples[fast])
-        text = f"{fast} / faster CTranslate2 float32, sentences/s"
-        if cfg.on_cpu:
-            targets = (Target(text, gain, 2.0, at_most=False),)
-        else:
-            rows.append(Row(text, gain, "times"))
-    return Figure("decode-batch", machine, tuple(rows), targets, notes)
+    return Figure("decode" if alone else "decode-batch", machine, rows, ratios, notes)
 
 
 class Check(NamedTuple):
@@ -233,29 +224,22 @@ def with_quality(figure: Figure, check: Check | str) -> Figure:
     If the comparison fails, what was timed stays, and both targets have no value.
     """
     same = apart = None
-    rows: tuple[Row, ...] = ()
-    why, error = (check, "") if isinstance(check, str) else ("", "")
-    if isinstance(check, Check):
+    rows, notes, error = [*figure.rows], [*figure.notes], ""
+    if isinstance(check, str):
+        notes.append(f"translations with 8-bit weights were not compared: {check}")
+    else:
         try:
-            same, *scores = compare_int8(check, hat.BeamConfig())
-            apart = abs(scores[0] - scores[1])
-            rows = tuple(
-                Row(f"test set, {n}", s, "BLEU") for n, s in zip(("fp32", "int8"), scores, strict=True)
-            )
+            same, exact, int8 = compare_int8(check, hat.BeamConfig())
+            apart = abs(exact - int8)
+            rows += [Row("test set, fp32", exact, "BLEU"), Row("test set, int8", int8, "BLEU")]
         except (hat.HatError, OSError, RuntimeError) as failure:
-            why = error = f"{type(failure).__name__}: {failure}"
+            error = f"translations were not compared: {type(failure).__name__}: {failure}"
     targets = (
+        *figure.targets,
         Target("test sentences with the same tokens, %", same, 95.0, at_most=False),
         Target("difference of BLEU between int8 and fp32", apart, 0.2),
     )
-    notes = (f"translations with 8-bit weights were not compared: {why}",) if why else ()
-    return replace(
-        figure,
-        rows=(*figure.rows, *rows),
-        targets=(*figure.targets, *targets),
-        notes=(*figure.notes, *notes),
-        error=error,
-    )
+    return figure._replace(rows=rows, targets=targets, notes=notes, error=error)
 
 
 def compare_int8(check: Check, beam: hat.BeamConfig) -> tuple[float, float, float]:

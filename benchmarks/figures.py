@@ -22,42 +22,16 @@ class Entry(NamedTuple):
 
 
 THREADS = {"decode": (1, 2), "preprocess": (1, 2), "latency-row": (1,)}  # 2 for the others
-FIGURES = {  # name: function, the options it reads, what it shows in one line
-    "train-step": Entry(
-        "training:train_step",
-        "device rounds seed",
-        "one update beside its products and plain PyTorch",
-    ),
-    "decode": Entry(
-        "decoding:decode",
-        "device rounds seed data text quality_checkpoint",
-        "beam search of one sentence beside its products and CTranslate2",
-    ),
-    "decode-batch": Entry(
-        "decoding:decode_batch",
-        "device rounds seed",
-        "beam search of 128 sentences beside CTranslate2",
-    ),
-    "latency-row": Entry(
-        "latency_row:latency_row",
-        "device seed rows row_task",
-        "a row of a latency table beside the release's 25 iterations",
-    ),
-    "search-step": Entry(
-        "search_step:search_step",
-        "device rounds seed data text",
-        "scoring SubTransformers beside their forward passes",
-    ),
-    "preprocess": Entry(
-        "commands:preprocess",
-        "rounds pairs text",
-        "text to binary data at two sizes",
-    ),
-    "startup": Entry(
-        "commands:startup",
-        "rounds pairs",
-        "time to help and to the first batch of a training",
-    ),
+_TIMED = "device rounds seed"
+_SEARCH = f"{_TIMED} data text quality_checkpoint"
+FIGURES = {
+    "train-step": Entry("training:train_step", _TIMED, "an update beside its products and plain PyTorch"),
+    "decode": Entry("decoding:decode", _SEARCH, "a sentence beside its products and CTranslate2"),
+    "decode-batch": Entry("decoding:decode_batch", _TIMED, "128 sentences beside products and CTranslate2"),
+    "latency-row": Entry("latency_row:latency_row", "device seed rows row_task", "a row of a latency table"),
+    "search-step": Entry("search_step:search_step", f"{_TIMED} data text", "scoring beside forward passes"),
+    "preprocess": Entry("commands:preprocess", "rounds pairs text", "text to binary data at two sizes"),
+    "startup": Entry("commands:startup", "rounds pairs", "time to help and to the first training batch"),
 }
 
 
@@ -86,7 +60,7 @@ def take_apart(name: str, threads: int, options: Options) -> dict[str, Any]:
     """
     arguments = {"name": name, "threads": threads, "options": asdict(options)}
     try:
-        values: dict[str, Any] = fresh_call("benchmarks.figures:take", threads, **arguments)
+        values: dict[str, Any] = fresh_call("figures:take", threads, **arguments)
     except hat.HatError as error:
         return Figure(name, describe_machine(threads=threads), error=str(error)).values()
     return values
@@ -98,9 +72,8 @@ def take(name: str, threads: int, options: Mapping[str, Any]) -> dict[str, Any]:
     hat.keep_pages()  # as all commands do
     chosen = Options(**{key: tuple(v) if isinstance(v, list) else v for key, v in options.items()})
     module, _, function = FIGURES[name].function.partition(":")
-    figure: Figure
     try:
-        figure = getattr(importlib.import_module(f"benchmarks.{module}"), function)(chosen, threads)
+        figure: Figure = getattr(importlib.import_module(f"benchmarks.{module}"), function)(chosen, threads)
     except MissingData as error:
         device = CPU if on_cpu(name, chosen) else chosen.torch_device
         figure = Figure(name, describe_machine(device), notes=(f"not taken: {error}",))

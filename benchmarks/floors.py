@@ -115,8 +115,8 @@ def _rest(name: str, rows: int, dim: int, qkv: int, ffn: int) -> list[Product]:
 class BareProducts:
     """Runs products on operands that lie ready, into results that lie ready.
 
-    `operands` are (left, right, result) of each product, `backward` those of the two of its backward pass: the
-    gradients of the left and of the right side.
+    `operands` are (left, right, result) of each product, `backward` those of the two of its backward pass,
+    the gradients of the left and of the right side.
     """
 
     def __init__(

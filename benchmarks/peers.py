@@ -130,13 +130,6 @@ class CTranslate2:
         )
         return [result.hypotheses[0] for result in results]
 
-    def log_probs(self, source: list[int], target: list[int]) -> list[float]:
-        """Return the log-probability of each token of a target that ends with EOS."""
-        (result,) = self.translator.score_batch(
-            [[token(index) for index in source]], [[token(index) for index in target[:-1]]]
-        )
-        return list(result.log_probs)
-
 
 class PlainTrainer:
     """A step in straightforward float32 PyTorch: plain slices, fused attention, all logits at once, AdamW.

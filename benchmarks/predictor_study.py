@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 import hat
-from benchmarks.agreement import csv_text, kendall_tau, save_picture
+from benchmarks.agreement import csv_text, panels, save_picture
 from benchmarks.process import ROOT, say
 
 Floats = NDArray[np.float64]
@@ -262,48 +263,47 @@ def run_cell(cell: Cell, sources: dict[str, Any]) -> dict[str, Any]:
             more = {"held": float(np.mean(truth <= predicted * margin)), "above_percent": 100 * (margin - 1)}
     else:
         x, ms = np.array([row.features for row in rows]), np.array([row.total_ms for row in rows])
-        fit = {"recipe_2020": recipe_2020, "least_squares": least_squares, "depth_only": depth_only}
-        predicted = fit[cell.method](x, ms, cell)(np.array([row.features for row in unseen]))
+        fits = {"least_squares": hat.least_squares, "depth_only": hat.depth_only}
+        fits["recipe_2020"] = partial(recipe_2020, table=cell.table, seed=cell.seed)
+        predicted = fits[cell.method](x, ms)(np.array([row.features for row in unseen]))
     seconds = round(time.perf_counter() - begun, 3)
     return {**cell.key, **scores(predicted, truth), **more, "seconds": seconds}
 
 
 def _predictor(cell: Cell, rows: Sequence[Any], sources: dict[str, Any]) -> hat.LatencyPredictor:
     if cell.source is None:
-        return hat.LatencyPredictor.fit_all(rows, hat.PredictorConfig(), cell.seed)[0]
+        return hat.LatencyPredictor.fit(rows, seed=cell.seed, test=False)
     if cell.source.name not in sources:
-        whole = hat.LatencyPredictor.fit_all(cell.source.rows, hat.PredictorConfig(), 1)[0]
-        sources[cell.source.name] = whole
-    return sources[cell.source.name].transferred(rows, cell.seed)
+        sources[cell.source.name] = hat.LatencyPredictor.fit(cell.source.rows, test=False)
+    return sources[cell.source.name].transferred(rows, seed=cell.seed)
 
 
 def scores(predicted_ms: Floats, truth_ms: Floats) -> dict[str, float]:
-    """Return mean absolute percentage error, root mean square error (ms) and Kendall's tau, two ways."""
+    """Return mean absolute percentage error, root mean square error (ms) and Kendall's tau."""
     error = predicted_ms - truth_ms
     return {
         "mape_percent": float(100 * np.mean(np.abs(error) / truth_ms)),
         "rmse_ms": float(np.sqrt(np.mean(error**2))),
-        "kendall_tau": kendall_tau(predicted_ms, truth_ms),
-        "kendall_tau_b": kendall_tau(predicted_ms, truth_ms, tau_b=True),
+        "kendall_tau": float(hat.kendall_tau(predicted_ms, truth_ms)),
     }
 
 
-def recipe_2020(features: Floats, latency_ms: Floats, cell: Cell) -> Callable[[Floats], Floats]:
+def recipe_2020(features: Floats, latency_ms: Floats, table: Table, seed: int) -> Callable[[Floats], Floats]:
     """Return the predictor of HAT 2020, trained as the release trains it, from features [rows, 10] to ms.
 
-    Mean squared error of latency / lat_norm on batches of 128 rows (or all, if fewer), 5,000 steps of Adam, no
-    early stopping. The global random state is left alone.
+    Mean squared error of latency / lat_norm on batches of 128 rows (or all, if fewer), 5,000 steps of Adam,
+    no early stopping. The global random state is left alone.
     """
-    norm, scale = np.array(cell.table.feature_norm), cell.table.lat_norm
+    norm, scale = np.array(table.feature_norm), table.lat_norm
     x, y = (torch.tensor(v, dtype=torch.float32) for v in (features / norm, latency_ms / scale))
     sizes = (x.size(1), 400, 400, 400, 400)
     with torch.random.fork_rng(devices=[]):  # the usual initialisation of linear layers, seeded
-        torch.manual_seed(cell.seed)
+        torch.manual_seed(seed)
         layers: list[torch.nn.Module] = []
         for wide, out in zip(sizes, sizes[1:], strict=False):
             layers += [torch.nn.Linear(wide, out), torch.nn.ReLU()]
         net = torch.nn.Sequential(*layers, torch.nn.Linear(400, 1), torch.nn.Flatten(0))
-    rng = torch.Generator().manual_seed(cell.seed)
+    rng = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(net.parameters(), lr=LEARNING_RATE, fused=True)
     for _ in range(STEPS):
         rows = torch.randperm(len(x), generator=rng)[:BATCH_SIZE]
@@ -319,43 +319,12 @@ def recipe_2020(features: Floats, latency_ms: Floats, cell: Cell) -> Callable[[F
     return predict
 
 
-def depth_only(features: Floats, latency_ms: Floats, cell: Cell) -> Callable[[Floats], Floats]:
-    """Return a straight line on the decoder's depth, fitted by least squares."""
-    depth = SIDES[1][1]
-    return _linear(lambda x: x[:, [depth]], features, latency_ms)
-
-
-def least_squares(features: Floats, latency_ms: Floats, cell: Cell) -> Callable[[Floats], Floats]:
-    """Return a sum of costs per layer, each linear in the layer's sizes, fitted by least squares.
-
-    A cost of every layer is its average over the layers times their number.
-    """
-
-    def columns(x: Floats) -> Floats:
-        parts = [
-            (x[:, [wide]], x[:, [depth]], x[:, [depth]] * x[:, [wide, *more]]) for wide, depth, more in SIDES
-        ]
-        return np.hstack([column for side in parts for column in side])
-
-    return _linear(columns, features, latency_ms)
-
-
-def _linear(
-    columns: Callable[[Floats], Floats], features: Floats, latency_ms: Floats
-) -> Callable[[Floats], Floats]:
-    x = columns(features)
-    mean, spread = x.mean(axis=0), x.std(axis=0)
-    spread = np.where(spread <= 1e-9 * np.abs(x).max(axis=0), np.inf, spread)  # constant columns get 0
-    design = np.hstack([(x - mean) / spread, np.ones((len(x), 1))])
-    solution = np.linalg.lstsq(design, latency_ms, rcond=None)[0]
-    return lambda unseen: ((columns(unseen) - mean) / spread) @ solution[:-1] + solution[-1]
-
-
 def measured_again(again: Table, tables: Sequence[Table]) -> str:
     """Return in words how well `again` agrees with the table that holds the same rows, measured before.
 
-    That is the noise of the measurement: no predictor can be expected to come nearer. The table is one measured
-    under the same conditions, and not `again` itself. Raises ConfigError if no table has two of the rows.
+    That is the noise of the measurement: no predictor can be expected to come nearer. The table is one
+    measured under the same conditions, and not `again` itself.
+    Raises ConfigError if no table has two of its rows.
     """
 
     def conditions(table: Table) -> list[str | None]:
@@ -384,7 +353,7 @@ def mean_records(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for record in records:
         key = (record["table"], record["method"], record["rows"] or "all", record["source"])
         groups.setdefault(key, []).append(record)
-    names = ("mape_percent", "rmse_ms", "kendall_tau", "kendall_tau_b", "held", "above_percent", "seconds")
+    names = ("mape_percent", "rmse_ms", "kendall_tau", "held", "above_percent", "seconds")
     return [
         dict(zip(("table", "method", "rows", "source"), key, strict=True))
         | {"seeds": len(group)}
@@ -406,22 +375,17 @@ def study_table(means: Sequence[Mapping[str, Any]]) -> str:
     counts = _counts(means)
     found = {(mean["table"], mean["method"], mean["rows"]): mean for mean in means}
     lines = []
-
-    def add(label: str, cells: Sequence[object]) -> None:
-        lines.append(f"  {label:20}" + "".join(f"{cell:>14}" for cell in cells))
-
     for table in dict.fromkeys(mean["table"] for mean in means):
         lines.append(f"{table}: MAPE % / Kendall tau (ties in the prediction count as no answer)")
-        add("rows", counts)
+        lines.append(f"  {'rows':20}" + "".join(f"{count:>14}" for count in counts))
         for method in dict.fromkeys(mean["method"] for mean in means):
             row = [found.get((table, method, count), {}) for count in counts]
             cells = [f"{m['mape_percent']:.2f} / {m['kendall_tau']:.3f}" if m else "-" for m in row]
-            add(LABELS[method][0], cells)
+            lines.append(f"  {LABELS[method][0]:20}" + "".join(f"{cell:>14}" for cell in cells))
             if any("held" in m for m in row):
-                held = [
-                    f"{100 * m['held']:.1f} at +{m['above_percent']:.1f}" if "held" in m else "-" for m in row
-                ]
-                add("  95% bound held, %", held)
+                known = [(100 * m["held"], m["above_percent"]) if "held" in m else None for m in row]
+                cells = [f"{pair[0]:.1f} at +{pair[1]:.1f}" if pair else "-" for pair in known]
+                lines.append(f"  {'  95% bound held, %':20}" + "".join(f"{cell:>14}" for cell in cells))
     return "\n".join(lines)
 
 
@@ -439,26 +403,18 @@ def transfer_table(means: Sequence[Mapping[str, Any]]) -> str:
 
 def plot_study(path: Path, means: Sequence[Mapping[str, Any]]) -> None:
     """Write one PNG: error against number of rows, one panel for each table."""
-    from matplotlib.figure import Figure
-
-    counts = _counts(means)
-    tables = list(dict.fromkeys(mean["table"] for mean in means))
-    across = min(3, len(tables))
-    down = -(-len(tables) // across)
-    figure = Figure(figsize=(4.2 * across, 3.4 * down), layout="constrained")
-    for axes, table in zip(figure.subplots(down, across, squeeze=False).flat, tables, strict=False):
+    counts, tables = _counts(means), list(dict.fromkeys(mean["table"] for mean in means))
+    figure, axes = panels(len(tables), 4.2, 3.4, across=3)
+    for panel, table in zip(axes, tables, strict=True):
         of_table = [mean for mean in means if mean["table"] == table]
         for method, (label, color) in LABELS.items():
             points = [(counts.index(m["rows"]), m["mape_percent"]) for m in of_table if m["method"] == method]
             if points:
-                axes.plot(
-                    *zip(*sorted(points), strict=True), marker="o", markersize=4, color=color, label=label
-                )
-        axes.set(xlabel="measured rows", ylabel="MAPE (%)", title=table, yscale="log")
-        errors = [m["mape_percent"] for m in of_table if m["method"] != "least_squares"]
-        if errors:  # least squares on 10 rows would flatten all else; it leaves at the top
-            axes.set_ylim(0.8 * min(errors), 1.6 * max(errors))
-        axes.set_xticks(range(len(counts)), [str(count) for count in counts])
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].legend(frameon=False, fontsize=8)
+                panel.plot(*zip(*sorted(points), strict=True), "o-", markersize=4, color=color, label=label)
+        panel.set(xlabel="measured rows", ylabel="MAPE (%)", title=table, yscale="log")
+        if errors := [m["mape_percent"] for m in of_table if m["method"] != "least_squares"]:
+            # least squares on 10 rows would flatten all else; it leaves at the top
+            panel.set_ylim(0.8 * min(errors), 1.6 * max(errors))
+        panel.set_xticks(range(len(counts)), [str(count) for count in counts])
+    axes[0].legend(frameon=False, fontsize=8)
     save_picture(path, figure)

@@ -1,4 +1,4 @@
-"""Call a function in a fresh process: python -m benchmarks.process reads the call and prints its result."""
+"""Call a function in a fresh process: python -m benchmarks.process module:name reads its arguments."""
 
 import contextlib
 import importlib
@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,33 +22,28 @@ def say(text: str) -> None:
 
 
 def fresh_call(function: str, /, omp_threads: int | None = None, **arguments: object) -> Any:
-    """Return what `function`, written as "benchmarks.module:name", returns in a process of its own.
+    """Return what `function`, written as "module:name" of this package, returns in a process of its own.
 
-    Arguments and result are plain values. `omp_threads` are those of OpenMP and MKL. Raises HatError with
-    the error of the function; what the process wrote to standard error then follows here.
+    Arguments and result are plain values. `omp_threads` are those of OpenMP and MKL. Raises HatError with the
+    last line that the process wrote; all of them follow here on standard error.
     """
     path = [str(ROOT), os.environ.get("PYTHONPATH", "")]  # also if this project is not installed
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, path))}
     if omp_threads:
         environment |= {"OMP_NUM_THREADS": str(omp_threads), "MKL_NUM_THREADS": str(omp_threads)}
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.process"],
-        input=json.dumps({"function": function, "arguments": arguments}),
+        [sys.executable, "-m", "benchmarks.process", function],
+        input=json.dumps(arguments),
         capture_output=True,
         text=True,
         env=environment,
     )
-    answer = (done.stdout.splitlines() or [""])[-1]
     if done.returncode == 0:
-        return json.loads(answer)["result"]
+        return json.loads(done.stdout.splitlines()[-1])
     sys.stderr.write(done.stderr)
-    if answer.startswith('{"error"'):
-        raise hat.HatError(json.loads(answer)["error"])
     if done.returncode < 0:
         raise hat.HatError(f"the process was ended by signal {-done.returncode}; was there enough memory?")
-    raise hat.HatError(
-        f"the process ended with exit code {done.returncode}; see its message on standard error"
-    )
+    raise hat.HatError((done.stderr.splitlines() or [f"exit code {done.returncode}"])[-1])
 
 
 def seconds_of(command: Sequence[str]) -> float:
@@ -64,23 +58,8 @@ def seconds_of(command: Sequence[str]) -> float:
     return time.perf_counter() - start
 
 
-def answer(request: dict[str, Any]) -> int:
-    """Call the function asked for and print its result, or its error, as a line of JSON."""
-    module, _, name = request["function"].partition(":")
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            result = getattr(importlib.import_module(module), name)(**request["arguments"])
-    except hat.HatError as error:
-        print(json.dumps({"error": f"{type(error).__name__}: {error}"}))
-        return 2
-    except Exception as error:  # a fault of the project or of the machine: no reason to lose other figures
-        traceback.print_exc()
-        reason = (str(error).splitlines() or [""])[0]
-        print(json.dumps({"error": f"{type(error).__name__}: {reason}; all of it stands on standard error"}))
-        return 1
-    print(json.dumps({"result": result}))
-    return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(answer(json.load(sys.stdin)))
+    module, _, name = sys.argv[1].partition(":")
+    with contextlib.redirect_stdout(sys.stderr):
+        result = getattr(importlib.import_module(f"benchmarks.{module}"), name)(**json.load(sys.stdin))
+    print(json.dumps(result))

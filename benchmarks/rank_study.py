@@ -15,18 +15,10 @@ import numpy as np
 import torch
 
 import hat
+from benchmarks import ranking
 from benchmarks.agreement import csv_text
 from benchmarks.process import say
-from benchmarks.ranking import (
-    TRIVIAL,
-    Judged,
-    Score,
-    design,
-    plot_rank,
-    rank_summary,
-    rank_table,
-    updates_to_match,
-)
+from benchmarks.ranking import Judged, Score
 from benchmarks.translation import best_tokens, bleu_of
 
 PROBED_UPDATES, PROBED_SENTENCES = 6, 64
@@ -64,11 +56,10 @@ class StudyOptions(hat.Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.part and not (
-            re.fullmatch(r"[1-9]\d?/[1-9]\d?", self.part) and self.place[0] < self.place[1]
-        ):
+        first, count = self.place if re.fullmatch(r"([1-9]\d?/[1-9]\d?)?", self.part) else (1, 0)
+        if first >= count:
             raise hat.ConfigError(
-                f"--part takes the number of a part and of all, such as 1/2, got {self.part!r}"
+                f"--part takes a part and how many there are, such as 1/2, got {self.part!r}"
             )
         if len(set(self.finetune_updates)) < len(self.finetune_updates):
             raise hat.ConfigError(f"--finetune-updates names a number twice: {list(self.finetune_updates)}")
@@ -90,8 +81,7 @@ class Source(NamedTuple):
     digest: str
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(NamedTuple):
     """One score: of a slice, or of a training from scratch (no source) or from a slice."""
 
     arch: hat.Arch
@@ -104,11 +94,10 @@ class Cell:
         """Return which part of the study this belongs to."""
         if self.source is None:
             return f"training from scratch, seed {self.seed}"
-        return f"fine-tuning of {self.source.name}" if self.updates else f"slices of {self.source.name}"
+        return f"{'fine-tuning' if self.updates else 'slices'} of {self.source.name}"
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(NamedTuple):
     """What all trainings share, and how they are scored; a score depends on nothing but this and its cell."""
 
     space: hat.SearchSpace
@@ -119,27 +108,26 @@ class Task:
 
     def recipe(self, updates: int) -> hat.TrainConfig:
         """Return the options of a training of `updates`; its warm-up is at most a fifth of it."""
-        cfg = self.config
-        warmup = min(cfg.schedule.warmup_updates, updates // 5)
+        optim, schedule = self.config.optim, self.config.schedule
         return replace(
-            cfg,
-            optim=replace(cfg.optim, max_update=updates, max_epoch=None),
-            schedule=replace(cfg.schedule, warmup_updates=warmup),
+            self.config,
+            optim=replace(optim, max_update=updates, max_epoch=None),
+            schedule=replace(schedule, warmup_updates=min(schedule.warmup_updates, updates // 5)),
             # validated at the end alone, which is what the study scores
             run=hat.RunConfig(validate_interval=10**9, keep_last_epochs=0, no_tensorboard=True),
         )
 
     def identity(self, cell: Cell) -> dict[str, Any]:
         """Return all that the weights of a cell depend on."""
-        recipe = self.recipe(cell.updates or 1)
-        splits = self.config.batches.train_subset, self.config.batches.valid_subset
+        batches = self.config.batches
+        splits = [self.dataset.split(name) for name in (batches.train_subset, batches.valid_subset)]
         return {
             "arch": cell.arch.to_yaml(),
             "seed": cell.seed,
             "updates": cell.updates,
             "source": cell.source.digest if cell.source else "",
-            "recipe": recipe.to_yaml() | self.space.to_yaml(),
-            "data": [*self.dataset.digests, *(self.dataset.split(name).content() for name in splits)],
+            "recipe": self.recipe(cell.updates or 1).to_yaml() | self.space.to_yaml(),
+            "data": [*self.dataset.digests, *(split.content() for split in splits)],
             "dtype": str(hat.fast_dtype(self.device)),
         }
 
@@ -159,7 +147,8 @@ class Task:
 
     def score(self, arch: hat.Arch, checkpoint: Path) -> Score:
         """Return loss and BLEU of `arch` on the validation split with the weights of a checkpoint."""
-        loss = hat.validate(arch, self.space, self.dataset, checkpoint, self.config, device=self.device).loss
+        given = (arch, self.space, self.dataset, checkpoint, self.config)
+        loss = hat.validate(*given, device=self.device).loss
         if self.beam is None:
             return Score(loss, None)
         data = self.dataset.split(self.config.batches.valid_subset)
@@ -181,8 +170,8 @@ class Task:
             if self.beam:
                 data = self.dataset.split(self.config.batches.valid_subset)
                 count = min(PROBED_SENTENCES, len(data))
+                network = result.model.network.to(self.device, hat.fast_dtype(self.device)).eval()
                 source = data.batch(range(count)).source.to(self.device)
-                network = result.network.to(self.device, hat.fast_dtype(self.device)).eval()
                 begun = time.perf_counter()
                 hat.beam_search(hat.InferenceModel(network), source, self.beam)
                 scores_s[-1] += (time.perf_counter() - begun) * len(data) / count
@@ -192,27 +181,24 @@ class Task:
 class Scores:
     """Runs cells and keeps their scores in a journal, under all that they depend on."""
 
-    def __init__(self, task: Task, journal: Any, folder: Path, *, keep: bool) -> None:
-        self.task, self._journal, self._folder, self._keep = task, journal, folder, keep
-        self.done: dict[str, Score] = {}
+    def __init__(self, task: Task, journal: Any, options: StudyOptions) -> None:
+        self.task, self._journal, self._options = task, journal, options
+        self._folder, self.done = Path(options.out_dir), dict[str, Score]()
         self._read(journal.path, journal.records)
+        for path in sorted(self._folder.glob("journal*.jsonl")):
+            if path == journal.path:
+                continue
+            if options.part:  # the processes of other parts may be running
+                self._read(path, hat.read_journal(path))
+            else:
+                with hat.Journal(path) as other:
+                    self._read(path, other.records)
 
     def _read(self, path: Path, records: Sequence[dict[str, Any]]) -> None:
         try:
             self.done |= {r["name"]: Score(r["loss"], r["bleu"]) for r in records}
         except (KeyError, TypeError) as error:
             raise hat.DataError(f"{path} is no journal of a rank study; give another --out-dir") from error
-
-    def take_others(self, *, running: bool) -> None:
-        """Add the scores of the study's other journals; raises HatError if a process must not run, but does."""
-        for path in sorted(self._folder.glob("journal*.jsonl")):
-            if path == self._journal.path:
-                continue
-            if running:
-                self._read(path, hat.read_journal(path))
-            else:
-                with hat.Journal(path) as other:
-                    self._read(path, other.records)
 
     def name(self, cell: Cell) -> str:
         """Return a digest of all that the score of this cell depends on."""
@@ -224,22 +210,18 @@ class Scores:
         start = time.perf_counter()
         training = _digest(self.task.identity(cell))
         run = self._folder / "trainings" / f"{training}-dec{cell.arch.decoder.num_layers}-seed{cell.seed}"
-        checkpoint = run / "checkpoint_last.pt"
         if cell.updates:
             stopped: int | None = self.task.train_once(cell, run, interrupt).stopped
             if stopped is not None:
                 return stopped
-        else:
-            assert cell.source is not None
-            checkpoint = cell.source.path
-        score = self.task.score(cell.arch, checkpoint)
-        seconds = round(time.perf_counter() - start, 1)
+        kept = cell.updates or cell.source is None
+        score = self.task.score(cell.arch, run / "checkpoint_last.pt" if kept else cell.source.path)
         facts = {"stage": cell.stage, "arch": cell.arch.to_yaml(), "updates": cell.updates, "seed": cell.seed}
-        name = self.name(cell)
-        self._journal.append({"name": name, **asdict(score), **facts, "seconds": seconds})
+        seconds, name = round(time.perf_counter() - start, 1), self.name(cell)
+        self._journal.append({"name": name, **score._asdict(), **facts, "seconds": seconds})
         self.done[name] = score
-        if cell.updates and not self._keep:
-            for path in [*run.glob("*.pt"), *run.glob("*.pt.sha256")]:
+        if cell.updates and not self._options.keep_checkpoints:
+            for path in run.glob("*.pt*"):
                 path.unlink()
         bleu = "" if score.bleu is None else f", BLEU {score.bleu:.2f}"
         say(f"{place}: {cell.stage}, loss {score.loss:.4f}{bleu}, {seconds:.1f} s")
@@ -264,30 +246,24 @@ def study(argv: Sequence[str] | None = None) -> int:
     if sum(word.split("=")[0] == "--super" for word in argv or sys.argv) > 1:
         raise hat.ConfigError("--super is given twice; give all SuperTransformers behind one --super")
     sources = read_sources(options.super)
-    seed, space = settings.device.seed, hat.space_of(settings.space)
-    archs = design(space, options.num_archs, seed)
+    seed, space, device = settings.device.seed, hat.space_of(settings.space), hat.device_of(settings.device)
+    archs = ranking.design(space, options.num_archs, seed)
     predictor = hat.LatencyPredictor.load(options.ckpt_path) if options.ckpt_path else None
-    task = Task(
-        space,
-        settings.dataset(),
-        settings.train_config(),
-        None if options.no_bleu else beam,
-        hat.device_of(settings.device),
-    )
+    beam = None if options.no_bleu else beam
+    task = Task(space, settings.dataset(), settings.train_config(), beam, device)
     by_size = sorted(archs, key=lambda arch: hat.count_params(arch, space))
     places = np.linspace(0, len(archs) - 1, min(options.finetune_archs, len(archs))).round().astype(int)
     tuned = [by_size[place] for place in places]
+    seeds = range(seed, seed + options.seeds)
+    steps = [(source, updates) for source in sources for updates in sorted(options.finetune_updates)]
     cells = [Cell(arch, source=source) for source in sources for arch in archs]
-    cells += [Cell(arch, seed + n, options.updates) for n in range(options.seeds) for arch in archs]
-    steps = [(source, updates) for source in sources for updates in options.finetune_updates]
+    cells += [Cell(arch, each, options.updates) for each in seeds for arch in archs]
     cells += [Cell(arch, seed, updates, source) for source, updates in steps for arch in tuned]
-    folder = Path(options.out_dir)
-    first, step = options.place
-    suffix = f"-{first + 1}-of-{step}" if options.part else ""
+    folder, (first, count) = Path(options.out_dir), options.place
+    suffix = f"-{first + 1}-of-{count}" if options.part else ""
     with hat.Journal(folder / f"journal{suffix}.jsonl") as journal, hat.Interrupt() as interrupt:
-        found = Scores(task, journal, folder, keep=options.keep_checkpoints)
-        found.take_others(running=bool(options.part))
-        mine = cells[first::step]
+        found = Scores(task, journal, options)
+        mine = cells[first::count]
         left = [cell for cell in mine if found.name(cell) not in found.done]
         if left or options.budget:
             say(f"{len(mine) - len(left)} of {len(mine)} scores are in the journal")
@@ -314,7 +290,7 @@ def study(argv: Sequence[str] | None = None) -> int:
             hat.count_params(arch, space),
             2 * hat.count_macs(arch, space, length),
             predicted,
-            tuple(scores[Cell(arch, seed + n, options.updates)] for n in range(options.seeds)),
+            tuple(scores[Cell(arch, each, options.updates)] for each in seeds),
             {source.name: scores[Cell(arch, source=source)] for source in sources},
             {
                 f"{source.name}, fine-tuned {updates}": scores[Cell(arch, seed, updates, source)]
@@ -324,16 +300,27 @@ def study(argv: Sequence[str] | None = None) -> int:
         )
         for arch, predicted in zip(archs, ms, strict=True)
     ]
-    summary = rank_summary(judged) | {"scratch_updates": options.updates, "design_seed": seed}
-    if options.finetune_updates:
-        summary["finetuning"] = {
-            source.name: curve_of(source, tuned, options, seed, scores) for source in sources
-        }
+    summary = ranking.rank_summary(judged) | {"scratch_updates": options.updates, "design_seed": seed}
+    if steps:
+        truth = fmean(scores[Cell(arch, each, options.updates)].loss for each in seeds for arch in tuned)
+        summary["finetuning"] = {}
+        for source in sources:
+            points = [(0, fmean(scores[Cell(arch, source=source)].loss for arch in tuned))]
+            for updates in sorted(options.finetune_updates):
+                losses = [scores[Cell(arch, seed, updates, source)].loss for arch in tuned]
+                points.append((updates, fmean(losses)))
+            summary["finetuning"][source.name] = {
+                "archs": len(tuned),
+                "curve": points,
+                "scratch_updates": options.updates,
+                "scratch_loss": truth,
+                "updates_equal_to_scratch": ranking.updates_to_match(points, truth),
+            }
     hat.write_text_atomic(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
     hat.write_text_atomic(folder / "archs.csv", csv_text([record_of(one) for one in judged]))
-    print(rank_table(summary))
+    print(ranking.rank_table(summary))
     try:
-        plot_rank(folder / "rank.png", judged, summary)
+        ranking.plot_rank(folder / "rank.png", judged, summary)
     except ImportError:
         say("no picture: matplotlib is not installed (pip install -e '.[report]')")
     if settings.output.json:
@@ -346,49 +333,31 @@ def read_sources(named: Sequence[str]) -> list[Source]:
     sources: dict[str, Source] = {}
     for text in named:
         name, equals, place = text.partition("=")
-        if not (re.fullmatch(r"[\w.+-]+", name) and equals and place) or name in sources or name in TRIVIAL:
+        taken = name in sources or name in ranking.TRIVIAL
+        if taken or not (re.fullmatch(r"[\w.+-]+", name) and equals and place):
             raise hat.ConfigError(
                 f"--super takes different names without spaces, each as name=checkpoint, got {text!r}; for "
-                "example --super "
-                "single=checkpoints/a/checkpoint_best.pt sandwich=checkpoints/b/checkpoint_best.pt"
+                "example --super single=checkpoints/a/checkpoint_best.pt two=checkpoints/b/checkpoint_best.pt"
             )
-        if not Path(place).exists():
+        path = Path(place)
+        if not path.exists():
             raise hat.CheckpointError(f"the checkpoint {place} does not exist; train that model first")
-        sources[name] = Source(name, Path(place), hashlib.sha256(Path(place).read_bytes()).hexdigest())
+        sources[name] = Source(name, path, hashlib.sha256(path.read_bytes()).hexdigest())
     return list(sources.values())
 
 
 def say_budget(left: Sequence[Cell], update_s: float, score_s: float) -> None:
     """Say how many minutes each stage takes."""
-    minutes: dict[str, list[float]] = {}
-    for cell in left:
-        minutes.setdefault(cell.stage, []).append((cell.updates * update_s + score_s) / 60)
-    for stage, parts in minutes.items():
-        say(f"{stage}: {len(parts)} left, about {sum(parts):.1f} min")
-    total = sum(map(sum, minutes.values()))
+    total = 0.0
+    for stage in dict.fromkeys(cell.stage for cell in left):
+        parts = [cell.updates * update_s + score_s for cell in left if cell.stage == stage]
+        total += sum(parts) / 60
+        say(f"{stage}: {len(parts)} left, about {sum(parts) / 60:.1f} min")
     say(f"about {total:.0f} min in all ({1e3 * update_s:.0f} ms an update, {score_s:.1f} s a score)")
 
 
-def curve_of(
-    source: Source, tuned: Sequence[hat.Arch], options: StudyOptions, seed: int, scores: dict[Cell, Score]
-) -> dict[str, Any]:
-    """Return the loss against updates of fine-tuning, mean over architectures, beside that from scratch."""
-    points = [(0, fmean(scores[Cell(arch, source=source)].loss for arch in tuned))]
-    for updates in sorted(options.finetune_updates):
-        points.append((updates, fmean(scores[Cell(arch, seed, updates, source)].loss for arch in tuned)))
-    seeds = range(seed, seed + options.seeds)
-    truth = fmean(scores[Cell(arch, each, options.updates)].loss for each in seeds for arch in tuned)
-    return {
-        "archs": len(tuned),
-        "curve": points,
-        "scratch_updates": options.updates,
-        "scratch_loss": truth,
-        "updates_equal_to_scratch": updates_to_match(points, truth),
-    }
-
-
 def record_of(one: Judged) -> dict[str, Any]:
-    """Return the line of an architecture in the CSV file: sizes, the scores of each seed and of each slice."""
+    """Return the line of an architecture in the CSV file: sizes, scores of each seed and of each slice."""
     row: dict[str, Any] = {"params": one.params, "flops": one.flops, "predicted_ms": one.predicted_ms}
     named = {f"scratch_{n}": score for n, score in enumerate(one.scratch, 1)}
     for name, score in (named | one.slices | one.tuned).items():

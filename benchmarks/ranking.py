@@ -4,32 +4,29 @@ The truth is the validation loss after training from scratch, BLEU second.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import hat
-from benchmarks.agreement import kendall_tau, pair_accuracy, save_picture
+from benchmarks.agreement import pair_accuracy, panels, save_picture
 
 TRIVIAL = ("decoder depth", "parameters", "FLOPs", "predicted latency")  # rankings that need no weights
 _POOL = 50  # draws for each architecture that is chosen
-_BAR, _MARK, _MUTED = "#1f5fa8", "#d1495b", "#8a8f98"
 
 
-@dataclass(frozen=True)
-class Score:
+class Score(NamedTuple):
     """Validation loss (base 2, smoothed, per target token) and BLEU (0 to 100; None if not translated)."""
 
     loss: float
     bleu: float | None
 
 
-@dataclass(frozen=True)
-class Judged:
+class Judged(NamedTuple):
     """One architecture of a study: its sizes, its training from scratch and its slices."""
 
     arch: hat.Arch
@@ -38,7 +35,7 @@ class Judged:
     predicted_ms: float | None
     scratch: tuple[Score, ...]  # one for each seed
     slices: dict[str, Score]  # of each SuperTransformer, by its name
-    tuned: dict[str, Score] = field(default_factory=dict)  # slices trained further, by a name for each way
+    tuned: dict[str, Score] = {}  # slices trained further, by a name for each way
 
     @property
     def depth(self) -> int:
@@ -98,9 +95,9 @@ def rank_summary(judged: Sequence[Judged]) -> dict[str, Any]:
         bleu: Sequence[float] | None = bleu,
     ) -> dict[str, float | None]:
         return {
-            "kendall_tau": kendall_tau(by_loss, loss),
+            "kendall_tau": _tau(by_loss, loss),
             "equal_depth_accuracy": pair_accuracy(by_loss, loss, pairs),
-            "kendall_tau_bleu": kendall_tau(by_bleu, bleu) if by_bleu and bleu else None,
+            "kendall_tau_bleu": _tau(by_bleu, bleu) if by_bleu and bleu else None,
         }
 
     def of(scores: Sequence[Score]) -> tuple[list[float], list[float] | None]:
@@ -126,6 +123,10 @@ def rank_summary(judged: Sequence[Judged]) -> dict[str, Any]:
         "inherited": list(inherited[0]),
         "gaps": {name: _gap([one.slices[name] for one in judged], loss, bleu) for name in judged[0].slices},
     }
+
+
+def _tau(predicted: Sequence[float], truth: Sequence[float]) -> float:
+    return float(hat.kendall_tau(np.array(predicted), np.array(truth)))
 
 
 def _gap(slices: Sequence[Score], loss: Sequence[float], bleu: Sequence[float] | None) -> dict[str, Any]:
@@ -180,12 +181,10 @@ def rank_table(summary: Mapping[str, Any]) -> str:
         lines.append(f"{name:{width}}{texts[0]:>8}{texts[1]:>14}{texts[2]:>14}")
     lines.append(f"equal depth: accuracy on {summary['equal_depth_pairs']} pairs with as many decoder layers")
     for name, gap in summary["gaps"].items():
-        bleu = (
-            "" if gap["bleu"] is None else f", BLEU {gap['bleu']:+.2f} (absolute {gap['bleu_absolute']:.2f})"
-        )
-        lines.append(
-            f"{name}: training from scratch is better than its slices by loss {gap['loss']:+.3f}{bleu}"
-        )
+        line = f"{name}: training from scratch is better than its slices by loss {gap['loss']:+.3f}"
+        if gap["bleu"] is not None:
+            line += f", BLEU {gap['bleu']:+.2f} (absolute {gap['bleu_absolute']:.2f})"
+        lines.append(line)
     for name, tuned in summary.get("finetuning", {}).items():
         curve = ", ".join(f"{updates}: {loss:.3f}" for updates, loss in tuned["curve"])
         lines.append(
@@ -209,56 +208,35 @@ def _reached(tuned: Mapping[str, Any]) -> str:
 
 def plot_rank(path: Path, judged: Sequence[Judged], summary: Mapping[str, Any]) -> None:
     """Write one PNG: slices against the truth for each SuperTransformer, agreement, fine-tuning."""
-    from matplotlib import colormaps
-    from matplotlib.figure import Figure
-
-    def colors(count: int) -> list[Any]:
-        return [colormaps["viridis"](0.88 * n / max(1, count - 1)) for n in range(count)]
-
-    tuned = summary.get("finetuning", {})
-    panels = len(summary["gaps"]) + 1 + bool(tuned)
-    figure = Figure(figsize=(4.3 * panels, 4.0), layout="constrained")
-    axes = list(figure.subplots(1, panels, squeeze=False)[0])
-    depths = sorted({one.depth for one in judged})
-    for name, panel in zip(summary["gaps"], axes, strict=False):
-        for color, depth in zip(colors(len(depths)), depths, strict=True):
+    tuned, names = summary.get("finetuning", {}), list(summary["gaps"])
+    figure, axes = panels(len(names) + 1 + bool(tuned), 4.3, 4.0, across=9)
+    for name, panel in zip(names, axes, strict=False):
+        for depth in sorted({one.depth for one in judged}):
             of_depth = [one for one in judged if one.depth == depth]
             losses = [[score.loss for score in one.scratch] for one in of_depth]
             means = [fmean(each) for each in losses]
-            ends = [[m - min(e) for m, e in zip(means, losses, strict=True)]]
-            ends.append([max(e) - m for m, e in zip(means, losses, strict=True)])
-            inherited = [one.slices[name].loss for one in of_depth]
-            panel.errorbar(inherited, means, yerr=ends, fmt="o", markersize=5, color=color, label=str(depth))
+            ends = [[abs(end(each) - fmean(each)) for each in losses] for end in (min, max)]
+            slices = [one.slices[name].loss for one in of_depth]
+            panel.errorbar(slices, means, yerr=ends, fmt="o", markersize=5, label=f"{depth} decoder layers")
         panel.set(xlabel="inherited loss (base 2)", ylabel="loss from scratch, range over seeds")
         panel.set_title(f"Slices of {name}", fontsize=10)
-        panel.legend(title="decoder layers", frameon=False, fontsize=8, title_fontsize=8)
-    _plot_agreement(axes[len(summary["gaps"])], summary)
-    for color, (name, found) in zip(colors(len(tuned)), tuned.items(), strict=True):
-        axes[-1].plot(*zip(*found["curve"], strict=True), marker="o", markersize=4, color=color, label=name)
-        axes[-1].axhline(found["scratch_loss"], color=color, linewidth=0.8, linestyle=":")
-    if tuned:
-        axes[-1].set(xlabel="updates of fine-tuning", ylabel="validation loss (base 2)")
-        axes[-1].set_title("Inherit and fine-tune (dotted: from scratch)", fontsize=10)
-        axes[-1].legend(frameon=False, fontsize=8)
-    for panel in axes:
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.tick_params(labelsize=8)
-    save_picture(path, figure)
-
-
-def _plot_agreement(panel: Any, summary: Mapping[str, Any]) -> None:
     rows = list(summary["rankings"].items())[::-1]
-    places = range(len(rows))
-    colors = [_BAR if name in summary["inherited"] else _MUTED for name, _ in rows]
-    panel.barh(places, [row["kendall_tau"] for _, row in rows], color=colors, height=0.6)
-    found = [(row["equal_depth_accuracy"], at) for at, (_, row) in enumerate(rows)]
-    if found := [(accuracy, at) for accuracy, at in found if accuracy is not None]:
-        panel.scatter(*zip(*found, strict=True), marker="D", s=28, color=_MARK, label="equal-depth accuracy")
+    bars = axes[len(names)]
+    colors = ["#1f5fa8" if name in summary["inherited"] else "#8a8f98" for name, _ in rows]
+    bars.barh([name for name, _ in rows], [row["kendall_tau"] for _, row in rows], color=colors, height=0.6)
+    pairs = [(row["equal_depth_accuracy"], name) for name, row in rows]
+    for accuracy, name in (pair for pair in pairs if pair[0] is not None):
+        bars.plot(accuracy, name, "D", color="#d1495b", markersize=5)
     if summary["ceiling"]:
         tau = summary["ceiling"]["kendall_tau"]
-        panel.axvline(tau, color="black", linewidth=1, linestyle="--", label="seed to seed")
-    panel.set_yticks(places, [name for name, _ in rows])
-    panel.set(xlabel="Kendall tau (bars)")
-    panel.set_title("Agreement with training from scratch", fontsize=10)
-    if panel.get_legend_handles_labels()[0]:
-        panel.legend(facecolor="white", framealpha=0.9, edgecolor="none", fontsize=8, loc="lower right")
+        bars.axvline(tau, color="black", linewidth=1, linestyle="--", label="tau, seed to seed")
+    bars.set(xlabel="Kendall tau (bars), accuracy on pairs of equal depth (diamonds)")
+    bars.set_title("Agreement with training from scratch", fontsize=10)
+    for name, found in tuned.items():
+        (line,) = axes[-1].plot(*zip(*found["curve"], strict=True), marker="o", markersize=4, label=name)
+        axes[-1].axhline(found["scratch_loss"], color=line.get_color(), linewidth=0.8, linestyle=":")
+        axes[-1].set(xlabel="updates of fine-tuning (dotted: from scratch)", ylabel="loss (base 2)")
+    for panel in axes:
+        if panel.get_legend_handles_labels()[0]:
+            panel.legend(frameon=False, fontsize=8)
+    save_picture(path, figure)

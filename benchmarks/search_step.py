@@ -51,7 +51,7 @@ def time_scoring(data: hat.PairDataset, options: timing.Options) -> timing.Figur
         f"{sum(map(len, batches))} pairs in {len(batches)} batches of at most {MAX_TOKENS} tokens, "
         f"{hat.dtype_name(dtype)}; a forward pass is encoder, decoder and output matrix over real tokens"
     )
-    return timing.Figure("search-step", machine, tuple(rows), (target,), (note,))
+    return timing.Figure("search-step", machine, rows, [target], [note])
 
 
 @torch.inference_mode()

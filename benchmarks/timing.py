@@ -2,14 +2,15 @@
 
 import datetime
 import importlib.metadata
+import importlib.util
 import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -18,8 +19,7 @@ import hat
 CPU = torch.device("cpu")
 
 
-@dataclass(frozen=True)
-class Samples:
+class Samples(NamedTuple):
     """What one case took, one entry a round; entry i of two cases were taken one after the other."""
 
     ms: tuple[float, ...]
@@ -96,31 +96,28 @@ def alternate(
     return {name: Samples(tuple(ms)) for name, ms in taken.items()}
 
 
-@dataclass(frozen=True)
-class Row:
-    """One number; if it is a median, `low` and `high` are the quartiles over `count` rounds."""
+class Row(NamedTuple):
+    """One number; if it is a median, `low` and `high` are the quartiles over the rounds."""
 
     name: str
     value: float
     unit: str
     low: float | None = None
     high: float | None = None
-    count: int = 1
 
 
 def median_row(name: str, samples: Samples) -> Row:
     """Return the median of a case in milliseconds, with its quartiles."""
-    return Row(name, samples.median_ms, "ms", *samples.quartiles_ms, count=len(samples.ms))
+    return Row(name, samples.median_ms, "ms", *samples.quartiles_ms)
 
 
 def rate_row(name: str, samples: Samples, items: int, unit: str) -> Row:
     """Return items a second from the times of a case that handles `items` of them."""
     low, high = (1e3 * items / ms for ms in reversed(samples.quartiles_ms))
-    return Row(name, 1e3 * items / samples.median_ms, unit, low, high, len(samples.ms))
+    return Row(name, 1e3 * items / samples.median_ms, unit, low, high)
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """A ratio and the limit it has to keep; `value` is None if it was not taken, and a note says why."""
 
     text: str
@@ -136,78 +133,53 @@ class Target:
         return self.value <= self.limit if self.at_most else self.value >= self.limit
 
 
-@dataclass(frozen=True)
-class Figure:
+class Figure(NamedTuple):
     """One benchmark: its rows, its targets, what was left out, and the error that ended it early."""
 
     name: str
     machine: dict[str, Any]
-    rows: tuple[Row, ...] = ()
-    targets: tuple[Target, ...] = ()
-    notes: tuple[str, ...] = ()
+    rows: Sequence[Row] = ()
+    targets: Sequence[Target] = ()
+    notes: Sequence[str] = ()
     error: str = ""
 
     def values(self) -> dict[str, Any]:
         """Return plain values for JSON, each target with whether it is met."""
-        plain = asdict(self)
-        for target, values in zip(self.targets, plain["targets"], strict=True):
-            values["met"] = target.met
-        return plain
+        rows = [row._asdict() for row in self.rows]
+        targets = [target._asdict() | {"met": target.met} for target in self.targets]
+        return self._asdict() | {"rows": rows, "targets": targets, "notes": list(self.notes)}
 
 
 def text_of(figure: Mapping[str, Any]) -> str:
     """Return the readable form of `Figure.values()`."""
-    lines = [f"{figure['name']} on {machine_text(figure['machine'])}"]
+    facts = ", ".join(f"{name} {value}" for name, value in figure["machine"].items() if value != "")
+    lines = [f"{figure['name']} on {facts}"]
     for row in figure["rows"]:
         quartiles = "" if row["low"] is None else f"   ({row['low']:.4g} to {row['high']:.4g})"
         lines.append(f"  {row['name']:<58}{row['value']:>10.4g} {row['unit']}{quartiles}")
     for target in figure["targets"]:
-        limit = f"({'<=' if target['at_most'] else '>='} {target['limit']:g})"
-        if target["value"] is None:
-            lines.append(f"  not taken: {target['text']} {limit}")
-        else:
-            kept = "met   " if target["met"] else "MISSED"
-            lines.append(f"  {kept} {target['text']}: {target['value']:.3g} {limit}")
+        kept = {True: "met   ", False: "MISSED", None: "not taken:"}[target["met"]]
+        value = "" if target["value"] is None else f": {target['value']:.3g}"
+        sign = "<=" if target["at_most"] else ">="
+        lines.append(f"  {kept} {target['text']}{value} ({sign} {target['limit']:g})")
     lines += [f"  note: {note}" for note in figure["notes"]]
-    lines += [f"  FAILED: {figure['error']}"] if figure["error"] else []
-    return "\n".join(lines)
+    return "\n".join(lines + ([f"  FAILED: {figure['error']}"] if figure["error"] else []))
 
 
 def describe_machine(device: torch.device = CPU, threads: int | None = None) -> dict[str, Any]:
     """Return what must stand beside a figure so that others can compare: machine, versions, load, date."""
-    try:
-        peer = importlib.metadata.version("ctranslate2")
-    except importlib.metadata.PackageNotFoundError:
-        peer = ""
-    found = {
+    peer = importlib.util.find_spec("ctranslate2") is not None
+    affinity = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    return {
+        "gpu": "" if device.type == "cpu" else f"{hat.device_name(device)} CUDA {torch.version.cuda}",
         "cpu": hat.device_name(CPU),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "cores": len(affinity),  # this process may run on
         "threads": threads or torch.get_num_threads(),
-        "load": round(os.getloadavg()[0], 2),  # mean number of busy processes over the last minute
+        "load": round(os.getloadavg()[0], 1),  # mean number of busy processes over the last minute
         "torch": torch.__version__,
-        "ctranslate2": peer,  # "" if it is not installed
+        "ctranslate2": importlib.metadata.version("ctranslate2") if peer else "",
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%MZ"),
-        "gpu": "",
     }
-    if device.type != "cpu":
-        # torch does not know the driver's own number, but the newest CUDA it serves: 12040 is 12.4
-        asked = getattr(torch._C, "_cuda_getDriverVersion", None)  # not documented, so it may go
-        served = asked() if asked else 0
-        found |= {"gpu": hat.device_name(device), "cuda": torch.version.cuda or "unknown"}
-        found["driver"] = f"{served // 1000}.{served % 1000 // 10}" if served else "unknown"
-    return found
-
-
-def machine_text(machine: Mapping[str, Any]) -> str:
-    """Return one line on a machine."""
-    peer = f", ctranslate2 {machine['ctranslate2']}" if machine["ctranslate2"] else ""
-    gpu = ""
-    if machine["gpu"]:
-        gpu = f"{machine['gpu']}, CUDA {machine['cuda']}, driver for CUDA {machine['driver']}, "
-    return (
-        f"{gpu}{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads, load "
-        f"{machine['load']:.1f}, torch {machine['torch']}{peer}, {machine['date']}"
-    )
 
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -142,4 +142,4 @@ def time_steps(cfg: StepConfig) -> timing.Figure:
         f"{cfg.vocab_size}; tokens are target tokens; products are forward and both backward ones, attention "
         "and output matrix included"
     )
-    return timing.Figure("train-step", machine, tuple(rows), tuple(targets), (note,))
+    return timing.Figure("train-step", machine, rows, targets, [note])
