@@ -3,12 +3,12 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -19,22 +19,22 @@ from benchmarks.agreement import csv_text, panels, save_picture
 from benchmarks.process import ROOT, say
 
 Floats = NDArray[np.float64]
-LABELS = {  # method: words in the table, color in the picture
+Record = dict[str, Any]
+Method = Literal["predictor", "recipe_2020", "least_squares", "depth_only"]
+LABELS = {  # words in the table, color in the picture
     "predictor": ("ours", "#1f5fa8"),
     "recipe_2020": ("2020 recipe", "#d1495b"),
     "least_squares": ("least squares", "#5b8c5a"),
     "depth_only": ("decoder depth alone", "#8a8f98"),
 }
-SECONDS = {"recipe_2020": 25.0, "predictor": 2.0, "transfer": 2.0}  # one core; the others take next to none
+SECONDS = {"recipe_2020": 25.0, "predictor": 0.5, "transfer": 0.5}  # one core; others take next to none
 VERSION = 2  # raise it with a change that moves results, so that a table never mixes two versions
 ALL = 0  # as a number of rows: all but the test rows
-LEAST = 10  # rows to learn from
 TRANSFER_ROWS = 20
 COVERAGE = 0.95
 STEPS, BATCH_SIZE, LEARNING_RATE = 5000, 128, 1e-5  # of the 2020 recipe
-# Columns of the ten features: width, depth, and averages over layers, of encoder and decoder.
-SIDES = ((0, 1, (2, 3)), (4, 5, (6, 7, 8, 9)))
 CONDITIONS = ("device", "threads", "dtype", "vocab_size", "beam", "source_len")
+SIZES, DECODER_AVERAGES = (0, 1, 4, 5), (6, 7, 8, 9)  # columns of the ten features: widths and depths
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class StudyOptions(hat.Options):
     """CSV files of measured latencies (default: latency_dataset/*.csv)"""
     out_dir: str = "runs/predictor_study"
     """folder of the journal, the CSV file and the picture; an interrupted study continues from it"""
-    methods: tuple[str, ...] = tuple(LABELS)
+    methods: tuple[Method, ...] = tuple(LABELS)  # type: ignore[assignment]
     """what to compare"""
-    rows: tuple[int, ...] = (10, 25, 50, 100, 500, ALL)
+    rows: tuple[int, ...] = hat.option((10, 25, 50, 100, 500, ALL), low=10, off=ALL)
     """numbers of rows to learn from; 0: all but the tenth that every method is tested on"""
     seeds: int = hat.option(5, low=1)
     """random splits"""
@@ -57,12 +57,11 @@ class StudyOptions(hat.Options):
     """compare 20 rows alone with 20 rows and the table of another device, for all tables of equal spaces"""
 
 
-@dataclass(frozen=True)
-class Table:
-    """A latency table and the normalisers that the 2020 recipe uses for it."""
+class Table(NamedTuple):
+    """A latency table, its content's digest, and the normalisers that the 2020 recipe uses for it."""
 
     name: str
-    digest: str  # of the file: results in a journal are of this content
+    digest: str
     rows: Sequence[Any]
     feature_norm: tuple[float, ...]
     lat_norm: float
@@ -72,13 +71,15 @@ class Table:
         """Return the highest number of rows to learn from that is less than all but the test rows."""
         return (9 * len(self.rows) - 1) // 10
 
-    def lacks(self, row_counts: Sequence[int]) -> list[int]:
-        """Return those of `row_counts` that the table has too few rows for."""
-        return [count for count in row_counts if count > self.most]
+    @property
+    def space(self) -> tuple[object, ...]:
+        """Return what tables of one search space share: sizes, and range of the decoder's averages."""
+        columns = np.array([row.features for row in self.rows]).T
+        ranges = [(columns[i].min(), columns[i].max()) for i in DECODER_AVERAGES]
+        return (all(row.arch for row in self.rows), *(frozenset(columns[i]) for i in SIZES), *ranges)
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(NamedTuple):
     """One training and its test; the test rows depend on table and seed alone."""
 
     table: Table
@@ -88,19 +89,14 @@ class Cell:
     source: Table | None = None  # of a transfer
 
     @property
-    def key(self) -> dict[str, Any]:
+    def key(self) -> Record:
         """Return what names this cell in a journal: all that its scores depend on."""
-        norms = [*self.table.feature_norm, self.table.lat_norm] if self.method == "recipe_2020" else []
+        table, source = self.table, self.source
+        norms = [*table.feature_norm, table.lat_norm] if self.method == "recipe_2020" else []
         return {
-            "table": self.table.name,
-            "digest": self.table.digest,
-            "method": self.method,
-            "version": VERSION,
-            "norms": norms,
-            "rows": self.num_rows,
-            "seed": self.seed,
-            "source": self.source.name if self.source else "",
-            "source_digest": self.source.digest if self.source else "",
+            **{"table": table.name, "digest": table.digest, "method": self.method, "version": VERSION},
+            **{"norms": norms, "rows": self.num_rows, "seed": self.seed},
+            **{"source": source.name if source else "", "source_digest": source.digest if source else ""},
         }
 
 
@@ -123,28 +119,23 @@ def study(argv: Sequence[str] | None = None) -> int:
         raise hat.ConfigError("--again belongs to the study of one table; leave it out or --transfer")
     names = [path.stem for path in paths]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise hat.ConfigError(
-            f"two of --tables are named {twice}, and results go by name; rename one of them"
-        )
+        raise hat.ConfigError(f"two of --tables are named {twice}, results go by name; rename one")
     tables, again = [read_table(path) for path in paths], [read_table(Path(path)) for path in options.again]
-    if options.transfer:
-        cells = transfer_cells(tables, options.seeds)
-    else:
-        cells = learning_cells(tables, options.methods, options.rows, options.seeds)
+    cells = list(transfer_cells(tables, options) if options.transfer else learning_cells(tables, options))
+    if not cells:
+        raise hat.ConfigError("no two of the tables are of one search space; give others with --tables")
     repeats = [measured_again(second, tables) for second in again]
     folder = Path(options.out_dir)
     with hat.Journal(folder / "journal.jsonl") as journal:
         means = mean_records(run_cells(cells, journal))
-    name = "transfer" if options.transfer else "study"
+    name, table_of = ("transfer", transfer_table) if options.transfer else ("study", study_table)
     hat.write_text_atomic(folder / f"{name}.csv", csv_text(means))
-    if options.transfer:
-        print(transfer_table(means))
-        return 0
-    print("\n".join([study_table(means), *repeats]))
-    try:
-        plot_study(folder / "study.png", means)
-    except ImportError:
-        say("no picture: matplotlib is not installed (pip install -e '.[report]')")
+    print("\n".join([table_of(means), *repeats]))
+    if not options.transfer:
+        try:
+            plot_study(folder / "study.png", means)
+        except ImportError:
+            say("no picture: matplotlib is not installed (pip install -e '.[report]')")
     return 0
 
 
@@ -161,62 +152,38 @@ def read_table(path: Path) -> Table:
     return Table(path.stem, digest, rows, tuple(largest.tolist()), max(row.total_ms for row in rows))
 
 
-def learning_cells(
-    tables: Sequence[Table], methods: Sequence[str], row_counts: Sequence[int], seeds: int
-) -> list[Cell]:
-    """Return the cells of error against number of rows, cheap methods first; raises ConfigError."""
-    for method in methods:
-        if method not in LABELS:
-            raise hat.ConfigError(f"--methods allows {', '.join(LABELS)}, got {method!r}")
-    for count in row_counts:
-        if count != ALL and count < LEAST:
-            raise hat.ConfigError(
-                f"--rows must be 0 (all but the test rows) or at least {LEAST}, got {count}"
-            )
-    everywhere = all(len(table.lacks(row_counts)) == len(row_counts) for table in tables)
+def learning_cells(tables: Sequence[Table], options: StudyOptions) -> Iterator[Cell]:
+    """Yield the cells of error against number of rows, cheap methods first.
+
+    Numbers of rows that a table does not have are left out and named; ConfigError if no table has any.
+    """
+    counts = sorted(options.rows, key=lambda count: count or 10**9, reverse=True)
     for table in sorted(tables, key=lambda table: -len(table.rows)):
-        if lacking := table.lacks(row_counts):
-            counts = " ".join(map(str, lacking))
-            most = f"at most {table.most}, or " if table.most >= LEAST else ""
-            possible = f"give {most}{ALL} for all but the test rows"
-            if everywhere:
-                raise hat.ConfigError(f"--rows {counts}: {table.name} has {len(table.rows)} rows; {possible}")
-            say(f"--rows {counts} left out: {table.name} has {len(table.rows)}; {possible}")
-    return [
-        Cell(table, method, count, seed)
-        for method in sorted(methods, key=lambda method: method == "recipe_2020")
-        for count in sorted(row_counts, key=lambda count: count or 10**9, reverse=True)
-        for table in tables
-        for seed in range(1, seeds + 1)
-        if count <= table.most
-    ]
+        if missing := [count for count in options.rows if count > table.most]:
+            what = f"--rows {' '.join(map(str, missing))}"
+            has = f"{table.name} has {len(table.rows)} rows; give at most {table.most}, or 0 for all others"
+            if min(counts) > max(each.most for each in tables):
+                raise hat.ConfigError(f"{what}: {has}")
+            say(f"{what} left out: {has}")
+    for method in sorted(options.methods, key=lambda method: method == "recipe_2020"):
+        for count in counts:
+            for table in (table for table in tables if count <= table.most):
+                yield from (Cell(table, method, count, seed) for seed in range(1, options.seeds + 1))
 
 
-def transfer_cells(tables: Sequence[Table], seeds: int) -> list[Cell]:
-    """Return the cells of transfer between all tables of equal spaces, beside 20 rows alone."""
-    cells = []
+def transfer_cells(tables: Sequence[Table], options: StudyOptions) -> Iterator[Cell]:
+    """Yield the cells of transfer between all tables of equal spaces, beside 20 rows alone."""
     for target in tables:
-        sources = [t for t in tables if t is not target and _space(t.rows) == _space(target.rows)]
-        for seed in range(1, seeds + 1) if sources else ():
-            cells.append(Cell(target, "predictor", TRANSFER_ROWS, seed))
-            cells += [Cell(target, "transfer", TRANSFER_ROWS, seed, source) for source in sources]
-    if not cells:
-        raise hat.ConfigError("no two of the tables are of one search space; give others with --tables")
-    return cells
+        sources = [t for t in tables if t is not target and t.space == target.space]
+        for seed in range(1, options.seeds + 1) if sources else ():
+            yield Cell(target, "predictor", TRANSFER_ROWS, seed)
+            yield from (Cell(target, "transfer", TRANSFER_ROWS, seed, source) for source in sources)
 
 
-def _space(rows: Sequence[Any]) -> tuple[object, ...]:
-    """Return what tables of one search space share: widths, depths, and range of the decoder's averages."""
-    columns = np.array([row.features for row in rows]).T
-    sizes = [frozenset(columns[i]) for side in SIDES for i in side[:2]]
-    ranges = [(columns[i].min(), columns[i].max()) for i in SIDES[1][2]]
-    return (all(row.arch for row in rows), *sizes, *ranges)
-
-
-def run_cells(cells: Sequence[Cell], journal: Any) -> list[dict[str, Any]]:
+def run_cells(cells: Sequence[Cell], journal: Any) -> list[Record]:
     """Return the records of all cells, from the journal if it holds them."""
 
-    def name(record: Mapping[str, Any]) -> str:
+    def name(record: Record) -> str:
         return json.dumps({key: record.get(key) for key in cells[0].key}, sort_keys=True)
 
     done = {name(record): record for record in journal.records}
@@ -232,8 +199,9 @@ def run_cells(cells: Sequence[Cell], journal: Any) -> list[dict[str, Any]]:
         done[name(record)] = record
         if record["seconds"] > 1 or number == len(left):
             what = f"{cell.table.name}, {cell.method}, {cell.num_rows or 'all'} rows, seed {cell.seed}"
-            found = f"MAPE {record['mape_percent']:.2f}%, {record['seconds']:.1f} s"
-            say(f"{number}/{len(left)}: {what}: {found}")
+            say(
+                f"{number}/{len(left)}: {what}: MAPE {record['mape_percent']:.2f}%, {record['seconds']:.1f} s"
+            )
     return [done[name(cell.key)] for cell in cells]
 
 
@@ -244,7 +212,7 @@ def split(count: int, seed: int) -> tuple[list[int], list[int]]:
     return order[part:], order[:part]
 
 
-def run_cell(cell: Cell, sources: dict[str, Any]) -> dict[str, Any]:
+def run_cell(cell: Cell, sources: dict[str, Any]) -> Record:
     """Return the record of one cell: its key and scores on the test rows.
 
     `sources` keeps predictors of whole tables from one call to the next.
@@ -254,9 +222,14 @@ def run_cell(cell: Cell, sources: dict[str, Any]) -> dict[str, Any]:
     chosen = sorted(train[: cell.num_rows] if cell.num_rows != ALL else train)
     rows, unseen = [cell.table.rows[i] for i in chosen], [cell.table.rows[i] for i in test]
     truth = np.array([row.total_ms for row in unseen])
-    more: dict[str, Any] = {}
+    more: Record = {}
     if cell.method in ("predictor", "transfer"):
-        predictor = _predictor(cell, rows, sources)
+        if cell.source is None:
+            predictor = hat.LatencyPredictor.fit(rows, seed=cell.seed, test=False)
+        else:
+            if cell.source.name not in sources:
+                sources[cell.source.name] = hat.LatencyPredictor.fit(cell.source.rows, test=False)
+            predictor = sources[cell.source.name].transferred(rows, seed=cell.seed)
         predicted = predictor.predict_rows(unseen)
         if predictor.max_coverage >= COVERAGE:
             margin = predictor.margin(COVERAGE)
@@ -268,14 +241,6 @@ def run_cell(cell: Cell, sources: dict[str, Any]) -> dict[str, Any]:
         predicted = fits[cell.method](x, ms)(np.array([row.features for row in unseen]))
     seconds = round(time.perf_counter() - begun, 3)
     return {**cell.key, **scores(predicted, truth), **more, "seconds": seconds}
-
-
-def _predictor(cell: Cell, rows: Sequence[Any], sources: dict[str, Any]) -> hat.LatencyPredictor:
-    if cell.source is None:
-        return hat.LatencyPredictor.fit(rows, seed=cell.seed, test=False)
-    if cell.source.name not in sources:
-        sources[cell.source.name] = hat.LatencyPredictor.fit(cell.source.rows, test=False)
-    return sources[cell.source.name].transferred(rows, seed=cell.seed)
 
 
 def scores(predicted_ms: Floats, truth_ms: Floats) -> dict[str, float]:
@@ -296,12 +261,11 @@ def recipe_2020(features: Floats, latency_ms: Floats, table: Table, seed: int) -
     """
     norm, scale = np.array(table.feature_norm), table.lat_norm
     x, y = (torch.tensor(v, dtype=torch.float32) for v in (features / norm, latency_ms / scale))
-    sizes = (x.size(1), 400, 400, 400, 400)
+    layers: list[torch.nn.Module] = []
     with torch.random.fork_rng(devices=[]):  # the usual initialisation of linear layers, seeded
         torch.manual_seed(seed)
-        layers: list[torch.nn.Module] = []
-        for wide, out in zip(sizes, sizes[1:], strict=False):
-            layers += [torch.nn.Linear(wide, out), torch.nn.ReLU()]
+        for width in (x.size(1), 400, 400, 400):
+            layers += [torch.nn.Linear(width, 400), torch.nn.ReLU()]
         net = torch.nn.Sequential(*layers, torch.nn.Linear(400, 1), torch.nn.Flatten(0))
     rng = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(net.parameters(), lr=LEARNING_RATE, fused=True)
@@ -323,17 +287,14 @@ def measured_again(again: Table, tables: Sequence[Table]) -> str:
     """Return in words how well `again` agrees with the table that holds the same rows, measured before.
 
     That is the noise of the measurement: no predictor can be expected to come nearer. The table is one
-    measured under the same conditions, and not `again` itself.
-    Raises ConfigError if no table has two of its rows.
+    measured under the same conditions, and not `again` itself; ConfigError if none has two of the rows.
     """
-
-    def conditions(table: Table) -> list[str | None]:
-        return [table.rows[0].conditions.get(name) for name in CONDITIONS]
-
     ms = {row.arch: row.total_ms for row in again.rows if row.arch}
     for table in tables:
         both = [row for row in table.rows if row.arch in ms]
-        if len(both) > 1 and table.digest != again.digest and conditions(table) == conditions(again):
+        one, other = table.rows[0].conditions, again.rows[0].conditions
+        same = all(one.get(name) == other.get(name) for name in CONDITIONS)
+        if len(both) > 1 and table.digest != again.digest and same:
             before = np.array([row.total_ms for row in both])
             found = scores(np.array([ms[row.arch] for row in both]), before)
             return (
@@ -347,49 +308,46 @@ def measured_again(again: Table, tables: Sequence[Table]) -> str:
     )
 
 
-def mean_records(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def mean_records(records: Sequence[Record]) -> list[Record]:
     """Return one record for each table, method, number of rows and source: means over the seeds."""
-    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    groups: dict[tuple[Any, ...], list[Record]] = {}
     for record in records:
         key = (record["table"], record["method"], record["rows"] or "all", record["source"])
         groups.setdefault(key, []).append(record)
     names = ("mape_percent", "rmse_ms", "kendall_tau", "held", "above_percent", "seconds")
-    return [
-        dict(zip(("table", "method", "rows", "source"), key, strict=True))
-        | {"seeds": len(group)}
-        | {
-            name: round(fmean(record[name] for record in group), 5)
-            for name in names
-            if all(name in record for record in group)
-        }
-        for key, group in groups.items()
-    ]
+    means = []
+    for key, group in groups.items():
+        mean = dict(zip(("table", "method", "rows", "source"), key, strict=True)) | {"seeds": len(group)}
+        known = [name for name in names if all(name in record for record in group)]
+        means.append(mean | {name: round(fmean(record[name] for record in group), 5) for name in known})
+    return means
 
 
-def _counts(means: Sequence[Mapping[str, Any]]) -> list[Any]:
+def _counts(means: Sequence[Record]) -> list[Any]:
     return sorted({mean["rows"] for mean in means}, key=lambda count: 10**9 if count == "all" else count)
 
 
-def study_table(means: Sequence[Mapping[str, Any]]) -> str:
+def study_table(means: Sequence[Record]) -> str:
     """Return MAPE in percent and Kendall's tau of each method against the number of rows, as aligned text."""
     counts = _counts(means)
     found = {(mean["table"], mean["method"], mean["rows"]): mean for mean in means}
     lines = []
     for table in dict.fromkeys(mean["table"] for mean in means):
         lines.append(f"{table}: MAPE % / Kendall tau (ties in the prediction count as no answer)")
-        lines.append(f"  {'rows':20}" + "".join(f"{count:>14}" for count in counts))
+        rows = [("rows", counts)]
         for method in dict.fromkeys(mean["method"] for mean in means):
             row = [found.get((table, method, count), {}) for count in counts]
             cells = [f"{m['mape_percent']:.2f} / {m['kendall_tau']:.3f}" if m else "-" for m in row]
-            lines.append(f"  {LABELS[method][0]:20}" + "".join(f"{cell:>14}" for cell in cells))
+            rows.append((LABELS[method][0], cells))
             if any("held" in m for m in row):
                 known = [(100 * m["held"], m["above_percent"]) if "held" in m else None for m in row]
                 cells = [f"{pair[0]:.1f} at +{pair[1]:.1f}" if pair else "-" for pair in known]
-                lines.append(f"  {'  95% bound held, %':20}" + "".join(f"{cell:>14}" for cell in cells))
+                rows.append(("  95% bound held, %", cells))
+        lines += [f"  {label:20}" + "".join(f"{cell:>14}" for cell in cells) for label, cells in rows]
     return "\n".join(lines)
 
 
-def transfer_table(means: Sequence[Mapping[str, Any]]) -> str:
+def transfer_table(means: Sequence[Record]) -> str:
     """Return MAPE in percent and Kendall's tau of 20 rows with and without another table, as aligned text."""
     lines = []
     for table in dict.fromkeys(mean["table"] for mean in means):
@@ -401,7 +359,7 @@ def transfer_table(means: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def plot_study(path: Path, means: Sequence[Mapping[str, Any]]) -> None:
+def plot_study(path: Path, means: Sequence[Record]) -> None:
     """Write one PNG: error against number of rows, one panel for each table."""
     counts, tables = _counts(means), list(dict.fromkeys(mean["table"] for mean in means))
     figure, axes = panels(len(tables), 4.2, 3.4, across=3)
