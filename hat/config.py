@@ -81,6 +81,8 @@ def check_bounds(field: Field[Any], value: Any) -> None:
     known = field.metadata
     low, high, above, below = (known.get(name) for name in ("low", "high", "above", "below"))
     for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, str) and field.type in (int, float):
+            raise ConfigError(f"{flag_of(field.name)} must be a number, got {number!r}")
         if number is None or isinstance(number, str | bool) or number == known.get("off"):
             continue
         inside = (
@@ -140,6 +142,12 @@ def to_yaml_values(*instances: Any) -> dict[str, Any]:
             if value is not None and value != ():
                 values[each.name.replace("_", "-")] = list(value) if isinstance(value, tuple) else value
     return values
+
+
+def shipped(name: str) -> Path:
+    """Return the folder `configs` or `scripts` that came with HAT, in a checkout or an installed package."""
+    package = Path(__file__).resolve().parent
+    return next((base / name for base in (package, package.parent) if (base / name).is_dir()), package / name)
 
 
 def open_config(path: str, mode: str = "r") -> TextIO:

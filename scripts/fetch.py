@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from hat.cli.fetch import main  # noqa: E402
+from hat.cli.files import fetch as main  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -61,6 +61,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def head(self, status: int = 200, **headers: object) -> None:
         self.send_response(status)
+        self.send_header("Connection", "close")
         for key, value in headers.items():
             if value is not None:
                 self.send_header(key.replace("_", "-"), str(value))

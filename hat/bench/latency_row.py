@@ -16,9 +16,9 @@ from hat.bench.spaces import MULTI30K, WMT14
 from hat.latency.anchor import Anchor, anchor_run
 from hat.latency.measure import TOGETHER, Timing, measure_in_turn, pace
 from hat.latency.work import MeasureConfig, sync_of, work_of
-from hat.model.config import ModelConfig
+from hat.model.cpu import fast_dtype
 from hat.model.extract import extract
-from hat.model.precision import fast_dtype
+from hat.model.layers import ModelConfig
 from hat.model.transformer import SubTransformer, SuperTransformer
 from hat.rng import rng_for
 from hat.space import SearchSpace, sample

@@ -15,8 +15,8 @@ from hat.decode.generate import joiner, translate
 from hat.decode.score import bleu
 from hat.errors import CheckpointError, HatError
 from hat.log import say
+from hat.model.cpu import Int8Matrix, can_int8
 from hat.model.inference import InferenceModel
-from hat.model.matrix import Int8Matrix, can_int8
 from hat.train.checkpoint import Checkpoint, load
 
 

@@ -17,8 +17,8 @@ from hat.bench.request import BenchOptions
 from hat.bench.spaces import MULTI30K
 from hat.bench.utilisation import UpdateConfig, time_updates
 from hat.latency.work import sync_of
-from hat.model.config import ModelConfig
-from hat.model.precision import DTYPES
+from hat.model.cpu import DTYPES
+from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer
 from hat.space import Arch, SearchSpace, draw_arch
 from hat.train.schedule import ScheduleConfig

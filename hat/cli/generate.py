@@ -19,8 +19,8 @@ from hat.decode.generate import joiner, output_lines, translate
 from hat.errors import ConfigError
 from hat.files.atomic import write_text_atomic
 from hat.log import progress, say
+from hat.model.cpu import Int8Matrix, fixed_matrix
 from hat.model.inference import InferenceModel
-from hat.model.matrix import Int8Matrix, fixed_matrix
 from hat.space import arch_of
 from hat.train.checkpoint import load
 from hat.train.ranks import place_of

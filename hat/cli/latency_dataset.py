@@ -26,8 +26,8 @@ from hat.latency.measure import TOGETHER, Timing, measure_in_turn, pace
 from hat.latency.table import Row, TableWriter, row_of
 from hat.latency.work import MeasureConfig, sync_of
 from hat.log import progress, say
+from hat.model.cpu import choose_dtype
 from hat.model.extract import extract
-from hat.model.precision import choose_dtype
 from hat.model.transformer import SuperTransformer, Transformer
 from hat.rng import rng_for, seed_for
 from hat.space import Arch, SearchSpace, sample

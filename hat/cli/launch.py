@@ -19,7 +19,7 @@ from hat.cli.settings import RankOptions
 from hat.cli.task import DeviceOptions, device_of
 from hat.errors import ConfigError
 from hat.log import say
-from hat.model.precision import dtype_name
+from hat.model.cpu import dtype_name
 from hat.train.ranks import LAUNCHER, LOST, Place, Ranks
 
 _POLL_S = 0.1

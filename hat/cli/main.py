@@ -31,6 +31,7 @@ GROUPS: dict[str, dict[str, Command]] = {
         "score": Command("score:main", "score translations"),
     },
     "Data": {
+        "init": Command("init:main", "put configs/ and scripts/ into a folder to work in"),
         "preprocess": Command("preprocess:main", "make binary data of a parallel text"),
         "new-task": Command("new_task:main", "make a task of your own text"),
         "prepare": Command("prepare_text:main", "normalise and tokenise raw text as the release did"),
@@ -41,11 +42,11 @@ GROUPS: dict[str, dict[str, Command]] = {
         "toy-data": Command("make_toy_data:main", "generate English-German sentences"),
     },
     "Files": {
-        "download": Command("download_model:main", "download released models and latency tables"),
-        "convert": Command("convert_checkpoint:main", "convert a checkpoint of the 2020 release"),
-        "fetch": Command("fetch:main", "download one file, checked"),
-        "unpack": Command("unpack:main", "take files out of an archive, checked"),
-        "unpack-data": Command("unpack_data:main", "take binary data out of an archive"),
+        "download": Command("files:download_model", "download released models and latency tables"),
+        "convert": Command("files:convert", "convert a checkpoint of the 2020 release"),
+        "fetch": Command("files:fetch", "download one file, checked"),
+        "unpack": Command("files:unpack_files", "take files out of an archive, checked"),
+        "unpack-data": Command("files:unpack_data", "take binary data out of an archive"),
         "release-configs": Command("make_release_configs:main", "write configs/ of the released models"),
     },
 }

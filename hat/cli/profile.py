@@ -9,10 +9,10 @@ from hat.cli.task import DeviceOptions
 from hat.errors import ConfigError
 from hat.latency.measure import measure
 from hat.latency.work import MeasureConfig
-from hat.model.config import ModelConfig
 from hat.model.count import count_params, profile_macs
+from hat.model.cpu import Amp, choose_dtype
 from hat.model.extract import extract
-from hat.model.precision import Amp, choose_dtype
+from hat.model.layers import ModelConfig
 from hat.model.transformer import SubTransformer, SuperTransformer
 from hat.space import Arch, SearchSpace
 

@@ -22,8 +22,8 @@ from hat.config import to_yaml_values
 from hat.errors import ConfigError, HatError
 from hat.latency.measure import measure
 from hat.latency.work import MeasureConfig
+from hat.model.cpu import choose_dtype
 from hat.model.extract import extract
-from hat.model.precision import choose_dtype
 from hat.model.transformer import SuperTransformer
 from hat.space import Arch
 

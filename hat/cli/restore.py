@@ -8,8 +8,8 @@ import torch
 from hat.cli.missing import advice, checkpoint_commands
 from hat.cli.task import Vocabulary, check_dictionaries, dtype_of
 from hat.errors import ArchError, CheckpointError
-from hat.model.config import ModelConfig
-from hat.model.precision import Amp
+from hat.model.cpu import Amp
+from hat.model.layers import ModelConfig
 from hat.model.transformer import Transformer
 from hat.space import Arch, SearchSpace
 from hat.train.checkpoint import Checkpoint

@@ -9,8 +9,8 @@ from hat.cli.restore import adapt, find_checkpoint, model_of
 from hat.cli.settings import RunOptions
 from hat.cli.task import TaskOptions, Vocabulary
 from hat.log import say
-from hat.model.config import ModelConfig
 from hat.model.extract import extract
+from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer, Transformer
 from hat.rng import seed_for
 from hat.space import Arch, SearchSpace

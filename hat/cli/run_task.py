@@ -13,7 +13,7 @@ import yaml
 
 from hat.cli.options import OutputOptions, command, parse
 from hat.cli.remeasure import condition_flags
-from hat.cli.report import write_report
+from hat.report.page import report as write_report
 from hat.cli.settings import parse_settings
 from hat.cli.stages import Stage, StageRunner
 from hat.cli.task import space_and_arch
@@ -21,7 +21,7 @@ from hat.errors import ConfigError
 from hat.files.atomic import write_text_atomic
 from hat.latency.predictor import LatencyPredictor
 from hat.log import say, versions
-from hat.model.precision import device_name
+from hat.model.cpu import device_name
 from hat.report.summary import ModelRow, text_table
 from hat.space import Arch
 
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_text_atomic(run.folder / "summary.json", json.dumps(summary, indent=1) + "\n")
     print(f"\nwritten: {run.folder}/summary.json")
     try:
-        print(f"written: {write_report(run.folder, run.folder / 'report')[0]}, the page to look at")
+        print(f"written: {write_report(run.folder)}, the page to look at")
     except ConfigError as error:  # without matplotlib; all else is done
         say(f"no report: {error}")
     if out.json:

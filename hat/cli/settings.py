@@ -8,7 +8,7 @@ from hat.cli.options import OutputOptions, parse
 from hat.cli.profile import ProfileOptions
 from hat.cli.task import DeviceOptions, TaskOptions
 from hat.errors import ConfigError
-from hat.model.config import ModelConfig
+from hat.model.layers import ModelConfig
 from hat.space import ArchOptions, SpaceOptions
 from hat.train.policy import PolicyConfig
 from hat.train.schedule import ScheduleConfig

@@ -18,9 +18,9 @@ from hat.data.pairs import PairDataset, languages, load_vocabs
 from hat.errors import CheckpointError, ConfigError, DataError
 from hat.files.atomic import write_text_atomic
 from hat.log import say, versions
-from hat.model.config import ModelConfig
 from hat.model.count import profile_length
-from hat.model.precision import Amp, choose_dtype, device_name, dtype_name
+from hat.model.cpu import Amp, choose_dtype, device_name, dtype_name
+from hat.model.layers import ModelConfig
 from hat.space import Arch, ArchOptions, SearchSpace, SpaceOptions, arch_of, space_around, space_of
 from hat.train.checkpoint import Checkpoint
 from hat.train.memory import keep_pages

@@ -35,7 +35,7 @@ from hat.errors import ConfigError
 from hat.files.cost import Cost
 from hat.files.lock import FolderLock
 from hat.log import RunLog, say
-from hat.model.precision import dtype_name
+from hat.model.cpu import dtype_name
 from hat.space import validation_archs
 from hat.train import checkpoint as ckpt
 from hat.train.policy import policy_of

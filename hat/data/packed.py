@@ -6,7 +6,7 @@ from pathlib import Path
 from hat.data.folder import replacing
 from hat.data.pairs import PairDataset
 from hat.errors import DataError
-from hat.files.unpack import unpack
+from hat.files.archive import unpack
 
 
 def unpack_data(

@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hat.errors import CheckpointError, ConfigError
-from hat.model.config import EOS, PAD
-from hat.model.inference import DecoderState, InferenceModel, largest
-from hat.model.transformer import Memory
+from hat.model.cpu import largest
+from hat.model.inference import DecoderState, InferenceModel
+from hat.model.layers import EOS, PAD
+from hat.model.transformer import EncoderOutput
 
 UNK = 3
 BLOCK = 2**18  # logits that are looked at together: all passes over them stay in the cache
@@ -75,7 +76,7 @@ def beam_search(model: InferenceModel, source_BS: Tensor, cfg: BeamConfig) -> li
 
 
 @torch.inference_mode()
-def search_from(model: InferenceModel, memory: Memory, cfg: BeamConfig) -> list[list[Hypothesis]]:
+def search_from(model: InferenceModel, memory: EncoderOutput, cfg: BeamConfig) -> list[list[Hypothesis]]:
     """Return up to `beam` hypotheses for each encoded source, best score first.
 
     As in the reference (REFERENCE section 6): among the 2 * beam best continuations those that end *and* rank

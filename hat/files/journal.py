@@ -10,42 +10,41 @@ from types import TracebackType
 
 from hat.errors import DataError, HatError
 from hat.files.atomic import sync_directory
-from hat.files.lock import lock_or_refuse
+from hat.files.lock import Lock
 from hat.log import say
 
 
 class Journal:
     """JSON lines with a checksum each; opened by one process, which holds a lock until it ends.
 
-    Raises DataError where a record in the middle is damaged (the file and the line are named) and HatError
-    where another process writes the same journal. An unfinished last line, left by a kill, is dropped on
-    opening.
+    Raises DataError if a record in the middle is damaged (the file and the line are named) and HatError if
+    another process writes the same journal. An unfinished last line, left by a kill, is dropped on opening.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise HatError(f"cannot open {path}: {error.strerror}; choose another folder") from error
+        self._lock = Lock(fd, path, "wait for it or stop it")
         try:
-            lock_or_refuse(self._fd, path, "wait for it or stop it")
             self.records = self._recover()
         except BaseException:
-            os.close(self._fd)  # a refused journal stays free for others
+            self.close()  # a refused journal stays free for others
             raise
 
     def append(self, record: dict) -> None:
         """Write one record; once this returns it is on disk. A failed write leaves no part of it behind."""
         body = json.dumps(record, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
         line = json.dumps({"crc32": zlib.crc32(body.encode()), "record": record}, ensure_ascii=False)
-        append_whole(self._fd, line.encode("utf-8") + b"\n", self.path)
+        append_whole(self._lock.fd, line.encode("utf-8") + b"\n", self.path)
         self.records.append(record)
 
     def close(self) -> None:
         """Release the lock."""
-        os.close(self._fd)
+        self._lock.close()
 
     def __enter__(self) -> "Journal":
         return self
@@ -60,8 +59,8 @@ class Journal:
             records = [_record(line, self.path, n) for n, line in enumerate(whole.split(b"\n")[:-1], 1)]
             if len(whole) < len(content):  # only now: a damaged journal stays as it is
                 say(f"{self.path}: the unfinished last record is dropped, {len(records)} records are kept")
-                os.ftruncate(self._fd, len(whole))
-                os.fsync(self._fd)
+                os.ftruncate(self._lock.fd, len(whole))
+                os.fsync(self._lock.fd)
             sync_directory(self.path.parent)
         except OSError as error:
             raise HatError(f"cannot read {self.path}: {error.strerror}; check the disk") from error
@@ -89,7 +88,7 @@ def append_whole(fd: int, line: bytes, path: Path) -> None:
 def read_journal(path: Path) -> list[dict]:
     """Return the records of a journal without opening it for writing; an unfinished last line is left out.
 
-    Raises DataError where it is missing or damaged.
+    Raises DataError if it is missing or damaged.
     """
     try:
         content = path.read_bytes()

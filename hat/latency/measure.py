@@ -12,7 +12,7 @@ import torch
 
 from hat.latency.anchor import Anchor, middle
 from hat.latency.work import MeasureConfig, Work, sync_of, work_of
-from hat.model.precision import device_name, dtype_name
+from hat.model.cpu import device_name, dtype_name
 from hat.model.transformer import Transformer
 
 TURN = 5  # repeats of a model before the next one has its turn

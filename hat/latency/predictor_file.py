@@ -10,7 +10,7 @@ import torch
 
 from hat.errors import CheckpointError, brief
 from hat.files.atomic import digest_matches, write_with_digest
-from hat.files.unpickle import foreign_name, read_foreign
+from hat.files.tensors import read_foreign
 from hat.latency.linear import Scaling
 from hat.latency.members import NUM_MEMBERS, Members
 from hat.latency.metrics import Floats
@@ -152,6 +152,6 @@ def read_plain(path: Path) -> dict[str, Any]:
     if matches is False:
         raise CheckpointError(f"{damaged} (its content does not have the SHA-256 in {path.name}.sha256)")
     content = read_foreign(path, data)
-    if not isinstance(content, dict) or foreign_name(content):
+    if not isinstance(content, dict):
         raise CheckpointError(damaged)
     return content

@@ -9,8 +9,8 @@ import torch
 
 from hat.decode.beam import BeamConfig, search_from
 from hat.errors import ConfigError
-from hat.model.config import EOS
 from hat.model.inference import InferenceModel
+from hat.model.layers import EOS
 from hat.model.transformer import Transformer
 
 

@@ -11,9 +11,9 @@ import torch
 
 from hat.errors import ArchError, CheckpointError, ConfigError, brief
 from hat.files.atomic import digest_matches, digest_path, write_with_digest
-from hat.files.unpickle import foreign_name, read_foreign
-from hat.model.config import ModelConfig
+from hat.files.tensors import read_foreign
 from hat.model.extract import extract
+from hat.model.layers import ModelConfig
 from hat.model.transformer import SubTransformer, SuperTransformer, Transformer
 from hat.space import Arch, SearchSpace, space_from_plain, space_to_plain
 
@@ -41,7 +41,7 @@ class Checkpoint:
     def model(self) -> Transformer:
         """Return the model with these weights, of exactly the size they have."""
         model = _skeleton(self)
-        model.adopt(self.weights)
+        model.load_weights(self.weights)
         return model
 
     def sub(self, arch: Arch) -> Transformer:
@@ -128,11 +128,6 @@ def load(path: Path, say: Callable[[str], None] = lambda text: None) -> Checkpoi
     del content
     if not isinstance(values, dict) or "hat_format" not in values:
         return _of_release(path, values, say)
-    if foreign := foreign_name(values):
-        raise CheckpointError(
-            f"{path} is not a checkpoint of this system or damaged: it holds {brief(foreign)}, allowed "
-            "are tensors and plain values; use a checkpoint written by train.py"
-        )
     if values["hat_format"] not in FORMATS:
         raise CheckpointError(
             f"{path} has format {brief(values['hat_format'])}, this version reads 1 and 2; "

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hat.errors import ArchError, CheckpointError, ConfigError
-from hat.model.config import ModelConfig
+from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer
 from hat.space import ArchOptions, SearchSpace, SpaceOptions, arch_of, choices_of, space_of
 from hat.train.checkpoint import Checkpoint

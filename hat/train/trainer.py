@@ -9,9 +9,9 @@ import torch
 
 from hat.data.pairs import Batch
 from hat.errors import ConfigError, TrainingError
-from hat.model.config import PAD
-from hat.model.dropout import EVAL, Dropout
-from hat.model.precision import Amp
+from hat.model.cpu import Amp
+from hat.model.elastic import EVAL, Dropout
+from hat.model.layers import PAD
 from hat.model.transformer import Transformer
 from hat.rng import seed_for
 from hat.space import Arch

@@ -13,7 +13,7 @@ from hat.cli.front_check import main as front_check
 from hat.latency.network import LatencyNet
 from hat.latency.predictor import LatencyPredictor
 from hat.model.count import count_params
-from hat.model.precision import device_name
+from hat.model.cpu import device_name
 from hat.space import Arch
 
 FILES = {

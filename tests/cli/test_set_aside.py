@@ -6,7 +6,7 @@ import pytest
 import torch
 from toy_predictor import save_predictor
 
-from hat.cli import download_model
+from hat.cli import files
 from hat.cli.set_aside import released_at, set_aside
 from hat.errors import ConfigError
 from hat.files.atomic import digest_matches, write_with_digest
@@ -58,9 +58,9 @@ def test_nothing_else_is_lost(released: Path) -> None:
 
 def test_a_download_spares_what_was_trained_here(released: Path, tmp_path: Path, capsys) -> None:
     models = released_models()
-    places = {file.path for file in download_model._latency_data(models, tmp_path)}
+    places = {file.path for file in files._latency_data(models, tmp_path)}
     assert released in places and beside_own(released) not in places
     own_at(released)
-    places = {file.path for file in download_model._latency_data(models, tmp_path)}
+    places = {file.path for file in files._latency_data(models, tmp_path)}
     assert released not in places and beside_own(released) in places and len(places) == 16
     assert f"{released} was trained here and stays" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hat.cli.fetch import main
+from hat.cli.files import fetch as main
 from hat.errors import ConfigError, DataError
 from hat.files.download import download
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from hat.decode.beam import UNK, BeamConfig, Hypothesis, beam_search, search_from
 from hat.errors import ConfigError
-from hat.model.config import EOS, PAD, ModelConfig
 from hat.model.inference import InferenceModel
+from hat.model.layers import EOS, PAD, ModelConfig
 from hat.model.transformer import SuperTransformer, Transformer
 from hat.space import Arch, DecoderSpace, EncoderSpace, SearchSpace, draw_arch
 

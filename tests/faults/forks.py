@@ -202,7 +202,7 @@ def serve() -> None:
         importlib.import_module(f"hat.cli.{name}")
     import torch
 
-    from hat.model.attention import sinusoids
+    from hat.model.layers import sinusoids
 
     codecs.lookup("ascii")  # loads what another user could not
     torch.set_num_threads(1)

@@ -14,10 +14,10 @@ from foreign import mutated
 from tally import Tally, count
 from watched_reader import forget, memory
 
+from hat.cli.files import unpack_files as unpack
 from hat.cli.options import command, parse
 from hat.cli.preprocess import main as preprocess
 from hat.cli.settings import parse_settings
-from hat.cli.unpack import main as unpack
 from hat.data.pairs import PairDataset
 
 ROOT = Path(__file__).parents[2]

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from archives import GOOD, HOSTILE, entry, tar, zipped
 
-from hat.cli.unpack import main
+from hat.cli.files import unpack_files as main
 from hat.errors import ConfigError, DataError, HatError
-from hat.files.unpack import unpack
+from hat.files.archive import unpack
 
 
 @pytest.mark.parametrize("what", HOSTILE)
@@ -105,7 +105,7 @@ def test_links_that_lead_out_of_the_target_are_refused(tmp_path: Path) -> None:
 def test_an_earlier_file_stays_until_all_is_proven(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"before")
     (tmp_path / "archive").write_bytes(tar(entry("x"), entry("y"))[:1700])
-    with pytest.raises(DataError, match="middle"):
+    with pytest.raises(DataError, match="unexpected end of data"):
         unpack(tmp_path / "archive", tmp_path, ["x", "y"])
     assert (tmp_path / "x").read_bytes() == b"before"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["archive", "x"]
@@ -114,9 +114,7 @@ def test_an_earlier_file_stays_until_all_is_proven(tmp_path: Path) -> None:
 
 
 def _stop_in_the_middle(archive: Path, folder: Path) -> None:
-    import hat.files.unpack as module
-
-    module._move = lambda *args: os._exit(9)
+    os.replace = lambda *args: os._exit(9)  # type: ignore[assignment]
     unpack(archive, folder, ["x"])
 
 
@@ -130,3 +128,10 @@ def test_a_killed_run_leaves_nothing_for_long(tmp_path: Path) -> None:
     assert process.exitcode == 9 and not (tmp_path / "out" / "x").exists()
     unpack(tmp_path / "archive", tmp_path / "out", ["x"])
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["x"]
+
+
+def test_a_limit_of_bytes(tmp_path: Path) -> None:
+    (tmp_path / "archive").write_bytes(gzip.compress(tar(entry("big", bytes(90_000)), entry("x"))))
+    unpack(tmp_path / "archive", tmp_path / "out", ["x"], max_bytes=1000)
+    with pytest.raises(DataError, match="more than was allowed"):
+        unpack(tmp_path / "archive", tmp_path / "out", ["x", "big"], max_bytes=1000)

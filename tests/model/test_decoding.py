@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import spaces_with_archs
 
-import hat.model.attention
-from hat.model.config import EOS, PAD, ModelConfig
+import hat.model.layers
 from hat.model.inference import InferenceModel
+from hat.model.layers import EOS, PAD, ModelConfig
 from hat.model.transformer import SuperTransformer
 from hat.space import Arch, DecoderArch, DecoderSpace, EncoderArch, EncoderSpace, SearchSpace
 
@@ -123,7 +123,7 @@ def test_the_fused_kernel_equals_two_products(monkeypatch: pytest.MonkeyPatch) -
     plain = model(source, target, arch)
     calls = []
     fused = torch.nn.functional.scaled_dot_product_attention
-    monkeypatch.setattr(hat.model.attention, "SHORT", 0)
+    monkeypatch.setattr(hat.model.layers, "SHORT", 0)
     monkeypatch.setattr(
         torch.nn.functional,
         "scaled_dot_product_attention",

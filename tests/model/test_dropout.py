@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from hat.errors import ConfigError
-from hat.model.config import EOS, PAD, ModelConfig
-from hat.model.dropout import EVAL, Dropout
+from hat.model.elastic import EVAL, Dropout
 from hat.model.extract import extract
+from hat.model.layers import EOS, PAD, ModelConfig
 from hat.model.transformer import SuperTransformer
 from hat.space import DecoderSpace, EncoderSpace, SearchSpace
 

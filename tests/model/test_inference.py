@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 from hat.errors import ConfigError
-from hat.model.config import PAD
-from hat.model.inference import CHUNK, PADDED_FROM, InferenceModel, largest
-from hat.model.matrix import Int8Matrix, Matrix, PackedMatrix, PlainMatrix, fixed_matrix
+from hat.model.cpu import Int8Matrix, Matrix, PackedMatrix, PlainMatrix, fixed_matrix, largest
+from hat.model.inference import CHUNK, PADDED_FROM, InferenceModel
+from hat.model.layers import PAD
 from hat.model.transformer import SuperTransformer
 from hat.space import Arch, DecoderArch, DecoderSpace, EncoderArch, EncoderSpace, SearchSpace
 
@@ -125,6 +125,6 @@ def test_the_best_of_a_large_vocabulary_are_found_in_chunks(count: int) -> None:
 
 
 def test_a_build_without_8_bit_kernels_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hat.model.matrix.can_int8", lambda: False)
+    monkeypatch.setattr("hat.model.cpu.can_int8", lambda: False)
     with pytest.raises(ConfigError, match="was built without 8-bit kernels.* without --int8"):
         Int8Matrix(torch.eye(4), None)

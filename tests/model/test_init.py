@@ -7,9 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from hat.errors import ConfigError
-from hat.model.attention import positions, sinusoids
-from hat.model.config import EOS, PAD, ModelConfig
 from hat.model.extract import extract
+from hat.model.layers import EOS, PAD, ModelConfig, positions, sinusoids
 from hat.model.transformer import SuperTransformer, Transformer
 from hat.space import DecoderSpace, EncoderSpace, SearchSpace
 
@@ -135,5 +134,5 @@ def test_the_longest_sentence_has_positions() -> None:
     assert bool(model(source, target).isfinite().all())
     with pytest.raises(IndexError):
         model(torch.full((1, 10), 4), target)
-    with pytest.raises(ConfigError, match="--max-target-positions must be 2 to 65536, got 1"):
+    with pytest.raises(ConfigError, match="--max-target-positions must lie between 2 and 65536, got 1"):
         ModelConfig(max_target_positions=1)

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from strategies import spaces, spaces_with_archs
 
 from hat.errors import ArchError, ConfigError
-from hat.model.config import EOS, PAD, ModelConfig
 from hat.model.count import count_params
 from hat.model.extract import extract
+from hat.model.layers import EOS, PAD, ModelConfig
 from hat.model.transformer import SuperTransformer
 from hat.space import Arch, DecoderSpace, EncoderSpace, SearchSpace
 

@@ -14,7 +14,7 @@ from test_trainer import BOTH, CPU, ONE, SPACE, TWO, gradients, trainer_of, weig
 
 from hat.data.batching import groups, shard
 from hat.errors import ConfigError
-from hat.model.config import ModelConfig
+from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer
 from hat.space import SearchSpace, draw_arch, draw_fair_arch
 from hat.train.ema import MovingAverage

@@ -20,8 +20,8 @@ from torch.distributed import TCPStore
 from hat.cli.launch import agreed
 from hat.data.batching import groups, shard
 from hat.errors import ConfigError, DataError, RankError, TrainingError
-from hat.model.config import ModelConfig
-from hat.model.precision import DTYPES
+from hat.model.cpu import DTYPES
+from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer
 from hat.search.fitness import SharedFitness, ValidationFitness
 from hat.space import Arch, draw_arch

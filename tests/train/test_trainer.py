@@ -8,7 +8,7 @@ import torch
 
 from hat.data.pairs import Batch, collate
 from hat.errors import ConfigError, TrainingError
-from hat.model.config import EOS, ModelConfig
+from hat.model.layers import EOS, ModelConfig
 from hat.model.transformer import SuperTransformer
 from hat.space import Arch, DecoderSpace, EncoderSpace, SearchSpace, draw_arch
 from hat.train.master import MasterWeights
