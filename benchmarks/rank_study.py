@@ -105,6 +105,7 @@ class Task(NamedTuple):
     config: hat.TrainConfig
     beam: hat.BeamConfig | None  # None: without BLEU
     device: torch.device
+    content: Sequence[Sequence[str]]  # digests of the training and the validation split
 
     def recipe(self, updates: int) -> hat.TrainConfig:
         """Return the options of a training of `updates`; its warm-up is at most a fifth of it."""
@@ -114,20 +115,19 @@ class Task(NamedTuple):
             optim=replace(optim, max_update=updates, max_epoch=None),
             schedule=replace(schedule, warmup_updates=min(schedule.warmup_updates, updates // 5)),
             # validated at the end alone, which is what the study scores
-            run=hat.RunConfig(validate_interval=10**9, keep_last_epochs=0, no_tensorboard=True),
+            loop=hat.LoopConfig(validate_interval=10**9, keep_last_epochs=0, no_tensorboard=True),
         )
 
     def identity(self, cell: Cell) -> dict[str, Any]:
         """Return all that the weights of a cell depend on."""
-        batches = self.config.batches
-        splits = [self.dataset.split(name) for name in (batches.train_subset, batches.valid_subset)]
         return {
             "arch": cell.arch.to_yaml(),
             "seed": cell.seed,
             "updates": cell.updates,
             "source": cell.source.digest if cell.source else "",
-            "recipe": self.recipe(cell.updates or 1).to_yaml() | self.space.to_yaml(),
-            "data": [*self.dataset.digests, *(split.content() for split in splits)],
+            "recipe": self.recipe(cell.updates or 1).to_yaml(),
+            "space": asdict(self.space),
+            "data": [*self.dataset.digests, self.content],
             "dtype": str(hat.fast_dtype(self.device)),
         }
 
@@ -170,7 +170,9 @@ class Task(NamedTuple):
             if self.beam:
                 data = self.dataset.split(self.config.batches.valid_subset)
                 count = min(PROBED_SENTENCES, len(data))
-                network = result.model.network.to(self.device, hat.fast_dtype(self.device)).eval()
+                sizes = len(self.dataset.vocabs[0]), len(self.dataset.vocabs[1])
+                whole = hat.SuperTransformer(self.space, sizes, self.config.model)
+                network = hat.extract(whole, arch).to(self.device, hat.fast_dtype(self.device)).eval()
                 source = data.batch(range(count)).source.to(self.device)
                 begun = time.perf_counter()
                 hat.beam_search(hat.InferenceModel(network), source, self.beam)
@@ -250,7 +252,10 @@ def study(argv: Sequence[str] | None = None) -> int:
     archs = ranking.design(space, options.num_archs, seed)
     predictor = hat.LatencyPredictor.load(options.ckpt_path) if options.ckpt_path else None
     beam = None if options.no_bleu else beam
-    task = Task(space, settings.dataset(), settings.train_config(), beam, device)
+    data, config = hat.data_of(settings.task), settings.training
+    splits = (config.batches.train_subset, config.batches.valid_subset)
+    content = [data.split(split).content() for split in splits]
+    task = Task(space, data, config, beam, device, content)
     by_size = sorted(archs, key=lambda arch: hat.count_params(arch, space))
     places = np.linspace(0, len(archs) - 1, min(options.finetune_archs, len(archs))).round().astype(int)
     tuned = [by_size[place] for place in places]

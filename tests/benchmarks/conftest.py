@@ -11,5 +11,5 @@ def tiny_space() -> SearchSpace:
     return SearchSpace(
         EncoderSpace(16, 24, 3, (16, 12), (24, 8), (3, 2), (4, 2)),
         DecoderSpace(16, 24, 2, (16, 12), (24, 8), (2, 1), (4, 2), (4, 2), (1, 2, 3)),
-        qkv_dim=16,
+        qkv_dim=8,
     )
