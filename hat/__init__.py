@@ -29,6 +29,7 @@ _LAZY = {  # name: module, or module:name there
     "LatencyPredictor": "hat.latency.predictor",
     "LoopConfig": "hat.train.loop",
     "MeasureConfig": "hat.latency.measure",
+    "Model": "hat.decode.translator",
     "ModelConfig": "hat.model.layers",
     "OptimConfig": "hat.train.trainer",
     "Options": "hat.config",

@@ -13,7 +13,6 @@ import yaml
 
 from hat.cli.options import OutputOptions, command, parse
 from hat.cli.remeasure import condition_flags
-from hat.report.page import report as write_report
 from hat.cli.settings import parse_settings
 from hat.cli.stages import Stage, StageRunner
 from hat.cli.task import space_and_arch
@@ -22,6 +21,7 @@ from hat.files.atomic import write_text_atomic
 from hat.latency.predictor import LatencyPredictor
 from hat.log import say, versions
 from hat.model.cpu import device_name
+from hat.report.page import report as write_report
 from hat.report.summary import ModelRow, text_table
 from hat.space import Arch
 
