@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from benchmarks import __main__ as command
 from benchmarks import commands, data, figures, latency_row, process, search_step, timing, training
 from benchmarks.peers import PlainTrainer
-from benchmarks.timing import Figure, Options, Samples
+from benchmarks.timing import Figure, Options
 from hat import EOS, DataError, HatError, ModelConfig, PairDataset, SearchSpace, SuperTransformer, sample
 from hat.rng import rng_for
 from hat.train.trainer import batch_loss
@@ -33,7 +33,11 @@ def test_benchmarks_use_the_public_names_alone() -> None:
                 assert not [alias.name for alias in node.names if alias.name.startswith("hat.")], path
             elif isinstance(node, ast.ImportFrom):
                 assert not (node.module or "").startswith("hat.") and not node.level, path
-            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "hat":
+            elif (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.value, ast.Name)
+                and node.value.id == "hat"
+            ):
                 assert hasattr(hat, node.attr), f"{path.name}: hat.{node.attr} is not public"
 
 
@@ -233,7 +237,10 @@ def test_failed_figures_are_recorded_and_the_others_go_on(
 def test_one_thread_number_is_enough_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     options = Options(device="cuda")
-    assert figures.threads_of("decode", options) == (1,) and figures.threads_of("preprocess", options) == (1, 2)
+    assert figures.threads_of("decode", options) == (1,) and figures.threads_of("preprocess", options) == (
+        1,
+        2,
+    )
 
 
 @pytest.mark.parametrize(

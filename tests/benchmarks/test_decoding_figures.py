@@ -16,7 +16,9 @@ from hat.space import Arch, DecoderArch, EncoderArch, SearchSpace
 from hat.train import checkpoint
 
 TINY = Arch(EncoderArch(16, (24, 24), (2, 2)), DecoderArch(16, (24,), (2,), (2,), (1,)))
-needs_peer = pytest.mark.skipif(not peers.has_ctranslate2(), reason="ctranslate2 is not installed (extra bench)")
+needs_peer = pytest.mark.skipif(
+    not peers.has_ctranslate2(), reason="ctranslate2 is not installed (extra bench)"
+)
 needs_int8 = pytest.mark.skipif(not can_int8(), reason="this torch has no 8-bit kernels")
 
 
