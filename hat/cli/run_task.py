@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from hat.cli.options import OutputOptions, command, parse
-from hat.cli.remeasure import condition_flags
+from hat.cli.profile import condition_flags
 from hat.cli.settings import parse_settings
 from hat.cli.stages import Stage, StageRunner
 from hat.cli.task import space_and_arch
@@ -23,6 +23,7 @@ from hat.log import say, versions
 from hat.model.cpu import device_name
 from hat.report.page import report as write_report
 from hat.report.summary import ModelRow, text_table
+from hat.run import record_path
 from hat.space import Arch
 
 
@@ -165,7 +166,7 @@ class _TaskRun:
             + self._optional("--lat-dataset-size", options.dataset_rows),
             [self.dataset_yml, *sorted(self.data.glob("dict.*.txt"))],
             [self.table],
-            state=[self.table, self.table.with_name(f"{self.table.stem}.cost.json")],
+            state=[self.table, record_path(self.table, folder=False)],
         )
         self.predictor_report = self._python(
             "train the latency predictor",

@@ -7,13 +7,16 @@ B batch, T target length, S source length, H heads, d head width, Q total width 
 width, O output width, V vocabulary.
 """
 
+import ctypes
+import os
 import platform
+import sys
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -207,44 +210,31 @@ class _Affine(torch.autograd.Function):
 # --- linear maps with fixed weights, laid out once for the kernel that multiplies by them
 
 
-class Matrix(Protocol):
-    """x [N, I] -> x @ weight.T + bias [N, O], with what usually follows it."""
-
-    def __call__(self, x_NI: Tensor) -> Tensor:
-        """Return the product [N, O]."""
-        ...
-
-    def relu(self, x_NI: Tensor) -> Tensor:
-        """Return the positive part of the product [N, O]."""
-        ...
-
-    def plus(self, x_NI: Tensor, residual_NO: Tensor) -> Tensor:
-        """Return the product and `residual`, added [N, O]."""
-        ...
-
-
-class PlainMatrix:
-    """As PyTorch multiplies everywhere."""
+class Matrix:
+    """x [N, I] -> x @ weight^T + bias [N, O], and what usually follows, as PyTorch multiplies everywhere."""
 
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None) -> None:
         self.weight = weight_OI.detach().clone(memory_format=torch.contiguous_format)
         self.bias = None if bias_O is None else bias_O.detach().clone()
 
     def __call__(self, x_NI: Tensor) -> Tensor:
+        """Return the product [N, O]."""
         return F.linear(x_NI, self.weight, self.bias)
 
     def relu(self, x_NI: Tensor) -> Tensor:
-        return F.linear(x_NI, self.weight, self.bias).relu_()
+        """Return the positive part of the product [N, O]."""
+        return self(x_NI).relu_()
 
     def plus(self, x_NI: Tensor, residual_NO: Tensor) -> Tensor:
-        return F.linear(x_NI, self.weight, self.bias).add_(residual_NO)
+        """Return the product and `residual`, added [N, O]."""
+        return self(x_NI).add_(residual_NO)
 
 
-class PackedMatrix:
+class PackedMatrix(Matrix):
     """On CPUs: weights in the blocks that oneDNN reads.
 
     A product of few rows is bound by reading the weights, and these are read in the order they lie in: up to
-    2.4 times faster than `PlainMatrix` in bfloat16 (docs/performance.md).
+    2.4 times faster than `Matrix` in bfloat16 (docs/performance.md).
     """
 
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None) -> None:
@@ -261,7 +251,7 @@ class PackedMatrix:
         return torch.ops.mkldnn._linear_pointwise.binary(x_NI, residual_NO, self.weight, self.bias, "add")
 
 
-class Int8Matrix:
+class Int8Matrix(Matrix):
     """On CPUs: 8-bit weights with one scale for each output; inputs are rounded to 8 bits as they come.
 
     The model must be float32: one operator finds the range of its input, rounds, multiplies 8 by 8 bits, sums
@@ -299,9 +289,6 @@ class Int8Matrix:
     def relu(self, x_NI: Tensor) -> Tensor:
         return self._by_groups(torch.ops.quantized.linear_relu_dynamic, x_NI)
 
-    def plus(self, x_NI: Tensor, residual_NO: Tensor) -> Tensor:
-        return self(x_NI).add_(residual_NO)
-
     def _by_groups(self, product: Callable[[Tensor, object], Tensor], x_NI: Tensor) -> Tensor:
         if len(x_NI) <= self.ROWS:
             return product(x_NI, self.weight)
@@ -310,7 +297,7 @@ class Int8Matrix:
 
 def fixed_matrix(weight_OI: Tensor, bias_O: Tensor | None) -> Matrix:
     """Return the fastest exact form of a linear map for the device and type of its weight."""
-    kind = PackedMatrix if weight_OI.device.type == "cpu" and can_pack(weight_OI.dtype) else PlainMatrix
+    kind = PackedMatrix if weight_OI.device.type == "cpu" and can_pack(weight_OI.dtype) else Matrix
     return kind(weight_OI, bias_O)
 
 
@@ -354,3 +341,26 @@ def largest(rows_NV: Tensor, count: int) -> Largest:
     few = chunks.gather(1, which[:, :, None].expand(-1, -1, CHUNK)).flatten(1)
     values, places = few.topk(count, dim=1)
     return Largest(values, which.gather(1, places // CHUNK) * CHUNK + places % CHUNK)
+
+
+# --- memory
+
+_ENOUGH_BYTES = 12 << 30
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+
+
+def keep_pages() -> None:
+    """Let glibc reuse freed buffers of any size: mapping and clearing fresh pages costs 10-20% of a CPU step.
+
+    Memory once used stays with the process until it ends (a few GiB while training), so small boards are
+    left as they are. No effect on other C libraries.
+    """
+    if sys.platform != "linux" or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") < _ENOUGH_BYTES:
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+    mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+    mallopt(_M_TOP_PAD, 64 << 20)
