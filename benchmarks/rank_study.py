@@ -252,7 +252,9 @@ def study(argv: Sequence[str] | None = None) -> int:
     archs = ranking.design(space, options.num_archs, seed)
     predictor = hat.LatencyPredictor.load(options.ckpt_path) if options.ckpt_path else None
     beam = None if options.no_bleu else beam
-    data, config = hat.data_of(settings.task), settings.training
+    given = settings.task
+    config = hat.TrainConfig(settings.model, settings.optim, settings.schedule, batches=given)
+    data = hat.Dataset.load(given.data or "data", given.source_lang, given.target_lang)
     splits = (config.batches.train_subset, config.batches.valid_subset)
     content = [data.split(split).content() for split in splits]
     task = Task(space, data, config, beam, device, content)

@@ -56,7 +56,6 @@ _LAZY = {  # name: module, or module:name there
     "comparison_table": "hat.report.front",
     "count_macs": "hat.model.count",
     "count_params": "hat.model.count",
-    "data_of": "hat.cli.task",
     "depth_only": "hat.latency.costs",
     "device_name": "hat.model.cpu",
     "device_of": "hat.cli.task",

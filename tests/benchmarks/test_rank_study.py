@@ -14,6 +14,7 @@ from toy_predictor import save_predictor
 from benchmarks.rank_study import study
 from hat.data.dataset import Dataset
 from hat.data.toy import toy_pairs
+from hat.model.layers import ModelConfig
 from hat.space import SearchSpace
 from hat.train.loop import BatchConfig, TrainConfig, fit
 from hat.train.trainer import OptimConfig, Trainer
@@ -27,10 +28,18 @@ def argv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     dataset = Dataset.from_text(source, target, pieces=60, valid=20, folder=tmp_path / "bin")
     (tmp_path / "space.yml").write_text(yaml.safe_dump(SPACE | {"data": str(tmp_path / "bin")}))
     space = SearchSpace.from_yaml(tmp_path / "space.yml")
-    config = TrainConfig(optim=OptimConfig(max_update=4), batches=BatchConfig(max_tokens=512))
+    model = ModelConfig(share_all_embeddings=True)
+    config = TrainConfig(model, OptimConfig(max_update=4), batches=BatchConfig(max_tokens=512))
     fit(space, dataset, config, out=tmp_path / "one", device="cpu")
     save_predictor(tmp_path / "latency.pt")
-    words = ["--num-archs=4", "--updates=4", "--max-len-b=8", "--finetune-archs=2", "--max-tokens=512", "--cpu"]
+    words = [
+        "--num-archs=4",
+        "--updates=4",
+        "--max-len-b=8",
+        "--finetune-archs=2",
+        "--max-tokens=512",
+        "--cpu",
+    ]
     words += [f"--configs={tmp_path}/space.yml", f"--super=one={tmp_path}/one/checkpoint_best.pt", "--seed=3"]
     return [*words, f"--ckpt-path={tmp_path}/latency.pt"]
 
