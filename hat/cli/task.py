@@ -52,7 +52,7 @@ class TaskOptions(BatchConfig):
     target_lang: str | None = None
     """target language (default: read off the file names)"""
     vocab_size: tuple[int, ...] = ()
-    """vocabulary size for profiling without data; two numbers where source and target differ"""
+    """vocabulary size for profiling without data; two numbers if source and target differ"""
     profile_length: int | None = option(None, low=1)
     """tokens of source and target when profiling (default: by --arch)"""
 
@@ -74,7 +74,7 @@ class DeviceOptions(Options):
     """Device"""
 
     cpu: bool = False
-    """use the CPU even where there is a GPU"""
+    """use the CPU even if there is a GPU"""
     gpu: int | None = option(None, low=0)
     """number of the one GPU to use (default: 0; training and search use all of them)"""
     threads: int | None = None
@@ -102,7 +102,7 @@ class RankOptions(Options):
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Sizes of both dictionaries and their SHA-256 digests ("" where only a size was given)."""
+    """Sizes of both dictionaries and their SHA-256 digests ("" if only a size was given)."""
 
     sizes: tuple[int, int]
     digests: tuple[str, str]
