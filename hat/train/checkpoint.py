@@ -54,20 +54,15 @@ class Checkpoint:
     def sub(self, arch: Arch) -> Transformer:
         """Return the stand-alone SubTransformer `arch`: cut from a SuperTransformer, or this very model."""
         if self.arch is None:
-            return cut(self.model(), arch)
+            from hat.model.extract import extract  # late: training a SuperTransformer cuts nothing
+
+            return extract(self.model(), arch)
         if self.arch != arch:
             raise CheckpointError(
                 "the checkpoint holds another SubTransformer than the one asked for; give the architecture "
                 "YAML it was trained with, or a SuperTransformer checkpoint"
             )
         return self.model()
-
-
-def cut(model: Transformer, arch: Arch) -> SubTransformer:
-    """Return `arch` as a model of its own, with copies of the slices of `model` that it uses."""
-    from hat.model.extract import extract  # late: training a SuperTransformer cuts nothing
-
-    return extract(model, arch)
 
 
 def pack(

@@ -344,7 +344,7 @@ class _Job:
             noise = torch.Generator().manual_seed(seed_for(self.seed, "init"))
             model: Transformer = SuperTransformer(self.space, self.sizes, self.cfg.model, noise)
             if self.arch:
-                model = ckpt.cut(model, self.arch)
+                model = ckpt.pack(model).sub(self.arch)
         elif goes_on and source.master is not None:
             model = model_of(replace(source, weights=source.master), where, self.arch)
         else:
@@ -561,7 +561,7 @@ class _Job:
             tokens_per_s=round(rate, 1),
             train_s=round(progress.train_s, 1),
         )
-        interval.__init__()  # type: ignore[misc]
+        interval.reset()
 
     def _validate(self, valid: EpochBatches, log: RunLog) -> dict[str, float]:
         """Return the validation losses and their mean, which picks the best checkpoint."""
@@ -612,18 +612,17 @@ class _Job:
             self.kept = replace(packed, weights=weights, state={}, master=None)
 
 
-@dataclass
 class _Interval:
     """Sums since the last log line; seconds are those of the updates alone."""
 
-    updates: int = 0
-    tokens: int = 0
-    loss: float = 0.0
-    seconds: float = 0.0
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Start the next interval."""
+        self.updates, self.tokens, self.loss, self.seconds = 0, 0, 0.0, 0.0
 
     def add(self, step: StepResult, seconds: float) -> None:
         """Count one update."""
-        self.updates += 1
-        self.tokens += step.num_tokens
-        self.loss += step.loss * step.num_tokens
-        self.seconds += seconds
+        self.updates, self.seconds = self.updates + 1, self.seconds + seconds
+        self.tokens, self.loss = self.tokens + step.num_tokens, self.loss + step.loss * step.num_tokens
