@@ -12,8 +12,8 @@ import yaml
 from searching import FRONT, TINY, space_of, table_of, write_predictor
 from toy_predictor import released_weights
 
+from benchmarks.front_check import study as front_check
 from hat.cli.evo_search import main
-from hat.cli.front_check import main as front_check
 from hat.data.pairs import PairDataset
 from hat.latency.collect import measure_archs
 from hat.latency.predictor import LatencyPredictor
