@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 import hat
-from hat.data.dataset import Dataset
 from hat.errors import ConfigError, HatError
 from hat.latency.measure import (
     TOGETHER,
@@ -40,6 +39,9 @@ from hat.rng import rng_for, seed_for
 from hat.run import Run, record_path
 from hat.space import Arch, SearchSpace, sample
 
+if TYPE_CHECKING:
+    from hat.data.dataset import Dataset
+
 FRESH_ITERATIONS = 21  # least repeats of an architecture that is measured in a fresh process
 _SERVE = "from hat.latency.collect import _serve; _serve()"
 Sizes = tuple[int, int]
@@ -50,7 +52,7 @@ def collect(
     rows: int,
     *,
     vocab_sizes: Sizes | None = None,
-    dataset: Dataset | None = None,
+    dataset: "Dataset | None" = None,
     config: MeasureConfig | None = None,
     model_config: ModelConfig | None = None,
     out: str | Path | None = None,

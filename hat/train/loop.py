@@ -297,7 +297,7 @@ class _Job:
         if self.arch:
             self.space.check(self.arch)
         self.dataset, self.cfg, self.seed, self.group, self.interrupt = dataset, cfg, seed, group, interrupt
-        self.init = init if init is None or hasattr(init, "network") else Path(init)
+        self.init = Path(init) if isinstance(init, str) else init
         self.folder = Path(out) if out is not None else None
         self.device = torch.device(device or ("cuda:0" if torch.cuda.is_available() else "cpu"))
         self.sizes = (len(dataset.vocabs[0]), len(dataset.vocabs[1]))
@@ -591,7 +591,7 @@ class _Job:
             yield batch
 
     def _packed(self) -> Checkpoint:
-        state = {"trainer": self.trainer.state_dict(), "progress": asdict(self.progress)}
+        state: dict[str, Any] = {"trainer": self.trainer.state_dict(), "progress": asdict(self.progress)}
         state |= {"plan": self._batch_plan(), "recipe": self._recipe()}
         return ckpt.pack(self.trainer.eval_model, self.dataset.digests, state, self.trainer.model)
 
