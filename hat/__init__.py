@@ -38,7 +38,10 @@ _LAZY = {  # name: module, or module:name there
     "PairDataset": "hat.data.pairs",
     "PreprocessConfig": "hat.data.preprocess",
     "ScheduleConfig": "hat.train.policy",
+    "SearchConfig": "hat.search.strategies",
+    "SearchResult": "hat.search.record",
     "SearchSpace": "hat.space",
+    "Strategy": "hat.search.strategies",
     "SubTransformer": "hat.model.transformer",
     "SuperTransformer": "hat.model.transformer",
     "Timing": "hat.latency.measure",
@@ -82,12 +85,14 @@ _LAZY = {  # name: module, or module:name there
     "sample": "hat.space",
     "space_from_plain": "hat.space",
     "space_of": "hat.space",
+    "sync_of": "hat.latency.measure",
     "translate": "hat.decode.generate",
     "validate": "hat.train.loop",
     "workload": "hat.latency.measure",
     "write_indexed": "hat.data.indexed",
     "write_text_atomic": "hat.files.atomic",
 }
+_CALLABLE = ("report", "search")  # packages that are functions, too
 __all__ = [*_LAZY, "__version__"]
 
 
