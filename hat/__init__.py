@@ -93,11 +93,13 @@ _LAZY = {  # name: module, or module:name there
     "write_text_atomic": "hat.files.atomic",
 }
 _CALLABLE = ("report", "search")  # packages that are functions, too
-__all__ = [*_LAZY, "__version__"]
+__all__ = [*_LAZY, *_CALLABLE, "__version__"]
 
 
 def __getattr__(name: str) -> object:
     if name in _LAZY:
         module, _, there = _LAZY[name].partition(":")
         return getattr(import_module(module), there or name)
+    if name in _CALLABLE:
+        return import_module(f"hat.{name}")
     raise AttributeError(f"module 'hat' has no attribute {name!r}")
