@@ -184,7 +184,7 @@ class _Collector:
 
     def collect(self) -> Report:
         report = self.report
-        found = [each for folder in self._walk(self.root, _DEPTH) for each in self._records(folder)]
+        found = [each for folder in self._folders() for each in self._records(folder)]
         own = next((each.record for each in found if each.path == self.root), Record(""))
         summary = {**self._mapping(self.root / "summary.json"), **(own.results if own.kind == "task" else {})}
         if isinstance(summary.get("rankings"), dict):  # its trainings are only means to it
@@ -219,14 +219,15 @@ class _Collector:
 
     # --- files: regular ones inside the folder only
 
-    def _walk(self, folder: Path, depth: int) -> Iterator[Path]:
-        yield folder
-        if depth:
-            with os.scandir(folder) as entries:
-                names = sorted(e.name for e in entries if e.is_dir(follow_symlinks=False))
-            for name in names:
-                if name not in ("tensorboard", "report") and not name.endswith(".old"):
-                    yield from self._walk(folder / name, depth - 1)
+    def _folders(self) -> Iterator[Path]:
+        """Yield the folder and those up to two levels below it; links are not followed."""
+        for name, below, _ in os.walk(self.root):
+            yield Path(name)
+            deep = len(Path(name).relative_to(self.root).parts) >= _DEPTH
+            ours = (
+                each for each in below if each not in ("tensorboard", "report") and not each.endswith(".old")
+            )
+            below[:] = [] if deep else sorted(ours)
 
     def _plain(self, path: Path) -> bool:
         """Return whether a path is a regular file of the run: no link, pipe or device, nothing outside."""
@@ -255,10 +256,7 @@ class _Collector:
         bad = 0
         with open(path, encoding="utf-8", errors="replace") as file:
             for line in file:
-                try:
-                    record = json.loads(line)
-                except (ValueError, RecursionError):
-                    record = None
+                record = _parsed(line)
                 if isinstance(record, dict):
                     yield record
                 else:
@@ -279,9 +277,7 @@ class _Collector:
                 yield _Found(folder, name, kind, record, log, {**summary, **record.results})
         elif present:
             self.note(f"{folder} is left out: its record, log or journal is no plain file of this folder")
-        with os.scandir(folder) as entries:
-            files = sorted(e.name for e in entries if e.name.endswith(_SUFFIX))
-        for file in files:
+        for file in sorted(each for each in os.listdir(folder) if each.endswith(_SUFFIX)):
             product = folder / file.removesuffix(_SUFFIX)
             if self._plain(folder / file):
                 record = read_record(product, folder=False, note=self.note)
@@ -495,6 +491,7 @@ def _rows(value: object) -> list[Values]:
 
 
 def _parsed(text: object) -> object:
+    """Return what JSON text stands for; None if it is damaged."""
     try:
         return json.loads(str(text))
     except (ValueError, RecursionError):
@@ -503,14 +500,9 @@ def _parsed(text: object) -> object:
 
 def number(value: object) -> float | None:
     """Return a finite number, or None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return float(value) if math.isfinite(value) else None
-    except OverflowError:
-        return None
+    return float(value) if type(value) in (int, float) and abs(value) < 1e300 else None  # type: ignore[arg-type]
 
 
 def _whole(value: object) -> int | None:
     found = number(value)
-    return int(found) if found is not None and math.isclose(found, int(found)) else None
+    return int(found) if found is not None and found.is_integer() else None
