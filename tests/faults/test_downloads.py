@@ -9,7 +9,7 @@ from archives import GOOD, HOSTILE, entry, tar
 from local_site import Site, old_checkpoint, zip_checkpoint
 from tally import Tally, is_full
 
-from hat.cli.files import unpack_files as unpack
+from hat.cli.main import load
 from hat.errors import DataError
 from hat.files.download import OVERLAP, download
 
@@ -79,7 +79,7 @@ def test_hostile_archives(flat: bool, tmp_path: Path, capsys: pytest.CaptureFixt
             with tally.fault():
                 members = ["x"] if flat else ["a", "a/x"] if "folder" in name else ["a/x"]
                 argv = ["--archive", str(archive), "--to", str(target), "--members", *members]
-                code = main(argv + ["--flat"] * flat)
+                code = load("unpack")(argv + ["--flat"] * flat)
                 said = capsys.readouterr().err
                 if code == 0:  # by its bare name a member may lie elsewhere in the archive
                     assert flat and (target / "x").read_bytes() == GOOD, name
@@ -88,10 +88,6 @@ def test_hostile_archives(flat: bool, tmp_path: Path, capsys: pytest.CaptureFixt
                     assert code == 2 and str(archive) in said and "nothing was written" in said, (name, said)
                 assert listing(tmp_path) == before, name
     assert not Path("/tmp/hat-hostile").exists()
-
-
-def main(argv: list[str]) -> int:
-    return int(unpack(argv))
 
 
 def listing(folder: Path) -> dict[str, tuple[int, int, int]]:

@@ -9,7 +9,7 @@ import yaml
 from tiny_task import SPACE as TINY
 from tiny_task import SUB
 
-from hat.cli.preprocess import main as preprocess
+from hat.cli.main import load as command
 from hat.cli.settings import parse_settings
 from hat.cli.task import space_and_arch
 from hat.data.toy import write_toy
@@ -41,16 +41,16 @@ ARGV = {  # what a user would type; the run folder is `run`
         ["--configs=sub.yml", "--sub-configs=space.yml", "--save-dir=run", "--train-subtransformer"],
     ),
     "collect": (
-        "latency_dataset",
+        "latency-dataset",
         ["--configs=space.yml", "--lat-dataset-path=run/rows.csv", "--lat-dataset-size=6", "--latcpu"]
         + ["--latiter=7", "--profile-length=4", "--lat-beam=2"],
     ),
     "predict": (
-        "latency_predictor",
+        "latency-predictor",
         ["--lat-dataset-path=rows.csv", "--ckpt-path=run/predictor.pt", "--hidden-dim=10"]
         + ["--hidden-layer-num=0", "--train-steps=20"],
     ),
-    "search": ("evo_search", ["--configs=space.yml", "--evo-configs=evo.yml", "--no-measure"]),
+    "search": ("evo-search", ["--configs=space.yml", "--evo-configs=evo.yml", "--no-measure"]),
     "preprocess": (
         "preprocess",
         ["--source-lang=en", "--target-lang=de", "--joined-dictionary", "--trainpref=train"]
@@ -60,7 +60,7 @@ ARGV = {  # what a user would type; the run folder is `run`
         "generate",
         ["--configs=space.yml", "--path=start.pt", "--gen-subset=valid", "--results-path=run/out.txt"],
     ),
-    "average": ("average_checkpoints", ["--inputs", "start.pt", "start.pt", "--output=run/mean.pt"]),
+    "average": ("average", ["--inputs", "start.pt", "start.pt", "--output=run/mean.pt"]),
 }
 
 
@@ -69,7 +69,7 @@ def make(folder: Path) -> Path:
     write_toy(folder, 1, 120, 20, 0)
     pairs = ["--source-lang", "en", "--target-lang", "de", "--joined-dictionary", "--thresholdsrc", "2"]
     pairs += ["--trainpref", str(folder / "train"), "--validpref", str(folder / "valid")]
-    assert preprocess([*pairs, "--destdir", str(folder / "bin")]) == 0
+    assert command("preprocess")([*pairs, "--destdir", str(folder / "bin")]) == 0
     for name, values in (("space", SPACE), ("sub", SUB), ("evo", EVO)):
         (folder / f"{name}.yml").write_text(yaml.safe_dump(values))
     space = space_of(folder)
