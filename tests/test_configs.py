@@ -17,7 +17,7 @@ import pytest
 import torch
 import yaml
 
-from hat.cli import make_release_configs
+from hat.cli import new_task as release
 from hat.cli.evo_search import SearchOptions
 from hat.cli.latency_dataset import DatasetOptions
 from hat.cli.latency_predictor import RunOptions as PredictorRunOptions
@@ -107,12 +107,12 @@ def test_every_file_parses_with_the_options_of_its_command(path: Path, capsys) -
 
 
 def test_architectures_are_what_the_generator_writes(tmp_path, capsys) -> None:
-    files = make_release_configs.release_configs(released_models())
+    files = release.release_files(released_models())
     assert len(files) == 44
     assert {path.relative_to(CONFIGS) for path in YAMLS if path.name.startswith("HAT_")} == files.keys()
     for path, text in files.items():
-        assert (CONFIGS / path).read_text("utf-8") == text, f"run scripts/make_release_configs.py: {path}"
-    assert make_release_configs.main([f"--to={tmp_path}"]) == 0
+        assert (CONFIGS / path).read_text("utf-8") == text, f"run hat release-configs: {path}"
+    assert release.release_configs([f"--to={tmp_path}"]) == 0
     assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*.yml")} == files.keys()
 
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from documents import ALL, DOCUMENTS, ROOT, Command, sections
 
-from hat.cli import make_release_configs
+from hat.cli import new_task as release
 from hat.files.released import released_models
 from hat.latency.predictor import LatencyPredictor
 from hat.latency.table import read_table
@@ -65,7 +65,7 @@ def made_by(commands: list[Command]) -> set[str]:
                 made.add(value)
             if flag == "--evo-configs" and (ROOT / value).is_file():
                 made.add(yaml.safe_load((ROOT / value).read_text()).get("write-config-path", ""))
-            if flag == "--name" and command.script.endswith("new_task.py"):
+            if flag == "--name" and "new-task" in command.words:
                 made.add(f"configs/{value}")
         if command.words[0] == "cp":
             made.add(command.words[-1])
@@ -135,9 +135,9 @@ def test_code_named_in_the_readme_exists() -> None:
 
 def test_the_table_of_models_is_that_of_the_release(tmp_path, capsys) -> None:
     models = released_models()
-    table = make_release_configs.markdown_table(models)
-    begin, end = make_release_configs.BEGIN, make_release_configs.END
-    assert f"{begin}\n{table}{end}" in README, "run scripts/make_release_configs.py --readme=README.md"
+    table = release.markdown_table(models)
+    begin, end = release.BEGIN, release.END
+    assert f"{begin}\n{table}{end}" in README, "run hat release-configs --readme=README.md"
     assert len(table.split("\n")) == 2 + 48 + 1
     for model in models:
         (line,) = [line for line in table.split("\n") if f"`{model.model_name}`" in line]
@@ -147,10 +147,10 @@ def test_the_table_of_models_is_that_of_the_release(tmp_path, capsys) -> None:
         )
     copy = tmp_path / "README.md"
     copy.write_text(README.replace(table, "old\n"), "utf-8")
-    assert make_release_configs.main([f"--to={tmp_path}", f"--readme={copy}"]) == 0
+    assert release.release_configs([f"--to={tmp_path}", f"--readme={copy}"]) == 0
     assert copy.read_text("utf-8") == README
     copy.write_text("no comments\n")
-    assert make_release_configs.main([f"--to={tmp_path}", f"--readme={copy}"]) == 2
+    assert release.release_configs([f"--to={tmp_path}", f"--readme={copy}"]) == 2
     assert "lacks the lines" in capsys.readouterr().err and copy.read_text() == "no comments\n"
 
 

@@ -9,7 +9,7 @@ from hat.bench.figure import Figure, Row, Target
 from hat.bench.request import BenchOptions
 from hat.data.folder import file_digest
 from hat.data.pairs import PairDataset
-from hat.data.text import SPACE_MARK
+from hat.data.subwords import SPACE_MARK
 from hat.decode.beam import BeamConfig
 from hat.decode.generate import joiner, translate
 from hat.decode.score import bleu

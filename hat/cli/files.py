@@ -264,7 +264,7 @@ class UnpackDataOptions(Options):
 @command
 def unpack_data(argv: Sequence[str] | None = None) -> int:
     """Unpack and check binary data; return the exit status."""
-    from hat.data import packed
+    from hat.data import dataset
 
     (cfg,) = parse(
         argv,
@@ -273,7 +273,7 @@ def unpack_data(argv: Sequence[str] | None = None) -> int:
         description="Take dictionaries and binary data out of an archive, and check that they fit together.",
     )
     languages = (cfg.source_lang, cfg.target_lang)
-    pairs = packed.unpack_data(Path(cfg.archive), Path(cfg.destdir), languages, cfg.splits)
+    pairs = dataset.unpack_data(Path(cfg.archive), Path(cfg.destdir), languages, cfg.splits)
     counts = ", ".join(f"{number} {split}" for split, number in pairs.items())
     print(f"{cfg.destdir}: {counts} pairs")
     return 0

@@ -27,19 +27,19 @@ GROUPS: dict[str, dict[str, Command]] = {
         "report": Command("report:main", "make a page of a run: front, curves, latencies, costs"),
     },
     "Translate and score": {
-        "generate": Command("generate:main", "translate a split of binary data"),
-        "score": Command("score:main", "score translations"),
+        "generate": Command("translate:generate", "translate a split of binary data"),
+        "score": Command("translate:score", "score translations"),
     },
     "Data": {
         "init": Command("init:main", "put configs/ and scripts/ into a folder to work in"),
-        "preprocess": Command("preprocess:main", "make binary data of a parallel text"),
-        "new-task": Command("new_task:main", "make a task of your own text"),
-        "prepare": Command("prepare_text:main", "normalise and tokenise raw text as the release did"),
-        "clean": Command("clean:main", "drop sentence pairs beyond limits"),
-        "split-pairs": Command("split_pairs:main", "join texts and set every n-th pair aside"),
-        "learn-bpe": Command("learn_bpe:main", "learn joint byte-pair codes"),
-        "apply-bpe": Command("apply_bpe:main", "split text into subwords"),
-        "toy-data": Command("make_toy_data:main", "generate English-German sentences"),
+        "preprocess": Command("data:preprocess", "make binary data of a parallel text"),
+        "new-task": Command("new_task:new_task", "make a task of your own text"),
+        "prepare": Command("data:prepare", "normalise and tokenise raw text as the release did"),
+        "clean": Command("data:clean", "drop sentence pairs beyond limits"),
+        "split-pairs": Command("data:split_pairs", "join texts and set every n-th pair aside"),
+        "learn-bpe": Command("data:learn_bpe", "learn joint byte-pair codes"),
+        "apply-bpe": Command("data:apply_bpe", "split text into subwords"),
+        "toy-data": Command("data:toy_data", "generate English-German sentences"),
     },
     "Files": {
         "download": Command("files:download_model", "download released models and latency tables"),
@@ -47,7 +47,7 @@ GROUPS: dict[str, dict[str, Command]] = {
         "fetch": Command("files:fetch", "download one file, checked"),
         "unpack": Command("files:unpack_files", "take files out of an archive, checked"),
         "unpack-data": Command("files:unpack_data", "take binary data out of an archive"),
-        "release-configs": Command("make_release_configs:main", "write configs/ of the released models"),
+        "release-configs": Command("new_task:release_configs", "write configs/ of the released models"),
     },
 }
 COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}

@@ -1,24 +1,27 @@
-"""scripts/new_task.py: a task folder for another language pair, from two text files."""
+"""Folders in configs/: new-task makes one of two texts, release-configs writes the released models."""
 
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from hat.cli.options import OutputOptions, command, parse
-from hat.config import to_yaml_values
+from hat.config import Options, option, to_yaml_values
+from hat.data.corpora import hold_out
 from hat.data.text import read_lines
 from hat.errors import ConfigError, DataError
 from hat.files.atomic import write_text_atomic
-from hat.rng import rng_for
-from hat.space import SpaceOptions, space_of
+from hat.files.released import TABLE, ReleasedModel, released_models
+from hat.space import Arch, ArchOptions, SpaceOptions, arch_of, space_of
 
 HARDWARE = "cpu"  # the device files that are taken over
+BEGIN = "<!-- models: written by `python -m hat release-configs --readme=README.md` -->"
+END = "<!-- end of models -->"
 
 
 @dataclass(frozen=True)
-class NewTaskOptions:
+class NewTaskOptions(Options):
     """New task"""
 
     name: str | None = None
@@ -27,11 +30,11 @@ class NewTaskOptions:
     """text in the source language, one sentence a line"""
     target: str | None = None
     """its translation, line by line"""
-    held_out: int = 500
+    held_out: int = option(500, low=1)
     """sentences set aside for validation, and as many for the test"""
-    pieces: int = 8000
+    pieces: int = option(8000, low=1)
     """pieces of the joint sentencepiece model"""
-    length: int = 20
+    length: int = option(20, low=1)
     """tokens of source and target at which latency is measured"""
     template: str = ""
     """task folder in configs/ that recipes are taken from"""
@@ -42,17 +45,17 @@ class NewTaskOptions:
 
 
 @command
-def main(argv: Sequence[str] | None = None) -> int:
+def new_task(argv: Sequence[str] | None = None) -> int:
     """Write configs/<name>/ and data/raw/<name>/; see --help."""
     options, out = parse(
         argv,
         NewTaskOptions,
         OutputOptions,
-        prog="new_task.py",
+        prog="hat new-task",
         description="Make a task folder of two texts.",
     )
     if not (options.name and options.template and options.source and options.target):
-        raise ConfigError("--name, --template, --source and --target are needed; see new_task.py --help")
+        raise ConfigError("--name, --template, --source and --target are needed; see hat new-task --help")
     match = re.fullmatch(r"([A-Za-z0-9_]+)\.([A-Za-z_]+)-([A-Za-z_]+)", options.name)
     if not match:
         raise ConfigError(f"--name {options.name!r} is not <name>.<source>-<target>, for example mine.en-fr")
@@ -60,9 +63,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError(
             f"--name {options.name!r} has one language twice; give a source and a target language"
         )
-    for key in ("held_out", "pieces", "length"):
-        if getattr(options, key) < 1:
-            raise ConfigError(f"--{key.replace('_', '-')} must be at least 1, got {getattr(options, key)}")
     folder = Path("configs") / options.name
     if folder.exists():
         raise ConfigError(f"{folder} exists already; choose another --name or remove the folder")
@@ -126,7 +126,7 @@ def _space_text(path: str) -> str:
     (space,) = parse(
         [f"--configs={path}"],
         SpaceOptions,
-        prog="new_task.py --space",
+        prog="hat new-task --space",
         description="",
         config_flags=("--configs",),
     )
@@ -140,23 +140,16 @@ def _space_text(path: str) -> str:
 
 def _split(options: NewTaskOptions, source_lang: str, target_lang: str) -> None:
     """Write train, valid and test text: distinct non-empty pairs in a seeded order."""
-    sides = [[line.strip(" \t\r") for line in read_lines(path)] for path in (options.source, options.target)]
+    sides = [list(read_lines(path)) for path in (options.source or "", options.target or "")]
     if len(sides[0]) != len(sides[1]):
         raise DataError(
             f"{options.source} has {len(sides[0])} lines and {options.target} has {len(sides[1])}; line n "
-            "of one "
-            "must translate line n of the other"
+            "of one must translate line n of the other"
         )
-    pairs = list(dict.fromkeys(pair for pair in zip(*sides, strict=True) if all(pair)))
-    if len(pairs) < 4 * options.held_out:
-        raise DataError(
-            f"{len(pairs)} distinct pairs are too few to set {options.held_out} aside twice; lower "
-            "--held-out or "
-            "give more text"
-        )
-    rng_for(options.seed, "split").shuffle(pairs)
-    held = options.held_out
-    parts = {"valid": pairs[:held], "test": pairs[held : 2 * held], "train": pairs[2 * held :]}
+    try:
+        parts = hold_out(zip(*sides, strict=True), options.held_out, options.held_out, options.seed)
+    except DataError as error:
+        raise DataError(f"{error}; see --held-out") from error
     for split, chosen in parts.items():
         for column, lang in enumerate((source_lang, target_lang)):
             path = Path("data/raw") / str(options.name) / f"{split}.{lang}"
@@ -176,7 +169,97 @@ if [ "$binary/test.{source}-{target}.{target}.idx" -nt "$raw/train.{source}" ]; 
     echo "$binary is up to date"
     exit 0
 fi
-"${{PYTHON:-python}}" scripts/preprocess.py --source-lang {source} --target-lang {target} \\
+"${{PYTHON:-python}}" -m hat preprocess --source-lang {source} --target-lang {target} \\
     --trainpref "$raw/train" --validpref "$raw/valid" --testpref "$raw/test" \\
     --sentencepiece {options.pieces} --joined-dictionary --workers "${{WORKERS:-1}}" --destdir "$binary"
 """
+
+
+@dataclass(frozen=True)
+class ReleaseConfigOptions:
+    """What to write"""
+
+    to: str = str(TABLE.parent)
+    """folder of the task folders"""
+    readme: str | None = None
+    """file whose table of models, between two comments, is written anew"""
+
+
+@command
+def release_configs(argv: Sequence[str] | None = None) -> int:
+    """Write the files; see --help."""
+    options, out = parse(
+        argv,
+        ReleaseConfigOptions,
+        OutputOptions,
+        prog="hat release-configs",
+        description="Write <task>/subtransformer/<model>.yml for each released SubTransformer.",
+    )
+    files = release_files(released_models())
+    readme = None if options.readme is None else _with_table(Path(options.readme))
+    for path, text in files.items():
+        write_text_atomic(Path(options.to) / path, text)
+    print(f"{options.to}: {len(files)} architectures written")
+    if options.readme is not None and readme is not None:
+        write_text_atomic(Path(options.readme), readme)
+        print(f"{options.readme}: table of models written")
+    if out.json:
+        print(json.dumps({"files": [str(Path(options.to) / path) for path in files]}))
+    return 0
+
+
+def release_files(models: Sequence[ReleasedModel]) -> dict[Path, str]:
+    """Return the content of every architecture file by its path below configs/."""
+    return {
+        Path(model.task_name, "subtransformer", f"{model.model_name}.yml"): _yaml(model)
+        for model in models
+        if not model.is_super
+    }
+
+
+def markdown_table(models: Sequence[ReleasedModel]) -> str:
+    """Return the table of all models: the SubTransformers with their figures, then the SuperTransformers."""
+    lines = [
+        "| task | device | latency | #Params | FLOPs | BLEU | SacreBLEU | model |",
+        "|---|---|--:|--:|--:|--:|--:|---|",
+    ]
+    for m in sorted(models, key=lambda model: model.is_super):
+        figures = ["any (SuperTransformer)", *[""] * 5]
+        if not m.is_super:
+            sizes = f"{m.params_m:.2f} M", f"{m.flops_g:.2f} G"
+            figures = [m.hardware, m.latency, *sizes, f"{m.bleu:.1f}", f"{m.sacrebleu:.1f}"]
+        lines.append(f"| {' | '.join([m.task_name, *figures, f'[`{m.model_name}`]({m.url})'])} |")
+    return "\n".join(lines) + "\n"
+
+
+def _with_table(path: Path) -> str:
+    """Return the text of a file with a new table between its two comments; ConfigError without them."""
+    try:
+        before, begin, rest = path.read_text("utf-8").partition(f"{BEGIN}\n")
+        _, end, after = rest.partition(END)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path} ({error}); give a text file as --readme") from error
+    if not (begin and end):
+        raise ConfigError(f"{path} lacks the lines {BEGIN} and {END}; put them where the table belongs")
+    return f"{before}{begin}{markdown_table(released_models())}{end}{after}"
+
+
+def released_arch(model: ReleasedModel) -> Arch:
+    """Return the architecture of a released SubTransformer; ArchError where its row contradicts itself."""
+    columns = {
+        each.name: getattr(model, each.name.removesuffix("_subtransformer").removesuffix("_all"))
+        for each in fields(ArchOptions)
+    }
+    arch = arch_of(ArchOptions(**columns))
+    assert arch is not None  # a SuperTransformer has none
+    return arch
+
+
+def _yaml(model: ReleasedModel) -> str:
+    lines = [
+        f"# {model.latency} on {model.hardware}, {model.params_m:.2f} M parameters, {model.flops_g:.2f} G "
+        f"FLOPs, BLEU {model.bleu:.1f}, SacreBLEU {model.sacrebleu:.1f}",
+        "# written by `python -m hat release-configs`",
+        *(f"{key}: {value}" for key, value in released_arch(model).to_yaml().items()),
+    ]
+    return "\n".join(lines) + "\n"

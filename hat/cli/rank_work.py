@@ -20,7 +20,8 @@ from hat.cli.task import Vocabulary, dataset, validation_batches
 from hat.cli.train import main as train
 from hat.config import to_yaml_values
 from hat.data.batching import EpochBatches, groups
-from hat.data.text import detokenize, subword_kind
+from hat.data.corpora import detokenize
+from hat.data.subwords import subword_kind
 from hat.decode.beam import BeamConfig, beam_search
 from hat.decode.generate import joiner, translate
 from hat.decode.score import bleu

@@ -113,7 +113,7 @@ class Settings(NamedTuple):
     output: OutputOptions
 
 
-_GROUPS = (
+GROUPS = (
     RunOptions,
     TaskOptions,
     SpaceOptions,
@@ -133,5 +133,5 @@ def parse_settings(
     argv: Sequence[str] | None, *own: type, prog: str, description: str, config_flags: Sequence[str]
 ) -> tuple[Any, ...]:
     """Return the settings, and behind them one instance of each of the command's own dataclasses."""
-    values = parse(argv, *own, *_GROUPS, prog=prog, description=description, config_flags=config_flags)
+    values = parse(argv, *own, *GROUPS, prog=prog, description=description, config_flags=config_flags)
     return Settings(*values[len(own) :]), *values[: len(own)]

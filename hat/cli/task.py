@@ -168,7 +168,7 @@ def check_dictionaries(source: Checkpoint, vocab: Vocabulary, where: Path) -> No
 
 def missing_data(options: TaskOptions) -> str:
     """Return what to tell a user whose data is not there."""
-    how = advice(data_commands(options.data), "make it with scripts/preprocess.py")
+    how = advice(data_commands(options.data), "make it with python -m hat preprocess")
     return f"there is no data folder {options.data!r} (--data); {how}"
 
 

@@ -1,6 +1,6 @@
 """From the records that runs left in a folder to what a report shows of them.
 
-A report starts from the records (`run.json`, see docs/records.md) in a folder and up to two levels below it,
+A report starts from the records (`run.json`, see docs/records.md) in a folder and up to three levels below it,
 and reads the files that belong to a run of their kind: log, journal, predictor and table. Nothing in them is
 trusted: what is damaged becomes a note, and no path leads out of the folder.
 """
@@ -22,7 +22,7 @@ from hat.space import Arch, SearchSpace, space_from_plain
 
 Values = Mapping[str, Any]
 Points = tuple[tuple[float, float], ...]
-_DEPTH = 2
+_DEPTH = 3
 _SUFFIX = ".run.json"
 _RECORDS = ("run.json", "config.yml", "version.json", "cost.json", "log.jsonl", "journal.jsonl")
 _DAMAGED = (HatError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
@@ -198,7 +198,7 @@ class _Collector:
         if not runs and not rows and not stages:
             raise DataError(
                 f"{self.root} holds no run: no run.json of train.py, evo_search.py or run_task.sh is here "
-                "or up to two folders below; run one of these, or give another folder"
+                "or up to three folders below; run one of these, or give another folder"
             )
         if "task" in summary:
             report.title = f"{summary['task']} on {summary.get('hardware', 'an unnamed device')}"
@@ -220,7 +220,7 @@ class _Collector:
     # --- files: regular ones inside the folder only
 
     def _folders(self) -> Iterator[Path]:
-        """Yield the folder and those up to two levels below it; links are not followed."""
+        """Yield the folder and those up to three levels below it; links are not followed."""
         for name, below, _ in os.walk(self.root):
             yield Path(name)
             deep = len(Path(name).relative_to(self.root).parts) >= _DEPTH

@@ -20,12 +20,12 @@ from toy_predictor import save_predictor
 from training import ROOT, argv_of, log_of
 
 from hat.cli.evo_search import main as evo_search
-from hat.cli.generate import main as generate
 from hat.cli.interrupt import Interrupt
 from hat.cli.launch import _code, processes, rank_device
 from hat.cli.settings import RankOptions
 from hat.cli.task import DeviceOptions
 from hat.cli.train import main
+from hat.cli.translate import generate
 from hat.errors import ConfigError
 from hat.train.checkpoint import load
 from hat.train.ranks import ALONE, LOST, Place

@@ -8,11 +8,11 @@ import pytest
 import torch
 import yaml
 
-from hat.cli.generate import main as generate
 from hat.cli.restore import adapt
 from hat.cli.settings import parse_settings
 from hat.cli.task import space_and_arch, vocabulary
 from hat.cli.train import main as train
+from hat.cli.translate import generate
 from hat.train.checkpoint import load
 
 COMPAT = Path(__file__).resolve().parents[3] / "shared" / "compat"
