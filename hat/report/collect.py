@@ -1,6 +1,6 @@
 """From the records that runs left in a folder to what a report shows of them.
 
-A report starts from the records (`run.json`, see docs/records.md) in a folder and up to three levels below it,
+A report starts from the records (`run.json`, see docs/records.md) in a folder and up to three levels below,
 and reads the files that belong to a run of their kind: log, journal, predictor and table. Nothing in them is
 trusted: what is damaged becomes a note, and no path leads out of the folder.
 """
