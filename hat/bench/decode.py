@@ -17,7 +17,7 @@ from hat.bench.products import BareProducts, Lengths, decoding_products
 from hat.bench.quality import quality_check, with_quality
 from hat.bench.request import BenchOptions
 from hat.decode.beam import BeamConfig, beam_search
-from hat.latency.work import sync_of
+from hat.latency.measure import sync_of
 from hat.model.cpu import DTYPES, Int8Matrix, can_int8
 from hat.model.extract import extract
 from hat.model.inference import InferenceModel

@@ -17,7 +17,7 @@ from hat.bench.request import BenchOptions
 from hat.bench.spaces import MULTI30K
 from hat.data.batching import EpochBatches
 from hat.data.pairs import Batch, PairDataset
-from hat.latency.work import sync_of
+from hat.latency.measure import sync_of
 from hat.model.cpu import dtype_name, fast_dtype
 from hat.model.layers import PAD, ModelConfig
 from hat.model.transformer import SuperTransformer, Transformer

@@ -13,7 +13,7 @@ from hat.bench.device import CPU, formats
 from hat.bench.figure import Row, Target, median_row, rate_row
 from hat.bench.products import BareProducts, Lengths, Product, training_products
 from hat.bench.spaces import WMT14
-from hat.latency.work import sync_of
+from hat.latency.measure import sync_of
 from hat.model.cpu import DTYPES
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer

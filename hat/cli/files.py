@@ -20,6 +20,7 @@ from hat.files.released import (
     released_models,
 )
 from hat.log import say
+from hat.run import record_path
 from hat.space import ArchOptions, arch_of, space_to_plain
 
 if TYPE_CHECKING:  # what needs torch is imported by the commands that need it
@@ -119,7 +120,8 @@ def _latency_data(models: Sequence[ReleasedModel], folder: Path) -> list[_Wanted
         table, predictor = f"{name}_all.csv", f"predictors/{name}.pt"
         wanted.append(_Wanted(f"{LATENCY_DATA_URL}/{table}", folder / table, _check_table))
         path = folder / predictor
-        if path.with_suffix(".config.yml").exists():  # latency_predictor.py wrote it
+        records = record_path(path, folder=False), path.with_suffix(".config.yml")  # the latter of HAT 0.1
+        if any(record.exists() for record in records):  # latency_predictor.py wrote it
             say(f"{path} was trained here and stays; the released one becomes {beside_own(path)}")
             path = beside_own(path)
         wanted.append(_Wanted(f"{LATENCY_DATA_URL}/{predictor}", path, check_file))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from hat.cli.options import OutputOptions, parse
+from hat.cli.options import OutputOptions, Part, only, parse
 from hat.cli.profile import ProfileOptions
 from hat.cli.task import DeviceOptions, TaskOptions
 from hat.errors import ConfigError
@@ -130,8 +130,20 @@ GROUPS = (
 
 
 def parse_settings(
-    argv: Sequence[str] | None, *own: type, prog: str, description: str, config_flags: Sequence[str]
+    argv: Sequence[str] | None,
+    *own: type,
+    prog: str,
+    description: str,
+    config_flags: Sequence[str],
+    used: Sequence[type | Part] | None = None,
 ) -> tuple[Any, ...]:
-    """Return the settings, and behind them one instance of each of the command's own dataclasses."""
-    values = parse(argv, *own, *GROUPS, prog=prog, description=description, config_flags=config_flags)
+    """Return the settings, and behind them one instance of each of the command's own dataclasses.
+
+    `used` are the shared dataclasses, or parts of them, that the command uses and its help lists; None: all.
+    """
+    listed = {
+        each.group if isinstance(each, Part) else each: each for each in (GROUPS if used is None else used)
+    }
+    groups = [listed.get(group, only(group)) for group in GROUPS]
+    values = parse(argv, *own, *groups, prog=prog, description=description, config_flags=config_flags)
     return Settings(*values[len(own) :]), *values[: len(own)]

@@ -19,11 +19,10 @@ from hat.errors import CheckpointError, ConfigError, DataError
 from hat.files.atomic import write_text_atomic
 from hat.log import say, versions
 from hat.model.count import profile_length
-from hat.model.cpu import Amp, choose_dtype, device_name, dtype_name
+from hat.model.cpu import Amp, choose_dtype, device_name, dtype_name, keep_pages
 from hat.model.layers import ModelConfig
 from hat.space import Arch, ArchOptions, SearchSpace, SpaceOptions, arch_of, space_around, space_of
 from hat.train.checkpoint import Checkpoint
-from hat.train.memory import keep_pages
 from hat.train.ranks import ALONE, Ranks
 
 

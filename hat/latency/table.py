@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import overload
 
 from hat.errors import ArchError, DataError, HatError
 from hat.files.atomic import digest_matches, digest_path, sync_directory
@@ -63,6 +64,28 @@ class Row:
     def total_ms(self) -> float:
         """Return what the predictor learns: mean encoder plus mean decoder latency."""
         return self.latency_mean_encoder + self.latency_mean_decoder
+
+
+@dataclass(frozen=True)
+class LatencyTable(Sequence[Row]):
+    """Rows of one latency table, and what a collection added to it."""
+
+    rows: tuple[Row, ...]
+    path: Path | None = None  # None: kept in memory only
+    new_rows: int = 0
+    unstable: int = 0  # new rows whose median did not settle
+    seconds: float = 0.0
+    drift_percent: float = 0.0  # how much slower the machine was at the last row than before the first
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Row]: ...
+    def __getitem__(self, index: int | slice) -> Row | Sequence[Row]:
+        return self.rows[index]
 
 
 def row_of(

@@ -14,7 +14,6 @@ from hat.cli.settings import parse_settings
 from hat.cli.task import space_and_arch
 from hat.data.toy import write_toy
 from hat.latency.predictor import LatencyPredictor
-from hat.latency.predictor_config import PredictorConfig
 from hat.latency.table import TableWriter, row_of
 from hat.space import SearchSpace, sample
 from hat.train.checkpoint import Checkpoint, load
@@ -78,8 +77,7 @@ def make(folder: Path) -> Path:
         for arch in dict.fromkeys(sample(space, rng) for _ in range(60)):
             ms = 10 + 20 * arch.decoder.num_layers + sum(arch.encoder.ffn_dims) / 8
             table.append(row_of(arch, (5.0, 0.1), (ms - 5, 0.1), {"device": "invented"}))
-        cfg = PredictorConfig(hidden_dim=10, hidden_layer_num=0, train_steps=20)
-        LatencyPredictor.fit(table.rows, cfg, seed=1).save(folder / "predictor.pt")
+        LatencyPredictor.fit(table.rows).save(folder / "predictor.pt")
     return folder
 
 
