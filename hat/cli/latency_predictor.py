@@ -20,10 +20,10 @@ from hat.latency.predictor import (
     Report,
     released_at,
     set_aside,
-    split,
     trained_predictor,
 )
 from hat.latency.table import find_table, read_table
+from hat.report.figures import latency_chart, png
 from hat.run import Run, digest_of, record_path
 
 
@@ -68,6 +68,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Train a latency predictor on measured architectures; report its error on unseen ones.",
         config_flags=("--configs",),
     )
+    if given := [flag_of(name)[2:] for name in _given(ignored)]:
+        _say(f"{', '.join(given)}: no effect here; the predictor finds its scales, size and steps itself")
+    report = train_predictor(options)
+    if output.json:
+        print(json.dumps(report))
+    return 0
+
+
+def train_predictor(options: PredictorOptions) -> Report:
+    """Train and write a predictor with its record and picture; print and return its scores."""
     if options.lat_dataset_path is None or options.ckpt_path is None:
         missing = "--lat-dataset-path" if options.lat_dataset_path is None else "--ckpt-path"
         raise ConfigError(
@@ -75,8 +85,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     table, path = _table(options.lat_dataset_path), Path(options.ckpt_path)
     rows = read_table(table)
-    if given := [flag_of(name)[2:] for name in _given(ignored)]:
-        _say(f"{', '.join(given)}: no effect here; the predictor finds its scales, size and steps itself")
     check_writable(path)
     aside = beside_own(path)
     released = released_at(path, aside)
@@ -99,17 +107,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         report = predictor.report
         assert report is not None
         run.results |= report
+        run.results |= {"unseen": predictor.unseen, "conditions": predictor.conditions}
         run.vouch(path)
     if options.transfer_from is None:
-        _plot(predictor, table, options.seed, path.with_suffix(".png"))
+        _plot(predictor, path.with_suffix(".png"))
     _print_table(report, len(rows), table, path)
     _print_bound(predictor, report)
     _print_drift(report["drift"], "the table")
     learnt = "" if str(options.transfer_from).endswith(".csv") else "the table learnt by "
     _print_drift(report.get("old_drift", []), f"{learnt}{options.transfer_from}")
-    if output.json:
-        print(json.dumps(report))
-    return 0
+    return report
 
 
 def _given(options: ReleaseOptions) -> list[str]:
@@ -155,19 +162,11 @@ def _print_drift(blocks: Sequence[Mapping[str, float]], table: str) -> None:
         print(f"{where} are {block['percent']:+.1f}% off the others (the device drifted) and count less")
 
 
-def _plot(predictor: LatencyPredictor, table: Path, seed: int, path: Path) -> None:
+def _plot(predictor: LatencyPredictor, path: Path) -> None:
     """Write predicted against measured latency of the test rows as a picture."""
     try:
-        from matplotlib.figure import Figure
+        content = png([latency_chart(predictor.unseen, ())])
     except ImportError:
         _say("no picture: matplotlib is not installed (pip install -e '.[report]')")
         return
-    rows = read_table(table)
-    test = [rows[i] for i in split(len(rows), seed)[1]]
-    measured = [row.total_ms for row in test]
-    figure = Figure(figsize=(5, 5), layout="constrained")
-    axes = figure.add_subplot()
-    axes.scatter(measured, predictor.predict_rows(test), s=8)
-    axes.axline((measured[0], measured[0]), slope=1, color="grey", linewidth=1)
-    axes.set(xlabel="measured latency (ms)", ylabel="predicted latency (ms)", title=path.stem)
-    write_atomic(path, lambda file: figure.savefig(file, format="png", dpi=150))
+    write_atomic(path, lambda file: file.write(content))

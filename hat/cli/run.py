@@ -18,7 +18,7 @@ import torch
 import yaml
 
 from hat.cli.options import OutputOptions, command, parse
-from hat.cli.remeasure import condition_flags
+from hat.cli.profile import condition_flags
 from hat.cli.settings import parse_settings
 from hat.cli.task import space_and_arch
 from hat.config import Options, option, to_yaml_values
