@@ -385,7 +385,12 @@ def space_from_plain(values: Mapping[str, Any]) -> SearchSpace:
 
 def sample(space: SearchSpace, rng: random.Random) -> Arch:
     """Return one SubTransformer; each dimension of each layer is drawn independently (HAT 2020, 3.2)."""
-    return space.build(lambda dim, allowed, layer: rng.choice(allowed))
+
+    def pick(dim: Dim, allowed: tuple[int, ...], layer: int) -> int:
+        # a dimension added later leaves the random numbers of spaces that do not use it as they were
+        return allowed[0] if dim.added and len(allowed) == 1 else rng.choice(allowed)
+
+    return space.build(pick)
 
 
 def draw_arch(space: SearchSpace, seed: int, number: int) -> Arch:

@@ -114,4 +114,13 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "zip locked": (locked_zip(), "locked"),
     "zip cut": (zipped(("a/x", os.urandom(5000)))[:-60], "damaged"),
     "zip lies": (lying_zip(), "damaged"),
+    "link to an earlier member": (
+        tar(entry("a/y"), entry("a/x", b"", tarfile.LNKTYPE, linkname="a/y")),
+        "is a link",
+    ),
+    "link as folder": (tar(entry("a", b"", tarfile.SYMTYPE, linkname="/tmp"), entry("a/x")), "is a link"),
+    "block device": (tar(entry("a/x", b"", tarfile.BLKTYPE, devmajor=8, devminor=0)), "is a device"),
+    "many dots": (tar(entry("a/x"), entry("a/./../../../x")), "leads out"),
+    "home": (tar(entry("~/x")), "no member"),
+    "many members": (tar(*[entry(f"b/{n}", b"") for n in range(1000)]) * 100, "no member"),
 }

@@ -37,7 +37,7 @@ class _Entry(NamedTuple):
 
     name: str
     kind: str
-    content: IO[bytes] | None
+    content: IO[bytes] | gzip.GzipFile | None
 
 
 def unpack(
@@ -165,20 +165,6 @@ def check_archive(path: Path) -> None:
                 pass
     except _DAMAGE as error:
         raise ValueError(f"it is no whole archive: {_reason(error)}") from error
-
-
-def check_zip(file: IO[bytes] | Path) -> list[str]:
-    """Return the names in a zip archive. Raises ValueError if the archive is cut or a checksum is wrong."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            wrong = archive.testzip()
-            if wrong is None:
-                return archive.namelist()
-    except Exception as error:  # damage makes zipfile raise many kinds
-        if isinstance(error, OSError):
-            raise
-        raise ValueError(f"it is not a whole zip archive ({brief(error)})") from error
-    raise ValueError(f"a wrong checksum of {brief(wrong)}")
 
 
 def _reason(error: Exception) -> str:

@@ -25,7 +25,7 @@ from urllib3.response import BaseHTTPResponse
 
 import hat
 from hat.errors import ConfigError, DataError, HatError, brief
-from hat.files.archive import ZIP_MAGIC, check_archive, check_zip
+from hat.files.archive import ZIP_MAGIC, check_archive
 from hat.files.atomic import (
     file_digest,
     new_folders,
@@ -43,8 +43,7 @@ _BLOCK = 1 << 16
 _MIB = 1 << 20
 _AGAIN = (408, 425, 429, 500, 502, 503, 504, 509)  # answers that may be others a moment later
 _FINAL = (  # errors that another try does not change, or that `_Retry` has tried again already
-    requests.exceptions.InvalidURL,
-    requests.exceptions.InvalidSchema,
+    ValueError,  # the address is wrong
     requests.exceptions.SSLError,
     requests.TooManyRedirects,
     requests.ConnectTimeout,
@@ -90,9 +89,9 @@ def check_file(path: Path) -> None:
     if suffix in (".gz", ".tgz", ".tar", ".zip"):
         check_archive(path)
     elif suffix == ".pt" and not head.startswith(_SEQUENCE_MAGIC):
-        names = check_zip(path) if head.startswith(ZIP_MAGIC) else []
-        if not any(name.endswith("/data.pkl") for name in names):
+        if not head.startswith(ZIP_MAGIC) or b"/data.pkl" not in head:
             raise ValueError("it is a file of another kind, not a checkpoint of torch.save")
+        check_archive(path)
 
 
 def download(

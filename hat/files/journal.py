@@ -7,6 +7,7 @@ import os
 import zlib
 from pathlib import Path
 from types import TracebackType
+from typing import Any, cast
 
 from hat.errors import DataError, HatError
 from hat.files.atomic import sync_directory
@@ -35,7 +36,7 @@ class Journal:
             self.close()  # a refused journal stays free for others
             raise
 
-    def append(self, record: dict) -> None:
+    def append(self, record: dict[str, Any]) -> None:
         """Write one record; once this returns it is on disk. A failed write leaves no part of it behind."""
         body = json.dumps(record, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
         line = json.dumps({"crc32": zlib.crc32(body.encode()), "record": record}, ensure_ascii=False)
@@ -52,7 +53,7 @@ class Journal:
     def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _recover(self) -> list[dict]:
+    def _recover(self) -> list[dict[str, Any]]:
         try:
             content = self.path.read_bytes()
             whole = content[: content.rfind(b"\n") + 1]
@@ -85,7 +86,7 @@ def append_whole(fd: int, line: bytes, path: Path) -> None:
         ) from error
 
 
-def read_journal(path: Path) -> list[dict]:
+def read_journal(path: Path) -> list[dict[str, Any]]:
     """Return the records of a journal without opening it for writing; an unfinished last line is left out.
 
     Raises DataError if it is missing or damaged.
@@ -97,12 +98,12 @@ def read_journal(path: Path) -> list[dict]:
     return [_record(line, path, n) for n, line in enumerate(content.split(b"\n")[:-1], 1)]
 
 
-def _record(line: bytes, path: Path, number: int) -> dict:
+def _record(line: bytes, path: Path, number: int) -> dict[str, Any]:
     try:
         entry = json.loads(line)
         body = json.dumps(entry["record"], ensure_ascii=False, sort_keys=True, separators=(",", ":"))
         if zlib.crc32(body.encode()) == entry["crc32"]:
-            return entry["record"]
+            return cast("dict[str, Any]", entry["record"])
     except (ValueError, KeyError, TypeError, RecursionError):
         pass
     raise DataError(

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -210,44 +210,31 @@ class _Affine(torch.autograd.Function):
 # --- linear maps with fixed weights, laid out once for the kernel that multiplies by them
 
 
-class Matrix(Protocol):
-    """x [N, I] -> x @ weight.T + bias [N, O], with what usually follows it."""
-
-    def __call__(self, x_NI: Tensor) -> Tensor:
-        """Return the product [N, O]."""
-        ...
-
-    def relu(self, x_NI: Tensor) -> Tensor:
-        """Return the positive part of the product [N, O]."""
-        ...
-
-    def plus(self, x_NI: Tensor, residual_NO: Tensor) -> Tensor:
-        """Return the product and `residual`, added [N, O]."""
-        ...
-
-
-class PlainMatrix:
-    """As PyTorch multiplies everywhere."""
+class Matrix:
+    """x [N, I] -> x @ weight^T + bias [N, O], and what usually follows, as PyTorch multiplies everywhere."""
 
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None) -> None:
         self.weight = weight_OI.detach().clone(memory_format=torch.contiguous_format)
         self.bias = None if bias_O is None else bias_O.detach().clone()
 
     def __call__(self, x_NI: Tensor) -> Tensor:
+        """Return the product [N, O]."""
         return F.linear(x_NI, self.weight, self.bias)
 
     def relu(self, x_NI: Tensor) -> Tensor:
-        return F.linear(x_NI, self.weight, self.bias).relu_()
+        """Return the positive part of the product [N, O]."""
+        return self(x_NI).relu_()
 
     def plus(self, x_NI: Tensor, residual_NO: Tensor) -> Tensor:
-        return F.linear(x_NI, self.weight, self.bias).add_(residual_NO)
+        """Return the product and `residual`, added [N, O]."""
+        return self(x_NI).add_(residual_NO)
 
 
-class PackedMatrix:
+class PackedMatrix(Matrix):
     """On CPUs: weights in the blocks that oneDNN reads.
 
     A product of few rows is bound by reading the weights, and these are read in the order they lie in: up to
-    2.4 times faster than `PlainMatrix` in bfloat16 (docs/performance.md).
+    2.4 times faster than `Matrix` in bfloat16 (docs/performance.md).
     """
 
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None) -> None:
@@ -264,7 +251,7 @@ class PackedMatrix:
         return torch.ops.mkldnn._linear_pointwise.binary(x_NI, residual_NO, self.weight, self.bias, "add")
 
 
-class Int8Matrix:
+class Int8Matrix(Matrix):
     """On CPUs: 8-bit weights with one scale for each output; inputs are rounded to 8 bits as they come.
 
     The model must be float32: one operator finds the range of its input, rounds, multiplies 8 by 8 bits, sums
@@ -302,9 +289,6 @@ class Int8Matrix:
     def relu(self, x_NI: Tensor) -> Tensor:
         return self._by_groups(torch.ops.quantized.linear_relu_dynamic, x_NI)
 
-    def plus(self, x_NI: Tensor, residual_NO: Tensor) -> Tensor:
-        return self(x_NI).add_(residual_NO)
-
     def _by_groups(self, product: Callable[[Tensor, object], Tensor], x_NI: Tensor) -> Tensor:
         if len(x_NI) <= self.ROWS:
             return product(x_NI, self.weight)
@@ -313,7 +297,7 @@ class Int8Matrix:
 
 def fixed_matrix(weight_OI: Tensor, bias_O: Tensor | None) -> Matrix:
     """Return the fastest exact form of a linear map for the device and type of its weight."""
-    kind = PackedMatrix if weight_OI.device.type == "cpu" and can_pack(weight_OI.dtype) else PlainMatrix
+    kind = PackedMatrix if weight_OI.device.type == "cpu" and can_pack(weight_OI.dtype) else Matrix
     return kind(weight_OI, bias_O)
 
 

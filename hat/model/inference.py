@@ -16,7 +16,7 @@ from hat.model.cpu import CHUNK, Int8Matrix, Matrix, attend_fixed, fixed_matrix,
 from hat.model.elastic import ElasticLayerNorm, ElasticLinear
 from hat.model.layers import PAD, DecoderLayer, EncoderLayer, padding_mask, positions
 from hat.model.transformer import EncoderOutput, Transformer
-from hat.space import Arch
+from hat.space import Arch, EncoderArch
 
 PADDED_FROM = 4096
 RESCORED = 16  # words whose logits are computed again in full precision where weights have 8 bits
@@ -44,14 +44,12 @@ class InferenceModel:
             self._source = _Embedding(model, "source", enc.embed_dim)
             self._target = _Embedding(model, "target", dec.embed_dim)
             self._encoder = [
-                _EncoderBlocks(layer, enc.embed_dim, heads, ffn_dim, matrix)
-                for layer, heads, ffn_dim in zip(
-                    model.encoder_layers, enc.self_heads, enc.ffn_dims, strict=False
-                )
+                _EncoderBlocks(layer, enc, index, matrix)
+                for index, layer in enumerate(model.encoder_layers[: enc.num_layers])
             ]
             self._decoder = [
                 _DecoderBlocks(layer, arch, index, matrix)
-                for index, layer in enumerate(model.decoder_layers[: len(dec.ffn_dims)])
+                for index, layer in enumerate(model.decoder_layers[: dec.num_layers])
             ]
             self._encoder_norm = _last_norm(model, "encoder", enc.embed_dim)
             self._decoder_norm = _last_norm(model, "decoder", dec.embed_dim)
@@ -186,10 +184,10 @@ class _Blocks:
     """What the layers share: each block is given its input and what is added to its output."""
 
     def __init__(
-        self, layer: EncoderLayer | DecoderLayer, dim: int, heads: int, ffn_dim: int, matrix: MakeMatrix
+        self, layer: EncoderLayer | DecoderLayer, stack: EncoderArch, index: int, matrix: MakeMatrix
     ) -> None:
-        qkv_dim = layer.self_attn.qkv_dim
-        self.pre_norm, self.heads = layer.pre_norm, heads
+        dim, ffn_dim, qkv_dim = stack.embed_dim, stack.ffn_dims[index], layer.self_attn.qkv_dim
+        self.pre_norm, self.heads = layer.pre_norm, stack.self_heads[index]
         self.qkv = _cut(layer.self_attn.qkv, 3 * qkv_dim, dim, matrix)
         self.out = _cut(layer.self_attn.out, dim, qkv_dim, matrix)
         self.up = _cut(layer.ffn.up, ffn_dim, dim, matrix)
@@ -200,7 +198,10 @@ class _Blocks:
         return block(norm(x_ND), x_ND) if self.pre_norm else norm(block(x_ND, x_ND))
 
     def _feed_forward(self, x_ND: Tensor) -> Tensor:
-        return self._residual(self.ffn_norm, x_ND, lambda h, x: self.down.plus(self.up.relu(h), x))
+        def feed_forward(h: Tensor, x: Tensor) -> Tensor:
+            return self.down.plus(self.up.relu(h), x)
+
+        return self._residual(self.ffn_norm, x_ND, feed_forward)
 
     def _queries_keys_values(self, h_ND: Tensor, batch: int) -> Tensor:
         """Return [3, B, H, n, d] of the n positions of each sentence."""
@@ -220,7 +221,7 @@ class _EncoderBlocks(_Blocks):
 class _DecoderBlocks(_Blocks):
     def __init__(self, layer: DecoderLayer, arch: Arch, index: int, matrix: MakeMatrix) -> None:
         dec, dim, cross = arch.decoder, arch.decoder.embed_dim, layer.cross_attn
-        super().__init__(layer, dim, dec.self_heads[index], dec.ffn_dims[index], matrix)
+        super().__init__(layer, dec, index, matrix)
         self.cross_heads, self.span = dec.cross_heads[index], dec.cross_span[index]
         self.cross_q = _cut(cross.q, cross.qkv_dim, dim, matrix)
         once = fixed_matrix if matrix is Int8Matrix else matrix  # once a sentence, and all steps read them

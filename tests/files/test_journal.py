@@ -63,19 +63,6 @@ def test_records_are_on_disk_when_append_returns(tmp_path: Path, monkeypatch: py
         assert synced[-1].endswith(b"\n") and b'"a": 1' in synced[-1]
 
 
-def test_cut_at_every_byte_of_the_last_records(tmp_path: Path) -> None:
-    path, records = tmp_path / "j", [{"n": n, "text": "\u00e4\u20ac" * n} for n in range(4)]
-    write(path, records)
-    whole = path.read_bytes()
-    ends = [i + 1 for i, byte in enumerate(whole) if byte == ord("\n")]
-    for size in range(ends[1], len(whole) + 1):
-        path.write_bytes(whole[:size])
-        kept = sum(end <= size for end in ends)
-        assert read(path) == records[:kept]
-        write(path, [{"new": size}])
-        assert read(path) == [*records[:kept], {"new": size}], "an unfinished line must not stay behind"
-
-
 def test_damage_in_the_middle_is_named(tmp_path: Path) -> None:
     path, records = tmp_path / "j", [{"value": n} for n in range(5)]
     write(path, records)

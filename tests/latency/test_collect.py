@@ -83,7 +83,9 @@ def test_a_fresh_process_measures_in_order() -> None:
 def test_a_fresh_process_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     failing = "import sys; sys.exit('ConfigError: out of order')"
     monkeypatch.setattr(runs, "_SERVE", failing)
-    with pytest.raises(HatError, match="1 architectures in a fresh process failed: ConfigError: out of order"):
+    with pytest.raises(
+        HatError, match="1 architectures in a fresh process failed: ConfigError: out of order"
+    ):
         list(measure_fresh([SPACE.largest()], SPACE, {}, vocab_sizes=(11, 11), config=CFG))
 
 

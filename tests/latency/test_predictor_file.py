@@ -131,7 +131,11 @@ def test_format_2_is_the_mean_of_five(tmp_path: Path) -> None:
         "weights": weights,
         "biases": [torch.zeros(FOLDS, 1, 1), torch.zeros(FOLDS, 1, 1)],
         "residuals": [0.01 * n for n in range(40)],
-        "report": {"mape_percent": 1.0, "drift": [{"first": 3, "last": 20, "percent": 9.0}], "networks": True},
+        "report": {
+            "mape_percent": 1.0,
+            "drift": [{"first": 3, "last": 20, "percent": 9.0}],
+            "networks": True,
+        },
         "conditions": {"device": "toy"},
     }
     torch.save(content, tmp_path / "p.pt")
