@@ -9,7 +9,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +21,7 @@ from hat.cli import new_task as release
 from hat.cli.evo_search import SearchOptions
 from hat.cli.latency_dataset import DatasetOptions
 from hat.cli.latency_predictor import PredictorOptions, ReleaseOptions
+from hat.cli.main import load
 from hat.cli.options import OutputOptions, parse
 from hat.cli.settings import Settings, parse_settings
 from hat.cli.task import space_and_arch
@@ -226,7 +226,11 @@ def fresh(tmp_path_factory) -> Path:
 
 def run(line: str, *extra: str) -> int:
     words = [word for word in shlex.split(line) if "CUDA_VISIBLE_DEVICES" not in word]
-    return import_module(f"hat.cli.{Path(words[1]).stem}").main([*words[2:], *extra])
+    if words[1:3] == ["-m", "hat"]:
+        return load(words[3])([*words[4:], *extra])
+    stem = Path(words[1]).stem.replace("_", "-")
+    names = {"download-model": "download", "average-checkpoints": "average"}
+    return load(names.get(stem, stem))([*words[2:], *extra])
 
 
 SUB = "configs/wmt14.en-de/subtransformer/HAT_wmt14ende_raspberrypi@3.5s_bleu@25.8.yml"
@@ -265,7 +269,7 @@ REFUSED = [  # commands of the release's README, and what makes that which is mi
         f"did you mean {SUB}?",
     ),
     (
-        f"python scripts/convert_checkpoint.py --input=downloaded_models/{Path(SUB).stem}.pt --output=a.pt",
+        f"python -m hat convert --input=downloaded_models/{Path(SUB).stem}.pt --output=a.pt",
         f"make it with `python download_model.py --model-name={Path(SUB).stem}`",
     ),
     (
