@@ -12,7 +12,7 @@ from hat.model.inference import InferenceModel
 from hat.model.layers import EOS, ModelConfig
 from hat.model.transformer import SuperTransformer
 from hat.space import DecoderSpace, EncoderSpace, SearchSpace, draw_arch
-from hat.train.schedule import ScheduleConfig
+from hat.train.policy import ScheduleConfig
 from hat.train.trainer import OptimConfig, Trainer
 
 pytestmark = [

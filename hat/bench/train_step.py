@@ -21,7 +21,7 @@ from hat.model.cpu import DTYPES
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer
 from hat.space import Arch, SearchSpace, draw_arch
-from hat.train.schedule import ScheduleConfig
+from hat.train.policy import ScheduleConfig
 from hat.train.trainer import OptimConfig, Trainer
 
 VOCAB = 7960

@@ -10,9 +10,8 @@ from pathlib import Path
 import torch
 
 from hat.cli.options import OutputOptions, command, only, parse
-from hat.cli.restore import evaluation_dtype, find_checkpoint
 from hat.cli.settings import GROUPS
-from hat.cli.task import DeviceOptions, TaskOptions, check_dictionaries, dataset, device_of, vocabulary
+from hat.cli.task import DeviceOptions, TaskOptions, dataset, device_of, find_checkpoint, vocabulary
 from hat.config import Options, option, to_yaml_values
 from hat.data.folder import file_digest
 from hat.data.pairs import PairDataset
@@ -27,8 +26,8 @@ from hat.model.cpu import Int8Matrix, device_name, fixed_matrix
 from hat.model.inference import InferenceModel
 from hat.run import Run, record_path
 from hat.space import ArchOptions, arch_of
-from hat.train.checkpoint import load
-from hat.train.ranks import place_of
+from hat.train.checkpoint import check_dictionaries, evaluation_dtype, load
+from hat.train.distributed import place_of
 from hat.train.trainer import OptimConfig
 
 
@@ -101,7 +100,7 @@ def generate(argv: Sequence[str] | None = None) -> int:
     device = device_of(replace(device_options, cpu=device_options.cpu or options.int8))
     source = load(path, say)
     dtype = torch.float32 if options.int8 else evaluation_dtype(source, optim.amp, optim.fp16, device)
-    check_dictionaries(source, vocab, path)
+    check_dictionaries(source, vocab.sizes, vocab.digests, path)
     arch = arch_of(arch_options)
     if arch is None:
         model = source.model()

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,14 @@ import torch
 from hat.errors import ArchError, CheckpointError, ConfigError, brief
 from hat.files.atomic import digest_matches, digest_path, write_with_digest
 from hat.files.tensors import read_foreign
+from hat.log import say as tell
+from hat.model.cpu import Amp
 from hat.model.extract import extract
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SubTransformer, SuperTransformer, Transformer
+from hat.run import Run, record_path
 from hat.space import Arch, SearchSpace, space_from_plain, space_to_plain
+from hat.train.trainer import compute_dtype
 
 FORMATS = (1, 2)  # 2 holds master weights beside their moving average; what needs no more is written as 1
 _NAMES = re.compile(r"checkpoint(\d+)\.pt|checkpoint_(\d+)_(\d+)\.pt")
@@ -206,11 +210,8 @@ def rotate(folder: Path, keep_epochs: int, keep_within: int) -> None:
             digest_path(path).unlink(missing_ok=True)
 
 
-def average(paths: Iterable[Path], say: Callable[[str], None] = lambda text: None) -> Checkpoint:
-    """Return the mean of the weights of several checkpoints of one model.
-
-    Raises CheckpointError where they differ.
-    """
+def mean_of(paths: Iterable[Path], say: Callable[[str], None] = lambda text: None) -> Checkpoint:
+    """Return the mean of the weights of several checkpoints; raises CheckpointError if the models differ."""
     paths = list(paths)
     first = load(paths[0], say)
     total = {name: weight.double() for name, weight in first.weights.items()}
@@ -230,6 +231,123 @@ def average(paths: Iterable[Path], say: Callable[[str], None] = lambda text: Non
             f"{paths[0]} or another of them holds numbers that are not finite; leave it out"
         )
     return replace(first, weights=means, state={}, master=None)
+
+
+def average(
+    inputs: Sequence[Path | str], output: Path | str | None = None, *, num_epoch_checkpoints: int = 10
+) -> tuple[Path, list[Path]]:
+    """Write the mean of the weights of several checkpoints of one model; returns its path and theirs.
+
+    Args:
+        inputs: checkpoint files, or one run folder, whose newest epoch checkpoints are taken.
+        output: file to write; default: average_model_N.pt in the folder.
+        num_epoch_checkpoints: how many checkpoints of a folder, N.
+
+    Raises CheckpointError if there are none or they hold different models.
+    """
+    paths, most = [Path(name) for name in inputs], num_epoch_checkpoints
+    if len(paths) == 1 and paths[0].is_dir():
+        folder = paths[0]
+        paths = [path for path in numbered(folder) if not path.name.startswith("checkpoint_")][:most]
+        if not paths:
+            raise CheckpointError(f"{folder} holds no checkpointN.pt; train with --save-interval")
+        if len(paths) < most:
+            tell(f"{folder} holds {len(paths)} epoch checkpoints, not {most}; averaging those")
+        output = output or folder / f"average_model_{most}.pt"
+    if output is None:
+        raise ConfigError("--output is needed if the inputs are single files")
+    target = Path(output)
+    settings = {"num-epoch-checkpoints": most, "inputs": [str(path) for path in paths]}
+    sources: dict[str, Path | str] = {str(path): path for path in paths}
+    with Run(record_path(target, folder=False), "average", settings=settings, inputs=sources) as run:
+        save(mean_of(paths, tell), target)
+        run.vouch(target)
+    return target, paths
+
+
+def check_compatible(
+    source: Checkpoint,
+    where: Path,
+    space: SearchSpace,
+    arch: Arch | None,
+    model: ModelConfig,
+    vocab_sizes: tuple[int, int],
+    vocab_digests: tuple[str, str],
+) -> Checkpoint:
+    """Return `source` with the choices of `space` and the dropout of `model`.
+
+    `arch` is None for a SuperTransformer. Raises CheckpointError if the checkpoint has other sizes, other
+    dictionaries or another structure, or was not trained for `arch` or for a choice of `space`.
+    """
+    different = [
+        f"{key} {there} there, {space.sizes[key]} here"
+        for key, there in source.space.sizes.items()
+        if there != space.sizes[key]
+    ]
+    if different:
+        raise CheckpointError(
+            f"{where} belongs to another search space: {'; '.join(different)}; use the configuration it was "
+            "trained with"
+        )
+    if source.arch is None:
+        _check_trained(source.space, where, space, arch)
+    check_dictionaries(source, vocab_sizes, vocab_digests, where)
+    asked = model.structure
+    for key, there in source.model_config.structure.items():
+        if there != asked[key]:
+            raise CheckpointError(
+                f"{where} was trained with {key} {there}, this run asks for {asked[key]}; use the "
+                "configuration it was trained with"
+            )
+    return replace(source, model_config=model, space=space)
+
+
+def _check_trained(trained: SearchSpace, where: Path, space: SearchSpace, arch: Arch | None) -> None:
+    """Raise CheckpointError if a slice is asked for that the SuperTransformer was never trained for."""
+    if arch is not None:
+        try:
+            trained.check(arch)
+        except ArchError as error:
+            raise CheckpointError(f"{where} was not trained for this architecture: {error}") from error
+    for key, values in space.choices.items() if arch is None else ():
+        if untrained := sorted(set(values) - set(trained.choices[key])):
+            raise CheckpointError(
+                f"{where} was not trained for {untrained} of {key}, only for {list(trained.choices[key])}; "
+                "leave that out of the search space"
+            )
+
+
+def check_dictionaries(
+    source: Checkpoint, sizes: tuple[int, int], digests: tuple[str, str], where: Path
+) -> None:
+    """Raise CheckpointError if a checkpoint was trained with other dictionaries."""
+    if source.vocab_sizes != sizes:
+        raise CheckpointError(
+            f"{where} has vocabularies of {source.vocab_sizes}, the data of {sizes}; "
+            "use the data it was trained with (--data)"
+        )
+    if all(source.vocab_digests) and all(digests) and source.vocab_digests != digests:
+        raise CheckpointError(f"{where} was trained with other dictionaries of the same size; check --data")
+
+
+def evaluation_dtype(source: Checkpoint, amp: Amp, fp16: bool, device: torch.device) -> torch.dtype:
+    """Return the compute type of `--amp` for scoring and translating.
+
+    Weights of the 2020 release, known by their lack of dictionaries, are evaluated in float32 as they were
+    then, unless another type is asked for.
+    """
+    if amp == "auto" and not fp16 and not any(source.vocab_digests):
+        return torch.float32
+    return compute_dtype(amp, fp16, device)
+
+
+def model_of(source: Checkpoint, where: Path, arch: Arch | None) -> Transformer:
+    """Return the stand-alone `arch` from a checkpoint, or its SuperTransformer if `arch` is None."""
+    if arch is not None:
+        return source.sub(arch)
+    if source.arch is not None:
+        raise CheckpointError(f"{where} holds a SubTransformer; a SuperTransformer checkpoint is needed here")
+    return source.model()
 
 
 def _as_float(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -18,9 +18,9 @@ from hat.model.transformer import SuperTransformer, Transformer
 from hat.space import DecoderSpace, EncoderSpace, SearchSpace
 from hat.train.checkpoint import (
     Checkpoint,
-    average,
     load,
     load_newest,
+    mean_of,
     numbered,
     pack,
     rotate,
@@ -241,7 +241,7 @@ def test_not_a_mapping(tmp_path: Path) -> None:
 def test_average_is_the_mean(tmp_path: Path) -> None:
     models = [super_model(seed) for seed in (1, 2, 3)]
     paths = [saved(tmp_path / f"checkpoint{n}.pt", model) for n, model in enumerate(models, 1)]
-    mean = average(paths)
+    mean = mean_of(paths)
     for name, weight in mean.weights.items():
         stacked = torch.stack([dict(model.named_parameters())[name].detach() for model in models])
         torch.testing.assert_close(weight, stacked.double().mean(0).float(), rtol=0, atol=1e-7)
@@ -251,7 +251,7 @@ def test_average_is_the_mean(tmp_path: Path) -> None:
     load(tmp_path / "average_model_3.pt")
     saved(paths[1], extract(super_model(), SPACE.smallest()))
     with pytest.raises(CheckpointError, match="checkpoint2.pt and .*checkpoint1.pt hold different models"):
-        average(paths)
+        mean_of(paths)
 
 
 def test_rotate_keeps_the_newest(tmp_path: Path) -> None:
