@@ -2,18 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from hat.cli.task import DeviceOptions, TaskOptions, device_of
 from hat.errors import ConfigError
-from hat.latency.collect import profile as profiled
-from hat.latency.measure import MeasureConfig
 from hat.model.count import count_params
 from hat.model.cpu import Amp
 from hat.model.layers import ModelConfig
 from hat.space import Arch, SearchSpace
+
+if TYPE_CHECKING:
+    from hat.latency.measure import MeasureConfig
 
 _FLAGS = {
     "threads": "threads",
@@ -49,8 +50,10 @@ class ProfileOptions:
         """Return whether profiling is all the user wants."""
         return self.latcpu or self.latgpu or self.profile_flops
 
-    def measure_config(self, length: int) -> MeasureConfig:
+    def measure_config(self, length: int) -> "MeasureConfig":
         """Return how to measure sentences of `length` tokens; raises ConfigError for numbers out of range."""
+        from hat.latency.measure import MeasureConfig  # late: training measures nothing
+
         return MeasureConfig(
             length,
             length,
@@ -63,7 +66,7 @@ class ProfileOptions:
 
 def measuring(
     options: ProfileOptions, task: TaskOptions, device: DeviceOptions
-) -> tuple[MeasureConfig, torch.device]:
+) -> "tuple[MeasureConfig, torch.device]":
     """Return how and where to measure, after fixing the threads: the GPU with --latgpu, else the CPU."""
     if options.latgpu and not torch.cuda.is_available():
         raise ConfigError("--latgpu: this machine has no GPU that PyTorch can use; give --latcpu instead")
@@ -94,6 +97,8 @@ def profile(
     if options.latgpu and not torch.cuda.is_available():
         raise ConfigError("--latgpu: this machine has no GPU that PyTorch can use; give --latcpu")
     gpu = torch.device("cuda", device_options.gpu or 0) if options.latgpu else None
+    from hat.latency.collect import profile as profiled  # late: training measures nothing
+
     return profiled(
         space,
         arch,

@@ -1,32 +1,16 @@
 """The options every task configuration may hold, so that one YAML file serves all commands."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from hat.cli.options import OutputOptions, Part, only, parse
 from hat.cli.profile import ProfileOptions
-from hat.cli.task import DeviceOptions, RankOptions, TaskOptions
+from hat.cli.task import DeviceOptions, RankOptions, RunOptions, TaskOptions
 from hat.model.layers import ModelConfig
 from hat.space import ArchOptions, SpaceOptions
-from hat.train.loop import LoopConfig, TrainConfig
+from hat.train.loop import LoopConfig
 from hat.train.policy import PolicyConfig, ScheduleConfig
 from hat.train.trainer import OptimConfig
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """Run"""
-
-    configs: str | None = None
-    train_subtransformer: bool = False
-    """train the one architecture that is given"""
-    validate_subtransformer: bool = False
-    """print the validation loss of the given architecture with the weights of --restore-file, and stop"""
-    save_dir: str | None = None
-    """folder of checkpoints and logs (default: checkpoints/<path of --configs>)"""
-    restore_file: str | None = None
-    """checkpoint to start from (default: the newest one in --save-dir, if any)"""
 
 
 class Settings(NamedTuple):
@@ -45,11 +29,6 @@ class Settings(NamedTuple):
     ranks: RankOptions
     profile: ProfileOptions
     output: OutputOptions
-
-    @property
-    def training(self) -> TrainConfig:
-        """What `hat.train.loop.fit` takes of them."""
-        return TrainConfig(self.model, self.optim, self.schedule, self.policy, self.task, self.loop)
 
 
 GROUPS = (

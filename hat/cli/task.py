@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 import yaml
 
-from hat.cli.missing import advice, checkpoint_commands, data_commands
 from hat.config import Options, option, to_yaml_values
 from hat.data.pairs import PairDataset, languages, load_vocabs
 from hat.data.vocab import Vocab
@@ -23,6 +22,21 @@ from hat.model.cpu import device_name, keep_pages
 from hat.space import Arch, ArchOptions, SearchSpace, SpaceOptions, arch_of, space_around, space_of
 from hat.train.distributed import Place
 from hat.train.loop import BatchConfig
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Run"""
+
+    configs: str | None = None
+    train_subtransformer: bool = False
+    """train the one architecture that is given"""
+    validate_subtransformer: bool = False
+    """print the validation loss of the given architecture with the weights of --restore-file, and stop"""
+    save_dir: str | None = None
+    """folder of checkpoints and logs (default: checkpoints/<path of --configs>)"""
+    restore_file: str | None = None
+    """checkpoint to start from (default: the newest one in --save-dir, if any)"""
 
 
 @dataclass(frozen=True)
@@ -170,6 +184,8 @@ def find_checkpoint(name: str, folder: Path | None = None) -> Path:
     if not path.exists() and folder is not None and path.parent == Path("."):
         path = folder / name
     if not path.exists():
+        from hat.cli.missing import advice, checkpoint_commands  # late: for an error only
+
         how = advice(checkpoint_commands(path), "check the path, or train that model first")
         raise CheckpointError(f"the checkpoint {name} does not exist; {how}")
     return path
@@ -227,6 +243,8 @@ def vocabulary(options: TaskOptions, *, profiling: bool = False) -> Vocabulary:
 
 def missing_data(options: TaskOptions) -> str:
     """Return what to tell a user whose data is not there."""
+    from hat.cli.missing import advice, data_commands  # late: for an error only
+
     how = advice(data_commands(options.data), "make it with python -m hat preprocess")
     return f"there is no data folder {options.data!r} (--data); {how}"
 
@@ -249,6 +267,8 @@ def _naming_what_makes(data: str) -> Iterator[None]:
     try:
         yield
     except DataError as error:
+        from hat.cli.missing import advice, data_commands  # late: for an error only
+
         commands = data_commands(data)
         raise DataError(f"{error}; {advice(commands, '')}" if commands else str(error)) from error
 

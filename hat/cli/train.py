@@ -4,12 +4,16 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 
 from hat.cli.interrupt import Interrupt
-from hat.cli.options import command
-from hat.cli.profile import describe, profile, size
-from hat.cli.settings import Settings, parse_settings
+from hat.cli.options import OutputOptions, command, parse, without
+from hat.cli.profile import ProfileOptions, describe, profile, size
 from hat.cli.task import (
+    DeviceOptions,
+    RankOptions,
+    RunOptions,
+    TaskOptions,
     data_of,
     device_of,
     find_checkpoint,
@@ -21,31 +25,64 @@ from hat.cli.task import (
 )
 from hat.errors import ConfigError
 from hat.log import say
-from hat.space import Arch, SearchSpace
+from hat.model.layers import ModelConfig
+from hat.space import ArchOptions, SpaceOptions
 from hat.train.distributed import joined, launch, one_of_many, place_of
-from hat.train.loop import fit, validate
+from hat.train.loop import LoopConfig, TrainConfig, fit, validate
+from hat.train.policy import PolicyConfig, ScheduleConfig
+from hat.train.trainer import OptimConfig
+
+GROUPS = (
+    RunOptions,
+    TaskOptions,
+    SpaceOptions,
+    ArchOptions,
+    ModelConfig,
+    OptimConfig,
+    ScheduleConfig,
+    PolicyConfig,
+    LoopConfig,
+    DeviceOptions,
+    RankOptions,
+    ProfileOptions,
+    OutputOptions,
+)
+# Accepted, but not in --help: what a YAML file of the search gives, and what hardly anyone changes.
+UNLISTED: dict[type, tuple[str, ...]] = {
+    ArchOptions: tuple(each.name for each in fields(ArchOptions)),
+    SpaceOptions: ("encoder_attention_heads", "decoder_attention_heads"),
+    TaskOptions: ("arch", "required_batch_size_multiple"),
+    ModelConfig: ("max_source_positions", "max_target_positions"),
+    OptimConfig: ("optimizer", "adam_betas", "adam_eps", "sentence_avg", "fp16", "fp16_init_scale"),
+    ProfileOptions: ("latsilent",),
+}
 
 
 @one_of_many
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Train, validate or profile; see --help."""
-    settings: Settings
-    (settings,) = parse_settings(
-        argv,
-        prog="train.py",
-        description="Train or profile a SuperTransformer, or one SubTransformer of its space.",
-        config_flags=("--configs", "--sub-configs"),
+    run, task, space_options, arch_options, model, optim, schedule, policy, loop, device, ranks, prof, out = (
+        parse(
+            argv,
+            *(without(group, *UNLISTED.get(group, ())) for group in GROUPS),
+            prog="train.py",
+            description="Train or profile a SuperTransformer, or one SubTransformer of its space.",
+            config_flags=("--configs", "--sub-configs"),
+        )
     )
-    run, task = settings.run, settings.task
-    space, arch = space_and_arch(settings.space, settings.arch)
+    space, arch = space_and_arch(space_options, arch_options)
     if arch is None and (run.train_subtransformer or run.validate_subtransformer):
         raise ConfigError(
             "--train-subtransformer needs an architecture: give its YAML as --configs and common.yml as "
             "--sub-configs"
         )
-    if settings.profile.asked():
-        return _profile(settings, space, arch or space.largest())
+    if prof.asked():
+        device_of(device)  # sets the threads
+        vocab = vocabulary(task, profiling=True)
+        shown = arch or space.largest()
+        result = profile(space, shown, model, vocab.sizes, task.sentence_length(), prof, device)
+        return _finish(out, True, describe(result), result)
     place = place_of(os.environ)
     first = place is None or place.rank == 0
     sizes = size(space, arch or space.largest())
@@ -53,58 +90,51 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(describe(sizes), flush=True)
     data = data_of(task)
     folder = run_folder(run.configs, run.save_dir)
-    if place is None and (count := processes(settings.ranks, settings.device)) > 1:
-        return launch("hat.cli.train", argv, count, settings.ranks.distributed_port)
-    device = rank_device(settings.device, place, settings.ranks)
-    if unused := settings.policy.unused(alone=arch is not None):
+    if place is None and (count := processes(ranks, device)) > 1:
+        return launch("hat.cli.train", argv, count, ranks.distributed_port)
+    where = rank_device(device, place, ranks)
+    config = TrainConfig(model, optim, schedule, policy, task, loop)
+    if unused := policy.unused(alone=arch is not None):
         say(f"not used: {', '.join(f'--{name}' for name in unused)}")
-    with joined(place, device) as group:
+    with joined(place, where) as group:
         if run.validate_subtransformer:
             assert arch is not None
             start = find_checkpoint(run.restore_file or "checkpoint_best.pt", folder)
-            found = validate(arch, space, data, start, settings.training, device=device, group=group)
+            found = validate(arch, space, data, start, config, device=where, group=group)
             losses = f"validation loss {found.loss:.4f} (base 2, smoothed), nll {found.nll_loss:.4f}"
             losses_json = {"valid_loss": found.loss, "valid_nll_loss": found.nll_loss}
-            return _finish(settings, first, f"{losses}, {start}", sizes | losses_json)
+            return _finish(out, first, f"{losses}, {start}", sizes | losses_json)
         with Interrupt() as interrupt:
             result = fit(
                 arch or space,
                 data,
-                settings.training,
+                config,
                 space=space,
                 init=group.on_rank0(lambda: find_checkpoint(run.restore_file, folder))
                 if run.restore_file
                 else None,
                 out=folder,
-                device=device,
-                seed=settings.device.seed,
+                device=where,
+                seed=device.seed,
                 group=group,
                 interrupt=interrupt,
-                progress=not settings.output.no_progress_bar and sys.stderr.isatty(),
+                progress=not out.no_progress_bar and sys.stderr.isatty(),
             )
     if result.stopped is not None:
         say(f"stopped by signal {result.stopped} and saved; the same command goes on from here")
         return 128 + result.stopped
     best = "unknown" if result.best_loss is None else f"{result.best_loss:.3f} (base 2)"
     text = (
-        f"trained {result.updates} updates in {result.train_s:.0f} s, best validation loss {best}; checkpoints "
-        f"in {folder}"
+        f"trained {result.updates} updates in {result.train_s:.0f} s, best validation loss {best}; "
+        f"checkpoints in {folder}"
     )
-    return _finish(settings, first, text, sizes | {"training": result.summary() | {"save_dir": str(folder)}})
+    return _finish(out, first, text, sizes | {"training": result.summary() | {"save_dir": str(folder)}})
 
 
-def _profile(settings: Settings, space: SearchSpace, arch: Arch) -> int:
-    device_of(settings.device)  # sets the threads
-    task, vocab = settings.task, vocabulary(settings.task, profiling=True)
-    length = task.sentence_length()
-    result = profile(space, arch, settings.model, vocab.sizes, length, settings.profile, settings.device)
-    return _finish(settings, True, describe(result), result)
-
-
-def _finish(settings: Settings, first: bool, text: str, result: dict) -> int:
+def _finish(out: OutputOptions, first: bool, text: str, result: dict) -> int:
     """Print what came out, once for all processes."""
     if first:
         print(text)
-        if settings.output.json:
+        if out.json:
             print(json.dumps(result))
     return 0

@@ -5,21 +5,23 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from hat.errors import ArchError, CheckpointError, ConfigError, brief
 from hat.files.atomic import digest_matches, digest_path, write_with_digest
-from hat.files.tensors import read_foreign
-from hat.log import say as tell
+from hat.log import say
 from hat.model.cpu import Amp
-from hat.model.extract import extract
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SubTransformer, SuperTransformer, Transformer
-from hat.run import Run, record_path
+from hat.run import Run, read_record, record_path
 from hat.space import Arch, SearchSpace, space_from_plain, space_to_plain
 from hat.train.trainer import compute_dtype
+
+if TYPE_CHECKING:
+    from hat.data.dataset import Dataset
+    from hat.decode.translator import Model
 
 FORMATS = (1, 2)  # 2 holds master weights beside their moving average; what needs no more is written as 1
 _NAMES = re.compile(r"checkpoint(\d+)\.pt|checkpoint_(\d+)_(\d+)\.pt")
@@ -41,6 +43,7 @@ class Checkpoint:
     weights: dict[str, torch.Tensor]
     state: dict[str, Any]
     master: dict[str, torch.Tensor] | None = None
+    codec: dict[str, Any] | None = None  # plain values of a TextCodec, if the file is to translate by itself
 
     def model(self) -> Transformer:
         """Return the model with these weights, of exactly the size they have."""
@@ -51,13 +54,20 @@ class Checkpoint:
     def sub(self, arch: Arch) -> Transformer:
         """Return the stand-alone SubTransformer `arch`: cut from a SuperTransformer, or this very model."""
         if self.arch is None:
-            return extract(self.model(), arch)
+            return cut(self.model(), arch)
         if self.arch != arch:
             raise CheckpointError(
                 "the checkpoint holds another SubTransformer than the one asked for; give the architecture "
                 "YAML it was trained with, or a SuperTransformer checkpoint"
             )
         return self.model()
+
+
+def cut(model: Transformer, arch: Arch) -> SubTransformer:
+    """Return `arch` as a model of its own, with copies of the slices of `model` that it uses."""
+    from hat.model.extract import extract  # late: training a SuperTransformer cuts nothing
+
+    return extract(model, arch)
 
 
 def pack(
@@ -96,6 +106,7 @@ def to_bytes(checkpoint: Checkpoint) -> bytes:
             "weights": checkpoint.weights,
             "state": checkpoint.state,
             **({} if checkpoint.master is None else {"master": checkpoint.master}),
+            **({} if checkpoint.codec is None else {"codec": checkpoint.codec}),
         },
         buffer,
     )
@@ -128,6 +139,8 @@ def load(path: Path, say: Callable[[str], None] = lambda text: None) -> Checkpoi
         )
     if intact is None:
         say(f"{path} has no {digest_path(path).name} beside it; its content cannot be verified")
+    from hat.files.tensors import read_foreign  # late: a run that starts anew reads no checkpoint
+
     values = read_foreign(path, content)  # our own files too: anyone can write `hat_format` into one
     del content
     if not isinstance(values, dict) or "hat_format" not in values:
@@ -148,11 +161,44 @@ def load(path: Path, say: Callable[[str], None] = lambda text: None) -> Checkpoi
             weights=_as_float(values["weights"]),
             state=dict(values["state"]),
             master=_as_float(values["master"]) if values["hat_format"] == 2 else None,
+            codec=values.get("codec"),
         )
         _check_weights(path, checkpoint)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError, ArchError, ConfigError) as error:
         raise CheckpointError(f"{path} does not describe a model of this system: {brief(error)}") from error
     return checkpoint
+
+
+def save_model(model: "Model", path: Path | str) -> None:
+    """Write a model with its dictionaries and subword model into one file, with its digest beside it."""
+    codec = None if model.codec is None else model.codec.to_plain()
+    save(replace(pack(model.network, model.digests), codec=codec), Path(path))
+
+
+def load_model(path: Path | str, dataset: "Dataset | None" = None) -> "Model":
+    """Return the model in a checkpoint, also in one of the 2020 release.
+
+    Its dictionaries are those in the file, those of `dataset`, or those of the data folder in the record of
+    the training run; a model without them cannot translate. Raises CheckpointError if the file is damaged, or
+    `dataset` has other dictionaries.
+    """
+    from hat.data.dataset import Dataset
+    from hat.data.subwords import TextCodec
+    from hat.decode.translator import Model
+
+    path = Path(path)
+    found = load(path, say)
+    if dataset is None and found.codec is None:
+        folder = read_record(path.parent, folder=True, note=say).settings.get("data")
+        if folder and Path(folder).is_dir():
+            dataset = Dataset.load(folder)
+            if dataset.digests != found.vocab_digests:
+                dataset = None
+    if dataset is not None:
+        check_dictionaries(found, dataset.vocab_sizes, dataset.digests, path)
+        return Model(found.model(), dataset.codec, dataset.digests)
+    codec = None if found.codec is None else TextCodec.from_plain(found.codec)
+    return Model(found.model(), codec, found.vocab_digests)
 
 
 def load_newest(folder: Path, say: Callable[[str], None]) -> Checkpoint | None:
@@ -252,7 +298,7 @@ def average(
         if not paths:
             raise CheckpointError(f"{folder} holds no checkpointN.pt; train with --save-interval")
         if len(paths) < most:
-            tell(f"{folder} holds {len(paths)} epoch checkpoints, not {most}; averaging those")
+            say(f"{folder} holds {len(paths)} epoch checkpoints, not {most}; averaging those")
         output = output or folder / f"average_model_{most}.pt"
     if output is None:
         raise ConfigError("--output is needed if the inputs are single files")
@@ -260,7 +306,7 @@ def average(
     settings = {"num-epoch-checkpoints": most, "inputs": [str(path) for path in paths]}
     sources: dict[str, Path | str] = {str(path): path for path in paths}
     with Run(record_path(target, folder=False), "average", settings=settings, inputs=sources) as run:
-        save(mean_of(paths, tell), target)
+        save(mean_of(paths, say), target)
         run.vouch(target)
     return target, paths
 

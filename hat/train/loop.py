@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 
@@ -22,7 +22,6 @@ from hat.errors import ConfigError
 from hat.files.lock import FolderLock
 from hat.log import RunLog, say
 from hat.model.cpu import device_name, dtype_name
-from hat.model.extract import extract
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer, Transformer
 from hat.rng import seed_for
@@ -33,6 +32,9 @@ from hat.train.checkpoint import Checkpoint, check_compatible, model_of
 from hat.train.distributed import ALONE, ProcessGroup
 from hat.train.policy import PolicyConfig, ScheduleConfig, policy_of
 from hat.train.trainer import EvalResult, OptimConfig, StepResult, Trainer, compute_dtype, evaluate
+
+if TYPE_CHECKING:
+    from hat.decode.translator import Model
 
 T = TypeVar("T")
 
@@ -109,7 +111,9 @@ _DEFAULTS = TrainConfig()
 class Data(Protocol):
     """What a run needs of a data set; `hat.Dataset` has it."""
 
-    vocabs: tuple[Vocab, Vocab]
+    @property
+    def vocabs(self) -> tuple[Vocab, Vocab]:
+        """Dictionaries of source and target."""
 
     @property
     def digests(self) -> tuple[str, str]:
@@ -159,6 +163,7 @@ class FitResult:
     train_s: float  # seconds of the updates alone
     folder: Path | None
     stopped: int | None = None  # number of the signal that ended the run early
+    dataset: "Data | None" = field(default=None, repr=False)
     best: Checkpoint | None = field(default=None, repr=False)  # if there is no folder to read it from
 
     def summary(self) -> dict[str, Any]:
@@ -172,13 +177,16 @@ class FitResult:
         }
 
     @cached_property
-    def model(self) -> Transformer:
-        """The network with the best validation loss: a SuperTransformer or a SubTransformer."""
-        if self.best is not None:
-            return self.best.model()
-        assert self.folder is not None
-        best, last = (self.folder / f"checkpoint_{name}.pt" for name in ("best", "last"))
-        return ckpt.load(best if best.exists() else last, say).model()
+    def model(self) -> "Model":
+        """The model with the best validation loss: a SuperTransformer or a SubTransformer."""
+        from hat.decode.translator import Model  # late: training translates nothing
+
+        found, codec = self.best, getattr(self.dataset, "codec", None)
+        if found is None:
+            assert self.folder is not None
+            best, last = (self.folder / f"checkpoint_{name}.pt" for name in ("best", "last"))
+            found = ckpt.load(best if best.exists() else last, say)
+        return Model(found.model(), codec, found.vocab_digests)
 
 
 def fit(
@@ -187,7 +195,7 @@ def fit(
     config: TrainConfig = _DEFAULTS,
     *,
     space: SearchSpace | None = None,
-    init: Path | str | Transformer | None = None,
+    init: "Path | str | Model | None" = None,
     out: Path | str | None = None,
     device: torch.device | str | None = None,
     seed: int = 1,
@@ -205,7 +213,7 @@ def fit(
         dataset: binary data with dictionaries; `config.batches` names the splits.
         config: options by subject.
         space: the search space of an architecture; needed if `target` is one.
-        init: checkpoint or network whose weights to start from; an architecture inherits its slice.
+        init: checkpoint or model whose weights to start from; an architecture inherits its slice.
         out: folder of checkpoints, log and run.json; None keeps the best weights in memory, writes nothing.
         device: default: the first GPU, or the CPU if there is none.
         seed: of first weights, batches, dropout and sampled architectures.
@@ -293,7 +301,7 @@ class _Job:
         space: SearchSpace | None,
         dataset: Data,
         cfg: TrainConfig,
-        init: Path | str | Transformer | None,
+        init: "Path | str | Model | None",
         out: Path | str | None,
         device: torch.device | str | None,
         seed: int,
@@ -308,7 +316,7 @@ class _Job:
         if self.arch:
             self.space.check(self.arch)
         self.dataset, self.cfg, self.seed, self.group, self.interrupt = dataset, cfg, seed, group, interrupt
-        self.init = Path(init) if isinstance(init, str) else init
+        self.init = init if init is None or hasattr(init, "network") else Path(init)
         self.folder = Path(out) if out is not None else None
         self.device = torch.device(device or ("cuda:0" if torch.cuda.is_available() else "cpu"))
         self.sizes = (len(dataset.vocabs[0]), len(dataset.vocabs[1]))
@@ -321,7 +329,8 @@ class _Job:
             del sizes["qkv-dim"]
         choices = {dim.choice_key: [dim.encode(value) for value in self.space[dim]] for dim in DIMS}
         arch = self.arch.to_yaml() if self.arch else {}
-        return self.cfg.to_yaml() | {"seed": self.seed} | sizes | choices | arch
+        data = {"data": str(self.training_pairs.folder), "seed": self.seed}
+        return self.cfg.to_yaml() | data | sizes | choices | arch
 
     def inputs(self) -> dict[str, str]:
         """Return the SHA-256 of what is read: dictionaries, and the pairs of both splits."""
@@ -354,7 +363,7 @@ class _Job:
             noise = torch.Generator().manual_seed(seed_for(self.seed, "init"))
             model: Transformer = SuperTransformer(self.space, self.sizes, self.cfg.model, noise)
             if self.arch:
-                model = extract(model, self.arch)
+                model = ckpt.cut(model, self.arch)
         elif goes_on and source.master is not None:
             model = model_of(replace(source, weights=source.master), where, self.arch)
         else:
@@ -403,14 +412,14 @@ class _Job:
         """Return the checkpoint to go on from, if any, its place, and what the run was started from."""
         last = ckpt.load_newest(self.folder, say) if self.folder and self.folder.is_dir() else None
         start = self.init
-        name = "a network" if isinstance(start, Transformer) else str(start)
+        name = str(start) if start is None or isinstance(start, Path) else "a given model"
         if last is not None and (start is None or last.state["progress"]["started_from"] == name):
             assert self.folder is not None
             source, where, started_from = last, self.folder, last.state["progress"]["started_from"]
-        elif isinstance(start, Transformer):
-            source, where, started_from = ckpt.pack(start, self.dataset.digests), Path(name), name
-        elif start is not None:
+        elif isinstance(start, Path):
             source, where, started_from = ckpt.load(start, say), start, name
+        elif start is not None:
+            source, where, started_from = ckpt.pack(start.network, start.digests), Path(name), name
         else:
             return None, Path(), ""
         return self.compatible(source, where), where, started_from
@@ -495,7 +504,8 @@ class _Job:
             train_s=round(progress.train_s, 1),
             folder=self.folder,
             stopped=self.interrupt.asked if stopped else None,
-            best=self.kept if self.kept or self.folder else ckpt.pack(trainer.eval_model),
+            dataset=self.dataset,
+            best=self.kept if self.kept or self.folder else self._packed(),
         )
         record.results |= result.summary()
         return result
@@ -601,10 +611,13 @@ class _Job:
                 raise _Stopped
             yield batch
 
-    def _save(self, names: list[str]) -> None:
+    def _packed(self) -> Checkpoint:
         state = {"trainer": self.trainer.state_dict(), "progress": asdict(self.progress)}
         state |= {"plan": self._batch_plan(), "recipe": self._recipe()}
-        packed = ckpt.pack(self.trainer.eval_model, self.dataset.digests, state, self.trainer.model)
+        return ckpt.pack(self.trainer.eval_model, self.dataset.digests, state, self.trainer.model)
+
+    def _save(self, names: list[str]) -> None:
+        packed = self._packed()
 
         def write() -> None:
             assert self.folder is not None

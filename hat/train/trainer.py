@@ -103,8 +103,8 @@ class EvalResult(NamedTuple):
 class MasterWeights:
     """Float32 weights of a model and a copy of them in the compute type.
 
-    The copy is cast once for each update; autocast would cast every slice at every use. If the compute type is
-    float32, both are the same tensors. Gradients of the copy are added to `.grad` of the master in float32.
+    The copy is cast once for each update; autocast would cast every slice at every use. With float32 compute
+    both are the same tensors. Gradients of the copy are added to `.grad` of the master in float32.
     """
 
     def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
@@ -175,7 +175,7 @@ class Trainer:
 
     @property
     def eval_model(self) -> Transformer:
-        """The float32 model that is validated, searched and inherited: the moving average, if there is one."""
+        """The float32 model that is validated, searched and inherited: the moving average, if any."""
         return self.model if self.average is None else self.average.module
 
     def train_step(self, batches: Sequence[Batch], plan: StepPlan | Arch) -> StepResult:
@@ -184,8 +184,8 @@ class Trainer:
         `batches` are the batches of this process, which takes every k-th of k processes; some processes may
         have none. Dropout masks depend on the seed, the update, the position among the batches of all
         processes and the position in the plan only. Gradient and losses are means over the plan, so
-        --clip-norm means the same for every policy. Raises TrainingError, in all processes, if the loss or the
-        gradient is not finite, before any weight has changed.
+        --clip-norm means the same for every policy. Raises TrainingError, in all processes, if the loss or
+        the gradient is not finite, before any weight has changed.
         """
         plan = StepPlan((plan,)) if isinstance(plan, Arch) else plan
         sums: list[Tensor] = []
