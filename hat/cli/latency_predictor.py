@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -59,7 +60,16 @@ class ReleaseOptions:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Train a predictor on a latency table, write it and print its scores; return the exit status."""
-    options, ignored, output = parse(
+    groups = parsed(argv)
+    report = run(groups)
+    if groups[-1].json:
+        print(json.dumps(report))
+    return 0
+
+
+def parsed(argv: Sequence[str] | None) -> tuple[Any, ...]:
+    """Return the options, those without effect, and those of the output."""
+    return parse(
         argv,
         PredictorOptions,
         only(ReleaseOptions),
@@ -68,16 +78,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Train a latency predictor on measured architectures; report its error on unseen ones.",
         config_flags=("--configs",),
     )
+
+
+def run(groups: tuple[Any, ...], argv: Sequence[str] | None = None) -> Report:
+    """Train and write a predictor with its record and picture; print and return its scores."""
+    options, ignored, _ = groups
     if given := [flag_of(name)[2:] for name in _given(ignored)]:
         _say(f"{', '.join(given)}: no effect here; the predictor finds its scales, size and steps itself")
-    report = train_predictor(options)
-    if output.json:
-        print(json.dumps(report))
-    return 0
-
-
-def train_predictor(options: PredictorOptions) -> Report:
-    """Train and write a predictor with its record and picture; print and return its scores."""
     if options.lat_dataset_path is None or options.ckpt_path is None:
         missing = "--lat-dataset-path" if options.lat_dataset_path is None else "--ckpt-path"
         raise ConfigError(
@@ -88,7 +95,7 @@ def train_predictor(options: PredictorOptions) -> Report:
     check_writable(path)
     aside = beside_own(path)
     released = released_at(path, aside)
-    run = Run(
+    kept = Run(
         record_path(path, folder=False),
         "predictor",
         settings=to_yaml_values(options),
@@ -97,18 +104,18 @@ def train_predictor(options: PredictorOptions) -> Report:
         goes_on=False,  # nothing of an earlier training is used again
     )
     predictor = trained_predictor(table, transfer_from=options.transfer_from, seed=options.seed)
-    with run:  # now that it worked: a record of an earlier predictor stays beside it until then
+    with kept:  # now that it worked: a record of an earlier predictor stays beside it until then
         if options.transfer_from:
-            run.inputs["transfer-from"] = digest_of(Path(options.transfer_from))
+            kept.inputs["transfer-from"] = digest_of(Path(options.transfer_from))
         if released:
             set_aside(path, aside)
             _say(f"{path} was the predictor of the 2020 release; it was moved to {aside}")
         predictor.save(path)
         report = predictor.report
         assert report is not None
-        run.results |= report
-        run.results |= {"unseen": predictor.unseen, "conditions": predictor.conditions}
-        run.vouch(path)
+        kept.results |= report
+        kept.results |= {"unseen": predictor.unseen, "conditions": predictor.conditions}
+        kept.vouch(path)
     if options.transfer_from is None:
         _plot(predictor, path.with_suffix(".png"))
     _print_table(report, len(rows), table, path)
