@@ -4,11 +4,12 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from hat.cli.missing import advice, predictor_commands
 from hat.cli.options import OutputOptions, command, only
@@ -30,9 +31,11 @@ from hat.cli.task import (
 )
 from hat.config import Options, option, to_yaml_values
 from hat.errors import CheckpointError, ConfigError
+from hat.files.atomic import write_atomic
 from hat.latency.predictor import LatencyPredictor
 from hat.log import say
-from hat.report.front import comparison_table, plot_front
+from hat.report.collect import collect
+from hat.report.figures import charts, png
 from hat.search.constraints import LimitOptions
 from hat.search.finalists import Winner
 from hat.search.record import SearchResult
@@ -92,7 +95,18 @@ _USED = (  # of the options in YAML files; those of the space are given there
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Search; see --help."""
-    settings, options, *groups = parse_settings(
+    groups = parsed(argv)
+    done = run(groups, argv)
+    if isinstance(done, int):
+        return done
+    if groups[0].output.json:
+        print(json.dumps(done))
+    return 0
+
+
+def parsed(argv: Sequence[str] | None) -> tuple[Any, ...]:
+    """Return the settings, the options of the search, and those of its strategies, limits and scoring."""
+    return parse_settings(
         argv,
         SearchOptions,
         EvolutionConfig,
@@ -105,6 +119,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         config_flags=("--configs", "--evo-configs"),
         used=_USED,
     )
+
+
+def run(groups: tuple[Any, ...], argv: Sequence[str] | None) -> dict[str, Any] | int:
+    """Search, tell the user, and return the summary; for `argv` and numbers see `hat.cli.train.run`."""
+    settings, options, *groups = groups
     task = settings.task
     config = SearchConfig(
         **{name: value for group in groups for name, value in asdict(group).items()},
@@ -163,13 +182,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         group=connected(),
         progress=not settings.output.no_progress_bar and sys.stderr.isatty(),
     )
-    if place is None or place.rank == 0:
-        _draw(folder, result)
-        for line in _lines(result, folder):
-            print(line)
-        if settings.output.json:
-            print(json.dumps(result.summary()))
-    return 0
+    if place and place.rank:
+        return 0
+    _draw(folder)
+    for line in _lines(result, folder):
+        print(line, flush=True)
+    return result.summary()
 
 
 def _check_options(settings: Settings, options: SearchOptions, config: SearchConfig) -> None:
@@ -219,14 +237,15 @@ def _search_folder(options: SearchOptions) -> Path:
     return run_folder(options.evo_configs or f"configs/evo_search/{name}.yml", None).parent / name
 
 
-def _draw(folder: Path, result: SearchResult) -> None:
+def _draw(folder: Path) -> None:
     """Write front.png into the search's folder if matplotlib is installed."""
-    sets = {name: few for name, few in {"scored": result.scored, **result.ablations}.items() if few}
-    points = {name: [(each.loss, each.cost.predicted_ms) for each in few] for name, few in sets.items()}
+    drawn = [chart for chart in charts(collect(folder)) if chart.section == "front"]
     try:
-        plot_front(folder / "front.png", points.pop("scored"), result.summary()["winners"], points)
+        content = png(drawn)
     except ImportError:
         say("no picture: matplotlib is not installed (pip install -e '.[report]')")
+        return
+    write_atomic(folder / "front.png", lambda file: file.write(content))
 
 
 def _lines(result: SearchResult, folder: Path) -> Iterator[str]:
@@ -270,3 +289,23 @@ def _limits_line(winners: dict[float, Winner]) -> str | None:
         f"{held} of {len(below)} limits hold as measured, on average {fmean(below):.1f}% below the limit "
         f"({min(below):.1f} to {max(below):.1f}%)"
     )
+
+
+def comparison_table(comparison: Mapping[str, Any]) -> str:
+    """Return `compare`'s result as aligned text."""
+    wanted = f"{100 * comparison['wanted_share']:g}% after"
+    lines = [f"{'method':10}{'scored':>8}{'hypervolume':>14}{'of random':>12}{wanted:>14}"]
+    reference = comparison["reference"]
+    for name, result in comparison["methods"].items():
+        never = "never" if reference else "-"
+        after = never if result["reached"] is None else str(result["reached"])
+        share = "-" if result["share"] is None else f"{100 * result['share']:.2f}%"
+        volume = "-" if result["hypervolume"] is None else f"{result['hypervolume']:.6f}"
+        lines.append(f"{name:10}{result['evaluations']:>8}{volume:>14}{share:>12}{after:>14}")
+    if reference:
+        loss, *others = reference
+        values = ", ".join(f"{value:.6g}" for value in others)
+        lines.append(f"reference: loss {loss:.4f}, {values} (worst of random)")
+    else:
+        lines.append("no random architecture was scored, so there is no reference to compare by")
+    return "\n".join(lines)

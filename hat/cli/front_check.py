@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hat.cli.evo_search import comparison_table
 from hat.cli.options import OutputOptions, command, parse
 from hat.errors import ConfigError, DataError
 from hat.files.journal import read_journal
-from hat.report.front import comparison_table
 from hat.search.constraints import Constraints
 from hat.search.front import SHARE, Point, compare
 from hat.search.strategies import ParetoConfig, objective_values

@@ -2,10 +2,8 @@
 
 import json
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,7 +11,7 @@ from typing import Any
 import torch
 import yaml
 
-from hat.cli import latency_dataset, latency_predictor, train
+from hat.cli import evo_search, latency_dataset, latency_predictor, train
 from hat.cli.options import OutputOptions, command, parse
 from hat.cli.settings import parse_settings
 from hat.cli.stages import Stage, Stages, shell
@@ -255,10 +253,8 @@ class Task:
         words += [f"--write-config-path={next(iter(found.values()))}", f"--search-dir={search_dir}"]
         words += _optional("--evo-iter", self.options.evo_iterations)
         title = f"search under {', '.join(f'{limit_ms:g}' for limit_ms in found)} ms"
-        inputs = {path.name: path for path in (self.super_yml, self.evo_yml, self.super_best, self.predictor)}
-        line = [sys.executable, "evo_search.py", *words, *self.common, "--json"]
-        work, made = partial(shell, line, result=True), list(found.values())
-        self.stages.run(Stage(title, {"words": words}, inputs, made, work, [search_dir], search_dir))
+        made, inputs = list(found.values()), [self.super_best, self.predictor]
+        self._stage(title, evo_search, words, inputs, made, [search_dir])
         return found
 
     def _trained(self, limit_ms: float, arch_yml: Path, predictor: LatencyPredictor) -> Row:
