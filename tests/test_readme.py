@@ -77,15 +77,19 @@ MADE = made_by(ALL)
 
 @functools.cache
 def flags_of(script: str) -> set[str]:
-    """Return the flags that `python <script> --help` explains; `hat.cli.x` names a command itself."""
-    module = script
-    if not script.startswith("hat.cli."):
+    """Return the flags that `python <script> --help` or `python -m <module> <name> --help` explains."""
+    module, _, name = script.removeprefix("-m ").partition(" ")
+    if not script.startswith("-m "):
         module = re.search(r"from (hat\.cli\.\w+) import main", (ROOT / script).read_text())[1]
+    elif name.startswith("-"):
+        return {"--help"}
     out = io.StringIO()
     with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as left:
-        import_module(module).main(["--help"])
+        where = {"hat": "hat.cli.main", "benchmarks": "benchmarks.__main__"}.get(module, module)
+        import_module(where).main([*name.split(), "--help"])
     assert left.value.code == 0
-    return set(re.findall(r"(?m)^\s+(?:-\w, )?(--[a-z0-9-]+)", out.getvalue()))
+    found = re.findall(r"(?m)^\s+(?:-\w, )?--(\[no-\])?([a-z0-9-]+)", out.getvalue())
+    return {f"--{flag}" for _, flag in found} | {f"--no-{flag}" for no, flag in found if no}
 
 
 @pytest.mark.parametrize(
@@ -94,9 +98,13 @@ def flags_of(script: str) -> set[str]:
 def test_a_command_is_in_order(command: Command) -> None:
     """What it runs, its flags and the files it is given exist, or another documented command makes them."""
     program, words, script = command.words[0], command.words[1:], command.script
+    if words[0] == "-m":
+        script = shlex.join(words[:3])
     assert program in PROGRAMS, "teach this test the program"
     assert bool(script) == (program in ("python", "bash", "torchrun"))
-    if script:
+    if script.startswith("-m "):
+        words = words[3:]
+    elif script:
         assert (ROOT / script).is_file()
         words = words[words.index(script) + 1 :]
     if script.endswith(".sh"):
@@ -106,7 +114,7 @@ def test_a_command_is_in_order(command: Command) -> None:
         assert program in ("pip", "cp", "sed") or given <= flags_of(script)
     if script == "scripts/run_task.sh":
         flags = words[words.index("--") :] if "--" in words else ()
-        assert {word.partition("=")[0] for word in flags[1:]} <= flags_of("hat.cli.run")
+        assert {word.partition("=")[0] for word in flags[1:]} <= flags_of("-m hat run")
         task = f"configs/{words[0]}"
         device = f"{task}/latency_dataset/{words[1]}.yml"
         assert task in MADE or device in MADE or (ROOT / device).is_file()

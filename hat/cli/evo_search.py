@@ -4,7 +4,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,6 +38,7 @@ from hat.report.collect import collect
 from hat.report.figures import charts, png
 from hat.search.constraints import LimitOptions
 from hat.search.finalists import Winner
+from hat.search.front import comparison_table
 from hat.search.record import SearchResult
 from hat.search.run import limits_of, search
 from hat.search.strategies import EvolutionConfig, ParetoConfig, ScoringOptions, SearchConfig, strategy_of
@@ -289,23 +290,3 @@ def _limits_line(winners: dict[float, Winner]) -> str | None:
         f"{held} of {len(below)} limits hold as measured, on average {fmean(below):.1f}% below the limit "
         f"({min(below):.1f} to {max(below):.1f}%)"
     )
-
-
-def comparison_table(comparison: Mapping[str, Any]) -> str:
-    """Return `compare`'s result as aligned text."""
-    wanted = f"{100 * comparison['wanted_share']:g}% after"
-    lines = [f"{'method':10}{'scored':>8}{'hypervolume':>14}{'of random':>12}{wanted:>14}"]
-    reference = comparison["reference"]
-    for name, result in comparison["methods"].items():
-        never = "never" if reference else "-"
-        after = never if result["reached"] is None else str(result["reached"])
-        share = "-" if result["share"] is None else f"{100 * result['share']:.2f}%"
-        volume = "-" if result["hypervolume"] is None else f"{result['hypervolume']:.6f}"
-        lines.append(f"{name:10}{result['evaluations']:>8}{volume:>14}{share:>12}{after:>14}")
-    if reference:
-        loss, *others = reference
-        values = ", ".join(f"{value:.6g}" for value in others)
-        lines.append(f"reference: loss {loss:.4f}, {values} (worst of random)")
-    else:
-        lines.append("no random architecture was scored, so there is no reference to compare by")
-    return "\n".join(lines)

@@ -6,8 +6,7 @@ import json
 
 import pytest
 
-from hat.cli.evo_search import comparison_table
-from hat.search.front import compare, front_numbers
+from hat.search.front import compare, comparison_table, front_numbers
 from hat.search.record import evaluations_csv
 from hat.space import Arch, DecoderArch, EncoderArch
 
