@@ -117,9 +117,10 @@
       this.svg.addEventListener("click", (event) => this.point(this.nearest(event), true));
       this.svg.addEventListener("keydown", (event) => this.key(event));
       this.svg.addEventListener("blur", () => this.point(null, false));
-      new ResizeObserver(() => requestAnimationFrame(() => this.draw())).observe(box);
       const found = this.chart.series.find((each) => each.name === "found") ?? this.chart.series.find((each) => each.kind === "step");
       if (this.panel && found) this.keep({ point: found.points[0], series: found });
+      this.draw();
+      new ResizeObserver(() => requestAnimationFrame(() => this.draw())).observe(box);
     }
 
     legend() {
