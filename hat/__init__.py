@@ -85,6 +85,7 @@ _LAZY = {  # name: module, or module:name there
     "sample": "hat.space",
     "space_from_plain": "hat.space",
     "space_of": "hat.space",
+    "sync_of": "hat.latency.measure",
     "translate": "hat.decode.generate",
     "validate": "hat.train.loop",
     "workload": "hat.latency.measure",
