@@ -1,6 +1,6 @@
 """From the records that runs left in a folder to what a report shows of them.
 
-A report starts from the records (`run.json`, see docs/records.md) in a folder and up to two levels below it,
+A report starts from the records (`run.json`, see docs/records.md) in a folder and up to three levels below,
 and reads the files that belong to a run of their kind: log, journal, predictor and table. Nothing in them is
 trusted: what is damaged becomes a note, and no path leads out of the folder.
 """
@@ -22,7 +22,7 @@ from hat.space import Arch, SearchSpace, space_from_plain
 
 Values = Mapping[str, Any]
 Points = tuple[tuple[float, float], ...]
-_DEPTH = 2
+_DEPTH = 3
 _SUFFIX = ".run.json"
 _RECORDS = ("run.json", "config.yml", "version.json", "cost.json", "log.jsonl", "journal.jsonl")
 _DAMAGED = (HatError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
@@ -184,7 +184,7 @@ class _Collector:
 
     def collect(self) -> Report:
         report = self.report
-        found = [each for folder in self._walk(self.root, _DEPTH) for each in self._records(folder)]
+        found = [each for folder in self._folders() for each in self._records(folder)]
         own = next((each.record for each in found if each.path == self.root), Record(""))
         summary = {**self._mapping(self.root / "summary.json"), **(own.results if own.kind == "task" else {})}
         if isinstance(summary.get("rankings"), dict):  # its trainings are only means to it
@@ -198,7 +198,7 @@ class _Collector:
         if not runs and not rows and not stages:
             raise DataError(
                 f"{self.root} holds no run: no run.json of train.py, evo_search.py or run_task.sh is here "
-                "or up to two folders below; run one of these, or give another folder"
+                "or up to three folders below; run one of these, or give another folder"
             )
         if "task" in summary:
             report.title = f"{summary['task']} on {summary.get('hardware', 'an unnamed device')}"
@@ -219,14 +219,15 @@ class _Collector:
 
     # --- files: regular ones inside the folder only
 
-    def _walk(self, folder: Path, depth: int) -> Iterator[Path]:
-        yield folder
-        if depth:
-            with os.scandir(folder) as entries:
-                names = sorted(e.name for e in entries if e.is_dir(follow_symlinks=False))
-            for name in names:
-                if name not in ("tensorboard", "report") and not name.endswith(".old"):
-                    yield from self._walk(folder / name, depth - 1)
+    def _folders(self) -> Iterator[Path]:
+        """Yield the folder and those up to three levels below it; links are not followed."""
+        for name, below, _ in os.walk(self.root):
+            yield Path(name)
+            deep = len(Path(name).relative_to(self.root).parts) >= _DEPTH
+            ours = (
+                each for each in below if each not in ("tensorboard", "report") and not each.endswith(".old")
+            )
+            below[:] = [] if deep else sorted(ours)
 
     def _plain(self, path: Path) -> bool:
         """Return whether a path is a regular file of the run: no link, pipe or device, nothing outside."""
@@ -255,10 +256,7 @@ class _Collector:
         bad = 0
         with open(path, encoding="utf-8", errors="replace") as file:
             for line in file:
-                try:
-                    record = json.loads(line)
-                except (ValueError, RecursionError):
-                    record = None
+                record = _parsed(line)
                 if isinstance(record, dict):
                     yield record
                 else:
@@ -279,9 +277,7 @@ class _Collector:
                 yield _Found(folder, name, kind, record, log, {**summary, **record.results})
         elif present:
             self.note(f"{folder} is left out: its record, log or journal is no plain file of this folder")
-        with os.scandir(folder) as entries:
-            files = sorted(e.name for e in entries if e.name.endswith(_SUFFIX))
-        for file in files:
+        for file in sorted(each for each in os.listdir(folder) if each.endswith(_SUFFIX)):
             product = folder / file.removesuffix(_SUFFIX)
             if self._plain(folder / file):
                 record = read_record(product, folder=False, note=self.note)
@@ -495,6 +491,7 @@ def _rows(value: object) -> list[Values]:
 
 
 def _parsed(text: object) -> object:
+    """Return what JSON text stands for; None if it is damaged."""
     try:
         return json.loads(str(text))
     except (ValueError, RecursionError):
@@ -503,14 +500,9 @@ def _parsed(text: object) -> object:
 
 def number(value: object) -> float | None:
     """Return a finite number, or None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return float(value) if math.isfinite(value) else None
-    except OverflowError:
-        return None
+    return float(value) if type(value) in (int, float) and abs(value) < 1e300 else None  # type: ignore[arg-type]
 
 
 def _whole(value: object) -> int | None:
     found = number(value)
-    return int(found) if found is not None and math.isclose(found, int(found)) else None
+    return int(found) if found is not None and found.is_integer() else None

@@ -135,3 +135,23 @@ def compare(methods: Mapping[str, Sequence[Point]], share: float = SHARE) -> dic
             for name, values in grown.items()
         },
     }
+
+
+def comparison_table(comparison: Mapping[str, Any]) -> str:
+    """Return `compare`'s result as aligned text."""
+    wanted = f"{100 * comparison['wanted_share']:g}% after"
+    lines = [f"{'method':10}{'scored':>8}{'hypervolume':>14}{'of random':>12}{wanted:>14}"]
+    reference = comparison["reference"]
+    for name, result in comparison["methods"].items():
+        never = "never" if reference else "-"
+        after = never if result["reached"] is None else str(result["reached"])
+        share = "-" if result["share"] is None else f"{100 * result['share']:.2f}%"
+        volume = "-" if result["hypervolume"] is None else f"{result['hypervolume']:.6f}"
+        lines.append(f"{name:10}{result['evaluations']:>8}{volume:>14}{share:>12}{after:>14}")
+    if reference:
+        loss, *others = reference
+        values = ", ".join(f"{value:.6g}" for value in others)
+        lines.append(f"reference: loss {loss:.4f}, {values} (worst of random)")
+    else:
+        lines.append("no random architecture was scored, so there is no reference to compare by")
+    return "\n".join(lines)

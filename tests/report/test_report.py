@@ -63,7 +63,8 @@ def test_the_page_of_a_task(old: bool, tmp_path: Path) -> None:
         assert content.startswith(b"\x89PNG\r\n\x1a\n") and content.endswith(b"IEND\xaeB`\x82")
     found = page.series("front")["found"]["points"][0]  # what pointing at it shows
     assert found[:7] == [12.75, 5.25, "found@12.5ms", 5.25, 12.0, 12.25, 12.75]
-    assert dict(zip(page.data["keys"], page.data["archs"][found[7]], strict=True)) == ARCH.to_yaml()
+    keys = [dim["key"] for dim in page.data["dims"]]
+    assert dict(zip(keys, page.data["archs"][found[7]], strict=True)) == ARCH.to_yaml()
 
 
 def test_the_script_of_the_page_is_the_one_its_policy_allows(tmp_path: Path) -> None:
