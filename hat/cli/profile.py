@@ -1,15 +1,14 @@
 """Parameters, FLOPs and latency of one architecture: the profiling part of train.py."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hat.cli.task import DeviceOptions, TaskOptions, device_of
+from hat.cli.settings import DeviceOptions, ProfileOptions, TaskOptions, device_of
 from hat.errors import ConfigError
 from hat.model.count import count_params
-from hat.model.cpu import Amp
 from hat.model.layers import ModelConfig
 from hat.space import Arch, SearchSpace
 
@@ -23,45 +22,6 @@ _FLAGS = {
     "beam": "lat-beam",
     "source_len": "profile-length",
 }
-
-
-@dataclass(frozen=True)
-class ProfileOptions:
-    """Profiling"""
-
-    latcpu: bool = False
-    """measure latency on the CPU and stop"""
-    latgpu: bool = False
-    """measure latency on the GPU and stop"""
-    profile_flops: bool = False
-    """count FLOPs and stop"""
-    latiter: int = 300
-    """most timed repeats of a latency measurement; it ends earlier once the median is known well enough"""
-    lat_interval: float = 1.2
-    """how well the median of a latency is to be known, in percent to either side; 2 takes half the time"""
-    latsilent: bool = False
-    """show no progress while measuring"""
-    lat_beam: int = 5
-    """beam of the timed search"""
-    lat_amp: Amp = "auto"
-    """number format of the timed model; auto takes what is fast on the device"""
-
-    def asked(self) -> bool:
-        """Return whether profiling is all the user wants."""
-        return self.latcpu or self.latgpu or self.profile_flops
-
-    def measure_config(self, length: int) -> "MeasureConfig":
-        """Return how to measure sentences of `length` tokens; raises ConfigError for numbers out of range."""
-        from hat.latency.measure import MeasureConfig  # late: training measures nothing
-
-        return MeasureConfig(
-            length,
-            length,
-            self.lat_beam,
-            self.latiter,
-            interval_percent=self.lat_interval,
-            dtype=self.lat_amp,
-        )
 
 
 def measuring(
