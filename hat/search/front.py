@@ -11,7 +11,7 @@ Points = NDArray[np.float64]  # [points, coordinates]
 SHARE = 0.99  # of the hypervolume of random search
 
 
-def fronts(points: Sequence[Point]) -> list[list[int]]:
+def fronts(points: Sequence[Point] | Points) -> list[list[int]]:
     """Return the numbers of the points, front by front: the first holds those that none dominates.
 
     A point dominates another if it is nowhere worse and somewhere better (Deb et al. 2002, NSGA-II, section
@@ -61,6 +61,8 @@ def _volume(table: Points) -> float:
     """Return the volume that points [points, coordinates] below (1, ..., 1) dominate."""
     if not len(table) or table.shape[1] == 1:
         return 1.0 - float(table.min(initial=1.0))
+    if table.shape[1] > 2:
+        table = table[fronts(table)[0]]
     table = table[np.argsort(table[:, -1], kind="stable")]
     depth = np.diff(table[:, -1], append=1.0)
     if table.shape[1] == 2:
@@ -76,7 +78,7 @@ def _volume(table: Points) -> float:
     return float(sum(slices))
 
 
-def _array(points: Sequence[Point]) -> Points:
+def _array(points: Sequence[Point] | Points) -> Points:
     return np.array(points, dtype=np.float64).reshape(len(points), -1 if len(points) else 0)
 
 
