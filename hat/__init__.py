@@ -61,7 +61,7 @@ _LAZY = {  # name: module, or module:name there
     "count_params": "hat.model.count",
     "depth_only": "hat.latency.costs",
     "device_name": "hat.model.cpu",
-    "device_of": "hat.cli.task",
+    "device_of": "hat.cli.settings",
     "dtype_name": "hat.model.cpu",
     "extract": "hat.model.extract",
     "fast_dtype": "hat.model.cpu",

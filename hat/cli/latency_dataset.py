@@ -7,9 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from hat.cli.options import OutputOptions, command, only
-from hat.cli.profile import ProfileOptions, measuring
-from hat.cli.settings import parse_settings
-from hat.cli.task import DeviceOptions, TaskOptions, space_and_arch, vocabulary
+from hat.cli.profile import measuring
+from hat.cli.settings import (
+    DeviceOptions,
+    ProfileOptions,
+    TaskOptions,
+    parse_settings,
+    profile_sizes,
+    space_and_arch,
+)
 from hat.config import Options, option, to_yaml_values
 from hat.errors import ConfigError
 from hat.latency.collect import collect
@@ -81,7 +87,7 @@ def run(options: tuple[Any, ...], argv: Sequence[str] | None = None) -> dict[str
         raise ConfigError("--lat-dataset-path is needed: the CSV file to write")
     space, _ = space_and_arch(settings.space, settings.arch)
     cfg, device = measuring(prof, settings.task, settings.device)
-    sizes = vocabulary(settings.task, profiling=True).sizes
+    sizes = profile_sizes(settings.task)
     table = collect(
         space,
         data.lat_dataset_size,

@@ -30,6 +30,7 @@ from hat.model.layers import ModelConfig
 from hat.space import ArchOptions, SpaceOptions
 from hat.train.distributed import joined, launch, one_of_many, place_of
 from hat.train.loop import TrainConfig, fit, validate
+from hat.train.policy import PolicyConfig
 from hat.train.trainer import OptimConfig
 
 # Accepted, but not in --help: what a YAML file of the search gives, and what hardly anyone changes.
@@ -71,7 +72,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _finish(out, True, describe(measured), measured)
     place = place_of(os.environ)
     first = place is None or place.rank == 0
-    size: dict[str, Any] = {"params": count_params(arch or space.largest(), space)}
+    size: dict[str, Any] = {
+        "params": count_params(arch or space.largest(), space),
+        "flops": None,
+        "latency_ms": None,
+    }
     if first and not (place and place.ours):
         text = "M (layers, without embeddings and output matrix)"
         print(f"#Params: {size['params'] / 1e6:.2f} {text}", flush=True)
@@ -81,6 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return launch("hat.cli.train", argv, count, given.ranks.distributed_port)
     where = rank_device(given.device, place, given.ranks)
     config = TrainConfig(given.model, given.optim, given.schedule, given.policy, task, given.loop)
+    if arch and given.policy != PolicyConfig():
+        say("the options of --policy are not used: one architecture is trained")
     with joined(place, where) as group:
         if run.validate_subtransformer:
             assert arch is not None

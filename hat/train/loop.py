@@ -7,14 +7,14 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hat.config import Options, fill, option, read_config, to_yaml_values
+from hat.config import Options, option, to_yaml_values
 from hat.data.batching import EpochBatches, groups
 from hat.data.pairs import Batch, PairDataset
 from hat.errors import ConfigError
@@ -97,25 +97,6 @@ class TrainConfig:
     policy: PolicyConfig = PolicyConfig()  # of a SuperTransformer
     batches: BatchConfig = BatchConfig()
     loop: LoopConfig = LoopConfig()
-
-    @classmethod
-    def from_yaml(cls, path: Path | str, **values: Any) -> "TrainConfig":
-        """Return the options of a YAML file, for example of configs/<task>/supertransformer.
-
-        Args:
-            path: the file; keys that do not concern training are ignored.
-            values: options that win over the file, for example `max_update=500`.
-
-        Raises ConfigError for a wrong value, or if no option has the name of one in `values`.
-        """
-        entries, parts = read_config(path), {}
-        for part in fields(cls):
-            group = type(part.default)
-            own = {each.name for each in fields(group)} & values.keys()
-            parts[part.name] = fill(group, entries, **{name: values.pop(name) for name in own})
-        if values:
-            raise ConfigError(f"training has no option {', '.join(values)}; see hat.TrainConfig")
-        return cls(**parts)
 
     def to_yaml(self) -> dict[str, Any]:
         """Return all options by their YAML keys."""
@@ -510,25 +491,26 @@ class _Training:
 
     def _log_updates(self, log: RunLog) -> None:
         """Log the updates since the last line."""
-        at, update, last, (step, _) = (
+        at, update, last, step = (
             self.at,
             self.trainer.num_updates,
             self.cfg.optim.max_update,
-            self.recent[-1],
+            self.recent[-1][0],
         )
-        tokens, seconds = (sum(values) for values in zip(*((s.num_tokens, t) for s, t in self.recent)))
+        seconds = sum(seconds for _, seconds in self.recent)
+        tokens = sum(each.num_tokens for each, _ in self.recent)
         loss = sum(each.loss * each.num_tokens for each, _ in self.recent) / tokens
-        left_s = seconds / len(self.recent) * (last - update)
+        rate, left_s = tokens / seconds, seconds / len(self.recent) * (last - update)
         log.metrics(
             "train",
             update,
             f"epoch {at.epoch} update {update}/{last} loss {loss:.3f} lr {step.lr:.2e} "
-            f"grad norm {step.grad_norm:.2f} {tokens / seconds:.0f} tokens/s about {left_s / 60:.1f} min left",
+            f"grad norm {step.grad_norm:.2f} {rate:.0f} tokens/s about {left_s / 60:.1f} min left",
             epoch=at.epoch,
             loss_base2=round(loss, 6),
             lr=step.lr,
             grad_norm=round(step.grad_norm, 4) if math.isfinite(step.grad_norm) else None,
-            tokens_per_s=round(tokens / seconds, 1),
+            tokens_per_s=round(rate, 1),
             train_s=round(at.train_s, 1),
         )
         self.recent.clear()

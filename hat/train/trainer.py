@@ -264,17 +264,16 @@ class Trainer:
         The caller runs the backward pass of one before it asks for the next, so one graph exists at a time.
         `position` is that of the batch among those of all processes.
         """
-        batch, eps = batch.to(self.device), self.cfg.label_smoothing
+        batch, eps, teacher = batch.to(self.device), self.cfg.label_smoothing, None
         for number, arch in enumerate(plan.archs):
             stream = (self.num_updates, position, number) if number else (self.num_updates, position)
             drop = Dropout(seed_for(self.seed, "dropout", *stream))
             states_RD, output_VD, target_R = target_rows(self.weights.compute, batch, arch, drop)
-            if plan.distill and number:
+            if teacher:
                 yield distilled_loss(states_RD, output_VD, target_R, eps, teacher, plan.distill)
-                continue
-            if plan.distill:
-                teacher = Teacher(states_RD.detach(), output_VD.detach())
-            yield smoothed_loss(states_RD, output_VD, target_R, eps)
+            else:
+                teacher = Teacher(states_RD.detach(), output_VD.detach()) if plan.distill else None
+                yield smoothed_loss(states_RD, output_VD, target_R, eps)
 
     def _sum_gradients(
         self, smoothed: float, nll: float, tokens: int, sentences: int

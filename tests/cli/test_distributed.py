@@ -21,7 +21,7 @@ from training import ROOT, argv_of, log_of
 
 from hat.cli.evo_search import main as evo_search
 from hat.cli.interrupt import Interrupt
-from hat.cli.task import DeviceOptions, RankOptions, processes, rank_device
+from hat.cli.settings import DeviceOptions, RankOptions, processes, rank_device
 from hat.cli.train import main
 from hat.cli.translate import generate
 from hat.errors import ConfigError
