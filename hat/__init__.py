@@ -8,8 +8,9 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _LAZY = {
-    "Arch": "hat.arch.config",
-    "SearchSpace": "hat.arch.space",
+    "Arch": "hat.space",
+    "DIMS": "hat.space",
+    "SearchSpace": "hat.space",
     "SuperTransformer": "hat.model.transformer",
     "LatencyPredictor": "hat.latency.predictor",
 }

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from hat.arch.codec import SpaceOptions
 from hat.model.config import ModelConfig
 from hat.model.transformer import SuperTransformer
+from hat.space import SpaceOptions
 
 RENAMED = [  # ours -> theirs, in this order
     ("encoder_layers", "encoder.layers"),

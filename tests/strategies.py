@@ -4,8 +4,7 @@ import random
 
 from hypothesis import strategies as st
 
-from hat.arch.config import Arch, DecoderArch, EncoderArch
-from hat.arch.space import DecoderSpace, EncoderSpace, SearchSpace
+from hat.space import Arch, DecoderArch, DecoderSpace, EncoderArch, EncoderSpace, SearchSpace
 
 
 def subset(draw: st.DrawFn, values: range | tuple[int, ...], largest: int | None = None) -> tuple[int, ...]:

@@ -17,7 +17,6 @@ import pytest
 import torch
 import yaml
 
-from hat.arch.codec import arch_from_yaml
 from hat.cli import make_release_configs
 from hat.cli.evo_search import SearchOptions
 from hat.cli.latency_dataset import DatasetOptions
@@ -30,6 +29,7 @@ from hat.latency.network import LatencyNet
 from hat.latency.predictor import PredictorConfig
 from hat.model.count import count_macs, count_params
 from hat.search.evolution import EvolutionConfig
+from hat.space import Arch
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
@@ -385,4 +385,4 @@ def test_testing_a_model_that_is_not_downloaded(fresh, monkeypatch) -> None:
 
 def test_the_architecture_files_are_readable_as_plain_yaml() -> None:
     text = (ROOT / SUB).read_text("utf-8")
-    assert arch_from_yaml(yaml.safe_load(text)).decoder.num_layers == 1
+    assert Arch.from_yaml(yaml.safe_load(text)).decoder.num_layers == 1

@@ -19,7 +19,6 @@ from documents import ALL, ROOT, Command
 from release_archives import wmt14_en_de
 from release_files import saved_by_the_release, write
 
-from hat.arch.codec import space_of
 from hat.cli import stages
 from hat.cli.settings import parse_settings
 from hat.cli.task import vocabulary
@@ -28,6 +27,7 @@ from hat.files.download import Downloaded
 from hat.latency.network import LatencyNet
 from hat.latency.predictor import LatencyPredictor
 from hat.model.transformer import SuperTransformer
+from hat.space import space_of
 
 README, MULTI30K, OWN, FROM_2020 = "README.md", "docs/multi30k.md", "docs/your_own.md", "docs/from_2020.md"
 SEARCH = "docs/search.md"

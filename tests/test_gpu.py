@@ -3,8 +3,6 @@
 import pytest
 import torch
 
-from hat.arch.sampler import draw_arch
-from hat.arch.space import DecoderSpace, EncoderSpace, SearchSpace
 from hat.bench.corpus import random_batch
 from hat.bench.device import formats
 from hat.decode.beam import BeamConfig, beam_search
@@ -13,6 +11,7 @@ from hat.model.extract import extract
 from hat.model.inference import InferenceModel
 from hat.model.precision import DTYPES
 from hat.model.transformer import SuperTransformer
+from hat.space import DecoderSpace, EncoderSpace, SearchSpace, draw_arch
 from hat.train.schedule import ScheduleConfig
 from hat.train.trainer import OptimConfig, Trainer
 

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from hat.arch.config import Arch, DecoderArch, EncoderArch
 from hat.latency.predictor import LatencyPredictor
 from hat.latency.predictor_config import PredictorConfig
 from hat.latency.table import row_of
+from hat.space import Arch, DecoderArch, EncoderArch
 
 
 def save_predictor(path: Path) -> None:

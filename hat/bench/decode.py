@@ -7,8 +7,6 @@ from pathlib import Path
 
 import torch
 
-from hat.arch.config import Arch, DecoderArch, EncoderArch
-from hat.arch.space import DecoderSpace, EncoderSpace, SearchSpace
 from hat.bench.alternate import Samples, alternate, ratio
 from hat.bench.device import CPU, device_named, formats
 from hat.bench.figure import Figure, Row, Target, median_row, rate_row
@@ -26,6 +24,7 @@ from hat.model.inference import InferenceModel
 from hat.model.matrix import Int8Matrix, can_int8
 from hat.model.precision import DTYPES
 from hat.model.transformer import SubTransformer, SuperTransformer
+from hat.space import Arch, DecoderArch, DecoderSpace, EncoderArch, EncoderSpace, SearchSpace
 
 # HAT_wmt14ende_xeon@204.2ms with 8 heads and span 1 in every layer, which CTranslate2 can compute as well
 XEON_204 = Arch(

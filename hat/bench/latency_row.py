@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from hat.arch.sampler import sample
-from hat.arch.space import SearchSpace
 from hat.bench.device import CPU, device_named
 from hat.bench.figure import Figure, Row, Target
 from hat.bench.machine import Machine, describe_machine
@@ -23,6 +21,7 @@ from hat.model.extract import extract
 from hat.model.precision import fast_dtype
 from hat.model.transformer import SubTransformer, SuperTransformer
 from hat.rng import rng_for
+from hat.space import SearchSpace, sample
 
 
 @dataclass(frozen=True)

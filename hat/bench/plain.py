@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hat.arch.config import Arch
 from hat.data.pairs import Batch
 from hat.model.attention import sinusoids
 from hat.model.config import PAD
 from hat.model.transformer import Transformer
+from hat.space import Arch
 
 
 class PlainLayer(nn.Module):

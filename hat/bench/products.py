@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hat.arch.config import Arch
-from hat.arch.space import SearchSpace
 from hat.bench.device import CPU
+from hat.space import Arch, SearchSpace
 
 
 @dataclass(frozen=True)

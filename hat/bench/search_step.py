@@ -8,8 +8,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from hat.arch.config import Arch
-from hat.arch.sampler import sample
 from hat.bench.alternate import alternate, ratio
 from hat.bench.corpus import first_pairs, multi30k
 from hat.bench.device import CPU, device_named
@@ -25,6 +23,7 @@ from hat.model.precision import dtype_name, fast_dtype
 from hat.model.transformer import SuperTransformer, Transformer
 from hat.rng import rng_for
 from hat.search.fitness import ValidationFitness
+from hat.space import Arch, sample
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The spaces the figures are taken in, written out so that a figure does not move with a file of configs/."""
 
-from hat.arch.space import DecoderSpace, EncoderSpace, SearchSpace
+from hat.space import DecoderSpace, EncoderSpace, SearchSpace
 
 MULTI30K = SearchSpace(  # configs/multi30k.en-de/supertransformer/space0.yml
     EncoderSpace(256, 1024, 3, (256, 192), (1024, 512, 256), (3, 2), (4, 2)),

@@ -6,9 +6,6 @@ from functools import partial
 
 import torch
 
-from hat.arch.config import Arch
-from hat.arch.sampler import draw_arch
-from hat.arch.space import SearchSpace
 from hat.bench.alternate import Samples, alternate, mean_of, ratio
 from hat.bench.corpus import random_batch
 from hat.bench.device import CPU, device_named, formats
@@ -23,6 +20,7 @@ from hat.latency.work import sync_of
 from hat.model.config import ModelConfig
 from hat.model.precision import DTYPES
 from hat.model.transformer import SuperTransformer
+from hat.space import Arch, SearchSpace, draw_arch
 from hat.train.schedule import ScheduleConfig
 from hat.train.trainer import OptimConfig, Trainer
 

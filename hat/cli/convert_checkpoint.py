@@ -9,12 +9,12 @@ from typing import Any, BinaryIO
 
 import torch
 
-from hat.arch.codec import ArchOptions, arch_of, arch_to_yaml, space_to_plain
 from hat.cli.options import command, parse
 from hat.cli.restore import find_checkpoint
 from hat.errors import ConfigError
 from hat.files.atomic import write_atomic
 from hat.log import say
+from hat.space import ArchOptions, arch_of, space_to_plain
 from hat.train.checkpoint import Checkpoint, load, pack, save
 
 _SAFETENSORS_TYPES = {torch.float32: "F32", torch.float16: "F16"}
@@ -98,7 +98,7 @@ def write_safetensors(checkpoint: Checkpoint, path: Path) -> None:
 def _description(checkpoint: Checkpoint) -> dict[str, Any]:
     return {
         "space": space_to_plain(checkpoint.space),
-        "arch": arch_to_yaml(checkpoint.arch) if checkpoint.arch else None,
+        "arch": checkpoint.arch.to_yaml() if checkpoint.arch else None,
         "model_config": asdict(checkpoint.model_config),
         "vocab_sizes": list(checkpoint.vocab_sizes),
         "vocab_digests": list(checkpoint.vocab_digests),

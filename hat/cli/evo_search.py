@@ -13,8 +13,6 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from hat.arch.config import Arch
-from hat.arch.space import SearchSpace
 from hat.cli.finalists import Bench, Candidate, choose
 from hat.cli.forecast import Forecast
 from hat.cli.launch import agreed, launch, one_of_many, processes, rank_device
@@ -59,6 +57,7 @@ from hat.search.fitness import SharedFitness, ValidationFitness
 from hat.search.limits import LimitOptions
 from hat.search.pareto import ParetoConfig
 from hat.search.record import old_losses, search_header
+from hat.space import Arch, SearchSpace
 from hat.train.checkpoint import load
 from hat.train.ranks import joined, place_of
 

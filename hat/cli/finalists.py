@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 
 import torch
 
-from hat.arch.codec import arch_from_yaml, arch_to_yaml
-from hat.arch.config import Arch
 from hat.cli.forecast import about
 from hat.cli.remeasure import condition_flags, remeasure
 from hat.cli.settings import Settings
@@ -19,6 +17,7 @@ from hat.latency.predictor import LatencyPredictor
 from hat.log import say
 from hat.model.precision import device_name
 from hat.search.limits import Cost
+from hat.space import Arch
 
 Clock = Callable[[Sequence[Arch]], list[float]]  # measured ms of each, in one fresh process
 ROUNDS = 4  # of following candidates
@@ -167,7 +166,7 @@ class Bench:
                         say(f"finalists are measured in fresh processes: {facts}")
                     self.conditions = result["conditions"]
                     record = {
-                        "arch": arch_to_yaml(arch),
+                        "arch": arch.to_yaml(),
                         "process": self._processes[arch] + 1,
                         "asked": self._asked,
                         "measured_ms": result["total"],
@@ -185,7 +184,7 @@ class Bench:
         held: dict[Arch, list[dict[str, Any]]] = defaultdict(list)
         for record in journal.records:
             if record.get("asked") == self._asked:
-                held[arch_from_yaml(record["arch"])].append(record)
+                held[Arch.from_yaml(record["arch"])].append(record)
         return held
 
 

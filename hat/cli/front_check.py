@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hat.arch.codec import arch_from_yaml, space_from_plain
 from hat.cli.options import OutputOptions, command, parse
 from hat.errors import ConfigError, DataError
 from hat.files.journal import read_journal
@@ -14,6 +13,7 @@ from hat.report.front import SHARE, compare, comparison_table
 from hat.search.front import Point
 from hat.search.limits import Gate, LimitOptions
 from hat.search.pareto import ParetoConfig, objective_values
+from hat.space import Arch, space_from_plain
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def _places(path: Path) -> Callable[[dict[str, Any]], Point]:
     gate = Gate(space_from_plain(header["space"]), LimitOptions(), length=length)
 
     def place(record: dict[str, Any]) -> Point:
-        cost = gate.cost(arch_from_yaml(record["arch"]), float(record["latency_ms"]))
+        cost = gate.cost(Arch.from_yaml(record["arch"]), float(record["latency_ms"]))
         return float(record["loss"]), *objective_values(cost, objectives)
 
     return place

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-from hat.arch.codec import arch_of
 from hat.cli.options import command
 from hat.cli.restore import evaluation_dtype, find_checkpoint
 from hat.cli.settings import parse_settings
@@ -22,6 +21,7 @@ from hat.files.atomic import write_text_atomic
 from hat.log import progress, say
 from hat.model.inference import InferenceModel
 from hat.model.matrix import Int8Matrix, fixed_matrix
+from hat.space import arch_of
 from hat.train.checkpoint import load
 from hat.train.ranks import place_of
 

@@ -10,9 +10,6 @@ from pathlib import Path
 
 import torch
 
-from hat.arch.config import Arch
-from hat.arch.sampler import sample
-from hat.arch.space import SearchSpace
 from hat.cli.options import command
 from hat.cli.settings import parse_settings
 from hat.cli.task import (
@@ -33,6 +30,7 @@ from hat.model.extract import extract
 from hat.model.precision import choose_dtype
 from hat.model.transformer import SuperTransformer, Transformer
 from hat.rng import rng_for, seed_for
+from hat.space import Arch, SearchSpace, sample
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hat.arch.codec import ArchOptions, arch_of, arch_to_yaml
-from hat.arch.config import Arch
 from hat.cli.options import OutputOptions, command, parse
 from hat.errors import ConfigError
 from hat.files.atomic import write_text_atomic
 from hat.files.released import TABLE, ReleasedModel, released_models
+from hat.space import Arch, ArchOptions, arch_of
 
 BEGIN = "<!-- models: written by scripts/make_release_configs.py --readme=README.md -->"
 END = "<!-- end of models -->"
@@ -121,6 +120,6 @@ def _text(model: ReleasedModel) -> str:
         f"# {model.latency} on {model.hardware}, {model.params_m:.2f} M parameters, {model.flops_g:.2f} G "
         f"FLOPs, BLEU {model.bleu:.1f}, SacreBLEU {model.sacrebleu:.1f}",
         "# written by scripts/make_release_configs.py",
-        *(f"{key}: {value}" for key, value in arch_to_yaml(released_arch(model)).items()),
+        *(f"{key}: {value}" for key, value in released_arch(model).to_yaml().items()),
     ]
     return "\n".join(lines) + "\n"

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hat.arch.codec import SpaceOptions, space_of
 from hat.cli.options import OutputOptions, command, parse
 from hat.config import to_yaml_values
 from hat.data.text import read_lines
 from hat.errors import ConfigError, DataError
 from hat.files.atomic import write_text_atomic
 from hat.rng import rng_for
+from hat.space import SpaceOptions, space_of
 
 HARDWARE = "cpu"  # the device files that are taken over
 

@@ -5,8 +5,6 @@ from typing import Any
 
 import torch
 
-from hat.arch.config import Arch
-from hat.arch.space import SearchSpace
 from hat.cli.task import DeviceOptions
 from hat.errors import ConfigError
 from hat.latency.measure import measure
@@ -16,6 +14,7 @@ from hat.model.count import count_params, profile_macs
 from hat.model.extract import extract
 from hat.model.precision import Amp, choose_dtype
 from hat.model.transformer import SubTransformer, SuperTransformer
+from hat.space import Arch, SearchSpace
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hat.arch.codec import arch_to_yaml
-from hat.arch.config import Arch
 from hat.cli.rank_work import RankWork, remove_checkpoints
 from hat.errors import DataError
 from hat.files.journal import Journal, read_journal
 from hat.log import say
 from hat.model.transformer import Transformer
 from hat.search.ranking import Score
+from hat.space import Arch
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ class RankCells:
         """Return a digest of all that the weights of this cell depend on."""
         return _digest(
             {
-                "arch": arch_to_yaml(cell.arch),
+                "arch": cell.arch.to_yaml(),
                 "seed": cell.seed,
                 "updates": cell.updates,
                 "source": cell.source.digest if cell.source else "",
@@ -104,7 +103,7 @@ class RankCells:
                 self._taken = cell.source, self._work.take_up(cell.source.path)
             score = self._work.score(self._taken[1], cell.arch)
         seconds = time.perf_counter() - start
-        facts = {"stage": cell.stage, "arch": arch_to_yaml(cell.arch), "updates": cell.updates}
+        facts = {"stage": cell.stage, "arch": cell.arch.to_yaml(), "updates": cell.updates}
         record = {"name": name, **asdict(score), **facts, "seed": cell.seed, "seconds": round(seconds, 1)}
         self._journal.append(record)
         self.done[name] = score

@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from hat.arch.codec import arch_to_yaml
-from hat.arch.config import Arch
 from hat.cli.options import command
 from hat.cli.rank_cells import Cell, RankCells, Source
 from hat.cli.rank_work import Costs, RankWork, Stopped
@@ -31,6 +29,7 @@ from hat.log import say
 from hat.model.count import count_macs, count_params
 from hat.report.ranking import plot_rank, rank_table
 from hat.search.ranking import TRIVIAL, Judged, Score, design, rank_summary, updates_to_match
+from hat.space import Arch
 
 
 @dataclass(frozen=True)
@@ -251,7 +250,7 @@ def _csv(judged: Sequence[Judged]) -> str:
         for name, score in (one.slices | one.tuned).items():
             key = name.replace(", ", "_").replace(" ", "_")
             row |= {f"{key}_loss_base2": score.loss, f"{key}_bleu": score.bleu}
-        rows.append(row | {key: json.dumps(value) for key, value in arch_to_yaml(one.arch).items()})
+        rows.append(row | {key: json.dumps(value) for key, value in one.arch.to_yaml().items()})
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()

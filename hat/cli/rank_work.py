@@ -14,9 +14,6 @@ import numpy as np
 import torch
 import yaml
 
-from hat.arch.codec import arch_to_yaml
-from hat.arch.config import Arch
-from hat.arch.space import SearchSpace
 from hat.cli.restore import adapt, model_of
 from hat.cli.settings import Settings
 from hat.cli.task import Vocabulary, dataset, validation_batches
@@ -35,6 +32,7 @@ from hat.model.inference import InferenceModel
 from hat.model.transformer import SuperTransformer, Transformer
 from hat.search.fitness import ValidationFitness
 from hat.search.ranking import Score
+from hat.space import Arch, SearchSpace
 from hat.train import checkpoint as ckpt
 from hat.train.trainer import Trainer
 
@@ -137,7 +135,7 @@ class RankWork:
             recipe.schedule,
             replace(recipe.device, seed=seed),
         )
-        values |= arch_to_yaml(arch) | {"no-progress-bar": True, "distributed-world-size": 1}
+        values |= arch.to_yaml() | {"no-progress-bar": True, "distributed-world-size": 1}
         config = folder / "study.yml"
         folder.mkdir(parents=True, exist_ok=True)
         write_text_atomic(config, yaml.safe_dump(values, sort_keys=False, width=100))

@@ -15,8 +15,6 @@ import torch
 import yaml
 
 import hat
-from hat.arch.codec import arch_from_yaml, arch_to_yaml
-from hat.arch.config import Arch
 from hat.cli.options import command
 from hat.cli.settings import Settings, parse_settings
 from hat.cli.task import device_of, space_and_arch, vocabulary
@@ -27,6 +25,7 @@ from hat.latency.work import MeasureConfig
 from hat.model.extract import extract
 from hat.model.precision import choose_dtype
 from hat.model.transformer import SuperTransformer
+from hat.space import Arch
 
 _FLAGS = {
     "threads": "threads",
@@ -70,7 +69,7 @@ def remeasure(
         assert process.stdin is not None and process.stdout is not None
         try:
             with suppress(BrokenPipeError), process.stdin as wanted:  # of a process that failed at once
-                json.dump([arch_to_yaml(arch) for arch in archs], wanted)
+                json.dump([arch.to_yaml() for arch in archs], wanted)
             for text in process.stdout:
                 yield json.loads(text)
             code = process.wait()
@@ -100,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if prof.latgpu and not torch.cuda.is_available():
         raise ConfigError("--latgpu: this machine has no GPU that PyTorch can use; give --latcpu")
     space, _ = space_and_arch(settings.space, settings.arch)
-    archs = [space.check(arch_from_yaml(values)) for values in json.load(sys.stdin)]
+    archs = [space.check(Arch.from_yaml(values)) for values in json.load(sys.stdin)]
     host = device_of(settings.device)  # fixes the threads
     device = host if prof.latgpu else torch.device("cpu")
     sizes = vocabulary(settings.task, profiling=True).sizes

@@ -5,14 +5,13 @@ from pathlib import Path
 
 import torch
 
-from hat.arch.config import Arch
-from hat.arch.space import SearchSpace
 from hat.cli.missing import advice, checkpoint_commands
 from hat.cli.task import Vocabulary, check_dictionaries, dtype_of
 from hat.errors import ArchError, CheckpointError
 from hat.model.config import ModelConfig
 from hat.model.precision import Amp
 from hat.model.transformer import Transformer
+from hat.space import Arch, SearchSpace
 from hat.train.checkpoint import Checkpoint
 
 

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import torch
 
-from hat.arch.config import Arch
-from hat.arch.space import SearchSpace
 from hat.cli.restore import adapt, find_checkpoint, model_of
 from hat.cli.settings import RunOptions
 from hat.cli.task import TaskOptions, Vocabulary
@@ -15,6 +13,7 @@ from hat.model.config import ModelConfig
 from hat.model.extract import extract
 from hat.model.transformer import SuperTransformer, Transformer
 from hat.rng import seed_for
+from hat.space import Arch, SearchSpace
 from hat.train import checkpoint as ckpt
 from hat.train.checkpoint import Checkpoint
 from hat.train.policy import PolicyConfig

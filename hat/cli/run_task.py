@@ -11,8 +11,6 @@ from typing import Any
 import torch
 import yaml
 
-from hat.arch.codec import arch_from_yaml, arch_to_yaml
-from hat.arch.config import Arch
 from hat.cli.options import OutputOptions, command, parse
 from hat.cli.remeasure import condition_flags
 from hat.cli.report import write_report
@@ -25,6 +23,7 @@ from hat.latency.predictor import LatencyPredictor
 from hat.log import say, versions
 from hat.model.precision import device_name
 from hat.report.summary import ModelRow, text_table
+from hat.space import Arch
 
 
 @dataclass(frozen=True)
@@ -203,7 +202,7 @@ class _TaskRun:
 
     def _inherited(self, name: str, arch: Arch, predictor: LatencyPredictor) -> ModelRow:
         arch_yml = self.folder / f"{name}.yml"
-        text = "".join(f"{key}: {value}\n" for key, value in arch_to_yaml(arch).items())
+        text = "".join(f"{key}: {value}\n" for key, value in arch.to_yaml().items())
         if not arch_yml.exists() or arch_yml.read_text("utf-8") != text:
             write_text_atomic(arch_yml, text)
         score = self._test(f"test {name} (inherited weights)", self.super_best, arch_yml)
@@ -261,7 +260,7 @@ class _TaskRun:
             shared=False,
         )
         score = self._test(f"test {name}", averaged, arch_yml)
-        arch = arch_from_yaml(yaml.safe_load(arch_yml.read_text("utf-8")))
+        arch = Arch.from_yaml(yaml.safe_load(arch_yml.read_text("utf-8")))
         size = averaged.stat().st_size
         return self._row(name, arch, arch_yml, limit_ms, predictor, score, "trained", size)
 

@@ -6,8 +6,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from hat.arch.codec import arch_to_yaml
-from hat.arch.config import Arch
 from hat.cli.finalists import Candidate, Choice
 from hat.cli.search_run import Outcome, Searches
 from hat.errors import ConfigError
@@ -16,6 +14,7 @@ from hat.log import say
 from hat.report.front import evaluations_csv, front_numbers, plot_front
 from hat.search.front import Point, growth
 from hat.search.limits import known_ms, under
+from hat.space import Arch
 
 Rows = list[dict[str, Any]]
 
@@ -40,7 +39,7 @@ def paths_of(found: str | None, limits_ms: Sequence[float], *, several: bool) ->
 def arch_text(arch: Arch, origin: str, weights: str) -> str:
     """Return the YAML file of an architecture: where it comes from, and the release's ten keys."""
     lines = [f"# found by evo_search.py {origin}", f"# {weights}"]
-    lines += [f"{key}: {value}" for key, value in arch_to_yaml(arch).items()]
+    lines += [f"{key}: {value}" for key, value in arch.to_yaml().items()]
     return "\n".join(lines) + "\n"
 
 
@@ -60,14 +59,14 @@ def winner_summary(choice: Choice, limit_ms: float, path: Path) -> dict[str, Any
     return {
         "write_config_path": str(path),
         "constraint_ms": known_ms(limit_ms),
-        "arch": arch_to_yaml(winner.arch),
+        "arch": winner.arch.to_yaml(),
         "loss": winner.loss,
         **winner.cost._asdict(),
         "measured_ms": choice.measured_ms,
         "within": choice.holds if limit_ms < math.inf else None,
         "finalists": [
             {
-                "arch": arch_to_yaml(each.candidate.arch),
+                "arch": each.candidate.arch.to_yaml(),
                 "loss": each.candidate.loss,
                 **each.candidate.cost._asdict(),
                 "measured_ms": list(each.measured_ms),
@@ -174,7 +173,7 @@ def summary_of(
         "hypervolume": growth(points, outcome.reference)[-1],
         "winners": winners,
         "front": [
-            {"arch": arch_to_yaml(each.arch), "loss": each.loss, **each.cost._asdict()}
+            {"arch": each.arch.to_yaml(), "loss": each.loss, **each.cost._asdict()}
             for each in (outcome.scored[i] for i in front_numbers(points))
         ],
     }

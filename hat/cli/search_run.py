@@ -8,9 +8,6 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from hat.arch.codec import gene_choices, gene_of
-from hat.arch.config import Arch
-from hat.arch.space import SearchSpace
 from hat.cli.finalists import Candidate
 from hat.files.journal import Journal, read_journal
 from hat.latency.predictor import COVERAGE, LatencyPredictor
@@ -24,6 +21,7 @@ from hat.search.limits import Gate, LimitOptions, known_ms, under
 from hat.search.pareto import Generation, ParetoConfig, objective_values, search_front
 from hat.search.pool import Pool
 from hat.search.record import CachedFitness
+from hat.space import Arch, SearchSpace, gene_choices, gene_of
 
 
 def _limits_ms(evolution: EvolutionConfig, limits: LimitOptions) -> tuple[float, ...]:

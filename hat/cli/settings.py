@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from hat.arch.codec import ArchOptions, SpaceOptions
 from hat.cli.options import OutputOptions, parse
 from hat.cli.profile import ProfileOptions
 from hat.cli.task import DeviceOptions, TaskOptions
 from hat.errors import ConfigError
 from hat.model.config import ModelConfig
+from hat.space import ArchOptions, SpaceOptions
 from hat.train.policy import PolicyConfig
 from hat.train.schedule import ScheduleConfig
 from hat.train.trainer import OptimConfig

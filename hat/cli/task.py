@@ -11,9 +11,6 @@ from pathlib import Path
 import torch
 import yaml
 
-from hat.arch.codec import ArchOptions, SpaceOptions, arch_of, space_around, space_of
-from hat.arch.config import Arch
-from hat.arch.space import SearchSpace
 from hat.cli.missing import advice, data_commands
 from hat.config import to_yaml_values
 from hat.data.batching import EpochBatches
@@ -24,6 +21,7 @@ from hat.log import say, versions
 from hat.model.config import ModelConfig
 from hat.model.count import profile_length
 from hat.model.precision import Amp, choose_dtype, device_name, dtype_name
+from hat.space import Arch, ArchOptions, SearchSpace, SpaceOptions, arch_of, space_around, space_of
 from hat.train.checkpoint import Checkpoint
 from hat.train.memory import keep_pages
 from hat.train.ranks import ALONE, Ranks

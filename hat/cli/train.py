@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from hat.arch.space import validation_archs
 from hat.cli.interrupt import Interrupt, Stopped
 from hat.cli.launch import agreed, launch, one_of_many, processes, rank_device
 from hat.cli.options import OutputOptions, command
@@ -37,6 +36,7 @@ from hat.files.cost import Cost
 from hat.files.lock import FolderLock
 from hat.log import RunLog, say
 from hat.model.precision import dtype_name
+from hat.space import validation_archs
 from hat.train import checkpoint as ckpt
 from hat.train.policy import policy_of
 from hat.train.progress import Interval, Progress

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hat.arch.features import FEATURE_NAMES, LAYER_FEATURE_NAMES
 from hat.latency.metrics import Floats
+from hat.space import FEATURE_NAMES, LAYER_FEATURE_NAMES
 
 DEPTH = FEATURE_NAMES.index("decoder_layer_num")
 REWEIGHTINGS = 3

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from hat.arch.features import FEATURE_NAMES
 from hat.errors import CheckpointError, brief
 from hat.latency.linear import DEPTH
 from hat.latency.metrics import Floats
 from hat.latency.network import LatencyNet
+from hat.space import FEATURE_NAMES
 
 MAX_LOG_RATIO = math.log(4)
 

@@ -9,8 +9,6 @@ from typing import Protocol, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from hat.arch.config import Arch
-from hat.arch.features import FEATURE_NAMES, LAYER_FEATURE_NAMES, features, layer_features
 from hat.errors import CheckpointError, ConfigError, DataError, brief
 from hat.latency.drift import Block, drifting_rows, find_blocks, row_weights
 from hat.latency.linear import depth_only, least_squares
@@ -21,6 +19,7 @@ from hat.latency.predictor_config import PredictorConfig
 from hat.latency.predictor_file import read_predictor, write_predictor
 from hat.latency.table import Row
 from hat.rng import rng_for, seed_for
+from hat.space import FEATURE_NAMES, LAYER_FEATURE_NAMES, Arch, features, layer_features
 
 MIN_ROWS = 10
 COVERAGE = 0.95

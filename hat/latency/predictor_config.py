@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from hat.arch.features import FEATURE_NAMES
 from hat.errors import ConfigError
+from hat.space import FEATURE_NAMES
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from hat.arch.features import FEATURE_NAMES, LAYER_FEATURE_NAMES
 from hat.errors import CheckpointError, brief
 from hat.files.atomic import digest_matches, write_with_digest
 from hat.files.unpickle import foreign_name, read_foreign
@@ -17,6 +16,7 @@ from hat.latency.members import NUM_MEMBERS, Members
 from hat.latency.metrics import Floats
 from hat.latency.network import Nets
 from hat.latency.old_predictor import OldModel, format_1_model, released_model
+from hat.space import FEATURE_NAMES, LAYER_FEATURE_NAMES
 
 FORMAT = 2
 MAX_BYTES = 1 << 28

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from hat.arch.features import FEATURE_NAMES
 from hat.errors import ConfigError
 from hat.latency.linear import depth_only, least_squares
 from hat.latency.metrics import Floats, Scores, kendall_tau_b, score
@@ -15,6 +14,7 @@ from hat.latency.predictor import COVERAGE, LatencyPredictor, split
 from hat.latency.predictor_config import PredictorConfig
 from hat.latency.recipe import recipe_2020
 from hat.latency.table import Row
+from hat.space import FEATURE_NAMES
 
 METHODS = ("predictor", "recipe_2020", "least_squares", "depth_only")
 # Raise a method's number with every change that moves its figures: results of another number are made anew,

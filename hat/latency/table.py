@@ -12,14 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from hat.arch.codec import arch_from_yaml, arch_to_yaml
-from hat.arch.config import Arch
-from hat.arch.features import FEATURE_NAMES, features
 from hat.errors import ArchError, DataError, HatError
 from hat.files.atomic import digest_matches, digest_path, sync_directory
 from hat.files.journal import append_whole
 from hat.files.lock import lock_or_refuse
 from hat.log import say
+from hat.space import FEATURE_NAMES, Arch, features
 
 LATENCY_NAMES = ("latency_mean_encoder", "latency_mean_decoder", "latency_std_encoder", "latency_std_decoder")
 RELEASE_COLUMNS = (*FEATURE_NAMES, *LATENCY_NAMES)
@@ -156,7 +154,7 @@ class TableWriter:
         if self._columns and self._columns != columns:
             raise DataError(_differs(self.path, self._columns, columns))
         numbers = [repr(float(value)) for value in (*row.features, *row.latencies)]
-        arch = json.dumps(arch_to_yaml(row.arch), separators=(",", ":"))
+        arch = json.dumps(row.arch.to_yaml(), separators=(",", ":"))
         head = self._head or _csv_line([*columns, CHECK_COLUMN])
         line = _csv_line([*numbers, arch, *row.conditions.values()])
         if _is_checked(head):  # tables begun before there was a checksum go on without
@@ -306,6 +304,6 @@ def _number(cell: str, name: str, where: str) -> float:
 
 def _arch(cell: str) -> Arch:
     try:
-        return arch_from_yaml(dict(json.loads(cell)))
+        return Arch.from_yaml(dict(json.loads(cell)))
     except (ArchError, TypeError, ValueError, RecursionError) as error:
         raise DataError(f"the cell {ARCH_COLUMN} holds no architecture ({error})") from error

@@ -7,9 +7,8 @@ import warnings
 import torch
 from torch import nn
 
-from hat.arch.config import Arch
-from hat.arch.space import SearchSpace
 from hat.model.transformer import SubTransformer
+from hat.space import Arch, SearchSpace
 
 
 def profile_length(family: str) -> int:

@@ -2,8 +2,8 @@
 
 import torch
 
-from hat.arch.config import Arch
 from hat.model.transformer import SubTransformer, Transformer
+from hat.space import Arch
 
 
 def extract(model: Transformer, arch: Arch) -> SubTransformer:

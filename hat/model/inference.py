@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hat.arch.config import Arch
 from hat.model.attention import attend_fixed, padding_mask, positions
 from hat.model.config import PAD
 from hat.model.elastic import ElasticLayerNorm, ElasticLinear
 from hat.model.layers import DecoderLayer, EncoderLayer
 from hat.model.matrix import Int8Matrix, Matrix, fixed_matrix
 from hat.model.transformer import Memory, Transformer
+from hat.space import Arch
 
 CHUNK = 128  # large vocabularies are padded to whole chunks, which `largest` reads one by one
 PADDED_FROM = 4096

@@ -10,8 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hat.arch.config import Arch, DecoderArch, EncoderArch
-from hat.arch.space import SearchSpace
 from hat.errors import ConfigError
 from hat.model.attention import (
     CrossAttention,
@@ -25,6 +23,7 @@ from hat.model.config import PAD, ModelConfig
 from hat.model.dropout import EVAL, Dropout
 from hat.model.elastic import ElasticEmbedding, ElasticLayerNorm
 from hat.model.layers import DecoderLayer, EncoderLayer, FeedForward
+from hat.space import Arch, SearchSpace
 
 
 class Memory(NamedTuple):
@@ -215,15 +214,5 @@ class SubTransformer(Transformer):
 
 
 def super_shape(space: SearchSpace) -> Arch:
-    """Return the architecture whose sizes the super parameters have."""
-    enc, dec = space.encoder, space.decoder
-    return Arch(
-        EncoderArch(enc.super_embed_dim, (enc.super_ffn_dim,) * enc.super_layers, (1,) * enc.super_layers),
-        DecoderArch(
-            dec.super_embed_dim,
-            (dec.super_ffn_dim,) * dec.super_layers,
-            (1,) * dec.super_layers,
-            (1,) * dec.super_layers,
-            (1,) * dec.super_layers,
-        ),
-    )
+    """Return the architecture whose sizes the super parameters have; its heads and spans are not used."""
+    return space.build(lambda dim, allowed, layer: space.sizes.get(str(dim.limit), max(allowed)))

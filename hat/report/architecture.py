@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from hat.arch.config import Arch
 from hat.report.figures import short
 from hat.report.svg import BLUE, GREEN, GRID, MUTED, PURPLE, SKY
+from hat.space import Arch
 
 _ROW, _BAR = 1.0, 0.62
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hat.arch.config import Arch
 from hat.errors import DataError, HatError
 from hat.files.cost import read_cost
 from hat.latency.predictor import LatencyPredictor
@@ -28,6 +27,7 @@ from hat.report.folders import (
 )
 from hat.report.latencies import latencies_of
 from hat.report.run import Model, Run, StageCost
+from hat.space import Arch
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,11 @@ from typing import Any
 
 import yaml
 
-from hat.arch.codec import ArchOptions, SpaceOptions, arch_from_yaml, space_from_plain, space_of
-from hat.arch.config import Arch
-from hat.arch.space import SearchSpace
 from hat.errors import HatError
 from hat.files.cost import Spent, read_cost
 from hat.report.elements import DASH
 from hat.report.run import Evaluation, Ranking, Search, Training
+from hat.space import Arch, ArchOptions, SearchSpace, SpaceOptions, space_from_plain, space_of
 
 Note = Callable[[str], object]
 _DEPTH = 2
@@ -129,7 +127,7 @@ def arch_in(values: Mapping[str, Any]) -> Arch | None:
     """Return the architecture of a mapping with the ten keys, or None."""
     try:
         own = {f.replace("_", "-") for f in ArchOptions.__dataclass_fields__}
-        return arch_from_yaml({name: value for name, value in values.items() if name in own})
+        return Arch.from_yaml({name: value for name, value in values.items() if name in own})
     except _DAMAGED:
         return None
 

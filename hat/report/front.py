@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hat.arch.codec import arch_to_yaml
-from hat.arch.config import Arch
 from hat.files.atomic import write_atomic
 from hat.report.svg import BLUE, MUTED, RED
 from hat.search.front import Point, fronts, growth, reached, worst
+from hat.space import Arch
 
 SHARE = 0.99  # of the hypervolume of random search
 
@@ -21,7 +20,7 @@ def evaluations_csv(rows: Sequence[Mapping[str, Any]], archs: Sequence[Arch]) ->
     text = io.StringIO()
     plain = [
         {name: "" if value is None else value for name, value in row.items()}
-        | {key: json.dumps(value) for key, value in arch_to_yaml(arch).items()}
+        | {key: json.dumps(value) for key, value in arch.to_yaml().items()}
         for row, arch in zip(rows, archs, strict=True)
     ]
     writer = csv.DictWriter(text, list(plain[0]), lineterminator="\n")

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from hat.arch.config import Arch
-from hat.arch.space import SearchSpace
+from hat.space import Arch, SearchSpace
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,10 @@
 
 from collections.abc import Iterator
 
-from hat.arch.config import Arch, DecoderArch, EncoderArch
-from hat.arch.sampler import sample
-from hat.arch.space import SearchSpace
 from hat.rng import rng_for
 from hat.search.limits import Gate
 from hat.search.pool import Score
+from hat.space import Arch, DecoderArch, EncoderArch, SearchSpace, sample
 
 
 def random_archs(

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from hat.arch.codec import Gene, gene_choices
-from hat.arch.config import Arch
-from hat.arch.space import SearchSpace
 from hat.errors import ConfigError, TrainingError
 from hat.rng import rng_for
 from hat.search.limits import Gate, LimitOptions
 from hat.search.pool import Found, Pool, Score
+from hat.space import Arch, Gene, SearchSpace, gene_choices
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from types import TracebackType
 
 import torch
 
-from hat.arch.config import Arch
 from hat.data.pairs import Batch
 from hat.errors import HatError, RankError
 from hat.model.transformer import Transformer
 from hat.search.pool import Score
+from hat.space import Arch
 from hat.train.ranks import Ranks
 from hat.train.trainer import evaluate
 

@@ -5,10 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from hat.arch.config import Arch
-from hat.arch.space import SearchSpace
 from hat.errors import ConfigError
 from hat.model.count import count_macs, count_params
+from hat.space import Arch, SearchSpace
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from hat.arch.codec import Gene, gene_choices
-from hat.arch.config import Arch
-from hat.arch.space import SearchSpace
 from hat.errors import ConfigError
 from hat.rng import rng_for
 from hat.search.evolution import cross, finite_loss, mutate
@@ -15,6 +12,7 @@ from hat.search.front import Point, crowding, fronts, hypervolume, worst
 from hat.search.limits import Cost, Gate
 from hat.search.pool import Found, Pool, Score
 from hat.search.screen import guess_losses
+from hat.space import Arch, Gene, SearchSpace, gene_choices
 
 Objective = Literal["latency", "params", "flops"]
 

@@ -4,11 +4,9 @@ from collections.abc import Callable
 from itertools import cycle
 from typing import NamedTuple
 
-from hat.arch.codec import Gene, arch_of_gene, gene_of
-from hat.arch.config import Arch
-from hat.arch.space import SearchSpace
 from hat.errors import Infeasible
 from hat.search.limits import Gate
+from hat.space import Arch, Gene, SearchSpace, arch_of_gene, gene_of
 
 Score = Callable[[list[Arch]], list[float]]
 

@@ -11,13 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from hat.arch.config import Arch
-from hat.arch.sampler import sample
-from hat.arch.space import SearchSpace
 from hat.errors import ConfigError
 from hat.latency.metrics import kendall_tau
 from hat.model.count import count_params
 from hat.rng import rng_for
+from hat.space import Arch, SearchSpace, sample
 
 TRIVIAL = ("decoder depth", "parameters", "FLOPs", "predicted latency")  # rankings that need no weights
 _POOL = 50  # draws for each architecture that is chosen

@@ -6,13 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hat.arch.codec import arch_from_yaml, arch_to_yaml, space_to_plain
-from hat.arch.config import Arch
-from hat.arch.space import SearchSpace
 from hat.errors import ArchError, ConfigError, DataError
 from hat.files.journal import Journal, read_journal
 from hat.search.evolution import EvolutionConfig, finite_loss
 from hat.search.pool import Score
+from hat.space import Arch, SearchSpace, space_to_plain
 
 LENGTHS = ("evo_iter", "pareto_evaluations")
 # entries of a header that a loss depends on
@@ -102,7 +100,7 @@ class CachedFitness:
 
     def _keep(self, arch: Arch, loss: float) -> None:
         (ms,) = self._latency_ms([arch])
-        record = {"arch": arch_to_yaml(arch), "loss": finite_loss(loss, arch), "latency_ms": ms}
+        record = {"arch": arch.to_yaml(), "loss": finite_loss(loss, arch), "latency_ms": ms}
         if not self._journal.records:  # nothing is written for a search that finds nothing
             self._journal.append(self._header)
         self._journal.append(record)
@@ -130,7 +128,7 @@ def old_losses(path: Path, header: Mapping[str, Any]) -> dict[Arch, float]:
 
 def _entry(record: dict[str, Any], path: Path, line: int) -> tuple[Arch, float]:
     try:
-        return arch_from_yaml(record["arch"]), float(record["loss"])
+        return Arch.from_yaml(record["arch"]), float(record["loss"])
     except (ArchError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
             f"{path}:{line}: not a scored architecture ({error!r}); move the file away to start anew"

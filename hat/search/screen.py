@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hat.arch.config import Arch
-from hat.arch.space import SearchSpace
+from hat.space import Arch, SearchSpace, layer_columns
 
 STIFFNESS = 1.0  # of the ridge; one scored architecture counts as much
 
@@ -33,24 +32,4 @@ def guess_losses(
 
 def _columns(space: SearchSpace, archs: Sequence[Arch]) -> NDArray[np.float64]:
     """Return [architectures, columns]: widths, one flag for each layer, and what the layer holds."""
-    rows = []
-    for arch in archs:
-        row = []
-        for stack, deepest, names in (
-            (arch.encoder, space.encoder.super_layers, ("ffn_dims", "self_heads")),
-            (
-                arch.decoder,
-                space.decoder.super_layers,
-                ("ffn_dims", "self_heads", "cross_heads", "cross_span"),
-            ),
-        ):
-            row.append(float(stack.embed_dim))
-            depth = stack.num_layers
-            row += [float(layer < depth) for layer in range(deepest)]
-            for name in names:
-                values = getattr(stack, name)
-                typical = sum(values) / depth  # of this architecture: a layer that is not there tells nothing
-                row += [float(values[layer]) if layer < depth else typical for layer in range(deepest)]
-                row.append(typical * depth)
-        rows.append(row)
-    return np.array(rows)
+    return np.array([layer_columns(arch, space) for arch in archs])

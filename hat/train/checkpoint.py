@@ -9,15 +9,13 @@ from typing import Any
 
 import torch
 
-from hat.arch.codec import arch_from_yaml, arch_to_yaml, space_from_plain, space_to_plain
-from hat.arch.config import Arch
-from hat.arch.space import SearchSpace
 from hat.errors import ArchError, CheckpointError, ConfigError, brief
 from hat.files.atomic import digest_matches, digest_path, write_with_digest
 from hat.files.unpickle import foreign_name, read_foreign
 from hat.model.config import ModelConfig
 from hat.model.extract import extract
 from hat.model.transformer import SubTransformer, SuperTransformer, Transformer
+from hat.space import Arch, SearchSpace, space_from_plain, space_to_plain
 
 FORMATS = (1, 2)  # 2 holds master weights beside their moving average; what needs no more is written as 1
 _NAMES = re.compile(r"checkpoint(\d+)\.pt|checkpoint_(\d+)_(\d+)\.pt")
@@ -87,7 +85,7 @@ def to_bytes(checkpoint: Checkpoint) -> bytes:
         {
             "hat_format": 1 if checkpoint.master is None else 2,
             "space": space_to_plain(checkpoint.space),
-            "arch": arch_to_yaml(checkpoint.arch) if checkpoint.arch else None,
+            "arch": checkpoint.arch.to_yaml() if checkpoint.arch else None,
             "model_config": asdict(checkpoint.model_config),
             "vocab_sizes": list(checkpoint.vocab_sizes),
             "vocab_digests": list(checkpoint.vocab_digests),
@@ -144,7 +142,7 @@ def load(path: Path, say: Callable[[str], None] = lambda text: None) -> Checkpoi
         arch = values["arch"]
         checkpoint = Checkpoint(
             space=space_from_plain(values["space"]),
-            arch=None if arch is None else arch_from_yaml(arch),
+            arch=None if arch is None else Arch.from_yaml(arch),
             model_config=ModelConfig(**values["model_config"]),
             vocab_sizes=tuple(values["vocab_sizes"]),
             vocab_digests=tuple(values["vocab_digests"]),

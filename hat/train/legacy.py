@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hat.arch.codec import ArchOptions, SpaceOptions, arch_of, choices_of, space_of
-from hat.arch.space import SearchSpace
 from hat.errors import ArchError, CheckpointError, ConfigError
 from hat.model.config import ModelConfig
 from hat.model.transformer import SuperTransformer
+from hat.space import ArchOptions, SearchSpace, SpaceOptions, arch_of, choices_of, space_of
 from hat.train.checkpoint import Checkpoint
 
 MAX_SIZE = (

@@ -4,10 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Literal, Protocol
 
-from hat.arch.config import Arch
-from hat.arch.sampler import draw_arch, draw_fair_arch
-from hat.arch.space import SearchSpace
 from hat.errors import ConfigError
+from hat.space import Arch, SearchSpace, draw_arch, draw_fair_arch
 
 Draw = Callable[[SearchSpace, int, int], Arch]  # space, seed, number of the draw
 

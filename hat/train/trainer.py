@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import torch
 
-from hat.arch.config import Arch
 from hat.data.pairs import Batch
 from hat.errors import ConfigError, TrainingError
 from hat.model.config import PAD
@@ -15,6 +14,7 @@ from hat.model.dropout import EVAL, Dropout
 from hat.model.precision import Amp
 from hat.model.transformer import Transformer
 from hat.rng import seed_for
+from hat.space import Arch
 from hat.train.distill import Teacher, distilled_loss
 from hat.train.ema import MovingAverage
 from hat.train.loss import OutputMatrix, smoothed_loss

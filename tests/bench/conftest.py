@@ -2,7 +2,7 @@
 
 import pytest
 
-from hat.arch.space import DecoderSpace, EncoderSpace, SearchSpace
+from hat.space import DecoderSpace, EncoderSpace, SearchSpace
 
 
 @pytest.fixture

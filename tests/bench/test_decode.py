@@ -7,8 +7,6 @@ import pytest
 import torch
 import yaml
 
-from hat.arch.codec import arch_to_yaml
-from hat.arch.config import Arch, DecoderArch, EncoderArch
 from hat.bench import decode
 from hat.bench.decode import (
     XEON_204,
@@ -23,6 +21,7 @@ from hat.decode.beam import beam_search
 from hat.errors import ConfigError
 from hat.model.config import EOS
 from hat.model.inference import InferenceModel
+from hat.space import Arch, DecoderArch, EncoderArch
 
 TINY = Arch(EncoderArch(16, (24, 24), (2, 2)), DecoderArch(16, (24,), (2,), (2,), (1,)))
 CFG = DecodeConfig(
@@ -35,7 +34,7 @@ def test_default_is_the_model_of_the_release_with_equal_heads() -> None:
     cfg = DecodeConfig()
     path = Path(__file__).parents[2] / "configs/wmt14.en-de/subtransformer"
     released = yaml.safe_load((path / "HAT_wmt14ende_xeon@204.2ms_bleu@27.6.yml").read_text())
-    ours = arch_to_yaml(XEON_204)
+    ours = XEON_204.to_yaml()
     same = {key for key in released if "heads" not in key and "ende-attn" not in key}
     assert {key: ours[key] for key in same} == {key: released[key] for key in same}
     assert {*XEON_204.encoder.self_heads, *XEON_204.decoder.cross_heads} == {8}

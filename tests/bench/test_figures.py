@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from hat.arch.codec import space_of
 from hat.bench import child, suite
 from hat.bench.corpus import first_pairs, random_pairs, random_task, repeat_lines
 from hat.bench.figure import Figure
@@ -28,6 +27,7 @@ from hat.data.indexed import write_indexed
 from hat.data.pairs import PairDataset
 from hat.data.vocab import EOS, Vocab
 from hat.errors import DataError, HatError
+from hat.space import space_of
 
 
 def values(figure: Figure) -> dict[str, float]:

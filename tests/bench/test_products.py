@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from hat.arch.config import Arch, DecoderArch, EncoderArch
 from hat.bench.decode import space_around
 from hat.bench.products import (
     BareProducts,
@@ -15,6 +14,7 @@ from hat.bench.products import (
 )
 from hat.model.config import ModelConfig
 from hat.model.transformer import SubTransformer
+from hat.space import Arch, DecoderArch, EncoderArch
 
 ARCH = Arch(EncoderArch(12, (16, 20), (2, 4)), DecoderArch(10, (24,), (4,), (2,), (2,)))
 SPACE = space_around(ARCH, 8)

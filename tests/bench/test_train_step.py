@@ -3,8 +3,6 @@
 import torch
 import torch.nn.functional as F
 
-from hat.arch.codec import space_of
-from hat.arch.sampler import draw_arch
 from hat.bench.corpus import random_batch
 from hat.bench.figure import Figure
 from hat.bench.plain import PlainSuper, PlainTrainer
@@ -13,6 +11,7 @@ from hat.bench.train_step import TrainStepConfig, time_steps
 from hat.cli.settings import parse_settings
 from hat.model.config import EOS, ModelConfig
 from hat.model.transformer import SuperTransformer
+from hat.space import draw_arch, space_of
 from hat.train.trainer import batch_loss
 
 

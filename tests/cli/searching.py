@@ -4,13 +4,12 @@ import csv
 import random
 from pathlib import Path
 
-from hat.arch.sampler import sample
-from hat.arch.space import SearchSpace
 from hat.cli.settings import parse_settings
 from hat.cli.task import space_and_arch
 from hat.latency.predictor import LatencyPredictor
 from hat.latency.predictor_config import PredictorConfig
 from hat.latency.table import row_of
+from hat.space import SearchSpace, sample
 
 TINY = ["--evo-iter=2", "--population-size=8", "--parent-size=4", "--mutation-size=2", "--crossover-size=2"]
 FRONT = ["--pareto", "--pareto-population=6", "--pareto-children=4", "--pareto-screen=3"]

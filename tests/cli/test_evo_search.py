@@ -8,13 +8,13 @@ import torch
 import yaml
 from searching import FRONT, TINY, space_of, table_of, write_predictor
 
-from hat.arch.codec import arch_from_yaml
 from hat.cli.evo_search import main
 from hat.cli.front_check import main as front_check
 from hat.latency.network import LatencyNet
 from hat.latency.predictor import LatencyPredictor
 from hat.model.count import count_params
 from hat.model.precision import device_name
+from hat.space import Arch
 
 FILES = {
     "config.yml",
@@ -35,9 +35,9 @@ def left_in(folder: Path) -> set[str]:
 def test_one_limit_is_kept_by_the_bound(search, files) -> None:
     summary, said = search("one", *TINY, "--latency-constraint=23")
     predictor = LatencyPredictor.load(files / "latency.pt")
-    arch = arch_from_yaml(yaml.safe_load((files / "one.yml").read_text()))
+    arch = Arch.from_yaml(yaml.safe_load((files / "one.yml").read_text()))
     (winner,) = summary["winners"]
-    assert arch_from_yaml(winner["arch"]) == arch_from_yaml(summary["arch"]) == arch
+    assert Arch.from_yaml(winner["arch"]) == Arch.from_yaml(summary["arch"]) == arch
     assert summary["predicted_ms"] == predictor.predict_ms(arch) < summary["bound_ms"] <= 23
     assert (
         summary["bound_ms"] == pytest.approx(predictor.upper_ms(arch, 0.95)) and summary["coverage"] == 0.95
@@ -78,7 +78,7 @@ def test_several_limits_write_several_files(search, files) -> None:
     for limit_ms, winner in zip((22, 31), summary["winners"], strict=True):
         path = files / f"many@{limit_ms}ms.yml"
         assert winner["write_config_path"] == str(path)
-        assert arch_from_yaml(yaml.safe_load(path.read_text())) == arch_from_yaml(winner["arch"])
+        assert Arch.from_yaml(yaml.safe_load(path.read_text())) == Arch.from_yaml(winner["arch"])
         assert winner["bound_ms"] <= limit_ms and winner["params"] <= 4500
     assert set(summary["histories"]) == {"22", "31"} and said.count("found ") == 2
     assert all(int(row["params"]) <= 4500 for row in table_of(files / "many@9ms"))
@@ -128,8 +128,8 @@ def test_limits_without_latency_have_a_winner(search, files, mode) -> None:
     write_predictor(files, device_name(torch.device("cpu")))
     summary, said = search("small", *mode, "--max-params=4500", "--profile-length=4")
     (winner,) = summary["winners"]
-    arch = arch_from_yaml(yaml.safe_load((files / "small.yml").read_text()))
-    assert arch == arch_from_yaml(winner["arch"]) and count_params(arch, space_of(files)) <= 4500
+    arch = Arch.from_yaml(yaml.safe_load((files / "small.yml").read_text()))
+    assert arch == Arch.from_yaml(winner["arch"]) and count_params(arch, space_of(files)) <= 4500
     rows = table_of(files / "small")
     assert winner["loss"] == min(float(row["loss"]) for row in rows if int(row["params"]) <= 4500)
     assert (winner["constraint_ms"], winner["within"]) == (None, None) and winner["measured_ms"] > 0

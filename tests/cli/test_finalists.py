@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from hat.arch.config import Arch, DecoderArch, EncoderArch
 from hat.cli.finalists import ROUNDS, Bench, Candidate, Jury, by_prediction
 from hat.cli.settings import parse_settings
 from hat.errors import HatError
 from hat.files.journal import read_journal
 from hat.search.limits import Cost
+from hat.space import Arch, DecoderArch, EncoderArch
 
 
 def candidate(number: int, predicted_ms: float) -> Candidate:

@@ -6,14 +6,13 @@ from pathlib import Path
 import pytest
 from searching import FRONT, space_of
 
-from hat.arch.codec import arch_to_yaml, space_to_plain
-from hat.arch.sampler import sample
 from hat.cli.front_check import main
 from hat.files.journal import Journal
 from hat.model.count import count_macs, count_params
 from hat.rng import rng_for
 from hat.search.ablation import depth_grid
 from hat.search.limits import Gate, LimitOptions
+from hat.space import sample, space_to_plain
 
 RANDOM = [(4.0, 10.0), (3.0, 20.0), (2.0, 40.0)]  # of the box to (4, 40) an eighth
 
@@ -70,7 +69,7 @@ def test_the_objectives_of_the_search_are_compared(objectives, files, capsys) ->
         with Journal(files / "run" / f"{name}.jsonl") as journal:
             journal.append(header if name == "journal" else {})
             for n, arch in enumerate(archs):
-                journal.append({"arch": arch_to_yaml(arch), "loss": 3 + n / 10, "latency_ms": 30.0 + n})
+                journal.append({"arch": arch.to_yaml(), "loss": 3 + n / 10, "latency_ms": 30.0 + n})
     main([f"--search-dir={files}/run", "--json"])
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["reference"] == [3.5, *(max(costs[name]) for name in objectives)]

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from hat.arch.config import Arch, DecoderArch, EncoderArch
 from hat.cli.latency_predictor import main
 from hat.latency.network import LatencyNet
 from hat.latency.predictor import LatencyPredictor
 from hat.latency.table import RELEASE_COLUMNS, TableWriter, read_table, row_of
+from hat.space import Arch, DecoderArch, EncoderArch
 
 YAML = """\
 lat-dataset-path: {folder}/toy_all.csv

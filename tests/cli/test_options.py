@@ -9,11 +9,11 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from strategies import spaces_with_archs
 
-from hat.arch.codec import ArchOptions, arch_of, arch_to_yaml
 from hat.cli.options import IGNORED, command, parse
 from hat.cli.settings import _GROUPS
 from hat.config import to_yaml_values
 from hat.errors import ConfigError, DataError
+from hat.space import ArchOptions, arch_of
 
 
 @dataclass(frozen=True)
@@ -271,7 +271,7 @@ def test_the_resolved_options_can_be_given_again(write) -> None:
 @given(spaces_with_archs())
 def test_architectures_survive_a_yaml_file(tmp_path: Path, drawn) -> None:
     _, arch = drawn
-    (tmp_path / "sub.yml").write_text(yaml.safe_dump(arch_to_yaml(arch)))
+    (tmp_path / "sub.yml").write_text(yaml.safe_dump(arch.to_yaml()))
     names = {"prog": "x", "description": "x", "config_flags": ("--configs",)}
     options = parse([f"--configs={tmp_path / 'sub.yml'}"], ArchOptions, **names)
     assert arch_of(options[0]) == arch

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 import hat.latency.study
-from hat.arch.config import Arch, DecoderArch, EncoderArch
 from hat.cli.predictor_study import _table, main
 from hat.files.journal import Journal
 from hat.latency.predictor_config import PredictorConfig
 from hat.latency.table import TableWriter, read_table, row_of
+from hat.space import Arch, DecoderArch, EncoderArch
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from searching import FRONT, TINY, table_of, write_predictor
 
-from hat.arch.config import Arch
 from hat.data.indexed import IndexedData, write_indexed
 from hat.errors import HatError
 from hat.files.cost import read_cost
 from hat.files.journal import Journal, read_journal
 from hat.model.precision import device_name
+from hat.space import Arch
 
 
 @pytest.mark.parametrize("mode", ["front", "limits"])

@@ -8,14 +8,12 @@ import torch
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from hat.arch.config import Arch
-from hat.arch.sampler import draw_arch
-from hat.arch.space import DecoderSpace, EncoderSpace, SearchSpace
 from hat.decode.beam import UNK, BeamConfig, Hypothesis, beam_search, search_from
 from hat.errors import ConfigError
 from hat.model.config import EOS, PAD, ModelConfig
 from hat.model.inference import InferenceModel
 from hat.model.transformer import SuperTransformer, Transformer
+from hat.space import Arch, DecoderSpace, EncoderSpace, SearchSpace, draw_arch
 
 SPACE = SearchSpace(
     EncoderSpace(8, 8, 3, (8, 6), (8,), (3, 2), (2,)),

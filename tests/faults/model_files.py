@@ -32,10 +32,10 @@ from foreign import (
 from release_files import saved_by_the_release
 from toy_rows import SMALL, rows_of
 
-from hat.arch.codec import SpaceOptions, space_of
 from hat.latency.predictor import LatencyPredictor
 from hat.model.config import ModelConfig
 from hat.model.transformer import SuperTransformer
+from hat.space import SpaceOptions, space_of
 from hat.train.checkpoint import pack, to_bytes
 
 OPTIONS = SpaceOptions(

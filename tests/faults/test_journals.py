@@ -16,12 +16,12 @@ import workplace
 from forks import ROOT, Forks
 from tally import Tally, count, is_full
 
-from hat.arch.config import Arch, DecoderArch, EncoderArch
 from hat.errors import DataError, HatError
 from hat.files.journal import Journal
 from hat.files.lock import FolderLock
 from hat.latency.table import TableWriter, row_of
 from hat.log import RunLog
+from hat.space import Arch, DecoderArch, EncoderArch
 
 RECORDS = 5
 ARCH = Arch(EncoderArch(512, (1024,), (8,)), DecoderArch(512, (1024,), (8,), (8,), (1,)))

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from tally import Tally, count
 
-from hat.arch.config import Arch, DecoderArch, EncoderArch
 from hat.cli.latency_dataset import _row
 from hat.latency.anchor import Anchor
 from hat.latency.measure import TOGETHER, Timing, pace, time_in_turn
 from hat.latency.table import TableWriter, read_table
 from hat.latency.work import MeasureConfig, Work, nothing
+from hat.space import Arch, DecoderArch, EncoderArch
 
 CFG = MeasureConfig(30, 30)
 ARCH = Arch(EncoderArch(512, (1024,) * 6, (8,) * 6), DecoderArch(512, (1024,), (8,), (8,), (3,)))

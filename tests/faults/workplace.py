@@ -9,8 +9,6 @@ import yaml
 from tiny_task import SPACE as TINY
 from tiny_task import SUB
 
-from hat.arch.sampler import sample
-from hat.arch.space import SearchSpace
 from hat.cli.preprocess import main as preprocess
 from hat.cli.settings import parse_settings
 from hat.cli.task import space_and_arch
@@ -18,6 +16,7 @@ from hat.data.toy import write_toy
 from hat.latency.predictor import LatencyPredictor
 from hat.latency.predictor_config import PredictorConfig
 from hat.latency.table import TableWriter, row_of
+from hat.space import SearchSpace, sample
 from hat.train.checkpoint import Checkpoint, load
 
 SAVE_EVERY = 3

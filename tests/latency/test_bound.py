@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from toy_rows import SMALL, draw_arch, rows_of, slowed, true_ms
 
-from hat.arch.features import features
 from hat.errors import ConfigError, DataError
 from hat.latency.members import NUM_MEMBERS, fit_members, folds
 from hat.latency.network import Training
 from hat.latency.predictor import LatencyPredictor
 from hat.latency.table import Row
+from hat.space import features
 
 QUICK = replace(SMALL, train_steps=20)
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from toy_rows import SMALL, draw_arch, rows_of, slowed, true_ms
 
-from hat.arch.features import layer_features
 from hat.errors import CheckpointError
 from hat.latency.drift import Block, drifting_rows, find_blocks, row_weights
 from hat.latency.members import Members, _median, transfer
 from hat.latency.predictor import LatencyPredictor
 from hat.latency.table import read_table
 from hat.rng import seed_for
+from hat.space import layer_features
 
 RELEASED = Path(__file__).parents[2].parent / "shared" / "hat_release" / "latency_dataset"
 

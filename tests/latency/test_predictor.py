@@ -12,14 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy_rows import SMALL, draw_arch, rows_of, true_ms
 
-from hat.arch.config import Arch, DecoderArch, EncoderArch
-from hat.arch.features import LAYER_FEATURE_NAMES, features, layer_features
 from hat.errors import ConfigError, DataError
 from hat.latency.linear import Scaling, column_spread, depth_only, fit_ridge, least_squares
 from hat.latency.metrics import kendall_tau, kendall_tau_b, score
 from hat.latency.predictor import LatencyPredictor, split
 from hat.latency.predictor_config import PredictorConfig
 from hat.latency.table import Row, row_of
+from hat.space import LAYER_FEATURE_NAMES, Arch, DecoderArch, EncoderArch, features, layer_features
 
 
 @pytest.fixture(scope="module")

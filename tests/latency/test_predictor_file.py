@@ -10,11 +10,11 @@ import pytest
 import torch
 from toy_rows import SMALL, draw_arch, rows_of
 
-from hat.arch.features import FEATURE_NAMES, features
 from hat.errors import CheckpointError, ConfigError
 from hat.files.atomic import digest_path
 from hat.latency.network import LatencyNet
 from hat.latency.predictor import LatencyPredictor
+from hat.space import FEATURE_NAMES, features
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "hat_release" / "predictors"

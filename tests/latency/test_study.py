@@ -9,7 +9,6 @@ import pytest
 import torch
 from toy_rows import rows_of, slowed
 
-from hat.arch.features import features
 from hat.errors import ConfigError
 from hat.latency import recipe, study
 from hat.latency.predictor import split
@@ -23,6 +22,7 @@ from hat.latency.study import (
     too_many,
     transfer_cells,
 )
+from hat.space import features
 
 NORM = (640.0, 6.0, 2048.0, 6.0, 640.0, 6.0, 2048.0, 6.0, 6.0, 2.0)
 

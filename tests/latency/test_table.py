@@ -10,10 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hat.arch.codec import arch_to_yaml
-from hat.arch.config import Arch, DecoderArch, EncoderArch
 from hat.errors import DataError, HatError
 from hat.latency.table import RELEASE_COLUMNS, Row, TableWriter, find_table, read_table, row_of
+from hat.space import Arch, DecoderArch, EncoderArch
 
 CONDITIONS = {"device": 'cpu "x", 2 GHz', "threads": 1, "beam": 4}
 HEAD = ",".join(RELEASE_COLUMNS)
@@ -164,8 +163,8 @@ def test_damaged_row_names_file_and_line(tmp_path: Path, old: str, new: str, mes
     "cell",
     ["{}", "[]", "null", "1", "{", "[" * 5000, '{"encoder-layer-num-subtransformer": {}}', '"x"', "[[1]]"]
     + [
-        json.dumps({**arch_to_yaml(arch_number(0)), key: value})
-        for key in arch_to_yaml(arch_number(0))
+        json.dumps({**arch_number(0).to_yaml(), key: value})
+        for key in arch_number(0).to_yaml()
         for value in (7, [[1]], "64", None, 1.5, [True] * 6, {})
     ],
 )

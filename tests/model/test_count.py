@@ -8,12 +8,10 @@ import torch
 from hypothesis import given, settings
 from strategies import spaces_with_archs
 
-from hat.arch.codec import SPAN_OF_CODE
-from hat.arch.config import Arch, DecoderArch, EncoderArch
-from hat.arch.space import DecoderSpace, EncoderSpace, SearchSpace
 from hat.model.config import ModelConfig
 from hat.model.count import count_macs, count_params, profile_macs
 from hat.model.transformer import SubTransformer
+from hat.space import Arch, DecoderArch, DecoderSpace, EncoderArch, EncoderSpace, SearchSpace
 
 RELEASED = Path(__file__).parents[2].parent / "shared" / "hat_release" / "models.csv"
 
@@ -49,7 +47,7 @@ def case(row: dict[str, str]) -> tuple[SearchSpace, Arch, int]:
         ints("decoder_ffn_embed_dim"),
         ints("decoder_self_attention_heads"),
         ints("decoder_ende_attention_heads"),
-        tuple(SPAN_OF_CODE[code] for code in ints("decoder_arbitrary_ende_attn")),
+        tuple({-1: 1, 1: 2, 2: 3}[code] for code in ints("decoder_arbitrary_ende_attn")),
     )
     arch, task = Arch(encoder, decoder), row["task_name"].partition("14")[0].partition("19")[0]
     assert (arch.encoder.num_layers, arch.decoder.num_layers) == (

@@ -7,11 +7,10 @@ from hypothesis import strategies as st
 from strategies import spaces_with_archs
 
 import hat.model.attention
-from hat.arch.config import Arch, DecoderArch, EncoderArch
-from hat.arch.space import DecoderSpace, EncoderSpace, SearchSpace
 from hat.model.config import EOS, PAD, ModelConfig
 from hat.model.inference import InferenceModel
 from hat.model.transformer import SuperTransformer
+from hat.space import Arch, DecoderArch, DecoderSpace, EncoderArch, EncoderSpace, SearchSpace
 
 SPACE = SearchSpace(
     EncoderSpace(12, 16, 3, (12, 8), (16,), (3,), (2, 1)),

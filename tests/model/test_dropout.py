@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from hat.arch.space import DecoderSpace, EncoderSpace, SearchSpace
 from hat.errors import ConfigError
 from hat.model.config import EOS, PAD, ModelConfig
 from hat.model.dropout import EVAL, Dropout
 from hat.model.extract import extract
 from hat.model.transformer import SuperTransformer
+from hat.space import DecoderSpace, EncoderSpace, SearchSpace
 
 SPACE = SearchSpace(
     EncoderSpace(16, 16, 2, (16, 12), (16, 4), (2, 1), (2,)),

@@ -4,13 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from hat.arch.config import Arch, DecoderArch, EncoderArch
-from hat.arch.space import DecoderSpace, EncoderSpace, SearchSpace
 from hat.errors import ConfigError
 from hat.model.config import PAD
 from hat.model.inference import CHUNK, PADDED_FROM, InferenceModel, largest
 from hat.model.matrix import Int8Matrix, Matrix, PackedMatrix, PlainMatrix, fixed_matrix
 from hat.model.transformer import SuperTransformer
+from hat.space import Arch, DecoderArch, DecoderSpace, EncoderArch, EncoderSpace, SearchSpace
 
 SPACE = SearchSpace(
     EncoderSpace(64, 128, 3, (64, 48), (128, 96), (3,), (4, 2)),

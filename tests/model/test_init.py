@@ -6,12 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hat.arch.space import DecoderSpace, EncoderSpace, SearchSpace
 from hat.errors import ConfigError
 from hat.model.attention import positions, sinusoids
 from hat.model.config import EOS, PAD, ModelConfig
 from hat.model.extract import extract
 from hat.model.transformer import SuperTransformer, Transformer
+from hat.space import DecoderSpace, EncoderSpace, SearchSpace
 
 
 def space(enc: int, dec: int, qkv: int = 24) -> SearchSpace:

@@ -8,13 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import spaces, spaces_with_archs
 
-from hat.arch.config import Arch
-from hat.arch.space import DecoderSpace, EncoderSpace, SearchSpace
 from hat.errors import ArchError, ConfigError
 from hat.model.config import EOS, PAD, ModelConfig
 from hat.model.count import count_params
 from hat.model.extract import extract
 from hat.model.transformer import SuperTransformer
+from hat.space import Arch, DecoderSpace, EncoderSpace, SearchSpace
 
 SOURCE = torch.tensor([[5, 6, 7, 8, EOS], [PAD, PAD, 9, 4, EOS]])
 TARGET = torch.tensor([[EOS, 4, 5, 6], [EOS, 10, PAD, PAD]])

@@ -4,11 +4,10 @@ import json
 from html.parser import HTMLParser
 from pathlib import Path
 
-from hat.arch.codec import SpaceOptions, arch_to_yaml, space_of, space_to_plain
-from hat.arch.sampler import sample
 from hat.cli.report import main
 from hat.files.journal import Journal
 from hat.rng import rng_for
+from hat.space import SpaceOptions, sample, space_of, space_to_plain
 
 HOSTILE = '<script src="https://example.org/x.js">alert(1)</script>$\\frac$ & "quoted"'
 SECTIONS = ["models", "front", "latency", "search", "architecture", "training", "cost", "conditions"]
@@ -64,9 +63,9 @@ def search_folder(path: Path, name: str = "small") -> Path:
     with Journal(path / "journal.jsonl") as journal:
         journal.append({"kind": "hat search", "space": space_to_plain(SPACE)})
         for n in range(5):
-            arch = arch_to_yaml(sample(SPACE, rng_for(n, "scored")))
+            arch = sample(SPACE, rng_for(n, "scored")).to_yaml()
             journal.append({"arch": arch, "loss": 5.25 + n / 8, "latency_ms": 12.0 - n})
-    found = {"arch": arch_to_yaml(ARCH), "loss": 5.25, "constraint_ms": 12.5, "predicted_ms": 12.0}
+    found = {"arch": ARCH.to_yaml(), "loss": 5.25, "constraint_ms": 12.5, "predicted_ms": 12.0}
     found |= {"measured_ms": 12.75, "params": 98765, "seconds": 90.0, "write_config_path": f"{name}.yml"}
     (path / "summary.json").write_text(json.dumps(found))
     return path
@@ -92,7 +91,7 @@ def task_folder(path: Path, name: str = "found@12.5ms") -> Path:
     (path / "summary.json").write_text(json.dumps(summary | {"machine": {"device": name}}))
     for row, arch in zip(rows, (SPACE.largest(), SPACE.smallest(), ARCH), strict=True):
         if "/" not in row["name"]:
-            text = "".join(f"{key}: {value}\n" for key, value in arch_to_yaml(arch).items())
+            text = "".join(f"{key}: {value}\n" for key, value in arch.to_yaml().items())
             (path / f"{row['name']}.yml").write_text(text)
     lines(path / "super/log.jsonl", {"kind": "train", "update": 10, "loss_base2": 7.0, "train_s": 5.0})
     spent = {"wall_s": 75.0, "cpu_s": 120.0, "sittings": 2}

@@ -6,9 +6,8 @@ import json
 
 import pytest
 
-from hat.arch.codec import arch_from_yaml
-from hat.arch.config import Arch, DecoderArch, EncoderArch
 from hat.report.front import compare, comparison_table, evaluations_csv, front_numbers, plot_front
+from hat.space import Arch, DecoderArch, EncoderArch
 
 ARCH = Arch(EncoderArch(8, (8, 16), (1, 2)), DecoderArch(8, (8,), (1,), (2,), (2,)))
 
@@ -20,7 +19,7 @@ def test_a_table_holds_the_architecture_as_its_yaml() -> None:
     first, second = csv.DictReader(io.StringIO(text))
     assert (first["loss"], first["measured_ms"], second["measured_ms"]) == ("1.5", "", "3.25")
     values = {key: json.loads(value) for key, value in first.items() if key.endswith("subtransformer")}
-    assert len(values) == 10 and arch_from_yaml(values) == ARCH
+    assert len(values) == 10 and Arch.from_yaml(values) == ARCH
 
 
 def test_the_front_from_the_lowest_loss() -> None:

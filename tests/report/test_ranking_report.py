@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from hat.arch.config import Arch, DecoderArch, EncoderArch
 from hat.report.ranking import draw_rank, rank_table
 from hat.search.ranking import Judged, Score, rank_summary
+from hat.space import Arch, DecoderArch, EncoderArch
 
 
 def judged(depth: int) -> Judged:

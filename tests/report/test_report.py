@@ -16,7 +16,6 @@ from run_folders import (
     written,
 )
 
-from hat.arch.codec import arch_to_yaml
 from hat.cli.task import TaskOptions
 from hat.files.journal import Journal
 from hat.model.count import count_macs
@@ -142,8 +141,8 @@ def front_folder(path: Path) -> Path:
     step = {"kind": "front", "update": 1, "evaluations": 5, "best_loss": 4.75, "hypervolume": 0.5}
     lines(path / "log.jsonl", step)
     front = [
-        {"arch": arch_to_yaml(ARCH), "loss": 4.75, "predicted_ms": 31.5, "bound_ms": 33.0},
-        {"arch": arch_to_yaml(SPACE.smallest()), "loss": 5.875, "predicted_ms": 9.25, "bound_ms": 10.0},
+        {"arch": ARCH.to_yaml(), "loss": 4.75, "predicted_ms": 31.5, "bound_ms": 33.0},
+        {"arch": SPACE.smallest().to_yaml(), "loss": 5.875, "predicted_ms": 9.25, "bound_ms": 10.0},
     ]
     summary = {"mode": "pareto", "winners": [], "front": front, "seconds": 3.0}
     (path / "summary.json").write_text(json.dumps(summary))
@@ -176,9 +175,9 @@ def test_baselines_have_the_losses_that_a_search_scored(tmp_path) -> None:
     )
     with Journal(folder / "depth.jsonl") as journal:
         journal.append({"kind": "hat search"})
-        journal.append({"arch": arch_to_yaml(SPACE.largest()), "loss": 4.625, "latency_ms": 40.0})
+        journal.append({"arch": SPACE.largest().to_yaml(), "loss": 4.625, "latency_ms": 40.0})
     with Journal(folder / "random.jsonl") as journal:
-        journal.append({"arch": arch_to_yaml(ARCH), "loss": 4.75, "latency_ms": 31.5})
+        journal.append({"arch": ARCH.to_yaml(), "loss": 4.75, "latency_ms": 31.5})
     lines(tmp_path / "training/log.jsonl", {"kind": "train", "update": 1, "loss_base2": 7.0})
     run = collect(tmp_path)
     found = {model.role: (model.inherited_loss, model.predicted_ms) for model in run.models}

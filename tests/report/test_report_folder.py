@@ -13,7 +13,6 @@ from run_folders import (
     written,
 )
 
-from hat.arch.codec import arch_to_yaml
 from hat.cli.report import main
 from hat.files.journal import Journal
 from hat.report.collect import collect
@@ -74,7 +73,7 @@ def study_folder(path: Path, **record: object) -> Path:
 
 def test_a_study_without_rankings_is_refused(tmp_path, capsys) -> None:
     predictor = study_folder(tmp_path / "predictor")
-    part = study_folder(tmp_path / "rank", loss=5.0, arch=arch_to_yaml(ARCH), stage="inherited from single")
+    part = study_folder(tmp_path / "rank", loss=5.0, arch=ARCH.to_yaml(), stage="inherited from single")
     (part / "journal.jsonl").rename(part / "journal-1-of-2.jsonl")
     lines(part / "trainings/one/log.jsonl", {"kind": "train", "update": 1, "loss_base2": 7.0})
     for folder in (predictor, part):
@@ -88,7 +87,7 @@ def test_a_study_without_rankings_is_refused(tmp_path, capsys) -> None:
 
 
 def test_the_rankings_of_a_rank_study(tmp_path) -> None:
-    folder = study_folder(tmp_path / "rank", loss=5.0, arch=arch_to_yaml(ARCH), stage="scratch")
+    folder = study_folder(tmp_path / "rank", loss=5.0, arch=ARCH.to_yaml(), stage="scratch")
     row = {"kendall_tau": 0.625, "equal_depth_accuracy": 0.5, "kendall_tau_bleu": None}
     rankings = {HOSTILE: row, "decoder depth": row | {"kendall_tau": 0.375}, "bad": [1]}
     ceiling = row | {"kendall_tau": 0.875}

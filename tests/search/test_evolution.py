@@ -11,13 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hat.arch.codec import arch_of_gene, gene_choices
-from hat.arch.config import Arch
-from hat.arch.space import DecoderSpace, EncoderSpace, SearchSpace
 from hat.errors import ConfigError, DataError, Infeasible, TrainingError
 from hat.files.journal import Journal
 from hat.search.evolution import EvolutionConfig, cross, evolve, mutate
 from hat.search.record import CachedFitness, search_header
+from hat.space import Arch, DecoderSpace, EncoderSpace, SearchSpace, arch_of_gene, gene_choices
 
 SPACE = SearchSpace(
     EncoderSpace(640, 3072, 6, (640, 512), (3072, 2048, 1024), (6,), (8, 4)),

@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 from test_evolution import SPACE, TINY, Counting, latency, loss_of, no_sync  # noqa: F401 - a fixture
 
-from hat.arch.codec import arch_of_gene, gene_choices
-from hat.arch.config import Arch
 from hat.errors import ConfigError, DataError, Infeasible, TrainingError
 from hat.files.journal import Journal
 from hat.model.count import count_macs, count_params
@@ -18,6 +16,7 @@ from hat.search.front import fronts, hypervolume, reached, worst
 from hat.search.limits import Gate, LimitOptions
 from hat.search.pareto import FrontResult, ParetoConfig, search_front
 from hat.search.record import CachedFitness, old_losses, search_header
+from hat.space import Arch, arch_of_gene, gene_choices
 
 OPEN = LimitOptions()
 EVO = EvolutionConfig()

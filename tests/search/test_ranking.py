@@ -8,8 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import spaces
 
-from hat.arch.config import Arch, DecoderArch, EncoderArch
-from hat.arch.space import DecoderSpace, EncoderSpace, SearchSpace
 from hat.errors import ConfigError
 from hat.model.count import count_params
 from hat.search.ranking import (
@@ -21,6 +19,7 @@ from hat.search.ranking import (
     rank_summary,
     updates_to_match,
 )
+from hat.space import Arch, DecoderArch, DecoderSpace, EncoderArch, EncoderSpace, SearchSpace
 
 SPACE = SearchSpace(
     EncoderSpace(8, 16, 3, (8, 4), (16, 8), (3, 2), (4, 2)),

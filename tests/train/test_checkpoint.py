@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from hat.arch.space import DecoderSpace, EncoderSpace, SearchSpace
 from hat.errors import CheckpointError
 from hat.files.atomic import digest_path
 from hat.model.config import EOS, ModelConfig
 from hat.model.extract import extract
 from hat.model.transformer import SuperTransformer, Transformer
+from hat.space import DecoderSpace, EncoderSpace, SearchSpace
 from hat.train.checkpoint import (
     Checkpoint,
     average,

@@ -10,13 +10,12 @@ import pytest
 import torch
 from release_files import saved_by_the_release, write
 
-from hat.arch.codec import SpaceOptions, arch_to_yaml, space_of
-from hat.arch.config import Arch, DecoderArch, EncoderArch
 from hat.cli.convert_checkpoint import main
 from hat.errors import ArchError, CheckpointError
 from hat.model.config import ModelConfig
 from hat.model.extract import extract
 from hat.model.transformer import SuperTransformer
+from hat.space import Arch, DecoderArch, EncoderArch, SpaceOptions, space_of
 from hat.train.checkpoint import load, pack, save
 from hat.train.legacy import from_release, is_release
 
@@ -123,7 +122,7 @@ def test_a_released_sub_is_cut_from_a_space_of_its_own() -> None:
     case = "shared"
     model = model_of(case)
     arch = some_archs(model)[2]
-    sub_args = {key.replace("-", "_"): value for key, value in arch_to_yaml(arch).items()}
+    sub_args = {key.replace("-", "_"): value for key, value in arch.to_yaml().items()}
     defaults = {
         "encoder_embed_choice": [512, 256],
         "encoder_layer_num_choice": [7, 6],
@@ -247,7 +246,7 @@ def test_convert_cuts_out_the_sub(tmp_path: Path, capsys: pytest.CaptureFixture)
     model = model_of("unequal widths")
     release = write(release_of("unequal widths", model), tmp_path / "release.pt", zipped=False)
     arch = some_archs(model)[2]
-    lines = [f"{key}: {value}\n" for key, value in arch_to_yaml(arch).items()]
+    lines = [f"{key}: {value}\n" for key, value in arch.to_yaml().items()]
     (tmp_path / "arch.yml").write_text("".join(lines))
     out, tensors = tmp_path / "out.pt", tmp_path / "out.safetensors"
     line = ["--input", release, "--configs", tmp_path / "arch.yml", "--output", out, "--safetensors", tensors]
@@ -266,7 +265,7 @@ def test_convert_cuts_out_the_sub(tmp_path: Path, capsys: pytest.CaptureFixture)
     source, target = ids()
     torch.testing.assert_close(checkpoint.model()(source, target), sub(source, target))
     metadata, weights = safetensors_of(tensors)
-    assert json.loads(metadata["hat"])["arch"] == arch_to_yaml(arch)
+    assert json.loads(metadata["hat"])["arch"] == arch.to_yaml()
     assert weights.keys() == checkpoint.weights.keys()
     for name, weight in weights.items():
         assert weight.dtype == torch.float16 and torch.equal(weight.float(), checkpoint.weights[name])

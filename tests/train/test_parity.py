@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from hat.arch.codec import arch_from_yaml
-from hat.arch.features import features
 from hat.data.batching import EpochBatches
 from hat.data.pairs import PairDataset
 from hat.decode.beam import BeamConfig, Hypothesis, beam_search
 from hat.model.count import count_params
 from hat.model.inference import InferenceModel
+from hat.space import Arch, features
 from hat.train.checkpoint import Checkpoint, load
 from hat.train.trainer import evaluate
 
@@ -50,13 +49,13 @@ def split(name: str, what: str) -> PairDataset:
 
 @functools.cache
 def sub(name: str, n: int) -> torch.nn.Module:
-    return checkpoint(name).sub(arch_from_yaml(answers(name)[n]["subtransformer"])).eval()
+    return checkpoint(name).sub(Arch.from_yaml(answers(name)[n]["subtransformer"])).eval()
 
 
 @pytest.mark.parametrize("name", DATA)
 def test_the_space_is_that_of_its_configuration(name: str) -> None:
-    from hat.arch.codec import SpaceOptions, space_of
     from hat.config import read_flat_yaml
+    from hat.space import SpaceOptions, space_of
 
     with open(COMPAT / name / "super.yml") as file:
         values = {key.replace("-", "_"): value for key, (value, _) in read_flat_yaml(file).items()}
@@ -76,7 +75,7 @@ def test_the_space_is_that_of_its_configuration(name: str) -> None:
 @pytest.mark.parametrize(("name", "n"), SUBS)
 def test_parameters_and_features(name: str, n: int) -> None:
     expected = answers(name)[n]
-    arch = arch_from_yaml(expected["subtransformer"])
+    arch = Arch.from_yaml(expected["subtransformer"])
     assert count_params(arch, checkpoint(name).space) == expected["params"]
     assert list(features(arch)) == expected["features"]
 

@@ -12,12 +12,11 @@ from strategies import spaces
 from test_ranks import BATCHES, run
 from test_trainer import BOTH, CPU, ONE, SPACE, TWO, gradients, trainer_of, weights
 
-from hat.arch.sampler import draw_arch, draw_fair_arch
-from hat.arch.space import SearchSpace
 from hat.data.batching import groups, shard
 from hat.errors import ConfigError
 from hat.model.config import ModelConfig
 from hat.model.transformer import SuperTransformer
+from hat.space import SearchSpace, draw_arch, draw_fair_arch
 from hat.train.ema import MovingAverage
 from hat.train.policy import Lesson, PolicyConfig, policy_of
 from hat.train.ranks import ALONE, Ranks

@@ -17,8 +17,6 @@ import torch
 from test_trainer import BOTH, CPU, ONE, SPACE, TWO, batch_of, weights
 from torch.distributed import TCPStore
 
-from hat.arch.config import Arch
-from hat.arch.sampler import draw_arch
 from hat.cli.launch import agreed
 from hat.data.batching import groups, shard
 from hat.errors import ConfigError, DataError, RankError, TrainingError
@@ -26,6 +24,7 @@ from hat.model.config import ModelConfig
 from hat.model.precision import DTYPES
 from hat.model.transformer import SuperTransformer
 from hat.search.fitness import SharedFitness, ValidationFitness
+from hat.space import Arch, draw_arch
 from hat.train.ranks import ALONE, Place, Ranks, joined, place_of
 from hat.train.schedule import ScheduleConfig
 from hat.train.trainer import OptimConfig, Trainer

@@ -6,13 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from hat.arch.config import Arch
-from hat.arch.sampler import draw_arch
-from hat.arch.space import DecoderSpace, EncoderSpace, SearchSpace
 from hat.data.pairs import Batch, collate
 from hat.errors import ConfigError, TrainingError
 from hat.model.config import EOS, ModelConfig
 from hat.model.transformer import SuperTransformer
+from hat.space import Arch, DecoderSpace, EncoderSpace, SearchSpace, draw_arch
 from hat.train.master import MasterWeights
 from hat.train.schedule import ScheduleConfig
 from hat.train.trainer import OptimConfig, Trainer, batch_loss, evaluate

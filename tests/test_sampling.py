@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import spaces
 
-from hat.arch.sampler import draw_arch, sample
-from hat.arch.space import DecoderSpace, EncoderSpace, SearchSpace
 from hat.rng import rng_for, seed_for
+from hat.space import DecoderSpace, EncoderSpace, SearchSpace, draw_arch, sample
 
 SPACE = SearchSpace(
     EncoderSpace(8, 16, 3, (8, 4), (16, 8), (3, 2, 1), (4, 2)),

@@ -8,22 +8,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import spaces, spaces_with_archs
 
-from hat.arch.codec import (
+from hat.errors import ArchError
+from hat.space import (
+    FEATURE_NAMES,
+    Arch,
     ArchOptions,
+    DecoderArch,
+    EncoderArch,
     SpaceOptions,
-    arch_from_yaml,
     arch_of,
     arch_of_gene,
-    arch_to_yaml,
+    features,
     gene_choices,
     gene_of,
     space_from_plain,
     space_of,
     space_to_plain,
 )
-from hat.arch.config import Arch, DecoderArch, EncoderArch
-from hat.arch.features import FEATURE_NAMES, features
-from hat.errors import ArchError
 
 ARCH = Arch(
     EncoderArch(512, (3072, 1024), (8, 4)),
@@ -47,7 +48,7 @@ RELEASE = {
 def test_round_trips(drawn) -> None:
     space, arch = drawn
     assert arch_of_gene(gene_of(arch, space), space) == arch
-    assert arch_from_yaml(json.loads(json.dumps(arch_to_yaml(arch)))) == arch
+    assert Arch.from_yaml(json.loads(json.dumps(arch.to_yaml()))) == arch
     assert space_from_plain(json.loads(json.dumps(space_to_plain(space)))) == space
 
 
@@ -88,9 +89,9 @@ def test_gene_order_of_the_release() -> None:
 
 
 def test_release_yaml() -> None:
-    assert arch_to_yaml(ARCH) == RELEASE
-    assert list(arch_to_yaml(ARCH)) == list(RELEASE)
-    assert arch_from_yaml(RELEASE | {"unrelated": 1}) == ARCH
+    assert ARCH.to_yaml() == RELEASE
+    assert list(ARCH.to_yaml()) == list(RELEASE)
+    assert Arch.from_yaml(RELEASE | {"unrelated": 1}) == ARCH
 
 
 @pytest.mark.parametrize("key", [key for key in RELEASE if key.endswith("all-subtransformer")])
@@ -98,26 +99,26 @@ def test_wrong_list_length_names_the_key(key: str) -> None:
     depth = RELEASE[f"{key[:7]}-layer-num-subtransformer"]
     for wrong in (RELEASE[key][:-1], [*RELEASE[key], RELEASE[key][0]]):
         with pytest.raises(ArchError, match=f"^{key} lists {len(wrong)} layers, but the depth is {depth}"):
-            arch_from_yaml(RELEASE | {key: wrong})
+            Arch.from_yaml(RELEASE | {key: wrong})
 
 
 @pytest.mark.parametrize("key", list(RELEASE))
 def test_missing_key_is_named(key: str) -> None:
     with pytest.raises(ArchError, match=f"lacks {key}; give all ten"):
-        arch_from_yaml({k: v for k, v in RELEASE.items() if k != key})
+        Arch.from_yaml({k: v for k, v in RELEASE.items() if k != key})
 
 
 def test_no_architecture() -> None:
     assert arch_of(ArchOptions()) is None
     with pytest.raises(ArchError, match="no \\*-subtransformer key found"):
-        arch_from_yaml({"encoder-embed-dim": 3})
+        Arch.from_yaml({"encoder-embed-dim": 3})
 
 
 @pytest.mark.parametrize("code", [0, 3, -2])
 def test_span_codes(code: int) -> None:
     key = "decoder-arbitrary-ende-attn-all-subtransformer"
     with pytest.raises(ArchError, match=f"{key} allows -1, 1 and 2 .*got {code}"):
-        arch_from_yaml(RELEASE | {key: [-1, 1, code]})
+        Arch.from_yaml(RELEASE | {key: [-1, 1, code]})
     with pytest.raises(ArchError, match=f"arbitrary-ende-attn-choice allows -1, 1 and 2 .*got {code}"):
         space_of(SpaceOptions(decoder_arbitrary_ende_attn_choice=(-1, code)))
 

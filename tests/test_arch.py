@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from strategies import spaces_with_archs
 
-from hat.arch.config import Arch, DecoderArch, EncoderArch
 from hat.errors import ArchError
+from hat.space import Arch, DecoderArch, EncoderArch
 
 ENCODER = {"embed_dim": 8, "ffn_dims": (4, 8), "self_heads": (1, 2)}
 DECODER = {"embed_dim": 8, "ffn_dims": (4,), "self_heads": (1,), "cross_heads": (2,), "cross_span": (2,)}

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from strategies import archs, spaces, spaces_with_archs
 
-from hat.arch.space import DecoderSpace, EncoderSpace, SearchSpace, validation_archs
 from hat.errors import ArchError
+from hat.space import DecoderSpace, EncoderSpace, SearchSpace, validation_archs
 
 SPACE = SearchSpace(
     EncoderSpace(12, 16, 4, (12, 8), (16, 8), (4, 2), (4, 2)),

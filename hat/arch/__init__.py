@@ -1,1 +1,0 @@
-"""Architectures as values: no torch below this folder."""

@@ -1,0 +1,668 @@
+"""Architectures and search spaces. `DIMS` is the table of elastic dimensions; everything else loops over it.
+
+A new dimension is a row in the table and one line in the classes that hold its values (docs/extending.md).
+Sampling, genes, features, YAML keys, options, checks and columns for regressions follow. No torch here.
+"""
+
+import random
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, make_dataclass, replace
+from itertools import product
+from math import prod
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from hat.config import read_config
+from hat.errors import ArchError
+from hat.rng import rng_for
+
+Gene = tuple[int, ...]
+SIDES = ("encoder", "decoder")
+_SIZES = {"embed-dim": "super_embed_dim", "ffn-embed-dim": "super_ffn_dim", "layers": "super_layers"}
+
+
+@dataclass(frozen=True)
+class Dim:
+    """One elastic dimension of one side: where its values are held, its YAML keys and what bounds it.
+
+    Values are whole numbers from 1 to `limit`: a number, or the YAML key of a size of the SuperTransformer.
+    Without a choice a space allows that size alone, or 1 if the limit is a number. `codes` maps numbers in
+    YAML files to the values they stand for. If `added`, the 2020 release lacks the dimension, and files and
+    calls that do not give it mean 1 in every layer.
+    """
+
+    side: str  # "encoder" or "decoder"
+    attr: str  # field or property of EncoderArch or DecoderArch
+    key: str  # stem of the YAML keys
+    limit: str | int
+    text: str  # in the plural, for help and documentation
+    codes: Mapping[int, int] | None = field(default=None, hash=False)
+    added: bool = False
+
+    @property
+    def per_layer(self) -> bool:
+        """Whether each layer has its own value."""
+        return self.attr not in ("embed_dim", "num_layers")
+
+    @property
+    def label(self) -> str:
+        """Name in messages, such as "encoder ffn dim"."""
+        return f"{self.side} {self.attr.removeprefix('num_').replace('_dims', '_dim').replace('_', ' ')}"
+
+    @property
+    def choice_attr(self) -> str:
+        """Field of EncoderSpace or DecoderSpace that holds the choice, such as "ffn_choice"."""
+        return f"{self.attr.removeprefix('num_').removesuffix('_dims').removesuffix('_dim')}_choice"
+
+    @property
+    def arch_key(self) -> str:
+        """YAML key of its values in an architecture."""
+        return f"{self.key}-all-subtransformer" if self.per_layer else f"{self.key}-subtransformer"
+
+    @property
+    def choice_key(self) -> str:
+        """YAML key of its choice in a space."""
+        return f"{self.key.removesuffix('-dim') if self.attr == 'embed_dim' else self.key}-choice"
+
+    def decode(self, code: int, key: str) -> int:
+        """Return the value that `code` stands for in a YAML file; raises ArchError naming `key`."""
+        if self.codes is None:
+            return code
+        if code not in self.codes:
+            raise ArchError(
+                f"{key} allows -1, 1 and 2 (the last one, two or three encoder layers), got {code}"
+            )
+        return self.codes[code]
+
+    def encode(self, value: int) -> int:
+        """Return the number that stands for `value` in a YAML file."""
+        return next(code for code, v in self.codes.items() if v == value) if self.codes else value
+
+
+def _dims(side: str) -> tuple[Dim, ...]:
+    """Return the rows of one side, in the order of genes and features of the 2020 release."""
+    rows = [
+        Dim(side, "embed_dim", f"{side}-embed-dim", f"{side}-embed-dim", "widths"),
+        Dim(side, "num_layers", f"{side}-layer-num", f"{side}-layers", "depths"),
+        Dim(side, "ffn_dims", f"{side}-ffn-embed-dim", f"{side}-ffn-embed-dim", "FFN widths"),
+        Dim(side, "self_heads", f"{side}-self-attention-heads", "qkv-dim", "self-attention head counts"),
+    ]
+    if side == "decoder":
+        text = "attention spans: -1 the last encoder layer, 1 the last two, 2 the last three"
+        codes = {-1: 1, 1: 2, 2: 3}  # the release counts the *extra* encoder layers, with -1 for none
+        rows += [
+            Dim(
+                side,
+                "cross_heads",
+                "decoder-ende-attention-heads",
+                "qkv-dim",
+                "encoder-decoder attention head counts",
+            ),
+            Dim(side, "cross_span", "decoder-arbitrary-ende-attn", 3, text, codes),
+        ]
+    return tuple(rows)
+
+
+DIMS = tuple(dim for side in SIDES for dim in _dims(side))
+
+
+# --- architectures
+
+
+@dataclass(frozen=True)
+class EncoderArch:
+    """One encoder; every tuple has one entry per layer, first layer first. Raises ArchError for numbers that
+    are not whole and positive, and for tuples of unequal length.
+    """
+
+    embed_dim: int
+    ffn_dims: tuple[int, ...]
+    self_heads: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        lengths = {}
+        for f in fields(self):
+            name, value = f.name, getattr(self, f.name)
+            if value == () and f.default == ():  # an added dimension
+                value = (1,) * self.num_layers
+                object.__setattr__(self, name, value)
+            numbers = value if isinstance(value, tuple) else (value,)
+            if isinstance(value, tuple):
+                lengths[name] = len(value)
+            if not numbers or any(type(n) is not int or n < 1 for n in numbers):
+                raise ArchError(
+                    f"{type(self).__name__}.{name} must hold positive whole numbers, one per layer, "
+                    f"got {value!r}"
+                )
+        if len(set(lengths.values())) != 1:
+            raise ArchError(f"per-layer lists of {type(self).__name__} must have equal length, got {lengths}")
+
+    @property
+    def num_layers(self) -> int:
+        """Depth."""
+        return len(self.ffn_dims)
+
+
+@dataclass(frozen=True)
+class DecoderArch(EncoderArch):
+    """One decoder: what an encoder has, and the attention of each layer to the encoder."""
+
+    cross_heads: tuple[int, ...]
+    cross_span: tuple[int, ...]  # how many last encoder layers are attended to: 1, 2 or 3
+
+
+@dataclass(frozen=True)
+class Arch:
+    """One SubTransformer (HAT 2020, section 3.1): what the search chooses, and a stand-alone model is.
+
+    Raises ArchError if a decoder layer attends to more encoder layers than there are.
+    """
+
+    encoder: EncoderArch
+    decoder: DecoderArch
+
+    def __post_init__(self) -> None:
+        deepest = max(self.decoder.cross_span)
+        if deepest > self.encoder.num_layers:
+            raise ArchError(
+                f"a decoder layer attends to the last {deepest} encoder layers, but the encoder has "
+                f"{self.encoder.num_layers}; lower decoder-arbitrary-ende-attn or deepen the encoder"
+            )
+
+    def __getitem__(self, dim: Dim) -> tuple[int, ...]:
+        """Return the values of a dimension, one for each layer; a width or a depth alone in its tuple."""
+        value = getattr(getattr(self, dim.side), dim.attr)
+        return value if dim.per_layer else (value,)
+
+    @classmethod
+    def of(cls, values: Mapping[Dim, tuple[int, ...]]) -> "Arch":
+        """Return the architecture for which arch[dim] == values[dim].
+
+        Raises ArchError if a list has not one entry for each layer.
+        """
+        sides: dict[str, dict[str, Any]] = {side: {} for side in SIDES}
+        depth = {dim.side: value[0] for dim, value in values.items() if dim.attr == "num_layers"}
+        for dim, value in values.items():
+            if dim.per_layer and len(value) != depth[dim.side]:
+                raise ArchError(
+                    f"{dim.arch_key} lists {len(value)} layers, but the depth is {depth[dim.side]}; "
+                    "give one entry per layer"
+                )
+            if dim.attr != "num_layers":
+                sides[dim.side][dim.attr] = value if dim.per_layer else value[0]
+        return cls(EncoderArch(**sides["encoder"]), DecoderArch(**sides["decoder"]))
+
+    @classmethod
+    def from_yaml(cls, source: str | Path | Mapping[str, Any]) -> "Arch":
+        """Return the architecture of a YAML file or a mapping with the release's ten *-subtransformer keys.
+
+        Other keys are ignored. Raises ArchError for missing keys, or values that describe no architecture.
+        """
+        arch = arch_of(_read_options(ArchOptions, source))
+        if arch is None:
+            raise ArchError("no *-subtransformer key found; the file describes no architecture")
+        return arch
+
+    def to_yaml(self) -> dict[str, int | list[int]]:
+        """Return the release's *-subtransformer keys and their values, in the release's order."""
+        values = {dim: [dim.encode(value) for value in self[dim]] for dim in _YAML_DIMS}
+        return {dim.arch_key: v if dim.per_layer else v[0] for dim, v in values.items()}
+
+
+# --- search spaces
+
+
+@dataclass(frozen=True)
+class EncoderSpace:
+    """Super sizes of the encoder and what each SubTransformer may choose."""
+
+    super_embed_dim: int
+    super_ffn_dim: int
+    super_layers: int
+    embed_choice: tuple[int, ...]
+    ffn_choice: tuple[int, ...]
+    layers_choice: tuple[int, ...]
+    self_heads_choice: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class DecoderSpace(EncoderSpace):
+    """Super sizes of the decoder and what each SubTransformer may choose."""
+
+    cross_heads_choice: tuple[int, ...]
+    cross_span_choice: tuple[int, ...]
+
+
+Pick = Callable[[Dim, tuple[int, ...], int], int]  # dimension, values it allows, layer -> one of the values
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """All SubTransformers of one SuperTransformer.
+
+    `qkv_dim` is the total width of all heads, the same in each layer; `decoder_qkv` is that of the decoder
+    (also of its attention to the encoder) if it is another. Raises ArchError if a choice is empty, exceeds
+    its super size, or gives heads that do not divide that width.
+    """
+
+    encoder: EncoderSpace
+    decoder: DecoderSpace
+    qkv_dim: int
+    decoder_qkv: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.decoder_qkv == self.qkv_dim:
+            object.__setattr__(self, "decoder_qkv", None)  # equal spaces are written alike
+        for dim in DIMS:
+            self._check_choice(dim, self[dim])
+        spans, shallowest = self.decoder.cross_span_choice, min(self.encoder.layers_choice)
+        if min(spans) > shallowest:
+            raise ArchError(
+                f"the shallowest encoder has {shallowest} layers, but every choice of "
+                f"decoder-arbitrary-ende-attn-choice needs at least {min(spans)}; add -1 to it"
+            )
+
+    def _check_choice(self, dim: Dim, choice: tuple[int, ...]) -> None:
+        key = dim.choice_key
+        if dim.codes and (not choice or set(choice) - set(dim.codes.values())):
+            raise ArchError(
+                f"{key} allows -1, 1 and 2 (the last one, two or three encoder layers), got spans {choice}"
+            )
+        limit, where = (dim.limit, key) if isinstance(dim.limit, int) else (self.sizes[dim.limit], dim.limit)
+        if dim.limit == "qkv-dim" and dim.side == "decoder":
+            limit = self.decoder_qkv_dim
+        if not choice or any(type(value) is not int or not 1 <= value <= limit for value in choice):
+            raise ArchError(
+                f"{key} must hold whole numbers from 1 to {limit} (see {where}), got {list(choice)}"
+            )
+        for heads in choice if dim.limit == "qkv-dim" else ():
+            if limit % heads:
+                raise ArchError(
+                    f"{key}: {heads} heads do not divide qkv-dim {limit}; choose divisors of it, or "
+                    "another qkv-dim"
+                )
+
+    def __getitem__(self, dim: Dim) -> tuple[int, ...]:
+        """Return the choice of a dimension, spans as numbers of layers."""
+        choice: tuple[int, ...] = getattr(getattr(self, dim.side), dim.choice_attr)
+        return choice
+
+    @classmethod
+    def from_yaml(cls, source: str | Path | Mapping[str, Any]) -> "SearchSpace":
+        """Return the space of a YAML file or a mapping with the release's keys, such as those in
+        configs/<task>/supertransformer; other keys are ignored.
+
+        A choice left out holds the super size alone, or, if the file gives an architecture, what that uses.
+        Raises ArchError for values that contradict each other.
+        """
+        values = source if isinstance(source, Mapping) else read_config(source)
+        options, arch = _read_options(SpaceOptions, values), arch_of(_read_options(ArchOptions, values))
+        return space_around(options, arch) if arch else space_of(options)
+
+    @property
+    def decoder_qkv_dim(self) -> int:
+        """Total width of all heads of a decoder's attention."""
+        return self.decoder_qkv or self.qkv_dim
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Sizes of the SuperTransformer, by their YAML keys."""
+        sides = {f"{s}-{key}": getattr(getattr(self, s), attr) for s in SIDES for key, attr in _SIZES.items()}
+        return {**sides, "qkv-dim": self.qkv_dim, "qkv-dim of the decoder": self.decoder_qkv_dim}
+
+    @property
+    def choices(self) -> dict[str, tuple[int, ...]]:
+        """What SubTransformers choose from, by the YAML keys of the choices; spans as numbers of layers."""
+        return {dim.choice_key: self[dim] for dim in DIMS}
+
+    def spans_for(self, encoder_layers: int) -> tuple[int, ...]:
+        """Return the span choices that an encoder of this depth can serve."""
+        return tuple(span for span in self.decoder.cross_span_choice if span <= encoder_layers)
+
+    def build(self, pick: Pick) -> Arch:
+        """Return the architecture whose numbers `pick` chooses, in this order: encoder, then decoder; of each
+        the depth first, then the rows of DIMS, layer by layer.
+        """
+        values: dict[Dim, tuple[int, ...]] = {}
+        depth: dict[str, int] = {}
+        for dim in _DEPTH_FIRST:
+            allowed = self.spans_for(depth["encoder"]) if dim.attr == "cross_span" else self[dim]
+            layers = depth[dim.side] if dim.per_layer else 1
+            values[dim] = tuple(pick(dim, allowed, layer) for layer in range(layers))
+            if dim.attr == "num_layers":
+                depth[dim.side] = values[dim][0]
+        return Arch.of(values)
+
+    def largest(self) -> Arch:
+        """Return the SubTransformer with every choice at its maximum."""
+        return self.build(lambda dim, allowed, layer: max(allowed))
+
+    def smallest(self) -> Arch:
+        """Return the SubTransformer with every choice at its minimum."""
+        return self.build(lambda dim, allowed, layer: min(allowed))
+
+    def size(self) -> int:
+        """Return how many different SubTransformers the space has."""
+
+        def of(side: str, layers: int, spans: int) -> int:
+            dims = [dim for dim in DIMS if dim.side == side and dim.attr != "num_layers"]
+            counts = [(dim, spans if dim.attr == "cross_span" else len(set(self[dim]))) for dim in dims]
+            return prod(count**layers if dim.per_layer else count for dim, count in counts)
+
+        depths = product(set(self.encoder.layers_choice), set(self.decoder.layers_choice))
+        return sum(
+            of("encoder", enc, 0) * of("decoder", dec, len(set(self.spans_for(enc)))) for enc, dec in depths
+        )
+
+    def check(self, arch: Arch) -> Arch:
+        """Return `arch` if every value is one of the choices; raises ArchError naming the first other."""
+        for dim in sorted(DIMS, key=lambda dim: dim.per_layer):
+            for layer, value in enumerate(arch[dim]):
+                if value not in self[dim]:
+                    at = f" at layer {layer}" if dim.per_layer else ""
+                    allowed = ", ".join(map(str, sorted(set(self[dim]))))
+                    raise ArchError(
+                        f"{dim.label}{at}: {value} is not in the space {{{allowed}}}; see {dim.choice_key}"
+                    )
+        return arch
+
+
+def space_to_plain(space: SearchSpace) -> dict[str, Any]:
+    """Return the space as nested plain values for a checkpoint file."""
+    return asdict(space)
+
+
+def space_from_plain(values: Mapping[str, Any]) -> SearchSpace:
+    """Return the space written by `space_to_plain`."""
+
+    def side(name: str) -> dict[str, Any]:
+        return {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in values[name].items()}
+
+    return SearchSpace(
+        encoder=EncoderSpace(**side("encoder")),
+        decoder=DecoderSpace(**side("decoder")),
+        qkv_dim=values["qkv_dim"],
+        decoder_qkv=values.get("decoder_qkv"),  # older files have one width for both
+    )
+
+
+# --- sampling
+
+
+def sample(space: SearchSpace, rng: random.Random) -> Arch:
+    """Return one SubTransformer; each dimension of each layer is drawn independently (HAT 2020, 3.2)."""
+    return space.build(lambda dim, allowed, layer: rng.choice(allowed))
+
+
+def draw_arch(space: SearchSpace, seed: int, number: int) -> Arch:
+    """Return the SubTransformer of draw `number`; with one draw for each update that is the update.
+
+    A pure function, so all ranks and all resumes agree.
+    """
+    return sample(space, rng_for(seed, "arch", number))
+
+
+def draw_fair_arch(space: SearchSpace, seed: int, number: int) -> Arch:
+    """Return the SubTransformer of draw `number`, each choice of each dimension equally often.
+
+    Any run of n draws that starts at a multiple of n holds each of n widths or encoder depths once, in
+    random order. Dimensions that exist at some depths only take turns among the draws of these depths, so
+    that each size of each layer gets its share of those (strict fairness of FairNAS, 2019, for a space whose
+    choices depend on each other). A pure function, as `draw_arch`.
+    """
+
+    def turn(dim: Dim, allowed: tuple[int, ...], count: int, *where: int) -> int:
+        """Return the choice of the `count`-th draw that asks for this dimension, there."""
+        order = list(allowed)
+        rng_for(seed, "fair", dim.label.removesuffix(" dim"), *where, count // len(order)).shuffle(order)
+        return order[count % len(order)]
+
+    enc, dec = (next(d for d in DIMS if (d.side, d.attr) == (side, "num_layers")) for side in SIDES)
+    num_enc = turn(enc, space[enc], number)
+    # each depth is drawn once in each block, so the block's number counts the draws of any one depth
+    of_depth = number // len(space[enc])
+    num_dec = turn(dec, space[dec], of_depth, num_enc)
+    of_depths = of_depth // len(space[dec])
+
+    def pick(dim: Dim, allowed: tuple[int, ...], layer: int) -> int:
+        if dim.per_layer:
+            return turn(dim, allowed, of_depths, num_enc, num_dec, layer)
+        return {enc: num_enc, dec: num_dec}.get(dim) or turn(dim, allowed, number)
+
+    return space.build(pick)
+
+
+def validation_archs(space: SearchSpace) -> dict[str, Arch]:
+    """Return the largest and the smallest SubTransformer, both attending to two encoder layers if they can.
+
+    HAT 2020 validates these two, with span 2 throughout; if the space has no span 2, its own extremes stand.
+    """
+
+    def with_span_2(arch: Arch) -> Arch:
+        if 2 not in space.spans_for(arch.encoder.num_layers):
+            return arch
+        return replace(arch, decoder=replace(arch.decoder, cross_span=(2,) * arch.decoder.num_layers))
+
+    return {"largest": with_span_2(space.largest()), "smallest": with_span_2(space.smallest())}
+
+
+# --- genes, features and columns
+
+
+def _positions(space: SearchSpace, dim: Dim) -> int:
+    layers: int = getattr(space, dim.side).super_layers
+    return layers if dim.per_layer else 1
+
+
+def gene_choices(space: SearchSpace) -> list[tuple[int, ...]]:
+    """Return what each gene position may hold, in the order of DIMS; layers are all super layers."""
+    return [space[dim] for dim in DIMS for _ in range(_positions(space, dim))]
+
+
+def gene_of(arch: Arch, space: SearchSpace) -> Gene:
+    """Return a gene of `arch`; positions of layers that it does not have hold the first choice."""
+    gene: list[int] = []
+    for dim in DIMS:
+        gene += [*arch[dim], *[space[dim][0]] * (_positions(space, dim) - len(arch[dim]))]
+    return tuple(gene)
+
+
+def arch_of_gene(gene: Gene, space: SearchSpace) -> Arch:
+    """Return the architecture of a gene; a span deeper than the encoder becomes the deepest one that fits."""
+    values, rest = {}, gene
+    for dim in DIMS:
+        values[dim], rest = rest[: _positions(space, dim)], rest[_positions(space, dim) :]
+
+    def pick(dim: Dim, allowed: tuple[int, ...], layer: int) -> int:
+        value = values[dim][layer]
+        return min(value, max(allowed)) if dim.attr == "cross_span" else value
+
+    return space.build(pick)
+
+
+_PER_LAYER = tuple(dim for dim in DIMS if dim.per_layer)
+FEATURE_NAMES = tuple(
+    dim.key.replace("-", "_") + ("_avg" if dim.per_layer else "") for dim in DIMS
+)  # in the order of `features`
+LAYER_FEATURE_NAMES = (
+    *FEATURE_NAMES,
+    *(f"{dim.key.replace('-', '_')}_square_avg" for dim in _PER_LAYER),
+    "decoder_ende_attention_heads_times_arbitrary_avg",
+)  # in the order of `layer_features`
+
+
+def features(arch: Arch) -> list[float]:
+    """Return what the predictor of 2020 sees: widths, depths, and means over layers (of spans: 1 to 3)."""
+    return [fmean(arch[dim]) for dim in DIMS]
+
+
+def layer_features(arch: Arch) -> list[float]:
+    """Return the features, then means over layers of each layer's squares, and of its heads times its span.
+
+    Squares tell layers of 512 and 1536 from two of 1024, so a sum over layers can follow a cost per layer
+    that is not a straight line in its sizes; if a choice has two values they add nothing.
+    """
+    dec = arch.decoder
+    squares = [fmean(value * value for value in arch[dim]) for dim in _PER_LAYER]
+    products = [heads * span for heads, span in zip(dec.cross_heads, dec.cross_span, strict=True)]
+    return [*features(arch), *squares, fmean(products)]
+
+
+def layer_columns(arch: Arch, space: SearchSpace) -> list[float]:
+    """Return one row of a regression on what each layer holds, equally long for all architectures of a space.
+
+    Of each side: width, one flag for each super layer (1.0 if it is used), and for each per-layer dimension
+    its value in each super layer and the sum over layers. A layer that is not used holds the mean of the
+    others, so it has no effect but that of its flag.
+    """
+    row: list[float] = []
+    for dim in DIMS:
+        values, depth = arch[dim], getattr(arch, dim.side).num_layers
+        unused = getattr(space, dim.side).super_layers - depth
+        if dim.attr == "num_layers":
+            row += [1.0] * depth + [0.0] * unused
+        elif dim.per_layer:
+            typical = sum(values) / depth
+            row += [*map(float, values), *[typical] * unused, typical * depth]
+        else:
+            row.append(float(values[0]))
+    return row
+
+
+# --- options: the release's YAML keys and flags
+
+_DEPTH_FIRST = sorted(DIMS, key=lambda dim: (dim.side == "decoder", dim.attr != "num_layers"))
+_RELEASE_ORDER = ("embed_dim", "ffn_dims", "num_layers", "self_heads")
+_YAML_DIMS = sorted(DIMS, key=lambda dim: (*_RELEASE_ORDER, dim.attr).index(dim.attr))
+
+
+def _field(name: str, kind: Any, default: Any, text: str) -> tuple[str, Any, Any]:
+    return name.replace("-", "_"), kind, field(default=default, metadata={"help": text})
+
+
+def _space_fields() -> list[tuple[str, Any, Any]]:
+    heads = {
+        "encoder": "encoder heads if encoder-self-attention-heads-choice is not given",
+        "decoder": "decoder heads if the two decoder head choices are not given",
+    }
+    found = []
+    for side in SIDES:
+        found += [
+            _field(f"{side}_embed_dim", int, 512, f"width of the SuperTransformer's {side}"),
+            _field(f"{side}_ffn_embed_dim", int, 2048, f"FFN width of the SuperTransformer's {side}"),
+            _field(f"{side}_layers", int, 6, f"{side} layers of the SuperTransformer"),
+            _field(f"{side}_attention_heads", int, 8, heads[side]),
+        ]
+    text = "total width of all heads of one attention (default: encoder-embed-dim, decoder-embed-dim)"
+    found.append(_field("qkv_dim", int | None, None, text))
+    for dim in sorted(_YAML_DIMS, key=lambda dim: SIDES.index(dim.side)):
+        layers = ", layer by layer," if dim.per_layer else ""
+        found.append(_field(dim.choice_key, tuple[int, ...], (), f"choice{layers} of {dim.side} {dim.text}"))
+    return found
+
+
+def _arch_fields() -> list[tuple[str, Any, Any]]:
+    return [
+        _field(dim.arch_key, tuple[int, ...], (), f"{dim.side} {dim.text}")
+        if dim.per_layer
+        else _field(dim.arch_key, int | None, None, f"{dim.side} {dim.text[:-1]}")
+        for dim in sorted(_YAML_DIMS, key=lambda dim: SIDES.index(dim.side))
+    ]
+
+
+class SpaceOptions(make_dataclass("_SpaceFields", _space_fields(), frozen=True)):  # type: ignore[misc]
+    """Search space. A choice left out holds the super size alone, or, if an architecture is given, what that
+    uses."""
+
+
+class ArchOptions(make_dataclass("_ArchFields", _arch_fields(), frozen=True)):  # type: ignore[misc]
+    """One SubTransformer; lists have one entry per layer used."""
+
+
+def space_of(options: SpaceOptions) -> SearchSpace:
+    """Return the search space that the options describe; raises ArchError if they contradict each other."""
+    sides: dict[str, dict[str, Any]] = {
+        side: {attr: getattr(options, f"{side}_{key.replace('-', '_')}") for key, attr in _SIZES.items()}
+        for side in SIDES
+    }
+    for dim in DIMS:
+        choice = tuple(dim.decode(code, dim.choice_key) for code in _option(options, dim.choice_key))
+        size = f"{dim.side}-attention-heads" if dim.limit == "qkv-dim" else dim.limit
+        alone = 1 if isinstance(size, int) else _option(options, size)
+        sides[dim.side][dim.choice_attr] = choice or (alone,)
+    return SearchSpace(
+        encoder=EncoderSpace(**sides["encoder"]),
+        decoder=DecoderSpace(**sides["decoder"]),
+        qkv_dim=options.encoder_embed_dim if options.qkv_dim is None else options.qkv_dim,
+        decoder_qkv=options.decoder_embed_dim if options.qkv_dim is None else options.qkv_dim,
+    )
+
+
+def space_around(options: SpaceOptions, arch: Arch) -> SearchSpace:
+    """Return the search space of the options, in which a choice left out holds what `arch` uses.
+
+    As YAML files of the 2020 release mean it: those of an architecture say no choices.
+    """
+    left_out = {name: used for name, used in choices_of(arch).items() if not getattr(options, name)}
+    return space_of(replace(options, **left_out))
+
+
+def choices_of(arch: Arch) -> dict[str, tuple[int, ...]]:
+    """Return what `arch` uses of each choice, by the fields of `SpaceOptions`, largest first."""
+    return {
+        dim.choice_key.replace("-", "_"): tuple(sorted({dim.encode(v) for v in arch[dim]}, reverse=True))
+        for dim in DIMS
+    }
+
+
+def arch_of(options: ArchOptions) -> Arch | None:
+    """Return the architecture of the options, or None if none of them is given.
+
+    Raises ArchError if the length of a list is not its depth or a key is missing.
+    """
+    given = {dim: _option(options, dim.arch_key) for dim in DIMS}
+    missing = [dim for dim, value in given.items() if value in (None, ())]
+    if len(missing) == len(given):
+        return None
+    if lacking := [dim.arch_key for dim in missing if not dim.added]:
+        raise ArchError(
+            f"the architecture lacks {', '.join(lacking)}; give all ten *-subtransformer keys or none"
+        )
+    values = {}
+    for dim in (dim for dim in DIMS if dim not in missing):
+        listed = given[dim] if dim.per_layer else (given[dim],)
+        values[dim] = tuple(dim.decode(code, dim.arch_key) for code in listed)
+    return Arch.of(values)
+
+
+def _option(options: Any, key: str) -> Any:
+    return getattr(options, key.replace("-", "_"))
+
+
+def _read_options(kind: Any, source: str | Path | Mapping[str, Any]) -> Any:
+    """Return the options of class `kind` that a YAML file or mapping gives; raises ArchError by key."""
+    values: Any = read_config(source) if isinstance(source, str | Path) else source
+    if not isinstance(values, Mapping):
+        raise ArchError(f"keys and their values must describe it, got {values!r}")
+    given = {}
+    for f in fields(kind):
+        key, many = f.name.replace("_", "-"), f.default == ()
+        value = values.get(key)
+        if value is None:
+            continue
+        listed = [_whole(each) for each in (value if isinstance(value, list | tuple) else [value])]
+        if many != isinstance(value, list | tuple) or None in listed:
+            raise ArchError(
+                f"{key} must be {'a list of whole numbers' if many else 'one whole number'}, got {value!r}"
+            )
+        given[f.name] = tuple(listed) if many else listed[0]
+    return kind(**given)
+
+
+def _whole(value: object) -> int | None:
+    """Return a number, or the text of one in a YAML file; None for anything else."""
+    if isinstance(value, str) and re.fullmatch(r"[+-]?(0|[1-9][0-9]*)", value):
+        return int(value)
+    return value if type(value) is int else None
