@@ -53,7 +53,11 @@ setup(
     python_requires=">=3.10",
     packages=[*find_packages(include=["hat", "hat.*"]), *(f"hat.{name}" for name in SHIPPED)],
     package_dir={f"hat.{name}": name for name in SHIPPED},
-    package_data={"hat": ["py.typed"], **{f"hat.{name}": ["*", "*/*", "*/*/*"] for name in SHIPPED}},
+    package_data={
+        "hat": ["py.typed"],
+        "hat.report": ["templates/*"],
+        **{f"hat.{name}": ["*", "*/*", "*/*/*"] for name in SHIPPED},
+    },
     entry_points={"console_scripts": ["hat = hat.cli.main:main"]},
     install_requires=[
         "torch>=2.10",
@@ -64,10 +68,11 @@ setup(
         "torchprofile>=0.1",
         "sentencepiece",
         "tqdm",
-        "filelock",
+        "filelock>=4",
         "jinja2",
         "requests",
         "safetensors",
+        "urllib3>=2",
     ],
     extras_require=EXTRAS | {"all": sorted({name for names in EXTRAS.values() for name in names})},
 )

@@ -10,11 +10,13 @@ __version__ = "0.1.0"
 _LAZY = {
     "Arch": "hat.space",
     "DIMS": "hat.space",
+    "Dataset": "hat.data.dataset",
+    "Model": "hat.decode.translator",
     "SearchSpace": "hat.space",
     "SuperTransformer": "hat.model.transformer",
     "LatencyPredictor": "hat.latency.predictor",
 }
-__all__ = ["Arch", "LatencyPredictor", "SearchSpace", "SuperTransformer", "__version__"]
+__all__ = [*_LAZY, "__version__"]
 
 
 def __getattr__(name: str) -> object:

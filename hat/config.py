@@ -81,6 +81,8 @@ def check_bounds(field: Field[Any], value: Any) -> None:
     known = field.metadata
     low, high, above, below = (known.get(name) for name in ("low", "high", "above", "below"))
     for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, str) and field.type in (int, float):
+            raise ConfigError(f"{flag_of(field.name)} must be a number, got {number!r}")
         if number is None or isinstance(number, str | bool) or number == known.get("off"):
             continue
         inside = (

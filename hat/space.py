@@ -14,12 +14,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from hat.config import read_config
+from hat.config import option, read_config
 from hat.errors import ArchError
 from hat.rng import rng_for
 
 Gene = tuple[int, ...]
 SIDES = ("encoder", "decoder")
+_SPANS = "-1, 1 and 2 (the last one, two or three encoder layers)"
 _SIZES = {"embed-dim": "super_embed_dim", "ffn-embed-dim": "super_ffn_dim", "layers": "super_layers"}
 
 
@@ -71,9 +72,7 @@ class Dim:
         if self.codes is None:
             return code
         if code not in self.codes:
-            raise ArchError(
-                f"{key} allows -1, 1 and 2 (the last one, two or three encoder layers), got {code}"
-            )
+            raise ArchError(f"{key} allows {_SPANS}, got {code}")
         return self.codes[code]
 
     def encode(self, value: int) -> int:
@@ -94,11 +93,7 @@ def _dims(side: str) -> tuple[Dim, ...]:
         codes = {-1: 1, 1: 2, 2: 3}  # the release counts the *extra* encoder layers, with -1 for none
         rows += [
             Dim(
-                side,
-                "cross_heads",
-                "decoder-ende-attention-heads",
-                "qkv-dim",
-                "encoder-decoder attention head counts",
+                side, "cross_heads", "decoder-ende-attention-heads", "qkv-dim", "cross-attention head counts"
             ),
             Dim(side, "cross_span", "decoder-arbitrary-ende-attn", 3, text, codes),
         ]
@@ -256,7 +251,7 @@ class SearchSpace:
         if self.decoder_qkv == self.qkv_dim:
             object.__setattr__(self, "decoder_qkv", None)  # equal spaces are written alike
         for dim in DIMS:
-            self._check_choice(dim, self[dim])
+            self._check_choice(dim, dim.choice_key, self[dim])
         spans, shallowest = self.decoder.cross_span_choice, min(self.encoder.layers_choice)
         if min(spans) > shallowest:
             raise ArchError(
@@ -264,25 +259,22 @@ class SearchSpace:
                 f"decoder-arbitrary-ende-attn-choice needs at least {min(spans)}; add -1 to it"
             )
 
-    def _check_choice(self, dim: Dim, choice: tuple[int, ...]) -> None:
-        key = dim.choice_key
+    def _check_choice(self, dim: Dim, key: str, choice: tuple[int, ...]) -> None:
         if dim.codes and (not choice or set(choice) - set(dim.codes.values())):
-            raise ArchError(
-                f"{key} allows -1, 1 and 2 (the last one, two or three encoder layers), got spans {choice}"
-            )
-        limit, where = (dim.limit, key) if isinstance(dim.limit, int) else (self.sizes[dim.limit], dim.limit)
-        if dim.limit == "qkv-dim" and dim.side == "decoder":
-            limit = self.decoder_qkv_dim
+            raise ArchError(f"{key} allows {_SPANS}, got spans {choice}")
+        where = (
+            f"{dim.limit} of the decoder" if (dim.side, dim.limit) == ("decoder", "qkv-dim") else dim.limit
+        )
+        limit = where if isinstance(where, int) else self.sizes[where]
         if not choice or any(type(value) is not int or not 1 <= value <= limit for value in choice):
             raise ArchError(
-                f"{key} must hold whole numbers from 1 to {limit} (see {where}), got {list(choice)}"
+                f"{key} must hold whole numbers from 1 to {limit} (see {dim.limit}), got {list(choice)}"
             )
-        for heads in choice if dim.limit == "qkv-dim" else ():
-            if limit % heads:
-                raise ArchError(
-                    f"{key}: {heads} heads do not divide qkv-dim {limit}; choose divisors of it, or "
-                    "another qkv-dim"
-                )
+        if dim.limit == "qkv-dim" and (wrong := [heads for heads in choice if limit % heads]):
+            raise ArchError(
+                f"{key}: {wrong[0]} heads do not divide qkv-dim {limit}; choose divisors of it, or another "
+                "qkv-dim"
+            )
 
     def __getitem__(self, dim: Dim) -> tuple[int, ...]:
         """Return the choice of a dimension, spans as numbers of layers."""
@@ -393,7 +385,12 @@ def space_from_plain(values: Mapping[str, Any]) -> SearchSpace:
 
 def sample(space: SearchSpace, rng: random.Random) -> Arch:
     """Return one SubTransformer; each dimension of each layer is drawn independently (HAT 2020, 3.2)."""
-    return space.build(lambda dim, allowed, layer: rng.choice(allowed))
+
+    def pick(dim: Dim, allowed: tuple[int, ...], layer: int) -> int:
+        # a dimension added later leaves the random numbers of spaces that do not use it as they were
+        return allowed[0] if dim.added and len(allowed) == 1 else rng.choice(allowed)
+
+    return space.build(pick)
 
 
 def draw_arch(space: SearchSpace, seed: int, number: int) -> Arch:
@@ -538,66 +535,57 @@ _RELEASE_ORDER = ("embed_dim", "ffn_dims", "num_layers", "self_heads")
 _YAML_DIMS = sorted(DIMS, key=lambda dim: (*_RELEASE_ORDER, dim.attr).index(dim.attr))
 
 
-def _field(name: str, kind: Any, default: Any, text: str) -> tuple[str, Any, Any]:
-    return name.replace("-", "_"), kind, field(default=default, metadata={"help": text})
+def _fields(*rows: tuple[str, Any, Any, str]) -> list[tuple[str, Any, Any]]:
+    """Return fields for `make_dataclass` of rows of YAML key, type, default and help."""
+    return [(key.replace("-", "_"), kind, option(default, help=text)) for key, kind, default, text in rows]
 
 
-def _space_fields() -> list[tuple[str, Any, Any]]:
-    heads = {
-        "encoder": "encoder heads if encoder-self-attention-heads-choice is not given",
-        "decoder": "decoder heads if the two decoder head choices are not given",
-    }
-    found = []
-    for side in SIDES:
-        found += [
-            _field(f"{side}_embed_dim", int, 512, f"width of the SuperTransformer's {side}"),
-            _field(f"{side}_ffn_embed_dim", int, 2048, f"FFN width of the SuperTransformer's {side}"),
-            _field(f"{side}_layers", int, 6, f"{side} layers of the SuperTransformer"),
-            _field(f"{side}_attention_heads", int, 8, heads[side]),
-        ]
-    text = "total width of all heads of one attention (default: encoder-embed-dim, decoder-embed-dim)"
-    found.append(_field("qkv_dim", int | None, None, text))
-    for dim in sorted(_YAML_DIMS, key=lambda dim: SIDES.index(dim.side)):
-        layers = ", layer by layer," if dim.per_layer else ""
-        found.append(_field(dim.choice_key, tuple[int, ...], (), f"choice{layers} of {dim.side} {dim.text}"))
-    return found
-
-
-def _arch_fields() -> list[tuple[str, Any, Any]]:
+def _size_rows(side: str) -> list[tuple[str, Any, Any, str]]:
     return [
-        _field(dim.arch_key, tuple[int, ...], (), f"{dim.side} {dim.text}")
-        if dim.per_layer
-        else _field(dim.arch_key, int | None, None, f"{dim.side} {dim.text[:-1]}")
-        for dim in sorted(_YAML_DIMS, key=lambda dim: SIDES.index(dim.side))
+        (f"{side}-embed-dim", int, 512, f"width of the SuperTransformer's {side}"),
+        (f"{side}-ffn-embed-dim", int, 2048, f"FFN width of the SuperTransformer's {side}"),
+        (f"{side}-layers", int, 6, f"{side} layers of the SuperTransformer"),
+        (f"{side}-attention-heads", int, 8, f"{side} heads if their choice is not given"),
     ]
 
 
-class SpaceOptions(make_dataclass("_SpaceFields", _space_fields(), frozen=True)):  # type: ignore[misc]
+_SPACE_FIELDS = _fields(
+    *(row for side in SIDES for row in _size_rows(side)),
+    ("qkv-dim", int | None, None, "total width of all heads of one attention (default: width of the side)"),
+    *((dim.choice_key, tuple[int, ...], (), f"choice of {dim.side} {dim.text}") for dim in DIMS),
+)
+_ARCH_FIELDS = _fields(
+    *(
+        (dim.arch_key, tuple[int, ...], (), f"{dim.side} {dim.text}, one for each layer")
+        if dim.per_layer
+        else (dim.arch_key, int | None, None, f"{dim.side} {dim.text[:-1]}")
+        for dim in DIMS
+    )
+)
+
+
+class SpaceOptions(make_dataclass("_SpaceFields", _SPACE_FIELDS, frozen=True)):  # type: ignore[misc]
     """Search space. A choice left out holds the super size alone, or, if an architecture is given, what that
     uses."""
 
 
-class ArchOptions(make_dataclass("_ArchFields", _arch_fields(), frozen=True)):  # type: ignore[misc]
+class ArchOptions(make_dataclass("_ArchFields", _ARCH_FIELDS, frozen=True)):  # type: ignore[misc]
     """One SubTransformer; lists have one entry per layer used."""
 
 
 def space_of(options: SpaceOptions) -> SearchSpace:
     """Return the search space that the options describe; raises ArchError if they contradict each other."""
     sides: dict[str, dict[str, Any]] = {
-        side: {attr: getattr(options, f"{side}_{key.replace('-', '_')}") for key, attr in _SIZES.items()}
-        for side in SIDES
+        side: {attr: _option(options, f"{side}-{key}") for key, attr in _SIZES.items()} for side in SIDES
     }
     for dim in DIMS:
-        choice = tuple(dim.decode(code, dim.choice_key) for code in _option(options, dim.choice_key))
         size = f"{dim.side}-attention-heads" if dim.limit == "qkv-dim" else dim.limit
         alone = 1 if isinstance(size, int) else _option(options, size)
+        choice = tuple(dim.decode(code, dim.choice_key) for code in _option(options, dim.choice_key))
         sides[dim.side][dim.choice_attr] = choice or (alone,)
-    return SearchSpace(
-        encoder=EncoderSpace(**sides["encoder"]),
-        decoder=DecoderSpace(**sides["decoder"]),
-        qkv_dim=options.encoder_embed_dim if options.qkv_dim is None else options.qkv_dim,
-        decoder_qkv=options.decoder_embed_dim if options.qkv_dim is None else options.qkv_dim,
-    )
+    widths = (options.encoder_embed_dim, options.decoder_embed_dim)
+    qkv = (width if options.qkv_dim is None else options.qkv_dim for width in widths)
+    return SearchSpace(EncoderSpace(**sides["encoder"]), DecoderSpace(**sides["decoder"]), *qkv)
 
 
 def space_around(options: SpaceOptions, arch: Arch) -> SearchSpace:
@@ -623,18 +611,19 @@ def arch_of(options: ArchOptions) -> Arch | None:
     Raises ArchError if the length of a list is not its depth or a key is missing.
     """
     given = {dim: _option(options, dim.arch_key) for dim in DIMS}
-    missing = [dim for dim, value in given.items() if value in (None, ())]
-    if len(missing) == len(given):
+    given = {dim: value for dim, value in given.items() if value not in (None, ())}
+    if not given:
         return None
-    if lacking := [dim.arch_key for dim in missing if not dim.added]:
+    if missing := [dim.arch_key for dim in DIMS if dim not in given and not dim.added]:
         raise ArchError(
-            f"the architecture lacks {', '.join(lacking)}; give all ten *-subtransformer keys or none"
+            f"the architecture lacks {', '.join(missing)}; give all ten *-subtransformer keys or none"
         )
-    values = {}
-    for dim in (dim for dim in DIMS if dim not in missing):
-        listed = given[dim] if dim.per_layer else (given[dim],)
-        values[dim] = tuple(dim.decode(code, dim.arch_key) for code in listed)
-    return Arch.of(values)
+    return Arch.of(
+        {
+            dim: tuple(dim.decode(code, dim.arch_key) for code in (value if dim.per_layer else (value,)))
+            for dim, value in given.items()
+        }
+    )
 
 
 def _option(options: Any, key: str) -> Any:
@@ -649,20 +638,11 @@ def _read_options(kind: Any, source: str | Path | Mapping[str, Any]) -> Any:
     given = {}
     for f in fields(kind):
         key, many = f.name.replace("_", "-"), f.default == ()
-        value = values.get(key)
-        if value is None:
+        if (value := values.get(key)) is None:
             continue
-        listed = [_whole(each) for each in (value if isinstance(value, list | tuple) else [value])]
-        if many != isinstance(value, list | tuple) or None in listed:
-            raise ArchError(
-                f"{key} must be {'a list of whole numbers' if many else 'one whole number'}, got {value!r}"
-            )
-        given[f.name] = tuple(listed) if many else listed[0]
+        listed = value if isinstance(value, list | tuple) else [value]
+        if many != (listed is value) or not all(re.fullmatch(r"-?(0|[1-9]\d*)", str(n)) for n in listed):
+            what = "a list of whole numbers" if many else "one whole number"
+            raise ArchError(f"{key} must be {what}, got {value!r}")
+        given[f.name] = tuple(map(int, listed)) if many else int(value)
     return kind(**given)
-
-
-def _whole(value: object) -> int | None:
-    """Return a number, or the text of one in a YAML file; None for anything else."""
-    if isinstance(value, str) and re.fullmatch(r"[+-]?(0|[1-9][0-9]*)", value):
-        return int(value)
-    return value if type(value) is int else None

@@ -51,7 +51,7 @@ is_done() {
     done
 }
 
-# step <output>... : <input>... -- <script> <flag>...: run scripts/<script>.py unless that was done
+# step <output>... : <input>... -- <command> <flag>...: run `python -m hat <command>` unless that was done
 step() {
     local outputs=() inputs=() stamp before=()
     while [ "$1" != : ]; do outputs+=("$1") && shift; done
@@ -62,12 +62,12 @@ step() {
     if is_done "$stamp" "$*"; then return; fi
     rm -f "$stamp"
     if [ -n "${archive_url:-}" ]; then
-        "$python" scripts/fetch.py --url "$archive_url" --to "${inputs[0]}"
+        "$python" -m hat fetch --url "$archive_url" --to "${inputs[0]}"
     fi
     case "$1" in
-    prepare_text | learn_bpe | apply_bpe | preprocess) before=(--workers "$workers") ;;
+    prepare | learn-bpe | apply-bpe | preprocess) before=(--workers "$workers") ;;
     esac
-    "$python" "scripts/$1.py" "${before[@]}" "${@:2}"
+    "$python" -m hat "$1" "${before[@]}" "${@:2}"
     mkdir -p "$work/.done"
     printf '%s\n' "$*" >"$stamp.new"
     mv "$stamp.new" "$stamp"
@@ -87,7 +87,7 @@ text() {
     shift
     while [ "$1" != -- ]; do target+=("$work/raw/$1") && shift; done
     shift
-    step "$output".{$src,$tgt} : "${source[@]}" "${target[@]}" -- prepare_text --source-lang "$src" \
+    step "$output".{$src,$tgt} : "${source[@]}" "${target[@]}" -- prepare --source-lang "$src" \
         --target-lang "$tgt" --source-inputs "${source[@]}" --target-inputs "${target[@]}" \
         --output "$output" "$@"
 }
@@ -101,7 +101,7 @@ split_text() {
         outputs+=("$valid".{$src,$tgt})
         flags=(--valid "$valid" --every "$every")
     fi
-    step "${outputs[@]}" : "${inputs[@]/%/.$src}" "${inputs[@]/%/.$tgt}" -- split_pairs --source-lang "$src" \
+    step "${outputs[@]}" : "${inputs[@]/%/.$src}" "${inputs[@]/%/.$tgt}" -- split-pairs --source-lang "$src" \
         --target-lang "$tgt" --inputs "${inputs[@]}" --train "$train" "${flags[@]}"
 }
 
@@ -119,9 +119,9 @@ subwords() {
         written+=("$work/$2/$(basename "$name")".{$src,$tgt})
     done
     step "$codes" : "$work/$3".{$src,$tgt} -- \
-        learn_bpe --inputs "$work/$3".{$src,$tgt} --codes "$codes" --merges "$1"
+        learn-bpe --inputs "$work/$3".{$src,$tgt} --codes "$codes" --merges "$1"
     step "${written[@]}" : "$codes" "${texts[@]}" -- \
-        apply_bpe --codes "$codes" --inputs "${texts[@]}" --to "$work/$2"
+        apply-bpe --codes "$codes" --inputs "${texts[@]}" --to "$work/$2"
 }
 
 # dictionary <name> <address>: download a dictionary among the archives
@@ -129,12 +129,14 @@ dictionary() {
     step "$archives/$1" : -- fetch --url "$2" --to "$archives/$1"
 }
 
-# binarise <train> <valid> <test> <flag>...: make $binary; an empty line of a test set stays a sentence
+# binarise <train> <valid> <test> <flag>...: make $binary; an empty line of a test set stays a sentence, and the BPE
+# merges, if they were learnt here, are kept beside the dictionaries
 binarise() {
-    local texts=("$work/$1".{$src,$tgt} "$work/$2".{$src,$tgt} "$work/$3".{$src,$tgt})
+    local texts=("$work/$1".{$src,$tgt} "$work/$2".{$src,$tgt} "$work/$3".{$src,$tgt}) codes=()
+    if [ -f "$work/code" ]; then codes=(--bpe-codes "$work/code"); fi
     step "$binary/dict.$src.txt" "$binary"/{train,valid,test}.$src-$tgt.{$src,$tgt}.{bin,idx} : "${texts[@]}" -- \
         preprocess --source-lang "$src" --target-lang "$tgt" --trainpref "$work/$1" --validpref "$work/$2" \
-        --testpref "$work/$3" --destdir "$binary" --allow-empty "${@:4}"
+        --testpref "$work/$3" --destdir "$binary" --allow-empty "${codes[@]}" "${@:4}"
     echo "$binary is up to date"
 }
 
@@ -142,6 +144,6 @@ binarise() {
 ready_made() {
     local archive_url=$2
     step "$binary/dict.$src.txt" "$binary"/{train,valid,test}.$src-$tgt.{$src,$tgt}.{bin,idx} : "$archives/$1" -- \
-        unpack_data --archive "$archives/$1" --destdir "$binary" --source-lang "$src" --target-lang "$tgt"
+        unpack-data --archive "$archives/$1" --destdir "$binary" --source-lang "$src" --target-lang "$tgt"
     echo "$binary is up to date"
 }

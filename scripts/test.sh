@@ -52,8 +52,8 @@ joined=()
 for flag in "${flags[@]}"; do
     case "$flag" in --remove-bpe*) joined+=("$flag") ;; esac
 done
-"$python" scripts/generate.py --configs="$common" --sub-configs="$arch" --path="$checkpoint" \
+"$python" -m hat generate --configs="$common" --sub-configs="$arch" --path="$checkpoint" \
     --gen-subset="$subset" --batch-size=128 --results-path="$output" "${flags[@]}"
 echo "output: $output"
-"$python" scripts/score.py --gen-output="$output" --mode="$mode" --data="$data" --gen-subset="$subset" \
+"$python" -m hat score --gen-output="$output" --mode="$mode" --data="$data" --gen-subset="$subset" \
     "${joined[@]}" ${HAT_JSON:+--json}

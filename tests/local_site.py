@@ -54,6 +54,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         site = self.server.site
         name, number = site.plan.pop(0) if site.plan else ("serve", 0)
+        if site.watched is not None:
+            site.states.add(site.watched.read_bytes() if site.watched.exists() else None)
         site.asked.append((self.path, self.headers.get("Range"), self.headers.get("If-Range")))
         self.close_connection = True
         with contextlib.suppress(OSError):  # the client left
@@ -61,6 +63,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def head(self, status: int = 200, **headers: object) -> None:
         self.send_response(status)
+        self.send_header("Connection", "close")
         for key, value in headers.items():
             if value is not None:
                 self.send_header(key.replace("_", "-"), str(value))
@@ -68,8 +71,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def body(self, content: bytes) -> None:
         site = self.server.site
-        if site.watched is not None:
-            site.states.add(site.watched.read_bytes() if site.watched.exists() else None)
         site.sent += len(content)
         self.wfile.write(content)
 
@@ -112,8 +113,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.body(content[7:])
 
     def do_new_etag(self, number: int) -> None:
-        content = self.server.site.content
-        self.do_serve(0, etag='"v2"', content=content[:-9] + b"x" + content[-8:])
+        self.do_new_tail(0, etag='"v2"')
 
     def do_new_bytes(self, number: int) -> None:
         self.do_serve(0, content=old_checkpoint(2))
@@ -121,20 +121,23 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_new_size(self, number: int) -> None:
         self.do_serve(0, content=self.server.site.content + b"more")
 
-    def do_new_tail(self, number: int) -> None:
+    def do_new_tail(self, number: int, etag: str | None = None) -> None:
         """Answer with other bytes behind those that are compared."""
         content = self.server.site.content
-        self.do_serve(0, content=content[:-9] + b"x" + content[-8:])
+        self.do_serve(0, etag, content[:-9] + b"x" + content[-8:])
 
     def do_page(self, number: int) -> None:
-        self.head(Content_Type="text/html", Content_Length=len(PAGE))
-        self.body(PAGE)
+        self.send(PAGE, Content_Type="text/html")
 
     def do_redirect(self, number: int) -> None:
         self.head(302, Location="/elsewhere", Content_Length=0)
 
     def do_leave(self, number: int) -> None:
         self.head(302, Location="file:///etc/passwd", Content_Length=0)
+
+    def send(self, content: bytes, **headers: object) -> None:
+        self.head(Content_Length=len(content), **headers)
+        self.body(content)
 
     def do_chunks(self, stop: int) -> None:
         content = self.server.site.content
@@ -150,9 +153,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.body(self.server.site.content)
 
     def do_packed(self, number: int) -> None:
-        content = gzip.compress(self.server.site.content)
-        self.head(Content_Encoding="gzip", Content_Length=len(content))
-        self.body(content)
+        self.send(gzip.compress(self.server.site.content), Content_Encoding="gzip")
 
     def do_drive(self, number: int) -> None:
         """Ask first, by a form (0), by a link (1), by a form of another site (2) or by no form at all (3)."""
@@ -172,12 +173,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         link = '<a id="uc-download-link" href="/uc?export=download&amp;confirm=t0k&amp;id=FILE_id-1">go</a>'
         text = [form, link, form, "<p>Too many users</p>"][number]
         page = f"<!DOCTYPE html><html><head><title>Google Drive</title></head>{text}</html>".encode()
-        self.head(
-            Content_Type="text/html; charset=utf-8",
-            Content_Length=len(page),
-            Set_Cookie="asked=yes; Path=/; Domain=.google.com",
-        )
-        self.body(page)
+        cookie = "asked=yes; Path=/; Domain=.google.com"
+        self.send(page, Content_Type="text/html; charset=utf-8", Set_Cookie=cookie)
 
     def log_message(self, *args: object) -> None:
         pass
@@ -195,7 +192,7 @@ class Site:
         self.asked: list[tuple[str, str | None, str | None]] = []
         self.sent = 0
         self.watched: Path | None = None  # the final name of the download
-        self.states: set[bytes | None] = set()  # what was there while something was sent
+        self.states: set[bytes | None] = set()  # what was there when something was asked for
         self.woken = threading.Event()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from hat.model.config import ModelConfig
+from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer
 from hat.space import SpaceOptions
 

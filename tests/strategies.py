@@ -1,9 +1,12 @@
-"""Random small search spaces and architectures for property tests."""
+"""Random small search spaces, architectures and models for property tests."""
 
 import random
 
+import torch
 from hypothesis import strategies as st
 
+from hat.model.layers import ModelConfig
+from hat.model.transformer import SuperTransformer
 from hat.space import Arch, DecoderArch, DecoderSpace, EncoderArch, EncoderSpace, SearchSpace
 
 
@@ -83,3 +86,13 @@ def spaces_with_archs(draw: st.DrawFn, *, one_width: bool = False) -> tuple[Sear
     """Return a space and one of its architectures."""
     space = draw(spaces(one_width=one_width))
     return space, draw(archs(space))
+
+
+def random_model(space: SearchSpace, cfg: ModelConfig, sizes: tuple[int, int] = (11, 13)) -> SuperTransformer:
+    """Return a float64 model in which no bias is 0 and no norm weight 1, so that no slice goes unnoticed."""
+    model = SuperTransformer(space, (11, 11) if cfg.share_all_embeddings else sizes, cfg).double()
+    noise = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(torch.randn(weight.shape, generator=noise, dtype=torch.float64) * 0.4)
+    return model

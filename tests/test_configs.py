@@ -9,24 +9,23 @@ import shlex
 import shutil
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import release_tables as release
 import torch
 import yaml
+from toy_predictor import released_weights
 
-from hat.cli import make_release_configs
 from hat.cli.evo_search import SearchOptions
 from hat.cli.latency_dataset import DatasetOptions
-from hat.cli.latency_predictor import RunOptions as PredictorRunOptions
+from hat.cli.latency_predictor import PredictorOptions, ReleaseOptions
+from hat.cli.main import load
 from hat.cli.options import OutputOptions, parse
 from hat.cli.settings import Settings, parse_settings
 from hat.cli.task import space_and_arch
 from hat.files.released import latency_data_names, released_models
-from hat.latency.network import LatencyNet
-from hat.latency.predictor import PredictorConfig
 from hat.model.count import count_macs, count_params
 from hat.search.evolution import EvolutionConfig
 from hat.space import Arch
@@ -85,7 +84,7 @@ def task_folder(short: str) -> Path:
 def test_every_file_parses_with_the_options_of_its_command(path: Path, capsys) -> None:
     kind, task = path.parent.name, path.parents[1]
     if kind == "latency_predictor":
-        groups = (PredictorConfig, PredictorRunOptions, OutputOptions)
+        groups = (PredictorOptions, ReleaseOptions, OutputOptions)
         cfg = parse([f"--configs={path}"], *groups, prog="x", description="", config_flags=("--configs",))[0]
         assert cfg.lat_dataset_path and cfg.ckpt_path
     elif kind == "evo_search":
@@ -106,14 +105,12 @@ def test_every_file_parses_with_the_options_of_its_command(path: Path, capsys) -
     assert capsys.readouterr().err == "", "a key without effect"
 
 
-def test_architectures_are_what_the_generator_writes(tmp_path, capsys) -> None:
-    files = make_release_configs.release_configs(released_models())
+def test_architectures_are_those_of_the_table() -> None:
+    files = release.release_files(released_models())
     assert len(files) == 44
     assert {path.relative_to(CONFIGS) for path in YAMLS if path.name.startswith("HAT_")} == files.keys()
     for path, text in files.items():
-        assert (CONFIGS / path).read_text("utf-8") == text, f"run scripts/make_release_configs.py: {path}"
-    assert make_release_configs.main([f"--to={tmp_path}"]) == 0
-    assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*.yml")} == files.keys()
+        assert (CONFIGS / path).read_text("utf-8") == text, f"run python tests/release_tables.py: {path}"
 
 
 @pytest.mark.parametrize("model", SUBS, ids=lambda model: model.model_name)
@@ -180,11 +177,12 @@ def test_latency_and_search_recipes(short: str, device: str) -> None:
     assert (s.profile.latiter, s.profile.latcpu) == (iterations, device.startswith("cpu"))
     assert s.profile.latgpu is not s.profile.latcpu and s.task.vocab_size == task.vocab
     path, options = folder / f"latency_predictor/{device}.yml", {"prog": "x", "description": ""}
-    cfg = parse([f"--configs={path}"], PredictorConfig, config_flags=("--configs",), **options)[0]
+    groups = (PredictorOptions, ReleaseOptions)
+    cfg, old = parse([f"--configs={path}"], *groups, config_flags=("--configs",), **options)
     assert cfg.lat_dataset_path == f"latency_dataset/{short}_{device}_all.csv"
     assert cfg.ckpt_path == f"latency_dataset/predictors/{short}_{device}.pt"
-    assert (cfg.feature_norm, cfg.lat_norm, cfg.feature_dim) == (NORM, norm, 10)
-    assert (cfg.hidden_dim, cfg.hidden_layer_num, cfg.bsz, cfg.train_steps) == (400, 3, 128, 5000)
+    assert (old.feature_norm, old.lat_norm, old.feature_dim) == (NORM, norm, 10)
+    assert (old.hidden_dim, old.hidden_layer_num, old.bsz, old.train_steps) == (400, 3, 128, 5000)
     hardware = device.split("_")[1]
     argv = [f"--configs={folder / task.super_yml}"]
     argv.append(f"--evo-configs={folder}/evo_search/{short}_{hardware}.yml")
@@ -226,7 +224,11 @@ def fresh(tmp_path_factory) -> Path:
 
 def run(line: str, *extra: str) -> int:
     words = [word for word in shlex.split(line) if "CUDA_VISIBLE_DEVICES" not in word]
-    return import_module(f"hat.cli.{Path(words[1]).stem}").main([*words[2:], *extra])
+    if words[1:3] == ["-m", "hat"]:
+        return load(words[3])([*words[4:], *extra])
+    stem = Path(words[1]).stem.replace("_", "-")
+    names = {"download-model": "download", "average-checkpoints": "average"}
+    return load(names.get(stem, stem))([*words[2:], *extra])
 
 
 SUB = "configs/wmt14.en-de/subtransformer/HAT_wmt14ende_raspberrypi@3.5s_bleu@25.8.yml"
@@ -265,7 +267,7 @@ REFUSED = [  # commands of the release's README, and what makes that which is mi
         f"did you mean {SUB}?",
     ),
     (
-        f"python scripts/convert_checkpoint.py --input=downloaded_models/{Path(SUB).stem}.pt --output=a.pt",
+        f"python -m hat convert --input=downloaded_models/{Path(SUB).stem}.pt --output=a.pt",
         f"make it with `python download_model.py --model-name={Path(SUB).stem}`",
     ),
     (
@@ -321,7 +323,7 @@ def test_a_search_needs_predictor_then_checkpoint_then_data(
     line += f"--evo-configs=configs/{name}/evo_search/{task.short}_titanxp.yml"
     Path("latency_dataset/predictors").mkdir(parents=True)
     predictor = f"latency_dataset/predictors/{task.short}_gpu_titanxp.pt"
-    torch.save(LatencyNet(10, 4, 1).state_dict(), predictor)
+    torch.save(released_weights(4), predictor)
     assert run(line) == 2
     model = SUPERS[name].model_name
     assert f"make it with `python download_model.py --model-name={model}`" in capsys.readouterr().err

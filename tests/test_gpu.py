@@ -6,13 +6,13 @@ import torch
 from hat.bench.corpus import random_batch
 from hat.bench.device import formats
 from hat.decode.beam import BeamConfig, beam_search
-from hat.model.config import EOS, ModelConfig
+from hat.model.cpu import DTYPES
 from hat.model.extract import extract
 from hat.model.inference import InferenceModel
-from hat.model.precision import DTYPES
+from hat.model.layers import EOS, ModelConfig
 from hat.model.transformer import SuperTransformer
 from hat.space import DecoderSpace, EncoderSpace, SearchSpace, draw_arch
-from hat.train.schedule import ScheduleConfig
+from hat.train.policy import ScheduleConfig
 from hat.train.trainer import OptimConfig, Trainer
 
 pytestmark = [

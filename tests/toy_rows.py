@@ -4,11 +4,8 @@ import math
 import random
 from dataclasses import replace
 
-from hat.latency.predictor_config import PredictorConfig
 from hat.latency.table import Row, row_of
 from hat.space import Arch, DecoderArch, EncoderArch
-
-SMALL = PredictorConfig(hidden_dim=20, hidden_layer_num=1, train_steps=200)
 
 
 def draw_arch(rng: random.Random) -> Arch:

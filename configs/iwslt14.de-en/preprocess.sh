@@ -29,7 +29,7 @@ take de-en.tgz https://wit3.fbk.eu/archive/2014-01/texts/de/en/de-en.tgz \
 text tok/train de-en/train.tags.de-en.de = de-en/train.tags.de-en.en -- --markup talks --tokenize
 clean tok/train clean/train --max-length 175 --ratio 1.5
 step "$work"/lower/train.{de,en} : "$work"/clean/train.{de,en} -- \
-    prepare_text --source-lang de --target-lang en --output "$work/lower/train" --lowercase \
+    prepare --source-lang de --target-lang en --output "$work/lower/train" --lowercase \
     --source-inputs "$work/clean/train.de" --target-inputs "$work/clean/train.en"
 split_text split/train split/valid 23 lower/train
 text split/test "${tests[@]/%/.de.xml}" = "${tests[@]/%/.en.xml}" -- --markup segments --tokenize --lowercase

@@ -33,7 +33,7 @@ if [ -z "$folder" ]; then
     folder=$raw/download
     for split in train val test_2016_flickr; do
         for lang in en de; do
-            "$python" scripts/fetch.py --url "$url/$split.$lang.gz" --to "$folder/$split.$lang.gz"
+            "$python" -m hat fetch --url "$url/$split.$lang.gz" --to "$folder/$split.$lang.gz"
         done
     done
 fi
@@ -61,7 +61,7 @@ if ! older "$binary/test.en-de.de.idx" "$raw"/{train,valid,test}.all.{en,de} con
     echo "$binary is up to date"
     exit 0
 fi
-"$python" scripts/clean.py --input "$raw/train.all" --output "$raw/train" --source-lang en --target-lang de
-"$python" scripts/preprocess.py --source-lang en --target-lang de \
+"$python" -m hat clean --input "$raw/train.all" --output "$raw/train" --source-lang en --target-lang de
+"$python" -m hat preprocess --source-lang en --target-lang de \
     --trainpref "$raw/train" --validpref "$raw/valid.all" --testpref "$raw/test.all" \
     --sentencepiece 8000 --joined-dictionary --workers "${WORKERS:-1}" --destdir "$binary"

@@ -18,11 +18,11 @@ begin 0 "$@"
 raw=data/raw/toy.en-de
 binary=data/binary/toy_en_de
 
-if older "$raw/test.de" hat/data/toy*.py configs/toy.en-de/preprocess.sh; then
-    "$python" scripts/make_toy_data.py --to "$raw"
+if older "$raw/test.de" hat/data/toy.py configs/toy.en-de/preprocess.sh; then
+    "$python" -m hat toy-data --to "$raw"
 fi
 if older "$binary/test.en-de.de.idx" "$raw"/{train,valid,test}.{en,de} configs/toy.en-de/preprocess.sh; then
-    "$python" scripts/preprocess.py --source-lang en --target-lang de \
+    "$python" -m hat preprocess --source-lang en --target-lang de \
         --trainpref "$raw/train" --validpref "$raw/valid" --testpref "$raw/test" \
         --sentencepiece 1000 --joined-dictionary --workers "${WORKERS:-1}" --destdir "$binary"
 else

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from hat.latency.work import nothing
+from hat.latency.measure import nothing
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from hat.bench.request import BenchOptions
 from hat.bench.suite import take
 from hat.errors import HatError
-from hat.train.memory import keep_pages
+from hat.model.cpu import keep_pages
 
 
 def main() -> int:

@@ -11,7 +11,8 @@ from hat.data.folder import SUMS, file_digest
 from hat.data.indexed import write_indexed
 from hat.data.pairs import Batch
 from hat.data.preprocess import PreprocessConfig, preprocess
-from hat.data.text import Pieces, learn_sentencepiece, read_lines
+from hat.data.subwords import Pieces, learn_sentencepiece
+from hat.data.text import read_lines
 from hat.data.vocab import EOS, Vocab
 from hat.errors import DataError
 

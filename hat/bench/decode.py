@@ -17,12 +17,11 @@ from hat.bench.products import BareProducts, Lengths, decoding_products
 from hat.bench.quality import quality_check, with_quality
 from hat.bench.request import BenchOptions
 from hat.decode.beam import BeamConfig, beam_search
-from hat.latency.work import sync_of
-from hat.model.config import EOS, ModelConfig
+from hat.latency.measure import sync_of
+from hat.model.cpu import DTYPES, Int8Matrix, can_int8
 from hat.model.extract import extract
 from hat.model.inference import InferenceModel
-from hat.model.matrix import Int8Matrix, can_int8
-from hat.model.precision import DTYPES
+from hat.model.layers import EOS, ModelConfig
 from hat.model.transformer import SubTransformer, SuperTransformer
 from hat.space import Arch, DecoderArch, DecoderSpace, EncoderArch, EncoderSpace, SearchSpace
 

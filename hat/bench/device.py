@@ -3,7 +3,7 @@
 import torch
 
 from hat.errors import ConfigError
-from hat.model.precision import dtype_name, fast_dtype
+from hat.model.cpu import dtype_name, fast_dtype
 
 CPU = torch.device("cpu")
 

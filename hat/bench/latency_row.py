@@ -13,12 +13,19 @@ from hat.bench.figure import Figure, Row, Target
 from hat.bench.machine import Machine, describe_machine
 from hat.bench.request import BenchOptions
 from hat.bench.spaces import MULTI30K, WMT14
-from hat.latency.anchor import Anchor, anchor_run
-from hat.latency.measure import TOGETHER, Timing, measure_in_turn, pace
-from hat.latency.work import MeasureConfig, sync_of, work_of
-from hat.model.config import ModelConfig
+from hat.latency.measure import (
+    TOGETHER,
+    Anchor,
+    MeasureConfig,
+    Timing,
+    anchor_of,
+    measure_in_turn,
+    sync_of,
+    workload,
+)
+from hat.model.cpu import fast_dtype
 from hat.model.extract import extract
-from hat.model.precision import fast_dtype
+from hat.model.layers import ModelConfig
 from hat.model.transformer import SubTransformer, SuperTransformer
 from hat.rng import rng_for
 from hat.space import SearchSpace, sample
@@ -106,8 +113,7 @@ def time_rows(cfg: LatencyRowConfig) -> Figure:
     full = SuperTransformer(space, cfg.task.vocab_size, model_cfg, noise).to(cfg.device, dtype)
     draw = rng_for(cfg.seed, "latency-row")
     ends = (extract(full, arch).eval() for arch in (space.largest(), space.smallest()))
-    runs = anchor_run(*ends, cfg.how)
-    anchor = Anchor(runs.run, pace(runs.run, runs.between, sync), runs.steps)
+    anchor = anchor_of(*ends, cfg.how)
     results: list[RowResult] = []
     cut_s = []
     for start in range(0, cfg.rows, cfg.together):
@@ -154,7 +160,7 @@ def fixed_iterations(
 
     @torch.inference_mode()
     def run() -> float:
-        work = work_of(model, how)  # each row packs the weights of its own model, in ours as well
+        work = workload(model, how)  # each row packs the weights of its own model, in ours as well
         encoder, decoder = [], []
         for _ in range(WARMUP + ITERATIONS):
             encoder.append(_seconds(work.encode, sync))

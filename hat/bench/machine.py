@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from hat.bench.device import CPU
-from hat.model.precision import device_name
+from hat.model.cpu import device_name
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from hat.bench.products import BareProducts, Product
-from hat.model.matrix import Int8Matrix, Matrix, fixed_matrix
+from hat.model.cpu import Int8Matrix, Matrix, fixed_matrix
 
 INT8_KERNEL = (
     "int8 products: quantized.linear_dynamic on 8-bit weights with one scale an output, rounding the float32 "

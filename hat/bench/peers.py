@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hat.errors import ConfigError, HatError
-from hat.model.config import EOS, PAD
-from hat.model.layers import DecoderLayer, EncoderLayer
+from hat.model.layers import EOS, PAD, DecoderLayer, EncoderLayer
 from hat.model.transformer import SubTransformer
 
 PIP = "pip install -c constraints.txt -e '.[bench]'"

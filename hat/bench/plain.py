@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hat.data.pairs import Batch
-from hat.model.attention import sinusoids
-from hat.model.config import PAD
+from hat.model.layers import PAD, sinusoids
 from hat.model.transformer import Transformer
 from hat.space import Arch
 

@@ -9,14 +9,14 @@ from hat.bench.figure import Figure, Row, Target
 from hat.bench.request import BenchOptions
 from hat.data.folder import file_digest
 from hat.data.pairs import PairDataset
-from hat.data.text import SPACE_MARK
+from hat.data.subwords import SPACE_MARK
 from hat.decode.beam import BeamConfig
 from hat.decode.generate import joiner, translate
 from hat.decode.score import bleu
 from hat.errors import CheckpointError, HatError
 from hat.log import say
+from hat.model.cpu import Int8Matrix, can_int8
 from hat.model.inference import InferenceModel
-from hat.model.matrix import Int8Matrix, can_int8
 from hat.train.checkpoint import Checkpoint, load
 
 

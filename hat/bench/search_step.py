@@ -17,9 +17,9 @@ from hat.bench.request import BenchOptions
 from hat.bench.spaces import MULTI30K
 from hat.data.batching import EpochBatches
 from hat.data.pairs import Batch, PairDataset
-from hat.latency.work import sync_of
-from hat.model.config import PAD, ModelConfig
-from hat.model.precision import dtype_name, fast_dtype
+from hat.latency.measure import sync_of
+from hat.model.cpu import dtype_name, fast_dtype
+from hat.model.layers import PAD, ModelConfig
 from hat.model.transformer import SuperTransformer, Transformer
 from hat.rng import rng_for
 from hat.search.fitness import ValidationFitness

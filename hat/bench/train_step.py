@@ -16,12 +16,12 @@ from hat.bench.products import BareProducts, Lengths, linear_only, training_prod
 from hat.bench.request import BenchOptions
 from hat.bench.spaces import MULTI30K
 from hat.bench.utilisation import UpdateConfig, time_updates
-from hat.latency.work import sync_of
-from hat.model.config import ModelConfig
-from hat.model.precision import DTYPES
+from hat.latency.measure import sync_of
+from hat.model.cpu import DTYPES
+from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer
 from hat.space import Arch, SearchSpace, draw_arch
-from hat.train.schedule import ScheduleConfig
+from hat.train.policy import ScheduleConfig
 from hat.train.trainer import OptimConfig, Trainer
 
 VOCAB = 7960

@@ -13,12 +13,12 @@ from hat.bench.device import CPU, formats
 from hat.bench.figure import Row, Target, median_row, rate_row
 from hat.bench.products import BareProducts, Lengths, Product, training_products
 from hat.bench.spaces import WMT14
-from hat.latency.work import sync_of
-from hat.model.config import ModelConfig
-from hat.model.precision import DTYPES
+from hat.latency.measure import sync_of
+from hat.model.cpu import DTYPES
+from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer
 from hat.space import Arch, SearchSpace, draw_arch
-from hat.train.schedule import ScheduleConfig
+from hat.train.policy import ScheduleConfig
 from hat.train.trainer import OptimConfig, Trainer
 
 

@@ -1,4 +1,4 @@
-"""scripts/average_checkpoints.py: the mean of the weights of a run's last checkpoints."""
+"""hat average: the mean of the weights of a run's last checkpoints."""
 
 import json
 from collections.abc import Sequence
@@ -6,19 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hat.cli.missing import advice, checkpoint_commands
-from hat.cli.options import OutputOptions, command, parse
+from hat.cli.options import OutputOptions, command, only, parse
+from hat.config import Options, option
 from hat.errors import CheckpointError, ConfigError
-from hat.log import say
-from hat.train.checkpoint import average, numbered, save
 
 
 @dataclass(frozen=True)
-class AverageOptions:
+class AverageOptions(Options):
     """Averaging"""
 
     inputs: tuple[str, ...] = ()
     """checkpoint files, or one folder of a run"""
-    num_epoch_checkpoints: int = 10
+    num_epoch_checkpoints: int = option(10, low=1)
     """newest epoch checkpoints taken from a folder"""
     output: str | None = None
     """file to write (default: average_model_N.pt in the folder)"""
@@ -30,35 +29,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     options, out = parse(
         argv,
         AverageOptions,
-        OutputOptions,
-        prog="average_checkpoints.py",
+        only(OutputOptions, "json"),
+        prog="hat average",
         description="Write the mean of the weights of several checkpoints of one model.",
     )
-    if not options.inputs or options.num_epoch_checkpoints < 1:
-        raise ConfigError("--inputs (files or a folder) is needed, and --num-epoch-checkpoints at least 1")
-    paths = [Path(name) for name in options.inputs]
-    if len(paths) == 1 and paths[0].is_dir():
-        folder = paths[0]
-        wanted = options.num_epoch_checkpoints
-        paths = [path for path in numbered(folder) if not path.name.startswith("checkpoint_")][:wanted]
-        if len(paths) < wanted:
-            if not paths:
-                how = advice(checkpoint_commands(folder / "checkpoint1.pt"), "train with --save-interval")
-                raise CheckpointError(f"{folder} holds no checkpointN.pt; {how}")
-            say(f"{folder} holds {len(paths)} epoch checkpoints, not {wanted}; averaging those")
-        output = Path(options.output or folder / f"average_model_{wanted}.pt")
-    elif options.output:
-        output = Path(options.output)
-    else:
-        missing = [str(path) for path in paths if not path.exists()]
-        if missing:
-            how = advice(
-                checkpoint_commands(paths[0] / "checkpoint1.pt"), "give checkpoint files or a folder"
-            )
-            raise CheckpointError(f"{', '.join(missing)} does not exist; {how}")
-        raise ConfigError("--output is needed where the inputs are single files")
-    save(average(paths, say), output)
-    print(f"{output}: mean of {', '.join(path.name for path in paths)}")
+    if not options.inputs:
+        raise ConfigError("--inputs is needed: checkpoint files, or the folder of a run")
+    missing = [name for name in options.inputs if not Path(name).exists()]
+    if missing:
+        commands = checkpoint_commands(Path(missing[0]) / "checkpoint1.pt")
+        commands = commands or checkpoint_commands(missing[0])
+        how = advice(commands, "give checkpoint files or a folder")
+        raise CheckpointError(f"{', '.join(missing)} does not exist; {how}")
+    from hat.train.checkpoint import average  # after the checks: it loads torch
+
+    output, used = average(
+        options.inputs, options.output, num_epoch_checkpoints=options.num_epoch_checkpoints
+    )
+    print(f"{output}: mean of {', '.join(path.name for path in used)}")
     if out.json:
-        print(json.dumps({"output": str(output), "inputs": [str(path) for path in paths]}))
+        print(json.dumps({"output": str(output), "inputs": [str(path) for path in used]}))
     return 0

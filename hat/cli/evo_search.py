@@ -15,10 +15,8 @@ from tqdm import tqdm
 
 from hat.cli.finalists import Bench, Candidate, choose
 from hat.cli.forecast import Forecast
-from hat.cli.launch import agreed, launch, one_of_many, processes, rank_device
 from hat.cli.missing import advice, predictor_commands
 from hat.cli.options import command
-from hat.cli.restore import adapt, find_checkpoint, model_of
 from hat.cli.search_files import (
     arch_text,
     draw_front,
@@ -37,10 +35,11 @@ from hat.cli.settings import Settings, parse_settings
 from hat.cli.task import (
     Vocabulary,
     dataset,
-    dtype_of,
+    find_checkpoint,
+    processes,
+    rank_device,
     run_folder,
     space_and_arch,
-    validation_batches,
     vocabulary,
     write_provenance,
 )
@@ -58,8 +57,10 @@ from hat.search.limits import LimitOptions
 from hat.search.pareto import ParetoConfig
 from hat.search.record import old_losses, search_header
 from hat.space import Arch, SearchSpace
-from hat.train.checkpoint import load
-from hat.train.ranks import joined, place_of
+from hat.train.checkpoint import check_compatible, load, model_of
+from hat.train.distributed import joined, launch, one_of_many, place_of
+from hat.train.loop import validation_batches
+from hat.train.trainer import compute_dtype
 
 
 @dataclass(frozen=True)
@@ -130,8 +131,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if place is None and (count := processes(settings.ranks, settings.device)) > 1:
         return launch("hat.cli.evo_search", argv, count, settings.ranks.distributed_port)
     device = rank_device(settings.device, place, settings.ranks)
-    dtype = dtype_of(settings.optim.amp, settings.optim.fp16, device)
-    source = adapt(load(restore, say), restore, space, None, settings.model, vocab)
+    dtype = compute_dtype(settings.optim.amp, settings.optim.fp16, device)
+    source = check_compatible(
+        load(restore, say), restore, space, None, settings.model, vocab.sizes, vocab.digests
+    )
     model = model_of(source, restore, None).to(device, dtype)
     batches, validation = _validation(settings, options.valid_cnt_max)
     bar_off = settings.output.no_progress_bar or not sys.stderr.isatty()
@@ -154,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if ranks.first:
                 forecast.scored()
 
-        agreed(dtype, ranks)
+        compute_dtype(settings.optim.amp, settings.optim.fp16, device, ranks)
         fitness = ValidationFitness(model, batches, settings.optim.label_smoothing, device, scored)
         shared = SharedFitness(fitness, ranks)
         if not ranks.first:

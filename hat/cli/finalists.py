@@ -15,7 +15,7 @@ from hat.cli.settings import Settings
 from hat.files.journal import Journal
 from hat.latency.predictor import LatencyPredictor
 from hat.log import say
-from hat.model.precision import device_name
+from hat.model.cpu import device_name
 from hat.search.limits import Cost
 from hat.space import Arch
 

@@ -4,24 +4,14 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, TypeVar
-
-if TYPE_CHECKING:  # commands without a model must not wait for torch
-    from hat.train.ranks import Ranks
-
 
 _ECHO_S = 1.0  # torchrun passes a Ctrl-C on that the terminal has sent to every process already
-T = TypeVar("T")
-
-
-class Stopped(Exception):
-    """Raised where work that cannot be kept by halves is given up."""
 
 
 class Interrupt:
-    """Inside the `with` block a signal only sets `asked`; the loop looks at it after each step."""
+    """Inside the `with` block a signal only sets `asked`; the run looks at it after each step."""
 
     def __init__(self) -> None:
         self.asked: int | None = None
@@ -44,25 +34,6 @@ class Interrupt:
         elif now - self._asked_s > _ECHO_S:
             raise KeyboardInterrupt
 
-    def agreed(self, ranks: "Ranks") -> bool:
-        """Return whether any rank was asked to leave; all then know the same signal."""
-        number = ranks.most(self.asked or 0)
-        if number:
-            self.asked = number
-        return number > 0
-
-    def until(self, items: Iterable[T]) -> Iterator[T]:
-        """Yield `items`; raises Stopped before the next one where a signal has come."""
-        for item in items:
-            if self.asked is not None:
-                raise Stopped
-            yield item
-
-    @property
-    def exit_code(self) -> int:
-        """Return 128 plus the signal's number, as shells do."""
-        return 128 + (self.asked or 0)
-
 
 class Terminated(BaseException):
     """SIGTERM outside of an `Interrupt`; as KeyboardInterrupt, no handler of errors catches it."""
@@ -72,7 +43,7 @@ class Terminated(BaseException):
 def terminating() -> Iterator[None]:
     """Inside the block SIGTERM raises Terminated, so that open files are left in order.
 
-    No effect outside of the main thread, or where the process has a handler of its own.
+    No effect outside of the main thread, or if the process has a handler of its own.
     """
 
     def leave(number: int, frame: FrameType | None) -> None:

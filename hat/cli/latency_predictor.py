@@ -3,118 +3,117 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
-import yaml
-from tqdm import tqdm
 
 from hat.cli.missing import advice, table_commands
-from hat.cli.options import OutputOptions, command, parse
-from hat.cli.set_aside import released_at, set_aside
-from hat.config import to_yaml_values
+from hat.cli.options import OutputOptions, command, only, parse
+from hat.config import Options, flag_of, option, to_yaml_values
 from hat.errors import ConfigError, DataError
-from hat.files.atomic import check_writable, write_atomic, write_text_atomic
-from hat.files.cost import Cost
-from hat.latency.drift import Block
-from hat.latency.predictor import COVERAGE, LatencyPredictor, Report, split
-from hat.latency.predictor_config import PredictorConfig
-from hat.latency.table import Row, find_table, read_table
+from hat.files.atomic import check_writable, write_atomic
+from hat.files.released import beside_own
+from hat.latency.predictor import (
+    COVERAGE,
+    LatencyPredictor,
+    Report,
+    released_at,
+    set_aside,
+    split,
+    trained_predictor,
+)
+from hat.latency.table import find_table, read_table
+from hat.run import Run, digest_of, record_path
 
 
 @dataclass(frozen=True)
-class RunOptions:
-    """Run"""
+class PredictorOptions(Options):
+    """Latency predictor"""
 
-    seed: int = 1
-    """seed of the split into training, validation and test rows and of the training"""
-    lr: float | None = None
-    """accepted for files of the release, without effect: the learning rate is --predictor-lr"""
-    transfer_from: str | None = None
+    lat_dataset_path: str | None = None
+    """CSV file of measured latencies; the same name without _all is read if only that exists"""
+    ckpt_path: str | None = None
+    """predictor file to write"""
+    transfer_from: str | None = option(None, metavar="FILE")
     """table (CSV) or predictor (.pt) of another device to start from; about 20 rows of the new one do then"""
+    seed: int = option(1, low=0)
+    """seed of the split into training and test rows and of the training"""
+
+
+@dataclass(frozen=True)
+class ReleaseOptions:
+    """Keys of the release, accepted without effect: the predictor finds its scales, size and steps itself"""
+
+    feature_norm: tuple[float, ...] = ()
+    lat_norm: float | None = None
+    feature_dim: int | None = None
+    hidden_dim: int | None = None
+    hidden_layer_num: int | None = None
+    train_steps: int | None = None
+    bsz: int | None = None
+    predictor_lr: float | None = None
+    lr: float | None = None
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Train a predictor on a latency table, write it and print its scores; return the exit status."""
-    cfg, run, output = parse(
+    options, ignored, output = parse(
         argv,
-        PredictorConfig,
-        RunOptions,
+        PredictorOptions,
+        only(ReleaseOptions),
         OutputOptions,
         prog="latency_predictor.py",
         description="Train a latency predictor on measured architectures; report its error on unseen ones.",
         config_flags=("--configs",),
     )
-    if cfg.lat_dataset_path is None or cfg.ckpt_path is None:
-        missing = "--lat-dataset-path" if cfg.lat_dataset_path is None else "--ckpt-path"
+    if options.lat_dataset_path is None or options.ckpt_path is None:
+        missing = "--lat-dataset-path" if options.lat_dataset_path is None else "--ckpt-path"
         raise ConfigError(
             f"{missing} is not given; name it, or --configs=configs/<task>/latency_predictor/*.yml"
         )
-    if run.lr is not None:
-        _say("lr has no effect here: the learning rate is --predictor-lr")
-    table = _table(cfg.lat_dataset_path)
+    table, path = _table(options.lat_dataset_path), Path(options.ckpt_path)
     rows = read_table(table)
-    check_writable(Path(cfg.ckpt_path))
-    aside = released_at(Path(cfg.ckpt_path))
-    path = Path(cfg.ckpt_path)
-    # nothing of an earlier training is used again, so its costs do not count
-    with Cost(path.with_suffix(".cost.json"), threads=torch.get_num_threads(), resumable=False):
-        if run.transfer_from is None:
-            predictor = _trained(rows, cfg, run, output)
-        else:
-            old, blocks = _old(run.transfer_from, rows, cfg, run.seed)
-            predictor = old.transferred(rows, run.seed, blocks)
-    if aside:
-        set_aside(path, aside)
-        _say(f"{path} was the predictor of the 2020 release; it was moved to {aside}")
-    predictor.save(path)
-    settings = to_yaml_values(cfg, replace(run, lr=None))
-    write_text_atomic(path.with_suffix(".config.yml"), yaml.safe_dump(settings, default_flow_style=None))
-    if run.transfer_from is None:
-        _plot(predictor, rows, run.seed, path.with_suffix(".png"))
-    report = predictor.report
-    assert report is not None
+    if given := [flag_of(name)[2:] for name in _given(ignored)]:
+        _say(f"{', '.join(given)}: no effect here; the predictor finds its scales, size and steps itself")
+    check_writable(path)
+    aside = beside_own(path)
+    released = released_at(path, aside)
+    run = Run(
+        record_path(path, folder=False),
+        "predictor",
+        settings=to_yaml_values(options),
+        inputs={"table": table},
+        threads=torch.get_num_threads(),
+        goes_on=False,  # nothing of an earlier training is used again
+    )
+    predictor = trained_predictor(table, transfer_from=options.transfer_from, seed=options.seed)
+    with run:  # now that it worked: a record of an earlier predictor stays beside it until then
+        if options.transfer_from:
+            run.inputs["transfer-from"] = digest_of(Path(options.transfer_from))
+        if released:
+            set_aside(path, aside)
+            _say(f"{path} was the predictor of the 2020 release; it was moved to {aside}")
+        predictor.save(path)
+        report = predictor.report
+        assert report is not None
+        run.results |= report
+        run.vouch(path)
+    if options.transfer_from is None:
+        _plot(predictor, table, options.seed, path.with_suffix(".png"))
     _print_table(report, len(rows), table, path)
     _print_bound(predictor, report)
-    if not report["networks"]:
-        print("the costs of layers add up here; networks did not help and were left out")
     _print_drift(report["drift"], "the table")
-    learnt = "" if str(run.transfer_from).endswith(".csv") else "the table learnt by "
-    _print_drift(report.get("old_drift", []), f"{learnt}{run.transfer_from}")
+    learnt = "" if str(options.transfer_from).endswith(".csv") else "the table learnt by "
+    _print_drift(report.get("old_drift", []), f"{learnt}{options.transfer_from}")
     if output.json:
         print(json.dumps(report))
     return 0
 
 
-def _trained(
-    rows: Sequence[Row], cfg: PredictorConfig, run: RunOptions, output: OutputOptions
-) -> LatencyPredictor:
-    hidden = True if output.no_progress_bar else None  # None: hidden where the output is no terminal
-    with tqdm(total=cfg.train_steps, desc="training", disable=hidden) as bar:
-
-        def on_check(step: int, percent: float) -> None:
-            bar.set_postfix_str(f"error on rows left out about {percent:.2f}%", refresh=False)
-            bar.update(step - bar.n)
-            if output.no_progress_bar and step % 200 == 0:
-                _say(f"step {step} of at most {cfg.train_steps}: error on rows left out about {percent:.2f}%")
-
-        predictor = LatencyPredictor.fit(rows, cfg, run.seed, on_check)
-        bar.total = bar.n  # it ended early: nothing is left to do
-    return predictor
-
-
-def _old(
-    given: str, rows: Sequence[Row], cfg: PredictorConfig, seed: int
-) -> tuple[LatencyPredictor, list[Block] | None]:
-    """Return the predictor of another device, trained where a table is given, and drifting blocks of that."""
-    if not given.endswith(".csv"):
-        return LatencyPredictor.load(given, cfg.feature_norm, cfg.lat_norm), None
-    old = read_table(given)
-    if not all(row.arch for row in rows):
-        old = [replace(row, arch=None) for row in old]  # both by the ten features
-    return LatencyPredictor.fit_all(old, cfg, seed)
+def _given(options: ReleaseOptions) -> list[str]:
+    return [each.name for each in fields(options) if getattr(options, each.name) not in (None, ())]
 
 
 def _table(given: str) -> Path:
@@ -156,13 +155,14 @@ def _print_drift(blocks: Sequence[Mapping[str, float]], table: str) -> None:
         print(f"{where} are {block['percent']:+.1f}% off the others (the device drifted) and count less")
 
 
-def _plot(predictor: LatencyPredictor, rows: Sequence[Row], seed: int, path: Path) -> None:
+def _plot(predictor: LatencyPredictor, table: Path, seed: int, path: Path) -> None:
     """Write predicted against measured latency of the test rows as a picture."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         _say("no picture: matplotlib is not installed (pip install -e '.[report]')")
         return
+    rows = read_table(table)
     test = [rows[i] for i in split(len(rows), seed)[1]]
     measured = [row.total_ms for row in test]
     figure = Figure(figsize=(5, 5), layout="constrained")

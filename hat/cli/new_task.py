@@ -1,4 +1,4 @@
-"""scripts/new_task.py: a task folder for another language pair, from two text files."""
+"""hat new-task: a task folder for another language pair, made of two texts."""
 
 import json
 import re
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hat.cli.options import OutputOptions, command, parse
-from hat.config import to_yaml_values
+from hat.config import Options, option, to_yaml_values
+from hat.data.corpora import hold_out
 from hat.data.text import read_lines
 from hat.errors import ConfigError, DataError
 from hat.files.atomic import write_text_atomic
-from hat.rng import rng_for
 from hat.space import SpaceOptions, space_of
 
 HARDWARE = "cpu"  # the device files that are taken over
 
 
 @dataclass(frozen=True)
-class NewTaskOptions:
+class NewTaskOptions(Options):
     """New task"""
 
     name: str | None = None
@@ -27,11 +27,11 @@ class NewTaskOptions:
     """text in the source language, one sentence a line"""
     target: str | None = None
     """its translation, line by line"""
-    held_out: int = 500
+    held_out: int = option(500, low=1)
     """sentences set aside for validation, and as many for the test"""
-    pieces: int = 8000
+    pieces: int = option(8000, low=1)
     """pieces of the joint sentencepiece model"""
-    length: int = 20
+    length: int = option(20, low=1)
     """tokens of source and target at which latency is measured"""
     template: str = ""
     """task folder in configs/ that recipes are taken from"""
@@ -42,17 +42,17 @@ class NewTaskOptions:
 
 
 @command
-def main(argv: Sequence[str] | None = None) -> int:
+def new_task(argv: Sequence[str] | None = None) -> int:
     """Write configs/<name>/ and data/raw/<name>/; see --help."""
     options, out = parse(
         argv,
         NewTaskOptions,
         OutputOptions,
-        prog="new_task.py",
+        prog="hat new-task",
         description="Make a task folder of two texts.",
     )
     if not (options.name and options.template and options.source and options.target):
-        raise ConfigError("--name, --template, --source and --target are needed; see new_task.py --help")
+        raise ConfigError("--name, --template, --source and --target are needed; see hat new-task --help")
     match = re.fullmatch(r"([A-Za-z0-9_]+)\.([A-Za-z_]+)-([A-Za-z_]+)", options.name)
     if not match:
         raise ConfigError(f"--name {options.name!r} is not <name>.<source>-<target>, for example mine.en-fr")
@@ -60,9 +60,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError(
             f"--name {options.name!r} has one language twice; give a source and a target language"
         )
-    for key in ("held_out", "pieces", "length"):
-        if getattr(options, key) < 1:
-            raise ConfigError(f"--{key.replace('_', '-')} must be at least 1, got {getattr(options, key)}")
     folder = Path("configs") / options.name
     if folder.exists():
         raise ConfigError(f"{folder} exists already; choose another --name or remove the folder")
@@ -126,7 +123,7 @@ def _space_text(path: str) -> str:
     (space,) = parse(
         [f"--configs={path}"],
         SpaceOptions,
-        prog="new_task.py --space",
+        prog="hat new-task --space",
         description="",
         config_flags=("--configs",),
     )
@@ -140,23 +137,16 @@ def _space_text(path: str) -> str:
 
 def _split(options: NewTaskOptions, source_lang: str, target_lang: str) -> None:
     """Write train, valid and test text: distinct non-empty pairs in a seeded order."""
-    sides = [[line.strip(" \t\r") for line in read_lines(path)] for path in (options.source, options.target)]
+    sides = [list(read_lines(path)) for path in (options.source or "", options.target or "")]
     if len(sides[0]) != len(sides[1]):
         raise DataError(
             f"{options.source} has {len(sides[0])} lines and {options.target} has {len(sides[1])}; line n "
-            "of one "
-            "must translate line n of the other"
+            "of one must translate line n of the other"
         )
-    pairs = list(dict.fromkeys(pair for pair in zip(*sides, strict=True) if all(pair)))
-    if len(pairs) < 4 * options.held_out:
-        raise DataError(
-            f"{len(pairs)} distinct pairs are too few to set {options.held_out} aside twice; lower "
-            "--held-out or "
-            "give more text"
-        )
-    rng_for(options.seed, "split").shuffle(pairs)
-    held = options.held_out
-    parts = {"valid": pairs[:held], "test": pairs[held : 2 * held], "train": pairs[2 * held :]}
+    try:
+        parts = hold_out(zip(*sides, strict=True), options.held_out, options.held_out, options.seed)
+    except DataError as error:
+        raise DataError(f"{error}; see --held-out") from error
     for split, chosen in parts.items():
         for column, lang in enumerate((source_lang, target_lang)):
             path = Path("data/raw") / str(options.name) / f"{split}.{lang}"
@@ -176,7 +166,7 @@ if [ "$binary/test.{source}-{target}.{target}.idx" -nt "$raw/train.{source}" ]; 
     echo "$binary is up to date"
     exit 0
 fi
-"${{PYTHON:-python}}" scripts/preprocess.py --source-lang {source} --target-lang {target} \\
+"${{PYTHON:-python}}" -m hat preprocess --source-lang {source} --target-lang {target} \\
     --trainpref "$raw/train" --validpref "$raw/valid" --testpref "$raw/test" \\
     --sentencepiece {options.pieces} --joined-dictionary --workers "${{WORKERS:-1}}" --destdir "$binary"
 """

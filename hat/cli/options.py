@@ -20,7 +20,6 @@ from typing import Any, TextIO
 import configargparse
 
 from hat.cli.interrupt import Terminated, terminating
-from hat.cli.missing import config_commands, near_config
 from hat.config import flag_of, help_of, open_config, read_flat_yaml
 from hat.errors import ConfigError, HatError, suggest
 from hat.log import say
@@ -57,6 +56,7 @@ class Part:
 
     group: type
     names: frozenset[str]
+    unlisted: frozenset[str] = frozenset()  # used, but not in the help
 
 
 def only(group: type, *names: str) -> Part:
@@ -64,6 +64,11 @@ def only(group: type, *names: str) -> Part:
     unknown = set(names) - {each.name for each in dataclasses.fields(group)}
     assert not unknown, f"{group.__name__} has no {unknown}"
     return Part(group, frozenset(names))
+
+
+def without(group: type, *names: str) -> Part:
+    """Return a dataclass of options of which some fields are used, but not listed in the help."""
+    return Part(group, _names(group) - set(names), frozenset(names))
 
 
 class ParserRequest(Sequence[str]):
@@ -119,7 +124,7 @@ def parse(
     for part in parts:
         parser.add_dataclass(part.group, part.names)
     for part in [*parts, *(Part(each, frozenset()) for each in hidden)]:
-        parser.hide_dataclass(part.group)
+        parser.hide_dataclass(part.group, part.unlisted)
     if isinstance(argv, ParserRequest):
         raise ParserReady(parser)
     words = list(sys.argv[1:] if argv is None else argv)
@@ -220,16 +225,18 @@ class _Parser(configargparse.ArgParser):
             if each.name in names:
                 self._add_field(section, group, each, listed=True)
 
-    def hide_dataclass(self, group: type) -> None:
-        """Accept the options of a dataclass that were not added, without listing them."""
+    def hide_dataclass(self, group: type, used: frozenset[str]) -> None:
+        """Accept the options of a dataclass that were not added, without listing them; some are used."""
         for each in dataclasses.fields(group):
-            self._add_field(self, group, each, listed=False)
+            self._add_field(self, group, each, listed=False, used=each.name in used)
 
-    def _add_field(self, section: Any, group: type, f: dataclasses.Field, *, listed: bool) -> None:
+    def _add_field(
+        self, section: Any, group: type, f: dataclasses.Field, *, listed: bool, used: bool = True
+    ) -> None:
         flag = flag_of(f.name)
         if flag in self._option_string_actions:
             return  # two groups share the option
-        if not listed:
+        if not used:
             self._unused.add(flag)
         required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         default = None if required else f.default
@@ -347,6 +354,8 @@ def _open_config(path: str, mode: str = "r") -> TextIO:
     try:
         return open_config(path, mode)
     except ConfigError as error:
+        from hat.cli.missing import config_commands, near_config  # late: for an error only
+
         searches = "" if Path(path).exists() else " or ".join(f"`{line}`" for line in config_commands(path))
         hint = f"; it is written by {searches}" if searches else near_config(path)
         raise ConfigError(f"{error}{hint}") from error

@@ -1,20 +1,28 @@
 """Parameters, FLOPs and latency of one architecture: the profiling part of train.py."""
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hat.cli.task import DeviceOptions
+from hat.cli.task import DeviceOptions, TaskOptions, device_of
 from hat.errors import ConfigError
-from hat.latency.measure import measure
-from hat.latency.work import MeasureConfig
-from hat.model.config import ModelConfig
-from hat.model.count import count_params, profile_macs
-from hat.model.extract import extract
-from hat.model.precision import Amp, choose_dtype
-from hat.model.transformer import SubTransformer, SuperTransformer
+from hat.model.count import count_params
+from hat.model.cpu import Amp
+from hat.model.layers import ModelConfig
 from hat.space import Arch, SearchSpace
+
+if TYPE_CHECKING:
+    from hat.latency.measure import MeasureConfig
+
+_FLAGS = {
+    "threads": "threads",
+    "dtype": "lat-amp",
+    "vocab_size": "vocab-size",
+    "beam": "lat-beam",
+    "source_len": "profile-length",
+}
 
 
 @dataclass(frozen=True)
@@ -42,13 +50,33 @@ class ProfileOptions:
         """Return whether profiling is all the user wants."""
         return self.latcpu or self.latgpu or self.profile_flops
 
+    def measure_config(self, length: int) -> "MeasureConfig":
+        """Return how to measure sentences of `length` tokens; raises ConfigError for numbers out of range."""
+        from hat.latency.measure import MeasureConfig  # late: training measures nothing
 
-def random_sub(
-    space: SearchSpace, arch: Arch, model: ModelConfig, vocab_sizes: tuple[int, int], seed: int
-) -> SubTransformer:
-    """Return `arch` as a stand-alone model with random weights: latency does not depend on their values."""
-    noise = torch.Generator().manual_seed(seed)
-    return extract(SuperTransformer(space, vocab_sizes, model, noise), arch)
+        return MeasureConfig(
+            length,
+            length,
+            self.lat_beam,
+            self.latiter,
+            interval_percent=self.lat_interval,
+            dtype=self.lat_amp,
+        )
+
+
+def measuring(
+    options: ProfileOptions, task: TaskOptions, device: DeviceOptions
+) -> "tuple[MeasureConfig, torch.device]":
+    """Return how and where to measure, after fixing the threads: the GPU with --latgpu, else the CPU."""
+    if options.latgpu and not torch.cuda.is_available():
+        raise ConfigError("--latgpu: this machine has no GPU that PyTorch can use; give --latcpu instead")
+    where = device_of(device if options.latgpu else replace(device, cpu=True, gpu=None))
+    return options.measure_config(task.sentence_length()), where
+
+
+def condition_flags(conditions: Mapping[str, str]) -> list[str]:
+    """Return the flags of train.py that measure under the conditions of a latency table."""
+    return [f"--{flag}={conditions[name]}" for name, flag in _FLAGS.items() if name in conditions]
 
 
 def size(space: SearchSpace, arch: Arch) -> dict[str, Any]:
@@ -66,40 +94,21 @@ def profile(
     device_options: DeviceOptions,
 ) -> dict[str, Any]:
     """Return {params, flops, latency_ms}; what was not asked for is None."""
-    result = size(space, arch)
-    limit = min(model.max_source_positions, model.max_target_positions)
-    if length > limit:
-        raise ConfigError(f"--profile-length {length} exceeds the {limit} positions of the model; lower it")
-    if options.lat_beam < 1:
-        raise ConfigError(f"--lat-beam must be at least 1, got {options.lat_beam}")
-    sub = random_sub(space, arch, model, vocab_sizes, device_options.seed)
-    if options.profile_flops:
-        result["flops"] = 2 * profile_macs(sub, length)
-    if options.latcpu or options.latgpu:
-        if options.latgpu and not torch.cuda.is_available():
-            raise ConfigError("--latgpu: this machine has no GPU that PyTorch can use; give --latcpu")
-        device = torch.device("cuda", device_options.gpu or 0) if options.latgpu else torch.device("cpu")
-        cfg = MeasureConfig(
-            source_len=length,
-            target_len=length,
-            beam=options.lat_beam,
-            max_iterations=options.latiter,
-            interval_percent=options.lat_interval,
-        )
-        dtype = choose_dtype(options.lat_amp, device)
-        timing = measure(sub.to(device, dtype).eval(), cfg)
-        result["latency_ms"] = {
-            "encoder": timing.encoder.median_ms,
-            "decoder": timing.decoder.median_ms,
-            "total": timing.total_ms,
-            "spread": {
-                "encoder": timing.encoder.spread_ms,
-                "decoder": timing.decoder.spread_ms,
-                "total": timing.total.spread_ms,
-            },
-        }
-        result["conditions"] = timing.conditions
-    return result
+    if options.latgpu and not torch.cuda.is_available():
+        raise ConfigError("--latgpu: this machine has no GPU that PyTorch can use; give --latcpu")
+    gpu = torch.device("cuda", device_options.gpu or 0) if options.latgpu else None
+    from hat.latency.collect import profile as profiled  # late: training measures nothing
+
+    return profiled(
+        space,
+        arch,
+        vocab_sizes=vocab_sizes,
+        config=options.measure_config(length),
+        model_config=model,
+        flops=options.profile_flops,
+        device=gpu or ("cpu" if options.latcpu else None),
+        seed=device_options.seed,
+    )
 
 
 def describe(result: dict[str, Any]) -> str:

@@ -17,9 +17,8 @@ import numpy as np
 from hat.cli.options import command
 from hat.cli.rank_cells import Cell, RankCells, Source
 from hat.cli.rank_work import Costs, RankWork, Stopped
-from hat.cli.restore import find_checkpoint
 from hat.cli.settings import parse_settings
-from hat.cli.task import device_of, dtype_of, space_and_arch, vocabulary, write_provenance
+from hat.cli.task import device_of, find_checkpoint, space_and_arch, vocabulary, write_provenance
 from hat.decode.beam import BeamConfig
 from hat.errors import ConfigError
 from hat.files.atomic import write_text_atomic
@@ -30,6 +29,7 @@ from hat.model.count import count_macs, count_params
 from hat.report.ranking import plot_rank, rank_table
 from hat.search.ranking import TRIVIAL, Judged, Score, design, rank_summary, updates_to_match
 from hat.space import Arch
+from hat.train.trainer import compute_dtype
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     vocab = vocabulary(settings.task)
     predictor = LatencyPredictor.load(options.ckpt_path) if options.ckpt_path else None
     device = device_of(settings.device)
-    dtype = dtype_of(settings.optim.amp, settings.optim.fp16, device)
+    dtype = compute_dtype(settings.optim.amp, settings.optim.fp16, device)
     bpe = options.remove_bpe
     work = RankWork(settings, space, vocab, device, dtype, beam, bpe, bleu=not options.no_bleu)
     cells = [Cell(arch, source=source) for source in sources for arch in archs]

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 import yaml
 
-from hat.cli.restore import adapt, model_of
 from hat.cli.settings import Settings
-from hat.cli.task import Vocabulary, dataset, validation_batches
+from hat.cli.task import Vocabulary, dataset
 from hat.cli.train import main as train
 from hat.config import to_yaml_values
 from hat.data.batching import EpochBatches, groups
-from hat.data.text import detokenize, subword_kind
+from hat.data.corpora import detokenize
+from hat.data.subwords import subword_kind
 from hat.decode.beam import BeamConfig, beam_search
 from hat.decode.generate import joiner, translate
 from hat.decode.score import bleu
@@ -34,6 +34,7 @@ from hat.search.fitness import ValidationFitness
 from hat.search.ranking import Score
 from hat.space import Arch, SearchSpace
 from hat.train import checkpoint as ckpt
+from hat.train.loop import validation_batches
 from hat.train.trainer import Trainer
 
 _WARM, _TIMED = 2, 4  # updates of a probe
@@ -149,8 +150,16 @@ class RankWork:
 
     def take_up(self, path: Path) -> Transformer:
         """Return the SuperTransformer of a checkpoint; raises CheckpointError where it is of another task."""
-        source = adapt(ckpt.load(path, say), path, self.space, None, self.settings.model, self.vocab)
-        return model_of(source, path, None)
+        source = ckpt.check_compatible(
+            ckpt.load(path, say),
+            path,
+            self.space,
+            None,
+            self.settings.model,
+            self.vocab.sizes,
+            self.vocab.digests,
+        )
+        return ckpt.model_of(source, path, None)
 
     def trained(self, path: Path, arch: Arch) -> Transformer:
         """Return the SubTransformer of a training."""

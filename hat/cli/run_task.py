@@ -12,8 +12,7 @@ import torch
 import yaml
 
 from hat.cli.options import OutputOptions, command, parse
-from hat.cli.remeasure import condition_flags
-from hat.cli.report import write_report
+from hat.cli.profile import condition_flags
 from hat.cli.settings import parse_settings
 from hat.cli.stages import Stage, StageRunner
 from hat.cli.task import space_and_arch
@@ -21,8 +20,10 @@ from hat.errors import ConfigError
 from hat.files.atomic import write_text_atomic
 from hat.latency.predictor import LatencyPredictor
 from hat.log import say, versions
-from hat.model.precision import device_name
+from hat.model.cpu import device_name
+from hat.report.page import report as write_report
 from hat.report.summary import ModelRow, text_table
+from hat.run import record_path
 from hat.space import Arch
 
 
@@ -81,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_text_atomic(run.folder / "summary.json", json.dumps(summary, indent=1) + "\n")
     print(f"\nwritten: {run.folder}/summary.json")
     try:
-        print(f"written: {write_report(run.folder, run.folder / 'report')[0]}, the page to look at")
+        print(f"written: {write_report(run.folder)}, the page to look at")
     except ConfigError as error:  # without matplotlib; all else is done
         say(f"no report: {error}")
     if out.json:
@@ -165,7 +166,7 @@ class _TaskRun:
             + self._optional("--lat-dataset-size", options.dataset_rows),
             [self.dataset_yml, *sorted(self.data.glob("dict.*.txt"))],
             [self.table],
-            state=[self.table, self.table.with_name(f"{self.table.stem}.cost.json")],
+            state=[self.table, record_path(self.table, folder=False)],
         )
         self.predictor_report = self._python(
             "train the latency predictor",

@@ -5,30 +5,42 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 import yaml
 
-from hat.cli.missing import advice, data_commands
-from hat.config import to_yaml_values
-from hat.data.batching import EpochBatches
+from hat.config import Options, option, to_yaml_values
 from hat.data.pairs import PairDataset, languages, load_vocabs
+from hat.data.vocab import Vocab
 from hat.errors import CheckpointError, ConfigError, DataError
 from hat.files.atomic import write_text_atomic
 from hat.log import say, versions
-from hat.model.config import ModelConfig
 from hat.model.count import profile_length
-from hat.model.precision import Amp, choose_dtype, device_name, dtype_name
+from hat.model.cpu import device_name, keep_pages
 from hat.space import Arch, ArchOptions, SearchSpace, SpaceOptions, arch_of, space_around, space_of
-from hat.train.checkpoint import Checkpoint
-from hat.train.memory import keep_pages
-from hat.train.ranks import ALONE, Ranks
+from hat.train.distributed import Place
+from hat.train.loop import BatchConfig
 
 
 @dataclass(frozen=True)
-class TaskOptions:
+class RunOptions:
+    """Run"""
+
+    configs: str | None = None
+    train_subtransformer: bool = False
+    """train the one architecture that is given"""
+    validate_subtransformer: bool = False
+    """print the validation loss of the given architecture with the weights of --restore-file, and stop"""
+    save_dir: str | None = None
+    """folder of checkpoints and logs (default: checkpoints/<path of --configs>)"""
+    restore_file: str | None = None
+    """checkpoint to start from (default: the newest one in --save-dir, if any)"""
+
+
+@dataclass(frozen=True)
+class TaskOptions(BatchConfig):
     """Task and data"""
 
     arch: str = "transformersuper"
@@ -41,29 +53,16 @@ class TaskOptions:
     """target language (default: read off the file names)"""
     vocab_size: tuple[int, ...] = ()
     """vocabulary size for profiling without data; two numbers where source and target differ"""
-    max_tokens: int = 4096
-    """most tokens in a batch, padding included"""
-    max_sentences: int | None = None
-    """most sentences in a batch"""
-    max_tokens_valid: int | None = None
-    """as --max-tokens, for validation (default: the same)"""
-    required_batch_size_multiple: int = 8
-    """batches have a multiple of this many sentences where possible"""
-    valid_subset: str = "valid"
-    """split used for validation and search"""
-    profile_length: int | None = None
+    profile_length: int | None = option(None, low=1)
     """tokens of source and target when profiling (default: by --arch)"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if len(self.vocab_size) > 2 or any(size < 5 for size in self.vocab_size):
             raise ConfigError(
                 "--vocab-size must be one or two numbers of at least 5 (four entries are special), got "
                 f"{_words(self.vocab_size)}"
             )
-        for name in ("max_tokens", "max_sentences", "max_tokens_valid", "profile_length"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
 
     def sentence_length(self) -> int:
         """Return the tokens of source and target at which the task is profiled."""
@@ -71,26 +70,34 @@ class TaskOptions:
 
 
 @dataclass(frozen=True)
-class DeviceOptions:
+class DeviceOptions(Options):
     """Device"""
 
     cpu: bool = False
     """use the CPU even where there is a GPU"""
-    gpu: int | None = None
+    gpu: int | None = option(None, low=0)
     """number of the one GPU to use (default: 0; training and search use all of them)"""
     threads: int | None = None
     """CPU threads (default: all cores)"""
-    seed: int = 1
+    seed: int = option(1, low=0, high=(1 << 63) - 1)
     """seed of everything random"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         most = 4 * (os.cpu_count() or 1)
         if self.threads is not None and not 1 <= self.threads <= most:
             raise ConfigError(f"--threads must lie between 1 and {most} on this machine, got {self.threads}")
-        if not 0 <= self.seed < 1 << 63:
-            raise ConfigError(f"--seed must lie between 0 and 2^63 - 1, got {self.seed}")
-        if self.gpu is not None and self.gpu < 0:
-            raise ConfigError(f"--gpu must not be negative, got {self.gpu}")
+
+
+@dataclass(frozen=True)
+class RankOptions(Options):
+    """Many devices"""
+
+    distributed_world_size: int | None = option(None, low=1, high=1024)
+    """processes to start on this machine, one for each GPU (default: all GPUs, or one process on CPUs);
+    torchrun sets it by itself"""
+    distributed_port: int | None = option(None, low=1, high=65535)
+    """port the processes of this machine meet at (default: any free one)"""
 
 
 @dataclass(frozen=True)
@@ -116,13 +123,100 @@ def device_of(options: DeviceOptions) -> torch.device:
     return torch.device("cuda", gpu)
 
 
-def dtype_of(amp: Amp, fp16: bool, device: torch.device) -> torch.dtype:
-    """Return the compute type of `--amp`, or of the release's `fp16` key, which a CPU replaces."""
-    wanted: Amp = "fp16" if fp16 and amp == "auto" else amp
-    dtype = choose_dtype(wanted, device)
-    if wanted == "fp16" and device.type == "cpu":
-        say(f"fp16 is not fast on CPUs; computing in {dtype_name(dtype)} instead")
-    return dtype
+def processes(options: RankOptions, device: DeviceOptions) -> int:
+    """Return how many processes to start on this machine.
+
+    One for each GPU where nothing else is asked for. Raises ConfigError where there are not so many GPUs.
+    """
+    asked = options.distributed_world_size
+    if not torch.distributed.is_available():  # some builds for small boards
+        if asked is not None and asked > 1:
+            raise ConfigError(
+                f"--distributed-world-size {asked}: this build of PyTorch has no torch.distributed; leave it "
+                "out, or install another build"
+            )
+        return 1
+    if device.cpu or not torch.cuda.is_available():
+        return asked or 1
+    if device.gpu is not None:
+        if asked is not None and asked > 1:
+            raise ConfigError(
+                f"--gpu {device.gpu} names one GPU, --distributed-world-size {asked} asks for more; give one "
+                "of the two, or choose GPUs with CUDA_VISIBLE_DEVICES"
+            )
+        return 1
+    count = torch.cuda.device_count()
+    if asked is not None and asked > count:
+        raise ConfigError(
+            f"--distributed-world-size {asked}: this machine has {count} GPUs; give at most {count} (and a "
+            "larger --update-freq), or start processes on several machines with torchrun"
+        )
+    return asked or count
+
+
+def rank_device(device: DeviceOptions, place: Place | None, options: RankOptions) -> torch.device:
+    """Return the device of one process: the GPU of its number on this machine, or the CPU.
+
+    Raises ConfigError where processes of one machine would share a GPU.
+    """
+    if place is None or place.size == 1:
+        return device_of(device)
+    if device.gpu is not None:
+        raise ConfigError(
+            f"--gpu {device.gpu} names one GPU for {place.size} processes; leave it out, or choose GPUs with "
+            "CUDA_VISIBLE_DEVICES"
+        )
+    if options.distributed_world_size not in (None, place.size):
+        say(f"--distributed-world-size {options.distributed_world_size}: the launcher started {place.size}")
+    count = 0 if device.cpu or not torch.cuda.is_available() else torch.cuda.device_count()
+    if count > 1 and place.local_size > count:
+        raise ConfigError(
+            f"{place.local_size} processes on a machine with {count} GPUs; start at most {count} there, or "
+            "use --cpu"
+        )
+    # a launcher may have left each process the sight of its own GPU only
+    return device_of(replace(device, gpu=place.local_rank % count if count else None))
+
+
+def find_checkpoint(name: str, folder: Path | None = None) -> Path:
+    """Return the checkpoint a user names; a bare file name may also mean one in the run's folder."""
+    path = Path(name)
+    if not path.exists() and folder is not None and path.parent == Path("."):
+        path = folder / name
+    if not path.exists():
+        from hat.cli.missing import advice, checkpoint_commands  # late: for an error only
+
+        how = advice(checkpoint_commands(path), "check the path, or train that model first")
+        raise CheckpointError(f"the checkpoint {name} does not exist; {how}")
+    return path
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """The data set of a task: its dictionaries, their SHA-256, and its splits."""
+
+    options: TaskOptions
+    vocabs: tuple[Vocab, Vocab]
+    digests: tuple[str, str]
+
+    def split(self, name: str) -> PairDataset:
+        """Open one split."""
+        return dataset(self.options, name)
+
+
+def data_of(options: TaskOptions) -> TaskData:
+    """Return the data set of the task; raises DataError, naming what makes it, if it is missing."""
+    if not options.data or not Path(options.data).is_dir():
+        raise DataError(missing_data(options))
+    folder = Path(options.data)
+    found = (options.source_lang, options.target_lang)
+    with _naming_what_makes(options.data):
+        source, target = found if all(found) else languages(folder)  # type: ignore[assignment]
+        vocabs = load_vocabs(folder, source, target)
+    digests = [
+        hashlib.sha256((folder / f"dict.{lang}.txt").read_bytes()).hexdigest() for lang in (source, target)
+    ]
+    return TaskData(options, vocabs, (digests[0], digests[1]))
 
 
 def vocabulary(options: TaskOptions, *, profiling: bool = False) -> Vocabulary:
@@ -131,20 +225,12 @@ def vocabulary(options: TaskOptions, *, profiling: bool = False) -> Vocabulary:
     Raises DataError where there is neither, naming what makes the data.
     """
     if options.data and Path(options.data).is_dir():
-        folder = Path(options.data)
-        found = (options.source_lang, options.target_lang)
-        with _naming_what_makes(options.data):
-            source, target = found if all(found) else languages(folder)  # type: ignore[assignment]
-            vocabs = load_vocabs(folder, source, target)
-        digests = [
-            hashlib.sha256((folder / f"dict.{lang}.txt").read_bytes()).hexdigest()
-            for lang in (source, target)
-        ]
-        sizes = (len(vocabs[0]), len(vocabs[1]))
+        data = data_of(options)
+        sizes = (len(data.vocabs[0]), len(data.vocabs[1]))
         if profiling and options.vocab_size and set(options.vocab_size) != set(sizes):
             given = _words(options.vocab_size)
             say(f"--vocab-size {given} is not used: the dictionaries have {_words(sizes)} entries")
-        return Vocabulary(sizes, (digests[0], digests[1]))
+        return Vocabulary(sizes, data.digests)
     if not profiling:
         raise DataError(missing_data(options))
     if not options.vocab_size:
@@ -155,20 +241,11 @@ def vocabulary(options: TaskOptions, *, profiling: bool = False) -> Vocabulary:
     return Vocabulary((source_size, target_size), ("", ""))
 
 
-def check_dictionaries(source: Checkpoint, vocab: Vocabulary, where: Path) -> None:
-    """Raise CheckpointError where a checkpoint was trained with other dictionaries."""
-    if source.vocab_sizes != vocab.sizes:
-        raise CheckpointError(
-            f"{where} has vocabularies of {source.vocab_sizes}, the data of {vocab.sizes}; "
-            "use the data it was trained with (--data)"
-        )
-    if all(source.vocab_digests) and all(vocab.digests) and source.vocab_digests != vocab.digests:
-        raise CheckpointError(f"{where} was trained with other dictionaries of the same size; check --data")
-
-
 def missing_data(options: TaskOptions) -> str:
     """Return what to tell a user whose data is not there."""
-    how = advice(data_commands(options.data), "make it with scripts/preprocess.py")
+    from hat.cli.missing import advice, data_commands  # late: for an error only
+
+    how = advice(data_commands(options.data), "make it with python -m hat preprocess")
     return f"there is no data folder {options.data!r} (--data); {how}"
 
 
@@ -190,30 +267,10 @@ def _naming_what_makes(data: str) -> Iterator[None]:
     try:
         yield
     except DataError as error:
+        from hat.cli.missing import advice, data_commands  # late: for an error only
+
         commands = data_commands(data)
         raise DataError(f"{error}; {advice(commands, '')}" if commands else str(error)) from error
-
-
-def validation_batches(
-    data: PairDataset, options: TaskOptions, model: ModelConfig, ranks: Ranks = ALONE
-) -> EpochBatches:
-    """Return this rank's batches of a validation split, from short to long.
-
-    A pair that is too long is a DataError.
-    """
-    return EpochBatches(
-        data,
-        max_tokens=options.max_tokens_valid or options.max_tokens,
-        seed=0,
-        epoch=0,
-        rank=ranks.rank,
-        world=ranks.size,
-        shuffle=False,
-        drop_long=False,
-        multiple=options.required_batch_size_multiple,
-        max_source_positions=model.max_source_positions,
-        max_target_positions=model.max_target_positions,
-    )
 
 
 def space_and_arch(space: SpaceOptions, arch: ArchOptions) -> tuple[SearchSpace, Arch | None]:

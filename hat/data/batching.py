@@ -103,7 +103,7 @@ def check_usable(
 def shard(batches: Sequence[Item], rank: int, world: int) -> list[Item | None]:
     """Return the slots of one rank: batches rank, rank + world, ...
 
-    Every rank has equally many slots; where the batches do not go round, the last slot of a rank is None.
+    Every rank has equally many slots; if the batches do not go round, the last slot of a rank is None.
     """
     slots: list[Item | None] = list(batches[rank::world])
     return slots + [None] * (-(-len(batches) // world) - len(slots))
@@ -111,7 +111,7 @@ def shard(batches: Sequence[Item], rank: int, world: int) -> list[Item | None]:
 
 @dataclass(frozen=True)
 class EpochBatches:
-    """The batches of one epoch for one rank; iterating yields them, and None where other ranks have one more.
+    """The batches of one epoch for one rank; iterating yields them, and None if other ranks have one more.
 
     A function of its fields alone: iterating again, or with another `start`, gives the same batches. Rank r
     of k takes batches start + k*i + r, so an epoch begun by some ranks can be finished by more or fewer.

@@ -1,6 +1,6 @@
 """Sentences as ids on disk: `<prefix>.bin` holds the ids back to back, `<prefix>.idx` where each begins.
 
-Written in the default format of the reference; its legacy format is read only.
+Written in the default format of fairseq; its legacy format is read only.
 """
 
 import shutil
@@ -113,7 +113,7 @@ class IndexedData:
     def __init__(self, prefix: Path | str) -> None:
         """Open and check both files, of either format.
 
-        Raises DataError, naming the file, when one is missing, cut off, too long or contradicts the other;
+        Raises DataError, naming the file, if one is missing, cut off, too long or contradicts the other;
         nothing is allocated before the sizes in the header have been compared with the file.
         """
         self.prefix = Path(prefix)
@@ -121,86 +121,66 @@ class IndexedData:
         try:
             bin_size = self._bin.stat().st_size
             with open(self._idx, "rb") as file:
-                idx_size = self._idx.stat().st_size
-                magic = file.read(len(MAGIC))
-                if magic == MAGIC:
-                    dtype = self._read_default(file, idx_size)
-                elif magic[:8] == LEGACY_MAGIC:
-                    file.seek(8)
-                    dtype = self._read_legacy(file, idx_size)
-                else:
-                    raise self._damaged(self._idx, f"it begins with {magic!r} instead of MMIDIDX or TNTIDX")
-            self._shift = int(magic != MAGIC)  # the legacy format stores ids + 1
+                dtype = self._read_index(file, self._idx.stat().st_size)
             total = int(self._starts[-1])
-            if bin_size != total * dtype.itemsize:
-                raise self._damaged(
-                    self._bin,
-                    f"{bin_size} bytes where {self._idx.name} asks for {total} ids of {dtype.itemsize} bytes",
-                )
+            self._check(
+                bin_size == total * dtype.itemsize,
+                f"{bin_size} bytes where {self._idx.name} asks for {total} ids of {dtype.itemsize} bytes",
+                self._bin,
+            )
             empty = np.zeros(0, dtype)
             self._ids = np.memmap(self._bin, dtype=dtype, mode="r", shape=(total,)) if total else empty
         except OSError as error:
             raise DataError(
                 f"cannot read the data {error.filename or self._idx}: {error.strerror}; both .idx and .bin "
-                "are needed; make them with scripts/preprocess.py"
+                "are needed; make them with hat preprocess"
             ) from error
 
-    def _damaged(self, path: Path, found: str) -> DataError:
-        return DataError(f"{path} is damaged: {found}; make the data again with scripts/preprocess.py")
+    def _check(self, good: bool, found: str, path: Path | None = None) -> None:
+        if not good:
+            path = path or self._idx
+            raise DataError(f"{path} is damaged: {found}; make the data again with hat preprocess")
 
-    def _header(self, file: BinaryIO, layout: str) -> tuple[int, ...]:
-        content = file.read(struct.calcsize(layout))
-        if len(content) < struct.calcsize(layout):
-            raise self._damaged(self._idx, "it ends inside its header")
-        version, code, *rest = struct.unpack(layout, content)
-        if version != 1:
-            raise self._damaged(self._idx, f"format version {version}, known is 1")
-        if code not in DTYPES:
-            raise self._damaged(self._idx, f"element type code {code}, known are {sorted(DTYPES)}")
-        return code, *rest
-
-    def _read_default(self, file: BinaryIO, idx_size: int) -> np.dtype:
-        code, count = self._header(file, "<QBQ")
-        dtype = np.dtype(DTYPES[code])
-        self._check_size(idx_size, 26 + 12 * count, count)
+    def _read_index(self, file: BinaryIO, size: int) -> np.dtype:
+        """Take lengths and offsets out of the index of `size` bytes and return the type of ids."""
+        magic = file.read(len(MAGIC))
+        legacy = magic[: len(LEGACY_MAGIC)] == LEGACY_MAGIC
+        self._check(legacy or magic == MAGIC, f"it begins with {magic!r} instead of MMIDIDX or TNTIDX")
+        self._shift = int(legacy)  # the legacy format stores ids + 1
+        file.seek(len(LEGACY_MAGIC) if legacy else len(MAGIC))
+        layout = "<QQQQQ" if legacy else "<QBQ"
+        header = file.read(struct.calcsize(layout))
+        self._check(len(header) == struct.calcsize(layout), "it ends inside its header")
+        version, code, *rest = struct.unpack(layout, header)
+        self._check(version == 1, f"format version {version}, known is 1")
+        self._check(code in DTYPES, f"element type code {code}, known are {sorted(DTYPES)}")
+        dtype, count = np.dtype(DTYPES[code]), rest[-1]
+        if legacy:
+            self._check(rest[0] == dtype.itemsize, f"elements of {rest[0]} bytes with type code {code}")
+            self._check(rest[1] == count, f"{count} sizes for {rest[1]} sentences; each must be one row")
+        needed = 48 + 8 * (3 * count + 2) if legacy else 26 + 12 * count
+        self._check(size == needed, f"{size} bytes where its {count} sentences need {needed}")
+        if legacy:
+            rows, offsets, sizes = (np.fromfile(file, "<i8", n) for n in (count + 1, count + 1, count))
+            self._set_lengths(sizes)
+            self._check_offsets(rows, np.arange(count + 1), 0)
+            self._check_offsets(offsets, self._starts, 0)
+            return dtype
         self._set_lengths(np.fromfile(file, "<i4", count))
         for start in range(0, count, CHUNK):
             part = np.fromfile(file, "<i8", min(CHUNK, count - start))
             self._check_offsets(part, self._starts[start : start + len(part)] * dtype.itemsize, start)
         return dtype
 
-    def _read_legacy(self, file: BinaryIO, idx_size: int) -> np.dtype:
-        code, itemsize, count, num_sizes = self._header(file, "<QQQQQ")
-        dtype = np.dtype(DTYPES[code])
-        if itemsize != dtype.itemsize:
-            raise self._damaged(self._idx, f"elements of {itemsize} bytes with type code {code}")
-        if num_sizes != count:
-            raise self._damaged(self._idx, f"{num_sizes} sizes for {count} sentences; each must be one row")
-        self._check_size(idx_size, 48 + 8 * (3 * count + 2), count)
-        rows, offsets, sizes = (np.fromfile(file, "<i8", n) for n in (count + 1, count + 1, count))
-        if count and (sizes.min() < 1 or sizes.max() >= 1 << 31):
-            raise self._damaged(self._idx, f"sentence lengths from {sizes.min()} to {sizes.max()}")
-        self._set_lengths(sizes)
-        self._check_offsets(rows, np.arange(count + 1), 0)
-        self._check_offsets(offsets, self._starts, 0)
-        return dtype
-
-    def _check_size(self, size: int, expected: int, count: int) -> None:
-        if size != expected:
-            raise self._damaged(self._idx, f"{size} bytes where its {count} sentences need {expected}")
-
     def _check_offsets(self, found: np.ndarray, expected: np.ndarray, start: int) -> None:
         if len(wrong := np.flatnonzero(found != expected)):
             row = wrong[0]
-            raise self._damaged(
-                self._idx, f"sentence {start + row} begins at {found[row]} instead of {expected[row]}"
-            )
+            self._check(False, f"sentence {start + row} begins at {found[row]} instead of {expected[row]}")
 
     def _set_lengths(self, sizes: np.ndarray) -> None:
-        if len(wrong := np.flatnonzero(sizes < 1)):
-            raise self._damaged(
-                self._idx, f"sentence {wrong[0]} has length {sizes[wrong[0]]}, at least 1 (EOS) is allowed"
-            )
+        if len(wrong := np.flatnonzero((sizes < 1) | (sizes >= 1 << 31))):
+            found = f"sentence {wrong[0]} has length {sizes[wrong[0]]}, at least 1 (EOS) is allowed"
+            self._check(False, found)
         self.lengths = sizes.astype(np.int32)
         self._starts = np.zeros(len(sizes) + 1, np.int64)
         np.cumsum(self.lengths, out=self._starts[1:])
@@ -231,7 +211,7 @@ class IndexedData:
         largest = -1
         for start in range(0, len(self._ids), CHUNK):
             part = self._ids[start : start + CHUNK]
-            if (smallest := int(part.min()) - self._shift) < 0:
-                raise self._damaged(self._bin, f"id {smallest}, ids are 0 or more")
+            smallest = int(part.min()) - self._shift
+            self._check(smallest >= 0, f"id {smallest}, ids are 0 or more", self._bin)
             largest = max(largest, int(part.max()) - self._shift)
         return largest

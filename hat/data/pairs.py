@@ -50,6 +50,9 @@ class Batch:
         return replace(self, **moved)
 
 
+Flat = tuple[np.ndarray, np.ndarray]  # ids back to back, lengths
+
+
 def collate(
     ids: Sequence[int] | np.ndarray, sources: Sequence[np.ndarray], targets: Sequence[np.ndarray]
 ) -> Batch:
@@ -57,7 +60,9 @@ def collate(
     return _collate(ids, _join(sources), _join(targets))
 
 
-Flat = tuple[np.ndarray, np.ndarray]  # ids back to back, lengths
+def pad_sources(sentences: Sequence[np.ndarray]) -> Tensor:
+    """Return sentences (1-d id arrays that end with EOS, at least one) as left-padded rows [B, S], int64."""
+    return torch.from_numpy(_pad(*_join(sentences), left=True))
 
 
 def _join(sentences: Sequence[np.ndarray]) -> Flat:
@@ -103,8 +108,7 @@ def languages(folder: Path | str) -> tuple[str, str]:
         pairs = ", ".join(sorted("-".join(pair) for pair in found)) or "none"
         raise DataError(
             f"cannot tell the languages of {folder}: pairs found: {pairs}; {_listing(folder)}; exactly one "
-            "pair is needed; choose it with --source-lang and --target-lang, or make data with "
-            "scripts/preprocess.py"
+            "pair is needed; choose it with --source-lang and --target-lang, or make data with hat preprocess"
         )
     return found.pop()
 
@@ -159,15 +163,15 @@ class PairDataset:
             prefix = folder / f"{split}.{source_lang}-{target_lang}.{lang}"
             if not idx_path(prefix).exists():
                 raise DataError(
-                    f"there is no {idx_path(prefix)}; {_listing(folder)}; check split and languages, or "
-                    "make the data with scripts/preprocess.py"
+                    f"there is no {idx_path(prefix)}; {_listing(folder)}; check split and languages, or make "
+                    "the data with hat preprocess"
                 )
             check_digests(folder, [idx_path(prefix).name, bin_path(prefix).name, f"dict.{lang}.txt"])
             sides.append(IndexedData(prefix))
         if len(sides[0]) != len(sides[1]):
             raise DataError(
                 f"{sides[0].prefix} has {len(sides[0])} sentences but {sides[1].prefix} has {len(sides[1])}; "
-                "both must have as many; make the data again with scripts/preprocess.py"
+                "both must have as many; make the data again with hat preprocess"
             )
         vocabs = load_vocabs(folder, source_lang, target_lang)
         for data, vocab, lang in zip(sides, vocabs, (source_lang, target_lang), strict=True):
@@ -227,10 +231,10 @@ def _check_ids(data: IndexedData, vocab: Vocab, dictionary: Path) -> None:
     if (largest := data.max_id()) >= len(vocab):
         raise DataError(
             f"{data.prefix}.bin has id {largest} but {dictionary} has only ids 0 to {len(vocab) - 1}; data "
-            "and dictionary must belong together; make both again with scripts/preprocess.py"
+            "and dictionary must belong together; make both again with hat preprocess"
         )
     if len(open_ended := np.flatnonzero(data.last_ids() != EOS)):
         raise DataError(
             f"{data.prefix}.bin: sentence {open_ended[0]} does not end with </s> (id {EOS}), as each must; "
-            "make the data again with scripts/preprocess.py"
+            "make the data again with hat preprocess"
         )

@@ -6,18 +6,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-from hat.data.folder import keep_other_splits, replacing
+from hat.config import Options, flag_of, option
+from hat.data.folder import CODES_FILE, MODEL_FILE, replacing
 from hat.data.indexed import merge_indexed, write_ids
-from hat.data.text import Pieces, learn_sentencepiece, read_lines, split_tokens, where
+from hat.data.subwords import Pieces, learn_sentencepiece
+from hat.data.text import Chunk, Workers, chunks, read_lines, split_tokens, where
 from hat.data.vocab import UNK, Vocab
-from hat.data.workers import Chunk, Workers, chunks
 from hat.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
-class PreprocessConfig:
+class PreprocessConfig(Options):
     """Text to binary data"""
 
     source_lang: str
@@ -35,60 +35,60 @@ class PreprocessConfig:
     """path of the test text without .<language>"""
     joined_dictionary: bool = False
     """one dictionary for both languages"""
-    thresholdsrc: int = 0
+    thresholdsrc: int = option(0, low=0)
     """leave source tokens seen fewer times than this out of the dictionary"""
-    thresholdtgt: int = 0
+    thresholdtgt: int = option(0, low=0)
     """the same for the target"""
-    nwordssrc: int = -1
+    nwordssrc: int = option(-1, low=5, off=-1)
     """size of the source dictionary with the four special symbols; -1: all tokens"""
-    nwordstgt: int = -1
+    nwordstgt: int = option(-1, low=5, off=-1)
     """the same for the target"""
     srcdict: str | None = None
     """use this source dictionary as it is"""
     tgtdict: str | None = None
     """use this target dictionary as it is"""
-    workers: int = 1
+    workers: int = option(1, low=1)
     """number of processes; the result does not depend on it"""
     allow_empty: bool = False
     """take empty lines as sentences without words instead of stopping"""
-    sentencepiece: int | None = None
+    sentencepiece: int | None = option(None, low=1)
     """learn a joint sentencepiece model of this many pieces on the training text and apply it; without it
     the text is taken as already split into subwords"""
+    bpe_codes: str | None = None
+    """file of the merges that the text was split with: kept beside the dictionaries, so that plain text can
+    be translated"""
     seed: int = 1
     """draws the lines that sentencepiece learns on when the text is longer than 2,000,000 lines"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("source_lang", "target_lang"):
             lang = getattr(self, name)
             if not lang or any(c in "/.- \n\0" for c in lang):
-                self._refuse(name, lang, "a language code without '/', '.', '-' and spaces is allowed")
+                self._refuse(name, "a language code without '/', '.', '-' and spaces is allowed")
         if self.source_lang == self.target_lang:
-            self._refuse("target_lang", self.target_lang, "it must differ from the source language")
+            self._refuse("target_lang", "it must differ from the source language")
         if not self.destdir:
-            self._refuse("destdir", self.destdir, "a folder is needed")
-        for name, least in (("thresholdsrc", 0), ("thresholdtgt", 0), ("workers", 1), ("sentencepiece", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                self._refuse(name, value, f"{least} or more is allowed")
-        for name in ("nwordssrc", "nwordstgt"):
-            if getattr(self, name) != -1 and getattr(self, name) < 5:
-                self._refuse(name, getattr(self, name), "-1 (all) or 5 and more are allowed")
+            self._refuse("destdir", "a folder is needed")
+        if self.sentencepiece and self.bpe_codes:
+            self._refuse("bpe_codes", "text is split by --sentencepiece or by these, not by both")
         if not (self.trainpref or self.validpref or self.testpref):
-            self._refuse("trainpref", None, "give at least one of --trainpref, --validpref and --testpref")
+            self._refuse("trainpref", "give at least one of --trainpref, --validpref and --testpref")
         given = bool(self.srcdict), bool(self.tgtdict)
         if self.joined_dictionary and all(given):
-            self._refuse("tgtdict", self.tgtdict, "a joined dictionary takes one of --srcdict and --tgtdict")
+            self._refuse("tgtdict", "a joined dictionary takes one of --srcdict and --tgtdict")
         enough = any(given) if self.joined_dictionary else all(given)
         if not self.trainpref and (self.sentencepiece or not enough):
-            self._refuse("trainpref", None, "dictionary and sentencepiece are learnt on it; give --trainpref")
+            self._refuse("trainpref", "dictionary and sentencepiece are learnt on it; give --trainpref")
         if self.joined_dictionary and (
             self.thresholdtgt not in (0, self.thresholdsrc) or self.nwordstgt not in (-1, self.nwordssrc)
         ):
-            self._refuse("thresholdtgt", self.thresholdtgt, "a joined dictionary obeys the source's limits")
+            self._refuse("thresholdtgt", "a joined dictionary obeys the source's limits")
 
-    def _refuse(self, name: str, value: object, allowed: str) -> None:
+    def _refuse(self, name: str, allowed: str) -> None:
+        value = getattr(self, name)
         shown = "is missing" if value is None else repr(value)
-        raise ConfigError(f"--{name.replace('_', '-')} {shown}: {allowed}; see preprocess.py --help")
+        raise ConfigError(f"{flag_of(name)} {shown}: {allowed}; see hat preprocess --help")
 
     @property
     def pair(self) -> str:
@@ -110,14 +110,7 @@ class PreprocessConfig:
         }
 
 
-class Scan(NamedTuple):
-    """What the first reading of a text finds."""
-
-    lines: int
-    counts: Counter
-
-
-def preprocess(cfg: PreprocessConfig, say: Callable[[str], None] = lambda line: None) -> dict:
+def preprocess(cfg: PreprocessConfig, say: Callable[[str], object] = lambda line: None) -> dict:
     """Write the binary data of `cfg` and return its statistics.
 
     Everything is built in a temporary folder beside `cfg.destdir` which takes its place at the end: a run
@@ -129,27 +122,32 @@ def preprocess(cfg: PreprocessConfig, say: Callable[[str], None] = lambda line: 
         return _preprocess(cfg, say, workers)
 
 
-def _preprocess(cfg: PreprocessConfig, say: Callable[[str], None], workers: Workers) -> dict:
+def _preprocess(cfg: PreprocessConfig, say: Callable[[str], object], workers: Workers) -> dict:
     texts = cfg.texts()
-    pieces_needed = cfg.sentencepiece is not None
-    scans = _scan_all(cfg, texts, workers, count=not pieces_needed)
+    train, model, counts = texts.get("train", {}), None, {}
+    num_lines = {}
+    for split, files in texts.items():
+        scans = {
+            lang: _scan(cfg, path, workers, None, count=split == "train" and cfg.sentencepiece is None)
+            for lang, path in files.items()
+        }
+        num_lines[split] = _check_lines(files, [lines for lines, _ in scans.values()])
+        counts |= {lang: found for lang, (_, found) in scans.items() if split == "train"}
     with replacing(Path(cfg.destdir), cfg.pair, cfg.languages) as folder:
-        model = None
-        if pieces_needed:
-            model = folder / "sentencepiece.model"
-            learn_sentencepiece(texts["train"].values(), model, cfg.sentencepiece, cfg.seed)
-            say(f"sentencepiece: learnt on {2 * scans['train'][cfg.source_lang].lines} lines")
-            scans["train"] = {
-                lang: _scan(cfg, path, workers, count=True, model=model)
-                for lang, path in texts["train"].items()
-            }
-        vocabs = _dictionaries(cfg, {lang: scan.counts for lang, scan in scans.get("train", {}).items()})
+        if cfg.sentencepiece is not None:
+            model = folder / MODEL_FILE
+            learn_sentencepiece(train.values(), model, cfg.sentencepiece, cfg.seed)
+            say(f"sentencepiece: learnt on {2 * num_lines['train']} lines")
+            counts = {lang: _scan(cfg, path, workers, model, count=True)[1] for lang, path in train.items()}
+        if cfg.bpe_codes:
+            shutil.copyfile(cfg.bpe_codes, folder / CODES_FILE)
+        vocabs = _dictionaries(cfg, counts)
         result: dict = {"dictionary": {lang: len(vocab) for lang, vocab in vocabs.items()}, "splits": {}}
         for lang, vocab in vocabs.items():
             vocab.save(folder / f"dict.{lang}.txt")
             say(f"[{lang}] dictionary: {len(vocab)} types")
         for split, files in texts.items():
-            stats: dict = {"sentences": scans[split][cfg.source_lang].lines}
+            stats = result["splits"][split] = {"sentences": num_lines[split]}
             for lang, path in files.items():
                 prefix = folder / f"{split}.{cfg.pair}.{lang}"
                 tokens, unknown = _binarise(workers, path, prefix, vocabs[lang], model)
@@ -158,10 +156,8 @@ def _preprocess(cfg: PreprocessConfig, say: Callable[[str], None], workers: Work
                     f"[{lang}] {path}: {stats['sentences']} sentences, {tokens} tokens, "
                     f"{stats[lang]['unk_percent']:.3g}% replaced by <unk>"
                 )
-                if pieces_needed and split != "train":
+                if model and split != "train":
                     shutil.copyfile(path, f"{prefix}.txt")
-            result["splits"][split] = stats
-        keep_other_splits(Path(cfg.destdir), folder, [f"dict.{lang}.txt" for lang in cfg.languages])
     say(f"wrote {cfg.destdir}")
     return result
 
@@ -182,38 +178,32 @@ def _dictionaries(cfg: PreprocessConfig, counts: dict[str, Counter]) -> dict[str
     }
 
 
-def _scan_all(
-    cfg: PreprocessConfig, texts: dict[str, dict[str, Path]], workers: Workers, count: bool
-) -> dict[str, dict[str, Scan]]:
-    """Read every text once: check it, count its lines and, in the training text, its tokens if `count`."""
-    scans = {}
-    for split, files in texts.items():
-        wanted = count and split == "train"
-        scans[split] = {lang: _scan(cfg, path, workers, wanted, None) for lang, path in files.items()}
-        source, target = (scans[split][lang].lines for lang in cfg.languages)
-        if source != target:
-            raise DataError(
-                f"{files[cfg.source_lang]} has {source} lines but {files[cfg.target_lang]} has {target}; "
-                "line i of one must be the translation of line i of the other; nothing was written; repair "
-                "the files"
-            )
-        if not source:
-            raise DataError(
-                f"{files[cfg.source_lang]} is empty; at least one sentence is needed; check the path"
-            )
-    return scans
+def _check_lines(files: dict[str, Path], lines: list[int]) -> int:
+    """Return the number of lines that both texts of a split have."""
+    source, target = files.values()
+    if lines[0] != lines[1]:
+        raise DataError(
+            f"{source} has {lines[0]} lines but {target} has {lines[1]}; line i of one must be the "
+            "translation of line i of the other; nothing was written; repair the files"
+        )
+    if not lines[0]:
+        raise DataError(f"{source} is empty; at least one sentence is needed; check the path")
+    return lines[0]
 
 
-def _scan(cfg: PreprocessConfig, path: Path, workers: Workers, count: bool, model: Path | None) -> Scan:
+def _scan(
+    cfg: PreprocessConfig, path: Path, workers: Workers, model: Path | None, *, count: bool
+) -> tuple[int, Counter]:
+    """Read a text once: check it, count its lines and, if `count`, its tokens."""
     tasks = [(chunk, cfg.allow_empty, count, model) for chunk in chunks(path)]
     lines, counts = 0, Counter()
-    for part in workers.map(_scan_chunk, tasks):
-        lines += part.lines
-        counts.update(part.counts)
-    return Scan(lines, counts)
+    for some, found in workers.map(_scan_chunk, tasks):
+        lines += some
+        counts.update(found)
+    return lines, counts
 
 
-def _scan_chunk(task: tuple[Chunk, bool, bool, Path | None]) -> Scan:
+def _scan_chunk(task: tuple[Chunk, bool, bool, Path | None]) -> tuple[int, Counter]:
     chunk, allow_empty, count, model = task
     split = Pieces(model).split if model else split_tokens
     lines, counts = 0, Counter()
@@ -227,7 +217,7 @@ def _scan_chunk(task: tuple[Chunk, bool, bool, Path | None]) -> Scan:
         if count:
             counts.update(tokens)
         lines += 1
-    return Scan(lines, counts)
+    return lines, counts
 
 
 def _binarise(

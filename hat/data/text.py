@@ -1,17 +1,20 @@
-"""Reading text line by line, and the way from raw sentences to subwords and back."""
+"""Text files, one sentence on a line: read line by line, or in parts by several processes."""
 
-import io
-from collections.abc import Iterable, Iterator
+import multiprocessing
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
-from types import ModuleType
+from typing import Any, NamedTuple
 
-from hat.errors import ConfigError, DataError, HatError
-from hat.files.atomic import write_atomic
+from hat.errors import DataError, HatError
 
-SPACE_MARK = "\u2581"  # sentencepiece writes a space as this character
 MAX_LINE_BYTES = 1 << 24  # a longer line is no sentence, and would take memory without bound
-MAX_LEARN_SENTENCES = 2_000_000  # sentencepiece keeps its training sentences in memory; more are sampled
+CHUNK_BYTES = 8 << 20
 
 
 def read_lines(
@@ -32,13 +35,13 @@ def read_lines(
                 if end is not None and position >= end:
                     return
                 position += len(raw)
-                check_line(path, start, number, raw)
+                _check_length(path, start, number, raw)
                 if b"\0" in raw:
                     if errors == "strict":
                         raise DataError(
-                            f"{where(path, start, number)} holds a NUL character at byte "
-                            f"{raw.index(0) + 1} of the line, as damaged files do; restore the file, or "
-                            "remove it with tr -d '\\000'"
+                            f"{where(path, start, number)} holds a NUL character at byte {raw.index(0) + 1} "
+                            "of the line, as damaged files do; restore the file, or remove it with "
+                            "tr -d '\\000'"
                         )
                     raw = raw.replace(b"\0", "\ufffd".encode())
                 try:
@@ -49,18 +52,12 @@ def read_lines(
                         " of the line; convert the file, for example with iconv -f latin1 -t utf-8"
                     ) from error
     except OSError as error:
-        raise DataError(
-            f"cannot read {path}: {error.strerror}; a readable text file is needed; check the path"
-        ) from error
+        raise unreadable(path, error) from error
 
 
-def check_line(path: Path | str, start: int, index: int, line: bytes) -> None:
-    """Raise DataError where `line`, number `index` after byte `start`, is too long for a sentence."""
-    if len(line) > MAX_LINE_BYTES:
-        raise DataError(
-            f"{where(path, start, index)} has more than {MAX_LINE_BYTES} bytes; text with one sentence on a "
-            "line is needed; look into the file"
-        )
+def unreadable(path: Path | str, error: OSError) -> DataError:
+    """Return what to raise if a text cannot be read."""
+    return DataError(f"cannot read {path}: {error.strerror}; a readable text file is needed; check the path")
 
 
 def where(path: Path | str, start: int, index: int) -> str:
@@ -83,134 +80,91 @@ def split_tokens(line: str) -> list[str]:
     return [token for token in line.split(" ") if token]
 
 
-def remove_subwords(line: str, kind: str | None) -> str:
-    """Return the words of a line of subwords.
+class Chunk(NamedTuple):
+    """Lines of `path` that begin in the bytes [start, end); `read_lines(*chunk)` yields them."""
 
-    `kind` is None (nothing to join), "@@ " or "subword_nmt" (a piece ending in @@ continues), or
-    "sentencepiece". Raises ConfigError for any other.
-    """
-    if kind is None:
-        return line
-    if kind in ("@@ ", "subword_nmt"):
-        return (line + " ").replace("@@ ", "").rstrip(" ")
-    if kind == "sentencepiece":
-        return line.replace(" ", "").replace(SPACE_MARK, " ").strip(" ")
-    raise ConfigError(
-        f"cannot join subwords of kind {kind!r}; allowed are '@@ ', 'subword_nmt' and 'sentencepiece'; "
-        "choose the one the text was made with"
-    )
+    path: Path
+    start: int
+    end: int
 
 
-def subword_kind(symbols: Iterable[str]) -> str | None:
-    """Return how the symbols of a dictionary are joined to words, as `remove_subwords` names it."""
-    continued = False
-    for symbol in symbols:
-        if symbol.startswith(SPACE_MARK):
-            return "sentencepiece"
-        continued = continued or symbol.endswith("@@")
-    return "subword_nmt" if continued else None
-
-
-def learn_sentencepiece(
-    files: Iterable[Path | str], model_path: Path | str, vocab_size: int, seed: int
-) -> None:
-    """Learn a BPE model of at most `vocab_size` pieces on the lines of `files` and write it to `model_path`.
-
-    The same text, size and seed give the same pieces; no normalisation, every character is covered. A text
-    without so many pieces gives a smaller model. Of more than 2,000,000 lines, `seed` samples as many.
-    Raises ConfigError for a size below the number of characters, DataError for an unreadable or empty text.
-    """
-    sentencepiece = _sentencepiece()
-    failure: list[HatError] = []  # an exception would be lost inside the trainer
-    seen = 0
-
-    def lines() -> Iterator[str]:
-        nonlocal seen
-        try:
-            for path in files:
-                for line in read_lines(path):
-                    if text := " ".join(split_tokens(line)):
-                        seen += 1
-                        yield text
-        except HatError as error:
-            failure.append(error)
-
-    model = io.BytesIO()
-    message = ""
-    sentencepiece.set_random_generator_seed(seed)
+def chunks(path: Path, size: int | None = None) -> list[Chunk]:
+    """Cut a file at line ends into parts of about `size` bytes (default 8 MiB), for any number of workers."""
+    size = size or CHUNK_BYTES
     try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=lines(),
-            model_writer=model,
-            model_type="bpe",
-            vocab_size=vocab_size,
-            hard_vocab_limit=False,
-            normalization_rule_name="identity",
-            character_coverage=1.0,
-            input_sentence_size=MAX_LEARN_SENTENCES,
-            shuffle_input_sentence=True,
-            max_sentence_length=1 << 16,
-            bos_id=-1,
-            eos_id=-1,
-            num_threads=1,
-            minloglevel=3,
-        )
-    except (RuntimeError, ValueError, OSError) as error:
-        message = " ".join(str(error).split())
-    if failure:
-        raise failure[0]
-    if not seen:
-        raise DataError("no text to learn sentencepiece on: every line is empty; give training text")
-    if message or not model.getvalue():
-        raise ConfigError(
-            f"cannot learn {vocab_size} sentencepiece pieces on {seen} sentences: {message[-200:]}; "
-            "the number must exceed that of distinct characters; choose another with --sentencepiece"
-        )
-    write_atomic(Path(model_path), lambda file: file.write(model.getvalue()))
+        total = path.stat().st_size
+        cuts = [0]
+        with open(path, "rb") as file:
+            while cuts[-1] + size < total:
+                file.seek(cuts[-1] + size - 1)
+                _check_length(path, cuts[-1] + size - 1, 0, file.readline(MAX_LINE_BYTES + 1))
+                cuts.append(file.tell())
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if cuts[-1] < total:
+        cuts.append(total)
+    return [Chunk(path, start, end) for start, end in zip(cuts, cuts[1:], strict=False)]
 
 
-def _sentencepiece() -> ModuleType:
-    try:
-        import sentencepiece
-    except ImportError as error:
-        raise ConfigError(
-            "the package sentencepiece is not installed; run: pip install sentencepiece, or give text "
-            "that is "
-            "already split into subwords"
-        ) from error
-    return sentencepiece
+class Workers:
+    """Up to `count` processes, started when first needed and ended by `with`."""
 
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._pool: ProcessPoolExecutor | None = None
 
-class Pieces:
-    """A loaded sentencepiece model; splits raw lines into pieces."""
+    def __enter__(self) -> "Workers":
+        return self
 
-    def __init__(self, model_path: Path | str) -> None:
-        """Load `model_path`. Raises DataError when it is missing or no sentencepiece model."""
-        sentencepiece = _sentencepiece()
+    def __exit__(self, *exc: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+
+    def map(self, work: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
+        """Yield work(task) of each task in order; `work` is a top-level function.
+
+        At most two results of each process wait, so memory stays flat. The first exception ends everything; a
+        killed process is a HatError. A single task, or a single process, needs no other process than this.
+        """
+        if min(self._count, len(tasks)) <= 1:
+            yield from map(work, tasks)
+            return
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")  # a fork would copy the locks of running threads
+            self._pool = ProcessPoolExecutor(self._count, context, initializer=_end_with_parent)
+        waiting: deque = deque()
         try:
-            self._model = sentencepiece.SentencePieceProcessor(model_proto=Path(model_path).read_bytes())
-        except (RuntimeError, OSError) as error:
-            raise DataError(
-                f"cannot load the sentencepiece model {model_path}: {' '.join(str(error).split())[-120:]}; "
-                "make it again with scripts/preprocess.py --sentencepiece"
+            for task in tasks:
+                waiting.append(self._pool.submit(work, task))
+                if len(waiting) >= 2 * self._count:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool as error:
+            raise HatError(
+                "a worker process was killed, probably because memory ran out; nothing was written; "
+                "lower --workers and run again"
             ) from error
+        finally:
+            for future in waiting:
+                future.cancel()
 
-    def split(self, line: str) -> list[str]:
-        """Return the pieces of a raw line; `remove_subwords(" ".join(pieces), "sentencepiece")` undoes it."""
-        return self._model.encode(" ".join(split_tokens(line)), out_type=str)
+
+def _end_with_parent() -> None:
+    """End this worker process if the process that started it is killed."""
+
+    def watch() -> None:
+        multiprocessing.parent_process().join()  # type: ignore[union-attr]
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
-def detokenize(lines: Iterable[str], lang: str) -> Iterator[str]:
-    """Yield each line of Moses tokens as plain text by the rules of language `lang`.
-
-    Raises ConfigError when sacremoses is not installed.
-    """
-    try:
-        from sacremoses import MosesDetokenizer
-    except ImportError as error:
-        raise ConfigError(
-            "Moses detokenisation needs the package sacremoses, which is not installed; "
-            "run: pip install -e '.[text]'"
-        ) from error
-    moses = MosesDetokenizer(lang=lang)
-    return (moses.detokenize(split_tokens(line)) for line in lines)
+def _check_length(path: Path | str, start: int, index: int, line: bytes) -> None:
+    """Raise DataError if `line`, number `index` after byte `start`, is too long for a sentence."""
+    if len(line) > MAX_LINE_BYTES:
+        raise DataError(
+            f"{where(path, start, index)} has more than {MAX_LINE_BYTES} bytes; text with one sentence on a "
+            "line is needed; look into the file"
+        )

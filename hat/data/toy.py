@@ -1,18 +1,239 @@
-"""Seeded English-German sentence pairs for trying the whole toolkit in minutes."""
+"""Seeded English-German sentence pairs for trying the whole toolkit in minutes; nothing is downloaded.
 
+German cases, genders and word order are right: articles and adjectives agree, the finite verb is second in a
+main clause and last after a conjunction, separable verbs are split in the first case only.
+"""
+
+import random
 from pathlib import Path
 
-from hat.data.toy_numbers import date_pair, number_pair, umlauts
-from hat.data.toy_sentences import description_pair, sentence_pair
 from hat.errors import ConfigError
 from hat.files.atomic import write_text_atomic
 from hat.rng import rng_for
 
-MAKERS = (number_pair, date_pair, description_pair, description_pair, *[sentence_pair] * 5)
+Pair = tuple[str, str]  # English, German
 MAX_PAIRS = 200_000  # far below the number of sentences that the grammar has
 
+# English = German, with the shorthands of TeX ("a for a umlaut, "s for sharp s) and ; for a comma. Nouns have
+# their article, things their plural too; verbs have a dot behind a separable prefix, and the form of "er" if
+# it is not regular; openings stand before a subordinate clause, conditions between conjunction and comma.
+_TABLES = """
+people: man=der Mann, woman=die Frau, child=das Kind, girl=das M"adchen, teacher=der Lehrer,
+doctor=die "Arztin, baker=der B"acker, king=der K"onig, queen=die K"onigin, friend=der Freund,
+neighbour=die Nachbarin, cook=der Koch, singer=die S"angerin, sister=die Schwester, brother=der Bruder
+things: car=das Auto Autos, house=das Haus H"auser, book=das Buch B"ucher, chair=der Stuhl St"uhle,
+table=der Tisch Tische, lamp=die Lampe Lampen, clock=die Uhr Uhren, apple=der Apfel "Apfel,
+letter=der Brief Briefe, picture=das Bild Bilder, bag=die Tasche Taschen, key=der Schl"ussel Schl"ussel,
+coat=der Mantel M"antel, shirt=das Hemd Hemden, flower=die Blume Blumen, bottle=die Flasche Flaschen,
+bicycle=das Fahrrad Fahrr"ader, ball=der Ball B"alle, hat=der Hut H"ute, umbrella=der Schirm Schirme,
+plate=der Teller Teller, newspaper=die Zeitung Zeitungen, cake=der Kuchen Kuchen
+of people: old=alt, young=jung, small=klein, friendly=freundlich, clever=klug, rich=reich, strong=stark
+of things: old=alt, new=neu, big=gro"s, small=klein, red=rot, green=gr"un, blue=blau, white=wei"s,
+black=schwarz, yellow=gelb, beautiful=sch"on, cheap=billig, heavy=schwer, strange=seltsam, clean=sauber
+transitive: buy=kaufen, see=sehen sieht, need=brauchen, find=finden, bring=bringen, sell=verkaufen,
+take=nehmen nimmt, paint=malen, have=haben hat, pick up=ab.holen, look at=an.sehen sieht,
+take along=mit.nehmen nimmt, bring back=zur"uck.bringen, try out=aus.probieren
+intransitive: sleep=schlafen schl"aft, work=arbeiten, play=spielen, wait=warten, sing=singen,
+get up=auf.stehen, arrive=an.kommen, come back=zur"uck.kommen, fall asleep=ein.schlafen schl"aft
+modals: can=k"onnen kann, must=m"ussen muss, should=sollen soll, want to=wollen will
+places: in the garden=im Garten, at school=in der Schule, in the city=in der Stadt, at the station=am Bahnhof,
+at home=zu Hause, in the kitchen=in der K"uche
+times: today=heute, every day=jeden Tag, in the evening=am Abend, in the morning=am Morgen,
+in summer=im Sommer, in winter=im Winter
+openings: I know that=Ich wei"s; dass, She says that=Sie sagt; dass, We hope that=Wir hoffen; dass,
+He asks whether=Er fragt; ob, Nobody believes that=Niemand glaubt; dass,
+I am sad because=Ich bin traurig; weil, They are glad because=Sie sind froh; weil,
+He stays at home although=Er bleibt zu Hause; obwohl, She waits until=Sie wartet; bis,
+We sing while=Wir singen; w"ahrend
+conditions: it rains=es regnet, it is cold=es kalt ist, the sun shines=die Sonne scheint,
+the shop is closed=der Laden geschlossen ist, nobody is there=niemand da ist,
+the train arrives=der Zug ankommt
+conjunctions: When=Wenn, Although=Obwohl, Because=Weil
+months: January=Januar, February=Februar, March=M"arz, April=April, May=Mai, June=Juni, July=Juli,
+August=August, September=September, October=Oktober, November=November, December=Dezember
+weekdays: Monday=Montag, Tuesday=Dienstag, Wednesday=Mittwoch, Thursday=Donnerstag, Friday=Freitag,
+Saturday=Samstag, Sunday=Sonntag
+ones: zero=null, one=ein, two=zwei, three=drei, four=vier, five=f"unf, six=sechs, seven=sieben, eight=acht,
+nine=neun, ten=zehn, eleven=elf, twelve=zw"olf, thirteen=dreizehn, fourteen=vierzehn, fifteen=f"unfzehn,
+sixteen=sechzehn, seventeen=siebzehn, eighteen=achtzehn, nineteen=neunzehn
+tens: -=-, -=-, twenty=zwanzig, thirty=drei"sig, forty=vierzig, fifty=f"unfzig, sixty=sechzig,
+seventy=siebzig, eighty=achtzig, ninety=neunzig
+"""
 
-def toy_pairs(seed: int, count: int) -> list[tuple[str, str]]:
+
+def umlauts(text: str) -> str:
+    """Return `text` with the shorthands replaced by the German letters."""
+    letters = zip(('"a', '"o', '"u', '"s', '"A', '"O'), "\u00e4\u00f6\u00fc\u00df\u00c4\u00d6", strict=True)
+    for shorthand, letter in letters:
+        text = text.replace(shorthand, letter)
+    return text
+
+
+def _read_tables(text: str) -> dict[str, list[Pair]]:
+    tables = (line.split(": ") for line in umlauts(text).replace(",\n", ", ").strip().split("\n"))
+    return {
+        name: [tuple(entry.replace(";", ",").split("=")) for entry in entries.split(", ")]
+        for name, entries in tables
+    }
+
+
+WORDS = _read_tables(_TABLES)
+ONES, TENS = WORDS["ones"], WORDS["tens"]
+ORDINALS = {"one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth"}
+ORDINALS |= {"nine": "ninth", "twelve": "twelfth"}
+GERMAN_ORDINALS = {1: "erst", 3: "dritt", 7: "siebt", 8: "acht"}
+NOM, ACC, DAT = range(3)
+# by article of the noun and case: the article, the endings of ein and mein, of adjectives after the two
+DEFINITE = {"der": "der den dem", "die": "die die der", "das": "das das dem"}
+INDEFINITE = {"der": "- en em", "die": "e e er", "das": "- - em"}
+AFTER_DEFINITE = {"der": "e en en", "die": "e e en", "das": "e e en"}
+AFTER_INDEFINITE = {"der": "er en en", "die": "e e en", "das": "es es en"}
+PRONOUNS = (("I", "ich", 0), ("he", "er", 1), ("she", "sie", 1), ("we", "wir", 2), ("they", "sie", 2))
+
+
+def number(n: int) -> Pair:
+    """Return 0 <= n <= 999,999 in words, German as before a noun: "one hundred and one", "einhundertein"."""
+    if n < 20:
+        return ONES[n]
+    if n < 100:
+        tens, ones = TENS[n // 10], ONES[n % 10]
+        return (f"{tens[0]}-{ones[0]}", f"{ones[1]}und{tens[1]}") if n % 10 else tens
+    size, names = (100, ("hundred", "hundert")) if n < 1000 else (1000, ("thousand", "tausend"))
+    head, rest = number(n // size), number(n % size) if n % size else ("", "")
+    glue = "" if not n % size else " and " if n % size < 100 else " "
+    return f"{head[0]} {names[0]}{glue}{rest[0]}", head[1] + names[1] + rest[1]
+
+
+def ordinal(n: int) -> Pair:
+    """Return the ordinal of 1 <= n <= 99, in German without its ending: "twenty-first", "einundzwanzigst"."""
+    english, german = number(n)
+    head, dash, last = english.rpartition("-")
+    last = ORDINALS.get(last) or (last[:-1] + "ieth" if last.endswith("y") else last + "th")
+    return head + dash + last, GERMAN_ORDINALS.get(n) or german + ("t" if n < 20 else "st")
+
+
+def noun_phrase(noun: Pair, case: int, determiner: str, adjective: Pair | None = None) -> Pair:
+    """Return determiner (the, a, my or our), adjective and noun in both languages, German in `case`."""
+    english, (article, german, *_) = noun[0], noun[1].split()
+    stem = {"a": "ein", "my": "mein", "our": "unser"}.get(determiner, "")
+    first, endings = (INDEFINITE, AFTER_INDEFINITE) if stem else (DEFINITE, AFTER_DEFINITE)
+    if adjective:
+        english = f"{adjective[0]} {english}"
+        german = f"{adjective[1]}{endings[article].split()[case]} {german}"
+    determiner = "an" if determiner == "a" and english[0] in "aeiou" else determiner
+    return f"{determiner} {english}", f"{stem}{first[article].split()[case].strip('-')} {german}"
+
+
+def _join(*parts: str) -> str:
+    return " ".join(part for part in parts if part)
+
+
+def _third(base: str) -> str:
+    first, space, rest = base.partition(" ")
+    return {"have": "has", "try": "tries"}.get(first, first + "s") + space + rest
+
+
+def clause(subject: tuple[str, str, int], verb: Pair, modal: Pair | None, rest: Pair, order: str) -> Pair:
+    """Return a clause in both languages; the subject's number is 0 for forms as of ich, 1 of er, 2 of wir.
+
+    `order` is "main" (the finite German verb is second), "first" (behind a time or a clause), "question"
+    (first too, and asked in English), or "last" (behind a conjunction: all German verbs are last).
+    """
+    (english, german, person), base = subject, verb[0]
+    infinitive, _, irregular = verb[1].partition(" ")
+    prefix, _, plain = infinitive.rpartition(".")
+    stem = plain[:-2]
+    finite = (stem + "e", irregular or stem + ("et" if stem[-1] in "td" else "t"), plain)[person]
+    closing, cluster = prefix, prefix + finite
+    shown, asked = _third(base) if person == 1 else base, ["does" if person == 1 else "do", base]
+    if modal:
+        first, *to = modal[0].split()
+        shown = _join(_third(first) if to and person == 1 else first, *to, base)
+        asked = [asked[0], f"{modal[0]} {base}"] if to else [first, base]
+        finite = modal[1].split()[person < 2]
+        closing, cluster = prefix + plain, f"{prefix}{plain} {finite}"
+    question = (asked[0], english, asked[1], rest[0])
+    in_german = {
+        "main": (german, finite, rest[1], closing),
+        "last": (german, rest[1], cluster),
+    }.get(order, (finite, german, rest[1], closing))
+    return _join(*question) if order == "question" else _join(english, shown, rest[0]), _join(*in_german)
+
+
+def _some(rng: random.Random, kind: str, case: int) -> Pair:
+    adjective = rng.choice(WORDS[f"of {kind}"]) if rng.randrange(2) else None
+    return noun_phrase(rng.choice(WORDS[kind]), case, rng.choice(("the", "a", "my", "our")), adjective)
+
+
+def _object(rng: random.Random) -> Pair:
+    kind, thing, n = rng.randrange(6), rng.choice(WORDS["things"]), rng.randrange(2, 41)
+    if kind == 0:
+        how, many = rng.choice(WORDS["of things"]), number(n)
+        return f"{many[0]} {how[0]} {thing[0]}s", f"{many[1]} {how[1]}e {thing[1].split()[-1]}"
+    return noun_phrase(thing, ACC, "the", ordinal(n)) if kind == 1 else _some(rng, "things", ACC)
+
+
+def _day(rng: random.Random) -> Pair:
+    """Return a day of the year; {} stands for the ending of the German ordinal."""
+    (english, german), month = ordinal(rng.randrange(1, 29)), rng.choice(WORDS["months"])
+    return f"the {english} of {month[0]}", f"{german}{{}} {month[1]}"
+
+
+def _time(rng: random.Random) -> Pair:
+    if rng.randrange(3) == 0:
+        return rng.choice(WORDS["times"])
+    english, german = _day(rng) if rng.randrange(2) else rng.choice(WORDS["weekdays"])
+    return f"on {english}", f"am {german.format('en')}"
+
+
+def _clause(rng: random.Random, order: str, timed: bool = True) -> Pair:
+    subject = rng.choice(PRONOUNS) if rng.randrange(3) == 0 else (*_some(rng, "people", NOM), 1)
+    verb, none = rng.choice(WORDS["intransitive"]), ("", "")
+    thing = friend = none
+    if rng.randrange(3):
+        verb, thing = rng.choice(WORDS["transitive"]), _object(rng)
+        if rng.randrange(5) == 0:
+            friend = map(" ".join, zip(("with", "mit"), _some(rng, "people", DAT), strict=True))
+    place = rng.choice(WORDS["places"]) if rng.randrange(3) == 0 else none
+    time = _time(rng) if timed and rng.randrange(3) == 0 else none
+    modal = rng.choice(WORDS["modals"]) if rng.randrange(4) == 0 else None
+    (with_whom, mit), (english, german) = friend, thing
+    rest = _join(english, with_whom, place[0], time[0]), _join(time[1], mit, german, place[1])
+    return clause(subject, verb, modal, rest, order)
+
+
+def _sentence(rng: random.Random) -> Pair:
+    """Return a main clause, a question, a clause behind a time or a condition, or one behind "that"."""
+    kind = rng.randrange(6)
+    if kind < 2:
+        english, german = _clause(rng, ("main", "question")[kind])
+        return english + ".?"[kind], german + ".?"[kind]
+    before = _time(rng) if kind == 2 else rng.choice(WORDS["conjunctions" if kind == 3 else "openings"])
+    if kind == 3:
+        condition = rng.choice(WORDS["conditions"])
+        before = f"{before[0]} {condition[0]},", f"{before[1]} {condition[1]},"
+    english, german = _clause(rng, "first" if kind < 4 else "last", timed=kind != 2)
+    return f"{before[0]} {english}.", f"{before[1]} {german}."
+
+
+def _fact(rng: random.Random) -> Pair:
+    """Return a number, or a sentence about a date, an age or a price."""
+    kind, n, day, weekday = rng.randrange(6), rng.randrange(2, 100), _day(rng), rng.choice(WORDS["weekdays"])
+    if kind < 2:
+        n = rng.randrange(10 ** rng.randrange(1, 7))
+        return number(n)[0], number(n)[1] + ("s" if n % 100 == 1 else "")
+    if kind == 2:
+        return f"today is {weekday[0]}, {day[0]}.", f"heute ist {weekday[1]}, der {day[1].format('e')}."
+    if kind == 3:
+        german = f"wir treffen uns am {weekday[1]}, dem {day[1].format('en')}."
+        return f"we meet on {weekday[0]}, {day[0]}.", german
+    (english, german), many = _some(rng, "people" if kind == 4 else "things", NOM), number(n)
+    if kind == 4:
+        return f"{english} is {many[0]} years old.", f"{german} ist {many[1]} Jahre alt."
+    return f"{english} costs {many[0]} euros.", f"{german} kostet {many[1]} Euro."
+
+
+def toy_pairs(seed: int, count: int) -> list[Pair]:
     """Return `count` pairs; no English and no German sentence occurs twice.
 
     The first n pairs of a larger count are those of count n. Raises ConfigError beyond 200,000 pairs.
@@ -23,7 +244,9 @@ def toy_pairs(seed: int, count: int) -> list[tuple[str, str]]:
     pairs: dict[str, str] = {}
     taken: set[str] = set()
     while len(pairs) < count:
-        english, german = map(umlauts, rng.choice(MAKERS)(rng))
+        english, german = rng.choice((_fact, _fact, _fact, *[_sentence] * 4))(rng)
+        if english[-1] in ".?":
+            english, german = english[0].upper() + english[1:], german[0].upper() + german[1:]
         if english not in pairs and german not in taken:
             pairs[english] = german
             taken.add(german)
@@ -40,11 +263,11 @@ def write_toy(
     sizes = {"train": train, "valid": valid, "test": test}
     for split, size in sizes.items():
         if size < 0:
-            raise ConfigError(f"--{split} {size}: 0 or more pairs are allowed; see make_toy_data.py --help")
+            raise ConfigError(f"--{split} {size}: 0 or more pairs are allowed; see hat toy-data --help")
     pairs, start = toy_pairs(seed, sum(sizes.values())), 0
     for split, size in sizes.items():
         for side, lang in enumerate(("en", "de")):
-            lines = (pair[side] + "\n" for pair in pairs[start : start + size])
-            write_text_atomic(Path(folder) / f"{split}.{lang}", "".join(lines))
+            text = "".join(f"{pair[side]}\n" for pair in pairs[start : start + size])
+            write_text_atomic(Path(folder) / f"{split}.{lang}", text)
         start += size
     return sizes

@@ -56,31 +56,40 @@ class Vocab:
 
         Raises DataError, with file and line, for a line that is not `symbol count` or a symbol given twice.
         """
+        return cls.parse(read_lines(path), str(path))
+
+    @classmethod
+    def parse(cls, lines: Iterable[str], name: str) -> "Vocab":
+        """Return the dictionary of the lines of a file called `name`; raises what `load` raises."""
         line_of: dict[str, int] = {}
         counts = []
-        for number, line in enumerate(read_lines(path), 1):
+        for number, line in enumerate(lines, 1):
             symbol, space, count = line.rstrip("\r").rpartition(" ")
-            where = f"{path}:{number}: "
             if not (space and symbol and count.isascii() and count.isdigit()):
                 raise DataError(
-                    f"{where}dictionary line {line[:60]!r} is not of the form 'symbol count'; "
-                    "repair the line or build the dictionary again with scripts/preprocess.py"
+                    f"{name}:{number}: dictionary line {line[:60]!r} is not of the form 'symbol count'; "
+                    "repair the line or build the dictionary again with hat preprocess"
                 )
             if symbol in line_of or symbol in SPECIALS:
                 first = (
                     f"first on line {line_of[symbol]}" if symbol in line_of else "one of the four specials"
                 )
                 raise DataError(
-                    f"{where}symbol {symbol!r} occurs twice ({first}); each must be unique; remove this line"
+                    f"{name}:{number}: symbol {symbol!r} occurs twice ({first}); each must be unique; remove "
+                    "this line"
                 )
             line_of[symbol] = number
             counts.append(int(count[:18]))
         return cls(line_of, counts)
 
-    def save(self, path: Path | str) -> None:
-        """Write the dictionary (without the four specials), whole or not at all."""
+    def text(self) -> str:
+        """Return the content of the dictionary file: a line for each symbol but the four specials."""
         rows = list(zip(self._symbols, self._counts, strict=True))[len(SPECIALS) :]
-        write_text_atomic(Path(path), "".join(f"{symbol} {count}\n" for symbol, count in rows))
+        return "".join(f"{symbol} {count}\n" for symbol, count in rows)
+
+    def save(self, path: Path | str) -> None:
+        """Write the dictionary file, whole or not at all."""
+        write_text_atomic(Path(path), self.text())
 
     def __len__(self) -> int:
         return len(self._symbols)

@@ -11,43 +11,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hat.config import Options, option
 from hat.errors import CheckpointError, ConfigError
-from hat.model.config import EOS, PAD
-from hat.model.inference import DecoderState, InferenceModel, largest
-from hat.model.transformer import Memory
+from hat.model.cpu import largest
+from hat.model.inference import DecoderState, InferenceModel
+from hat.model.layers import EOS, PAD
+from hat.model.transformer import EncoderOutput
 
 UNK = 3
 BLOCK = 2**18  # logits that are looked at together: all passes over them stay in the cache
 
 
 @dataclass(frozen=True)
-class BeamConfig:
+class BeamConfig(Options):
     """Beam search"""
 
-    beam: int = 5
+    beam: int = option(5, low=1)
     """hypotheses kept for each sentence"""
-    lenpen: float = 1.0
+    lenpen: float = option(1.0, low=-10, high=10)
     """score = summed log-probability / length^lenpen; above 1 favours longer translations"""
     unkpen: float = 0.0
     """subtracted from the log-probability of <unk>"""
-    max_len_a: float = 0.0
+    max_len_a: float = option(0.0, low=0)
     """longest output = max-len-a * source length + max-len-b tokens before the end"""
-    max_len_b: int = 200
+    max_len_b: int = option(200, low=0)
     """see --max-len-a"""
-    min_len: int = 1
+    min_len: int = option(1, low=0)
     """fewest tokens before the end"""
     unnormalized: bool = False
     """compare summed log-probabilities, not divided by length"""
-
-    def __post_init__(self) -> None:
-        if self.beam < 1 or self.min_len < 0 or self.max_len_b < 0 or self.max_len_a < 0:
-            raise ConfigError(
-                f"--beam must be at least 1 and --min-len, --max-len-a, --max-len-b not negative, got "
-                f"{self.beam}, "
-                f"{self.min_len}, {self.max_len_a} and {self.max_len_b}"
-            )
-        if abs(self.lenpen) > 10:
-            raise ConfigError(f"--lenpen must lie between -10 and 10, got {self.lenpen}")
 
 
 class Hypothesis(NamedTuple):
@@ -75,7 +67,7 @@ def beam_search(model: InferenceModel, source_BS: Tensor, cfg: BeamConfig) -> li
 
 
 @torch.inference_mode()
-def search_from(model: InferenceModel, memory: Memory, cfg: BeamConfig) -> list[list[Hypothesis]]:
+def search_from(model: InferenceModel, memory: EncoderOutput, cfg: BeamConfig) -> list[list[Hypothesis]]:
     """Return up to `beam` hypotheses for each encoded source, best score first.
 
     As in the reference (REFERENCE section 6): among the 2 * beam best continuations those that end *and* rank

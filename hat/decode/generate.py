@@ -1,14 +1,17 @@
-"""Translate a whole split: batches sorted by length, results in the order of the corpus."""
+"""Translate a split of a data set: batches sorted by length, results in the order of the corpus."""
 
+import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from hat.data.batching import check_usable, plan_batches
 from hat.data.pairs import PairDataset
-from hat.data.text import remove_subwords
+from hat.data.subwords import remove_subwords
 from hat.decode.beam import BeamConfig, Hypothesis, beam_search
+from hat.log import progress
 from hat.model.inference import InferenceModel
 
 
@@ -19,24 +22,25 @@ class Translation(NamedTuple):
     hypotheses: list[Hypothesis]
 
 
-def translate(
-    model: InferenceModel,
-    data: PairDataset,
-    cfg: BeamConfig,
-    *,
-    batch_size: int,
-    max_tokens: int | None = None,
-) -> Iterator[list[Translation]]:
-    """Yield the translations of each batch, from long sentences to short, so that time left is not
-    underestimated.
+class Generated(NamedTuple):
+    """The translation of a split in the release's format, see `output_lines`, and what it took."""
 
-    Raises DataError where a source sentence is longer than the model's positions.
+    text: str
+    sentences: int
+    tokens: int  # of the best hypotheses, EOS included
+    seconds: float
+
+
+def by_length(lengths: np.ndarray, batch_size: int, max_tokens: int | None = None) -> list[np.ndarray]:
+    """Return batches of sentences of similar length, the longest first, so that time left is not too low.
+
+    Args:
+        lengths: tokens of each sentence, EOS included.
+        batch_size: most sentences of a batch.
+        max_tokens: most tokens of a batch, padding included.
     """
-    lengths = data.source_lengths
-    limit = min(model.cfg.max_source_positions, max_tokens or model.cfg.max_source_positions)
-    check_usable(lengths, np.ones_like(lengths), limit, limit)
     budget = max_tokens or int(lengths.max(initial=1)) * batch_size
-    plan = plan_batches(
+    return plan_batches(
         lengths,
         lengths,
         max_tokens=budget,
@@ -45,11 +49,64 @@ def translate(
         seed=0,
         epoch=0,
         shuffle=False,
-    )
-    for indices in reversed(plan):
+    )[::-1]
+
+
+def translate(
+    model: InferenceModel,
+    data: PairDataset,
+    cfg: BeamConfig,
+    *,
+    batch_size: int,
+    max_tokens: int | None = None,
+) -> Iterator[list[Translation]]:
+    """Yield the translations of each batch, from long sentences to short.
+
+    Raises DataError if a source sentence is longer than the model's positions.
+    """
+    lengths = data.source_lengths
+    limit = min(model.cfg.max_source_positions, max_tokens or model.cfg.max_source_positions)
+    check_usable(lengths, np.ones_like(lengths), limit, limit)
+    for indices in by_length(lengths, batch_size, max_tokens):
         batch = data.batch(indices).to(model.device)
         found = beam_search(model, batch.source, cfg)
         yield [Translation(int(index), hypotheses) for index, hypotheses in zip(indices, found, strict=True)]
+
+
+def generate(
+    model: InferenceModel,
+    data: PairDataset,
+    cfg: BeamConfig,
+    *,
+    batch_size: int = 128,
+    remove_bpe: str | None = None,
+    nbest: int = 1,
+    show_bar: bool = False,
+) -> Generated:
+    """Translate a whole split.
+
+    Args:
+        model: one architecture, laid out for translating.
+        data: the split.
+        cfg: beam search.
+        batch_size: most sentences translated at once.
+        remove_bpe: how subwords are joined, see `remove_subwords`.
+        nbest: hypotheses written for each sentence.
+        show_bar: show a progress bar instead of plain lines.
+
+    Raises DataError if a source sentence is longer than the model's positions.
+    """
+    join = joiner(remove_bpe)
+    start = time.perf_counter()
+    results: list[list[str]] = [[] for _ in range(len(data))]
+    tokens = 0
+    batches = translate(model, data, cfg, batch_size=batch_size)
+    found = (translation for batch in batches for translation in batch)
+    for translation in progress(found, len(data), "translate", "sentences", quiet=not show_bar):
+        results[translation.index] = list(output_lines(data, translation, join, nbest))
+        tokens += len(translation.hypotheses[0].tokens)
+    text = "".join(f"{line}\n" for lines in results for line in lines)
+    return Generated(text, len(data), tokens, time.perf_counter() - start)
 
 
 def output_lines(
@@ -70,8 +127,6 @@ def output_lines(
 
 
 def joiner(kind: str | None) -> Callable[[str], str]:
-    """Return what turns subwords into words.
-
-    `@@ `, `subword_nmt`, `sentencepiece`, or None for as they are.
-    """
-    return lambda line: remove_subwords(line, kind)
+    """Return what turns subwords into words, see `remove_subwords`. ConfigError for an unknown kind."""
+    remove_subwords("", kind)
+    return partial(remove_subwords, kind=kind)

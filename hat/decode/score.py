@@ -7,9 +7,14 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
-from hat.errors import DataError
+from hat.data.corpora import detokenize
+from hat.data.pairs import PairDataset
+from hat.data.subwords import remove_subwords
+from hat.data.text import read_lines
+from hat.errors import ConfigError, DataError
 
 Mode = Literal["normal", "sacre"]
 _HYPHEN = re.compile(r"(\S)-(\S)")
@@ -46,6 +51,51 @@ def bleu(hypotheses: Sequence[str], references: Sequence[str], mode: Mode, targe
     return Bleu(result.score, str(metric.get_signature()), str(result))
 
 
+def score_file(
+    output: Path | str,
+    mode: Mode = "normal",
+    *,
+    data: PairDataset | None = None,
+    reference: Path | str | None = None,
+    target_lang: str = "",
+    remove_bpe: str | None = None,
+) -> Bleu:
+    """Return BLEU of a file that `hat generate` wrote.
+
+    Args:
+        output: the file.
+        mode: see the module.
+        data: the split it is a translation of; in mode "sacre" its raw text is the reference, if kept.
+        reference: raw text for mode "sacre", one sentence on a line, instead of that of `data`.
+        target_lang: target language, if `data` does not say it.
+        remove_bpe: how the output was joined; sentencepiece output is text already, other output is
+            detokenised in mode "sacre".
+
+    Raises DataError if hypotheses, references and `data` do not fit together.
+    """
+    remove_subwords("", remove_bpe)  # refuses an unknown kind
+    hypotheses, references = parse_output(read_lines(output), str(output))
+    if data is not None and len(data) != len(hypotheses):
+        raise DataError(
+            f"{output} holds {len(hypotheses)} sentences, the {data.split} set has {len(data)}; generate "
+            "again, or give the split it is of as --gen-subset"
+        )
+    lang = data.target_lang if data is not None else target_lang
+    if mode == "sacre":
+        raw = None
+        if data is not None:
+            raw = data.raw_target(reference)
+        elif reference:
+            raw = list(read_lines(reference))
+        if remove_bpe != "sentencepiece":
+            if not lang:
+                raise ConfigError("--target-lang or --data is needed to detokenise")
+            hypotheses = list(detokenize(hypotheses, lang))
+            references = references if raw is not None else list(detokenize(references, lang))
+        references = references if raw is None else raw
+    return bleu(hypotheses, references, mode, lang)
+
+
 def split_hyphens(line: str) -> str:
     """Return `line` with every intra-word hyphen split, as the release scores it."""
     return _HYPHEN.sub(r"\1 ##AT##-##AT## \2", line)
@@ -54,7 +104,7 @@ def split_hyphens(line: str) -> str:
 def parse_output(lines: Iterable[str], name: str) -> tuple[list[str], list[str]]:
     """Return best hypotheses and references of generation output, in corpus order.
 
-    Raises DataError, naming the line, where one is missing or damaged.
+    Raises DataError, naming the line, if one is missing or damaged.
     """
     hypotheses: dict[int, str] = {}
     references: dict[int, str] = {}
@@ -78,7 +128,6 @@ def parse_output(lines: Iterable[str], name: str) -> tuple[list[str], list[str]]
     if not order or order != sorted(references) or order != list(range(len(order))):
         raise DataError(
             f"{name} holds {len(hypotheses)} hypotheses and {len(references)} references, not one of each "
-            "for "
-            "every sentence; generate again"
+            "for every sentence; generate again"
         )
     return [hypotheses[index] for index in order], [references[index] for index in order]

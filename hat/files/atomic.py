@@ -1,15 +1,22 @@
 """Write a file whole or not at all, also across a power cut, and keep a digest beside it."""
 
+import contextlib
+import errno
 import hashlib
 import os
+import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from hat.errors import HatError
 
 UNFINISHED = ".unfinished"
+# What shares of Windows, virtual machines and FAT answer to calls that they do not know.
+UNSUPPORTED = frozenset(
+    (errno.EINVAL, errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EISDIR)
+)
 
 
 def remove_unfinished(folder: Path) -> None:
@@ -19,12 +26,40 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def sync_directory(folder: Path) -> None:
-    """Make a rename inside `folder` durable. No effect where folders cannot be opened."""
-    fd = os.open(folder, os.O_RDONLY)
+    """Make a rename inside `folder` durable. No effect on file systems that cannot synchronise folders."""
     try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        fd = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make `target` another name of the file `source`; a copy if the file system has no hard links."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED | {errno.EXDEV, errno.EMLINK}:
+            raise
+        shutil.copyfile(source, target)
+
+
+@contextlib.contextmanager
+def new_folders(folder: Path) -> Iterator[None]:
+    """Make `folder` and those above it; if the block fails, remove those of them that are still empty."""
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # a folder that holds something stays
+            for each in made:
+                each.rmdir()
+        raise
 
 
 def write_atomic(path: Path, fill: Callable[[BinaryIO], object]) -> None:
@@ -40,7 +75,8 @@ def write_atomic(path: Path, fill: Callable[[BinaryIO], object]) -> None:
             fill(file)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(tmp, 0o666 & ~_umask())  # mkstemp makes files private; users share runs
+        with contextlib.suppress(OSError):  # not every file system has modes
+            os.chmod(tmp, 0o666 & ~_umask())  # mkstemp makes files private; users share runs
         os.replace(tmp, path)
         tmp = None
         sync_directory(path.parent)
@@ -72,7 +108,7 @@ def write_all_atomic(paths: Sequence[Path], fill: Callable[[list[BinaryIO]], obj
 
 
 def check_writable(path: Path) -> None:
-    """Raise HatError where `path` could not be written later, before long work is spent on its content."""
+    """Raise HatError if `path` cannot be written, before long work is spent on its content."""
     if path.is_dir():
         raise HatError(f"cannot write {path}: it is a folder; give the name of a file")
     try:
@@ -88,41 +124,56 @@ def digest_path(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 
 
-def write_with_digest(path: Path, content: bytes) -> None:
-    """Write `content` atomically with its SHA-256 beside it.
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal, reading the file in blocks."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
-    Two files cannot be renamed in one step, so the digest file goes first and lists the new digest and those
-    before it, and is cut to the new one at the end: whichever content a crash leaves under `path`, also after
-    several crashes, it is found valid.
-    """
+
+def write_with_digest(path: Path, content: bytes) -> None:
+    """Write `content` atomically with its SHA-256 beside it."""
     if path.is_dir():
         raise HatError(f"cannot write {path}: it is a folder; give the name of a file")
-    fresh = hashlib.sha256(content).hexdigest()
-    before = _listed_digests(path) if digest_path(path).exists() else _digest_of(path)
-    lines = dict.fromkeys([fresh, *before])
-    write_text_atomic(digest_path(path), "".join(f"{digest}  {path.name}\n" for digest in lines))
-    write_atomic(path, lambda file: file.write(content))
-    write_text_atomic(digest_path(path), f"{fresh}  {path.name}\n")
+    with recording(path, hashlib.sha256(content).hexdigest()):
+        write_atomic(path, lambda file: file.write(content))
+
+
+@contextlib.contextmanager
+def recording(path: Path, digest: str) -> Iterator[None]:
+    """Record `digest` beside `path`; the block puts the content with that SHA-256 at `path`.
+
+    Two files cannot be renamed in one step. Therefore the digest file first lists the new digest and those
+    before it, and only the new one after the block. So whichever content a crash leaves at `path` is found
+    valid, also after several crashes.
+    """
+    before = recorded_digests(path)
+    if not digest_path(path).exists():
+        with contextlib.suppress(OSError):
+            before = [file_digest(path)]
+    _record(path, dict.fromkeys([digest, *before]))
+    yield
+    _record(path, [digest])
+
+
+def _record(path: Path, digests: Iterable[str]) -> None:
+    write_text_atomic(digest_path(path), "".join(f"{digest}  {path.name}\n" for digest in digests))
 
 
 def digest_matches(path: Path, content: bytes) -> bool | None:
-    """Return whether `content` of `path` has the recorded SHA-256, or None where no digest file exists."""
+    """Return whether `content` of `path` has the recorded SHA-256, or None if no digest file exists."""
     if not digest_path(path).exists():
         return None
-    return hashlib.sha256(content).hexdigest() in _listed_digests(path)
+    return hashlib.sha256(content).hexdigest() in recorded_digests(path)
 
 
-def _listed_digests(path: Path) -> list[str]:
+def recorded_digests(path: Path) -> list[str]:
+    """Return the SHA-256 values that the digest file of `path` lists, the newest first."""
     try:
         return [line.split()[0] for line in digest_path(path).read_text("ascii").split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError):
-        return []
-
-
-def _digest_of(path: Path) -> list[str]:
-    try:
-        return [hashlib.sha256(path.read_bytes()).hexdigest()]
-    except OSError:
         return []
 
 

@@ -7,45 +7,45 @@ import os
 import zlib
 from pathlib import Path
 from types import TracebackType
+from typing import Any, cast
 
 from hat.errors import DataError, HatError
 from hat.files.atomic import sync_directory
-from hat.files.lock import lock_or_refuse
+from hat.files.lock import Lock
 from hat.log import say
 
 
 class Journal:
     """JSON lines with a checksum each; opened by one process, which holds a lock until it ends.
 
-    Raises DataError where a record in the middle is damaged (the file and the line are named) and HatError
-    where another process writes the same journal. An unfinished last line, left by a kill, is dropped on
-    opening.
+    Raises DataError if a record in the middle is damaged (the file and the line are named) and HatError if
+    another process writes the same journal. An unfinished last line, left by a kill, is dropped on opening.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise HatError(f"cannot open {path}: {error.strerror}; choose another folder") from error
+        self._lock = Lock(fd, path, "wait for it or stop it")
         try:
-            lock_or_refuse(self._fd, path, "wait for it or stop it")
             self.records = self._recover()
         except BaseException:
-            os.close(self._fd)  # a refused journal stays free for others
+            self.close()  # a refused journal stays free for others
             raise
 
-    def append(self, record: dict) -> None:
+    def append(self, record: dict[str, Any]) -> None:
         """Write one record; once this returns it is on disk. A failed write leaves no part of it behind."""
         body = json.dumps(record, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
         line = json.dumps({"crc32": zlib.crc32(body.encode()), "record": record}, ensure_ascii=False)
-        append_whole(self._fd, line.encode("utf-8") + b"\n", self.path)
+        append_whole(self._lock.fd, line.encode("utf-8") + b"\n", self.path)
         self.records.append(record)
 
     def close(self) -> None:
         """Release the lock."""
-        os.close(self._fd)
+        self._lock.close()
 
     def __enter__(self) -> "Journal":
         return self
@@ -53,15 +53,15 @@ class Journal:
     def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _recover(self) -> list[dict]:
+    def _recover(self) -> list[dict[str, Any]]:
         try:
             content = self.path.read_bytes()
             whole = content[: content.rfind(b"\n") + 1]
             records = [_record(line, self.path, n) for n, line in enumerate(whole.split(b"\n")[:-1], 1)]
             if len(whole) < len(content):  # only now: a damaged journal stays as it is
                 say(f"{self.path}: the unfinished last record is dropped, {len(records)} records are kept")
-                os.ftruncate(self._fd, len(whole))
-                os.fsync(self._fd)
+                os.ftruncate(self._lock.fd, len(whole))
+                os.fsync(self._lock.fd)
             sync_directory(self.path.parent)
         except OSError as error:
             raise HatError(f"cannot read {self.path}: {error.strerror}; check the disk") from error
@@ -86,10 +86,10 @@ def append_whole(fd: int, line: bytes, path: Path) -> None:
         ) from error
 
 
-def read_journal(path: Path) -> list[dict]:
+def read_journal(path: Path) -> list[dict[str, Any]]:
     """Return the records of a journal without opening it for writing; an unfinished last line is left out.
 
-    Raises DataError where it is missing or damaged.
+    Raises DataError if it is missing or damaged.
     """
     try:
         content = path.read_bytes()
@@ -98,12 +98,12 @@ def read_journal(path: Path) -> list[dict]:
     return [_record(line, path, n) for n, line in enumerate(content.split(b"\n")[:-1], 1)]
 
 
-def _record(line: bytes, path: Path, number: int) -> dict:
+def _record(line: bytes, path: Path, number: int) -> dict[str, Any]:
     try:
         entry = json.loads(line)
         body = json.dumps(entry["record"], ensure_ascii=False, sort_keys=True, separators=(",", ":"))
         if zlib.crc32(body.encode()) == entry["crc32"]:
-            return entry["record"]
+            return cast("dict[str, Any]", entry["record"])
     except (ValueError, KeyError, TypeError, RecursionError):
         pass
     raise DataError(

@@ -1,33 +1,71 @@
-"""One process at a time on the files of a run: a lock of the system's, gone the moment its owner dies."""
+"""One process at a time on a file or a folder. A lock is gone the moment its owner dies."""
 
+import errno
 import fcntl
 import os
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import NoReturn
+
+from filelock import SoftFileLock, Timeout
 
 from hat.errors import HatError
 from hat.files.atomic import remove_unfinished
 
+NO_FLOCK = frozenset((errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOLCK))
 
-def lock_or_refuse(fd: int, path: Path, advice: str) -> None:
-    """Lock an open file; raises HatError at once where another process holds it."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise HatError(f"{path} is being written by another process; {advice}") from error
-    except OSError as error:
-        raise HatError(
-            f"cannot lock {path}: {error.strerror}; use a folder on a file system with locks"
-        ) from error
+
+class Lock:
+    """Holds the open file or folder `fd`, which lies at `path`, for this process until `close`.
+
+    The system's flock is used. File systems without it (Lustre, some shares) get the file `<path>.lock`,
+    which names host and process of its owner; the lock of a process that died is taken over. Raises HatError
+    at once if another process has the lock; `advice` then says what to do. `fd` is closed by `close`, and if
+    the lock is refused.
+    """
+
+    def __init__(self, fd: int, path: Path, advice: str) -> None:
+        self.fd = fd
+        self._soft: SoftFileLock | None = None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._refuse(f"{path} is being written by another process; {advice}", error)
+        except OSError as error:
+            if error.errno not in NO_FLOCK:
+                self._refuse(f"cannot lock {path}: {error.strerror}; choose another folder", error)
+            self._lock_softly(path, advice)
+
+    def close(self) -> None:
+        """Give the lock up."""
+        if self._soft is not None:
+            self._soft.release()
+        os.close(self.fd)
+
+    def _lock_softly(self, path: Path, advice: str) -> None:
+        soft = SoftFileLock(path.with_name(f"{path.name}.lock"), thread_local=False)
+        try:
+            soft.acquire(blocking=False)
+        except Timeout as error:
+            self._refuse(
+                f"{path} is being written by another process, says {soft.lock_file}; {advice}", error
+            )
+        except OSError as error:
+            self._refuse(f"cannot lock {path}: {error.strerror}; choose another folder", error)
+        self._soft = soft
+
+    def _refuse(self, message: str, error: Exception) -> NoReturn:
+        os.close(self.fd)
+        raise HatError(message) from error
 
 
 class FolderLock:
     """Keeps a folder for one process; the empty file `run.lock` stays, a lock without its process does not.
 
-    What writers killed before left unfinished is removed. A folder made for the lock goes with it where an
-    error came before anything else was written there. Raises HatError where another process has the folder,
-    or where nothing can be written into it.
+    What writers killed before left unfinished is removed. If the block fails before anything else was
+    written into a folder that was made for the lock, the folder is removed. Raises HatError if another
+    process has the folder, or if nothing can be written into it.
     """
 
     def __init__(self, folder: Path, advice: str) -> None:
@@ -35,15 +73,11 @@ class FolderLock:
         self._made = not folder.exists()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise HatError(f"cannot write {path}: {error.strerror}; choose another folder") from error
-        try:
-            lock_or_refuse(self._fd, folder, advice)
-            remove_unfinished(folder)
-        except BaseException:
-            os.close(self._fd)
-            raise
+        self._lock = Lock(fd, folder, advice)
+        remove_unfinished(folder)
 
     def __enter__(self) -> "FolderLock":
         return self
@@ -53,4 +87,4 @@ class FolderLock:
             with suppress(OSError):
                 self._path.unlink()
                 self._path.parent.rmdir()
-        os.close(self._fd)
+        self._lock.close()

@@ -2,10 +2,9 @@
 
 import csv
 import re
-import typing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from hat.config import shipped
 from hat.errors import DataError
@@ -45,10 +44,7 @@ class ReleasedModel:
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.model_name):  # it becomes a file name
-            raise DataError(
-                f"the model name {self.model_name!a} is no name of the release, for example "
-                "HAT_wmt14ende_titanxp@91.8ms_bleu@25.8 or HAT_wmt14ende_super_space0"
-            )
+            raise ValueError(f"the model name {self.model_name!a} is no name of the release")
 
     @property
     def is_super(self) -> bool:
@@ -78,27 +74,23 @@ def beside_own(predictor: Path) -> Path:
 
 
 def released_models(path: Path = TABLE) -> tuple[ReleasedModel, ...]:
-    """Return the released models in the order of the table.
+    """Return the 48 models of the 2020 release in the order of the table.
 
-    Raises DataError where the table is missing or a row of it is not as declared above (the line is named).
+    Raises DataError if the table is missing or a row of it is not as declared above (the line is named).
     """
-    columns = [f.name for f in fields(ReleasedModel)]
-    hints = typing.get_type_hints(ReleasedModel)
+    hints = get_type_hints(ReleasedModel)
+    number, models = 1, []
     try:
         with open(path, encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file)
-    except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
-        raise DataError(f"cannot read {path} ({error}); restore it from the repository") from error
-    if header != columns:
-        raise DataError(f"{path}:1: the columns are {','.join(header)}; allowed are {','.join(columns)}")
-    models = []
-    for number, row in enumerate(rows, 2):
-        try:
-            pairs = zip(columns, row, strict=True)
-            values: dict[str, Any] = {name: _value(text, hints[name]) for name, text in pairs}
-            models.append(ReleasedModel(**values))
-        except (ValueError, DataError) as error:
-            raise DataError(f"{path}:{number}: {error}; restore the file from the repository") from error
+        if header != list(hints):
+            raise ValueError(f"the columns are {','.join(header)}; allowed are {','.join(hints)}")
+        for row in rows:
+            number += 1
+            cells = zip(hints, row, strict=True)
+            models.append(ReleasedModel(**{name: _value(cell, hints[name]) for name, cell in cells}))
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"cannot read {path}:{number}: {error}; restore it from the repository") from error
     return tuple(models)
 
 
@@ -107,11 +99,11 @@ def latency_data_names(models: tuple[ReleasedModel, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for model in models if (name := model.latency_data)))
 
 
-def _value(text: str, hint: object) -> str | int | float | tuple[int, ...] | None:
+def _value(cell: str, hint: Any) -> Any:
     if hint is str:
-        return text
-    if typing.get_origin(hint) is tuple:
-        return tuple(int(part) for part in text.split())
-    if not text:
+        return cell
+    if hint == tuple[int, ...]:
+        return tuple(int(part) for part in cell.split())
+    if not cell:
         return None
-    return int(text) if hint == (int | None) else float(text)
+    return int(cell) if hint == (int | None) else float(cell)

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hat.latency.linear import Scaling, fit_ridge
-from hat.latency.metrics import Floats
+from hat.latency.costs import Floats, Scaling, fit_ridge
 
 SMOOTHING = 5  # rows; a running median over them hides single disturbed rows
 MIN_BLOCK = 12  # rows
@@ -32,7 +31,7 @@ def drifting_rows(features: Floats, ms: Floats) -> tuple[list[Block], Floats]:
     columns = Scaling.of(features).columns(features)
     blocks, weight = list[Block](), np.ones(len(ms))
     for _ in range(2):
-        base = fit_ridge(columns, ms, weight, free=columns.shape[1] - 1)
+        base = fit_ridge(columns, ms, weight)
         fitted = np.maximum(columns @ base[:-1] + base[-1], ms.min() / 2)
         log_ratio = np.log(ms / fitted)
         blocks = find_blocks(log_ratio)

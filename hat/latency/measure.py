@@ -1,28 +1,204 @@
-"""Time stand-alone SubTransformers on this device, several in turn."""
+"""Time stand-alone SubTransformers on this device: several in turn, beside an anchor that shows its speed."""
 
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 
-from hat.latency.anchor import Anchor, middle
-from hat.latency.work import MeasureConfig, Work, sync_of, work_of
-from hat.model.precision import device_name, dtype_name
+from hat.decode.beam import BeamConfig, search_from
+from hat.errors import ConfigError
+from hat.model.cpu import Amp, device_name, dtype_name
+from hat.model.inference import InferenceModel
+from hat.model.layers import EOS
 from hat.model.transformer import Transformer
 
-TURN = 5  # repeats of a model before the next one has its turn
-TOGETHER = 8  # rows of a dataset that are measured in turn; all their models are in memory
-WARMUP_SHARE = 0.3  # of all repeats, the first ones: how long a device needs is seen, not known beforehand
-TREND = 0.4  # of the wanted interval, by which the medians of both halves of the repeats may differ
-HARMS = 1.1  # times the spread of repeats where the anchor shows other things than they meet
-WANDER_PERCENT = 3.0  # by which the machine's speed may have a trend within a row
-SURE = 3.3  # standard errors, 99.9%: the interval that ends timing is looked at after each turn
-REFERENCE_S = 3.0  # a machine whose speed wanders is looked at for so long before the first row
+TURN = 5  # repeats of a model before the next model has its turn
+TOGETHER = 8  # architectures of a dataset that are measured in turn; all their models are in memory
+WARMUP_SHARE = 0.3  # the first repeats do not count; a share, because devices differ in how long they warm up
+TREND = 0.4  # medians of both halves of the repeats may differ by this share of the wanted interval
+MAX_SPREAD_RATIO = 1.1  # scale each repeat by the anchor only if spread(scaled) <= 1.1 * spread(plain)
+WANDER_PERCENT = 3.0  # largest trend of the machine's speed within a row that is stable
+STOP_SIGMA = 3.3  # standard errors (99.9%), because the interval is looked at after each turn
+REFERENCE_S = 3.0  # least time of anchor timings before the first row
+DRIFT_ROWS, DRIFT_PERCENT = 24, 3.0  # that many rows in a row, all off by this much: the machine drifts
+TOLERANCE_PERCENT = 1.0
+NEAR = 2  # anchor timings on either side of a repeat; the middle of several hides the noise of one
+
+
+@dataclass(frozen=True)
+class MeasureConfig:
+    """How one architecture is timed: batch 1, `target_len` decoder steps with the end forced at the last.
+
+    Raises ConfigError for numbers out of range.
+    """
+
+    source_len: int = 30  # tokens
+    target_len: int = 30  # tokens
+    beam: int = 5
+    max_iterations: int = 300  # counted repeats
+    min_iterations: int = 7
+    interval_percent: float = 1.2  # wanted half-width of the 95% interval of the median
+    budget_s: float = 60.0  # of the model's own time
+    dtype: Amp = "auto"  # number format; auto takes what is fast on the device
+
+    def __post_init__(self) -> None:
+        if self.max_iterations < 2:
+            raise ConfigError(f"--latiter must be at least 2, got {self.max_iterations}")
+        if not 0 <= self.interval_percent <= 100:
+            raise ConfigError(f"--lat-interval must lie between 0 and 100, got {self.interval_percent}")
+        if self.beam < 1:
+            raise ConfigError(f"--lat-beam must be at least 1, got {self.beam}")
+        if min(self.source_len, self.target_len) < 1:
+            raise ConfigError(f"--profile-length must be at least 1, got {self.source_len}")
+
+    def under(self, conditions: Mapping[str, str]) -> "MeasureConfig":
+        """Return these settings with beam, lengths and number format of the rows of a latency table."""
+        names = ("beam", "source_len", "target_len")
+        lengths = {name: int(conditions[name]) for name in names if name in conditions}
+        if "source_len" in lengths:
+            lengths.setdefault("target_len", lengths["source_len"])
+        same = replace(self, **lengths)  # type: ignore[arg-type]
+        return replace(same, dtype=cast(Amp, conditions["dtype"])) if "dtype" in conditions else same
+
+
+class Workload(NamedTuple):
+    """The two parts of a model that are timed."""
+
+    encode: Callable[[], object]
+    decode: Callable[[], object]
+
+
+@torch.inference_mode()
+def workload(model: Transformer, cfg: MeasureConfig) -> Workload:
+    """Return encoder and beam search of a stand-alone model in evaluation mode on one random sentence.
+
+    The decoder's part is a whole beam search (HAT 2020 timed bare decoder layers): output matrix, top-k and
+    the bookkeeping of hypotheses included. Raises ConfigError if the model has too few positions.
+    """
+    device = model.source_embed.weight.device
+    limit = min(model.cfg.max_source_positions, model.cfg.max_target_positions)
+    if max(cfg.source_len, cfg.target_len) > limit:
+        raise ConfigError(
+            f"--profile-length {cfg.source_len} exceeds the {limit} positions of the model; lower it"
+        )
+    source = torch.randint(EOS + 1, model.source_embed.weight.size(0), (1, cfg.source_len), device=device)
+    source[:, -1] = EOS
+    beam = BeamConfig(beam=cfg.beam, max_len_b=cfg.target_len - 1, min_len=cfg.target_len - 1)
+    fixed = InferenceModel(model)
+    encoded = fixed.encode(source)
+    return Workload(lambda: fixed.encode(source), lambda: search_from(fixed, encoded, beam))
+
+
+def sync_of(device: torch.device) -> Callable[[], None]:
+    """Return a function that waits until a device has done all its work."""
+    return partial(torch.cuda.synchronize, device) if device.type == "cuda" else nothing
+
+
+def nothing() -> None:
+    """Wait for a CPU, which has always finished."""
+
+
+@dataclass
+class Anchor:
+    """Short searches whose time, compared with `reference_ms` before the first row, shows how fast the
+    machine is now.
+    """
+
+    run: Callable[[], object]
+    reference_ms: float
+    steps: tuple[int, ...] = ()  # decoder steps in each of its searches
+    timings_ms: list[float] = field(default_factory=list, init=False)
+    _last: deque[float] = field(default_factory=lambda: deque(maxlen=DRIFT_ROWS), init=False)
+
+    def around_ms(self, index: int) -> float:
+        """Return the middle of the timings around repeats made between timing `index` and the next one."""
+        return middle(self.timings_ms[max(0, index + 1 - NEAR) : index + 1 + NEAR])
+
+    def slower(self, around_ms: Sequence[float]) -> float:
+        """Return median(around_ms) / reference_ms if the machine was slower, or faster, during the whole row;
+        otherwise 1.
+        """
+        slow, fast = (self.reference_ms * (1 + sign * TOLERANCE_PERCENT / 100) for sign in (1, -1))
+        surely = min(around_ms) > slow or max(around_ms) < fast
+        return statistics.median(around_ms) / self.reference_ms if surely else 1.0
+
+    def note(self, now_ms: float) -> None:
+        """Remember the anchor's time during a row."""
+        self._last.append(100 * (now_ms / self.reference_ms - 1))
+
+    @property
+    def drift_percent(self) -> float:
+        """Return how much slower the machine was at the last row than before the first one."""
+        return self._last[-1] if self._last else 0.0
+
+    @property
+    def drifting(self) -> bool:
+        """Return whether the last `DRIFT_ROWS` rows were all slower, or all faster, by `DRIFT_PERCENT`."""
+        slower, faster = min(self._last, default=0.0), max(self._last, default=0.0)
+        return len(self._last) == DRIFT_ROWS and max(slower, -faster) > DRIFT_PERCENT
+
+
+def middle(samples: Sequence[float]) -> float:
+    """Return the mean of the middle half.
+
+    Like a median it ignores a few disturbed samples; on a machine with two speeds it does not jump between
+    them.
+    """
+    cut = len(samples) // 4
+    return statistics.fmean(sorted(samples)[cut : len(samples) - cut])
+
+
+def anchor_of(
+    largest: Transformer, smallest: Transformer, cfg: MeasureConfig, known_ms: float | None = None
+) -> Anchor:
+    """Return an anchor that runs short searches with both models, timed if `known_ms` is not given.
+
+    One model alone would not do: other work on the machine slows a model that reads its weights from memory
+    more than one whose weights stay in the caches.
+    """
+    both = largest, smallest
+    steps = max(2, cfg.target_len // 8), max(2, cfg.target_len // 3)
+    short = [
+        workload(model, replace(cfg, target_len=count)) for model, count in zip(both, steps, strict=True)
+    ]
+    whole = [workload(model, cfg) for model in both]
+
+    def run() -> None:
+        for each in short:
+            each.decode()
+
+    def fill_caches() -> None:
+        for each in whole:
+            each.decode()
+
+    with torch.inference_mode():
+        found = known_ms or reference_ms(run, fill_caches, sync_of(largest.source_embed.weight.device))
+    return Anchor(run, found, steps)
+
+
+def reference_ms(
+    run: Callable[[], object],
+    between: Callable[[], object],
+    sync: Callable[[], None],
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
+    """Return how many milliseconds an anchor takes, from at least 21 counted timings and `REFERENCE_S`.
+
+    `between` runs between the timings and fills the caches, as models do while rows are measured: without it
+    an anchor is 7% faster.
+    """
+    start = clock()
+    timings: list[float] = []
+    while len(timings) < 31 or clock() - start < REFERENCE_S:
+        between()
+        timings.append(anchor_timing(run, sync, clock))
+    return middle(timings[int(WARMUP_SHARE * len(timings)) :])
 
 
 @dataclass(frozen=True)
@@ -54,11 +230,11 @@ class Timing:
 
 @dataclass
 class Repeats:
-    """Milliseconds of the repeats of one model, and which look at the machine came before each."""
+    """Milliseconds of the repeats of one model, and the index of the anchor's timing before each."""
 
     encoder: list[float] = field(default_factory=list)
     decoder: list[float] = field(default_factory=list)
-    look: list[int] = field(default_factory=list)
+    anchor_index: list[int] = field(default_factory=list)
 
 
 class Counted(NamedTuple):
@@ -70,36 +246,40 @@ class Counted(NamedTuple):
 
     @property
     def sums(self) -> list[float]:
-        """Return encoder and decoder together."""
+        """Return encoder plus decoder of each repeat."""
         return [e + d for e, d in zip(self.encoder, self.decoder, strict=True)]
 
     def divided(self, slower: Sequence[float]) -> "Counted":
-        """Return the repeats as on a machine that is not so many times slower."""
+        """Return the repeats divided by how many times slower the machine was at each."""
         encoder, decoder = (
             [ms / by for ms, by in zip(part, slower, strict=True)] for part in (self.encoder, self.decoder)
         )
         return self._replace(encoder=encoder, decoder=decoder)
 
     def settled(self, cfg: MeasureConfig) -> bool:
-        """Return whether there are enough of them, on a machine whose speed stayed."""
+        """Return whether there are enough repeats, at a machine speed that did not move."""
         sums = self.sums
         enough = len(sums) >= min(cfg.min_iterations, cfg.max_iterations)
         return enough and _trend_percent(self.anchor) <= WANDER_PERCENT and _known(sums, cfg.interval_percent)
 
 
 def counted(repeats: Repeats, cfg: MeasureConfig, anchor: Anchor | None) -> Counted:
-    """Return what counts of the repeats so far."""
+    """Return the repeats that count, at the anchor's reference speed.
+
+    Each repeat is divided by the machine's slowness at its time if that makes the repeats agree about as well
+    as one common factor does; otherwise all are divided by the common factor.
+    """
     count = len(repeats.encoder)
     some = slice(max(int(WARMUP_SHARE * count), count - cfg.max_iterations), None)
-    looks = repeats.look[some]
-    paces = {look: anchor.around_ms(look) if anchor else 1.0 for look in dict.fromkeys(looks)}
-    around = [paces[look] for look in looks]
+    indices = repeats.anchor_index[some]
+    around_ms = {index: anchor.around_ms(index) if anchor else 1.0 for index in dict.fromkeys(indices)}
+    around = [around_ms[index] for index in indices]
     found = Counted(repeats.encoder[some], repeats.decoder[some], around)
     if anchor is None:
         return found
-    steady = found.divided([now / anchor.reference_ms for now in around])
-    plain = found.divided([anchor.slower(around)] * len(around))
-    return steady if _spread(steady.sums) <= HARMS * _spread(plain.sums) else plain
+    each = found.divided([now / anchor.reference_ms for now in around])
+    common = found.divided([anchor.slower(around)] * len(around))
+    return each if _spread(each.sums) <= MAX_SPREAD_RATIO * _spread(common.sums) else common
 
 
 @torch.inference_mode()
@@ -109,82 +289,75 @@ def measure(model: Transformer, cfg: MeasureConfig) -> Timing:
     return timing
 
 
+def conditions_of(model: Transformer, cfg: MeasureConfig) -> dict[str, str]:
+    """Return what a latency depends on besides the architecture, as the columns of a table name it."""
+    weight = model.source_embed.weight
+    return {
+        "device": device_name(weight.device),
+        "threads": str(torch.get_num_threads()),
+        "dtype": dtype_name(weight.dtype),
+        "torch": torch.__version__,
+        "vocab_size": str(model.target_embed.weight.size(0)),
+        "qkv_dim": str(model.space.qkv_dim),
+        "beam": str(cfg.beam),
+        "source_len": str(cfg.source_len),
+        "target_len": str(cfg.target_len),
+    }
+
+
 @torch.inference_mode()
 def measure_in_turn(
     models: Sequence[Transformer], cfg: MeasureConfig, anchor: Anchor | None = None
 ) -> list[Timing]:
     """Return the latency of each of some stand-alone models in evaluation mode, see `time_in_turn`."""
-    weight = models[0].source_embed.weight
-    device = weight.device
-    conditions = {
-        "device": device_name(device),
-        "threads": str(torch.get_num_threads()),
-        "dtype": dtype_name(weight.dtype),
-        "torch": torch.__version__,
-        "vocab_size": str(models[0].target_embed.weight.size(0)),
-        "qkv_dim": str(models[0].space.qkv_dim),
-        "beam": str(cfg.beam),
-        "source_len": str(cfg.source_len),
-        "target_len": str(cfg.target_len),
-    }
-    works = [work_of(model, cfg) for model in models]
-    return time_in_turn(works, cfg, conditions, sync_of(device), anchor=anchor)
+    conditions, sync = conditions_of(models[0], cfg), sync_of(models[0].source_embed.weight.device)
+    works = [workload(model, cfg) for model in models]
+    return time_in_turn(works, cfg, conditions, sync, anchor=anchor)
 
 
 def time_in_turn(
-    works: Sequence[Work],
+    works: Sequence[Workload],
     cfg: MeasureConfig,
     conditions: dict[str, str],
     sync: Callable[[], None],
     clock: Callable[[], float] = time.perf_counter,
     anchor: Anchor | None = None,
 ) -> list[Timing]:
-    """Return what `repeat_in_turn` measures of each, summarised, with how often and how sure it was."""
+    """Return the summary of what `repeat_in_turn` measures of each workload."""
     timings = []
     for repeats in repeat_in_turn(works, cfg, sync, clock, anchor):
         found = counted(repeats, cfg, anchor)
-        total = summarise(found.sums)
+        encoder, decoder, total = (summarise(part) for part in (found.encoder, found.decoder, found.sums))
         known = {
             "iterations": str(total.count),
             "interval_percent": f"{total.interval_percent:.2f}",
             "turn": str(TURN),
         }
-        timings.append(
-            Timing(
-                summarise(found.encoder),
-                summarise(found.decoder),
-                total,
-                found.settled(cfg),
-                conditions | known,
-                statistics.median(found.anchor) if anchor else None,
-            )
-        )
+        anchor_ms = statistics.median(found.anchor) if anchor else None
+        timings.append(Timing(encoder, decoder, total, found.settled(cfg), conditions | known, anchor_ms))
     return timings
 
 
 def repeat_in_turn(
-    works: Sequence[Work],
+    works: Sequence[Workload],
     cfg: MeasureConfig,
     sync: Callable[[], None],
     clock: Callable[[], float] = time.perf_counter,
     anchor: Anchor | None = None,
 ) -> list[Repeats]:
-    """Return milliseconds of both parts of each work, and whether they settled.
+    """Return the milliseconds of both parts of each workload.
 
-    All works have turns of `TURN` repeats until each is known well enough, so the repeats of one are spread
-    over seconds: a machine whose speed wanders with the load of others then shows all its speeds to all of
-    them. The first `WARMUP_SHARE` of a work's repeats does not count, so a device that needs longer to warm
-    up gets longer. Timing a work ends when neither the interval of the median of the sum nor a trend within
-    the counted repeats is wider than allowed; or, unsettled, at `max_iterations` or `budget_s`.
-
-    An `anchor` is timed before and after each turn, and the repeats between are given as they would have been
-    at its reference.
+    All have turns of `TURN` repeats until each is known well enough, so the repeats of one are spread over
+    seconds: if the machine's speed wanders with the load of others, all of them meet all its speeds. The
+    first `WARMUP_SHARE` of the repeats does not count. Timing a workload ends when the interval of the
+    median of the sum and the trend within the counted repeats are within what is allowed; or, unstable, at
+    `max_iterations` or `budget_s`. An `anchor` is timed before and after each turn.
     """
     once = partial(_once, sync=sync, clock=clock)
 
-    def look() -> None:
+    def time_anchor() -> None:
         if anchor:
-            anchor.looks_ms.append(_look(anchor.run, sync, clock))
+            anchor.timings_ms.append(anchor_timing(anchor.run, sync, clock))
 
     def ended(repeats: Repeats) -> bool:
         found = counted(repeats, cfg, anchor)
@@ -193,7 +366,7 @@ def repeat_in_turn(
 
     found = [Repeats() for _ in works]
     going = list(zip(works, found, strict=True))
-    look()
+    time_anchor()
     while going:
         for work, repeats in going:
             if anchor is not None or len(works) > 1:
@@ -202,29 +375,10 @@ def repeat_in_turn(
             for _ in range(TURN):
                 repeats.encoder.append(once(work.encode))
                 repeats.decoder.append(once(work.decode))
-                repeats.look.append(len(anchor.looks_ms) - 1 if anchor else 0)
-            look()
+                repeats.anchor_index.append(len(anchor.timings_ms) - 1 if anchor else 0)
+            time_anchor()
         going = [(work, repeats) for work, repeats in going if not ended(repeats)]
     return found
-
-
-def pace(
-    run: Callable[[], object],
-    between: Callable[[], object],
-    sync: Callable[[], None],
-    clock: Callable[[], float] = time.perf_counter,
-) -> float:
-    """Return how many milliseconds an anchor takes, by at least 21 counted looks and `REFERENCE_S`.
-
-    `between` runs between the looks and fills the caches, as models do while rows are measured: without it
-    an anchor is 7% faster.
-    """
-    start = clock()
-    looks: list[float] = []
-    while len(looks) < 31 or clock() - start < REFERENCE_S:
-        between()
-        looks.append(_look(run, sync, clock))
-    return middle(looks[int(WARMUP_SHARE * len(looks)) :])
 
 
 def _once(run: Callable[[], object], sync: Callable[[], None], clock: Callable[[], float]) -> float:
@@ -236,14 +390,16 @@ def _once(run: Callable[[], object], sync: Callable[[], None], clock: Callable[[
     return 1e3 * (clock() - start)
 
 
-def _look(run: Callable[[], object], sync: Callable[[], None], clock: Callable[[], float]) -> float:
-    """Return the milliseconds of an anchor: the less of two, the caches being full of what ran before."""
+def anchor_timing(
+    run: Callable[[], object], sync: Callable[[], None], clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Return the milliseconds of an anchor: the smaller of two, as the first one also fills the caches."""
     return min(_once(run, sync, clock), _once(run, sync, clock))
 
 
 def _known(samples: list[float], percent: float) -> bool:
     """Return whether the median of `samples`, in the order of measuring, is known and does not move."""
-    low, high = _interval(sorted(samples), SURE)
+    low, high = _interval(sorted(samples), STOP_SIGMA)
     narrow = high - low <= 2 * percent / 100 * statistics.median(samples)
     return narrow and _trend_percent(samples) <= TREND * percent
 
@@ -262,12 +418,12 @@ def _trend_percent(samples: list[float]) -> float:
     return 100 * abs(trend) / median if median else 0.0
 
 
-def _interval(ordered: list[float], sure: float) -> tuple[float, float]:
-    """Return the order statistics between which the median lies, `sure` standard errors to either side.
+def _interval(ordered: list[float], sigma: float) -> tuple[float, float]:
+    """Return the order statistics between which the median lies, within `sigma` standard errors.
 
     Distribution-free, in the normal approximation to the ranks.
     """
-    count, reach = len(ordered), sure / 2 * math.sqrt(len(ordered))
+    count, reach = len(ordered), sigma / 2 * math.sqrt(len(ordered))
     low = max(0, math.floor(count / 2 - reach))
     high = min(count - 1, math.ceil(count / 2 + reach) - 1)
     return ordered[low], ordered[high]

@@ -4,12 +4,30 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
-from hat.latency.metrics import Floats
-from hat.latency.network import LatencyNet
+from hat.latency.costs import Floats
 
 HIDDEN_DIM, HIDDEN_LAYERS = 400, 3
 STEPS, BATCH_SIZE, LEARNING_RATE = 5000, 128, 1e-5
+
+
+class LatencyNet(nn.Module):
+    """Linear-ReLU, `hidden_layers` times Linear-ReLU, Linear; parameter names are those of the release."""
+
+    def __init__(self, feature_dim: int, hidden_dim: int, hidden_layers: int) -> None:
+        super().__init__()
+        self.first_layer = nn.Linear(feature_dim, hidden_dim)
+        self.layers = nn.ModuleList(nn.Linear(hidden_dim, hidden_dim) for _ in range(hidden_layers))
+        self.predict = nn.Linear(hidden_dim, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map features [..., feature_dim] to one number each, [...]."""
+        h = F.relu(self.first_layer(x))
+        for layer in self.layers:
+            h = F.relu(layer(h))
+        out: Tensor = self.predict(h)
+        return out.squeeze(-1)
 
 
 def recipe_2020(

@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import overload
 
 from hat.errors import ArchError, DataError, HatError
 from hat.files.atomic import digest_matches, digest_path, sync_directory
 from hat.files.journal import append_whole
-from hat.files.lock import lock_or_refuse
+from hat.files.lock import Lock
 from hat.log import say
 from hat.space import FEATURE_NAMES, Arch, features
 
@@ -63,6 +64,28 @@ class Row:
     def total_ms(self) -> float:
         """Return what the predictor learns: mean encoder plus mean decoder latency."""
         return self.latency_mean_encoder + self.latency_mean_decoder
+
+
+@dataclass(frozen=True)
+class LatencyTable(Sequence[Row]):
+    """Rows of one latency table, and what a collection added to it."""
+
+    rows: tuple[Row, ...]
+    path: Path | None = None  # None: kept in memory only
+    new_rows: int = 0
+    unstable: int = 0  # new rows whose median did not settle
+    seconds: float = 0.0
+    drift_percent: float = 0.0  # how much slower the machine was at the last row than before the first
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Row]: ...
+    def __getitem__(self, index: int | slice) -> Row | Sequence[Row]:
+        return self.rows[index]
 
 
 def row_of(
@@ -131,17 +154,18 @@ class TableWriter:
         self.path = Path(path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise DataError(
                 f"cannot write the latency table {path}: {error.strerror}; check --lat-dataset-path"
             ) from error
+        self._lock = Lock(fd, self.path, "wait for it, stop it, or give another --lat-dataset-path")
         try:
-            self._lock()
+            self._check_place()
             sync_directory(self.path.parent)
             self._head, self._columns, self.rows = self._recover()
         except BaseException:
-            os.close(self._fd)
+            self._lock.close()
             raise
 
     def append(self, row: Row) -> None:
@@ -159,15 +183,15 @@ class TableWriter:
         line = _csv_line([*numbers, arch, *row.conditions.values()])
         if _is_checked(head):  # tables begun before there was a checksum go on without
             line += b"," + _checksum(head, line)
-        append_whole(self._fd, line + b"\n" if self._head else head + b"\n" + line + b"\n", self.path)
+        append_whole(self._lock.fd, line + b"\n" if self._head else head + b"\n" + line + b"\n", self.path)
         self._head, self._columns = head, columns
         self.rows.append(row)
 
     def close(self) -> None:
         """Release the lock; a file in which nothing was written is removed."""
-        if os.fstat(self._fd).st_size == 0:
+        if os.fstat(self._lock.fd).st_size == 0:
             self.path.unlink(missing_ok=True)
-        os.close(self._fd)
+        self._lock.close()
 
     def __enter__(self) -> "TableWriter":
         return self
@@ -175,11 +199,9 @@ class TableWriter:
     def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _lock(self) -> None:
-        advice = "wait for it, stop it, or give another --lat-dataset-path"
-        lock_or_refuse(self._fd, self.path, advice)
+    def _check_place(self) -> None:
         try:
-            same = os.path.samestat(os.fstat(self._fd), os.stat(self.path))
+            same = os.path.samestat(os.fstat(self._lock.fd), os.stat(self.path))
         except FileNotFoundError:
             same = False
         if not same:  # its last owner closed an empty table, which removes it
@@ -205,8 +227,8 @@ class TableWriter:
                 )
         if len(whole) < len(content):  # only now: a file that is no table stays as it is
             say(f"{self.path}: the unfinished last row is dropped, {len(rows)} rows are kept")
-            os.ftruncate(self._fd, len(whole))
-            os.fsync(self._fd)
+            os.ftruncate(self._lock.fd, len(whole))
+            os.fsync(self._lock.fd)
         return whole.split(b"\n")[0].removesuffix(b"\r"), columns, rows
 
 

@@ -1,6 +1,4 @@
-"""Parameters and multiply-accumulates of an architecture, in closed form and, for a check,
-by torchprofile.
-"""
+"""Parameters and multiply-accumulates of an architecture, in closed form and by torchprofile."""
 
 import warnings
 
@@ -8,7 +6,7 @@ import torch
 from torch import nn
 
 from hat.model.transformer import SubTransformer
-from hat.space import Arch, SearchSpace
+from hat.space import Arch, EncoderArch, SearchSpace
 
 
 def profile_length(family: str) -> int:
@@ -17,32 +15,24 @@ def profile_length(family: str) -> int:
 
 
 def count_params(arch: Arch, space: SearchSpace) -> int:
-    """Return the parameters of the layers.
-
-    No embeddings, no output matrix, full qkv bias vectors (HAT 2020).
-    """
+    """Return the parameters of the layers: no embeddings, no output matrix, full qkv biases (HAT 2020)."""
     enc, dec = arch.encoder, arch.decoder
 
-    def attention(dim: int, memory_dim: int, qkv: int) -> int:
-        return (dim + 2 * memory_dim + 3) * qkv + (qkv + 1) * dim
+    def attention(dim: int, source_dim: int, qkv: int) -> int:
+        return (dim + 2 * source_dim + 3) * qkv + (qkv + 1) * dim
 
-    def feed_forward(dim: int, ffn_dim: int) -> int:
-        return 2 * dim * ffn_dim + ffn_dim + dim
+    def feed_forward(stack: EncoderArch, layer: int) -> int:
+        return 2 * stack.embed_dim * stack.ffn_dims[layer] + stack.ffn_dims[layer] + stack.embed_dim
 
-    norm = 2
-    total = sum(
-        attention(enc.embed_dim, enc.embed_dim, space.qkv_dim)
-        + feed_forward(enc.embed_dim, ffn)
-        + 2 * norm * enc.embed_dim
-        for ffn in enc.ffn_dims
-    )
-    return total + sum(
-        attention(dec.embed_dim, dec.embed_dim, space.decoder_qkv_dim)
-        + attention(dec.embed_dim, enc.embed_dim, space.decoder_qkv_dim)
-        + feed_forward(dec.embed_dim, ffn)
-        + 3 * norm * dec.embed_dim
-        for ffn in dec.ffn_dims
-    )
+    total = 0
+    for layer in range(enc.num_layers):
+        total += attention(enc.embed_dim, enc.embed_dim, space.qkv_dim)
+        total += feed_forward(enc, layer) + 4 * enc.embed_dim  # two normalisations
+    for layer in range(dec.num_layers):
+        total += attention(dec.embed_dim, dec.embed_dim, space.decoder_qkv_dim)
+        total += attention(dec.embed_dim, enc.embed_dim, space.decoder_qkv_dim)
+        total += feed_forward(dec, layer) + 6 * dec.embed_dim  # three normalisations
+    return total
 
 
 def count_macs(arch: Arch, space: SearchSpace, length: int) -> int:
@@ -54,22 +44,21 @@ def count_macs(arch: Arch, space: SearchSpace, length: int) -> int:
     """
     enc, dec, n = arch.encoder, arch.decoder, length
 
-    def attention(dim: int, memory_dim: int, keys: int, qkv: int) -> int:
-        projections = 2 * n * dim * qkv + 2 * keys * memory_dim * qkv
+    def attention(dim: int, source_dim: int, keys: int, qkv: int) -> int:
+        projections = 2 * n * dim * qkv + 2 * keys * source_dim * qkv
         return projections + 2 * n * keys * qkv + n * qkv  # both products, and the scaled queries
 
-    def feed_forward(dim: int, ffn_dim: int) -> int:
-        return 2 * n * dim * ffn_dim
+    def feed_forward(stack: EncoderArch, layer: int) -> int:
+        return 2 * n * stack.embed_dim * stack.ffn_dims[layer]
 
     total = n * (enc.embed_dim + dec.embed_dim)  # embeddings times their scale
-    for ffn in enc.ffn_dims:
+    for layer in range(enc.num_layers):
         total += attention(enc.embed_dim, enc.embed_dim, n, space.qkv_dim)
-        total += feed_forward(enc.embed_dim, ffn)
-        total += 2 * n * enc.embed_dim
-    for ffn, span in zip(dec.ffn_dims, dec.cross_span, strict=True):
+        total += feed_forward(enc, layer) + 2 * n * enc.embed_dim
+    for layer in range(dec.num_layers):
         total += attention(dec.embed_dim, dec.embed_dim, n, space.decoder_qkv_dim)
-        total += attention(dec.embed_dim, enc.embed_dim, span * n, space.decoder_qkv_dim)
-        total += feed_forward(dec.embed_dim, ffn) + 3 * n * dec.embed_dim
+        total += attention(dec.embed_dim, enc.embed_dim, dec.cross_span[layer] * n, space.decoder_qkv_dim)
+        total += feed_forward(dec, layer) + 3 * n * dec.embed_dim
     return total
 
 

@@ -1,4 +1,4 @@
-"""Layers whose weights are sliced at each call.
+"""Layers whose weights are sliced at each call, and dropout.
 
 A slice is a view, so nothing is stored and nothing goes stale.
 """
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
-from hat.model.matrix import can_pack
+from hat.model.cpu import RandomBits, affine, dropout_mask, random_bits
 
 
 class ElasticLinear(nn.Module):
@@ -32,33 +32,7 @@ class ElasticLinear(nn.Module):
         """Map x [..., in] to [..., out_dim], with `relu` its positive part; `in` is read off x, so it cannot
         disagree.
         """
-        weight, bias = self.weight[:out_dim, : x.size(-1)], self.bias[:out_dim]
-        if x.dtype == torch.bfloat16 and x.device.type == "cpu" and can_pack(x.dtype):
-            return _Affine.apply(x, weight, bias, relu)
-        y = F.linear(x, weight, bias)
-        return F.relu(y) if relu else y
-
-
-class _Affine(torch.autograd.Function):
-    """A linear map on a CPU whose bias and ReLU are applied while the product is still in the cache."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, weight_OI: Tensor, bias_O: Tensor, relu: bool) -> Tensor:
-        # a sliced weight would take a kernel that is a thousand times slower
-        y = torch.ops.mkldnn._linear_pointwise(
-            x, weight_OI.contiguous(), bias_O, "relu" if relu else "none", [], ""
-        )
-        ctx.save_for_backward(x, weight_OI, y if relu else None)
-        return y
-
-    @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        x, weight_OI, y = ctx.saved_tensors  # type: ignore[attr-defined]
-        if y is not None:
-            grad = torch.ops.aten.threshold_backward(grad, y, 0)
-        grad_NO = grad.flatten(0, -2)
-        grad_x = (grad_NO @ weight_OI).view(x.shape) if ctx.needs_input_grad[0] else None  # type: ignore[attr-defined]
-        return grad_x, grad_NO.t() @ x.flatten(0, -2), grad_NO.sum(0), None
+        return affine(x, self.weight[:out_dim, : x.size(-1)], self.bias[:out_dim], relu)
 
 
 class ElasticLayerNorm(nn.Module):
@@ -126,3 +100,38 @@ class _Lookup(torch.autograd.Function):
         total.index_add_(0, ids.flatten(), grad.flatten(0, -2).to(total.dtype))
         total[ctx.pad] = 0  # type: ignore[attr-defined]
         return None, total.to(ctx.dtype), None  # type: ignore[attr-defined]
+
+
+class Dropout:
+    """Drops elements with masks that follow from a seed; without a seed (evaluation) it changes nothing.
+
+    One object serves one forward pass, along which it is passed. Two passes with one seed drop the same
+    elements, so a resumed run repeats the uninterrupted one whatever other random numbers were drawn.
+    """
+
+    def __init__(self, seed: int | None = None) -> None:
+        self.seed = seed
+        self._bits: RandomBits | None = None
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is dropped at rates above 0."""
+        return self.seed is not None
+
+    def __call__(self, x: Tensor, rate: float) -> Tensor:
+        """Return `x` with a fraction `rate` of its elements zero and the others scaled by 1 / (1 - rate)."""
+        return x * self._mask(x, rate) if self.active and rate > 0 else x
+
+    def plus(self, residual: Tensor, x: Tensor, rate: float) -> Tensor:
+        """Return residual + self(x, rate)."""
+        if self.active and rate > 0:
+            return torch.addcmul(residual, x, self._mask(x, rate))
+        return residual + x
+
+    def _mask(self, x: Tensor, rate: float) -> Tensor:
+        assert self.seed is not None
+        self._bits = self._bits or random_bits(self.seed, x.device)
+        return dropout_mask(x, rate, self._bits)
+
+
+EVAL = Dropout()

@@ -23,5 +23,5 @@ def extract(model: Transformer, arch: Arch) -> SubTransformer:
         )
         for name, parameter in sub.named_parameters()
     }
-    sub.adopt(slices)
+    sub.load_weights(slices)
     return sub

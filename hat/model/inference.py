@@ -7,21 +7,17 @@ d head width, D width, V vocabulary.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hat.model.attention import attend_fixed, padding_mask, positions
-from hat.model.config import PAD
+from hat.model.cpu import CHUNK, Int8Matrix, Matrix, attend_fixed, fixed_matrix, largest
 from hat.model.elastic import ElasticLayerNorm, ElasticLinear
-from hat.model.layers import DecoderLayer, EncoderLayer
-from hat.model.matrix import Int8Matrix, Matrix, fixed_matrix
-from hat.model.transformer import Memory, Transformer
-from hat.space import Arch
+from hat.model.layers import PAD, DecoderLayer, EncoderLayer, padding_mask, positions
+from hat.model.transformer import EncoderOutput, Transformer
+from hat.space import Arch, EncoderArch
 
-CHUNK = 128  # large vocabularies are padded to whole chunks, which `largest` reads one by one
 PADDED_FROM = 4096
 RESCORED = 16  # words whose logits are computed again in full precision where weights have 8 bits
 
@@ -48,14 +44,12 @@ class InferenceModel:
             self._source = _Embedding(model, "source", enc.embed_dim)
             self._target = _Embedding(model, "target", dec.embed_dim)
             self._encoder = [
-                _EncoderBlocks(layer, enc.embed_dim, heads, ffn_dim, matrix)
-                for layer, heads, ffn_dim in zip(
-                    model.encoder_layers, enc.self_heads, enc.ffn_dims, strict=False
-                )
+                _EncoderBlocks(layer, enc, index, matrix)
+                for index, layer in enumerate(model.encoder_layers[: enc.num_layers])
             ]
             self._decoder = [
                 _DecoderBlocks(layer, arch, index, matrix)
-                for index, layer in enumerate(model.decoder_layers[: len(dec.ffn_dims)])
+                for index, layer in enumerate(model.decoder_layers[: dec.num_layers])
             ]
             self._encoder_norm = _last_norm(model, "encoder", enc.embed_dim)
             self._decoder_norm = _last_norm(model, "decoder", dec.embed_dim)
@@ -65,7 +59,7 @@ class InferenceModel:
         self.device, self.dtype = self._target.table.device, self._target.table.dtype
 
     @torch.inference_mode()
-    def encode(self, source_BS: Tensor) -> Memory:
+    def encode(self, source_BS: Tensor) -> EncoderOutput:
         """Run the encoder on left-padded ids [B, S]; the outputs of the last three layers are returned."""
         batch, length = source_BS.shape
         padding = source_BS.eq(PAD)
@@ -78,13 +72,13 @@ class InferenceModel:
             outputs.append(x)
         if self._encoder_norm:
             outputs[-1] = self._encoder_norm(x)
-        return Memory(tuple(o.view(batch, length, -1) for o in outputs[:-4:-1]), padding)
+        return EncoderOutput(tuple(o.view(batch, length, -1) for o in outputs[:-4:-1]), padding)
 
     @torch.inference_mode()
-    def start(self, memory: Memory, beam: int, capacity: int = 32) -> "DecoderState":
+    def start(self, source: EncoderOutput, beam: int, capacity: int = 32) -> "DecoderState":
         """Return the state of decoding before the first token, with room for `capacity` of them; it grows."""
         spans = {
-            span: (memory.spanned(span), memory.mask(span)) for span in set(self.arch.decoder.cross_span)
+            span: (source.spanned(span), source.mask(span)) for span in set(self.arch.decoder.cross_span)
         }
         layers = []
         for layer in self._decoder:
@@ -113,27 +107,6 @@ class InferenceModel:
             words = largest(logits, min(RESCORED, self.vocab_size)).places
             logits.scatter_(1, words, torch.bmm(self._exact_output[words], x[:, :, None])[:, :, 0])
         return logits
-
-
-class Largest(NamedTuple):
-    """Values of each row, largest first, and their places, both [N, count]."""
-
-    values: Tensor
-    places: Tensor
-
-
-def largest(rows_NV: Tensor, count: int) -> Largest:
-    """Return the `count` largest values of each row.
-
-    They lie in the `count` chunks with the largest maxima; to look only there is faster on CPUs.
-    """
-    if rows_NV.is_cuda or rows_NV.size(1) < 2 * count * CHUNK or rows_NV.size(1) % CHUNK:
-        return Largest(*rows_NV.topk(count, dim=1))
-    chunks = rows_NV.unflatten(1, (-1, CHUNK))
-    which = chunks.amax(2).topk(count, dim=1).indices
-    few = chunks.gather(1, which[:, :, None].expand(-1, -1, CHUNK)).flatten(1)
-    values, places = few.topk(count, dim=1)
-    return Largest(values, which.gather(1, places // CHUNK) * CHUNK + places % CHUNK)
 
 
 @dataclass
@@ -211,10 +184,10 @@ class _Blocks:
     """What the layers share: each block is given its input and what is added to its output."""
 
     def __init__(
-        self, layer: EncoderLayer | DecoderLayer, dim: int, heads: int, ffn_dim: int, matrix: MakeMatrix
+        self, layer: EncoderLayer | DecoderLayer, stack: EncoderArch, index: int, matrix: MakeMatrix
     ) -> None:
-        qkv_dim = layer.self_attn.qkv_dim
-        self.pre_norm, self.heads = layer.pre_norm, heads
+        dim, ffn_dim, qkv_dim = stack.embed_dim, stack.ffn_dims[index], layer.self_attn.qkv_dim
+        self.pre_norm, self.heads = layer.pre_norm, stack.self_heads[index]
         self.qkv = _cut(layer.self_attn.qkv, 3 * qkv_dim, dim, matrix)
         self.out = _cut(layer.self_attn.out, dim, qkv_dim, matrix)
         self.up = _cut(layer.ffn.up, ffn_dim, dim, matrix)
@@ -225,7 +198,10 @@ class _Blocks:
         return block(norm(x_ND), x_ND) if self.pre_norm else norm(block(x_ND, x_ND))
 
     def _feed_forward(self, x_ND: Tensor) -> Tensor:
-        return self._residual(self.ffn_norm, x_ND, lambda h, x: self.down.plus(self.up.relu(h), x))
+        def feed_forward(h: Tensor, x: Tensor) -> Tensor:
+            return self.down.plus(self.up.relu(h), x)
+
+        return self._residual(self.ffn_norm, x_ND, feed_forward)
 
     def _queries_keys_values(self, h_ND: Tensor, batch: int) -> Tensor:
         """Return [3, B, H, n, d] of the n positions of each sentence."""
@@ -245,7 +221,7 @@ class _EncoderBlocks(_Blocks):
 class _DecoderBlocks(_Blocks):
     def __init__(self, layer: DecoderLayer, arch: Arch, index: int, matrix: MakeMatrix) -> None:
         dec, dim, cross = arch.decoder, arch.decoder.embed_dim, layer.cross_attn
-        super().__init__(layer, dim, dec.self_heads[index], dec.ffn_dims[index], matrix)
+        super().__init__(layer, dec, index, matrix)
         self.cross_heads, self.span = dec.cross_heads[index], dec.cross_span[index]
         self.cross_q = _cut(cross.q, cross.qkv_dim, dim, matrix)
         once = fixed_matrix if matrix is Int8Matrix else matrix  # once a sentence, and all steps read them
@@ -253,10 +229,10 @@ class _DecoderBlocks(_Blocks):
         self.cross_out = _cut(cross.out, dim, cross.qkv_dim, matrix)
         self.cross_norm = _norm(layer.cross_norm, dim)
 
-    def cross_keys_values(self, memory_BSD: Tensor) -> tuple[Tensor, Tensor]:
+    def cross_keys_values(self, source_BSD: Tensor) -> tuple[Tensor, Tensor]:
         """Return keys and values of the encoder outputs, each [B, H, S, d]."""
-        batch, length, _ = memory_BSD.shape
-        kv = self.cross_kv(memory_BSD.flatten(0, 1)).view(batch, length, 2, self.cross_heads, -1)
+        batch, length, _ = source_BSD.shape
+        kv = self.cross_kv(source_BSD.flatten(0, 1)).view(batch, length, 2, self.cross_heads, -1)
         k, v = kv.permute(2, 0, 3, 1, 4).contiguous()
         return k, v
 

@@ -1,15 +1,164 @@
-"""One encoder layer and one decoder layer.
+"""The blocks of a Transformer and its two kinds of layers; each layer reads its sizes off the architecture.
 
-B batch, T target length, S source length, D width, F feed-forward width.
+B batch, T target length, S source length, H heads, d head width, D width, Q total width of all heads
+(qkv-dim, the same for every head count), F feed-forward width.
 """
 
+import math
+from dataclasses import dataclass
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hat.model.attention import CrossAttention, SelfAttention
-from hat.model.config import ModelConfig
-from hat.model.dropout import Dropout
-from hat.model.elastic import ElasticLayerNorm, ElasticLinear
+from hat.config import Options, option
+from hat.model.cpu import SHORT, merge_heads, split_heads
+from hat.model.elastic import Dropout, ElasticLayerNorm, ElasticLinear
+from hat.space import Arch, DecoderArch, EncoderArch, SearchSpace
+
+MAX_POSITIONS = 1 << 16  # no weight proves the number in a file, and the table takes memory for each
+PAD, EOS = 1, 2  # ids fixed by the dictionary format
+
+
+@dataclass(frozen=True)
+class ModelConfig(Options):
+    """Model"""
+
+    dropout: float = option(0.1, low=0, below=1)
+    """dropout on embeddings and residual branches, at the super width; narrower slices use less"""
+    attention_dropout: float = option(0.0, low=0, below=1)
+    """dropout on attention weights"""
+    activation_dropout: float = option(0.0, low=0, below=1)
+    """dropout after the ReLU, at the super width"""
+    share_all_embeddings: bool = False
+    """one matrix for source embedding, target embedding and output (needs a joint dictionary)"""
+    share_decoder_input_output_embed: bool = False
+    """one matrix for target embedding and output"""
+    encoder_normalize_before: bool = False
+    """normalise before each encoder block instead of after it"""
+    decoder_normalize_before: bool = False
+    """normalise before each decoder block instead of after it"""
+    vocab_original_scaling: bool = False
+    """scale embeddings by the root of the super width instead of the sampled one"""
+    max_source_positions: int = option(1024, low=2, high=MAX_POSITIONS)
+    """longest source sentence in tokens"""
+    max_target_positions: int = option(1024, low=2, high=MAX_POSITIONS)
+    """longest target sentence in tokens"""
+
+    @property
+    def structure(self) -> dict[str, bool]:
+        """What weights depend on, by its key; sharing all embeddings shares those of the decoder."""
+        return {
+            "share-all-embeddings": self.share_all_embeddings,
+            "share-decoder-input-output-embed": self.share_all_embeddings
+            or self.share_decoder_input_output_embed,
+            "encoder-normalize-before": self.encoder_normalize_before,
+            "decoder-normalize-before": self.decoder_normalize_before,
+            "vocab-original-scaling": self.vocab_original_scaling,
+        }
+
+
+def sinusoids(num_positions: int, dim: int) -> Tensor:
+    """Return the position table [num_positions, dim]: sines in the front half, cosines behind, zero at PAD.
+
+    Frequencies are exp(-i * ln(10000) / (half - 1)), at the *super* width; a SubTransformer takes front
+    columns.
+    """
+    half = dim // 2
+    frequencies = torch.exp(torch.arange(half, dtype=torch.float) * -(math.log(10000) / max(half - 1, 1)))
+    angles = torch.arange(num_positions, dtype=torch.float)[:, None] * frequencies[None]
+    table = torch.cat([angles.sin(), angles.cos(), torch.zeros(num_positions, dim - 2 * half)], dim=1)
+    table[PAD] = 0
+    return table
+
+
+def positions(ids_BT: Tensor) -> Tensor:
+    """Return the position of each token [B, T], counting from PAD + 1 without pads; pads have PAD."""
+    real = ids_BT.ne(PAD)
+    return real.cumsum(1) * real + PAD
+
+
+def padding_mask(padding_BS: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """Return what to add to scores [B, H, T, S] so that pads are never attended to; None without pads."""
+    if not bool(padding_BS.any()):
+        return None
+    return torch.zeros(padding_BS.shape, dtype=dtype, device=padding_BS.device).masked_fill_(
+        padding_BS, -math.inf
+    )[:, None, None]
+
+
+def causal_mask(length: int, like: Tensor) -> Tensor:
+    """Return what to add to scores [.., T, T] so that no token sees a later one."""
+    return torch.full((length, length), -math.inf, dtype=like.dtype, device=like.device).triu_(1)
+
+
+def attend(
+    q_BHTd: Tensor, k_BHSd: Tensor, v_BHSd: Tensor, mask: Tensor | None, drop: Dropout, rate: float
+) -> Tensor:
+    """Return drop(softmax(q @ k^T / sqrt(d) + mask)) @ v, heads side by side [B, T, Q].
+
+    Short sequences, and weights that are dropped, take two plain matrix products; long ones the fused kernel.
+    """
+    scale = q_BHTd.size(-1) ** -0.5
+    if not drop.active:  # published FLOPs count this product, so a pass that is profiled makes it
+        q_BHTd, scale = q_BHTd * scale, 1.0
+    if k_BHSd.size(2) > SHORT and not (drop.active and rate > 0):
+        return merge_heads(
+            F.scaled_dot_product_attention(q_BHTd, k_BHSd, v_BHSd, attn_mask=mask, scale=scale)
+        )
+    scores_BHTS = q_BHTd @ k_BHSd.transpose(2, 3)
+    if mask is not None:
+        scores_BHTS = torch.add(mask, scores_BHTS, alpha=scale)
+    elif scale != 1:
+        scores_BHTS = scores_BHTS * scale
+    return merge_heads(drop(scores_BHTS.softmax(-1), rate) @ v_BHSd)
+
+
+class SelfAttention(nn.Module):
+    """Attention of a sequence to itself; only the embedding side of the projections is cut."""
+
+    def __init__(self, dim: int, qkv_dim: int) -> None:
+        super().__init__()
+        self.qkv_dim = qkv_dim
+        self.qkv = ElasticLinear(dim, 3 * qkv_dim)
+        self.out = ElasticLinear(qkv_dim, dim)
+
+    def init(self, generator: torch.Generator) -> None:
+        """Xavier with the fan of the fused [3 * Q, D] matrix."""
+        self.qkv.init(generator)
+        self.out.init(generator)
+
+    def forward(self, x_BTD: Tensor, heads: int, mask: Tensor | None, drop: Dropout, rate: float) -> Tensor:
+        """Return [B, T, D]."""
+        q, k, v = split_heads(self.qkv(x_BTD, 3 * self.qkv_dim), heads, 3)
+        return self.out(attend(q, k, v, mask, drop, rate), x_BTD.size(-1))
+
+
+class CrossAttention(nn.Module):
+    """Attention of the decoder to encoder outputs; queries and keys may come from different widths."""
+
+    def __init__(self, dim: int, source_dim: int, qkv_dim: int) -> None:
+        super().__init__()
+        self.qkv_dim = qkv_dim
+        self.q = ElasticLinear(dim, qkv_dim)
+        self.kv = ElasticLinear(source_dim, 2 * qkv_dim)
+        self.out = ElasticLinear(qkv_dim, dim)
+
+    def init(self, generator: torch.Generator) -> None:
+        """Xavier; the fan is that of the fused matrix if both widths are equal, else of each [Q, D]."""
+        fused = self.q.weight.size(1) == self.kv.weight.size(1)
+        fan_out = (3 if fused else 1) * self.qkv_dim
+        self.q.init(generator, fan_out)
+        self.kv.init(generator, fan_out)
+        self.out.init(generator)
+
+    def forward(
+        self, x_BTD: Tensor, source_BSD: Tensor, heads: int, mask: Tensor | None, drop: Dropout, rate: float
+    ) -> Tensor:
+        """Return [B, T, D]."""
+        (q,) = split_heads(self.q(x_BTD, self.qkv_dim), heads)
+        k, v = split_heads(self.kv(source_BSD, 2 * self.qkv_dim), heads, 2)
+        return self.out(attend(q, k, v, mask, drop, rate), x_BTD.size(-1))
 
 
 class FeedForward(nn.Module):
@@ -36,9 +185,7 @@ class _Layer(nn.Module):
 
     def __init__(self, cfg: ModelConfig, super_dim: int, pre_norm: bool) -> None:
         super().__init__()
-        self.cfg = cfg
-        self.super_dim = super_dim
-        self.pre_norm = pre_norm
+        self.cfg, self.super_dim, self.pre_norm = cfg, super_dim, pre_norm
 
     def _scaled(self, rate: float, x: Tensor) -> float:
         return rate * x.size(-1) / self.super_dim
@@ -49,63 +196,63 @@ class _Layer(nn.Module):
     def _after(self, norm: ElasticLayerNorm, x: Tensor) -> Tensor:
         return x if self.pre_norm else norm(x)
 
-    def _feed_forward(
-        self, ffn: FeedForward, norm: ElasticLayerNorm, x: Tensor, ffn_dim: int, drop: Dropout
-    ) -> Tensor:
-        h = ffn(self._before(norm, x), ffn_dim, drop, self._scaled(self.cfg.activation_dropout, x))
-        return self._after(norm, drop.plus(x, h, self._scaled(self.cfg.dropout, x)))
+    def _feed_forward(self, x: Tensor, stack: EncoderArch, index: int, drop: Dropout) -> Tensor:
+        h = self._before(self.ffn_norm, x)
+        h = self.ffn(h, stack.ffn_dims[index], drop, self._scaled(self.cfg.activation_dropout, x))
+        return self._after(self.ffn_norm, drop.plus(x, h, self._scaled(self.cfg.dropout, x)))
 
 
 class EncoderLayer(_Layer):
-    """Self-attention and feed-forward, each with a residual branch."""
+    """Self-attention and feed-forward, each with a residual branch, as large as layer `index` of `shape`."""
 
-    def __init__(self, cfg: ModelConfig, dim: int, ffn_dim: int, qkv_dim: int, super_dim: int) -> None:
-        super().__init__(cfg, super_dim, cfg.encoder_normalize_before)
-        self.self_attn = SelfAttention(dim, qkv_dim)
-        self.self_norm = ElasticLayerNorm(dim)
-        self.ffn = FeedForward(dim, ffn_dim)
-        self.ffn_norm = ElasticLayerNorm(dim)
+    def __init__(self, cfg: ModelConfig, space: SearchSpace, shape: Arch, index: int) -> None:
+        super().__init__(cfg, space.encoder.super_embed_dim, cfg.encoder_normalize_before)
+        enc = shape.encoder
+        self.self_attn = SelfAttention(enc.embed_dim, space.qkv_dim)
+        self.self_norm = ElasticLayerNorm(enc.embed_dim)
+        self.ffn = FeedForward(enc.embed_dim, enc.ffn_dims[index])
+        self.ffn_norm = ElasticLayerNorm(enc.embed_dim)
 
-    def forward(self, x_BSD: Tensor, ffn_dim: int, heads: int, mask: Tensor | None, drop: Dropout) -> Tensor:
-        """Return [B, S, D]."""
+    def forward(
+        self, x_BSD: Tensor, enc: EncoderArch, index: int, mask: Tensor | None, drop: Dropout
+    ) -> Tensor:
+        """Return [B, S, D], computed as layer `index` of `enc`."""
         h = self._before(self.self_norm, x_BSD)
-        h = self.self_attn(h, heads, mask, drop, self.cfg.attention_dropout)
+        h = self.self_attn(h, enc.self_heads[index], mask, drop, self.cfg.attention_dropout)
         # parity with HAT 2020: encoder self-attention dropout is not scaled by width
         x_BSD = self._after(self.self_norm, drop.plus(x_BSD, h, self.cfg.dropout))
-        return self._feed_forward(self.ffn, self.ffn_norm, x_BSD, ffn_dim, drop)
+        return self._feed_forward(x_BSD, enc, index, drop)
 
 
 class DecoderLayer(_Layer):
-    """Self-attention, attention to the encoder and feed-forward, each with a residual branch."""
+    """Self-attention, attention to the encoder and feed-forward, as large as layer `index` of `shape`."""
 
-    def __init__(
-        self, cfg: ModelConfig, dim: int, ffn_dim: int, qkv_dim: int, memory_dim: int, super_dim: int
-    ) -> None:
-        super().__init__(cfg, super_dim, cfg.decoder_normalize_before)
-        self.self_attn = SelfAttention(dim, qkv_dim)
-        self.self_norm = ElasticLayerNorm(dim)
-        self.cross_attn = CrossAttention(dim, memory_dim, qkv_dim)
-        self.cross_norm = ElasticLayerNorm(dim)
-        self.ffn = FeedForward(dim, ffn_dim)
-        self.ffn_norm = ElasticLayerNorm(dim)
+    def __init__(self, cfg: ModelConfig, space: SearchSpace, shape: Arch, index: int) -> None:
+        super().__init__(cfg, space.decoder.super_embed_dim, cfg.decoder_normalize_before)
+        dec, qkv_dim = shape.decoder, space.decoder_qkv_dim
+        self.self_attn = SelfAttention(dec.embed_dim, qkv_dim)
+        self.self_norm = ElasticLayerNorm(dec.embed_dim)
+        self.cross_attn = CrossAttention(dec.embed_dim, shape.encoder.embed_dim, qkv_dim)
+        self.cross_norm = ElasticLayerNorm(dec.embed_dim)
+        self.ffn = FeedForward(dec.embed_dim, dec.ffn_dims[index])
+        self.ffn_norm = ElasticLayerNorm(dec.embed_dim)
 
     def forward(
         self,
         x_BTD: Tensor,
-        memory_BSD: Tensor,
-        ffn_dim: int,
-        self_heads: int,
-        cross_heads: int,
+        source_BSD: Tensor,
+        dec: DecoderArch,
+        index: int,
         causal: Tensor,
-        memory_mask: Tensor | None,
+        source_mask: Tensor | None,
         drop: Dropout,
     ) -> Tensor:
-        """Return [B, T, D]."""
-        cfg, rate = self.cfg, self._scaled(self.cfg.dropout, x_BTD)
+        """Return [B, T, D], computed as layer `index` of `dec`."""
+        attention_rate, rate = self.cfg.attention_dropout, self._scaled(self.cfg.dropout, x_BTD)
         h = self._before(self.self_norm, x_BTD)
-        h = self.self_attn(h, self_heads, causal, drop, cfg.attention_dropout)
+        h = self.self_attn(h, dec.self_heads[index], causal, drop, attention_rate)
         x_BTD = self._after(self.self_norm, drop.plus(x_BTD, h, rate))
         h = self._before(self.cross_norm, x_BTD)
-        h = self.cross_attn(h, memory_BSD, cross_heads, memory_mask, drop, cfg.attention_dropout)
+        h = self.cross_attn(h, source_BSD, dec.cross_heads[index], source_mask, drop, attention_rate)
         x_BTD = self._after(self.cross_norm, drop.plus(x_BTD, h, rate))
-        return self._feed_forward(self.ffn, self.ffn_norm, x_BTD, ffn_dim, drop)
+        return self._feed_forward(x_BTD, dec, index, drop)

@@ -11,26 +11,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hat.errors import ConfigError
-from hat.model.attention import (
+from hat.model.elastic import EVAL, Dropout, ElasticEmbedding, ElasticLayerNorm
+from hat.model.layers import (
+    PAD,
     CrossAttention,
+    DecoderLayer,
+    EncoderLayer,
+    FeedForward,
+    ModelConfig,
     SelfAttention,
     causal_mask,
     padding_mask,
     positions,
     sinusoids,
 )
-from hat.model.config import PAD, ModelConfig
-from hat.model.dropout import EVAL, Dropout
-from hat.model.elastic import ElasticEmbedding, ElasticLayerNorm
-from hat.model.layers import DecoderLayer, EncoderLayer, FeedForward
 from hat.space import Arch, SearchSpace
 
 
-class Memory(NamedTuple):
-    """What the decoder sees of a source.
-
-    Outputs of the last encoder layers, the last one first, and its pads.
-    """
+class EncoderOutput(NamedTuple):
+    """What the decoder sees of a source: outputs of the last encoder layers, last first, and its pads."""
 
     outputs: tuple[Tensor, ...]  # each [B, S, D]
     padding: Tensor  # [B, S], true at pads
@@ -84,19 +83,10 @@ class Transformer(nn.Module):
         tied = cfg.share_all_embeddings or cfg.share_decoder_input_output_embed
         self.output = self.target_embed if tied else ElasticEmbedding(target_vocab_size, dec.embed_dim)
         self.encoder_layers = nn.ModuleList(
-            EncoderLayer(cfg, enc.embed_dim, ffn_dim, space.qkv_dim, space.encoder.super_embed_dim)
-            for ffn_dim in enc.ffn_dims
+            EncoderLayer(cfg, space, shape, index) for index in range(enc.num_layers)
         )
         self.decoder_layers = nn.ModuleList(
-            DecoderLayer(
-                cfg,
-                dec.embed_dim,
-                ffn_dim,
-                space.decoder_qkv_dim,
-                enc.embed_dim,
-                space.decoder.super_embed_dim,
-            )
-            for ffn_dim in dec.ffn_dims
+            DecoderLayer(cfg, space, shape, index) for index in range(dec.num_layers)
         )
         if cfg.encoder_normalize_before:
             self.encoder_norm = ElasticLayerNorm(enc.embed_dim)
@@ -112,50 +102,38 @@ class Transformer(nn.Module):
             table = sinusoids(length + PAD + 1, width).to(self.source_embed.weight)
             self.register_buffer(f"{side}_positions", table, persistent=False)
 
-    def adopt(self, weights: dict[str, Tensor]) -> None:
-        """Make these tensors, named as in `named_parameters`,
-        the weights of a model built on the meta device.
-        """
+    def load_weights(self, weights: dict[str, Tensor]) -> None:
+        """Make tensors, named as in `named_parameters`, the weights of a model on the meta device."""
         for module_name, module in self.named_modules():
             for name in module._parameters:
                 module._parameters[name] = nn.Parameter(weights[f"{module_name}.{name}"])
         self._make_positions()
 
-    def encode(self, source_BS: Tensor, arch: Arch | None = None, drop: Dropout = EVAL) -> Memory:
+    def encode(self, source_BS: Tensor, arch: Arch | None = None, drop: Dropout = EVAL) -> EncoderOutput:
         """Run the encoder on left-padded ids [B, S]; the outputs of the last three layers are returned."""
         enc = (arch or self.default_arch).encoder
-        x = self._embed(
-            self.source_embed, self.source_positions, source_BS, positions(source_BS), enc.embed_dim, drop
-        )
+        x = self._embed(self.source_embed, self.source_positions, source_BS, enc.embed_dim, drop)
         padding = source_BS.eq(PAD)
         mask = padding_mask(padding, x.dtype)
         outputs = []
-        for layer, ffn_dim, heads in zip(self.encoder_layers, enc.ffn_dims, enc.self_heads, strict=False):
-            x = layer(x, ffn_dim, heads, mask, drop)
+        for index, layer in enumerate(self.encoder_layers[: enc.num_layers]):
+            x = layer(x, enc, index, mask, drop)
             outputs.append(x)
         if self.cfg.encoder_normalize_before:
             outputs[-1] = self.encoder_norm(x)
-        return Memory(tuple(outputs[:-4:-1]), padding)
+        return EncoderOutput(tuple(outputs[:-4:-1]), padding)
 
     def decode(
-        self, input_BT: Tensor, memory: Memory, arch: Arch | None = None, drop: Dropout = EVAL
+        self, input_BT: Tensor, source: EncoderOutput, arch: Arch | None = None, drop: Dropout = EVAL
     ) -> Tensor:
-        """Run the decoder on right-padded ids [B, T].
-
-        Returns its states [B, T, D] before the output matrix.
-        """
+        """Run the decoder on right-padded ids [B, T]; returns states [B, T, D] before the output matrix."""
         dec = (arch or self.default_arch).decoder
-        x = self._embed(
-            self.target_embed, self.target_positions, input_BT, positions(input_BT), dec.embed_dim, drop
-        )
+        x = self._embed(self.target_embed, self.target_positions, input_BT, dec.embed_dim, drop)
         causal = causal_mask(input_BT.size(1), x)
-        spans = {span: (memory.spanned(span), memory.mask(span)) for span in set(dec.cross_span)}
-        layers = zip(
-            self.decoder_layers, dec.ffn_dims, dec.self_heads, dec.cross_heads, dec.cross_span, strict=False
-        )
-        for layer, ffn_dim, self_heads, cross_heads, span in layers:
-            memory_BSD, memory_mask = spans[span]
-            x = layer(x, memory_BSD, ffn_dim, self_heads, cross_heads, causal, memory_mask, drop)
+        sources = {span: (source.spanned(span), source.mask(span)) for span in set(dec.cross_span)}
+        for index, layer in enumerate(self.decoder_layers[: dec.num_layers]):
+            source_BSD, source_mask = sources[dec.cross_span[index]]
+            x = layer(x, source_BSD, dec, index, causal, source_mask, drop)
         return self.decoder_norm(x) if self.cfg.decoder_normalize_before else x
 
     def logits(self, states: Tensor) -> Tensor:
@@ -168,12 +146,10 @@ class Transformer(nn.Module):
         """Return logits [B, T, V] under teacher forcing; `arch` defaults to the model's own size."""
         return self.logits(self.decode(input_BT, self.encode(source_BS, arch, drop), arch, drop))
 
-    def _embed(
-        self, table: ElasticEmbedding, sines: Tensor, ids: Tensor, places: Tensor, dim: int, drop: Dropout
-    ) -> Tensor:
+    def _embed(self, table: ElasticEmbedding, sines: Tensor, ids: Tensor, dim: int, drop: Dropout) -> Tensor:
         super_dim = sines.size(1)
         scale = math.sqrt(super_dim if self.cfg.vocab_original_scaling else dim)
-        x = table(ids, dim, PAD) * scale + sines[places, :dim]
+        x = table(ids, dim, PAD) * scale + sines[positions(ids), :dim]
         return drop(x, self.cfg.dropout * dim / super_dim)
 
 

@@ -1,340 +1,514 @@
-"""From a folder that a run left to what a report shows of it."""
+"""From the records that runs left in a folder to what a report shows of them.
 
+A report starts from the records (`run.json`, see docs/records.md) in a folder and up to two levels below it,
+and reads the files that belong to a run of their kind: log, journal, predictor and table. Nothing in them is
+trusted: what is damaged becomes a note, and no path leads out of the folder.
+"""
+
+import csv
+import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hat.errors import DataError, HatError
-from hat.files.cost import read_cost
-from hat.latency.predictor import LatencyPredictor
-from hat.latency.table import read_table
 from hat.model.count import count_macs, count_params, profile_length
-from hat.report.folders import (
-    Folder,
-    Note,
-    arch_in,
-    is_study,
-    number,
-    rankings_of,
-    read_mapping,
-    run_folders,
-    searches_of,
-    space_in,
-    training_of,
-    winners_of,
-)
-from hat.report.latencies import latencies_of
-from hat.report.run import Model, Run, StageCost
-from hat.space import Arch
+from hat.run import Cost, Record, read_record
+from hat.space import Arch, SearchSpace, space_from_plain
+
+Values = Mapping[str, Any]
+Points = tuple[tuple[float, float], ...]
+_DEPTH = 2
+_SUFFIX = ".run.json"
+_RECORDS = ("run.json", "config.yml", "version.json", "cost.json", "log.jsonl", "journal.jsonl")
+_DAMAGED = (HatError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
+
+@dataclass(frozen=True)
+class Model:
+    """One architecture with what is known of it; None: not known."""
+
+    name: str
+    role: str  # largest, smallest or found
+    weights: str  # inherited, trained, or "" if unknown
+    arch: Arch | None = None
+    params: int | None = None  # of the layers, without embeddings and output matrix
+    flops: int | None = None
+    size_bytes: int | None = None  # of the stand-alone file
+    limit_ms: float | None = None
+    predicted_ms: float | None = None
+    bound_ms: float | None = None
+    measured_ms: float | None = None
+    bleu: float | None = None
+    signature: str | None = None
+    inherited_loss: float | None = None  # validation loss (base 2) with the SuperTransformer's weights
+    trained_loss: float | None = None  # with its own
+
+    @property
+    def within_limit(self) -> bool | None:
+        """Return whether the measured latency keeps to the limit; None if either is unknown."""
+        if self.limit_ms is None or self.measured_ms is None:
+            return None
+        return self.measured_ms <= self.limit_ms
+
+
+class Evaluation(NamedTuple):
+    """One architecture that a search scored."""
+
+    loss: float
+    predicted_ms: float
+    bound_ms: float | None = None
+    measured_ms: float | None = None
+    arch: Arch | None = None
+
+
+@dataclass(frozen=True)
+class Search:
+    """One search; steps are its iterations, oldest first."""
+
+    name: str
+    limits_ms: tuple[float, ...]
+    steps: tuple[Mapping[str, float], ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
+    front: tuple[Evaluation, ...] = ()  # lowest loss first; of a search for the whole front only
+    random: tuple[Evaluation, ...] = ()  # scored for comparison, as are those of the grid of depths
+    depth: tuple[Evaluation, ...] = ()
+
+    @property
+    def is_front(self) -> bool:
+        """Return whether the search was for the whole front; its steps tell the hypervolume."""
+        return bool(self.front) or any("hypervolume" in step for step in self.steps)
+
+
+class Training(NamedTuple):
+    """One training; points are (update, loss in base 2)."""
+
+    name: str
+    train: Points
+    valid: Mapping[str, Points]  # by what was validated: largest, smallest, mean, sub
+
+
+@dataclass
+class Report:
+    """Everything a report shows; `notes` say what was left out, and why."""
+
+    title: str
+    models: list[Model] = field(default_factory=list)
+    searches: list[Search] = field(default_factory=list)
+    trainings: list[Training] = field(default_factory=list)
+    predictor: Values = field(default_factory=dict)  # results of its record: scores, unseen rows, conditions
+    stages: list[tuple[str, Cost]] = field(default_factory=list)
+    space: SearchSpace | None = None
+    machine: dict[str, str] = field(default_factory=dict)
+    study: Values = field(default_factory=dict)  # the summary of a ranking study
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def found(self) -> list[Model]:
+        """Return the models that a search found."""
+        return [model for model in self.models if model.role == "found"]
+
+    def one(self, role: str) -> Model | None:
+        """Return the first model of a role."""
+        return next((model for model in self.models if model.role == role), None)
+
+    @property
+    def winner(self) -> Model | None:
+        """Return the found model with the best BLEU, or with the lowest loss if none was translated with."""
+        within = [model for model in self.found if model.within_limit is not False] or self.found
+        scored = [model for model in within if model.bleu is not None]
+        if scored:
+            return max(scored, key=lambda model: model.bleu or 0.0)
+        return min(within, key=lambda model: model.inherited_loss or math.inf, default=None)
+
+    @property
+    def shown(self) -> tuple[str, Arch | None]:
+        """Return the architecture to show layer by layer: the winner, or the lowest loss of a front."""
+        if self.winner:
+            return self.winner.name, self.winner.arch
+        ends = [search.front[0] for search in self.searches if search.front]
+        best = min(ends, key=lambda each: each.loss, default=None)
+        return "Lowest loss of the front", best.arch if best else None
 
 
 @dataclass(frozen=True)
 class _Found:
-    """A folder with what it is about."""
+    """A run folder or product with its record."""
 
-    folder: Folder
+    path: Path  # the folder, or the product
     name: str
-    summary: Mapping[str, Any]
-    arch: Arch | None  # that was trained
-    winners: tuple[tuple[Mapping[str, Any], Arch], ...]  # that were found
+    kind: str
+    record: Record
+    log: tuple[Values, ...] = ()
+    summary: Values = field(default_factory=dict)
+
+    @property
+    def arch(self) -> Arch | None:
+        """Return the architecture that was trained."""
+        return _arch(self.record.settings) if self.kind == "train" else None
+
+    @property
+    def winners(self) -> list[tuple[Values, Arch]]:
+        """Return what a search says of each architecture it found; older summaries hold one at the top."""
+        if self.kind != "search":
+            return []
+        listed = self.summary.get("winners")
+        rows = _rows(listed) if isinstance(listed, list) else [self.summary]
+        return [(row, arch) for row in rows if (arch := _arch(row.get("arch")))]
 
 
-def collect(root: Path) -> Run:
-    """Return what `root` holds: a folder of run_task.py, of one search or training, or one above several.
+def collect(root: Path) -> Report:
+    """Return what `root` holds: a task, search, training, ranking study, or a folder above several.
 
-    Raises DataError where there is none of these. What is damaged or missing becomes a note.
+    Raises DataError if there is none of these. What is damaged or missing becomes a note.
     """
     if not root.is_dir():
         raise DataError(
             f"there is no folder {root}; give one that run_task.sh, evo_search.py or train.py wrote"
         )
-    run = Run(root.resolve().name, "folder")
-    note: Note = run.notes.append
-    summary = read_mapping(root / "summary.json", note)
-    stages = read_mapping(root / "stages.json", note)
-    if is_study(root):
-        return _study(root, run, summary)
-    found = [_about(folder, root, note) for folder in run_folders(root, note)]
-    listed = summary.get("models")
-    rows = [row for row in listed if isinstance(row, dict)] if isinstance(listed, list) else []
-    if not found and not rows and not stages:
-        raise DataError(
-            f"{root} holds no run: neither summary.json or stages.json of run_task.sh, nor log.jsonl of "
-            "train.py or evo_search.py up to two folders below; run one of these, or give another folder"
-        )
-    if "task" in summary:
-        run.title, run.kind = f"{summary['task']} on {summary.get('hardware', 'an unnamed device')}", "task"
-    run.space = next((space for each in found if (space := space_in(each.folder))), None)
-    for each in found:
-        if each.folder.is_search:
-            run.searches += searches_of(each.folder, each.summary, each.name, note)
-        if each.folder.is_training:
-            run.trainings.append(training_of(each.folder, each.name))
-    predictor = _predictor(root, found, run, note)
-    run.models = _listed(root, rows, stages, note) if rows else _models(found, run, predictor)
-    run.models = [_completed(model, found, run) for model in run.models]
-    run.stages = _stages(root, stages, summary, note) if stages else _folder_costs(root, found)
-    machine = summary.get("machine") or next((e.folder.version for e in found if e.folder.version), {})
-    if isinstance(machine, dict):
-        run.machine = {str(name): str(value) for name, value in machine.items()}
-    return run
+    return _Collector(root).collect()
 
 
-def _study(root: Path, run: Run, summary: Mapping[str, Any]) -> Run:
-    """Return a rank study; its trainings are only means to it."""
-    run.rankings, run.ceiling, run.ranked = rankings_of(summary)
-    if not run.rankings:
-        raise DataError(
-            f"{root} holds a predictor study, which has its own table and picture, or a rank study that has "
-            "not ended; RUN_DIR must hold what run_task.sh, evo_search.py or train.py wrote, or the "
-            "summary.json that rank_study.py ends with"
-        )
-    version = read_mapping(root / "version.json", run.notes.append)
-    run.title, run.machine = f"Rank study {run.title}", {name: str(value) for name, value in version.items()}
-    return run
+class _Collector:
+    """Reads one folder."""
 
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.inside = root.resolve()
+        self.report = Report(self.inside.name)
+        self.note = self.report.notes.append
 
-def _about(folder: Folder, root: Path, note: Note) -> _Found:
-    relative = folder.path.relative_to(root)
-    name = str(relative) if relative.parts else root.resolve().name
-    own = read_mapping(folder.path / "summary.json", note) if folder.is_search else {}
-    held = (
-        (winner, arch_in(winner["arch"]))
-        for winner in winners_of(own)
-        if isinstance(winner.get("arch"), dict)
-    )
-    return _Found(
-        folder,
-        name,
-        own,
-        arch_in(folder.config) if folder.is_training else None,
-        tuple((winner, arch) for winner, arch in held if arch),
-    )
-
-
-def _listed(root: Path, rows: list[dict[str, Any]], stages: Mapping[str, Any], note: Note) -> list[Model]:
-    """Return the models of the summary of run_task.py."""
-    models = []
-    for row in rows:
-        name = str(row.get("name"))
-        signature = row.get("signature") or _tested(stages, name)
-        plain = Path(name).name == name
-        models.append(
-            Model(
-                name,
-                name if name in ("largest", "smallest") else "found",
-                str(row.get("weights", "")),
-                arch=arch_in(read_mapping(root / f"{name}.yml", note)) if plain else None,
-                params=_whole(row.get("params")),
-                flops=_whole(row.get("flops")),
-                size_bytes=_whole(row.get("size_bytes")) or (_size(root / name) if plain else None),
-                limit_ms=number(row.get("constraint_ms")),
-                predicted_ms=number(row.get("predicted_ms")),
-                measured_ms=number(row.get("measured_ms")),
-                bleu=number(row.get("bleu")),
-                signature=signature if isinstance(signature, str) else None,
+    def collect(self) -> Report:
+        report = self.report
+        found = [each for folder in self._walk(self.root, _DEPTH) for each in self._records(folder)]
+        own = next((each.record for each in found if each.path == self.root), Record(""))
+        summary = {**self._mapping(self.root / "summary.json"), **(own.results if own.kind == "task" else {})}
+        if isinstance(summary.get("rankings"), dict):  # its trainings are only means to it
+            report.study, report.title = summary, f"Ranking study {report.title}"
+            found = [each for each in found if each.path == self.root]
+            report.machine = _machine(summary, found)
+            return report
+        stages, rows = _dict(summary.get("stages")), _rows(summary.get("models"))
+        stages = stages or self._mapping(self.root / "stages.json")  # version 0.1
+        runs = [each for each in found if each.kind in ("train", "search")]
+        if not runs and not rows and not stages:
+            raise DataError(
+                f"{self.root} holds no run: no run.json of train.py, evo_search.py or run_task.sh is here "
+                "or up to two folders below; run one of these, or give another folder"
             )
-        )
-    return models
+        if "task" in summary:
+            report.title = f"{summary['task']} on {summary.get('hardware', 'an unnamed device')}"
+        report.space = next((space for each in runs if (space := self._space(each))), None)
+        for each in runs:
+            if each.kind == "search":
+                report.searches += self._searches(each)
+            else:
+                report.trainings.append(_training(each))
+        report.predictor = next((each.record.results for each in found if each.kind == "predictor"), {})
+        models = [self._listed(row) for row in rows] if rows else self._models(runs)
+        report.models = [self._completed(model, found) for model in models]
+        report.stages = list(self._stages(stages)) or [
+            (f"{e.kind} {e.name}", e.record.cost) for e in found if e.record.cost and e.kind != "task"
+        ]
+        report.machine = _machine(summary, found)
+        return report
 
+    # --- files: regular ones inside the folder only
 
-def _tested(stages: Mapping[str, Any], name: str) -> object:
-    """Return the signature of a model's test, which summaries did not hold at first."""
-    for title in (f"test {name}", f"test {name} (inherited weights)"):
-        entry = stages.get(title)
-        result = entry.get("result") if isinstance(entry, dict) else None
-        if isinstance(result, dict):
-            return result.get("signature")
-    return None
+    def _walk(self, folder: Path, depth: int) -> Iterator[Path]:
+        yield folder
+        if depth:
+            with os.scandir(folder) as entries:
+                names = sorted(e.name for e in entries if e.is_dir(follow_symlinks=False))
+            for name in names:
+                if name not in ("tensorboard", "report") and not name.endswith(".old"):
+                    yield from self._walk(folder / name, depth - 1)
 
-
-def _models(found: list[_Found], run: Run, predictor: LatencyPredictor | None) -> list[Model]:
-    """Return largest and smallest, what searches found, and what was trained besides."""
-    models: list[Model] = []
-    if run.space:
-        for role, arch in (("largest", run.space.largest()), ("smallest", run.space.smallest())):
-            models.append(Model(role, role, "inherited", arch, predicted_ms=_predicted(predictor, arch)))
-    trained = {each.arch: each for each in found if each.arch and each.folder.is_training}
-    for each in found:
-        for winner, arch in each.winners:
-            name = Path(str(winner.get("write_config_path") or each.name)).stem
-            models.append(
-                Model(
-                    name,
-                    "found",
-                    "trained" if arch in trained else "inherited",
-                    arch,
-                    _whole(winner.get("params")),
-                    _whole(winner.get("flops")),
-                    limit_ms=number(winner.get("constraint_ms")),
-                    predicted_ms=number(winner.get("predicted_ms")),
-                    measured_ms=number(winner.get("measured_ms")),
-                )
-            )
-    known = {model.arch for model in models if model.role == "found"}
-    for arch, each in trained.items():
-        if arch not in known:
-            name = each.folder.path.resolve().name
-            models.append(Model(name, "found", "trained", arch, predicted_ms=_predicted(predictor, arch)))
-    return models
-
-
-def _completed(model: Model, found: list[_Found], run: Run) -> Model:
-    """Return a model with what folders and formulas know of it besides."""
-    if model.arch is None:
-        return model
-    curves = {training.name: training.valid for training in run.trainings}
-    scored = run.scored(model.arch)
-    if scored and model.role != "found":
-        model = replace(
-            model,
-            inherited_loss=model.inherited_loss or scored.loss,
-            predicted_ms=model.predicted_ms or scored.predicted_ms,
-        )
-    for each in found:
-        valid = curves.get(each.name, {})
-        if model.role != "found" and model.role in valid and "mean" in valid:
-            best = min(valid["mean"], key=lambda point: point[1])[0]
-            loss = dict(valid[model.role]).get(best)
-            model = replace(model, inherited_loss=model.inherited_loss or loss)
-        elif each.arch == model.arch and each.folder.is_training and "sub" in valid:
-            score = _score(each.folder.path)
-            model = replace(
-                model,
-                trained_loss=min(loss for _, loss in valid["sub"]),
-                size_bytes=model.size_bytes or _size(each.folder.path),
-                bleu=number(score.get("bleu")) if model.bleu is None else model.bleu,
-                signature=model.signature or (str(score["signature"]) if score.get("signature") else None),
-            )
-        for winner, arch in each.winners:
-            if arch == model.arch:
-                model = replace(model, inherited_loss=model.inherited_loss or number(winner.get("loss")))
-    if run.space:
-        length = _profile_length([each.folder.config for each in found])
-        flops = 2 * count_macs(model.arch, run.space, length) if length else None
-        model = replace(
-            model,
-            params=model.params or count_params(model.arch, run.space),
-            flops=model.flops or flops,
-        )
-    return model
-
-
-def _profile_length(configs: Sequence[Mapping[str, Any]]) -> int | None:
-    """Return the tokens of a sentence at which FLOPs are counted: those given, or of the models' family."""
-    for config in configs:
-        if (given := _whole(config.get("profile-length"))) and given > 0:
-            return given
-    families = (config.get("arch") for config in configs)
-    return next((profile_length(family) for family in families if isinstance(family, str)), None)
-
-
-def _predictor(root: Path, found: list[_Found], run: Run, note: Note) -> LatencyPredictor | None:
-    """Read predictor and table: those of the run folder, else those that the searches name."""
-    named = (each.folder.config.get("ckpt-path") for each in found if each.folder.is_search)
-    paths = [root / "predictor.pt", *(Path(str(path)) for path in named if path)]
-    path = next((path for path in paths if path.is_file()), None)
-    if path is None:
-        return None
-    config = read_mapping(path.with_suffix(".config.yml"), note)
-    table = root / "latency.csv"
-    if not table.is_file():
-        table = Path(str(config.get("lat-dataset-path", "")))
-    try:
-        predictor = LatencyPredictor.load(path)
-    except HatError as error:
-        note(str(error))
-        return None
-    if table == Path():
-        note(f"predicted against measured is left out: nothing beside {path} names its latency table")
-        return predictor
-    try:
-        rows = read_table(table)
-        run.latencies = latencies_of(predictor, rows, config, table.name)
-    except (HatError, ValueError) as error:
-        note(str(error))
-    return predictor
-
-
-def _predicted(predictor: LatencyPredictor | None, arch: Arch) -> float | None:
-    return predictor.predict_ms(arch) if predictor else None
-
-
-def _stages(root: Path, record: dict[str, Any], summary: Mapping[str, Any], note: Note) -> list[StageCost]:
-    """Return the costs of the stages of run_task.py; a stage that keeps its own record knows more."""
-    costs = []
-    for name, entry in record.items():
-        if not isinstance(entry, dict):
-            continue
-        spent = entry.get("spent")
-        spent = spent if isinstance(spent, dict) else {}
-        wall_s = number(spent.get("wall_s")) or number(entry.get("seconds"))
-        if wall_s is None:
-            note(f"stage {name} has not ended; bash scripts/run_task.sh goes on with it")
-            continue
-        cost = StageCost(
-            name,
-            wall_s,
-            number(spent.get("cpu_s")),
-            0.0,
-            None,
-            _whole(spent.get("sittings")) or 1,
-            str(entry.get("command", "")),
-        )
-        states = entry.get("state")
-        for state in states if isinstance(states, list) else []:
-            path = root / Path(str(state)).name
-            own = read_cost(path if path.name.endswith(".cost.json") else path / "cost.json")
-            if own:  # killed with run_task.py itself, it still has counted
-                wall_s, cpu_s = max(wall_s, own.wall_s), max(cost.cpu_s or 0.0, own.cpu_s or 0.0)
-                cost = cost._replace(wall_s=wall_s, cpu_s=cpu_s, gpu_s=own.gpu_s, threads=own.threads)
-                cost = cost._replace(sittings=max(cost.sittings, own.sittings))
-        costs.append(cost)
-    return costs
-
-
-def _folder_costs(root: Path, found: list[_Found]) -> list[StageCost]:
-    """Return the costs of single folders; for those older than cost.json what their logs tell."""
-    costs = []
-    for each in found:
-        name = f"{'search' if each.folder.is_search else 'train'} {each.name}"
-        own = each.folder.cost
-        if own:
-            costs.append(StageCost(name, own.wall_s, own.cpu_s, own.gpu_s, own.threads, own.sittings))
-            continue
-        seconds = number(each.summary.get("seconds"))
-        for record in each.folder.records:
-            seconds = number(record.get("train_s")) or seconds
+    def _plain(self, path: Path) -> bool:
+        """Return whether a path is a regular file of the run: no link, pipe or device, nothing outside."""
         try:
-            threads = int(str(each.folder.version.get("threads")))
-        except ValueError:
-            threads = 0
-        if seconds:
-            cpu_s = seconds * threads if threads else None
-            costs.append(StageCost(name, seconds, cpu_s, 0.0, threads or None, 1, "", True))
-    for path in sorted(root.glob("*.cost.json")):
-        own = read_cost(path)
-        if own:
-            name = path.name.removesuffix(".cost.json")
-            costs.append(StageCost(name, own.wall_s, own.cpu_s, own.gpu_s, own.threads, own.sittings))
-    return costs
+            return stat.S_ISREG(os.lstat(path).st_mode) and path.resolve().is_relative_to(self.inside)
+        except (OSError, ValueError):
+            return False
+
+    def _mapping(self, path: Path) -> Values:
+        """Return what a JSON file holds; a missing file is empty, a damaged one is noted."""
+        if not self._plain(path):
+            return {}
+        try:
+            values = json.loads(path.read_text("utf-8"))
+            if isinstance(values, dict):
+                return values
+            self.note(f"{path} is left out: it holds no names with values")
+        except _DAMAGED as error:
+            self.note(f"{path} is left out: it is damaged ({type(error).__name__})")
+        return {}
+
+    def _lines(self, path: Path) -> Iterator[Values]:
+        """Yield the JSON objects of a file, one a line; an unfinished last line is left by a kill."""
+        if not self._plain(path):
+            return
+        bad = 0
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                try:
+                    record = json.loads(line)
+                except (ValueError, RecursionError):
+                    record = None
+                if isinstance(record, dict):
+                    yield record
+                else:
+                    bad += line.endswith("\n")
+        if bad:
+            self.note(f"{path}: {bad} lines are damaged and left out")
+
+    def _records(self, folder: Path) -> Iterator[_Found]:
+        """Yield the run that a folder holds, and the products with a record in it."""
+        name = str(folder.relative_to(self.root)) if folder != self.root else self.inside.name
+        present = [name for name in _RECORDS if os.path.lexists(folder / name)]
+        if present and all(self._plain(folder / name) for name in present):
+            record = read_record(folder, folder=True, note=self.note)
+            log = tuple(self._lines(folder / "log.jsonl"))
+            kind = record.kind or self._kind(folder, log)
+            summary = self._mapping(folder / "summary.json") if kind == "search" else {}
+            if kind:
+                yield _Found(folder, name, kind, record, log, {**summary, **record.results})
+        elif present:
+            self.note(f"{folder} is left out: its record, log or journal is no plain file of this folder")
+        with os.scandir(folder) as entries:
+            files = sorted(e.name for e in entries if e.name.endswith(_SUFFIX))
+        for file in files:
+            product = folder / file.removesuffix(_SUFFIX)
+            if self._plain(folder / file):
+                record = read_record(product, folder=False, note=self.note)
+                kind = f"{record.kind} file" if record.kind in ("train", "search") else record.kind
+                yield _Found(product, str(product.relative_to(self.root)), kind, record)
+
+    def _kind(self, folder: Path, log: Sequence[Values]) -> str:
+        """Return what a folder of version 0.1 holds, by its log and journal."""
+        kinds = {record.get("kind") for record in log}
+        journal = (entry.get("record") for entry in self._lines(folder / "journal.jsonl"))
+        if kinds & {"search", "front"} or any(_dict(each).get("kind") == "hat search" for each in journal):
+            return "search"
+        return "train" if kinds & {"train", "valid"} else ""
+
+    # --- what runs hold
+
+    def _space(self, of: _Found) -> SearchSpace | None:
+        try:
+            if "encoder-embed-choice" in of.record.settings:
+                return SearchSpace.from_yaml(of.record.settings)
+            head = next(self._lines(of.path / "journal.jsonl"))
+            return space_from_plain(head["record"]["space"])
+        except (*_DAMAGED, StopIteration):
+            return None
+
+    def _searches(self, of: _Found) -> list[Search]:
+        """Return the searches of a folder, one for each limit or front; the first has all that was scored."""
+        steps: dict[tuple[str, float | None], dict[float, dict[str, float]]] = {}
+        for record in of.log:
+            update = number(record.get("update"))
+            if record.get("kind") in ("search", "front") and update is not None:
+                values = {key: held for key, v in record.items() if (held := number(v)) is not None}
+                which = (str(record["kind"]), values.get("constraint_ms"))
+                steps.setdefault(which, {})[update] = values  # a resumed search repeats records
+        limits = [winner.get("constraint_ms") for winner, _ in of.winners]
+        limits = limits or [of.record.settings.get("latency-constraint")]
+        known = tuple(dict.fromkeys(ms for ms in map(number, limits) if ms is not None))
+        scored, random, depth = (
+            self._evaluations(of.path / f"{n}.jsonl") for n in ("journal", "random", "depth")
+        )
+        scored = self._table(of.path / "evaluations.csv") or scored  # it tells bounds, too
+        found = [
+            Search(of.name, known if ms is None else (ms,), tuple(own[at] for at in sorted(own)))
+            for (_, ms), own in steps.items()
+        ]
+        listed = _rows(of.summary.get("front")) if of.summary.get("mode") == "pareto" else []
+        front = tuple(sorted(filter(None, map(_evaluation, listed)), key=lambda each: each[:2]))
+        first, *later = found or [Search(of.name, known)]
+        return [replace(first, evaluations=scored, front=front, random=random, depth=depth), *later]
+
+    def _evaluations(self, path: Path) -> tuple[Evaluation, ...]:
+        """Return what a journal holds."""
+        found = (_evaluation(_dict(entry.get("record"))) for entry in self._lines(path))
+        return tuple(each for each in found if each)
+
+    def _table(self, path: Path) -> tuple[Evaluation, ...]:
+        """Return the rows of evaluations.csv, whose lists are JSON."""
+        if not self._plain(path):
+            return ()
+        try:
+            with open(path, encoding="utf-8", newline="") as file:
+                rows = [{str(name): _parsed(row[name]) for name in row} for row in csv.DictReader(file)]
+        except (OSError, ValueError, csv.Error) as error:
+            self.note(f"{path} is left out: it is damaged ({type(error).__name__})")
+            return ()
+        return tuple(each for row in rows if (each := _evaluation({**row, "arch": row})))
+
+    def _listed(self, row: Values) -> Model:
+        """Return a model of the results of a task; version 0.1 kept its architecture in a file."""
+        name = str(row.get("name"))
+        file = self.root / f"{Path(name).name}.yml"
+        arch = _arch(row.get("arch")) or (_arch(file) if self._plain(file) else None)
+        role = name if name in ("largest", "smallest") else "found"
+        return Model(name, role, str(row.get("weights", "")), arch, **_figures(row))
+
+    def _models(self, runs: Sequence[_Found]) -> list[Model]:
+        """Return largest and smallest, what searches found, and what was trained besides."""
+        models: list[Model] = []
+        if space := self.report.space:
+            ends = {"largest": space.largest(), "smallest": space.smallest()}
+            models = [Model(role, role, "inherited", arch) for role, arch in ends.items()]
+        trained = {arch: each for each in runs if (arch := each.arch)}
+        for each in runs:
+            for row, arch in each.winners:
+                name = Path(str(row.get("write_config_path") or each.name)).stem
+                weights = "trained" if arch in trained else "inherited"
+                models.append(Model(name, "found", weights, arch, **_figures(row)))
+        known = {model.arch for model in models if model.role == "found"}
+        others = {arch: each.path.resolve().name for arch, each in trained.items() if arch not in known}
+        return models + [Model(name, "found", "trained", arch) for arch, name in others.items()]
+
+    def _completed(self, model: Model, found: Sequence[_Found]) -> Model:
+        """Return a model with what records, searches and formulas know of it besides."""
+        if model.arch is None:
+            return model
+        values: dict[str, Any] = {}
+
+        def learn(**more: Any) -> None:
+            for name, value in more.items():
+                if getattr(model, name) is None and value is not None:
+                    values.setdefault(name, value)
+
+        for search in self.report.searches:
+            for scored in (*search.evaluations, *search.depth, *search.random):
+                if scored.arch == model.arch:
+                    ms = {} if model.role == "found" else {"predicted_ms": scored.predicted_ms}
+                    learn(inherited_loss=scored.loss, bound_ms=scored.bound_ms, **ms)
+        curves = {training.name: training.valid for training in self.report.trainings}
+        for each in found:
+            valid = curves.get(each.name, {})
+            if model.role != "found" and model.role in valid and "mean" in valid:
+                best = min(valid["mean"], key=lambda point: point[1])[0]
+                learn(inherited_loss=dict(valid[model.role]).get(best))
+            elif each.arch == model.arch and "sub" in valid:
+                learn(trained_loss=min(loss for _, loss in valid["sub"]))
+                for product in (other for other in found if each.path in other.path.parents):
+                    if product.kind == "average" and self._plain(product.path):
+                        learn(size_bytes=product.path.stat().st_size)
+                    elif product.kind == "score":
+                        score = _figures(product.record.results)
+                        learn(bleu=score["bleu"], signature=score["signature"])
+            for row, arch in each.winners:
+                if arch == model.arch:
+                    learn(inherited_loss=number(row.get("loss")), bound_ms=number(row.get("bound_ms")))
+        if space := self.report.space:
+            length = _profile_length([each.record.settings for each in found])
+            learn(params=count_params(model.arch, space))
+            learn(flops=2 * count_macs(model.arch, space, length) if length else None)
+        return replace(model, **values)
+
+    def _stages(self, stages: Values) -> Iterator[tuple[str, Cost]]:
+        """Yield the costs of the stages of a task."""
+        for name, entry in stages.items():
+            spent = {key: number(value) or 0.0 for key, value in _dict(_dict(entry).get("spent")).items()}
+            if "wall_s" in spent:
+                wall_s, gpu_s, threads, sittings = (
+                    spent.get(key, 0.0) for key in ("wall_s", "gpu_s", "threads", "sittings")
+                )
+                cost = Cost(wall_s, spent.get("cpu_s"), gpu_s, int(threads) or None, 0, int(sittings) or 1)
+                yield name, cost
+            if _dict(entry).get("seconds") is None:
+                self.note(f"stage {name} has not ended; bash scripts/run_task.sh goes on with it")
 
 
-def _size(folder: Path) -> int | None:
-    """Return the size of the model that is tested: averaged weights, which hold no state of the optimiser."""
-    files = sorted(folder.glob("average_model_*.pt"), key=lambda path: path.stat().st_mtime)
-    return files[-1].stat().st_size if files else None
+def _training(of: _Found) -> Training:
+    """Return the curves of a training; a resumed run repeats records, of which the last counts."""
+    train: dict[float, float] = {}
+    valid: dict[str, dict[float, float]] = {}
+    for record in of.log:
+        update = number(record.get("update"))
+        for key, value in record.items():
+            loss = number(value)
+            if update is None or loss is None or not key.endswith("loss_base2"):
+                continue
+            if record.get("kind") == "train":
+                train[update] = loss
+            elif record.get("kind") == "valid":
+                valid.setdefault(key.removesuffix("_loss_base2"), {})[update] = loss
+    curves = {key: tuple(sorted(points.items())) for key, points in valid.items()}
+    return Training(of.name, tuple(sorted(train.items())), curves)
 
 
-def _score(folder: Path) -> dict[str, Any]:
-    """Return the newest score that scripts/score.py left below a training, SacreBLEU first."""
-    for pattern in ("*.sacre.json", "*.normal.json"):
-        files = sorted((folder / "exp").glob(pattern), key=lambda path: path.stat().st_mtime)
-        if files:
-            return read_mapping(files[-1], lambda text: None)
-    return {}
+def _machine(summary: Values, found: Iterable[_Found]) -> dict[str, str]:
+    """Return device and versions: those of the results of a task, or of the first record that has some."""
+    held = ({**each.record.device, **each.record.versions} for each in found)
+    facts = _dict(summary.get("machine")) or next(filter(None, held), {})
+    return {str(name): str(value) for name, value in facts.items()}
+
+
+def _figures(row: Values) -> dict[str, Any]:
+    """Return the numbers of a row of a summary, by the fields of a Model."""
+    signature = row.get("signature")
+    return {
+        **{name: _whole(row.get(name)) for name in ("params", "flops", "size_bytes")},
+        **{name: number(row.get(name)) for name in ("predicted_ms", "bound_ms", "measured_ms", "bleu")},
+        "limit_ms": number(row.get("constraint_ms")),
+        "signature": signature if isinstance(signature, str) else None,
+    }
+
+
+def _profile_length(settings: Sequence[Values]) -> int | None:
+    """Return the tokens of a sentence at which FLOPs are counted: those given, or of the models' family."""
+    given = [length for each in settings if (length := _whole(each.get("profile-length"))) and length > 0]
+    families = [each["arch"] for each in settings if isinstance(each.get("arch"), str)]
+    return next(iter(given + [profile_length(family) for family in families]), None)
+
+
+def _evaluation(values: Values) -> Evaluation | None:
+    """Return an evaluation; `latency_ms` is the name of the prediction in a journal."""
+    loss, ms = number(values.get("loss")), number(values.get("predicted_ms", values.get("latency_ms")))
+    if loss is None or ms is None:
+        return None
+    bound, measured = (number(values.get(name)) for name in ("bound_ms", "measured_ms"))
+    return Evaluation(loss, ms, bound, measured, _arch(values.get("arch")))
+
+
+def _arch(values: object) -> Arch | None:
+    """Return the architecture of a mapping with the ten keys or of a YAML file, or None."""
+    try:
+        return Arch.from_yaml(values if isinstance(values, Path) else _dict(values))
+    except _DAMAGED:
+        return None
+
+
+def _dict(value: object) -> Values:
+    return value if isinstance(value, dict) else {}
+
+
+def _rows(value: object) -> list[Values]:
+    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
+
+
+def _parsed(text: object) -> object:
+    try:
+        return json.loads(str(text))
+    except (ValueError, RecursionError):
+        return None
+
+
+def number(value: object) -> float | None:
+    """Return a finite number, or None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        return None
 
 
 def _whole(value: object) -> int | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hat.files.atomic import write_atomic
-from hat.report.svg import BLUE, MUTED, RED
+from hat.report.figures import COLOURS
 from hat.search.front import Point, fronts, growth, reached, worst
 from hat.space import Arch
 
@@ -98,20 +98,43 @@ def plot_front(
     axes = figure.subplots()
     for (name, known), marker in zip(others.items(), "x+", strict=False):
         axes.scatter(
-            *_across(known), s=14, marker=marker, linewidths=0.8, color=MUTED, label=f"{name} architectures"
+            *_across(known),
+            s=14,
+            marker=marker,
+            linewidths=0.8,
+            color=COLOURS["muted"],
+            label=f"{name} architectures",
         )
-    axes.scatter(*_across(points), s=12, color=BLUE, alpha=0.35, linewidths=0, label="scored")
+    axes.scatter(*_across(points), s=12, color=COLOURS["blue"], alpha=0.35, linewidths=0, label="scored")
     best = [points[i] for i in front_numbers(points)]
-    axes.plot(*_across(best), color=BLUE, marker="o", markersize=3.5, drawstyle="steps-post", label="front")
+    axes.plot(
+        *_across(best),
+        color=COLOURS["blue"],
+        marker="o",
+        markersize=3.5,
+        drawstyle="steps-post",
+        label="front",
+    )
     for number, winner in enumerate(winners):
         if winner["constraint_ms"] is not None:  # None: the limits are on something else
-            axes.axvline(winner["constraint_ms"], color=RED, linewidth=0.8, linestyle=":")
+            axes.axvline(winner["constraint_ms"], color=COLOURS["red"], linewidth=0.8, linestyle=":")
         measured = winner["measured_ms"]
         shown = winner["predicted_ms"] if measured is None else measured
-        axes.plot([winner["predicted_ms"], winner["bound_ms"]], [winner["loss"]] * 2, color=RED, linewidth=1)
+        axes.plot(
+            [winner["predicted_ms"], winner["bound_ms"]],
+            [winner["loss"]] * 2,
+            color=COLOURS["red"],
+            linewidth=1,
+        )
         label = "found, " + ("predicted" if measured is None else "measured")
         axes.scatter(
-            shown, winner["loss"], s=50, marker="D", color=RED, zorder=3, label=None if number else label
+            shown,
+            winner["loss"],
+            s=50,
+            marker="D",
+            color=COLOURS["red"],
+            zorder=3,
+            label=None if number else label,
         )
     axes.set(xlabel="latency (ms)", ylabel="validation loss (base 2)", title="Loss against latency")
     axes.spines[["top", "right"]].set_visible(False)

@@ -11,7 +11,7 @@ from hat.errors import HatError, RankError
 from hat.model.transformer import Transformer
 from hat.search.pool import Score
 from hat.space import Arch
-from hat.train.ranks import Ranks
+from hat.train.distributed import ProcessGroup
 from hat.train.trainer import evaluate
 
 
@@ -50,7 +50,7 @@ class SharedFitness:
     is scored by one rank as one process would score it, so the search is the same with any count of ranks.
     """
 
-    def __init__(self, fitness: Score, ranks: Ranks) -> None:
+    def __init__(self, fitness: Score, ranks: ProcessGroup) -> None:
         self._fitness, self._ranks = fitness, ranks
 
     @property
@@ -63,7 +63,7 @@ class SharedFitness:
         losses: list[float] = []
         for start in range(0, len(archs), self.at_once):
             round_ = archs[start : start + self.at_once]
-            self._ranks.of_first(("score", round_))
+            self._ranks.broadcast(("score", round_))
             for result in self._score(round_)[: len(round_)]:
                 if isinstance(result, HatError):
                     raise result
@@ -73,7 +73,7 @@ class SharedFitness:
     def serve(self) -> int:
         """Score what rank 0 hands out until it leaves its block; returns the exit code it left with."""
         while True:
-            order, content = self._ranks.of_first(("", None))
+            order, content = self._ranks.broadcast(("", None))
             if order == "leave":
                 return int(content)
             self._score(content)
@@ -85,7 +85,7 @@ class SharedFitness:
         """Let the other ranks go; after anything but a user's error they find out by themselves."""
         if value is None or (isinstance(value, HatError | OSError) and not isinstance(value, RankError)):
             with suppress(RankError):  # it would hide the error that ended the block
-                self._ranks.of_first(("leave", 0 if value is None else 2))
+                self._ranks.broadcast(("leave", 0 if value is None else 2))
 
     def _score(self, archs: list[Arch]) -> list[float | HatError]:
         mine: float | HatError = 0.0

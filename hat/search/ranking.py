@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from hat.errors import ConfigError
-from hat.latency.metrics import kendall_tau
+from hat.latency.predictor import kendall_tau
 from hat.model.count import count_params
 from hat.rng import rng_for
 from hat.space import Arch, SearchSpace, sample

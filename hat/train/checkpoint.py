@@ -2,20 +2,26 @@
 
 import io
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from hat.errors import ArchError, CheckpointError, ConfigError, brief
 from hat.files.atomic import digest_matches, digest_path, write_with_digest
-from hat.files.unpickle import foreign_name, read_foreign
-from hat.model.config import ModelConfig
-from hat.model.extract import extract
+from hat.log import say
+from hat.model.cpu import Amp
+from hat.model.layers import ModelConfig
 from hat.model.transformer import SubTransformer, SuperTransformer, Transformer
+from hat.run import Run, read_record, record_path
 from hat.space import Arch, SearchSpace, space_from_plain, space_to_plain
+from hat.train.trainer import compute_dtype
+
+if TYPE_CHECKING:
+    from hat.data.dataset import Dataset
+    from hat.decode.translator import Model
 
 FORMATS = (1, 2)  # 2 holds master weights beside their moving average; what needs no more is written as 1
 _NAMES = re.compile(r"checkpoint(\d+)\.pt|checkpoint_(\d+)_(\d+)\.pt")
@@ -37,23 +43,31 @@ class Checkpoint:
     weights: dict[str, torch.Tensor]
     state: dict[str, Any]
     master: dict[str, torch.Tensor] | None = None
+    codec: dict[str, Any] | None = None  # plain values of a TextCodec, if the file is to translate by itself
 
     def model(self) -> Transformer:
         """Return the model with these weights, of exactly the size they have."""
         model = _skeleton(self)
-        model.adopt(self.weights)
+        model.load_weights(self.weights)
         return model
 
     def sub(self, arch: Arch) -> Transformer:
         """Return the stand-alone SubTransformer `arch`: cut from a SuperTransformer, or this very model."""
         if self.arch is None:
-            return extract(self.model(), arch)
+            return cut(self.model(), arch)
         if self.arch != arch:
             raise CheckpointError(
                 "the checkpoint holds another SubTransformer than the one asked for; give the architecture "
                 "YAML it was trained with, or a SuperTransformer checkpoint"
             )
         return self.model()
+
+
+def cut(model: Transformer, arch: Arch) -> SubTransformer:
+    """Return `arch` as a model of its own, with copies of the slices of `model` that it uses."""
+    from hat.model.extract import extract  # late: training a SuperTransformer cuts nothing
+
+    return extract(model, arch)
 
 
 def pack(
@@ -92,6 +106,7 @@ def to_bytes(checkpoint: Checkpoint) -> bytes:
             "weights": checkpoint.weights,
             "state": checkpoint.state,
             **({} if checkpoint.master is None else {"master": checkpoint.master}),
+            **({} if checkpoint.codec is None else {"codec": checkpoint.codec}),
         },
         buffer,
     )
@@ -124,15 +139,12 @@ def load(path: Path, say: Callable[[str], None] = lambda text: None) -> Checkpoi
         )
     if intact is None:
         say(f"{path} has no {digest_path(path).name} beside it; its content cannot be verified")
+    from hat.files.tensors import read_foreign  # late: a run that starts anew reads no checkpoint
+
     values = read_foreign(path, content)  # our own files too: anyone can write `hat_format` into one
     del content
     if not isinstance(values, dict) or "hat_format" not in values:
         return _of_release(path, values, say)
-    if foreign := foreign_name(values):
-        raise CheckpointError(
-            f"{path} is not a checkpoint of this system or damaged: it holds {brief(foreign)}, allowed "
-            "are tensors and plain values; use a checkpoint written by train.py"
-        )
     if values["hat_format"] not in FORMATS:
         raise CheckpointError(
             f"{path} has format {brief(values['hat_format'])}, this version reads 1 and 2; "
@@ -149,11 +161,44 @@ def load(path: Path, say: Callable[[str], None] = lambda text: None) -> Checkpoi
             weights=_as_float(values["weights"]),
             state=dict(values["state"]),
             master=_as_float(values["master"]) if values["hat_format"] == 2 else None,
+            codec=values.get("codec"),
         )
         _check_weights(path, checkpoint)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError, ArchError, ConfigError) as error:
         raise CheckpointError(f"{path} does not describe a model of this system: {brief(error)}") from error
     return checkpoint
+
+
+def save_model(model: "Model", path: Path | str) -> None:
+    """Write a model with its dictionaries and subword model into one file, with its digest beside it."""
+    codec = None if model.codec is None else model.codec.to_plain()
+    save(replace(pack(model.network, model.digests), codec=codec), Path(path))
+
+
+def load_model(path: Path | str, dataset: "Dataset | None" = None) -> "Model":
+    """Return the model in a checkpoint, also in one of the 2020 release.
+
+    Its dictionaries are those in the file, those of `dataset`, or those of the data folder in the record of
+    the training run; a model without them cannot translate. Raises CheckpointError if the file is damaged, or
+    `dataset` has other dictionaries.
+    """
+    from hat.data.dataset import Dataset
+    from hat.data.subwords import TextCodec
+    from hat.decode.translator import Model
+
+    path = Path(path)
+    found = load(path, say)
+    if dataset is None and found.codec is None:
+        folder = read_record(path.parent, folder=True, note=say).settings.get("data")
+        if folder and Path(folder).is_dir():
+            dataset = Dataset.load(folder)
+            if dataset.digests != found.vocab_digests:
+                dataset = None
+    if dataset is not None:
+        check_dictionaries(found, dataset.vocab_sizes, dataset.digests, path)
+        return Model(found.model(), dataset.codec, dataset.digests)
+    codec = None if found.codec is None else TextCodec.from_plain(found.codec)
+    return Model(found.model(), codec, found.vocab_digests)
 
 
 def load_newest(folder: Path, say: Callable[[str], None]) -> Checkpoint | None:
@@ -211,11 +256,8 @@ def rotate(folder: Path, keep_epochs: int, keep_within: int) -> None:
             digest_path(path).unlink(missing_ok=True)
 
 
-def average(paths: Iterable[Path], say: Callable[[str], None] = lambda text: None) -> Checkpoint:
-    """Return the mean of the weights of several checkpoints of one model.
-
-    Raises CheckpointError where they differ.
-    """
+def mean_of(paths: Iterable[Path], say: Callable[[str], None] = lambda text: None) -> Checkpoint:
+    """Return the mean of the weights of several checkpoints; raises CheckpointError if the models differ."""
     paths = list(paths)
     first = load(paths[0], say)
     total = {name: weight.double() for name, weight in first.weights.items()}
@@ -235,6 +277,123 @@ def average(paths: Iterable[Path], say: Callable[[str], None] = lambda text: Non
             f"{paths[0]} or another of them holds numbers that are not finite; leave it out"
         )
     return replace(first, weights=means, state={}, master=None)
+
+
+def average(
+    inputs: Sequence[Path | str], output: Path | str | None = None, *, num_epoch_checkpoints: int = 10
+) -> tuple[Path, list[Path]]:
+    """Write the mean of the weights of several checkpoints of one model; returns its path and theirs.
+
+    Args:
+        inputs: checkpoint files, or one run folder, whose newest epoch checkpoints are taken.
+        output: file to write; default: average_model_N.pt in the folder.
+        num_epoch_checkpoints: how many checkpoints of a folder, N.
+
+    Raises CheckpointError if there are none or they hold different models.
+    """
+    paths, most = [Path(name) for name in inputs], num_epoch_checkpoints
+    if len(paths) == 1 and paths[0].is_dir():
+        folder = paths[0]
+        paths = [path for path in numbered(folder) if not path.name.startswith("checkpoint_")][:most]
+        if not paths:
+            raise CheckpointError(f"{folder} holds no checkpointN.pt; train with --save-interval")
+        if len(paths) < most:
+            say(f"{folder} holds {len(paths)} epoch checkpoints, not {most}; averaging those")
+        output = output or folder / f"average_model_{most}.pt"
+    if output is None:
+        raise ConfigError("--output is needed if the inputs are single files")
+    target = Path(output)
+    settings = {"num-epoch-checkpoints": most, "inputs": [str(path) for path in paths]}
+    sources: dict[str, Path | str] = {str(path): path for path in paths}
+    with Run(record_path(target, folder=False), "average", settings=settings, inputs=sources) as run:
+        save(mean_of(paths, say), target)
+        run.vouch(target)
+    return target, paths
+
+
+def check_compatible(
+    source: Checkpoint,
+    where: Path,
+    space: SearchSpace,
+    arch: Arch | None,
+    model: ModelConfig,
+    vocab_sizes: tuple[int, int],
+    vocab_digests: tuple[str, str],
+) -> Checkpoint:
+    """Return `source` with the choices of `space` and the dropout of `model`.
+
+    `arch` is None for a SuperTransformer. Raises CheckpointError if the checkpoint has other sizes, other
+    dictionaries or another structure, or was not trained for `arch` or for a choice of `space`.
+    """
+    different = [
+        f"{key} {there} there, {space.sizes[key]} here"
+        for key, there in source.space.sizes.items()
+        if there != space.sizes[key]
+    ]
+    if different:
+        raise CheckpointError(
+            f"{where} belongs to another search space: {'; '.join(different)}; use the configuration it was "
+            "trained with"
+        )
+    if source.arch is None:
+        _check_trained(source.space, where, space, arch)
+    check_dictionaries(source, vocab_sizes, vocab_digests, where)
+    asked = model.structure
+    for key, there in source.model_config.structure.items():
+        if there != asked[key]:
+            raise CheckpointError(
+                f"{where} was trained with {key} {there}, this run asks for {asked[key]}; use the "
+                "configuration it was trained with"
+            )
+    return replace(source, model_config=model, space=space)
+
+
+def _check_trained(trained: SearchSpace, where: Path, space: SearchSpace, arch: Arch | None) -> None:
+    """Raise CheckpointError if a slice is asked for that the SuperTransformer was never trained for."""
+    if arch is not None:
+        try:
+            trained.check(arch)
+        except ArchError as error:
+            raise CheckpointError(f"{where} was not trained for this architecture: {error}") from error
+    for key, values in space.choices.items() if arch is None else ():
+        if untrained := sorted(set(values) - set(trained.choices[key])):
+            raise CheckpointError(
+                f"{where} was not trained for {untrained} of {key}, only for {list(trained.choices[key])}; "
+                "leave that out of the search space"
+            )
+
+
+def check_dictionaries(
+    source: Checkpoint, sizes: tuple[int, int], digests: tuple[str, str], where: Path
+) -> None:
+    """Raise CheckpointError if a checkpoint was trained with other dictionaries."""
+    if source.vocab_sizes != sizes:
+        raise CheckpointError(
+            f"{where} has vocabularies of {source.vocab_sizes}, the data of {sizes}; "
+            "use the data it was trained with (--data)"
+        )
+    if all(source.vocab_digests) and all(digests) and source.vocab_digests != digests:
+        raise CheckpointError(f"{where} was trained with other dictionaries of the same size; check --data")
+
+
+def evaluation_dtype(source: Checkpoint, amp: Amp, fp16: bool, device: torch.device) -> torch.dtype:
+    """Return the compute type of `--amp` for scoring and translating.
+
+    Weights of the 2020 release, known by their lack of dictionaries, are evaluated in float32 as they were
+    then, unless another type is asked for.
+    """
+    if amp == "auto" and not fp16 and not any(source.vocab_digests):
+        return torch.float32
+    return compute_dtype(amp, fp16, device)
+
+
+def model_of(source: Checkpoint, where: Path, arch: Arch | None) -> Transformer:
+    """Return the stand-alone `arch` from a checkpoint, or its SuperTransformer if `arch` is None."""
+    if arch is not None:
+        return source.sub(arch)
+    if source.arch is not None:
+        raise CheckpointError(f"{where} holds a SubTransformer; a SuperTransformer checkpoint is needed here")
+    return source.model()
 
 
 def _as_float(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

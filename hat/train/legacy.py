@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 
 from hat.errors import ArchError, CheckpointError, ConfigError
-from hat.model.config import ModelConfig
+from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer
 from hat.space import ArchOptions, SearchSpace, SpaceOptions, arch_of, choices_of, space_of
 from hat.train.checkpoint import Checkpoint
 
-MAX_SIZE = (
-    1 << 14
-)  # of a width, a depth or a number of positions: the position table has no weights to prove it
+# Of a width, a depth or a number of positions: the position table has no weights to prove it.
+MAX_SIZE = 1 << 14
 
 _OURS = {  # our parameter -> theirs, as patterns; the projections of attention follow in `_parts`
     r"source_embed\.weight": "encoder.embed_tokens.weight",
@@ -49,7 +48,7 @@ def from_release(values: dict[str, Any], path: Path) -> Checkpoint:
 
     Its `model` entry is used up, so that no weight exists twice at a time. Weights become float32. A released
     SubTransformer is kept as the SuperTransformer it was trained in, in a space that holds its choices only,
-    for the rest of the weights is untrained: `Checkpoint.sub` cuts it out. Raises CheckpointError where the
+    for the rest of the weights is untrained: `Checkpoint.sub` cuts it out. Raises CheckpointError if the
     options or the weights are not those of such a model.
     """
     try:
@@ -115,7 +114,7 @@ class _Weights:
         return weight
 
     def expect_none(self) -> None:
-        """Raise CheckpointError where a weight has not been taken."""
+        """Raise CheckpointError if a weight has not been taken."""
         if self.left:
             first = next(iter(self.left))
             raise CheckpointError(

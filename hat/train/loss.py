@@ -1,7 +1,7 @@
-"""Label-smoothed cross entropy through the output matrix, in chunks of rows, so that all logits never
-exist at once.
+"""Losses computed through the output matrix in chunks of rows, so that the logits of all rows never exist at
+once: label-smoothed cross entropy, and cross entropy against the probabilities of a teacher.
 
-R rows (target tokens), D width, V vocabulary.
+R rows (target tokens), D width of the model, E width of the teacher, V vocabulary.
 """
 
 import math
@@ -13,27 +13,36 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-ROWS = 1024  # of one matrix product; fewer make the sum over the chunks' weight gradients dear
-CACHED_BYTES = 1 << 20  # wide logits that go through the softmax at once on a CPU; they stay in its L2 cache
-_LARGEST = 80.0  # a sum of exponentials below e^80 leaves float32 and bfloat16 room for products with it
+ROWS = 1024  # rows of one matrix product; fewer rows spend too long adding up weight gradients
+CACHED_BYTES = (
+    1 << 20
+)  # logits that a CPU sends through the softmax at once, so that they stay in its L2 cache
+_MAX_LOG_SUM = 80.0  # a sum of exponentials below e^80 leaves float32 and bfloat16 room for products with it
 
 
-class Judged(NamedTuple):
-    """What became of a chunk of logits."""
+class ChunkLoss(NamedTuple):
+    """The loss of a chunk of rows."""
 
-    sums: Tensor  # [2], loss and negative log likelihood
-    scale_R1: Tensor | None = None  # by which the gradient left in the logits is still to be multiplied
+    sums: Tensor  # [2]: loss and negative log likelihood, summed over the rows
+    scale_R1: Tensor | None = None  # factor per row that the gradient left in the logits still lacks
 
 
-Judge = Callable[[Tensor, slice, bool], Judged]
+ChunkLossFn = Callable[[Tensor, slice, bool], ChunkLoss]
+
+
+class Teacher(NamedTuple):
+    """What the logits of a teacher are computed from, without gradient."""
+
+    states_RE: Tensor
+    output_VE: Tensor
 
 
 class OutputMatrix:
-    """An output matrix [V, D] as losses read it. Made once for all batches while the weights stay."""
+    """An output matrix [V, D] prepared for the losses; batches may share it until the weights change."""
 
     def __init__(self, output_VD: Tensor) -> None:
         fixed = output_VD.detach()
-        # a product with a matrix that lies transposed is a third faster on a CPU
+        # a CPU multiplies with a matrix stored transposed a third faster
         self.transposed_DV = fixed.contiguous().t().contiguous() if _on_cpu(fixed) else fixed.t()
         self._fixed_VD = fixed
 
@@ -47,14 +56,15 @@ class OutputMatrix:
         return float(_norms(self._fixed_VD).max())
 
     def bounds(self, states_RD: Tensor) -> bool:
-        """Return whether no logit of these states can be so large that its exponential needs care.
+        """Return whether exp() of every logit of these states is safe without subtracting the maximum first.
 
-        By the inequality of Cauchy and Schwarz. Not asked on a GPU, which would have to be waited for.
+        By the inequality of Cauchy and Schwarz: |logit| <= |state| * |row|. Always False on a GPU, because
+        reading the answer would wait for it.
         """
         vocab = len(self._fixed_VD)
         if not (_on_cpu(states_RD) and len(states_RD) and vocab) or states_RD.dtype == torch.float16:
             return False
-        return float(_norms(states_RD).max()) * self._longest < _LARGEST - math.log(vocab)
+        return float(_norms(states_RD).max()) * self._longest < _MAX_LOG_SUM - math.log(vocab)
 
 
 def smoothed_loss(
@@ -63,57 +73,91 @@ def smoothed_loss(
     """Return the summed smoothed loss (differentiable) and the summed negative log likelihood, both
     float32 or wider.
 
-    Rows must be real tokens; pads are removed by the caller. `eps` is the label smoothing, spread over all
-    V entries. `output` is `OutputMatrix(output_VD)` where the caller has it.
+    `states_RD` [R, D], `output_VD` [V, D], `target_R` [R] without pads. `eps` is the label smoothing, spread
+    over all V entries. Pass `output`, an `OutputMatrix(output_VD)`, if several calls share it.
     """
     output = output or OutputMatrix(output_VD)
     fixed_RD = states_RD.detach()
     bounded = output.bounds(fixed_RD)
 
-    def judge(logits: Tensor, rows: slice, with_grad: bool) -> Judged:
-        judged = _to_gradient(logits, target_R[rows], eps, wide_of(states_RD), with_grad, bounded)
+    def loss_of(logits: Tensor, rows: slice, with_grad: bool) -> ChunkLoss:
+        found = _smoothed_chunk(logits, target_R[rows], eps, wide_of(states_RD), with_grad, bounded)
         if not eps:
-            return judged
-        # every other word's share of the target: a mean over the vocabulary that needs no pass over it
+            return found
+        # the mean logit over the vocabulary, for the smoothing, without another pass over the vocabulary
         mean = (fixed_RD[rows].to(output.mean_D.dtype) @ output.mean_D).sum()
-        sums = judged.sums - torch.stack([eps * mean, mean.new_zeros(())])
-        return Judged(sums, judged.scale_R1)
+        return ChunkLoss(found.sums - torch.stack([eps * mean, mean.new_zeros(())]), found.scale_R1)
 
-    return chunked_loss(states_RD, output_VD, judge, output, uniform=eps)
+    return _chunked_loss(states_RD, output_VD, loss_of, output, uniform=eps)
+
+
+def distilled_loss(
+    states_RD: Tensor, output_VD: Tensor, target_R: Tensor, eps: float, teacher: Teacher, share: float
+) -> tuple[Tensor, Tensor]:
+    """Return the summed loss (differentiable) and the summed negative log likelihood of the reference, both
+    float32 or wider.
+
+    loss = share * H(teacher, model) + (1 - share) * (label-smoothed cross entropy with `eps`), where H is the
+    cross entropy of the model against the teacher's probabilities. No gradient reaches the teacher.
+    """
+    wide, vocab = wide_of(states_RD), len(output_VD)
+    states_RE, output_VE = teacher.states_RE.detach(), teacher.output_VE.detach()
+    at_once = max(1, CACHED_BYTES // (vocab * wide.itemsize)) if _on_cpu(states_RD) else ROWS
+
+    def loss_of(logits_RV: Tensor, rows: slice, with_grad: bool) -> ChunkLoss:
+        taught_RV = states_RE[rows] @ output_VE.t()
+        sums = torch.zeros(2, dtype=wide, device=logits_RV.device)
+        parts = (part.split(at_once) for part in (logits_RV, taught_RV, target_R[rows, None]))
+        for logits, taught, target in zip(*parts, strict=True):
+            values = logits.to(wide)
+            wanted = taught.to(wide).softmax(1).mul_(share)
+            if share < 1:
+                wanted.add_((1 - share) * eps / vocab)
+                rest = torch.full_like(target, (1 - share) * (1 - eps), dtype=wide)
+                wanted.scatter_add_(1, target, rest)
+            log_total = values.logsumexp(1, keepdim=True)
+            nll = log_total - values.gather(1, target)
+            sums += torch.stack([(log_total - (wanted * values).sum(1, keepdim=True)).sum(), nll.sum()])
+            if with_grad:
+                logits.copy_(values.sub(log_total).exp_().sub_(wanted))
+        return ChunkLoss(sums)
+
+    return _chunked_loss(states_RD, output_VD, loss_of)
 
 
 def wide_of(states: Tensor) -> torch.dtype:
-    """Return the type losses are computed in: float32, or wider where the states are."""
+    """Return the type that losses are computed in: float64 if the states are float64, else float32."""
     return torch.float64 if states.dtype == torch.float64 else torch.float32
 
 
-def chunked_loss(
+def _chunked_loss(
     states_RD: Tensor,
     output_VD: Tensor,
-    judge: Judge,
+    loss_of: ChunkLossFn,
     output: OutputMatrix | None = None,
     uniform: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Return a summed loss of all rows (differentiable) and the summed negative log likelihood.
 
-    `judge(logits, rows, with_grad)` gives both sums of a chunk and, with `with_grad`, replaces its logits by
-    the gradient of the loss, but for a scale of each row and for -`uniform` / V, which is added to each.
+    `loss_of(logits, rows, with_grad)` returns the sums of a chunk. If `with_grad`, it replaces the logits by
+    the gradient of the loss, without a factor for each row (`ChunkLoss.scale_R1`) and without the term
+    -`uniform` / V that all V entries have in common.
     """
     with_grad = torch.is_grad_enabled() and (states_RD.requires_grad or output_VD.requires_grad)
     return _ChunkedLoss.apply(
-        states_RD, output_VD, judge, output or OutputMatrix(output_VD), uniform, with_grad
+        states_RD, output_VD, loss_of, output or OutputMatrix(output_VD), uniform, with_grad
     )
 
 
 class _ChunkedLoss(torch.autograd.Function):
-    """Computes loss and gradient of each chunk together; backward only scales what forward kept."""
+    """Computes loss and gradient of each chunk in the forward pass; the backward pass only scales them."""
 
     @staticmethod
     def forward(
         ctx: FunctionCtx,
         states_RD: Tensor,
         output_VD: Tensor,
-        judge: Judge,
+        loss_of: ChunkLossFn,
         output: OutputMatrix,
         uniform: float,
         with_grad: bool,
@@ -129,13 +173,13 @@ class _ChunkedLoss(torch.autograd.Function):
             rows = slice(start, start + ROWS)
             states = states_RD[rows]
             logits = torch.mm(states, output.transposed_DV, out=buffer[: len(states)])
-            judged = judge(logits, rows, with_grad)
-            sums += judged.sums
+            chunk = loss_of(logits, rows, with_grad)
+            sums += chunk.sums
             if with_grad:
                 back = torch.mm(logits, output_VD, out=grad_states[rows])
-                if judged.scale_R1 is not None:
-                    back.mul_(judged.scale_R1)
-                    states = (states * judged.scale_R1).to(states.dtype)
+                if chunk.scale_R1 is not None:
+                    back.mul_(chunk.scale_R1)
+                    states = (states * chunk.scale_R1).to(states.dtype)
                 if uniform:
                     back.sub_(uniform * output.mean_D)
                 grad_output += logits.t() @ states
@@ -148,19 +192,18 @@ class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: FunctionCtx, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         grads = ctx.saved_tensors  # type: ignore[attr-defined]
-        if not (_on_cpu(grad) and float(grad) == 1):  # a loss by itself, without loss scaling
+        if not (_on_cpu(grad) and float(grad) == 1):  # on the CPU, without loss scaling
             grads = tuple(kept * grad.to(kept.dtype) for kept in grads)
         return *grads, *(None,) * 4
 
 
-def _to_gradient(
+def _smoothed_chunk(
     logits_RV: Tensor, target_R: Tensor, eps: float, wide: torch.dtype, with_grad: bool, bounded: bool
-) -> Judged:
-    """Judge these rows by the smoothed loss but for the share that is the same for all words.
+) -> ChunkLoss:
+    """Return the smoothed loss of these rows, without the term that is the same for all words.
 
-    A few rows at a time make all their passes before the next ones, in one buffer. Where the logits are
-    bounded there are few passes: nothing is subtracted before the exponential, and what it is divided by is
-    left to the scale.
+    Works on a few rows at a time in one buffer, so that their logits stay in the cache. If the logits are
+    `bounded`, the maximum need not be subtracted, and the division by the sum is left to `scale_R1`.
     """
     count, vocab = logits_RV.shape
     target_R1 = target_R[:, None]
@@ -185,7 +228,7 @@ def _to_gradient(
     log_total_R1 = total_R1.log() + top_R1
     nll = (log_total_R1 - chosen_R1).sum()
     sums = torch.stack([(1 - eps) * nll + eps * log_total_R1.sum(), nll])
-    return Judged(sums, total_R1.reciprocal() if with_grad and bounded else None)
+    return ChunkLoss(sums, total_R1.reciprocal() if with_grad and bounded else None)
 
 
 def _norms(x_ND: Tensor) -> Tensor:

@@ -1,9 +1,13 @@
-"""What one update of a SuperTransformer trains: a strategy gives the architectures of each update."""
+"""What one update trains and at which learning rate, as pure functions of the seed and the update number, so
+that all processes and all resumed runs agree.
+"""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Literal, Protocol
 
+from hat.config import Options, option
 from hat.errors import ConfigError
 from hat.space import Arch, SearchSpace, draw_arch, draw_fair_arch
 
@@ -11,51 +15,67 @@ Draw = Callable[[SearchSpace, int, int], Arch]  # space, seed, number of the dra
 
 
 @dataclass(frozen=True)
-class PolicyConfig:
+class PolicyConfig(Options):
     """Policy of training a SuperTransformer"""
 
     policy: Literal["single", "sandwich", "sandwich-distill"] = "single"
     """what an update trains: single: one random SubTransformer, as in 2020; sandwich: the largest, the
     smallest and some random ones; sandwich-distill: the same, the largest teaching the others"""
-    sandwich_random: int = 1
+    sandwich_random: int = option(1, low=0)
     """random SubTransformers of an update, beside the largest and the smallest"""
     fair_sampling: bool = False
     """draw each choice of each dimension equally often, in random order"""
-    distill_share: float = 1.0
-    """share of the teacher's probabilities in what the others learn; the rest is the reference"""
+    distill_share: float = option(1.0, above=0.0, high=1.0)
+    """weight of the teacher's probabilities in the loss of the others; the rest is the reference"""
 
-    def __post_init__(self) -> None:
-        if self.sandwich_random < 0:
-            raise ConfigError(f"--sandwich-random must not be negative, got {self.sandwich_random}")
-        if not 0 < self.distill_share <= 1:
-            raise ConfigError(
-                f"--distill-share must be above 0 and at most 1, got {self.distill_share}; "
-                "--policy sandwich trains without a teacher"
-            )
-
-    def counting(self) -> dict[str, object]:
-        """Return the options that this policy reads, by their flags."""
-        found: dict[str, object] = {"--policy": self.policy, "--fair-sampling": self.fair_sampling}
+    def used(self) -> dict[str, object]:
+        """Return the options that this policy uses, by their names in YAML."""
+        found: dict[str, object] = {"policy": self.policy, "fair-sampling": self.fair_sampling}
         if self.policy != "single":
-            found["--sandwich-random"] = self.sandwich_random
+            found["sandwich-random"] = self.sandwich_random
         if self.policy == "sandwich-distill":
-            found["--distill-share"] = self.distill_share
+            found["distill-share"] = self.distill_share
         return found
 
     def unused(self, *, alone: bool) -> list[str]:
-        """Return the flags that were given and change nothing, `alone` where one architecture is trained."""
-        counting = {} if alone else self.counting()
+        """Return the options that were given but change nothing; `alone` if one architecture is trained."""
+        used = {} if alone else self.used()
         given = [field.name for field in fields(self) if getattr(self, field.name) != field.default]
-        flags = [f"--{name.replace('_', '-')}" for name in given]
-        return [flag for flag in flags if flag not in counting]
+        return [name for field in given if (name := field.replace("_", "-")) not in used]
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """What one update trains: each architecture on all its batches, with equal weight.
+class ScheduleConfig(Options):
+    """Learning rate"""
 
-    With `distill` above 0 the first one teaches the others: so large a share of what they learn are its
-    probabilities.
+    lr_scheduler: Literal["inverse_sqrt", "cosine", "fixed"] = "inverse_sqrt"
+    """schedule; cosine falls from --max-lr to --lr over --max-update, inverse_sqrt peaks at --lr"""
+    lr: float = option(5e-4, low=0.0)
+    """peak for inverse_sqrt and fixed, *minimum* for cosine"""
+    max_lr: float | None = None
+    """peak of the cosine schedule"""
+    warmup_updates: int = option(0, low=0)
+    """updates of linear warm-up"""
+    warmup_init_lr: float = option(1e-7, low=0.0)
+    """learning rate the warm-up starts from"""
+    min_lr: float = -1.0
+    """stop training once the learning rate falls to this value"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.lr_scheduler == "cosine" and (self.max_lr is None or self.max_lr <= self.lr):
+            raise ConfigError(
+                f"the cosine schedule needs --max-lr above --lr (its minimum), got max-lr {self.max_lr} "
+                f"and lr {self.lr}"
+            )
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """What one update trains: each architecture on all batches of the update, with equal weight.
+
+    If `distill` is above 0, the first architecture teaches the others: `distill` is the weight of its
+    probabilities in their loss, 1 - `distill` that of the reference.
     """
 
     archs: tuple[Arch, ...]
@@ -63,10 +83,10 @@ class Lesson:
 
 
 class Policy(Protocol):
-    """A way to train a SuperTransformer."""
+    """A way to choose the architectures that each update of a SuperTransformer trains."""
 
-    def lesson(self, space: SearchSpace, seed: int, update: int) -> Lesson:
-        """Return what an update trains: a pure function, so all ranks and all resumes agree."""
+    def plan(self, space: SearchSpace, seed: int, update: int) -> StepPlan:
+        """Return what update number `update` trains, counted from 0; a pure function."""
         ...
 
 
@@ -76,9 +96,9 @@ class Single:
 
     draw: Draw = draw_arch
 
-    def lesson(self, space: SearchSpace, seed: int, update: int) -> Lesson:
+    def plan(self, space: SearchSpace, seed: int, update: int) -> StepPlan:
         """Return the one architecture."""
-        return Lesson((self.draw(space, seed, update),))
+        return StepPlan((self.draw(space, seed, update),))
 
 
 @dataclass(frozen=True)
@@ -92,16 +112,33 @@ class Sandwich:
     distill: float = 0.0
     draw: Draw = draw_arch
 
-    def lesson(self, space: SearchSpace, seed: int, update: int) -> Lesson:
+    def plan(self, space: SearchSpace, seed: int, update: int) -> StepPlan:
         """Return the largest, the smallest, then the random ones."""
         first = update * self.num_random
         drawn = (self.draw(space, seed, first + number) for number in range(self.num_random))
-        return Lesson((space.largest(), space.smallest(), *drawn), self.distill)
+        return StepPlan((space.largest(), space.smallest(), *drawn), self.distill)
 
 
 def policy_of(cfg: PolicyConfig) -> Policy:
-    """Return the strategy that the options ask for."""
+    """Return the policy that the options ask for."""
     draw = draw_fair_arch if cfg.fair_sampling else draw_arch
     if cfg.policy == "single":
         return Single(draw)
     return Sandwich(cfg.sandwich_random, cfg.distill_share if cfg.policy == "sandwich-distill" else 0.0, draw)
+
+
+def learning_rate(cfg: ScheduleConfig, update: int, max_update: int) -> float:
+    """Return the learning rate of update `update`, counted from 0.
+
+    Linear from `warmup_init_lr` to the peak during the warm-up, then by the schedule.
+    """
+    peak = cfg.lr if cfg.max_lr is None or cfg.lr_scheduler != "cosine" else cfg.max_lr
+    if update < cfg.warmup_updates:
+        return cfg.warmup_init_lr + (peak - cfg.warmup_init_lr) * update / cfg.warmup_updates
+    if cfg.lr_scheduler == "inverse_sqrt":
+        return peak * math.sqrt(max(cfg.warmup_updates, 1) / max(update, 1))
+    if cfg.lr_scheduler == "cosine":
+        period = max(max_update - cfg.warmup_updates, 1)
+        progress = min((update - cfg.warmup_updates) / period, 1.0)
+        return cfg.lr + 0.5 * (peak - cfg.lr) * (1 + math.cos(math.pi * progress))
+    return peak

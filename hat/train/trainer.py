@@ -1,94 +1,88 @@
-"""One optimiser step and one evaluation; the loop around them lives in hat/cli/train.py."""
+"""One optimiser step and one evaluation; the loop around them is `hat.train.loop.fit`."""
 
+import copy
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
+from hat.config import Options, option
 from hat.data.pairs import Batch
 from hat.errors import ConfigError, TrainingError
-from hat.model.config import PAD
-from hat.model.dropout import EVAL, Dropout
-from hat.model.precision import Amp
+from hat.log import say
+from hat.model.cpu import Amp, choose_dtype, dtype_name
+from hat.model.elastic import EVAL, Dropout
+from hat.model.layers import PAD
 from hat.model.transformer import Transformer
 from hat.rng import seed_for
 from hat.space import Arch
-from hat.train.distill import Teacher, distilled_loss
-from hat.train.ema import MovingAverage
-from hat.train.loss import OutputMatrix, smoothed_loss
-from hat.train.master import MasterWeights
-from hat.train.policy import Lesson
-from hat.train.ranks import ALONE, Ranks
-from hat.train.schedule import ScheduleConfig, learning_rate
+from hat.train.distributed import ALONE, ProcessGroup
+from hat.train.loss import OutputMatrix, Teacher, distilled_loss, smoothed_loss
+from hat.train.policy import ScheduleConfig, StepPlan, learning_rate
 
-_LEAST_SCALE = 1e-4  # a gradient that overflows under this loss scale is not a matter of the scale
+_MIN_SCALE = 1e-4  # a gradient that overflows even with this loss scale is not finite for another reason
 
 
 @dataclass(frozen=True)
-class OptimConfig:
+class OptimConfig(Options):
     """Optimisation"""
 
-    optimizer: str = "adam"
-    """adam; as in the release its weight decay is decoupled, so it is AdamW"""
-    adam_betas: tuple[float, float] = (0.9, 0.98)
+    optimizer: Literal["adam", "adamw"] = "adam"
+    """both are AdamW: as in the release, weight decay is decoupled"""
+    adam_betas: tuple[float, float] = option((0.9, 0.98), low=0.0, below=1.0)
     """decay rates of both moments"""
-    adam_eps: float = 1e-8
+    adam_eps: float = option(1e-8, above=0.0)
     """added to the root of the second moment"""
-    weight_decay: float = 0.0
+    weight_decay: float = option(0.0, low=0.0)
     """decoupled weight decay"""
-    clip_norm: float = 25.0
+    clip_norm: float = option(25.0, low=0.0)
     """largest gradient norm; 0 does not clip"""
-    label_smoothing: float = 0.1
+    label_smoothing: float = option(0.1, low=0.0, below=1.0)
     """share of the probability spread over the whole vocabulary"""
-    update_freq: int = 1
+    update_freq: int = option(1, low=1)
     """batches whose gradients make one update"""
     sentence_avg: bool = False
     """divide gradients by sentences instead of target tokens"""
-    max_update: int = 50000
+    max_update: int = option(50000, low=1)
     """updates after which training ends"""
-    max_epoch: int | None = None
+    max_epoch: int | None = option(None, low=1)
     """epochs after which training ends"""
     amp: Amp = "auto"
     """number format of the computation; auto takes what is fast on the device"""
     fp16: bool = False
     """half precision as in the release; on a CPU the same as --amp auto"""
-    fp16_init_scale: float = 128.0
+    fp16_init_scale: float = option(128.0, above=0.0)
     """first loss scale with fp16"""
-    ema_decay: float = 0.0
+    ema_decay: float = option(0.0, low=0.0, below=1.0)
     """validate, save for searches and inherit a moving average of the weights with this decay, for example
     0.999; 0 takes the weights themselves"""
 
-    def __post_init__(self) -> None:
-        if self.optimizer not in ("adam", "adamw"):
-            raise ConfigError(f"--optimizer allows adam and adamw, got {self.optimizer!r}")
-        if not (all(0 <= beta < 1 for beta in self.adam_betas) and self.adam_eps > 0):
-            raise ConfigError(
-                f"--adam-betas must lie in [0, 1) and --adam-eps above 0, got {self.adam_betas}"
-            )
-        if not 0 <= self.label_smoothing < 1:
-            raise ConfigError(f"--label-smoothing must be at least 0 and below 1, got {self.label_smoothing}")
-        if self.update_freq < 1 or self.max_update < 1 or (self.max_epoch is not None and self.max_epoch < 1):
-            raise ConfigError(
-                f"--update-freq, --max-update and --max-epoch must be at least 1, got {self.update_freq}, "
-                f"{self.max_update} and {self.max_epoch}"
-            )
-        if self.clip_norm < 0 or self.weight_decay < 0:
-            raise ConfigError(
-                f"--clip-norm and --weight-decay must not be negative, got {self.clip_norm} and "
-                f"{self.weight_decay}"
-            )
-        if not (self.fp16_init_scale > 0 and math.isfinite(self.fp16_init_scale)):
-            raise ConfigError(f"--fp16-init-scale must be above 0, got {self.fp16_init_scale}")
-        if not 0 <= self.ema_decay < 1:
-            raise ConfigError(f"--ema-decay must be at least 0 and below 1, got {self.ema_decay}")
+
+def compute_dtype(amp: Amp, fp16: bool, device: torch.device, group: ProcessGroup = ALONE) -> torch.dtype:
+    """Return the compute type of `--amp`, or of the release's `fp16` key, which a CPU replaces.
+
+    Raises ConfigError if the devices of the group would compute in different types.
+    """
+    wanted: Amp = "fp16" if fp16 and amp == "auto" else amp
+    dtype = choose_dtype(wanted, device)
+    if wanted == "fp16" and device.type == "cpu":
+        say(f"fp16 is not fast on CPUs; computing in {dtype_name(dtype)} instead")
+    names = group.gather_objects(dtype_name(dtype))
+    if len(set(names)) > 1:
+        raise ConfigError(
+            f"the processes would compute in different types ({', '.join(names)}); choose one with --amp"
+        )
+    return dtype
 
 
 class StepResult(NamedTuple):
     """One update; losses per target token, base 2, means over the architectures of the update.
 
-    `loss` is what was minimised: where a teacher takes part, not the smoothed loss alone.
+    `loss` is what was minimised; if a teacher takes part, that is not the smoothed loss alone.
     """
 
     loss: float
@@ -106,6 +100,39 @@ class EvalResult(NamedTuple):
     num_tokens: int
 
 
+class MasterWeights:
+    """Float32 weights of a model and a copy of them in the compute type.
+
+    The copy is cast once for each update; autocast would cast every slice at every use. With float32 compute
+    both are the same tensors. Gradients of the copy are added to `.grad` of the master in float32.
+    """
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.master = model
+        self.compute = model if dtype == torch.float32 else copy.deepcopy(model).to(dtype)
+        self._pairs = list(zip(model.parameters(), self.compute.parameters(), strict=True))
+
+    def collect(self) -> None:
+        """Add the gradients of the copy to those of the master and clear them; unused weights keep None."""
+        if self.compute is self.master:
+            return
+        for master, copied in self._pairs:
+            if copied.grad is not None:
+                if master.grad is None:
+                    master.grad = copied.grad.float()
+                else:
+                    master.grad.add_(copied.grad)
+                copied.grad = None
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Cast the master weights into the copy, after each change of the master."""
+        if self.compute is not self.master:
+            copies: list[Tensor] = [copied for _, copied in self._pairs]
+            torch._foreach_copy_(copies, [master for master, _ in self._pairs])
+
+
 class Trainer:
     """Owns the model, the optimiser and the update count; everything else is an argument."""
 
@@ -118,14 +145,16 @@ class Trainer:
         dtype: torch.dtype,
         device: torch.device,
         seed: int,
-        ranks: Ranks = ALONE,
+        group: ProcessGroup = ALONE,
     ) -> None:
-        self.cfg, self.schedule, self.device, self.seed = cfg, schedule, device, seed
-        self.ranks = ranks
+        self.cfg, self.schedule, self.device, self.seed, self.group = cfg, schedule, device, seed, group
         self.model = model.to(device)
-        ranks.copy_first_([weight.detach() for weight in model.parameters()])
+        group.broadcast_tensors_([weight.detach() for weight in model.parameters()])
         self.weights = MasterWeights(self.model, dtype)
-        self.average = MovingAverage(self.model, cfg.ema_decay) if cfg.ema_decay else None
+        self.average: AveragedModel | None = None
+        if cfg.ema_decay:
+            self.average = AveragedModel(self.model, multi_avg_fn=self._move_average).requires_grad_(False)
+            self.average.n_averaged.fill_(1)  # at 0 it would replace the first weights instead of averaging
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
             lr=0.0,
@@ -137,7 +166,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(
             device.type, init_scale=cfg.fp16_init_scale, enabled=dtype == torch.float16
         )
-        self.scaler.scale(torch.zeros((), device=device))  # makes the scale, also where no batch will
+        self.scaler.scale(torch.zeros((), device=device))  # sets the scale up, even if no batch follows
         self.num_updates = 0
 
     def lr(self) -> float:
@@ -145,31 +174,30 @@ class Trainer:
         return learning_rate(self.schedule, self.num_updates, self.cfg.max_update)
 
     @property
-    def shown(self) -> Transformer:
-        """Return the model in float32 that is validated, saved for searches and inherited."""
-        return self.model if self.average is None else self.average.model  # type: ignore[return-value]
+    def eval_model(self) -> Transformer:
+        """The float32 model that is validated, searched and inherited: the moving average, if any."""
+        return self.model if self.average is None else self.average.module
 
-    def train_step(self, batches: Sequence[Batch], lesson: Lesson | Arch) -> StepResult:
-        """Make one update of an architecture, or those of a lesson, from the gradients of `batches`, those of
-        all ranks together.
+    def train_step(self, batches: Sequence[Batch], plan: StepPlan | Arch) -> StepResult:
+        """Make one update from the gradients of `batches` of all processes, for all architectures of `plan`.
 
-        `batches` are this rank's share, taken in turn with the others; it may be empty on some. Dropout masks
-        depend on the seed, the update, the position among the batches of all ranks and the position in the
-        lesson only. Gradient and losses are means over the lesson, so --clip-norm means the same for any
-        policy. Raises TrainingError, on every rank alike, where the loss or the gradient is not finite,
-        before any weight has changed.
+        `batches` are the batches of this process, which takes every k-th of k processes; some processes may
+        have none. Dropout masks depend on the seed, the update, the position among the batches of all
+        processes and the position in the plan only. Gradient and losses are means over the plan, so
+        --clip-norm means the same for every policy. Raises TrainingError, in all processes, if the loss or
+        the gradient is not finite, before any weight has changed.
         """
-        lesson = Lesson((lesson,)) if isinstance(lesson, Arch) else lesson
-        sums: list[torch.Tensor] = []
+        plan = StepPlan((plan,)) if isinstance(plan, Arch) else plan
+        sums: list[Tensor] = []
         tokens = sum(batch.num_tokens for batch in batches)
         sentences = sum(batch.source.size(0) for batch in batches)
         for position, batch in enumerate(batches):
-            for loss, batch_nll in self._losses(batch, lesson, position * self.ranks.size + self.ranks.rank):
+            for loss, batch_nll in self._losses(batch, plan, position * self.group.size + self.group.rank):
                 self.scaler.scale(loss).backward()
                 self.weights.collect()
                 sums.append(torch.stack([loss.detach(), batch_nll]).double())
-        smoothed, nll = torch.stack(sums).sum(0).tolist() if sums else (0.0, 0.0)  # a GPU is waited for once
-        if self.ranks.size > 1:
+        smoothed, nll = torch.stack(sums).sum(0).tolist() if sums else (0.0, 0.0)  # waits for a GPU once
+        if self.group.size > 1:
             smoothed, nll, tokens, sentences = self._sum_gradients(smoothed, nll, tokens, sentences)
         if not math.isfinite(smoothed):
             self._refuse(f"the loss is {smoothed}")
@@ -178,12 +206,12 @@ class Trainer:
             group["lr"] = lr
         self.scaler.unscale_(self.optimizer)
         grads = [weight.grad for weight in self.model.parameters() if weight.grad is not None]
-        shares = max(sentences if self.cfg.sentence_avg else tokens, 1) * len(lesson.archs)
+        shares = max(sentences if self.cfg.sentence_avg else tokens, 1) * len(plan.archs)
         torch._foreach_mul_(grads, 1 / shares)
         norm = torch.nn.utils.get_total_norm(grads)
         grad_norm = norm.item()
-        overflow = not math.isfinite(grad_norm)  # with loss scaling the step is left out, the scale halved
-        if overflow and not (self.scaler.is_enabled() and self.scaler.get_scale() > _LEAST_SCALE):
+        overflow = not math.isfinite(grad_norm)  # with loss scaling the update is left out, the scale halved
+        if overflow and not (self.scaler.is_enabled() and self.scaler.get_scale() > _MIN_SCALE):
             self._refuse(f"the gradient norm is {grad_norm}")
         if self.cfg.clip_norm and not overflow and grad_norm > self.cfg.clip_norm:
             torch._foreach_mul_(grads, self.cfg.clip_norm / grad_norm)
@@ -193,15 +221,16 @@ class Trainer:
         self.weights.refresh()
         self.num_updates += 1
         if self.average is not None:
-            self.average.update(self.num_updates)
-        bits = max(tokens, 1) * math.log(2) * len(lesson.archs)
+            self.average.update_parameters(self.model)
+        bits = max(tokens, 1) * math.log(2) * len(plan.archs)
         return StepResult(smoothed / bits, nll / bits, tokens, grad_norm, lr)
 
     def evaluate(self, batches: Iterable[Batch | None], arch: Arch) -> EvalResult:
-        """Return the loss of `arch` over `batches` (this rank's slots) of all ranks, without dropout."""
-        model = self.weights.compute if self.average is None else self.average.in_type(self.weights.dtype)
-        smoothing = self.cfg.label_smoothing
-        return evaluate(model, batches, arch, smoothing, self.device, self.ranks)  # type: ignore[arg-type]
+        """Return the loss of `arch` over `batches` (the slots of this process) of all processes."""
+        model, dtype = self.weights.compute, self.weights.dtype
+        if self.average is not None:
+            model = self.eval_model if dtype == torch.float32 else copy.deepcopy(self.eval_model).to(dtype)
+        return evaluate(model, batches, arch, self.cfg.label_smoothing, self.device, self.group)  # type: ignore[arg-type]
 
     def state_dict(self) -> dict[str, Any]:
         """Return optimiser, loss scale and update count; the weights are saved by their names."""
@@ -212,28 +241,37 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any], *, optimizer: bool, schedule: bool) -> None:
-        """Take up what `state_dict` returned; either part may be left at its start."""
+        """Go on from what `state_dict` returned; optimiser and update count may each be left at the start."""
         if optimizer:
             self.optimizer.load_state_dict(state["optimizer"])
-            if state["scaler"]:  # empty after updates in another type than fp16
+            if state["scaler"]:  # empty if the earlier updates were not computed in fp16
                 self.scaler.load_state_dict(state["scaler"])
         if schedule:
             self.num_updates = state["num_updates"]
 
-    def _losses(
-        self, batch: Batch, lesson: Lesson, place: int
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield what each architecture learns by and its negative log likelihood, summed over the batch.
+    @torch.no_grad()
+    def load_average(self, weights: dict[str, Tensor]) -> None:
+        """Go on from this moving average, named as in `named_parameters`, if there is one."""
+        for name, average in self.average.module.named_parameters() if self.average else ():
+            average.copy_(weights[name])
 
-        The graph of one is done with before the next one's is made. `place` is that of the batch among those
-        of all ranks.
+    def _move_average(self, averages: Any, weights: Any, _: object) -> None:
+        # the first weights are forgotten quickly: the decay of update n is (1 + n) / (10 + n) while smaller
+        decay = min(self.cfg.ema_decay, (1 + self.num_updates) / (10 + self.num_updates))
+        torch._foreach_lerp_(averages, weights, 1 - decay)
+
+    def _losses(self, batch: Batch, plan: StepPlan, position: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the loss and the negative log likelihood of each architecture, summed over the batch.
+
+        The caller runs the backward pass of one before it asks for the next, so one graph exists at a time.
+        `position` is that of the batch among those of all processes.
         """
         teacher: Teacher | None = None
         eps = self.cfg.label_smoothing
-        for number, arch in enumerate(lesson.archs):
-            stream = (self.num_updates, place, number) if number else (self.num_updates, place)
+        for number, arch in enumerate(plan.archs):
+            stream = (self.num_updates, position, number) if number else (self.num_updates, position)
             drop = Dropout(seed_for(self.seed, "dropout", *stream))
-            if not lesson.distill:
+            if not plan.distill:
                 yield self._loss(batch, arch, drop)
                 continue
             rows = target_rows(self.weights.compute, batch.to(self.device), arch, drop)
@@ -241,26 +279,26 @@ class Trainer:
                 teacher = Teacher(rows.states_RD.detach(), rows.output_VD.detach())
                 yield smoothed_loss(*rows, eps)
             else:
-                yield distilled_loss(*rows, eps, teacher, lesson.distill)
+                yield distilled_loss(*rows, eps, teacher, plan.distill)
 
-    def _loss(self, batch: Batch, arch: Arch, drop: Dropout) -> tuple[torch.Tensor, torch.Tensor]:
+    def _loss(self, batch: Batch, arch: Arch, drop: Dropout) -> tuple[Tensor, Tensor]:
         return batch_loss(self.weights.compute, batch.to(self.device), arch, self.cfg.label_smoothing, drop)
 
     def _sum_gradients(
         self, smoothed: float, nll: float, tokens: int, sentences: int
     ) -> tuple[float, float, int, int]:
-        """Add up the gradients of all ranks, in float32, and return the sums of the arguments.
+        """Sum the gradients of all processes, in float32, and return the sums of the arguments.
 
-        A rank without a batch has no gradients; which weights have one anywhere travels with the sums.
+        A process without a batch has no gradients, so the first reduction also tells which weights have one.
         """
         weights = list(self.model.parameters())
         used = [float(weight.grad is not None) for weight in weights]
         head = torch.tensor([smoothed, nll, tokens, sentences, *used], dtype=torch.float64)
-        smoothed, nll, tokens, sentences, *used = self.ranks.sum_(head).tolist()
+        smoothed, nll, tokens, sentences, *used = self.group.sum_(head).tolist()
         active = [weight for weight, count in zip(weights, used, strict=True) if count]
         grads = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in active]
         if math.isfinite(smoothed) and active:
-            flat = self.ranks.sum_(torch.cat([grad.flatten() for grad in grads]))
+            flat = self.group.sum_(torch.cat([grad.flatten() for grad in grads]))
             parts = flat.split([weight.numel() for weight in active])
             for weight, part in zip(active, parts, strict=True):
                 weight.grad = part.view_as(weight)
@@ -278,9 +316,9 @@ class Trainer:
 class TargetRows(NamedTuple):
     """What the loss of a batch is computed from; only real tokens, R of them."""
 
-    states_RD: torch.Tensor
-    output_VD: torch.Tensor
-    target_R: torch.Tensor
+    states_RD: Tensor
+    output_VD: Tensor
+    target_R: Tensor
 
 
 def target_rows(model: Transformer, batch: Batch, arch: Arch, drop: Dropout = EVAL) -> TargetRows:
@@ -299,11 +337,11 @@ def batch_loss(
     label_smoothing: float,
     drop: Dropout = EVAL,
     output: OutputMatrix | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[Tensor, Tensor]:
     """Return the smoothed loss and the negative log likelihood of a batch, summed over its target tokens,
     in nats.
 
-    `output` is the prepared output matrix of `arch` where several batches share it.
+    `output` is the prepared output matrix of `arch`, if several batches share it.
     """
     return smoothed_loss(*target_rows(model, batch, arch, drop), label_smoothing, output)
 
@@ -315,11 +353,12 @@ def evaluate(
     arch: Arch,
     label_smoothing: float,
     device: torch.device,
-    ranks: Ranks = ALONE,
+    group: ProcessGroup = ALONE,
 ) -> EvalResult:
-    """Return the mean loss of `arch` over the `batches` of all ranks, each of which has equally many slots.
+    """Return the mean loss of `arch` over the `batches` of all processes, without dropout.
 
-    The same number whatever the count of ranks: losses are added in the order of the batches.
+    Each process has equally many slots. The result does not depend on the number of processes: losses are
+    added in the order of the batches.
     """
     rows = []
     output = OutputMatrix(model.output.columns(arch.decoder.embed_dim))
@@ -329,7 +368,7 @@ def evaluate(
             continue
         loss, batch_nll = batch_loss(model, batch.to(device), arch, label_smoothing, output=output)
         rows.append((loss.item(), batch_nll.item(), batch.num_tokens))
-    table_KNC = ranks.gather(torch.tensor(rows, dtype=torch.float64).view(-1, 3))
+    table_KNC = group.gather(torch.tensor(rows, dtype=torch.float64).view(-1, 3))
     smoothed = nll = 0.0
     tokens = 0
     for row_loss, row_nll, row_tokens in table_KNC.transpose(0, 1).flatten(0, 1).tolist():

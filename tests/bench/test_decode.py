@@ -19,8 +19,8 @@ from hat.bench.decode import (
 from hat.bench.peers import Peer, has_ctranslate2, save_ctranslate2
 from hat.decode.beam import beam_search
 from hat.errors import ConfigError
-from hat.model.config import EOS
 from hat.model.inference import InferenceModel
+from hat.model.layers import EOS
 from hat.space import Arch, DecoderArch, EncoderArch
 
 TINY = Arch(EncoderArch(16, (24, 24), (2, 2)), DecoderArch(16, (24,), (2,), (2,), (1,)))

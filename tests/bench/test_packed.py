@@ -5,7 +5,7 @@ import torch
 
 from hat.bench.packed import PackedProducts, int8_products
 from hat.bench.products import BareProducts, Product
-from hat.model.matrix import can_int8
+from hat.model.cpu import can_int8
 
 PRODUCTS = [
     Product("w", 5, 64, 48),

@@ -12,7 +12,7 @@ from hat.bench.products import (
     linear_only,
     training_products,
 )
-from hat.model.config import ModelConfig
+from hat.model.layers import ModelConfig
 from hat.model.transformer import SubTransformer
 from hat.space import Arch, DecoderArch, EncoderArch
 

@@ -15,9 +15,9 @@ from hat.data.folder import file_digest
 from hat.data.pairs import PairDataset
 from hat.decode.beam import BeamConfig
 from hat.errors import CheckpointError
-from hat.model.config import EOS, ModelConfig
+from hat.model.cpu import can_int8
 from hat.model.extract import extract
-from hat.model.matrix import can_int8
+from hat.model.layers import EOS, ModelConfig
 from hat.model.transformer import SuperTransformer
 from hat.train import checkpoint
 

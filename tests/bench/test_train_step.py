@@ -9,7 +9,7 @@ from hat.bench.plain import PlainSuper, PlainTrainer
 from hat.bench.spaces import MULTI30K
 from hat.bench.train_step import TrainStepConfig, time_steps
 from hat.cli.settings import parse_settings
-from hat.model.config import EOS, ModelConfig
+from hat.model.layers import EOS, ModelConfig
 from hat.model.transformer import SuperTransformer
 from hat.space import draw_arch, space_of
 from hat.train.trainer import batch_loss

@@ -7,7 +7,6 @@ from pathlib import Path
 from hat.cli.settings import parse_settings
 from hat.cli.task import space_and_arch
 from hat.latency.predictor import LatencyPredictor
-from hat.latency.predictor_config import PredictorConfig
 from hat.latency.table import row_of
 from hat.space import SearchSpace, sample
 
@@ -31,8 +30,7 @@ def write_predictor(files: Path, device: str) -> Path:
         ms = (5 + 10 * arch.decoder.num_layers + sum(arch.decoder.ffn_dims) / 16) * rng.uniform(0.97, 1.03)
         rows.append(row_of(arch, (2.0, 0.1), (ms, 0.1), conditions | {"vocab_size": "60", "qkv_dim": "8"}))
     path = files / "latency.pt"
-    cfg = PredictorConfig(hidden_dim=8, hidden_layer_num=1, train_steps=5)
-    LatencyPredictor.fit(rows, cfg, 1).save(path)
+    LatencyPredictor.fit(rows).save(path)
     return path
 
 

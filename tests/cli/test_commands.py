@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from hat.cli import average_checkpoints, evo_search, generate, latency_dataset, new_task, run_task, score
+from hat.cli import average_checkpoints, evo_search, latency_dataset, run_task
+from hat.cli.new_task import new_task
 from hat.cli.options import OutputOptions
+from hat.cli.translate import generate, score
 
 SPACE = ["--encoder-embed-dim=16", "--decoder-embed-dim=16", "--encoder-layers=1", "--decoder-layers=1"]
 
@@ -47,17 +49,17 @@ SPACE = ["--encoder-embed-dim=16", "--decoder-embed-dim=16", "--encoder-layers=1
         (latency_dataset.main, ["--vocab-size", "1", "2", "3"], "--vocab-size must be one or two numbers"),
         (latency_dataset.main, ["--vocab-size=0"], "of at least 5 (four entries are special), got 0"),
         (latency_dataset.main, ["--lat-dataset-path=x.csv", "--vocab-size=4", *SPACE], "at least 5"),
-        (generate.main, [], "--path is needed"),
-        (generate.main, ["--path=no.pt"], "the checkpoint no.pt does not exist"),
-        (generate.main, ["--path=no.pt", "--remove-bpe=spm"], "allowed are '@@ '"),
-        (generate.main, ["--beam=0"], "--beam must be at least 1"),
-        (score.main, [], "--gen-output is needed"),
-        (score.main, ["--gen-output=none.out"], "none.out is no file"),
-        (score.main, ["--mode=sacr"], "did you mean sacre?"),
+        (generate, [], "--path is needed"),
+        (generate, ["--path=no.pt"], "the checkpoint no.pt does not exist"),
+        (generate, ["--path=no.pt", "--remove-bpe=spm"], "allowed are '@@ '"),
+        (generate, ["--beam=0"], "--beam must be at least 1"),
+        (score, [], "--gen-output is needed"),
+        (score, ["--gen-output=none.out"], "none.out is no file"),
+        (score, ["--mode=sacr"], "did you mean sacre?"),
         (average_checkpoints.main, [], "--inputs"),
         (average_checkpoints.main, ["--inputs=."], "holds no checkpointN.pt"),
-        (new_task.main, [], "--name, --template, --source and --target"),
-        (new_task.main, ["--name=x", "--template=y", "--source=a", "--target=b"], "<name>.<source>-<target>"),
+        (new_task, [], "--name, --template, --source and --target"),
+        (new_task, ["--name=x", "--template=y", "--source=a", "--target=b"], "<name>.<source>-<target>"),
         (run_task.main, [], "--task is needed"),
         (run_task.main, ["--task=none.en-de"], "there is no task 'none.en-de'"),
     ],
@@ -73,10 +75,10 @@ def test_wrong_input_is_one_line_and_exit_code_2(main, argv, expected, tmp_path,
 def test_score_names_a_damaged_line(tmp_path, capsys) -> None:
     path = tmp_path / "gen.out"
     path.write_text("S-0\ta\nT-0\tb\nH-0\t-0.5\n")
-    assert score.main(["--gen-output", str(path)]) == 2
+    assert score(["--gen-output", str(path)]) == 2
     assert f"{path}:3" in capsys.readouterr().err
     path.write_text("T-0\tb\nH-0\t-0.5\tb\nT-1\tc\n")
-    assert score.main(["--gen-output", str(path)]) == 2
+    assert score(["--gen-output", str(path)]) == 2
     assert "not one of each" in capsys.readouterr().err
 
 
@@ -85,7 +87,7 @@ def test_score_splits_hyphens_in_mode_normal(tmp_path, capsys) -> None:
     path.write_text(
         "".join(f"T-{n}\ta well-known small b\nH-{n}\t-1\ta well-known small b\n" for n in range(3))
     )
-    assert score.main(["--gen-output", str(path), "--json"]) == 0
+    assert score(["--gen-output", str(path), "--json"]) == 0
     assert '"bleu": 100.0' in capsys.readouterr().out.replace("100.00000000000004", "100.0")
 
 

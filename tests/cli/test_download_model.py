@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from hat.cli import download_model, fetch
-from hat.cli.download_model import main
+from hat.cli import files
+from hat.cli.files import download_model as main
+from hat.cli.files import fetch
 from hat.errors import DataError
 from hat.files.released import LATENCY_DATA_URL, TABLE, latency_data_names, released_models
 from hat.latency.table import RELEASE_COLUMNS
@@ -58,8 +59,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         server.asked = []
         url = f"http://127.0.0.1:{server.server_port}"
         models = tuple(replace(m, url=f"{url}/{m.model_name}.pt?dl=0") for m in released_models())
-        monkeypatch.setattr("hat.cli.download_model.released_models", lambda: models)
-        monkeypatch.setattr("hat.cli.download_model.LATENCY_DATA_URL", f"{url}/latency_dataset")
+        monkeypatch.setattr("hat.cli.files.released_models", lambda: models)
+        monkeypatch.setattr("hat.cli.files.LATENCY_DATA_URL", f"{url}/latency_dataset")
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield server.asked
         server.shutdown()
@@ -67,7 +68,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 def test_list_is_fast_and_needs_no_torch(tmp_path: Path) -> None:
     code = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from hat.cli.download_model import main; "
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from hat.cli.files import download_model as main; "
         "assert main(['--list', '--json']) == 0; assert not {'torch', 'numpy'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
@@ -140,7 +141,7 @@ def test_latency_data(
         ([], "0 of --model-name, --download-all, --list and --latency-data are given"),
         (["--list", "--download-all"], "2 of --model-name"),
         (["--model=x"], "unknown option --model; did you mean --model-name?"),
-        ([f"--model-name={FIRST}", "--timeout=0"], "a positive timeout"),
+        ([f"--model-name={FIRST}", "--timeout=0"], "--timeout must be above 0, got 0.0"),
     ],
 )
 def test_wrong_use_is_one_line(argv: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,7 +154,7 @@ def test_no_network_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     models = tuple(replace(m, url="http://127.0.0.1:9/x") for m in released_models())
-    monkeypatch.setattr("hat.cli.download_model.released_models", lambda: models)
+    monkeypatch.setattr("hat.cli.files.released_models", lambda: models)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
@@ -171,12 +172,12 @@ def test_no_network_is_one_line(
 def test_fetch_uses_the_same_downloader(
     asked: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    models = download_model.released_models()
+    models = files.released_models()
     argv = ["--url", models[0].url, "--to", str(tmp_path / "a.pt"), "--json"]
-    assert fetch.main(argv) == 0
+    assert fetch(argv) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["status"] == "downloaded"
-    assert fetch.main(argv) == 0 and "already there" in capsys.readouterr().out
-    assert fetch.main(["--url", models[-1].url, "--to", str(tmp_path / "b.txt")]) == 2
+    assert fetch(argv) == 0 and "already there" in capsys.readouterr().out
+    assert fetch(["--url", models[-1].url, "--to", str(tmp_path / "b.txt")]) == 2
     assert "it is a web page titled 'Gone', not the file b.txt" in capsys.readouterr().err
 
 

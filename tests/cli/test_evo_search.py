@@ -7,13 +7,13 @@ import pytest
 import torch
 import yaml
 from searching import FRONT, TINY, space_of, table_of, write_predictor
+from toy_predictor import released_weights
 
 from hat.cli.evo_search import main
 from hat.cli.front_check import main as front_check
-from hat.latency.network import LatencyNet
 from hat.latency.predictor import LatencyPredictor
 from hat.model.count import count_params
-from hat.model.precision import device_name
+from hat.model.cpu import device_name
 from hat.space import Arch
 
 FILES = {
@@ -64,7 +64,7 @@ def test_one_limit_is_kept_by_the_bound(search, files) -> None:
 
 def test_a_predictor_without_a_bound_is_said_once(search, files) -> None:
     torch.manual_seed(1)
-    torch.save(LatencyNet(10, 8, 1).state_dict(), files / "old.pt")
+    torch.save(released_weights(8), files / "old.pt")
     norm = ["--feature-norm", *["1"] * 10, "--lat-norm=10", f"--ckpt-path={files}/old.pt"]
     summary, said = search("old", *TINY, "--latency-constraint=100000", *norm)
     assert said.count("this predictor has no bound") == 1

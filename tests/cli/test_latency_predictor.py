@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from toy_predictor import released_weights
 
 from hat.cli.latency_predictor import main
-from hat.latency.network import LatencyNet
 from hat.latency.predictor import LatencyPredictor
 from hat.latency.table import RELEASE_COLUMNS, TableWriter, read_table, row_of
+from hat.run import read_record
 from hat.space import Arch, DecoderArch, EncoderArch
 
 YAML = """\
@@ -53,7 +54,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_a_released_predictor_is_set_aside(config: str, tmp_path: Path, capsys) -> None:
     own = tmp_path / "out" / "toy.pt"
     own.parent.mkdir()
-    torch.save(LatencyNet(10, 4, 1).state_dict(), own)
+    torch.save(released_weights(4), own)
     content = own.read_bytes()
     for _ in range(2):  # one's own is written over
         assert main([config, "--no-progress-bar"]) == 0
@@ -67,10 +68,11 @@ def test_release_yaml(config: str, tmp_path: Path, capsys: pytest.CaptureFixture
     assert main([config, "--json", "--no-progress-bar"]) == 0
     captured = capsys.readouterr()
     assert "toy_all.csv does not exist; reading" in captured.err
-    assert "lr has no effect here" in captured.err
+    keys = "feature-norm, lat-norm, feature-dim, hidden-dim, hidden-layer-num, train-steps, bsz, lr"
+    assert f"{keys}: no effect here; the predictor finds its scales, size and steps itself" in captured.err
     report = json.loads(captured.out.splitlines()[-1])
     scores = {"mape_percent", "rmse_ms", "kendall_tau"}
-    assert set(report) == scores | {"baselines", "rows", "bound", "drift", "networks"}
+    assert set(report) == scores | {"baselines", "rows", "bound", "drift"}
     assert report["rows"] == 4 and report["drift"] == []
     bound = report["bound"]
     assert bound["coverage"] == 0.95 and bound["above_percent"] < 10 and 0 <= bound["held"] <= 1
@@ -95,7 +97,7 @@ def test_release_yaml(config: str, tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_of_two_tables_the_named_one_is_read(config: str, tmp_path: Path, capsys) -> None:
     shutil.copy(tmp_path / "toy.csv", tmp_path / "toy_all.csv")
-    assert main([config, "--train-steps=1"]) == 0
+    assert main([config]) == 0
     captured = capsys.readouterr()
     assert f"40 rows of {tmp_path}/toy_all.csv" in captured.out
     assert f"reading the first; --lat-dataset-path={tmp_path}/toy.csv takes the other" in captured.err
@@ -104,10 +106,15 @@ def test_of_two_tables_the_named_one_is_read(config: str, tmp_path: Path, capsys
 def test_the_resolved_config_repeats_the_run(
     config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([config, "--json", "--seed", "7", "--predictor-lr=1e-3"]) == 0
+    assert main([config, "--json", "--seed", "7"]) == 0
     first = capsys.readouterr().out.splitlines()[-1]
-    assert main([f"--configs={tmp_path}/out/toy.config.yml", "--json"]) == 0
+    record = read_record(tmp_path / "out" / "toy.pt")
+    assert record.kind == "predictor" and json.loads(first) == record.results
+    (tmp_path / "again.yml").write_text(json.dumps(record.settings))
+    assert main([f"--configs={tmp_path}/again.yml", "--json"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == first
+    again = read_record(tmp_path / "out" / "toy.pt")
+    assert again.identity == record.identity and set(again.inputs) == {"table"}
     assert main([config, "--json", "--seed", "8"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] != first
 
@@ -172,7 +179,7 @@ def test_transfer(kind: str, config: str, tmp_path: Path, capsys: pytest.Capture
     assert new.conditions == {"device": "new"} and new.max_coverage > 0.95
     arch = rows[30].arch
     assert arch and new.predict_ms(arch) == pytest.approx(2 * rows[30].total_ms, rel=0.05)
-    assert f"transfer-from: {old}" in (tmp_path / "new.config.yml").read_text()
+    assert read_record(tmp_path / "new.pt").settings["transfer-from"] == str(old)
 
 
 def test_transfer_to_a_table_without_architectures(config: str, tmp_path: Path) -> None:
@@ -207,7 +214,7 @@ def test_without_matplotlib(
     [
         (["--lat-dataset-path=none.csv"], "DataError: no latency table: none.csv does not exist"),
         (["--train-step=1"], "did you mean --train-steps?"),
-        (["--bsz=0"], "ConfigError: --bsz must be from 1"),
+        (["--seed=-1"], "ConfigError: --seed must be at least 0"),
         (["--transfer-from=none.csv"], "DataError: cannot read the latency table none.csv"),
         (["--transfer-from=none.pt"], "CheckpointError: cannot read the latency predictor none.pt"),
     ],

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from strategies import spaces_with_archs
 
 from hat.cli.options import IGNORED, command, parse
-from hat.cli.settings import _GROUPS
+from hat.cli.settings import GROUPS
 from hat.config import to_yaml_values
 from hat.errors import ConfigError, DataError
 from hat.space import ArchOptions, arch_of
@@ -254,7 +254,7 @@ def test_every_option_of_train_has_help() -> None:
 
     from hat.config import help_of
 
-    for group in _GROUPS:
+    for group in GROUPS:
         missing = {f.name for f in fields(group)} - set(help_of(group)) - {"configs"}
         assert not missing, f"{group.__name__}: {missing}"
 

@@ -19,6 +19,7 @@ from training import (
 )
 
 from hat.cli.train import main
+from hat.run import read_record
 from hat.train.checkpoint import load
 
 SANDWICH = ["--policy=sandwich", "--ema-decay=0.9"]
@@ -97,7 +98,7 @@ def test_policies_from_yaml(files: Path, capsys: pytest.CaptureFixture[str]) -> 
     policy = {"policy": "sandwich-distill", "sandwich-random": 0, "fair-sampling": True, "ema-decay": 0.99}
     (files / "space.yml").write_text(yaml.safe_dump(values | policy))
     assert main(argv_of(files, "run", "--max-update=2")) == 0
-    written = yaml.safe_load((files / "run" / "config.yml").read_text())
+    written = read_record(files / "run").settings
     assert policy.items() <= written.items()
     assert "did you mean sandwich" in refused(argv_of(files, "run", "--policy=sandwhich"), capsys)
     assert "--ema-decay must" in refused(argv_of(files, "run", "--ema-decay=1"), capsys)

@@ -8,12 +8,11 @@ import pytest
 import torch
 import yaml
 
-from hat.cli.generate import main as generate
-from hat.cli.restore import adapt
 from hat.cli.settings import parse_settings
 from hat.cli.task import space_and_arch, vocabulary
 from hat.cli.train import main as train
-from hat.train.checkpoint import load
+from hat.cli.translate import generate
+from hat.train.checkpoint import check_compatible, load
 
 COMPAT = Path(__file__).resolve().parents[3] / "shared" / "compat"
 pytestmark = pytest.mark.skipif(
@@ -74,6 +73,6 @@ def test_a_supertransformer_serves_searches_and_further_training(name: str) -> N
     (settings,) = parse_settings(argv, prog="test", description="", config_flags=("--configs",))
     space, _ = space_and_arch(settings.space, settings.arch)
     path, vocab = COMPAT / name / "checkpoint.pt", vocabulary(settings.task)
-    found = adapt(load(path), path, space, None, settings.model, vocab)
+    found = check_compatible(load(path), path, space, None, settings.model, vocab.sizes, vocab.digests)
     assert found.space == space and found.model_config == settings.model
     assert torch.equal(found.weights["source_embed.weight"], load(path).weights["source_embed.weight"])

@@ -13,7 +13,7 @@ from hat.data.indexed import IndexedData, write_indexed
 from hat.errors import HatError
 from hat.files.cost import read_cost
 from hat.files.journal import Journal, read_journal
-from hat.model.precision import device_name
+from hat.model.cpu import device_name
 from hat.space import Arch
 
 

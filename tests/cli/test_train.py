@@ -22,6 +22,7 @@ from training import (
 )
 
 from hat.cli.train import main
+from hat.run import read_record
 from hat.train.checkpoint import load
 
 
@@ -45,21 +46,26 @@ def test_super_training_writes_everything(files: Path, capsys: pytest.CaptureFix
         "checkpoint_last.pt",
         "checkpoint_best.pt",
         "checkpoint1.pt",
-        "config.yml",
-        "version.json",
+        "run.json",
     }
     assert all(f"{name}.sha256" in names for name in names if name.endswith(".pt"))
     assert not any(name.startswith(".") for name in names)
-    versions = json.loads((run / "version.json").read_text())
-    assert versions["torch"] == torch.__version__ and versions["threads"] == "1"
+    record = read_record(run)
+    assert record.kind == "train" and record.state == "done" and record.cost.sittings == 1
+    assert record.versions["torch"] == torch.__version__ and record.device["threads"] == 1
+    assert record.results == {k: v for k, v in result["training"].items() if k != "save_dir"}
+    assert {"train source", "valid target", "source dictionary"} <= set(record.inputs)
     checkpoint = load(run / "checkpoint_last.pt")
     assert checkpoint.arch is None and checkpoint.state["trainer"]["num_updates"] == 12
     assert log_of(run, "train")[0]["lr"] == pytest.approx(5e-3)  # update 4 is the first after the warm-up
 
 
-def test_the_written_configuration_repeats_the_run(files: Path) -> None:
+def test_the_record_repeats_the_run(files: Path) -> None:
     assert main(argv_of(files, "run", "--seed", "3")) == 0
-    assert main([f"--configs={files}/run/config.yml", f"--save-dir={files}/again"]) == 0
+    settings = read_record(files / "run").settings
+    (files / "again.yml").write_text(yaml.safe_dump(dict(settings)))
+    assert main([f"--configs={files}/again.yml", f"--save-dir={files}/again", "--cpu", "--threads=1"]) == 0
+    assert read_record(files / "again").identity == read_record(files / "run").identity
     assert_same_run(files / "run" / "checkpoint_last.pt", files / "again" / "checkpoint_last.pt")
     assert main(argv_of(files, "other", "--seed", "4")) == 0
     one, two = (load(files / run / "checkpoint_last.pt").weights for run in ("run", "other"))
@@ -68,13 +74,13 @@ def test_the_written_configuration_repeats_the_run(files: Path) -> None:
 
 @pytest.mark.parametrize("amp", ["fp32", "bf16"])
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(amp: str, files: Path) -> None:
-    """SIGKILL in the middle of an epoch, two updates after the last save."""
-    more = [f"--amp={amp}", "--save-interval-updates=3", "--update-freq=2", "--max-update=14"]
-    with child(["-c", KILLED.format(update=8)], argv_of(files, "killed", *more)) as process:
+    """SIGKILL in the middle of an epoch, one update after the last save."""
+    more = [f"--amp={amp}", "--save-interval-updates=4", "--update-freq=2", "--max-update=14"]
+    with child(["-c", KILLED.format(update=5)], argv_of(files, "killed", *more)) as process:
         _, error = process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL, error.decode()
     saved = load(files / "killed" / "checkpoint_last.pt").state
-    assert saved["trainer"]["num_updates"] == 6 and saved["progress"]["offset"] > 0
+    assert saved["trainer"]["num_updates"] == 4 and saved["progress"]["offset"] > 0
     torch.manual_seed(123)
     assert main(argv_of(files, "killed", *more)) == 0
     assert main(argv_of(files, "whole", *more)) == 0

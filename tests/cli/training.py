@@ -10,7 +10,7 @@ import pytest
 from tiny_task import SPACE as TINY
 from tiny_task import assert_same
 
-from hat.cli.preprocess import main as preprocess
+from hat.cli.data import preprocess
 from hat.cli.train import main
 from hat.data.toy import toy_pairs
 from hat.train.checkpoint import load

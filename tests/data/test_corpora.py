@@ -6,15 +6,25 @@ from pathlib import Path
 
 import pytest
 
-from hat.cli.prepare_text import main as prepare_text
-from hat.data import bpe as bpe_module
-from hat.data import prepare
-from hat.data.bpe import apply_bpe, learn_bpe
-from hat.data.clean import Limits, clean_pairs
-from hat.data.markup import segment, tab_column, talk_line
-from hat.data.moses import MosesSteps, line_function, lowercase, remove_unprintable
-from hat.data.prepare import Prepared, Side, prepare_pairs
-from hat.data.split import split_pairs
+from hat.cli.data import prepare as prepare_command
+from hat.data import corpora, subwords
+from hat.data.corpora import (
+    Limits,
+    MosesSteps,
+    PrepareConfig,
+    Prepared,
+    clean_pairs,
+    hold_out,
+    line_function,
+    lowercase,
+    prepare,
+    remove_unprintable,
+    segment,
+    split_pairs,
+    tab_column,
+    talk_line,
+)
+from hat.data.subwords import apply_bpe, learn_bpe
 from hat.errors import ConfigError, DataError
 
 sacremoses = pytest.importorskip("sacremoses")
@@ -113,52 +123,51 @@ def test_tokens_are_those_of_sacremoses(lang: str) -> None:
     assert all(run(line) == normalizer.normalize(line + "\n") for line in random_lines(300))
 
 
-def side(path: Path, lang: str, **kwargs: object) -> Side:
-    return Side((path,), "none", MosesSteps(lang, **ALL), **kwargs)
+def config(output: Path, source: list[Path], target: list[Path], **changes: object) -> PrepareConfig:
+    inputs = tuple(map(str, source)), tuple(map(str, target))
+    return PrepareConfig("en", "fr", *inputs, str(output), **{**ALL, **changes})
 
 
 def test_any_number_of_workers_gives_the_same_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = random_lines(300)
     (tmp_path / "a").write_text("".join(line + "\n" for line in lines), "utf-8", newline="\n")
-    monkeypatch.setattr(prepare, "CHUNK_BYTES", 2000)
-    sides = [side(tmp_path / "a", "en"), side(tmp_path / "a", "fr")]
-    for workers in (1, 3):
-        outputs = [tmp_path / f"{workers}.{lang}" for lang in ("en", "fr")]
-        assert prepare_pairs(sides, outputs, workers) == Prepared([300], 0)
-    for number, lang in enumerate(("en", "fr")):
-        run = line_function(sides[number].steps)
+    monkeypatch.setattr(corpora, "CHUNK_BYTES", 2000)
+    for workers in (1, 2):
+        cfg = config(tmp_path / str(workers), [tmp_path / "a"], [tmp_path / "a"], workers=workers)
+        assert prepare(cfg) == Prepared([300], 0)
+    for lang in ("en", "fr"):
+        run = line_function(cfg.steps(lang))
         expected = "".join(run(line) + "\n" for line in lines).encode()
-        assert (tmp_path / f"1.{lang}").read_bytes() == (tmp_path / f"3.{lang}").read_bytes() == expected
+        assert (tmp_path / f"1.{lang}").read_bytes() == (tmp_path / f"2.{lang}").read_bytes() == expected
 
 
 def test_both_texts_or_none(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"one\ntwo\n")
-    (tmp_path / "b").write_bytes(b"eins\n")
-    outputs = [tmp_path / "out.en", tmp_path / "out.de"]
-    outputs[0].write_bytes(b"before\n")
+    one, other = tmp_path / "a", tmp_path / "b"
+    one.write_bytes(b"one\ntwo\n")
+    other.write_bytes(b"eins\n")
+    (tmp_path / "out.en").write_bytes(b"before\n")
     with pytest.raises(DataError, match="a has 2 sentences but .*b has 1"):
-        prepare_pairs([side(tmp_path / "a", "en"), side(tmp_path / "b", "de")], outputs)
+        prepare(config(tmp_path / "out", [one], [other]))
     with pytest.raises(ConfigError, match="2 and 1 files"):
-        twice = Side((tmp_path / "a", tmp_path / "a"), "none", MosesSteps("en"))
-        prepare_pairs([twice, side(tmp_path / "b", "de")], outputs)
+        config(tmp_path / "out", [one, one], [other])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b", "out.en"]
-    assert outputs[0].read_bytes() == b"before\n"
+    assert (tmp_path / "out.en").read_bytes() == b"before\n"
 
 
 def test_prepare_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "a").write_bytes(b"one\tEins\nbad \xff\tZwei\n")
     flags = ["--source-lang=en", "--target-lang=de", f"--output={tmp_path}/out", "--markup=columns"]
     flags += [f"--source-inputs={tmp_path}/a", f"--target-inputs={tmp_path}/a", "--lowercase"]
-    assert prepare_text(flags) == 2
+    assert prepare_command(flags) == 2
     assert "a:2 is not UTF-8" in capsys.readouterr().err
-    assert prepare_text([*flags, "--replace-invalid"]) == 0
+    assert prepare_command([*flags, "--replace-invalid"]) == 0
     assert "2 pairs\n" in (out := capsys.readouterr().out) and "1 lines have bytes" in out
     assert (tmp_path / "out.en").read_text("utf-8") == "one\nbad \ufffd\n"
     assert (tmp_path / "out.de").read_text("utf-8") == "eins\nzwei\n"
     (tmp_path / "a").write_bytes(b"one\n<seg id='1'>x\n")
-    assert prepare_text([*flags, "--markup=segments"]) == 2
+    assert prepare_command([*flags, "--markup=segments"]) == 2
     assert "a:2: cannot read the segment" in capsys.readouterr().err
-    assert prepare_text([*flags, "--source-column=0"]) == 2
+    assert prepare_command([*flags, "--source-column=0"]) == 2
 
 
 def test_every_nth_pair_of_the_joined_text(tmp_path: Path) -> None:
@@ -178,7 +187,7 @@ def test_every_nth_pair_of_the_joined_text(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="2 or more"):
             split_pairs(pairs, out[0], valid, every)
     pairs[0][1].write_text("1\n2\n3\n")
-    with pytest.raises(DataError, match="ends before line 4"):
+    with pytest.raises(DataError, match="has 4 lines but .* has 3"):
         split_pairs(pairs, out[0], out[1], 3)
     assert out[0][0].read_text().startswith("1.en\n2.en\n3.en\n")  # as before
 
@@ -199,16 +208,30 @@ def test_limits(source: str, target: str, kept: bool) -> None:
     assert limits.keep(source, target) is limits.keep(target, source) is kept
 
 
-def test_wrong_limits_and_counts(tmp_path: Path) -> None:
+def test_cleaning_copies_the_pairs_within_the_limits(tmp_path: Path) -> None:
     for wrong in ({"min_length": 0}, {"max_length": 0}, {"ratio": 0.5}, {"max_word_length": 0}):
-        with pytest.raises(ConfigError, match="or more is allowed"):
+        with pytest.raises(ConfigError, match="must be at least 1"):
             Limits(**wrong)
-    paths = tmp_path / "a.en", tmp_path / "a.de"
-    paths[0].write_text("one two\nthree\n")
-    paths[1].write_text("eins zwei\ndrei vier\n")
-    out = tmp_path / "b.en", tmp_path / "b.de"
-    assert clean_pairs(paths, out, Limits(ratio=1.5)) == (1, 1)
+    paths, out = (tmp_path / "a.en", tmp_path / "a.de"), (tmp_path / "b.en", tmp_path / "b.de")
+    paths[0].write_bytes(b"one two\n\ntwo\nthree\n")
+    paths[1].write_bytes(b"eins zwei\nx\nzwei drei\n \t\n")
+    assert clean_pairs(paths, out) == (2, 2)
+    assert clean_pairs(paths, out, Limits(ratio=1.5)) == (1, 3)
     assert out[1].read_text() == "eins zwei\n"
+    paths[1].write_bytes(b"eins\n")
+    with pytest.raises(DataError, match="has 4 lines but .* has 1"):
+        clean_pairs(paths, out)
+    assert out[1].read_text() == "eins zwei\n"  # as before
+
+
+def test_holding_out() -> None:
+    pairs = [(f"s{n}", f" t{n} ") for n in range(20)]
+    splits = hold_out([*pairs, ("", "x"), pairs[0]], 3, 2, seed=1)
+    assert {split: len(chosen) for split, chosen in splits.items()} == {"valid": 3, "test": 2, "train": 15}
+    assert sorted(sum(splits.values(), [])) == sorted((s, t.strip()) for s, t in pairs)
+    assert hold_out(pairs, 3, 2, seed=1) == splits != hold_out(pairs, 3, 2, seed=2)
+    with pytest.raises(DataError, match="20 distinct pairs are too few"):
+        hold_out(pairs, 6, 5, seed=1)
 
 
 def test_bpe_is_that_of_subword_nmt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,7 +246,7 @@ def test_bpe_is_that_of_subword_nmt(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
     text, expected = "".join(path.read_text("utf-8") for path in files), io.StringIO()
     reference.learn_bpe(io.StringIO(text), expected, 50)
-    monkeypatch.setattr(bpe_module, "_APPLY_CHUNK", 500)
+    monkeypatch.setattr(subwords, "APPLY_CHUNK", 500)
     for workers in (1, 2):
         assert learn_bpe(files, tmp_path / "codes", 50, workers) == 50
         assert (tmp_path / "codes").read_text("utf-8") == expected.getvalue()

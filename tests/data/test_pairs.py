@@ -88,7 +88,7 @@ def test_raw_target(folder, tmp_path):
 
 
 def test_languages_missing_or_ambiguous(folder, tmp_path):
-    with pytest.raises(DataError, match="no such folder.*preprocess.py"):
+    with pytest.raises(DataError, match="no such folder.*preprocess"):
         languages(tmp_path / "nowhere")
     (tmp_path / "bare").mkdir()
     with pytest.raises(DataError, match="holds nothing"):
@@ -100,7 +100,7 @@ def test_languages_missing_or_ambiguous(folder, tmp_path):
 
 
 def test_missing_split_lists_what_is_there(folder):
-    with pytest.raises(DataError, match=r"no .*valid\.en-de\.en\.idx.*dict\.de\.txt.*preprocess\.py"):
+    with pytest.raises(DataError, match=r"no .*valid\.en-de\.en\.idx.*dict\.de\.txt.*hat preprocess"):
         PairDataset.load(folder, "valid")
 
 

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from hat.cli.preprocess import main
+from hat.cli.data import preprocess as command
 from hat.data import folder as folder_module
-from hat.data import workers
+from hat.data import text
 from hat.data.indexed import IndexedData
 from hat.data.pairs import PairDataset
 from hat.data.preprocess import PreprocessConfig, preprocess
-from hat.data.text import read_lines, remove_subwords
+from hat.data.subwords import remove_subwords
+from hat.data.text import read_lines
 from hat.data.vocab import Vocab
 from hat.errors import ConfigError, DataError, HatError
 
@@ -73,7 +74,7 @@ def test_same_bytes_as_the_reference(tmp_path, pair, options):
 def test_result_does_not_depend_on_the_workers(raw, tmp_path, monkeypatch, pieces):
     whole = tmp_path / "whole"
     stats = preprocess(config(raw, whole, sentencepiece=pieces))
-    monkeypatch.setattr(workers, "CHUNK_BYTES", 400)
+    monkeypatch.setattr(text, "CHUNK_BYTES", 400)
     for count in (1, 3):
         other = tmp_path / f"workers{count}"
         assert preprocess(config(raw, other, sentencepiece=pieces, workers=count)) == stats
@@ -82,10 +83,10 @@ def test_result_does_not_depend_on_the_workers(raw, tmp_path, monkeypatch, piece
 
 @pytest.mark.parametrize("size", [1, 2, 7, 50, 10_000])
 def test_chunks_cover_each_line_once(tmp_path, size):
-    for text in ("", "\n", "a", "a\nbb\n\n\u00e4\n", "x" * 100 + "\ny"):
+    for content in ("", "\n", "a", "a\nbb\n\n\u00e4\n", "x" * 100 + "\ny"):
         path = tmp_path / "a.txt"
-        path.write_bytes(text.encode())
-        parts = [line for chunk in workers.chunks(path, size) for line in read_lines(*chunk)]
+        path.write_bytes(content.encode())
+        parts = [line for chunk in text.chunks(path, size) for line in read_lines(*chunk)]
         assert parts == list(read_lines(path))
 
 
@@ -108,8 +109,8 @@ def test_sentencepiece_keeps_the_raw_references(raw, tmp_path):
         "test.en-de.de.txt",
         "test.en-de.en.txt",
     ]
-    text = Vocab.load(out / "dict.en.txt").decode(IndexedData(out / "test.en-de.en")[2])
-    assert remove_subwords(text, "sentencepiece") == "the man number 2 sees\u2028 a house 2 ."
+    line = Vocab.load(out / "dict.en.txt").decode(IndexedData(out / "test.en-de.en")[2])
+    assert remove_subwords(line, "sentencepiece") == "the man number 2 sees\u2028 a house 2 ."
 
 
 def test_unequal_lines_name_both_counts_and_write_nothing(raw, tmp_path):
@@ -121,7 +122,7 @@ def test_unequal_lines_name_both_counts_and_write_nothing(raw, tmp_path):
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_empty_line_and_bad_utf8_are_named(raw, tmp_path, monkeypatch, count):
-    monkeypatch.setattr(workers, "CHUNK_BYTES", 100)
+    monkeypatch.setattr(text, "CHUNK_BYTES", 100)
     lines = (raw / "train.de").read_bytes().split(b"\n")
     lines[41] = b" \t\r"
     (raw / "train.de").write_bytes(b"\n".join(lines))
@@ -257,19 +258,19 @@ def _die(task):
 
 
 def test_killed_worker_is_an_error_not_a_hang():
-    with workers.Workers(2) as pool, pytest.raises(HatError, match="worker process was killed.*--workers"):
+    with text.Workers(2) as pool, pytest.raises(HatError, match="worker process was killed.*--workers"):
         list(pool.map(_die, [1, 2]))
 
 
 @pytest.mark.parametrize(
     ("changes", "flag"),
     [
-        ({"workers": 0}, "--workers 0"),
+        ({"workers": 0}, "--workers must be at least 1, got 0"),
         ({"target_lang": "en"}, "--target-lang 'en'"),
         ({"source_lang": "a/b"}, "--source-lang 'a/b'"),
-        ({"sentencepiece": 0}, "--sentencepiece 0"),
-        ({"nwordssrc": 3}, "--nwordssrc 3"),
-        ({"thresholdtgt": -1}, "--thresholdtgt -1"),
+        ({"sentencepiece": 0}, "--sentencepiece must"),
+        ({"nwordssrc": 3}, "--nwordssrc must be at least 5, or -1, got 3"),
+        ({"thresholdtgt": -1}, "--thresholdtgt must"),
         ({"trainpref": None}, "--trainpref is missing"),
         ({"joined_dictionary": True, "thresholdtgt": 3}, "--thresholdtgt 3"),
         ({"joined_dictionary": True, "srcdict": "a", "tgtdict": "b"}, "--tgtdict 'b'"),
@@ -283,7 +284,7 @@ def test_bad_option_is_named(changes, flag):
 
 def test_command(raw, tmp_path, capsys):
     argv = ["--source-lang=en", "--target-lang=de", f"--destdir={tmp_path / 'out'}", "--trainpref"]
-    assert main([*argv, str(raw / "train"), "--json"]) == 0
+    assert command([*argv, str(raw / "train"), "--json"]) == 0
     assert '"sentences": 60' in capsys.readouterr().out.strip().split("\n")[-1]
-    assert main([*argv, str(raw / "nothing")]) == 2
+    assert command([*argv, str(raw / "nothing")]) == 2
     assert "nothing.en" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from release_archives import IWSLT_TESTS, MAKE, sentences
 
-from hat.data.moses import MosesSteps, line_function
+from hat.data.corpora import MosesSteps, line_function
 from hat.data.pairs import PairDataset
 from hat.data.vocab import Vocab
 

@@ -1,69 +1,15 @@
-"""The download command and the preprocessing scripts of configs/."""
+"""The preprocessing scripts of the tasks that this project added."""
 
 import gzip
-import http.server
 import os
 import shutil
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 
-from hat.cli.fetch import main
-from hat.errors import ConfigError, DataError
-from hat.files.download import download
-
 ROOT = Path(__file__).parents[2]
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Fails once, then serves; /short promises more than it sends, other paths are missing."""
-
-    failures = 0
-
-    def do_GET(self):
-        if self.path not in ("/file", "/short") or Handler.failures > 0:
-            Handler.failures -= 1
-            self.send_error(503 if self.path == "/file" else 404)
-            return
-        self.send_response(200)
-        self.send_header("Content-Length", "9" if self.path == "/short" else "5")
-        self.end_headers()
-        self.wfile.write(b"hello")
-
-    def log_message(self, *args):
-        pass
-
-
-@pytest.fixture
-def url():
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-def test_fetch_tries_again_and_leaves_whole_files_only(url, tmp_path):
-    Handler.failures = 1
-    download(f"{url}/file", tmp_path / "a", pause=0)
-    assert (tmp_path / "a").read_bytes() == b"hello"
-    for path in ("/short", "/missing"):
-        with pytest.raises(DataError, match=f"cannot download {url}{path}"):
-            download(url + path, tmp_path / "b", tries=2, pause=0)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "a.sha256"]
-    with pytest.raises(ConfigError, match="ftp://x"):
-        download("ftp://x", tmp_path / "b")
-
-
-def test_fetch_command_without_network_is_one_line(tmp_path, capsys):
-    argv = ["--url", "http://127.0.0.1:9/x", "--to", str(tmp_path / "a"), "--tries", "1"]
-    assert main(argv) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("Unreachable: cannot download") and error.count("\n") == 1
-    (tmp_path / "a").write_bytes(b"x")
-    assert main(argv) == 0
 
 
 def bash(root, *argv):

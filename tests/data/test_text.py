@@ -4,16 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hat.data.clean import clean_pairs
-from hat.data.text import (
-    Pieces,
-    detokenize,
-    learn_sentencepiece,
-    read_lines,
-    remove_subwords,
-    split_tokens,
-    subword_kind,
-)
+from hat.data.corpora import detokenize
+from hat.data.subwords import Pieces, learn_sentencepiece, remove_subwords, subword_kind
+from hat.data.text import read_lines, split_tokens
 from hat.data.vocab import Vocab
 from hat.errors import ConfigError, DataError
 
@@ -69,20 +62,7 @@ def test_unknown_subword_kind():
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     path = tmp_path_factory.mktemp("corpus") / "train.en"
-    words = [
-        "the",
-        "cat",
-        "sat",
-        "on",
-        "a",
-        "mat",
-        "and\u2028then\xa0it",
-        "ran",
-        "far",
-        "away",
-        "from",
-        "here",
-    ]
+    words = "the cat sat on a mat and_then ran far away from here".replace("_", "\u2028").split(" ")
     lines = (" ".join(words[(i * k) % len(words)] for k in range(1, 8)) for i in range(200))
     path.write_text("\n".join(lines))
     return path
@@ -121,15 +101,3 @@ def test_sentencepiece_names_bad_text(corpus, tmp_path):
 def test_detokenize():
     pytest.importorskip("sacremoses")
     assert list(detokenize(["Das ist gut , oder ?"], "de")) == ["Das ist gut, oder?"]
-
-
-def test_clean_pairs(tmp_path):
-    inputs, outputs = [tmp_path / "a.en", tmp_path / "a.de"], [tmp_path / "b.en", tmp_path / "b.de"]
-    inputs[0].write_bytes(b"one\n\ntwo\nthree\n")
-    inputs[1].write_bytes(b"eins\nx\nzwei\n \t\n")
-    assert clean_pairs(tuple(inputs), tuple(outputs)) == (2, 2)
-    assert outputs[1].read_text() == "eins\nzwei\n"
-    inputs[1].write_bytes(b"eins\n")
-    with pytest.raises(DataError, match="has 4 lines but .* has 1"):
-        clean_pairs(tuple(inputs), tuple(outputs))
-    assert outputs[1].read_text() == "eins\nzwei\n"  # as before

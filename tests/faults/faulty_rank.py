@@ -18,7 +18,7 @@ import torch.distributed as dist
 import hat.train.checkpoint
 import hat.train.trainer
 from hat.cli.train import main as train
-from hat.train.ranks import Ranks, place_of
+from hat.train.distributed import ProcessGroup, place_of
 from hat.train.trainer import Trainer
 
 PLACES = ("forward", "all-reduce", "save")
@@ -63,7 +63,7 @@ class Injection:
         elif fault.rank == 0:
             self._wrap(hat.train.checkpoint, "write_with_digest", self._write)
         else:
-            self._wrap(Ranks, "on_first", self._wait_for_first)
+            self._wrap(ProcessGroup, "on_rank0", self._wait_for_first)
 
     @staticmethod
     def _wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:
@@ -108,7 +108,7 @@ class Injection:
         finally:
             os.fsync = fsync  # type: ignore[assignment]
 
-    def _wait_for_first(self, real: Callable[..., Any], ranks: Ranks, work: Callable[[], Any]) -> Any:
+    def _wait_for_first(self, real: Callable[..., Any], ranks: ProcessGroup, work: Callable[[], Any]) -> Any:
         if self._update >= UPDATE:
             self._happen()  # rank 0 is writing
         return real(ranks, work)

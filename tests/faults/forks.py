@@ -22,9 +22,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hat.cli.main import load
+
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("train", "latency_dataset", "latency_predictor", "evo_search", "average_checkpoints")
-COMMANDS += ("generate", "preprocess")
+COMMANDS = ("train", "latency-dataset", "latency-predictor", "evo-search", "average", "generate")
+COMMANDS += ("preprocess",)
 WRITES = ("write", "create", "fsync")  # what a full or broken disk refuses; renames and removals work
 
 
@@ -75,7 +77,7 @@ class Forks:
         kill_after_s: float | None = None,
         strace: list[str] | None = None,
     ) -> Result:
-        """Run `hat.cli.<command>.main(argv)` in `folder` and return how it ended."""
+        """Run `hat <command>` in `folder` and return how it ended."""
         request = {"command": command, "argv": argv, "folder": str(folder), "strace": strace}
         request |= {"fault": asdict(fault or Fault()), "kill_after_s": kill_after_s}
         assert self._server.stdin is not None and self._server.stdout is not None
@@ -173,7 +175,7 @@ def child(request: dict, report: int, err: int, gate: int) -> None:
         if points.fault.user:
             os.setgroups([])
             os.setuid(points.fault.user)
-        main = importlib.import_module(f"hat.cli.{request['command']}").main
+        main = load(request["command"])
         if points.fault.limit:
             import resource
 
@@ -198,13 +200,15 @@ def child(request: dict, report: int, err: int, gate: int) -> None:
 
 def serve() -> None:
     """Answer requests until standard input ends."""
-    for name in COMMANDS:
-        importlib.import_module(f"hat.cli.{name}")
     import torch
 
-    from hat.model.attention import sinusoids
+    for name in COMMANDS:
+        load(name)
 
-    codecs.lookup("ascii")  # loads what another user could not
+    from hat.model.layers import sinusoids
+
+    for name in ("ascii", "utf-8-sig"):
+        codecs.lookup(name)  # loads what another user could not
     torch.set_num_threads(1)
     with torch.device("meta"):
         sinusoids(4, 4)  # imports what each child would import anew

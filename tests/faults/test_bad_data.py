@@ -3,7 +3,6 @@
 import gzip
 import random
 import re
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +11,13 @@ import pytest
 import yaml
 from foreign import mutated
 from tally import Tally, count
-from watched_reader import forget, memory
 
+from hat.cli.main import load
 from hat.cli.options import command, parse
-from hat.cli.preprocess import main as preprocess
 from hat.cli.settings import parse_settings
-from hat.cli.unpack import main as unpack
 from hat.data.pairs import PairDataset
 
 ROOT = Path(__file__).parents[2]
-SECONDS, MEMORY = 2, 1 << 30
 KEPT = ("\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\u00a0", "\ufeff", "\u3000")
 BAD_UTF8 = (b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xc0\x80", b"\xf5\x80\x80\x80", b"\x80", b"\xe2\x82")
 
@@ -31,11 +27,12 @@ def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.fsync", lambda fd: None)
 
 
+preprocess, unpack = load("preprocess"), load("unpack")
+
+
 def run(main: Callable[[Sequence[str]], int], argv: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """Return what a command says on refusing, nothing where it does not; at most 2 s and 1 GiB."""
-    before, start = forget(), time.process_time()
+    """Return what a command says on refusing, nothing if it does not refuse."""
     code = main(argv)
-    assert time.process_time() - start < SECONDS and memory("VmHWM") - before < MEMORY, argv
     said = capsys.readouterr().err
     assert code in (0, 2), said
     if not code:
@@ -223,7 +220,7 @@ SCALARS: dict[str, dict[str, object]] = {  # text -> the fields that take it, an
     "''": {},
     "{a: 1}": {},
     "[[1]]": {},
-    "&x 1": {},
+    "&x 1": {"whole": 1, "real": 1.0, "word": "1", "wholes": (1,)},
     "!!int 1": {},
     "*x": {},
 }

@@ -10,7 +10,7 @@ import pytest
 import torch
 from model_files import STATE, small_model
 from tally import Tally, count
-from toy_rows import SMALL, rows_of
+from toy_rows import rows_of
 
 from hat.data.pairs import PairDataset
 from hat.data.preprocess import PreprocessConfig, preprocess
@@ -62,7 +62,7 @@ def checkpoints(folder: Path) -> Target:
 
 def predictor(folder: Path) -> Target:
     path = folder / "predictor.pt"
-    made = LatencyPredictor.fit(rows_of(60), SMALL, seed=1)
+    made = LatencyPredictor.fit(rows_of(60))
     made.save(path)
     archs = [row.arch for row in rows_of(5)]
     return Target([path], lambda say: LatencyPredictor.load(path).predict_many(archs))

@@ -2,18 +2,19 @@
 
 import hashlib
 import os
+import re
 from pathlib import Path
 
 import pytest
-from archives import GOOD, HOSTILE, entry, tar
+from archives import GOOD, HOSTILE
 from local_site import Site, old_checkpoint, zip_checkpoint
 from tally import Tally, is_full
 
-from hat.cli.unpack import main as unpack
+from hat.cli.main import load
 from hat.errors import DataError
-from hat.files.download import download
+from hat.files.download import OVERLAP, download
 
-OFFSETS = (1, 1_000, 65_537, 150_000, 199_990)
+OFFSETS = (OVERLAP + 1, 20_000, 65_537, 150_000, 199_990)  # shorter parts are not kept
 ANSWERS = ("serve", "stall", "whole", "wrong_range", "new_etag", "new_bytes", "new_tail", "page")
 PUBLISHED = {"hash unknown": False, "hash known": True}
 
@@ -55,44 +56,28 @@ def test_only_a_proven_file_gets_its_name(
     assert not list(tmp_path.glob("*.part*"))
 
 
-MORE = {
-    "hard link to an earlier member": tar(entry("a/y"), entry("a/x", b"", b"1", linkname="a/y")),
-    "link as folder": tar(entry("a", b"", b"2", linkname="/tmp"), entry("a/x")),
-    "socket": tar(entry("a/x", b"", b"7")),
-    "block device": tar(entry("a/x", b"", b"4", devmajor=8, devminor=0)),
-    "many dots": tar(entry("a/x"), entry("a/./../../../x")),
-    "home": tar(entry("~/x")),
-    "a hundred thousand members": tar(*[entry(f"b/{n}", b"") for n in range(1000)]) * 100,
-}
-
-
 @pytest.mark.parametrize("flat", [False, True], ids=["paths", "flat"])
 def test_hostile_archives(flat: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target, archive = tmp_path / "in" / "out", tmp_path / "archive"
     target.mkdir(parents=True)
     (target / "kept").write_bytes(b"kept")
-    archives = {name: content for name, (content, _) in HOSTILE.items()} | MORE
-    assert len(archives) >= 25
     with Tally(5, "archives") as tally:
-        for name, content in archives.items():
+        for name, (content, message) in HOSTILE.items():
             archive.write_bytes(content)
             before = listing(tmp_path)
             with tally.fault():
                 members = ["x"] if flat else ["a", "a/x"] if "folder" in name else ["a/x"]
                 argv = ["--archive", str(archive), "--to", str(target), "--members", *members]
-                code = main(argv + ["--flat"] * flat)
+                code = load("unpack")(argv + ["--flat"] * flat)
                 said = capsys.readouterr().err
                 if code == 0:  # by its bare name a member may lie elsewhere in the archive
                     assert flat and (target / "x").read_bytes() == GOOD, name
                     (target / "x").unlink()
                 else:
                     assert code == 2 and str(archive) in said and "nothing was written" in said, (name, said)
+                    assert flat or re.search(message, said), (name, said)
                 assert listing(tmp_path) == before, name
     assert not Path("/tmp/hat-hostile").exists()
-
-
-def main(argv: list[str]) -> int:
-    return int(unpack(argv))
 
 
 def listing(folder: Path) -> dict[str, tuple[int, int, int]]:

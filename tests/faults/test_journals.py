@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import workplace
-from forks import ROOT, Forks
+from forks import Forks
 from tally import Tally, count, is_full
 
 from hat.errors import DataError, HatError
@@ -178,15 +178,22 @@ def test_a_damaged_record_is_refused_and_kept(tmp_path: Path) -> None:
                 assert path.read_bytes() == damaged, "nothing is dropped from a file that is refused"
 
 
+TAKE: dict[str, Callable[[Path], Journal | TableWriter | FolderLock]] = {
+    "journal": Journal,
+    "table": TableWriter,
+    "folder": lambda path: FolderLock(path, "wait"),
+}
+
+
 @contextmanager
 def owner(hold: Callable[[], object]) -> Iterator[int]:
     """A process that holds a lock and has started another program; it is killed in the end."""
 
     def work(sink: int) -> None:
         held = hold()
-        helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)"])
+        helper = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
         os.write(sink, b"%d\n" % helper.pid)
-        time.sleep(60)
+        signal.pause()
         del held
 
     pid, source = in_child(work)
@@ -201,39 +208,24 @@ def owner(hold: Callable[[], object]) -> Iterator[int]:
             os.kill(helper, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("kind", ["journal", "table", "folder"])
+@pytest.mark.parametrize("kind", TAKE)
 def test_a_lock_dies_with_its_owner_though_a_program_it_started_lives(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "file"
-    take: Callable[[], Journal | TableWriter | FolderLock] = {
-        "journal": lambda: Journal(path),
-        "table": lambda: TableWriter(path),
-        "folder": lambda: FolderLock(path, "wait"),
-    }[kind]
     with Tally(4, "two writers") as tally:
         for _ in range(count(1, 10)):
-            with tally.fault(), owner(take) as pid:
-                start = time.monotonic()
+            with tally.fault(), owner(lambda: TAKE[kind](path)) as pid:
                 with pytest.raises(HatError, match=f"{path} is being written by another process"):
-                    take()
-                assert time.monotonic() - start < 0.5, "at once"
+                    TAKE[kind](path)
                 os.kill(pid, signal.SIGKILL)
-                while Path(f"/proc/{pid}/stat").read_text().rsplit(")")[1].split()[0] != "Z":
-                    time.sleep(0.001)
-                with take():
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+                with TAKE[kind](path):
                     pass
 
 
-WAITING = """
-import sys, time
-from hat.{module} import {name} as lock
-held = lock(__import__("pathlib").Path(sys.argv[1]){more})
-print("locked", flush=True)
-time.sleep(60)
-"""
-LOCKED = {  # command: what its run folder is locked by
-    "super": ("files.lock", "FolderLock", "run", ', "wait"'),
-    "collect": ("latency.table", "TableWriter", "run/rows.csv", ""),
-    "search": ("files.journal", "Journal", "run/journal.jsonl", ""),
+LOCKED = {  # command: what locks its run folder, and how
+    "super": ("folder", "run"),
+    "collect": ("table", "run/rows.csv"),
+    "search": ("journal", "run/journal.jsonl"),
 }
 
 
@@ -244,23 +236,17 @@ def test_a_second_command_on_a_run_folder_touches_nothing(
     work = workplace.copy_of(place, tmp_path / "work")
     command, argv = workplace.ARGV[name]
     assert forks.run(command, argv, work).code == 0
-    module, lock, target, more = LOCKED[name]
-    code = WAITING.format(module=module, name=lock, more=more)
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    kind, target = LOCKED[name]
+
+    def contents() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in (work / "run").iterdir() if path.is_file()}
+
     with Tally(4, "a second command") as tally, tally.fault():
-        first = subprocess.Popen(
-            [sys.executable, "-c", code, str(work / target)], env=env, stdout=subprocess.PIPE
-        )
-        try:
-            assert first.stdout is not None and first.stdout.readline() == b"locked\n"
-            before = {path: path.read_bytes() for path in (work / "run").iterdir() if path.is_file()}
+        with TAKE[kind](work / target):  # this process stands for the first command
+            before = contents()
             done = forks.run(command, argv, work)
             assert done.code == 2 and "is being written by another process" in done.err, done.err
-            after = {path: path.read_bytes() for path in (work / "run").iterdir() if path.is_file()}
-            assert after == before
-        finally:
-            first.kill()
-            first.wait(10)
+            assert contents() == before
         again = forks.run(command, argv, work)
         assert again.code == 0, again.err
 

@@ -18,7 +18,7 @@ from hat.latency.table import TableWriter
 from hat.train.checkpoint import load, load_newest
 
 FRONT = ["--pareto", "--pareto-evaluations=10", "--pareto-population=5", "--pareto-children=3"]
-COMMANDS = ARGV | {"front": ("evo_search", [*ARGV["search"][1], *FRONT, "--latency-constraints", "45", "60"])}
+COMMANDS = ARGV | {"front": ("evo-search", [*ARGV["search"][1], *FRONT, "--latency-constraints", "45", "60"])}
 NAMES = ("super", "sub", "collect", "search", "front")
 ONE_SAVE = 34  # points; a save of two checkpoints with their digests has 30
 

@@ -133,7 +133,7 @@ def test_an_exploding_gradient(size: float, place: Path) -> None:
     """A huge one is clipped, one that is not finite is refused before any weight changes."""
     from hat.data.pairs import PairDataset
     from hat.errors import TrainingError
-    from hat.train.schedule import ScheduleConfig
+    from hat.train.policy import ScheduleConfig
     from hat.train.trainer import OptimConfig, Trainer
 
     start = load(place / "start.pt")

@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 STARTERS = {
     "train.py": [
         "-c",
-        "from hat.cli.launch import launch; raise SystemExit(launch('faulty_rank', None, 2, None))",
+        "from hat.train.distributed import launch; raise SystemExit(launch('faulty_rank', None, 2, None))",
     ],
     "torchrun": ["-m", "torch.distributed.run", "--nproc-per-node=2", str(HERE / "faulty_rank.py")],
 }

@@ -11,11 +11,18 @@ from pathlib import Path
 import pytest
 from tally import Tally, count
 
-from hat.cli.latency_dataset import _row
-from hat.latency.anchor import Anchor
-from hat.latency.measure import TOGETHER, Timing, pace, time_in_turn
+from hat.latency.collect import row_of_timing
+from hat.latency.measure import (
+    TOGETHER,
+    Anchor,
+    MeasureConfig,
+    Timing,
+    Workload,
+    nothing,
+    reference_ms,
+    time_in_turn,
+)
 from hat.latency.table import TableWriter, read_table
-from hat.latency.work import MeasureConfig, Work, nothing
 from hat.space import Arch, DecoderArch, EncoderArch
 
 CFG = MeasureConfig(30, 30)
@@ -85,13 +92,15 @@ class Machine:
 
     def time(self, rows_ms: dict[int, float], anchor: Anchor) -> list[Timing]:
         """Return what the real functions measure of rows that take so many milliseconds."""
-        works = [Work(self._part(row, 0.1 * ms), self._part(row, 0.9 * ms, 1)) for row, ms in rows_ms.items()]
+        works = [
+            Workload(self._part(row, 0.1 * ms), self._part(row, 0.9 * ms, 1)) for row, ms in rows_ms.items()
+        ]
         return time_in_turn(works, CFG, {}, nothing, self.clock, anchor)
 
     def anchor(self) -> Anchor:
         """Return the anchor, timed on this machine before the first row."""
         self.row = -1
-        return Anchor(self._run_anchor, pace(self._run_anchor, nothing, nothing, self.clock))
+        return Anchor(self._run_anchor, reference_ms(self._run_anchor, nothing, nothing, self.clock))
 
     def _part(self, row: int, ms: float, repeats: int = 0) -> Callable[[], None]:
         def run() -> None:
@@ -136,7 +145,7 @@ def collect(kind: str, seed: int, table: TableWriter | None = None) -> Outcome:
     for start in range(0, ROWS, TOGETHER):
         rows_ms = {row: rng.uniform(20, 400) for row in range(start, min(ROWS, start + TOGETHER))}
         for (number, ms), timing in zip(rows_ms.items(), machine.time(rows_ms, anchor), strict=True):
-            row = _row(ARCH, timing, anchor)
+            row = row_of_timing(ARCH, timing, anchor)
             if table is not None:
                 table.append(row)
             assert row.conditions["stable"] == str(int(timing.stable))
@@ -195,7 +204,7 @@ def test_what_does_not_settle_is_stored_as_unstable(fault: Fault, tmp_path: Path
                 machine = Machine(fault, random.Random(seed))
                 anchor = machine.anchor()
                 (timing,) = machine.time({0: 100.0}, anchor)
-                table.append(_row(ARCH, timing, anchor))
+                table.append(row_of_timing(ARCH, timing, anchor))
                 (row,) = read_table(table.path)
                 tally.lose("of them looked settled", int(row.conditions["stable"]))
                 assert machine.now_s < 6 * CFG.budget_s, "the budget of each timing"
@@ -207,7 +216,9 @@ def test_a_short_slow_spell_is_no_drift() -> None:
     anchor = machine.anchor()
     for number in range(20):
         (timing,) = machine.time({number: 100.0}, anchor)
-        assert abs(_row(ARCH, timing, anchor).total_ms / 100 - 1) < 0.02, "scaled back while it lasts"
+        assert abs(row_of_timing(ARCH, timing, anchor).total_ms / 100 - 1) < 0.02, (
+            "scaled back while it lasts"
+        )
         assert not anchor.drifting and (number == 1 or abs(anchor.drift_percent) < 2)
 
 
@@ -226,5 +237,7 @@ def test_a_speed_that_wanders_within_seconds_is_followed() -> None:
         )
         anchor = machine.anchor()
         for timing in machine.time(dict.fromkeys(range(10), 100.0), anchor):
-            errors.append(abs(_row(ARCH, timing, anchor).total_ms / 100 - anchor.reference_ms / ANCHOR_MS))
+            errors.append(
+                abs(row_of_timing(ARCH, timing, anchor).total_ms / 100 - anchor.reference_ms / ANCHOR_MS)
+            )
     assert statistics.median(errors) < 0.01 and max(errors) < 0.06

@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,11 +50,6 @@ def started(forks: Forks, place: Path, tmp_path_factory: pytest.TempPathFactory)
     return folders
 
 
-def again(started: Path, folder: Path) -> Path:
-    shutil.rmtree(folder, ignore_errors=True)
-    return Path(shutil.copytree(started, folder))
-
-
 def state(run: Path, name: str) -> int:
     """Return how much work the run folder of a command holds; everything in it must be readable."""
     if name in ("super", "sub"):
@@ -66,7 +62,8 @@ def state(run: Path, name: str) -> int:
         with Journal(run / "journal.jsonl") as journal:
             return len(journal.records)
     if name == "predict":
-        return round(LatencyPredictor.load(str(run / "predictor.pt"), (), None).predict_many([_arch(run)])[0])
+        arch = workplace.space_of(run.parent).largest()
+        return round(LatencyPredictor.load(run / "predictor.pt").predict_many([arch])[0])
     if name == "preprocess":
         data = run / "bin"
         return len(PairDataset.load(str(data), "train", "en", "de")) if data.exists() else 0
@@ -75,51 +72,68 @@ def state(run: Path, name: str) -> int:
     return len(checkpoints(run))
 
 
-def _arch(run: Path):
-    return workplace.space_of(run.parent).largest()
-
-
 def assert_refused(done: Result, work: Path) -> None:
     """One clear error, exit code 2, and no temporary file."""
     lines = [line for line in done.err.splitlines() if "Error: " in line]
     assert done.code == 2, (done.code, done.err)
     assert len(lines) == 1 and "Traceback" not in done.err, done.err
-    assert litter(work) == [], litter(work)
+    assert [path.name for path in work.rglob(".*")] == []
 
 
-def litter(work: Path) -> list[str]:
-    return [path.name for path in work.rglob(".*")]
+class Trial:
+    """Runs one command under faults, each time in a fresh copy of the folder in which it has run before."""
+
+    def __init__(self, name: str, forks: Forks, started: Path, work: Path) -> None:
+        self.name, self.forks, self.started, self.work = name, forks, started, work
+        self.command, self.argv = ARGV[name]
+
+    def begin(self) -> None:
+        shutil.rmtree(self.work, ignore_errors=True)
+        shutil.copytree(self.started, self.work)
+        self.had = self.state()
+
+    def state(self) -> int:
+        return state(self.work / "run", self.name)
+
+    def run(self, fault: Fault | None = None, *said: str, may_pass: bool = False) -> Result:
+        """Run with a fault; if it is refused, it is for one of the reasons `said`, and nothing is lost."""
+        done = self.forks.run(self.command, self.argv, self.work, fault)
+        if not may_pass or done.code:
+            assert_refused(done, self.work)
+            assert not said or any(text in done.err for text in said), done.err
+        assert self.state() >= self.had
+        return done
+
+    def finish(self) -> int:
+        done = self.forks.run(self.command, self.argv, self.work)
+        assert done.code == 0, done.err
+        return self.state()
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_ten_points_of_each_command(
-    name: str, forks: Forks, started: dict[str, Path], tmp_path: Path
-) -> None:
-    command, argv = ARGV[name]
-    work = again(started[name], tmp_path / "work")
-    had = state(work / "run", name)
-    points = forks.run(command, argv, work).points
-    whole = state(work / "run", name)
-    with Tally(6, f"{', '.join(REFUSALS)} in {name}") as tally:
-        refusable = [
-            at for at, point in enumerate(points, 1) if point in ("create", "write", "fsync", "rename")
-        ]
+@pytest.fixture(params=NAMES)
+def trial(request: pytest.FixtureRequest, forks: Forks, started: dict[str, Path], tmp_path: Path) -> Trial:
+    return Trial(request.param, forks, started[request.param], tmp_path / "work")
+
+
+def test_ten_points_of_each_command(trial: Trial) -> None:
+    trial.begin()
+    points = trial.forks.run(trial.command, trial.argv, trial.work).points
+    whole = trial.state()
+    with Tally(6, f"{', '.join(REFUSALS)} in {trial.name}") as tally:
+        calls = ("create", "write", "fsync", "rename")
+        refusable = [at for at, point in enumerate(points, 1) if point in calls]
         most = min(POINTS, len(refusable))  # a translation is written in five calls
         chosen = [refusable[(len(refusable) - 1) * n // (most - 1)] for n in range(most)]
         kinds = list(REFUSALS.items())
         for turn, at in enumerate(chosen if is_full() else chosen[2::5]):
             for kind, fault in kinds if is_full() else [kinds[turn % len(kinds)]]:
                 with tally.fault():
-                    where = f"{kind} at point {at} of {len(points)}, {points[at - 1]}"
-                    work = again(started[name], tmp_path / "work")
-                    done = forks.run(command, argv, work, Fault(**{**vars(fault), "at": at}))
+                    trial.begin()
                     try:
-                        assert_refused(done, work)
-                        assert had <= state(work / "run", name) <= whole
-                        done = forks.run(command, argv, work)
-                        assert done.code == 0, done.err
-                        assert state(work / "run", name) == whole
+                        trial.run(replace(fault, at=at))
+                        assert trial.state() <= whole == trial.finish()
                     except AssertionError as error:
+                        where = f"{kind} at point {at} of {len(points)}, {points[at - 1]}"
                         raise AssertionError(f"{where}: {error}") from error
 
 
@@ -128,13 +142,10 @@ def small_disk() -> Iterator[Path]:
     """A file system of 4 MiB."""
     folder = Path(tempfile.mkdtemp())
     command = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(folder)]
-    try:
-        mounted = subprocess.run(command, capture_output=True)
-    except FileNotFoundError:
-        pytest.skip("there is no mount command")
-    if mounted.returncode:
+    mounted = subprocess.run(command, capture_output=True) if shutil.which("mount") else None
+    if mounted is None or mounted.returncode:
         folder.rmdir()
-        pytest.skip(f"a small tmpfs cannot be mounted: {mounted.stderr.decode().strip()}")
+        pytest.skip("a small tmpfs cannot be mounted")
     try:
         yield folder
     finally:
@@ -142,65 +153,44 @@ def small_disk() -> Iterator[Path]:
         folder.rmdir()
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_disk_that_is_really_full(
-    name: str, forks: Forks, started: dict[str, Path], small_disk: Path
-) -> None:
-    command, argv = ARGV[name]
-    with Tally(6, f"a full tmpfs in {name}") as tally:
+FULL = "No space left", "part of the record"
+
+
+def test_a_disk_that_is_really_full(trial: Trial, small_disk: Path) -> None:
+    trial.work = small_disk / "work"
+    with Tally(6, f"a full tmpfs in {trial.name}") as tally:
         for free in (0, 3, 40)[: count(1, 3)]:  # KiB
             with tally.fault():
-                work = again(started[name], small_disk / "work")
-                had = state(work / "run", name)
+                trial.begin()
                 filler = small_disk / "filler"
                 with suppress(OSError), open(filler, "wb", buffering=0) as file:
                     while file.write(bytes(4096)):
                         pass
-                size = filler.stat().st_size - 1024 * free
-                os.truncate(filler, size)
-                done = forks.run(command, argv, work)
-                if done.code:
-                    assert_refused(done, work)
-                    assert "No space left" in done.err or "part of the record" in done.err, done.err
-                assert done.code == 2 or free
-                assert state(work / "run", name) >= had
+                os.truncate(filler, filler.stat().st_size - 1024 * free)
+                trial.run(None, *FULL, may_pass=free > 0)
                 filler.unlink()
-                assert forks.run(command, argv, work).code == 0
+                trial.finish()
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_limit_on_the_size_of_files(
-    name: str, forks: Forks, started: dict[str, Path], tmp_path: Path
-) -> None:
-    command, argv = ARGV[name]
-    with Tally(6, f"RLIMIT_FSIZE in {name}") as tally:
+def test_a_limit_on_the_size_of_files(trial: Trial) -> None:
+    with Tally(6, f"RLIMIT_FSIZE in {trial.name}") as tally:
         for limit in (16, 700, 5000)[: count(1, 3)]:
             with tally.fault():
-                work = again(started[name], tmp_path / "work")
-                had = state(work / "run", name)
-                done = forks.run(command, argv, work, Fault(limit=limit))
-                if done.code:
-                    assert_refused(done, work)
-                    assert "File too large" in done.err or "part of the record" in done.err, done.err
-                assert done.code == 2 or limit > 16
-                assert state(work / "run", name) >= had
-                assert forks.run(command, argv, work).code == 0
+                trial.begin()
+                trial.run(Fault(limit=limit), "File too large", FULL[1], may_pass=limit > 16)
+                trial.finish()
 
 
-@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can run a command as another user")
-def test_no_permission(name: str, forks: Forks, started: dict[str, Path], tmp_path: Path) -> None:
+def test_no_permission(trial: Trial) -> None:
     """The command runs as nobody, whom the folder does not belong to."""
-    command, argv = ARGV[name]
-    work = again(started[name], tmp_path / "work")
-    for path in (work, *work.rglob("*")):
+    trial.begin()
+    for path in (trial.work, *trial.work.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
-    had = {path: path.read_bytes() for path in work.rglob("*") if path.is_file()}
-    with Tally(6, f"no permission in {name}") as tally, tally.fault():
-        done = forks.run(command, argv, work, Fault(user=65534))
-        assert_refused(done, work)
-        assert "Permission denied" in done.err
-        assert {path: path.read_bytes() for path in work.rglob("*") if path.is_file()} == had
+    had = {path: path.read_bytes() for path in trial.work.rglob("*") if path.is_file()}
+    with Tally(6, f"no permission in {trial.name}") as tally, tally.fault():
+        trial.run(Fault(user=65534), "Permission denied")
+        assert {path: path.read_bytes() for path in trial.work.rglob("*") if path.is_file()} == had
 
 
 READS = {
@@ -215,19 +205,12 @@ READS = {
 }
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_what_cannot_be_read(name: str, forks: Forks, started: dict[str, Path], tmp_path: Path) -> None:
+def test_what_cannot_be_read(trial: Trial) -> None:
     """Refused, with the file named; the newest checkpoint is the only file with another before it."""
-    command, argv = ARGV[name]
-    with Tally(6, f"read errors in {name}") as tally:
-        for file in READS[name] if is_full() else READS[name][-2:]:
+    with Tally(6, f"read errors in {trial.name}") as tally:
+        for file in READS[trial.name] if is_full() else READS[trial.name][-2:]:
             with tally.fault():
-                work = again(started[name], tmp_path / "work")
-                had = state(work / "run", name)
-                done = forks.run(command, argv, work, Fault(unreadable=file))
-                if file.startswith("checkpoint_last.pt"):
-                    assert done.code == 0 and "trying the one before it" in done.err, done.err
-                else:
-                    assert_refused(done, work)
-                    assert file in done.err, done.err
-                assert state(work / "run", name) >= had
+                trial.begin()
+                newest = file.startswith("checkpoint_last.pt")
+                done = trial.run(Fault(unreadable=file), file, may_pass=newest)
+                assert not newest or "trying the one before it" in done.err, done.err

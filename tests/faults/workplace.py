@@ -9,12 +9,11 @@ import yaml
 from tiny_task import SPACE as TINY
 from tiny_task import SUB
 
-from hat.cli.preprocess import main as preprocess
+from hat.cli.main import load as command
 from hat.cli.settings import parse_settings
 from hat.cli.task import space_and_arch
 from hat.data.toy import write_toy
 from hat.latency.predictor import LatencyPredictor
-from hat.latency.predictor_config import PredictorConfig
 from hat.latency.table import TableWriter, row_of
 from hat.space import SearchSpace, sample
 from hat.train.checkpoint import Checkpoint, load
@@ -41,16 +40,16 @@ ARGV = {  # what a user would type; the run folder is `run`
         ["--configs=sub.yml", "--sub-configs=space.yml", "--save-dir=run", "--train-subtransformer"],
     ),
     "collect": (
-        "latency_dataset",
+        "latency-dataset",
         ["--configs=space.yml", "--lat-dataset-path=run/rows.csv", "--lat-dataset-size=6", "--latcpu"]
         + ["--latiter=7", "--profile-length=4", "--lat-beam=2"],
     ),
     "predict": (
-        "latency_predictor",
+        "latency-predictor",
         ["--lat-dataset-path=rows.csv", "--ckpt-path=run/predictor.pt", "--hidden-dim=10"]
         + ["--hidden-layer-num=0", "--train-steps=20"],
     ),
-    "search": ("evo_search", ["--configs=space.yml", "--evo-configs=evo.yml", "--no-measure"]),
+    "search": ("evo-search", ["--configs=space.yml", "--evo-configs=evo.yml", "--no-measure"]),
     "preprocess": (
         "preprocess",
         ["--source-lang=en", "--target-lang=de", "--joined-dictionary", "--trainpref=train"]
@@ -60,7 +59,7 @@ ARGV = {  # what a user would type; the run folder is `run`
         "generate",
         ["--configs=space.yml", "--path=start.pt", "--gen-subset=valid", "--results-path=run/out.txt"],
     ),
-    "average": ("average_checkpoints", ["--inputs", "start.pt", "start.pt", "--output=run/mean.pt"]),
+    "average": ("average", ["--inputs", "start.pt", "start.pt", "--output=run/mean.pt"]),
 }
 
 
@@ -69,7 +68,7 @@ def make(folder: Path) -> Path:
     write_toy(folder, 1, 120, 20, 0)
     pairs = ["--source-lang", "en", "--target-lang", "de", "--joined-dictionary", "--thresholdsrc", "2"]
     pairs += ["--trainpref", str(folder / "train"), "--validpref", str(folder / "valid")]
-    assert preprocess([*pairs, "--destdir", str(folder / "bin")]) == 0
+    assert command("preprocess")([*pairs, "--destdir", str(folder / "bin")]) == 0
     for name, values in (("space", SPACE), ("sub", SUB), ("evo", EVO)):
         (folder / f"{name}.yml").write_text(yaml.safe_dump(values))
     space = space_of(folder)
@@ -78,8 +77,7 @@ def make(folder: Path) -> Path:
         for arch in dict.fromkeys(sample(space, rng) for _ in range(60)):
             ms = 10 + 20 * arch.decoder.num_layers + sum(arch.encoder.ffn_dims) / 8
             table.append(row_of(arch, (5.0, 0.1), (ms - 5, 0.1), {"device": "invented"}))
-        cfg = PredictorConfig(hidden_dim=10, hidden_layer_num=0, train_steps=20)
-        LatencyPredictor.fit(table.rows, cfg, seed=1).save(folder / "predictor.pt")
+        LatencyPredictor.fit(table.rows).save(folder / "predictor.pt")
     return folder
 
 

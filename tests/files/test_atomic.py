@@ -11,7 +11,15 @@ from typing import BinaryIO
 import pytest
 
 from hat.errors import HatError
-from hat.files.atomic import digest_matches, digest_path, write_atomic, write_text_atomic, write_with_digest
+from hat.files.atomic import (
+    digest_matches,
+    digest_path,
+    link_or_copy,
+    new_folders,
+    write_atomic,
+    write_text_atomic,
+    write_with_digest,
+)
 
 
 class Crash(BaseException):
@@ -53,7 +61,7 @@ def test_a_crash_in_fill_leaves_the_old_file(error: BaseException, tmp_path: Pat
     assert path.read_bytes() == b"old" and names(tmp_path) == ["a"]
 
 
-@pytest.mark.parametrize("call", ["os.fsync", "os.replace", "os.chmod", "tempfile.mkstemp"])
+@pytest.mark.parametrize("call", ["os.fsync", "os.replace", "tempfile.mkstemp"])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EFBIG, errno.EROFS])
 def test_what_the_disk_refuses_is_one_clear_error(
     call: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -69,6 +77,40 @@ def test_what_the_disk_refuses_is_one_clear_error(
         with pytest.raises(HatError, match=f"cannot write {path}: {os.strerror(code)}; the previous file"):
             write_atomic(path, lambda file: file.write(b"new"))
     assert path.read_bytes() == b"old" and names(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.EPERM, errno.ENOTSUP])
+def test_file_systems_without_modes_links_and_folder_syncs(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As shares of Windows and of virtual machines, and FAT; a file itself can be synchronised."""
+    sync = os.fsync
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    def sync_files_only(fd: int) -> None:
+        (refuse if stat.S_ISDIR(os.fstat(fd).st_mode) else sync)(fd)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.chmod", refuse)
+        patch.setattr("os.link", refuse)
+        patch.setattr("os.fsync", sync_files_only)
+        write_with_digest(tmp_path / "a", b"one")
+        link_or_copy(tmp_path / "a", tmp_path / "b")
+    assert intact(tmp_path / "a") == (tmp_path / "b").read_bytes() == b"one"
+    link_or_copy(tmp_path / "a", tmp_path / "c")
+    assert os.path.samefile(tmp_path / "a", tmp_path / "c")
+
+
+def test_new_folders_stay_only_if_used(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no"), new_folders(tmp_path / "a" / "b"):
+        raise ValueError("no")
+    assert names(tmp_path) == []
+    with pytest.raises(ValueError, match="no"), new_folders(tmp_path / "a" / "b"):
+        (tmp_path / "a" / "file").write_bytes(b"")
+        raise ValueError("no")
+    assert names(tmp_path / "a") == ["file"]
 
 
 def test_disk_full_while_writing(tmp_path: Path) -> None:

@@ -5,9 +5,16 @@ from collections.abc import Callable
 import pytest
 
 from hat.errors import ConfigError
-from hat.latency.anchor import Anchor, middle
-from hat.latency.measure import TURN, repeat_in_turn, time_in_turn
-from hat.latency.work import MeasureConfig, Work, nothing
+from hat.latency.measure import (
+    TURN,
+    Anchor,
+    MeasureConfig,
+    Workload,
+    middle,
+    nothing,
+    repeat_in_turn,
+    time_in_turn,
+)
 
 CFG = MeasureConfig(17, 17)
 
@@ -28,8 +35,10 @@ class Clock:
 
         return run
 
-    def works(self, count: int) -> list[Work]:
-        return [Work(self.part(f"e{n}", 1.0 + n), self.part(f"d{n}", 10.0 * (1 + n))) for n in range(count)]
+    def works(self, count: int) -> list[Workload]:
+        return [
+            Workload(self.part(f"e{n}", 1.0 + n), self.part(f"d{n}", 10.0 * (1 + n))) for n in range(count)
+        ]
 
 
 def test_each_is_known_by_the_same_number_of_repeats() -> None:
@@ -69,18 +78,37 @@ def test_latencies_are_those_of_the_machine_before_the_first_row(slower: float) 
 def test_repeats_end_at_the_limit_where_nothing_settles() -> None:
     clock = Clock()
     lengths = iter(range(1, 10**6))
-    restless = Work(clock.part("e", 1.0), lambda: clock.part("d", 10.0 * next(lengths))())
+    restless = Workload(clock.part("e", 1.0), lambda: clock.part("d", 10.0 * next(lengths))())
     (timing,) = time_in_turn([restless], MeasureConfig(17, 17, max_iterations=20), {}, nothing, clock)
     assert not timing.stable and timing.total.count == 20
 
 
-def test_few_odd_looks_do_not_move_what_the_anchor_says() -> None:
+def test_few_odd_timings_do_not_move_what_the_anchor_says() -> None:
     assert middle([5.0, 5.0, 5.0, 50.0]) == 5.0
     assert middle([5.0]) == 5.0
     assert middle([4.0, 6.0]) == 5.0
 
 
-@pytest.mark.parametrize("percent", [-1.0, 101.0, float("nan")])
-def test_an_interval_that_is_none_is_refused(percent: float) -> None:
-    with pytest.raises(ConfigError, match="--lat-interval"):
-        MeasureConfig(17, 17, interval_percent=percent)
+@pytest.mark.parametrize(
+    ("options", "flag"),
+    [
+        ({"interval_percent": -1.0}, "--lat-interval"),
+        ({"interval_percent": 101.0}, "--lat-interval"),
+        ({"interval_percent": float("nan")}, "--lat-interval"),
+        ({"max_iterations": 1}, "--latiter"),
+        ({"beam": 0}, "--lat-beam"),
+        ({"source_len": 0}, "--profile-length"),
+    ],
+)
+def test_what_cannot_be_is_refused(options: dict, flag: str) -> None:
+    with pytest.raises(ConfigError, match=flag):
+        MeasureConfig(**options)
+
+
+def test_conditions_of_a_table_replace_settings() -> None:
+    conditions = {"beam": "4", "source_len": "17", "dtype": "bf16", "threads": "2"}
+    assert MeasureConfig(max_iterations=9).under(conditions) == MeasureConfig(
+        17, 17, beam=4, max_iterations=9, dtype="bf16"
+    )
+    assert MeasureConfig().under({"source_len": "5", "target_len": "6"}) == MeasureConfig(5, 6)
+    assert MeasureConfig().under({}) == MeasureConfig()

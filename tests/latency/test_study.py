@@ -12,7 +12,6 @@ from toy_rows import rows_of, slowed
 from hat.errors import ConfigError
 from hat.latency import recipe, study
 from hat.latency.predictor import split
-from hat.latency.predictor_config import PredictorConfig
 from hat.latency.study import (
     ALL,
     Cell,
@@ -34,7 +33,6 @@ def table(name: str, count: int = 60, seed: int = 0) -> Table:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipe, "STEPS", 3)
-    monkeypatch.setattr(study, "PredictorConfig", lambda: PredictorConfig(hidden_dim=20, train_steps=5))
 
 
 def test_cells_of_a_study() -> None:
@@ -62,9 +60,6 @@ def test_a_key_holds_all_that_the_scores_depend_on(monkeypatch: pytest.MonkeyPat
     before = keys()
     assert changed(before, keys(replace(held, lat_norm=200.0))) == {"recipe_2020"}
     assert changed(before, keys(replace(held, feature_norm=(1.0, *NORM[1:])))) == {"recipe_2020"}
-    monkeypatch.setattr(study, "PredictorConfig", lambda: PredictorConfig(train_steps=6))
-    assert changed(before, keys()) == {"predictor", "transfer"}
-    before = keys()
     for method in study.VERSIONS:
         with monkeypatch.context() as patch:
             patch.setitem(study.VERSIONS, method, 99)

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from strategies import spaces_with_archs
 
-from hat.model.config import ModelConfig
 from hat.model.count import count_macs, count_params, profile_macs
+from hat.model.layers import ModelConfig
 from hat.model.transformer import SubTransformer
 from hat.space import Arch, DecoderArch, DecoderSpace, EncoderArch, EncoderSpace, SearchSpace
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import spaces_with_archs
+from strategies import random_model, spaces_with_archs
 
-import hat.model.attention
-from hat.model.config import EOS, PAD, ModelConfig
+import hat.model.layers
 from hat.model.inference import InferenceModel
+from hat.model.layers import EOS, PAD, ModelConfig
 from hat.model.transformer import SuperTransformer
 from hat.space import Arch, DecoderArch, DecoderSpace, EncoderArch, EncoderSpace, SearchSpace
 
@@ -20,14 +20,9 @@ SPACE = SearchSpace(
 EXACT = {"rtol": 1e-11, "atol": 1e-12}
 
 
-def random_model(space: SearchSpace, pre_norm: bool = False) -> SuperTransformer:
+def model_of(space: SearchSpace, pre_norm: bool = False) -> SuperTransformer:
     cfg = ModelConfig(encoder_normalize_before=pre_norm, decoder_normalize_before=pre_norm)
-    model = SuperTransformer(space, (11, 13), cfg).double()
-    noise = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.copy_(torch.randn(weight.shape, generator=noise, dtype=torch.float64) * 0.4)
-    return model.eval()
+    return random_model(space, cfg).eval()
 
 
 def arch_with(spans: tuple[int, ...]) -> Arch:
@@ -55,7 +50,7 @@ def sentences(seed: int, lengths: list[int]) -> torch.Tensor:
 @torch.inference_mode()
 def test_steps_equal_full_decoding(spans: tuple[int, ...], pre_norm: bool) -> None:
     """Hypotheses differ, change places, sentences leave, and the cache grows, all on the way."""
-    model, arch, beam = random_model(SPACE, pre_norm), arch_with(spans), 3
+    model, arch, beam = model_of(SPACE, pre_norm), arch_with(spans), 3
     source = sentences(1, [6, 2, 4])
     noise = torch.Generator().manual_seed(7)
     tokens = torch.randint(4, 13, (9, 1), generator=noise)
@@ -85,14 +80,14 @@ def test_steps_equal_full_decoding_in_any_space(
     pair: tuple[SearchSpace, Arch], pre_norm: bool, lengths: list[int]
 ) -> None:
     space, arch = pair
-    model, source = random_model(space, pre_norm), sentences(2, lengths)
+    model, source = model_of(space, pre_norm), sentences(2, lengths)
     target = torch.randint(4, 13, (len(lengths), 5), generator=torch.Generator().manual_seed(1))
-    memory = model.encode(source, arch)
-    full = model.logits(model.decode(target, memory, arch))
+    found = model.encode(source, arch)
+    full = model.logits(model.decode(target, found, arch))
     fixed = InferenceModel(model, arch)
-    for ours, theirs in zip(fixed.encode(source).outputs, memory.outputs, strict=True):
+    for ours, theirs in zip(fixed.encode(source).outputs, found.outputs, strict=True):
         torch.testing.assert_close(ours, theirs, **EXACT)
-    state = fixed.start(memory, 1, capacity=1)
+    state = fixed.start(found, 1, capacity=1)
     for step in range(5):
         logits = fixed.step(target[:, step], state)
         torch.testing.assert_close(logits, full[:, step], **EXACT)
@@ -101,7 +96,7 @@ def test_steps_equal_full_decoding_in_any_space(
 @pytest.mark.parametrize("lengths", [[7, 3], [70, 5], [66, 65, 1]])
 @torch.inference_mode()
 def test_padding_does_not_change_results(lengths: list[int]) -> None:
-    model, arch = random_model(SPACE), arch_with((1, 3, 2))
+    model, arch = model_of(SPACE), arch_with((1, 3, 2))
     source = sentences(3, lengths)
     target = torch.full((len(lengths), 6), PAD)
     sizes = [6, 4, 1][: len(lengths)]
@@ -118,12 +113,12 @@ def test_padding_does_not_change_results(lengths: list[int]) -> None:
 
 @torch.inference_mode()
 def test_the_fused_kernel_equals_two_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, arch = random_model(SPACE), arch_with((3, 1))
+    model, arch = model_of(SPACE), arch_with((3, 1))
     source, target = sentences(4, [9, 5]), torch.tensor([[EOS, 5, 6], [EOS, 7, 8]])
     plain = model(source, target, arch)
     calls = []
     fused = torch.nn.functional.scaled_dot_product_attention
-    monkeypatch.setattr(hat.model.attention, "SHORT", 0)
+    monkeypatch.setattr(hat.model.layers, "SHORT", 0)
     monkeypatch.setattr(
         torch.nn.functional,
         "scaled_dot_product_attention",
@@ -135,7 +130,7 @@ def test_the_fused_kernel_equals_two_products(monkeypatch: pytest.MonkeyPatch) -
 
 @torch.inference_mode()
 def test_no_token_sees_a_later_one() -> None:
-    model, arch = random_model(SPACE), arch_with((2, 1))
+    model, arch = model_of(SPACE), arch_with((2, 1))
     source, target = sentences(5, [5]), torch.tensor([[EOS, 5, 6, 7, 8]])
     changed = target.clone()
     changed[0, 3:] = 9
@@ -144,15 +139,15 @@ def test_no_token_sees_a_later_one() -> None:
 
 
 @torch.inference_mode()
-def test_memory_holds_the_last_layers_the_last_first() -> None:
-    model, arch = random_model(SPACE), arch_with((3,) * 2)
-    memory = model.encode(sentences(6, [4]), arch)
-    assert len(memory.outputs) == 3
-    spanned = memory.spanned(3)
-    assert torch.equal(spanned, torch.cat(memory.outputs, 1)) and spanned.shape == (1, 12, 8)
+def test_the_encoder_returns_its_last_layers_last_first() -> None:
+    model, arch = model_of(SPACE), arch_with((3,) * 2)
+    found = model.encode(sentences(6, [4]), arch)
+    assert len(found.outputs) == 3
+    spanned = found.spanned(3)
+    assert torch.equal(spanned, torch.cat(found.outputs, 1)) and spanned.shape == (1, 12, 8)
     with torch.no_grad():
         for weight in model.encoder_layers[2].parameters():
             weight.zero_()
     changed = model.encode(sentences(6, [4]), arch).outputs
-    assert not changed[0].any() and torch.equal(changed[1], memory.outputs[1])
-    assert torch.equal(changed[2], memory.outputs[2])
+    assert not changed[0].any() and torch.equal(changed[1], found.outputs[1])
+    assert torch.equal(changed[2], found.outputs[2])

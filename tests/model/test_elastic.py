@@ -4,11 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import hat.model.elastic
-from hat.model.attention import SHORT, attend, merge_heads, split_heads
-from hat.model.dropout import EVAL, Dropout
-from hat.model.elastic import ElasticLinear
-from hat.model.matrix import can_pack
+import hat.model.cpu
+from hat.model.cpu import SHORT, can_pack, merge_heads, split_heads
+from hat.model.elastic import EVAL, Dropout, ElasticLinear
+from hat.model.layers import attend
 
 
 @pytest.mark.parametrize("relu", [False, True])
@@ -26,7 +25,7 @@ def test_the_fused_linear_map_equals_the_plain_one(
     weight = torch.randn(3, 5, out_dim, generator=noise).bfloat16()
     found = []
     for fused in (True, False):
-        monkeypatch.setattr(hat.model.elastic, "can_pack", lambda dtype, fused=fused: fused)
+        monkeypatch.setattr(hat.model.cpu, "can_pack", lambda dtype, fused=fused: fused)
         y = layer(x, out_dim, relu=relu)
         found.append((y, *torch.autograd.grad((y * weight).sum(), (x, layer.weight, layer.bias))))
     for ours, theirs in zip(*found, strict=True):

@@ -3,58 +3,96 @@
 import json
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
-from hat.cli.report import main
 from hat.files.journal import Journal
+from hat.report.collect import collect
+from hat.report.figures import charts
+from hat.report.page import page
 from hat.rng import rng_for
-from hat.space import SpaceOptions, sample, space_of, space_to_plain
+from hat.run import Run, record_path
+from hat.space import SearchSpace, sample, space_to_plain
 
-HOSTILE = '<script src="https://example.org/x.js">alert(1)</script>$\\frac$ & "quoted"'
-SECTIONS = ["models", "front", "latency", "search", "architecture", "training", "cost", "conditions"]
-SPACE = space_of(
-    SpaceOptions(
-        encoder_embed_dim=32,
-        encoder_ffn_embed_dim=64,
-        encoder_layers=2,
-        decoder_embed_dim=32,
-        decoder_ffn_embed_dim=64,
-        decoder_layers=2,
-        encoder_embed_choice=(32, 16),
-        encoder_ffn_embed_dim_choice=(64, 32),
-        encoder_layer_num_choice=(2,),
-        decoder_embed_choice=(32, 16),
-        decoder_ffn_embed_dim_choice=(64, 32),
-        decoder_layer_num_choice=(2, 1),
-    )
+HOSTILE = '</script><script src="https://example.org/x.js">alert(1)</script>$\\frac$ & "quoted" {{ 7 * 7 }}'
+SIZES = {
+    f"{side}-{key}": size
+    for side in ("encoder", "decoder")
+    for key, size in (("embed-dim", 32), ("layers", 2))
+}
+SPACE = SearchSpace.from_yaml(
+    {key: str(value) for key, value in SIZES.items()}
+    | {f"{side}-ffn-embed-dim": "64" for side in ("encoder", "decoder")}
+    | {f"{side}-embed-choice": ["32", "16"] for side in ("encoder", "decoder")}
+    | {f"{side}-ffn-embed-dim-choice": ["64", "32"] for side in ("encoder", "decoder")}
+    | {"decoder-layer-num-choice": ["2", "1"]}
 )
 ARCH = sample(SPACE, rng_for(1, "report"))
-LOADING = {"src", "srcset", "data", "poster", "action", "background", "ping", "cite", "manifest"}
+LOADING = {"src", "srcset", "poster", "action", "background", "ping", "cite", "manifest"}
 
 
 class Page(HTMLParser):
-    """Elements and texts of a page."""
+    """Elements, texts and embedded data of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.texts: list[str] = []
+        self.scripts: list[str] = []
+        self._inside = ""
         self.feed(text)
 
-    def handle_starttag(self, tag, attrs) -> None:
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
+        self._inside = tag
 
-    def handle_data(self, data) -> None:
-        self.texts.append(data)
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        (self.scripts if self._inside in ("script", "style") else self.texts).append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join("".join(self.texts).split())
+
+    @property
+    def sections(self) -> list[str]:
+        return [str(a["id"]) for tag, a in self.elements if tag == "section"]
+
+    @property
+    def data(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(next(text for text in self.scripts if text.startswith("{")))
+        return found
+
+    def charts(self, section: str) -> list[dict[str, Any]]:
+        return [chart for chart in self.data["charts"] if chart["section"] == section]
+
+    def series(self, section: str) -> dict[str, Any]:
+        return {each["name"]: each for chart in self.charts(section) for each in chart["series"]}
 
 
-def lines(path: Path, *records: dict) -> None:
+def lines(path: Path, *records: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
-def search_folder(path: Path, name: str = "small") -> Path:
-    """Write what evo_search.py leaves."""
-    path.mkdir(parents=True)
+def record(path: Path, kind: str, settings: dict[str, Any] | None = None, **results: Any) -> Path:
+    """Write the record of a folder, or of a product if the path is that of a file."""
+    with Run(record_path(path), kind, settings=settings or {}, device={"device": "a CPU"}) as run:
+        run.results |= results
+    return path
+
+
+def spent(path: Path, wall_s: float, cpu_s: float, sittings: int = 1) -> None:
+    """Set what a record says of the cost."""
+    file = record_path(path)
+    held = json.loads(file.read_text())
+    one = {"wall_s": wall_s / sittings, "cpu_s": cpu_s / sittings, "threads": 2, "processes": 1, "gpus": 0}
+    file.write_text(json.dumps(held | {"cost": {"sittings": [one] * sittings}}))
+
+
+def search_folder(path: Path, *, old: bool = False, name: str = "small", **more: Any) -> Path:
+    """Write what evo_search.py leaves; `old`: as version 0.1 did."""
     lines(
         path / "log.jsonl",
         {"kind": "search", "update": 1, "best_loss": 5.5, "mean_parent_loss": 6.0, "evaluations": 3},
@@ -65,55 +103,81 @@ def search_folder(path: Path, name: str = "small") -> Path:
         for n in range(5):
             arch = sample(SPACE, rng_for(n, "scored")).to_yaml()
             journal.append({"arch": arch, "loss": 5.25 + n / 8, "latency_ms": 12.0 - n})
-    found = {"arch": ARCH.to_yaml(), "loss": 5.25, "constraint_ms": 12.5, "predicted_ms": 12.0}
-    found |= {"measured_ms": 12.75, "params": 98765, "seconds": 90.0, "write_config_path": f"{name}.yml"}
-    (path / "summary.json").write_text(json.dumps(found))
+    found = {
+        "arch": ARCH.to_yaml(),
+        "loss": 5.25,
+        "constraint_ms": 12.5,
+        "predicted_ms": 12.0,
+        "bound_ms": 12.25,
+    }
+    found |= {"measured_ms": 12.75, "params": 98765, "write_config_path": f"{name}.yml"}
+    summary = more or {"winners": [found]}
+    (path / "summary.json").write_text(json.dumps(summary.get("winners", [summary])[0] if old else summary))
+    if old:
+        (path / "config.yml").write_text("latency-constraint: 12.5\n")
+    else:
+        spent(record(path, "search"), 90.0, 180.0)
     return path
 
 
-def task_folder(path: Path, name: str = "found@12.5ms") -> Path:
-    """Write what run_task.py leaves, with one model of the given name."""
-    search_folder(path / "search@12.5ms")
-    rows = [
-        {
-            "name": "largest",
-            "params": 1_234_567,
-            "flops": 34_500_000,
-            "predicted_ms": 24.5,
-            "measured_ms": 25.0,
-        },
-        {"name": "smallest", "params": 123_000, "flops": 3_450_000, "predicted_ms": 8.5, "measured_ms": 8.25},
-        {"name": name, "params": 456_000, "flops": 9_870_000, "predicted_ms": 12.0, "measured_ms": 12.75},
-    ]
-    rows[2] |= {"constraint_ms": 12.5, "bleu": 37.87, "weights": "trained", "size_bytes": 3 << 20}
-    rows[2] |= {"signature": "nrefs:1|tok:13a", "within_limit": False}
-    summary = {"task": HOSTILE if name == HOSTILE else "toy", "hardware": "cpu", "models": rows}
-    (path / "summary.json").write_text(json.dumps(summary | {"machine": {"device": name}}))
+def task_folder(path: Path, *, old: bool = False, name: str = "found@12.5ms") -> Path:
+    """Write what run_task.sh leaves, with one model of the given name."""
+    search_folder(path / "search", old=old)
+    large = {
+        "name": "largest",
+        "params": 1_234_567,
+        "flops": 34_500_000,
+        "predicted_ms": 24.5,
+        "measured_ms": 25.0,
+    }
+    small = {
+        "name": "smallest",
+        "params": 123_000,
+        "flops": 3_450_000,
+        "predicted_ms": 8.5,
+        "measured_ms": 8.25,
+    }
+    found = {"name": name, "params": 456_000, "flops": 9_870_000, "predicted_ms": 12.0, "measured_ms": 12.75}
+    found |= {"constraint_ms": 12.5, "bleu": 37.87, "weights": "trained", "size_bytes": 3 << 20}
+    found |= {"signature": "nrefs:1|tok:13a", "within_limit": False}
+    rows = [large, small, found]
     for row, arch in zip(rows, (SPACE.largest(), SPACE.smallest(), ARCH), strict=True):
-        if "/" not in row["name"]:
+        if not old:
+            row["arch"] = arch.to_yaml()
+        elif "/" not in name:
             text = "".join(f"{key}: {value}\n" for key, value in arch.to_yaml().items())
             (path / f"{row['name']}.yml").write_text(text)
+    summary: dict[str, Any] = {"task": "toy", "hardware": "cpu", "models": rows, "machine": {"device": name}}
+    if name == HOSTILE:
+        summary["task"] = HOSTILE
     lines(path / "super/log.jsonl", {"kind": "train", "update": 10, "loss_base2": 7.0, "train_s": 5.0})
-    spent = {"wall_s": 75.0, "cpu_s": 120.0, "sittings": 2}
-    stages = {"train": {"seconds": 60.0, "spent": spent, "command": f"python train.py {name}"}}
-    (path / "stages.json").write_text(json.dumps(stages))
+    stages = {"train": {"seconds": 60.0, "spent": {"wall_s": 75.0, "cpu_s": 120.0, "sittings": 2}}}
+    if old:
+        (path / "stages.json").write_text(json.dumps(stages))
+        (path / "summary.json").write_text(json.dumps(summary))
+    else:
+        record(path / "super", "train")
+        record(path, "task", **summary, stages=stages)
     return path
 
 
-def written(folder: Path, *flags: str) -> Page:
-    assert main([str(folder), *flags]) == 0
-    return Page((folder / "report/index.html").read_text("utf-8"))
+def written(folder: Path) -> Page:
+    """Return the page of a folder, without drawing PNG files."""
+    found = collect(folder)
+    return Page(page(found, charts(found)))
 
 
 def check_alone(page: Page) -> None:
-    """Nothing is loaded, nothing runs, and every reference leads to an element of the page."""
+    """Nothing is loaded, one script runs, and every reference leads to an element of the page."""
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
+    assert [a.get("type") for tag, a in page.elements if tag == "script"] == ["application/json", None]
+    policies = [a["content"] for _, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"]
+    assert len(policies) == 1 and "script-src 'sha256-" in str(policies[0])
     for tag, attributes in page.elements:
-        assert tag not in {"script", "iframe", "object", "embed", "img", "image", "foreignobject", "base"}
+        assert tag not in {"iframe", "object", "embed", "img", "image", "foreignobject", "base"}
         assert not LOADING & attributes.keys()
         assert not [key for key in attributes if key.startswith("on")]
-        for key in attributes.keys() & {"href", "xlink:href"}:
-            assert attributes[key] == "data:," or attributes[key][1:] in ids, attributes[key]
-    style = "".join(page.texts)
-    assert "@import" not in style and "url(" not in style
+        if "href" in attributes:
+            assert attributes["href"] == "data:,"
+    assert "@import" not in "".join(page.scripts) and "url(" not in "".join(page.scripts)

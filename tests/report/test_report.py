@@ -1,85 +1,176 @@
-"""scripts/report.py: the page holds what the files say, needs nothing else, and trusts no name or number."""
+"""hat report: the page holds what records say, needs nothing else, and trusts no name, number or path."""
 
+import base64
+import hashlib
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from run_folders import (
     ARCH,
     HOSTILE,
-    SECTIONS,
     SPACE,
+    Page,
     check_alone,
     lines,
+    record,
     search_folder,
+    spent,
     task_folder,
     written,
 )
 
-from hat.cli.task import TaskOptions
+import hat
+from hat.cli.report import main
+from hat.errors import DataError
 from hat.files.journal import Journal
 from hat.model.count import count_macs
-from hat.report.collect import collect
-from hat.report.figures import draw_volume
+from hat.report.collect import Evaluation, Report, Search, collect
+from hat.report.figures import charts, pareto_front
 from hat.report.front import evaluations_csv
-from hat.report.page import duration
-from hat.report.pictures import pictures
-from hat.report.run import Evaluation, Search, pareto_front
+from hat.report.page import duration, page, report
+
+ALL = ["front", "models", "latency", "search", "training", "cost", "conditions"]
 
 
-def test_the_page_of_a_task(tmp_path) -> None:
-    page = written(task_folder(tmp_path / "run"))
+@pytest.mark.parametrize("old", [False, True])
+def test_the_page_of_a_task(old: bool, tmp_path: Path) -> None:
+    page = Page(report(task_folder(tmp_path / "run", old=old)).read_text("utf-8"))
     check_alone(page)
-    assert [a["id"] for tag, a in page.elements if tag == "section"] == SECTIONS
-    for number in ("1.23", "0.46", "0.010", "3.0", "12.5", "12.75", "25.00", "37.87", "8.25", "5.250"):
-        assert any(text.strip() == number for text in page.texts), number
-    text = "".join(page.texts)
-    assert "nrefs:1|tok:13a" in text and "2.0% above its limit of 12.5 ms" in text
-    assert "1 min 15 s" in text and "0.033" in text  # 75 s and 120 s of cores
-    assert "No latencies" not in text and "python latency" not in text  # models are measured
+    assert page.sections == ALL
+    cells = [text.strip() for text in page.texts]
+    for number in (
+        "1.23",
+        "0.46",
+        "0.010",
+        "3.0",
+        "12.5",
+        "12.75",
+        "25.00",
+        "37.87",
+        "8.25",
+        "5.250",
+        "0.033",
+    ):
+        assert number in cells, number
+    assert "nrefs:1|tok:13a" in page.text and "2.0% above its limit of 12.5 ms" in page.text
+    assert "1 min 15 s" in page.text and "a predictor: python latency_dataset.py" in page.text
     for name in ("front", "latency", "search", "architecture", "training"):
         content = (tmp_path / "run/report" / f"{name}.png").read_bytes()
         assert content.startswith(b"\x89PNG\r\n\x1a\n") and content.endswith(b"IEND\xaeB`\x82")
+    found = page.series("front")["found"]["points"][0]  # what pointing at it shows
+    assert found[:7] == [12.75, 5.25, "found@12.5ms", 5.25, 12.0, 12.25, 12.75]
+    assert dict(zip(page.data["keys"], page.data["archs"][found[7]], strict=True)) == ARCH.to_yaml()
 
 
-def test_nothing_in_a_run_is_trusted(tmp_path) -> None:
-    run = task_folder(tmp_path / "run", HOSTILE)
-    (run / "search@12.5ms/evaluations.csv").write_text("loss,predicted_ms\nnan,1\n5.5,x\n\0,\n")
-    (run / "super/config.yml").write_text("a: [")
-    (run / "super/version.json").write_text('["no"]')
-    with open(run / "search@12.5ms/log.jsonl", "a") as log:
+def test_the_script_of_the_page_is_the_one_its_policy_allows(tmp_path: Path) -> None:
+    page = written(task_folder(tmp_path / "run"))
+    digest = base64.b64encode(hashlib.sha256(page.scripts[-1].encode()).digest()).decode()
+    assert any(f"'sha256-{digest}'" in str(a.get("content")) for _, a in page.elements)
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_nothing_in_a_run_is_trusted(old: bool, tmp_path: Path) -> None:
+    run = task_folder(tmp_path / "run", old=old, name=HOSTILE)
+    (run / "search/evaluations.csv").write_text("loss,predicted_ms\nnan,1\n5.5,x\n\0,\n")
+    (run / "super" / ("config.yml" if old else "run.json")).write_text("a: [")
+    with open(run / "search/log.jsonl", "a") as log:
         log.write('{"kind": "search", "update": 1e999}\n[[[\n{"kind": "train", "up')
     page = written(run)
     check_alone(page)
-    text = "".join(page.texts)
-    assert HOSTILE in text
-    assert "config.yml is left out: it is damaged" in text and "lines are damaged" in text
+    assert HOSTILE in page.text and page.data["charts"]
+    assert "is left out: it is damaged" in page.text and "lines are damaged" in page.text
 
 
-def test_a_search_alone_says_what_is_missing(tmp_path) -> None:
-    page = written(search_folder(tmp_path / "search"))
+def test_a_hostile_folder_name_is_text(tmp_path: Path) -> None:
+    folder = search_folder(tmp_path / "<img src=x onerror=alert(1)>")
+    page = written(folder)
     check_alone(page)
-    text = "".join(page.texts)
-    assert [a["id"] for tag, a in page.elements if tag == "section"] == SECTIONS
-    assert "No log of a training is here" in text and "No SacreBLEU signature" in text and "98765" not in text
-    assert "0.10" in text  # M parameters
-    assert "1 min 30 s" in text
+    assert folder.name in page.text
 
 
-def test_a_training_alone(tmp_path) -> None:
+@pytest.mark.parametrize("what", ["link", "pipe", "folder"])
+@pytest.mark.parametrize(
+    "name", ["run.json", "log.jsonl", "journal.jsonl", "evaluations.csv", "summary.json"]
+)
+def test_only_plain_files_of_the_folder_are_read(what: str, name: str, tmp_path: Path) -> None:
+    other = search_folder(tmp_path / "other")
+    (other / "evaluations.csv").write_text("loss,predicted_ms\n1.5,2.5\n")
+    run = search_folder(tmp_path / "runs/run")
+    lines(tmp_path / "runs/training/log.jsonl", {"kind": "train", "update": 1, "loss_base2": 7.0})
+    (run / name).unlink(missing_ok=True)
+    if what == "link":
+        (run / name).symlink_to(other / name)
+    elif what == "pipe":
+        os.mkfifo(run / name)
+    else:
+        (run / name).mkdir()
+    (tmp_path / "runs/elsewhere").symlink_to(other)
+    found = collect(tmp_path / "runs")
+    assert "elsewhere" not in {search.name for search in found.searches}
+    assert all(each.loss != 1.5 for search in found.searches for each in search.evaluations)
+
+
+def test_names_in_a_task_lead_nowhere_else(tmp_path: Path) -> None:
+    (tmp_path / "secret.yml").write_text("".join(f"{k}: {v}\n" for k, v in ARCH.to_yaml().items()))
+    run = task_folder(tmp_path / "run", old=True)
+    summary = json.loads((run / "summary.json").read_text())
+    summary["models"][2]["name"] = "../secret"
+    (run / "summary.json").write_text(json.dumps(summary))
+    assert collect(run).found[0].arch is None
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_search_alone_says_what_is_missing(old: bool, tmp_path: Path) -> None:
+    page = written(search_folder(tmp_path / "search", old=old))
+    check_alone(page)
+    assert page.sections == [name for name in ALL if name != "training" and not (old and name == "cost")]
+    assert "the log of a training" in page.text and "BLEU with its signature" in page.text
+    assert "0.10" in page.text and "98765" not in page.text  # M parameters
+    assert old or "1 min 30 s" in page.text
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_training_alone(old: bool, tmp_path: Path) -> None:
     folder = tmp_path / "training"
-    record = {"kind": "train", "update": 100, "loss_base2": 7.5, "train_s": 3661.0}
-    lines(folder / "log.jsonl", record, {"kind": "valid", "update": 100, "sub_loss_base2": 6.5})
-    (folder / "version.json").write_text('{"threads": "2", "device": "a CPU"}')
-    text = "".join(written(folder).texts)
-    assert "No search is here" in text and "1 h 01 min" in text and "\u2248 2.034" in text  # 2 threads
+    seen = {"kind": "valid", "update": 100, "sub_loss_base2": 6.5}
+    lines(folder / "log.jsonl", {"kind": "train", "update": 100, "loss_base2": 7.5}, seen)
+    if old:
+        (folder / "config.yml").write_text("".join(f"{k}: {v}\n" for k, v in ARCH.to_yaml().items()))
+        one = {"wall_s": 3661.0, "cpu_s": 7322.0, "threads": 2, "processes": 1, "gpus": 0}
+        (folder / "cost.json").write_text(json.dumps({"sittings": [one]}))
+    else:
+        spent(record(folder, "train", ARCH.to_yaml()), 3661.0, 7322.0)
+    page = written(folder)
+    assert page.sections == ["models", "architecture", "training", "cost", "conditions"]
+    assert "a search: python evo_search.py" in page.text and "1 h 01 min" in page.text
+    assert "2.034" in page.text and page.series("training")["validation"]["points"] == [[100.0, 6.5, ""]]
+    (model,) = collect(folder).models
+    assert (model.arch, model.trained_loss, model.weights) == (ARCH, 6.5, "trained")
 
 
-def test_several_limits_and_a_front_in_one_folder(tmp_path) -> None:
-    folder = search_folder(tmp_path / "search")
-    winner = json.loads((folder / "summary.json").read_text())
+def test_products_of_a_training_belong_to_its_model(tmp_path: Path) -> None:
+    folder = tmp_path / "run/found"
+    lines(folder / "log.jsonl", {"kind": "valid", "update": 1, "sub_loss_base2": 6.5})
+    record(folder, "train", ARCH.to_yaml())
+    for name, kind, results in (
+        ("average_model_5.pt", "average", {}),
+        ("exp/test.out.sacre", "score", {"bleu": 21.5, "signature": "nrefs:1"}),
+    ):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"x" * 2048)
+        record(folder / name, kind, **results)
+    (model,) = collect(tmp_path / "run").models
+    assert (model.size_bytes, model.bleu, model.signature) == (2048, 21.5, "nrefs:1")
+
+
+def test_several_limits_and_a_front_in_one_folder(tmp_path: Path) -> None:
+    winner = {"arch": ARCH.to_yaml(), "loss": 5.25, "constraint_ms": 12.5, "predicted_ms": 12.0}
     other = winner | {"constraint_ms": 20.0, "write_config_path": "large.yml"}
-    (folder / "summary.json").write_text(json.dumps({"winners": [winner, other], "seconds": 3.0}))
+    folder = search_folder(tmp_path / "search", winners=[winner, other])
     lines(folder / "log.jsonl", {"kind": "front", "update": 1, "evaluations": 5, "hypervolume": 0.5})
     table = "evaluation,loss,predicted_ms,bound_ms,measured_ms\n1,5.5,10,11,10.5\n2,5.25,12,13,\n"
     (folder / "evaluations.csv").write_text(table)
@@ -88,140 +179,176 @@ def test_several_limits_and_a_front_in_one_folder(tmp_path) -> None:
     (search,) = run.searches
     assert search.evaluations == (Evaluation(5.5, 10, 11, 10.5), Evaluation(5.25, 12, 13, None))
     assert search.limits_ms == (12.5, 20.0)
-    written(folder)
-    assert (folder / "report/hypervolume.png").exists()
+    front, *_ = charts(run)
+    assert front.limits_ms == (12.5, 20.0)
+    assert {"scored (2)", "front (2)", "measured (1)"} <= {series.name for series in front.series}
+    assert "Hypervolume of the front" in {chart["title"] for chart in written(folder).charts("search")}
 
 
 @pytest.mark.parametrize(
-    ("config", "length"),
+    ("settings", "length"),
     [
-        ("arch: transformersuper_wmt_en_de", 30),
-        ("arch: transformersuper_iwslt_de_en", 23),
-        ("arch: transformersuper_iwslt_de_en\nprofile-length: 17", 17),
-        ("arch: [1]\nprofile-length: -3", None),
-        ("seed: 1", None),
+        ({"arch": "transformersuper_wmt_en_de"}, 30),
+        ({"arch": "transformersuper_iwslt_de_en"}, 23),
+        ({"arch": "transformersuper_iwslt_de_en", "profile-length": 17}, 17),
+        ({"arch": [1], "profile-length": -3}, None),
+        ({"seed": 1}, None),
     ],
 )
-def test_flops_are_those_of_the_summary_or_of_the_length_of_the_task(config, length, tmp_path) -> None:
+def test_flops_are_those_of_the_results_or_of_the_length_of_the_task(
+    settings: dict[str, Any], length: int | None, tmp_path: Path
+) -> None:
     folder = search_folder(tmp_path / "search")
-    (folder / "config.yml").write_text(config)
+    record(folder, "search", settings)
     largest, _, found = collect(folder).models
-    assert (largest.role, found.role) == ("largest", "found")
     expected = [2 * count_macs(arch, SPACE, length) if length else None for arch in (SPACE.largest(), ARCH)]
     assert [largest.flops, found.flops] == expected
-    if length in (23, 30):
-        assert TaskOptions(arch=config.removeprefix("arch: ")).sentence_length() == length
     summary = json.loads((folder / "summary.json").read_text())
-    (folder / "summary.json").write_text(json.dumps(summary | {"flops": 7_654_000_000}))
+    summary["winners"][0]["flops"] = 7_654_000_000
+    (folder / "summary.json").write_text(json.dumps(summary))
     assert collect(folder).found[0].flops == 7_654_000_000
-    assert any(text.strip() == "7.654" for text in written(folder).texts)
 
 
-def test_a_search_under_limits_on_other_than_latency(tmp_path) -> None:
-    folder = search_folder(tmp_path / "search")
-    winner = json.loads((folder / "summary.json").read_text())
-    assert "limits" in caption(folder, "front")
+def test_a_search_under_limits_on_other_than_latency(tmp_path: Path) -> None:
+    winner = {"arch": ARCH.to_yaml(), "loss": 5.25, "predicted_ms": 12.0, "measured_ms": 12.75}
     nothing = {"constraint_ms": None, "within": None, "write_config_path": None, "flops": 5_000_000_000}
-    (folder / "summary.json").write_text(json.dumps({"mode": "constraint", "winners": [winner | nothing]}))
+    folder = search_folder(tmp_path / "search", mode="constraint", winners=[winner | nothing])
     (search,) = collect(folder).searches
     (found,) = collect(folder).found
     assert search.limits_ms == () and found.limit_ms is None and found.within_limit is None
     assert (found.name, found.measured_ms) == ("search", 12.75)
-    text = "".join(written(folder).texts)
-    drawn = "".join("".join(each.wide + each.narrow) for each in pictures(collect(folder)))
-    for word in ("limit", "None", "nan"):
-        assert word not in text and word not in drawn, word
-    assert "12.75" in text and "5.250" in text  # measured, and the loss
-    assert "limit" not in caption(folder, "front")
+    page = written(folder)
+    assert "its limit of" not in page.text and "Dotted lines" not in page.text and "nan" not in page.text
+    assert page.charts("front")[0]["limits_ms"] == []
 
 
-def front_folder(path: Path) -> Path:
-    """Write what evo_search.py --pareto leaves where no limit is given."""
-    search_folder(path)
-    step = {"kind": "front", "update": 1, "evaluations": 5, "best_loss": 4.75, "hypervolume": 0.5}
-    lines(path / "log.jsonl", step)
+def test_a_front_without_limits(tmp_path: Path) -> None:
     front = [
         {"arch": ARCH.to_yaml(), "loss": 4.75, "predicted_ms": 31.5, "bound_ms": 33.0},
         {"arch": SPACE.smallest().to_yaml(), "loss": 5.875, "predicted_ms": 9.25, "bound_ms": 10.0},
     ]
-    summary = {"mode": "pareto", "winners": [], "front": front, "seconds": 3.0}
-    (path / "summary.json").write_text(json.dumps(summary))
-    return path
+    folder = search_folder(tmp_path / "front", mode="pareto", winners=[], front=front)
+    step = {"kind": "front", "update": 1, "evaluations": 5, "best_loss": 4.75, "hypervolume": 0.5}
+    lines(folder / "log.jsonl", step)
+    page = written(folder)
+    assert "The front of front has 2 architectures, from validation loss 4.750 at 31.50 ms" in page.text
+    assert "to 5.875 at 9.25 ms" in page.text and "No architecture" not in page.text
+    assert collect(folder).shown == ("Lowest loss of the front", ARCH)
+    limited = search_folder(tmp_path / "limit", mode="constraint", front=front, **{"arch": ARCH.to_yaml()})
+    assert "The front of" not in written(limited).text  # its summary holds a front that nobody asked for
 
 
-def test_a_front_without_limits(tmp_path) -> None:
-    folder = front_folder(tmp_path / "front")
-    text = "".join(written(folder).texts)
-    assert "No architecture" not in text
-    assert "The front of front has 2 architectures: validation loss 4.750 at 31.50 ms at its one end" in text
-    assert "5.875 at 9.25 ms at the other" in text
-    assert (folder / "report/architecture.png").exists() and "Lowest loss of the front" in text
-    assert collect(folder).front_best.arch == ARCH
-    single = search_folder(tmp_path / "limit")  # its summary holds a front too, which nobody asked for
-    summary = json.loads((single / "summary.json").read_text()) | {"mode": "constraint"}
-    (single / "summary.json").write_text(
-        json.dumps(summary | {"front": [{"loss": 5.0, "predicted_ms": 9.0}]})
-    )
-    assert "The front of" not in "".join(written(single).texts)
-
-
-def test_baselines_have_the_losses_that_a_search_scored(tmp_path) -> None:
-    folder = front_folder(tmp_path / "front")
-    (folder / "evaluations.csv").write_text(
-        evaluations_csv(
-            [{"loss": 5.875, "predicted_ms": 9.25}, {"loss": 4.75, "predicted_ms": 31.5}],
-            [SPACE.smallest(), ARCH],
-        )
-    )
-    with Journal(folder / "depth.jsonl") as journal:
-        journal.append({"kind": "hat search"})
-        journal.append({"arch": SPACE.largest().to_yaml(), "loss": 4.625, "latency_ms": 40.0})
-    with Journal(folder / "random.jsonl") as journal:
-        journal.append({"arch": ARCH.to_yaml(), "loss": 4.75, "latency_ms": 31.5})
-    lines(tmp_path / "training/log.jsonl", {"kind": "train", "update": 1, "loss_base2": 7.0})
-    run = collect(tmp_path)
-    found = {model.role: (model.inherited_loss, model.predicted_ms) for model in run.models}
-    assert found == {"largest": (4.625, 40.0), "smallest": (5.875, 9.25)}
+def test_baselines_have_the_losses_that_a_search_scored(tmp_path: Path) -> None:
+    folder = search_folder(tmp_path / "front")
+    rows = [
+        {"loss": 5.875, "predicted_ms": 9.25, "bound_ms": 10.0},
+        {"loss": 4.75, "predicted_ms": 31.5, "bound_ms": 33},
+    ]
+    (folder / "evaluations.csv").write_text(evaluations_csv(rows, [SPACE.smallest(), ARCH]))
+    for name, arch, loss, ms in (("depth", SPACE.largest(), 4.625, 40.0), ("random", ARCH, 4.75, 31.5)):
+        with Journal(folder / f"{name}.jsonl") as journal:
+            journal.append({"kind": "hat search"})
+            journal.append({"arch": arch.to_yaml(), "loss": loss, "latency_ms": ms})
+    run = collect(folder)
+    found = {model.role: (model.inherited_loss, model.predicted_ms, model.bound_ms) for model in run.models}
+    assert found["largest"] == (4.625, 40.0, None) and found["smallest"] == (5.875, 9.25, 10.0)
     (search,) = run.searches
     assert [each.arch for each in search.evaluations] == [SPACE.smallest(), ARCH]
-    assert ([each.loss for each in search.random], [each.loss for each in search.depth]) == ([4.75], [4.625])
-    text = "".join(written(folder).texts)
-    assert "random (1)" in text and "largest but for its depths (1)" in text
-    assert "Small grey dots" in text and "Crosses" in text
-    (folder / "depth.jsonl").unlink()
-    assert "Crosses" not in caption(folder, "front") and "Small grey dots" in caption(folder, "front")
-    (folder / "evaluations.csv").write_text("loss,predicted_ms,encoder-embed-dim-subtransformer\n5,9,[[\n")
-    assert collect(folder).searches[0].evaluations == (Evaluation(5, 9),)
+    names = [series.name for series in charts(run)[0].series]
+    assert "random (1)" in names and "largest at other depths (1)" in names
 
 
-def caption(root: Path, section: str) -> str:
-    return next(picture.caption for picture in pictures(collect(root)) if picture.section == section)
+def test_what_a_predictor_says_of_rows_it_did_not_learn_from(tmp_path: Path) -> None:
+    folder = task_folder(tmp_path / "run")
+    (folder / "predictor.pt").touch()
+    scores = {"mape_percent": 4.5, "rmse_ms": 0.75, "kendall_tau": 0.875}
+    more = {
+        "baselines": {"depth_only": scores, "bad": 1},
+        "bound": {"coverage": 0.95, "above_percent": 3, "held": 0.94},
+    }
+    unseen = [[10.0, 11.0], [12.0, 12.5], [None, 1], "x"]
+    record(folder / "predictor.pt", "predictor", **scores, **more, unseen=unseen, conditions={"threads": "1"})
+    page = written(folder)
+    assert page.series("latency")["rows not learnt from (2)"]["points"] == [[10, 11, ""], [12, 12.5, ""]]
+    assert "depth only" in page.text and "The upper bound of 95% lies 3.0% above" in page.text
+    assert page.series("latency")["largest"]["points"] == [[25.0, 24.5, "largest"]]
 
 
-def test_the_curves_of_a_search_are_called_what_they_are(tmp_path) -> None:
-    assert "parents" in caption(search_folder(tmp_path / "limit"), "search")
-    assert "hypervolume" not in caption(tmp_path / "limit", "search")
-    front = front_folder(tmp_path / "front")
-    assert "parents" not in caption(front, "search") and "hypervolume" in caption(front, "search")
-    assert "parents" in caption(tmp_path, "search") and "hypervolume" in caption(tmp_path, "search")
+def test_the_rankings_of_a_study(tmp_path: Path) -> None:
+    row = {"kendall_tau": 0.625, "equal_depth_accuracy": 0.5, "kendall_tau_bleu": None}
+    rankings = {HOSTILE: row, "decoder depth": row | {"kendall_tau": 0.375}, "bad": [1]}
+    summary = {"archs": 12, "seeds": 2, "rankings": rankings, "ceiling": row | {"kendall_tau": 0.875}}
+    folder = tmp_path / "rank"
+    lines(folder / "trainings/one/log.jsonl", {"kind": "train", "update": 1, "loss_base2": 7.0})
+    (folder / "summary.json").write_text(json.dumps(summary))
+    page = written(folder)
+    check_alone(page)
+    assert page.sections == ["ranking", "conditions"]
+    for number in ("0.625", "0.375", "0.875", "0.500", "12 architectures, 2 trainings of each"):
+        assert number in page.text, number
+    assert (
+        "Kendall tau 0.625; two trainings agree to 0.875." in page.text
+        and "What is not here" not in page.text
+    )
+    (folder / "summary.json").write_text(json.dumps(summary | {"ceiling": None}))
+    assert "agree to" not in written(folder).text
 
 
-@pytest.mark.parametrize("narrow", [False, True])
-def test_no_legend_looks_like_a_point_or_lies_on_the_end_of_a_curve(narrow) -> None:
-    figure = pytest.importorskip("matplotlib.figure").Figure(layout="constrained")
-    steps = tuple({"evaluations": 10.0 * n, "hypervolume": 0.5 - 0.4 / n} for n in range(1, 9))
-    draw_volume([Search("front", (), steps)], figure, narrow)
-    (axes,) = figure.axes
-    (legend,) = figure.legends if narrow else [axes.get_legend()]
-    assert [handle.get_marker() for handle in legend.legend_handles] == ["None"]
-    assert [text.get_text() for text in legend.get_texts()] == ["front"]
-    figure.draw_without_rendering()
-    box = legend.get_window_extent()
-    points = axes.transData.transform([(step["evaluations"], step["hypervolume"]) for step in steps])
-    assert not box.count_contains(points)
+def test_a_large_run_stays_small_on_the_page() -> None:
+    many = tuple(Evaluation(5 + n / 1e4, 10 + n / 7, 11 + n / 7, None, ARCH) for n in range(20_000))
+    run = Report("large", searches=[Search("one", (), (), many, random=many)], space=SPACE)
+    text = page(run, charts(run))
+    assert len(text) < 2e6 and "scored (20,000)" in text
+
+
+@pytest.mark.parametrize("make", [None, Path.mkdir])
+def test_a_folder_without_a_run_is_refused(
+    make: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "empty"
+    if make:
+        make(folder)
+    with pytest.raises(DataError, match=str(folder)):
+        report(folder)
+    assert main([str(folder)]) == 2 and str(folder) in capsys.readouterr().err
+    assert not (folder / "report").exists()
+
+
+def test_the_package_is_the_function(tmp_path: Path) -> None:
+    written_to = hat.report(search_folder(tmp_path / "search"), tmp_path / "to")  # type: ignore[operator]
+    assert written_to == tmp_path / "to/index.html" and written_to.exists()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [["RUN", "--to=TO"], ["--to", "TO", "RUN"], ["--json", "--run-dir", "RUN", "--to", "TO"]],
+)
+def test_the_folder_stands_anywhere(flags: list[str], tmp_path: Path) -> None:
+    places = {"RUN": str(search_folder(tmp_path / "run")), "TO": f"{tmp_path}/to"}
+    for name, place in places.items():
+        flags = [flag.replace(name, place) for flag in flags]
+    assert main(flags) == 0
+    assert (tmp_path / "to/index.html").exists() and not (tmp_path / "run/report").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "no folder is given"),
+        (["--to=x"], "no folder is given"),
+        (["a", "--json", "b"], "two folders are given, a and b;"),
+        (["--frob", "a"], "unknown option --frob"),
+    ],
+)
+def test_no_folder_or_two_are_refused(
+    flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(flags) == 2
+    assert f"ConfigError: {message}" in capsys.readouterr().err
 
 
 def test_front_and_duration() -> None:
     points = [Evaluation(3.0, 10.0), Evaluation(2.0, 20.0), Evaluation(2.5, 20.0), Evaluation(2.5, 15.0)]
     assert pareto_front(points) == [points[0], points[3], points[1]]
     assert [duration(s) for s in (0.25, 59.9, 61, 3661)] == ["0.2 s", "59.9 s", "1 min 01 s", "1 h 01 min"]
+    assert replace(Search("", ()), front=tuple(points)).is_front

@@ -12,15 +12,15 @@ import torch
 
 from hat.errors import CheckpointError
 from hat.files.atomic import digest_path
-from hat.model.config import EOS, ModelConfig
 from hat.model.extract import extract
+from hat.model.layers import EOS, ModelConfig
 from hat.model.transformer import SuperTransformer, Transformer
 from hat.space import DecoderSpace, EncoderSpace, SearchSpace
 from hat.train.checkpoint import (
     Checkpoint,
-    average,
     load,
     load_newest,
+    mean_of,
     numbered,
     pack,
     rotate,
@@ -217,7 +217,7 @@ def test_a_pickle_bomb_is_refused_without_being_run(tmp_path: Path) -> None:
     values = torch.load(io.BytesIO(to_bytes(pack(super_model()))), weights_only=True)
     for place in ("state", "weights", "hat_format"):
         torch.save(values | {place: Bomb(target)}, path)
-        with pytest.raises(CheckpointError, match="not a checkpoint of this system or damaged"):
+        with pytest.raises(CheckpointError, match="is damaged or cannot be read safely"):
             load(path)
         assert not target.exists()
     path.write_bytes(pickle.dumps(Bomb(target)))
@@ -241,7 +241,7 @@ def test_not_a_mapping(tmp_path: Path) -> None:
 def test_average_is_the_mean(tmp_path: Path) -> None:
     models = [super_model(seed) for seed in (1, 2, 3)]
     paths = [saved(tmp_path / f"checkpoint{n}.pt", model) for n, model in enumerate(models, 1)]
-    mean = average(paths)
+    mean = mean_of(paths)
     for name, weight in mean.weights.items():
         stacked = torch.stack([dict(model.named_parameters())[name].detach() for model in models])
         torch.testing.assert_close(weight, stacked.double().mean(0).float(), rtol=0, atol=1e-7)
@@ -251,7 +251,7 @@ def test_average_is_the_mean(tmp_path: Path) -> None:
     load(tmp_path / "average_model_3.pt")
     saved(paths[1], extract(super_model(), SPACE.smallest()))
     with pytest.raises(CheckpointError, match="checkpoint2.pt and .*checkpoint1.pt hold different models"):
-        average(paths)
+        mean_of(paths)
 
 
 def test_rotate_keeps_the_newest(tmp_path: Path) -> None:

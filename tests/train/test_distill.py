@@ -4,10 +4,8 @@ import pytest
 import torch
 from test_loss import inputs, plain
 
-import hat.train.distill
 import hat.train.loss
-from hat.train.distill import Teacher, distilled_loss
-from hat.train.loss import smoothed_loss
+from hat.train.loss import Teacher, distilled_loss, smoothed_loss
 
 
 def teacher_of(rows: int, vocab: int, dtype: torch.dtype = torch.float64) -> Teacher:
@@ -26,7 +24,7 @@ def by_hand(states, output, target, eps, teacher, share) -> torch.Tensor:  # noq
 def test_value_and_gradient_in_float64(rows: int, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """In chunks of 8 rows and pieces of 3."""
     monkeypatch.setattr(hat.train.loss, "ROWS", 8)
-    monkeypatch.setattr(hat.train.distill, "CACHED_BYTES", 3 * 11 * 8)
+    monkeypatch.setattr(hat.train.loss, "CACHED_BYTES", 3 * 11 * 8)
     states, output, target = inputs(rows, 5, 11, torch.float64)
     teacher = teacher_of(rows, 11)
     loss, nll = distilled_loss(states, output, target, 0.1, teacher, share)

@@ -130,7 +130,7 @@ def test_large_and_small_logits_are_judged_alike(monkeypatch: pytest.MonkeyPatch
     assert not OutputMatrix(output * torch.nan).bounds(fixed) and not prepared.bounds(fixed[:0])
     found = []
     for largest in (80.0, 0.0):
-        monkeypatch.setattr(hat.train.loss, "_LARGEST", largest)
+        monkeypatch.setattr(hat.train.loss, "_MAX_LOG_SUM", largest)
         loss, nll = smoothed_loss(states, output, target, 0.1, prepared)
         found.append((loss, nll, *torch.autograd.grad(loss, (states, output))))
     for ours, theirs in zip(*found, strict=True):

@@ -14,13 +14,11 @@ from test_trainer import BOTH, CPU, ONE, SPACE, TWO, gradients, trainer_of, weig
 
 from hat.data.batching import groups, shard
 from hat.errors import ConfigError
-from hat.model.config import ModelConfig
+from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer
 from hat.space import SearchSpace, draw_arch, draw_fair_arch
-from hat.train.ema import MovingAverage
-from hat.train.policy import Lesson, PolicyConfig, policy_of
-from hat.train.ranks import ALONE, Ranks
-from hat.train.schedule import ScheduleConfig
+from hat.train.distributed import ALONE, ProcessGroup
+from hat.train.policy import PolicyConfig, ScheduleConfig, StepPlan, policy_of
 from hat.train.trainer import OptimConfig, Trainer, batch_loss
 
 SANDWICH = PolicyConfig("sandwich", sandwich_random=2)
@@ -29,26 +27,26 @@ DISTILL = PolicyConfig("sandwich-distill", sandwich_random=1, fair_sampling=True
 
 def test_single_is_the_draw_of_2020() -> None:
     for update in range(50):
-        assert policy_of(PolicyConfig()).lesson(SPACE, 3, update) == Lesson((draw_arch(SPACE, 3, update),))
+        assert policy_of(PolicyConfig()).plan(SPACE, 3, update) == StepPlan((draw_arch(SPACE, 3, update),))
 
 
 def test_options_that_change_nothing_are_named() -> None:
     assert PolicyConfig().unused(alone=True) == [] == DISTILL.unused(alone=False)
-    assert DISTILL.unused(alone=True) == ["--policy", "--fair-sampling", "--distill-share"]
+    assert DISTILL.unused(alone=True) == ["policy", "fair-sampling", "distill-share"]
     idle = PolicyConfig("single", sandwich_random=7, fair_sampling=True, distill_share=0.3)
-    assert idle.unused(alone=False) == ["--sandwich-random", "--distill-share"]
+    assert idle.unused(alone=False) == ["sandwich-random", "distill-share"]
     assert SANDWICH.unused(alone=False) == []
 
 
 @given(spaces(), st.integers(0, 1000), st.integers(0, 1000))
 def test_a_sandwich_holds_both_ends_and_fresh_draws(space: SearchSpace, seed: int, update: int) -> None:
     policy = policy_of(SANDWICH)
-    first, second = (policy.lesson(space, seed, number) for number in (update, update + 1))
-    assert first == policy.lesson(space, seed, update) and first.distill == 0
+    first, second = (policy.plan(space, seed, number) for number in (update, update + 1))
+    assert first == policy.plan(space, seed, update) and first.distill == 0
     assert first.archs[:2] == second.archs[:2] == (space.largest(), space.smallest())
     drawn = [draw_arch(space, seed, number) for number in range(2 * update, 2 * update + 4)]
     assert [*first.archs[2:], *second.archs[2:]] == drawn
-    for arch in policy_of(DISTILL).lesson(space, seed, update).archs:
+    for arch in policy_of(DISTILL).plan(space, seed, update).archs:
         space.check(arch)
 
 
@@ -81,8 +79,8 @@ def test_fair_draws_pass_the_check(space: SearchSpace, seed: int, number: int) -
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sandwich_random": -1}, "--sandwich-random must not be negative, got -1"),
-        ({"distill_share": 0.0}, "--distill-share must be above 0 and at most 1, got 0.0"),
+        ({"sandwich_random": -1}, "--sandwich-random must be at least 0, got -1"),
+        ({"distill_share": 0.0}, "--distill-share must be at most 1 and above 0, got 0.0"),
         ({"distill_share": 1.5}, "--distill-share"),
     ],
 )
@@ -94,13 +92,13 @@ def test_impossible_policies(options: dict, message: str) -> None:
 
 
 def test_the_gradient_of_a_lesson_is_the_mean_of_its_architectures() -> None:
-    archs = policy_of(SANDWICH).lesson(SPACE, 1, 0).archs
-    together, norm = gradients(trainer_of(), [ONE, TWO], Lesson(archs))  # type: ignore[arg-type]
+    archs = policy_of(SANDWICH).plan(SPACE, 1, 0).archs
+    together, norm = gradients(trainer_of(), [ONE, TWO], StepPlan(archs))  # type: ignore[arg-type]
     apart = [gradients(trainer_of(), [ONE, TWO], arch)[0] for arch in archs]
     torch.testing.assert_close(together, torch.stack(apart).mean(0), rtol=1e-3, atol=1e-6)
     assert norm == pytest.approx(together.norm().item(), rel=1e-3)
     alone = [trainer_of().train_step([BOTH], arch) for arch in archs]
-    step = trainer_of().train_step([BOTH], Lesson(archs))
+    step = trainer_of().train_step([BOTH], StepPlan(archs))
     assert step.loss == pytest.approx(sum(one.loss for one in alone) / 4, rel=1e-5)
     assert step.nll_loss == pytest.approx(sum(one.nll_loss for one in alone) / 4, rel=1e-5)
     assert step.num_tokens == BOTH.num_tokens
@@ -109,7 +107,7 @@ def test_the_gradient_of_a_lesson_is_the_mean_of_its_architectures() -> None:
 def test_the_largest_teaches_the_others() -> None:
     """The gradient is that of plain autograd with the teacher's probabilities as fixed targets."""
     archs, share = (SPACE.largest(), SPACE.smallest()), 0.7
-    ours, _ = gradients(trainer_of(), [BOTH], Lesson(archs, share))  # type: ignore[arg-type]
+    ours, _ = gradients(trainer_of(), [BOTH], StepPlan(archs, share))  # type: ignore[arg-type]
     model = trainer_of().model
     real = BOTH.target != 1
     logits = [model(BOTH.source, BOTH.decoder_input, arch)[real] for arch in archs]
@@ -120,7 +118,7 @@ def test_the_largest_teaches_the_others() -> None:
     (loss / (2 * BOTH.num_tokens)).backward()
     by_hand = [torch.zeros(w.numel()) if w.grad is None else w.grad.flatten() for w in model.parameters()]
     torch.testing.assert_close(ours, torch.cat(by_hand), rtol=1e-3, atol=1e-6)
-    plain, _ = gradients(trainer_of(), [BOTH], Lesson(archs))  # type: ignore[arg-type]
+    plain, _ = gradients(trainer_of(), [BOTH], StepPlan(archs))  # type: ignore[arg-type]
     assert (ours - plain).norm() > 0.02 * plain.norm()
 
 
@@ -129,31 +127,33 @@ def test_every_policy_learns(config: PolicyConfig) -> None:
     trainer = trainer_of()
     first = trainer.evaluate([BOTH], SPACE.smallest()).loss
     for update in range(30):
-        trainer.train_step([BOTH], policy_of(config).lesson(SPACE, 1, update))
+        trainer.train_step([BOTH], policy_of(config).plan(SPACE, 1, update))
     assert trainer.evaluate([BOTH], SPACE.smallest()).loss < 0.8 * first
 
 
 def test_dropout_differs_between_the_architectures_of_an_update() -> None:
     arch = SPACE.largest()
-    twice = trainer_of(dropout=0.4).train_step([ONE], Lesson((arch, arch))).loss
-    assert twice != trainer_of(dropout=0.4).train_step([ONE], Lesson((arch,))).loss
-    assert twice == trainer_of(dropout=0.4).train_step([ONE], Lesson((arch, arch))).loss
+    twice = trainer_of(dropout=0.4).train_step([ONE], StepPlan((arch, arch))).loss
+    assert twice != trainer_of(dropout=0.4).train_step([ONE], StepPlan((arch,))).loss
+    assert twice == trainer_of(dropout=0.4).train_step([ONE], StepPlan((arch, arch))).loss
 
 
 # The moving average.
 
 
 def test_the_average_is_the_formula() -> None:
-    model = torch.nn.Linear(2, 1, bias=False)
-    average, expected = MovingAverage(model, 0.5), model.weight.detach().clone()
+    trainer = trainer_of(ema_decay=0.5)
+    model, average = trainer.model.output, trainer.average.module.output
+    expected = model.weight.detach().clone()
     for update in range(1, 20):
         with torch.no_grad():
             model.weight.add_(update)
-        average.update(update)
+        trainer.num_updates = update
+        trainer.average.update_parameters(trainer.model)
         decay = min(0.5, (1 + update) / (10 + update))
         expected = decay * expected + (1 - decay) * model.weight.detach()
-        torch.testing.assert_close(average.model.weight, expected)
-    assert not average.model.weight.requires_grad and model.weight.requires_grad
+        torch.testing.assert_close(average.weight, expected)
+    assert not average.weight.requires_grad and model.weight.requires_grad
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -162,12 +162,12 @@ def test_the_average_is_what_is_validated(dtype: torch.dtype) -> None:
     for _ in range(12):
         steps = [t.train_step([BOTH], SPACE.largest()) for t in (trainer, plain)]
         assert steps[0] == steps[1], "the average takes no part in training"
-    assert trainer.shown is trainer.average.model and plain.shown is plain.model
-    assert all(w.dtype == torch.float32 for w in trainer.shown.parameters())
+    assert trainer.eval_model is trainer.average.module and plain.eval_model is plain.model
+    assert all(w.dtype == torch.float32 for w in trainer.eval_model.parameters())
     averaged, last = (t.evaluate([BOTH], SPACE.largest()).loss for t in (trainer, plain))
     assert averaged > last, "while the loss falls, the average lags behind"
     with torch.no_grad():
-        for weight, average in zip(plain.model.parameters(), trainer.shown.parameters(), strict=True):
+        for weight, average in zip(plain.model.parameters(), trainer.eval_model.parameters(), strict=True):
             weight.copy_(average)
     plain.weights.refresh()
     assert plain.evaluate([BOTH], SPACE.largest()).loss == averaged
@@ -176,7 +176,7 @@ def test_the_average_is_what_is_validated(dtype: torch.dtype) -> None:
 # Several ranks.
 
 
-def train(ranks: Ranks, config: PolicyConfig, update_freq: int) -> tuple[list, dict, Any]:
+def train(ranks: ProcessGroup, config: PolicyConfig, update_freq: int) -> tuple[list, dict, Any]:
     """Return the results of 12 updates over short epochs, the averaged weights and an evaluation."""
     noise = torch.Generator().manual_seed(ranks.rank + 1)
     trainer = Trainer(
@@ -186,13 +186,13 @@ def train(ranks: Ranks, config: PolicyConfig, update_freq: int) -> tuple[list, d
         dtype=torch.float32,
         device=CPU,
         seed=1,
-        ranks=ranks,
+        group=ranks,
     )
     results: list = []
     while len(results) < 12:
         for group in groups(shard(BATCHES[:7], ranks.rank, ranks.size), update_freq):
-            results.append(trainer.train_step(group, policy_of(config).lesson(SPACE, 1, trainer.num_updates)))
-    shown = {name: weight.numpy() for name, weight in trainer.shown.named_parameters()}
+            results.append(trainer.train_step(group, policy_of(config).plan(SPACE, 1, trainer.num_updates)))
+    shown = {name: weight.numpy() for name, weight in trainer.eval_model.named_parameters()}
     after = {name: weight.numpy() for name, weight in weights(trainer).items()}
     valid = trainer.evaluate(shard(BATCHES, ranks.rank, ranks.size), SPACE.largest())
     return results, after | {f"average.{name}": weight for name, weight in shown.items()}, valid

@@ -17,21 +17,19 @@ import torch
 from test_trainer import BOTH, CPU, ONE, SPACE, TWO, batch_of, weights
 from torch.distributed import TCPStore
 
-from hat.cli.launch import agreed
 from hat.data.batching import groups, shard
 from hat.errors import ConfigError, DataError, RankError, TrainingError
-from hat.model.config import ModelConfig
-from hat.model.precision import DTYPES
+from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer
 from hat.search.fitness import SharedFitness, ValidationFitness
 from hat.space import Arch, draw_arch
-from hat.train.ranks import ALONE, Place, Ranks, joined, place_of
-from hat.train.schedule import ScheduleConfig
-from hat.train.trainer import OptimConfig, Trainer
+from hat.train.distributed import ALONE, Place, ProcessGroup, joined, place_of
+from hat.train.policy import ScheduleConfig
+from hat.train.trainer import OptimConfig, Trainer, compute_dtype
 
 BATCHES = [ONE, TWO, BOTH, *(batch_of((4, 6), (7, 3), (5, 5), seed=seed) for seed in range(2, 9))]
 ARCHS = [draw_arch(SPACE, 1, number) for number in range(5)]
-Work = Callable[[Ranks], Any]
+Work = Callable[[ProcessGroup], Any]
 
 
 def child(work: Work, place: Place, port: int, answer: Connection) -> None:
@@ -71,7 +69,7 @@ def run(work: Work, size: int = 2) -> tuple[list[Any], list[int]]:
     return answers, [process.exitcode for process in children]
 
 
-def trainer_of(ranks: Ranks, dtype: torch.dtype, seed: int = 1) -> Trainer:
+def trainer_of(ranks: ProcessGroup, dtype: torch.dtype, seed: int = 1) -> Trainer:
     noise = torch.Generator().manual_seed(seed)
     return Trainer(
         SuperTransformer(SPACE, 11, ModelConfig(dropout=0.2, attention_dropout=0.1), noise),
@@ -80,11 +78,11 @@ def trainer_of(ranks: Ranks, dtype: torch.dtype, seed: int = 1) -> Trainer:
         dtype=dtype,
         device=CPU,
         seed=1,
-        ranks=ranks,
+        group=ranks,
     )
 
 
-def train(ranks: Ranks, dtype: torch.dtype, update_freq: int) -> tuple[list, dict, Any]:
+def train(ranks: ProcessGroup, dtype: torch.dtype, update_freq: int) -> tuple[list, dict, Any]:
     """Return losses and norms of 20 updates over short epochs, the weights and an evaluation."""
     trainer = trainer_of(ranks, dtype, seed=ranks.rank + 1)  # rank 0 decides on the first weights
     results: list = []
@@ -121,7 +119,7 @@ def test_many_ranks_equal_one_with_more_batches(dtype: torch.dtype, size: int, u
     assert results[-1].loss < results[0].loss
 
 
-def first_of_two(ranks: Ranks) -> float:
+def first_of_two(ranks: ProcessGroup) -> float:
     trainer = trainer_of(ranks, torch.float16)
     return trainer.train_step([ONE] if ranks.first else [], SPACE.largest()).grad_norm
 
@@ -133,8 +131,8 @@ def test_a_rank_may_have_no_batch_in_its_first_update() -> None:
     assert codes == [0, 0] and norms == [pytest.approx(alone)] * 2
 
 
-def types(ranks: Ranks, first: str, others: str) -> str:
-    return str(agreed(DTYPES[first if ranks.first else others], ranks))
+def types(ranks: ProcessGroup, first: str, others: str) -> str:
+    return str(compute_dtype(first if ranks.first else others, False, torch.device("meta"), ranks))
 
 
 def test_ranks_compute_in_one_type() -> None:
@@ -144,19 +142,19 @@ def test_ranks_compute_in_one_type() -> None:
     assert "different types (bf16, fp16); choose one with --amp" in answers[0]
 
 
-def talk(ranks: Ranks) -> list:
+def talk(ranks: ProcessGroup) -> list:
     rank = ranks.rank
     flat = torch.full((3,), float(rank))
-    ranks.copy_first_([flat])
+    ranks.broadcast_tensors_([flat])
     return [
         ranks.first,
         ranks.sum_(torch.tensor([1.0, rank])).tolist(),
-        ranks.most(-5 - rank),
+        ranks.all_reduce_max(-5 - rank),
         ranks.gather(torch.tensor([[rank, 7]])).tolist(),
         ranks.gather_objects(f"rank {rank}"),
-        ranks.of_first({"from": rank}),
+        ranks.broadcast({"from": rank}),
         flat.tolist(),
-        ranks.on_first(lambda: (rank, os.getpid() > 0)),
+        ranks.on_rank0(lambda: (rank, os.getpid() > 0)),
     ]
 
 
@@ -169,14 +167,14 @@ def test_what_ranks_tell_each_other() -> None:
     assert talk(ALONE) == alone
 
 
-def full_disk(ranks: Ranks) -> None:
+def full_disk(ranks: ProcessGroup) -> None:
     def write() -> None:
         raise OSError(28, "No space left on device")
 
-    ranks.on_first(write)
+    ranks.on_rank0(write)
 
 
-def diverged(ranks: Ranks) -> None:
+def diverged(ranks: ProcessGroup) -> None:
     trainer = trainer_of(ranks, torch.float32)
     before = weights(trainer)
     if ranks.rank == 1:
@@ -189,16 +187,16 @@ def diverged(ranks: Ranks) -> None:
         raise
 
 
-def broken(ranks: Ranks) -> None:
+def broken(ranks: ProcessGroup) -> None:
     if ranks.rank == 1:
         raise DataError("pair 17 is damaged")
-    ranks.most(1)
+    ranks.all_reduce_max(1)
 
 
-def killed(ranks: Ranks) -> None:
+def killed(ranks: ProcessGroup) -> None:
     if ranks.rank == 0:
         os.kill(os.getpid(), 9)
-    ranks.most(1)
+    ranks.all_reduce_max(1)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +230,7 @@ class Odd:
         return [float(ARCHS.index(arch)) for arch in archs]
 
 
-def search(ranks: Ranks, refused: Arch | None = None) -> Any:
+def search(ranks: ProcessGroup, refused: Arch | None = None) -> Any:
     odd = Odd(refused)
     shared = SharedFitness(odd, ranks)
     if not ranks.first:
@@ -251,7 +249,7 @@ def test_candidates_are_divided() -> None:
     assert run(refused) == ([("the validation loss is nan", 1), (2, 1)], [0, 0])
 
 
-def real_search(ranks: Ranks) -> Any:
+def real_search(ranks: ProcessGroup) -> Any:
     model = SuperTransformer(SPACE, 11, ModelConfig(), torch.Generator().manual_seed(1))
     shared = SharedFitness(ValidationFitness(model, BATCHES, 0.1, CPU), ranks)
     if not ranks.first:
@@ -290,4 +288,4 @@ def test_an_error_of_the_backend_is_that_of_another_process(monkeypatch: pytest.
 
     monkeypatch.setattr("torch.distributed.all_reduce", closed)
     with pytest.raises(RankError, match=r"rank 1 of 2 lost .*closed by peer \[127.* goes on from the last"):
-        Ranks(1, 2).most(3)
+        ProcessGroup(1, 2).all_reduce_max(3)

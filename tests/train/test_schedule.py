@@ -5,7 +5,7 @@ import math
 import pytest
 
 from hat.errors import ConfigError
-from hat.train.schedule import ScheduleConfig, learning_rate
+from hat.train.policy import ScheduleConfig, learning_rate
 
 
 def rates(cfg: ScheduleConfig, updates: list[int], max_update: int = 100) -> list[float]:
@@ -55,8 +55,8 @@ def test_no_updates_after_warmup(max_update: int) -> None:
     [
         ({"lr_scheduler": "cosine"}, "needs --max-lr above --lr .*got max-lr None"),
         ({"lr_scheduler": "cosine", "max_lr": 5e-4}, "needs --max-lr above --lr"),
-        ({"warmup_updates": -1}, "--warmup-updates must not be negative, got -1"),
-        ({"lr": -1.0}, "must not be negative"),
+        ({"warmup_updates": -1}, "--warmup-updates must be at least 0, got -1"),
+        ({"lr": -1.0}, "--lr must be at least 0, got -1"),
     ],
 )
 def test_impossible_schedules(options: dict, message: str) -> None:

@@ -8,12 +8,11 @@ import torch
 
 from hat.data.pairs import Batch, collate
 from hat.errors import ConfigError, TrainingError
-from hat.model.config import EOS, ModelConfig
+from hat.model.layers import EOS, ModelConfig
 from hat.model.transformer import SuperTransformer
 from hat.space import Arch, DecoderSpace, EncoderSpace, SearchSpace, draw_arch
-from hat.train.master import MasterWeights
-from hat.train.schedule import ScheduleConfig
-from hat.train.trainer import OptimConfig, Trainer, batch_loss, evaluate
+from hat.train.policy import ScheduleConfig
+from hat.train.trainer import MasterWeights, OptimConfig, Trainer, batch_loss, evaluate
 
 SPACE = SearchSpace(
     EncoderSpace(8, 16, 2, (8, 6), (16, 8), (2, 1), (2,)),
@@ -250,9 +249,8 @@ def test_bfloat16_steps_follow_float32() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"optimizer": "sgd"}, "--optimizer allows adam and adamw, got 'sgd'"),
         ({"adam_betas": (0.9, 1.0)}, "--adam-betas"),
-        ({"adam_eps": 0.0}, "--adam-eps above 0"),
+        ({"adam_eps": 0.0}, "--adam-eps must be above 0, got 0.0"),
         ({"label_smoothing": 1.0}, "--label-smoothing"),
         ({"update_freq": 0}, "--update-freq"),
         ({"max_update": 0}, "--max-update"),

@@ -1,0 +1,361 @@
+"""The commands about files: download and fetch, unpack archives, convert checkpoints."""
+
+import difflib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hat.cli.options import OutputOptions, command, parse
+from hat.config import Options, option
+from hat.errors import CheckpointError, ConfigError, DataError
+from hat.files.archive import unpack
+from hat.files.download import Check, Downloaded, Unreachable, check_file, download
+from hat.files.released import (
+    LATENCY_DATA_URL,
+    ReleasedModel,
+    beside_own,
+    latency_data_names,
+    released_models,
+)
+from hat.log import say
+from hat.run import record_path
+from hat.space import ArchOptions, arch_of, space_to_plain
+
+if TYPE_CHECKING:  # what needs torch is imported by the commands that need it
+    from hat.train.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class DownloadOptions(Options):
+    """What to download"""
+
+    model_name: str | None = None
+    """model to download, for example HAT_wmt14ende_super_space0; --list shows all names"""
+    download_all: bool = False
+    """download all models, one after another; those that are there and intact are skipped"""
+    list: bool = False
+    """print a table of all models and exit"""
+    latency_data: bool = False
+    """download the latency tables and predictors of the release from its public repository"""
+    save_path: str | None = None
+    """folder to write to (default: ./downloaded_models, for --latency-data ./latency_dataset)"""
+    timeout: float = option(30.0, above=0)
+    """seconds without a byte after which an attempt fails"""
+    tries: int = option(5, low=1)
+    """attempts in a row that may bring nothing new, with longer and longer pauses"""
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A file to download, the place for it, and how to see that it is one."""
+
+    url: str
+    path: Path
+    check: Check
+
+
+@command
+def download_model(argv: Sequence[str] | None = None) -> int:
+    """List or download what was released; return the exit status."""
+    options, out = parse(
+        argv,
+        DownloadOptions,
+        OutputOptions,
+        prog="download_model.py",
+        description="List and download the models, latency tables and predictors of the 2020 release.",
+    )
+    asked = [options.model_name is not None, options.download_all, options.list, options.latency_data]
+    if sum(asked) != 1:
+        raise ConfigError(
+            f"{sum(asked)} of --model-name, --download-all, --list and --latency-data are given; exactly one "
+            "is allowed; see download_model.py --help"
+        )
+    models = released_models()
+    if options.list:
+        print(model_table(models))
+        if out.json:
+            print(json.dumps({"models": [asdict(model) for model in models]}))
+        return 0
+    if options.latency_data:
+        wanted = _latency_data(models, Path(options.save_path or "latency_dataset"))
+    else:
+        chosen = models if options.model_name is None else (_named(options.model_name, models),)
+        folder = Path(options.save_path or "downloaded_models")
+        wanted = [_Wanted(m.url, folder / f"{m.model_name}.pt", check_file) for m in chosen]
+    found = _download_each(wanted, options, quiet=out.no_progress_bar)
+    if out.json:
+        files = [{**asdict(file), "path": str(file.path)} for file in found]
+        print(json.dumps({"files": files}))
+    return 0
+
+
+def model_table(models: Sequence[ReleasedModel]) -> str:
+    """Return the models as a table with one line each; a SuperTransformer has no latency and no BLEU."""
+    rows = [("model", "task", "device", "latency", "BLEU")]
+    for m in models:
+        bleu = "-" if m.bleu is None else f"{m.bleu:.1f}"
+        rows.append((m.model_name, m.task_name, m.hardware or "-", m.latency or "-", bleu))
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    aligned = [
+        [f"{cell:{side}{width}}" for cell, side, width in zip(row, "<<<>>", widths, strict=True)]
+        for row in rows
+    ]
+    return "\n".join("  ".join(cells) for cells in aligned)
+
+
+def _named(name: str, models: Sequence[ReleasedModel]) -> ReleasedModel:
+    names = {model.model_name: model for model in models}
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.3)
+        nearest = f"; the nearest names are {', '.join(near)}" if near else ""
+        raise ConfigError(f"there is no model {name!a}{nearest}; download_model.py --list shows all")
+    return names[name]
+
+
+def _latency_data(models: Sequence[ReleasedModel], folder: Path) -> list[_Wanted]:
+    wanted = []
+    for name in latency_data_names(tuple(models)):
+        table, predictor = f"{name}_all.csv", f"predictors/{name}.pt"
+        wanted.append(_Wanted(f"{LATENCY_DATA_URL}/{table}", folder / table, _check_table))
+        path = folder / predictor
+        records = record_path(path, folder=False), path.with_suffix(".config.yml")  # the latter of HAT 0.1
+        if any(record.exists() for record in records):  # latency_predictor.py wrote it
+            say(f"{path} was trained here and stays; the released one becomes {beside_own(path)}")
+            path = beside_own(path)
+        wanted.append(_Wanted(f"{LATENCY_DATA_URL}/{predictor}", path, check_file))
+    return wanted
+
+
+def _check_table(path: Path) -> None:
+    """Raise ValueError for what is no latency table of the release."""
+    from hat.latency.table import RELEASE_COLUMNS  # imports torch, which --list has no need for
+
+    check_file(path)
+    with open(path, encoding="utf-8", errors="replace") as file:
+        header, row = file.readline().strip(), file.readline()
+    if header != ",".join(RELEASE_COLUMNS) or row.count(",") != header.count(","):
+        raise ValueError("it is no latency table of the release")
+
+
+def _download_each(wanted: Sequence[_Wanted], options: DownloadOptions, *, quiet: bool) -> list[Downloaded]:
+    """Return the files; one that fails does not keep the others, unless the server cannot be reached.
+
+    Raises DataError naming those that failed.
+    """
+    found, failed = [], []
+    for file in wanted:
+        try:
+            got = download(
+                file.url,
+                file.path,
+                check=file.check,
+                tries=options.tries,
+                timeout=options.timeout,
+                quiet=quiet,
+            )
+        except DataError as error:
+            if isinstance(error, Unreachable) or len(wanted) == 1:
+                raise
+            say(f"DataError: {error}")
+            failed.append(file.path.name)
+            continue
+        there = "" if got.status == "downloaded" else " is already there and intact"
+        print(f"{got.path}{there}: {got.num_bytes} bytes, SHA-256 {got.sha256}", flush=True)
+        found.append(got)
+    if failed:
+        raise DataError(
+            f"{len(failed)} of {len(wanted)} files failed: {', '.join(failed)}; the reasons are above; run "
+            "the same command again to fetch what is missing"
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class FetchOptions(Options):
+    """Download"""
+
+    url: str
+    """address, beginning with https:// or http://; share links of Dropbox and Google Drive serve too"""
+    to: str
+    """file to write; left alone if it is already there and intact"""
+    tries: int = option(5, low=1)
+    """attempts in a row that may bring nothing new, with longer and longer pauses"""
+    timeout: float = option(30.0, above=0)
+    """seconds without a byte after which an attempt fails"""
+    sha256: str | None = None
+    """SHA-256 that the file must have"""
+
+
+@command
+def fetch(argv: Sequence[str] | None = None) -> int:
+    """Download a file; return the exit status."""
+    cfg, out = parse(
+        argv,
+        FetchOptions,
+        OutputOptions,
+        prog="hat fetch",
+        description="Download one file, whole or not at all.",
+    )
+    found = download(
+        cfg.url,
+        Path(cfg.to),
+        tries=cfg.tries,
+        timeout=cfg.timeout,
+        sha256=cfg.sha256,
+        quiet=out.no_progress_bar,
+    )
+    there = "" if found.status == "downloaded" else " is already there"
+    print(f"{cfg.to}{there}: {found.num_bytes} bytes")
+    if out.json:
+        print(
+            json.dumps(
+                {"path": cfg.to, "bytes": found.num_bytes, "sha256": found.sha256, "status": found.status}
+            )
+        )
+    return 0
+
+
+@dataclass(frozen=True)
+class UnpackOptions(Options):
+    """Unpacking"""
+
+    archive: str
+    """a tar, tar.gz or zip archive, or one file packed with gzip"""
+    to: str
+    """folder to write to"""
+    members: tuple[str, ...]
+    """paths inside the archive; each is written to the same path below the folder"""
+    flat: bool = False
+    """the members are named without their folders, wherever in the archive they are"""
+    max_gib: int = option(256, low=0)
+    """most that the members may have together, in GiB"""
+
+
+@command
+def unpack_files(argv: Sequence[str] | None = None) -> int:
+    """Unpack the files named, all or none; return the exit status."""
+    (cfg,) = parse(
+        argv,
+        UnpackOptions,
+        prog="hat unpack",
+        description="Take named files, and nothing else, out of an archive.",
+    )
+    paths = unpack(Path(cfg.archive), Path(cfg.to), cfg.members, flat=cfg.flat, max_bytes=cfg.max_gib << 30)
+    print(f"{cfg.archive}: {len(paths)} files unpacked to {cfg.to}")
+    return 0
+
+
+@dataclass(frozen=True)
+class UnpackDataOptions(Options):
+    """Unpacking"""
+
+    archive: str
+    """a tar, tar.gz or zip archive with dictionaries and indexed data"""
+    destdir: str
+    """folder to write; data in it is replaced at the end, in one step"""
+    source_lang: str
+    """source language, for example en"""
+    target_lang: str
+    """target language, for example de"""
+    splits: tuple[str, ...] = ("train", "valid", "test")
+    """splits that the archive must hold"""
+
+
+@command
+def unpack_data(argv: Sequence[str] | None = None) -> int:
+    """Unpack and check binary data; return the exit status."""
+    from hat.data import dataset
+
+    (cfg,) = parse(
+        argv,
+        UnpackDataOptions,
+        prog="hat unpack-data",
+        description="Take dictionaries and binary data out of an archive, and check that they fit together.",
+    )
+    languages = (cfg.source_lang, cfg.target_lang)
+    pairs = dataset.unpack_data(Path(cfg.archive), Path(cfg.destdir), languages, cfg.splits)
+    counts = ", ".join(f"{number} {split}" for split, number in pairs.items())
+    print(f"{cfg.destdir}: {counts} pairs")
+    return 0
+
+
+@dataclass(frozen=True)
+class ConvertOptions(Options):
+    """Conversion"""
+
+    input: str
+    """checkpoint of the 2020 release, or of this system"""
+    output: str | None = None
+    """checkpoint to write"""
+    safetensors: str | None = None
+    """safetensors file to write: the weights under our names, the description as metadata"""
+    fp16: bool = False
+    """write weights in half precision; they are read as float32 again"""
+    json: bool = False
+    """print one machine-readable JSON line last"""
+
+    def __post_init__(self) -> None:
+        written = [path for path in (self.output, self.safetensors) if path]
+        if not written:
+            raise ConfigError("nothing to write; give --output OUT.pt, --safetensors OUT.safetensors or both")
+        if len({Path(path).resolve() for path in (self.input, *written)}) <= len(written):
+            raise ConfigError("--input, --output and --safetensors must be different files")
+
+
+@command
+def convert(argv: Sequence[str] | None = None) -> int:
+    """Convert one checkpoint; return the exit status."""
+    cfg, arch_options = parse(
+        argv,
+        ConvertOptions,
+        ArchOptions,
+        prog="hat convert",
+        description="Turn a checkpoint of the 2020 release into one of this system. With --configs ARCH.yml "
+        "the SubTransformer is cut out, which is all that is trained in a released SubTransformer.",
+        config_flags=("--configs",),
+    )
+    from hat.cli.task import find_checkpoint
+    from hat.files.tensors import write_safetensors
+    from hat.train.checkpoint import load, pack, save
+
+    before = load(find_checkpoint(cfg.input), say)
+    arch = arch_of(arch_options)
+    after = before if arch is None else pack(before.sub(arch), before.vocab_digests)
+    if cfg.fp16:
+        halves = {name: weight.half() for name, weight in after.weights.items()}
+        for name, half in halves.items():
+            if not half.isfinite().all():
+                raise CheckpointError(
+                    f"{name} holds numbers beyond 65504, which half precision cannot hold; leave --fp16 out"
+                )
+        after = replace(after, weights=halves, state={}, master=None)
+    report = {"input": _sizes(cfg.input, before)}
+    if cfg.output:
+        save(after, Path(cfg.output))
+        report["output"] = _sizes(cfg.output, after)
+    if cfg.safetensors:
+        description = {"hat": json.dumps(_description(after))}
+        write_safetensors(Path(cfg.safetensors), after.weights, description)
+        report["safetensors"] = _sizes(cfg.safetensors, after)
+    for what, size in report.items():
+        print(f"{what} {size['path']}: {size['bytes']} bytes, {size['params']} parameters")
+    if cfg.json:
+        print(json.dumps(report))
+    return 0
+
+
+def _description(checkpoint: "Checkpoint") -> dict[str, Any]:
+    return {
+        "space": space_to_plain(checkpoint.space),
+        "arch": checkpoint.arch.to_yaml() if checkpoint.arch else None,
+        "model_config": asdict(checkpoint.model_config),
+        "vocab_sizes": list(checkpoint.vocab_sizes),
+        "vocab_digests": list(checkpoint.vocab_digests),
+    }
+
+
+def _sizes(path: str, checkpoint: "Checkpoint") -> dict[str, Any]:
+    params = sum(weight.numel() for weight in checkpoint.weights.values())
+    return {"path": path, "bytes": Path(path).stat().st_size, "params": params}

@@ -1,0 +1,194 @@
+"""The commands generate and score: translate a split with a trained model, and give its BLEU."""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from hat.cli.options import OutputOptions, command, only, parse
+from hat.cli.settings import GROUPS
+from hat.cli.task import DeviceOptions, TaskOptions, dataset, device_of, find_checkpoint, vocabulary
+from hat.config import Options, option, to_yaml_values
+from hat.data.folder import file_digest
+from hat.data.pairs import PairDataset
+from hat.decode.beam import BeamConfig
+from hat.decode.generate import generate as generate_split
+from hat.decode.generate import joiner
+from hat.decode.score import Mode, score_file
+from hat.errors import ConfigError, HatError
+from hat.files.atomic import write_text_atomic
+from hat.log import say
+from hat.model.cpu import Int8Matrix, device_name, fixed_matrix
+from hat.model.inference import InferenceModel
+from hat.run import Run, record_path
+from hat.space import ArchOptions, arch_of
+from hat.train.checkpoint import check_dictionaries, evaluation_dtype, load
+from hat.train.distributed import place_of
+from hat.train.trainer import OptimConfig
+
+
+@dataclass(frozen=True)
+class GenerateOptions(Options):
+    """Generation"""
+
+    path: str | None = None
+    """checkpoint of the model; averaged and SuperTransformer checkpoints work too"""
+    gen_subset: str = "test"
+    """split to translate"""
+    batch_size: int = option(128, low=1)
+    """most sentences translated at once"""
+    remove_bpe: str | None = option(None, const="@@ ", metavar="KIND")
+    """join subwords: `@@ ` (also when given alone), subword_nmt or sentencepiece"""
+    nbest: int = option(1, low=1)
+    """hypotheses printed for each sentence"""
+    int8: bool = False
+    """translate with 8-bit weights on the CPU: faster, not exactly the same words"""
+    results_path: str | None = None
+    """file for the output, written whole (default: standard output)"""
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """Scoring"""
+
+    gen_output: str | None = None
+    """output of hat generate"""
+    mode: Mode = "normal"
+    """normal: tokenised BLEU as the release scores it; sacre: SacreBLEU of detokenised text"""
+    data: str | None = None
+    """data folder; in mode sacre its raw reference text is used if preprocessing kept it"""
+    gen_subset: str = "test"
+    """split the output is of"""
+    source_lang: str | None = None
+    """source language (default: read off the file names)"""
+    target_lang: str | None = None
+    """target language (default: read off the file names)"""
+    ref: str | None = None
+    """raw reference text for mode sacre, one sentence a line"""
+    remove_bpe: str | None = option(None, const="@@ ", metavar="KIND")
+    """how the output was joined; sentencepiece output is text already, other output is detokenised"""
+
+
+@command
+def generate(argv: Sequence[str] | None = None) -> int:
+    """Translate a split; return the exit status."""
+    options, beam, task, device_options, optim, arch_options, output = parse(
+        argv,
+        GenerateOptions,
+        BeamConfig,
+        only(TaskOptions, "data", "source_lang", "target_lang"),
+        only(DeviceOptions, "cpu", "gpu", "threads"),
+        only(OptimConfig, "amp"),
+        ArchOptions,
+        OutputOptions,
+        prog="hat generate",
+        description="Translate a split by beam search; prints S, T, H and P lines for each sentence.",
+        config_flags=("--configs", "--sub-configs"),
+        hidden=GROUPS,
+    )
+    if options.path is None:
+        raise ConfigError("--path is needed: the checkpoint to translate with")
+    if (place := place_of(os.environ)) and place.size > 1:
+        raise ConfigError(f"translations are made by one process, {place.size} were started; start it alone")
+    joiner(options.remove_bpe)  # an unknown kind is an error before the model is loaded
+    path = find_checkpoint(options.path)
+    vocab = vocabulary(task)
+    device = device_of(replace(device_options, cpu=device_options.cpu or options.int8))
+    source = load(path, say)
+    dtype = torch.float32 if options.int8 else evaluation_dtype(source, optim.amp, optim.fp16, device)
+    check_dictionaries(source, vocab.sizes, vocab.digests, path)
+    arch = arch_of(arch_options)
+    if arch is None:
+        model = source.model()
+        arch = source.arch or source.space.largest()
+    else:
+        model = source.sub(arch)
+    fixed = InferenceModel(model.to(device, dtype), arch, Int8Matrix if options.int8 else fixed_matrix)
+    data = dataset(task, options.gen_subset)
+    run = Run(
+        record_path(Path(options.results_path), folder=False) if options.results_path else None,
+        "translation",
+        settings=to_yaml_values(options, beam, task, device_options, optim, arch_options),
+        inputs={"checkpoint": path, "source-ids": data.content()[0]},
+        device={"device": device_name(device), "dtype": str(fixed.dtype)},
+        threads=torch.get_num_threads(),
+        gpus=int(device.type == "cuda"),
+        goes_on=False,
+    )
+    with run:
+        done = generate_split(
+            fixed,
+            data,
+            beam,
+            batch_size=options.batch_size,
+            remove_bpe=options.remove_bpe,
+            nbest=options.nbest,
+            show_bar=sys.stderr.isatty() and not output.no_progress_bar,
+        )
+        counts = {"sentences": done.sentences, "tokens": done.tokens, "seconds": round(done.seconds, 3)}
+        run.results |= counts
+        if options.results_path:
+            write_text_atomic(Path(options.results_path), done.text)
+            run.vouch(Path(options.results_path))
+        else:
+            sys.stdout.write(done.text)
+    say(
+        f"translated {done.sentences} sentences ({done.tokens} tokens) in {done.seconds:.1f} s, "
+        f"{done.sentences / done.seconds:.1f} sentences/s, {done.tokens / done.seconds:.0f} tokens/s"
+    )
+    if output.json:
+        print(json.dumps(counts))
+    return 0
+
+
+@command
+def score(argv: Sequence[str] | None = None) -> int:
+    """Print BLEU and its signature; return the exit status."""
+    options, output = parse(
+        argv,
+        ScoreOptions,
+        only(OutputOptions, "json"),
+        prog="hat score",
+        description="Print BLEU of what hat generate wrote, and its signature.",
+    )
+    if options.gen_output is None:
+        raise ConfigError("--gen-output is needed: the file that hat generate wrote")
+    path = Path(options.gen_output)
+    if not path.is_file():
+        raise ConfigError(f"--gen-output {path} is no file; run hat generate first")
+    data = None
+    if options.data:
+        data = PairDataset.load(options.data, options.gen_subset, options.source_lang, options.target_lang)
+    result = score_file(
+        path,
+        options.mode,
+        data=data,
+        reference=options.ref,
+        target_lang=options.target_lang or "",
+        remove_bpe=options.remove_bpe,
+    )
+    print(result.text)
+    print(f"signature: {result.signature}")
+    found = {"bleu": result.bleu, "signature": result.signature, "mode": options.mode}
+    product = Path(f"{path}.{options.mode}.json")
+    inputs = {"translation": file_digest(path)} | ({"reference": Path(options.ref)} if options.ref else {})
+    try:
+        with Run(
+            record_path(product, folder=False),
+            "score",
+            settings=to_yaml_values(options),
+            inputs=inputs,
+            goes_on=False,
+        ) as run:
+            run.results |= found
+            write_text_atomic(product, json.dumps(found) + "\n")
+            run.vouch(product)
+    except HatError as error:  # the output may lie where others may only read
+        say(f"the score is not kept beside the output: {error}")
+    if output.json:
+        print(json.dumps(found))
+    return 0

@@ -1,0 +1,387 @@
+"""Corpora as they are published -> parallel text: take sentences out, Moses' steps, split, clean.
+
+The Moses steps are done by sacremoses; the results are those of Moses' Perl scripts.
+"""
+
+import functools
+import itertools
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, BinaryIO, Literal, NamedTuple
+
+from hat.config import Options, option
+from hat.data.text import Chunk, Workers, chunks, read_lines, split_tokens, where
+from hat.errors import ConfigError, DataError
+from hat.files.atomic import write_all_atomic
+from hat.rng import rng_for
+
+Markup = Literal["none", "segments", "talks", "columns"]
+Hyphens = Literal["keep", "split"]
+PathPair = tuple[Path, Path]
+CHUNK_BYTES = 1 << 20  # about a second of work
+_SEGMENT = re.compile(r'<seg id="?[^">]*"?\s*>(.*)</seg>', re.IGNORECASE)
+_DROPPED = ("<url>", "<talkid>", "<keywords>")
+_STRIPPED = ("<title>", "</title>", "<description>", "</description>")
+
+
+def package(name: str) -> ModuleType:
+    """Import one of the optional packages for text. Raises ConfigError if it is not installed."""
+    try:
+        return __import__(name, fromlist=["*"])
+    except ImportError as error:
+        raise ConfigError(
+            f"this needs the package {name.split('.')[0].replace('_', '-')}, which is not installed; "
+            "run: pip install -e '.[text]'"
+        ) from error
+
+
+# Where sentences stand in the files of corpora
+
+
+def segment(line: str) -> str | None:
+    """Return the text of the `<seg id=..>` of a line of SGML or XML, right single quotes made apostrophes.
+
+    None if the line holds none. Entities such as `&amp;` stay, as in the reference. Raises DataError for a
+    segment that does not end on its line and for two on one line.
+    """
+    if "<seg " not in line.lower():
+        return None
+    found = _SEGMENT.search(line)
+    if not found or "<seg" in found[1].lower():
+        raise DataError(
+            f"cannot read the segment {line.strip()[:80]!a}: each line holds one whole <seg id=..>..</seg>; "
+            "break the lines of the file accordingly"
+        )
+    return found[1].strip().replace("\u2019", "'")
+
+
+def talk_line(line: str) -> str | None:
+    """Return a line of a talk's training text; its address, number and keywords are no sentences (None)."""
+    if any(tag in line for tag in _DROPPED):
+        return None
+    for tag in _STRIPPED:
+        line = line.replace(tag, "")
+    return line
+
+
+def tab_column(line: str, column: int) -> str:
+    """Return column `column` (from 1) of a tab-separated line, empty if the line has fewer."""
+    columns = line.split("\t")
+    return columns[column - 1] if column <= len(columns) else ""
+
+
+# The Moses scripts
+
+
+@dataclass(frozen=True)
+class MosesSteps:
+    """What is done to a line of language `lang`, in this order."""
+
+    lang: str
+    normalize: bool = False
+    """punctuation to plain ASCII forms"""
+    printable: bool = False
+    """a space for each character that is not printable"""
+    tokenize: bool = False
+    hyphens: Hyphens = "keep"
+    """split: make the hyphens inside words tokens of their own, @-@"""
+    lowercase: bool = False
+
+
+@functools.lru_cache(maxsize=8)
+def line_function(steps: MosesSteps) -> Callable[[str], str]:
+    """Return the function that does `steps` to a line, without newline before and after.
+
+    Raises ConfigError if sacremoses is needed and not installed.
+    """
+    functions: list[Callable[[str], str]] = []
+    if steps.normalize:
+        moses = package("sacremoses").MosesPunctNormalizer(lang=steps.lang, perl_parity=True)
+        # Perl sees the newline too: by its rule for German and French, `."` at the end becomes `".`
+        functions.append(lambda line: moses.normalize(line + "\n").strip())
+    if steps.printable:
+        functions.append(remove_unprintable)
+    if steps.tokenize:
+        functions.append(_tokenizer(steps.lang, steps.hyphens == "split"))
+    if steps.lowercase:
+        functions.append(lowercase)
+    return lambda line: functools.reduce(lambda text, function: function(text), functions, line)
+
+
+def remove_unprintable(line: str) -> str:
+    """Return `line` with a space for each control, format, private or unassigned character."""
+    if line.isprintable():
+        return line
+    return "".join(" " if unicodedata.category(c)[0] == "C" else c for c in line)
+
+
+def lowercase(line: str) -> str:
+    """Return `line` in lower case, each character by itself: a sigma that ends a word is no other one."""
+    return "".join(map(str.lower, line)) if "\u03a3" in line else line.lower()
+
+
+def _tokenizer(lang: str, split_hyphens: bool) -> Callable[[str], str]:
+    moses = package("sacremoses").MosesTokenizer(lang=lang)
+    letters, small = frozenset(moses.IsAlpha), frozenset(moses.IsLower)
+    # Both build their set of letters on each call, which takes most of the time; the answers are the same.
+    moses.isanyalpha = lambda text: not letters.isdisjoint(text)
+    moses.islower = lambda text: small.issuperset(text)
+    return lambda line: " ".join(
+        moses.tokenize(line, aggressive_dash_splits=split_hyphens, return_str=True).split()
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def _detokenizer(lang: str) -> Any:
+    return package("sacremoses").MosesDetokenizer(lang=lang)
+
+
+def detokenize(lines: Iterable[str], lang: str) -> Iterator[str]:
+    """Yield each line of Moses tokens as plain text by the rules of language `lang`.
+
+    Raises ConfigError if sacremoses is not installed.
+    """
+    moses = _detokenizer(lang)
+    return (moses.detokenize(split_tokens(line)) for line in lines)
+
+
+# Preparing a corpus
+
+
+@dataclass(frozen=True)
+class PrepareConfig(Options):
+    """Text"""
+
+    source_lang: str
+    """source language: its Moses rules, and the ending of its output"""
+    target_lang: str
+    """the same for the target"""
+    source_inputs: tuple[str, ...]
+    """files with source sentences, in order"""
+    target_inputs: tuple[str, ...]
+    """files with their translations: file i goes with file i of the source"""
+    output: str
+    """path to write without .<language>"""
+    markup: Markup = "none"
+    """where sentences stand: none, each line; segments, <seg id=..> of SGML and XML; talks, training text of
+    TED talks; columns, tab-separated columns"""
+    source_column: int = option(1, low=1)
+    """column of the source sentence, from 1"""
+    target_column: int = option(2, low=1)
+    """column of the target sentence"""
+    replace_invalid: bool = False
+    """replace bytes that are not UTF-8 by U+FFFD instead of stopping"""
+    normalize: bool = False
+    """first step: normalise punctuation as Moses does"""
+    printable: bool = False
+    """second: replace characters that do not print by spaces"""
+    tokenize: bool = False
+    """third: Moses tokens, with XML escapes"""
+    hyphens: Hyphens = "keep"
+    """split: make hyphens inside words tokens of their own, @-@"""
+    lowercase: bool = False
+    """last: lower case"""
+    workers: int = option(1, low=1)
+    """number of processes; the result does not depend on it"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.source_lang == self.target_lang:
+            raise ConfigError(f"--target-lang {self.target_lang}: it must differ from the source language")
+        if len(self.source_inputs) != len(self.target_inputs):
+            raise ConfigError(
+                f"{len(self.source_inputs)} and {len(self.target_inputs)} files of two languages: as many "
+                "of one as of the other are needed, in the same order"
+            )
+
+    def steps(self, lang: str) -> MosesSteps:
+        """Return what is done to a sentence of language `lang`."""
+        return MosesSteps(lang, self.normalize, self.printable, self.tokenize, self.hyphens, self.lowercase)
+
+    def extract(self, line: str, lang: str) -> str | None:
+        """Return the sentence in a line of the files of `lang`, None if the line holds none."""
+        if self.markup == "columns":
+            return tab_column(line, self.source_column if lang == self.source_lang else self.target_column)
+        if self.markup == "none":
+            return line
+        return segment(line) if self.markup == "segments" else talk_line(line)
+
+
+class Prepared(NamedTuple):
+    """What was written: the sentences of each pair of files, and lines with characters U+FFFD."""
+
+    sentences: list[int]
+    invalid: int
+
+
+def prepare(cfg: PrepareConfig) -> Prepared:
+    """Write the sentences of both languages to `output`.<language>, both whole or none.
+
+    The result does not depend on the number of processes; memory holds two parts of 1 MiB for each.
+    Raises DataError for files that do not have as many sentences as those they go with.
+    """
+    sides = {cfg.source_lang: cfg.source_inputs, cfg.target_lang: cfg.target_inputs}
+    counts: dict[str, list[int]] = {lang: [] for lang in sides}
+    invalid = 0
+
+    def fill(outs: list[BinaryIO]) -> None:
+        nonlocal invalid
+        for (lang, files), out in zip(sides.items(), outs, strict=True):
+            line_function(cfg.steps(lang))  # a missing package is told here, not in a worker
+            for file in files:
+                counts[lang].append(0)
+                tasks = [(chunk, cfg, lang) for chunk in chunks(Path(file), CHUNK_BYTES)]
+                for text, sentences, replaced in pool.map(_prepare_chunk, tasks):
+                    out.write(text)
+                    counts[lang][-1] += sentences
+                    invalid += replaced
+        for files, found in zip(
+            zip(*sides.values(), strict=True), zip(*counts.values(), strict=True), strict=True
+        ):
+            if found[0] != found[1]:
+                raise DataError(
+                    f"{files[0]} has {found[0]} sentences but {files[1]} has {found[1]}; sentence i of one "
+                    "must be the translation of sentence i of the other; nothing was written; repair the "
+                    "files"
+                )
+
+    with Workers(cfg.workers) as pool:
+        write_all_atomic([Path(f"{cfg.output}.{lang}") for lang in sides], fill)
+    return Prepared(counts[cfg.source_lang], invalid)
+
+
+def _prepare_chunk(task: tuple[Chunk, PrepareConfig, str]) -> tuple[bytes, int, int]:
+    """Return the text of a chunk, its sentences, and how many of them hold U+FFFD."""
+    chunk, cfg, lang = task
+    run = line_function(cfg.steps(lang))
+    texts, invalid = [], 0
+    for number, line in enumerate(read_lines(*chunk, "replace" if cfg.replace_invalid else "strict")):
+        try:
+            sentence = cfg.extract(line, lang)
+        except DataError as error:
+            raise DataError(f"{where(chunk.path, chunk.start, number)}: {error}") from error
+        if sentence is not None:
+            texts.append(run(sentence) + "\n")
+            invalid += "\ufffd" in sentence
+    return "".join(texts).encode(), len(texts), invalid
+
+
+# Splitting and cleaning
+
+
+def line_pairs(paths: PathPair) -> Iterator[tuple[str, str]]:
+    """Yield line i of both files. Raises DataError, with both numbers of lines, if these differ."""
+    for pair in itertools.zip_longest(*map(read_lines, paths)):
+        if None in pair:
+            counts = [sum(1 for _ in read_lines(path)) for path in paths]
+            raise DataError(
+                f"{paths[0]} has {counts[0]} lines but {paths[1]} has {counts[1]}; line i of one must be the "
+                "translation of line i of the other; nothing was written; repair the files"
+            )
+        yield pair
+
+
+def split_pairs(
+    inputs: Sequence[PathPair], train: PathPair, valid: PathPair | None = None, every: int = 0
+) -> tuple[int, int]:
+    """Write the pairs of all `inputs`, in order, to `train`; each `every`-th one (from 1) to `valid` instead.
+
+    Of fewer than `every` pairs the last one is put aside: a trial with a few has a validation set as well.
+    Returns the numbers of pairs in both. All files are written whole or not at all. Raises DataError for
+    inputs whose sides have different numbers of lines, ConfigError for `every` below 2 if it is needed.
+    """
+    if (valid is None) != (every == 0) or every == 1 or every < 0:
+        raise ConfigError(
+            f"every {every}-th pair for validation: 2 or more is allowed, together with a place to write "
+            "them; see --help"
+        )
+    kept = aside = 0
+
+    def fill(files: list[BinaryIO]) -> None:
+        nonlocal kept, aside
+        all_pairs = itertools.chain(itertools.chain.from_iterable(map(line_pairs, inputs)), [None])
+        for lines, following in itertools.pairwise(all_pairs):
+            assert lines is not None
+            last_chance = following is None and kept > 0 and not aside
+            is_aside = bool(every) and ((kept + aside + 1) % every == 0 or last_chance)
+            aside += is_aside
+            kept += not is_aside
+            for file, line in zip(files[2:] if is_aside else files[:2], lines, strict=True):
+                file.write(line.encode() + b"\n")
+
+    write_all_atomic([*train, *(valid or ())], fill)
+    return kept, aside
+
+
+def hold_out(
+    pairs: Iterable[tuple[str, str]], valid: int, test: int, seed: int
+) -> dict[str, list[tuple[str, str]]]:
+    """Return "train", "valid" and "test" pairs: distinct pairs without an empty side, in a seeded order.
+
+    `valid` and `test` are numbers of pairs. Raises DataError if fewer than half would be left for training.
+    """
+    clean = ((source.strip(" \t\r"), target.strip(" \t\r")) for source, target in pairs)
+    distinct = list(dict.fromkeys(pair for pair in clean if all(pair)))
+    if len(distinct) < 2 * (valid + test) or not distinct:
+        raise DataError(
+            f"{len(distinct)} distinct pairs are too few to set {valid} + {test} aside for validation and "
+            "test; set fewer aside or give more text"
+        )
+    rng_for(seed, "split").shuffle(distinct)
+    cuts = {"valid": (0, valid), "test": (valid, valid + test), "train": (valid + test, None)}
+    return {split: distinct[start:end] for split, (start, end) in cuts.items()}
+
+
+@dataclass(frozen=True)
+class Limits(Options):
+    """Which pairs are kept"""
+
+    min_length: int = option(1, low=1)
+    """fewest tokens of a sentence"""
+    max_length: int | None = option(None, low=1)
+    """most tokens of a sentence; no limit by default"""
+    ratio: float | None = option(None, low=1)
+    """most tokens of one sentence for each token of the other; no limit by default"""
+    max_word_length: int | None = option(None, low=1)
+    """most characters of a token; no limit by default"""
+
+    def keep(self, source: str, target: str) -> bool:
+        """Return whether the pair is within all limits."""
+        words = split_tokens(source), split_tokens(target)
+        short, long = sorted(map(len, words))
+        return (
+            short >= self.min_length
+            and (self.max_length is None or long <= self.max_length)
+            and (self.ratio is None or long / short <= self.ratio)
+            and (
+                self.max_word_length is None
+                or max(map(len, itertools.chain.from_iterable(words))) <= self.max_word_length
+            )
+        )
+
+
+def clean_pairs(inputs: PathPair, outputs: PathPair, limits: Limits | None = None) -> tuple[int, int]:
+    """Copy the pairs within `limits`, by default those whose sentences both have a word.
+
+    Returns how many were kept and how many dropped. The outputs are written whole or not at all; memory stays
+    flat. Raises DataError if the inputs have different numbers of lines.
+    """
+    limits = limits or Limits()
+    kept = dropped = 0
+
+    def fill(files: list[BinaryIO]) -> None:
+        nonlocal kept, dropped
+        for pair in line_pairs(inputs):
+            if limits.keep(*pair):
+                for file, line in zip(files, pair, strict=True):
+                    file.write(line.encode() + b"\n")
+                kept += 1
+            else:
+                dropped += 1
+
+    write_all_atomic(outputs, fill)
+    return kept, dropped

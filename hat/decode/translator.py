@@ -1,0 +1,106 @@
+"""A model together with its dictionaries: plain sentences in, plain translations out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hat.data.pairs import pad_sources
+from hat.data.subwords import TextCodec
+from hat.data.vocab import EOS, Vocab
+from hat.decode.beam import BeamConfig, beam_search
+from hat.decode.generate import by_length
+from hat.errors import ArchError, DataError
+from hat.model.extract import extract
+from hat.model.inference import InferenceModel
+from hat.model.transformer import SubTransformer, Transformer
+from hat.space import Arch, SearchSpace
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A network and what turns text into its ids.
+
+    `hat.fit` makes one, `hat.load` reads one from a checkpoint.
+    """
+
+    network: Transformer
+    """a SuperTransformer or a SubTransformer"""
+    codec: TextCodec | None = None
+    """dictionaries and subword model; None if the model is only known by the sizes of its dictionaries"""
+    digests: tuple[str, str] = ("", "")
+    """SHA-256 of the files of both dictionaries, "" if they are not known"""
+
+    @property
+    def space(self) -> SearchSpace:
+        """Return the search space that the network belongs to."""
+        return self.network.space
+
+    @property
+    def arch(self) -> Arch | None:
+        """Return the architecture of a SubTransformer, None for a SuperTransformer."""
+        return self.network.arch if isinstance(self.network, SubTransformer) else None
+
+    @property
+    def vocabs(self) -> tuple[Vocab, Vocab] | None:
+        """Return the dictionaries of source and target, None if they are not known."""
+        return None if self.codec is None else self.codec.vocabs
+
+    def extract(self, arch: Arch) -> "Model":
+        """Return `arch`, cut out of this SuperTransformer, as a model of its own; the weights are copies.
+
+        Raises ArchError if `arch` is not in the search space, or if this is another SubTransformer.
+        """
+        if self.arch is not None:
+            if self.arch != arch:
+                raise ArchError("a SubTransformer holds one architecture; extract from its SuperTransformer")
+            return self
+        return Model(extract(self.network, arch), self.codec, self.digests)
+
+    def translate(
+        self,
+        sentences: Sequence[str],
+        *,
+        beam: int = 5,
+        lenpen: float = 1.0,
+        batch_size: int = 32,
+        max_tokens: int | None = None,
+        config: BeamConfig | None = None,
+    ) -> list[str]:
+        """Return the translation of each sentence, in order, as plain text.
+
+        An empty sentence stays empty. A SuperTransformer translates with its largest architecture.
+
+        Args:
+            sentences: plain text of the source language.
+            beam: hypotheses kept for each sentence.
+            lenpen: exponent of the length by which the score of a hypothesis is divided.
+            batch_size: most sentences translated at once.
+            max_tokens: most tokens translated at once, padding included; None for no further limit.
+            config: all options of beam search, instead of `beam` and `lenpen`.
+
+        Raises DataError, naming the index, for a sentence longer than the model's positions, and for a model
+        without dictionaries or subword model.
+        """
+        if isinstance(sentences, str):
+            raise TypeError("translate takes a list of sentences, got one string")
+        if self.codec is None:
+            raise DataError("this model has no dictionaries; give the folder of its data when loading it")
+        sources = [self.codec.encode(sentence) for sentence in sentences]
+        limit = self.network.cfg.max_source_positions
+        limit = min(limit, max_tokens or limit)
+        for index, ids in enumerate(sources):
+            if len(ids) > limit:
+                raise DataError(
+                    f"sentence {index} has {len(ids)} tokens, the end included; {limit} are allowed; split it"
+                )
+        results = [""] * len(sources)
+        wanted = np.array([i for i, ids in enumerate(sources) if ids[0] != EOS], dtype=np.int64)
+        lengths = np.array([len(sources[i]) for i in wanted], dtype=np.int64)
+        fixed = InferenceModel(self.network) if len(wanted) else None
+        for places in by_length(lengths, batch_size, max_tokens) if fixed else ():
+            source_BS = pad_sources([sources[i] for i in wanted[places]]).to(fixed.device)
+            found = beam_search(fixed, source_BS, config or BeamConfig(beam=beam, lenpen=lenpen))
+            for i, hypotheses in zip(wanted[places], found, strict=True):
+                results[i] = self.codec.decode(hypotheses[0].tokens)
+        return results

@@ -1,0 +1,107 @@
+"""Files of tensors: `.pt` of any program, read without trusting them, and `.safetensors`."""
+
+import io
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from hat.errors import CheckpointError, brief
+from hat.files.archive import ZIP_MAGIC
+from hat.files.atomic import write_atomic
+
+MAX_CLASSES = 20  # of other programs that a file may name
+
+
+class Namespace(dict[str, Any]):
+    """Stands for an `argparse.Namespace`: the dictionary of its values."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.update(state)
+
+
+class Opaque:
+    """Stands for an object of another program, such as a meter of fairseq; nothing of it is kept."""
+
+    def __new__(cls, *args: object) -> "Opaque":
+        return object.__new__(cls)
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+def read_foreign(path: Path, content: bytes) -> Any:
+    """Return what `content`, read from the `.pt` file `path`, holds: tensors and plain values.
+
+    torch's restricted reader does the work: nothing that the file names is imported or called. A Namespace
+    becomes the dictionary of its values, an object of a class of another program an `Opaque`. Raises
+    CheckpointError, and nothing else, for a file that is damaged or holds anything else.
+    """
+    try:
+        if content.startswith(ZIP_MAGIC):
+            _check_sums(content)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about protocols of pickle
+            return _read(content)
+    except Exception as error:  # damage makes the parsers raise many kinds
+        raise CheckpointError(
+            f"{path} is damaged or cannot be read safely ({_reason(error)}); allowed are files of torch.save "
+            "with tensors and plain values; fetch the file again, or save its weights anew with torch.save"
+        ) from error
+
+
+def _read(content: bytes) -> Any:
+    stubs: dict[str, type] = {"argparse.Namespace": Namespace}
+    while True:
+        try:
+            # The list of allowed names holds within the block only.
+            with torch.serialization.safe_globals([(stub, name) for name, stub in stubs.items()]):
+                return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            unknown = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
+            if unknown is None or unknown[1] in stubs or len(stubs) > MAX_CLASSES:
+                raise
+            stubs[unknown[1]] = Opaque
+
+
+def _check_sums(content: bytes) -> None:
+    """Raise ValueError for a wrong checksum in a zip file; torch does not compare them."""
+    with zipfile.ZipFile(io.BytesIO(content)) as file:
+        if wrong := file.testzip():
+            raise ValueError(f"the checksum of {wrong} is wrong")
+
+
+def _reason(error: Exception) -> str:
+    """Return what torch says, without its advice to trust the file."""
+    lines = str(error).partition("Check the documentation of torch.load")[0].strip().splitlines()
+    last = lines[-1].rpartition("WeightsUnpickler error: ")[2].partition(" Please use ")[0] if lines else ""
+    plain = isinstance(error, ValueError | pickle.UnpicklingError) and last
+    return brief(last.strip() if plain else repr(error))
+
+
+def write_safetensors(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write `weights` and `metadata` to a `.safetensors` file, whole or not at all."""
+    plain = {name: weight.detach().contiguous().clone() for name, weight in weights.items()}
+    write_atomic(path, lambda file: file.write(safetensors.torch.save(plain, dict(metadata))))
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return weights and metadata of a `.safetensors` file. Raises CheckpointError."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"cannot read {path} ({brief(error)}); give a .safetensors file that convert has written"
+        ) from error

@@ -1,0 +1,305 @@
+"""The fit behind a latency predictor: costs of layers, which add up, and a network for what they miss."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hat.space import FEATURE_NAMES, LAYER_FEATURE_NAMES
+
+Floats = NDArray[np.float64]
+FOLDS = 5  # parts of the rows; each is left out once, to see how far the truth lies from a prediction
+WIDTH, HIDDEN_LAYERS = 16, 2  # of the network
+STEPS, BATCH, LEARNING_RATE, WEIGHT_DECAY = 1000, 128, 5e-3, 0.1
+CHECK_EVERY, PATIENCE = 20, 200  # steps between looks at the rows left out; steps without progress
+NOISE = 0.5  # the network counts by how far its gain on rows left out exceeds NOISE / sqrt(rows)
+LEAST_SHARE = 0.1  # of the network, if its gain may be chance
+MAX_LOG_RATIO = float(np.log(4))  # far from the training rows a network may not run away from the sum
+REWEIGHTINGS = 3
+FAR_OFF = 2.0  # median errors; beyond, a row counts by its distance alone
+RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # in rows; leaving one row out chooses among them
+_AT = {name: i for i, name in enumerate(LAYER_FEATURE_NAMES)}
+_WIDTHS = [_AT["encoder_embed_dim"], _AT["decoder_embed_dim"]]
+_DEPTHS = [_AT["encoder_layer_num"], _AT["decoder_layer_num"]]
+_FFN = [_AT["encoder_ffn_embed_dim_avg"], _AT["decoder_ffn_embed_dim_avg"]]
+_SPAN = _AT["decoder_arbitrary_ende_attn_avg"]
+_PER_LAYER = [
+    [i for name, i in _AT.items() if name.startswith(side) and name.endswith("_avg")]
+    for side in ("encoder", "decoder")
+]
+
+
+def depth_only(features: Floats, latency_ms: Floats) -> Callable[[Floats], Floats]:
+    """Return a straight line on the decoder's depth, fitted by least squares: a baseline."""
+    return _plain(lambda x: x[:, _DEPTHS[1:]], features, latency_ms)
+
+
+def least_squares(features: Floats, latency_ms: Floats) -> Callable[[Floats], Floats]:
+    """Return a sum of costs per layer, each linear in the layer's sizes, fitted by least squares: a baseline.
+
+    A cost of every layer is its average over the layers times their number.
+    """
+
+    def additive(x: Floats) -> Floats:
+        sides = []
+        for side, width, depth in zip(_PER_LAYER, _WIDTHS, _DEPTHS, strict=True):
+            averages = [i for i in side if i < len(FEATURE_NAMES)]
+            sides += [x[:, [width, depth]], x[:, [depth]] * x[:, [width, *averages]]]
+        return np.hstack(sides)
+
+    return _plain(additive, features, latency_ms)
+
+
+def _plain(pick: Callable[[Floats], Floats], features: Floats, ms: Floats) -> Callable[[Floats], Floats]:
+    columns = pick(features)
+    mean, spread = columns.mean(axis=0), column_spread(columns)
+    design = np.hstack([(columns - mean) / spread, np.ones((len(columns), 1))])
+    solution = np.linalg.lstsq(design, ms, rcond=None)[0]
+    return lambda x: ((pick(x) - mean) / spread) @ solution[:-1] + solution[-1]
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """What makes features comparable: mean and 1 / spread [features], the latter 0 if all rows agree."""
+
+    mean: Floats
+    inverse_spread: Floats
+
+    @classmethod
+    def of(cls, features: Floats) -> "Scaling":
+        """Return the scaling of rows [rows, features]."""
+        return cls(features.mean(axis=0), 1 / column_spread(features))
+
+    def standard(self, features: Floats) -> Floats:
+        """Return features less their mean, divided by their spread."""
+        return (features - self.mean) * self.inverse_spread
+
+    def columns(self, features: Floats) -> Floats:
+        """Return what latency is a sum of, [rows, columns]; the last column is the decoder's depth.
+
+        What a layer costs beyond the average layer enters times the number of layers, so a fit with few rows
+        falls back to a line on the depth. A depth that was always the same counts as that one.
+        """
+        x = self.standard(features)
+        known = np.where(self.inverse_spread > 0, features, self.mean)
+        (encoder, decoder), (wide_encoder, wide_decoder) = (
+            known[:, _DEPTHS, None].swapaxes(0, 1),
+            (x[:, [i]] for i in _WIDTHS),
+        )
+        in_encoder, in_decoder = ([i for i in numbers if i < x.shape[1]] for numbers in _PER_LAYER)
+        return np.hstack(
+            [
+                wide_encoder,
+                wide_decoder,
+                x[:, _DEPTHS[:1]],
+                encoder * np.hstack([wide_encoder, x[:, in_encoder]]),
+                encoder * wide_encoder * x[:, _FFN[:1]],
+                decoder * np.hstack([wide_decoder, x[:, in_decoder]]),
+                decoder * wide_decoder * x[:, _FFN[1:]],
+                decoder * wide_encoder * x[:, [_SPAN]],
+                decoder * decoder,
+                decoder,
+            ]
+        )
+
+
+def column_spread(columns: Floats) -> Floats:
+    """Return each column's standard deviation, infinite for a constant column."""
+    spread = columns.std(axis=0)
+    constant = spread <= 1e-9 * np.maximum(np.abs(columns).max(axis=0), 1e-300)
+    return np.where(constant, np.inf, spread)
+
+
+def fit_ridge(columns: Floats, latency: Floats, weight: Floats, free: int | Sequence[int] = -2) -> Floats:
+    """Return coefficients [columns + 1] of `columns` [rows, columns] and a constant, the constant last.
+
+    Fitted to relative errors; a ridge holds all coefficients together but those of the constant and of
+    `free`, the last column if not given. Its strength is the one with the lowest error on rows left out one
+    at a time (closed form). Rows far off count less (Huber's loss, by iteratively reweighted least squares),
+    because tables hold disturbed rows; `weight` [rows] says what is known of them beforehand. Constant
+    columns get 0.
+    """
+    mean, spread = columns.mean(axis=0), column_spread(columns)
+    scale = float(1 / np.mean(1 / latency))
+    design = np.hstack([(columns - mean) / spread, np.ones((len(columns), 1))]) * (scale / latency)[:, None]
+    penalty = np.ones(design.shape[1])
+    penalty[np.atleast_1d(free)] = penalty[-1] = 0
+    best, lowest = np.zeros(len(penalty)), np.inf
+    for ridge in RIDGES:
+        robust = np.ones(len(design))
+        for _ in range(1 + REWEIGHTINGS):
+            square = robust * weight
+            moments = design.T @ (design * square[:, None]) + np.diag(ridge * penalty + 1e-9)
+            influence = np.linalg.solve(moments, design.T * square)  # [columns + 1, rows]
+            solution = influence.sum(axis=1)
+            leverage = np.minimum(np.einsum("rc,cr->r", design, influence), 1 - 1e-6)
+            error = np.abs(design @ solution - 1) / (1 - leverage)
+            robust = 1 / np.maximum(error, FAR_OFF * np.median(error) + 1e-9)
+            robust /= robust.mean()
+        if np.mean(error * weight) < lowest:
+            best, lowest = solution, float(np.mean(error * weight))
+    slopes = scale * best[:-1] / spread
+    return np.append(slopes, scale * best[-1] - slopes @ mean)
+
+
+def apply_network(weights: Sequence[Floats], biases: Sequence[Floats], x: Floats) -> Floats:
+    """Return the output [..., rows] of a network of linear layers with ReLU, for x [..., rows, in]."""
+    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+        x = np.maximum(x @ weight + bias, 0)
+    out: Floats = (x @ weights[-1] + biases[-1])[..., 0]
+    return out
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """latency in ms = base(x) * exp(network(x)); base(x) = columns(x) @ base[:-1] + base[-1].
+
+    The arrays have a leading axis of members, whose logarithms are averaged: one; five in files of format 2.
+    """
+
+    scaling: Scaling
+    base: Floats  # [members, columns + 1]
+    floor_ms: float  # lowest value of a base
+    weights: tuple[Floats, ...]  # of each layer of the network [members, in, out]
+    biases: tuple[Floats, ...]  # [members, 1, out]
+
+    def predict(self, features: Floats) -> Floats:
+        """Return latencies in ms [rows] of features [rows, features]."""
+        ratio = apply_network(self.weights, self.biases, self.scaling.standard(features))
+        logs = np.log(self.base_ms(features)) + np.clip(ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO)
+        latency: Floats = np.exp(logs.mean(axis=0))
+        return latency
+
+    def base_ms(self, features: Floats) -> Floats:
+        """Return what the costs of layers add up to, in ms [members, rows]."""
+        costs = self.base[:, :-1] @ self.scaling.columns(features).T + self.base[:, -1:]
+        latency: Floats = np.maximum(costs, self.floor_ms)
+        return latency
+
+
+def folds(count: int, seed: int) -> NDArray[np.bool_]:
+    """Return [FOLDS, count]: whether each of `count` rows is left out of each fold."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    left_out: NDArray[np.bool_] = order.numpy() % FOLDS == np.arange(FOLDS)[:, None]
+    return left_out
+
+
+def fit_costs(features: Floats, ms: Floats, weight: Floats, seed: int) -> tuple[CostModel, Floats]:
+    """Return a model of all rows, and log(measured / predicted) [rows] as predicted without each row's fold.
+
+    The network learns log(measured / base). Five more fits, each without a fifth of the rows, say how long to
+    train it and how much of it to use: its gain on rows left out less what chance may give.
+
+    Args:
+        features: [rows, features].
+        ms: measured latencies [rows].
+        weight: how much each row counts [rows].
+        seed: seed of folds, initial weights and batches. The global random state is left alone.
+    """
+    scaling, out = Scaling.of(features), folds(len(ms), seed)
+    columns, used = scaling.columns(features), np.vstack([~out, np.ones(len(ms), dtype=bool)])
+    base = np.stack([fit_ridge(columns[rows], ms[rows], weight[rows]) for rows in used])
+    none = np.zeros((1, features.shape[1], 1)), np.zeros((1, 1, 1))
+    model = CostModel(scaling, base, float(ms.min() / 2), none[:1], none[1:])
+    target = np.log(ms / model.base_ms(features))  # [FOLDS + 1, rows]
+    weights, biases = _train(scaling.standard(features), target, used, weight, seed)
+    learnt = apply_network(weights, biases, scaling.standard(features))
+    plain, network = target[:-1].T[out.T], learnt[:-1].T[out.T]
+    before, after = (np.average(np.abs(rest), weights=weight) for rest in (plain, plain - network))
+    gain = 1 - after / before if before > 0 else 0.0
+    share = float(np.clip(1 - NOISE / len(ms) ** 0.5 / max(gain, 1e-9), LEAST_SHARE, 1))
+    *inner, last = weights
+    model = replace(
+        model,
+        base=base[-1:],
+        weights=tuple(each[-1:] for each in (*inner, share * last)),
+        biases=tuple(each[-1:] for each in (*biases[:-1], share * biases[-1])),
+    )
+    return model, plain - share * network
+
+
+def _train(
+    x: Floats, target: Floats, used: NDArray[np.bool_], weight: Floats, seed: int
+) -> tuple[list[Floats], list[Floats]]:
+    """Return weights and biases of one network for each row of `target` [networks, rows].
+
+    Network k learns from the rows `used[k]`. All stop at the step at which those with rows left out have the
+    lowest error on these. The loss is the absolute error, which learns the median.
+    """
+    count, unit = len(target), float(np.median(np.abs(target))) or 1.0
+    rng = torch.Generator().manual_seed(seed)
+    sizes = [x.shape[1], *[WIDTH] * HIDDEN_LAYERS, 1]
+    parameters = []
+    for inner, outer in zip(sizes, sizes[1:], strict=False):
+        scale = (3 / inner) ** 0.5 if outer > 1 else 0.0  # the untrained network gives 0
+        parameters.append(scale * (2 * torch.rand(inner, outer, generator=rng) - 1).expand(count, -1, -1))
+        parameters.append((scale > 0) * (2 * torch.rand(1, outer, generator=rng) - 1).expand(count, -1, -1))
+    parameters = [each.clone().requires_grad_() for each in parameters]
+    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    inputs, wanted, counts = (
+        torch.tensor(each, dtype=torch.float32) for each in (x, target / unit, used * weight)
+    )
+    tests = torch.tensor(~used[:-1] * weight, dtype=torch.float32)
+
+    def error(rows: Tensor | slice) -> Tensor:
+        h = inputs[rows].expand(count, -1, -1)
+        for number in range(0, len(parameters), 2):
+            h = torch.baddbmm(parameters[number + 1], F.relu(h) if number else h, parameters[number])
+        return (h.squeeze(-1) - wanted[:, rows]).abs()
+
+    best, lowest, at = parameters, float("inf"), 0
+    for step in range(1, STEPS + 1):
+        rows = torch.randint(len(x), (min(BATCH, len(x)),), generator=rng)
+        optimizer.zero_grad()
+        (error(rows) * counts[:, rows]).mean(1).sum().backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+        if step % CHECK_EVERY:
+            continue
+        with torch.no_grad():
+            now = float((error(slice(None))[:-1] * tests).sum() / tests.sum())
+        if now < lowest:
+            best, lowest, at = [each.detach().clone() for each in parameters], now, step
+        elif step - at >= PATIENCE:
+            break
+    arrays = [each.double().numpy() for each in best]
+    return [*arrays[:-2:2], unit * arrays[-2]], [*arrays[1:-1:2], unit * arrays[-1]]
+
+
+def transfer_costs(
+    old: CostModel, features: Floats, ms: Floats, weight: Floats, seed: int
+) -> tuple[CostModel, Floats]:
+    """Return a model for another device from that of an `old` one and few rows; all else as `fit_costs`.
+
+    Three ways are tried: the old latency times a constant; that plus additive costs and a line on the depth;
+    the new rows alone. The one with the lowest error on rows left out is returned.
+    """
+    old = replace(old, floor_ms=float(ms.min() / 2))
+    columns, old_ms = old.scaling.columns(features), old.predict(features)
+    old_base = np.exp(np.log(old.base_ms(features)).mean(axis=0))
+    depth = columns.shape[1] - 1
+
+    def scaled(rows: NDArray[np.bool_]) -> CostModel:
+        order = np.argsort(ratio := ms[rows] / old_ms[rows])
+        below = np.cumsum(weight[rows][order]) / np.sum(weight[rows])
+        ends = (min(int(np.searchsorted(below, 0.5, side)), len(order) - 1) for side in ("left", "right"))
+        middle = ratio[order][list(ends)]
+        return replace(old, base=old.base * middle.mean())  # the weighted median
+
+    def corrected(rows: NDArray[np.bool_]) -> CostModel:
+        both, target = np.hstack([columns, old_base[:, None]])[rows], (ms * old_base / old_ms)[rows]
+        found = fit_ridge(both, target, weight[rows], free=(depth, depth + 1))
+        return replace(old, base=np.delete(found, depth + 1) + found[depth + 1] * old.base)
+
+    tried = [fit_costs(features, ms, weight, seed)]
+    for way in (scaled, corrected):
+        rest = np.empty(len(ms))
+        for out in folds(len(ms), seed):
+            rest[out] = np.log(ms[out] / way(~out).predict(features[out]))
+        tried.append((way(np.ones(len(ms), dtype=bool)), rest))
+    return min(tried, key=lambda each: float(np.average(np.abs(each[1]), weights=weight)))

@@ -1,0 +1,366 @@
+"""What depends on the processor: fast kernels on CPUs, and the number format that is fast on a device.
+
+Each function returns what the formula in its docstring says, up to the rounding of its number type. Figures:
+docs/performance.md.
+
+B batch, T target length, S source length, H heads, d head width, Q total width of all heads, N rows, I input
+width, O output width, V vocabulary.
+"""
+
+import ctypes
+import os
+import platform
+import sys
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import cache
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+from hat.errors import ConfigError
+
+Amp = Literal["auto", "bf16", "fp16", "fp32"]
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+SHORT = 64  # while training: up to this many keys two plain matrix products beat the fused kernel
+MANY, LONG = 16, 512  # while translating: sentences and keys for which plain products beat it
+CHUNK = 128  # columns that `largest` looks at together
+RandomBits = np.random.Generator | torch.Generator
+_LOWEST, _HIGHEST = -(1 << 63), (1 << 63) - 1
+
+
+# --- number formats
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """Return bf16 for CPUs with AMX and GPUs that have it, fp16 for other GPUs, fp32 for other CPUs."""
+    if device.type == "cuda":
+        # PyTorch answers for the current GPU, which is also what a device without a number means
+        with nullcontext() if device.index is None else torch.cuda.device(device):
+            bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if bf16 else torch.float16
+    return torch.bfloat16 if "amx_bf16" in _cpu_facts() else torch.float32
+
+
+def choose_dtype(amp: Amp, device: torch.device) -> torch.dtype:
+    """Return the compute type for `--amp`; fp16 has no fast form on CPUs and becomes their default."""
+    if amp == "auto" or (amp == "fp16" and device.type == "cpu"):
+        return fast_dtype(device)
+    return DTYPES[amp]
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return bf16, fp16 or fp32."""
+    return next(name for name, value in DTYPES.items() if value == dtype)
+
+
+def device_name(device: torch.device) -> str:
+    """Return the model name of the processor or GPU, as it is recorded beside measurements."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    for line in _cpu_facts().split("\n"):
+        if line.startswith(("model name", "Model")):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _cpu_facts() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return ""  # not Linux
+
+
+# --- dropout
+
+
+def random_bits(seed: int, device: torch.device) -> RandomBits:
+    """Return a generator for `dropout_mask`; that of NumPy is twice as fast on CPUs as that of PyTorch."""
+    if device.type == "cpu":
+        return np.random.Generator(np.random.SFC64(seed))
+    return torch.Generator(device).manual_seed(seed)
+
+
+def dropout_mask(like: Tensor, rate: float, bits: RandomBits) -> Tensor:
+    """Return zeros, a fraction `rate`, and 1 / (1 - rate), in the shape and type of `like`.
+
+    Four 15-bit uniform numbers come from each 64 random bits, a quarter of the draws of a Bernoulli mask; the
+    rate is exact to 1/32768. The same elements are dropped whatever the type.
+    """
+    count = like.numel()
+    quarter = max(1, (count + 3) // 4)
+    if isinstance(bits, np.random.Generator):
+        drawn = torch.from_numpy(
+            bits.integers(_LOWEST, _HIGHEST, size=quarter, dtype=np.int64, endpoint=True)
+        )
+    else:
+        drawn = torch.empty(quarter, dtype=torch.int64, device=like.device)
+        drawn.random_(_LOWEST, None, generator=bits)
+    uniform = drawn.view(torch.int16)[:count].view(like.shape).bitwise_right_shift_(1)
+    kept = uniform.sub_(round((1 - rate) * 32768) - 16384)  # negative if the element stays
+    if like.element_size() > 2:
+        return (kept < 0).to(like.dtype).mul_(1 / (1 - rate))
+    # the sign spread over all bits selects those of the scale; integers are twice as fast as comparing
+    scale = torch.tensor(1 / (1 - rate), dtype=like.dtype).view(torch.int16).item()
+    return kept.bitwise_right_shift_(15).bitwise_and_(scale).view(like.dtype)
+
+
+# --- attention
+
+
+def attend_fixed(q_BHTd: Tensor, k_BHSd: Tensor, v_BHSd: Tensor, mask: Tensor | None) -> Tensor:
+    """Return attention output [B * T, H * d] without dropout and gradient.
+
+    The fused kernel is the faster one for few sentences, plain products for many short ones.
+    """
+    if q_BHTd.size(0) < MANY or k_BHSd.size(2) > LONG:
+        out_BHTd = F.scaled_dot_product_attention(q_BHTd, k_BHSd, v_BHSd, attn_mask=mask)
+    else:
+        scores_BHTS = (q_BHTd * q_BHTd.size(-1) ** -0.5) @ k_BHSd.transpose(2, 3)
+        if mask is not None:
+            scores_BHTS = scores_BHTS.add_(mask)
+        out_BHTd = scores_BHTS.softmax(-1) @ v_BHSd
+    return out_BHTd.transpose(1, 2).flatten(2).flatten(0, 1)
+
+
+def split_heads(x_BTQ: Tensor, heads: int, parts: int = 1) -> tuple[Tensor, ...]:
+    """Return `parts` times [B, H, T, d]: the columns of each part, side by side, are `heads` groups of d."""
+    return _SplitHeads.apply(x_BTQ, heads, parts)
+
+
+def merge_heads(x_BHTd: Tensor) -> Tensor:
+    """Return [B, T, H * d], the columns of the heads side by side."""
+    return _MergeHeads.apply(x_BHTd)
+
+
+class _SplitHeads(torch.autograd.Function):
+    """Columns in memory as the products of attention read them, and their gradients side by side again.
+
+    Each way copies once. Views would be copied for every product, and joined once more.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x_BTQ: Tensor, heads: int, parts: int) -> tuple[Tensor, ...]:
+        x_PBHTd = x_BTQ.unflatten(-1, (parts, heads, -1)).permute(2, 0, 3, 1, 4).contiguous()
+        return x_PBHTd.unbind()
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, *grads_BHTd: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        batch, heads, length, width = grads_BHTd[0].shape
+        grad_BTPHd = grads_BHTd[0].new_empty(batch, length, len(grads_BHTd), heads, width)
+        for part, grad in enumerate(grads_BHTd):
+            grad_BTPHd[:, :, part] = grad.transpose(1, 2)
+        return grad_BTPHd.flatten(2), None, None
+
+
+class _MergeHeads(torch.autograd.Function):
+    """The same the other way round: both products that take the gradient read one copy of it."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x_BHTd: Tensor) -> Tensor:
+        ctx.heads = x_BHTd.size(1)  # type: ignore[attr-defined]
+        return x_BHTd.transpose(1, 2).flatten(2)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad_BTQ: Tensor) -> Tensor:  # type: ignore[override]
+        heads = ctx.heads  # type: ignore[attr-defined]
+        return grad_BTQ.unflatten(-1, (heads, -1)).transpose(1, 2).contiguous()
+
+
+# --- linear maps
+
+
+def affine(x: Tensor, weight_OI: Tensor, bias_O: Tensor, relu: bool) -> Tensor:
+    """Return x [..., I] @ weight^T + bias [..., O], or its positive part."""
+    if x.dtype == torch.bfloat16 and x.device.type == "cpu" and can_pack(x.dtype):
+        return _Affine.apply(x, weight_OI, bias_O, relu)
+    y = F.linear(x, weight_OI, bias_O)
+    return F.relu(y) if relu else y
+
+
+class _Affine(torch.autograd.Function):
+    """A linear map on a CPU whose bias and ReLU are applied while the product is still in the cache."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, weight_OI: Tensor, bias_O: Tensor, relu: bool) -> Tensor:
+        # a sliced weight would take a kernel that is a thousand times slower
+        y = torch.ops.mkldnn._linear_pointwise(
+            x, weight_OI.contiguous(), bias_O, "relu" if relu else "none", [], ""
+        )
+        ctx.save_for_backward(x, weight_OI, y if relu else None)
+        return y
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, weight_OI, y = ctx.saved_tensors  # type: ignore[attr-defined]
+        if y is not None:
+            grad = torch.ops.aten.threshold_backward(grad, y, 0)
+        grad_NO = grad.flatten(0, -2)
+        grad_x = (grad_NO @ weight_OI).view(x.shape) if ctx.needs_input_grad[0] else None  # type: ignore[attr-defined]
+        return grad_x, grad_NO.t() @ x.flatten(0, -2), grad_NO.sum(0), None
+
+
+# --- linear maps with fixed weights, laid out once for the kernel that multiplies by them
+
+
+class Matrix:
+    """x [N, I] -> x @ weight^T + bias [N, O], and what usually follows, as PyTorch multiplies everywhere."""
+
+    def __init__(self, weight_OI: Tensor, bias_O: Tensor | None) -> None:
+        self.weight = weight_OI.detach().clone(memory_format=torch.contiguous_format)
+        self.bias = None if bias_O is None else bias_O.detach().clone()
+
+    def __call__(self, x_NI: Tensor) -> Tensor:
+        """Return the product [N, O]."""
+        return F.linear(x_NI, self.weight, self.bias)
+
+    def relu(self, x_NI: Tensor) -> Tensor:
+        """Return the positive part of the product [N, O]."""
+        return self(x_NI).relu_()
+
+    def plus(self, x_NI: Tensor, residual_NO: Tensor) -> Tensor:
+        """Return the product and `residual`, added [N, O]."""
+        return self(x_NI).add_(residual_NO)
+
+
+class PackedMatrix(Matrix):
+    """On CPUs: weights in the blocks that oneDNN reads.
+
+    A product of few rows is bound by reading the weights, and these are read in the order they lie in: up to
+    2.4 times faster than `Matrix` in bfloat16 (docs/performance.md).
+    """
+
+    def __init__(self, weight_OI: Tensor, bias_O: Tensor | None) -> None:
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight_OI.detach().contiguous())
+        self.bias = None if bias_O is None else bias_O.detach().clone()
+
+    def __call__(self, x_NI: Tensor) -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise(x_NI, self.weight, self.bias, "none", [], "")
+
+    def relu(self, x_NI: Tensor) -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise(x_NI, self.weight, self.bias, "relu", [], "")
+
+    def plus(self, x_NI: Tensor, residual_NO: Tensor) -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise.binary(x_NI, residual_NO, self.weight, self.bias, "add")
+
+
+class Int8Matrix(Matrix):
+    """On CPUs: 8-bit weights with one scale for each output; inputs are rounded to 8 bits as they come.
+
+    The model must be float32: one operator finds the range of its input, rounds, multiplies 8 by 8 bits, sums
+    in 32, scales and adds the bias, in FBGEMM or oneDNN. Up to `ROWS` rows share a range, so that one far
+    value does not make the others of a large batch coarse.
+    """
+
+    ROWS = 16
+
+    def __init__(self, weight_OI: Tensor, bias_O: Tensor | None) -> None:
+        if not can_int8():
+            raise ConfigError(
+                f"PyTorch {torch.__version__} was built without 8-bit kernels, which 8-bit weights need; "
+                "translate without --int8, or install a build with FBGEMM or oneDNN"
+            )
+        weight = weight_OI.detach()
+        if weight.device.type != "cpu" or weight.dtype != torch.float32:
+            raise ConfigError(
+                f"8-bit weights are made from float32 weights on the CPU, got {weight.dtype} on "
+                f"{weight.device}; give --cpu --amp=fp32"
+            )
+        scale = weight.abs().amax(1).clamp(min=1e-12) / 127
+        rounded = (weight / scale[:, None]).round_().to(torch.int8)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # PyTorch means to move these operators elsewhere
+            quantised = torch._make_per_channel_quantized_tensor(
+                rounded, scale.double(), torch.zeros(len(scale), dtype=torch.long), 0
+            )
+            bias = None if bias_O is None else bias_O.detach()
+            self.weight = torch.ops.quantized.linear_prepack(quantised, bias)
+
+    def __call__(self, x_NI: Tensor) -> Tensor:
+        return self._by_groups(torch.ops.quantized.linear_dynamic, x_NI)
+
+    def relu(self, x_NI: Tensor) -> Tensor:
+        return self._by_groups(torch.ops.quantized.linear_relu_dynamic, x_NI)
+
+    def _by_groups(self, product: Callable[[Tensor, object], Tensor], x_NI: Tensor) -> Tensor:
+        if len(x_NI) <= self.ROWS:
+            return product(x_NI, self.weight)
+        return torch.cat([product(group, self.weight) for group in x_NI.split(self.ROWS)])
+
+
+def fixed_matrix(weight_OI: Tensor, bias_O: Tensor | None) -> Matrix:
+    """Return the fastest exact form of a linear map for the device and type of its weight."""
+    kind = PackedMatrix if weight_OI.device.type == "cpu" and can_pack(weight_OI.dtype) else Matrix
+    return kind(weight_OI, bias_O)
+
+
+@cache
+def can_pack(dtype: torch.dtype) -> bool:
+    """Return whether this build of PyTorch packs weights of `dtype` and multiplies by them rightly."""
+    if dtype not in (torch.float32, torch.bfloat16) or not torch.backends.mkldnn.is_available():
+        return False
+    weight, x = torch.eye(16, dtype=dtype), torch.arange(32, dtype=dtype).view(2, 16)
+    try:
+        packed = PackedMatrix(weight, torch.zeros(16, dtype=dtype))
+        return bool(torch.equal(packed.plus(x, x), 2 * x) and torch.equal(packed.relu(x), x))
+    except (AttributeError, RuntimeError, NotImplementedError):
+        return False  # operators of the compiler's runtime: absent from some builds
+
+
+def can_int8() -> bool:
+    """Return whether this build of PyTorch has the kernels of `Int8Matrix`."""
+    return any(engine != "none" for engine in torch.backends.quantized.supported_engines)
+
+
+# --- the largest of many
+
+
+class Largest(NamedTuple):
+    """Values of each row, largest first, and their places, both [N, count]."""
+
+    values: Tensor
+    places: Tensor
+
+
+def largest(rows_NV: Tensor, count: int) -> Largest:
+    """Return the `count` largest values of each row.
+
+    They lie in the `count` chunks with the largest maxima; to look only there is faster on CPUs.
+    """
+    if rows_NV.is_cuda or rows_NV.size(1) < 2 * count * CHUNK or rows_NV.size(1) % CHUNK:
+        return Largest(*rows_NV.topk(count, dim=1))
+    chunks = rows_NV.unflatten(1, (-1, CHUNK))
+    which = chunks.amax(2).topk(count, dim=1).indices
+    few = chunks.gather(1, which[:, :, None].expand(-1, -1, CHUNK)).flatten(1)
+    values, places = few.topk(count, dim=1)
+    return Largest(values, which.gather(1, places // CHUNK) * CHUNK + places % CHUNK)
+
+
+# --- memory
+
+_ENOUGH_BYTES = 12 << 30
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+
+
+def keep_pages() -> None:
+    """Let glibc reuse freed buffers of any size: mapping and clearing fresh pages costs 10-20% of a CPU step.
+
+    Memory once used stays with the process until it ends (a few GiB while training), so small boards are
+    left as they are. No effect on other C libraries.
+    """
+    if sys.platform != "linux" or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") < _ENOUGH_BYTES:
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+    mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+    mallopt(_M_TOP_PAD, 64 << 20)

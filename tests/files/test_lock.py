@@ -1,0 +1,91 @@
+"""Locks: one owner at a time, gone with their owner, also on file systems without flock."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hat.errors import HatError
+from hat.files.journal import Journal
+from hat.files.lock import NO_FLOCK, FolderLock
+
+HOLDER = """
+import errno, fcntl, os, signal, sys
+from pathlib import Path
+from hat.files.journal import Journal
+if sys.argv[2] != "0":
+    def refuse(fd, how):
+        raise OSError(int(sys.argv[2]), "no flock here")
+    fcntl.flock = refuse
+with Journal(Path(sys.argv[1])) as journal:
+    journal.append({"from": "the other process"})
+    print("locked", flush=True)
+    signal.pause()
+"""
+
+
+@pytest.fixture(params=[0, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL])
+def without_flock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """What the file system answers to flock; 0: it has one."""
+
+    def refuse(fd: int, how: int) -> None:
+        raise OSError(request.param, os.strerror(request.param))
+
+    if request.param:
+        assert request.param in NO_FLOCK
+        monkeypatch.setattr("fcntl.flock", refuse)
+    return int(request.param)
+
+
+@pytest.mark.parametrize(
+    "take",
+    [lambda folder: Journal(folder / "j"), lambda folder: FolderLock(folder, "wait for it or stop it")],
+    ids=["journal", "folder"],
+)
+def test_one_owner(take: Callable[[Path], Journal | FolderLock], without_flock: int, tmp_path: Path) -> None:
+    with take(tmp_path):
+        for _ in range(2):
+            with pytest.raises(HatError, match=f"{tmp_path}.* is being written by another process.*wait"):
+                take(tmp_path)
+    with take(tmp_path):
+        pass
+    left = {path.name for path in tmp_path.rglob("*")} - {"j", "run.lock"}
+    assert not left, "a lock that nobody has leaves nothing"
+
+
+def test_a_lock_dies_with_its_owner(without_flock: int, tmp_path: Path) -> None:
+    argv = [sys.executable, "-c", HOLDER, str(tmp_path / "j"), str(without_flock)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as other:
+        try:
+            assert other.stdout is not None and other.stdout.readline() == b"locked\n"
+            with pytest.raises(HatError, match="is being written by another process"):
+                Journal(tmp_path / "j")
+        finally:
+            other.send_signal(signal.SIGKILL)
+    with Journal(tmp_path / "j") as journal:
+        assert journal.records == [{"from": "the other process"}]
+
+
+def test_what_cannot_be_locked_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(fd: int, how: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(HatError, match="cannot lock .*j: Input/output error; choose another folder"):
+        Journal(tmp_path / "j")
+
+
+def test_a_folder_made_for_a_run_that_fails_at_once_goes(tmp_path: Path) -> None:
+    for stays in (False, True):
+        with pytest.raises(ValueError, match="failed"), FolderLock(tmp_path / "run", "wait"):
+            if stays:
+                (tmp_path / "run" / ".a.1.unfinished").write_bytes(b"")
+            raise ValueError("failed")
+        assert (tmp_path / "run").exists() == stays
+    with FolderLock(tmp_path / "run", "wait"):
+        assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.lock"]

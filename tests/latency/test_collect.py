@@ -1,0 +1,102 @@
+"""Runs that measure: tables in memory and in files, fresh processes, profiles. Tiny models, few repeats."""
+
+from pathlib import Path
+
+import pytest
+
+from hat.errors import ConfigError, HatError
+from hat.latency import collect as runs
+from hat.latency.collect import collect, measure_fresh, profile
+from hat.latency.measure import MeasureConfig
+from hat.latency.predictor import LatencyPredictor
+from hat.latency.table import read_table
+from hat.run import read_record
+from hat.space import DecoderSpace, EncoderSpace, SearchSpace
+
+SPACE = SearchSpace(
+    EncoderSpace(16, 24, 2, (16, 12), (24, 8), (2, 1), (4, 2)),
+    DecoderSpace(16, 24, 2, (16, 12), (24, 8), (2, 1), (4, 2), (4, 2), (1, 2)),
+    8,
+)
+CFG = MeasureConfig(4, 4, beam=1, max_iterations=4, interval_percent=100.0, dtype="fp32")
+
+
+@pytest.fixture(autouse=True)
+def short_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hat.latency.measure.REFERENCE_S", 0.0)
+
+
+def test_rows_in_memory_train_a_predictor() -> None:
+    table = collect(SPACE, 12, vocab_sizes=(11, 13), config=CFG)
+    assert len(table) == table.new_rows == 12 and table.path is None
+    assert len({row.arch for row in table}) == 12
+    assert all(row.conditions["vocab_size"] == "13" and row.total_ms > 0 for row in table)
+    predictor = LatencyPredictor.fit(table)
+    assert predictor.conditions["beam"] == "1"
+    assert predictor.predict_ms(SPACE.largest()) > 0
+
+
+def test_a_table_goes_on_and_mixes_no_conditions(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    first = collect(SPACE, 3, vocab_sizes=(11, 11), config=CFG, out=path)
+    second = collect(SPACE, 5, vocab_sizes=(11, 11), config=CFG, out=path)
+    assert (first.new_rows, second.new_rows, len(second)) == (3, 2, 5)
+    assert read_table(path) == list(second.rows) and second[:3] == first.rows
+    whole = collect(SPACE, 5, vocab_sizes=(11, 11), config=CFG)
+    assert [row.arch for row in whole] == [row.arch for row in second]  # by the seed, not by the sittings
+    record = read_record(path)
+    assert record.kind == "latency-table" and record.state == "done" and record.results["rows"] == 5
+    assert record.cost and record.cost.sittings == 2 and "t.csv" in record.outputs
+    for other in ({"vocab_sizes": (11, 12)}, {"config": MeasureConfig(4, 4, beam=2, dtype="fp32")}):
+        before = path.read_bytes()
+        with pytest.raises(ConfigError, match="t.csv holds rows measured with (vocab_size|beam)"):
+            collect(SPACE, 6, **{"vocab_sizes": (11, 11), "config": CFG} | other, out=path)
+        assert path.read_bytes() == before and read_record(path) == record
+
+
+def test_what_cannot_be_measured_is_refused() -> None:
+    with pytest.raises(ConfigError, match="give vocab_sizes or dataset"):
+        collect(SPACE, 1)
+    with pytest.raises(ConfigError, match="--lat-dataset-size must be at least 1"):
+        collect(SPACE, 0, vocab_sizes=(11, 11))
+
+
+def test_a_small_space_ends(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    only = [SPACE.largest(), SPACE.smallest()]
+    monkeypatch.setattr(runs, "sample", lambda space, rng: rng.choice(only))
+    assert len(collect(SPACE, 5, vocab_sizes=(11, 11), config=CFG)) == 2
+    assert "no further architectures; 2 rows instead of 5" in capsys.readouterr().err
+
+
+def test_a_fresh_process_measures_in_order() -> None:
+    """The one test that starts the process."""
+    archs = [SPACE.smallest(), SPACE.largest()]
+    conditions = {"threads": "1", "beam": "2", "source_len": "3", "dtype": "fp32"}
+    timings = list(measure_fresh(archs, SPACE, conditions, vocab_sizes=(11, 12), config=CFG))
+    assert len(timings) == 2
+    for timing in timings:
+        held = timing.conditions
+        assert conditions.items() <= held.items() and held["vocab_size"] == "12" and timing.anchor_ms
+        assert held["target_len"] == "3" and timing.total_ms > 0
+
+
+def test_a_fresh_process_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing = "import sys; sys.exit('ConfigError: out of order')"
+    monkeypatch.setattr(runs, "_SERVE", failing)
+    with pytest.raises(
+        HatError, match="1 architectures in a fresh process failed: ConfigError: out of order"
+    ):
+        list(measure_fresh([SPACE.largest()], SPACE, {}, vocab_sizes=(11, 11), config=CFG))
+
+
+def test_profile() -> None:
+    arch = SPACE.largest()
+    size = profile(SPACE, arch, vocab_sizes=(11, 11), config=CFG)
+    assert size["params"] > 0 and size["flops"] is None and size["latency_ms"] is None
+    whole = profile(SPACE, arch, vocab_sizes=(11, 11), config=CFG, flops=True, device="cpu")
+    latency = whole["latency_ms"]
+    assert whole["params"] == size["params"] and whole["flops"] > 0
+    assert latency["total"] == pytest.approx(latency["encoder"] + latency["decoder"])
+    assert set(latency["spread"]) == {"encoder", "decoder", "total"} and whole["conditions"]["beam"] == "1"
+    with pytest.raises(ConfigError, match="--profile-length 5000 exceeds the 1024 positions"):
+        profile(SPACE, arch, vocab_sizes=(11, 11), config=MeasureConfig(5000, 5000), device="cpu")
