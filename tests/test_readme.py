@@ -1,13 +1,10 @@
 """README.md and docs/ say what is so: commands, links, tables. tests/test_documented.py runs the commands."""
 
-import contextlib
 import functools
-import io
 import re
 import shlex
 import subprocess
 import xml.etree.ElementTree as ElementTree
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -15,6 +12,8 @@ import release_tables
 import yaml
 from documents import ALL, DOCUMENTS, ROOT, Command, sections
 
+from hat.cli.main import COMMANDS, load
+from hat.cli.options import parser_of
 from hat.files.released import released_models
 from hat.latency.predictor import LatencyPredictor
 from hat.latency.table import read_table
