@@ -15,6 +15,12 @@ _LAZY = {
     "SearchSpace": "hat.space",
     "SuperTransformer": "hat.model.transformer",
     "LatencyPredictor": "hat.latency.predictor",
+    "LatencyTable": "hat.latency.table",
+    "MeasureConfig": "hat.latency.measure",
+    "collect": "hat.latency.collect",
+    "measure_fresh": "hat.latency.collect",
+    "profile": "hat.latency.collect",
+    "read_table": "hat.latency.table",
 }
 __all__ = [*_LAZY, "__version__"]
 

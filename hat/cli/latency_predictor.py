@@ -24,6 +24,7 @@ from hat.latency.predictor import (
     trained_predictor,
 )
 from hat.latency.table import find_table, read_table
+from hat.model.cpu import device_name
 from hat.run import Run, digest_of, record_path
 
 
@@ -85,6 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "predictor",
         settings=to_yaml_values(options),
         inputs={"table": table},
+        device={"device": device_name(torch.device("cpu"))},
         threads=torch.get_num_threads(),
         goes_on=False,  # nothing of an earlier training is used again
     )

@@ -1,5 +1,6 @@
 """Batches of about equal padded size, planned from lengths alone, and the epochs made of them."""
 
+import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -70,34 +71,23 @@ def usable(
     max_tokens: int,
     max_source_positions: int = MAX_POSITIONS,
     max_target_positions: int = MAX_POSITIONS,
-) -> tuple[np.ndarray, int]:
-    """Return the indices of the pairs short enough for training, and how many are not."""
-    kept = np.flatnonzero(
-        (source_lengths <= min(max_source_positions, max_tokens))
-        & (target_lengths <= min(max_target_positions, max_tokens))
-    )
-    return kept, len(source_lengths) - len(kept)
+    *,
+    drop_long: bool = True,
+) -> np.ndarray:
+    """Return the indices of the pairs that are short enough.
 
-
-def check_usable(
-    source_lengths: np.ndarray,
-    target_lengths: np.ndarray,
-    max_tokens: int,
-    max_source_positions: int = MAX_POSITIONS,
-    max_target_positions: int = MAX_POSITIONS,
-) -> None:
-    """Raise DataError for the first pair too long to score; validation and test may drop none."""
-    kept, skipped = usable(
-        source_lengths, target_lengths, max_tokens, max_source_positions, max_target_positions
-    )
-    if skipped:
-        first = int(np.setdiff1d(np.arange(len(source_lengths)), kept)[0])
+    Training leaves the others out; validation and test may not, and without `drop_long` they are a DataError.
+    """
+    limits = min(max_source_positions, max_tokens), min(max_target_positions, max_tokens)
+    good = (source_lengths <= limits[0]) & (target_lengths <= limits[1])
+    if not drop_long and not good.all():
+        first = int(np.argmin(good))
         raise DataError(
-            f"{skipped} pairs are too long to score, first pair {first} with {source_lengths[first]} source "
-            f"and {target_lengths[first]} target tokens; allowed are "
-            f"{min(max_source_positions, max_tokens)} and {min(max_target_positions, max_tokens)}; raise "
-            "--max-tokens (and the positions), or shorten them"
+            f"{np.count_nonzero(~good)} pairs are too long to score, first pair {first} with "
+            f"{source_lengths[first]} source and {target_lengths[first]} target tokens; allowed are "
+            f"{limits[0]} and {limits[1]}; raise --max-tokens (and the positions), or shorten them"
         )
+    return np.flatnonzero(good)
 
 
 def shard(batches: Sequence[Item], rank: int, world: int) -> list[Item | None]:
@@ -143,9 +133,8 @@ class EpochBatches:
             raise ConfigError(f"rank {self.rank} of {self.world} processes: 0 to {self.world - 1} is allowed")
         lengths = self.data.source_lengths, self.data.target_lengths
         limits = self.max_tokens, self.max_source_positions, self.max_target_positions
-        if not self.drop_long:
-            check_usable(*lengths, *limits)
-        kept, skipped = usable(*lengths, *limits)
+        kept = usable(*lengths, *limits, drop_long=self.drop_long)
+        skipped = len(lengths[0]) - len(kept)
         if not len(kept):
             raise DataError(
                 f"{self.data.folder}: none of the {skipped} {self.data.split} pairs fits into "
@@ -192,11 +181,6 @@ def groups(batches: Iterable[Batch | None], size: int) -> Iterator[list[Batch]]:
 
     Only the last slot of an epoch may be empty, so the place in a list is the place among the slots.
     """
-    group: list[Batch | None] = []
-    for batch in batches:
-        group.append(batch)
-        if len(group) == size:
-            yield [batch for batch in group if batch is not None]
-            group = []
-    if group:
+    slots = iter(batches)
+    while group := list(itertools.islice(slots, size)):
         yield [batch for batch in group if batch is not None]

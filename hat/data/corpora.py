@@ -77,38 +77,38 @@ def tab_column(line: str, column: int) -> str:
 # The Moses scripts
 
 
-@dataclass(frozen=True)
-class MosesSteps:
-    """What is done to a line of language `lang`, in this order."""
-
-    lang: str
-    normalize: bool = False
-    """punctuation to plain ASCII forms"""
-    printable: bool = False
-    """a space for each character that is not printable"""
-    tokenize: bool = False
-    hyphens: Hyphens = "keep"
-    """split: make the hyphens inside words tokens of their own, @-@"""
-    lowercase: bool = False
-
-
 @functools.lru_cache(maxsize=8)
-def line_function(steps: MosesSteps) -> Callable[[str], str]:
-    """Return the function that does `steps` to a line, without newline before and after.
+def line_function(
+    lang: str,
+    *,
+    normalize: bool = False,
+    printable: bool = False,
+    tokenize: bool = False,
+    hyphens: Hyphens = "keep",
+    lowercase: bool = False,
+) -> Callable[[str], str]:
+    """Return the function that does these steps, in this order, to a line of language `lang`.
+
+    Args:
+        normalize: punctuation to plain ASCII forms.
+        printable: a space for each character that is not printable.
+        tokenize: Moses tokens, with XML escapes.
+        hyphens: "split" makes the hyphens inside words tokens of their own, @-@.
+        lowercase: lower case.
 
     Raises ConfigError if sacremoses is needed and not installed.
     """
     functions: list[Callable[[str], str]] = []
-    if steps.normalize:
-        moses = package("sacremoses").MosesPunctNormalizer(lang=steps.lang, perl_parity=True)
+    if normalize:
+        moses = package("sacremoses").MosesPunctNormalizer(lang=lang, perl_parity=True)
         # Perl sees the newline too: by its rule for German and French, `."` at the end becomes `".`
         functions.append(lambda line: moses.normalize(line + "\n").strip())
-    if steps.printable:
+    if printable:
         functions.append(remove_unprintable)
-    if steps.tokenize:
-        functions.append(_tokenizer(steps.lang, steps.hyphens == "split"))
-    if steps.lowercase:
-        functions.append(lowercase)
+    if tokenize:
+        functions.append(_tokenizer(lang, hyphens == "split"))
+    if lowercase:
+        functions.append(lower_case)
     return lambda line: functools.reduce(lambda text, function: function(text), functions, line)
 
 
@@ -119,7 +119,7 @@ def remove_unprintable(line: str) -> str:
     return "".join(" " if unicodedata.category(c)[0] == "C" else c for c in line)
 
 
-def lowercase(line: str) -> str:
+def lower_case(line: str) -> str:
     """Return `line` in lower case, each character by itself: a sigma that ends a word is no other one."""
     return "".join(map(str.lower, line)) if "\u03a3" in line else line.lower()
 
@@ -198,9 +198,10 @@ class PrepareConfig(Options):
                 "of one as of the other are needed, in the same order"
             )
 
-    def steps(self, lang: str) -> MosesSteps:
-        """Return what is done to a sentence of language `lang`."""
-        return MosesSteps(lang, self.normalize, self.printable, self.tokenize, self.hyphens, self.lowercase)
+    def steps(self, lang: str) -> Callable[[str], str]:
+        """Return the function that does the steps to a sentence of language `lang`."""
+        names = ("normalize", "printable", "tokenize", "hyphens", "lowercase")
+        return line_function(lang, **{name: getattr(self, name) for name in names})
 
     def extract(self, line: str, lang: str) -> str | None:
         """Return the sentence in a line of the files of `lang`, None if the line holds none."""
@@ -231,7 +232,7 @@ def prepare(cfg: PrepareConfig) -> Prepared:
     def fill(outs: list[BinaryIO]) -> None:
         nonlocal invalid
         for (lang, files), out in zip(sides.items(), outs, strict=True):
-            line_function(cfg.steps(lang))  # a missing package is told here, not in a worker
+            cfg.steps(lang)  # a missing package is told here, not in a worker
             for file in files:
                 counts[lang].append(0)
                 tasks = [(chunk, cfg, lang) for chunk in chunks(Path(file), CHUNK_BYTES)]
@@ -239,14 +240,11 @@ def prepare(cfg: PrepareConfig) -> Prepared:
                     out.write(text)
                     counts[lang][-1] += sentences
                     invalid += replaced
-        for files, found in zip(
-            zip(*sides.values(), strict=True), zip(*counts.values(), strict=True), strict=True
-        ):
-            if found[0] != found[1]:
+        for one, other, here, there in zip(*sides.values(), *counts.values(), strict=True):
+            if here != there:
                 raise DataError(
-                    f"{files[0]} has {found[0]} sentences but {files[1]} has {found[1]}; sentence i of one "
-                    "must be the translation of sentence i of the other; nothing was written; repair the "
-                    "files"
+                    f"{one} has {here} sentences but {other} has {there}; sentence i of one must be the "
+                    "translation of sentence i of the other; nothing was written; repair the files"
                 )
 
     with Workers(cfg.workers) as pool:
@@ -257,7 +255,7 @@ def prepare(cfg: PrepareConfig) -> Prepared:
 def _prepare_chunk(task: tuple[Chunk, PrepareConfig, str]) -> tuple[bytes, int, int]:
     """Return the text of a chunk, its sentences, and how many of them hold U+FFFD."""
     chunk, cfg, lang = task
-    run = line_function(cfg.steps(lang))
+    run = cfg.steps(lang)
     texts, invalid = [], 0
     for number, line in enumerate(read_lines(*chunk, "replace" if cfg.replace_invalid else "strict")):
         try:

@@ -100,31 +100,28 @@ class Dataset:
         try:
             prefixes = {}
             for split, chosen in splits.items():
-                if chosen:
+                for side, lang in enumerate((source_lang, target_lang) if chosen else ()):
                     prefixes[f"{split}pref"] = str(temporary / split)
-                    for side, lang in enumerate((source_lang, target_lang)):
-                        text = "".join(f"{pair[side]}\n" for pair in chosen)
-                        write_text_atomic(temporary / f"{split}.{lang}", text)
-            destination = Path(folder) if folder is not None else temporary / "binary"
-            preprocess(
-                PreprocessConfig(
-                    source_lang,
-                    target_lang,
-                    str(destination),
-                    joined_dictionary=True,
-                    sentencepiece=pieces,
-                    workers=workers,
-                    **prefixes,
-                )
+                    text = "".join(f"{pair[side]}\n" for pair in chosen)
+                    write_text_atomic(temporary / f"{split}.{lang}", text)
+            cfg = PreprocessConfig(
+                source_lang,
+                target_lang,
+                str(folder or temporary / "binary"),
+                joined_dictionary=True,
+                sentencepiece=pieces,
+                workers=workers,
+                **prefixes,
             )
-            data = cls(destination, source_lang, target_lang)
+            preprocess(cfg)
+            data = cls(cfg.destdir, source_lang, target_lang)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        if folder is None:
-            weakref.finalize(data, shutil.rmtree, temporary, ignore_errors=True)
-        else:
-            shutil.rmtree(temporary)
+        # a temporary folder goes when the data set does, the text it was made of at once
+        remove = weakref.finalize(data, shutil.rmtree, temporary, ignore_errors=True)
+        if folder is not None:
+            remove()
         return data
 
     @property
@@ -156,12 +153,10 @@ def unpack_data(
     DataError if something is missing, damaged or does not fit together.
     """
     pair = "-".join(languages)
-    names = [f"dict.{lang}.txt" for lang in languages] + [
-        f"{split}.{pair}.{lang}.{suffix}"
-        for split in splits
-        for lang in languages
-        for suffix in ("bin", "idx")
+    names = [
+        f"{split}.{pair}.{lang}.{end}" for split in splits for lang in languages for end in ("bin", "idx")
     ]
+    names += [f"dict.{lang}.txt" for lang in languages]
     with replacing(destdir, pair, languages) as fresh:
         unpack(archive, fresh, names, flat=True)
         try:

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import fcntl
 import hashlib
 import os
 import re
@@ -11,7 +10,8 @@ from pathlib import Path
 
 from hat.data.text import read_lines
 from hat.errors import DataError, HatError
-from hat.files.atomic import sync_directory, write_text_atomic
+from hat.files.atomic import link_or_copy, sync_directory, write_text_atomic
+from hat.files.lock import Lock
 
 SUMS = "SHA256SUMS"  # as sha256sum writes it, of every other file that preprocessing wrote
 MODEL_FILE = "sentencepiece.model"  # the subword model, beside the dictionaries
@@ -27,16 +27,15 @@ def replacing(destination: Path, pair: str, languages: tuple[str, str]) -> Itera
     Until then, also if the process is killed, `destination` is untouched. Earlier data of the language pair
     in it goes, but for splits that are not written anew if the dictionaries and the subword model stay the
     same; files of other names stay. Raises DataError if `destination` holds another language pair (which
-    would lose its dictionaries) or if another process is writing to it.
+    would lose its dictionaries) and HatError if another process is writing to it.
     """
     destination = destination.resolve()
     _check_only_pair(destination, pair)
     fresh = destination.with_name(f".{destination.name}.new")
     try:
         fresh.mkdir(parents=True, exist_ok=True)
-        lock = os.open(fresh, os.O_RDONLY)
+        lock = Lock(os.open(fresh, os.O_RDONLY), destination, "wait for it or stop it")
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _empty(fresh, destination)  # a killed run may have left something
             try:
                 yield fresh
@@ -45,12 +44,8 @@ def replacing(destination: Path, pair: str, languages: tuple[str, str]) -> Itera
                 if fresh.exists():
                     _empty(fresh, destination)
                     fresh.rmdir()
-        except BlockingIOError:
-            raise DataError(
-                f"another process is writing {destination}; one at a time is allowed; wait for it"
-            ) from None
         finally:
-            os.close(lock)
+            lock.close()
     except OSError as error:
         raise HatError(
             f"cannot write {destination}: {error.strerror or error}; earlier data, if any, is intact; "
@@ -123,7 +118,7 @@ def _take_place(fresh: Path, destination: Path, dictionaries: list[str]) -> None
         is_data = split or path.name in (*dictionaries, MODEL_FILE, CODES_FILE, SUMS)
         stays = not is_data or (same and path.name != SUMS and not (split and split[1] in splits))
         if stays and path.name not in digests and not path.is_dir():
-            os.link(path, fresh / path.name, follow_symlinks=False)
+            link_or_copy(path, fresh / path.name)
             if path.name in known:
                 digests[path.name] = known[path.name]  # as it was written, not as it is by now
     lines = (f"{digest}  {name}\n" for name, digest in sorted(digests.items()))

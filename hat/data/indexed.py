@@ -33,10 +33,8 @@ def bin_path(prefix: Path | str) -> Path:
     return Path(f"{prefix}.bin")
 
 
-def id_dtype(vocab_size: int) -> tuple[int, np.dtype]:
-    """Return code and little-endian type in which ids below `vocab_size` are stored."""
-    code = 8 if vocab_size < MAX_UINT16_VOCAB else 4
-    return code, np.dtype(DTYPES[code])
+def _dtype_code(vocab_size: int) -> int:
+    return 8 if vocab_size < MAX_UINT16_VOCAB else 4
 
 
 def write_indexed(prefix: Path | str, sentences: Iterable[np.ndarray], vocab_size: int) -> int:
@@ -52,7 +50,7 @@ def write_indexed(prefix: Path | str, sentences: Iterable[np.ndarray], vocab_siz
 
 def write_ids(path: Path, sentences: Iterable[np.ndarray], sizes: array, vocab_size: int) -> None:
     """Write only the `.bin` part, atomically, and append each sentence's length to `sizes`."""
-    _, dtype = id_dtype(vocab_size)
+    dtype = np.dtype(DTYPES[_dtype_code(vocab_size)])
 
     def fill(file: BinaryIO) -> None:
         for ids in sentences:
@@ -82,8 +80,8 @@ def merge_indexed(prefix: Path | str, parts: Sequence[tuple[Path, array]], vocab
 
 def _write_index(prefix: Path | str, parts: Sequence[array], vocab_size: int) -> int:
     """Write the `.idx` of sentences of these lengths and return their number."""
-    code, dtype = id_dtype(vocab_size)
-    count = sum(map(len, parts))
+    code = _dtype_code(vocab_size)
+    itemsize, count = np.dtype(DTYPES[code]).itemsize, sum(map(len, parts))
 
     def pieces() -> Iterator[np.ndarray]:
         for part in parts:
@@ -97,7 +95,7 @@ def _write_index(prefix: Path | str, parts: Sequence[array], vocab_size: int) ->
         offset = 0
         for lengths in pieces():
             ends = offset + np.cumsum(lengths, dtype=np.int64)
-            file.write(((ends - lengths) * dtype.itemsize).astype("<i8").tobytes())
+            file.write(((ends - lengths) * itemsize).astype("<i8").tobytes())
             offset = int(ends[-1])
 
     write_atomic(idx_path(prefix), fill)
@@ -162,28 +160,20 @@ class IndexedData:
         self._check(size == needed, f"{size} bytes where its {count} sentences need {needed}")
         if legacy:
             rows, offsets, sizes = (np.fromfile(file, "<i8", n) for n in (count + 1, count + 1, count))
-            self._set_lengths(sizes)
-            self._check_offsets(rows, np.arange(count + 1), 0)
-            self._check_offsets(offsets, self._starts, 0)
-            return dtype
-        self._set_lengths(np.fromfile(file, "<i4", count))
-        for start in range(0, count, CHUNK):
-            part = np.fromfile(file, "<i8", min(CHUNK, count - start))
-            self._check_offsets(part, self._starts[start : start + len(part)] * dtype.itemsize, start)
-        return dtype
-
-    def _check_offsets(self, found: np.ndarray, expected: np.ndarray, start: int) -> None:
-        if len(wrong := np.flatnonzero(found != expected)):
-            row = wrong[0]
-            self._check(False, f"sentence {start + row} begins at {found[row]} instead of {expected[row]}")
-
-    def _set_lengths(self, sizes: np.ndarray) -> None:
+            self._check(bool((rows == np.arange(count + 1)).all()), "sentences of several rows")
+        else:
+            sizes, offsets = np.fromfile(file, "<i4", count), np.fromfile(file, "<i8", count)
         if len(wrong := np.flatnonzero((sizes < 1) | (sizes >= 1 << 31))):
             found = f"sentence {wrong[0]} has length {sizes[wrong[0]]}, at least 1 (EOS) is allowed"
             self._check(False, found)
         self.lengths = sizes.astype(np.int32)
-        self._starts = np.zeros(len(sizes) + 1, np.int64)
+        self._starts = np.zeros(count + 1, np.int64)
         np.cumsum(self.lengths, out=self._starts[1:])
+        expected = self._starts[: len(offsets)] * (1 if legacy else dtype.itemsize)
+        if len(wrong := np.flatnonzero(offsets != expected)):
+            found = f"sentence {wrong[0]} begins at {offsets[wrong[0]]} instead of {expected[wrong[0]]}"
+            self._check(False, found)
+        return dtype
 
     def __len__(self) -> int:
         return len(self.lengths)

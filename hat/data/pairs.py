@@ -62,7 +62,7 @@ def collate(
 
 def pad_sources(sentences: Sequence[np.ndarray]) -> Tensor:
     """Return sentences (1-d id arrays that end with EOS, at least one) as left-padded rows [B, S], int64."""
-    return torch.from_numpy(_pad(*_join(sentences), left=True))
+    return _pad(*_join(sentences), left=True)
 
 
 def _join(sentences: Sequence[np.ndarray]) -> Flat:
@@ -74,23 +74,22 @@ def _collate(ids: Sequence[int] | np.ndarray, source: Flat, target: Flat) -> Bat
     shifted = np.empty_like(flat)
     shifted[1:] = flat[:-1]
     shifted[np.cumsum(lengths) - lengths] = EOS
-    target_BT = _pad(flat, lengths, left=False)
     return Batch(
         ids=torch.from_numpy(np.array(ids, dtype=np.int64)),
-        source=torch.from_numpy(_pad(*source, left=True)),
-        decoder_input=torch.from_numpy(_pad(shifted, lengths, left=False)),
-        target=torch.from_numpy(target_BT),
-        num_tokens=int((target_BT != PAD).sum()),
+        source=_pad(*source, left=True),
+        decoder_input=_pad(shifted, lengths, left=False),
+        target=_pad(flat, lengths, left=False),
+        num_tokens=int((flat != PAD).sum()),
     )
 
 
-def _pad(flat: np.ndarray, lengths: np.ndarray, left: bool) -> np.ndarray:
+def _pad(flat: np.ndarray, lengths: np.ndarray, left: bool) -> Tensor:
     """Return the sentences in `flat` as the rows of [len(lengths), longest]."""
     column = np.arange(lengths.max())
     used = column >= (lengths.max() - lengths)[:, None] if left else column < lengths[:, None]
     rows = np.full(used.shape, PAD, dtype=np.int64)
     rows[used] = flat
-    return rows
+    return torch.from_numpy(rows)
 
 
 def languages(folder: Path | str) -> tuple[str, str]:
@@ -98,17 +97,15 @@ def languages(folder: Path | str) -> tuple[str, str]:
 
     Raises DataError, listing what is there, when there is no pair or more than one.
     """
-    folder = Path(folder)
-    found = set()
-    for path in folder.glob("*.idx"):
-        match = re.fullmatch(r"[^.]+\.([^.-]+)-([^.-]+)\.([^.]+)\.idx", path.name)
-        if match and match[3] in match.group(1, 2):
-            found.add(match.group(1, 2))
+    names = (path.name for path in Path(folder).glob("*.idx"))
+    matches = (re.fullmatch(r"[^.]+\.([^.-]+)-([^.-]+)\.([^.]+)\.idx", name) for name in names)
+    found = {match.group(1, 2) for match in matches if match and match[3] in match.group(1, 2)}
     if len(found) != 1:
         pairs = ", ".join(sorted("-".join(pair) for pair in found)) or "none"
         raise DataError(
-            f"cannot tell the languages of {folder}: pairs found: {pairs}; {_listing(folder)}; exactly one "
-            "pair is needed; choose it with --source-lang and --target-lang, or make data with hat preprocess"
+            f"cannot tell the languages of {folder}: pairs found: {pairs}; {_listing(Path(folder))}; exactly "
+            "one pair is needed; choose it with --source-lang and --target-lang, or make data with hat "
+            "preprocess"
         )
     return found.pop()
 
@@ -123,9 +120,7 @@ def _listing(folder: Path) -> str:
     if not folder.is_dir():
         return "there is no such folder"
     names = sorted(path.name for path in folder.iterdir())
-    return "it holds " + (
-        ", ".join(names[:12]) + (", ..." if len(names) > 12 else "") if names else "nothing"
-    )
+    return f"it holds {', '.join(names[:12]) or 'nothing'}{', ...' if len(names) > 12 else ''}"
 
 
 @dataclass(frozen=True)

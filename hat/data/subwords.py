@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hat.data.corpora import MosesSteps, detokenize, line_function, package
+from hat.data.corpora import detokenize, line_function, package
 from hat.data.folder import CODES_FILE, MODEL_FILE
 from hat.data.text import Chunk, Workers, chunks, read_lines, split_tokens
 from hat.data.vocab import Vocab
@@ -281,15 +281,15 @@ class TextCodec:
         if self.kind == "sentencepiece":
             return Pieces(self.model).split
         vocab = self.vocabs[0]
-        hyphens = next((mark for mark in (GOOGLE_HYPHEN, "@-@") if mark in vocab), None)
-        lower = not any(symbol != symbol.lower() for symbol in vocab)
+        mark = next((mark for mark in (GOOGLE_HYPHEN, "@-@") if mark in vocab), None)
         tokens = line_function(
-            MosesSteps(
-                self.languages[0], tokenize=True, hyphens="split" if hyphens else "keep", lowercase=lower
-            )
+            self.languages[0],
+            tokenize=True,
+            hyphens="split" if mark else "keep",
+            lowercase=not any(symbol != symbol.lower() for symbol in vocab),
         )
-        bpe = load_bpe(self.model.decode())
-        return lambda line: bpe(split_tokens(tokens(line).replace("@-@", hyphens or "@-@")))
+        bpe = load_bpe(self.model.decode("utf-8", "replace"))
+        return lambda line: bpe(split_tokens(tokens(line).replace("@-@", mark or "@-@")))
 
     def to_plain(self) -> dict[str, Any]:
         """Return plain values and a tensor, as model files hold them; `from_plain` makes the codec again."""

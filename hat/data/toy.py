@@ -26,28 +26,25 @@ table=der Tisch Tische, lamp=die Lampe Lampen, clock=die Uhr Uhren, apple=der Ap
 letter=der Brief Briefe, picture=das Bild Bilder, bag=die Tasche Taschen, key=der Schl"ussel Schl"ussel,
 coat=der Mantel M"antel, shirt=das Hemd Hemden, flower=die Blume Blumen, bottle=die Flasche Flaschen,
 bicycle=das Fahrrad Fahrr"ader, ball=der Ball B"alle, hat=der Hut H"ute, umbrella=der Schirm Schirme,
-plate=der Teller Teller, newspaper=die Zeitung Zeitungen, cake=der Kuchen Kuchen
-of people: old=alt, young=jung, small=klein, friendly=freundlich, clever=klug, rich=reich, strong=stark
+plate=der Teller Teller, cake=der Kuchen Kuchen
+of people: old=alt, young=jung, small=klein, friendly=freundlich, clever=klug, rich=reich
 of things: old=alt, new=neu, big=gro"s, small=klein, red=rot, green=gr"un, blue=blau, white=wei"s,
-black=schwarz, yellow=gelb, beautiful=sch"on, cheap=billig, heavy=schwer, strange=seltsam, clean=sauber
+black=schwarz, beautiful=sch"on, cheap=billig
 transitive: buy=kaufen, see=sehen sieht, need=brauchen, find=finden, bring=bringen, sell=verkaufen,
 take=nehmen nimmt, paint=malen, have=haben hat, pick up=ab.holen, look at=an.sehen sieht,
 take along=mit.nehmen nimmt, bring back=zur"uck.bringen, try out=aus.probieren
 intransitive: sleep=schlafen schl"aft, work=arbeiten, play=spielen, wait=warten, sing=singen,
 get up=auf.stehen, arrive=an.kommen, come back=zur"uck.kommen, fall asleep=ein.schlafen schl"aft
 modals: can=k"onnen kann, must=m"ussen muss, should=sollen soll, want to=wollen will
-places: in the garden=im Garten, at school=in der Schule, in the city=in der Stadt, at the station=am Bahnhof,
-at home=zu Hause, in the kitchen=in der K"uche
+places: in the garden=im Garten, in the city=in der Stadt, at the station=am Bahnhof,
+in the kitchen=in der K"uche
 times: today=heute, every day=jeden Tag, in the evening=am Abend, in the morning=am Morgen,
-in summer=im Sommer, in winter=im Winter
-openings: I know that=Ich wei"s; dass, She says that=Sie sagt; dass, We hope that=Wir hoffen; dass,
-He asks whether=Er fragt; ob, Nobody believes that=Niemand glaubt; dass,
-I am sad because=Ich bin traurig; weil, They are glad because=Sie sind froh; weil,
-He stays at home although=Er bleibt zu Hause; obwohl, She waits until=Sie wartet; bis,
-We sing while=Wir singen; w"ahrend
-conditions: it rains=es regnet, it is cold=es kalt ist, the sun shines=die Sonne scheint,
-the shop is closed=der Laden geschlossen ist, nobody is there=niemand da ist,
-the train arrives=der Zug ankommt
+in summer=im Sommer
+openings: I know that=Ich wei"s; dass, She says that=Sie sagt; dass,
+Nobody believes that=Niemand glaubt; dass, I am sad because=Ich bin traurig; weil,
+He stays at home although=Er bleibt zu Hause; obwohl, We sing while=Wir singen; w"ahrend
+conditions: it rains=es regnet, the sun shines=die Sonne scheint,
+the shop is closed=der Laden geschlossen ist
 conjunctions: When=Wenn, Although=Obwohl, Because=Weil
 months: January=Januar, February=Februar, March=M"arz, April=April, May=Mai, June=Juni, July=Juli,
 August=August, September=September, October=Oktober, November=November, December=Dezember
@@ -56,6 +53,7 @@ Saturday=Samstag, Sunday=Sonntag
 ones: zero=null, one=ein, two=zwei, three=drei, four=vier, five=f"unf, six=sechs, seven=sieben, eight=acht,
 nine=neun, ten=zehn, eleven=elf, twelve=zw"olf, thirteen=dreizehn, fourteen=vierzehn, fifteen=f"unfzehn,
 sixteen=sechzehn, seventeen=siebzehn, eighteen=achtzehn, nineteen=neunzehn
+ordinals: one=first, two=second, three=third, five=fifth, eight=eighth, nine=ninth, twelve=twelfth
 tens: -=-, -=-, twenty=zwanzig, thirty=drei"sig, forty=vierzig, fifty=f"unfzig, sixty=sechzig,
 seventy=siebzig, eighty=achtzig, ninety=neunzig
 """
@@ -63,24 +61,17 @@ seventy=siebzig, eighty=achtzig, ninety=neunzig
 
 def umlauts(text: str) -> str:
     """Return `text` with the shorthands replaced by the German letters."""
-    letters = zip(('"a', '"o', '"u', '"s', '"A', '"O'), "\u00e4\u00f6\u00fc\u00df\u00c4\u00d6", strict=True)
-    for shorthand, letter in letters:
-        text = text.replace(shorthand, letter)
+    for shorthand, letter in zip("aousAO", "\u00e4\u00f6\u00fc\u00df\u00c4\u00d6", strict=True):
+        text = text.replace(f'"{shorthand}', letter)
     return text
 
 
-def _read_tables(text: str) -> dict[str, list[Pair]]:
-    tables = (line.split(": ") for line in umlauts(text).replace(",\n", ", ").strip().split("\n"))
-    return {
-        name: [tuple(entry.replace(";", ",").split("=")) for entry in entries.split(", ")]
-        for name, entries in tables
-    }
-
-
-WORDS = _read_tables(_TABLES)
+WORDS: dict[str, list[Pair]] = {}
+for _line in umlauts(_TABLES).replace(",\n", ", ").strip().split("\n"):
+    _name, _entries = _line.split(": ")
+    WORDS[_name] = [tuple(entry.replace(";", ",").split("=")) for entry in _entries.split(", ")]
 ONES, TENS = WORDS["ones"], WORDS["tens"]
-ORDINALS = {"one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth"}
-ORDINALS |= {"nine": "ninth", "twelve": "twelfth"}
+ORDINALS = dict(WORDS["ordinals"])
 GERMAN_ORDINALS = {1: "erst", 3: "dritt", 7: "siebt", 8: "acht"}
 NOM, ACC, DAT = range(3)
 # by article of the noun and case: the article, the endings of ein and mein, of adjectives after the two
@@ -152,12 +143,11 @@ def clause(subject: tuple[str, str, int], verb: Pair, modal: Pair | None, rest: 
         asked = [asked[0], f"{modal[0]} {base}"] if to else [first, base]
         finite = modal[1].split()[person < 2]
         closing, cluster = prefix + plain, f"{prefix}{plain} {finite}"
-    question = (asked[0], english, asked[1], rest[0])
-    in_german = {
-        "main": (german, finite, rest[1], closing),
-        "last": (german, rest[1], cluster),
-    }.get(order, (finite, german, rest[1], closing))
-    return _join(*question) if order == "question" else _join(english, shown, rest[0]), _join(*in_german)
+    said = [asked[0], english, asked[1]] if order == "question" else [english, shown]
+    if order == "last":
+        return _join(*said, rest[0]), _join(german, rest[1], cluster)
+    verb_second = [german, finite] if order == "main" else [finite, german]
+    return _join(*said, rest[0]), _join(*verb_second, rest[1], closing)
 
 
 def _some(rng: random.Random, kind: str, case: int) -> Pair:
@@ -217,20 +207,15 @@ def _sentence(rng: random.Random) -> Pair:
 
 
 def _fact(rng: random.Random) -> Pair:
-    """Return a number, or a sentence about a date, an age or a price."""
-    kind, n, day, weekday = rng.randrange(6), rng.randrange(2, 100), _day(rng), rng.choice(WORDS["weekdays"])
+    """Return a number, or a sentence about a date or an age."""
+    kind, n, day, weekday = rng.randrange(4), rng.randrange(2, 100), _day(rng), rng.choice(WORDS["weekdays"])
     if kind < 2:
         n = rng.randrange(10 ** rng.randrange(1, 7))
         return number(n)[0], number(n)[1] + ("s" if n % 100 == 1 else "")
     if kind == 2:
         return f"today is {weekday[0]}, {day[0]}.", f"heute ist {weekday[1]}, der {day[1].format('e')}."
-    if kind == 3:
-        german = f"wir treffen uns am {weekday[1]}, dem {day[1].format('en')}."
-        return f"we meet on {weekday[0]}, {day[0]}.", german
-    (english, german), many = _some(rng, "people" if kind == 4 else "things", NOM), number(n)
-    if kind == 4:
-        return f"{english} is {many[0]} years old.", f"{german} ist {many[1]} Jahre alt."
-    return f"{english} costs {many[0]} euros.", f"{german} kostet {many[1]} Euro."
+    (english, german), years = _some(rng, "people", NOM), number(n)
+    return f"{english} is {years[0]} years old.", f"{german} ist {years[1]} Jahre alt."
 
 
 def toy_pairs(seed: int, count: int) -> list[Pair]:
@@ -261,9 +246,8 @@ def write_toy(
     The splits share no English and no German sentence. Raises ConfigError for a negative or too large size.
     """
     sizes = {"train": train, "valid": valid, "test": test}
-    for split, size in sizes.items():
-        if size < 0:
-            raise ConfigError(f"--{split} {size}: 0 or more pairs are allowed; see hat toy-data --help")
+    for split in (split for split, size in sizes.items() if size < 0):
+        raise ConfigError(f"--{split} {sizes[split]}: 0 or more pairs are allowed; see hat toy-data --help")
     pairs, start = toy_pairs(seed, sum(sizes.values())), 0
     for split, size in sizes.items():
         for side, lang in enumerate(("en", "de")):

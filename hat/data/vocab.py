@@ -1,7 +1,7 @@
 """Symbols and their ids, kept as `dict.<lang>.txt`: one `symbol count` per line, most frequent first."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +17,13 @@ SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
 class Vocab:
     """An immutable two-way map between symbols and ids; ids 0 to 3 are `<s> <pad> </s> <unk>`."""
 
-    def __init__(self, symbols: Iterable[str], counts: Iterable[int] | None = None) -> None:
+    def __init__(self, symbols: Iterable[str], counts: Sequence[int] = ()) -> None:
         """Number `symbols` from 4 upwards; `counts` (one for each, default 0) is only kept for `save`.
 
         Raises DataError for a symbol given twice, including one of the four specials.
         """
         self._symbols = [*SPECIALS, *symbols]
-        self._counts = [0] * len(SPECIALS) + (list(counts) if counts is not None else [])
-        self._counts += [0] * (len(self._symbols) - len(self._counts))
+        self._counts = [*([0] * len(SPECIALS)), *(counts or [0] * (len(self._symbols) - len(SPECIALS)))]
         self._ids = {symbol: index for index, symbol in enumerate(self._symbols)}
         if len(self._ids) != len(self._symbols):
             twice = next(s for s, n in Counter(self._symbols).items() if n > 1)
@@ -48,7 +47,7 @@ class Vocab:
             if (symbol := f"madeupword{number:04d}") not in known:
                 kept.append((symbol, 0))
             number += 1
-        return cls((symbol for symbol, _ in kept), (count for _, count in kept))
+        return cls([symbol for symbol, _ in kept], [count for _, count in kept])
 
     @classmethod
     def load(cls, path: Path | str) -> "Vocab":

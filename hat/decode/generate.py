@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hat.data.batching import check_usable, plan_batches
+from hat.data.batching import plan_batches, usable
 from hat.data.pairs import PairDataset
 from hat.data.subwords import remove_subwords
 from hat.decode.beam import BeamConfig, Hypothesis, beam_search
@@ -66,7 +66,7 @@ def translate(
     """
     lengths = data.source_lengths
     limit = min(model.cfg.max_source_positions, max_tokens or model.cfg.max_source_positions)
-    check_usable(lengths, np.ones_like(lengths), limit, limit)
+    usable(lengths, np.ones_like(lengths), limit, limit, drop_long=False)
     for indices in by_length(lengths, batch_size, max_tokens):
         batch = data.batch(indices).to(model.device)
         found = beam_search(model, batch.source, cfg)

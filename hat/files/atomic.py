@@ -41,11 +41,11 @@ def sync_directory(folder: Path) -> None:
 def link_or_copy(source: Path, target: Path) -> None:
     """Make `target` another name of the file `source`; a copy if the file system has no hard links."""
     try:
-        os.link(source, target)
+        os.link(source, target, follow_symlinks=False)
     except OSError as error:
         if error.errno not in UNSUPPORTED | {errno.EXDEV, errno.EMLINK}:
             raise
-        shutil.copyfile(source, target)
+        shutil.copyfile(source, target, follow_symlinks=False)
 
 
 @contextlib.contextmanager

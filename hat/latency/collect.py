@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 
 import hat
+from hat.data.dataset import Dataset
 from hat.errors import ConfigError, HatError
 from hat.latency.measure import (
     TOGETHER,
@@ -50,7 +51,7 @@ def collect(
     rows: int,
     *,
     vocab_sizes: Sizes | None = None,
-    dataset: Any = None,
+    dataset: Dataset | None = None,
     config: MeasureConfig | None = None,
     model_config: ModelConfig | None = None,
     out: str | Path | None = None,
@@ -85,12 +86,14 @@ def collect(
     """
     if rows < 1:
         raise ConfigError(f"--lat-dataset-size must be at least 1, got {rows}")
-    sizes = vocab_sizes or _sizes_of(dataset)
+    if vocab_sizes is None and dataset is None:
+        raise ConfigError("measuring needs the sizes of the dictionaries: give vocab_sizes or dataset")
+    sizes = vocab_sizes or (len(dataset.vocabs[0]), len(dataset.vocabs[1]))  # type: ignore[union-attr]
     cfg, where = config or MeasureConfig(), torch.device(device or "cpu")
     standalone = _cutter(space, sizes, model_config or ModelConfig(), cfg, where, seed)
     start = time.perf_counter()
     path = Path(out) if out is not None else None
-    with _Rows(path) as table:
+    with TableWriter(path) as table:
         before, unstable, told = list(table.rows), 0, False
         ends = standalone(space.largest()), standalone(space.smallest())
         _check_conditions(path, before, conditions_of(ends[0], cfg))
@@ -141,34 +144,6 @@ def row_of_timing(arch: Arch, timing: Timing, anchor: Anchor) -> Row:
         "drift_percent": f"{anchor.drift_percent:.3f}",
     }
     return row_of(arch, encoder, decoder, timing.conditions | how)
-
-
-class _Rows:
-    """Rows in a file, or in memory if there is no path."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._file = TableWriter(path) if path else None
-        self.rows: list[Row] = self._file.rows if self._file else []
-
-    def append(self, row: Row) -> None:
-        if self._file:
-            self._file.append(row)
-        else:
-            self.rows.append(row)
-
-    def __enter__(self) -> "_Rows":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._file:
-            self._file.close()
-
-
-def _sizes_of(dataset: Any) -> Sizes:
-    if dataset is None:
-        raise ConfigError("measuring needs the sizes of the dictionaries: give vocab_sizes or dataset")
-    source, target = dataset.vocabs
-    return len(source), len(target)
 
 
 def _cutter(

@@ -31,7 +31,7 @@ _CHECK = re.compile(rb"(.*),(crc32=[0-9a-f]{8})", re.DOTALL)
 class Row:
     """One measurement. Latencies are milliseconds; `arch` is None in tables of the 2020 release.
 
-    Raises DataError where a number is not finite, a latency is negative, or `arch` has other features.
+    Raises DataError if a number is not finite, a latency is negative, or `arch` has other features.
     """
 
     features: tuple[float, ...]  # in the order of FEATURE_NAMES
@@ -97,10 +97,10 @@ def row_of(
 
 
 def find_table(path: str | Path, say: Callable[[str], object]) -> Path:
-    """Return `path`, or the same name without `_all` where only that exists, saying so.
+    """Return `path`, or the same name without `_all` if only that exists, saying so.
 
     The release ships tables as `<name>_all.csv`, its measuring script writes `<name>.csv`. Raises DataError
-    where neither exists.
+    if neither exists.
     """
     path = Path(path)
     if path.exists():
@@ -118,7 +118,7 @@ def find_table(path: str | Path, say: Callable[[str], object]) -> Path:
 def read_table(path: str | Path) -> list[Row]:
     """Return the rows of a table of the release (14 columns) or of our own (with `arch` and conditions).
 
-    Raises DataError, naming file and line, where the file is unreadable, cut off or a row is damaged.
+    Raises DataError, naming file and line, if the file is unreadable, cut off or a row is damaged.
     """
     path = Path(path)
     try:
@@ -146,11 +146,16 @@ def read_table(path: str | Path) -> list[Row]:
 class TableWriter:
     """Appends rows to a table of our own; `rows` holds all of them, those found on opening included.
 
-    An unfinished last line, left by a kill, is dropped on opening. The first row fixes the columns. Raises
-    DataError where the file holds other columns or a damaged row, HatError where another process writes it.
+    An unfinished last line, left by a kill, is dropped on opening. The first row fixes the columns. Without a
+    path the rows stay in memory. Raises DataError if the file holds other columns or a damaged row, HatError
+    if another process writes it.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path | None) -> None:
+        self.rows: list[Row] = []
+        self._lock: Lock | None = None
+        if path is None:
+            return
         self.path = Path(path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -161,15 +166,18 @@ class TableWriter:
             ) from error
         self._lock = Lock(fd, self.path, "wait for it, stop it, or give another --lat-dataset-path")
         try:
-            self._check_place()
+            self._check_place(fd)
             sync_directory(self.path.parent)
-            self._head, self._columns, self.rows = self._recover()
+            self._head, self._columns, self.rows = self._recover(fd)
         except BaseException:
             self._lock.close()
             raise
 
     def append(self, row: Row) -> None:
         """Write one row; once this returns it is on disk, and a failed write leaves no part of it behind."""
+        if self._lock is None:
+            self.rows.append(row)
+            return
         if row.arch is None:
             raise DataError("a row without architecture belongs to a release table; measure it again")
         columns = [*RELEASE_COLUMNS, ARCH_COLUMN, *row.conditions]
@@ -189,9 +197,10 @@ class TableWriter:
 
     def close(self) -> None:
         """Release the lock; a file in which nothing was written is removed."""
-        if os.fstat(self._lock.fd).st_size == 0:
-            self.path.unlink(missing_ok=True)
-        self._lock.close()
+        if self._lock:
+            if os.fstat(self._lock.fd).st_size == 0:
+                self.path.unlink(missing_ok=True)
+            self._lock.close()
 
     def __enter__(self) -> "TableWriter":
         return self
@@ -199,15 +208,15 @@ class TableWriter:
     def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _check_place(self) -> None:
+    def _check_place(self, fd: int) -> None:
         try:
-            same = os.path.samestat(os.fstat(self._lock.fd), os.stat(self.path))
+            same = os.path.samestat(os.fstat(fd), os.stat(self.path))
         except FileNotFoundError:
             same = False
         if not same:  # its last owner closed an empty table, which removes it
             raise HatError(f"{self.path} was just removed by another process; run again")
 
-    def _recover(self) -> tuple[bytes, list[str], list[Row]]:
+    def _recover(self, fd: int) -> tuple[bytes, list[str], list[Row]]:
         try:
             content = self.path.read_bytes()
         except OSError as error:
@@ -227,8 +236,8 @@ class TableWriter:
                 )
         if len(whole) < len(content):  # only now: a file that is no table stays as it is
             say(f"{self.path}: the unfinished last row is dropped, {len(rows)} rows are kept")
-            os.ftruncate(self._lock.fd, len(whole))
-            os.fsync(self._lock.fd)
+            os.ftruncate(fd, len(whole))
+            os.fsync(fd)
         return whole.split(b"\n")[0].removesuffix(b"\r"), columns, rows
 
 
@@ -251,7 +260,7 @@ def _checksum(head: bytes, line: bytes) -> bytes:
 
 
 def _proven(line: bytes, head: bytes, where: str) -> bytes:
-    """Return a row without its checksum; raises DataError where it does not fit."""
+    """Return a row without its checksum; raises DataError if it does not fit."""
     line = line.removesuffix(b"\r")
     found = _CHECK.fullmatch(line)
     if bool(found) != _is_checked(head) or (found and found[2] != _checksum(head, found[1])):
@@ -301,7 +310,7 @@ def _cells(line: bytes, path: Path, number: int) -> list[str]:
 
 def _row(cells: list[str], columns: list[str], where: str) -> Row:
     if len(cells) != len(columns):
-        raise DataError(f"{where}: {len(cells)} cells where the header has {len(columns)}; remove the line")
+        raise DataError(f"{where}: {len(cells)} cells, but the header has {len(columns)}; remove the line")
     by_name = dict(zip(columns, cells, strict=True))
     numbers = [_number(by_name.pop(name), name, where) for name in RELEASE_COLUMNS]
     split = len(FEATURE_NAMES)

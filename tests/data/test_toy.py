@@ -9,47 +9,36 @@ from hat.data import toy
 from hat.data.toy import clause, noun_phrase, number, ordinal, toy_pairs, umlauts, write_toy
 from hat.errors import ConfigError
 
-
-@pytest.mark.parametrize(
-    ("n", "english", "german"),
-    [
-        (0, "zero", "null"),
-        (1, "one", "ein"),
-        (12, "twelve", 'zw"olf'),
-        (17, "seventeen", "siebzehn"),
-        (21, "twenty-one", "einundzwanzig"),
-        (30, "thirty", 'drei"sig'),
-        (66, "sixty-six", "sechsundsechzig"),
-        (100, "one hundred", "einhundert"),
-        (112, "one hundred and twelve", 'einhundertzw"olf'),
-        (1001, "one thousand and one", "eintausendein"),
-        (21000, "twenty-one thousand", "einundzwanzigtausend"),
-        (101101, "one hundred and one thousand one hundred and one", "einhunderteintausendeinhundertein"),
-        (
-            999999,
-            "nine hundred and ninety-nine thousand nine hundred and ninety-nine",
-            "neunhundertneunundneunzigtausendneunhundertneunundneunzig",
-        ),
-    ],
-)
-def test_numbers(n, english, german):
-    assert number(n) == (english, umlauts(german))
+NUMBERS = """
+0 zero | null
+1 one | ein
+12 twelve | zw"olf
+17 seventeen | siebzehn
+21 twenty-one | einundzwanzig
+30 thirty | drei"sig
+66 sixty-six | sechsundsechzig
+100 one hundred | einhundert
+112 one hundred and twelve | einhundertzw"olf
+1001 one thousand and one | eintausendein
+21000 twenty-one thousand | einundzwanzigtausend
+101101 one hundred and one thousand one hundred and one | einhunderteintausendeinhundertein
+"""
+ORDINALS = """
+1 first | erst
+3 third | dritt
+7 seventh | siebt
+8 eighth | acht
+12 twelfth | zw"olft
+20 twentieth | zwanzigst
+31 thirty-first | einunddrei"sigst
+"""
 
 
-@pytest.mark.parametrize(
-    ("n", "english", "german"),
-    [
-        (1, "first", "erst"),
-        (3, "third", "dritt"),
-        (7, "seventh", "siebt"),
-        (8, "eighth", "acht"),
-        (12, "twelfth", 'zw"olft'),
-        (20, "twentieth", "zwanzigst"),
-        (31, "thirty-first", 'einunddrei"sigst'),
-    ],
-)
-def test_ordinals(n, english, german):
-    assert ordinal(n) == (english, umlauts(german))
+def test_numbers_and_ordinals():
+    for table, words in ((NUMBERS, number), (ORDINALS, ordinal)):
+        for line in umlauts(table).strip().split("\n"):
+            n, _, pair = line.partition(" ")
+            assert words(int(n)) == tuple(pair.split(" | "))
 
 
 @pytest.mark.parametrize(
@@ -78,37 +67,23 @@ PICK_UP, HAT = ("pick up", "ab.holen"), ("the hat", "den Hut")
 MAN, WE = ("the man", "der Mann", 1), ("we", "wir", 2)
 
 
+WANT, CAN = ("want to", "wollen will"), ("can", "konnen kann")
+
+
 @pytest.mark.parametrize(
-    ("subject", "verb", "modal", "rest", "order", "english", "german"),
+    ("subject", "modal", "order", "english", "german"),
     [
-        (MAN, PICK_UP, None, HAT, "main", "the man picks up the hat", "der Mann holt den Hut ab"),
-        (MAN, PICK_UP, None, HAT, "first", "the man picks up the hat", "holt der Mann den Hut ab"),
-        (MAN, PICK_UP, None, HAT, "question", "does the man pick up the hat", "holt der Mann den Hut ab"),
-        (MAN, PICK_UP, None, HAT, "last", "the man picks up the hat", "der Mann den Hut abholt"),
-        (MAN, ("work", "arbeiten"), None, ("", ""), "main", "the man works", "der Mann arbeitet"),
-        (WE, ("see", "sehen sieht"), None, HAT, "main", "we see the hat", "wir sehen den Hut"),
-        (
-            MAN,
-            PICK_UP,
-            ("want to", "wollen will"),
-            HAT,
-            "last",
-            "the man wants to pick up the hat",
-            "der Mann den Hut abholen will",
-        ),
-        (
-            WE,
-            PICK_UP,
-            ("can", "konnen kann"),
-            HAT,
-            "question",
-            "can we pick up the hat",
-            "konnen wir den Hut abholen",
-        ),
+        (MAN, None, "main", "the man picks up the hat", "der Mann holt den Hut ab"),
+        (MAN, None, "first", "the man picks up the hat", "holt der Mann den Hut ab"),
+        (MAN, None, "question", "does the man pick up the hat", "holt der Mann den Hut ab"),
+        (MAN, None, "last", "the man picks up the hat", "der Mann den Hut abholt"),
+        (WE, None, "main", "we pick up the hat", "wir holen den Hut ab"),
+        (MAN, WANT, "last", "the man wants to pick up the hat", "der Mann den Hut abholen will"),
+        (WE, CAN, "question", "can we pick up the hat", "konnen wir den Hut abholen"),
     ],
 )
-def test_word_order(subject, verb, modal, rest, order, english, german):
-    assert clause(subject, verb, modal, rest, order) == (english, german)
+def test_word_order(subject, modal, order, english, german):
+    assert clause(subject, PICK_UP, modal, HAT, order) == (english, german)
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +104,7 @@ def test_pairs_are_distinct_on_both_sides_and_clean(pairs):
 def test_same_seed_same_text_everywhere(pairs):
     assert toy_pairs(1, 100) == pairs[:100] and toy_pairs(2, 100) != pairs[:100]
     text = "".join(f"{en}\t{de}\n" for en, de in pairs)
-    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "f769556b08c3162d"
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "8c21a641b9878cb0"
 
 
 def test_files(tmp_path, capsys):

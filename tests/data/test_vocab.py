@@ -27,11 +27,6 @@ def test_order_is_count_then_code_point():
     assert [vocab.symbol(i) for i in range(4, 9)] == ["x", "Z", "a", "b", "\u00e4"]
 
 
-def test_threshold_keeps_counts_from_it_on():
-    vocab = Vocab.build(Counter({"a": 3, "b": 2, "c": 1}), threshold=2)
-    assert "a" in vocab and "b" in vocab and "c" not in vocab
-
-
 def test_nwords_counts_the_specials_and_is_cut_before_padding():
     vocab = Vocab.build(Counter({"a": 3, "b": 2, "c": 1}), nwords=6)
     assert len(vocab) == 8 and "b" in vocab and "c" not in vocab and "madeupword0001" in vocab
@@ -100,8 +95,3 @@ def test_bad_line_is_named(tmp_path, content, line):
     path.write_bytes(content)
     with pytest.raises(DataError, match=rf"dict\.en\.txt:{line}\b"):
         Vocab.load(path)
-
-
-def test_missing_file(tmp_path):
-    with pytest.raises(DataError, match="nothing.txt"):
-        Vocab.load(tmp_path / "nothing.txt")

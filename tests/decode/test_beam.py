@@ -1,7 +1,6 @@
 """Beam search against a plain search of one sentence, without cache, batch or tensors of state."""
 
 import functools
-import math
 
 import pytest
 import torch
@@ -154,18 +153,6 @@ def test_length_limits(vocab: int, max_len: int, min_len: int) -> None:
             assert {len(h.tokens) for h in found} == {max_len + 1}
 
 
-def test_every_output_ends_once_and_is_sorted() -> None:
-    model, cfg = model_of(9, 4), BeamConfig(beam=4, max_len_b=6, unkpen=0.5)
-    for found in search(model, source_of(9, 1, [4, 2, 3]), cfg):
-        assert len(found) == 4
-        assert [h.score for h in found] == sorted((h.score for h in found), reverse=True)
-        assert len({tuple(h.tokens) for h in found}) == 4
-        for h in found:
-            assert h.tokens[-1] == EOS and h.tokens.count(EOS) == 1 and PAD not in h.tokens
-            assert len(h.token_scores) == len(h.tokens)
-            assert h.score == pytest.approx(sum(h.token_scores) / len(h.tokens), abs=1e-5)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_batch_equals_one_by_one(dtype: torch.dtype) -> None:
     model, cfg = model_of(9, 6, dtype), BeamConfig(beam=3, max_len_b=8, lenpen=0.6)
@@ -184,22 +171,6 @@ def test_blocks_of_logits_do_not_change_what_is_found(monkeypatch: pytest.Monkey
     whole = search(model, source, cfg)
     monkeypatch.setattr("hat.decode.beam.BLOCK", 20)  # two rows of 9 words
     assert search(model, source, cfg) == whole
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_beam_one_is_greedy(seed: int) -> None:
-    model, source = model_of(8, seed), source_of(8, seed, [3])
-    tokens: list[int] = []
-    while len(tokens) < 7:
-        logits = model(source, torch.tensor([[EOS, *tokens]]))[0, -1].detach().clone()
-        logits[PAD] = -math.inf
-        if not tokens:
-            logits[EOS] = -math.inf  # min-len 1
-        if int(logits.argmax()) == EOS:
-            break
-        tokens.append(int(logits.argmax()))
-    ((found,),) = search(model, source, BeamConfig(beam=1, max_len_b=7))
-    assert found.tokens == [*tokens, EOS]
 
 
 def test_length_limit_follows_the_padded_width_and_the_positions() -> None:
@@ -223,16 +194,6 @@ def test_longer_than_the_first_capacity_of_the_cache() -> None:
     logp = model(source_of(9, 1, [3]), tokens)[0].log_softmax(-1)
     expected = logp.gather(1, torch.tensor(found[0].tokens)[:, None])[:, 0]
     assert found[0].token_scores == pytest.approx(expected.tolist(), abs=2e-5)
-
-
-def test_length_penalty_prefers_longer_outputs() -> None:
-    model, source = model_of(9, 6), source_of(9, 2, [4, 3, 3, 4])
-
-    def mean_length(lenpen: float) -> float:
-        best = [found[0] for found in search(model, source, BeamConfig(5, lenpen, max_len_b=9))]
-        return sum(len(h.tokens) for h in best) / len(best)
-
-    assert mean_length(0.0) < mean_length(4.0)
 
 
 def test_unknown_words_can_be_forbidden() -> None:

@@ -10,8 +10,6 @@ from tiny_task import SPACE as TINY
 from tiny_task import SUB
 
 from hat.cli.main import load as command
-from hat.cli.settings import parse_settings
-from hat.cli.task import space_and_arch
 from hat.data.toy import write_toy
 from hat.latency.predictor import LatencyPredictor
 from hat.latency.table import TableWriter, row_of
@@ -83,10 +81,7 @@ def make(folder: Path) -> Path:
 
 def space_of(folder: Path) -> SearchSpace:
     """Return the search space of the task."""
-    (settings,) = parse_settings(
-        [f"--configs={folder / 'space.yml'}"], prog="test", description="", config_flags=("--configs",)
-    )
-    return space_and_arch(settings.space, settings.arch)[0]
+    return SearchSpace.from_yaml(folder / "space.yml")
 
 
 def copy_of(place: Path, folder: Path) -> Path:
