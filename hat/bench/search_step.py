@@ -22,7 +22,7 @@ from hat.model.cpu import dtype_name, fast_dtype
 from hat.model.layers import PAD, ModelConfig
 from hat.model.transformer import SuperTransformer, Transformer
 from hat.rng import rng_for
-from hat.search.fitness import ValidationFitness
+from hat.search.run import ValidationFitness
 from hat.space import Arch, sample
 
 

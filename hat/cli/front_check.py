@@ -9,10 +9,10 @@ from typing import Any
 from hat.cli.options import OutputOptions, command, parse
 from hat.errors import ConfigError, DataError
 from hat.files.journal import read_journal
-from hat.report.front import SHARE, compare, comparison_table
-from hat.search.front import Point
-from hat.search.limits import Gate, LimitOptions
-from hat.search.pareto import ParetoConfig, objective_values
+from hat.report.front import comparison_table
+from hat.search.constraints import Constraints
+from hat.search.front import SHARE, Point, compare
+from hat.search.strategies import ParetoConfig, objective_values
 from hat.space import Arch, space_from_plain
 
 
@@ -68,10 +68,11 @@ def _places(path: Path) -> Callable[[dict[str, Any]], Point]:
     if objectives == ParetoConfig.objectives:
         return lambda record: (float(record["loss"]), float(record["latency_ms"]))
     length = header.get("profile_length", 1)  # told where FLOPs count
-    gate = Gate(space_from_plain(header["space"]), LimitOptions(), length=length)
+    space = space_from_plain(header["space"])
 
     def place(record: dict[str, Any]) -> Point:
-        cost = gate.cost(Arch.from_yaml(record["arch"]), float(record["latency_ms"]))
+        constraints = Constraints(space, lambda archs: [float(record["latency_ms"])], length=length)
+        (cost,) = constraints.costs([Arch.from_yaml(record["arch"])])
         return float(record["loss"]), *objective_values(cost, objectives)
 
     return place

@@ -30,8 +30,8 @@ from hat.log import say
 from hat.model.extract import extract
 from hat.model.inference import InferenceModel
 from hat.model.transformer import SuperTransformer, Transformer
-from hat.search.fitness import ValidationFitness
 from hat.search.ranking import Score
+from hat.search.run import ValidationFitness
 from hat.space import Arch, SearchSpace
 from hat.train import checkpoint as ckpt
 from hat.train.loop import validation_batches

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 from hat.config import Options, option
 from hat.data.text import Chunk, Workers, chunks, read_lines, split_tokens, where
@@ -135,9 +135,7 @@ def _tokenizer(lang: str, split_hyphens: bool) -> Callable[[str], str]:
     )
 
 
-@functools.lru_cache(maxsize=4)
-def _detokenizer(lang: str) -> Any:
-    return package("sacremoses").MosesDetokenizer(lang=lang)
+_detokenizer = functools.cache(lambda lang: package("sacremoses").MosesDetokenizer(lang=lang))
 
 
 def detokenize(lines: Iterable[str], lang: str) -> Iterator[str]:
@@ -283,6 +281,18 @@ def line_pairs(paths: PathPair) -> Iterator[tuple[str, str]]:
         yield pair
 
 
+def _write_rows(paths: Sequence[Path], rows: Iterable[Sequence[str | None]]) -> None:
+    """Write column i of all rows, without those that are None, to path i; all files whole or none."""
+
+    def fill(files: list[BinaryIO]) -> None:
+        for row in rows:
+            for file, line in zip(files, row, strict=True):
+                if line is not None:
+                    file.write(line.encode() + b"\n")
+
+    write_all_atomic(paths, fill)
+
+
 def split_pairs(
     inputs: Sequence[PathPair], train: PathPair, valid: PathPair | None = None, every: int = 0
 ) -> tuple[int, int]:
@@ -299,19 +309,18 @@ def split_pairs(
         )
     kept = aside = 0
 
-    def fill(files: list[BinaryIO]) -> None:
+    def rows() -> Iterator[tuple[str | None, ...]]:
         nonlocal kept, aside
         all_pairs = itertools.chain(itertools.chain.from_iterable(map(line_pairs, inputs)), [None])
-        for lines, following in itertools.pairwise(all_pairs):
-            assert lines is not None
+        for pair, following in itertools.pairwise(all_pairs):
             last_chance = following is None and kept > 0 and not aside
             is_aside = bool(every) and ((kept + aside + 1) % every == 0 or last_chance)
             aside += is_aside
             kept += not is_aside
-            for file, line in zip(files[2:] if is_aside else files[:2], lines, strict=True):
-                file.write(line.encode() + b"\n")
+            row = (None, None, *pair) if is_aside else (*pair, None, None)
+            yield row if valid else row[:2]
 
-    write_all_atomic([*train, *(valid or ())], fill)
+    _write_rows([*train, *(valid or ())], rows())
     return kept, aside
 
 
@@ -369,17 +378,12 @@ def clean_pairs(inputs: PathPair, outputs: PathPair, limits: Limits | None = Non
     flat. Raises DataError if the inputs have different numbers of lines.
     """
     limits = limits or Limits()
-    kept = dropped = 0
+    counts = {True: 0, False: 0}
 
-    def fill(files: list[BinaryIO]) -> None:
-        nonlocal kept, dropped
-        for pair in line_pairs(inputs):
-            if limits.keep(*pair):
-                for file, line in zip(files, pair, strict=True):
-                    file.write(line.encode() + b"\n")
-                kept += 1
-            else:
-                dropped += 1
+    def good(pair: tuple[str, str]) -> bool:
+        keep = limits.keep(*pair)
+        counts[keep] += 1
+        return keep
 
-    write_all_atomic(outputs, fill)
-    return kept, dropped
+    _write_rows(outputs, filter(good, line_pairs(inputs)))
+    return counts[True], counts[False]

@@ -164,8 +164,7 @@ def apply_bpe(codes: Path, inputs: Sequence[Path], folder: Path, workers: int = 
     Each is written whole or not at all and does not depend on the number of processes.
     """
     outputs = [folder / path.name for path in inputs]
-    same = any(one.resolve() == other.resolve() for one, other in zip(inputs, outputs, strict=True))
-    if len(set(outputs)) != len(outputs) or same:
+    if len(set(outputs)) != len(outputs) or folder.resolve() in [path.resolve().parent for path in inputs]:
         raise ConfigError(
             f"cannot write {len(outputs)} texts to {folder}: names that differ, in another folder, are "
             "needed; choose another --to"
@@ -240,9 +239,8 @@ class TextCodec:
         `hat preprocess --bpe-codes` does.
         """
         names = {"sentencepiece": MODEL_FILE, "subword_nmt": CODES_FILE}
-        kind = subword_kind(vocabs[0])
-        path = Path(folder) / names[kind] if kind else None
-        return cls(languages, vocabs, path.read_bytes() if path and path.is_file() else None)
+        path = Path(folder) / names.get(subword_kind(vocabs[0]) or "", "")
+        return cls(languages, vocabs, path.read_bytes() if path.is_file() else None)
 
     @functools.cached_property
     def kind(self) -> Kind | None:
@@ -270,13 +268,12 @@ class TextCodec:
         if self.kind is None:
             return split_tokens
         if self.model is None:
+            missing, name = ("sentencepiece model is", MODEL_FILE)
+            if self.kind == "subword_nmt":
+                missing, name = ("BPE merges are", CODES_FILE)
             raise DataError(
-                f"cannot split {self.languages[0]} text as the dictionaries need it: the "
-                + (
-                    f"sentencepiece model is missing; put it beside the dictionaries as {MODEL_FILE}"
-                    if self.kind == "sentencepiece"
-                    else f"BPE merges are missing; put the file of codes beside them as {CODES_FILE}"
-                )
+                f"cannot split {self.languages[0]} text as the dictionaries need it: the {missing} missing; "
+                f"put the file beside the dictionaries as {name}"
             )
         if self.kind == "sentencepiece":
             return Pieces(self.model).split

@@ -1,64 +1,12 @@
 """The front of a search: a table of every evaluation, a picture, and what random search would have found."""
 
-import csv
-import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hat.files.atomic import write_atomic
 from hat.report.figures import COLOURS
-from hat.search.front import Point, fronts, growth, reached, worst
-from hat.space import Arch
-
-SHARE = 0.99  # of the hypervolume of random search
-
-
-def evaluations_csv(rows: Sequence[Mapping[str, Any]], archs: Sequence[Arch]) -> str:
-    """Return CSV text: the columns of `rows`, then the release's ten keys; lists are JSON, None is empty."""
-    text = io.StringIO()
-    plain = [
-        {name: "" if value is None else value for name, value in row.items()}
-        | {key: json.dumps(value) for key, value in arch.to_yaml().items()}
-        for row, arch in zip(rows, archs, strict=True)
-    ]
-    writer = csv.DictWriter(text, list(plain[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(plain)
-    return text.getvalue()
-
-
-def front_numbers(points: Sequence[Point]) -> list[int]:
-    """Return the numbers of the points that none dominates, the lowest first coordinate first."""
-    return sorted(fronts(points)[0], key=lambda i: points[i]) if points else []
-
-
-def compare(methods: Mapping[str, Sequence[Point]], share: float = SHARE) -> dict[str, Any]:
-    """Return how each method's hypervolume grows against that of all points of the method `random`.
-
-    The reference point is the worst of the random points. For each method: `evaluations`, `hypervolume`, its
-    `share` of random search's and `reached`, the evaluations to `share` of it. Both are None where the
-    random points are too few for a volume, the latter also where it is not reached. Without any random point
-    there is no reference, and no hypervolume either.
-    """
-    random = methods.get("random", ())
-    reference = worst(random)  # () without points
-    grown = {name: growth(points, reference) if reference else [] for name, points in methods.items()}
-    base = grown["random"][-1] if reference else 0.0  # 0 where there are too few random points for a volume
-    return {
-        "reference": list(reference),
-        "wanted_share": share,
-        "methods": {
-            name: {
-                "evaluations": len(methods[name]),
-                "hypervolume": values[-1] if values else 0.0 if reference else None,
-                "share": values[-1] / base if values and base else None,
-                "reached": reached(values, share * base) if base else None,
-            }
-            for name, values in grown.items()
-        },
-    }
+from hat.search.front import front_numbers
 
 
 def comparison_table(comparison: Mapping[str, Any]) -> str:

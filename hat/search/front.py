@@ -1,44 +1,32 @@
-"""The non-dominated front of points whose coordinates are all to be made small, and its hypervolume."""
+"""Non-dominated fronts of points whose coordinates are all to be made small, and their hypervolume."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 Point = tuple[float, ...]
-
-
-def dominates(one: Point, other: Point) -> bool:
-    """Return whether `one` is nowhere worse than `other` and somewhere better."""
-    return all(a <= b for a, b in zip(one, other, strict=True)) and one != other
+Points = NDArray[np.float64]  # [points, coordinates]
+SHARE = 0.99  # of the hypervolume of random search
 
 
 def fronts(points: Sequence[Point]) -> list[list[int]]:
     """Return the numbers of the points, front by front: the first holds those that none dominates.
 
-    Fast non-dominated sorting (Deb et al. 2002, NSGA-II, section III-A). Equal points share a front.
+    A point dominates another if it is nowhere worse and somewhere better (Deb et al. 2002, NSGA-II, section
+    III-A). Equal points share a front.
     """
-    beats: list[list[int]] = [[] for _ in points]
-    beaten_by = [0] * len(points)
-    for i, one in enumerate(points):
-        for j in range(i):
-            if dominates(one, points[j]):
-                winner, loser = i, j
-            elif dominates(points[j], one):
-                winner, loser = j, i
-            else:
-                continue
-            beats[winner].append(loser)
-            beaten_by[loser] += 1
+    no_worse = np.ones((len(points), len(points)), dtype=bool)
+    for axis in _array(points).T:
+        no_worse &= axis[:, None] <= axis
+    dominates = no_worse & ~no_worse.T
+    dominators = dominates.sum(axis=0)  # of each point, among those that stand in no front yet
     found: list[list[int]] = []
-    current = [i for i, count in enumerate(beaten_by) if count == 0]
-    while current:
-        found.append(current)
-        following = []
-        for i in current:
-            for j in beats[i]:
-                beaten_by[j] -= 1
-                if beaten_by[j] == 0:
-                    following.append(j)
-        current = sorted(following)
+    while (current := np.flatnonzero(dominators == 0)).size:
+        found.append(current.tolist())
+        dominators -= dominates[current].sum(axis=0)
+        dominators[current] = -1
     return found
 
 
@@ -48,80 +36,100 @@ def crowding(points: Sequence[Point]) -> list[float]:
     Sum over coordinates of the distance between both neighbours, as a share of the front's extent (Deb et
     al. 2002, section III-B).
     """
-    distance = [0.0] * len(points)
-    for axis in range(len(points[0]) if points else 0):
-        order = sorted(range(len(points)), key=lambda i: (points[i][axis], points[i]))
-        low, high = points[order[0]][axis], points[order[-1]][axis]
-        distance[order[0]] = distance[order[-1]] = math.inf
-        if high > low:
-            for before, i, after in zip(order, order[1:], order[2:], strict=False):
-                distance[i] += (points[after][axis] - points[before][axis]) / (high - low)
-    return distance
+    table, distance = _array(points), np.zeros(len(points))
+    for axis in table.T if len(points) else ():
+        order = np.lexsort((*table.T[::-1], axis))  # ties on this axis go by the whole point
+        along = axis[order]
+        distance[order[[0, -1]]] = np.inf
+        if along[-1] > along[0]:
+            distance[order[1:-1]] += (along[2:] - along[:-2]) / (along[-1] - along[0])
+    return [float(value) for value in distance]
 
 
 def hypervolume(points: Sequence[Point], reference: Point) -> float:
     """Return the share of the box from the origin to `reference` that the points dominate, from 0 to 1.
 
-    Each axis is divided by the reference, so that coordinates must not be negative and the reference must be
+    Each coordinate is divided by the reference, so coordinates must not be negative and the reference must be
     above 0. Points that are not below the reference on every axis add nothing. Exact, by slices along the
     last axis.
     """
-    inside = [
-        tuple(value / limit for value, limit in zip(point, reference, strict=True))
-        for point in points
-        if all(value < limit for value, limit in zip(point, reference, strict=True))
-    ]
-    return _volume(inside)
+    table = _array(points).reshape(len(points), len(reference))
+    return _volume((table / np.array(reference))[(table < np.array(reference)).all(axis=1)])
 
 
-def _volume(points: Sequence[Point]) -> float:
-    """Return the volume that points below (1, ..., 1) dominate."""
-    if not points:
-        return 0.0
-    if len(points[0]) == 1:
-        return 1.0 - min(point[0] for point in points)
-    ordered = sorted(points, key=lambda point: point[-1])
-    if len(points[0]) == 2:
-        volume, lowest = 0.0, 1.0
-        for across, up in ordered:
-            if across < lowest:
-                volume += (lowest - across) * (1.0 - up)
-                lowest = across
-        return volume
-    volume = 0.0
-    below: list[Point] = []
-    for number, point in enumerate(ordered):
-        following = ordered[number + 1][-1] if number + 1 < len(ordered) else 1.0
-        below = [other for other in below if not _covers(point[:-1], other)]
-        if not any(_covers(other, point[:-1]) for other in below):
-            below.append(point[:-1])
-        if following > point[-1]:
-            volume += (following - point[-1]) * _volume(below)
-    return volume
+def _volume(table: Points) -> float:
+    """Return the volume that points [points, coordinates] below (1, ..., 1) dominate."""
+    if not len(table) or table.shape[1] == 1:
+        return 1.0 - float(table.min(initial=1.0))
+    table = table[np.argsort(table[:, -1], kind="stable")]
+    depth = np.diff(table[:, -1], append=1.0)
+    if table.shape[1] == 2:
+        lowest = np.minimum.accumulate(np.concatenate(([1.0], table[:, 0])))
+        return float(np.cumsum((lowest[:-1] - lowest[1:]) * (1.0 - table[:, 1]))[-1])
+    if table.shape[1] == 3:  # all slices at once: the lowest first coordinate up to each second one
+        by_second = np.argsort(table[:, 1], kind="stable")
+        inside = by_second <= np.arange(len(table))[:, None]  # [slices, points by the second coordinate]
+        lowest = np.minimum.accumulate(np.where(inside, table[by_second, 0], 1.0), axis=1)
+        before = np.concatenate((np.ones((len(table), 1)), lowest[:, :-1]), axis=1)
+        return float(((before - lowest) @ (1.0 - table[by_second, 1])) @ depth)
+    slices = (_volume(table[: number + 1, :-1]) * deep for number, deep in enumerate(depth) if deep)
+    return float(sum(slices))
 
 
-def _covers(one: Point, other: Point) -> bool:
-    return all(a <= b for a, b in zip(one, other, strict=True))
+def _array(points: Sequence[Point]) -> Points:
+    return np.array(points, dtype=np.float64).reshape(len(points), -1 if len(points) else 0)
 
 
 def growth(points: Sequence[Point], reference: Point) -> list[float]:
     """Return the hypervolume after each point: a list as long as `points`."""
     found: list[float] = []
-    front: list[Point] = []
-    for point in points:
-        if any(_covers(other, point) for other in front):
+    front = np.empty((0, len(reference)))
+    for point in _array(points):
+        if not (front <= point).all(axis=1).any():
+            front = np.vstack((front[~(point <= front).all(axis=1)], point))
+            found.append(hypervolume(front, reference))  # type: ignore[arg-type]
+        else:
             found.append(found[-1])
-            continue
-        front = [other for other in front if not _covers(point, other)] + [point]
-        found.append(hypervolume(front, reference))
     return found
 
 
+def front_numbers(points: Sequence[Point]) -> list[int]:
+    """Return the numbers of the points that none dominates, the lowest first coordinate first."""
+    return sorted(fronts(points)[0], key=lambda i: points[i]) if points else []
+
+
 def worst(points: Sequence[Point]) -> Point:
-    """Return the highest value on each axis: a reference that all other points lie below."""
+    """Return the highest value on each axis: a reference that no point lies above."""
     return tuple(map(max, zip(*points, strict=True)))
 
 
 def reached(values: Sequence[float], target: float) -> int | None:
     """Return after how many values the first is at least `target`, or None."""
     return next((number for number, value in enumerate(values, 1) if value >= target), None)
+
+
+def compare(methods: Mapping[str, Sequence[Point]], share: float = SHARE) -> dict[str, Any]:
+    """Return how each method's hypervolume grows against that of all points of the method `random`.
+
+    The reference point is the worst of the random points. For each method: `evaluations`, `hypervolume`, its
+    `share` of random search's and `reached`, the evaluations to `share` of it. Both are None if the random
+    points are too few for a volume, the latter also if it is not reached. Without any random point there is
+    no reference, and no hypervolume either.
+    """
+    random = methods.get("random", ())
+    reference = worst(random)  # () without points
+    grown = {name: growth(points, reference) if reference else [] for name, points in methods.items()}
+    base = grown["random"][-1] if reference else 0.0
+    return {
+        "reference": list(reference),
+        "wanted_share": share,
+        "methods": {
+            name: {
+                "evaluations": len(methods[name]),
+                "hypervolume": values[-1] if values else 0.0 if reference else None,
+                "share": values[-1] / base if values and base else None,
+                "reached": reached(values, share * base) if base else None,
+            }
+            for name, values in grown.items()
+        },
+    }

@@ -1,6 +1,7 @@
 """evo_search.py whole, in tiny form: the bound, finalists, several limits, the front."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,20 +12,17 @@ from toy_predictor import released_weights
 
 from hat.cli.evo_search import main
 from hat.cli.front_check import main as front_check
+from hat.data.pairs import PairDataset
 from hat.latency.predictor import LatencyPredictor
 from hat.model.count import count_params
 from hat.model.cpu import device_name
+from hat.run import read_record
+from hat.search.run import search as hat_search
+from hat.search.strategies import SearchConfig, Strategy
 from hat.space import Arch
+from hat.train.checkpoint import load
 
-FILES = {
-    "config.yml",
-    "cost.json",
-    "version.json",
-    "journal.jsonl",
-    "log.jsonl",
-    "summary.json",
-    "evaluations.csv",
-}
+FILES = {"run.json", "run.lock", "journal.jsonl", "log.jsonl", "summary.json", "evaluations.csv"}
 GIVEN = ["--ckpt-path=a.pt", "--restore-file=b.pt", "--write-config-path=c.yml"]
 
 
@@ -60,6 +58,31 @@ def test_one_limit_is_kept_by_the_bound(search, files) -> None:
     assert {k: v for k, v in again.items() if k != "seconds"} == {
         k: v for k, v in summary.items() if k != "seconds"
     }
+
+
+class FirstDraws(Strategy):
+    """Scores random architectures in two rounds."""
+
+    def ask(self) -> list[Arch]:
+        return self.hand_out(self.pool.collect(self.random_gene, 3)) if len(self.scored) < 6 else []
+
+
+def test_the_function_gives_what_the_command_gives(search, files, data) -> None:
+    summary, _ = search("one", *TINY, "--latency-constraint=23")
+    model = load(files / "super" / "checkpoint_last.pt").model()
+    given = model, PairDataset.load(data, "valid"), LatencyPredictor.load(files / "latency.pt")
+    sizes = dict(evo_iter=2, population_size=8, parent_size=4, mutation_size=2, crossover_size=2)
+    config = SearchConfig(**sizes, valid_cnt_max=8, max_tokens=256)
+    result = hat_search(*given, [23], config=config)
+    assert result.winners[23].arch.to_yaml() == summary["arch"] and result.history == summary["history"]
+    assert result.winners[23].loss == summary["loss"] and result.winners[23].holds is None
+    assert max(each.cost.bound_ms for each in result.scored) <= 23 and result.coverage == 0.95
+    limit_ms = 0.999 * result.winners[23].bound_ms
+    mean = hat_search(*given, [limit_ms], config=replace(config, limit_by="mean"))
+    assert mean.winners[limit_ms].bound_ms == mean.winners[limit_ms].predicted_ms and not mean.coverage
+    own = [hat_search(*given, config=config, strategy=FirstDraws, out=files / "own") for _ in range(2)]
+    assert own[0].front == own[1].front and len(own[0].scored) == 6 and own[0].whole_front
+    assert not own[0].winners and read_record(files / "own").kind == "search"
 
 
 def test_a_predictor_without_a_bound_is_said_once(search, files) -> None:
@@ -144,7 +167,7 @@ def test_a_front_without_limits_chooses_none(search, files) -> None:
 
 
 def test_limits_that_random_draws_never_meet(search, files, monkeypatch) -> None:
-    monkeypatch.setattr("hat.cli.search_run.random_archs", lambda *_: iter(()))
+    monkeypatch.setattr("hat.search.run.random_archs", lambda *_, **__: iter(()))
     summary, said = search("tight", *FRONT, "--pareto-evaluations=6", "--ablations=3")
     methods = summary["comparison"]["methods"]
     assert methods["random"]["evaluations"] == 0 and methods["search"]["share"] is None
@@ -177,10 +200,9 @@ def test_finalists_are_measured_on_this_device(search, files) -> None:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--finalists=0"], "--finalists must be at least 1"),
-        (["--ablations=-1"], "--ablations must not be negative"),
+        (["--latency-constraint=-1"], "--latency-constraint must be above 0, got -1.0"),
+        (["--ablations=-1"], "--ablations must be at least 0"),
         (["--objectives", "latency", "energy"], "'energy' is not one of latency, params, flops"),
-        (["--latency-constraints", "3", "3"], "names a limit twice"),
         (["--pareto", *GIVEN[:2]], "--search-dir is needed"),
         (GIVEN, "no limit; give --latency-constraint"),
         (

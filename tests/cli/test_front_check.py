@@ -10,8 +10,8 @@ from hat.cli.front_check import main
 from hat.files.journal import Journal
 from hat.model.count import count_macs, count_params
 from hat.rng import rng_for
-from hat.search.ablation import depth_grid
-from hat.search.limits import Gate, LimitOptions
+from hat.search.constraints import Constraints
+from hat.search.run import depth_grid
 from hat.space import sample, space_to_plain
 
 RANDOM = [(4.0, 10.0), (3.0, 20.0), (2.0, 40.0)]  # of the box to (4, 40) an eighth
@@ -80,7 +80,7 @@ def test_a_search_whose_limits_leave_no_depth_is_compared_as_it_was(search, file
     space = space_of(files)
     most = min(
         count_params(arch, space)
-        for arch in depth_grid(space, lambda archs: [1.0] * len(archs), Gate(space, LimitOptions()))
+        for arch in depth_grid(Constraints(space, lambda archs: [1.0] * len(archs)))
     )
     summary, _ = search("tight", *argv, f"--max-params={most - 1}")
     assert (files / "tight" / "depth.jsonl").read_bytes() == b""

@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,9 +12,9 @@ from searching import FRONT, TINY, table_of, write_predictor
 
 from hat.data.indexed import IndexedData, write_indexed
 from hat.errors import HatError
-from hat.files.cost import read_cost
 from hat.files.journal import Journal, read_journal
 from hat.model.cpu import device_name
+from hat.run import read_record
 from hat.space import Arch
 
 
@@ -138,9 +139,9 @@ def test_what_was_measured_before_a_failure_is_kept(search, files, monkeypatch: 
             calls.append(len(calls))
             if len(calls) == 4:
                 raise HatError("broken")
-            yield {"total": 10 + len(calls) / 7, "conditions": {"torch": "x"}}
+            yield SimpleNamespace(total_ms=10 + len(calls) / 7, conditions={"torch": "x"})
 
-    monkeypatch.setattr("hat.cli.finalists.remeasure", device)
+    monkeypatch.setattr("hat.latency.collect.measure_fresh", device)
     argv = [*FRONT, "--pareto-evaluations=6", "--latency-constraints", "23", "100"]
     summary, said = search("front", *argv, code=2)
     assert "broken" in said and not summary and not (files / "front@23ms.yml").exists()
@@ -167,12 +168,12 @@ def test_the_time_of_measuring_belongs_to_the_search(search, files, monkeypatch:
     before: list[float] = []
 
     def device(archs: Sequence[Arch], *_: object, **__: object) -> Iterator[dict]:
-        before.append(read_cost(files / "front" / "cost.json").wall_s)
+        before.append(read_record(files / "front").cost.wall_s)
         time.sleep(0.3)
-        yield from ({"total": 1.0, "conditions": {}} for _arch in archs)
+        yield from (SimpleNamespace(total_ms=1.0, conditions={}) for _arch in archs)
 
-    monkeypatch.setattr("hat.cli.finalists.remeasure", device)
+    monkeypatch.setattr("hat.latency.collect.measure_fresh", device)
     summary, _ = search("front", *FRONT, "--pareto-evaluations=6", "--latency-constraint=100")
-    spent = read_cost(files / "front" / "cost.json")
+    spent = read_record(files / "front").cost
     assert len(before) == 2 and spent.sittings == 1
     assert spent.wall_s >= before[0] + 0.6 and summary["seconds"] >= before[0] + 0.6

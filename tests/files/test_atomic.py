@@ -4,7 +4,6 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -62,7 +61,7 @@ def test_a_crash_in_fill_leaves_the_old_file(error: BaseException, tmp_path: Pat
 
 
 @pytest.mark.parametrize("call", ["os.fsync", "os.replace", "tempfile.mkstemp"])
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EFBIG, errno.EROFS])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
 def test_what_the_disk_refuses_is_one_clear_error(
     call: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,16 +112,6 @@ def test_new_folders_stay_only_if_used(tmp_path: Path) -> None:
     assert names(tmp_path / "a") == ["file"]
 
 
-def test_disk_full_while_writing(tmp_path: Path) -> None:
-    def fill(file: BinaryIO) -> None:
-        file.write(b"half")
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with pytest.raises(HatError, match="No space left on device.*free disk space"):
-        write_atomic(tmp_path / "a", fill)
-    assert names(tmp_path) == []
-
-
 def test_places_where_no_file_can_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
     (tmp_path / "folder").mkdir()
@@ -130,16 +119,6 @@ def test_places_where_no_file_can_be(tmp_path: Path) -> None:
         with pytest.raises(HatError, match="cannot write .*choose another folder"):
             write_text_atomic(path, "x")
     assert names(tmp_path) == ["file", "folder"]
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_no_permission(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    try:
-        with pytest.raises(HatError, match="Permission denied"):
-            write_text_atomic(tmp_path / "a", "x")
-    finally:
-        tmp_path.chmod(0o700)
 
 
 def test_digest_format(tmp_path: Path) -> None:
@@ -161,61 +140,54 @@ def intact(path: Path) -> bytes:
     return content
 
 
-@pytest.fixture
-def crash_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, Callable[[], None]], bool]]:
-    """Return a function that runs something and ends it at its n-th rename, before or after it."""
+class Crashing:
+    """Ends an action at its n-th rename, before or after it."""
 
-    def run(number: int, action: Callable[[], None], *, after: bool = False) -> bool:
-        real, count = os.replace, 0
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.patch, self.real = monkeypatch, os.replace
+
+    def at(self, number: int, path: Path, content: bytes, *, after: bool = False) -> None:
+        """Write `content`, and crash."""
+        count = 0
 
         def replace(source: str, target: str) -> None:
             nonlocal count
             count += 1
             if count == number and not after:
                 raise Crash
-            real(source, target)
+            self.real(source, target)
             if count == number:
                 raise Crash
 
-        with monkeypatch.context() as patch:
+        with self.patch.context() as patch, pytest.raises(Crash):
             patch.setattr("os.replace", replace)
-            try:
-                action()
-            except Crash:
-                return True
-        return False
+            write_with_digest(path, content)
 
-    yield run
+
+@pytest.fixture
+def crash(monkeypatch: pytest.MonkeyPatch) -> Crashing:
+    return Crashing(monkeypatch)
 
 
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("number", [1, 2, 3])
-def test_whatever_a_crash_leaves_is_valid(number: int, after: bool, tmp_path: Path, crash_at) -> None:
+def test_whatever_a_crash_leaves_is_valid(number: int, after: bool, tmp_path: Path, crash: Crashing) -> None:
     path = tmp_path / "a.pt"
     write_with_digest(path, b"one")
     write_with_digest(path, b"two")
-    crash_at(number, lambda: write_with_digest(path, b"three"), after=after)
-    assert intact(path) in (b"two", b"three")
-    assert not digest_matches(path, b"damaged")
+    crash.at(number, path, b"three", after=after)
+    assert intact(path) in (b"two", b"three") and not digest_matches(path, b"damaged")
+    for n in range(5):  # started again and killed in its first save each time: the last good file stays
+        kept = intact(path)
+        crash.at(2, path, b"lost %d" % n)
+        assert intact(path) == kept
     write_with_digest(path, b"four")
     assert intact(path) == b"four"
 
 
-@pytest.mark.parametrize("crashes", [2, 3, 5])
-def test_one_crash_after_another(crashes: int, tmp_path: Path, crash_at) -> None:
-    """A run that is killed in its first save, started again and killed again must keep the last good file."""
-    path = tmp_path / "a.pt"
-    write_with_digest(path, b"good")
-    for n in range(crashes):
-        assert crash_at(2, lambda n=n: write_with_digest(path, b"lost %d" % n))
-        assert intact(path) == b"good"
-    write_with_digest(path, b"better")
-    assert intact(path) == b"better"
-
-
-def test_a_crash_while_replacing_a_file_without_digest(tmp_path: Path, crash_at) -> None:
+def test_a_crash_while_replacing_a_file_without_digest(tmp_path: Path, crash: Crashing) -> None:
     path = tmp_path / "a.pt"
     path.write_bytes(b"copied here by hand")
-    assert crash_at(2, lambda: write_with_digest(path, b"new"))
+    crash.at(2, path, b"new")
     assert path.read_bytes() == b"copied here by hand"
     assert digest_matches(path, path.read_bytes()) is not False

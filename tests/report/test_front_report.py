@@ -6,7 +6,9 @@ import json
 
 import pytest
 
-from hat.report.front import compare, comparison_table, evaluations_csv, front_numbers, plot_front
+from hat.report.front import comparison_table, plot_front
+from hat.search.front import compare, front_numbers
+from hat.search.record import evaluations_csv
 from hat.space import Arch, DecoderArch, EncoderArch
 
 ARCH = Arch(EncoderArch(8, (8, 16), (1, 2)), DecoderArch(8, (8,), (1,), (2,), (2,)))

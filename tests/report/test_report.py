@@ -30,8 +30,8 @@ from hat.files.journal import Journal
 from hat.model.count import count_macs
 from hat.report.collect import Evaluation, Report, Search, collect
 from hat.report.figures import charts, pareto_front
-from hat.report.front import evaluations_csv
 from hat.report.page import duration, page, report
+from hat.search.record import evaluations_csv
 
 ALL = ["front", "models", "latency", "search", "training", "cost", "conditions"]
 

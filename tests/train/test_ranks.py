@@ -21,7 +21,7 @@ from hat.data.batching import groups, shard
 from hat.errors import ConfigError, DataError, RankError, TrainingError
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer
-from hat.search.fitness import SharedFitness, ValidationFitness
+from hat.search.run import SharedFitness, ValidationFitness
 from hat.space import Arch, draw_arch
 from hat.train.distributed import ALONE, Place, ProcessGroup, joined, place_of
 from hat.train.policy import ScheduleConfig
@@ -47,7 +47,7 @@ def child(work: Work, place: Place, port: int, answer: Connection) -> None:
 def run(work: Work, size: int = 2) -> tuple[list[Any], list[int]]:
     """Return what each of `size` processes sent, its error or None where it just left, and the exit codes."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["hat.search.fitness", "test_ranks"])
+    context.set_forkserver_preload(["hat.search.run", "test_ranks"])
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=30))
     pipes, children = [], []
     for rank in range(size):
@@ -234,7 +234,10 @@ def search(ranks: ProcessGroup, refused: Arch | None = None) -> Any:
     odd = Odd(refused)
     shared = SharedFitness(odd, ranks)
     if not ranks.first:
-        return shared.serve(), odd.asked
+        try:
+            return shared.serve(), odd.asked
+        except SystemExit as left:
+            return left.code, odd.asked
     try:
         with shared:
             return shared(ARCHS) + shared(ARCHS[:1]), odd.asked
@@ -243,7 +246,7 @@ def search(ranks: ProcessGroup, refused: Arch | None = None) -> Any:
 
 
 def test_candidates_are_divided() -> None:
-    assert run(search) == ([([0.0, 1.0, 2.0, 3.0, 4.0, 0.0], 4), (0, 2)], [0, 0])
+    assert run(search) == ([([0.0, 1.0, 2.0, 3.0, 4.0, 0.0], 4), (None, 2)], [0, 0])
     assert search(ALONE) == ([0.0, 1.0, 2.0, 3.0, 4.0, 0.0], 6)
     refused = partial(search, refused=ARCHS[1])  # the second process scores it
     assert run(refused) == ([("the validation loss is nan", 1), (2, 1)], [0, 0])
@@ -260,7 +263,7 @@ def real_search(ranks: ProcessGroup) -> Any:
 
 def test_a_divided_search_scores_bit_for_bit_as_one_process() -> None:
     answers, _ = run(real_search)
-    assert answers == [real_search(ALONE), 0]
+    assert answers == [real_search(ALONE), None]
 
 
 def test_where_a_launcher_put_this_process() -> None:
