@@ -1,31 +1,71 @@
 """HAT: Hardware-Aware Transformers for machine translation.
 
-The names below load on first use, so a command that only lists things never imports torch.
+The names below load on first use, so a command that only lists things never imports torch. docs/library.md
+shows the main ones.
 """
 
+import sys
 from importlib import import_module
+from types import ModuleType
+from typing import Any
 
 __version__ = "0.1.0"
 
-_LAZY = {
-    "Arch": "hat.space",
-    "DIMS": "hat.space",
-    "Dataset": "hat.data.dataset",
-    "Model": "hat.decode.translator",
-    "SearchSpace": "hat.space",
-    "SuperTransformer": "hat.model.transformer",
-    "LatencyPredictor": "hat.latency.predictor",
-    "LatencyTable": "hat.latency.table",
-    "MeasureConfig": "hat.latency.measure",
-    "collect": "hat.latency.collect",
-    "measure_fresh": "hat.latency.collect",
-    "profile": "hat.latency.collect",
-    "read_table": "hat.latency.table",
+_NAMES = {  # module: its public names
+    "config": "Options option read_config",
+    "data.batching": "EpochBatches",
+    "data.dataset": "Dataset",
+    "data.indexed": "write_indexed",
+    "data.pairs": "Batch PairDataset",
+    "data.preprocess": "PreprocessConfig preprocess",
+    "data.toy": "toy_pairs",
+    "data.vocab": "EOS PAD Vocab",
+    "decode.beam": "BeamConfig beam_search",
+    "decode.score": "bleu",
+    "decode.translator": "Model",
+    "errors": "ArchError CheckpointError ConfigError DataError HatError Infeasible TrainingError",
+    "files.atomic": "write_text_atomic",
+    "files.journal": "Journal read_journal",
+    "latency.collect": "collect measure_fresh profile",
+    "latency.costs": "depth_only least_squares",
+    "latency.measure": "MeasureConfig Timing anchor_of measure_in_turn workload",
+    "latency.predictor": "LatencyPredictor kendall_tau",
+    "latency.table": "LatencyTable read_table",
+    "model.count": "count_macs count_params",
+    "model.cpu": "Int8Matrix can_int8 device_name dtype_name fast_dtype keep_pages",
+    "model.extract": "extract",
+    "model.inference": "InferenceModel",
+    "model.layers": "ModelConfig",
+    "model.transformer": "SubTransformer SuperTransformer",
+    "report.page": "report",
+    "rng": "rng_for",
+    "run": "Run read_record",
+    "search.constraints": "Constraints",
+    "search.run": "SearchResult ValidationFitness search",
+    "search.strategies": "NSGA2 Evolution SearchConfig Strategy",
+    "space": "DIMS Arch DecoderArch EncoderArch SearchSpace sample",
+    "train.checkpoint": "average load",
+    "train.loop": "BatchConfig FitResult LoopConfig TrainConfig fit validate",
+    "train.policy": "PolicyConfig ScheduleConfig",
+    "train.trainer": "OptimConfig Trainer",
 }
-__all__ = [*_LAZY, "__version__"]
+_WHERE = {name: module for module, names in _NAMES.items() for name in names.split()}
+__all__ = [*_WHERE, "__version__"]  # noqa: PLE0604 - names of _WHERE
 
 
-def __getattr__(name: str) -> object:
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(import_module(f"hat.{_WHERE[name]}"), name)
     raise AttributeError(f"module 'hat' has no attribute {name!r}")
+
+
+class _PackageOfFunction(ModuleType):
+    """`hat.search` and `hat.report` are packages, and functions of the same name inside them."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        return __getattr__(self.__name__.rpartition(".")[2])(*arguments, **options)
+
+
+def _callable_package(name: str) -> None:
+    """Let the package `name` be called as the function that its name stands for."""
+    sys.modules[name].__class__ = _PackageOfFunction
