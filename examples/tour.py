@@ -22,7 +22,8 @@ predictor = hat.LatencyPredictor.fit(table.rows)
 # %% Search: the lowest validation loss whose latency stays below the limit
 fastest, slowest = (predictor.predict_ms(arch) for arch in (space.smallest(), space.largest()))
 limit_ms = (fastest + slowest) / 2
-found = hat.search(supernet, data, predictor, [limit_ms], config=hat.SearchConfig(evo_iter=4), out="runs/tour")
+search = hat.SearchConfig(evo_iter=4)
+found = hat.search(supernet, data, predictor, [limit_ms], config=search, out="runs/tour")
 winner = found.winners[limit_ms]
 print(f"limit {limit_ms:.1f} ms, predicted {winner.predicted_ms:.1f}, measured {winner.measured_ms} ms")
 

@@ -11,7 +11,11 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_NAMES = {  # module: its public names
+_NAMES = {  # module: its public names, name=other if it is called otherwise there
+    "cli.interrupt": "Interrupt",
+    "cli.options": "command only parse",
+    "cli.settings": "parse_settings",
+    "cli.task": "device_of",
     "config": "Options option read_config",
     "data.batching": "EpochBatches",
     "data.dataset": "Dataset",
@@ -21,6 +25,7 @@ _NAMES = {  # module: its public names
     "data.toy": "toy_pairs",
     "data.vocab": "EOS PAD Vocab",
     "decode.beam": "BeamConfig beam_search",
+    "decode.generate": "translate",
     "decode.score": "bleu",
     "decode.translator": "Model",
     "errors": "ArchError CheckpointError ConfigError DataError HatError Infeasible TrainingError",
@@ -37,26 +42,34 @@ _NAMES = {  # module: its public names
     "model.inference": "InferenceModel",
     "model.layers": "ModelConfig",
     "model.transformer": "SubTransformer SuperTransformer",
+    "report.front": "comparison_table",
     "report.page": "report",
     "rng": "rng_for",
     "run": "Run read_record",
     "search.constraints": "Constraints",
-    "search.run": "SearchResult ValidationFitness search",
+    "search.front": "compare_fronts=compare",
+    "search.record": "SearchResult",
+    "search.run": "ValidationFitness search",
     "search.strategies": "NSGA2 Evolution SearchConfig Strategy",
-    "space": "DIMS Arch DecoderArch EncoderArch SearchSpace sample",
-    "train.checkpoint": "average load",
+    "space": "DIMS Arch DecoderArch EncoderArch SearchSpace sample space_from_plain space_of",
+    "train.checkpoint": "average load=load_model load_checkpoint=load save=save_model",
     "train.loop": "BatchConfig FitResult LoopConfig TrainConfig fit validate",
     "train.policy": "PolicyConfig ScheduleConfig",
     "train.trainer": "OptimConfig Trainer",
 }
-_WHERE = {name: module for module, names in _NAMES.items() for name in names.split()}
+_WHERE = {
+    name.partition("=")[0]: (module, name.rpartition("=")[2])
+    for module, names in _NAMES.items()
+    for name in names.split()
+}
 __all__ = [*_WHERE, "__version__"]  # noqa: PLE0604 - names of _WHERE
 
 
 def __getattr__(name: str) -> Any:
-    if name in _WHERE:
-        return getattr(import_module(f"hat.{_WHERE[name]}"), name)
-    raise AttributeError(f"module 'hat' has no attribute {name!r}")
+    if name not in _WHERE:
+        raise AttributeError(f"module 'hat' has no attribute {name!r}")
+    module, there = _WHERE[name]
+    return getattr(import_module(f"hat.{module}"), there)
 
 
 class _PackageOfFunction(ModuleType):

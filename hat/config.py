@@ -188,10 +188,10 @@ def _pair(text: str) -> tuple[float, float]:
     return _float(parts[0].strip()), _float(parts[1].strip())
 
 
-O = TypeVar("O")
+G = TypeVar("G")
 
 
-def fill(group: type[O], entries: Mapping[str, Any], **values: Any) -> O:
+def fill(group: type[G], entries: Mapping[str, Any], **values: Any) -> G:
     """Return a dataclass of options filled from the entries of a YAML file; other entries are ignored.
 
     Args:

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from hat.bench.corpus import random_batch
-from hat.bench.device import formats
+from benchmarks.data import random_batch
+from benchmarks.timing import formats
 from hat.decode.beam import BeamConfig, beam_search
 from hat.model.cpu import DTYPES
 from hat.model.extract import extract

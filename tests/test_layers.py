@@ -25,7 +25,6 @@ LAYER = {
     "latency": 6,
     "search": 7,
     "report": 8,
-    "bench": 8,
     "cli": 9,
     "__main__": 10,
 }

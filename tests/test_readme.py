@@ -12,6 +12,7 @@ import release_tables
 import yaml
 from documents import ALL, DOCUMENTS, ROOT, Command, sections
 
+from benchmarks.__main__ import NAMES
 from hat.cli.main import COMMANDS, load
 from hat.cli.options import parser_of
 from hat.files.released import released_models
@@ -95,7 +96,9 @@ def test_a_command_is_in_order(command: Command) -> None:
         assert subprocess.run(["bash", "-n", str(ROOT / script)]).returncode == 0
     elif command.name:
         assert command.name in COMMANDS and given <= flags_of(command.name)
-    elif "benchmarks" not in command.words:
+    elif "benchmarks" in command.words:
+        assert command.words[3] in NAMES or command.words[3] == "--help", "no such figure or study"
+    else:
         assert program in ("pip", "cp", "sed", "pre-commit")
     if script == "scripts/run_task.sh":
         flags = words[words.index("--") :] if "--" in words else ()

@@ -1,6 +1,7 @@
 """The command `latency_predictor.py`: train a latency predictor and report its error."""
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -11,15 +12,14 @@ import torch
 from hat.cli.missing import advice, table_commands
 from hat.cli.options import OutputOptions, command, only, parse
 from hat.config import Options, flag_of, option, to_yaml_values
-from hat.errors import ConfigError, DataError
-from hat.files.atomic import check_writable, write_atomic
+from hat.errors import ConfigError, DataError, HatError
+from hat.files.atomic import check_writable, digest_path, write_atomic
 from hat.files.released import beside_own
 from hat.latency.predictor import (
     COVERAGE,
     LatencyPredictor,
     Report,
-    released_at,
-    set_aside,
+    is_released,
     split,
     trained_predictor,
 )
@@ -79,8 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given := [flag_of(name)[2:] for name in _given(ignored)]:
         _say(f"{', '.join(given)}: no effect here; the predictor finds its scales, size and steps itself")
     check_writable(path)
-    aside = beside_own(path)
-    released = released_at(path, aside)
+    aside = _place_aside(path)
     run = Run(
         record_path(path, folder=False),
         "predictor",
@@ -94,8 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with run:  # now that it worked: a record of an earlier predictor stays beside it until then
         if options.transfer_from:
             run.inputs["transfer-from"] = digest_of(Path(options.transfer_from))
-        if released:
-            set_aside(path, aside)
+        if aside:
+            _set_aside(path, aside)
             _say(f"{path} was the predictor of the 2020 release; it was moved to {aside}")
         predictor.save(path)
         report = predictor.report
@@ -127,6 +126,31 @@ def _table(given: str) -> Path:
     except DataError as error:
         commands = table_commands(given)
         raise DataError(f"{error}; {advice(commands, '')}" if commands else str(error)) from error
+
+
+def _place_aside(path: Path) -> Path | None:
+    """Return where a predictor of the 2020 release at `path` is to be moved; None if there is none."""
+    aside = beside_own(path)
+    if not is_released(path):
+        return None
+    if aside.exists() and aside.read_bytes() != path.read_bytes():
+        raise ConfigError(
+            f"{path} is a predictor of the 2020 release, and its place beside one's own, {aside}, holds "
+            "another file; move one of them away, or give another --ckpt-path"
+        )
+    return aside
+
+
+def _set_aside(path: Path, aside: Path) -> None:
+    """Move a released predictor and its digest, so that both stay usable. Raises HatError."""
+    try:
+        os.replace(path, aside)
+        if digest_path(path).exists():
+            text = digest_path(path).read_text("ascii").replace(path.name, aside.name)
+            digest_path(aside).write_text(text, "ascii")
+            digest_path(path).unlink()
+    except OSError as error:
+        raise HatError(f"cannot move {path} to {aside}: {error.strerror}; move it yourself") from error
 
 
 def _say(text: str) -> None:

@@ -2,23 +2,20 @@
 
 import contextlib
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-import yaml
 
-from hat.config import Options, option, to_yaml_values
+from hat.config import Options, option
 from hat.data.pairs import PairDataset, languages, load_vocabs
 from hat.data.vocab import Vocab
 from hat.errors import CheckpointError, ConfigError, DataError
-from hat.files.atomic import write_text_atomic
-from hat.log import say, versions
+from hat.log import say
 from hat.model.count import profile_length
-from hat.model.cpu import device_name, keep_pages
+from hat.model.cpu import keep_pages
 from hat.space import Arch, ArchOptions, SearchSpace, SpaceOptions, arch_of, space_around, space_of
 from hat.train.distributed import Place
 from hat.train.loop import BatchConfig
@@ -52,7 +49,7 @@ class TaskOptions(BatchConfig):
     target_lang: str | None = None
     """target language (default: read off the file names)"""
     vocab_size: tuple[int, ...] = ()
-    """vocabulary size for profiling without data; two numbers where source and target differ"""
+    """vocabulary size for profiling without data; two numbers if source and target differ"""
     profile_length: int | None = option(None, low=1)
     """tokens of source and target when profiling (default: by --arch)"""
 
@@ -74,7 +71,7 @@ class DeviceOptions(Options):
     """Device"""
 
     cpu: bool = False
-    """use the CPU even where there is a GPU"""
+    """use the CPU even if there is a GPU"""
     gpu: int | None = option(None, low=0)
     """number of the one GPU to use (default: 0; training and search use all of them)"""
     threads: int | None = None
@@ -102,7 +99,7 @@ class RankOptions(Options):
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Sizes of both dictionaries and their SHA-256 digests ("" where only a size was given)."""
+    """Sizes of both dictionaries and their SHA-256 digests ("" if only a size was given)."""
 
     sizes: tuple[int, int]
     digests: tuple[str, str]
@@ -293,13 +290,3 @@ def run_folder(configs: str | None, given: str | None) -> Path:
     if "configs" in parts:
         parts = parts[len(parts) - parts[::-1].index("configs") :]
     return Path("checkpoints", *[part for part in parts if part not in ("/", "..", ".")])
-
-
-def write_provenance(folder: Path, device: torch.device, *options: object, stem: str = "") -> None:
-    """Write the resolved configuration and the versions it ran with beside a run's output."""
-    prefix = f"{stem}." if stem else ""
-    values = to_yaml_values(*options)
-    write_text_atomic(folder / f"{prefix}config.yml", yaml.safe_dump(values, sort_keys=False, width=100))
-    facts = versions() | {"device": device_name(device), "threads": str(torch.get_num_threads())}
-    facts["cores"] = str(os.cpu_count())
-    write_text_atomic(folder / f"{prefix}version.json", json.dumps(facts, indent=1) + "\n")

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
+from typing import Any
 
 from hat.cli.interrupt import Interrupt
 from hat.cli.options import OutputOptions, command, parse, without
@@ -105,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             losses_json = {"valid_loss": found.loss, "valid_nll_loss": found.nll_loss}
             return _finish(out, first, f"{losses}, {start}", sizes | losses_json)
         with Interrupt() as interrupt:
-            result = fit(
+            trained = fit(
                 arch or space,
                 data,
                 config,
@@ -120,18 +121,18 @@ def main(argv: Sequence[str] | None = None) -> int:
                 interrupt=interrupt,
                 progress=not out.no_progress_bar and sys.stderr.isatty(),
             )
-    if result.stopped is not None:
-        say(f"stopped by signal {result.stopped} and saved; the same command goes on from here")
-        return 128 + result.stopped
-    best = "unknown" if result.best_loss is None else f"{result.best_loss:.3f} (base 2)"
+    if trained.stopped is not None:
+        say(f"stopped by signal {trained.stopped} and saved; the same command goes on from here")
+        return 128 + trained.stopped
+    best = "unknown" if trained.best_loss is None else f"{trained.best_loss:.3f} (base 2)"
     text = (
-        f"trained {result.updates} updates in {result.train_s:.0f} s, best validation loss {best}; "
+        f"trained {trained.updates} updates in {trained.train_s:.0f} s, best validation loss {best}; "
         f"checkpoints in {folder}"
     )
-    return _finish(out, first, text, sizes | {"training": result.summary() | {"save_dir": str(folder)}})
+    return _finish(out, first, text, sizes | {"training": trained.summary() | {"save_dir": str(folder)}})
 
 
-def _finish(out: OutputOptions, first: bool, text: str, result: dict) -> int:
+def _finish(out: OutputOptions, first: bool, text: str, result: dict[str, Any]) -> int:
     """Print what came out, once for all processes."""
     if first:
         print(text)

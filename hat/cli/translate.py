@@ -13,14 +13,13 @@ from hat.cli.options import OutputOptions, command, only, parse
 from hat.cli.settings import GROUPS
 from hat.cli.task import DeviceOptions, TaskOptions, dataset, device_of, find_checkpoint, vocabulary
 from hat.config import Options, option, to_yaml_values
-from hat.data.folder import file_digest
 from hat.data.pairs import PairDataset
 from hat.decode.beam import BeamConfig
 from hat.decode.generate import generate as generate_split
 from hat.decode.generate import joiner
 from hat.decode.score import Mode, score_file
 from hat.errors import ConfigError, HatError
-from hat.files.atomic import write_text_atomic
+from hat.files.atomic import file_digest, write_text_atomic
 from hat.log import say
 from hat.model.cpu import Int8Matrix, device_name, fixed_matrix
 from hat.model.inference import InferenceModel
@@ -112,7 +111,7 @@ def generate(argv: Sequence[str] | None = None) -> int:
     run = Run(
         record_path(Path(options.results_path), folder=False) if options.results_path else None,
         "translation",
-        settings=to_yaml_values(options, beam, task, device_options, optim, arch_options),
+        settings=to_yaml_values(options, beam, arch_options) | {"data": task.data, "amp": optim.amp},
         inputs={"checkpoint": path, "source-ids": data.content()[0]},
         device={"device": device_name(device), "dtype": str(fixed.dtype)},
         threads=torch.get_num_threads(),

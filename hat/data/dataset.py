@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hat.data.corpora import hold_out
-from hat.data.folder import file_digest, replacing
+from hat.data.folder import replacing
 from hat.data.pairs import PairDataset, languages, load_vocabs
 from hat.data.preprocess import PreprocessConfig, preprocess
 from hat.data.subwords import TextCodec
@@ -16,7 +16,7 @@ from hat.data.text import read_lines
 from hat.data.vocab import Vocab
 from hat.errors import DataError
 from hat.files.archive import unpack
-from hat.files.atomic import write_text_atomic
+from hat.files.atomic import file_digest, write_text_atomic
 
 Text = Sequence[str] | Path | str
 

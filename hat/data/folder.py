@@ -2,15 +2,14 @@
 
 import contextlib
 import ctypes
-import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from hat.data.text import read_lines
+from hat.data.text import read_lines, unreadable
 from hat.errors import DataError, HatError
-from hat.files.atomic import link_or_copy, sync_directory, write_text_atomic
+from hat.files.atomic import file_digest, link_or_copy, sync_directory, write_text_atomic
 from hat.files.lock import Lock
 
 SUMS = "SHA256SUMS"  # as sha256sum writes it, of every other file that preprocessing wrote
@@ -60,23 +59,15 @@ def check_digests(folder: Path, names: Iterable[str]) -> None:
     """
     digests = _digests(folder)
     for name in names:
-        if name in digests and digests[name] != file_digest(folder / name):
+        try:
+            damaged = name in digests and digests[name] != file_digest(folder / name)
+        except OSError as error:
+            raise unreadable(folder / name, error) from error
+        if damaged:
             raise DataError(
                 f"{folder / name} is damaged: its SHA-256 differs from {folder / SUMS}; make the data again "
                 "with hat preprocess, or restore it from a copy"
             )
-
-
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file, reading it in blocks; raises DataError if it cannot be read."""
-    digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}; check the path") from error
-    return digest.hexdigest()
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hat.data.folder import check_digests, file_digest
+from hat.data.folder import check_digests
 from hat.data.indexed import IndexedData, bin_path, idx_path
 from hat.data.text import read_lines
 from hat.data.vocab import EOS, PAD, Vocab
 from hat.errors import DataError
+from hat.files.atomic import file_digest
 
 
 @dataclass(frozen=True)

@@ -56,8 +56,8 @@ def read_lines(
 
 
 def unreadable(path: Path | str, error: OSError) -> DataError:
-    """Return what to raise if a text cannot be read."""
-    return DataError(f"cannot read {path}: {error.strerror}; a readable text file is needed; check the path")
+    """Return what to raise if a file cannot be read."""
+    return DataError(f"cannot read {path}: {error.strerror}; a readable file is needed; check the path")
 
 
 def where(path: Path | str, start: int, index: int) -> str:

@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 import hat
-from hat.data.dataset import Dataset
 from hat.errors import ConfigError, HatError
 from hat.latency.measure import (
     TOGETHER,
@@ -26,7 +25,6 @@ from hat.latency.measure import (
     Timing,
     anchor_of,
     conditions_of,
-    measure,
     measure_in_turn,
 )
 from hat.latency.table import LatencyTable, Row, TableWriter, row_of
@@ -41,6 +39,9 @@ from hat.rng import rng_for, seed_for
 from hat.run import Run, record_path
 from hat.space import Arch, SearchSpace, sample
 
+if TYPE_CHECKING:
+    from hat.data.dataset import Dataset
+
 FRESH_ITERATIONS = 21  # least repeats of an architecture that is measured in a fresh process
 _SERVE = "from hat.latency.collect import _serve; _serve()"
 Sizes = tuple[int, int]
@@ -51,7 +52,7 @@ def collect(
     rows: int,
     *,
     vocab_sizes: Sizes | None = None,
-    dataset: Dataset | None = None,
+    dataset: "Dataset | None" = None,
     config: MeasureConfig | None = None,
     model_config: ModelConfig | None = None,
     out: str | Path | None = None,
@@ -129,7 +130,10 @@ def collect(
                 run.vouch(path)
     if new < rows - len(before):
         say(f"the space has no further architectures; {len(table.rows)} rows instead of {rows}")
-    return LatencyTable(tuple(table.rows), path, new, unstable, time.perf_counter() - start, drift)
+    found = LatencyTable(table.rows)
+    found.path, found.new_rows, found.unstable = path, new, unstable
+    found.seconds, found.drift_percent = time.perf_counter() - start, drift
+    return found
 
 
 def row_of_timing(arch: Arch, timing: Timing, anchor: Anchor) -> Row:
@@ -246,6 +250,7 @@ def measure_fresh(
     Raises HatError if the process fails, with its last words.
     """
     cfg = (config or MeasureConfig()).under(conditions)
+    cfg = replace(cfg, min_iterations=max(cfg.min_iterations, FRESH_ITERATIONS))
     threads = int(conditions.get("threads", torch.get_num_threads()))
     request = _Request(
         tuple(archs), space, vocab_sizes, model_config or ModelConfig(), cfg, str(device), threads, seed
@@ -293,31 +298,16 @@ def _serve() -> None:
     keep_pages()
     torch.set_num_threads(request.threads)
     try:
+        if request.device.startswith("cuda") and not torch.cuda.is_available():
+            raise ConfigError(f"{request.device}: this machine has no GPU that PyTorch can use")
+        cfg, space = request.cfg, request.space
         device = torch.device(request.device)
-        if device.type == "cuda" and not torch.cuda.is_available():
-            raise ConfigError(f"{device}: this machine has no GPU that PyTorch can use")
-        for timing in measure_archs(*request[:5], device=device, seed=request.seed):
+        standalone = _cutter(space, request.sizes, request.model_config, cfg, device, request.seed)
+        anchor = anchor_of(standalone(space.largest()), standalone(space.smallest()), cfg)
+        for _, timing in _timings(map(space.check, request.archs), standalone, cfg, anchor):
             answers.write(pickle.dumps(timing))
     except HatError as error:
         sys.exit(f"{type(error).__name__}: {error}")
-
-
-def measure_archs(
-    archs: Sequence[Arch],
-    space: SearchSpace,
-    vocab_sizes: Sizes,
-    model_config: ModelConfig,
-    config: MeasureConfig,
-    *,
-    device: torch.device,
-    seed: int,
-) -> Iterator[Timing]:
-    """Yield the timing of each architecture, measured in turns in this process, see `measure_fresh`."""
-    cfg = replace(config, min_iterations=max(config.min_iterations, FRESH_ITERATIONS))
-    standalone = _cutter(space, vocab_sizes, model_config, cfg, device, seed)
-    anchor = anchor_of(standalone(space.largest()), standalone(space.smallest()), cfg)
-    for _, timing in _timings(map(space.check, archs), standalone, cfg, anchor):
-        yield timing
 
 
 def profile(
@@ -358,7 +348,7 @@ def profile(
         result["flops"] = 2 * profile_macs(sub, cfg.source_len)
     if device is not None:
         where = torch.device(device)
-        timing = measure(sub.to(where, choose_dtype(cfg.dtype, where)).eval(), cfg)
+        (timing,) = measure_in_turn([sub.to(where, choose_dtype(cfg.dtype, where)).eval()], cfg)
         parts = {"encoder": timing.encoder, "decoder": timing.decoder, "total": timing.total}
         result["latency_ms"] = {name: part.median_ms for name, part in parts.items()}
         result["latency_ms"]["total"] = timing.total_ms

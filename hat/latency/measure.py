@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 
@@ -60,11 +60,9 @@ class MeasureConfig:
     def under(self, conditions: Mapping[str, str]) -> "MeasureConfig":
         """Return these settings with beam, lengths and number format of the rows of a latency table."""
         names = ("beam", "source_len", "target_len")
-        lengths = {name: int(conditions[name]) for name in names if name in conditions}
-        if "source_len" in lengths:
-            lengths.setdefault("target_len", lengths["source_len"])
-        same = replace(self, **lengths)  # type: ignore[arg-type]
-        return replace(same, dtype=cast(Amp, conditions["dtype"])) if "dtype" in conditions else same
+        known: dict[str, Any] = {name: int(conditions[name]) for name in names if name in conditions}
+        known.setdefault("target_len", known.get("source_len", self.target_len))
+        return replace(self, dtype=cast(Amp, conditions.get("dtype", self.dtype)), **known)
 
 
 class Workload(NamedTuple):
@@ -280,13 +278,6 @@ def counted(repeats: Repeats, cfg: MeasureConfig, anchor: Anchor | None) -> Coun
     each = found.divided([now / anchor.reference_ms for now in around])
     common = found.divided([anchor.slower(around)] * len(around))
     return each if _spread(each.sums) <= MAX_SPREAD_RATIO * _spread(common.sums) else common
-
-
-@torch.inference_mode()
-def measure(model: Transformer, cfg: MeasureConfig) -> Timing:
-    """Return the latency of one stand-alone model in evaluation mode."""
-    (timing,) = measure_in_turn([model], cfg)
-    return timing
 
 
 def conditions_of(model: Transformer, cfg: MeasureConfig) -> dict[str, str]:

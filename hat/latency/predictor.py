@@ -2,18 +2,17 @@
 
 import io
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Protocol, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hat.errors import CheckpointError, ConfigError, DataError, HatError, brief
-from hat.files.atomic import digest_matches, digest_path, write_with_digest
+from hat.errors import CheckpointError, ConfigError, DataError, brief
+from hat.files.atomic import digest_matches, write_with_digest
 from hat.files.tensors import read_foreign
 from hat.latency.costs import (
     FOLDS,
@@ -49,33 +48,10 @@ class Scores(TypedDict):
     kendall_tau: float
 
 
-class BoundScores(TypedDict):
-    """An upper bound and the share of rows that stayed below it."""
-
-    coverage: float
-    above_percent: float  # of the prediction
-    held: float
-
-
-class Report(Scores):
-    """Scores on rows that the training did not see."""
-
-    baselines: dict[str, Scores]
-    rows: int  # that the scores are of
-    bound: BoundScores | None  # None: too few rows for one
-    drift: list[dict[str, float]]  # blocks of the table, rows counted from 0
-
-
-class TransferReport(Report):
-    """Scores of a predictor that started from another device's."""
-
-    old_drift: list[dict[str, float]]  # as drift, of the old device's table
-
-
-class Model(Protocol):
-    """What predicts: latencies in ms [rows] of features [rows, features]."""
-
-    def predict(self, features: Floats) -> Floats: ...
+# Scores on rows that the training did not see; `rows`, their number; `baselines`, scores of each; `bound`,
+# None or {coverage, above_percent of the prediction, held: share of the rows}; `drift`, blocks of the table,
+# rows counted from 0; if the predictor started from another device's, `old_drift`, the blocks of its table.
+Report = dict[str, Any]
 
 
 class LatencyPredictor:
@@ -92,7 +68,7 @@ class LatencyPredictor:
 
     def __init__(
         self,
-        model: Model,
+        model: "CostModel | _AveragesModel",
         feature_names: Sequence[str],
         residuals: Sequence[float] = (),
         report: Report | None = None,
@@ -177,11 +153,8 @@ class LatencyPredictor:
             (each, out) for each in BASELINES.items() for out in folds(len(rows), stream)
         ):
             baselines[name][out] = fit(raw[~out], ms[~out])(raw[out])
-        transferred: TransferReport = {
-            **found._report(rows, ms / np.exp(residuals), baselines, bound=False),
-            "old_drift": [asdict(block) for block in self.drift],
-        }
-        found.report = transferred
+        found.report = found._report(rows, ms / np.exp(residuals), baselines, bound=False)
+        found.report["old_drift"] = [asdict(block) for block in self.drift]
         return found
 
     def predict_ms(self, arch: Arch) -> float:
@@ -241,7 +214,7 @@ class LatencyPredictor:
         self, rows: Sequence[Row], predicted: Floats, baselines: Mapping[str, Floats], *, bound: bool
     ) -> Report:
         truth = _milliseconds(rows)
-        found: BoundScores | None = None
+        found = None
         if bound and self.max_coverage >= COVERAGE:
             margin = self.margin()
             held = float(np.mean(truth <= predicted * margin))
@@ -360,34 +333,12 @@ def trained_predictor(
     return LatencyPredictor.fit(old, seed=seed, test=False).transferred(rows, seed=seed)
 
 
-def released_at(path: Path, aside: Path) -> bool:
-    """Return whether bare weights of the 2020 release lie where one's own predictor is to be written.
-
-    Raises ConfigError if `aside`, where they would be moved, holds another file.
-    """
+def is_released(path: str | Path) -> bool:
+    """Return whether a file holds bare weights of the 2020 release; False if it is missing or damaged."""
     try:
-        if not path.exists() or "first_layer.weight" not in _read(path):
-            return False
+        return Path(path).exists() and "first_layer.weight" in _read(Path(path))
     except CheckpointError:
-        return False  # damaged, so nothing is lost
-    if aside.exists() and aside.read_bytes() != path.read_bytes():
-        raise ConfigError(
-            f"{path} is a predictor of the 2020 release, and its place beside one's own, {aside}, holds "
-            "another file; move one of them away, or give another --ckpt-path"
-        )
-    return True
-
-
-def set_aside(path: Path, aside: Path) -> None:
-    """Move a released predictor and its digest, so that both stay usable. Raises HatError."""
-    try:
-        os.replace(path, aside)
-        if digest_path(path).exists():
-            text = digest_path(path).read_text("ascii").replace(path.name, aside.name)
-            digest_path(aside).write_text(text, "ascii")
-            digest_path(path).unlink()
-    except OSError as error:
-        raise HatError(f"cannot move {path} to {aside}: {error.strerror}; move it yourself") from error
+        return False
 
 
 class _AveragesModel:

@@ -11,9 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import overload
 
-from hat.errors import ArchError, DataError, HatError
+from hat.errors import ArchError, DataError
 from hat.files.atomic import digest_matches, digest_path, sync_directory
 from hat.files.journal import append_whole
 from hat.files.lock import Lock
@@ -66,26 +65,22 @@ class Row:
         return self.latency_mean_encoder + self.latency_mean_decoder
 
 
-@dataclass(frozen=True)
-class LatencyTable(Sequence[Row]):
-    """Rows of one latency table, and what a collection added to it."""
+class LatencyTable(list[Row]):
+    """Rows of one latency table, and what a collection added to it.
 
-    rows: tuple[Row, ...]
-    path: Path | None = None  # None: kept in memory only
+    Attributes:
+        path: the file; None if the rows are kept in memory only.
+        new_rows: rows that were measured now.
+        unstable: those of them whose median did not settle.
+        seconds: time they took.
+        drift_percent: how much slower the machine was at the last row than before the first.
+    """
+
+    path: Path | None = None
     new_rows: int = 0
-    unstable: int = 0  # new rows whose median did not settle
+    unstable: int = 0
     seconds: float = 0.0
-    drift_percent: float = 0.0  # how much slower the machine was at the last row than before the first
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @overload
-    def __getitem__(self, index: int) -> Row: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Row]: ...
-    def __getitem__(self, index: int | slice) -> Row | Sequence[Row]:
-        return self.rows[index]
+    drift_percent: float = 0.0
 
 
 def row_of(
@@ -166,7 +161,6 @@ class TableWriter:
             ) from error
         self._lock = Lock(fd, self.path, "wait for it, stop it, or give another --lat-dataset-path")
         try:
-            self._check_place(fd)
             sync_directory(self.path.parent)
             self._head, self._columns, self.rows = self._recover(fd)
         except BaseException:
@@ -196,10 +190,8 @@ class TableWriter:
         self.rows.append(row)
 
     def close(self) -> None:
-        """Release the lock; a file in which nothing was written is removed."""
+        """Release the lock."""
         if self._lock:
-            if os.fstat(self._lock.fd).st_size == 0:
-                self.path.unlink(missing_ok=True)
             self._lock.close()
 
     def __enter__(self) -> "TableWriter":
@@ -207,14 +199,6 @@ class TableWriter:
 
     def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
-
-    def _check_place(self, fd: int) -> None:
-        try:
-            same = os.path.samestat(os.fstat(fd), os.stat(self.path))
-        except FileNotFoundError:
-            same = False
-        if not same:  # its last owner closed an empty table, which removes it
-            raise HatError(f"{self.path} was just removed by another process; run again")
 
     def _recover(self, fd: int) -> tuple[bytes, list[str], list[Row]]:
         try:

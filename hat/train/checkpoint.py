@@ -31,15 +31,15 @@ _NAMES = re.compile(r"checkpoint(\d+)\.pt|checkpoint_(\d+)_(\d+)\.pt")
 class Checkpoint:
     """What one file holds. `arch` is None for a SuperTransformer.
 
-    `state` is what resuming needs, if anything. Where `weights` are a moving average, as searches and
-    SubTransformers take them up, `master` are those that training goes on from.
+    `state` is what resuming needs, if anything. If `weights` are a moving average, which searches and
+    SubTransformers use, `master` are the weights that training goes on from.
     """
 
     space: SearchSpace
     arch: Arch | None
     model_config: ModelConfig
     vocab_sizes: tuple[int, int]
-    vocab_digests: tuple[str, str]  # of both dictionaries, "" where trained without
+    vocab_digests: tuple[str, str]  # of both dictionaries, "" if they are not known
     weights: dict[str, torch.Tensor]
     state: dict[str, Any]
     master: dict[str, torch.Tensor] | None = None
@@ -54,20 +54,15 @@ class Checkpoint:
     def sub(self, arch: Arch) -> Transformer:
         """Return the stand-alone SubTransformer `arch`: cut from a SuperTransformer, or this very model."""
         if self.arch is None:
-            return cut(self.model(), arch)
+            from hat.model.extract import extract  # late: training a SuperTransformer cuts nothing
+
+            return extract(self.model(), arch)
         if self.arch != arch:
             raise CheckpointError(
                 "the checkpoint holds another SubTransformer than the one asked for; give the architecture "
                 "YAML it was trained with, or a SuperTransformer checkpoint"
             )
         return self.model()
-
-
-def cut(model: Transformer, arch: Arch) -> SubTransformer:
-    """Return `arch` as a model of its own, with copies of the slices of `model` that it uses."""
-    from hat.model.extract import extract  # late: training a SuperTransformer cuts nothing
-
-    return extract(model, arch)
 
 
 def pack(
@@ -78,7 +73,7 @@ def pack(
 ) -> Checkpoint:
     """Return a checkpoint of `model`; its tensors are those of the model, not copies.
 
-    `master` is the model that training goes on from, where that is another one.
+    `master` is the model that training goes on from, if that is another one.
     """
 
     def weights_of(model: Transformer) -> dict[str, torch.Tensor]:
@@ -123,7 +118,7 @@ def save(checkpoint: Checkpoint, *paths: Path) -> None:
 def load(path: Path, say: Callable[[str], None] = lambda text: None) -> Checkpoint:
     """Return the checkpoint in `path`, of this system or of the 2020 release, with weights in float32.
 
-    Raises CheckpointError where it is missing, damaged, of a newer format, or does not fit its own
+    Raises CheckpointError if it is missing, damaged, of a newer format, or does not fit its own
     description.
     """
     try:
@@ -202,10 +197,10 @@ def load_model(path: Path | str, dataset: "Dataset | None" = None) -> "Model":
 
 
 def load_newest(folder: Path, say: Callable[[str], None]) -> Checkpoint | None:
-    """Return the newest readable checkpoint of a run, or None where there is none.
+    """Return the newest readable checkpoint of a run, or None if there is none.
 
-    Says so when it falls back. Raises CheckpointError where none can be read, or where the newest is not of a
-    run of ours, which would overwrite it.
+    Says so if it falls back. Raises CheckpointError if none can be read, or if the newest holds nothing to go
+    on from, as the run would overwrite it.
     """
     last = folder / "checkpoint_last.pt"
     candidates = [last] if last.exists() else []

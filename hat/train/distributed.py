@@ -1,10 +1,9 @@
 """The processes of one run: rank r of k on its own device, what they tell each other, and their launcher.
 
 Gradients are summed here and not by DistributedDataParallel, for three reasons. DDP sums in the compute
-type, so two bfloat16 processes would not equal one with twice the update-freq; here the sum is in float32.
-DDP needs a backward pass in every process, but at the end of an epoch a process may have no batch. And DDP
-sends zeros for every layer that the sampled SubTransformer does not use. One flat reduction for each update
-avoids this.
+type, so two bfloat16 processes would not equal one with twice the update-freq; here the sum is in float32. It
+needs a backward pass in every process, but at the end of an epoch a process may have no batch. And it sends
+zeros for every layer that the sampled SubTransformer does not use. One flat reduction per update avoids this.
 """
 
 import functools
@@ -184,7 +183,7 @@ def joined(place: Place | None, device: torch.device) -> Iterator[ProcessGroup]:
     """Connect the processes of a run: NCCL between GPUs, gloo between CPUs.
 
     Leaving the block without an error waits for all processes. If one dies, the others raise RankError. An
-    error that all raise alike (of a loss, or of a checkpoint) is raised by rank 0 alone, the others leave
+    error that all raise alike (of a loss, or of a checkpoint) is raised by rank 0 alone; the others leave
     with exit code 2. If the launcher dies, its processes get SIGTERM, so that they save and end.
     """
     if place is None or place.size == 1:

@@ -10,14 +10,13 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
 from hat.config import Options, fill, option, read_config, to_yaml_values
 from hat.data.batching import EpochBatches, groups
 from hat.data.pairs import PairDataset
-from hat.data.vocab import Vocab
 from hat.errors import ConfigError
 from hat.files.lock import FolderLock
 from hat.log import RunLog, say
@@ -34,6 +33,7 @@ from hat.train.policy import PolicyConfig, ScheduleConfig, policy_of
 from hat.train.trainer import EvalResult, OptimConfig, StepResult, Trainer, compute_dtype, evaluate
 
 if TYPE_CHECKING:
+    from hat.data.dataset import Dataset
     from hat.decode.translator import Model
 
 T = TypeVar("T")
@@ -50,7 +50,7 @@ class BatchConfig(Options):
     max_tokens_valid: int | None = option(None, low=1)
     """as --max-tokens, for validation (default: the same)"""
     required_batch_size_multiple: int = option(8, low=1)
-    """batches have a multiple of this many sentences where possible"""
+    """batches have a multiple of this many sentences if possible"""
     train_subset: str = "train"
     """split to train on"""
     valid_subset: str = "valid"
@@ -127,30 +127,9 @@ class TrainConfig:
 _DEFAULTS = TrainConfig()
 
 
-class Data(Protocol):
-    """What a run needs of a data set; `hat.Dataset` has it."""
-
-    @property
-    def vocabs(self) -> tuple[Vocab, Vocab]:
-        """Dictionaries of source and target."""
-
-    @property
-    def digests(self) -> tuple[str, str]:
-        """SHA-256 of the source and the target dictionary."""
-
-    def split(self, name: str) -> PairDataset:
-        """Return the pairs of one split."""
-
-
-class Interrupt(Protocol):
-    """Asks a run to save and end: `asked` becomes the number of a signal."""
-
-    asked: int | None
-
-
 @dataclass
-class NeverInterrupted:
-    """Asks nothing."""
+class StopRequest:
+    """Asks a run to save and end: `asked` becomes the number of a signal."""
 
     asked: int | None = None
 
@@ -182,7 +161,7 @@ class FitResult:
     train_s: float  # seconds of the updates alone
     folder: Path | None
     stopped: int | None = None  # number of the signal that ended the run early
-    dataset: "Data | None" = field(default=None, repr=False)
+    dataset: "Dataset | None" = field(default=None, repr=False)
     best: Checkpoint | None = field(default=None, repr=False)  # if there is no folder to read it from
 
     def summary(self) -> dict[str, Any]:
@@ -210,7 +189,7 @@ class FitResult:
 
 def fit(
     target: SearchSpace | Arch,
-    dataset: Data,
+    dataset: "Dataset",
     config: TrainConfig = _DEFAULTS,
     *,
     space: SearchSpace | None = None,
@@ -219,7 +198,7 @@ def fit(
     device: torch.device | str | None = None,
     seed: int = 1,
     group: ProcessGroup = ALONE,
-    interrupt: Interrupt | None = None,
+    interrupt: StopRequest | None = None,
     progress: bool = False,
 ) -> FitResult:
     """Train the SuperTransformer of a search space, or one SubTransformer, and return what it reached.
@@ -243,9 +222,7 @@ def fit(
     Raises CheckpointError if `init` or a checkpoint in `out` does not fit, TrainingError if the loss is not
     finite (the last checkpoint stays), and HatError if another process is training in `out`.
     """
-    job = _Job(
-        target, space, dataset, config, init, out, device, seed, group, interrupt or NeverInterrupted()
-    )
+    job = _Job(target, space, dataset, config, init, out, device, seed, group, interrupt or StopRequest())
     dtype = compute_dtype(config.optim.amp, config.optim.fp16, job.device, group)
     folder = job.folder if group.first else None  # the other processes write nothing
     with ExitStack() as stack:
@@ -270,7 +247,7 @@ def fit(
 def validate(
     arch: Arch,
     space: SearchSpace,
-    dataset: Data,
+    dataset: "Dataset",
     init: Path | str,
     config: TrainConfig = _DEFAULTS,
     *,
@@ -278,7 +255,7 @@ def validate(
     group: ProcessGroup = ALONE,
 ) -> EvalResult:
     """Return the validation loss of an architecture with the weights of the checkpoint `init`."""
-    job = _Job(arch, space, dataset, config, init, None, device, 0, group, NeverInterrupted())
+    job = _Job(arch, space, dataset, config, init, None, device, 0, group, StopRequest())
     source = job.compatible(ckpt.load(Path(init), say), Path(init))
     optim = config.optim
     dtype = ckpt.evaluation_dtype(source, optim.amp, optim.fp16, job.device)
@@ -293,18 +270,22 @@ def validation_batches(
 
     Raises DataError for a pair that is too long: leaving it out would make another loss.
     """
+    most = batches.max_tokens_valid or batches.max_tokens
+    fixed = {"shuffle": False, "drop_long": False, "seed": 0, "epoch": 0}
+    return _epoch_batches(data, batches, model, group, max_tokens=most, **fixed)
+
+
+def _epoch_batches(
+    data: PairDataset, batches: BatchConfig, model: ModelConfig, group: ProcessGroup, **more: Any
+) -> EpochBatches:
     return EpochBatches(
         data,
-        max_tokens=batches.max_tokens_valid or batches.max_tokens,
-        seed=0,
-        epoch=0,
         rank=group.rank,
         world=group.size,
-        shuffle=False,
-        drop_long=False,
         multiple=batches.required_batch_size_multiple,
         max_source_positions=model.max_source_positions,
         max_target_positions=model.max_target_positions,
+        **more,
     )
 
 
@@ -318,14 +299,14 @@ class _Job:
         self,
         target: SearchSpace | Arch,
         space: SearchSpace | None,
-        dataset: Data,
+        dataset: "Dataset",
         cfg: TrainConfig,
         init: "Path | str | Model | None",
         out: Path | str | None,
         device: torch.device | str | None,
         seed: int,
         group: ProcessGroup,
-        interrupt: Interrupt,
+        interrupt: StopRequest,
     ) -> None:
         self.arch = target if isinstance(target, Arch) else None  # None trains the SuperTransformer
         found = target if isinstance(target, SearchSpace) else space
@@ -335,7 +316,7 @@ class _Job:
         if self.arch:
             self.space.check(self.arch)
         self.dataset, self.cfg, self.seed, self.group, self.interrupt = dataset, cfg, seed, group, interrupt
-        self.init = init if init is None or hasattr(init, "network") else Path(init)
+        self.init = Path(init) if isinstance(init, str) else init
         self.folder = Path(out) if out is not None else None
         self.device = torch.device(device or ("cuda:0" if torch.cuda.is_available() else "cpu"))
         self.sizes = (len(dataset.vocabs[0]), len(dataset.vocabs[1]))
@@ -382,7 +363,7 @@ class _Job:
             noise = torch.Generator().manual_seed(seed_for(self.seed, "init"))
             model: Transformer = SuperTransformer(self.space, self.sizes, self.cfg.model, noise)
             if self.arch:
-                model = ckpt.cut(model, self.arch)
+                model = ckpt.pack(model).sub(self.arch)
         elif goes_on and source.master is not None:
             model = model_of(replace(source, weights=source.master), where, self.arch)
         else:
@@ -457,7 +438,7 @@ class _Job:
     # --- the loop
 
     def train(self, record: Run, bar: bool) -> FitResult:
-        """Run epochs until a limit, validating and saving between them."""
+        """Train epoch after epoch until a limit, with validation and saving between them."""
         loop, optim, trainer, progress = self.cfg.loop, self.cfg.optim, self.trainer, self.progress
         train, valid = self.training_pairs, self.validation()
         folder = self.folder if self.group.first else None
@@ -542,18 +523,16 @@ class _Job:
 
     def _epoch(self, train: PairDataset) -> EpochBatches:
         batches, progress = self.cfg.batches, self.progress
-        found = EpochBatches(
+        found = _epoch_batches(
             train,
+            batches,
+            self.cfg.model,
+            self.group,
             max_tokens=batches.max_tokens,
             max_sentences=batches.max_sentences,
             seed=self.seed,
             epoch=progress.epoch,
             start=progress.offset,
-            rank=self.group.rank,
-            world=self.group.size,
-            multiple=batches.required_batch_size_multiple,
-            max_source_positions=self.cfg.model.max_source_positions,
-            max_target_positions=self.cfg.model.max_target_positions,
         )
         if found.num_skipped and progress.offset == 0 and progress.epoch == 1:
             say(f"{found.num_skipped} of {len(train)} training pairs are too long and are skipped")
@@ -601,7 +580,7 @@ class _Job:
             tokens_per_s=round(rate, 1),
             train_s=round(progress.train_s, 1),
         )
-        interval.__init__()  # type: ignore[misc]
+        interval.reset()
 
     def _validate(self, valid: EpochBatches, log: RunLog) -> dict[str, float]:
         """Return the validation losses and their mean, which picks the best checkpoint."""
@@ -631,7 +610,7 @@ class _Job:
             yield batch
 
     def _packed(self) -> Checkpoint:
-        state = {"trainer": self.trainer.state_dict(), "progress": asdict(self.progress)}
+        state: dict[str, Any] = {"trainer": self.trainer.state_dict(), "progress": asdict(self.progress)}
         state |= {"plan": self._batch_plan(), "recipe": self._recipe()}
         return ckpt.pack(self.trainer.eval_model, self.dataset.digests, state, self.trainer.model)
 
@@ -652,18 +631,17 @@ class _Job:
             self.kept = replace(packed, weights=weights, state={}, master=None)
 
 
-@dataclass
 class _Interval:
     """Sums since the last log line; seconds are those of the updates alone."""
 
-    updates: int = 0
-    tokens: int = 0
-    loss: float = 0.0
-    seconds: float = 0.0
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Start the next interval."""
+        self.updates, self.tokens, self.loss, self.seconds = 0, 0, 0.0, 0.0
 
     def add(self, step: StepResult, seconds: float) -> None:
         """Count one update."""
-        self.updates += 1
-        self.tokens += step.num_tokens
-        self.loss += step.loss * step.num_tokens
-        self.seconds += seconds
+        self.updates, self.seconds = self.updates + 1, self.seconds + seconds
+        self.tokens, self.loss = self.tokens + step.num_tokens, self.loss + step.loss * step.num_tokens

@@ -31,7 +31,7 @@ class PolicyConfig(Options):
     def used(self) -> dict[str, object]:
         """Return the options that this policy uses, by their names in YAML."""
         found: dict[str, object] = {"policy": self.policy, "fair-sampling": self.fair_sampling}
-        if self.policy != "single":
+        if self.policy.startswith("sandwich"):
             found["sandwich-random"] = self.sandwich_random
         if self.policy == "sandwich-distill":
             found["distill-share"] = self.distill_share

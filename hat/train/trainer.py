@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from hat.config import Options, option
@@ -107,7 +107,7 @@ class MasterWeights:
     both are the same tensors. Gradients of the copy are added to `.grad` of the master in float32.
     """
 
-    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
+    def __init__(self, model: Transformer, dtype: torch.dtype) -> None:
         self.dtype = dtype
         self.master = model
         self.compute = model if dtype == torch.float32 else copy.deepcopy(model).to(dtype)

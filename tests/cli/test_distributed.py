@@ -215,6 +215,7 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
+@pytest.mark.slow
 def test_a_search_of_two_processes_is_that_of_one(files: Path) -> None:
     assert main(argv_of(files, "super", "--max-update=2")) == 0
     save_predictor(files / "latency.pt")

@@ -1,8 +1,10 @@
 """evo_search.py whole, in tiny form: the bound, finalists, several limits, the front."""
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,9 +12,10 @@ import yaml
 from searching import FRONT, TINY, space_of, table_of, write_predictor
 from toy_predictor import released_weights
 
+from benchmarks.front_check import study as front_check
 from hat.cli.evo_search import main
-from hat.cli.front_check import main as front_check
 from hat.data.pairs import PairDataset
+from hat.latency.collect import measure_archs
 from hat.latency.predictor import LatencyPredictor
 from hat.model.count import count_params
 from hat.model.cpu import device_name
@@ -146,8 +149,18 @@ def test_the_front_with_limits_and_ablations(search, files) -> None:
     assert front_check([f"--search-dir={files}/front", "--share=1.5"]) == 1
 
 
+def take_the_place_of_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each architecture take 20 ms."""
+
+    def device(archs: Sequence[Arch], *_: object, **__: object) -> Iterator[SimpleNamespace]:
+        yield from (SimpleNamespace(total_ms=20.0, conditions={}) for _ in archs)
+
+    monkeypatch.setattr("hat.latency.collect.measure_fresh", device)
+
+
 @pytest.mark.parametrize("mode", [TINY, [*FRONT, "--pareto-evaluations=10"]])
-def test_limits_without_latency_have_a_winner(search, files, mode) -> None:
+def test_limits_without_latency_have_a_winner(search, files, mode, monkeypatch) -> None:
+    take_the_place_of_measuring(monkeypatch)
     write_predictor(files, device_name(torch.device("cpu")))
     summary, said = search("small", *mode, "--max-params=4500", "--profile-length=4")
     (winner,) = summary["winners"]
@@ -180,9 +193,17 @@ def test_as_few_evaluations_as_limits_suffice(search, files) -> None:
     assert [winner["bound_ms"] <= winner["constraint_ms"] for winner in summary["winners"]] == [True] * 4
 
 
-def test_finalists_are_measured_on_this_device(search, files) -> None:
+def test_finalists_are_measured_on_this_device(search, files, monkeypatch) -> None:
+    """In this process: that a fresh one answers alike is the subject of tests/latency/test_collect.py."""
+
+    def here(archs, space, conditions, *, vocab_sizes, config, model_config, device, seed):
+        cfg, where = config.under(conditions), torch.device(device)
+        return measure_archs(archs, space, vocab_sizes, model_config, cfg, device=where, seed=seed)
+
+    monkeypatch.setattr("hat.latency.collect.measure_fresh", here)
     write_predictor(files, device_name(torch.device("cpu")))
     argv = ["--latency-constraints", "23", "100", "--finalists=2", "--profile-length=4"]
+    argv += ["--latiter=2", "--lat-interval=100"]
     summary, said = search("here", *FRONT, "--pareto-evaluations=6", *argv, flag="--evo-configs")
     assert summary["conditions"]["beam"] == "2" and summary["conditions"]["source_len"] == "4"
     for winner in summary["winners"]:

@@ -14,6 +14,7 @@ import torch
 from toy_predictor import released_weights
 
 from hat.cli.latency_predictor import main
+from hat.files.atomic import digest_path
 from hat.latency.predictor import LatencyPredictor
 from hat.latency.table import RELEASE_COLUMNS, TableWriter, read_table, row_of
 from hat.run import read_record
@@ -62,6 +63,10 @@ def test_a_released_predictor_is_set_aside(config: str, tmp_path: Path, capsys) 
         LatencyPredictor.load(own)
     said = f"{own} was the predictor of the 2020 release; it was moved to {tmp_path}/out/toy.released.pt"
     assert capsys.readouterr().err.count(said) == 1
+    torch.save(released_weights(5), own)
+    digest_path(own).unlink()
+    assert main([config, "--no-progress-bar"]) == 2
+    assert "holds another file; move one of them away" in capsys.readouterr().err
 
 
 def test_release_yaml(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,18 +1,14 @@
 """train.py with every policy and a moving average: resumed, inherited, between processes."""
 
 import io
-import signal
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from test_distributed import documented, finish, losses, start
 from training import (
-    KILLED,
     argv_of,
-    assert_same_run,
-    child,
+    kill_and_go_on,
     log_of,
     refused,
     sub_argv,
@@ -27,30 +23,15 @@ DISTILL = ["--policy=sandwich-distill", "--sandwich-random=2", "--fair-sampling"
 
 
 @pytest.mark.parametrize("policy", [SANDWICH, [*DISTILL, "--amp=bf16"]])
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(policy: list[str], files: Path) -> None:
-    more = [*policy, "--save-interval-updates=3", "--update-freq=2", "--max-update=14"]
-    with child(["-c", KILLED.format(update=8)], argv_of(files, "killed", *more)) as process:
-        _, error = process.communicate(timeout=120)
-    assert process.returncode == -signal.SIGKILL, error.decode()
-    assert load(files / "killed" / "checkpoint_last.pt").state["trainer"]["num_updates"] == 6
-    assert main(argv_of(files, "killed", *more)) == 0
-    assert main(argv_of(files, "whole", *more)) == 0
-    first, second = (files / name / "checkpoint_last.pt" for name in ("killed", "whole"))
-    assert_same_run(first, second)
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(
+    policy: list[str], files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = [*policy, "--save-interval-updates=4", "--update-freq=2", "--max-update=14"]
+    first, second = kill_and_go_on(files, 5, 4, monkeypatch, *more)
     one, two = load(first).master, load(second).master
     assert one is not None and two is not None
     assert all(torch.equal(weight, two[name]) for name, weight in one.items())
     assert any(not torch.equal(weight, load(first).weights[name]) for name, weight in one.items())
-
-
-def test_two_processes_equal_one(files: Path) -> None:
-    more = [*DISTILL, "--log-interval=1", "--max-update=6"]
-    assert main(argv_of(files, "one", *more, "--update-freq=2")) == 0
-    words = documented("python train.py --configs=configs/toy")
-    finish(start([*words, *argv_of(files, "two", *more)]))
-    assert losses(files / "two") == pytest.approx(losses(files / "one"), abs=1e-5)
-    ends = [log_of(files / name, "valid")[-1]["mean_loss_base2"] for name in ("one", "two")]
-    assert ends[0] == pytest.approx(ends[1], abs=1e-5)
 
 
 def test_what_is_inherited_is_the_average(files: Path, capsys: pytest.CaptureFixture[str]) -> None:

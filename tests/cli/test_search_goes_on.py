@@ -169,11 +169,11 @@ def test_the_time_of_measuring_belongs_to_the_search(search, files, monkeypatch:
 
     def device(archs: Sequence[Arch], *_: object, **__: object) -> Iterator[dict]:
         before.append(read_record(files / "front").cost.wall_s)
-        time.sleep(0.3)
+        time.sleep(0.05)
         yield from (SimpleNamespace(total_ms=1.0, conditions={}) for _arch in archs)
 
     monkeypatch.setattr("hat.latency.collect.measure_fresh", device)
     summary, _ = search("front", *FRONT, "--pareto-evaluations=6", "--latency-constraint=100")
     spent = read_record(files / "front").cost
     assert len(before) == 2 and spent.sittings == 1
-    assert spent.wall_s >= before[0] + 0.6 and summary["seconds"] >= before[0] + 0.6
+    assert spent.wall_s >= before[0] + 0.1 and summary["seconds"] >= before[0] + 0.1

@@ -3,21 +3,20 @@
 import json
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from training import (
-    KILLED,
     ROOT,
     SPACE,
     argv_of,
     assert_same_run,
-    child,
+    kill_and_go_on,
     log_of,
     refused,
+    stop_before,
     sub_argv,
 )
 
@@ -73,18 +72,12 @@ def test_the_record_repeats_the_run(files: Path) -> None:
 
 
 @pytest.mark.parametrize("amp", ["fp32", "bf16"])
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(amp: str, files: Path) -> None:
-    """SIGKILL in the middle of an epoch, one update after the last save."""
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(
+    amp: str, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real kills are in tests/faults/test_kills.py."""
     more = [f"--amp={amp}", "--save-interval-updates=4", "--update-freq=2", "--max-update=14"]
-    with child(["-c", KILLED.format(update=5)], argv_of(files, "killed", *more)) as process:
-        _, error = process.communicate(timeout=120)
-    assert process.returncode == -signal.SIGKILL, error.decode()
-    saved = load(files / "killed" / "checkpoint_last.pt").state
-    assert saved["trainer"]["num_updates"] == 4 and saved["progress"]["offset"] > 0
-    torch.manual_seed(123)
-    assert main(argv_of(files, "killed", *more)) == 0
-    assert main(argv_of(files, "whole", *more)) == 0
-    assert_same_run(files / "killed" / "checkpoint_last.pt", files / "whole" / "checkpoint_last.pt")
+    kill_and_go_on(files, 5, 4, monkeypatch, *more)
 
 
 def test_a_damaged_last_checkpoint_costs_a_few_updates_only(
@@ -105,38 +98,18 @@ def test_a_damaged_last_checkpoint_costs_a_few_updates_only(
         assert torch.equal(one, two)
 
 
-def test_sigterm_saves_and_exits_143(files: Path) -> None:
-    with child(["train.py"], argv_of(files, "run", "--max-update=1000000", "--log-interval=1")) as process:
-        log = files / "run" / "log.jsonl"
-        deadline = time.monotonic() + 90
-        while not (log.exists() and log.stat().st_size) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGTERM)
-        _, error = process.communicate(timeout=60)
-    assert process.returncode == 143, error.decode()
-    assert b"stopped by signal 15 and saved" in error and b"Traceback" not in error
-    update = load(files / "run" / "checkpoint_last.pt").state["trainer"]["num_updates"]
-    assert update >= log_of(files / "run", "train")[-1]["update"] >= 1
-
-
-def test_ctrl_c_in_the_middle_of_an_epoch_resumes_exactly(
-    files: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_the_run_goes_on_exactly(
+    number: int, code: int, files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from hat.train.trainer import Trainer
-
-    real = Trainer.train_step
-
-    def step(self: Trainer, *args: object) -> object:
-        if self.num_updates == 5:
-            os.kill(os.getpid(), signal.SIGINT)
-        return real(self, *args)  # type: ignore[arg-type]
-
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "train_step", step)
-        assert main(argv_of(files, "run")) == 130
+        stop_before(5, patch, lambda: os.kill(os.getpid(), number))
+        assert main(argv_of(files, "run")) == code
+    assert f"stopped by signal {number} and saved" in capsys.readouterr().err
+    assert read_record(files / "run").state == "stopped"
     assert load(files / "run" / "checkpoint_last.pt").state["trainer"]["num_updates"] == 6
-    assert main(argv_of(files, "run")) == 0
-    assert main(argv_of(files, "whole")) == 0
+    for name in ("run", "whole"):
+        assert main(argv_of(files, name)) == 0
     assert_same_run(files / "run" / "checkpoint_last.pt", files / "whole" / "checkpoint_last.pt")
 
 
@@ -240,3 +213,16 @@ def test_long_training_pairs_are_skipped_and_said(files: Path, capsys: pytest.Ca
     assert main(argv_of(files, "run", "--max-update=2", "--max-tokens=12", "--max-tokens-valid=200")) == 0
     error = capsys.readouterr().err
     assert " of 200 training pairs are too long and are skipped" in error
+
+
+def test_what_training_loads_and_lists(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    listed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  -")]
+    assert len(listed) <= 90 and not any("--adam-eps" in line for line in listed)
+
+
+def test_an_option_that_is_not_listed_counts(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(argv_of(files, "run", "--max-update=1", "--adam-eps=1e-6")) == 0
+    assert "no effect" not in capsys.readouterr().err
+    assert read_record(files / "run").settings["adam-eps"] == 1e-6

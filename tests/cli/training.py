@@ -1,12 +1,11 @@
 """What the tests of training from the command line share: argument lists, children, logs, refusals."""
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from tiny_task import SPACE as TINY
 from tiny_task import assert_same
 
@@ -14,21 +13,47 @@ from hat.cli.data import preprocess
 from hat.cli.train import main
 from hat.data.toy import toy_pairs
 from hat.train.checkpoint import load
+from hat.train.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
 SPACE = TINY | {"attention-dropout": 0.1, "max-update": 12, "log-interval": 5}
-KILLED = """
-import os, signal, sys
-from hat.train.trainer import Trainer
-real = Trainer.train_step
-def step(self, *args):
-    if self.num_updates == {update}:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(self, *args)
-Trainer.train_step = step
-from hat.cli.train import main
-raise SystemExit(main(sys.argv[1:]))
-"""
+
+
+class Killed(BaseException):
+    """Ends a run as a kill does: no handler saves anything."""
+
+
+def stop_before(update: int, monkeypatch: pytest.MonkeyPatch, how: Callable[[], None]) -> None:
+    """Let `how` happen in the training step after `update` updates."""
+    real = Trainer.train_step
+
+    def step(self: Trainer, *args: object) -> object:
+        if self.num_updates == update:
+            how()
+        return real(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Trainer, "train_step", step)
+
+
+def kill_and_go_on(
+    files: Path, update: int, saved: int, monkeypatch: pytest.MonkeyPatch, *more: str
+) -> tuple[Path, Path]:
+    """Train with a kill before `update`, go on, train without; returns the last checkpoints of both."""
+
+    def kill() -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        stop_before(update, patch, kill)
+        main(argv_of(files, "killed", *more))
+    state = load(files / "killed" / "checkpoint_last.pt").state
+    assert state["trainer"]["num_updates"] == saved and state["progress"]["offset"] > 0, "within an epoch"
+    torch.manual_seed(123)
+    for name in ("killed", "whole"):
+        assert main(argv_of(files, name, *more)) == 0
+    first, second = (files / name / "checkpoint_last.pt" for name in ("killed", "whole"))
+    assert_same(load(first), load(second))
+    return first, second
 
 
 def binarise(folder: Path, seed: int, count: int) -> Path:
@@ -65,13 +90,6 @@ def log_of(folder: Path, kind: str) -> list[dict]:
 def assert_same_run(one: Path, other: Path) -> None:
     """Two checkpoints hold the same weights and the same state."""
     assert_same(load(one), load(other))
-
-
-def child(code: list[str], argv: list[str]) -> subprocess.Popen:
-    """Start a command in a process of its own."""
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    pipe = subprocess.PIPE
-    return subprocess.Popen([sys.executable, *code, *argv], cwd=ROOT, env=env, stdout=pipe, stderr=pipe)
 
 
 def refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:

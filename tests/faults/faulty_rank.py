@@ -10,12 +10,14 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 
 import hat.train.checkpoint
+import hat.train.distributed
 import hat.train.trainer
 from hat.cli.train import main as train
 from hat.train.distributed import ProcessGroup, place_of
@@ -118,6 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train as `train.py` does, with the fault of the environment, if any."""
     place = place_of(os.environ)
     assert place is not None and place.size == 2
+    hat.train.distributed.PATIENCE = timedelta(seconds=20)  # with a stopped process
     Path(f"rank{place.rank}.pid").write_text(str(os.getpid()))
     if VARIABLE in os.environ:
         fault = RankFault(**json.loads(os.environ[VARIABLE]))

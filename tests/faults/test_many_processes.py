@@ -31,7 +31,7 @@ STARTERS = {
     ],
     "torchrun": ["-m", "torch.distributed.run", "--nproc-per-node=2", str(HERE / "faulty_rank.py")],
 }
-GONE_S = {"SIGSTOP": 70.0}  # a stopped process is missed by its heartbeat only
+GONE_S = {"SIGSTOP": 70.0}  # the others wait for a stopped process, and the launcher for its end
 OTHERS_GONE_S = 10.0
 EVERY = [
     (starter, RankFault(kind, rank, place))

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch.nested._internal.ops  # noqa: F401 - torch imports it when a file holds a nested tensor
+import torch._subclasses.schema_check_mode  # torch imports both late, for files with unusual tensors
+import torch.nested._internal.ops  # noqa: F401
 from foreign import mutated
 
 from hat.errors import CheckpointError

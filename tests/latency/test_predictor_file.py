@@ -14,7 +14,7 @@ from toy_rows import draw_arch, rows_of
 from hat.errors import CheckpointError, ConfigError
 from hat.files.atomic import digest_path
 from hat.latency.costs import FOLDS
-from hat.latency.predictor import FORMAT, LatencyPredictor, released_at, set_aside
+from hat.latency.predictor import FORMAT, LatencyPredictor, is_released
 from hat.space import FEATURE_NAMES, LAYER_FEATURE_NAMES, features
 
 ROOT = Path(__file__).parents[2]
@@ -59,33 +59,27 @@ def test_every_flipped_bit_is_refused(fitted: LatencyPredictor, tmp_path: Path) 
         LatencyPredictor.load(path)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"format": FORMAT + 1},
-        {"format": None},
-        {"format": 2},  # five members
-        {"feature_names": ["x"]},
-        {"feature_names": None},
-        {"mean": [1.0] * 10},
-        {"mean": [math.nan] * 17},
-        {"inverse_spread": [1.0] * 16},
-        {"base": [[1.0] * 3]},
-        {"base": None},
-        {"floor_ms": math.inf},
-        {"floor_ms": -1.0},
-        {"residuals": [math.nan]},
-        {"residuals": 5},
-        {"report": 5},
-        {"conditions": 5},
-        {"drift": [{"first": "x"}]},
-        {"weights": []},
-        {"weights": None},
-        {"weights": [torch.zeros(1, 17, 4), torch.zeros(1, 3, 1)]},
-        {"weights": ["x"]},
-        {"biases": []},
-    ],
-)
+def each_of(changes: dict[str, list]) -> list[dict]:
+    return [{name: value} for name, values in changes.items() for value in values]
+
+
+BROKEN = {
+    "format": [FORMAT + 1, None, 2],  # 2 has five members
+    "feature_names": [["x"], None],
+    "mean": [[1.0] * 10, [math.nan] * 17],
+    "inverse_spread": [[1.0] * 16],
+    "base": [[[1.0] * 3], None],
+    "floor_ms": [math.inf, -1.0],
+    "residuals": [[math.nan], 5],
+    "report": [5],
+    "conditions": [5],
+    "drift": [[{"first": "x"}]],
+    "weights": [[], None, ["x"], [torch.zeros(1, 17, 4), torch.zeros(1, 3, 1)]],
+    "biases": [[]],
+}
+
+
+@pytest.mark.parametrize("change", each_of(BROKEN))
 def test_inconsistent_files_are_refused(fitted: LatencyPredictor, tmp_path: Path, change: dict) -> None:
     fitted.save(tmp_path / "p.pt")
     torch.save(torch.load(tmp_path / "p.pt") | change, tmp_path / "q.pt")
@@ -187,32 +181,21 @@ def test_format_1_is_still_read_and_has_no_bound(tmp_path: Path) -> None:
         predictor.transferred(rows_of(20))
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"feature_names": ["x"]},
-        {"feature_norm": [1.0] * 9},
-        {"feature_norm": [0.0] * 10},
-        {"feature_norm": [math.nan] * 10},
-        {"feature_norm": None},
-        {"lat_norm": math.inf},
-        {"lat_norm": -1.0},
-        {"lat_norm": "x"},
-        {"target": "bleu"},
-        {"target": "latency"},
-        {"base": [1.0]},
-        {"base": [math.nan] * 21},
-        {"base": 5},
-        {"floor": math.nan},
-        {"report": 5},
-        {"model": {}},
-        {"model": None},
-        {"model": {"first_layer.weight": torch.zeros(4, 10)}},
-        {"model": {"first_layer.weight": "x"}},
-        {"model": released_weights(4) | {"predict.bias": torch.tensor([math.nan])}},
-        {"model": released_weights(4) | {"layers.0.weight": torch.zeros(4, 5)}},
-    ],
-)
+BROKEN_1 = {
+    "feature_names": [["x"]],
+    "feature_norm": [[1.0] * 9, [0.0] * 10, [math.nan] * 10, None],
+    "lat_norm": [math.inf, -1.0, "x"],
+    "target": ["bleu", "latency"],
+    "base": [[1.0], [math.nan] * 21, 5],
+    "floor": [math.nan],
+    "report": [5],
+    "model": [{}, None, {"first_layer.weight": torch.zeros(4, 10)}, {"first_layer.weight": "x"}]
+    + [released_weights(4) | {"predict.bias": torch.tensor([math.nan])}]
+    + [released_weights(4) | {"layers.0.weight": torch.zeros(4, 5)}],
+}
+
+
+@pytest.mark.parametrize("change", each_of(BROKEN_1))
 def test_inconsistent_files_of_format_1_are_refused(tmp_path: Path, change: dict) -> None:
     torch.save(format_1() | change, tmp_path / "q.pt")
     with pytest.raises(CheckpointError, match=r"q\.pt"):
@@ -254,20 +237,12 @@ def test_released_predictor(name: str) -> None:
         LatencyPredictor.load(SHARED / f"{name}.pt")
 
 
-def test_released_weights_are_set_aside(fitted: LatencyPredictor, tmp_path: Path) -> None:
-    path, aside = tmp_path / "p.pt", tmp_path / "p.released.pt"
-    assert not released_at(path, aside)
+def test_released_weights_are_known(fitted: LatencyPredictor, tmp_path: Path) -> None:
+    path = tmp_path / "p.pt"
+    assert not is_released(path)
     torch.save(released_weights(4), path)
-    content = path.read_bytes()
-    digest_path(path).write_text("")  # of another file: damaged, nothing is lost
-    assert not released_at(path, aside)
-    digest_path(path).unlink()
-    assert released_at(path, aside)
-    aside.write_bytes(b"another")
-    with pytest.raises(ConfigError, match="holds another file; move one of them away"):
-        released_at(path, aside)
-    aside.unlink()
-    set_aside(path, aside)
-    assert aside.read_bytes() == content and not path.exists()
+    assert is_released(path)
+    digest_path(path).write_text(f"{'0' * 64}  p.pt\n")
+    assert not is_released(path)  # damaged
     fitted.save(path)
-    assert not released_at(path, aside)  # one's own is written over
+    assert not is_released(path)

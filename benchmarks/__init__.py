@@ -1,0 +1,1 @@
+"""Speed beside floors and peers, and studies of ranking, predictor and front; python -m benchmarks --help."""

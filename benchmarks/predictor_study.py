@@ -1,0 +1,378 @@
+"""Latency predictors side by side on the same rows: error against the number of rows, and transfer."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import hat
+from benchmarks.agreement import csv_text, panels, save_picture
+from benchmarks.process import ROOT, say
+
+Floats = NDArray[np.float64]
+Record = dict[str, Any]
+Method = Literal["predictor", "recipe_2020", "least_squares", "depth_only"]
+LABELS = {  # words in the table, color in the picture
+    "predictor": ("ours", "#1f5fa8"),
+    "recipe_2020": ("2020 recipe", "#d1495b"),
+    "least_squares": ("least squares", "#5b8c5a"),
+    "depth_only": ("decoder depth alone", "#8a8f98"),
+}
+SECONDS = {"recipe_2020": 25.0, "predictor": 0.5, "transfer": 0.5}  # one core; others take next to none
+VERSION = 2  # raise it with a change that moves results, so that a table never mixes two versions
+ALL = 0  # as a number of rows: all but the test rows
+TRANSFER_ROWS = 20
+COVERAGE = 0.95
+STEPS, BATCH_SIZE, LEARNING_RATE = 5000, 128, 1e-5  # of the 2020 recipe
+CONDITIONS = ("device", "threads", "dtype", "vocab_size", "beam", "source_len")
+SIZES, DECODER_AVERAGES = (0, 1, 4, 5), (6, 7, 8, 9)  # columns of the ten features: widths and depths
+
+
+@dataclass(frozen=True)
+class StudyOptions(hat.Options):
+    """Study"""
+
+    tables: tuple[str, ...] = ()
+    """CSV files of measured latencies (default: latency_dataset/*.csv)"""
+    out_dir: str = "runs/predictor_study"
+    """folder of the journal, the CSV file and the picture; an interrupted study continues from it"""
+    methods: tuple[Method, ...] = tuple(LABELS)  # type: ignore[assignment]
+    """what to compare"""
+    rows: tuple[int, ...] = hat.option((10, 25, 50, 100, 500, ALL), low=10, off=ALL)
+    """numbers of rows to learn from; 0: all but the tenth that every method is tested on"""
+    seeds: int = hat.option(5, low=1)
+    """random splits"""
+    again: tuple[str, ...] = ()
+    """CSV files with second measurements of rows of the tables; how far the two lie apart is printed"""
+    transfer: bool = False
+    """compare 20 rows alone with 20 rows and the table of another device, for all tables of equal spaces"""
+
+
+class Table(NamedTuple):
+    """A latency table, its content's digest, and the normalisers that the 2020 recipe uses for it."""
+
+    name: str
+    digest: str
+    rows: Sequence[Any]
+    feature_norm: tuple[float, ...]
+    lat_norm: float
+
+    @property
+    def most(self) -> int:
+        """Return the highest number of rows to learn from that is less than all but the test rows."""
+        return (9 * len(self.rows) - 1) // 10
+
+    @property
+    def space(self) -> tuple[object, ...]:
+        """Return what tables of one search space share: sizes, and range of the decoder's averages."""
+        columns = np.array([row.features for row in self.rows]).T
+        ranges = [(columns[i].min(), columns[i].max()) for i in DECODER_AVERAGES]
+        return (all(row.arch for row in self.rows), *(frozenset(columns[i]) for i in SIZES), *ranges)
+
+
+class Cell(NamedTuple):
+    """One training and its test; the test rows depend on table and seed alone."""
+
+    table: Table
+    method: str  # one of LABELS, or transfer
+    num_rows: int
+    seed: int
+    source: Table | None = None  # of a transfer
+
+    @property
+    def key(self) -> Record:
+        """Return what names this cell in a journal: all that its scores depend on."""
+        table, source = self.table, self.source
+        norms = [*table.feature_norm, table.lat_norm] if self.method == "recipe_2020" else []
+        return {
+            **{"table": table.name, "digest": table.digest, "method": self.method, "version": VERSION},
+            **{"norms": norms, "rows": self.num_rows, "seed": self.seed},
+            **{"source": source.name if source else "", "source_digest": source.digest if source else ""},
+        }
+
+
+@hat.command
+def study(argv: Sequence[str] | None = None) -> int:
+    """Run what the journal does not hold yet, write CSV and picture, print the table; return exit status."""
+    (options,) = hat.parse(
+        argv,
+        StudyOptions,
+        prog="python -m benchmarks predictor-study",
+        description="Compare the latency predictor with the 2020 recipe, least squares and decoder depth.",
+        config_flags=("--configs",),
+    )
+    paths = [Path(path) for path in options.tables] or sorted(Path("latency_dataset").glob("*.csv"))
+    if not paths:
+        raise hat.ConfigError(
+            "no table in latency_dataset/; measure one with latency_dataset.py or give --tables"
+        )
+    if options.again and options.transfer:
+        raise hat.ConfigError("--again belongs to the study of one table; leave it out or --transfer")
+    names = [path.stem for path in paths]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise hat.ConfigError(f"two of --tables are named {twice}, results go by name; rename one")
+    tables, again = [read_table(path) for path in paths], [read_table(Path(path)) for path in options.again]
+    cells = list(transfer_cells(tables, options) if options.transfer else learning_cells(tables, options))
+    if not cells:
+        raise hat.ConfigError("no two of the tables are of one search space; give others with --tables")
+    repeats = [measured_again(second, tables) for second in again]
+    folder = Path(options.out_dir)
+    with hat.Journal(folder / "journal.jsonl") as journal:
+        means = mean_records(run_cells(cells, journal))
+    name, table_of = ("transfer", transfer_table) if options.transfer else ("study", study_table)
+    hat.write_text_atomic(folder / f"{name}.csv", csv_text(means))
+    print("\n".join([table_of(means), *repeats]))
+    if not options.transfer:
+        try:
+            plot_study(folder / "study.png", means)
+        except ImportError:
+            say("no picture: matplotlib is not installed (pip install -e '.[report]')")
+    return 0
+
+
+def read_table(path: Path) -> Table:
+    """Return a table with the normalisers of the release's configuration, or its own largest values."""
+    rows = hat.read_table(path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    for config in sorted((ROOT / "configs").glob("*/latency_predictor/*.yml")):
+        values: Any = hat.read_config(config)
+        if Path(values["lat-dataset-path"]).name == path.name and "lat-norm" in values:
+            norms = tuple(map(float, values["feature-norm"]))
+            return Table(path.stem, digest, rows, norms, float(values["lat-norm"]))
+    largest = np.array([row.features for row in rows]).max(axis=0)
+    return Table(path.stem, digest, rows, tuple(largest.tolist()), max(row.total_ms for row in rows))
+
+
+def learning_cells(tables: Sequence[Table], options: StudyOptions) -> Iterator[Cell]:
+    """Yield the cells of error against number of rows, cheap methods first.
+
+    Numbers of rows that a table does not have are left out and named; ConfigError if no table has any.
+    """
+    counts = sorted(options.rows, key=lambda count: count or 10**9, reverse=True)
+    for table in sorted(tables, key=lambda table: -len(table.rows)):
+        if missing := [count for count in options.rows if count > table.most]:
+            what = f"--rows {' '.join(map(str, missing))}"
+            has = f"{table.name} has {len(table.rows)} rows; give at most {table.most}, or 0 for all others"
+            if min(counts) > max(each.most for each in tables):
+                raise hat.ConfigError(f"{what}: {has}")
+            say(f"{what} left out: {has}")
+    for method in sorted(options.methods, key=lambda method: method == "recipe_2020"):
+        for count in counts:
+            for table in (table for table in tables if count <= table.most):
+                yield from (Cell(table, method, count, seed) for seed in range(1, options.seeds + 1))
+
+
+def transfer_cells(tables: Sequence[Table], options: StudyOptions) -> Iterator[Cell]:
+    """Yield the cells of transfer between all tables of equal spaces, beside 20 rows alone."""
+    for target in tables:
+        sources = [t for t in tables if t is not target and t.space == target.space]
+        for seed in range(1, options.seeds + 1) if sources else ():
+            yield Cell(target, "predictor", TRANSFER_ROWS, seed)
+            yield from (Cell(target, "transfer", TRANSFER_ROWS, seed, source) for source in sources)
+
+
+def run_cells(cells: Sequence[Cell], journal: Any) -> list[Record]:
+    """Return the records of all cells, from the journal if it holds them."""
+
+    def name(record: Record) -> str:
+        return json.dumps({key: record.get(key) for key in cells[0].key}, sort_keys=True)
+
+    done = {name(record): record for record in journal.records}
+    left = [cell for cell in cells if name(cell.key) not in done]
+    say(f"{len(cells) - len(left)} of {len(cells)} trainings are in {journal.path}")
+    for method in dict.fromkeys(cell.method for cell in left):
+        count = sum(cell.method == method for cell in left)
+        say(f"{method}: {count} left, about {count * SECONDS.get(method, 0.05) / 60:.1f} min")
+    sources: dict[str, Any] = {}
+    for number, cell in enumerate(left, 1):
+        record = run_cell(cell, sources)
+        journal.append(record)
+        done[name(record)] = record
+        if record["seconds"] > 1 or number == len(left):
+            what = f"{cell.table.name}, {cell.method}, {cell.num_rows or 'all'} rows, seed {cell.seed}"
+            say(
+                f"{number}/{len(left)}: {what}: MAPE {record['mape_percent']:.2f}%, {record['seconds']:.1f} s"
+            )
+    return [done[name(cell.key)] for cell in cells]
+
+
+def split(count: int, seed: int) -> tuple[list[int], list[int]]:
+    """Return row numbers for training and test, 90 and 10 percent, at least two for the test."""
+    order = hat.rng_for(seed, "latency-split").sample(range(count), count)
+    part = max(2, count // 10)
+    return order[part:], order[:part]
+
+
+def run_cell(cell: Cell, sources: dict[str, Any]) -> Record:
+    """Return the record of one cell: its key and scores on the test rows.
+
+    `sources` keeps predictors of whole tables from one call to the next.
+    """
+    begun = time.perf_counter()
+    train, test = split(len(cell.table.rows), cell.seed)
+    chosen = sorted(train[: cell.num_rows] if cell.num_rows != ALL else train)
+    rows, unseen = [cell.table.rows[i] for i in chosen], [cell.table.rows[i] for i in test]
+    truth = np.array([row.total_ms for row in unseen])
+    more: Record = {}
+    if cell.method in ("predictor", "transfer"):
+        if cell.source is None:
+            predictor = hat.LatencyPredictor.fit(rows, seed=cell.seed, test=False)
+        else:
+            if cell.source.name not in sources:
+                sources[cell.source.name] = hat.LatencyPredictor.fit(cell.source.rows, test=False)
+            predictor = sources[cell.source.name].transferred(rows, seed=cell.seed)
+        predicted = predictor.predict_rows(unseen)
+        if predictor.max_coverage >= COVERAGE:
+            margin = predictor.margin(COVERAGE)
+            more = {"held": float(np.mean(truth <= predicted * margin)), "above_percent": 100 * (margin - 1)}
+    else:
+        x, ms = np.array([row.features for row in rows]), np.array([row.total_ms for row in rows])
+        fits = {"least_squares": hat.least_squares, "depth_only": hat.depth_only}
+        fits["recipe_2020"] = partial(recipe_2020, table=cell.table, seed=cell.seed)
+        predicted = fits[cell.method](x, ms)(np.array([row.features for row in unseen]))
+    seconds = round(time.perf_counter() - begun, 3)
+    return {**cell.key, **scores(predicted, truth), **more, "seconds": seconds}
+
+
+def scores(predicted_ms: Floats, truth_ms: Floats) -> dict[str, float]:
+    """Return mean absolute percentage error, root mean square error (ms) and Kendall's tau."""
+    error = predicted_ms - truth_ms
+    return {
+        "mape_percent": float(100 * np.mean(np.abs(error) / truth_ms)),
+        "rmse_ms": float(np.sqrt(np.mean(error**2))),
+        "kendall_tau": float(hat.kendall_tau(predicted_ms, truth_ms)),
+    }
+
+
+def recipe_2020(features: Floats, latency_ms: Floats, table: Table, seed: int) -> Callable[[Floats], Floats]:
+    """Return the predictor of HAT 2020, trained as the release trains it, from features [rows, 10] to ms.
+
+    Mean squared error of latency / lat_norm on batches of 128 rows (or all, if fewer), 5,000 steps of Adam,
+    no early stopping. The global random state is left alone.
+    """
+    norm, scale = np.array(table.feature_norm), table.lat_norm
+    x, y = (torch.tensor(v, dtype=torch.float32) for v in (features / norm, latency_ms / scale))
+    layers: list[torch.nn.Module] = []
+    with torch.random.fork_rng(devices=[]):  # the usual initialisation of linear layers, seeded
+        torch.manual_seed(seed)
+        for width in (x.size(1), 400, 400, 400):
+            layers += [torch.nn.Linear(width, 400), torch.nn.ReLU()]
+        net = torch.nn.Sequential(*layers, torch.nn.Linear(400, 1), torch.nn.Flatten(0))
+    rng = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(net.parameters(), lr=LEARNING_RATE, fused=True)
+    for _ in range(STEPS):
+        rows = torch.randperm(len(x), generator=rng)[:BATCH_SIZE]
+        optimizer.zero_grad()
+        torch.nn.functional.mse_loss(net(x[rows]), y[rows]).backward()
+        optimizer.step()
+
+    def predict(unseen: Floats) -> Floats:
+        with torch.inference_mode():
+            out: Floats = net(torch.tensor(unseen / norm, dtype=torch.float32)).double().numpy() * scale
+        return out
+
+    return predict
+
+
+def measured_again(again: Table, tables: Sequence[Table]) -> str:
+    """Return in words how well `again` agrees with the table that holds the same rows, measured before.
+
+    That is the noise of the measurement: no predictor can be expected to come nearer. The table is one
+    measured under the same conditions, and not `again` itself; ConfigError if none has two of the rows.
+    """
+    ms = {row.arch: row.total_ms for row in again.rows if row.arch}
+    for table in tables:
+        both = [row for row in table.rows if row.arch in ms]
+        one, other = table.rows[0].conditions, again.rows[0].conditions
+        same = all(one.get(name) == other.get(name) for name in CONDITIONS)
+        if len(both) > 1 and table.digest != again.digest and same:
+            before = np.array([row.total_ms for row in both])
+            found = scores(np.array([ms[row.arch] for row in both]), before)
+            return (
+                f"{table.name}: {len(both)} rows measured again: MAPE {found['mape_percent']:.2f}%, "
+                f"Kendall tau {found['kendall_tau']:.3f}"
+            )
+    raise hat.ConfigError(
+        f"--again {again.name}: none of the other tables holds two of its architectures, measured under the "
+        "same conditions; measure with the options of one of them, its --seed included, and another "
+        "--lat-dataset-path"
+    )
+
+
+def mean_records(records: Sequence[Record]) -> list[Record]:
+    """Return one record for each table, method, number of rows and source: means over the seeds."""
+    groups: dict[tuple[Any, ...], list[Record]] = {}
+    for record in records:
+        key = (record["table"], record["method"], record["rows"] or "all", record["source"])
+        groups.setdefault(key, []).append(record)
+    names = ("mape_percent", "rmse_ms", "kendall_tau", "held", "above_percent", "seconds")
+    means = []
+    for key, group in groups.items():
+        mean = dict(zip(("table", "method", "rows", "source"), key, strict=True)) | {"seeds": len(group)}
+        known = [name for name in names if all(name in record for record in group)]
+        means.append(mean | {name: round(fmean(record[name] for record in group), 5) for name in known})
+    return means
+
+
+def _counts(means: Sequence[Record]) -> list[Any]:
+    return sorted({mean["rows"] for mean in means}, key=lambda count: 10**9 if count == "all" else count)
+
+
+def study_table(means: Sequence[Record]) -> str:
+    """Return MAPE in percent and Kendall's tau of each method against the number of rows, as aligned text."""
+    counts = _counts(means)
+    found = {(mean["table"], mean["method"], mean["rows"]): mean for mean in means}
+    lines = []
+    for table in dict.fromkeys(mean["table"] for mean in means):
+        lines.append(f"{table}: MAPE % / Kendall tau (ties in the prediction count as no answer)")
+        rows = [("rows", counts)]
+        for method in dict.fromkeys(mean["method"] for mean in means):
+            row = [found.get((table, method, count), {}) for count in counts]
+            cells = [f"{m['mape_percent']:.2f} / {m['kendall_tau']:.3f}" if m else "-" for m in row]
+            rows.append((LABELS[method][0], cells))
+            if any("held" in m for m in row):
+                known = [(100 * m["held"], m["above_percent"]) if "held" in m else None for m in row]
+                cells = [f"{pair[0]:.1f} at +{pair[1]:.1f}" if pair else "-" for pair in known]
+                rows.append(("  95% bound held, %", cells))
+        lines += [f"  {label:20}" + "".join(f"{cell:>14}" for cell in cells) for label, cells in rows]
+    return "\n".join(lines)
+
+
+def transfer_table(means: Sequence[Record]) -> str:
+    """Return MAPE in percent and Kendall's tau of 20 rows with and without another table, as aligned text."""
+    lines = []
+    for table in dict.fromkeys(mean["table"] for mean in means):
+        lines.append(f"{table}, 20 rows: MAPE % / Kendall tau / 95% bound held, %")
+        for mean in (mean for mean in means if mean["table"] == table):
+            what = f"with {mean['source']}" if mean["source"] else "alone"
+            held = f"{100 * mean['held']:.1f}" if "held" in mean else "-"
+            lines.append(f"  {what:45} {mean['mape_percent']:6.2f} / {mean['kendall_tau']:.3f} / {held}")
+    return "\n".join(lines)
+
+
+def plot_study(path: Path, means: Sequence[Record]) -> None:
+    """Write one PNG: error against number of rows, one panel for each table."""
+    counts, tables = _counts(means), list(dict.fromkeys(mean["table"] for mean in means))
+    figure, axes = panels(len(tables), 4.2, 3.4, across=3)
+    for panel, table in zip(axes, tables, strict=True):
+        of_table = [mean for mean in means if mean["table"] == table]
+        for method, (label, color) in LABELS.items():
+            points = [(counts.index(m["rows"]), m["mape_percent"]) for m in of_table if m["method"] == method]
+            if points:
+                panel.plot(*zip(*sorted(points), strict=True), "o-", markersize=4, color=color, label=label)
+        panel.set(xlabel="measured rows", ylabel="MAPE (%)", title=table, yscale="log")
+        if errors := [m["mape_percent"] for m in of_table if m["method"] != "least_squares"]:
+            # least squares on 10 rows would flatten all else; it leaves at the top
+            panel.set_ylim(0.8 * min(errors), 1.6 * max(errors))
+        panel.set_xticks(range(len(counts)), [str(count) for count in counts])
+    axes[0].legend(frameon=False, fontsize=8)
+    save_picture(path, figure)

@@ -1,0 +1,266 @@
+"""The other figures in tiny form, the data they are taken on, and the command that takes them."""
+
+import ast
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from benchmarks import __main__ as command
+from benchmarks import commands, data, figures, latency_row, process, search_step, timing, training
+from benchmarks.peers import PlainTrainer
+from benchmarks.timing import Figure, Options
+from hat import EOS, DataError, HatError, ModelConfig, PairDataset, SearchSpace, SuperTransformer, sample
+from hat.rng import rng_for
+from hat.train.trainer import batch_loss
+
+ROOT = Path(__file__).parents[2]
+
+
+def values(figure: Figure) -> dict[str, float]:
+    return {f"{row.name}, {row.unit}": row.value for row in figure.rows}
+
+
+def test_benchmarks_use_the_public_names_alone() -> None:
+    import hat
+
+    for path in [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "examples").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                assert not [alias.name for alias in node.names if alias.name.startswith("hat.")], path
+            elif isinstance(node, ast.ImportFrom):
+                assert not (node.module or "").startswith("hat.") and not node.level, path
+            elif (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.value, ast.Name)
+                and node.value.id == "hat"
+            ):
+                assert hasattr(hat, node.attr), f"{path.name}: hat.{node.attr} is not public"
+
+
+# --- training
+
+
+def test_plain_step_has_our_loss_and_our_gradients(tiny_space: SearchSpace) -> None:
+    model = SuperTransformer(tiny_space, 13, ModelConfig(dropout=0.0, share_all_embeddings=True))
+    plain = PlainTrainer(model, 0.1)
+    batch = data.random_batch(4, 6, 13, seed=3)
+    for update in range(8):
+        arch = sample(tiny_space, rng_for(1, "test", update))
+        model.zero_grad()
+        plain.model.zero_grad()
+        ours, _ = batch_loss(model, batch, arch, 0.1)
+        logits = plain.logits(batch, arch).flatten(0, 1)
+        theirs = F.cross_entropy(logits, batch.target.flatten(), label_smoothing=0.1, reduction="sum")
+        torch.testing.assert_close(theirs, ours)
+        ours.backward()
+        theirs.backward()
+        other = dict(plain.model.named_parameters())
+        for name, weight in model.named_parameters():
+            if weight.grad is not None:
+                torch.testing.assert_close(other[name].grad, weight.grad, rtol=1e-4, atol=1e-5)
+    for group in plain.optimizer.param_groups:
+        group["lr"] = 1e-2
+    losses = [plain.train_step(batch, tiny_space.largest()) for _ in range(20)]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def tiny_steps(space: SearchSpace, **more: object) -> training.StepConfig:
+    return training.StepConfig(space, 13, 4, 5, random_archs=2, rounds=1, square=16, **more)  # type: ignore[arg-type]
+
+
+def test_training_figure_has_every_number(tiny_space: SearchSpace) -> None:
+    figure = training.time_steps(tiny_steps(tiny_space))
+    rates = {row.name for row in figure.rows if row.unit == "tokens/s"}
+    many = "mean of 2 random"
+    assert rates == {f"largest: {name}" for name in ("bf16", "fp32", "plain fp32")} | {
+        f"{many}: bf16",
+        f"{many}: plain fp32",
+    }
+    assert [target.limit for target in figure.targets] == [1.9, 3.0]
+    found = values(figure)
+    assert found["largest: bf16, tokens/s"] == pytest.approx(1e3 * 20 / found["largest: bf16, ms"])
+
+
+def test_update_of_a_gpu_is_that_of_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[training.StepConfig] = []
+    monkeypatch.setattr(training, "time_steps", made.append)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    training.train_step(Options(device="cuda"), 1)
+    (cfg,) = made
+    assert cfg.sentences * cfg.length <= 4096 < (cfg.sentences + 8) * cfg.length and cfg.batches == 16
+    # about 6 operations for each weight and token, and attention besides
+    enc, dec = 6 * (4 * 640 * 512 + 2 * 640 * 3072), 6 * (8 * 640 * 512 + 2 * 640 * 3072)
+    dec += 6 * 2 * 2 * 640 * 512  # keys and values of three encoder layers instead of one
+    weights, tokens = enc + dec + 640 * 32768, 136 * 30 * 16
+    assert 1 < cfg.flops(cfg.space.largest()) / (6 * weights * tokens) < 1.1
+
+
+# --- the other figures and their data
+
+
+def test_latency_rows_are_measured_in_three_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hat.latency.measure.REFERENCE_S", 0.0)
+    task = latency_row.Task(data.MULTI30K, 50, 3, long=12)
+    figure = latency_row.latency_row(Options(rows=2), 1, task)
+    assert [target.limit for target in figure.targets] == [1.0, 95.0, 95.0]
+    found = values(figure)
+    ratio = found["a row at +-2%, s"] / found["the release's 5 + 20 iterations, s"]
+    assert figure.targets[0].value == pytest.approx(ratio) and found["rows, rows"] == 2
+
+
+def test_random_task_is_checked_as_preprocessed_data_is(tmp_path: Path) -> None:
+    data.random_task(tmp_path, 300)
+    found = PairDataset.load(tmp_path, "train")
+    assert len(found) == 300 and len(PairDataset.load(tmp_path, "valid")) == 300
+    assert (found.source_lengths >= 5).all() and (found.source_lengths <= 31).all()
+    assert all(found.target[index][-1] == EOS for index in range(0, 300, 50))
+    name = "train.en-de.de.bin"
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[::-1])
+    with pytest.raises(DataError, match="SHA256SUMS"):
+        PairDataset.load(tmp_path, "train")
+
+
+def test_scoring_is_timed_on_the_pairs_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search_step, "PAIRS", 40)
+    monkeypatch.setattr(search_step, "ARCHS", 2)
+    data.random_pairs(tmp_path, 60, 50)
+    figure = search_step.time_scoring(PairDataset.load(tmp_path, "train"), Options(rounds=1))
+    assert figure.targets[0].limit == 1.3 and figure.notes[0].startswith("40 pairs")
+    batches = [np.array([5, 0, 3]), np.array([4, 6]), np.array([1, 9])]
+    assert [batch.tolist() for batch in data.first_pairs(batches, 4)] == [[0, 3], [1]]
+
+
+def write_text(folder: Path, lines: str) -> None:
+    for lang in ("en", "de"):
+        (folder / f"a.{lang}").write_text(lines)
+
+
+def test_repeated_text_has_exactly_the_lines_asked_for(tmp_path: Path) -> None:
+    write_text(tmp_path, "1\n2\n3\n")
+    data.repeat_lines(tmp_path / "a", 7, tmp_path / "b")
+    assert (tmp_path / "b.de").read_text().split() == list("1231231")
+
+
+def test_preprocessing_is_compared_at_two_sizes(tmp_path: Path) -> None:
+    """Each run is a fresh process, whose memory is its own and not that of the process that started it."""
+    write_text(tmp_path, "a b c\nb\n")
+    held = np.ones(200 << 20, np.uint8)
+    figure = commands.time_preprocessing(tmp_path / "a", tmp_path, 10, 40, 1, 1)
+    found = values(figure)
+    # 10 pairs: each side has 5 sentences of 3 words and 5 of one, and an end for each
+    assert found["10 pairs, tokens/s per worker"] * found["10 pairs, s"] == pytest.approx(2 * 30)
+    assert 1 < found["40 pairs, before the work, MiB"] < 100 <= held.nbytes / (1 << 20)
+    assert found["40 pairs, peak, MiB"] >= found["40 pairs, before the work, MiB"]
+    assert [target.limit for target in figure.targets] == [1.1, 1.25]
+
+
+def test_startup_ends_where_the_first_step_begins(tmp_path: Path) -> None:
+    data.random_task(tmp_path / "data", 200)
+    words = [f"--configs={data.MULTI30K}", f"--data={tmp_path}/data", f"--save-dir={tmp_path}/run", "--cpu"]
+    found = process.fresh_call("work:first_step", arguments=[*words, "--no-tensorboard"], started=0.0)
+    assert found["import_s"] > 0 and found["run_s"] > 0 and found["peak_mib"] > 50
+    assert not list((tmp_path / "run").glob("*.pt")), "no step was made"
+
+
+def test_startup_adds_up_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = {"python_s": 0.5, "import_s": 1.0, "run_s": 0.5, "total_s": 2.0, "peak_mib": 9.0}
+    monkeypatch.setattr(commands, "random_task", lambda folder, pairs: None)
+    monkeypatch.setattr(commands, "fresh_call", lambda *what, **how: run)
+    monkeypatch.setattr(commands, "seconds_of", lambda words: 0.0)
+    figure = commands.startup(Options(rounds=2), 2)
+    assert values(figure)["first batch, ms"] == 2000
+    assert [(target.limit, target.met) for target in figure.targets] == [(0.4, True), (3.0, True)]
+
+
+# --- processes and the command
+
+
+def test_a_figure_is_taken_in_a_process_with_its_threads(tmp_path: Path) -> None:
+    """Its data is missing, which is said and no error."""
+    found = figures.take_apart("search-step", 2, Options(text=str(tmp_path), data=str(tmp_path)))
+    assert found["machine"]["threads"] == 2 and found["rows"] == [] and found["error"] == ""
+    assert "not taken" in found["notes"][0] and str(tmp_path) in found["notes"][0]
+
+
+@pytest.mark.parametrize(
+    ("code", "err", "said"),
+    [
+        (1, "Traceback\nhat.errors.DataError: damaged\n", "DataError: damaged"),
+        (1, "", "exit code 1"),
+        (-9, "half a li", "signal 9"),
+    ],
+)
+def test_a_process_that_fails_is_named(
+    code: int, err: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = process.subprocess.CompletedProcess([], code, "", err)
+    monkeypatch.setattr(process.subprocess, "run", lambda *what, **how: done)
+    with pytest.raises(HatError, match=said):
+        process.fresh_call("figures:take")
+    assert said in figures.take_apart("decode", 1, Options())["error"]
+
+
+def test_every_figure_and_study_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    names = "train-step decode decode-batch latency-row search-step preprocess startup all"
+    assert list(command.NAMES) == [*names.split(), "rank-study", "predictor-study", "front-check"]
+    assert command.main(["--help"]) == 0
+    listed = capsys.readouterr().out
+    assert all(f"  {name} " in listed for name in command.NAMES)
+    for entry in figures.FIGURES.values():
+        module, _, function = entry.function.partition(":")
+        assert callable(getattr(__import__(f"benchmarks.{module}", fromlist=[function]), function))
+
+
+def test_failed_figures_are_recorded_and_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def take(name: str, threads: int, options: Options) -> dict:
+        if name == "startup":
+            raise KeyboardInterrupt
+        error = "no memory left" if name == "decode" else ""
+        return Figure(name, timing.describe_machine(threads=threads), error=error).values()
+
+    monkeypatch.setattr(command, "take_apart", take)
+    assert command.main(["decode", "--threads", "1", "2", "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert [one["machine"]["threads"] for one in json.loads(out.splitlines()[-1])] == [1, 2]
+    assert "FAILED: no memory left" in out and "failed: decode (1), decode (2)" in err
+    assert command.main(["all", "--json"]) == 130, "what was taken until the interrupt is printed"
+    taken = [one["name"] for one in json.loads(capsys.readouterr().out.splitlines()[-1])]
+    assert taken[0] == "train-step" and taken[-1] == "preprocess" and taken.count("decode") == 2
+
+
+def test_one_thread_number_is_enough_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    options = Options(device="cuda")
+    assert figures.threads_of("decode", options) == (1,) and figures.threads_of("preprocess", options) == (
+        1,
+        2,
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["decod"], "allowed are train-step"),
+        ([], "must name a figure"),
+        (["decode", "--rounds", "0"], "--rounds"),
+        (["decode", "--rows", "3"], "--rows"),
+        (["preprocess", "--pairs", "10000"], "--pairs must be at least 20000"),
+        (["train-step", "--seed", "-1"], "--seed"),
+        (["train-step", "--device", "cuda"], "this machine has no GPU"),
+        (["all", "--quality-checkpoint", "nowhere.pt"], "--quality-checkpoint nowhere.pt is no file"),
+    ],
+)
+def test_wrong_words_end_before_anything_is_timed(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    taken = Figure("x", timing.describe_machine()).values()
+    monkeypatch.setattr(command, "take_apart", lambda *what: taken)
+    assert command.main(words) == (0 if "--rows" in words else 2)  # an option of others has no effect
+    assert said in capsys.readouterr().err

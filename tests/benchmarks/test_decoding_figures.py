@@ -1,0 +1,163 @@
+"""Both sides of the decoding figures compute the same model and exactly as many tokens."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from benchmarks import decoding, peers
+from benchmarks.data import random_pairs
+from benchmarks.decoding import XEON_204, Check, DecodeConfig, random_model, random_source, time_search
+from benchmarks.timing import Figure, Options, Row, describe_machine, text_of
+from hat import EOS, BeamConfig, CheckpointError, ConfigError, Dataset, InferenceModel, beam_search, can_int8
+from hat.space import Arch, DecoderArch, EncoderArch, SearchSpace
+from hat.train import checkpoint
+
+TINY = Arch(EncoderArch(16, (24, 24), (2, 2)), DecoderArch(16, (24,), (2,), (2,), (1,)))
+needs_peer = pytest.mark.skipif(
+    not peers.has_ctranslate2(), reason="ctranslate2 is not installed (extra bench)"
+)
+needs_int8 = pytest.mark.skipif(not can_int8(), reason="this torch has no 8-bit kernels")
+
+
+@pytest.fixture
+def cfg(tiny_space: SearchSpace) -> DecodeConfig:
+    """Return a tiny search whose queries are half as wide as its layers."""
+    return DecodeConfig(
+        tiny_space, 1, TINY, vocab_size=23, source_len=6, target_len=7, beam=3, rounds=1, calls=1
+    )
+
+
+class OnGpu(DecodeConfig):
+    """Takes the figure of a GPU, on a CPU."""
+
+    on_cpu = False
+
+
+def test_default_is_the_model_of_the_release_with_equal_heads() -> None:
+    path = Path(__file__).parents[2] / "configs/wmt14.en-de/subtransformer"
+    released = yaml.safe_load((path / "HAT_wmt14ende_xeon@204.2ms_bleu@27.6.yml").read_text())
+    ours = XEON_204.to_yaml()
+    same = {key for key in released if "heads" not in key and "ende-attn" not in key}
+    assert {key: ours[key] for key in same} == {key: released[key] for key in same}
+    assert {*XEON_204.encoder.self_heads, *XEON_204.decoder.cross_heads} == {8}
+
+
+@pytest.mark.parametrize("sentences", [1, 4])
+def test_our_search_gives_exactly_the_tokens_asked_for(cfg: DecodeConfig, sentences: int) -> None:
+    cfg = replace(cfg, sentences=sentences)
+    found = beam_search(InferenceModel(random_model(cfg)), random_source(cfg), cfg.beam_config)
+    assert {len(one.tokens) for hypotheses in found for one in hypotheses} == {cfg.target_len}
+    assert all(EOS not in hypotheses[0].tokens[:-1] for hypotheses in found)
+
+
+@needs_peer
+def test_peer_is_the_same_model_and_leaves_ours_alone(cfg: DecodeConfig, tmp_path: Path) -> None:
+    cfg = replace(cfg, sentences=4)
+    model, source = random_model(cfg), random_source(cfg)
+    noise = torch.Generator().manual_seed(2)
+    with torch.no_grad():  # biases and norms that matter
+        for weight in model.parameters():
+            weight += 0.1 * torch.randn(weight.shape, generator=noise)
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    peers.save_ctranslate2(model, tmp_path)
+    target = [5, 9, 17, EOS]
+    with torch.no_grad():
+        logits = model(source[:1], torch.tensor([[EOS, *target[:-1]]]))
+    ours = logits.log_softmax(-1)[0].gather(1, torch.tensor(target)[:, None]).flatten()
+    for kind, replicas, apart in (("float32", 1, 1e-4), ("int8_float32", 2, 0.3)):
+        peer = peers.CTranslate2(tmp_path, kind, 1, replicas)
+        words = [[[peers.token(index) for index in ids]] for ids in (source[0].tolist(), target[:-1])]
+        (result,) = peer.translator.score_batch(*words)
+        torch.testing.assert_close(torch.tensor(result.log_probs), ours, rtol=apart, atol=apart)
+        found = peer.translate(source, cfg.target_len, cfg.beam)
+        assert [len(tokens) for tokens in found] == [cfg.target_len] * 4
+        assert all("</s>" not in tokens for tokens in found)
+    for name, weight in model.named_parameters():
+        assert torch.equal(weight, before[name]), name
+
+
+@needs_peer
+def test_peer_refuses_what_it_cannot_compute(cfg: DecodeConfig, tmp_path: Path) -> None:
+    mixed = Arch(EncoderArch(16, (24, 24), (2, 4)), TINY.decoder)
+    with pytest.raises(ConfigError, match="one head count"):
+        peers.save_ctranslate2(random_model(replace(cfg, arch=mixed)), tmp_path)
+    spanned = Arch(TINY.encoder, DecoderArch(16, (24,), (2,), (2,), (2,)))
+    with pytest.raises(ConfigError, match="span 1"):
+        peers.save_ctranslate2(random_model(replace(cfg, arch=spanned)), tmp_path)
+
+
+def test_without_the_peer_the_others_still_run(cfg: DecodeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "has_ctranslate2", lambda: False)
+    figure = time_search(cfg)
+    assert any("pip install" in note for note in figure.notes)
+    assert [target.limit for target in figure.targets] == [1.35]
+    assert {"bf16", "fp32", "bf16 products", "fp32 products"} <= {row.name for row in figure.rows}
+    assert time_search(replace(cfg, sentences=2)).targets == []
+
+
+@needs_peer
+def test_figures_hold_every_target(cfg: DecodeConfig) -> None:
+    assert {target.limit for target in time_search(cfg).targets} >= {1.35, 1.5, 1.25, 2.5}
+    assert time_search(replace(cfg, threads=2)).targets == []
+    figure = time_search(replace(cfg, sentences=4, threads=2))
+    assert (figure.name, [target.limit for target in figure.targets]) == ("decode-batch", [2.0])
+    assert {"CTranslate2 float32", "CTranslate2 float32, split"} <= {row.name for row in figure.rows}
+
+
+def test_a_gpu_that_the_peer_cannot_use_is_a_note(cfg: DecodeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*what: object) -> None:
+        raise RuntimeError("Library libcublas.so.12 is not found\nand more")
+
+    monkeypatch.setattr(decoding, "has_ctranslate2", lambda: True)
+    monkeypatch.setattr(decoding, "save_ctranslate2", lambda model, folder: None)
+    monkeypatch.setattr(decoding, "peer_cases", fail)
+    figure = time_search(OnGpu(**vars(cfg)))
+    assert figure.targets == [] and figure.notes[-1].endswith("missing: Library libcublas.so.12 is not found")
+    assert not any("int8" in row.name for row in figure.rows)
+
+
+@pytest.fixture
+def trained(tmp_path: Path, cfg: DecodeConfig) -> Options:
+    """Return options that name a tiny model and a test set of its vocabulary."""
+    random_pairs(tmp_path, 6, 50, split="test")
+    dataset = Dataset.load(tmp_path, "en", "de")
+    packed = checkpoint.pack(random_model(replace(cfg, vocab_size=50)), dataset.digests)
+    checkpoint.save(packed, tmp_path / "model.pt")
+    return Options(data=str(tmp_path), quality_checkpoint=str(tmp_path / "model.pt"))
+
+
+FIGURE = Figure("decode", describe_machine(), [Row("bf16", 90.0, "ms")])
+
+
+@needs_int8
+def test_translations_in_8_bits_are_compared(trained: Options, tmp_path: Path) -> None:
+    check = decoding.quality_check(trained, tmp_path)
+    assert isinstance(check, Check)
+    same, exact, int8 = decoding.compare_int8(check, BeamConfig(beam=2, max_len_b=6))
+    assert 0 <= same <= 100 and exact >= 0 and int8 >= 0
+    random_pairs(tmp_path, 6, 60, split="test")
+    with pytest.raises(CheckpointError, match="other dictionaries.*--data"):
+        decoding.quality_check(trained, tmp_path)
+
+
+@needs_int8
+def test_what_cannot_be_compared_keeps_what_was_timed(
+    trained: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = replace(trained, data=str(tmp_path / "a"), text=str(tmp_path / "b"))
+    for options in (nowhere, replace(nowhere, quality_checkpoint=None)):
+        found = decoding.with_quality(FIGURE, decoding.quality_check(options, tmp_path))
+        assert found.error == "" and text_of(found.values()).count("not taken:") == 2
+
+    def fail(*what: object) -> None:
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(decoding, "compare_int8", fail)
+    found = decoding.with_quality(FIGURE, decoding.quality_check(trained, tmp_path))
+    assert found.rows == FIGURE.rows and "RuntimeError: no memory" in found.error
+    (tmp_path / "model.pt").write_bytes(b"no model")
+    with pytest.raises(CheckpointError, match="model.pt"):
+        decoding.quality_check(trained, tmp_path)

@@ -1,0 +1,119 @@
+"""python -m benchmarks rank-study on a tiny corpus: resumable, exact, refusing."""
+
+import csv
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import yaml
+from tiny_task import SPACE
+from toy_predictor import save_predictor
+
+from benchmarks.rank_study import study
+from hat.data.dataset import Dataset
+from hat.data.toy import toy_pairs
+from hat.model.layers import ModelConfig
+from hat.space import SearchSpace
+from hat.train.loop import BatchConfig, TrainConfig, fit
+from hat.train.trainer import OptimConfig, Trainer
+
+
+@pytest.fixture
+def argv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a study of one SuperTransformer, without BLEU and fine-tuning."""
+    monkeypatch.setattr("os.fsync", lambda fd: None)
+    source, target = zip(*toy_pairs(1, 220), strict=True)
+    dataset = Dataset.from_text(source, target, pieces=60, valid=20, folder=tmp_path / "bin")
+    (tmp_path / "space.yml").write_text(yaml.safe_dump(SPACE | {"data": str(tmp_path / "bin")}))
+    space = SearchSpace.from_yaml(tmp_path / "space.yml")
+    model = ModelConfig(share_all_embeddings=True)
+    config = TrainConfig(model, OptimConfig(max_update=4), batches=BatchConfig(max_tokens=512))
+    fit(space, dataset, config, out=tmp_path / "one", device="cpu")
+    save_predictor(tmp_path / "latency.pt")
+    words = [
+        "--num-archs=4",
+        "--updates=4",
+        "--max-len-b=8",
+        "--finetune-archs=2",
+        "--max-tokens=512",
+        "--cpu",
+    ]
+    words += [f"--configs={tmp_path}/space.yml", f"--super=one={tmp_path}/one/checkpoint_best.pt", "--seed=3"]
+    return [*words, f"--ckpt-path={tmp_path}/latency.pt"]
+
+
+def test_a_study_goes_on_where_it_was_interrupted(
+    argv: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """4 slices, 8 trainings from scratch, 2 from slices; Ctrl-C in the second training."""
+    real, calls = Trainer.train_step, []
+
+    def step(self: Trainer, *args: object) -> object:
+        calls.append(1)
+        if len(calls) == 12 + 4 + 2:  # a probe makes 12
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Trainer, "train_step", step)
+    argv = [*argv, "--finetune-updates=3"]
+    assert study([*argv, f"--out-dir={tmp_path}/cut"]) == 130
+    said = capsys.readouterr().err
+    assert "0 of 14 scores are in the journal" in said and "stopped; the same command goes on" in said
+    for stage, count in (("slices of one", 4), ("from scratch, seed 4", 4), ("fine-tuning of one", 2)):
+        assert f"{stage}: {count} left, about " in said
+    assert study([*argv, f"--out-dir={tmp_path}/cut"]) == 0
+    captured = capsys.readouterr()
+    assert "5 of 14 scores are in the journal" in captured.err and "BLEU" in captured.out
+    for part in ("1/2", "2/2"):
+        assert study([*argv, f"--out-dir={tmp_path}/whole", f"--part={part}"]) == 0
+        assert not (tmp_path / "whole" / "summary.json").exists()
+    assert study([*argv, f"--out-dir={tmp_path}/whole", "--json"]) == 0
+    for name in ("summary.json", "archs.csv"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    trivial = ["decoder depth", "parameters", "FLOPs", "predicted latency"]
+    assert list(summary["rankings"]) == ["one", *trivial] and summary["seeds"] == 2
+    assert [point[0] for point in summary["finetuning"]["one"]["curve"]] == [0, 3]
+    assert (tmp_path / "cut" / "rank.png").read_bytes().startswith(b"\x89PNG")
+    assert not list((tmp_path / "cut").rglob("*.pt")), "scored trainings leave no weights"
+    before = len(calls)
+    assert study([*argv, f"--out-dir={tmp_path}/cut"]) == 0 and len(calls) == before
+    for more, held in (("--seeds=3", 14), ("--train-subset=valid", 0), ("--no-bleu", 0)):
+        assert study([*argv, f"--out-dir={tmp_path}/cut", more, "--budget"]) == 0
+        assert f"{held} of {18 if held else 14} scores are in the journal" in capsys.readouterr().err
+
+
+def test_scores_are_those_of_a_training(argv: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert study([*argv, "--no-bleu", "--seeds=1", "--keep-checkpoints", f"--out-dir={out}"]) == 0
+    rows = list(csv.DictReader((out / "archs.csv").open()))
+    runs = [json.loads(path.read_text()) for path in out.glob("trainings/*/run.json")]
+    losses = sorted(run["results"]["last_losses"]["sub"] for run in runs)
+    assert sorted(float(row["scratch_1_loss_base2"]) for row in rows) == pytest.approx(losses, abs=1e-5)
+    assert rows[0]["scratch_1_bleu"] == "" and len(list(out.rglob("checkpoint_last.pt"))) == 4
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--super", "checkpoint.pt"], "--super takes different names without spaces, each"),
+        (["--super", "a=/no/such.pt"], "/no/such.pt does not exist"),
+        (["--super=a=b", "--super=c=d"], "--super is given twice"),
+        (["--super", "FLOPs=a.pt"], "--super takes different names without spaces"),
+        (["--super=a=b", "--finetune-updates", "5", "5"], "--finetune-updates names a number twice: [5, 5]"),
+        (["--part=3/2"], "--part takes a part and how many there are, such as 1/2, got '3/2'"),
+        (["--num-archs=1"], "--num-archs must be at least 2, got 1"),
+        (["--num-archs=2000"], "were found in the space; ask for fewer"),
+        (["--finetune-updates", "5"], "--finetune-updates needs --super"),
+    ],
+)
+def test_refusals_are_one_line(
+    flags: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    narrow = {"encoder-ffn-embed-dim-choice": [16], "decoder-ffn-embed-dim-choice": [16]}
+    (tmp_path / "space.yml").write_text(yaml.safe_dump(SPACE | narrow))
+    assert study([f"--configs={tmp_path}/space.yml", f"--out-dir={tmp_path}/out", *flags]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert message in lines[-1] and "Error: " in lines[-1] and not (tmp_path / "out").exists()
