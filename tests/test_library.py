@@ -12,6 +12,13 @@ import hat
 
 ROOT = Path(__file__).parents[1]
 TOUR = ROOT / "examples/tour.py"
+TINY = {
+    "pieces=600": "pieces=200",
+    "evo_iter=4": "evo_iter=1, population_size=4, parent_size=2, mutation_size=1, crossover_size=1",
+    "target_len=12)": "target_len=12, max_iterations=2)",
+    "(fastest + slowest) / 2": "1e6",
+    "[limit_ms], config": "[limit_ms], measure=False, config",
+}
 
 
 @pytest.mark.parametrize("name", [name for name in hat.__all__ if name != "__version__"])
