@@ -150,7 +150,7 @@ def measure_decode(cfg: DecodeConfig) -> tuple[dict[str, Samples], tuple[str, ..
         else:
             notes.append(f"CTranslate2 is not installed, so its rows are missing; {PIP}")
         settle_s = SETTLE_S if cfg.threads > 1 and cfg.on_cpu else 0.0
-        sync = timing.sync_of(cfg.device)
+        sync = hat.sync_of(cfg.device)
         samples = timing.alternate(cases, cfg.rounds, calls=cfg.calls, settle_s=settle_s, sync=sync)
     return samples, tuple(notes)
 

@@ -52,7 +52,7 @@ class Measured(NamedTuple):
 def latency_row(options: timing.Options, threads: int, task: Task | None = None) -> timing.Figure:
     """Measure random rows of a task; torch has `threads` threads already."""
     task, device = task or TASKS[options.row_task], options.torch_device
-    machine, sync = timing.describe_machine(device), timing.sync_of(device)
+    machine, sync = timing.describe_machine(device), hat.sync_of(device)
     space, noise = hat.SearchSpace.from_yaml(task.space), torch.Generator().manual_seed(options.seed)
     full = hat.SuperTransformer(space, task.vocab_size, hat.ModelConfig(share_all_embeddings=True), noise)
     full = full.to(device, hat.fast_dtype(device))

@@ -42,7 +42,7 @@ def time_scoring(data: hat.PairDataset, options: timing.Options) -> timing.Figur
         "scoring": lambda: fitness(archs),
         "forward passes": lambda: forward_passes(model, batches, archs),
     }
-    samples = timing.alternate(cases, options.rounds or 5, sync=timing.sync_of(device))
+    samples = timing.alternate(cases, options.rounds or 5, sync=hat.sync_of(device))
     rows = [timing.median_row(f"{ARCHS} architectures, {name}", one) for name, one in samples.items()]
     rows += [Row(name, 1e3 * ARCHS / samples[name].median_ms, "architectures/s") for name in samples]
     over = timing.ratio(samples["scoring"], samples["forward passes"])

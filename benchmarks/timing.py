@@ -8,7 +8,6 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -51,15 +50,6 @@ def mean_of(series: Sequence[Mapping[str, Samples]]) -> dict[str, Samples]:
     }
 
 
-def nothing() -> None:
-    """Wait for a CPU, which has always finished."""
-
-
-def sync_of(device: torch.device) -> Callable[[], None]:
-    """Return a function that waits until `device` has done all its work."""
-    return partial(torch.cuda.synchronize, device) if device.type == "cuda" else nothing
-
-
 def alternate(
     cases: Mapping[str, Callable[[], object]],
     rounds: int,
@@ -67,7 +57,7 @@ def alternate(
     warmup: int = 1,
     calls: int = 1,
     settle_s: float = 0.0,
-    sync: Callable[[], None] = nothing,
+    sync: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
     pause: Callable[[float], None] = time.sleep,
 ) -> dict[str, Samples]:

@@ -106,7 +106,7 @@ def time_steps(cfg: StepConfig) -> timing.Figure:
     """Return the figure of `cfg`; on a GPU its target is a share of the rate of one large product."""
     machine = timing.describe_machine(cfg.device)
     steps = Steps(cfg)
-    fast, sync = steps.fast, timing.sync_of(cfg.device)
+    fast, sync = steps.fast, hat.sync_of(cfg.device)
     # those of the first updates of a training run
     archs = [hat.sample(cfg.space, hat.rng_for(cfg.seed, "arch", n)) for n in range(cfg.random_archs)]
     largest = timing.alternate(

@@ -15,10 +15,12 @@ from toy_predictor import released_weights
 from benchmarks.front_check import study as front_check
 from hat.cli.evo_search import main
 from hat.data.pairs import PairDataset
-from hat.latency.collect import measure_archs
+from hat.latency.measure import measure_in_turn
 from hat.latency.predictor import LatencyPredictor
 from hat.model.count import count_params
 from hat.model.cpu import device_name
+from hat.model.extract import extract
+from hat.model.transformer import SuperTransformer
 from hat.run import read_record
 from hat.search.run import search as hat_search
 from hat.search.strategies import SearchConfig, Strategy
@@ -197,8 +199,9 @@ def test_finalists_are_measured_on_this_device(search, files, monkeypatch) -> No
     """In this process: that a fresh one answers alike is the subject of tests/latency/test_collect.py."""
 
     def here(archs, space, conditions, *, vocab_sizes, config, model_config, device, seed):
-        cfg, where = config.under(conditions), torch.device(device)
-        return measure_archs(archs, space, vocab_sizes, model_config, cfg, device=where, seed=seed)
+        noise = torch.Generator().manual_seed(seed)
+        full = SuperTransformer(space, vocab_sizes, model_config, noise).to(device)
+        return iter(measure_in_turn([extract(full, a).eval() for a in archs], config.under(conditions)))
 
     monkeypatch.setattr("hat.latency.collect.measure_fresh", here)
     write_predictor(files, device_name(torch.device("cpu")))
