@@ -17,7 +17,7 @@ supernet = hat.fit(space, data, recipe, progress=True).model
 
 # %% Latencies of random architectures on this machine teach a predictor
 table = hat.collect(space, ROWS, dataset=data, config=hat.MeasureConfig(source_len=12, target_len=12))
-predictor = hat.LatencyPredictor.fit(table.rows)
+predictor = hat.LatencyPredictor.fit(table)
 
 # %% Search: the lowest validation loss whose latency stays below the limit
 fastest, slowest = (predictor.predict_ms(arch) for arch in (space.smallest(), space.largest()))

@@ -152,7 +152,11 @@ def test_training_recipes(name: str, kind: str) -> None:
         assert numbers == (0, 0, True, 16, 40000) and rates == ("cosine", 1e-7, 1e-3)
         assert (s.model.dropout, s.model.attention_dropout) == (0.3, 0.1)
     interval = task.super_interval if kind == "super" else task.sub_interval
-    assert (s.run.save_interval, s.run.validate_interval, s.run.keep_last_epochs) == (interval, interval, 20)
+    assert (s.loop.save_interval, s.loop.validate_interval, s.loop.keep_last_epochs) == (
+        interval,
+        interval,
+        20,
+    )
     assert (s.run.train_subtransformer, s.run.restore_file) == (kind == "sub", None)
 
 
