@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from hat.cli.options import OutputOptions, command, only
 from hat.cli.profile import ProfileOptions, measuring
@@ -29,7 +30,16 @@ class DatasetOptions(Options):
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Collect rows until the file has as many as wanted; see --help."""
-    settings, data = parse_settings(
+    options = parsed(argv)
+    found = run(options)
+    if options[0].output.json:
+        print(json.dumps(found))
+    return 0
+
+
+def parsed(argv: Sequence[str] | None) -> tuple[Any, ...]:
+    """Return the settings and the options of the table."""
+    return parse_settings(
         argv,
         DatasetOptions,
         prog="latency_dataset.py",
@@ -61,6 +71,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             OutputOptions,
         ),
     )
+
+
+def run(options: tuple[Any, ...], argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Collect rows, tell the user, and return what came out."""
+    settings, data = options
     prof, out = settings.profile, settings.output
     if not data.lat_dataset_path:
         raise ConfigError("--lat-dataset-path is needed: the CSV file to write")
@@ -83,14 +98,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{table.path}: {len(table)} rows, {table.new_rows} new in {table.seconds:.0f} s, {table.unstable} "
         f"of them unsettled, machine drift at the end {table.drift_percent:+.1f}%"
     )
-    if out.json:
-        found = {
-            "lat_dataset_path": str(table.path),
-            "rows": len(table),
-            "new_rows": table.new_rows,
-            "unstable": table.unstable,
-            "seconds": round(table.seconds, 2),
-            "drift_percent": round(table.drift_percent, 2),
-        }
-        print(json.dumps(found))
-    return 0
+    return {
+        "lat_dataset_path": str(table.path),
+        "rows": len(table),
+        "new_rows": table.new_rows,
+        "unstable": table.unstable,
+        "seconds": round(table.seconds, 2),
+        "drift_percent": round(table.drift_percent, 2),
+    }

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,11 +21,11 @@ from hat.latency.predictor import (
     LatencyPredictor,
     Report,
     is_released,
-    split,
     trained_predictor,
 )
 from hat.latency.table import find_table, read_table
 from hat.model.cpu import device_name
+from hat.report.figures import latency_chart, png
 from hat.run import Run, digest_of, record_path
 
 
@@ -60,7 +61,16 @@ class ReleaseOptions:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Train a predictor on a latency table, write it and print its scores; return the exit status."""
-    options, ignored, output = parse(
+    groups = parsed(argv)
+    report = run(groups)
+    if groups[-1].json:
+        print(json.dumps(report))
+    return 0
+
+
+def parsed(argv: Sequence[str] | None) -> tuple[Any, ...]:
+    """Return the options, those without effect, and those of the output."""
+    return parse(
         argv,
         PredictorOptions,
         only(ReleaseOptions),
@@ -69,6 +79,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Train a latency predictor on measured architectures; report its error on unseen ones.",
         config_flags=("--configs",),
     )
+
+
+def run(groups: tuple[Any, ...], argv: Sequence[str] | None = None) -> Report:
+    """Train and write a predictor with its record and picture; print and return its scores."""
+    options, ignored, _ = groups
+    if given := [flag_of(name)[2:] for name in _given(ignored)]:
+        _say(f"{', '.join(given)}: no effect here; the predictor finds its scales, size and steps itself")
     if options.lat_dataset_path is None or options.ckpt_path is None:
         missing = "--lat-dataset-path" if options.lat_dataset_path is None else "--ckpt-path"
         raise ConfigError(
@@ -76,11 +93,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     table, path = _table(options.lat_dataset_path), Path(options.ckpt_path)
     rows = read_table(table)
-    if given := [flag_of(name)[2:] for name in _given(ignored)]:
-        _say(f"{', '.join(given)}: no effect here; the predictor finds its scales, size and steps itself")
     check_writable(path)
     aside = _place_aside(path)
-    run = Run(
+    kept = Run(
         record_path(path, folder=False),
         "predictor",
         settings=to_yaml_values(options),
@@ -90,27 +105,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         goes_on=False,  # nothing of an earlier training is used again
     )
     predictor = trained_predictor(table, transfer_from=options.transfer_from, seed=options.seed)
-    with run:  # now that it worked: a record of an earlier predictor stays beside it until then
+    with kept:  # now that it worked: a record of an earlier predictor stays beside it until then
         if options.transfer_from:
-            run.inputs["transfer-from"] = digest_of(Path(options.transfer_from))
+            kept.inputs["transfer-from"] = digest_of(Path(options.transfer_from))
         if aside:
             _set_aside(path, aside)
             _say(f"{path} was the predictor of the 2020 release; it was moved to {aside}")
         predictor.save(path)
         report = predictor.report
         assert report is not None
-        run.results |= report
-        run.vouch(path)
+        kept.results |= report
+        kept.results |= {"unseen": predictor.unseen, "conditions": predictor.conditions}
+        kept.vouch(path)
     if options.transfer_from is None:
-        _plot(predictor, table, options.seed, path.with_suffix(".png"))
+        _plot(predictor, path.with_suffix(".png"))
     _print_table(report, len(rows), table, path)
     _print_bound(predictor, report)
     _print_drift(report["drift"], "the table")
     learnt = "" if str(options.transfer_from).endswith(".csv") else "the table learnt by "
     _print_drift(report.get("old_drift", []), f"{learnt}{options.transfer_from}")
-    if output.json:
-        print(json.dumps(report))
-    return 0
+    return report
 
 
 def _given(options: ReleaseOptions) -> list[str]:
@@ -181,19 +195,11 @@ def _print_drift(blocks: Sequence[Mapping[str, float]], table: str) -> None:
         print(f"{where} are {block['percent']:+.1f}% off the others (the device drifted) and count less")
 
 
-def _plot(predictor: LatencyPredictor, table: Path, seed: int, path: Path) -> None:
+def _plot(predictor: LatencyPredictor, path: Path) -> None:
     """Write predicted against measured latency of the test rows as a picture."""
     try:
-        from matplotlib.figure import Figure
+        content = png([latency_chart(predictor.unseen, ())])
     except ImportError:
         _say("no picture: matplotlib is not installed (pip install -e '.[report]')")
         return
-    rows = read_table(table)
-    test = [rows[i] for i in split(len(rows), seed)[1]]
-    measured = [row.total_ms for row in test]
-    figure = Figure(figsize=(5, 5), layout="constrained")
-    axes = figure.add_subplot()
-    axes.scatter(measured, predictor.predict_rows(test), s=8)
-    axes.axline((measured[0], measured[0]), slope=1, color="grey", linewidth=1)
-    axes.set(xlabel="measured latency (ms)", ylabel="predicted latency (ms)", title=path.stem)
-    write_atomic(path, lambda file: figure.savefig(file, format="png", dpi=150))
+    write_atomic(path, lambda file: file.write(content))

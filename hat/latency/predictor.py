@@ -64,7 +64,10 @@ class LatencyPredictor:
         report: scores on rows that the training did not see; None if there were none.
         conditions: what all rows of the table share: device, threads, number format, lengths, ...
         drift: blocks of the table that were measured while the device was slower or faster.
+        unseen: (measured, predicted) latency in ms of each row that the report is of; empty after loading.
     """
+
+    unseen: tuple[tuple[float, float], ...] = ()
 
     def __init__(
         self,
@@ -214,6 +217,7 @@ class LatencyPredictor:
         self, rows: Sequence[Row], predicted: Floats, baselines: Mapping[str, Floats], *, bound: bool
     ) -> Report:
         truth = _milliseconds(rows)
+        self.unseen = tuple(zip(truth.tolist(), predicted.tolist(), strict=True))
         found = None
         if bound and self.max_coverage >= COVERAGE:
             margin = self.margin()
