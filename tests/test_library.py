@@ -56,13 +56,9 @@ def test_the_tour_in_a_tiny_setting(work: Path, capsys) -> None:
     text = TOUR.read_text("utf-8")
     tiny, count = re.subn(r"(?m)^PAIRS, UPDATES, ROWS = .*$", "PAIRS, UPDATES, ROWS = 300, 3, 12", text)
     assert count == 1
-    tiny = (
-        tiny.replace("pieces=600", "pieces=200")
-        .replace(
-            "evo_iter=4", "evo_iter=1, population_size=4, parent_size=2, mutation_size=1, crossover_size=1"
-        )
-        .replace("target_len=12", "target_len=12, max_iterations=2")
-    )
+    for written, small in TINY.items():
+        assert written in tiny
+        tiny = tiny.replace(written, small)
     exec(compile(tiny, str(TOUR), "exec"), {})
     assert "measured" in capsys.readouterr().out
     assert (work / "runs/tour/report/index.html").exists()
