@@ -63,7 +63,7 @@ _LAZY = {  # name: module, or module:name there
     "device_name": "hat.model.cpu",
     "device_of": "hat.cli.task",
     "dtype_name": "hat.model.cpu",
-    "extract": "hat.model.extract",
+    "extract": "hat.model.transformer",
     "fast_dtype": "hat.model.cpu",
     "fit": "hat.train.loop",
     "keep_pages": "hat.model.cpu",
