@@ -5,7 +5,6 @@ Sampling, genes, features, YAML keys, options, checks and columns for regression
 """
 
 import random
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, make_dataclass
 from itertools import islice, product
@@ -14,8 +13,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from hat.config import option, read_config
-from hat.errors import ArchError
+from hat.config import fill, option, read_config
+from hat.errors import ArchError, ConfigError
 from hat.rng import rng_for
 
 Gene = tuple[int, ...]
@@ -183,7 +182,7 @@ class Arch:
 
         Other keys are ignored. Raises ArchError for missing keys, or values that describe no architecture.
         """
-        if (arch := arch_of(_read_options(ArchOptions, source))) is None:
+        if (arch := arch_of(_options(ArchOptions, source))) is None:
             raise ArchError("no *-subtransformer key found; the file describes no architecture")
         return arch
 
@@ -262,8 +261,7 @@ class SearchSpace:
         A choice left out holds the super size alone, or, if the file gives an architecture, what that uses.
         Other keys are ignored. Raises ArchError for values that contradict each other.
         """
-        values = source if isinstance(source, Mapping) else read_config(source)
-        return space_of(_read_options(SpaceOptions, values), arch_of(_read_options(ArchOptions, values)))
+        return space_of(_options(SpaceOptions, source), arch_of(_options(ArchOptions, source)))
 
     @property
     def decoder_qkv_dim(self) -> int:
@@ -561,19 +559,10 @@ def _by_key(options: Any) -> dict[str, Any]:
     return {name.replace("_", "-"): value for name, value in vars(options).items()}
 
 
-def _read_options(kind: Any, source: str | Path | Mapping[str, Any]) -> Any:
-    """Return the options of class `kind` that a YAML file or mapping gives; raises ArchError by key."""
-    values: Any = read_config(source) if isinstance(source, str | Path) else source
-    if not isinstance(values, Mapping):
-        raise ArchError(f"keys and their values must describe it, got {values!r}")
-    given = {}
-    for f in fields(kind):
-        key, many = f.name.replace("_", "-"), f.default == ()
-        if (value := values.get(key)) is None:
-            continue
-        listed = value if isinstance(value, list | tuple) else [value]
-        if many != (listed is value) or not all(re.fullmatch(r"-?(0|[1-9]\d*)", str(n)) for n in listed):
-            what = "a list of whole numbers" if many else "one whole number"
-            raise ArchError(f"{key} must be {what}, got {value!r}")
-        given[f.name] = tuple(map(int, listed)) if many else int(value)
-    return kind(**given)
+def _options(group: Any, source: str | Path | Mapping[str, Any]) -> Any:
+    """Return the options in a YAML file or a mapping; raises ArchError for a value that is no number."""
+    values = source if isinstance(source, Mapping) else read_config(source)
+    try:
+        return fill(group, values)
+    except ConfigError as error:
+        raise ArchError(str(error)) from error

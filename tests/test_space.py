@@ -220,7 +220,7 @@ def test_a_wrong_value_names_its_key(key: str) -> None:
     with pytest.raises(ArchError, match=f"lacks {key}; give all ten"):
         Arch.from_yaml({k: v for k, v in RELEASE.items() if k != key})
     for wrong in ("x", True, [1.5], {}, [[1]]):
-        with pytest.raises(ArchError, match=f"{key} must be (one whole number|a list of whole numbers), got"):
+        with pytest.raises(ArchError, match=f"{key}: .* is not a whole number"):
             Arch.from_yaml(RELEASE | {key: wrong})
     if "-all-" not in key:
         return
