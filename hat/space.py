@@ -560,9 +560,8 @@ def _by_key(options: Any) -> dict[str, Any]:
 
 
 def _options(group: Any, source: str | Path | Mapping[str, Any]) -> Any:
-    """Return the options in a YAML file or a mapping; raises ArchError for a value that is no number."""
-    values = source if isinstance(source, Mapping) else read_config(source)
+    """Return the options of a YAML file or a mapping; raises ArchError if there are none to read."""
     try:
-        return fill(group, values)
+        return fill(group, source if isinstance(source, Mapping) else read_config(source))
     except ConfigError as error:
         raise ArchError(str(error)) from error
