@@ -20,7 +20,7 @@ from hat.log import say
 from hat.model.count import profile_length
 from hat.model.cpu import Amp, keep_pages
 from hat.model.layers import ModelConfig
-from hat.space import Arch, ArchOptions, SearchSpace, SpaceOptions, arch_of, space_around, space_of
+from hat.space import Arch, ArchOptions, SearchSpace, SpaceOptions, arch_of, space_of
 from hat.train.distributed import Place
 from hat.train.loop import BatchConfig, LoopConfig
 from hat.train.policy import PolicyConfig, ScheduleConfig
@@ -297,10 +297,8 @@ def missing_data(options: TaskOptions) -> str:
 def space_and_arch(space: SpaceOptions, arch: ArchOptions) -> tuple[SearchSpace, Arch | None]:
     """Return the search space and, if one is given, the architecture, checked against the space."""
     chosen = arch_of(arch)
-    if chosen is None:
-        return space_of(space), None
-    found = space_around(space, chosen)
-    return found, found.check(chosen)
+    found = space_of(space, chosen)
+    return found, found.check(chosen) if chosen else None
 
 
 def run_folder(configs: str | None, given: str | None) -> Path:
