@@ -56,7 +56,7 @@ _LAZY = {  # name: module, or module:name there
     "collect": "hat.latency.collect",
     "command": "hat.cli.options",
     "compare_fronts": "hat.search.front:compare",
-    "comparison_table": "hat.report.front",
+    "comparison_table": "hat.search.front",
     "count_macs": "hat.model.count",
     "count_params": "hat.model.count",
     "depth_only": "hat.latency.costs",

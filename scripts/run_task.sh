@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Every stage of a task in order; what is done and up to date is skipped.
-# usage: bash scripts/run_task.sh <task> <hardware> [constraint ms ...] [-- flags of scripts/run_task.py]
+# usage: bash scripts/run_task.sh <task> <hardware> [constraint ms ...] [-- flags of hat run]
 set -euo pipefail
 
 if [ $# -lt 2 ] || [ "$1" = -h ] || [ "$1" = --help ]; then
@@ -20,4 +20,4 @@ done
 [ $# -gt 0 ] && shift
 flags=(--task="$task" --hardware="$hardware")
 [ ${#limits[@]} -gt 0 ] && flags+=(--latency-constraints "${limits[@]}")
-exec "${PYTHON:-python}" scripts/run_task.py "${flags[@]}" "$@"
+exec "${PYTHON:-python}" -m hat run "${flags[@]}" "$@"

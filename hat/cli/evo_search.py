@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from hat.cli.missing import advice, predictor_commands
 from hat.cli.options import OutputOptions, command, only
@@ -30,11 +31,14 @@ from hat.cli.task import (
 )
 from hat.config import Options, option, to_yaml_values
 from hat.errors import CheckpointError, ConfigError
+from hat.files.atomic import write_atomic
 from hat.latency.predictor import LatencyPredictor
 from hat.log import say
-from hat.report.front import comparison_table, plot_front
+from hat.report.collect import collect
+from hat.report.figures import charts, png
 from hat.search.constraints import LimitOptions
 from hat.search.finalists import Winner
+from hat.search.front import comparison_table
 from hat.search.record import SearchResult
 from hat.search.run import limits_of, search
 from hat.search.strategies import EvolutionConfig, ParetoConfig, ScoringOptions, SearchConfig, strategy_of
@@ -92,7 +96,18 @@ _USED = (  # of the options in YAML files; those of the space are given there
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Search; see --help."""
-    settings, options, *groups = parse_settings(
+    groups = parsed(argv)
+    done = run(groups, argv)
+    if isinstance(done, int):
+        return done
+    if groups[0].output.json:
+        print(json.dumps(done))
+    return 0
+
+
+def parsed(argv: Sequence[str] | None) -> tuple[Any, ...]:
+    """Return the settings, the options of the search, and those of its strategies, limits and scoring."""
+    return parse_settings(
         argv,
         SearchOptions,
         EvolutionConfig,
@@ -105,6 +120,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         config_flags=("--configs", "--evo-configs"),
         used=_USED,
     )
+
+
+def run(groups: tuple[Any, ...], argv: Sequence[str] | None) -> dict[str, Any] | int:
+    """Search, tell the user, and return the summary; for `argv` and numbers see `hat.cli.train.run`."""
+    settings, options, *groups = groups
     task = settings.task
     config = SearchConfig(
         **{name: value for group in groups for name, value in asdict(group).items()},
@@ -163,13 +183,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         group=connected(),
         progress=not settings.output.no_progress_bar and sys.stderr.isatty(),
     )
-    if place is None or place.rank == 0:
-        _draw(folder, result)
-        for line in _lines(result, folder):
-            print(line)
-        if settings.output.json:
-            print(json.dumps(result.summary()))
-    return 0
+    if place and place.rank:
+        return 0
+    _draw(folder)
+    for line in _lines(result, folder):
+        print(line, flush=True)
+    return result.summary()
 
 
 def _check_options(settings: Settings, options: SearchOptions, config: SearchConfig) -> None:
@@ -219,14 +238,15 @@ def _search_folder(options: SearchOptions) -> Path:
     return run_folder(options.evo_configs or f"configs/evo_search/{name}.yml", None).parent / name
 
 
-def _draw(folder: Path, result: SearchResult) -> None:
+def _draw(folder: Path) -> None:
     """Write front.png into the search's folder if matplotlib is installed."""
-    sets = {name: few for name, few in {"scored": result.scored, **result.ablations}.items() if few}
-    points = {name: [(each.loss, each.cost.predicted_ms) for each in few] for name, few in sets.items()}
+    drawn = [chart for chart in charts(collect(folder)) if chart.section == "front"]
     try:
-        plot_front(folder / "front.png", points.pop("scored"), result.summary()["winners"], points)
+        content = png(drawn)
     except ImportError:
         say("no picture: matplotlib is not installed (pip install -e '.[report]')")
+        return
+    write_atomic(folder / "front.png", lambda file: file.write(content))
 
 
 def _lines(result: SearchResult, folder: Path) -> Iterator[str]:

@@ -4,8 +4,9 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from hat.cli.options import OutputOptions, command, only
+from hat.cli.options import OutputOptions, command, only, without
 from hat.cli.profile import ProfileOptions, measuring
 from hat.cli.settings import parse_settings
 from hat.cli.task import DeviceOptions, TaskOptions, space_and_arch, vocabulary
@@ -14,6 +15,9 @@ from hat.errors import ConfigError
 from hat.latency.collect import collect
 from hat.model.layers import ModelConfig
 from hat.space import SpaceOptions
+
+_MODEL = """share_all_embeddings share_decoder_input_output_embed encoder_normalize_before
+decoder_normalize_before max_source_positions max_target_positions"""
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,16 @@ class DatasetOptions(Options):
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Collect rows until the file has as many as wanted; see --help."""
-    settings, data = parse_settings(
+    options = parsed(argv)
+    found = run(options)
+    if options[0].output.json:
+        print(json.dumps(found))
+    return 0
+
+
+def parsed(argv: Sequence[str] | None) -> tuple[Any, ...]:
+    """Return the settings and the options of the table."""
+    return parse_settings(
         argv,
         DatasetOptions,
         prog="latency_dataset.py",
@@ -38,39 +51,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         used=(
             SpaceOptions,
             only(TaskOptions, "arch", "data", "source_lang", "target_lang", "vocab_size", "profile_length"),
-            only(
-                ModelConfig,
-                "share_all_embeddings",
-                "share_decoder_input_output_embed",
-                "encoder_normalize_before",
-                "decoder_normalize_before",
-                "max_source_positions",
-                "max_target_positions",
-            ),
+            only(ModelConfig, *_MODEL.split()),
             only(DeviceOptions, "gpu", "threads", "seed"),
-            only(
-                ProfileOptions,
-                "latcpu",
-                "latgpu",
-                "latiter",
-                "lat_interval",
-                "latsilent",
-                "lat_beam",
-                "lat_amp",
-            ),
+            without(ProfileOptions, "profile_flops"),
             OutputOptions,
         ),
     )
+
+
+def run(options: tuple[Any, ...], argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Collect rows, tell the user, and return what came out."""
+    settings, data = options
     prof, out = settings.profile, settings.output
     if not data.lat_dataset_path:
         raise ConfigError("--lat-dataset-path is needed: the CSV file to write")
-    space, _ = space_and_arch(settings.space, settings.arch)
     cfg, device = measuring(prof, settings.task, settings.device)
-    sizes = vocabulary(settings.task, profiling=True).sizes
     table = collect(
-        space,
+        space_and_arch(settings.space, settings.arch)[0],
         data.lat_dataset_size,
-        vocab_sizes=sizes,
+        vocab_sizes=vocabulary(settings.task, profiling=True).sizes,
         config=cfg,
         model_config=settings.model,
         out=data.lat_dataset_path,
@@ -83,14 +82,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{table.path}: {len(table)} rows, {table.new_rows} new in {table.seconds:.0f} s, {table.unstable} "
         f"of them unsettled, machine drift at the end {table.drift_percent:+.1f}%"
     )
-    if out.json:
-        found = {
-            "lat_dataset_path": str(table.path),
-            "rows": len(table),
-            "new_rows": table.new_rows,
-            "unstable": table.unstable,
-            "seconds": round(table.seconds, 2),
-            "drift_percent": round(table.drift_percent, 2),
-        }
-        print(json.dumps(found))
-    return 0
+    return {
+        "lat_dataset_path": str(table.path),
+        "rows": len(table),
+        "new_rows": table.new_rows,
+        "unstable": table.unstable,
+        "seconds": round(table.seconds, 2),
+        "drift_percent": round(table.drift_percent, 2),
+    }

@@ -22,7 +22,7 @@ GROUPS: dict[str, dict[str, Command]] = {
         "evo-search": Command("evo_search:main", "search under a latency constraint (evo_search.py)"),
         "latency-dataset": Command("latency_dataset:main", "measure a latency table (latency_dataset.py)"),
         "latency-predictor": Command("latency_predictor:main", "train a predictor (latency_predictor.py)"),
-        "run": Command("run_task:main", "run every stage of a task in order"),
+        "run": Command("run:main", "run every stage of a task in order"),
         "average": Command("average_checkpoints:main", "average the checkpoints of a run"),
         "report": Command("report:main", "make a page of a run: front, curves, latencies, costs"),
     },

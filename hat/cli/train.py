@@ -63,17 +63,38 @@ UNLISTED: dict[type, tuple[str, ...]] = {
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Train, validate or profile; see --help."""
-    run, task, space_options, arch_options, model, optim, schedule, policy, loop, device, ranks, prof, out = (
-        parse(
-            argv,
-            *(without(group, *UNLISTED.get(group, ())) for group in GROUPS),
-            prog="train.py",
-            description="Train or profile a SuperTransformer, or one SubTransformer of its space.",
-            config_flags=("--configs", "--sub-configs"),
-        )
+    options = parsed(argv)
+    done = run(options, argv)
+    if isinstance(done, int):
+        return done
+    place = place_of(os.environ)
+    if options[-1].json and (place is None or place.rank == 0):
+        print(json.dumps(done))
+    return 0
+
+
+def parsed(argv: Sequence[str] | None) -> tuple[Any, ...]:
+    """Return one instance of each of GROUPS, as a command line and the YAML files it names say."""
+    return parse(
+        argv,
+        *(without(group, *UNLISTED.get(group, ())) for group in GROUPS),
+        prog="train.py",
+        description="Train or profile a SuperTransformer, or one SubTransformer of its space.",
+        config_flags=("--configs", "--sub-configs"),
+    )
+
+
+def run(options: tuple[Any, ...], argv: Sequence[str] | None) -> dict[str, Any] | int:
+    """Train, validate or profile, tell the user, and return what came out.
+
+    If there are several GPUs, processes are started with the arguments `argv`, which gave the options, and
+    the result is their exit code. A number is also the exit code of a run that a signal stopped.
+    """
+    own, task, space_options, arch_options, model, optim, schedule, policy, loop, device, ranks, prof, out = (
+        options
     )
     space, arch = space_and_arch(space_options, arch_options)
-    if arch is None and (run.train_subtransformer or run.validate_subtransformer):
+    if arch is None and (own.train_subtransformer or own.validate_subtransformer):
         raise ConfigError(
             "--train-subtransformer needs an architecture: give its YAML as --configs and common.yml as "
             "--sub-configs"
@@ -83,14 +104,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         vocab = vocabulary(task, profiling=True)
         shown = arch or space.largest()
         result = profile(space, shown, model, vocab.sizes, task.sentence_length(), prof, device)
-        return _finish(out, True, describe(result), result)
+        return _told(True, describe(result), result)
     place = place_of(os.environ)
     first = place is None or place.rank == 0
     sizes = size(space, arch or space.largest())
     if first and not (place and place.ours):
         print(describe(sizes), flush=True)
     data = data_of(task)
-    folder = run_folder(run.configs, run.save_dir)
+    folder = run_folder(own.configs, own.save_dir)
     if place is None and (count := processes(ranks, device)) > 1:
         return launch("hat.cli.train", argv, count, ranks.distributed_port)
     where = rank_device(device, place, ranks)
@@ -98,21 +119,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unused := policy.unused(alone=arch is not None):
         say(f"not used: {', '.join(f'--{name}' for name in unused)}")
     with joined(place, where) as group:
-        if run.validate_subtransformer:
+        if own.validate_subtransformer:
             assert arch is not None
-            start = find_checkpoint(run.restore_file or "checkpoint_best.pt", folder)
+            start = find_checkpoint(own.restore_file or "checkpoint_best.pt", folder)
             found = validate(arch, space, data, start, config, device=where, group=group)
             losses = f"validation loss {found.loss:.4f} (base 2, smoothed), nll {found.nll_loss:.4f}"
             losses_json = {"valid_loss": found.loss, "valid_nll_loss": found.nll_loss}
-            return _finish(out, first, f"{losses}, {start}", sizes | losses_json)
+            return _told(first, f"{losses}, {start}", sizes | losses_json)
         with Interrupt() as interrupt:
             trained = fit(
                 arch or space,
                 data,
                 config,
                 space=space,
-                init=group.on_rank0(lambda: find_checkpoint(run.restore_file, folder))
-                if run.restore_file
+                init=group.on_rank0(lambda: find_checkpoint(own.restore_file, folder))
+                if own.restore_file
                 else None,
                 out=folder,
                 device=where,
@@ -129,13 +150,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"trained {trained.updates} updates in {trained.train_s:.0f} s, best validation loss {best}; "
         f"checkpoints in {folder}"
     )
-    return _finish(out, first, text, sizes | {"training": trained.summary() | {"save_dir": str(folder)}})
+    return _told(first, text, sizes | {"training": trained.summary() | {"save_dir": str(folder)}})
 
 
-def _finish(out: OutputOptions, first: bool, text: str, result: dict[str, Any]) -> int:
+def _told(first: bool, text: str, result: dict[str, Any]) -> dict[str, Any]:
     """Print what came out, once for all processes."""
     if first:
-        print(text)
-        if out.json:
-            print(json.dumps(result))
-    return 0
+        print(text, flush=True)
+    return result

@@ -57,12 +57,12 @@ def collect(
     config: MeasureConfig | None = None,
     model_config: ModelConfig | None = None,
     out: str | Path | None = None,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
     seed: int = 1,
     progress: bool = False,
     settings: Mapping[str, Any] | None = None,
 ) -> LatencyTable:
-    """Measure random SubTransformers of `space` on `device` until there are `rows` of them, in ms.
+    """Measure random SubTransformers of `space`, by default on the CPU, until there are `rows` of them, in ms.
 
     Eight distinct architectures are measured in turn, with short anchor searches between their turns; rows
     are scaled to the machine's speed before the first row (docs/performance.md, latency-row). Their order
@@ -82,8 +82,8 @@ def collect(
         if dataset is None:
             raise ConfigError("measuring needs the sizes of the dictionaries: give vocab_sizes or dataset")
         vocab_sizes = len(dataset.vocabs[0]), len(dataset.vocabs[1])
-    cfg, device = config or MeasureConfig(), torch.device(device)
-    models = _models(space, vocab_sizes, model_config, cfg, device, seed)
+    cfg, where = config or MeasureConfig(), torch.device(device or "cpu")
+    models = _models(space, vocab_sizes, model_config, cfg, where, seed)
     found, start, told = LatencyTable(), time.perf_counter(), False
     found.path = path = Path(out) if out is not None else None
     with TableWriter(path) as table:
@@ -93,9 +93,9 @@ def collect(
             record_path(path, folder=False) if path else None,
             "latency-table",
             settings=settings or {"rows": rows, "vocab-size": list(vocab_sizes), "seed": seed, **asdict(cfg)},
-            device={"device": device_name(device)},
+            device={"device": device_name(where)},
             threads=torch.get_num_threads(),
-            gpus=int(device.type == "cuda"),
+            gpus=int(where.type == "cuda"),
         ) as run:
             anchor, drifts = anchor_of(*ends, cfg, known_ms=_reference_of(before)), list[float]()
             archs = _new_archs(space, seed, [row.arch for row in before], rows - len(before))

@@ -47,7 +47,7 @@ class MeasureConfig(Options):
     max_iterations: int = option(300, low=2)  # counted repeats
     min_iterations: int = 7
     interval_percent: float = option(1.2, low=0, high=100)  # wanted half-width of the median's 95% interval
-    budget_s: float = 60.0  # of the model's own time
+    budget_s: float = option(60.0, above=0, off=math.inf)  # of the model's own time
     dtype: Amp = "auto"  # number format; auto takes what is fast on the device
 
     def under(self, conditions: Mapping[str, str]) -> "MeasureConfig":

@@ -66,7 +66,10 @@ class LatencyPredictor:
         report: scores on rows that the training did not see; None if there were none.
         conditions: what all rows of the table share: device, threads, number format, lengths, ...
         drift: blocks of the table that were measured while the device was slower or faster.
+        unseen: (measured, predicted) latency in ms of each row that the report is of; empty after loading.
     """
+
+    unseen: tuple[tuple[float, float], ...] = ()
 
     def __init__(
         self,
@@ -107,12 +110,11 @@ class LatencyPredictor:
             unknown, truth = _data(others, count)
             predicted = found.predict_features(unknown)
             guesses = {name: baseline(x, ms)(unknown) for name, baseline in BASELINES.items()}
-            found.report = found._report(predicted, truth, guesses)
+            report = found._take_scores(predicted, truth, guesses)
             if found.max_coverage >= COVERAGE:
                 margin = found.margin()
                 held = float(np.mean(truth <= predicted * margin))
-                bound = {"coverage": COVERAGE, "above_percent": 100 * (margin - 1), "held": held}
-                found.report["bound"] = bound
+                report["bound"] = {"coverage": COVERAGE, "above_percent": 100 * (margin - 1), "held": held}
         return found
 
     def transferred(self, table: Sequence[Row] | str | Path, *, seed: int = 1) -> "LatencyPredictor":
@@ -143,8 +145,8 @@ class LatencyPredictor:
         for out in folds(len(rows), stream):
             for name, baseline in BASELINES.items():
                 guesses[name][out] = baseline(x[~out], ms[~out])(x[out])
-        found.report = found._report(ms / np.exp(residuals), ms, guesses)
-        found.report["old_drift"] = [asdict(block) for block in self.drift]
+        report = found._take_scores(ms / np.exp(residuals), ms, guesses)
+        report["old_drift"] = [asdict(block) for block in self.drift]
         return found
 
     def predict_ms(self, arch: Arch) -> float:
@@ -261,14 +263,17 @@ class LatencyPredictor:
             "the old device instead"
         )
 
-    def _report(self, predicted: Floats, truth: Floats, guesses: Mapping[str, Floats]) -> Report:
-        return {
+    def _take_scores(self, predicted: Floats, truth: Floats, guesses: Mapping[str, Floats]) -> Report:
+        """Fill `unseen` and `report`, and return the latter."""
+        self.unseen = tuple(zip(truth.tolist(), predicted.tolist(), strict=True))
+        self.report = {
             **score(predicted, truth),
             "baselines": {name: score(guess, truth) for name, guess in guesses.items()},
             "rows": len(truth),
             "bound": None,
             "drift": [asdict(block) for block in self.drift],
         }
+        return self.report
 
 
 def split(count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -365,7 +370,7 @@ def _parts(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
         "residuals": residuals,
         "conditions": content["conditions"],
         "drift": [Block(**block) for block in content["drift"]],
-        "report": content["report"],
+        "report": content["report"] and dict(content["report"]),
     }
 
 

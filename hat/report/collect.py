@@ -1,6 +1,6 @@
 """From the records that runs left in a folder to what a report shows of them.
 
-A report starts from the records (`run.json`, see docs/records.md) in a folder and up to two levels below it,
+A report starts from the records (`run.json`, see docs/records.md) in a folder and up to three levels below,
 and reads the files that belong to a run of their kind: log, journal, predictor and table. Nothing in them is
 trusted: what is damaged becomes a note, and no path leads out of the folder.
 """
@@ -10,7 +10,7 @@ import json
 import math
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from hat.space import Arch, SearchSpace, space_from_plain
 
 Values = Mapping[str, Any]
 Points = tuple[tuple[float, float], ...]
-_DEPTH = 2
+_DEPTH = 3
 _SUFFIX = ".run.json"
 _RECORDS = ("run.json", "config.yml", "version.json", "cost.json", "log.jsonl", "journal.jsonl")
 _DAMAGED = (HatError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
@@ -78,11 +78,6 @@ class Search:
     random: tuple[Evaluation, ...] = ()  # scored for comparison, as are those of the grid of depths
     depth: tuple[Evaluation, ...] = ()
 
-    @property
-    def is_front(self) -> bool:
-        """Return whether the search was for the whole front; its steps tell the hypervolume."""
-        return bool(self.front) or any("hypervolume" in step for step in self.steps)
-
 
 class Training(NamedTuple):
     """One training; points are (update, loss in base 2)."""
@@ -111,10 +106,6 @@ class Report:
     def found(self) -> list[Model]:
         """Return the models that a search found."""
         return [model for model in self.models if model.role == "found"]
-
-    def one(self, role: str) -> Model | None:
-        """Return the first model of a role."""
-        return next((model for model in self.models if model.role == role), None)
 
     @property
     def winner(self) -> Model | None:
@@ -166,10 +157,6 @@ def collect(root: Path) -> Report:
 
     Raises DataError if there is none of these. What is damaged or missing becomes a note.
     """
-    if not root.is_dir():
-        raise DataError(
-            f"there is no folder {root}; give one that run_task.sh, evo_search.py or train.py wrote"
-        )
     return _Collector(root).collect()
 
 
@@ -177,28 +164,29 @@ class _Collector:
     """Reads one folder."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
-        self.inside = root.resolve()
+        self.root, self.inside = root, root.resolve()
         self.report = Report(self.inside.name)
         self.note = self.report.notes.append
 
     def collect(self) -> Report:
         report = self.report
-        found = [each for folder in self._walk(self.root, _DEPTH) for each in self._records(folder)]
+        found = [each for folder in self._folders() for each in self._records(folder)]
         own = next((each.record for each in found if each.path == self.root), Record(""))
         summary = {**self._mapping(self.root / "summary.json"), **(own.results if own.kind == "task" else {})}
+        facts = _dict(summary.get("machine")) or {**own.device, **own.versions}
+        facts = facts or next(filter(None, ({**e.record.device, **e.record.versions} for e in found)), {})
+        report.machine = {str(name): str(value) for name, value in facts.items()}
         if isinstance(summary.get("rankings"), dict):  # its trainings are only means to it
             report.study, report.title = summary, f"Ranking study {report.title}"
-            found = [each for each in found if each.path == self.root]
-            report.machine = _machine(summary, found)
             return report
         stages, rows = _dict(summary.get("stages")), _rows(summary.get("models"))
         stages = stages or self._mapping(self.root / "stages.json")  # version 0.1
         runs = [each for each in found if each.kind in ("train", "search")]
         if not runs and not rows and not stages:
+            what = "holds no run" if self.root.is_dir() else "is no folder"
             raise DataError(
-                f"{self.root} holds no run: no run.json of train.py, evo_search.py or run_task.sh is here "
-                "or up to two folders below; run one of these, or give another folder"
+                f"{self.root} {what}: no run.json of train.py, evo_search.py or run_task.sh is here or up to "
+                "three folders below; run one of these, or give another folder"
             )
         if "task" in summary:
             report.title = f"{summary['task']} on {summary.get('hardware', 'an unnamed device')}"
@@ -214,19 +202,19 @@ class _Collector:
         report.stages = list(self._stages(stages)) or [
             (f"{e.kind} {e.name}", e.record.cost) for e in found if e.record.cost and e.kind != "task"
         ]
-        report.machine = _machine(summary, found)
         return report
 
     # --- files: regular ones inside the folder only
 
-    def _walk(self, folder: Path, depth: int) -> Iterator[Path]:
-        yield folder
-        if depth:
-            with os.scandir(folder) as entries:
-                names = sorted(e.name for e in entries if e.is_dir(follow_symlinks=False))
-            for name in names:
-                if name not in ("tensorboard", "report") and not name.endswith(".old"):
-                    yield from self._walk(folder / name, depth - 1)
+    def _folders(self) -> Iterator[Path]:
+        """Yield the folder and those up to three levels below it; links are not followed."""
+        for name, below, _ in os.walk(self.root):
+            yield Path(name)
+            deep = len(Path(name).relative_to(self.root).parts) >= _DEPTH
+            ours = (
+                each for each in below if each not in ("tensorboard", "report") and not each.endswith(".old")
+            )
+            below[:] = [] if deep else sorted(ours)
 
     def _plain(self, path: Path) -> bool:
         """Return whether a path is a regular file of the run: no link, pipe or device, nothing outside."""
@@ -255,10 +243,7 @@ class _Collector:
         bad = 0
         with open(path, encoding="utf-8", errors="replace") as file:
             for line in file:
-                try:
-                    record = json.loads(line)
-                except (ValueError, RecursionError):
-                    record = None
+                record = _parsed(line)
                 if isinstance(record, dict):
                     yield record
                 else:
@@ -273,28 +258,20 @@ class _Collector:
         if present and all(self._plain(folder / name) for name in present):
             record = read_record(folder, folder=True, note=self.note)
             log = tuple(self._lines(folder / "log.jsonl"))
-            kind = record.kind or self._kind(folder, log)
+            kinds = {str(each.get("kind")) for each in log}  # those of version 0.1
+            search = "search" if kinds & {"search", "front"} else ""
+            kind = record.kind or search or ("train" if kinds & {"train", "valid"} else "")
             summary = self._mapping(folder / "summary.json") if kind == "search" else {}
             if kind:
                 yield _Found(folder, name, kind, record, log, {**summary, **record.results})
         elif present:
             self.note(f"{folder} is left out: its record, log or journal is no plain file of this folder")
-        with os.scandir(folder) as entries:
-            files = sorted(e.name for e in entries if e.name.endswith(_SUFFIX))
-        for file in files:
+        for file in sorted(each for each in os.listdir(folder) if each.endswith(_SUFFIX)):
             product = folder / file.removesuffix(_SUFFIX)
             if self._plain(folder / file):
                 record = read_record(product, folder=False, note=self.note)
                 kind = f"{record.kind} file" if record.kind in ("train", "search") else record.kind
                 yield _Found(product, str(product.relative_to(self.root)), kind, record)
-
-    def _kind(self, folder: Path, log: Sequence[Values]) -> str:
-        """Return what a folder of version 0.1 holds, by its log and journal."""
-        kinds = {record.get("kind") for record in log}
-        journal = (entry.get("record") for entry in self._lines(folder / "journal.jsonl"))
-        if kinds & {"search", "front"} or any(_dict(each).get("kind") == "hat search" for each in journal):
-            return "search"
-        return "train" if kinds & {"train", "valid"} else ""
 
     # --- what runs hold
 
@@ -444,13 +421,6 @@ def _training(of: _Found) -> Training:
     return Training(of.name, tuple(sorted(train.items())), curves)
 
 
-def _machine(summary: Values, found: Iterable[_Found]) -> dict[str, str]:
-    """Return device and versions: those of the results of a task, or of the first record that has some."""
-    held = ({**each.record.device, **each.record.versions} for each in found)
-    facts = _dict(summary.get("machine")) or next(filter(None, held), {})
-    return {str(name): str(value) for name, value in facts.items()}
-
-
 def _figures(row: Values) -> dict[str, Any]:
     """Return the numbers of a row of a summary, by the fields of a Model."""
     signature = row.get("signature")
@@ -495,6 +465,7 @@ def _rows(value: object) -> list[Values]:
 
 
 def _parsed(text: object) -> object:
+    """Return what JSON text stands for; None if it is damaged."""
     try:
         return json.loads(str(text))
     except (ValueError, RecursionError):
@@ -503,14 +474,9 @@ def _parsed(text: object) -> object:
 
 def number(value: object) -> float | None:
     """Return a finite number, or None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return float(value) if math.isfinite(value) else None
-    except OverflowError:
-        return None
+    return float(value) if type(value) in (int, float) and abs(value) < 1e300 else None  # type: ignore[arg-type]
 
 
 def _whole(value: object) -> int | None:
     found = number(value)
-    return int(found) if found is not None and math.isclose(found, int(found)) else None
+    return int(found) if found is not None and found.is_integer() else None

@@ -2,7 +2,7 @@
 
 import io
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,7 +62,7 @@ def short(text: str, most: int = 40) -> str:
 
 def charts(report: Report) -> list[Chart]:
     """Return what can be drawn of a report."""
-    drawn = [_front(report), _latency(report.predictor, report.models)]
+    drawn = [_front(report), latency_chart(report.predictor.get("unseen"), report.models)]
     drawn += [_progress(report.searches, volume) for volume in (False, True)]
     drawn += [_training(training) for training in report.trainings[:_MOST_TRAININGS]]
     full = [replace(chart, series=tuple(each for each in chart.series if each.points)) for chart in drawn]
@@ -114,15 +114,14 @@ def _mark(model: Model) -> Point | None:
     return Point(ms, loss, of, short(model.name))
 
 
-def _latency(predictor: Mapping[str, Any], models: Sequence[Model]) -> Chart:
-    """Return predicted against measured latency: rows that the predictor did not learn from, and models."""
-    held = predictor.get("unseen")
-    rows = (
-        [tuple(map(number, row)) for row in held if isinstance(row, list)] if isinstance(held, list) else []
-    )
-    unseen = [row for row in rows if len(row) == 2 and all(row)]
-    points = tuple(Point(*pair) for pair in _thinned(unseen))
-    series = [Series(f"rows not learnt from ({len(unseen)})", "dot", "blue", points)]
+def latency_chart(unseen: object, models: Sequence[Model]) -> Chart:
+    """Return predicted against measured latency, of models and of the rows that a predictor did not learn
+    from: `unseen` holds (measured, predicted) ms, and what is no such pair is left out.
+    """
+    rows = unseen if isinstance(unseen, list | tuple) else ()
+    pairs = [tuple(map(number, row)) for row in rows if isinstance(row, list | tuple) and len(row) == 2]
+    points = _thinned([Point(x, y) for x, y in pairs if x and y])
+    series = [Series(f"rows not learnt from ({len(points)})", "dot", "blue", points)]
     for role, shape in _SHAPES.items():
         points = tuple(
             Point(m.measured_ms, m.predicted_ms, name=short(m.name))
@@ -139,7 +138,7 @@ def _progress(searches: Sequence[Search], volume: bool) -> Chart:
     keys = {"best_loss": ("best ", "line"), "mean_parent_loss": ("mean of the parents ", "dashed")}
     series = []
     for index, search in enumerate(searches):
-        one = len(search.limits_ms) == 1 and not search.is_front
+        one = len(search.limits_ms) == 1 and not search.front
         which = f"under {search.limits_ms[0]:g} ms" if one else short(search.name)
         for key, (name, kind) in ({"hypervolume": ("", "line")} if volume else keys).items():
             points = [

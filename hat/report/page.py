@@ -14,7 +14,7 @@ from hat.files.atomic import write_atomic, write_text_atomic
 from hat.log import say
 from hat.report.collect import Report, collect, number
 from hat.report.figures import Chart, Point, architecture_png, charts, png, short
-from hat.space import Arch
+from hat.space import DIMS, Arch
 
 DASH = "\N{EN DASH}"
 
@@ -98,9 +98,18 @@ def _plain(found: Report, drawn: Sequence[Chart]) -> dict[str, Any]:
         "largest": number_of(found.space.largest() if found.space else None),
         "shown": number_of(found.shown[1]),
     }
-    values = [arch.to_yaml() for arch in numbers]
-    keys = list(values[0]) if values else []
-    return {**content, "keys": keys, "archs": [[each[key] for key in keys] for each in values]}
+    values = [list(arch.to_yaml().items()) for arch in numbers]
+    known = {dim.arch_key: dim for dim in DIMS}
+    dims = [
+        {
+            "key": key,
+            "side": known[key].side,
+            "name": known[key].label.split(" ", 1)[1],
+            "codes": known[key].codes,
+        }
+        for key, _ in (values or [[]])[0]
+    ]
+    return {**content, "dims": dims, "archs": [[value for _, value in each] for each in values]}
 
 
 def _round(value: float | None) -> float | None:

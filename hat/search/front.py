@@ -11,7 +11,7 @@ Points = NDArray[np.float64]  # [points, coordinates]
 SHARE = 0.99  # of the hypervolume of random search
 
 
-def fronts(points: Sequence[Point]) -> list[list[int]]:
+def fronts(points: Sequence[Point] | Points) -> list[list[int]]:
     """Return the numbers of the points, front by front: the first holds those that none dominates.
 
     A point dominates another if it is nowhere worse and somewhere better (Deb et al. 2002, NSGA-II, section
@@ -61,6 +61,8 @@ def _volume(table: Points) -> float:
     """Return the volume that points [points, coordinates] below (1, ..., 1) dominate."""
     if not len(table) or table.shape[1] == 1:
         return 1.0 - float(table.min(initial=1.0))
+    if table.shape[1] > 2:
+        table = table[fronts(table)[0]]
     table = table[np.argsort(table[:, -1], kind="stable")]
     depth = np.diff(table[:, -1], append=1.0)
     if table.shape[1] == 2:
@@ -76,7 +78,7 @@ def _volume(table: Points) -> float:
     return float(sum(slices))
 
 
-def _array(points: Sequence[Point]) -> Points:
+def _array(points: Sequence[Point] | Points) -> Points:
     return np.array(points, dtype=np.float64).reshape(len(points), -1 if len(points) else 0)
 
 
@@ -133,3 +135,23 @@ def compare(methods: Mapping[str, Sequence[Point]], share: float = SHARE) -> dic
             for name, values in grown.items()
         },
     }
+
+
+def comparison_table(comparison: Mapping[str, Any]) -> str:
+    """Return `compare`'s result as aligned text."""
+    wanted = f"{100 * comparison['wanted_share']:g}% after"
+    lines = [f"{'method':10}{'scored':>8}{'hypervolume':>14}{'of random':>12}{wanted:>14}"]
+    reference = comparison["reference"]
+    for name, result in comparison["methods"].items():
+        never = "never" if reference else "-"
+        after = never if result["reached"] is None else str(result["reached"])
+        share = "-" if result["share"] is None else f"{100 * result['share']:.2f}%"
+        volume = "-" if result["hypervolume"] is None else f"{result['hypervolume']:.6f}"
+        lines.append(f"{name:10}{result['evaluations']:>8}{volume:>14}{share:>12}{after:>14}")
+    if reference:
+        loss, *others = reference
+        values = ", ".join(f"{value:.6g}" for value in others)
+        lines.append(f"reference: loss {loss:.4f}, {values} (worst of random)")
+    else:
+        lines.append("no random architecture was scored, so there is no reference to compare by")
+    return "\n".join(lines)

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from hat.cli import average_checkpoints, evo_search, latency_dataset, run_task
+from hat.cli import average_checkpoints, evo_search, latency_dataset
 from hat.cli.new_task import new_task
-from hat.cli.options import OutputOptions
 from hat.cli.translate import generate, score
 
 SPACE = ["--encoder-embed-dim=16", "--decoder-embed-dim=16", "--encoder-layers=1", "--decoder-layers=1"]
@@ -60,8 +59,6 @@ SPACE = ["--encoder-embed-dim=16", "--decoder-embed-dim=16", "--encoder-layers=1
         (average_checkpoints.main, ["--inputs=."], "holds no checkpointN.pt"),
         (new_task, [], "--name, --template, --source and --target"),
         (new_task, ["--name=x", "--template=y", "--source=a", "--target=b"], "<name>.<source>-<target>"),
-        (run_task.main, [], "--task is needed"),
-        (run_task.main, ["--task=none.en-de"], "there is no task 'none.en-de'"),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(main, argv, expected, tmp_path, monkeypatch, capsys) -> None:
@@ -110,9 +107,3 @@ def test_a_small_space_ends_the_collection(tmp_path, capsys) -> None:
     argv = ["--vocab-size=20", "--latiter=3", "--profile-length=3", "--latcpu", *SPACE]
     assert latency_dataset.main([*argv, f"--lat-dataset-path={table}", "--lat-dataset-size=5"]) == 0
     assert "no further architectures; 1 rows instead of 5" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(("hardware", "gpu"), [("gpu_titanxp", True), ("cpu_xeon_amx", False)])
-def test_models_are_measured_where_the_dataset_was(tmp_path: Path, hardware: str, gpu: bool) -> None:
-    options = run_task.TaskRunOptions("iwslt14.de-en", hardware, run_dir=str(tmp_path))
-    assert run_task._TaskRun(options, OutputOptions()).gpu is gpu

@@ -4,7 +4,6 @@ import base64
 import hashlib
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +62,8 @@ def test_the_page_of_a_task(old: bool, tmp_path: Path) -> None:
         assert content.startswith(b"\x89PNG\r\n\x1a\n") and content.endswith(b"IEND\xaeB`\x82")
     found = page.series("front")["found"]["points"][0]  # what pointing at it shows
     assert found[:7] == [12.75, 5.25, "found@12.5ms", 5.25, 12.0, 12.25, 12.75]
-    assert dict(zip(page.data["keys"], page.data["archs"][found[7]], strict=True)) == ARCH.to_yaml()
+    keys = [dim["key"] for dim in page.data["dims"]]
+    assert dict(zip(keys, page.data["archs"][found[7]], strict=True)) == ARCH.to_yaml()
 
 
 def test_the_script_of_the_page_is_the_one_its_policy_allows(tmp_path: Path) -> None:
@@ -351,4 +351,3 @@ def test_front_and_duration() -> None:
     points = [Evaluation(3.0, 10.0), Evaluation(2.0, 20.0), Evaluation(2.5, 20.0), Evaluation(2.5, 15.0)]
     assert pareto_front(points) == [points[0], points[3], points[1]]
     assert [duration(s) for s in (0.25, 59.9, 61, 3661)] == ["0.2 s", "59.9 s", "1 min 01 s", "1 h 01 min"]
-    assert replace(Search("", ()), front=tuple(points)).is_front

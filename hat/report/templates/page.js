@@ -45,20 +45,19 @@
   }
 
   // One architecture as bars, layer by layer, before those of the largest of the space.
+  const size = (dim, value) => Array.isArray(value) ? value.map((each) => dim.codes?.[each] ?? each) : value;
   function drawArch(parent, number) {
     const values = data.archs[number], most = data.archs[data.largest ?? number];
     for (const side of ["encoder", "decoder"]) {
-      const own = data.keys.map((key, at) => ({ key, value: values[at], most: most[at] })).filter((each) => each.key.startsWith(side));
+      const own = data.dims.map((dim, at) => ({ ...dim, value: size(dim, values[at]), most: size(dim, most[at]) })).filter((each) => each.side === side);
       const lists = own.filter((each) => Array.isArray(each.value));
       const sizes = own.filter((each) => !Array.isArray(each.value));
-      const name = (key) => key.replace(`${side}-`, "").replace(/(-all)?-subtransformer$/, "").replace("-embed-dim", "")
-        .replace("-attention", "").replace("layer-num", "layers").replace("embed-dim", "width").replace("arbitrary-", "").replaceAll("-", " ");
       const box = html(parent, "div");
-      html(box, "h3", {}, `${side[0].toUpperCase()}${side.slice(1)}: ${sizes.map((each) => `${name(each.key)} ${each.value}`).join(", ")}`);
+      html(box, "h3", {}, `${side[0].toUpperCase()}${side.slice(1)}: ${sizes.map((each) => `${each.name} ${each.value}`).join(", ")}`);
       const table = html(box, "table");
       const head = html(html(table, "thead"), "tr");
       html(head, "th");
-      for (const each of lists) html(head, "th", {}, name(each.key));
+      for (const each of lists) html(head, "th", {}, each.name);
       const body = html(table, "tbody");
       const layers = Math.max(...lists.map((each) => Math.max(each.value.length, each.most.length)));
       for (let layer = 0; layer < layers; layer++) {
@@ -67,10 +66,9 @@
         for (const each of lists) {
           const cell = html(row, "td");
           if (layer >= each.most.length && layer >= each.value.length) continue;
-          const bar = html(cell, "i"), low = Math.min(0, ...each.most), top = Math.max(...each.most, ...each.value);
+          const bar = html(cell, "i"), top = Math.max(...each.most, ...each.value);
           if (layer < each.value.length) {
-            const share = (each.value[layer] - low + (low < 0 ? 1 : 0)) / (top - low + (low < 0 ? 1 : 0));
-            html(bar, "b", { style: `width:${Math.round(100 * share)}%` }, String(each.value[layer]));
+            html(bar, "b", { style: `width:${Math.round(100 * each.value[layer] / top)}%` }, String(each.value[layer]));
           }
         }
       }
@@ -79,7 +77,7 @@
 
   function yaml(number) {
     const line = (value) => Array.isArray(value) ? `[${value.join(", ")}]` : value;
-    return data.keys.map((key, at) => `${key}: ${line(data.archs[number][at])}\n`).join("");
+    return data.dims.map(({ key }, at) => `${key}: ${line(data.archs[number][at])}\n`).join("");
   }
 
   function showDetail(panel, point, series, kept) {
@@ -119,9 +117,10 @@
       this.svg.addEventListener("click", (event) => this.point(this.nearest(event), true));
       this.svg.addEventListener("keydown", (event) => this.key(event));
       this.svg.addEventListener("blur", () => this.point(null, false));
-      new ResizeObserver(() => this.draw()).observe(box);
       const found = this.chart.series.find((each) => each.name === "found") ?? this.chart.series.find((each) => each.kind === "step");
       if (this.panel && found) this.keep({ point: found.points[0], series: found });
+      this.draw();
+      new ResizeObserver(() => requestAnimationFrame(() => this.draw())).observe(box);
     }
 
     legend() {

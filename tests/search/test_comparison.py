@@ -1,4 +1,4 @@
-"""The table and the picture of a front, and the comparison with random search."""
+"""The table of a front, and the comparison with random search."""
 
 import csv
 import io
@@ -6,8 +6,7 @@ import json
 
 import pytest
 
-from hat.report.front import comparison_table, plot_front
-from hat.search.front import compare, front_numbers
+from hat.search.front import compare, comparison_table, front_numbers
 from hat.search.record import evaluations_csv
 from hat.space import Arch, DecoderArch, EncoderArch
 
@@ -54,29 +53,3 @@ def test_without_random_points_nothing_is_compared(others) -> None:
     *rows, last = comparison_table(found).splitlines()
     assert last == "no random architecture was scored, so there is no reference to compare by"
     assert len(rows) == 1 + len(counts) and rows[1].split() == ["search", "2", "-", "-", "-"]
-
-
-def test_a_winner_without_a_latency_limit_is_drawn_without_a_line(tmp_path, monkeypatch) -> None:
-    axes = pytest.importorskip("matplotlib.axes").Axes
-    drawn, marks, scatter = [], [], axes.scatter
-    monkeypatch.setattr(axes, "axvline", lambda self, at, **how: drawn.append(at))
-
-    def noted(self, *points, **how):
-        marks.append(how.get("marker"))
-        return scatter(self, *points, **how)
-
-    monkeypatch.setattr(axes, "scatter", noted)
-    winner = {"loss": 2.0, "constraint_ms": None, "predicted_ms": 5.0, "bound_ms": 5.5, "measured_ms": 5.2}
-    plot_front(tmp_path / "front.png", [(2.0, 5.0), (1.5, 8.0)], [winner], {})
-    assert drawn == [] and marks == [None, "D"]
-    plot_front(tmp_path / "front.png", [(2.0, 5.0)], [winner | {"constraint_ms": 6.0}], {})
-    assert drawn == [6.0]
-
-
-def test_the_picture(tmp_path) -> None:
-    pytest.importorskip("matplotlib")
-    winner = {"loss": 2.0, "constraint_ms": 6.0, "predicted_ms": 5.0, "bound_ms": 5.5, "measured_ms": None}
-    winners = [winner, winner | {"constraint_ms": 8.0, "measured_ms": 7.0}]
-    points = [(2.0, 5.0), (1.5, 8.0), (3.0, 9.0)]
-    plot_front(tmp_path / "front.png", points, winners, {"random": points, "depth": points[:1]})
-    assert (tmp_path / "front.png").read_bytes().startswith(b"\x89PNG")
