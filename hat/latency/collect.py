@@ -62,13 +62,14 @@ def collect(
     progress: bool = False,
     settings: Mapping[str, Any] | None = None,
 ) -> LatencyTable:
-    """Measure random SubTransformers of `space`, by default on the CPU, until there are `rows` of them, in ms.
+    """Measure random SubTransformers of `space` until there are `rows` of them, in ms.
 
     Eight distinct architectures are measured in turn, with short anchor searches between their turns; rows
     are scaled to the machine's speed before the first row (docs/performance.md, latency-row). Their order
     depends on the seed only.
 
     Args:
+        device: by default the CPU, with the threads that torch has.
         vocab_sizes: sizes of source and target dictionary; by default those of `dataset`.
         out: CSV file that each row is appended to at once, so a killed collection goes on: its rows count. A
             record `out.run.json` is kept beside it. Without a file the rows stay in memory.
