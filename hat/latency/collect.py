@@ -32,9 +32,8 @@ from hat.log import progress as counting
 from hat.log import say
 from hat.model.count import count_params, profile_macs
 from hat.model.cpu import choose_dtype, device_name, keep_pages
-from hat.model.extract import extract
 from hat.model.layers import ModelConfig
-from hat.model.transformer import SubTransformer, SuperTransformer
+from hat.model.transformer import SubTransformer, SuperTransformer, extract
 from hat.rng import rng_for, seed_for
 from hat.run import Run, record_path
 from hat.space import Arch, SearchSpace, sample
