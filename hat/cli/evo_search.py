@@ -225,9 +225,7 @@ def _check_predictor(predictor: LatencyPredictor, space: SearchSpace, data: Task
         )
     size = predictor.conditions.get("vocab_size", str(data.vocab_sizes[1]))
     if size != str(data.vocab_sizes[1]):
-        say(
-            f"{path} was trained on latencies with a vocabulary of {size}, this task has {data.vocab_sizes[1]}"
-        )
+        say(f"{path} was trained on latencies with a vocabulary of {size}, this task {data.vocab_sizes[1]}")
 
 
 def _search_folder(options: SearchOptions) -> Path:

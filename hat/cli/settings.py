@@ -93,7 +93,7 @@ class RankOptions(Options):
 
 
 @dataclass(frozen=True)
-class ProfileOptions:
+class ProfileOptions(Options):
     """Profiling"""
 
     latcpu: bool = False
@@ -102,13 +102,13 @@ class ProfileOptions:
     """measure latency on the GPU and stop"""
     profile_flops: bool = False
     """count FLOPs and stop"""
-    latiter: int = 300
+    latiter: int = option(300, low=2)
     """most timed repeats of a latency measurement; it ends earlier once the median is known well enough"""
-    lat_interval: float = 1.2
+    lat_interval: float = option(1.2, low=0, high=100)
     """how well the median of a latency is to be known, in percent to either side; 2 takes half the time"""
     latsilent: bool = False
     """show no progress while measuring"""
-    lat_beam: int = 5
+    lat_beam: int = option(5, low=1)
     """beam of the timed search"""
     lat_amp: Amp = "auto"
     """number format of the timed model; auto takes what is fast on the device"""
@@ -118,17 +118,11 @@ class ProfileOptions:
         return self.latcpu or self.latgpu or self.profile_flops
 
     def measure_config(self, length: int) -> "MeasureConfig":
-        """Return how to measure sentences of `length` tokens; raises ConfigError for numbers out of range."""
+        """Return how to measure sentences of `length` tokens."""
         from hat.latency.measure import MeasureConfig  # late: training measures nothing
 
-        return MeasureConfig(
-            length,
-            length,
-            self.lat_beam,
-            self.latiter,
-            interval_percent=self.lat_interval,
-            dtype=self.lat_amp,
-        )
+        repeats, interval = (self.lat_beam, self.latiter), self.lat_interval
+        return MeasureConfig(length, length, *repeats, interval_percent=interval, dtype=self.lat_amp)
 
 
 class Settings(NamedTuple):
