@@ -93,13 +93,13 @@ def causal_mask(length: int, like: Tensor) -> Tensor:
 
 
 def attend(
-    q_BTQ: Tensor, kv_BSQ: tuple[Tensor, Tensor], heads: int, mask: Tensor | None, drop: Dropout, rate: float
+    q_BTQ: Tensor, k_BSQ: Tensor, v_BSQ: Tensor, heads: int, mask: Tensor | None, drop: Dropout, rate: float
 ) -> Tensor:
     """Return drop(softmax(q @ k^T / sqrt(d) + mask)) @ v, in `heads` groups of d columns each [B, T, Q].
 
     Short sequences, and weights that are dropped, take two plain matrix products; long ones the fused kernel.
     """
-    q_BHTd, k_BHSd, v_BHSd = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q_BTQ, *kv_BSQ))
+    q_BHTd, k_BHSd, v_BHSd = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q_BTQ, k_BSQ, v_BSQ))
     scale = q_BHTd.size(-1) ** -0.5
     if not drop.active:  # published FLOPs count this product, so a pass that is profiled makes it
         q_BHTd, scale = q_BHTd * scale, 1.0
@@ -127,7 +127,7 @@ class SelfAttention(nn.Module):
     def forward(self, x_BTD: Tensor, heads: int, mask: Tensor | None, drop: Dropout, rate: float) -> Tensor:
         """Return [B, T, D]."""
         q, k, v = self.qkv(x_BTD, 3 * self.qkv_dim).chunk(3, -1)
-        return self.out(attend(q, (k, v), heads, mask, drop, rate), x_BTD.size(-1))
+        return self.out(attend(q, k, v, heads, mask, drop, rate), x_BTD.size(-1))
 
 
 class CrossAttention(nn.Module):
@@ -148,7 +148,7 @@ class CrossAttention(nn.Module):
         """Return [B, T, D]."""
         k, v = self.kv(source_BSD, 2 * self.qkv_dim).chunk(2, -1)
         q = self.q(x_BTD, self.qkv_dim)
-        return self.out(attend(q, (k, v), heads, mask, drop, rate), x_BTD.size(-1))
+        return self.out(attend(q, k, v, heads, mask, drop, rate), x_BTD.size(-1))
 
 
 class FeedForward(nn.Module):

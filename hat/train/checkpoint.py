@@ -353,8 +353,8 @@ def _check_trained(trained: SearchSpace, where: Path, space: SearchSpace, arch: 
     for dim in DIMS if arch is None else ():
         if untrained := sorted(set(space[dim]) - set(trained[dim])):
             raise CheckpointError(
-                f"{where} was not trained for {untrained} of {dim.choice_key}, only for {list(trained[dim])}; "
-                "leave that out of the search space"
+                f"{where} was not trained for {untrained} of {dim.choice_key}, only for "
+                f"{list(trained[dim])}; leave that out of the search space"
             )
 
 
