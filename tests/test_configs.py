@@ -273,7 +273,7 @@ REFUSED = [  # commands of the release's README, and what makes that which is mi
         f"make it with `python download_model.py --model-name={Path(SUB).stem}`",
     ),
     (
-        f"python scripts/average_checkpoints.py --inputs=checkpoints/{SUB[8:-4]}",
+        f"python -m hat average --inputs=checkpoints/{SUB[8:-4]}",
         f"make it with `python train.py --configs={SUB} "
         "--sub-configs=configs/wmt14.en-de/subtransformer/common.yml`",
     ),
