@@ -2,10 +2,12 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
+
+from benchmarks.process import say
 
 
 def pair_accuracy(
@@ -43,8 +45,13 @@ def panels(count: int, width: float, height: float, across: int) -> tuple[Any, l
     return figure, axes[:count]
 
 
-def save_picture(path: Path, figure: Any) -> None:
-    """Write a figure of matplotlib as one PNG, whole or not at all."""
+def save_picture(path: Path, draw: Callable[[], Any]) -> None:
+    """Write the figure of matplotlib that `draw` returns as one PNG, whole or not at all, if there is one."""
+    try:
+        figure = draw()
+    except ImportError:
+        say("no picture: matplotlib is not installed (pip install -e '.[report]')")
+        return
     partial = path.with_suffix(".part.png")
     figure.savefig(partial, dpi=150)
     partial.replace(path)

@@ -132,10 +132,7 @@ def study(argv: Sequence[str] | None = None) -> int:
     hat.write_text_atomic(folder / f"{name}.csv", csv_text(means))
     print("\n".join([table_of(means), *repeats]))
     if not options.transfer:
-        try:
-            plot_study(folder / "study.png", means)
-        except ImportError:
-            say("no picture: matplotlib is not installed (pip install -e '.[report]')")
+        save_picture(folder / "study.png", lambda: draw_study(means))
     return 0
 
 
@@ -359,8 +356,8 @@ def transfer_table(means: Sequence[Record]) -> str:
     return "\n".join(lines)
 
 
-def plot_study(path: Path, means: Sequence[Record]) -> None:
-    """Write one PNG: error against number of rows, one panel for each table."""
+def draw_study(means: Sequence[Record]) -> Any:
+    """Return a picture: error against number of rows, one panel for each table."""
     counts, tables = _counts(means), list(dict.fromkeys(mean["table"] for mean in means))
     figure, axes = panels(len(tables), 4.2, 3.4, across=3)
     for panel, table in zip(axes, tables, strict=True):
@@ -375,4 +372,4 @@ def plot_study(path: Path, means: Sequence[Record]) -> None:
             panel.set_ylim(0.8 * min(errors), 1.6 * max(errors))
         panel.set_xticks(range(len(counts)), [str(count) for count in counts])
     axes[0].legend(frameon=False, fontsize=8)
-    save_picture(path, figure)
+    return figure

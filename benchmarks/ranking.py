@@ -6,14 +6,13 @@ The truth is the validation loss after training from scratch, BLEU second.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
-from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy as np
 
 import hat
-from benchmarks.agreement import pair_accuracy, panels, save_picture
+from benchmarks.agreement import pair_accuracy, panels
 
 TRIVIAL = ("decoder depth", "parameters", "FLOPs", "predicted latency")  # rankings that need no weights
 _POOL = 50  # draws for each architecture that is chosen
@@ -206,8 +205,8 @@ def _reached(tuned: Mapping[str, Any]) -> str:
     return "1 update of fine-tuning equals" if count == 1 else f"{count} updates of fine-tuning equal"
 
 
-def plot_rank(path: Path, judged: Sequence[Judged], summary: Mapping[str, Any]) -> None:
-    """Write one PNG: slices against the truth for each SuperTransformer, agreement, fine-tuning."""
+def draw_ranks(judged: Sequence[Judged], summary: Mapping[str, Any]) -> Any:
+    """Return a picture: slices against the truth for each SuperTransformer, agreement, fine-tuning."""
     tuned, names = summary.get("finetuning", {}), list(summary["gaps"])
     figure, axes = panels(len(names) + 1 + bool(tuned), 4.3, 4.0, across=9)
     for name, panel in zip(names, axes, strict=False):
@@ -239,4 +238,4 @@ def plot_rank(path: Path, judged: Sequence[Judged], summary: Mapping[str, Any]) 
     for panel in axes:
         if panel.get_legend_handles_labels()[0]:
             panel.legend(frameon=False, fontsize=8)
-    save_picture(path, figure)
+    return figure
