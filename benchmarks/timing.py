@@ -8,7 +8,6 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -217,11 +216,6 @@ class Options(hat.Options):
             raise hat.ConfigError(
                 "--device cuda: this machine has no GPU that PyTorch can use, allowed here is cpu; leave it "
                 "out, or install a build of PyTorch for this GPU"
-            )
-        if self.quality_checkpoint is not None and not Path(self.quality_checkpoint).is_file():
-            raise hat.CheckpointError(
-                f"--quality-checkpoint {self.quality_checkpoint} is no file; give a checkpoint of a Multi30k "
-                "model, train that model, or leave it out"
             )
 
     @property

@@ -1,4 +1,4 @@
-"""Bash scripts whose `python -m hat ...` runs in the process of the test, which has imported torch already."""
+"""Bash scripts whose `python -m hat ...` runs in the process of the test, where torch is imported already."""
 
 import contextlib
 import io
