@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 import hat
-from benchmarks.agreement import csv_text, panels, save_picture
+from benchmarks.agreement import csv_text
 from benchmarks.process import ROOT, say
 
 Floats = NDArray[np.float64]
@@ -127,7 +127,10 @@ def study(argv: Sequence[str] | None = None) -> int:
     hat.write_text_atomic(folder / f"{name}.csv", csv_text(means))
     print("\n".join([table_of(means), *repeats]))
     if not options.transfer:
-        save_picture(folder / "study.png", lambda: draw_study(means))
+        try:
+            draw_study(folder / "study.png", means)
+        except ImportError:
+            say("no picture: matplotlib is not installed (pip install -e '.[report]')")
     return 0
 
 
@@ -345,20 +348,19 @@ def transfer_table(means: Sequence[Record]) -> str:
     return "\n".join(lines)
 
 
-def draw_study(means: Sequence[Record]) -> Any:
-    """Return a picture: error against number of rows, one panel for each table."""
+def draw_study(path: Path, means: Sequence[Record]) -> None:
+    """Write one PNG: error against number of rows, one panel for each table."""
+    from matplotlib.figure import Figure
+
     counts, tables = (list(dict.fromkeys(mean[name] for mean in means)) for name in ("rows", "table"))
-    figure, axes = panels(len(tables), 4.2, 3.4, across=3)
-    for panel, table in zip(axes, tables, strict=True):
+    figure = Figure(figsize=(4.2 * len(tables), 3.4), layout="constrained")
+    for panel, table in zip(figure.subplots(1, len(tables), squeeze=False).flat, tables, strict=True):
         of_table = [mean for mean in means if mean["table"] == table]
         for method, (label, color) in LABELS.items():
             points = [(counts.index(m["rows"]), m["mape_percent"]) for m in of_table if m["method"] == method]
             if points:
-                panel.plot(*zip(*sorted(points), strict=True), "o-", markersize=4, color=color, label=label)
+                panel.plot(*zip(*points, strict=True), "o-", markersize=4, color=color, label=label)
         panel.set(xlabel="measured rows", ylabel="MAPE (%)", title=table, yscale="log")
-        if errors := [m["mape_percent"] for m in of_table if m["method"] != "least_squares"]:
-            # least squares on 10 rows would flatten all else; it leaves at the top
-            panel.set_ylim(0.8 * min(errors), 1.6 * max(errors))
         panel.set_xticks(range(len(counts)), [str(count) for count in counts])
-    axes[0].legend(frameon=False, fontsize=8)
-    return figure
+        panel.legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=150)

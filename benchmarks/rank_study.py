@@ -1,6 +1,7 @@
 """Do slices of a SuperTransformer rank architectures as training them from scratch does?"""
 
 import hashlib
+import itertools
 import json
 import re
 import sys
@@ -17,12 +18,12 @@ import torch
 
 import hat
 from benchmarks import ranking
-from benchmarks.agreement import csv_text, save_picture
+from benchmarks.agreement import csv_text
 from benchmarks.process import say
 from benchmarks.ranking import Judged, Score
 from benchmarks.translation import best_tokens, bleu_of
 
-PROBED_UPDATES, PROBED_SENTENCES = 6, 64
+PROBED_UPDATES = 6
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class StudyOptions(hat.Options):
     ckpt_path: str | None = None
     """latency predictor, for the ranking by predicted latency"""
     out_dir: str = "runs/rank_study"
-    """folder of scores, table, picture and trainings; an interrupted study continues from it"""
+    """folder of scores, tables, report and trainings; an interrupted study continues from it"""
     no_bleu: bool = False
     """score by validation loss alone"""
     keep_checkpoints: bool = False
@@ -180,7 +181,8 @@ class Task:
         if self.beam:
             data = self.dataset.split(self.config.batches.valid_subset)
             network = hat.load_checkpoint(checkpoint).sub(cell.arch).eval()
-            bleu = bleu_of(best_tokens(self.ready(network), data, self.beam), self.dataset, data)
+            ready = hat.InferenceModel(network.to(self.device, hat.fast_dtype(self.device)))
+            bleu = bleu_of(best_tokens(ready, data, self.beam), self.dataset, data)
         seconds = round(time.perf_counter() - start, 1)
         facts = {"loss": loss, "bleu": bleu, "stage": cell.stage, "arch": cell.arch.to_yaml()}
         facts |= {"updates": cell.updates, "seed": cell.seed, "seconds": seconds}
@@ -193,34 +195,13 @@ class Task:
         say(f"{place}: {cell.stage}, loss {loss:.4f}{said}, {seconds:.1f} s")
         return None
 
-    def ready(self, network: hat.SubTransformer) -> hat.InferenceModel:
-        """Return a model on the device, ready to translate."""
-        return hat.InferenceModel(network.to(self.device, hat.fast_dtype(self.device)).eval())
-
     def say_budget(self, left: Sequence[Cell], archs: Sequence[hat.Arch]) -> None:
-        """Say how many minutes each stage takes, by what updates and scores of `archs` take here and now.
-
-        Without trained weights translations end late, so the time of a score is an upper bound.
-        """
-        updates_s, scores_s = [], []
-        for arch in archs:
-            begun = time.perf_counter()
-            result = self.train(Cell(arch, 1, PROBED_UPDATES), None)
-            updates_s.append(result.train_s / PROBED_UPDATES)
-            scores_s.append(time.perf_counter() - begun - result.train_s)
-            if self.beam:
-                data = self.dataset.split(self.config.batches.valid_subset)
-                count = min(PROBED_SENTENCES, len(data))
-                source = data.batch(range(count)).source.to(self.device)
-                begun = time.perf_counter()
-                hat.beam_search(self.ready(result.model.network), source, self.beam)
-                scores_s[-1] += (time.perf_counter() - begun) * len(data) / count
-        update_s, score_s, total = fmean(updates_s), fmean(scores_s), 0.0
-        for stage in dict.fromkeys(cell.stage for cell in left):
-            parts = [cell.updates * update_s + score_s for cell in left if cell.stage == stage]
-            total += sum(parts) / 60
-            say(f"{stage}: {len(parts)} left, about {sum(parts) / 60:.1f} min")
-        say(f"about {total:.0f} min in all ({1e3 * update_s:.0f} ms an update, {score_s:.1f} s a score)")
+        """Say how many minutes each stage trains, by what updates of `archs` take here and now."""
+        probes = [self.train(Cell(arch, 1, PROBED_UPDATES), None) for arch in archs]
+        update_s = fmean(probe.train_s / PROBED_UPDATES for probe in probes)
+        for stage, cells in itertools.groupby(left, lambda cell: cell.stage):
+            updates = [cell.updates for cell in cells]
+            say(f"{stage}: {len(updates)} left, about {sum(updates) * update_s / 60:.1f} min of updates")
 
 
 @hat.command
@@ -311,7 +292,7 @@ def study(argv: Sequence[str] | None = None) -> int:
     hat.write_text_atomic(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
     hat.write_text_atomic(folder / "archs.csv", csv_text([record_of(one) for one in judged]))
     print(ranking.rank_table(summary))
-    save_picture(folder / "rank.png", lambda: ranking.draw_ranks(judged, summary))
+    say(f"written: {hat.report(folder)}")
     if settings.output.json:
         print(json.dumps(summary))
     return 0

@@ -101,14 +101,10 @@ class Report:
     notes: list[str] = field(default_factory=list)
 
     @property
-    def found(self) -> list[Model]:
-        """Return the models that a search found."""
-        return [model for model in self.models if model.role == "found"]
-
-    @property
     def winner(self) -> Model | None:
         """Return the found model with the best BLEU, or with the lowest loss if none was translated with."""
-        within = [model for model in self.found if model.within_limit is not False] or self.found
+        found = [model for model in self.models if model.role == "found"]
+        within = [model for model in found if model.within_limit is not False] or found
         scored = [model for model in within if model.bleu is not None]
         if scored:
             return max(scored, key=lambda model: model.bleu or 0.0)
@@ -120,8 +116,7 @@ class Report:
         if self.winner:
             return self.winner.name, self.winner.arch
         ends = [search.front[0] for search in self.searches if search.front]
-        best = min(ends, key=lambda each: each.loss, default=None)
-        return "Lowest loss of the front", best.arch if best else None
+        return "Lowest loss of the front", min(ends, key=lambda each: each.loss).arch if ends else None
 
 
 @dataclass(frozen=True)
@@ -142,11 +137,8 @@ class _Found:
 
     @property
     def winners(self) -> list[tuple[Values, Arch]]:
-        """Return what a search says of each architecture it found; older summaries hold one at the top."""
-        if self.kind != "search":
-            return []
-        listed = self.summary.get("winners")
-        rows = _rows(listed) if isinstance(listed, list) else [self.summary]
+        """Return what a search says of each architecture it found; version 0.1 knew one."""
+        rows = _rows(self.summary.get("winners", [self.summary])) if self.kind == "search" else []
         return [(row, arch) for row in rows if (arch := _arch(row.get("arch")))]
 
 
@@ -171,9 +163,9 @@ class _Collector:
         found = [each for folder in self._folders() for each in self._records(folder)]
         own = next((each.record for each in found if each.path == self.root), Record(""))
         summary = {**self._mapping(self.root / "summary.json"), **(own.results if own.kind == "task" else {})}
-        facts = _dict(summary.get("machine")) or {**own.device, **own.versions}
-        facts = facts or next(filter(None, ({**e.record.device, **e.record.versions} for e in found)), {})
-        report.machine = {str(name): str(value) for name, value in facts.items()}
+        every = [own, *(each.record for each in found)]
+        facts = [_dict(summary.get("machine")), *({**each.device, **each.versions} for each in every)]
+        report.machine = {str(name): str(value) for name, value in next(filter(None, facts), {}).items()}
         if isinstance(summary.get("rankings"), dict):  # its trainings are only means to it
             report.study, report.title = summary, f"Ranking study {report.title}"
             return report
@@ -315,10 +307,9 @@ class _Collector:
 
     def _models(self, runs: Sequence[_Found]) -> list[Model]:
         """Return largest and smallest, what searches found, and what was trained besides."""
-        models: list[Model] = []
-        if space := self.report.space:
-            ends = {"largest": space.largest(), "smallest": space.smallest()}
-            models = [Model(role, role, "inherited", arch) for role, arch in ends.items()]
+        space, models = self.report.space, list[Model]()
+        for role in ("largest", "smallest") if space else ():
+            models.append(Model(role, role, "inherited", getattr(space, role)()))
         trained = {arch: each for each in runs if (arch := each.arch)}
         for each in runs:
             for row, arch in each.winners:
@@ -364,9 +355,11 @@ class _Collector:
                     learn(inherited_loss=number(row.get("loss")), bound_ms=number(row.get("bound_ms")))
         if space := self.report.space:
             settings = [each.record.settings for each in found]
-            given = [length for each in settings if (length := _whole(each.get("profile-length")) or 0) > 0]
-            families = [each["arch"] for each in settings if isinstance(each.get("arch"), str)]
-            length = next(iter(given + [profile_length(family) for family in families]), None)
+            lengths = [_whole(each.get("profile-length")) or 0 for each in settings]
+            lengths += [
+                profile_length(each["arch"]) for each in settings if isinstance(each.get("arch"), str)
+            ]
+            length = next((length for length in lengths if length > 0), None)
             learn(params=count_params(model.arch, space))
             learn(flops=2 * count_macs(model.arch, space, length) if length else None)
         return replace(model, **values)
