@@ -6,15 +6,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hat.cli.options import OutputOptions, command, only
-from hat.cli.profile import ProfileOptions, measuring
-from hat.cli.settings import parse_settings
-from hat.cli.task import DeviceOptions, TaskOptions, space_and_arch, vocabulary
+from hat.cli.options import OutputOptions, command, only, without
+from hat.cli.profile import measuring
+from hat.cli.settings import (
+    DeviceOptions,
+    ProfileOptions,
+    TaskOptions,
+    parse_settings,
+    profile_sizes,
+    space_and_arch,
+)
 from hat.config import Options, option, to_yaml_values
 from hat.errors import ConfigError
 from hat.latency.collect import collect
 from hat.model.layers import ModelConfig
 from hat.space import SpaceOptions
+
+_MODEL = """share_all_embeddings share_decoder_input_output_embed encoder_normalize_before
+decoder_normalize_before max_source_positions max_target_positions"""
 
 
 @dataclass(frozen=True)
@@ -48,26 +57,9 @@ def parsed(argv: Sequence[str] | None) -> tuple[Any, ...]:
         used=(
             SpaceOptions,
             only(TaskOptions, "arch", "data", "source_lang", "target_lang", "vocab_size", "profile_length"),
-            only(
-                ModelConfig,
-                "share_all_embeddings",
-                "share_decoder_input_output_embed",
-                "encoder_normalize_before",
-                "decoder_normalize_before",
-                "max_source_positions",
-                "max_target_positions",
-            ),
+            only(ModelConfig, *_MODEL.split()),
             only(DeviceOptions, "gpu", "threads", "seed"),
-            only(
-                ProfileOptions,
-                "latcpu",
-                "latgpu",
-                "latiter",
-                "lat_interval",
-                "latsilent",
-                "lat_beam",
-                "lat_amp",
-            ),
+            without(ProfileOptions, "profile_flops"),
             OutputOptions,
         ),
     )
@@ -79,13 +71,11 @@ def run(options: tuple[Any, ...], argv: Sequence[str] | None = None) -> dict[str
     prof, out = settings.profile, settings.output
     if not data.lat_dataset_path:
         raise ConfigError("--lat-dataset-path is needed: the CSV file to write")
-    space, _ = space_and_arch(settings.space, settings.arch)
     cfg, device = measuring(prof, settings.task, settings.device)
-    sizes = vocabulary(settings.task, profiling=True).sizes
     table = collect(
-        space,
+        space_and_arch(settings.space, settings.arch)[0],
         data.lat_dataset_size,
-        vocab_sizes=sizes,
+        vocab_sizes=profile_sizes(settings.task),
         config=cfg,
         model_config=settings.model,
         out=data.lat_dataset_path,

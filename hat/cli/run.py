@@ -19,8 +19,7 @@ import yaml
 
 from hat.cli import evo_search, latency_dataset, latency_predictor, train
 from hat.cli.options import OutputOptions, command, parse
-from hat.cli.settings import parse_settings
-from hat.cli.task import space_and_arch, vocabulary
+from hat.cli.settings import TaskData, parse_settings, space_and_arch
 from hat.config import Options, flag_of, option, to_yaml_values
 from hat.errors import ConfigError, HatError
 from hat.files.atomic import write_text_atomic
@@ -331,7 +330,7 @@ class Task:
         def work() -> Any:
             """Measure in a fresh process, under the conditions of the table."""
             common: dict[str, Any] = {
-                "vocab_sizes": vocabulary(self.settings.task).sizes,
+                "vocab_sizes": TaskData(self.settings.task).vocab_sizes,
                 "config": MeasureConfig(length, length),
                 "model_config": model,
                 "seed": self.options.seed,

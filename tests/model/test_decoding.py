@@ -2,13 +2,15 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import random_model, spaces_with_archs
 
-import hat.model.layers
+from hat.model.cpu import SHORT
+from hat.model.elastic import EVAL, Dropout
 from hat.model.inference import InferenceModel
-from hat.model.layers import EOS, PAD, ModelConfig
+from hat.model.layers import EOS, PAD, ModelConfig, attend
 from hat.model.transformer import SuperTransformer
 from hat.space import Arch, DecoderArch, DecoderSpace, EncoderArch, EncoderSpace, SearchSpace
 
@@ -85,12 +87,10 @@ def test_steps_equal_full_decoding_in_any_space(
     found = model.encode(source, arch)
     full = model.logits(model.decode(target, found, arch))
     fixed = InferenceModel(model, arch)
-    for ours, theirs in zip(fixed.encode(source).outputs, found.outputs, strict=True):
-        torch.testing.assert_close(ours, theirs, **EXACT)
+    torch.testing.assert_close(fixed.encode(source).outputs, found.outputs, **EXACT)
     state = fixed.start(found, 1, capacity=1)
-    for step in range(5):
-        logits = fixed.step(target[:, step], state)
-        torch.testing.assert_close(logits, full[:, step], **EXACT)
+    logits = torch.stack([fixed.step(column, state) for column in target.unbind(1)], 1)
+    torch.testing.assert_close(logits, full, **EXACT)
 
 
 @pytest.mark.parametrize("lengths", [[7, 3], [70, 5], [66, 65, 1]])
@@ -106,36 +106,21 @@ def test_padding_does_not_change_results(lengths: list[int]) -> None:
     for row, (length, size) in enumerate(zip(lengths, sizes, strict=True)):
         alone = model(source[row : row + 1, -length:], target[row : row + 1, :size], arch)
         torch.testing.assert_close(together[row : row + 1, :size], alone, **EXACT)
-        outputs = model.encode(source[row : row + 1, -length:], arch).outputs
-        for ours, theirs in zip(outputs, model.encode(source, arch).outputs, strict=True):
-            torch.testing.assert_close(theirs[row : row + 1, -length:], ours, **EXACT)
+        outputs = [each[row : row + 1, -length:] for each in model.encode(source, arch).outputs]
+        expected = model.encode(source[row : row + 1, -length:], arch).outputs
+        torch.testing.assert_close(outputs, list(expected), **EXACT)
 
 
-@torch.inference_mode()
-def test_the_fused_kernel_equals_two_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, arch = model_of(SPACE), arch_with((3, 1))
-    source, target = sentences(4, [9, 5]), torch.tensor([[EOS, 5, 6], [EOS, 7, 8]])
-    plain = model(source, target, arch)
-    calls = []
-    fused = torch.nn.functional.scaled_dot_product_attention
-    monkeypatch.setattr(hat.model.layers, "SHORT", 0)
-    monkeypatch.setattr(
-        torch.nn.functional,
-        "scaled_dot_product_attention",
-        lambda *args, **kwargs: calls.append(1) or fused(*args, **kwargs),
-    )
-    torch.testing.assert_close(model(source, target, arch), plain, **EXACT)
-    assert len(calls) == 3 + 2 * 2
-
-
-@torch.inference_mode()
-def test_no_token_sees_a_later_one() -> None:
-    model, arch = model_of(SPACE), arch_with((2, 1))
-    source, target = sentences(5, [5]), torch.tensor([[EOS, 5, 6, 7, 8]])
-    changed = target.clone()
-    changed[0, 3:] = 9
-    one, two = model(source, target, arch), model(source, changed, arch)
-    assert torch.equal(one[:, :3], two[:, :3]) and not torch.allclose(one[:, 3:], two[:, 3:])
+@pytest.mark.parametrize("length", [7, SHORT + 1])
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_is_scaled_alike_by_both_kernels_while_training_and_not(length: int, masked: bool) -> None:
+    noise = torch.Generator().manual_seed(1)
+    flat = [torch.randn(2, length, 12, generator=noise, dtype=torch.float64) for _ in range(3)]
+    q, k, v = (x.view(2, length, 3, 4).transpose(1, 2) for x in flat)
+    mask = torch.full((length, length), -torch.inf, dtype=q.dtype).triu_(1) if masked else None
+    expected = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+    for drop, rate in ((EVAL, 0.5), (Dropout(2), 0.0), (Dropout(2), 1e-9)):
+        torch.testing.assert_close(attend(*flat, 3, mask, drop, rate), expected)
 
 
 @torch.inference_mode()
@@ -143,11 +128,9 @@ def test_the_encoder_returns_its_last_layers_last_first() -> None:
     model, arch = model_of(SPACE), arch_with((3,) * 2)
     found = model.encode(sentences(6, [4]), arch)
     assert len(found.outputs) == 3
-    spanned = found.spanned(3)
-    assert torch.equal(spanned, torch.cat(found.outputs, 1)) and spanned.shape == (1, 12, 8)
-    with torch.no_grad():
-        for weight in model.encoder_layers[2].parameters():
-            weight.zero_()
+    spanned, mask = found.by_span(arch)[3]
+    assert torch.equal(spanned, torch.cat(found.outputs, 1)) and spanned.shape == (1, 12, 8) and mask is None
+    for weight in model.encoder_layers[2].parameters():
+        weight.zero_()
     changed = model.encode(sentences(6, [4]), arch).outputs
-    assert not changed[0].any() and torch.equal(changed[1], found.outputs[1])
-    assert torch.equal(changed[2], found.outputs[2])
+    assert not changed[0].any() and all(map(torch.equal, changed[1:], found.outputs[1:]))
