@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from hat.latency import collect
+from hat.latency import collect, measure
 from hat.latency.measure import Anchor, MeasureConfig, Series, Timing, conditions_of
 from hat.space import Arch
 
@@ -28,6 +28,6 @@ def fix_latencies(monkeypatch: pytest.MonkeyPatch) -> None:
         return iter([timing_of(arch, dict(conditions)) for arch in archs])
 
     monkeypatch.setattr(collect, "measure_in_turn", in_turn)
-    monkeypatch.setattr(collect, "anchor_of", lambda *models, **known: Anchor(lambda: None, 1.0, (2, 3)))
+    monkeypatch.setattr(measure, "anchor_of", lambda *models, **known: Anchor(lambda: None, 1.0, (2, 3)))
     for place in ("hat.latency.collect", "hat.cli.run"):
         monkeypatch.setattr(f"{place}.measure_fresh", fresh)
