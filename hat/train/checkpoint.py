@@ -148,8 +148,9 @@ def load(path: Path, say: Callable[[str], None] = lambda text: None) -> Checkpoi
             f"{path} is a checkpoint of the 2020 release; it does not say with which dictionaries it was made"
         )
         return from_release({key: values[key] for key in ("args", "model")}, path)
-    if not isinstance(values, dict) or values.get("hat_format") not in FORMATS:
-        found = f", it has format {brief(values['hat_format'])}" if "hat_format" in values else ""
+    number = values.get("hat_format") if isinstance(values, dict) else None
+    if type(number) is not int or number not in FORMATS:
+        found = "" if number is None else f", it has format {brief(number)}"
         raise CheckpointError(
             f"{path} is not a checkpoint of this system that this version reads, nor one of the 2020 release"
             f"{found}; give a .pt file written by train.py or fetched by download_model.py, or upgrade"
@@ -164,7 +165,7 @@ def load(path: Path, say: Callable[[str], None] = lambda text: None) -> Checkpoi
             vocab_digests=tuple(values["vocab_digests"]),
             weights=as_float(values["weights"]),
             state=dict(values["state"]),
-            master=as_float(values["master"]) if values["hat_format"] == 2 else None,
+            master=as_float(values["master"]) if number == 2 else None,
             codec=values.get("codec"),
         )
         check_weights(checkpoint)
