@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hat.errors import ArchError, CheckpointError, ConfigError, brief
 from hat.model.layers import ModelConfig
-from hat.space import DIMS, Arch, ArchOptions, SearchSpace, SpaceOptions, choices_of
+from hat.space import DIMS, ArchOptions, SearchSpace, SpaceOptions
 from hat.train.checkpoint import Checkpoint, as_float, check_weights
 
 _RENAMED = {  # parts of their names -> of ours, replaced one after another; `_weights` does cross attention
@@ -101,13 +101,10 @@ def _space(args: dict[str, Any]) -> SearchSpace:
     """
     names = [f.name for group in (SpaceOptions, ArchOptions) for f in fields(group)]
     given = {name.replace("_", "-"): args[name] for name in names if args.get(name) is not None}
-    of_arch = {dim.arch_key for dim in DIMS} & given.keys()
-    if args.get("train_subtransformer") is False:
-        given = {key: value for key, value in given.items() if key not in of_arch}
-    elif of_arch:
-        used = choices_of(Arch.from_yaml(given))
-        given |= {name.replace("_", "-"): list(choice) for name, choice in used.items()}
-    return SearchSpace.from_yaml(given)
+    left_out = {dim.arch_key for dim in DIMS}
+    if args.get("train_subtransformer") is not False and left_out & given.keys():
+        left_out = {dim.choice_key for dim in DIMS}
+    return SearchSpace.from_yaml({key: value for key, value in given.items() if key not in left_out})
 
 
 def _model_config(args: dict[str, Any]) -> ModelConfig:
