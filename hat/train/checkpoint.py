@@ -14,7 +14,7 @@ from hat.files.atomic import digest_matches, digest_path, write_with_digest
 from hat.log import say
 from hat.model.cpu import Amp
 from hat.model.layers import ModelConfig
-from hat.model.transformer import SubTransformer, SuperTransformer, Transformer
+from hat.model.transformer import SubTransformer, SuperTransformer, Transformer, extract
 from hat.run import Run, read_record, record_path
 from hat.space import Arch, SearchSpace, space_from_plain, space_to_plain
 from hat.train.trainer import compute_dtype
@@ -61,8 +61,6 @@ class Checkpoint:
     def sub(self, arch: Arch) -> Transformer:
         """Return the stand-alone SubTransformer `arch`: cut from a SuperTransformer, or this very model."""
         if self.arch is None:
-            from hat.model.transformer import extract  # late: training a SuperTransformer cuts nothing
-
             return extract(self.model(), arch)
         if self.arch != arch:
             raise CheckpointError(
