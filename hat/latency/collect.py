@@ -1,5 +1,6 @@
 """Runs that measure: a latency table, given architectures in a fresh process, one architecture alone."""
 
+import contextlib
 import io
 import os
 import pickle
@@ -16,17 +17,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hat.errors import ConfigError, HatError
-from hat.latency.measure import (
-    TOGETHER,
-    TURN,
-    Anchor,
-    MeasureConfig,
-    Timing,
-    anchor_of,
-    conditions_of,
-    drifting,
-    measure_in_turn,
-)
+from hat.latency import measure
+from hat.latency.measure import TOGETHER, TURN, Anchor, MeasureConfig, Timing, measure_in_turn
 from hat.latency.table import LatencyTable, Row, TableWriter, row_of
 from hat.log import progress as counting
 from hat.log import say
@@ -88,7 +80,7 @@ def collect(
     found.path = path = Path(out) if out is not None else None
     with TableWriter(path) as table:
         before, ends = list(table.rows), (models(space.largest()), models(space.smallest()))
-        _check_conditions(path, before, conditions_of(ends[0], cfg))
+        known_ms = _reference_ms(path, before, measure.conditions_of(ends[0], cfg))
         with Run(
             record_path(path, folder=False) if path else None,
             "latency-table",
@@ -97,21 +89,14 @@ def collect(
             threads=torch.get_num_threads(),
             gpus=int(where.type == "cuda"),
         ) as run:
-            anchor, drifts = anchor_of(*ends, cfg, known_ms=_reference_of(before)), list[float]()
+            anchor, drifts = measure.anchor_of(*ends, cfg, known_ms=known_ms), list[float]()
             archs = _new_archs(space, seed, [row.arch for row in before], rows - len(before))
-            timings = counting(
-                _timings(archs, models, cfg, anchor),
-                rows,
-                "latency",
-                "rows",
-                quiet=not progress,
-                done=len(before),
-            )
-            for arch, timing in timings:
+            timings, done = _timings(archs, models, cfg, anchor), len(before)
+            for arch, timing in counting(timings, rows, "latency", "rows", quiet=not progress, done=done):
                 table.append(row_of_timing(arch, timing, anchor))
                 found.unstable += not timing.stable
                 drifts.append(anchor.drift_percent(timing))
-                if drifting(drifts) and not told:
+                if measure.drifting(drifts) and not told:
                     told = True
                     way = "slower" if drifts[-1] > 0 else "faster"
                     say(
@@ -184,22 +169,21 @@ def _new_archs(space: SearchSpace, seed: int, known: Sequence[Arch | None], coun
         yield arch
 
 
-def _check_conditions(path: Path | None, rows: Sequence[Row], here: dict[str, str]) -> None:
-    """Raise ConfigError if the rows of a file were measured in another way or on another device."""
-    held = {"turn": "none", **rows[0].conditions} if rows else {}
+def _reference_ms(path: Path | None, rows: Sequence[Row], here: dict[str, str]) -> float | None:
+    """Return the anchor's latency before the first row of an existing table, in ms.
+
+    Raises ConfigError if the rows were measured in another way or on another device.
+    """
+    if not rows:
+        return None
+    held = {"turn": "none", **rows[0].conditions}
     for name, value in (here | {"turn": str(TURN)}).items():
         if held.get(name, value) != value:
             raise ConfigError(
                 f"{path} holds rows measured with {name} {held[name]}, here it is {value}; rows measured in "
                 "different ways must not mix: give another --lat-dataset-path"
             )
-
-
-def _reference_of(rows: Sequence[Row]) -> float | None:
-    """Return the anchor's latency before the first row of an existing table, in ms."""
-    for row in rows:
-        return float(row.conditions["anchor_ms"]) / (1 + float(row.conditions["drift_percent"]) / 100)
-    return None
+    return float(held["anchor_ms"]) / (1 + float(held["drift_percent"]) / 100)
 
 
 def measure_fresh(
@@ -232,10 +216,9 @@ def measure_fresh(
         with subprocess.Popen(command, stdin=wanted, stdout=subprocess.PIPE, stderr=said) as process:
             assert process.stdout is not None
             try:
-                for _ in archs:
-                    yield pickle.load(process.stdout)
-                process.wait()
-            except (EOFError, pickle.UnpicklingError):  # it failed; its last words tell
+                with contextlib.suppress(EOFError, pickle.UnpicklingError):  # it failed; its last words tell
+                    for _ in archs:
+                        yield pickle.load(process.stdout)
                 process.wait()
             finally:
                 process.kill()  # if the caller left the iterator; a process that has ended does not mind
@@ -259,7 +242,7 @@ def _serve() -> None:
         if device.type == "cuda" and not torch.cuda.is_available():
             raise ConfigError(f"{device}: this machine has no GPU that PyTorch can use")
         models = _models(space, sizes, model_config, cfg, device, seed)
-        anchor = anchor_of(models(space.largest()), models(space.smallest()), cfg)
+        anchor = measure.anchor_of(models(space.largest()), models(space.smallest()), cfg)
         for _, timing in _timings(archs, models, cfg, anchor):
             answers.write(pickle.dumps(timing))
     except HatError as error:

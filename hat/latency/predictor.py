@@ -9,22 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from hat.errors import CheckpointError, ConfigError, DataError, brief
 from hat.files.atomic import digest_matches, write_with_digest
 from hat.files.tensors import read_foreign
-from hat.latency.costs import (
-    CostModel,
-    Floats,
-    Scaling,
-    apply_network,
-    depth_only,
-    fit_costs,
-    folds,
-    least_squares,
-    transfer_costs,
-)
+from hat.latency import costs
+from hat.latency.costs import Chosen, CostModel, Floats, Scaling
 from hat.latency.drift import Block, drifting_rows, find_blocks
 from hat.latency.table import Row, read_table
 from hat.rng import rng_for, seed_for
@@ -32,7 +22,7 @@ from hat.space import FEATURE_NAMES, LAYER_FEATURE_NAMES, Arch, features, layer_
 
 MIN_ROWS = 10
 COVERAGE = 0.95
-BASELINES = {"depth_only": depth_only, "least_squares": least_squares}
+BASELINES = {"depth_only": costs.depth_only, "least_squares": costs.least_squares}
 FORMAT = 3
 _AGAIN = "train it again with latency_predictor.py"
 
@@ -53,7 +43,7 @@ class ReleasedModel:
 
     def predict(self, features: Floats) -> Floats:
         """Return latencies in ms [rows] of features [rows, 10]."""
-        return self.lat_norm * apply_network(self.weights, self.biases, features / self.feature_norm)
+        return self.lat_norm * costs.apply_network(self.weights, self.biases, features / self.feature_norm)
 
 
 class LatencyPredictor:
@@ -87,33 +77,24 @@ class LatencyPredictor:
     def fit(
         cls, table: Sequence[Row] | str | Path, *, seed: int = 1, test: bool = True
     ) -> "LatencyPredictor":
-        """Return a predictor trained on a latency table; a pure function, 0.5 s for 2,000 rows.
+        """Return a predictor trained on rows in the order of measuring, or a CSV file; 0.5 s for 2,000 rows.
 
-        Args:
-            table: rows in the order of measuring, or a CSV file. Blocks of drifting rows count less.
-            seed: seed of the split, the initial weights and the batches.
-            test: keep a tenth of the rows out, for the report; else all are learnt and there is no report.
-
-        Raises DataError for fewer than 10 rows.
+        A pure function of them and of `seed`. Blocks of drifting rows count less. With `test` a tenth of the
+        rows is kept out, for the report; else all are learnt and there is no report. Raises DataError for
+        fewer than 10 rows.
         """
-        rows = _rows_of(table, MIN_ROWS if test else MIN_ROWS - 2)
-        train, unseen = split(len(rows), seed) if test else (np.arange(len(rows)), np.arange(0))
-        train.sort()
-        chosen, others = ([rows[i] for i in part] for part in (train, unseen))
-        count = len(LAYER_FEATURE_NAMES if all(row.arch for row in rows) else FEATURE_NAMES)
-        x, ms = _data(chosen, count)
-        blocks, weight = drifting_rows(x, ms)
-        model, residuals = fit_costs(x, ms, weight, seed_for(seed, "latency-predictor"))
-        drift = [Block(int(train[block.first]), int(train[block.last]), block.percent) for block in blocks]
-        found = cls(model, residuals, _shared_conditions(rows), drift)
+        x, ms, conditions = _data(table, MIN_ROWS if test else MIN_ROWS - 2)
+        out = left_out(len(ms), seed) if test else np.zeros(len(ms), dtype=bool)
+        blocks, weight = drifting_rows(x[~out], ms[~out])
+        model, residuals = costs.fit_costs(x[~out], ms[~out], weight, seed_for(seed, "latency-predictor"))
+        train = np.flatnonzero(~out).tolist()
+        drift = [Block(train[block.first], train[block.last], block.percent) for block in blocks]
+        found = cls(model, residuals, conditions, drift)
         if test:
-            unknown, truth = _data(others, count)
-            predicted = found.predict_features(unknown)
-            guesses = {name: baseline(x, ms)(unknown) for name, baseline in BASELINES.items()}
-            report = found._take_scores(predicted, truth, guesses)
+            report = found._take_scores(x, ms, found.predict_features(x), [out])
             if found.max_coverage >= COVERAGE:
                 margin = found.margin()
-                held = float(np.mean(truth <= predicted * margin))
+                held = float(np.mean([truth <= guess * margin for truth, guess in found.unseen]))
                 report["bound"] = {"coverage": COVERAGE, "above_percent": 100 * (margin - 1), "held": held}
         return found
 
@@ -124,28 +105,15 @@ class LatencyPredictor:
         from 24 on, blocks of drifting ones are found and count less. Raises DataError for fewer than 10 rows
         or rows without the features this predictor reads, CheckpointError if this one is of the release.
         """
-        rows, old, stream = (
-            _rows_of(table, MIN_ROWS),
-            self._own_model("transferred"),
-            seed_for(seed, "transfer"),
-        )
-        if self._count > len(FEATURE_NAMES) and not all(row.arch for row in rows):
-            raise DataError(
-                "the old predictor reads whole architectures, which the new table does not hold; give the "
-                "table (CSV) of the old device instead of its predictor"
-            )
-        x, ms = _data(rows, self._count)
-        blocks, weight = list[Block](), np.ones(len(rows))
-        model, residuals = transfer_costs(old, x, ms, weight, stream)
+        old, stream = self._own_model("transferred"), seed_for(seed, "transfer")
+        x, ms, conditions = _data(table, MIN_ROWS, self._count)
+        blocks, weight = list[Block](), np.ones(len(ms))
+        model, residuals = costs.transfer_costs(old, x, ms, weight, stream)
         for _ in range(2):  # again without the blocks, so that those do not hide themselves
             blocks, weight = find_blocks(residuals)
-            model, residuals = transfer_costs(old, x, ms, weight, stream)
-        found = LatencyPredictor(model, residuals, _shared_conditions(rows), blocks)
-        guesses = {name: np.empty(len(rows)) for name in BASELINES}
-        for out in folds(len(rows), stream):
-            for name, baseline in BASELINES.items():
-                guesses[name][out] = baseline(x[~out], ms[~out])(x[out])
-        report = found._take_scores(ms / np.exp(residuals), ms, guesses)
+            model, residuals = costs.transfer_costs(old, x, ms, weight, stream)
+        found = LatencyPredictor(model, residuals, conditions, blocks)
+        report = found._take_scores(x, ms, ms / np.exp(residuals), costs.folds(len(ms), stream))
         report["old_drift"] = [asdict(block) for block in self.drift]
         return found
 
@@ -161,7 +129,7 @@ class LatencyPredictor:
 
     def predict_rows(self, rows: Sequence[Row]) -> Floats:
         """Return the predicted latency in ms of the architecture of each row of a table [rows]."""
-        return self.predict_features(_data(rows, self._count)[0])
+        return self.predict_features(_data(rows, 1, self._count)[0])
 
     def predict_features(self, raw: Floats) -> Floats:
         """Return latencies in ms [rows] of features [rows, features] that this predictor reads."""
@@ -263,27 +231,29 @@ class LatencyPredictor:
             "the old device instead"
         )
 
-    def _take_scores(self, predicted: Floats, truth: Floats, guesses: Mapping[str, Floats]) -> Report:
-        """Fill `unseen` and `report`, and return the latter."""
-        self.unseen = tuple(zip(truth.tolist(), predicted.tolist(), strict=True))
-        self.report = {
-            **score(predicted, truth),
-            "baselines": {name: score(guess, truth) for name, guess in guesses.items()},
-            "rows": len(truth),
-            "bound": None,
-            "drift": [asdict(block) for block in self.drift],
-        }
+    def _take_scores(
+        self, x: Floats, ms: Floats, predicted: Floats, parts: Sequence[Chosen] | Chosen
+    ) -> Report:
+        """Fill `unseen` and `report` from rows that were left out, part by part, and return the latter."""
+        order = np.concatenate([np.flatnonzero(out) for out in parts])
+        truth, own = ms[order], predicted[order]
+        self.unseen = tuple(zip(truth.tolist(), own.tolist(), strict=True))
+        self.report = score(own, truth) | {"baselines": {}, "rows": len(truth), "bound": None}
+        for name, fit in BASELINES.items():
+            guesses = [fit(x[~out], ms[~out])(x[out]) for out in parts]
+            self.report["baselines"][name] = score(np.concatenate(guesses), truth)
+        self.report["drift"] = [asdict(block) for block in self.drift]
         return self.report
 
 
-def split(count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return row numbers for training and test, 90 and 10 percent, at least two for the test."""
-    order = np.array(rng_for(seed, "latency-split").sample(range(count), count))
-    part = max(2, count // 10)
-    return order[part:], order[:part]
+def left_out(count: int, seed: int) -> Chosen:
+    """Return [rows]: whether each of `count` rows is for the test: 10 percent of them, at least two."""
+    out = np.zeros(count, dtype=bool)
+    out[rng_for(seed, "latency-split").sample(range(count), count)[: max(2, count // 10)]] = True
+    return out
 
 
-def score(predicted_ms: Floats, measured_ms: Floats) -> dict[str, float]:
+def score(predicted_ms: Floats, measured_ms: Floats) -> dict[str, Any]:
     """Return mean absolute percentage error (percent), root mean square error (ms) and Kendall's tau."""
     error = predicted_ms - measured_ms
     return {
@@ -318,12 +288,13 @@ def trained_predictor(
     rows = read_table(table)
     if transfer_from is None:
         return LatencyPredictor.fit(rows, seed=seed)
-    if Path(transfer_from).suffix != ".csv":
-        return LatencyPredictor.load(transfer_from).transferred(rows, seed=seed)
-    old = read_table(transfer_from)
-    if not all(row.arch for row in rows):
-        old = [replace(row, arch=None) for row in old]  # both by the ten features
-    return LatencyPredictor.fit(old, seed=seed, test=False).transferred(rows, seed=seed)
+    if Path(transfer_from).suffix == ".csv":
+        averages = not all(row.arch for row in rows)  # then both by the ten features
+        old_rows = [replace(row, arch=None) if averages else row for row in read_table(transfer_from)]
+        old = LatencyPredictor.fit(old_rows, seed=seed, test=False)
+    else:
+        old = LatencyPredictor.load(transfer_from)
+    return old.transferred(rows, seed=seed)
 
 
 def is_released(path: str | Path) -> bool:
@@ -392,23 +363,27 @@ def _read(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _rows_of(table: Sequence[Row] | str | Path, least: int) -> Sequence[Row]:
+def _data(
+    table: Sequence[Row] | str | Path, least: int, count: int | None = None
+) -> tuple[Floats, Floats, dict[str, str]]:
+    """Return features [rows, features], measured latencies in ms [rows] and conditions that all rows share.
+
+    By default the features are those of whole architectures, if all rows hold them.
+    """
     rows = read_table(table) if isinstance(table, str | Path) else table
     if len(rows) < least:
         raise DataError(
             f"{len(rows)} measured architectures are too few for a predictor; measure at least {least}, "
             "better some hundreds (20 if a predictor of another device is at hand)"
         )
-    return rows
-
-
-def _data(rows: Sequence[Row], count: int) -> tuple[Floats, Floats]:
-    """Return the first `count` of all features [rows, features], and measured latencies in ms [rows]."""
-    few = count == len(FEATURE_NAMES)
-    x = [row.features if few or row.arch is None else layer_features(row.arch) for row in rows]
-    return np.array(x), np.array([row.total_ms for row in rows])
-
-
-def _shared_conditions(rows: Sequence[Row]) -> dict[str, str]:
+    archs = [row.arch for row in rows if row.arch]
+    whole = len(archs) == len(rows) if count is None else count > len(FEATURE_NAMES)
+    if whole and len(archs) < len(rows):
+        raise DataError(
+            "the predictor reads whole architectures, which the table does not hold; give the table (CSV) of "
+            "the old device instead of its predictor"
+        )
+    x = [layer_features(arch) for arch in archs] if whole else [row.features for row in rows]
     common = set.intersection(*(set(row.conditions.items()) for row in rows))
-    return {name: value for name, value in rows[0].conditions.items() if (name, value) in common}
+    conditions = {name: value for name, value in rows[0].conditions.items() if (name, value) in common}
+    return np.array(x), np.array([row.total_ms for row in rows]), conditions

@@ -16,7 +16,7 @@ from hat.model.cpu import Amp
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SubTransformer, SuperTransformer, Transformer, extract
 from hat.run import Run, read_record, record_path
-from hat.space import Arch, SearchSpace, space_from_plain, space_to_plain
+from hat.space import DIMS, Arch, SearchSpace, space_from_plain, space_to_plain
 from hat.train.trainer import compute_dtype
 
 if TYPE_CHECKING:
@@ -342,7 +342,6 @@ def check_compatible(
     `arch` is None for a SuperTransformer. Raises CheckpointError if the checkpoint has other sizes, other
     dictionaries or another structure, or was not trained for `arch` or for a choice of `space`.
     """
-
     trained, right = source.space, "use the configuration it was trained with"
     for key, there in trained.sizes.items():
         if there != (here := space.sizes[key]):
@@ -354,11 +353,11 @@ def check_compatible(
             trained.check(arch)
         except ArchError as error:
             raise CheckpointError(f"{where} was not trained for this architecture: {error}") from error
-    for key, values in space.choices.items() if source.arch is None and arch is None else ():
-        if untrained := sorted(set(values) - set(trained.choices[key])):
+    for dim in DIMS if source.arch is None and arch is None else ():
+        if untrained := sorted(set(space[dim]) - set(trained[dim])):
             raise CheckpointError(
-                f"{where} was not trained for {untrained} of {key}, only for {list(trained.choices[key])}; "
-                "leave that out of the search space"
+                f"{where} was not trained for {untrained} of {dim.choice_key}, only for "
+                f"{list(trained[dim])}; leave that out of the search space"
             )
     check_dictionaries(source, vocab_sizes, vocab_digests, where)
     for key, there in source.model_config.structure.items():

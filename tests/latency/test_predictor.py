@@ -14,7 +14,7 @@ from toy_rows import draw_arch, rows_of, true_ms
 
 from hat.errors import DataError
 from hat.latency.costs import Scaling, depth_only, fit_ridge, least_squares
-from hat.latency.predictor import LatencyPredictor, kendall_tau, score, split
+from hat.latency.predictor import LatencyPredictor, kendall_tau, left_out, score
 from hat.latency.table import Row, row_of
 from hat.space import LAYER_FEATURE_NAMES, Arch, DecoderArch, EncoderArch, features, layer_features
 
@@ -97,13 +97,10 @@ def test_identical_rows_and_far_architectures_stay_finite(fitted: LatencyPredict
     assert 0 < fitted.predict_ms(giant) < math.inf
 
 
-def test_split_is_seeded_and_disjoint() -> None:
-    parts = split(200, 3)
-    assert [len(part) for part in parts] == [180, 20]
-    assert sorted(np.concatenate(parts).tolist()) == list(range(200))
-    assert all((a == b).all() for a, b in zip(parts, split(200, 3), strict=True))
-    assert (parts[1] != split(200, 4)[1]).any()
-    assert [len(part) for part in split(10, 0)] == [8, 2]
+def test_rows_for_the_test_are_chosen_by_the_seed() -> None:
+    out = left_out(200, 3)
+    assert out.sum() == 20 and (out == left_out(200, 3)).all() and (out != left_out(200, 4)).any()
+    assert left_out(10, 0).sum() == 2
 
 
 @pytest.mark.parametrize(
