@@ -5,6 +5,7 @@ so each knows the options of the others: it accepts them in a file, and neither 
 """
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import os
@@ -141,7 +142,7 @@ def _names(group: type) -> frozenset[str]:
 
 
 def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
-    """Make a `main` print user errors in one line and return 2, and return 130 or 143 when told to end."""
+    """Make a `main` print user errors in one line and return 2, and 128 + its number if a signal ends it."""
 
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> int:
@@ -163,9 +164,10 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
         except KeyboardInterrupt:
             say("interrupted; run the same command again to go on")
             return 130
-        except Terminated:
-            print("terminated; run the same command again to go on", file=sys.stderr)
-            return 143
+        except Terminated as ended:
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                print("terminated; run the same command again to go on", file=sys.stderr)
+            return 128 + ended.number
 
     return run
 
