@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import BinaryIO, Literal, NamedTuple
+from typing import BinaryIO, Literal
 
 from hat.config import Options, option
-from hat.data.text import Chunk, Workers, chunks, read_lines, split_tokens, where
+from hat.data.text import Chunk, Workers, chunks, read_lines, split_tokens, unequal, where, write_rows
 from hat.errors import ConfigError, DataError
 from hat.files.atomic import write_all_atomic
 from hat.rng import rng_for
@@ -24,8 +24,8 @@ Hyphens = Literal["keep", "split"]
 PathPair = tuple[Path, Path]
 CHUNK_BYTES = 1 << 20  # about a second of work
 _SEGMENT = re.compile(r'<seg id="?[^">]*"?\s*>(.*)</seg>', re.IGNORECASE)
-_DROPPED = ("<url>", "<talkid>", "<keywords>")
-_STRIPPED = ("<title>", "</title>", "<description>", "</description>")
+_NO_SENTENCE = re.compile("<url>|<talkid>|<keywords>")
+_TITLES = re.compile("</?(?:title|description)>")
 
 
 def package(name: str) -> ModuleType:
@@ -37,9 +37,6 @@ def package(name: str) -> ModuleType:
             f"this needs the package {name.split('.')[0].replace('_', '-')}, which is not installed; "
             "run: pip install -e '.[text]'"
         ) from error
-
-
-# Where sentences stand in the files of corpora
 
 
 def segment(line: str) -> str | None:
@@ -61,55 +58,12 @@ def segment(line: str) -> str | None:
 
 def talk_line(line: str) -> str | None:
     """Return a line of a talk's training text; its address, number and keywords are no sentences (None)."""
-    if any(tag in line for tag in _DROPPED):
-        return None
-    for tag in _STRIPPED:
-        line = line.replace(tag, "")
-    return line
+    return None if _NO_SENTENCE.search(line) else _TITLES.sub("", line)
 
 
 def tab_column(line: str, column: int) -> str:
     """Return column `column` (from 1) of a tab-separated line, empty if the line has fewer."""
-    columns = line.split("\t")
-    return columns[column - 1] if column <= len(columns) else ""
-
-
-# The Moses scripts
-
-
-@functools.lru_cache(maxsize=8)
-def line_function(
-    lang: str,
-    *,
-    normalize: bool = False,
-    printable: bool = False,
-    tokenize: bool = False,
-    hyphens: Hyphens = "keep",
-    lowercase: bool = False,
-) -> Callable[[str], str]:
-    """Return the function that does these steps, in this order, to a line of language `lang`.
-
-    Args:
-        normalize: punctuation to plain ASCII forms.
-        printable: a space for each character that is not printable.
-        tokenize: Moses tokens, with XML escapes.
-        hyphens: "split" makes the hyphens inside words tokens of their own, @-@.
-        lowercase: lower case.
-
-    Raises ConfigError if sacremoses is needed and not installed.
-    """
-    functions: list[Callable[[str], str]] = []
-    if normalize:
-        moses = package("sacremoses").MosesPunctNormalizer(lang=lang, perl_parity=True)
-        # Perl sees the newline too: by its rule for German and French, `."` at the end becomes `".`
-        functions.append(lambda line: moses.normalize(line + "\n").strip())
-    if printable:
-        functions.append(remove_unprintable)
-    if tokenize:
-        functions.append(_tokenizer(lang, hyphens == "split"))
-    if lowercase:
-        functions.append(lower_case)
-    return lambda line: functools.reduce(lambda text, function: function(text), functions, line)
+    return "".join(line.split("\t")[column - 1 : column])
 
 
 def remove_unprintable(line: str) -> str:
@@ -124,6 +78,12 @@ def lower_case(line: str) -> str:
     return "".join(map(str.lower, line)) if "\u03a3" in line else line.lower()
 
 
+def _normalizer(lang: str) -> Callable[[str], str]:
+    moses = package("sacremoses").MosesPunctNormalizer(lang=lang, perl_parity=True)
+    # Perl sees the newline too: by its rule for German and French, `."` at the end becomes `".`
+    return lambda line: moses.normalize(line + "\n").strip()
+
+
 def _tokenizer(lang: str, split_hyphens: bool) -> Callable[[str], str]:
     moses = package("sacremoses").MosesTokenizer(lang=lang)
     letters, small = frozenset(moses.IsAlpha), frozenset(moses.IsLower)
@@ -133,6 +93,27 @@ def _tokenizer(lang: str, split_hyphens: bool) -> Callable[[str], str]:
     return lambda line: " ".join(
         moses.tokenize(line, aggressive_dash_splits=split_hyphens, return_str=True).split()
     )
+
+
+STEPS: dict[str, Callable[[str], Callable[[str], str]]] = {
+    "normalize": _normalizer,
+    "printable": lambda lang: remove_unprintable,
+    "tokenize": functools.partial(_tokenizer, split_hyphens=False),
+    "tokenize split": functools.partial(_tokenizer, split_hyphens=True),
+    "lowercase": lambda lang: lower_case,
+}
+
+
+@functools.lru_cache(maxsize=8)
+def line_function(lang: str, *steps: str) -> Callable[[str], str]:
+    """Return the function that does `steps` of the Moses scripts, in this order, to a line in `lang`.
+
+    "normalize" makes punctuation plain ASCII, "printable" makes characters that do not print spaces,
+    "tokenize" makes Moses tokens, with XML escapes, "tokenize split" also of the hyphens inside words, @-@.
+    Raises ConfigError if sacremoses is needed and not installed.
+    """
+    functions = [STEPS[step](lang) for step in steps]
+    return lambda line: functools.reduce(lambda text, function: function(text), functions, line)
 
 
 _detokenizer = functools.cache(lambda lang: package("sacremoses").MosesDetokenizer(lang=lang))
@@ -145,9 +126,6 @@ def detokenize(lines: Iterable[str], lang: str) -> Iterator[str]:
     """
     moses = _detokenizer(lang)
     return (moses.detokenize(split_tokens(line)) for line in lines)
-
-
-# Preparing a corpus
 
 
 @dataclass(frozen=True)
@@ -198,29 +176,27 @@ class PrepareConfig(Options):
 
     def steps(self, lang: str) -> Callable[[str], str]:
         """Return the function that does the steps to a sentence of language `lang`."""
-        names = ("normalize", "printable", "tokenize", "hyphens", "lowercase")
-        return line_function(lang, **{name: getattr(self, name) for name in names})
+        tokenize = "tokenize split" if self.hyphens == "split" else "tokenize"
+        wanted = {
+            "normalize": self.normalize,
+            "printable": self.printable,
+            tokenize: self.tokenize,
+            "lowercase": self.lowercase,
+        }
+        return line_function(lang, *(step for step, is_wanted in wanted.items() if is_wanted))
 
     def extract(self, line: str, lang: str) -> str | None:
         """Return the sentence in a line of the files of `lang`, None if the line holds none."""
         if self.markup == "columns":
             return tab_column(line, self.source_column if lang == self.source_lang else self.target_column)
-        if self.markup == "none":
-            return line
-        return segment(line) if self.markup == "segments" else talk_line(line)
+        return {"none": str, "segments": segment, "talks": talk_line}[self.markup](line)
 
 
-class Prepared(NamedTuple):
-    """What was written: the sentences of each pair of files, and lines with characters U+FFFD."""
-
-    sentences: list[int]
-    invalid: int
-
-
-def prepare(cfg: PrepareConfig) -> Prepared:
+def prepare(cfg: PrepareConfig) -> tuple[list[int], int]:
     """Write the sentences of both languages to `output`.<language>, both whole or none.
 
-    The result does not depend on the number of processes; memory holds two parts of 1 MiB for each.
+    Returns the number of sentences of each pair of files, and the number of lines with characters U+FFFD. The
+    text does not depend on the number of processes; memory holds two parts of 1 MiB for each.
     Raises DataError for files that do not have as many sentences as those they go with.
     """
     sides = {cfg.source_lang: cfg.source_inputs, cfg.target_lang: cfg.target_inputs}
@@ -234,20 +210,17 @@ def prepare(cfg: PrepareConfig) -> Prepared:
             for file in files:
                 counts[lang].append(0)
                 tasks = [(chunk, cfg, lang) for chunk in chunks(Path(file), CHUNK_BYTES)]
-                for text, sentences, replaced in pool.map(_prepare_chunk, tasks):
+                for text, sentences, replaced in pool.in_order(_prepare_chunk, tasks):
                     out.write(text)
                     counts[lang][-1] += sentences
                     invalid += replaced
-        for one, other, here, there in zip(*sides.values(), *counts.values(), strict=True):
-            if here != there:
-                raise DataError(
-                    f"{one} has {here} sentences but {other} has {there}; sentence i of one must be the "
-                    "translation of sentence i of the other; nothing was written; repair the files"
-                )
+        for source, target, *found in zip(*sides.values(), *counts.values(), strict=True):
+            if found[0] != found[1]:
+                raise unequal(source, target, found, "sentences")
 
     with Workers(cfg.workers) as pool:
         write_all_atomic([Path(f"{cfg.output}.{lang}") for lang in sides], fill)
-    return Prepared(counts[cfg.source_lang], invalid)
+    return counts[cfg.source_lang], invalid
 
 
 def _prepare_chunk(task: tuple[Chunk, PrepareConfig, str]) -> tuple[bytes, int, int]:
@@ -266,31 +239,12 @@ def _prepare_chunk(task: tuple[Chunk, PrepareConfig, str]) -> tuple[bytes, int, 
     return "".join(texts).encode(), len(texts), invalid
 
 
-# Splitting and cleaning
-
-
 def line_pairs(paths: PathPair) -> Iterator[tuple[str, str]]:
     """Yield line i of both files. Raises DataError, with both numbers of lines, if these differ."""
     for pair in itertools.zip_longest(*map(read_lines, paths)):
         if None in pair:
-            counts = [sum(1 for _ in read_lines(path)) for path in paths]
-            raise DataError(
-                f"{paths[0]} has {counts[0]} lines but {paths[1]} has {counts[1]}; line i of one must be the "
-                "translation of line i of the other; nothing was written; repair the files"
-            )
+            raise unequal(*paths, [sum(1 for _ in read_lines(path)) for path in paths])
         yield pair
-
-
-def _write_rows(paths: Sequence[Path], rows: Iterable[Sequence[str | None]]) -> None:
-    """Write column i of all rows, without those that are None, to path i; all files whole or none."""
-
-    def fill(files: list[BinaryIO]) -> None:
-        for row in rows:
-            for file, line in zip(files, row, strict=True):
-                if line is not None:
-                    file.write(line.encode() + b"\n")
-
-    write_all_atomic(paths, fill)
 
 
 def split_pairs(
@@ -314,13 +268,14 @@ def split_pairs(
         all_pairs = itertools.chain(itertools.chain.from_iterable(map(line_pairs, inputs)), [None])
         for pair, following in itertools.pairwise(all_pairs):
             last_chance = following is None and kept > 0 and not aside
-            is_aside = bool(every) and ((kept + aside + 1) % every == 0 or last_chance)
-            aside += is_aside
-            kept += not is_aside
-            row = (None, None, *pair) if is_aside else (*pair, None, None)
-            yield row if valid else row[:2]
+            if every and ((kept + aside + 1) % every == 0 or last_chance):
+                aside += 1
+                yield (None, None, *pair)
+            else:
+                kept += 1
+                yield (*pair, None, None) if valid else pair
 
-    _write_rows([*train, *(valid or ())], rows())
+    write_rows([*train, *(valid or ())], rows())
     return kept, aside
 
 
@@ -365,8 +320,7 @@ class Limits(Options):
             and (self.max_length is None or long <= self.max_length)
             and (self.ratio is None or long / short <= self.ratio)
             and (
-                self.max_word_length is None
-                or max(map(len, itertools.chain.from_iterable(words))) <= self.max_word_length
+                self.max_word_length is None or max(map(len, (*words[0], *words[1]))) <= self.max_word_length
             )
         )
 
@@ -377,13 +331,15 @@ def clean_pairs(inputs: PathPair, outputs: PathPair, limits: Limits | None = Non
     Returns how many were kept and how many dropped. The outputs are written whole or not at all; memory stays
     flat. Raises DataError if the inputs have different numbers of lines.
     """
-    limits = limits or Limits()
-    counts = {True: 0, False: 0}
+    limits, total, kept = limits or Limits(), 0, 0
 
-    def good(pair: tuple[str, str]) -> bool:
-        keep = limits.keep(*pair)
-        counts[keep] += 1
-        return keep
+    def rows() -> Iterator[tuple[str, str]]:
+        nonlocal total, kept
+        for pair in line_pairs(inputs):
+            total += 1
+            if limits.keep(*pair):
+                kept += 1
+                yield pair
 
-    _write_rows(outputs, filter(good, line_pairs(inputs)))
-    return counts[True], counts[False]
+    write_rows(outputs, rows())
+    return kept, total - kept

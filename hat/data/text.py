@@ -4,14 +4,15 @@ import multiprocessing
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from hat.errors import DataError, HatError
+from hat.files.atomic import write_all_atomic
 
 MAX_LINE_BYTES = 1 << 24  # a longer line is no sentence, and would take memory without bound
 CHUNK_BYTES = 8 << 20
@@ -31,25 +32,26 @@ def read_lines(
         with open(path, "rb") as file:
             file.seek(start)
             position = start
-            for number, raw in enumerate(iter(partial(file.readline, MAX_LINE_BYTES + 1), b"")):
+            for index, raw in enumerate(iter(partial(file.readline, MAX_LINE_BYTES + 1), b"")):
                 if end is not None and position >= end:
                     return
                 position += len(raw)
-                _check_length(path, start, number, raw)
-                if b"\0" in raw:
-                    if errors == "strict":
-                        raise DataError(
-                            f"{where(path, start, number)} holds a NUL character at byte {raw.index(0) + 1} "
-                            "of the line, as damaged files do; restore the file, or remove it with "
-                            "tr -d '\\000'"
-                        )
-                    raw = raw.replace(b"\0", "\ufffd".encode())
+                if len(raw) > MAX_LINE_BYTES:
+                    raise DataError(
+                        f"{where(path, start, index)} has more than {MAX_LINE_BYTES} bytes; text with one "
+                        "sentence on a line is needed; look into the file"
+                    )
+                if b"\0" in raw and errors == "strict":
+                    raise DataError(
+                        f"{where(path, start, index)} holds a NUL character at byte {raw.index(0) + 1}, as "
+                        "damaged files and UTF-16 do; restore the file, or convert it with iconv"
+                    )
                 try:
-                    yield raw.removesuffix(b"\n").decode("utf-8", errors)
+                    yield raw.removesuffix(b"\n").decode("utf-8", errors).replace("\0", "\ufffd")
                 except UnicodeDecodeError as error:
                     raise DataError(
-                        f"{where(path, start, number)} is not UTF-8: {error.reason} at byte {error.start + 1}"
-                        " of the line; convert the file, for example with iconv -f latin1 -t utf-8"
+                        f"{where(path, start, index)} is not UTF-8: {error.reason} at byte {error.start + 1} "
+                        "of the line; convert the file, for example with iconv -f latin1 -t utf-8"
                     ) from error
     except OSError as error:
         raise unreadable(path, error) from error
@@ -58,6 +60,14 @@ def read_lines(
 def unreadable(path: Path | str, error: OSError) -> DataError:
     """Return what to raise if a file cannot be read."""
     return DataError(f"cannot read {path}: {error.strerror}; a readable file is needed; check the path")
+
+
+def unequal(source: object, target: object, counts: Sequence[int], unit: str = "lines") -> DataError:
+    """Return what to raise if two texts that are called `source` and `target` have these numbers of lines."""
+    return DataError(
+        f"{source} has {counts[0]} {unit} but {target} has {counts[1]}; each must be the translation of the "
+        "one at the same place in the other text; nothing was written; repair the texts"
+    )
 
 
 def where(path: Path | str, start: int, index: int) -> str:
@@ -80,6 +90,18 @@ def split_tokens(line: str) -> list[str]:
     return [token for token in line.split(" ") if token]
 
 
+def write_rows(paths: Sequence[Path], rows: Iterable[Sequence[str | None]]) -> None:
+    """Write column i of all rows, without those that are None, to path i; all files whole or none."""
+
+    def fill(files: list[BinaryIO]) -> None:
+        for row in rows:
+            for file, line in zip(files, row, strict=True):
+                if line is not None:
+                    file.write(line.encode() + b"\n")
+
+    write_all_atomic(paths, fill)
+
+
 class Chunk(NamedTuple):
     """Lines of `path` that begin in the bytes [start, end); `read_lines(*chunk)` yields them."""
 
@@ -92,36 +114,28 @@ def chunks(path: Path, size: int | None = None) -> list[Chunk]:
     """Cut a file at line ends into parts of about `size` bytes (default 8 MiB), for any number of workers."""
     size = size or CHUNK_BYTES
     try:
-        total = path.stat().st_size
-        cuts = [0]
+        total, cuts = path.stat().st_size, [0]
         with open(path, "rb") as file:
             while cuts[-1] + size < total:
                 file.seek(cuts[-1] + size - 1)
-                _check_length(path, cuts[-1] + size - 1, 0, file.readline(MAX_LINE_BYTES + 1))
+                file.readline(MAX_LINE_BYTES)  # a line that is cut here is refused by `read_lines`
                 cuts.append(file.tell())
     except OSError as error:
         raise unreadable(path, error) from error
-    if cuts[-1] < total:
-        cuts.append(total)
-    return [Chunk(path, start, end) for start, end in zip(cuts, cuts[1:], strict=False)]
+    return [
+        Chunk(path, start, end) for start, end in zip(cuts, [*cuts[1:], total], strict=True) if end > start
+    ]
 
 
-class Workers:
+class Workers(ProcessPoolExecutor):
     """Up to `count` processes, started when first needed and ended by `with`."""
 
     def __init__(self, count: int) -> None:
+        # spawned: a fork would copy the locks of running threads
+        super().__init__(count, multiprocessing.get_context("spawn"), initializer=_end_with_parent)
         self._count = count
-        self._pool: ProcessPoolExecutor | None = None
 
-    def __enter__(self) -> "Workers":
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-            self._pool = None
-
-    def map(self, work: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
+    def in_order(self, work: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
         """Yield work(task) of each task in order; `work` is a top-level function.
 
         At most two results of each process wait, so memory stays flat. The first exception ends everything; a
@@ -130,13 +144,10 @@ class Workers:
         if min(self._count, len(tasks)) <= 1:
             yield from map(work, tasks)
             return
-        if self._pool is None:
-            context = multiprocessing.get_context("spawn")  # a fork would copy the locks of running threads
-            self._pool = ProcessPoolExecutor(self._count, context, initializer=_end_with_parent)
         waiting: deque = deque()
         try:
             for task in tasks:
-                waiting.append(self._pool.submit(work, task))
+                waiting.append(self.submit(work, task))
                 if len(waiting) >= 2 * self._count:
                     yield waiting.popleft().result()
             while waiting:
@@ -159,12 +170,3 @@ def _end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _check_length(path: Path | str, start: int, index: int, line: bytes) -> None:
-    """Raise DataError if `line`, number `index` after byte `start`, is too long for a sentence."""
-    if len(line) > MAX_LINE_BYTES:
-        raise DataError(
-            f"{where(path, start, index)} has more than {MAX_LINE_BYTES} bytes; text with one sentence on a "
-            "line is needed; look into the file"
-        )

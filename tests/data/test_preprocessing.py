@@ -200,7 +200,7 @@ def test_folder_of_another_pair_is_refused(raw, tmp_path):
 
 
 def test_second_process_on_the_same_folder_is_refused(tmp_path):
-    target = tmp_path / "out", "en-de", ("en", "de")
+    target = tmp_path / "out", ("en", "de")
     with (
         folder_module.replacing(*target),
         pytest.raises(HatError, match="another process"),
@@ -225,7 +225,7 @@ def _die(task):
 
 def test_killed_worker_is_an_error_not_a_hang():
     with text.Workers(2) as pool, pytest.raises(HatError, match="worker process was killed.*--workers"):
-        list(pool.map(_die, [1, 2]))
+        list(pool.in_order(_die, [1, 2]))
 
 
 @pytest.mark.parametrize(
