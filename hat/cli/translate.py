@@ -148,7 +148,7 @@ def score(argv: Sequence[str] | None = None) -> int:
     options, output = parse(argv, *groups, prog="hat score", description=score.__doc__)
     path = Path(options.gen_output or "")
     if not path.is_file():
-        raise ConfigError(f"--gen-output is needed, a file that hat generate wrote; got {options.gen_output}")
+        raise ConfigError(f"--gen-output is needed: {options.gen_output} is no file; run hat generate first")
     data = None
     if options.data:
         data = PairDataset.load(options.data, options.gen_subset, options.source_lang, options.target_lang)
