@@ -35,7 +35,7 @@ def plan_batches(
     target) * count <= max_tokens and count <= max_sentences, rounded down to a `multiple` when there are that
     many. Ties and the order of batches are random as a function of (seed, epoch); without `shuffle` ties keep
     their order and batches run from short to long.
-    Raises ConfigError for limits below 1 and DataError for a pair longer than max_tokens.
+    Raises ConfigError for limits below 1. No pair may be longer than max_tokens, see `usable`.
     """
     if max_tokens < 1 or (max_sentences is not None and max_sentences < 1):
         raise ConfigError(f"--max-tokens {max_tokens} and --max-sentences {max_sentences} must be 1 or more")
@@ -43,11 +43,7 @@ def plan_batches(
     order = rng.permutation(len(source_lengths)) if shuffle else np.arange(len(source_lengths))
     order = order[np.lexsort((target_lengths[order], source_lengths[order]))]
     lengths = np.maximum(source_lengths, target_lengths).astype(np.int64)[order]
-    if len(lengths) and lengths.max() > max_tokens:
-        raise DataError(
-            f"pair {order[lengths.argmax()]} has {lengths.max()} tokens but a batch only {max_tokens}; "
-            "raise --max-tokens or remove the pair"
-        )
+    assert lengths.max(initial=0) <= max_tokens, "pairs that are too long are left out before, see `usable`"
     batches, start = [], 0
     while start < len(lengths):
         most = min(max_tokens // lengths[start], max_sentences or max_tokens)

@@ -33,10 +33,8 @@ def package(name: str) -> ModuleType:
     try:
         return __import__(name, fromlist=["*"])
     except ImportError as error:
-        raise ConfigError(
-            f"this needs the package {name.split('.')[0].replace('_', '-')}, which is not installed; "
-            "run: pip install -e '.[text]'"
-        ) from error
+        missing = name.split(".")[0].replace("_", "-")
+        raise ConfigError(f"the package {missing} is not installed; run: pip install -e '.[text]'") from error
 
 
 def segment(line: str) -> str | None:
@@ -49,10 +47,8 @@ def segment(line: str) -> str | None:
         return None
     found = _SEGMENT.search(line)
     if not found or "<seg" in found[1].lower():
-        raise DataError(
-            f"cannot read the segment {line.strip()[:80]!a}: each line holds one whole <seg id=..>..</seg>; "
-            "break the lines of the file accordingly"
-        )
+        found = f"cannot read the segment {line.strip()[:80]!a}"
+        raise DataError(f"{found}: each line holds one whole <seg id=..>..</seg>; break the lines so")
     return found[1].strip().replace("\u2019", "'")
 
 
@@ -169,10 +165,8 @@ class PrepareConfig(Options):
         if self.source_lang == self.target_lang:
             raise ConfigError(f"--target-lang {self.target_lang}: it must differ from the source language")
         if len(self.source_inputs) != len(self.target_inputs):
-            raise ConfigError(
-                f"{len(self.source_inputs)} and {len(self.target_inputs)} files of two languages: as many "
-                "of one as of the other are needed, in the same order"
-            )
+            counts = f"{len(self.source_inputs)} and {len(self.target_inputs)} files"
+            raise ConfigError(f"{counts} of two languages: as many of both are needed, in the same order")
 
     def steps(self, lang: str) -> Callable[[str], str]:
         """Return the function that does the steps to a sentence of language `lang`."""
@@ -257,10 +251,7 @@ def split_pairs(
     inputs whose sides have different numbers of lines, ConfigError for `every` below 2 if it is needed.
     """
     if (valid is None) != (every == 0) or every == 1 or every < 0:
-        raise ConfigError(
-            f"every {every}-th pair for validation: 2 or more is allowed, together with a place to write "
-            "them; see --help"
-        )
+        raise ConfigError(f"--every {every}: 2 or more is allowed, together with --valid, the text to write")
     kept = aside = 0
 
     def rows() -> Iterator[tuple[str | None, ...]]:
@@ -289,10 +280,8 @@ def hold_out(
     clean = ((source.strip(" \t\r"), target.strip(" \t\r")) for source, target in pairs)
     distinct = list(dict.fromkeys(pair for pair in clean if all(pair)))
     if len(distinct) < 2 * (valid + test) or not distinct:
-        raise DataError(
-            f"{len(distinct)} distinct pairs are too few to set {valid} + {test} aside for validation and "
-            "test; set fewer aside or give more text"
-        )
+        found = f"{len(distinct)} distinct pairs are too few to set {valid} + {test} aside"
+        raise DataError(f"{found} for validation and test; set fewer aside or give more text")
     rng_for(seed, "split").shuffle(distinct)
     cuts = {"valid": (0, valid), "test": (valid, valid + test), "train": (valid + test, None)}
     return {split: distinct[start:end] for split, (start, end) in cuts.items()}

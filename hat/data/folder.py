@@ -45,12 +45,10 @@ def replacing(destination: Path, languages: tuple[str, str]) -> Iterator[Path]:
     """
     destination = destination.resolve()
     if destination.is_file():
-        raise DataError(f"{destination} is a file; a folder is needed; choose another --destdir")
+        raise DataError(f"{destination} is a file, a folder is needed; choose another --destdir")
     if others := pairs_in(destination) - {languages}:
-        raise DataError(
-            f"{destination} holds data of {', '.join(map('-'.join, sorted(others)))}; one folder holds one "
-            f"pair, here {'-'.join(languages)}; choose another --destdir or remove the folder"
-        )
+        found = ", ".join(map("-".join, sorted(others)))
+        raise DataError(f"{destination} holds data of {found}; choose another --destdir or remove the folder")
     fresh = destination.with_name(f".{destination.name}.new")
     try:
         fresh.mkdir(parents=True, exist_ok=True)
@@ -58,7 +56,7 @@ def replacing(destination: Path, languages: tuple[str, str]) -> Iterator[Path]:
             lock = Lock(os.open(fresh, os.O_RDONLY), destination, "wait for it or stop it")
             stack.callback(lock.close)
             _empty(fresh, destination)  # a killed run may have left something
-            stack.callback(_remove, fresh, destination)
+            stack.callback(_empty, fresh, destination, remove=True)
             yield fresh
             _take_place(fresh, destination, [f"dict.{lang}.txt" for lang in languages])
     except OSError as error:
@@ -80,25 +78,20 @@ def check_digests(folder: Path, names: Iterable[str]) -> None:
         except OSError as error:
             raise unreadable(folder / name, error) from error
         if damaged:
-            raise DataError(
-                f"{folder / name} is damaged: its SHA-256 differs from {folder / SUMS}; make the data again "
-                "with hat preprocess, or restore it from a copy"
-            )
+            found = f"{folder / name} is damaged: its SHA-256 differs from {folder / SUMS}"
+            raise DataError(f"{found}; make the data again with hat preprocess")
 
 
 def _digests(folder: Path) -> dict[str, str]:
     """Return name -> SHA-256 of the list in `folder`, nothing if there is none."""
     path = folder / SUMS
-    found = {}
-    for number, line in enumerate(read_lines(path) if path.exists() else (), 1):
-        match = re.fullmatch(r"([0-9a-f]{64})  ([^/]+)", line)
-        if not match:
-            raise DataError(
-                f"{path}:{number}: {line[:40]!r} is no line of sha256sum; make the data again with hat "
-                "preprocess, or remove the file to read the data unchecked"
-            )
-        found[match[2]] = match[1]
-    return found
+    lines = list(read_lines(path)) if path.exists() else []
+    if wrong := [line for line in lines if not re.fullmatch(r"[0-9a-f]{64}  [^/]+", line)]:
+        raise DataError(
+            f"{path}: {wrong[0][:40]!r} is no line of sha256sum; make the data again, or remove this file to "
+            "read the data unchecked"
+        )
+    return {line[66:]: line[:64] for line in lines}
 
 
 def _take_place(fresh: Path, destination: Path, dictionaries: list[str]) -> None:
@@ -130,19 +123,15 @@ def _take_place(fresh: Path, destination: Path, dictionaries: list[str]) -> None
     sync_directory(destination.parent)
 
 
-def _remove(fresh: Path, destination: Path) -> None:
-    if fresh.exists():
-        _empty(fresh, destination)
-        fresh.rmdir()
-
-
-def _empty(fresh: Path, destination: Path) -> None:
+def _empty(fresh: Path, destination: Path, remove: bool = False) -> None:
     """Empty the folder `fresh`, new or swapped out; a user's folders in it go to `destination`."""
-    for path in fresh.iterdir():
+    for path in fresh.iterdir() if fresh.exists() else ():
         if path.is_dir() and not path.is_symlink():
             os.rename(path, destination / path.name)
         else:
             path.unlink()
+    if remove and fresh.exists():
+        fresh.rmdir()
 
 
 def _exchange(one: Path, other: Path) -> None:

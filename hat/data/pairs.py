@@ -5,7 +5,7 @@ Letters: B sentences of a batch, S longest source, T longest target (both with E
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -42,12 +42,8 @@ class Batch:
         """Return the batch on `device`."""
         # A copy to the CPU must be complete on return; one to a GPU need not wait for the kernels before it.
         overlap = torch.device(device).type != "cpu"
-        moved = {
-            f.name: value.to(device, non_blocking=overlap)
-            for f in fields(self)
-            if isinstance(value := getattr(self, f.name), Tensor)
-        }
-        return replace(self, **moved)
+        names = ("ids", "source", "decoder_input", "target")
+        return replace(self, **{name: getattr(self, name).to(device, non_blocking=overlap) for name in names})
 
 
 Flat = tuple[np.ndarray, np.ndarray]  # ids back to back, lengths
@@ -102,9 +98,8 @@ def languages(folder: Path | str, source: str | None = None, target: str | None 
     if len(found) != 1:
         pairs = ", ".join(sorted("-".join(pair) for pair in found)) or "none"
         raise DataError(
-            f"cannot tell the languages of {folder}: pairs found: {pairs}; {listing(Path(folder))}; exactly "
-            "one pair is needed; choose it with --source-lang and --target-lang, or make data with hat "
-            "preprocess"
+            f"cannot tell the languages of {folder}: pairs found: {pairs}; {listing(Path(folder))}; choose "
+            "with --source-lang and --target-lang, or make data with hat preprocess"
         )
     ((first, second),) = found
     return source or first, target or second
@@ -131,16 +126,11 @@ class PairDataset:
 
     @classmethod
     def load(
-        cls,
-        folder: Path | str,
-        split: str,
-        source_lang: str | None = None,
-        target_lang: str | None = None,
+        cls, folder: Path | str, split: str, source_lang: str | None = None, target_lang: str | None = None
     ) -> "PairDataset":
         """Open `<split>.<src>-<tgt>.<lang>.*` in `folder`; without languages they come from the file names.
 
-        Reads all ids once to check them. Raises DataError when files are missing, damaged, of unequal length,
-        or hold ids that are not in the dictionary.
+        Raises DataError if files are missing, damaged or do not fit together; all ids are read to see it.
         """
         folder = Path(folder)
         both = languages(folder, source_lang, target_lang)
@@ -204,8 +194,6 @@ class PairDataset:
             check_digests(self.folder, [kept.name])
         lines = [line.strip(" \t\r") for line in read_lines(path or kept)]
         if len(lines) != len(self):
-            raise DataError(
-                f"{path or kept} has {len(lines)} lines, the {self.split} set {len(self)} sentences; each "
-                "needs one line; give the text the data was made from"
-            )
+            found = f"{path or kept} has {len(lines)} lines, the {self.split} set {len(self)} sentences"
+            raise DataError(f"{found}; each needs one line; give the text the data was made from")
         return lines

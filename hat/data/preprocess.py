@@ -73,25 +73,13 @@ class PreprocessConfig(Options):
             ("target_lang", target, "a language code without '/', '.', '-' and spaces is allowed"),
             ("target_lang", self.target_lang != self.source_lang, "it must differ from the source language"),
             ("destdir", self.destdir, "a folder is needed"),
-            (
-                "bpe_codes",
-                not (self.sentencepiece and self.bpe_codes),
-                "text is split by --sentencepiece or by these, not by both",
-            ),
-            (
-                "trainpref",
-                self.trainpref or self.validpref or self.testpref,
-                "give at least one of --trainpref, --validpref and --testpref",
-            ),
-            (
-                "tgtdict",
-                not (joined and all(given)),
-                "a joined dictionary takes one of --srcdict and --tgtdict",
-            ),
+            ("bpe_codes", not (self.sentencepiece and self.bpe_codes), "not allowed with --sentencepiece"),
+            ("trainpref", self.trainpref or self.validpref or self.testpref, "or another text is needed"),
+            ("tgtdict", not (joined and all(given)), "a joined dictionary has no second one"),
             (
                 "trainpref",
                 self.trainpref or (known and not self.sentencepiece),
-                "dictionary and sentencepiece are learnt on it; give --trainpref",
+                "dictionaries are learnt on it",
             ),
             ("thresholdtgt", not joined or same_limits, "a joined dictionary obeys the source's limits"),
         ):
@@ -126,17 +114,17 @@ def preprocess(cfg: PreprocessConfig, say: Callable[[str], object] = lambda line
         counts: dict[str, Counter] = {}
         for split, files in texts.items():
             counting = split == "train" and cfg.sentencepiece is None
-            scans = [
-                count_tokens(path, workers, allow_empty=cfg.allow_empty, count=counting)
-                for path in files.values()
-            ]
-            lines = [found for found, _ in scans]
+            lines = []
+            for lang, path in files.items():
+                some, found = count_tokens(path, workers, allow_empty=cfg.allow_empty, count=counting)
+                lines.append(some)
+                if counting:
+                    counts[lang] = found
             if lines[0] != lines[1]:
                 raise unequal(*files.values(), lines)
             if not lines[0]:
                 raise DataError(f"{files[cfg.source_lang]} is empty; at least one sentence is needed")
             sizes[split] = lines[0]
-            counts |= {lang: found for lang, (_, found) in zip(files, scans, strict=True) if counting}
         if cfg.sentencepiece is not None:
             model = folder / MODEL_FILE
             learn_sentencepiece(train.values(), model, cfg.sentencepiece, cfg.seed)

@@ -43,20 +43,15 @@ def remove_subwords(line: str, kind: str | None) -> str:
         return (line + " ").replace("@@ ", "").rstrip(" ")
     if kind == "sentencepiece":
         return line.replace(" ", "").replace(SPACE_MARK, " ").strip(" ")
-    raise ConfigError(
-        f"cannot join subwords of kind {kind!r}; allowed are '@@ ', 'subword_nmt' and 'sentencepiece'; "
-        "choose the one the text was made with"
-    )
+    raise ConfigError(f"subwords of kind {kind!r}: '@@ ', 'subword_nmt' and 'sentencepiece' are allowed")
 
 
 def subword_kind(symbols: Iterable[str]) -> Kind | None:
     """Return how the symbols of a dictionary are joined to words, None if they are words themselves."""
-    continued = False
-    for symbol in symbols:
-        if symbol.startswith(SPACE_MARK):
-            return "sentencepiece"
-        continued = continued or symbol.endswith("@@")
-    return "subword_nmt" if continued else None
+    known = list(symbols)
+    if any(symbol.startswith(SPACE_MARK) for symbol in known):
+        return "sentencepiece"
+    return "subword_nmt" if any(symbol.endswith("@@") for symbol in known) else None
 
 
 def count_tokens(
@@ -126,7 +121,7 @@ def learn_sentencepiece(files: Iterable[Path], model_path: Path, vocab_size: int
     if not model.getvalue():
         raise ConfigError(
             f"cannot learn {vocab_size} sentencepiece pieces: {message}; the number must exceed that of "
-            "distinct characters in the training text; choose another with --sentencepiece"
+            "characters in the text; choose another with --sentencepiece"
         )
     write_atomic(model_path, lambda file: file.write(model.getvalue()))
 
@@ -161,10 +156,8 @@ def learn_bpe(files: Sequence[Path], codes: Path, merges: int, workers: int = 1)
         for path in files:
             counts.update(count_tokens(path, pool)[1])
     if not any(len(word) > 1 for word in counts):
-        raise DataError(
-            f"no text to learn merges on in {', '.join(map(str, files))}: words of two or more characters "
-            "are needed; check the files"
-        )
+        names = ", ".join(map(str, files))
+        raise DataError(f"{names}: words of two or more characters are needed to learn merges on")
     words = (f"{word} {count}" for word, count in counts.items())
     out = io.StringIO()
     with contextlib.redirect_stderr(io.StringIO()):  # a bar, and a line when the text has no more pairs
@@ -181,8 +174,7 @@ def apply_bpe(codes: Path, inputs: Sequence[Path], folder: Path, workers: int = 
     outputs = [folder / path.name for path in inputs]
     if len(set(outputs)) != len(outputs) or folder.resolve() in [path.resolve().parent for path in inputs]:
         raise ConfigError(
-            f"cannot write {len(outputs)} texts to {folder}: names that differ, in another folder, are "
-            "needed; choose another --to"
+            f"--to {folder}: texts whose names differ are written to another folder than theirs"
         )
     content = "\n".join(read_lines(codes))
     load_bpe(content, str(codes))  # what is wrong with the codes is told here, not in a worker
@@ -236,8 +228,7 @@ class TextCodec:
     def load(cls, folder: Path, languages: tuple[str, str], vocabs: tuple[Vocab, Vocab]) -> "TextCodec":
         """Take the subword model that the dictionaries of `folder` were made with, if it is in `folder`.
 
-        That is `sentencepiece.model`, as `hat preprocess --sentencepiece` leaves it there, or `bpe.codes`, as
-        `hat preprocess --bpe-codes` does.
+        That is `sentencepiece.model` or `bpe.codes`, as `hat preprocess` leaves them there.
         """
         _, name = MODEL_FILES.get(subword_kind(vocabs[0]) or "", ("", ""))
         path = Path(folder) / name
@@ -270,10 +261,7 @@ class TextCodec:
             return split_tokens
         if self.model is None:
             missing, name = MODEL_FILES[self.kind]
-            raise DataError(
-                f"cannot split {self.languages[0]} text as the dictionaries need it: the {missing} missing; "
-                f"put the file beside the dictionaries as {name}"
-            )
+            raise DataError(f"the {missing} missing; put the file beside the dictionaries as {name}")
         if self.kind == "sentencepiece":
             return load_pieces(self.model)
         vocab = self.vocabs[0]

@@ -24,9 +24,9 @@ def read_lines(
     """Yield the lines of a UTF-8 file without their newline; only "\\n" ends a line.
 
     With `start` and `end` (byte offsets, `start` at the beginning of a line) only lines that begin in
-    [start, end) are read. Memory holds one line. Raises DataError for a missing file or, with the line
-    number, for bytes that are not UTF-8, NUL and lines of more than 16 MiB; with `errors` "replace" such
-    bytes become U+FFFD instead.
+    [start, end) are read. Memory holds one line. Raises DataError for a missing file and, with the number of
+    the line, for bytes that are not UTF-8, NUL (with `errors` "replace" they become U+FFFD) and for more than
+    16 MiB.
     """
     try:
         with open(path, "rb") as file:
@@ -36,25 +36,27 @@ def read_lines(
                 if end is not None and position >= end:
                     return
                 position += len(raw)
-                if len(raw) > MAX_LINE_BYTES:
-                    raise DataError(
-                        f"{where(path, start, index)} has more than {MAX_LINE_BYTES} bytes; text with one "
-                        "sentence on a line is needed; look into the file"
-                    )
-                if b"\0" in raw and errors == "strict":
-                    raise DataError(
-                        f"{where(path, start, index)} holds a NUL character at byte {raw.index(0) + 1}, as "
-                        "damaged files and UTF-16 do; restore the file, or convert it with iconv"
-                    )
                 try:
-                    yield raw.removesuffix(b"\n").decode("utf-8", errors).replace("\0", "\ufffd")
-                except UnicodeDecodeError as error:
-                    raise DataError(
-                        f"{where(path, start, index)} is not UTF-8: {error.reason} at byte {error.start + 1} "
-                        "of the line; convert the file, for example with iconv -f latin1 -t utf-8"
-                    ) from error
+                    line = _decode(raw, errors)
+                except ValueError as error:
+                    raise DataError(f"{where(path, start, index)} {error}") from error
+                yield line
     except OSError as error:
         raise unreadable(path, error) from error
+
+
+def _decode(raw: bytes, errors: str) -> str:
+    """Return the text of a line; a ValueError says what is wrong with it."""
+    if len(raw) > MAX_LINE_BYTES:
+        raise ValueError(f"has more than {MAX_LINE_BYTES} bytes; text has one sentence on a line")
+    if b"\0" in raw and errors == "strict":
+        raise ValueError(
+            f"holds a NUL at byte {raw.index(0) + 1}; restore the file, or convert it from UTF-16"
+        )
+    try:
+        return raw.removesuffix(b"\n").decode("utf-8", errors).replace("\0", "\ufffd")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"is not UTF-8: {error.reason} at byte {error.start + 1}; use iconv") from error
 
 
 def unreadable(path: Path | str, error: OSError) -> DataError:
@@ -63,10 +65,10 @@ def unreadable(path: Path | str, error: OSError) -> DataError:
 
 
 def unequal(source: object, target: object, counts: Sequence[int], unit: str = "lines") -> DataError:
-    """Return what to raise if two texts that are called `source` and `target` have these numbers of lines."""
+    """Return what to raise if a text called `source` and its translation have these numbers of lines."""
     return DataError(
-        f"{source} has {counts[0]} {unit} but {target} has {counts[1]}; each must be the translation of the "
-        "one at the same place in the other text; nothing was written; repair the texts"
+        f"{source} has {counts[0]} {unit} but {target} has {counts[1]}; each needs its translation; nothing "
+        "was written; repair the texts"
     )
 
 
@@ -122,9 +124,7 @@ def chunks(path: Path, size: int | None = None) -> list[Chunk]:
                 cuts.append(file.tell())
     except OSError as error:
         raise unreadable(path, error) from error
-    return [
-        Chunk(path, start, end) for start, end in zip(cuts, [*cuts[1:], total], strict=True) if end > start
-    ]
+    return [Chunk(path, *span) for span in zip(cuts, [*cuts[1:], total], strict=True) if span[0] < span[1]]
 
 
 class Workers(ProcessPoolExecutor):
