@@ -1,105 +1,83 @@
 """HAT: Hardware-Aware Transformers for machine translation.
 
-The names below load on first use, so a command that only lists things never imports torch.
+The names below load on first use, so a command that only lists things never imports torch. docs/library.md
+shows the main ones.
 """
 
+import sys
 from importlib import import_module
+from types import ModuleType
+from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
-_LAZY = {  # name: module, or module:name there
-    "Arch": "hat.space",
-    "Batch": "hat.data.pairs",
-    "BeamConfig": "hat.decode.beam",
-    "CheckpointError": "hat.errors",
-    "ConfigError": "hat.errors",
-    "DIMS": "hat.space",
-    "DataError": "hat.errors",
-    "Dataset": "hat.data.dataset",
-    "DecoderArch": "hat.space",
-    "EOS": "hat.data.vocab",
-    "EncoderArch": "hat.space",
-    "EpochBatches": "hat.data.batching",
-    "FitResult": "hat.train.loop",
-    "HatError": "hat.errors",
-    "InferenceModel": "hat.model.inference",
-    "Int8Matrix": "hat.model.cpu",
-    "Interrupt": "hat.cli.interrupt",
-    "Journal": "hat.files.journal",
-    "LatencyPredictor": "hat.latency.predictor",
-    "LatencyTable": "hat.latency.table",
-    "LoopConfig": "hat.train.loop",
-    "MeasureConfig": "hat.latency.measure",
-    "Model": "hat.decode.translator",
-    "ModelConfig": "hat.model.layers",
-    "OptimConfig": "hat.train.trainer",
-    "Options": "hat.config",
-    "PAD": "hat.data.vocab",
-    "PairDataset": "hat.data.pairs",
-    "PreprocessConfig": "hat.data.preprocess",
-    "ScheduleConfig": "hat.train.policy",
-    "SearchConfig": "hat.search.strategies",
-    "SearchResult": "hat.search.record",
-    "SearchSpace": "hat.space",
-    "Strategy": "hat.search.strategies",
-    "SubTransformer": "hat.model.transformer",
-    "SuperTransformer": "hat.model.transformer",
-    "Timing": "hat.latency.measure",
-    "TrainConfig": "hat.train.loop",
-    "Trainer": "hat.train.trainer",
-    "ValidationFitness": "hat.search.run",
-    "Vocab": "hat.data.vocab",
-    "anchor_of": "hat.latency.measure",
-    "beam_search": "hat.decode.beam",
-    "bleu": "hat.decode.score",
-    "can_int8": "hat.model.cpu",
-    "collect": "hat.latency.collect",
-    "command": "hat.cli.options",
-    "compare_fronts": "hat.search.front:compare",
-    "comparison_table": "hat.search.front",
-    "count_macs": "hat.model.count",
-    "count_params": "hat.model.count",
-    "depth_only": "hat.latency.costs",
-    "device_name": "hat.model.cpu",
-    "device_of": "hat.cli.task",
-    "dtype_name": "hat.model.cpu",
-    "extract": "hat.model.extract",
-    "fast_dtype": "hat.model.cpu",
-    "fit": "hat.train.loop",
-    "keep_pages": "hat.model.cpu",
-    "kendall_tau": "hat.latency.predictor",
-    "least_squares": "hat.latency.costs",
-    "load_checkpoint": "hat.train.checkpoint:load",
-    "measure_fresh": "hat.latency.collect",
-    "measure_in_turn": "hat.latency.measure",
-    "only": "hat.cli.options",
-    "option": "hat.config",
-    "parse": "hat.cli.options",
-    "parse_settings": "hat.cli.settings",
-    "preprocess": "hat.data.preprocess",
-    "profile": "hat.latency.collect",
-    "read_config": "hat.config",
-    "read_journal": "hat.files.journal",
-    "read_table": "hat.latency.table",
-    "rng_for": "hat.rng",
-    "sample": "hat.space",
-    "space_from_plain": "hat.space",
-    "space_of": "hat.space",
-    "sync_of": "hat.latency.measure",
-    "translate": "hat.decode.generate",
-    "validate": "hat.train.loop",
-    "workload": "hat.latency.measure",
-    "write_indexed": "hat.data.indexed",
-    "write_text_atomic": "hat.files.atomic",
+_NAMES = {  # module: its public names, name=other if it is called otherwise there
+    "cli.interrupt": "Interrupt",
+    "cli.options": "command only parse",
+    "cli.settings": "parse_settings",
+    "cli.task": "device_of",
+    "config": "Options option read_config",
+    "data.batching": "EpochBatches",
+    "data.dataset": "Dataset",
+    "data.indexed": "write_indexed",
+    "data.pairs": "Batch PairDataset",
+    "data.preprocess": "PreprocessConfig preprocess",
+    "data.toy": "toy_pairs",
+    "data.vocab": "EOS PAD Vocab",
+    "decode.beam": "BeamConfig beam_search",
+    "decode.generate": "translate",
+    "decode.score": "bleu",
+    "decode.translator": "Model",
+    "errors": "ArchError CheckpointError ConfigError DataError HatError Infeasible TrainingError",
+    "files.atomic": "write_text_atomic",
+    "files.journal": "Journal read_journal",
+    "latency.collect": "collect measure_fresh profile",
+    "latency.costs": "depth_only least_squares",
+    "latency.measure": "MeasureConfig Timing anchor_of measure_in_turn sync_of workload",
+    "latency.predictor": "LatencyPredictor kendall_tau",
+    "latency.table": "LatencyTable read_table",
+    "model.count": "count_macs count_params",
+    "model.cpu": "Int8Matrix can_int8 device_name dtype_name fast_dtype keep_pages",
+    "model.extract": "extract",
+    "model.inference": "InferenceModel",
+    "model.layers": "ModelConfig",
+    "model.transformer": "SubTransformer SuperTransformer",
+    "report.page": "report",
+    "rng": "rng_for",
+    "run": "Run read_record",
+    "search.constraints": "Constraints",
+    "search.front": "compare_fronts=compare comparison_table",
+    "search.record": "SearchResult",
+    "search.run": "ValidationFitness search",
+    "search.strategies": "NSGA2 Evolution SearchConfig Strategy",
+    "space": "DIMS Arch DecoderArch EncoderArch SearchSpace sample space_from_plain space_of",
+    "train.checkpoint": "average load=load_model load_checkpoint=load save=save_model",
+    "train.loop": "BatchConfig FitResult LoopConfig TrainConfig fit validate",
+    "train.policy": "PolicyConfig ScheduleConfig",
+    "train.trainer": "OptimConfig Trainer",
 }
-_CALLABLE = ("report", "search")  # packages that are functions, too
-__all__ = [*_LAZY, *_CALLABLE, "__version__"]
+_WHERE = {
+    name.partition("=")[0]: (module, name.rpartition("=")[2])
+    for module, names in _NAMES.items()
+    for name in names.split()
+}
+__all__ = [*_WHERE, "__version__"]  # noqa: PLE0604 - names of _WHERE
 
 
-def __getattr__(name: str) -> object:
-    if name in _LAZY:
-        module, _, there = _LAZY[name].partition(":")
-        return getattr(import_module(module), there or name)
-    if name in _CALLABLE:
-        return import_module(f"hat.{name}")
-    raise AttributeError(f"module 'hat' has no attribute {name!r}")
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'hat' has no attribute {name!r}")
+    module, there = _WHERE[name]
+    return getattr(import_module(f"hat.{module}"), there)
+
+
+class _PackageOfFunction(ModuleType):
+    """`hat.search` and `hat.report` are packages, and functions of the same name inside them."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        return __getattr__(self.__name__.rpartition(".")[2])(*arguments, **options)
+
+
+def _callable_package(name: str) -> None:
+    """Let the package `name` be called as the function that its name stands for."""
+    sys.modules[name].__class__ = _PackageOfFunction

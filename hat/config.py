@@ -12,13 +12,16 @@ import json
 import math
 import re
 import textwrap
+import types
+import typing
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any, TextIO, TypeVar, cast
 
 import yaml
 
-from hat.errors import ConfigError
+from hat.errors import ConfigError, suggest
 
 MAX_BYTES = 1 << 20  # a configuration is a page, not a data set
 _HIDDEN_ENDS = re.compile("[\x85\u2028\u2029]|\r(?!$)", re.MULTILINE)
@@ -131,6 +134,88 @@ def help_of(group: type) -> dict[str, str]:
             ):
                 texts[field.target.id] = " ".join(str(text.value.value).split())
     return texts
+
+
+def kind_of(hint: Any) -> tuple[Any, bool]:
+    """Return the scalar type that the type hint of a field asks for, and whether the field holds many."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        hint = next(arg for arg in typing.get_args(hint) if arg is not type(None))
+    args = typing.get_args(hint)
+    if typing.get_origin(hint) is tuple and args[-1] is Ellipsis:
+        return args[0], True
+    return hint, False
+
+
+def converter(kind: Any) -> Callable[[str], Any]:
+    """Return what makes a value of a scalar type from its text; it raises ValueError for any other text."""
+    choices = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
+
+    def one_of(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"{text!r} is not one of {', '.join(choices)}{suggest(text, choices)}")
+        return text
+
+    if choices:
+        return one_of
+    return {int: _int, float: _float, bool: _bool, tuple[float, float]: _pair}.get(kind, str)
+
+
+def _int(text: str) -> int:
+    if not re.fullmatch(r"[+-]?(0|[1-9][0-9]*)", text):
+        raise ValueError(f"{text!r} is not a whole number such as 4096")
+    return int(text)
+
+
+def _float(text: str) -> float:
+    number = r"[+-]?(0|[1-9][0-9]*)?\.?[0-9]*([eE][+-]?[0-9]+)?"
+    if not re.fullmatch(number, text) or not re.match(r"[+-]?\.?[0-9]", text):
+        raise ValueError(f"{text!r} is not a number such as 0.1 or 1e-7")
+    if math.isinf(value := float(text)):
+        raise ValueError(f"{text!r} is too large for a number")
+    return value
+
+
+def _bool(text: str) -> bool:
+    if text.lower() not in ("true", "yes", "on", "false", "no", "off"):
+        raise ValueError(f"must be True or False, got {text!r}")
+    return text.lower() in ("true", "yes", "on")
+
+
+def _pair(text: str) -> tuple[float, float]:
+    parts = text.strip().strip("()[]").split(",")
+    if len(parts) != 2:
+        raise ValueError(f"{text!r} is not a pair of numbers such as (0.9, 0.98)")
+    return _float(parts[0].strip()), _float(parts[1].strip())
+
+
+G = TypeVar("G")
+
+
+def fill(group: type[G], entries: Mapping[str, Any], **values: Any) -> G:
+    """Return a dataclass of options filled from the entries of a YAML file; other entries are ignored.
+
+    Args:
+        group: the dataclass.
+        entries: texts, or lists of them, by YAML keys, as `read_config` returns them.
+        values: values that win over the entries.
+
+    Raises ConfigError for a text that is no value of its option.
+    """
+    hints = typing.get_type_hints(group)
+    for each in fields(group):  # type: ignore[arg-type]
+        key = each.name.replace("_", "-")
+        if key not in entries or each.name in values:
+            continue
+        (kind, many), given = kind_of(hints[each.name]), entries[key]
+        texts = [str(text) for text in given] if isinstance(given, list | tuple) else [str(given)]
+        if not many and len(texts) > 1:
+            texts = [", ".join(texts)]
+        try:
+            found = [converter(kind)(text) for text in texts]
+        except ValueError as error:
+            raise ConfigError(f"{key}: {error}") from error
+        values[each.name] = tuple(found) if many else found[0]
+    return group(**values)
 
 
 def to_yaml_values(*instances: Any) -> dict[str, Any]:

@@ -15,4 +15,4 @@ if [ $# -gt 2 ]; then
 fi
 folder=$(realpath -m -- "$1")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-exec "${PYTHON:-python}" scripts/average_checkpoints.py --inputs "$folder" --num-epoch-checkpoints="${2:-10}"
+exec "${PYTHON:-python}" -m hat average --inputs "$folder" --num-epoch-checkpoints="${2:-10}"

@@ -5,6 +5,8 @@ import shlex
 from pathlib import Path
 from typing import NamedTuple
 
+from hat.cli.main import COMMANDS
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -20,6 +22,20 @@ class Command(NamedTuple):
     def script(self) -> str:
         """Return the file in the checkout that runs, or an empty string."""
         return next((word for word in self.words if word.endswith((".py", ".sh"))), "")
+
+    @property
+    def name(self) -> str:
+        """Return the command of `hat` that runs, also for the five scripts, or an empty string."""
+        if self.words[:3] == ("python", "-m", "hat"):
+            return self.words[3]
+        names = {"download_model": "download"} | {name.replace("-", "_"): name for name in COMMANDS}
+        return names.get(Path(self.script).stem, "") if self.script.endswith(".py") else ""
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """Return what stands behind the command or script."""
+        start = 4 if self.words[1] == "-m" else self.words.index(self.script) + 1 if self.script else 1
+        return self.words[start:]
 
 
 def sections(path: Path) -> list[tuple[str, str]]:

@@ -1,26 +1,26 @@
 """README.md and docs/ say what is so: commands, links, tables. tests/test_documented.py runs the commands."""
 
-import contextlib
 import functools
-import io
 import re
 import shlex
 import subprocess
 import xml.etree.ElementTree as ElementTree
-from importlib import import_module
 from pathlib import Path
 
 import pytest
+import release_tables
 import yaml
 from documents import ALL, DOCUMENTS, ROOT, Command, sections
 
-from hat.cli import new_task as release
+from benchmarks.__main__ import NAMES
+from hat.cli.main import COMMANDS, load
+from hat.cli.options import parser_of
 from hat.files.released import released_models
 from hat.latency.predictor import LatencyPredictor
 from hat.latency.table import read_table
 
 README = (ROOT / "README.md").read_text("utf-8")
-PROGRAMS = {"python", "bash", "torchrun", "pip", "cp", "sed"}
+PROGRAMS = {"python", "bash", "torchrun", "pip", "cp", "sed", "pre-commit"}
 CONFIG_FLAGS = ("--configs", "--sub-configs", "--evo-configs")
 
 
@@ -43,13 +43,15 @@ def test_installing_is_what_the_scripts_do() -> None:
 
 
 def test_dependencies_are_those_of_setup() -> None:
-    text = dict(sections(ROOT / "README.md"))["Dependencies"]
+    text = dict(sections(ROOT / "README.md"))["Dependencies"].lower()
     setup = (ROOT / "setup.py").read_text()
     always = re.search(r"install_requires=\[(.*?)\]", setup, re.DOTALL)[1]
-    names = [re.match(r"[a-z-]+", name)[0] for name in re.findall(r'"(.+?)"', always)]
-    assert "torch" in names and all(name in text for name in names if name != "torch")
+    names = [re.match(r"[a-z0-9-]+", name)[0] for name in re.findall(r'"(.+?)"', always)]
+    extras = re.search(r"EXTRAS = \{(.*?)\n\}", setup, re.DOTALL)[1]
+    names += [name for name in re.findall(r'"([A-Za-z0-9-]+)[^"]*"', extras)]
+    assert "torch" in names and not [name for name in names if name.lower() not in text]
     newest = (ROOT / "constraints.txt").read_text()
-    assert re.search(r"PyTorch ([0-9.]+) or newer \(([0-9.]+)", text).groups() == (
+    assert re.search(r"pytorch ([0-9.]+) or newer \(([0-9.]+)", text).groups() == (
         re.search(r'"torch>=([0-9.]+)"', always)[1],
         re.search(r"torch==([0-9.]+)", newest)[1],
     )
@@ -76,20 +78,10 @@ MADE = made_by(ALL)
 
 
 @functools.cache
-def flags_of(script: str) -> set[str]:
-    """Return the flags that `python <script> --help` or `python -m <module> <name> --help` explains."""
-    module, _, name = script.removeprefix("-m ").partition(" ")
-    if not script.startswith("-m "):
-        module = re.search(r"from (hat\.cli\.\w+) import main", (ROOT / script).read_text())[1]
-    elif name.startswith("-"):
-        return {"--help"}
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as left:
-        where = {"hat": "hat.cli.main", "benchmarks": "benchmarks.__main__"}.get(module, module)
-        import_module(where).main([*name.split(), "--help"])
-    assert left.value.code == 0
-    found = re.findall(r"(?m)^\s+(?:-\w, )?--(\[no-\])?([a-z0-9-]+)", out.getvalue())
-    return {f"--{flag}" for _, flag in found} | {f"--no-{flag}" for no, flag in found if no}
+def flags_of(name: str) -> set[str]:
+    """Return the flags that `hat <name> --help` lists."""
+    listed = [each for each in parser_of(load(name))._actions if each.help != "==SUPPRESS=="]
+    return {flag for each in listed for flag in each.option_strings}
 
 
 @pytest.mark.parametrize(
@@ -97,24 +89,20 @@ def flags_of(script: str) -> set[str]:
 )
 def test_a_command_is_in_order(command: Command) -> None:
     """What it runs, its flags and the files it is given exist, or another documented command makes them."""
-    program, words, script = command.words[0], command.words[1:], command.script
-    if words[0] == "-m":
-        script = shlex.join(words[:3])
+    program, script, words = command.words[0], command.script, command.arguments
     assert program in PROGRAMS, "teach this test the program"
-    assert bool(script) == (program in ("python", "bash", "torchrun"))
-    if script.startswith("-m "):
-        words = words[3:]
-    elif script:
-        assert (ROOT / script).is_file()
-        words = words[words.index(script) + 1 :]
+    given = {word.partition("=")[0] for word in words if word.startswith("--")}
     if script.endswith(".sh"):
         assert subprocess.run(["bash", "-n", str(ROOT / script)]).returncode == 0
+    elif command.name:
+        assert command.name in COMMANDS and given <= flags_of(command.name)
+    elif "benchmarks" in command.words:
+        assert command.words[3] in NAMES or command.words[3] == "--help", "no such figure or study"
     else:
-        given = {word.partition("=")[0] for word in words if word.startswith("--")}
-        assert program in ("pip", "cp", "sed") or given <= flags_of(script)
+        assert program in ("pip", "cp", "sed", "pre-commit")
     if script == "scripts/run_task.sh":
         flags = words[words.index("--") :] if "--" in words else ()
-        assert {word.partition("=")[0] for word in flags[1:]} <= flags_of("-m hat run")
+        assert {word.partition("=")[0] for word in flags[1:]} <= flags_of("run")
         task = f"configs/{words[0]}"
         device = f"{task}/latency_dataset/{words[1]}.yml"
         assert task in MADE or device in MADE or (ROOT / device).is_file()
@@ -141,25 +129,13 @@ def test_code_named_in_the_readme_exists() -> None:
         assert (ROOT / name).exists(), name
 
 
-def test_the_table_of_models_is_that_of_the_release(tmp_path, capsys) -> None:
+def test_the_table_of_models_is_that_of_the_release() -> None:
     models = released_models()
-    table = release.markdown_table(models)
-    begin, end = release.BEGIN, release.END
-    assert f"{begin}\n{table}{end}" in README, "run hat release-configs --readme=README.md"
+    table = release_tables.markdown_table(models)
+    text = (ROOT / "docs/models.md").read_text("utf-8")
+    wanted = f"{release_tables.BEGIN}{table}{release_tables.END}"
+    assert wanted in text, "run python tests/release_tables.py"
     assert len(table.split("\n")) == 2 + 48 + 1
-    for model in models:
-        (line,) = [line for line in table.split("\n") if f"`{model.model_name}`" in line]
-        assert f"]({model.url})" in line
-        assert (
-            model.is_super or f"| {model.latency} | {model.params_m:.2f} M | {model.flops_g:.2f} G |" in line
-        )
-    copy = tmp_path / "README.md"
-    copy.write_text(README.replace(table, "old\n"), "utf-8")
-    assert release.release_configs([f"--to={tmp_path}", f"--readme={copy}"]) == 0
-    assert copy.read_text("utf-8") == README
-    copy.write_text("no comments\n")
-    assert release.release_configs([f"--to={tmp_path}", f"--readme={copy}"]) == 2
-    assert "lacks the lines" in capsys.readouterr().err and copy.read_text() == "no comments\n"
 
 
 OWN_DATA = [

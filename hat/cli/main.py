@@ -47,7 +47,6 @@ GROUPS: dict[str, dict[str, Command]] = {
         "fetch": Command("files:fetch", "download one file, checked"),
         "unpack": Command("files:unpack_files", "take files out of an archive, checked"),
         "unpack-data": Command("files:unpack_data", "take binary data out of an archive"),
-        "release-configs": Command("new_task:release_configs", "write configs/ of the released models"),
     },
 }
 COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}

@@ -1,9 +1,9 @@
-"""Folders in configs/: new-task makes one of two texts, release-configs writes the released models."""
+"""hat new-task: a task folder for another language pair, made of two texts."""
 
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from hat.cli.options import OutputOptions, command, parse
@@ -12,12 +12,9 @@ from hat.data.corpora import hold_out, line_pairs
 from hat.data.text import write_rows
 from hat.errors import ConfigError, DataError
 from hat.files.atomic import write_text_atomic
-from hat.files.released import TABLE, ReleasedModel, released_models
-from hat.space import Arch, ArchOptions, SpaceOptions, arch_of, space_of
+from hat.space import SpaceOptions, space_of
 
 HARDWARE = "cpu"  # the device files that are taken over
-BEGIN = "<!-- models: written by `python -m hat release-configs --readme=README.md` -->"
-END = "<!-- end of models -->"
 
 
 @dataclass(frozen=True)
@@ -147,93 +144,3 @@ fi
     --trainpref "$raw/train" --validpref "$raw/valid" --testpref "$raw/test" \\
     --sentencepiece {options.pieces} --joined-dictionary --workers "${{WORKERS:-1}}" --destdir "$binary"
 """
-
-
-@dataclass(frozen=True)
-class ReleaseConfigOptions:
-    """What to write"""
-
-    to: str = str(TABLE.parent)
-    """folder of the task folders"""
-    readme: str | None = None
-    """file whose table of models, between two comments, is written anew"""
-
-
-@command
-def release_configs(argv: Sequence[str] | None = None) -> int:
-    """Write the files; see --help."""
-    options, out = parse(
-        argv,
-        ReleaseConfigOptions,
-        OutputOptions,
-        prog="hat release-configs",
-        description="Write <task>/subtransformer/<model>.yml for each released SubTransformer.",
-    )
-    files = release_files(released_models())
-    readme = None if options.readme is None else _with_table(Path(options.readme))
-    for path, text in files.items():
-        write_text_atomic(Path(options.to) / path, text)
-    print(f"{options.to}: {len(files)} architectures written")
-    if options.readme is not None and readme is not None:
-        write_text_atomic(Path(options.readme), readme)
-        print(f"{options.readme}: table of models written")
-    if out.json:
-        print(json.dumps({"files": [str(Path(options.to) / path) for path in files]}))
-    return 0
-
-
-def release_files(models: Sequence[ReleasedModel]) -> dict[Path, str]:
-    """Return the content of every architecture file by its path below configs/."""
-    return {
-        Path(model.task_name, "subtransformer", f"{model.model_name}.yml"): _yaml(model)
-        for model in models
-        if not model.is_super
-    }
-
-
-def markdown_table(models: Sequence[ReleasedModel]) -> str:
-    """Return the table of all models: the SubTransformers with their figures, then the SuperTransformers."""
-    lines = [
-        "| task | device | latency | #Params | FLOPs | BLEU | SacreBLEU | model |",
-        "|---|---|--:|--:|--:|--:|--:|---|",
-    ]
-    for m in sorted(models, key=lambda model: model.is_super):
-        figures = ["any (SuperTransformer)", *[""] * 5]
-        if not m.is_super:
-            sizes = f"{m.params_m:.2f} M", f"{m.flops_g:.2f} G"
-            figures = [m.hardware, m.latency, *sizes, f"{m.bleu:.1f}", f"{m.sacrebleu:.1f}"]
-        lines.append(f"| {' | '.join([m.task_name, *figures, f'[`{m.model_name}`]({m.url})'])} |")
-    return "\n".join(lines) + "\n"
-
-
-def _with_table(path: Path) -> str:
-    """Return the text of a file with a new table between its two comments; ConfigError without them."""
-    try:
-        before, begin, rest = path.read_text("utf-8").partition(f"{BEGIN}\n")
-        _, end, after = rest.partition(END)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {path} ({error}); give a text file as --readme") from error
-    if not (begin and end):
-        raise ConfigError(f"{path} lacks the lines {BEGIN} and {END}; put them where the table belongs")
-    return f"{before}{begin}{markdown_table(released_models())}{end}{after}"
-
-
-def released_arch(model: ReleasedModel) -> Arch:
-    """Return the architecture of a released SubTransformer; ArchError where its row contradicts itself."""
-    columns = {
-        each.name: getattr(model, each.name.removesuffix("_subtransformer").removesuffix("_all"))
-        for each in fields(ArchOptions)
-    }
-    arch = arch_of(ArchOptions(**columns))
-    assert arch is not None  # a SuperTransformer has none
-    return arch
-
-
-def _yaml(model: ReleasedModel) -> str:
-    lines = [
-        f"# {model.latency} on {model.hardware}, {model.params_m:.2f} M parameters, {model.flops_g:.2f} G "
-        f"FLOPs, BLEU {model.bleu:.1f}, SacreBLEU {model.sacrebleu:.1f}",
-        "# written by `python -m hat release-configs`",
-        *(f"{key}: {value}" for key, value in released_arch(model).to_yaml().items()),
-    ]
-    return "\n".join(lines) + "\n"

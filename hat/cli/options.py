@@ -7,10 +7,8 @@ so each knows the options of the others: it accepts them in a file, and neither 
 import argparse
 import dataclasses
 import functools
-import math
 import re
 import sys
-import types
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ from typing import Any, TextIO
 import configargparse
 
 from hat.cli.interrupt import Terminated, terminating
-from hat.config import flag_of, help_of, open_config, read_flat_yaml
+from hat.config import converter, flag_of, help_of, kind_of, open_config, read_flat_yaml
 from hat.errors import ConfigError, HatError, suggest
 from hat.log import say
 
@@ -245,19 +243,18 @@ class _Parser(configargparse.ArgParser):
             text += f" (default: {' '.join(map(str, default)) if isinstance(default, tuple) else default})"
         common: dict[str, Any] = {"default": default, "dest": f.name}
         common["help"] = text.replace("%", "%%") if listed else argparse.SUPPRESS
-        kind, many = _kind(_hints(group)[f.name])
+        kind, many = kind_of(_hints(group)[f.name])
         if kind is bool:
             action = "store_true" if f.name.startswith("no_") else _Switch
             section.add_argument(flag, action=action, **common)
             return
         choices = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else None
-        convert = _CONVERT.get(kind, _one_of(choices) if choices else str)
         common["metavar"] = f.metadata.get("metavar") or _metavar(f.name, kind, choices)
         if "const" in f.metadata:  # the flag alone means this value
             common |= {"nargs": "?", "const": f.metadata["const"]}
         if many:
             common |= {"nargs": "+", "action": _TupleAction}
-        section.add_argument(flag, type=convert, required=required and listed, **common)
+        section.add_argument(flag, type=_type_of(kind), required=required and listed, **common)
 
     def place_of(self, message: str, argv: Sequence[str]) -> str | None:
         """Return file and line of the first option in `message` that a file sets and `argv` does not."""
@@ -296,12 +293,18 @@ class _Parser(configargparse.ArgParser):
         flag = f"--{key}"
         texts = value if isinstance(value, list) else [value]
         if action.nargs == 0:
-            if _as_bool(value, f"{where}: {key}"):
+            try:
+                on = isinstance(value, str) and converter(bool)(value)
+                if not isinstance(value, str):
+                    raise ValueError(f"must be True or False, got {value!r}")
+            except ValueError as error:
+                raise ConfigError(f"{where}: {key} {error}") from error
+            if on:
                 return [flag]
             off = f"--no-{key}"  # said aloud, so that it overrides an earlier file
             return [off] if off in action.option_strings else []
         if isinstance(value, list) and action.nargs != "+":
-            if action.type is not _float_pair:
+            if action.metavar != _PAIR:
                 raise ConfigError(f"{where}: {key} takes one value, got the list {value}")
             texts = [", ".join(value)]
         if not texts:
@@ -319,6 +322,9 @@ class _Parser(configargparse.ArgParser):
         if isinstance(known, HatError):  # configargparse would only wrap it
             raise known
         raise ConfigError(f"{message}; see {self.prog} --help")
+
+
+_PAIR = "(X,X)"
 
 
 class _HelpFormatter(argparse.HelpFormatter):
@@ -361,65 +367,17 @@ def _open_config(path: str, mode: str = "r") -> TextIO:
         raise ConfigError(f"{error}{hint}") from error
 
 
-def _as_bool(value: str | list[str], where: str) -> bool:
-    text = value.lower() if isinstance(value, str) else ""
-    if text in ("true", "yes", "on"):
-        return True
-    if text in ("false", "no", "off"):
-        return False
-    raise ConfigError(f"{where} must be True or False, got {value!r}")
+def _type_of(kind: Any) -> Callable[[str], Any]:
+    """Return what turns a word of the command line into a value; its errors are shown as they are."""
+    convert = converter(kind)
 
+    def convert_word(text: str) -> Any:
+        try:
+            return convert(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
 
-def _int(text: str) -> int:
-    if not re.fullmatch(r"[+-]?(0|[1-9][0-9]*)", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number such as 4096")
-    return int(text)
-
-
-def _float(text: str) -> float:
-    if not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text) or re.match(
-        r"[+-]?0[0-9]", text
-    ):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number such as 0.1 or 1e-7")
-    value = float(text)
-    if math.isinf(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is too large for a number")
-    return value
-
-
-def _float_pair(text: str) -> tuple[float, float]:
-    parts = text.strip().strip("()[]").split(",")
-    if len(parts) != 2:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a pair of numbers such as (0.9, 0.98)")
-    return _float(parts[0].strip()), _float(parts[1].strip())
-
-
-def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
-    def convert(text: str) -> str:
-        if text not in choices:
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is not one of {', '.join(choices)}{suggest(text, choices)}"
-            )
-        return text
-
-    return convert
-
-
-_CONVERT: dict[Any, Callable[[str], Any]] = {
-    int: _int,
-    float: _float,
-    tuple[float, float]: _float_pair,
-}
-
-
-def _kind(hint: Any) -> tuple[Any, bool]:
-    """Return the scalar type of a field and whether it holds many."""
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        hint = next(arg for arg in typing.get_args(hint) if arg is not type(None))
-    args = typing.get_args(hint)
-    if typing.get_origin(hint) is tuple and args[-1] is Ellipsis:
-        return args[0], True
-    return hint, False
+    return convert_word
 
 
 @functools.cache
@@ -434,7 +392,7 @@ def _metavar(name: str, kind: Any, choices: tuple[str, ...] | None) -> str:
     if kind in (int, float):
         return "N" if kind is int else "X"
     if kind == tuple[float, float]:
-        return "(X,X)"
+        return _PAIR
     last = name.rsplit("_", 1)[-1]
     if last in ("dir", "folder", "data", "logdir", "destdir"):
         return "DIR"

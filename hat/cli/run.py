@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,7 +17,7 @@ from hat.cli.options import OutputOptions, command, parse
 from hat.cli.settings import parse_settings
 from hat.cli.stages import Stage, Stages, shell
 from hat.cli.task import space_and_arch, vocabulary
-from hat.config import Options, option, to_yaml_values
+from hat.config import Options, flag_of, option, to_yaml_values
 from hat.errors import ConfigError
 from hat.files.atomic import write_text_atomic
 from hat.files.lock import FolderLock
@@ -166,39 +167,19 @@ class Task:
         options = self.options
         script = self.configs / "preprocess.sh"
         raw = [options.raw] if options.raw else []
-        self.stages.run(  # the script knows by itself what is up to date
-            Stage(
-                "prepare the data",
-                {"raw": options.raw},
-                {"script": script},
-                [self.data],
-                lambda: shell(["bash", str(script), *raw]),
-                always=True,
-            )
-        )
+        work = partial(shell, ["bash", str(script), *raw])  # it knows by itself what is up to date
+        given = {"raw": options.raw}
+        self.stages.run(Stage("prepare the data", given, {"script": script}, [self.data], work, always=True))
         dictionaries = sorted(self.data.glob("dict.*.txt"))
         pairs = [path for split in ("train", "valid") for path in sorted(self.data.glob(f"{split}.*"))]
-        super_dir = self.super_best.parent
-        self._stage(
-            "train the SuperTransformer",
-            train,
-            [f"--configs={self.super_yml}", f"--save-dir={super_dir}"]
-            + _optional("--max-update", options.super_updates),
-            [*pairs, *dictionaries],
-            [self.super_best],
-            [super_dir],
-        )
-        self._stage(
-            "measure the latency dataset",
-            latency_dataset,
-            [f"--configs={self.dataset_yml}", f"--lat-dataset-path={self.table}"]
-            + _optional("--lat-dataset-size", options.dataset_rows),
-            dictionaries,
-            [self.table],
-            [self.table],
-        )
-        files = [f"--lat-dataset-path={self.table}", f"--ckpt-path={self.predictor}"]
-        words, title = [f"--configs={self.predictor_yml}", *files], "train the latency predictor"
+        super_dir, title = self.super_best.parent, "train the SuperTransformer"
+        words = _words(configs=self.super_yml, save_dir=super_dir, max_update=options.super_updates)
+        self._stage(title, train, words, [*pairs, *dictionaries], [self.super_best], [super_dir])
+        rows, title = options.dataset_rows, "measure the latency dataset"
+        words = _words(configs=self.dataset_yml, lat_dataset_path=self.table, lat_dataset_size=rows)
+        self._stage(title, latency_dataset, words, dictionaries, [self.table], [self.table])
+        words = _words(configs=self.predictor_yml, lat_dataset_path=self.table, ckpt_path=self.predictor)
+        title = "train the latency predictor"
         scores = self._stage(title, latency_predictor, words, [self.table], [self.predictor])
         predictor = LatencyPredictor.load(self.predictor)
         self.archs = {"largest": self.space.largest(), "smallest": self.space.smallest()}
@@ -208,7 +189,7 @@ class Task:
             if not path.exists() or path.read_text("utf-8") != text:
                 write_text_atomic(path, text)
             score = self._test(f"test {name} (inherited weights)", self.super_best, path)
-            self.rows.append(self._row(name, None, predictor, score, "inherited", None))
+            self.rows.append(self._row(name, None, predictor, score, None))
         limits_ms = options.latency_constraints or _default_limits(self.rows)
         for limit_ms, path in self._search(limits_ms).items():
             self.archs[path.stem] = Arch.from_yaml(path)
@@ -247,11 +228,10 @@ class Task:
         """Return the YAML file of the architecture found under each limit; one search serves all of them."""
         found = {limit_ms: self.folder / f"found@{limit_ms:g}ms.yml" for limit_ms in limits_ms}
         search_dir = self.folder / "search"
-        words = [f"--configs={self.super_yml}", f"--evo-configs={self.evo_yml}"]
-        words += [f"--restore-file={self.super_best}", f"--ckpt-path={self.predictor}"]
-        words += ["--latency-constraints", *(f"{limit_ms:g}" for limit_ms in found)]
-        words += [f"--write-config-path={next(iter(found.values()))}", f"--search-dir={search_dir}"]
-        words += _optional("--evo-iter", self.options.evo_iterations)
+        words = _words(configs=self.super_yml, evo_configs=self.evo_yml, restore_file=self.super_best)
+        words += _words(ckpt_path=self.predictor, search_dir=search_dir, evo_iter=self.options.evo_iterations)
+        words += [f"--write-config-path={next(iter(found.values()))}", "--latency-constraints"]
+        words += [f"{limit_ms:g}" for limit_ms in found]
         title = f"search under {', '.join(f'{limit_ms:g}' for limit_ms in found)} ms"
         made, inputs = list(found.values()), [self.super_best, self.predictor]
         self._stage(title, evo_search, words, inputs, made, [search_dir])
@@ -260,34 +240,20 @@ class Task:
     def _trained(self, limit_ms: float, arch_yml: Path, predictor: LatencyPredictor) -> Row:
         """Return the row of a found architecture, trained from its slice, averaged and tested."""
         name, save_dir = arch_yml.stem, self.folder / arch_yml.stem
-        self._stage(
-            f"train {name}",
-            train,
-            [
-                f"--configs={arch_yml}",
-                f"--sub-configs={self.common_yml}",
-                f"--restore-file={self.super_best}",
-                f"--save-dir={save_dir}",
-                *_optional("--max-update", self.options.sub_updates),
-            ],
-            [self.super_best],
-            [save_dir / "checkpoint_best.pt"],
-            [save_dir],
-        )
+        words = _words(configs=arch_yml, sub_configs=self.common_yml, restore_file=self.super_best)
+        words += _words(save_dir=save_dir, max_update=self.options.sub_updates)
+        made = [save_dir / "checkpoint_best.pt"]
+        self._stage(f"train {name}", train, words, [self.super_best], made, [save_dir])
         count = self.options.average
-        averaged = save_dir / f"average_model_{count}.pt"
-        last = save_dir / "checkpoint_last.pt"
-        stage = Stage(
-            f"average {name}",
-            {"num-epoch-checkpoints": count},
-            {"checkpoint": last},
-            [averaged],
-            lambda: str(average([save_dir], averaged, num_epoch_checkpoints=count)),
-            record=averaged,
-        )
-        self.stages.run(stage)
+        averaged, last = save_dir / f"average_model_{count}.pt", save_dir / "checkpoint_last.pt"
+
+        def work() -> str:
+            return str(average([save_dir], averaged, num_epoch_checkpoints=count))
+
+        settings, inputs = {"num-epoch-checkpoints": count}, {"checkpoint": last}
+        self.stages.run(Stage(f"average {name}", settings, inputs, [averaged], work, record=averaged))
         score = self._test(f"test {name}", averaged, arch_yml)
-        return self._row(name, limit_ms, predictor, score, "trained", averaged.stat().st_size)
+        return self._row(name, limit_ms, predictor, score, averaged.stat().st_size)
 
     def _test(self, title: str, checkpoint: Path, arch_yml: Path) -> Any:
         """Translate and score with the task's own test.sh, which knows its beam search; returns the score."""
@@ -302,21 +268,16 @@ class Task:
         limit_ms: float | None,
         predictor: LatencyPredictor,
         score: Mapping[str, Any],
-        weights: str,
         size: int | None,
     ) -> Row:
+        """Measure an architecture and return its row; without a limit it has inherited weights."""
         arch, conditions, sizes = self.archs[name], predictor.conditions, vocabulary(self.settings.task).sizes
         model, length = self.settings.model, self.settings.task.sentence_length()
 
         def work() -> Any:
             """Measure in a fresh process, under the conditions of the table."""
-            config = MeasureConfig(length, length)
-            common = {
-                "vocab_sizes": sizes,
-                "model_config": model,
-                "config": config,
-                "seed": self.options.seed,
-            }
+            common: dict[str, Any] = {"vocab_sizes": sizes, "model_config": model, "seed": self.options.seed}
+            common["config"] = MeasureConfig(length, length)
             found = profile(self.space, arch, flops=True, **common)
             device = "cuda" if self.gpu else "cpu"
             (timing,) = measure_fresh([arch], self.space, conditions, device=device, **common)
@@ -327,13 +288,15 @@ class Task:
         found = self.stages.run(Stage(f"measure {name}", chosen, {"table": self.table}, [], work))
         row = {"name": name, "params": found["params"], "flops": found["flops"], "constraint_ms": limit_ms}
         row |= {"predicted_ms": predictor.predict_ms(arch), "measured_ms": found["latency_ms"]}
+        weights = "inherited" if limit_ms is None else "trained"
         row |= {"bleu": float(score["bleu"]), "weights": weights, "signature": score.get("signature")}
         within = None if limit_ms is None else row["measured_ms"] <= limit_ms
         return row | {"size_bytes": size, "within_limit": within, "arch": arch.to_yaml()}
 
 
-def _optional(flag: str, value: int | None) -> list[str]:
-    return [] if value is None else [f"{flag}={value}"]
+def _words(**options: object) -> list[str]:
+    """Return the flags of options that are not None."""
+    return [f"{flag_of(name)}={value}" for name, value in options.items() if value is not None]
 
 
 def _tasks() -> list[str]:

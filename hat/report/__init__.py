@@ -1,17 +1,5 @@
-"""Reports of finished runs. The package itself is the function `hat.report(folder, out=None)`."""
+"""The page about a run. `hat.report(folder)` writes it."""
 
-import sys
-from types import ModuleType
-from typing import Any
+from hat import _callable_package
 
-
-class _Callable(ModuleType):
-    """Lets `hat.report(...)` work although `hat.report` names this package, too."""
-
-    def __call__(self, *args: Any, **options: Any) -> Any:
-        from hat.report.page import report
-
-        return report(*args, **options)
-
-
-sys.modules[__name__].__class__ = _Callable
+_callable_package(__name__)

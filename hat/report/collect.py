@@ -10,7 +10,7 @@ import json
 import math
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,11 +78,6 @@ class Search:
     random: tuple[Evaluation, ...] = ()  # scored for comparison, as are those of the grid of depths
     depth: tuple[Evaluation, ...] = ()
 
-    @property
-    def is_front(self) -> bool:
-        """Return whether the search was for the whole front; its steps tell the hypervolume."""
-        return bool(self.front) or any("hypervolume" in step for step in self.steps)
-
 
 class Training(NamedTuple):
     """One training; points are (update, loss in base 2)."""
@@ -111,10 +106,6 @@ class Report:
     def found(self) -> list[Model]:
         """Return the models that a search found."""
         return [model for model in self.models if model.role == "found"]
-
-    def one(self, role: str) -> Model | None:
-        """Return the first model of a role."""
-        return next((model for model in self.models if model.role == role), None)
 
     @property
     def winner(self) -> Model | None:
@@ -166,10 +157,6 @@ def collect(root: Path) -> Report:
 
     Raises DataError if there is none of these. What is damaged or missing becomes a note.
     """
-    if not root.is_dir():
-        raise DataError(
-            f"there is no folder {root}; give one that run_task.sh, evo_search.py or train.py wrote"
-        )
     return _Collector(root).collect()
 
 
@@ -177,8 +164,7 @@ class _Collector:
     """Reads one folder."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
-        self.inside = root.resolve()
+        self.root, self.inside = root, root.resolve()
         self.report = Report(self.inside.name)
         self.note = self.report.notes.append
 
@@ -187,18 +173,20 @@ class _Collector:
         found = [each for folder in self._folders() for each in self._records(folder)]
         own = next((each.record for each in found if each.path == self.root), Record(""))
         summary = {**self._mapping(self.root / "summary.json"), **(own.results if own.kind == "task" else {})}
+        facts = _dict(summary.get("machine")) or {**own.device, **own.versions}
+        facts = facts or next(filter(None, ({**e.record.device, **e.record.versions} for e in found)), {})
+        report.machine = {str(name): str(value) for name, value in facts.items()}
         if isinstance(summary.get("rankings"), dict):  # its trainings are only means to it
             report.study, report.title = summary, f"Ranking study {report.title}"
-            found = [each for each in found if each.path == self.root]
-            report.machine = _machine(summary, found)
             return report
         stages, rows = _dict(summary.get("stages")), _rows(summary.get("models"))
         stages = stages or self._mapping(self.root / "stages.json")  # version 0.1
         runs = [each for each in found if each.kind in ("train", "search")]
         if not runs and not rows and not stages:
+            what = "holds no run" if self.root.is_dir() else "is no folder"
             raise DataError(
-                f"{self.root} holds no run: no run.json of train.py, evo_search.py or run_task.sh is here "
-                "or up to three folders below; run one of these, or give another folder"
+                f"{self.root} {what}: no run.json of train.py, evo_search.py or run_task.sh is here or up to "
+                "three folders below; run one of these, or give another folder"
             )
         if "task" in summary:
             report.title = f"{summary['task']} on {summary.get('hardware', 'an unnamed device')}"
@@ -214,7 +202,6 @@ class _Collector:
         report.stages = list(self._stages(stages)) or [
             (f"{e.kind} {e.name}", e.record.cost) for e in found if e.record.cost and e.kind != "task"
         ]
-        report.machine = _machine(summary, found)
         return report
 
     # --- files: regular ones inside the folder only
@@ -271,7 +258,9 @@ class _Collector:
         if present and all(self._plain(folder / name) for name in present):
             record = read_record(folder, folder=True, note=self.note)
             log = tuple(self._lines(folder / "log.jsonl"))
-            kind = record.kind or self._kind(folder, log)
+            kinds = {str(each.get("kind")) for each in log}  # those of version 0.1
+            search = "search" if kinds & {"search", "front"} else ""
+            kind = record.kind or search or ("train" if kinds & {"train", "valid"} else "")
             summary = self._mapping(folder / "summary.json") if kind == "search" else {}
             if kind:
                 yield _Found(folder, name, kind, record, log, {**summary, **record.results})
@@ -283,14 +272,6 @@ class _Collector:
                 record = read_record(product, folder=False, note=self.note)
                 kind = f"{record.kind} file" if record.kind in ("train", "search") else record.kind
                 yield _Found(product, str(product.relative_to(self.root)), kind, record)
-
-    def _kind(self, folder: Path, log: Sequence[Values]) -> str:
-        """Return what a folder of version 0.1 holds, by its log and journal."""
-        kinds = {record.get("kind") for record in log}
-        journal = (entry.get("record") for entry in self._lines(folder / "journal.jsonl"))
-        if kinds & {"search", "front"} or any(_dict(each).get("kind") == "hat search" for each in journal):
-            return "search"
-        return "train" if kinds & {"train", "valid"} else ""
 
     # --- what runs hold
 
@@ -438,13 +419,6 @@ def _training(of: _Found) -> Training:
                 valid.setdefault(key.removesuffix("_loss_base2"), {})[update] = loss
     curves = {key: tuple(sorted(points.items())) for key, points in valid.items()}
     return Training(of.name, tuple(sorted(train.items())), curves)
-
-
-def _machine(summary: Values, found: Iterable[_Found]) -> dict[str, str]:
-    """Return device and versions: those of the results of a task, or of the first record that has some."""
-    held = ({**each.record.device, **each.record.versions} for each in found)
-    facts = _dict(summary.get("machine")) or next(filter(None, held), {})
-    return {str(name): str(value) for name, value in facts.items()}
 
 
 def _figures(row: Values) -> dict[str, Any]:

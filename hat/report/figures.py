@@ -119,10 +119,8 @@ def latency_chart(unseen: object, models: Sequence[Model]) -> Chart:
     from: `unseen` holds (measured, predicted) ms, and what is no such pair is left out.
     """
     rows = unseen if isinstance(unseen, list | tuple) else ()
-    pairs = [
-        [number(each) for each in row] for row in rows if isinstance(row, list | tuple) and len(row) == 2
-    ]
-    points = _thinned([Point(*pair) for pair in pairs if all(pair)])
+    pairs = [tuple(map(number, row)) for row in rows if isinstance(row, list | tuple) and len(row) == 2]
+    points = _thinned([Point(x, y) for x, y in pairs if x and y])
     series = [Series(f"rows not learnt from ({len(points)})", "dot", "blue", points)]
     for role, shape in _SHAPES.items():
         points = tuple(
@@ -140,7 +138,7 @@ def _progress(searches: Sequence[Search], volume: bool) -> Chart:
     keys = {"best_loss": ("best ", "line"), "mean_parent_loss": ("mean of the parents ", "dashed")}
     series = []
     for index, search in enumerate(searches):
-        one = len(search.limits_ms) == 1 and not search.is_front
+        one = len(search.limits_ms) == 1 and not search.front
         which = f"under {search.limits_ms[0]:g} ms" if one else short(search.name)
         for key, (name, kind) in ({"hypervolume": ("", "line")} if volume else keys).items():
             points = [

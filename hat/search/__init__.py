@@ -1,17 +1,5 @@
-"""The search for architectures. The package itself is the function `hat.search(...)` of hat/search/run.py."""
+"""Searching for architectures: strategies, the runner around them, finalists. `hat.search(...)` runs one."""
 
-import sys
-from types import ModuleType
-from typing import Any
+from hat import _callable_package
 
-
-class _Callable(ModuleType):
-    """Lets `hat.search(...)` work although `hat.search` names this package, too."""
-
-    def __call__(self, *args: Any, **options: Any) -> Any:
-        from hat.search.run import search
-
-        return search(*args, **options)
-
-
-sys.modules[__name__].__class__ = _Callable
+_callable_package(__name__)

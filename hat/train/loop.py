@@ -7,14 +7,14 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from hat.config import Options, option, to_yaml_values
+from hat.config import Options, fill, option, read_config, to_yaml_values
 from hat.data.batching import EpochBatches, groups
 from hat.data.pairs import PairDataset
 from hat.errors import ConfigError
@@ -99,6 +99,25 @@ class TrainConfig:
     policy: PolicyConfig = PolicyConfig()  # of a SuperTransformer
     batches: BatchConfig = BatchConfig()
     loop: LoopConfig = LoopConfig()
+
+    @classmethod
+    def from_yaml(cls, path: Path | str, **values: Any) -> "TrainConfig":
+        """Return the options of a YAML file, for example of configs/<task>/supertransformer.
+
+        Args:
+            path: the file; keys that do not concern training are ignored.
+            values: options that win over the file, for example `max_update=500`.
+
+        Raises ConfigError for a wrong value, or if no option has the name of one in `values`.
+        """
+        entries, parts = read_config(path), {}
+        for part in fields(cls):
+            group = type(part.default)
+            own = {each.name for each in fields(group)} & values.keys()
+            parts[part.name] = fill(group, entries, **{name: values.pop(name) for name in own})
+        if values:
+            raise ConfigError(f"training has no option {', '.join(values)}; see hat.TrainConfig")
+        return cls(**parts)
 
     def to_yaml(self) -> dict[str, Any]:
         """Return all options by their YAML keys."""

@@ -4,7 +4,6 @@ import base64
 import hashlib
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -352,4 +351,3 @@ def test_front_and_duration() -> None:
     points = [Evaluation(3.0, 10.0), Evaluation(2.0, 20.0), Evaluation(2.5, 20.0), Evaluation(2.5, 15.0)]
     assert pareto_front(points) == [points[0], points[3], points[1]]
     assert [duration(s) for s in (0.25, 59.9, 61, 3661)] == ["0.2 s", "59.9 s", "1 min 01 s", "1 h 01 min"]
-    assert replace(Search("", ()), front=tuple(points)).is_front
