@@ -25,10 +25,7 @@ GOOGLE_HYPHEN = "##AT##-##AT##"  # a hyphen inside a word in the WMT'16 text of 
 MAX_LEARN_SENTENCES = 2_000_000  # sentencepiece keeps its training sentences in memory; more are sampled
 MAX_CACHED_WORDS = 1_000_000  # of one process; real text has no end of words
 APPLY_CHUNK = 1 << 22
-MODEL_FILES: dict[str, tuple[str, str]] = {
-    "sentencepiece": ("sentencepiece model is", MODEL_FILE),
-    "subword_nmt": ("BPE merges are", CODES_FILE),
-}
+MODEL_FILES = {"sentencepiece": MODEL_FILE, "subword_nmt": CODES_FILE}
 
 
 def remove_subwords(line: str, kind: str | None) -> str:
@@ -230,8 +227,7 @@ class TextCodec:
 
         That is `sentencepiece.model` or `bpe.codes`, as `hat preprocess` leaves them there.
         """
-        _, name = MODEL_FILES.get(subword_kind(vocabs[0]) or "", ("", ""))
-        path = Path(folder) / name
+        path = Path(folder) / MODEL_FILES.get(subword_kind(vocabs[0]) or "", "")
         return cls(languages, vocabs, path.read_bytes() if path.is_file() else None)
 
     @functools.cached_property
@@ -260,8 +256,8 @@ class TextCodec:
         if self.kind is None:
             return split_tokens
         if self.model is None:
-            missing, name = MODEL_FILES[self.kind]
-            raise DataError(f"the {missing} missing; put the file beside the dictionaries as {name}")
+            name = MODEL_FILES[self.kind]
+            raise DataError(f"{name}, the subword model of the dictionaries, is missing; put it beside them")
         if self.kind == "sentencepiece":
             return load_pieces(self.model)
         vocab = self.vocabs[0]

@@ -113,7 +113,7 @@ def test_bpe_text_of_the_release(lower: bool, tmp_path: Path) -> None:
     assert shown == f"it &apos;s a well @-@ known {house} , trees ."
     assert codec.decode(ids).endswith(f"a well-known {house}, trees.")
     (tmp_path / "out" / CODES_FILE).unlink()
-    with pytest.raises(DataError, match=f"BPE merges are missing.*{CODES_FILE}"):
+    with pytest.raises(DataError, match=f"{CODES_FILE}, the subword model .* is missing"):
         Dataset.load(tmp_path / "out").codec.encode("a")
 
 
@@ -128,5 +128,5 @@ def test_words_without_subwords_and_a_missing_model(data: Dataset, tmp_path: Pat
     (tmp_path / "bare" / MODEL_FILE).unlink()
     codec = Dataset.load(tmp_path / "bare").codec
     assert codec.decode(data.codec.encode(GERMAN[0])) == GERMAN[0]
-    with pytest.raises(DataError, match=f"sentencepiece model is missing.*{MODEL_FILE}"):
+    with pytest.raises(DataError, match=f"{MODEL_FILE}, the subword model .* is missing"):
         codec.encode("a")
