@@ -1,7 +1,6 @@
 """Batches of about equal padded size, planned from lengths alone, and the epochs made of them."""
 
 import itertools
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from hat.data.pairs import Batch, PairDataset
+from hat.data.text import in_order
 from hat.errors import ConfigError, DataError
 from hat.rng import seed_for
 
@@ -147,17 +147,8 @@ class EpochBatches:
         return self.num_batches
 
     def __iter__(self) -> Iterator[Batch | None]:
-        waiting: deque = deque()
-        pool = ThreadPoolExecutor(1, "batches")
-        try:
-            for indices in self.slots:
-                waiting.append(pool.submit(self._make, indices))
-                if len(waiting) > PREFETCH:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:  # also when the consumer stops early
-            pool.shutdown(cancel_futures=True)
+        with ThreadPoolExecutor(1, "batches") as pool:
+            yield from in_order(pool, self._make, self.slots, PREFETCH)
 
     def _make(self, indices: np.ndarray | None) -> Batch | None:
         return None if indices is None else self.data.batch(indices)

@@ -5,6 +5,7 @@ The Moses steps are done by sacremoses; the results are those of Moses' Perl scr
 
 import functools
 import itertools
+import math
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -47,8 +48,10 @@ def segment(line: str) -> str | None:
         return None
     found = _SEGMENT.search(line)
     if not found or "<seg" in found[1].lower():
-        found = f"cannot read the segment {line.strip()[:80]!a}"
-        raise DataError(f"{found}: each line holds one whole <seg id=..>..</seg>; break the lines so")
+        shown = line.strip()[:80]
+        raise DataError(
+            f"cannot read the segment {shown!a}: each line must hold one whole <seg id=..>..</seg>"
+        )
     return found[1].strip().replace("\u2019", "'")
 
 
@@ -62,66 +65,57 @@ def tab_column(line: str, column: int) -> str:
     return "".join(line.split("\t")[column - 1 : column])
 
 
-def remove_unprintable(line: str) -> str:
-    """Return `line` with a space for each control, format, private or unassigned character."""
-    if line.isprintable():
-        return line
-    return "".join(" " if unicodedata.category(c)[0] == "C" else c for c in line)
-
-
-def lower_case(line: str) -> str:
-    """Return `line` in lower case, each character by itself: a sigma that ends a word is no other one."""
-    return "".join(map(str.lower, line)) if "\u03a3" in line else line.lower()
-
-
-def _normalizer(lang: str) -> Callable[[str], str]:
+def _normalizer(lang: str, hyphens: Hyphens) -> Callable[[str], str]:
     moses = package("sacremoses").MosesPunctNormalizer(lang=lang, perl_parity=True)
     # Perl sees the newline too: by its rule for German and French, `."` at the end becomes `".`
     return lambda line: moses.normalize(line + "\n").strip()
 
 
-def _tokenizer(lang: str, split_hyphens: bool) -> Callable[[str], str]:
+def _remove_unprintable(line: str) -> str:
+    if line.isprintable():
+        return line
+    return "".join(" " if unicodedata.category(c)[0] == "C" else c for c in line)
+
+
+def _tokenizer(lang: str, hyphens: Hyphens) -> Callable[[str], str]:
     moses = package("sacremoses").MosesTokenizer(lang=lang)
     letters, small = frozenset(moses.IsAlpha), frozenset(moses.IsLower)
     # Both build their set of letters on each call, which takes most of the time; the answers are the same.
     moses.isanyalpha = lambda text: not letters.isdisjoint(text)
     moses.islower = lambda text: small.issuperset(text)
-    return lambda line: " ".join(
-        moses.tokenize(line, aggressive_dash_splits=split_hyphens, return_str=True).split()
-    )
+    flags = {"aggressive_dash_splits": hyphens == "split", "return_str": True}
+    return lambda line: " ".join(moses.tokenize(line, **flags).split())
 
 
-STEPS: dict[str, Callable[[str], Callable[[str], str]]] = {
+def _lower_case(line: str) -> str:  # each character by itself: a sigma that ends a word is no other one
+    return "".join(map(str.lower, line)) if "\u03a3" in line else line.lower()
+
+
+STEPS: dict[str, Callable[[str, Hyphens], Callable[[str], str]]] = {
     "normalize": _normalizer,
-    "printable": lambda lang: remove_unprintable,
-    "tokenize": functools.partial(_tokenizer, split_hyphens=False),
-    "tokenize split": functools.partial(_tokenizer, split_hyphens=True),
-    "lowercase": lambda lang: lower_case,
+    "printable": lambda lang, hyphens: _remove_unprintable,
+    "tokenize": _tokenizer,
+    "lowercase": lambda lang, hyphens: _lower_case,
 }
 
 
 @functools.lru_cache(maxsize=8)
-def line_function(lang: str, *steps: str) -> Callable[[str], str]:
+def line_function(lang: str, *steps: str, hyphens: Hyphens = "keep") -> Callable[[str], str]:
     """Return the function that does `steps` of the Moses scripts, in this order, to a line in `lang`.
 
-    "normalize" makes punctuation plain ASCII, "printable" makes characters that do not print spaces,
-    "tokenize" makes Moses tokens, with XML escapes, "tokenize split" also of the hyphens inside words, @-@.
-    Raises ConfigError if sacremoses is needed and not installed.
+    "normalize" makes punctuation plain ASCII, "printable" writes a space for each control, format, private or
+    unassigned character, "tokenize" makes Moses tokens, with XML escapes, "lowercase" lower case. `hyphens`
+    "split" makes hyphens inside words tokens, @-@. Raises ConfigError if sacremoses is missing.
     """
-    functions = [STEPS[step](lang) for step in steps]
+    functions = [STEPS[step](lang, hyphens) for step in steps]
     return lambda line: functools.reduce(lambda text, function: function(text), functions, line)
 
 
-_detokenizer = functools.cache(lambda lang: package("sacremoses").MosesDetokenizer(lang=lang))
-
-
-def detokenize(lines: Iterable[str], lang: str) -> Iterator[str]:
-    """Yield each line of Moses tokens as plain text by the rules of language `lang`.
-
-    Raises ConfigError if sacremoses is not installed.
-    """
-    moses = _detokenizer(lang)
-    return (moses.detokenize(split_tokens(line)) for line in lines)
+@functools.cache
+def detokenizer(lang: str) -> Callable[[str], str]:
+    """Return the function that makes plain text of Moses tokens; ConfigError if sacremoses is missing."""
+    moses = package("sacremoses").MosesDetokenizer(lang=lang)
+    return lambda line: moses.detokenize(split_tokens(line))
 
 
 @dataclass(frozen=True)
@@ -170,14 +164,7 @@ class PrepareConfig(Options):
 
     def steps(self, lang: str) -> Callable[[str], str]:
         """Return the function that does the steps to a sentence of language `lang`."""
-        tokenize = "tokenize split" if self.hyphens == "split" else "tokenize"
-        wanted = {
-            "normalize": self.normalize,
-            "printable": self.printable,
-            tokenize: self.tokenize,
-            "lowercase": self.lowercase,
-        }
-        return line_function(lang, *(step for step, is_wanted in wanted.items() if is_wanted))
+        return line_function(lang, *(step for step in STEPS if getattr(self, step)), hyphens=self.hyphens)
 
     def extract(self, line: str, lang: str) -> str | None:
         """Return the sentence in a line of the files of `lang`, None if the line holds none."""
@@ -204,7 +191,7 @@ def prepare(cfg: PrepareConfig) -> tuple[list[int], int]:
             for file in files:
                 counts[lang].append(0)
                 tasks = [(chunk, cfg, lang) for chunk in chunks(Path(file), CHUNK_BYTES)]
-                for text, sentences, replaced in pool.in_order(_prepare_chunk, tasks):
+                for text, sentences, replaced in pool.run(_prepare_chunk, tasks):
                     out.write(text)
                     counts[lang][-1] += sentences
                     invalid += replaced
@@ -252,22 +239,16 @@ def split_pairs(
     """
     if (valid is None) != (every == 0) or every == 1 or every < 0:
         raise ConfigError(f"--every {every}: 2 or more is allowed, together with --valid, the text to write")
-    kept = aside = 0
 
     def rows() -> Iterator[tuple[str | None, ...]]:
-        nonlocal kept, aside
-        all_pairs = itertools.chain(itertools.chain.from_iterable(map(line_pairs, inputs)), [None])
-        for pair, following in itertools.pairwise(all_pairs):
-            last_chance = following is None and kept > 0 and not aside
-            if every and ((kept + aside + 1) % every == 0 or last_chance):
-                aside += 1
-                yield (None, None, *pair)
-            else:
-                kept += 1
-                yield (*pair, None, None) if valid else pair
+        pairs = itertools.chain(*map(line_pairs, inputs), [None])
+        for number, (pair, following) in enumerate(itertools.pairwise(pairs), 1):
+            is_aside = every and (number % every == 0 or (following is None and 1 < number < every))
+            columns = (None, None, *pair) if is_aside else (*pair, None, None)
+            yield columns if valid else pair
 
-    write_rows([*train, *(valid or ())], rows())
-    return kept, aside
+    total, counts = write_rows([*train, *(valid or ())], rows())
+    return counts[0], total - counts[0]
 
 
 def hold_out(
@@ -306,11 +287,9 @@ class Limits(Options):
         short, long = sorted(map(len, words))
         return (
             short >= self.min_length
-            and (self.max_length is None or long <= self.max_length)
-            and (self.ratio is None or long / short <= self.ratio)
-            and (
-                self.max_word_length is None or max(map(len, (*words[0], *words[1]))) <= self.max_word_length
-            )
+            and long <= (self.max_length or math.inf)
+            and long / short <= (self.ratio or math.inf)
+            and max(map(len, words[0] + words[1])) <= (self.max_word_length or math.inf)
         )
 
 
@@ -320,15 +299,7 @@ def clean_pairs(inputs: PathPair, outputs: PathPair, limits: Limits | None = Non
     Returns how many were kept and how many dropped. The outputs are written whole or not at all; memory stays
     flat. Raises DataError if the inputs have different numbers of lines.
     """
-    limits, total, kept = limits or Limits(), 0, 0
-
-    def rows() -> Iterator[tuple[str, str]]:
-        nonlocal total, kept
-        for pair in line_pairs(inputs):
-            total += 1
-            if limits.keep(*pair):
-                kept += 1
-                yield pair
-
-    write_rows(outputs, rows())
-    return kept, total - kept
+    limits = limits or Limits()
+    rows = (pair if limits.keep(*pair) else (None, None) for pair in line_pairs(inputs))
+    total, counts = write_rows(outputs, rows)
+    return counts[0], total - counts[0]

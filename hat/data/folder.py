@@ -53,8 +53,8 @@ def replacing(destination: Path, languages: tuple[str, str]) -> Iterator[Path]:
     try:
         fresh.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
-            lock = Lock(os.open(fresh, os.O_RDONLY), destination, "wait for it or stop it")
-            stack.callback(lock.close)
+            fd = os.open(fresh, os.O_RDONLY)
+            stack.callback(Lock(fd, destination, "wait for it or stop it").close)
             _empty(fresh, destination)  # a killed run may have left something
             stack.callback(_empty, fresh, destination, remove=True)
             yield fresh

@@ -177,7 +177,7 @@ def _binarise(
     def parts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         nonlocal tokens, unknown
         tasks = [(chunk, vocab, model) for chunk in chunks(path)]
-        for ids, lengths in workers.in_order(_binarise_chunk, tasks):
+        for ids, lengths in workers.run(_binarise_chunk, tasks):
             tokens += len(ids)
             unknown += int((ids == UNK).sum())
             yield ids, lengths

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hat.data.corpora import detokenize, line_function, package
+from hat.data.corpora import detokenizer, line_function, package
 from hat.data.folder import CODES_FILE, MODEL_FILE
 from hat.data.text import Chunk, Workers, chunks, read_lines, split_tokens, where
 from hat.data.vocab import Vocab
@@ -61,7 +61,7 @@ def count_tokens(
     """
     lines, counts = 0, Counter()
     tasks = [(chunk, model, allow_empty, count) for chunk in chunks(path)]
-    for some, found in pool.in_order(_count_chunk, tasks):
+    for some, found in pool.run(_count_chunk, tasks):
         lines += some
         counts.update(found)
     return lines, counts
@@ -177,7 +177,7 @@ def apply_bpe(codes: Path, inputs: Sequence[Path], folder: Path, workers: int = 
     load_bpe(content, str(codes))  # what is wrong with the codes is told here, not in a worker
     with Workers(workers) as pool:
         for path, output in zip(inputs, outputs, strict=True):
-            parts = pool.in_order(_apply_chunk, [(chunk, content) for chunk in chunks(path, APPLY_CHUNK)])
+            parts = pool.run(_apply_chunk, [(chunk, content) for chunk in chunks(path, APPLY_CHUNK)])
             write_atomic(output, lambda file, parts=parts: file.writelines(parts))
     return outputs
 
@@ -249,7 +249,7 @@ class TextCodec:
         words = remove_subwords(self.vocabs[1].decode(ids), self.kind)
         if self.kind != "subword_nmt":
             return words
-        return next(detokenize([words.replace(GOOGLE_HYPHEN, "@-@")], self.languages[1]))
+        return detokenizer(self.languages[1])(words.replace(GOOGLE_HYPHEN, "@-@"))
 
     @functools.cached_property
     def _split(self) -> Split:
@@ -262,13 +262,10 @@ class TextCodec:
             return load_pieces(self.model)
         vocab = self.vocabs[0]
         mark = next((mark for mark in (GOOGLE_HYPHEN, "@-@") if mark in vocab), None)
-        steps = ["tokenize split" if mark else "tokenize"]
-        if not any(symbol != symbol.lower() for symbol in vocab):
-            steps.append("lowercase")
-        tokens, bpe = (
-            line_function(self.languages[0], *steps),
-            load_bpe(self.model.decode("utf-8", "replace")),
-        )
+        is_lower = not any(symbol != symbol.lower() for symbol in vocab)
+        steps = ("tokenize", "lowercase") if is_lower else ("tokenize",)
+        tokens = line_function(self.languages[0], *steps, hyphens="split" if mark else "keep")
+        bpe = load_bpe(self.model.decode("utf-8", "replace"))
         return lambda line: bpe(tokens(line).replace("@-@", mark or "@-@"))
 
     def to_plain(self) -> dict[str, Any]:

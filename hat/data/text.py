@@ -5,7 +5,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
@@ -92,16 +92,24 @@ def split_tokens(line: str) -> list[str]:
     return [token for token in line.split(" ") if token]
 
 
-def write_rows(paths: Sequence[Path], rows: Iterable[Sequence[str | None]]) -> None:
-    """Write column i of all rows, without those that are None, to path i; all files whole or none."""
+def write_rows(paths: Sequence[Path], rows: Iterable[Sequence[str | None]]) -> tuple[int, list[int]]:
+    """Write column i of all rows, without those that are None, to path i; all files whole or none.
+
+    Returns the number of rows, and of lines in each file.
+    """
+    total, counts = 0, [0] * len(paths)
 
     def fill(files: list[BinaryIO]) -> None:
+        nonlocal total
         for row in rows:
-            for file, line in zip(files, row, strict=True):
+            total += 1
+            for number, line in enumerate(row):
                 if line is not None:
-                    file.write(line.encode() + b"\n")
+                    files[number].write(line.encode() + b"\n")
+                    counts[number] += 1
 
     write_all_atomic(paths, fill)
+    return total, counts
 
 
 class Chunk(NamedTuple):
@@ -127,6 +135,21 @@ def chunks(path: Path, size: int | None = None) -> list[Chunk]:
     return [Chunk(path, *span) for span in zip(cuts, [*cuts[1:], total], strict=True) if span[0] < span[1]]
 
 
+def in_order(pool: Executor, work: Callable[[Any], Any], tasks: Iterable[Any], ahead: int) -> Iterator[Any]:
+    """Yield work(task) of each task in order, with at most `ahead` results waiting, so memory stays flat."""
+    waiting: deque = deque()
+    try:
+        for task in tasks:
+            waiting.append(pool.submit(work, task))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:  # also when the consumer stops early
+        for future in waiting:
+            future.cancel()
+
+
 class Workers(ProcessPoolExecutor):
     """Up to `count` processes, started when first needed and ended by `with`."""
 
@@ -135,31 +158,22 @@ class Workers(ProcessPoolExecutor):
         super().__init__(count, multiprocessing.get_context("spawn"), initializer=_end_with_parent)
         self._count = count
 
-    def in_order(self, work: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
+    def run(self, work: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
         """Yield work(task) of each task in order; `work` is a top-level function.
 
-        At most two results of each process wait, so memory stays flat. The first exception ends everything; a
-        killed process is a HatError. A single task, or a single process, needs no other process than this.
+        At most two results of each process wait. The first exception ends everything; a killed process is a
+        HatError. A single task, or a single process, needs no other process than this.
         """
         if min(self._count, len(tasks)) <= 1:
             yield from map(work, tasks)
             return
-        waiting: deque = deque()
         try:
-            for task in tasks:
-                waiting.append(self.submit(work, task))
-                if len(waiting) >= 2 * self._count:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+            yield from in_order(self, work, tasks, 2 * self._count)
         except BrokenProcessPool as error:
             raise HatError(
                 "a worker process was killed, probably because memory ran out; nothing was written; "
                 "lower --workers and run again"
             ) from error
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def _end_with_parent() -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hat.data.corpora import detokenize
+from hat.data.corpora import detokenizer
 from hat.data.pairs import PairDataset
 from hat.data.subwords import remove_subwords
 from hat.data.text import read_lines
@@ -88,7 +88,8 @@ def score_file(
         if remove_bpe != "sentencepiece":
             if not lang:
                 raise ConfigError("--target-lang or --data is needed to detokenise")
-            hypotheses, references = (list(detokenize(lines, lang)) for lines in (hypotheses, references))
+            plain = detokenizer(lang)
+            hypotheses, references = ([*map(plain, lines)] for lines in (hypotheses, references))
     return bleu(hypotheses, references if raw is None else raw, mode, lang)
 
 

@@ -203,7 +203,7 @@ def _die(task):
 
 def test_killed_worker_is_an_error_not_a_hang():
     with text.Workers(2) as pool, pytest.raises(HatError, match="worker process was killed.*--workers"):
-        list(pool.in_order(_die, [1, 2]))
+        list(pool.run(_die, [1, 2]))
 
 
 @pytest.mark.parametrize(

@@ -230,12 +230,12 @@ def test_wmt19_en_de(made: Callable[[str], Checkout]) -> None:
     checkout = made("wmt19.en-de")
     checkout.ok(1)
     # six corpora of 60 pairs, four of them with one line that has no second column
-    run = line_function("en", "normalize", "printable", "tokenize split")
+    run = line_function("en", "normalize", "printable", "tokenize", hyphens="split")
     train = checkout.lines("split/train.en")
     assert len(train) == 364 and train[:61] == [*map(run, sentences("en", 0, 60)), "a line without tab"]
     assert train[61:122] == [*map(run, sentences("en", 1, 60)), ""]
     assert any(" @-@ " in line for line in train) and any("&quot; quote &quot;" in line for line in train)
-    run = line_function("de", "tokenize split")  # no normalisation of test sets
+    run = line_function("de", "tokenize", hyphens="split")  # no normalisation of test sets
     assert checkout.lines("split/test.de") == [*map(run, sentences("de", 2018, 8))]
     assert any("\u201e" in line for line in checkout.lines("split/test.de"))
     assert joined(checkout.lines("bpe/test.de")) == checkout.lines("split/test.de")
@@ -253,7 +253,7 @@ def test_wmt14_en_fr(made: Callable[[str], Checkout]) -> None:
     assert "commoncrawl.fr-en: 1 lines have bytes that are not UTF-8" in checkout.ok(1)
     train, valid = checkout.lines("split/train.en"), checkout.lines("split/valid.en")
     assert (len(train), len(valid)) == (5 * 560 - 2, 2)
-    run = line_function("en", "normalize", "printable", "tokenize split")
+    run = line_function("en", "normalize", "printable", "tokenize", hyphens="split")
     # pairs 1333 and 2666: of the third corpus (from 1121) pair 213, of the fifth (from 2241) pair 426
     assert valid == [run(sentences("en", 2, 560)[212]), run(sentences("en", 9, 560)[425])]
     assert len(checkout.lines("clean/train.en")) <= len(train) - 2  # the long pair, the empty side

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hat.data.corpora import detokenize
+from hat.data.corpora import detokenizer
 from hat.data.subwords import learn_sentencepiece, load_pieces, remove_subwords, subword_kind
 from hat.data.text import read_lines, split_tokens
 from hat.data.vocab import Vocab
@@ -97,4 +97,4 @@ def test_sentencepiece_refuses_bad_text(tmp_path):
 
 def test_detokenize():
     pytest.importorskip("sacremoses")
-    assert list(detokenize(["Das ist gut , oder ?"], "de")) == ["Das ist gut, oder?"]
+    assert detokenizer("de")("Das ist gut , oder ?") == "Das ist gut, oder?"
