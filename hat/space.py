@@ -5,22 +5,21 @@ Sampling, genes, features, YAML keys, options, checks and columns for regression
 """
 
 import random
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields, make_dataclass, replace
-from itertools import product
+from dataclasses import asdict, dataclass, field, fields, make_dataclass
+from itertools import islice, product
 from math import prod
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from hat.config import option, read_config
-from hat.errors import ArchError
+from hat.config import fill, option, read_config
+from hat.errors import ArchError, ConfigError
 from hat.rng import rng_for
 
 Gene = tuple[int, ...]
 SIDES = ("encoder", "decoder")
-_SPANS = "-1, 1 and 2 (the last one, two or three encoder layers)"
+QKV = {"encoder": "qkv-dim", "decoder": "qkv-dim of the decoder"}  # total width of all heads
 _SIZES = {"embed-dim": "super_embed_dim", "ffn-embed-dim": "super_ffn_dim", "layers": "super_layers"}
 
 
@@ -29,9 +28,8 @@ class Dim:
     """One elastic dimension of one side: where its values are held, its YAML keys and what bounds it.
 
     Values are whole numbers from 1 to `limit`: a number, or the YAML key of a size of the SuperTransformer.
-    Without a choice a space allows that size alone, or 1 if the limit is a number. `codes` maps numbers in
-    YAML files to the values they stand for. If `added`, the 2020 release lacks the dimension, and files and
-    calls that do not give it mean 1 in every layer.
+    Without a choice a space allows that size alone, or 1 if the limit is a number. If `added`, the 2020
+    release lacks the dimension, and files and calls that do not give it mean 1 in every layer.
     """
 
     side: str  # "encoder" or "decoder"
@@ -39,7 +37,7 @@ class Dim:
     key: str  # stem of the YAML keys
     limit: str | int
     text: str  # in the plural, for help and documentation
-    codes: Mapping[int, int] | None = field(default=None, hash=False)
+    codes: Mapping[int, int] | None = field(default=None, hash=False)  # number in YAML files: value
     added: bool = False
 
     @property
@@ -67,13 +65,12 @@ class Dim:
         """YAML key of its choice in a space."""
         return f"{self.key.removesuffix('-dim') if self.attr == 'embed_dim' else self.key}-choice"
 
-    def decode(self, code: int, key: str) -> int:
-        """Return the value that `code` stands for in a YAML file; raises ArchError naming `key`."""
-        if self.codes is None:
-            return code
-        if code not in self.codes:
-            raise ArchError(f"{key} allows {_SPANS}, got {code}")
-        return self.codes[code]
+    def decode(self, codes: tuple[int, ...], key: str) -> tuple[int, ...]:
+        """Return the values that `codes` stand for in a YAML file; raises ArchError naming `key`."""
+        if self.codes and (wrong := set(codes) - set(self.codes)):
+            meaning = "-1, 1 and 2 (the last one, two or three encoder layers)"
+            raise ArchError(f"{key} allows {meaning}, got {min(wrong)}")
+        return tuple(self.codes[code] for code in codes) if self.codes else codes
 
     def encode(self, value: int) -> int:
         """Return the number that stands for `value` in a YAML file."""
@@ -86,15 +83,14 @@ def _dims(side: str) -> tuple[Dim, ...]:
         Dim(side, "embed_dim", f"{side}-embed-dim", f"{side}-embed-dim", "widths"),
         Dim(side, "num_layers", f"{side}-layer-num", f"{side}-layers", "depths"),
         Dim(side, "ffn_dims", f"{side}-ffn-embed-dim", f"{side}-ffn-embed-dim", "FFN widths"),
-        Dim(side, "self_heads", f"{side}-self-attention-heads", "qkv-dim", "self-attention head counts"),
+        Dim(side, "self_heads", f"{side}-self-attention-heads", QKV[side], "self-attention head counts"),
     ]
     if side == "decoder":
         text = "attention spans: -1 the last encoder layer, 1 the last two, 2 the last three"
         codes = {-1: 1, 1: 2, 2: 3}  # the release counts the *extra* encoder layers, with -1 for none
+        key = "decoder-ende-attention-heads"
         rows += [
-            Dim(
-                side, "cross_heads", "decoder-ende-attention-heads", "qkv-dim", "cross-attention head counts"
-            ),
+            Dim(side, "cross_heads", key, QKV[side], "cross-attention head counts"),
             Dim(side, "cross_span", "decoder-arbitrary-ende-attn", 3, text, codes),
         ]
     return tuple(rows)
@@ -103,36 +99,29 @@ def _dims(side: str) -> tuple[Dim, ...]:
 DIMS = tuple(dim for side in SIDES for dim in _dims(side))
 
 
-# --- architectures
-
-
 @dataclass(frozen=True)
 class EncoderArch:
-    """One encoder; every tuple has one entry per layer, first layer first. Raises ArchError for numbers that
-    are not whole and positive, and for tuples of unequal length.
-    """
+    """One encoder; every tuple has one positive whole number per layer, first layer first, else ArchError."""
 
     embed_dim: int
     ffn_dims: tuple[int, ...]
     self_heads: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        lengths = {}
+        name, lengths = type(self).__name__, {}
         for f in fields(self):
-            name, value = f.name, getattr(self, f.name)
+            value = getattr(self, f.name)
             if value == () and f.default == ():  # an added dimension
                 value = (1,) * self.num_layers
-                object.__setattr__(self, name, value)
-            numbers = value if isinstance(value, tuple) else (value,)
+                object.__setattr__(self, f.name, value)
             if isinstance(value, tuple):
-                lengths[name] = len(value)
+                lengths[f.name] = len(value)
+            numbers = value if isinstance(value, tuple) else (value,)
             if not numbers or any(type(n) is not int or n < 1 for n in numbers):
-                raise ArchError(
-                    f"{type(self).__name__}.{name} must hold positive whole numbers, one per layer, "
-                    f"got {value!r}"
-                )
+                what = "must hold positive whole numbers, one per layer"
+                raise ArchError(f"{name}.{f.name} {what}, got {value!r}")
         if len(set(lengths.values())) != 1:
-            raise ArchError(f"per-layer lists of {type(self).__name__} must have equal length, got {lengths}")
+            raise ArchError(f"per-layer lists of {name} must have equal length, got {lengths}")
 
     @property
     def num_layers(self) -> int:
@@ -159,11 +148,11 @@ class Arch:
     decoder: DecoderArch
 
     def __post_init__(self) -> None:
-        deepest = max(self.decoder.cross_span)
-        if deepest > self.encoder.num_layers:
+        deepest, layers = max(self.decoder.cross_span), self.encoder.num_layers
+        if deepest > layers:
             raise ArchError(
-                f"a decoder layer attends to the last {deepest} encoder layers, but the encoder has "
-                f"{self.encoder.num_layers}; lower decoder-arbitrary-ende-attn or deepen the encoder"
+                f"a decoder layer attends to the last {deepest} encoder layers, but the encoder has {layers};"
+                " lower decoder-arbitrary-ende-attn or deepen the encoder"
             )
 
     def __getitem__(self, dim: Dim) -> tuple[int, ...]:
@@ -180,11 +169,9 @@ class Arch:
         sides: dict[str, dict[str, Any]] = {side: {} for side in SIDES}
         depth = {dim.side: value[0] for dim, value in values.items() if dim.attr == "num_layers"}
         for dim, value in values.items():
-            if dim.per_layer and len(value) != depth[dim.side]:
-                raise ArchError(
-                    f"{dim.arch_key} lists {len(value)} layers, but the depth is {depth[dim.side]}; "
-                    "give one entry per layer"
-                )
+            if dim.per_layer and len(value) != (layers := depth[dim.side]):
+                what = f"{dim.arch_key} lists {len(value)} layers, but the depth is {layers}"
+                raise ArchError(f"{what}; give one entry per layer")
             if dim.attr != "num_layers":
                 sides[dim.side][dim.attr] = value if dim.per_layer else value[0]
         return cls(EncoderArch(**sides["encoder"]), DecoderArch(**sides["decoder"]))
@@ -195,8 +182,7 @@ class Arch:
 
         Other keys are ignored. Raises ArchError for missing keys, or values that describe no architecture.
         """
-        arch = arch_of(_read_options(ArchOptions, source))
-        if arch is None:
+        if (arch := arch_of(_options(ArchOptions, source))) is None:
             raise ArchError("no *-subtransformer key found; the file describes no architecture")
         return arch
 
@@ -204,9 +190,6 @@ class Arch:
         """Return the release's *-subtransformer keys and their values, in the release's order."""
         values = {dim: [dim.encode(value) for value in self[dim]] for dim in _YAML_DIMS}
         return {dim.arch_key: v if dim.per_layer else v[0] for dim, v in values.items()}
-
-
-# --- search spaces
 
 
 @dataclass(frozen=True)
@@ -251,29 +234,19 @@ class SearchSpace:
         if self.decoder_qkv == self.qkv_dim:
             object.__setattr__(self, "decoder_qkv", None)  # equal spaces are written alike
         for dim in DIMS:
-            self._check_choice(dim, dim.choice_key, self[dim])
+            key, choice, see = dim.choice_key, self[dim], f" (see {dim.limit})"
+            limit, see = (dim.limit, "") if isinstance(dim.limit, int) else (self.sizes[dim.limit], see)
+            if not choice or any(type(value) is not int or not 1 <= value <= limit for value in choice):
+                raise ArchError(f"{key} must hold whole numbers from 1 to {limit}{see}, got {list(choice)}")
+            if dim.limit in QKV.values() and (wrong := [heads for heads in choice if limit % heads]):
+                raise ArchError(
+                    f"{key}: {wrong[0]} heads do not divide {dim.limit} {limit}; choose divisors of it"
+                )
         spans, shallowest = self.decoder.cross_span_choice, min(self.encoder.layers_choice)
         if min(spans) > shallowest:
             raise ArchError(
                 f"the shallowest encoder has {shallowest} layers, but every choice of "
                 f"decoder-arbitrary-ende-attn-choice needs at least {min(spans)}; add -1 to it"
-            )
-
-    def _check_choice(self, dim: Dim, key: str, choice: tuple[int, ...]) -> None:
-        if dim.codes and (not choice or set(choice) - set(dim.codes.values())):
-            raise ArchError(f"{key} allows {_SPANS}, got spans {choice}")
-        where = (
-            f"{dim.limit} of the decoder" if (dim.side, dim.limit) == ("decoder", "qkv-dim") else dim.limit
-        )
-        limit = where if isinstance(where, int) else self.sizes[where]
-        if not choice or any(type(value) is not int or not 1 <= value <= limit for value in choice):
-            raise ArchError(
-                f"{key} must hold whole numbers from 1 to {limit} (see {dim.limit}), got {list(choice)}"
-            )
-        if dim.limit == "qkv-dim" and (wrong := [heads for heads in choice if limit % heads]):
-            raise ArchError(
-                f"{key}: {wrong[0]} heads do not divide qkv-dim {limit}; choose divisors of it, or another "
-                "qkv-dim"
             )
 
     def __getitem__(self, dim: Dim) -> tuple[int, ...]:
@@ -283,15 +256,12 @@ class SearchSpace:
 
     @classmethod
     def from_yaml(cls, source: str | Path | Mapping[str, Any]) -> "SearchSpace":
-        """Return the space of a YAML file or a mapping with the release's keys, such as those in
-        configs/<task>/supertransformer; other keys are ignored.
+        """Return the space of a YAML file, or a mapping with its keys, as in configs/*/supertransformer.
 
         A choice left out holds the super size alone, or, if the file gives an architecture, what that uses.
-        Raises ArchError for values that contradict each other.
+        Other keys are ignored. Raises ArchError for values that contradict each other.
         """
-        values = source if isinstance(source, Mapping) else read_config(source)
-        options, arch = _read_options(SpaceOptions, values), arch_of(_read_options(ArchOptions, values))
-        return space_around(options, arch) if arch else space_of(options)
+        return space_of(_options(SpaceOptions, source), arch_of(_options(ArchOptions, source)))
 
     @property
     def decoder_qkv_dim(self) -> int:
@@ -302,16 +272,17 @@ class SearchSpace:
     def sizes(self) -> dict[str, int]:
         """Sizes of the SuperTransformer, by their YAML keys."""
         sides = {f"{s}-{key}": getattr(getattr(self, s), attr) for s in SIDES for key, attr in _SIZES.items()}
-        return {**sides, "qkv-dim": self.qkv_dim, "qkv-dim of the decoder": self.decoder_qkv_dim}
+        return {**sides, QKV["encoder"]: self.qkv_dim, QKV["decoder"]: self.decoder_qkv_dim}
 
     @property
     def choices(self) -> dict[str, tuple[int, ...]]:
         """What SubTransformers choose from, by the YAML keys of the choices; spans as numbers of layers."""
         return {dim.choice_key: self[dim] for dim in DIMS}
 
-    def spans_for(self, encoder_layers: int) -> tuple[int, ...]:
-        """Return the span choices that an encoder of this depth can serve."""
-        return tuple(span for span in self.decoder.cross_span_choice if span <= encoder_layers)
+    def allowed(self, dim: Dim, encoder_layers: int) -> tuple[int, ...]:
+        """Return the choice of a dimension, of spans those that an encoder of this depth can serve."""
+        choice = self[dim]
+        return tuple(n for n in choice if n <= encoder_layers) if dim.attr == "cross_span" else choice
 
     def build(self, pick: Pick) -> Arch:
         """Return the architecture whose numbers `pick` chooses, in this order: encoder, then decoder; of each
@@ -320,8 +291,10 @@ class SearchSpace:
         values: dict[Dim, tuple[int, ...]] = {}
         depth: dict[str, int] = {}
         for dim in _DEPTH_FIRST:
-            allowed = self.spans_for(depth["encoder"]) if dim.attr == "cross_span" else self[dim]
-            layers = depth[dim.side] if dim.per_layer else 1
+            allowed, layers = (
+                self.allowed(dim, depth.get("encoder", 0)),
+                depth[dim.side] if dim.per_layer else 1,
+            )
             values[dim] = tuple(pick(dim, allowed, layer) for layer in range(layers))
             if dim.attr == "num_layers":
                 depth[dim.side] = values[dim][0]
@@ -337,26 +310,24 @@ class SearchSpace:
 
     def size(self) -> int:
         """Return how many different SubTransformers the space has."""
-
-        def of(side: str, layers: int, spans: int) -> int:
-            dims = [dim for dim in DIMS if dim.side == side and dim.attr != "num_layers"]
-            counts = [(dim, spans if dim.attr == "cross_span" else len(set(self[dim]))) for dim in dims]
-            return prod(count**layers if dim.per_layer else count for dim, count in counts)
-
-        depths = product(set(self.encoder.layers_choice), set(self.decoder.layers_choice))
-        return sum(
-            of("encoder", enc, 0) * of("decoder", dec, len(set(self.spans_for(enc)))) for enc, dec in depths
-        )
+        total, sized = 0, [dim for dim in DIMS if dim.attr != "num_layers"]
+        for encoder, decoder in product(set(self.encoder.layers_choice), set(self.decoder.layers_choice)):
+            depth = {"encoder": encoder, "decoder": decoder}
+            counts = [len(set(self.allowed(dim, encoder))) for dim in sized]
+            total += prod(
+                n ** (depth[d.side] if d.per_layer else 1) for d, n in zip(sized, counts, strict=True)
+            )
+        return total
 
     def check(self, arch: Arch) -> Arch:
         """Return `arch` if every value is one of the choices; raises ArchError naming the first other."""
         for dim in sorted(DIMS, key=lambda dim: dim.per_layer):
             for layer, value in enumerate(arch[dim]):
                 if value not in self[dim]:
-                    at = f" at layer {layer}" if dim.per_layer else ""
+                    place = f"{dim.label} at layer {layer}" if dim.per_layer else dim.label
                     allowed = ", ".join(map(str, sorted(set(self[dim]))))
                     raise ArchError(
-                        f"{dim.label}{at}: {value} is not in the space {{{allowed}}}; see {dim.choice_key}"
+                        f"{place}: {value} is not in the space {{{allowed}}}; see {dim.choice_key}"
                     )
         return arch
 
@@ -367,20 +338,13 @@ def space_to_plain(space: SearchSpace) -> dict[str, Any]:
 
 
 def space_from_plain(values: Mapping[str, Any]) -> SearchSpace:
-    """Return the space written by `space_to_plain`."""
+    """Return the space written by `space_to_plain`; older files have one qkv-dim for both sides."""
 
     def side(name: str) -> dict[str, Any]:
-        return {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in values[name].items()}
+        return {key: tuple(v) if isinstance(v, list) else v for key, v in values[name].items()}
 
-    return SearchSpace(
-        encoder=EncoderSpace(**side("encoder")),
-        decoder=DecoderSpace(**side("decoder")),
-        qkv_dim=values["qkv_dim"],
-        decoder_qkv=values.get("decoder_qkv"),  # older files have one width for both
-    )
-
-
-# --- sampling
+    encoder, decoder = EncoderSpace(**side("encoder")), DecoderSpace(**side("decoder"))
+    return SearchSpace(encoder, decoder, values["qkv_dim"], values.get("decoder_qkv"))
 
 
 def sample(space: SearchSpace, rng: random.Random) -> Arch:
@@ -394,24 +358,19 @@ def sample(space: SearchSpace, rng: random.Random) -> Arch:
 
 
 def draw_arch(space: SearchSpace, seed: int, number: int) -> Arch:
-    """Return the SubTransformer of draw `number`; with one draw for each update that is the update.
-
-    A pure function, so all ranks and all resumes agree.
-    """
+    """Return the SubTransformer of draw `number`: a pure function, so all ranks and all resumes agree."""
     return sample(space, rng_for(seed, "arch", number))
 
 
 def draw_fair_arch(space: SearchSpace, seed: int, number: int) -> Arch:
     """Return the SubTransformer of draw `number`, each choice of each dimension equally often.
 
-    Any run of n draws that starts at a multiple of n holds each of n widths or encoder depths once, in
-    random order. Dimensions that exist at some depths only take turns among the draws of these depths, so
-    that each size of each layer gets its share of those (strict fairness of FairNAS, 2019, for a space whose
-    choices depend on each other). A pure function, as `draw_arch`.
+    Any n draws from a multiple of n on hold each of n widths or encoder depths once, in random order. What
+    exists at some depths only takes turns among the draws of these depths, so each size of each layer gets
+    its share of those (strict fairness of FairNAS, 2019). A pure function, as `draw_arch`.
     """
 
     def turn(dim: Dim, allowed: tuple[int, ...], count: int, *where: int) -> int:
-        """Return the choice of the `count`-th draw that asks for this dimension, there."""
         order = list(allowed)
         rng_for(seed, "fair", dim.label.removesuffix(" dim"), *where, count // len(order)).shuffle(order)
         return order[count % len(order)]
@@ -437,15 +396,10 @@ def validation_archs(space: SearchSpace) -> dict[str, Arch]:
     HAT 2020 validates these two, with span 2 throughout; if the space has no span 2, its own extremes stand.
     """
 
-    def with_span_2(arch: Arch) -> Arch:
-        if 2 not in space.spans_for(arch.encoder.num_layers):
-            return arch
-        return replace(arch, decoder=replace(arch.decoder, cross_span=(2,) * arch.decoder.num_layers))
+    def pick_by(of: Callable[[tuple[int, ...]], int]) -> Pick:
+        return lambda dim, allowed, _: 2 if dim.attr == "cross_span" and 2 in allowed else of(allowed)
 
-    return {"largest": with_span_2(space.largest()), "smallest": with_span_2(space.smallest())}
-
-
-# --- genes, features and columns
+    return {"largest": space.build(pick_by(max)), "smallest": space.build(pick_by(min))}
 
 
 def _positions(space: SearchSpace, dim: Dim) -> int:
@@ -468,9 +422,8 @@ def gene_of(arch: Arch, space: SearchSpace) -> Gene:
 
 def arch_of_gene(gene: Gene, space: SearchSpace) -> Arch:
     """Return the architecture of a gene; a span deeper than the encoder becomes the deepest one that fits."""
-    values, rest = {}, gene
-    for dim in DIMS:
-        values[dim], rest = rest[: _positions(space, dim)], rest[_positions(space, dim) :]
+    numbers = iter(gene)
+    values = {dim: tuple(islice(numbers, _positions(space, dim))) for dim in DIMS}
 
     def pick(dim: Dim, allowed: tuple[int, ...], layer: int) -> int:
         value = values[dim][layer]
@@ -480,14 +433,13 @@ def arch_of_gene(gene: Gene, space: SearchSpace) -> Arch:
 
 
 _PER_LAYER = tuple(dim for dim in DIMS if dim.per_layer)
-FEATURE_NAMES = tuple(
-    dim.key.replace("-", "_") + ("_avg" if dim.per_layer else "") for dim in DIMS
-)  # in the order of `features`
+# in the order of `features` and of `layer_features`
+FEATURE_NAMES = tuple(dim.key.replace("-", "_") + ("_avg" if dim.per_layer else "") for dim in DIMS)
 LAYER_FEATURE_NAMES = (
     *FEATURE_NAMES,
     *(f"{dim.key.replace('-', '_')}_square_avg" for dim in _PER_LAYER),
     "decoder_ende_attention_heads_times_arbitrary_avg",
-)  # in the order of `layer_features`
+)
 
 
 def features(arch: Arch) -> list[float]:
@@ -498,8 +450,8 @@ def features(arch: Arch) -> list[float]:
 def layer_features(arch: Arch) -> list[float]:
     """Return the features, then means over layers of each layer's squares, and of its heads times its span.
 
-    Squares tell layers of 512 and 1536 from two of 1024, so a sum over layers can follow a cost per layer
-    that is not a straight line in its sizes; if a choice has two values they add nothing.
+    Squares tell layers of 512 and 1536 from two of 1024, so a sum can follow a cost that is not linear in the
+    sizes of a layer; if a choice has two values they add nothing.
     """
     dec = arch.decoder
     squares = [fmean(value * value for value in arch[dim]) for dim in _PER_LAYER]
@@ -511,8 +463,7 @@ def layer_columns(arch: Arch, space: SearchSpace) -> list[float]:
     """Return one row of a regression on what each layer holds, equally long for all architectures of a space.
 
     Of each side: width, one flag for each super layer (1.0 if it is used), and for each per-layer dimension
-    its value in each super layer and the sum over layers. A layer that is not used holds the mean of the
-    others, so it has no effect but that of its flag.
+    its values and their sum. An unused layer holds the mean of the others, so only its flag has an effect.
     """
     row: list[float] = []
     for dim in DIMS:
@@ -528,40 +479,34 @@ def layer_columns(arch: Arch, space: SearchSpace) -> list[float]:
     return row
 
 
-# --- options: the release's YAML keys and flags
-
 _DEPTH_FIRST = sorted(DIMS, key=lambda dim: (dim.side == "decoder", dim.attr != "num_layers"))
 _RELEASE_ORDER = ("embed_dim", "ffn_dims", "num_layers", "self_heads")
 _YAML_DIMS = sorted(DIMS, key=lambda dim: (*_RELEASE_ORDER, dim.attr).index(dim.attr))
 
 
-def _fields(*rows: tuple[str, Any, Any, str]) -> list[tuple[str, Any, Any]]:
-    """Return fields for `make_dataclass` of rows of YAML key, type, default and help."""
-    return [(key.replace("-", "_"), kind, option(default, help=text)) for key, kind, default, text in rows]
+def _field(key: str, default: Any, text: str) -> tuple[str, Any, Any]:
+    """Return a field for `make_dataclass`: a list if its default is one, else a number."""
+    kind = tuple[int, ...] if default == () else int if default else int | None
+    return key.replace("-", "_"), kind, option(default, help=text)
 
 
-def _size_rows(side: str) -> list[tuple[str, Any, Any, str]]:
-    return [
-        (f"{side}-embed-dim", int, 512, f"width of the SuperTransformer's {side}"),
-        (f"{side}-ffn-embed-dim", int, 2048, f"FFN width of the SuperTransformer's {side}"),
-        (f"{side}-layers", int, 6, f"{side} layers of the SuperTransformer"),
-        (f"{side}-attention-heads", int, 8, f"{side} heads if their choice is not given"),
-    ]
-
-
-_SPACE_FIELDS = _fields(
-    *(row for side in SIDES for row in _size_rows(side)),
-    ("qkv-dim", int | None, None, "total width of all heads of one attention (default: width of the side)"),
-    *((dim.choice_key, tuple[int, ...], (), f"choice of {dim.side} {dim.text}") for dim in DIMS),
+_SIZE_OPTIONS = (
+    ("embed-dim", 512, "width of the SuperTransformer's {}"),
+    ("ffn-embed-dim", 2048, "FFN width of the SuperTransformer's {}"),
+    ("layers", 6, "{} layers of the SuperTransformer"),
+    ("attention-heads", 8, "{} heads if their choice is not given"),
 )
-_ARCH_FIELDS = _fields(
-    *(
-        (dim.arch_key, tuple[int, ...], (), f"{dim.side} {dim.text}, one for each layer")
-        if dim.per_layer
-        else (dim.arch_key, int | None, None, f"{dim.side} {dim.text[:-1]}")
-        for dim in DIMS
-    )
-)
+_SPACE_FIELDS = [
+    *(_field(f"{s}-{key}", size, text.format(s)) for s in SIDES for key, size, text in _SIZE_OPTIONS),
+    _field("qkv-dim", None, "total width of all heads of one attention (default: width of the side)"),
+    *(_field(dim.choice_key, (), f"choice of {dim.side} {dim.text}") for dim in DIMS),
+]
+_ARCH_FIELDS = [
+    _field(dim.arch_key, (), f"{dim.side} {dim.text}, one for each layer")
+    if dim.per_layer
+    else _field(dim.arch_key, None, f"{dim.side} {dim.text[:-1]}")
+    for dim in DIMS
+]
 
 
 class SpaceOptions(make_dataclass("_SpaceFields", _SPACE_FIELDS, frozen=True)):  # type: ignore[misc]
@@ -573,36 +518,22 @@ class ArchOptions(make_dataclass("_ArchFields", _ARCH_FIELDS, frozen=True)):  # 
     """One SubTransformer; lists have one entry per layer used."""
 
 
-def space_of(options: SpaceOptions) -> SearchSpace:
-    """Return the search space that the options describe; raises ArchError if they contradict each other."""
-    sides: dict[str, dict[str, Any]] = {
-        side: {attr: _option(options, f"{side}-{key}") for key, attr in _SIZES.items()} for side in SIDES
-    }
-    for dim in DIMS:
-        size = f"{dim.side}-attention-heads" if dim.limit == "qkv-dim" else dim.limit
-        alone = 1 if isinstance(size, int) else _option(options, size)
-        choice = tuple(dim.decode(code, dim.choice_key) for code in _option(options, dim.choice_key))
-        sides[dim.side][dim.choice_attr] = choice or (alone,)
-    widths = (options.encoder_embed_dim, options.decoder_embed_dim)
-    qkv = (width if options.qkv_dim is None else options.qkv_dim for width in widths)
-    return SearchSpace(EncoderSpace(**sides["encoder"]), DecoderSpace(**sides["decoder"]), *qkv)
+def space_of(options: SpaceOptions, arch: Arch | None = None) -> SearchSpace:
+    """Return the search space that the options describe; raises ArchError if they contradict each other.
 
-
-def space_around(options: SpaceOptions, arch: Arch) -> SearchSpace:
-    """Return the search space of the options, in which a choice left out holds what `arch` uses.
-
-    As YAML files of the 2020 release mean it: those of an architecture say no choices.
+    A choice left out holds what `arch` uses, as in YAML files of the 2020 release, or the super size alone.
     """
-    left_out = {name: used for name, used in choices_of(arch).items() if not getattr(options, name)}
-    return space_of(replace(options, **left_out))
-
-
-def choices_of(arch: Arch) -> dict[str, tuple[int, ...]]:
-    """Return what `arch` uses of each choice, by the fields of `SpaceOptions`, largest first."""
-    return {
-        dim.choice_key.replace("-", "_"): tuple(sorted({dim.encode(v) for v in arch[dim]}, reverse=True))
-        for dim in DIMS
-    }
+    given = _by_key(options)
+    sides = {side: {attr: given[f"{side}-{key}"] for key, attr in _SIZES.items()} for side in SIDES}
+    for dim in DIMS:
+        size = f"{dim.side}-attention-heads" if dim.limit in QKV.values() else dim.limit
+        alone = [1 if isinstance(size, int) else given[size]]
+        left_out = sorted(set(arch[dim]), reverse=True) if arch else alone
+        choice = dim.decode(given[dim.choice_key], dim.choice_key)
+        sides[dim.side][dim.choice_attr] = choice or tuple(left_out)
+    qkv, widths = given["qkv-dim"], [given[f"{side}-embed-dim"] for side in SIDES]
+    qkv_dims = widths if qkv is None else [qkv]
+    return SearchSpace(EncoderSpace(**sides["encoder"]), DecoderSpace(**sides["decoder"]), *qkv_dims)
 
 
 def arch_of(options: ArchOptions) -> Arch | None:
@@ -610,39 +541,27 @@ def arch_of(options: ArchOptions) -> Arch | None:
 
     Raises ArchError if the length of a list is not its depth or a key is missing.
     """
-    given = {dim: _option(options, dim.arch_key) for dim in DIMS}
-    given = {dim: value for dim, value in given.items() if value not in (None, ())}
+    given = {key: value for key, value in _by_key(options).items() if value not in (None, ())}
     if not given:
         return None
-    if missing := [dim.arch_key for dim in DIMS if dim not in given and not dim.added]:
-        raise ArchError(
-            f"the architecture lacks {', '.join(missing)}; give all ten *-subtransformer keys or none"
-        )
+    if lacks := ", ".join(dim.arch_key for dim in DIMS if dim.arch_key not in given and not dim.added):
+        raise ArchError(f"the architecture lacks {lacks}; give all ten *-subtransformer keys or none")
     return Arch.of(
         {
-            dim: tuple(dim.decode(code, dim.arch_key) for code in (value if dim.per_layer else (value,)))
-            for dim, value in given.items()
+            dim: dim.decode(value if dim.per_layer else (value,), dim.arch_key)
+            for dim in DIMS
+            if (value := given.get(dim.arch_key)) is not None
         }
     )
 
 
-def _option(options: Any, key: str) -> Any:
-    return getattr(options, key.replace("-", "_"))
+def _by_key(options: Any) -> dict[str, Any]:
+    return {name.replace("_", "-"): value for name, value in vars(options).items()}
 
 
-def _read_options(kind: Any, source: str | Path | Mapping[str, Any]) -> Any:
-    """Return the options of class `kind` that a YAML file or mapping gives; raises ArchError by key."""
-    values: Any = read_config(source) if isinstance(source, str | Path) else source
-    if not isinstance(values, Mapping):
-        raise ArchError(f"keys and their values must describe it, got {values!r}")
-    given = {}
-    for f in fields(kind):
-        key, many = f.name.replace("_", "-"), f.default == ()
-        if (value := values.get(key)) is None:
-            continue
-        listed = value if isinstance(value, list | tuple) else [value]
-        if many != (listed is value) or not all(re.fullmatch(r"-?(0|[1-9]\d*)", str(n)) for n in listed):
-            what = "a list of whole numbers" if many else "one whole number"
-            raise ArchError(f"{key} must be {what}, got {value!r}")
-        given[f.name] = tuple(map(int, listed)) if many else int(value)
-    return kind(**given)
+def _options(group: Any, source: str | Path | Mapping[str, Any]) -> Any:
+    """Return the options of a YAML file or a mapping; raises ArchError if there are none to read."""
+    try:
+        return fill(group, source if isinstance(source, Mapping) else read_config(source))
+    except ConfigError as error:
+        raise ArchError(str(error)) from error

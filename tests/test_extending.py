@@ -1,4 +1,4 @@
-"""Every extension of docs/extending.md applies to the package as it is, and its script runs.
+"""All extensions of docs/extending.md apply to one copy of the package, and their scripts run there.
 
 A block belongs to the comment above it, `<!-- NAME: apply -->` or `<!-- NAME: run -->`.
 """
@@ -10,41 +10,32 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(
     r"<!-- ([^:>]+): (apply|run) -->\n```(?:diff|python)\n(.*?)^```$", re.DOTALL | re.MULTILINE
 )
-BLOCKS = {
-    (name, use): text for name, use, text in BLOCK.findall((ROOT / "docs/extending.md").read_text("utf-8"))
-}
+RUN_ALL = "import runpy, sys; [runpy.run_path(path) for path in sys.argv[1:]]"
 
 
-def test_every_block_says_what_is_done_with_it() -> None:
+def test_the_extensions_work(tmp_path: Path) -> None:
     page = (ROOT / "docs/extending.md").read_text("utf-8")
-    assert page.count("\n```") == 2 * len(BLOCKS) == 4 * len({name for name, _ in BLOCKS})
-
-
-@pytest.mark.parametrize("name", sorted({name for name, _ in BLOCKS}))
-def test_an_extension_works(name: str, tmp_path: Path) -> None:
+    blocks = {(name, use): text for name, use, text in BLOCK.findall(page)}
+    names = sorted({name for name, _ in blocks})
+    assert page.count("\n```") == 2 * len(blocks) == 4 * len(names), "each block says what is done with it"
     shutil.copytree(ROOT / "hat", tmp_path / "hat", ignore=shutil.ignore_patterns("__pycache__"))
-    env = {
-        **os.environ,
+    own = {
         "PYTHONPATH": str(tmp_path),
         "OMP_NUM_THREADS": "1",
         "GIT_CEILING_DIRECTORIES": str(tmp_path.parent),
     }
-    applied = subprocess.run(
-        ["git", "apply", "-"],
-        input=BLOCKS[name, "apply"],
-        cwd=tmp_path,
-        env=env,
-        capture_output=True,
-        text=True,
-    )
-    assert applied.returncode == 0, applied.stderr
-    ran = subprocess.run(
-        [sys.executable, "-c", BLOCKS[name, "run"]], cwd=tmp_path, env=env, capture_output=True, text=True
-    )
-    assert ran.returncode == 0, ran.stderr
+
+    def done(*command: str, text: str = "") -> None:
+        result = subprocess.run(
+            command, input=text, cwd=tmp_path, env=os.environ | own, capture_output=True, text=True
+        )
+        assert result.returncode == 0, result.stderr
+
+    for name in names:
+        done("git", "apply", "-", text=blocks[name, "apply"])
+        (tmp_path / f"{name}.py").write_text(blocks[name, "run"], encoding="utf-8")
+    done(sys.executable, "-c", RUN_ALL, *(f"{name}.py" for name in names))

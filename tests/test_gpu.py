@@ -7,10 +7,9 @@ from benchmarks.data import random_batch
 from benchmarks.timing import formats
 from hat.decode.beam import BeamConfig, beam_search
 from hat.model.cpu import DTYPES
-from hat.model.extract import extract
 from hat.model.inference import InferenceModel
 from hat.model.layers import EOS, ModelConfig
-from hat.model.transformer import SuperTransformer
+from hat.model.transformer import SuperTransformer, extract
 from hat.space import DecoderSpace, EncoderSpace, SearchSpace, draw_arch
 from hat.train.policy import ScheduleConfig
 from hat.train.trainer import OptimConfig, Trainer

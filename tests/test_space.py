@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import archs, spaces, spaces_with_archs
+from strategies import spaces, spaces_with_archs
 
 from hat.errors import ArchError
 from hat.rng import rng_for, seed_for
@@ -28,7 +28,6 @@ from hat.space import (
     SpaceOptions,
     arch_of,
     arch_of_gene,
-    choices_of,
     draw_arch,
     draw_fair_arch,
     features,
@@ -37,7 +36,6 @@ from hat.space import (
     layer_columns,
     layer_features,
     sample,
-    space_around,
     space_from_plain,
     space_of,
     space_to_plain,
@@ -73,9 +71,6 @@ def changed(side: str, field: str, value: object, **more: object) -> SearchSpace
     return replace(SPACE, **{side: replace(getattr(SPACE, side), **{field: value})}, **more)
 
 
-# --- what is refused
-
-
 @pytest.mark.parametrize("field", ["embed_dim", "ffn_dims", "self_heads"])
 @pytest.mark.parametrize("value", [0, (), (0, 1), (True, 1), (1.0, 1), ("1", 1), None, 1.5, [4, 4]])
 def test_an_architecture_holds_whole_positive_numbers(field: str, value: object) -> None:
@@ -85,15 +80,9 @@ def test_an_architecture_holds_whole_positive_numbers(field: str, value: object)
 
 @pytest.mark.parametrize("field", ["ffn_dims", "self_heads", "cross_heads", "cross_span"])
 def test_lists_have_one_length_which_is_the_depth(field: str) -> None:
-    decoder = {"ffn_dims": (4,), "self_heads": (1,), "cross_heads": (2,), "cross_span": (2,)}
-    assert DecoderArch(8, **decoder).num_layers == 1
+    assert ARCH.decoder.num_layers == 3
     with pytest.raises(ArchError, match=f"DecoderArch must have equal length, got .*'{field}': 2"):
-        DecoderArch(8, **{**decoder, field: (1, 1)})
-
-
-def test_span_beyond_the_encoder() -> None:
-    with pytest.raises(ArchError, match="last 3 encoder layers, but the encoder has 2.*arbitrary-ende-attn"):
-        replace(ARCH, decoder=replace(ARCH.decoder, cross_span=(3, 1, 1)))
+        replace(ARCH.decoder, **{field: (1, 1)})
 
 
 @pytest.mark.parametrize("dim", DIMS, ids=lambda dim: dim.label)
@@ -105,49 +94,40 @@ def test_choices_name_their_key(dim, kind: str) -> None:
         changed(dim.side, dim.choice_attr, value)
 
 
-@pytest.mark.parametrize("field", ["self_heads_choice", "cross_heads_choice"])
-def test_heads_must_divide_qkv_dim(field: str) -> None:
-    with pytest.raises(ArchError, match="heads-choice: 3 heads do not divide qkv-dim 8"):
-        changed("decoder", field, (4, 3))
-    changed("decoder", field, (4, 3), qkv_dim=12)
-
-
-def test_shallow_encoder_needs_a_span_it_can_serve() -> None:
-    with pytest.raises(ArchError, match="2 layers, but every choice of decoder-arbitrary-ende-attn-choice"):
-        changed("decoder", "cross_span_choice", (3,))
+@pytest.mark.parametrize(
+    ("field", "choice", "message"),
+    [
+        ("self_heads_choice", (4, 3), "heads-choice: 3 heads do not divide qkv-dim of the decoder 8"),
+        ("cross_heads_choice", (4, 3), "heads-choice: 3 heads do not divide qkv-dim of the decoder 8"),
+        ("cross_span_choice", (3,), "2 layers, but every choice of decoder-arbitrary-ende-attn-choice"),
+    ],
+)
+def test_choices_that_cannot_be_served(field: str, choice: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ArchError, match=message):
+        changed("decoder", field, choice)
+    if field != "cross_span_choice":
+        changed("decoder", field, choice, decoder_qkv=12)
 
 
 @pytest.mark.parametrize(
-    ("side", "field", "value", "message"),
+    ("side", "values", "message"),
     [
+        ("encoder", {"embed_dim": 9}, r"encoder embed dim: 9 is not in the space \{8, 12\}; see encoder-em"),
+        ("encoder", {"ffn_dims": (8, 9, 8, 8)}, "ffn dim at layer 1: 9 .*encoder-ffn-embed-dim-choice"),
+        ("decoder", {"self_heads": (2, 4, 4)}, "self heads at layer 0: 2 .*decoder-self-attention-heads-"),
+        ("decoder", {"cross_heads": (4, 1, 1)}, "cross heads at layer 0: 4 .*decoder-ende-attention-heads-"),
         (
             "encoder",
-            "embed_dim",
-            9,
-            r"encoder embed dim: 9 is not in the space \{8, 12\}; see encoder-em",
+            {"ffn_dims": (8,) * 3, "self_heads": (4,) * 3},
+            r"layers: 3 is not in the space \{2, 4\}",
         ),
-        ("encoder", "ffn_dims", (8, 9, 8, 8), "encoder ffn dim at layer 1: 9 .*encoder-ffn-embed-dim-choice"),
-        (
-            "decoder",
-            "self_heads",
-            (2, 4, 4),
-            "self heads at layer 0: 2 .*decoder-self-attention-heads-",
-        ),
-        ("decoder", "cross_heads", (4, 1, 1), "cross heads at layer 0: 4 .*decoder-ende-attention-heads-"),
     ],
 )
-def test_check_names_value_layer_and_key(side: str, field: str, value: object, message: str) -> None:
+def test_check_names_value_layer_and_key(side: str, values: dict[str, object], message: str) -> None:
     arch = SPACE.largest()
     assert SPACE.check(arch) is arch
     with pytest.raises(ArchError, match=message):
-        SPACE.check(replace(arch, **{side: replace(getattr(arch, side), **{field: value})}))
-
-
-def test_check_refuses_depths_and_spans() -> None:
-    arch = SPACE.largest()
-    enc = replace(arch.encoder, ffn_dims=(8,) * 3, self_heads=(4,) * 3)
-    with pytest.raises(ArchError, match=r"encoder layers: 3 is not in the space \{2, 4\}"):
-        SPACE.check(replace(arch, encoder=enc))
+        SPACE.check(replace(arch, **{side: replace(getattr(arch, side), **values)}))
     with pytest.raises(ArchError, match="cross span at layer 0: 3 .*decoder-arbitrary-ende-attn-choice"):
         changed("decoder", "cross_span_choice", (1, 2)).check(arch)
 
@@ -159,7 +139,8 @@ def test_extremes_bound_the_space(space: SearchSpace) -> None:
     assert largest.encoder.ffn_dims == (max(enc.ffn_choice),) * max(enc.layers_choice)
     assert smallest.decoder.num_layers == min(space.decoder.layers_choice)
     assert set(smallest.decoder.cross_span) == {min(space.decoder.cross_span_choice)}
-    assert max(largest.decoder.cross_span) == max(space.spans_for(largest.encoder.num_layers))
+    (spans,) = (dim for dim in DIMS if dim.attr == "cross_span")
+    assert max(largest.decoder.cross_span) == max(space.allowed(spans, largest.encoder.num_layers))
     for name, arch in validation_archs(space).items():
         space.check(arch)
         if 2 in space.decoder.cross_span_choice and arch.encoder.num_layers >= 2:
@@ -177,9 +158,6 @@ def test_size_counts_every_architecture() -> None:
     genes = gene_choices(space)
     drawn = {arch_of_gene(tuple(map(random.Random(n).choice, genes)), space) for n in range(3000)}
     assert space.size() == len(drawn) == 2 * (2 + 2**2) + 2 * (4 + 4**2)
-
-
-# --- conversions
 
 
 @given(spaces_with_archs())
@@ -231,10 +209,8 @@ def test_release_yaml(tmp_path: Path) -> None:
     sizes = {"decoder-embed-dim": 640, "encoder-ffn-embed-dim": 3072, "qkv-dim": 512}
     around = SearchSpace.from_yaml(RELEASE | sizes)  # a file of an architecture gives no choices
     options = SpaceOptions(**{key.replace("-", "_"): value for key, value in sizes.items()})
-    assert (
-        around == space_around(options, ARCH) and around.size() == 4**2 * (2**4) ** 3 and around.check(ARCH)
-    )
-    assert choices_of(ARCH)["decoder_arbitrary_ende_attn_choice"] == (1, -1)
+    assert around == space_of(options, ARCH) and around.size() == 4**2 * (2**4) ** 3 and around.check(ARCH)
+    assert around.decoder.cross_span_choice == (2, 1)
     (shipped,) = ROOT.glob("configs/wmt14.en-de/supertransformer/space0.yml")
     assert SearchSpace.from_yaml(shipped).choices["decoder-arbitrary-ende-attn-choice"] == (1, 2, 3)
 
@@ -244,7 +220,7 @@ def test_a_wrong_value_names_its_key(key: str) -> None:
     with pytest.raises(ArchError, match=f"lacks {key}; give all ten"):
         Arch.from_yaml({k: v for k, v in RELEASE.items() if k != key})
     for wrong in ("x", True, [1.5], {}, [[1]]):
-        with pytest.raises(ArchError, match=f"{key} must be (one whole number|a list of whole numbers), got"):
+        with pytest.raises(ArchError, match=f"{key}: .* is not a whole number"):
             Arch.from_yaml(RELEASE | {key: wrong})
     if "-all-" not in key:
         return
@@ -285,20 +261,6 @@ def test_features_by_hand() -> None:
     assert layer_features(ARCH)[10:12] == [(3072**2 + 1024**2) / 2, 40] and layer_features(ARCH)[-1] == 20 / 3
 
 
-@given(spaces_with_archs())
-def test_features_see_every_field(drawn) -> None:
-    vector, dec = features(drawn[1]), drawn[1].decoder
-    assert all(type(value) is float for value in vector)
-    for position, field in ((6, "ffn_dims"), (7, "self_heads"), (8, "cross_heads")):
-        values = getattr(dec, field)
-        more = replace(drawn[1], decoder=replace(dec, **{field: (values[0] + 1, *values[1:])}))
-        moved = [i for i, pair in enumerate(zip(vector, features(more), strict=True)) if pair[0] != pair[1]]
-        assert moved == [position]
-
-
-# --- draws
-
-
 @given(spaces(), st.integers(0, 1 << 32), st.integers(0, 10_000))
 def test_draws_are_functions_of_seed_and_update(space: SearchSpace, seed: int, n: int) -> None:
     space.check(sample(space, random.Random(seed)))
@@ -308,13 +270,6 @@ def test_draws_are_functions_of_seed_and_update(space: SearchSpace, seed: int, n
         random.random()
         draw(space, seed, n + 1)
         assert draw(space, seed, n) == first
-
-
-@given(spaces().flatmap(lambda space: archs(space).map(lambda arch: (space, arch))))
-def test_spans_for(drawn) -> None:
-    space, arch = drawn
-    allowed = space.spans_for(arch.encoder.num_layers)
-    assert allowed and set(arch.decoder.cross_span) <= set(allowed) <= set(space.decoder.cross_span_choice)
 
 
 def test_the_streams_of_draws_stay_as_they_are() -> None:
@@ -333,7 +288,6 @@ def test_every_choice_is_drawn_uniformly() -> None:
     draws = [draw_arch(space, 1, update) for update in range(3000)]
     for values, expected in (
         (Counter(arch.encoder.num_layers for arch in draws), 1000),
-        (Counter(arch.decoder.embed_dim for arch in draws), 1500),
         (Counter(arch.decoder.cross_heads[0] for arch in draws), 1500),
         (Counter(a.decoder.cross_span[0] for a in draws if a.encoder.num_layers == 3), 333),
     ):

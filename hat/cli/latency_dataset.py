@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hat.cli.options import OutputOptions, command, only
+from hat.cli.options import OutputOptions, command, only, without
 from hat.cli.profile import ProfileOptions, measuring
 from hat.cli.settings import parse_settings
 from hat.cli.task import DeviceOptions, TaskOptions, space_and_arch, vocabulary
@@ -15,6 +15,9 @@ from hat.errors import ConfigError
 from hat.latency.collect import collect
 from hat.model.layers import ModelConfig
 from hat.space import SpaceOptions
+
+_MODEL = """share_all_embeddings share_decoder_input_output_embed encoder_normalize_before
+decoder_normalize_before max_source_positions max_target_positions"""
 
 
 @dataclass(frozen=True)
@@ -48,26 +51,9 @@ def parsed(argv: Sequence[str] | None) -> tuple[Any, ...]:
         used=(
             SpaceOptions,
             only(TaskOptions, "arch", "data", "source_lang", "target_lang", "vocab_size", "profile_length"),
-            only(
-                ModelConfig,
-                "share_all_embeddings",
-                "share_decoder_input_output_embed",
-                "encoder_normalize_before",
-                "decoder_normalize_before",
-                "max_source_positions",
-                "max_target_positions",
-            ),
+            only(ModelConfig, *_MODEL.split()),
             only(DeviceOptions, "gpu", "threads", "seed"),
-            only(
-                ProfileOptions,
-                "latcpu",
-                "latgpu",
-                "latiter",
-                "lat_interval",
-                "latsilent",
-                "lat_beam",
-                "lat_amp",
-            ),
+            without(ProfileOptions, "profile_flops"),
             OutputOptions,
         ),
     )
@@ -79,13 +65,11 @@ def run(options: tuple[Any, ...], argv: Sequence[str] | None = None) -> dict[str
     prof, out = settings.profile, settings.output
     if not data.lat_dataset_path:
         raise ConfigError("--lat-dataset-path is needed: the CSV file to write")
-    space, _ = space_and_arch(settings.space, settings.arch)
     cfg, device = measuring(prof, settings.task, settings.device)
-    sizes = vocabulary(settings.task, profiling=True).sizes
     table = collect(
-        space,
+        space_and_arch(settings.space, settings.arch)[0],
         data.lat_dataset_size,
-        vocab_sizes=sizes,
+        vocab_sizes=vocabulary(settings.task, profiling=True).sizes,
         config=cfg,
         model_config=settings.model,
         out=data.lat_dataset_path,

@@ -328,13 +328,18 @@ _PAIR = "(X,X)"
 
 
 class _HelpFormatter(argparse.HelpFormatter):
-    """Puts a flag and its text on one line."""
+    """Puts a flag and its text on one line, however long."""
 
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=46, width=150)
+        super().__init__(prog, max_help_position=60, width=400)
 
     def _format_usage(self, usage: Any, actions: Any, groups: Any, prefix: Any) -> str:
         return f"usage: {self._prog} [options]\n\n"
+
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        return (
+            f"{action.metavar} ..." if action.nargs == "+" else super()._format_args(action, default_metavar)
+        )
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if isinstance(action, _Switch):

@@ -1,12 +1,12 @@
 """Parameters, FLOPs and latency of one architecture: the profiling part of train.py."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from hat.cli.task import DeviceOptions, TaskOptions, device_of
+from hat.config import Options, option
 from hat.errors import ConfigError
 from hat.model.count import count_params
 from hat.model.cpu import Amp
@@ -16,17 +16,9 @@ from hat.space import Arch, SearchSpace
 if TYPE_CHECKING:
     from hat.latency.measure import MeasureConfig
 
-_FLAGS = {
-    "threads": "threads",
-    "dtype": "lat-amp",
-    "vocab_size": "vocab-size",
-    "beam": "lat-beam",
-    "source_len": "profile-length",
-}
-
 
 @dataclass(frozen=True)
-class ProfileOptions:
+class ProfileOptions(Options):
     """Profiling"""
 
     latcpu: bool = False
@@ -35,13 +27,13 @@ class ProfileOptions:
     """measure latency on the GPU and stop"""
     profile_flops: bool = False
     """count FLOPs and stop"""
-    latiter: int = 300
+    latiter: int = option(300, low=2)
     """most timed repeats of a latency measurement; it ends earlier once the median is known well enough"""
-    lat_interval: float = 1.2
+    lat_interval: float = option(1.2, low=0, high=100)
     """how well the median of a latency is to be known, in percent to either side; 2 takes half the time"""
     latsilent: bool = False
     """show no progress while measuring"""
-    lat_beam: int = 5
+    lat_beam: int = option(5, low=1)
     """beam of the timed search"""
     lat_amp: Amp = "auto"
     """number format of the timed model; auto takes what is fast on the device"""
@@ -51,17 +43,11 @@ class ProfileOptions:
         return self.latcpu or self.latgpu or self.profile_flops
 
     def measure_config(self, length: int) -> "MeasureConfig":
-        """Return how to measure sentences of `length` tokens; raises ConfigError for numbers out of range."""
+        """Return how to measure sentences of `length` tokens."""
         from hat.latency.measure import MeasureConfig  # late: training measures nothing
 
-        return MeasureConfig(
-            length,
-            length,
-            self.lat_beam,
-            self.latiter,
-            interval_percent=self.lat_interval,
-            dtype=self.lat_amp,
-        )
+        repeats, interval = (self.lat_beam, self.latiter), self.lat_interval
+        return MeasureConfig(length, length, *repeats, interval_percent=interval, dtype=self.lat_amp)
 
 
 def measuring(
@@ -72,11 +58,6 @@ def measuring(
         raise ConfigError("--latgpu: this machine has no GPU that PyTorch can use; give --latcpu instead")
     where = device_of(device if options.latgpu else replace(device, cpu=True, gpu=None))
     return options.measure_config(task.sentence_length()), where
-
-
-def condition_flags(conditions: Mapping[str, str]) -> list[str]:
-    """Return the flags of train.py that measure under the conditions of a latency table."""
-    return [f"--{flag}={conditions[name]}" for name, flag in _FLAGS.items() if name in conditions]
 
 
 def size(space: SearchSpace, arch: Arch) -> dict[str, Any]:
@@ -116,8 +97,7 @@ def describe(result: dict[str, Any]) -> str:
     lines = [f"#Params: {result['params'] / 1e6:.2f} M (layers, without embeddings and output matrix)"]
     if result["flops"] is not None:
         lines.append(f"FLOPs: {result['flops'] / 1e9:.3f} G (without the output matrix)")
-    latency = result["latency_ms"]
-    if latency is not None:
+    if latency := result["latency_ms"]:
         for part in ("encoder", "decoder", "total"):
             lines.append(f"latency {part}: {latency[part]:.2f} ms (spread {latency['spread'][part]:.2f})")
         shown = ", ".join(f"{key} {value}" for key, value in result["conditions"].items())

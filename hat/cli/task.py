@@ -16,7 +16,7 @@ from hat.errors import CheckpointError, ConfigError, DataError
 from hat.log import say
 from hat.model.count import profile_length
 from hat.model.cpu import keep_pages
-from hat.space import Arch, ArchOptions, SearchSpace, SpaceOptions, arch_of, space_around, space_of
+from hat.space import Arch, ArchOptions, SearchSpace, SpaceOptions, arch_of, space_of
 from hat.train.distributed import Place
 from hat.train.loop import BatchConfig
 
@@ -273,10 +273,8 @@ def _naming_what_makes(data: str) -> Iterator[None]:
 def space_and_arch(space: SpaceOptions, arch: ArchOptions) -> tuple[SearchSpace, Arch | None]:
     """Return the search space and, where one is given, the architecture, checked against the space."""
     chosen = arch_of(arch)
-    if chosen is None:
-        return space_of(space), None
-    found = space_around(space, chosen)
-    return found, found.check(chosen)
+    found = space_of(space, chosen)
+    return found, found.check(chosen) if chosen else None
 
 
 def run_folder(configs: str | None, given: str | None) -> Path:

@@ -11,9 +11,8 @@ from hat.data.vocab import EOS, Vocab
 from hat.decode.beam import BeamConfig, beam_search
 from hat.decode.generate import by_length
 from hat.errors import ArchError, DataError
-from hat.model.extract import extract
 from hat.model.inference import InferenceModel
-from hat.model.transformer import SubTransformer, Transformer
+from hat.model.transformer import SubTransformer, Transformer, extract
 from hat.space import Arch, SearchSpace
 
 

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hat.space import FEATURE_NAMES, LAYER_FEATURE_NAMES
+from hat.space import FEATURE_NAMES, LAYER_FEATURE_NAMES, SIDES
 
 Floats = NDArray[np.float64]
+Chosen = NDArray[np.bool_]
 FOLDS = 5  # parts of the rows; each is left out once, to see how far the truth lies from a prediction
 WIDTH, HIDDEN_LAYERS = 16, 2  # of the network
 STEPS, BATCH, LEARNING_RATE, WEIGHT_DECAY = 1000, 128, 5e-3, 0.1
@@ -22,20 +23,23 @@ MAX_LOG_RATIO = float(np.log(4))  # far from the training rows a network may not
 REWEIGHTINGS = 3
 FAR_OFF = 2.0  # median errors; beyond, a row counts by its distance alone
 RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # in rows; leaving one row out chooses among them
-_AT = {name: i for i, name in enumerate(LAYER_FEATURE_NAMES)}
-_WIDTHS = [_AT["encoder_embed_dim"], _AT["decoder_embed_dim"]]
-_DEPTHS = [_AT["encoder_layer_num"], _AT["decoder_layer_num"]]
-_FFN = [_AT["encoder_ffn_embed_dim_avg"], _AT["decoder_ffn_embed_dim_avg"]]
-_SPAN = _AT["decoder_arbitrary_ende_attn_avg"]
-_PER_LAYER = [
-    [i for name, i in _AT.items() if name.startswith(side) and name.endswith("_avg")]
-    for side in ("encoder", "decoder")
-]
+_AT = {name: [i] for i, name in enumerate(LAYER_FEATURE_NAMES)}
+_SPAN, _DEPTH = _AT["decoder_arbitrary_ende_attn_avg"], _AT["decoder_layer_num"]
+
+
+def _sides(x: Floats) -> list[list[Floats]]:
+    """Return width, depth, FFN width and all that is averaged over layers, of both sides of features `x`."""
+    found = []
+    for side in SIDES:
+        averages = [i for name, (i,) in _AT.items() if name.startswith(side) and name.endswith("_avg")]
+        one = [_AT[f"{side}_{what}"] for what in ("embed_dim", "layer_num", "ffn_embed_dim_avg")]
+        found.append([x[:, each] for each in (*one, [i for i in averages if i < x.shape[1]])])
+    return found
 
 
 def depth_only(features: Floats, latency_ms: Floats) -> Callable[[Floats], Floats]:
     """Return a straight line on the decoder's depth, fitted by least squares: a baseline."""
-    return _plain(lambda x: x[:, _DEPTHS[1:]], features, latency_ms)
+    return _plain(lambda x: x[:, _DEPTH], features, latency_ms)
 
 
 def least_squares(features: Floats, latency_ms: Floats) -> Callable[[Floats], Floats]:
@@ -45,21 +49,21 @@ def least_squares(features: Floats, latency_ms: Floats) -> Callable[[Floats], Fl
     """
 
     def additive(x: Floats) -> Floats:
-        sides = []
-        for side, width, depth in zip(_PER_LAYER, _WIDTHS, _DEPTHS, strict=True):
-            averages = [i for i in side if i < len(FEATURE_NAMES)]
-            sides += [x[:, [width, depth]], x[:, [depth]] * x[:, [width, *averages]]]
-        return np.hstack(sides)
+        sides = _sides(x[:, : len(FEATURE_NAMES)])
+        parts = [[width, depth, depth * width, depth * averages] for width, depth, _, averages in sides]
+        return np.hstack([*parts[0], *parts[1]])
 
     return _plain(additive, features, latency_ms)
 
 
 def _plain(pick: Callable[[Floats], Floats], features: Floats, ms: Floats) -> Callable[[Floats], Floats]:
-    columns = pick(features)
-    mean, spread = columns.mean(axis=0), column_spread(columns)
-    design = np.hstack([(columns - mean) / spread, np.ones((len(columns), 1))])
-    solution = np.linalg.lstsq(design, ms, rcond=None)[0]
-    return lambda x: ((pick(x) - mean) / spread) @ solution[:-1] + solution[-1]
+    scaling = Scaling.of(pick(features))
+
+    def design(x: Floats) -> Floats:
+        return np.hstack([scaling.standard(pick(x)), np.ones((len(x), 1))])
+
+    solution = np.linalg.lstsq(design(features), ms, rcond=None)[0]
+    return lambda x: design(x) @ solution
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,9 @@ class Scaling:
     @classmethod
     def of(cls, features: Floats) -> "Scaling":
         """Return the scaling of rows [rows, features]."""
-        return cls(features.mean(axis=0), 1 / column_spread(features))
+        spread = features.std(axis=0)
+        constant = spread <= 1e-9 * np.maximum(np.abs(features).max(axis=0), 1e-300)
+        return cls(features.mean(axis=0), 1 / np.where(constant, np.inf, spread))
 
     def standard(self, features: Floats) -> Floats:
         """Return features less their mean, divided by their spread."""
@@ -86,32 +92,20 @@ class Scaling:
         """
         x = self.standard(features)
         known = np.where(self.inverse_spread > 0, features, self.mean)
-        (encoder, decoder), (wide_encoder, wide_decoder) = (
-            known[:, _DEPTHS, None].swapaxes(0, 1),
-            (x[:, [i]] for i in _WIDTHS),
-        )
-        in_encoder, in_decoder = ([i for i in numbers if i < x.shape[1]] for numbers in _PER_LAYER)
+        encoder, decoder = (side[1] for side in _sides(known))
+        (wide_encoder, deep, ffn_encoder, in_encoder), (wide_decoder, _, ffn_decoder, in_decoder) = _sides(x)
         return np.hstack(
             [
                 wide_encoder,
                 wide_decoder,
-                x[:, _DEPTHS[:1]],
-                encoder * np.hstack([wide_encoder, x[:, in_encoder]]),
-                encoder * wide_encoder * x[:, _FFN[:1]],
-                decoder * np.hstack([wide_decoder, x[:, in_decoder]]),
-                decoder * wide_decoder * x[:, _FFN[1:]],
-                decoder * wide_encoder * x[:, [_SPAN]],
+                deep,
+                encoder * np.hstack([wide_encoder, in_encoder, wide_encoder * ffn_encoder]),
+                decoder * np.hstack([wide_decoder, in_decoder, wide_decoder * ffn_decoder]),
+                decoder * wide_encoder * x[:, _SPAN],
                 decoder * decoder,
                 decoder,
             ]
         )
-
-
-def column_spread(columns: Floats) -> Floats:
-    """Return each column's standard deviation, infinite for a constant column."""
-    spread = columns.std(axis=0)
-    constant = spread <= 1e-9 * np.maximum(np.abs(columns).max(axis=0), 1e-300)
-    return np.where(constant, np.inf, spread)
 
 
 def fit_ridge(columns: Floats, latency: Floats, weight: Floats, free: int | Sequence[int] = -2) -> Floats:
@@ -123,9 +117,8 @@ def fit_ridge(columns: Floats, latency: Floats, weight: Floats, free: int | Sequ
     because tables hold disturbed rows; `weight` [rows] says what is known of them beforehand. Constant
     columns get 0.
     """
-    mean, spread = columns.mean(axis=0), column_spread(columns)
-    scale = float(1 / np.mean(1 / latency))
-    design = np.hstack([(columns - mean) / spread, np.ones((len(columns), 1))]) * (scale / latency)[:, None]
+    scaling, scale = Scaling.of(columns), float(1 / np.mean(1 / latency))
+    design = np.hstack([scaling.standard(columns), np.ones((len(columns), 1))]) * (scale / latency)[:, None]
     penalty = np.ones(design.shape[1])
     penalty[np.atleast_1d(free)] = penalty[-1] = 0
     best, lowest = np.zeros(len(penalty)), np.inf
@@ -142,8 +135,8 @@ def fit_ridge(columns: Floats, latency: Floats, weight: Floats, free: int | Sequ
             robust /= robust.mean()
         if np.mean(error * weight) < lowest:
             best, lowest = solution, float(np.mean(error * weight))
-    slopes = scale * best[:-1] / spread
-    return np.append(slopes, scale * best[-1] - slopes @ mean)
+    slopes = scale * best[:-1] * scaling.inverse_spread
+    return np.append(slopes, scale * best[-1] - slopes @ scaling.mean)
 
 
 def apply_network(weights: Sequence[Floats], biases: Sequence[Floats], x: Floats) -> Floats:
@@ -156,35 +149,31 @@ def apply_network(weights: Sequence[Floats], biases: Sequence[Floats], x: Floats
 
 @dataclass(frozen=True)
 class CostModel:
-    """latency in ms = base(x) * exp(network(x)); base(x) = columns(x) @ base[:-1] + base[-1].
-
-    The arrays have a leading axis of members, whose logarithms are averaged: one; five in files of format 2.
-    """
+    """latency in ms = base(x) * exp(network(x)); base(x) = columns(x) @ base[:-1] + base[-1]."""
 
     scaling: Scaling
-    base: Floats  # [members, columns + 1]
-    floor_ms: float  # lowest value of a base
-    weights: tuple[Floats, ...]  # of each layer of the network [members, in, out]
-    biases: tuple[Floats, ...]  # [members, 1, out]
+    base: Floats  # [columns + 1]
+    floor_ms: float  # lowest value of the base
+    weights: tuple[Floats, ...]  # of each layer of the network [in, out]
+    biases: tuple[Floats, ...]  # [out]
 
     def predict(self, features: Floats) -> Floats:
         """Return latencies in ms [rows] of features [rows, features]."""
         ratio = apply_network(self.weights, self.biases, self.scaling.standard(features))
-        logs = np.log(self.base_ms(features)) + np.clip(ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO)
-        latency: Floats = np.exp(logs.mean(axis=0))
+        latency: Floats = self.base_ms(features) * np.exp(np.clip(ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO))
         return latency
 
     def base_ms(self, features: Floats) -> Floats:
-        """Return what the costs of layers add up to, in ms [members, rows]."""
-        costs = self.base[:, :-1] @ self.scaling.columns(features).T + self.base[:, -1:]
+        """Return what the costs of layers add up to, in ms [rows]."""
+        costs = self.scaling.columns(features) @ self.base[:-1] + self.base[-1]
         latency: Floats = np.maximum(costs, self.floor_ms)
         return latency
 
 
-def folds(count: int, seed: int) -> NDArray[np.bool_]:
+def folds(count: int, seed: int) -> Chosen:
     """Return [FOLDS, count]: whether each of `count` rows is left out of each fold."""
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    left_out: NDArray[np.bool_] = order.numpy() % FOLDS == np.arange(FOLDS)[:, None]
+    left_out: Chosen = order.numpy() % FOLDS == np.arange(FOLDS)[:, None]
     return left_out
 
 
@@ -192,38 +181,27 @@ def fit_costs(features: Floats, ms: Floats, weight: Floats, seed: int) -> tuple[
     """Return a model of all rows, and log(measured / predicted) [rows] as predicted without each row's fold.
 
     The network learns log(measured / base). Five more fits, each without a fifth of the rows, say how long to
-    train it and how much of it to use: its gain on rows left out less what chance may give.
-
-    Args:
-        features: [rows, features].
-        ms: measured latencies [rows].
-        weight: how much each row counts [rows].
-        seed: seed of folds, initial weights and batches. The global random state is left alone.
+    train it and how much of it to use: its gain on rows left out less what chance may give. `features` are
+    [rows, features], measured latencies `ms` and how much each row counts, `weight`, [rows]; `seed` is that
+    of folds, initial weights and batches. The global random state is left alone.
     """
-    scaling, out = Scaling.of(features), folds(len(ms), seed)
+    scaling, out, floor_ms = Scaling.of(features), folds(len(ms), seed), float(ms.min() / 2)
     columns, used = scaling.columns(features), np.vstack([~out, np.ones(len(ms), dtype=bool)])
     base = np.stack([fit_ridge(columns[rows], ms[rows], weight[rows]) for rows in used])
-    none = np.zeros((1, features.shape[1], 1)), np.zeros((1, 1, 1))
-    model = CostModel(scaling, base, float(ms.min() / 2), none[:1], none[1:])
-    target = np.log(ms / model.base_ms(features))  # [FOLDS + 1, rows]
+    target = np.log(ms / np.maximum(base[:, :-1] @ columns.T + base[:, -1:], floor_ms))  # [FOLDS + 1, rows]
     weights, biases = _train(scaling.standard(features), target, used, weight, seed)
     learnt = apply_network(weights, biases, scaling.standard(features))
     plain, network = target[:-1].T[out.T], learnt[:-1].T[out.T]
     before, after = (np.average(np.abs(rest), weights=weight) for rest in (plain, plain - network))
     gain = 1 - after / before if before > 0 else 0.0
     share = float(np.clip(1 - NOISE / len(ms) ** 0.5 / max(gain, 1e-9), LEAST_SHARE, 1))
-    *inner, last = weights
-    model = replace(
-        model,
-        base=base[-1:],
-        weights=tuple(each[-1:] for each in (*inner, share * last)),
-        biases=tuple(each[-1:] for each in (*biases[:-1], share * biases[-1])),
-    )
-    return model, plain - share * network
+    layers = tuple(each[-1] for each in weights), tuple(each[-1, 0] for each in biases)
+    scaled = ((*inner, share * last) for *inner, last in layers)
+    return CostModel(scaling, base[-1], floor_ms, *scaled), plain - share * network
 
 
 def _train(
-    x: Floats, target: Floats, used: NDArray[np.bool_], weight: Floats, seed: int
+    x: Floats, target: Floats, used: Chosen, weight: Floats, seed: int
 ) -> tuple[list[Floats], list[Floats]]:
     """Return weights and biases of one network for each row of `target` [networks, rows].
 
@@ -236,15 +214,15 @@ def _train(
     parameters = []
     for inner, outer in zip(sizes, sizes[1:], strict=False):
         scale = (3 / inner) ** 0.5 if outer > 1 else 0.0  # the untrained network gives 0
-        parameters.append(scale * (2 * torch.rand(inner, outer, generator=rng) - 1).expand(count, -1, -1))
-        parameters.append((scale > 0) * (2 * torch.rand(1, outer, generator=rng) - 1).expand(count, -1, -1))
-    parameters = [each.clone().requires_grad_() for each in parameters]
+        for bound, rows in ((scale, inner), (float(scale > 0), 1)):
+            initial = bound * (2 * torch.rand(rows, outer, generator=rng) - 1)
+            parameters.append(initial.repeat(count, 1, 1).requires_grad_())
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
-    inputs, wanted, counts = (
-        torch.tensor(each, dtype=torch.float32) for each in (x, target / unit, used * weight)
+    inputs, wanted, counts, tests = (
+        torch.tensor(each, dtype=torch.float32)
+        for each in (x, target / unit, used * weight, ~used[:-1] * weight)
     )
-    tests = torch.tensor(~used[:-1] * weight, dtype=torch.float32)
 
     def error(rows: Tensor | slice) -> Tensor:
         h = inputs[rows].expand(count, -1, -1)
@@ -267,7 +245,7 @@ def _train(
             best, lowest, at = [each.detach().clone() for each in parameters], now, step
         elif step - at >= PATIENCE:
             break
-    arrays = [each.double().numpy() for each in best]
+    arrays = [each.detach().double().numpy() for each in best]
     return [*arrays[:-2:2], unit * arrays[-2]], [*arrays[1:-1:2], unit * arrays[-1]]
 
 
@@ -280,18 +258,16 @@ def transfer_costs(
     the new rows alone. The one with the lowest error on rows left out is returned.
     """
     old = replace(old, floor_ms=float(ms.min() / 2))
-    columns, old_ms = old.scaling.columns(features), old.predict(features)
-    old_base = np.exp(np.log(old.base_ms(features)).mean(axis=0))
+    columns, old_ms, old_base = old.scaling.columns(features), old.predict(features), old.base_ms(features)
     depth = columns.shape[1] - 1
 
-    def scaled(rows: NDArray[np.bool_]) -> CostModel:
+    def scaled(rows: Chosen) -> CostModel:
         order = np.argsort(ratio := ms[rows] / old_ms[rows])
         below = np.cumsum(weight[rows][order]) / np.sum(weight[rows])
-        ends = (min(int(np.searchsorted(below, 0.5, side)), len(order) - 1) for side in ("left", "right"))
-        middle = ratio[order][list(ends)]
-        return replace(old, base=old.base * middle.mean())  # the weighted median
+        ends = [min(int(np.searchsorted(below, 0.5, side)), len(order) - 1) for side in ("left", "right")]
+        return replace(old, base=old.base * ratio[order][ends].mean())  # the weighted median
 
-    def corrected(rows: NDArray[np.bool_]) -> CostModel:
+    def corrected(rows: Chosen) -> CostModel:
         both, target = np.hstack([columns, old_base[:, None]])[rows], (ms * old_base / old_ms)[rows]
         found = fit_ridge(both, target, weight[rows], free=(depth, depth + 1))
         return replace(old, base=np.delete(found, depth + 1) + found[depth + 1] * old.base)

@@ -1,6 +1,5 @@
 """Blocks of a latency table that were measured while the device was slower or faster than otherwise."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,36 +32,32 @@ def drifting_rows(features: Floats, ms: Floats) -> tuple[list[Block], Floats]:
     for _ in range(2):
         base = fit_ridge(columns, ms, weight)
         fitted = np.maximum(columns @ base[:-1] + base[-1], ms.min() / 2)
-        log_ratio = np.log(ms / fitted)
-        blocks = find_blocks(log_ratio)
-        weight = row_weights(log_ratio, blocks)
+        blocks, weight = find_blocks(np.log(ms / fitted))
     return blocks, weight
 
 
-def find_blocks(log_ratio: Floats) -> list[Block]:
+def find_blocks(log_ratio: Floats) -> tuple[list[Block], Floats]:
     """Return blocks of consecutive rows whose log(measured / predicted) [rows] lies off that of the others.
 
-    The smoothed series is cut where that lowers the squared error by more than a penalty (optimal
-    partitioning, Jackson et al. 2005); the level that the most rows have is the device's own. Needs the rows
-    in the order of measuring; 0.1 s for 2,000 rows.
+    The smoothed series is cut if that lowers the squared error by more than a penalty (optimal partitioning,
+    Jackson et al. 2005); the level that the most rows have is the device's own. Also returns what each row
+    should count: 1, and in a block noise^2 / (noise^2 + shift^2). Needs the rows in the order of measuring;
+    0.1 s for 2,000 rows.
     """
-    count = len(log_ratio)
-    if count < 2 * MIN_BLOCK:
-        return []
-    half = SMOOTHING // 2
-    padded = np.pad(log_ratio, half, mode="reflect")
+    blocks, weight = list[Block](), np.ones(len(log_ratio))
+    if len(log_ratio) < 2 * MIN_BLOCK:
+        return blocks, weight
+    padded = np.pad(log_ratio, SMOOTHING // 2, mode="reflect")
     smooth = np.median(np.lib.stride_tricks.sliding_window_view(padded, SMOOTHING), axis=1)
     noise = np.pi**0.5 / 2 * float(np.mean(np.abs(np.diff(log_ratio)))) + 1e-6
-    cuts = _partition(smooth, PENALTY * np.pi / 2 * noise**2 * np.log(count))
-    levels = np.concatenate(
-        [np.full(b - a, np.median(log_ratio[a:b])) for a, b in zip(cuts, cuts[1:], strict=False)]
-    )
+    cuts = _partition(smooth, PENALTY * np.pi / 2 * noise**2 * np.log(len(log_ratio)))
+    segments = list(zip(cuts, cuts[1:], strict=False))
+    levels = np.concatenate([np.full(b - a, np.median(log_ratio[a:b])) for a, b in segments])
     reach = max(MIN_SHIFT / 2, noise / 2)
-    support = [int(np.sum(np.abs(levels - level) <= reach)) for level in levels[cuts[:-1]]]
+    support = [int(np.sum(np.abs(levels - levels[a]) <= reach)) for a, _ in segments]
     own = levels[cuts[int(np.argmax(support))]]
     own = float(np.median(log_ratio[np.abs(levels - own) <= reach]))
-    blocks: list[Block] = []
-    for a, b in zip(cuts, cuts[1:], strict=False):
+    for a, b in segments:
         shift = float(levels[a] - own)
         if abs(shift) < MIN_SHIFT:
             continue
@@ -70,17 +65,11 @@ def find_blocks(log_ratio: Floats) -> list[Block]:
             a = blocks.pop().first  # one block whose level wanders
             shift = float(np.median(log_ratio[a:b]) - own)
         blocks.append(Block(a, b - 1, 100 * float(np.expm1(shift))))
-    return blocks
-
-
-def row_weights(log_ratio: Floats, blocks: Sequence[Block]) -> Floats:
-    """Return what each row should count: 1, and in a block noise^2 / (noise^2 + shift^2)."""
-    weight = np.ones(len(log_ratio))
-    noise = 1.4826 * float(np.median(np.abs(log_ratio - np.median(log_ratio)))) + 1e-6
+    scatter = 1.4826 * float(np.median(np.abs(log_ratio - np.median(log_ratio)))) + 1e-6
     for block in blocks:
-        shift = np.log1p(block.percent / 100)
-        weight[block.first : block.last + 1] = noise**2 / (noise**2 + shift**2)
-    return weight
+        shift = float(np.log1p(block.percent / 100))
+        weight[block.first : block.last + 1] = scatter**2 / (scatter**2 + shift**2)
+    return blocks, weight
 
 
 def _partition(values: Floats, penalty: float) -> list[int]:

@@ -5,14 +5,12 @@ import io
 import json
 import math
 import os
-import re
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 
-from hat.errors import ArchError, DataError
+from hat.errors import DataError, HatError, brief
 from hat.files.atomic import digest_matches, digest_path, sync_directory
 from hat.files.journal import append_whole
 from hat.files.lock import Lock
@@ -23,14 +21,13 @@ LATENCY_NAMES = ("latency_mean_encoder", "latency_mean_decoder", "latency_std_en
 RELEASE_COLUMNS = (*FEATURE_NAMES, *LATENCY_NAMES)
 ARCH_COLUMN = "arch"
 CHECK_COLUMN = "crc32"  # the last of our own tables
-_CHECK = re.compile(rb"(.*),(crc32=[0-9a-f]{8})", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Row:
     """One measurement. Latencies are milliseconds; `arch` is None in tables of the 2020 release.
 
-    Raises DataError if a number is not finite, a latency is negative, or `arch` has other features.
+    Raises DataError if a number is not finite or a latency is negative.
     """
 
     features: tuple[float, ...]  # in the order of FEATURE_NAMES
@@ -42,17 +39,11 @@ class Row:
     conditions: Mapping[str, str] = field(default_factory=dict)  # how it was measured: device, threads, ...
 
     def __post_init__(self) -> None:
-        if len(self.features) != len(FEATURE_NAMES):
-            raise DataError(f"a row has {len(FEATURE_NAMES)} features, got {len(self.features)}")
         for name, value in zip(RELEASE_COLUMNS, (*self.features, *self.latencies), strict=True):
             if not math.isfinite(value) or (name in LATENCY_NAMES and value < 0):
                 raise DataError(f"{name} is {value!r}; allowed are finite numbers, latencies not negative")
         if not 0 < self.total_ms < math.inf:
             raise DataError(f"the mean latencies add up to {self.total_ms} ms; nothing was measured")
-        if self.arch is not None:
-            for name, held, own in zip(FEATURE_NAMES, self.features, features(self.arch), strict=True):
-                if not math.isclose(held, own, rel_tol=1e-6):
-                    raise DataError(f"{name} is {held!r}, but the architecture of the row has {own!r}")
 
     @property
     def latencies(self) -> tuple[float, ...]:
@@ -66,21 +57,13 @@ class Row:
 
 
 class LatencyTable(list[Row]):
-    """Rows of one latency table, and what a collection added to it.
+    """Rows of one latency table, and what a collection added to it."""
 
-    Attributes:
-        path: the file; None if the rows are kept in memory only.
-        new_rows: rows that were measured now.
-        unstable: those of them whose median did not settle.
-        seconds: time they took.
-        drift_percent: how much slower the machine was at the last row than before the first.
-    """
-
-    path: Path | None = None
-    new_rows: int = 0
-    unstable: int = 0
-    seconds: float = 0.0
-    drift_percent: float = 0.0
+    path: Path | None = None  # None if the rows are kept in memory only
+    new_rows: int = 0  # rows that were measured now
+    unstable: int = 0  # those of them whose median did not settle
+    seconds: float = 0.0  # time they took
+    drift_percent: float = 0.0  # how much slower the machine was at the last row than before the first
 
 
 def row_of(
@@ -91,23 +74,25 @@ def row_of(
     return Row(tuple(features(arch)), encoder[0], decoder[0], encoder[1], decoder[1], arch, texts)
 
 
-def find_table(path: str | Path, say: Callable[[str], object]) -> Path:
-    """Return `path`, or the same name without `_all` if only that exists, saying so.
+def find_table(path: str | Path) -> Path:
+    """Return `path`, or the same name without `_all` if only that exists; says so if there is a choice.
 
     The release ships tables as `<name>_all.csv`, its measuring script writes `<name>.csv`. Raises DataError
     if neither exists.
     """
     path = Path(path)
-    if path.exists():
-        return path
     own = path.with_name(path.stem.removesuffix("_all") + path.suffix)
-    if own != path and own.exists():
+    both, found = own != path and own.exists(), path.exists()
+    if both and found:
+        say(f"both {path} and {own} exist; reading the first; --lat-dataset-path={own} takes the other")
+    elif both:
         say(f"{path} does not exist; reading {own} instead")
-        return own
-    tried = f"{path} does not exist" if own == path else f"neither {path} nor {own} exists"
-    raise DataError(
-        f"no latency table: {tried}; check --lat-dataset-path, or measure one with latency_dataset.py"
-    )
+    elif not found:
+        tried = f"{path} does not exist" if own == path else f"neither {path} nor {own} exists"
+        raise DataError(
+            f"no latency table: {tried}; check --lat-dataset-path, or measure one with latency_dataset.py"
+        )
+    return path if found else own
 
 
 def read_table(path: str | Path) -> list[Row]:
@@ -122,20 +107,17 @@ def read_table(path: str | Path) -> list[Row]:
         raise DataError(
             f"cannot read the latency table {path}: {error.strerror}; check --lat-dataset-path"
         ) from error
-    if not content:
-        raise DataError(f"{path} is empty; a latency table starts with its column names")
     if not content.endswith(b"\n"):
         raise DataError(
-            f"{path}:{len(content.splitlines())}: the last line does not end, so it may be cut off; "
-            "resume measuring with latency_dataset.py, or restore the file from a copy"
+            f"{path}:{content.count(10) + 1}: the file is empty or its last line does not end, so it may be "
+            "cut off; resume measuring with latency_dataset.py, or restore the file from a copy"
         )
-    columns, rows = _parse(content, path)
-    if ARCH_COLUMN not in columns and digest_matches(path, content) is False:
+    if digest_matches(path, content) is False:
         raise DataError(
             f"{path} is damaged: its SHA-256 differs from {digest_path(path).name}; fetch it again with "
             "download_model.py, or restore it from a copy"
         )
-    return rows
+    return _parse(content, path)[1]
 
 
 class TableWriter:
@@ -155,38 +137,39 @@ class TableWriter:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+            sync_directory(self.path.parent)
         except OSError as error:
             raise DataError(
                 f"cannot write the latency table {path}: {error.strerror}; check --lat-dataset-path"
             ) from error
         self._lock = Lock(fd, self.path, "wait for it, stop it, or give another --lat-dataset-path")
         try:
-            sync_directory(self.path.parent)
-            self._head, self._columns, self.rows = self._recover(fd)
+            self._head, self.rows = self._recover(fd)
         except BaseException:
-            self._lock.close()
+            self.close()
             raise
 
     def append(self, row: Row) -> None:
         """Write one row; once this returns it is on disk, and a failed write leaves no part of it behind."""
-        if self._lock is None:
-            self.rows.append(row)
-            return
-        if row.arch is None:
-            raise DataError("a row without architecture belongs to a release table; measure it again")
-        columns = [*RELEASE_COLUMNS, ARCH_COLUMN, *row.conditions]
-        if len({*columns, CHECK_COLUMN}) <= len(columns):
-            raise DataError(f"a measuring condition has the name of another column: {', '.join(columns)}")
-        if self._columns and self._columns != columns:
-            raise DataError(_differs(self.path, self._columns, columns))
-        numbers = [repr(float(value)) for value in (*row.features, *row.latencies)]
-        arch = json.dumps(row.arch.to_yaml(), separators=(",", ":"))
-        head = self._head or _csv_line([*columns, CHECK_COLUMN])
-        line = _csv_line([*numbers, arch, *row.conditions.values()])
-        if _is_checked(head):  # tables begun before there was a checksum go on without
-            line += b"," + _checksum(head, line)
-        append_whole(self._lock.fd, line + b"\n" if self._head else head + b"\n" + line + b"\n", self.path)
-        self._head, self._columns = head, columns
+        if self._lock is not None:
+            if row.arch is None:
+                raise DataError("a row without architecture belongs to a release table; measure it again")
+            head = ",".join((*RELEASE_COLUMNS, ARCH_COLUMN, *row.conditions, CHECK_COLUMN)).encode()
+            if self._head not in (b"", head):
+                names = [*self._head.decode().split(","), *head.decode().split(",")]
+                first = next((name for name in names if names.count(name) == 1), "their order")
+                raise DataError(
+                    f"{self.path} holds other columns (first difference: {first}); rows measured in "
+                    "different ways must not mix: give another --lat-dataset-path"
+                )
+            numbers = [repr(float(value)) for value in (*row.features, *row.latencies)]
+            arch = json.dumps(row.arch.to_yaml(), separators=(",", ":"))
+            text = io.StringIO()
+            csv.writer(text, lineterminator="").writerow([*numbers, arch, *row.conditions.values()])
+            line = text.getvalue().encode()
+            begin = b"" if self._head else head + b"\n"
+            append_whole(self._lock.fd, begin + line + b"," + _checksum(head, line) + b"\n", self.path)
+            self._head = head
         self.rows.append(row)
 
     def close(self) -> None:
@@ -197,45 +180,24 @@ class TableWriter:
     def __enter__(self) -> "TableWriter":
         return self
 
-    def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *failure: object) -> None:
         self.close()
 
-    def _recover(self, fd: int) -> tuple[bytes, list[str], list[Row]]:
-        try:
-            content = self.path.read_bytes()
-        except OSError as error:
-            raise DataError(f"cannot read {self.path}: {error.strerror}; check the disk") from error
+    def _recover(self, fd: int) -> tuple[bytes, list[Row]]:
+        content = self.path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
-        if whole:
-            columns, rows = _parse(whole, self.path)
-            if ARCH_COLUMN not in columns:
-                raise DataError(_differs(self.path, columns, [*columns, ARCH_COLUMN]))
-        else:
-            columns, rows = [], []
-            start = ",".join((*RELEASE_COLUMNS, ARCH_COLUMN)).encode()
-            if content[: len(start)] != start[: len(content)]:
-                raise DataError(
-                    f"{self.path} is no latency table (it starts with {content[:40]!r}) and is left as it "
-                    "is; give another --lat-dataset-path"
-                )
+        start = ",".join((*RELEASE_COLUMNS, ARCH_COLUMN)).encode()
+        if content[: len(start)] != start[: len(content)]:
+            raise DataError(
+                f"{self.path} is no latency table of our own (it starts with {content[:40]!r}) and stays "
+                "as it is; give another --lat-dataset-path"
+            )
+        head, rows = _parse(whole, self.path) if whole else (b"", list[Row]())
         if len(whole) < len(content):  # only now: a file that is no table stays as it is
             say(f"{self.path}: the unfinished last row is dropped, {len(rows)} rows are kept")
             os.ftruncate(fd, len(whole))
             os.fsync(fd)
-        return whole.split(b"\n")[0].removesuffix(b"\r"), columns, rows
-
-
-def _differs(path: Path, held: Sequence[str], wanted: Sequence[str]) -> str:
-    on_one_side = set(held) ^ set(wanted)
-    first = next((name for name in (*held, *wanted) if name in on_one_side), "their order")
-    return (
-        f"{path} holds other columns than this measurement (first difference: {first}); rows measured in "
-        "different ways must not mix: give another --lat-dataset-path or move the file away"
-    )
-
-
-def _is_checked(head: bytes) -> bool:
-    return head.endswith(b"," + CHECK_COLUMN.encode())
+        return head, rows
 
 
 def _checksum(head: bytes, line: bytes) -> bytes:
@@ -243,82 +205,39 @@ def _checksum(head: bytes, line: bytes) -> bytes:
     return b"crc32=%08x" % zlib.crc32(line, zlib.crc32(head))
 
 
-def _proven(line: bytes, head: bytes, where: str) -> bytes:
-    """Return a row without its checksum; raises DataError if it does not fit."""
-    line = line.removesuffix(b"\r")
-    found = _CHECK.fullmatch(line)
-    if bool(found) != _is_checked(head) or (found and found[2] != _checksum(head, found[1])):
-        raise DataError(
-            f"{where}: damaged row, its checksum does not fit it and the column names; restore the table "
-            "from a copy, or remove the line"
-        )
-    return found[1] if found else line
-
-
-def _csv_line(cells: Sequence[str]) -> bytes:
-    """Return one line of CSV without its end."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    line = text.getvalue()
-    if line.count("\n") != 1 or "\r" in line:
-        raise DataError(f"a cell of a latency table must be one line of text, got {line!r}")
-    return line[:-1].encode("utf-8")
-
-
-def _parse(content: bytes, path: Path) -> tuple[list[str], list[Row]]:
-    """Return column names and rows of whole lines; a line is a row, so damage cannot shift the others."""
-    head, *lines = content.split(b"\n")[:-1]
-    head = head.removesuffix(b"\r")
-    columns = _cells(head, path, 1)
-    if _is_checked(head):
-        columns.pop()
-    release = len(RELEASE_COLUMNS)
-    own = columns[release : release + 1] == [ARCH_COLUMN] and len(set(columns)) == len(columns)
-    if tuple(columns[:release]) != RELEASE_COLUMNS or not (own or len(columns) == release):
+def _parse(content: bytes, path: Path) -> tuple[bytes, list[Row]]:
+    """Return header and rows of whole lines: a line is a row, so damage shifts no other."""
+    head, *lines = content.replace(b"\r\n", b"\n").split(b"\n")[:-1]
+    columns, count = head.decode("utf-8", "replace").split(","), len(RELEASE_COLUMNS)
+    own = columns[count : count + 1] == [ARCH_COLUMN] and columns.pop() == CHECK_COLUMN
+    if tuple(columns[:count]) != RELEASE_COLUMNS or not (own or len(columns) == count):
         raise DataError(
             f"{path}:1: not the column names of a latency table, which are {','.join(RELEASE_COLUMNS)} and "
-            f"in our own tables {ARCH_COLUMN} and measuring conditions; got {','.join(columns)[:200]!r}"
+            f"in our own tables {ARCH_COLUMN}, measuring conditions and {CHECK_COLUMN}; got {brief(columns)}"
         )
-    proven = ((n, _proven(line, head, f"{path}:{n}")) for n, line in enumerate(lines, 2))
-    return columns, [_row(_cells(line, path, n), columns, f"{path}:{n}") for n, line in proven]
+    rows = []
+    for number, line in enumerate(lines, 2):
+        try:
+            if own:
+                line, _, check = line.rpartition(b",")
+                if check != _checksum(head, line):
+                    raise DataError("damaged, its checksum does not fit it and the column names")
+            rows.append(_row(line.decode(), columns))
+        except (HatError, csv.Error, TypeError, ValueError) as error:
+            raise DataError(
+                f"{path}:{number}: no row of a latency table: {error}; restore the table from a copy, or "
+                "remove the line"
+            ) from error
+    return head, rows
 
 
-def _cells(line: bytes, path: Path, number: int) -> list[str]:
-    try:
-        return next(csv.reader([line.decode("utf-8").removesuffix("\r")], strict=True), [])
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            f"{path}:{number}: not a line of UTF-8 CSV text ({error}); remove the line"
-        ) from error
-
-
-def _row(cells: list[str], columns: list[str], where: str) -> Row:
+def _row(line: str, columns: Sequence[str]) -> Row:
+    """Return the row of one line; raises errors of many kinds if it is damaged."""
+    cells = next(csv.reader([line], strict=True), [])
     if len(cells) != len(columns):
-        raise DataError(f"{where}: {len(cells)} cells, but the header has {len(columns)}; remove the line")
+        raise DataError(f"{len(cells)} cells, but the header has {len(columns)}")
     by_name = dict(zip(columns, cells, strict=True))
-    numbers = [_number(by_name.pop(name), name, where) for name in RELEASE_COLUMNS]
-    split = len(FEATURE_NAMES)
-    try:
-        arch = _arch(by_name.pop(ARCH_COLUMN)) if ARCH_COLUMN in by_name else None
-        mean_encoder, mean_decoder, std_encoder, std_decoder = numbers[split:]
-        return Row(
-            tuple(numbers[:split]), mean_encoder, mean_decoder, std_encoder, std_decoder, arch, by_name
-        )
-    except DataError as error:
-        raise DataError(f"{where}: {error}; remove the line") from error
-
-
-def _number(cell: str, name: str, where: str) -> float:
-    try:
-        if "_" in cell:  # float() reads 1_0 as 10
-            raise ValueError
-        return float(cell)
-    except ValueError as error:
-        raise DataError(f"{where}: {name} is {cell[:40]!r}, not a number; remove the line") from error
-
-
-def _arch(cell: str) -> Arch:
-    try:
-        return Arch.from_yaml(dict(json.loads(cell)))
-    except (ArchError, TypeError, ValueError, RecursionError) as error:
-        raise DataError(f"the cell {ARCH_COLUMN} holds no architecture ({error})") from error
+    numbers = [float(by_name.pop(name)) for name in RELEASE_COLUMNS]
+    arch = Arch.from_yaml(dict(json.loads(by_name.pop(ARCH_COLUMN)))) if ARCH_COLUMN in by_name else None
+    *held, mean_encoder, mean_decoder, std_encoder, std_decoder = numbers
+    return Row(tuple(held), mean_encoder, mean_decoder, std_encoder, std_decoder, arch, by_name)

@@ -1,6 +1,7 @@
 """Parameters and multiply-accumulates of an architecture, in closed form and by torchprofile."""
 
 import warnings
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -14,24 +15,24 @@ def profile_length(family: str) -> int:
     return 23 if "iwslt" in family else 30
 
 
+def _layers(arch: Arch, space: SearchSpace) -> Iterator[tuple[EncoderArch, int, list[tuple[int, int, int]]]]:
+    """Yield of each layer its stack, its index, and of its attentions: width of the keys, span, qkv-dim."""
+    enc, dec = arch.encoder, arch.decoder
+    for index in range(enc.num_layers):
+        yield enc, index, [(enc.embed_dim, 1, space.qkv_dim)]
+    for index, span in enumerate(dec.cross_span):
+        qkv = space.decoder_qkv_dim
+        yield dec, index, [(dec.embed_dim, 1, qkv), (enc.embed_dim, span, qkv)]
+
+
 def count_params(arch: Arch, space: SearchSpace) -> int:
     """Return the parameters of the layers: no embeddings, no output matrix, full qkv biases (HAT 2020)."""
-    enc, dec = arch.encoder, arch.decoder
-
-    def attention(dim: int, source_dim: int, qkv: int) -> int:
-        return (dim + 2 * source_dim + 3) * qkv + (qkv + 1) * dim
-
-    def feed_forward(stack: EncoderArch, layer: int) -> int:
-        return 2 * stack.embed_dim * stack.ffn_dims[layer] + stack.ffn_dims[layer] + stack.embed_dim
-
     total = 0
-    for layer in range(enc.num_layers):
-        total += attention(enc.embed_dim, enc.embed_dim, space.qkv_dim)
-        total += feed_forward(enc, layer) + 4 * enc.embed_dim  # two normalisations
-    for layer in range(dec.num_layers):
-        total += attention(dec.embed_dim, dec.embed_dim, space.decoder_qkv_dim)
-        total += attention(dec.embed_dim, enc.embed_dim, space.decoder_qkv_dim)
-        total += feed_forward(dec, layer) + 6 * dec.embed_dim  # three normalisations
+    for stack, index, attentions in _layers(arch, space):
+        dim, ffn = stack.embed_dim, stack.ffn_dims[index]
+        total += sum((dim + 2 * source + 3) * qkv + (qkv + 1) * dim for source, _, qkv in attentions)
+        total += 2 * dim * ffn + ffn + dim
+        total += 2 * dim * (len(attentions) + 1)  # a normalisation of each block
     return total
 
 
@@ -42,23 +43,16 @@ def count_macs(arch: Arch, space: SearchSpace, length: int) -> int:
     matrix products, normalisations with scale, and element-wise products (embedding scale and query
     scale; not the two products of integers a position is computed with).
     """
-    enc, dec, n = arch.encoder, arch.decoder, length
-
-    def attention(dim: int, source_dim: int, keys: int, qkv: int) -> int:
-        projections = 2 * n * dim * qkv + 2 * keys * source_dim * qkv
-        return projections + 2 * n * keys * qkv + n * qkv  # both products, and the scaled queries
-
-    def feed_forward(stack: EncoderArch, layer: int) -> int:
-        return 2 * n * stack.embed_dim * stack.ffn_dims[layer]
-
-    total = n * (enc.embed_dim + dec.embed_dim)  # embeddings times their scale
-    for layer in range(enc.num_layers):
-        total += attention(enc.embed_dim, enc.embed_dim, n, space.qkv_dim)
-        total += feed_forward(enc, layer) + 2 * n * enc.embed_dim
-    for layer in range(dec.num_layers):
-        total += attention(dec.embed_dim, dec.embed_dim, n, space.decoder_qkv_dim)
-        total += attention(dec.embed_dim, enc.embed_dim, dec.cross_span[layer] * n, space.decoder_qkv_dim)
-        total += feed_forward(dec, layer) + 3 * n * dec.embed_dim
+    n = length
+    total = n * (arch.encoder.embed_dim + arch.decoder.embed_dim)  # embeddings times their scale
+    for stack, index, attentions in _layers(arch, space):
+        dim = stack.embed_dim
+        for source, span, qkv in attentions:
+            keys = span * n
+            total += 2 * n * dim * qkv + 2 * keys * source * qkv  # projections
+            total += 2 * n * keys * qkv + n * qkv  # both products, and the scaled queries
+        total += 2 * n * dim * stack.ffn_dims[index]
+        total += n * dim * (len(attentions) + 1)  # a normalisation of each block
     return total
 
 

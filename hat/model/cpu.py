@@ -1,10 +1,6 @@
 """What depends on the processor: fast kernels on CPUs, and the number format that is fast on a device.
 
-Each function returns what the formula in its docstring says, up to the rounding of its number type. Figures:
-docs/performance.md.
-
-B batch, T target length, S source length, H heads, d head width, Q total width of all heads, N rows, I input
-width, O output width, V vocabulary.
+Figures: docs/performance.md. N rows, I input width, O output width, V vocabulary.
 """
 
 import ctypes
@@ -16,13 +12,12 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 from hat.errors import ConfigError
 
@@ -30,13 +25,9 @@ Amp = Literal["auto", "bf16", "fp16", "fp32"]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 SHORT = 64  # while training: up to this many keys two plain matrix products beat the fused kernel
-MANY, LONG = 16, 512  # while translating: sentences and keys for which plain products beat it
 CHUNK = 128  # columns that `largest` looks at together
 RandomBits = np.random.Generator | torch.Generator
 _LOWEST, _HIGHEST = -(1 << 63), (1 << 63) - 1
-
-
-# --- number formats
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
@@ -78,9 +69,6 @@ def _cpu_facts() -> str:
         return ""  # not Linux
 
 
-# --- dropout
-
-
 def random_bits(seed: int, device: torch.device) -> RandomBits:
     """Return a generator for `dropout_mask`; that of NumPy is twice as fast on CPUs as that of PyTorch."""
     if device.type == "cpu":
@@ -97,9 +85,8 @@ def dropout_mask(like: Tensor, rate: float, bits: RandomBits) -> Tensor:
     count = like.numel()
     quarter = max(1, (count + 3) // 4)
     if isinstance(bits, np.random.Generator):
-        drawn = torch.from_numpy(
-            bits.integers(_LOWEST, _HIGHEST, size=quarter, dtype=np.int64, endpoint=True)
-        )
+        numbers = bits.integers(_LOWEST, _HIGHEST, size=quarter, dtype=np.int64, endpoint=True)
+        drawn = torch.from_numpy(numbers)
     else:
         drawn = torch.empty(quarter, dtype=torch.int64, device=like.device)
         drawn.random_(_LOWEST, None, generator=bits)
@@ -110,104 +97,6 @@ def dropout_mask(like: Tensor, rate: float, bits: RandomBits) -> Tensor:
     # the sign spread over all bits selects those of the scale; integers are twice as fast as comparing
     scale = torch.tensor(1 / (1 - rate), dtype=like.dtype).view(torch.int16).item()
     return kept.bitwise_right_shift_(15).bitwise_and_(scale).view(like.dtype)
-
-
-# --- attention
-
-
-def attend_fixed(q_BHTd: Tensor, k_BHSd: Tensor, v_BHSd: Tensor, mask: Tensor | None) -> Tensor:
-    """Return attention output [B * T, H * d] without dropout and gradient.
-
-    The fused kernel is the faster one for few sentences, plain products for many short ones.
-    """
-    if q_BHTd.size(0) < MANY or k_BHSd.size(2) > LONG:
-        out_BHTd = F.scaled_dot_product_attention(q_BHTd, k_BHSd, v_BHSd, attn_mask=mask)
-    else:
-        scores_BHTS = (q_BHTd * q_BHTd.size(-1) ** -0.5) @ k_BHSd.transpose(2, 3)
-        if mask is not None:
-            scores_BHTS = scores_BHTS.add_(mask)
-        out_BHTd = scores_BHTS.softmax(-1) @ v_BHSd
-    return out_BHTd.transpose(1, 2).flatten(2).flatten(0, 1)
-
-
-def split_heads(x_BTQ: Tensor, heads: int, parts: int = 1) -> tuple[Tensor, ...]:
-    """Return `parts` times [B, H, T, d]: the columns of each part, side by side, are `heads` groups of d."""
-    return _SplitHeads.apply(x_BTQ, heads, parts)
-
-
-def merge_heads(x_BHTd: Tensor) -> Tensor:
-    """Return [B, T, H * d], the columns of the heads side by side."""
-    return _MergeHeads.apply(x_BHTd)
-
-
-class _SplitHeads(torch.autograd.Function):
-    """Columns in memory as the products of attention read them, and their gradients side by side again.
-
-    Each way copies once. Views would be copied for every product, and joined once more.
-    """
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, x_BTQ: Tensor, heads: int, parts: int) -> tuple[Tensor, ...]:
-        x_PBHTd = x_BTQ.unflatten(-1, (parts, heads, -1)).permute(2, 0, 3, 1, 4).contiguous()
-        return x_PBHTd.unbind()
-
-    @staticmethod
-    def backward(ctx: FunctionCtx, *grads_BHTd: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
-        batch, heads, length, width = grads_BHTd[0].shape
-        grad_BTPHd = grads_BHTd[0].new_empty(batch, length, len(grads_BHTd), heads, width)
-        for part, grad in enumerate(grads_BHTd):
-            grad_BTPHd[:, :, part] = grad.transpose(1, 2)
-        return grad_BTPHd.flatten(2), None, None
-
-
-class _MergeHeads(torch.autograd.Function):
-    """The same the other way round: both products that take the gradient read one copy of it."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, x_BHTd: Tensor) -> Tensor:
-        ctx.heads = x_BHTd.size(1)  # type: ignore[attr-defined]
-        return x_BHTd.transpose(1, 2).flatten(2)
-
-    @staticmethod
-    def backward(ctx: FunctionCtx, grad_BTQ: Tensor) -> Tensor:  # type: ignore[override]
-        heads = ctx.heads  # type: ignore[attr-defined]
-        return grad_BTQ.unflatten(-1, (heads, -1)).transpose(1, 2).contiguous()
-
-
-# --- linear maps
-
-
-def affine(x: Tensor, weight_OI: Tensor, bias_O: Tensor, relu: bool) -> Tensor:
-    """Return x [..., I] @ weight^T + bias [..., O], or its positive part."""
-    if x.dtype == torch.bfloat16 and x.device.type == "cpu" and can_pack(x.dtype):
-        return _Affine.apply(x, weight_OI, bias_O, relu)
-    y = F.linear(x, weight_OI, bias_O)
-    return F.relu(y) if relu else y
-
-
-class _Affine(torch.autograd.Function):
-    """A linear map on a CPU whose bias and ReLU are applied while the product is still in the cache."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, weight_OI: Tensor, bias_O: Tensor, relu: bool) -> Tensor:
-        # a sliced weight would take a kernel that is a thousand times slower
-        y = torch.ops.mkldnn._linear_pointwise(
-            x, weight_OI.contiguous(), bias_O, "relu" if relu else "none", [], ""
-        )
-        ctx.save_for_backward(x, weight_OI, y if relu else None)
-        return y
-
-    @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        x, weight_OI, y = ctx.saved_tensors  # type: ignore[attr-defined]
-        if y is not None:
-            grad = torch.ops.aten.threshold_backward(grad, y, 0)
-        grad_NO = grad.flatten(0, -2)
-        grad_x = (grad_NO @ weight_OI).view(x.shape) if ctx.needs_input_grad[0] else None  # type: ignore[attr-defined]
-        return grad_x, grad_NO.t() @ x.flatten(0, -2), grad_NO.sum(0), None
-
-
-# --- linear maps with fixed weights, laid out once for the kernel that multiplies by them
 
 
 class Matrix:
@@ -234,7 +123,7 @@ class PackedMatrix(Matrix):
     """On CPUs: weights in the blocks that oneDNN reads.
 
     A product of few rows is bound by reading the weights, and these are read in the order they lie in: up to
-    2.4 times faster than `Matrix` in bfloat16 (docs/performance.md).
+    2.4 times faster than `Matrix` in bfloat16.
     """
 
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None) -> None:
@@ -290,8 +179,6 @@ class Int8Matrix(Matrix):
         return self._by_groups(torch.ops.quantized.linear_relu_dynamic, x_NI)
 
     def _by_groups(self, product: Callable[[Tensor, object], Tensor], x_NI: Tensor) -> Tensor:
-        if len(x_NI) <= self.ROWS:
-            return product(x_NI, self.weight)
         return torch.cat([product(group, self.weight) for group in x_NI.split(self.ROWS)])
 
 
@@ -319,33 +206,21 @@ def can_int8() -> bool:
     return any(engine != "none" for engine in torch.backends.quantized.supported_engines)
 
 
-# --- the largest of many
-
-
-class Largest(NamedTuple):
-    """Values of each row, largest first, and their places, both [N, count]."""
-
-    values: Tensor
-    places: Tensor
-
-
-def largest(rows_NV: Tensor, count: int) -> Largest:
-    """Return the `count` largest values of each row.
+def largest(rows_NV: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the `count` largest values of each row, largest first, and their places, both [N, count].
 
     They lie in the `count` chunks with the largest maxima; to look only there is faster on CPUs.
     """
     if rows_NV.is_cuda or rows_NV.size(1) < 2 * count * CHUNK or rows_NV.size(1) % CHUNK:
-        return Largest(*rows_NV.topk(count, dim=1))
+        values, places = rows_NV.topk(count, dim=1)
+        return values, places
     chunks = rows_NV.unflatten(1, (-1, CHUNK))
     which = chunks.amax(2).topk(count, dim=1).indices
     few = chunks.gather(1, which[:, :, None].expand(-1, -1, CHUNK)).flatten(1)
     values, places = few.topk(count, dim=1)
-    return Largest(values, which.gather(1, places // CHUNK) * CHUNK + places % CHUNK)
+    return values, which.gather(1, places // CHUNK) * CHUNK + places % CHUNK
 
 
-# --- memory
-
-_ENOUGH_BYTES = 12 << 30
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 
 
@@ -355,7 +230,7 @@ def keep_pages() -> None:
     Memory once used stays with the process until it ends (a few GiB while training), so small boards are
     left as they are. No effect on other C libraries.
     """
-    if sys.platform != "linux" or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") < _ENOUGH_BYTES:
+    if sys.platform != "linux" or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") < 12 << 30:
         return
     try:
         mallopt = ctypes.CDLL(None).mallopt

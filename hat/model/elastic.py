@@ -4,35 +4,36 @@ A slice is a view, so nothing is stored and nothing goes stale.
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
 
-from hat.model.cpu import RandomBits, affine, dropout_mask, random_bits
+from hat.model.cpu import RandomBits, dropout_mask, random_bits
 
 
 class ElasticLinear(nn.Module):
-    """A linear map that uses the front `[out, in]` block of its weight (HAT 2020, section 3.1)."""
+    """A linear map that uses the front `[out, in]` block of its weight (HAT 2020, section 3.1).
 
-    def __init__(self, in_dim: int, out_dim: int) -> None:
+    `fan_out` is the height of a larger matrix that this one is part of.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, fan_out: int | None = None) -> None:
         super().__init__()
+        self.fan_out = fan_out or out_dim
         self.weight = nn.Parameter(torch.empty(out_dim, in_dim))
         self.bias = nn.Parameter(torch.empty(out_dim))
 
-    def init(self, generator: torch.Generator, fan_out: int | None = None) -> None:
-        """Xavier-uniform weight, zero bias; `fan_out` stands for a larger matrix this one is part of."""
-        rows, columns = self.weight.shape
-        bound = math.sqrt(6 / ((fan_out or rows) + columns))
+    def init(self, generator: torch.Generator) -> None:
+        """Xavier-uniform weight, zero bias."""
+        bound = math.sqrt(6 / (self.fan_out + self.weight.size(1)))
         nn.init.uniform_(self.weight, -bound, bound, generator=generator)
         nn.init.zeros_(self.bias)
 
-    def forward(self, x: Tensor, out_dim: int, *, relu: bool = False) -> Tensor:
-        """Map x [..., in] to [..., out_dim], with `relu` its positive part; `in` is read off x, so it cannot
-        disagree.
-        """
-        return affine(x, self.weight[:out_dim, : x.size(-1)], self.bias[:out_dim], relu)
+    def forward(self, x: Tensor, out_dim: int) -> Tensor:
+        """Map x [..., in] to [..., out_dim]; `in` is read off x, so it cannot disagree."""
+        return F.linear(x, self.weight[:out_dim, : x.size(-1)], self.bias[:out_dim])
 
 
 class ElasticLayerNorm(nn.Module):
@@ -44,8 +45,8 @@ class ElasticLayerNorm(nn.Module):
         self.weight = nn.Parameter(torch.empty(dim))
         self.bias = nn.Parameter(torch.empty(dim))
 
-    def init(self) -> None:
-        """Scale one, shift zero."""
+    def init(self, generator: torch.Generator) -> None:
+        """Scale one, shift zero; nothing is drawn."""
         nn.init.ones_(self.weight)
         nn.init.zeros_(self.bias)
 
@@ -56,50 +57,48 @@ class ElasticLayerNorm(nn.Module):
 
 
 class ElasticEmbedding(nn.Module):
-    """Token embedding that uses the front columns of its table; also serves as the output matrix."""
+    """Token embedding that uses the front columns of its table; also serves as the output matrix.
 
-    def __init__(self, vocab_size: int, dim: int) -> None:
+    The row of `pad`, if any, is zero and receives no gradient.
+    """
+
+    def __init__(self, vocab_size: int, dim: int, pad: int | None = None) -> None:
         super().__init__()
+        self.pad = pad
         self.weight = nn.Parameter(torch.empty(vocab_size, dim))
 
-    def init(self, generator: torch.Generator, pad: int | None) -> None:
-        """Normal with deviation dim^-0.5; the row of `pad` is zero."""
+    def init(self, generator: torch.Generator) -> None:
+        """Normal with deviation dim^-0.5."""
         nn.init.normal_(self.weight, 0, self.weight.size(1) ** -0.5, generator=generator)
-        if pad is not None:
-            nn.init.zeros_(self.weight[pad])
+        if self.pad is not None:
+            nn.init.zeros_(self.weight[self.pad])
 
     def columns(self, dim: int) -> Tensor:
         """Return the table cut to `dim` columns, [vocab, dim]."""
         return self.weight[:, :dim]
 
-    def forward(self, ids: Tensor, dim: int, pad: int) -> Tensor:
-        """Look up ids [...] as [..., dim]; the row of `pad` receives no gradient."""
-        return _Lookup.apply(ids, self.columns(dim), pad)
+    def forward(self, ids: Tensor, dim: int) -> Tensor:
+        """Look up ids [...] as [..., dim]."""
+        return _Lookup.apply(ids, self.columns(dim), self.pad)
 
 
 class _Lookup(torch.autograd.Function):
-    """Embedding whose gradient is summed in float32.
-
-    A bfloat16 sum loses the small terms of frequent words.
-    """
+    """Embedding whose gradient is summed in float32; bfloat16 loses the small terms of frequent words."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, ids: Tensor, table: Tensor, pad: int) -> Tensor:
-        ctx.save_for_backward(ids)  # type: ignore[attr-defined]
-        ctx.shape, ctx.dtype, ctx.pad = table.shape, table.dtype, pad  # type: ignore[attr-defined]
+    def forward(ctx: Any, ids: Tensor, table: Tensor, pad: int) -> Tensor:
+        ctx.save_for_backward(ids)
+        ctx.shape, ctx.dtype, ctx.pad = table.shape, table.dtype, pad
         return table[ids]
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[None, Tensor, None]:  # type: ignore[override]
-        (ids,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        total = torch.zeros(
-            ctx.shape,
-            dtype=torch.float64 if ctx.dtype == torch.float64 else torch.float32,
-            device=grad.device,
-        )  # type: ignore[attr-defined]
-        total.index_add_(0, ids.flatten(), grad.flatten(0, -2).to(total.dtype))
-        total[ctx.pad] = 0  # type: ignore[attr-defined]
-        return None, total.to(ctx.dtype), None  # type: ignore[attr-defined]
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None]:
+        (ids,) = ctx.saved_tensors
+        wide = torch.promote_types(ctx.dtype, torch.float32)
+        total = torch.zeros(ctx.shape, dtype=wide, device=grad.device)
+        total.index_add_(0, ids.flatten(), grad.flatten(0, -2).to(wide))
+        total[ctx.pad] = 0
+        return None, total.to(ctx.dtype), None
 
 
 class Dropout:
@@ -120,18 +119,10 @@ class Dropout:
 
     def __call__(self, x: Tensor, rate: float) -> Tensor:
         """Return `x` with a fraction `rate` of its elements zero and the others scaled by 1 / (1 - rate)."""
-        return x * self._mask(x, rate) if self.active and rate > 0 else x
-
-    def plus(self, residual: Tensor, x: Tensor, rate: float) -> Tensor:
-        """Return residual + self(x, rate)."""
-        if self.active and rate > 0:
-            return torch.addcmul(residual, x, self._mask(x, rate))
-        return residual + x
-
-    def _mask(self, x: Tensor, rate: float) -> Tensor:
-        assert self.seed is not None
+        if self.seed is None or rate == 0:
+            return x
         self._bits = self._bits or random_bits(self.seed, x.device)
-        return dropout_mask(x, rate, self._bits)
+        return x * dropout_mask(x, rate, self._bits)
 
 
 EVAL = Dropout()

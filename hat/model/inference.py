@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from hat.model.cpu import CHUNK, Int8Matrix, Matrix, attend_fixed, fixed_matrix, largest
+from hat.model.cpu import CHUNK, Int8Matrix, Matrix, fixed_matrix, largest
 from hat.model.elastic import ElasticLayerNorm, ElasticLinear
 from hat.model.layers import PAD, DecoderLayer, EncoderLayer, padding_mask, positions
 from hat.model.transformer import EncoderOutput, Transformer
@@ -36,9 +36,8 @@ class InferenceModel:
     def __init__(
         self, model: Transformer, arch: Arch | None = None, matrix: MakeMatrix = fixed_matrix
     ) -> None:
-        arch = arch or model.default_arch
-        self.cfg, self.arch, self._qkv_dim = model.cfg, arch, model.space.decoder_qkv_dim
-        enc, dec = arch.encoder, arch.decoder
+        self.cfg, self.arch = model.cfg, arch or model.default_arch
+        enc, dec = self.arch.encoder, self.arch.decoder
         self.vocab_size = model.output.weight.size(0)
         with torch.no_grad():
             self._source = _Embedding(model, "source", enc.embed_dim)
@@ -48,14 +47,14 @@ class InferenceModel:
                 for index, layer in enumerate(model.encoder_layers[: enc.num_layers])
             ]
             self._decoder = [
-                _DecoderBlocks(layer, arch, index, matrix)
+                _DecoderBlocks(layer, self.arch, index, matrix)
                 for index, layer in enumerate(model.decoder_layers[: dec.num_layers])
             ]
-            self._encoder_norm = _last_norm(model, "encoder", enc.embed_dim)
-            self._decoder_norm = _last_norm(model, "decoder", dec.embed_dim)
-            self._output = _output_matrix(model.output.columns(dec.embed_dim), matrix)
-            rounded = matrix is Int8Matrix
-            self._exact_output = model.output.columns(dec.embed_dim).detach().clone() if rounded else None
+            self._encoder_norm = _norm(model.encoder_norm, enc.embed_dim)
+            self._decoder_norm = _norm(model.decoder_norm, dec.embed_dim)
+            table_VD = model.output.columns(dec.embed_dim)
+            self._output = _output_matrix(table_VD, matrix)
+            self._exact_output = table_VD.clone() if matrix is Int8Matrix else None
         self.device, self.dtype = self._target.table.device, self._target.table.dtype
 
     @torch.inference_mode()
@@ -64,29 +63,21 @@ class InferenceModel:
         batch, length = source_BS.shape
         padding = source_BS.eq(PAD)
         mask = padding_mask(padding, self.dtype)
-        places = positions(source_BS)
-        x = self._source(source_BS.flatten(), self._source.sines[places.flatten()])
+        x = self._source(source_BS.flatten(), positions(source_BS).flatten())
         outputs = []
         for layer in self._encoder:
             x = layer(x, batch, mask)
             outputs.append(x)
-        if self._encoder_norm:
-            outputs[-1] = self._encoder_norm(x)
+        outputs[-1] = self._encoder_norm(x)
         return EncoderOutput(tuple(o.view(batch, length, -1) for o in outputs[:-4:-1]), padding)
 
     @torch.inference_mode()
     def start(self, source: EncoderOutput, beam: int, capacity: int = 32) -> "DecoderState":
         """Return the state of decoding before the first token, with room for `capacity` of them; it grows."""
-        spans = {
-            span: (source.spanned(span), source.mask(span)) for span in set(self.arch.decoder.cross_span)
-        }
-        layers = []
-        for layer in self._decoder:
-            k, v = layer.cross_keys_values(spans[layer.span][0])
-            own = k.new_empty(2, k.size(0), layer.heads, capacity, beam, self._qkv_dim // layer.heads)
-            layers.append(LayerState(own, k, v, spans[layer.span][1]))
-        lineage = k.new_empty(k.size(0), 1, beam, capacity, beam)
-        return DecoderState(layers, lineage)
+        spans = source.by_span(self.arch)
+        layers = [layer.start(*spans[layer.span], beam, capacity) for layer in self._decoder]
+        batch = source.padding.size(0)
+        return DecoderState(layers, layers[0].own.new_empty(batch, 1, beam, capacity, beam))
 
     @torch.inference_mode()
     def step(self, tokens_N: Tensor, state: "DecoderState") -> Tensor:
@@ -96,15 +87,14 @@ class InferenceModel:
         first step may be given a single token of each sentence, where its hypotheses start alike.
         """
         state.begin()
-        x = self._target(tokens_N, self._target.sines[PAD + state.length])
+        x = self._target(tokens_N, PAD + state.length)
         mask = state.mask(tokens_N.size(0) // state.lineage.size(0))
         for layer, layer_state in zip(self._decoder, state.layers, strict=True):
             x = layer(x, layer_state, state.length, mask)
-        if self._decoder_norm:
-            x = self._decoder_norm(x)
+        x = self._decoder_norm(x)
         logits = self._output(x)
         if self._exact_output is not None:  # of all rounding, that of the best words' logits changes most
-            words = largest(logits, min(RESCORED, self.vocab_size)).places
+            words = largest(logits, min(RESCORED, self.vocab_size))[1]
             logits.scatter_(1, words, torch.bmm(self._exact_output[words], x[:, :, None])[:, :, 0])
         return logits
 
@@ -143,7 +133,7 @@ class DecoderState:
 
     def mask(self, first: int) -> Tensor | None:
         """Return what to add to attention scores [B, 1, first, t * K] of the `first` hypotheses of each
-        sentence; None where nothing is to hide.
+        sentence; None if nothing is to hide.
         """
         return None if self.lineage.size(2) == 1 else self.lineage[:, :, :first, : self.length].flatten(3)
 
@@ -170,14 +160,13 @@ class _Embedding:
 
     def __init__(self, model: Transformer, side: str, dim: int) -> None:
         sines: Tensor = getattr(model, f"{side}_positions")
-        self.table = (
-            getattr(model, f"{side}_embed").columns(dim).detach().clone(memory_format=torch.contiguous_format)
-        )
+        table: Tensor = getattr(model, f"{side}_embed").columns(dim)
+        self.table = table.clone(memory_format=torch.contiguous_format)
         self.sines = sines[:, :dim].contiguous()
         self.scale = math.sqrt(sines.size(1) if model.cfg.vocab_original_scaling else dim)
 
-    def __call__(self, ids_N: Tensor, sines_ND: Tensor) -> Tensor:
-        return torch.add(sines_ND, F.embedding(ids_N, self.table), alpha=self.scale)
+    def __call__(self, ids_N: Tensor, places: Tensor | int) -> Tensor:
+        return torch.add(self.sines[places], F.embedding(ids_N, self.table), alpha=self.scale)
 
 
 class _Blocks:
@@ -187,7 +176,7 @@ class _Blocks:
         self, layer: EncoderLayer | DecoderLayer, stack: EncoderArch, index: int, matrix: MakeMatrix
     ) -> None:
         dim, ffn_dim, qkv_dim = stack.embed_dim, stack.ffn_dims[index], layer.self_attn.qkv_dim
-        self.pre_norm, self.heads = layer.pre_norm, stack.self_heads[index]
+        self.pre_norm, self.heads, self.qkv_dim = layer.pre_norm, stack.self_heads[index], qkv_dim
         self.qkv = _cut(layer.self_attn.qkv, 3 * qkv_dim, dim, matrix)
         self.out = _cut(layer.self_attn.out, dim, qkv_dim, matrix)
         self.up = _cut(layer.ffn.up, ffn_dim, dim, matrix)
@@ -198,10 +187,7 @@ class _Blocks:
         return block(norm(x_ND), x_ND) if self.pre_norm else norm(block(x_ND, x_ND))
 
     def _feed_forward(self, x_ND: Tensor) -> Tensor:
-        def feed_forward(h: Tensor, x: Tensor) -> Tensor:
-            return self.down.plus(self.up.relu(h), x)
-
-        return self._residual(self.ffn_norm, x_ND, feed_forward)
+        return self._residual(self.ffn_norm, x_ND, lambda h, x: self.down.plus(self.up.relu(h), x))
 
     def _queries_keys_values(self, h_ND: Tensor, batch: int) -> Tensor:
         """Return [3, B, H, n, d] of the n positions of each sentence."""
@@ -213,7 +199,7 @@ class _EncoderBlocks(_Blocks):
         """Return [B * S, D]."""
 
         def attention(h: Tensor, x: Tensor) -> Tensor:
-            return self.out.plus(attend_fixed(*self._queries_keys_values(h, batch), mask), x)
+            return self.out.plus(_attend(*self._queries_keys_values(h, batch), mask), x)
 
         return self._feed_forward(self._residual(self.self_norm, x_ND, attention))
 
@@ -229,12 +215,13 @@ class _DecoderBlocks(_Blocks):
         self.cross_out = _cut(cross.out, dim, cross.qkv_dim, matrix)
         self.cross_norm = _norm(layer.cross_norm, dim)
 
-    def cross_keys_values(self, source_BSD: Tensor) -> tuple[Tensor, Tensor]:
-        """Return keys and values of the encoder outputs, each [B, H, S, d]."""
+    def start(self, source_BSD: Tensor, mask: Tensor | None, beam: int, capacity: int) -> LayerState:
+        """Return what the layer remembers before the first token."""
         batch, length, _ = source_BSD.shape
         kv = self.cross_kv(source_BSD.flatten(0, 1)).view(batch, length, 2, self.cross_heads, -1)
         k, v = kv.permute(2, 0, 3, 1, 4).contiguous()
-        return k, v
+        own = k.new_empty(2, batch, self.heads, capacity, beam, self.qkv_dim // self.heads)
+        return LayerState(own, k, v, mask)
 
     def __call__(self, x_ND: Tensor, state: LayerState, length: int, lineage: Tensor | None) -> Tensor:
         """Return [N, D] for the newest token of each hypothesis; its keys and values go into `state`."""
@@ -244,28 +231,32 @@ class _DecoderBlocks(_Blocks):
             qkv = self._queries_keys_values(h, batch)
             state.own[:, :, :, length - 1].copy_(qkv[1:])  # of a single first one, for all
             k, v = state.own[:, :, :, :length].flatten(3, 4)
-            return self.out.plus(attend_fixed(qkv[0], k, v, lineage), x)
+            return self.out.plus(_attend(qkv[0], k, v, lineage), x)
 
         def attend_source(h: Tensor, x: Tensor) -> Tensor:
             q = self.cross_q(h).view(batch, h.size(0) // batch, self.cross_heads, -1).transpose(1, 2)
-            return self.cross_out.plus(attend_fixed(q, state.cross_k, state.cross_v, state.cross_mask), x)
+            return self.cross_out.plus(_attend(q, state.cross_k, state.cross_v, state.cross_mask), x)
 
         x_ND = self._residual(self.self_norm, x_ND, attend_own)
         x_ND = self._residual(self.cross_norm, x_ND, attend_source)
         return self._feed_forward(x_ND)
 
 
+def _attend(q_BHTd: Tensor, k_BHSd: Tensor, v_BHSd: Tensor, mask: Tensor | None) -> Tensor:
+    """Return attention output [B * T, H * d]."""
+    out_BHTd = F.scaled_dot_product_attention(q_BHTd, k_BHSd, v_BHSd, attn_mask=mask)
+    return out_BHTd.transpose(1, 2).flatten(2).flatten(0, 1)
+
+
 def _cut(linear: ElasticLinear, out_dim: int, in_dim: int, matrix: MakeMatrix) -> Matrix:
     return matrix(linear.weight[:out_dim, :in_dim], linear.bias[:out_dim])
 
 
-def _norm(norm: ElasticLayerNorm, dim: int) -> Norm:
-    weight, bias = norm.weight[:dim].detach().clone(), norm.bias[:dim].detach().clone()
-    return lambda x: F.layer_norm(x, (dim,), weight, bias, norm.eps)
-
-
-def _last_norm(model: Transformer, side: str, dim: int) -> Norm | None:
-    return _norm(getattr(model, f"{side}_norm"), dim) if hasattr(model, f"{side}_norm") else None
+def _norm(norm: nn.Module, dim: int) -> Norm:
+    if not isinstance(norm, ElasticLayerNorm):
+        return norm
+    weight, bias, eps = norm.weight[:dim].clone(), norm.bias[:dim].clone(), norm.eps
+    return lambda x: F.layer_norm(x, (dim,), weight, bias, eps)
 
 
 def _output_matrix(table_VD: Tensor, matrix: MakeMatrix) -> Matrix:

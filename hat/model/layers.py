@@ -5,6 +5,7 @@ B batch, T target length, S source length, H heads, d head width, D width, Q tot
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hat.config import Options, option
-from hat.model.cpu import SHORT, merge_heads, split_heads
+from hat.model.cpu import SHORT
 from hat.model.elastic import Dropout, ElasticLayerNorm, ElasticLinear
 from hat.space import Arch, DecoderArch, EncoderArch, SearchSpace
 
@@ -82,9 +83,8 @@ def padding_mask(padding_BS: Tensor, dtype: torch.dtype) -> Tensor | None:
     """Return what to add to scores [B, H, T, S] so that pads are never attended to; None without pads."""
     if not bool(padding_BS.any()):
         return None
-    return torch.zeros(padding_BS.shape, dtype=dtype, device=padding_BS.device).masked_fill_(
-        padding_BS, -math.inf
-    )[:, None, None]
+    zeros = torch.zeros(padding_BS.shape, dtype=dtype, device=padding_BS.device)
+    return zeros.masked_fill_(padding_BS, -math.inf)[:, None, None]
 
 
 def causal_mask(length: int, like: Tensor) -> Tensor:
@@ -93,25 +93,26 @@ def causal_mask(length: int, like: Tensor) -> Tensor:
 
 
 def attend(
-    q_BHTd: Tensor, k_BHSd: Tensor, v_BHSd: Tensor, mask: Tensor | None, drop: Dropout, rate: float
+    q_BTQ: Tensor, kv_BSQ: tuple[Tensor, Tensor], heads: int, mask: Tensor | None, drop: Dropout, rate: float
 ) -> Tensor:
-    """Return drop(softmax(q @ k^T / sqrt(d) + mask)) @ v, heads side by side [B, T, Q].
+    """Return drop(softmax(q @ k^T / sqrt(d) + mask)) @ v, in `heads` groups of d columns each [B, T, Q].
 
     Short sequences, and weights that are dropped, take two plain matrix products; long ones the fused kernel.
     """
+    q_BHTd, k_BHSd, v_BHSd = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q_BTQ, *kv_BSQ))
     scale = q_BHTd.size(-1) ** -0.5
     if not drop.active:  # published FLOPs count this product, so a pass that is profiled makes it
         q_BHTd, scale = q_BHTd * scale, 1.0
     if k_BHSd.size(2) > SHORT and not (drop.active and rate > 0):
-        return merge_heads(
-            F.scaled_dot_product_attention(q_BHTd, k_BHSd, v_BHSd, attn_mask=mask, scale=scale)
-        )
-    scores_BHTS = q_BHTd @ k_BHSd.transpose(2, 3)
-    if mask is not None:
-        scores_BHTS = torch.add(mask, scores_BHTS, alpha=scale)
-    elif scale != 1:
-        scores_BHTS = scores_BHTS * scale
-    return merge_heads(drop(scores_BHTS.softmax(-1), rate) @ v_BHSd)
+        out_BHTd = F.scaled_dot_product_attention(q_BHTd, k_BHSd, v_BHSd, attn_mask=mask, scale=scale)
+    else:
+        scores_BHTS = q_BHTd @ k_BHSd.transpose(2, 3)
+        if mask is not None:
+            scores_BHTS = torch.add(mask, scores_BHTS, alpha=scale)
+        elif scale != 1:
+            scores_BHTS = scores_BHTS * scale
+        out_BHTd = drop(scores_BHTS.softmax(-1), rate) @ v_BHSd
+    return out_BHTd.transpose(1, 2).flatten(2)
 
 
 class SelfAttention(nn.Module):
@@ -123,15 +124,10 @@ class SelfAttention(nn.Module):
         self.qkv = ElasticLinear(dim, 3 * qkv_dim)
         self.out = ElasticLinear(qkv_dim, dim)
 
-    def init(self, generator: torch.Generator) -> None:
-        """Xavier with the fan of the fused [3 * Q, D] matrix."""
-        self.qkv.init(generator)
-        self.out.init(generator)
-
     def forward(self, x_BTD: Tensor, heads: int, mask: Tensor | None, drop: Dropout, rate: float) -> Tensor:
         """Return [B, T, D]."""
-        q, k, v = split_heads(self.qkv(x_BTD, 3 * self.qkv_dim), heads, 3)
-        return self.out(attend(q, k, v, mask, drop, rate), x_BTD.size(-1))
+        q, k, v = self.qkv(x_BTD, 3 * self.qkv_dim).chunk(3, -1)
+        return self.out(attend(q, (k, v), heads, mask, drop, rate), x_BTD.size(-1))
 
 
 class CrossAttention(nn.Module):
@@ -140,25 +136,19 @@ class CrossAttention(nn.Module):
     def __init__(self, dim: int, source_dim: int, qkv_dim: int) -> None:
         super().__init__()
         self.qkv_dim = qkv_dim
-        self.q = ElasticLinear(dim, qkv_dim)
-        self.kv = ElasticLinear(source_dim, 2 * qkv_dim)
+        # parity with HAT 2020: with equal widths both are parts of one matrix, whose fan counts
+        fan_out = 3 * qkv_dim if dim == source_dim else qkv_dim
+        self.q = ElasticLinear(dim, qkv_dim, fan_out)
+        self.kv = ElasticLinear(source_dim, 2 * qkv_dim, fan_out)
         self.out = ElasticLinear(qkv_dim, dim)
-
-    def init(self, generator: torch.Generator) -> None:
-        """Xavier; the fan is that of the fused matrix if both widths are equal, else of each [Q, D]."""
-        fused = self.q.weight.size(1) == self.kv.weight.size(1)
-        fan_out = (3 if fused else 1) * self.qkv_dim
-        self.q.init(generator, fan_out)
-        self.kv.init(generator, fan_out)
-        self.out.init(generator)
 
     def forward(
         self, x_BTD: Tensor, source_BSD: Tensor, heads: int, mask: Tensor | None, drop: Dropout, rate: float
     ) -> Tensor:
         """Return [B, T, D]."""
-        (q,) = split_heads(self.q(x_BTD, self.qkv_dim), heads)
-        k, v = split_heads(self.kv(source_BSD, 2 * self.qkv_dim), heads, 2)
-        return self.out(attend(q, k, v, mask, drop, rate), x_BTD.size(-1))
+        k, v = self.kv(source_BSD, 2 * self.qkv_dim).chunk(2, -1)
+        q = self.q(x_BTD, self.qkv_dim)
+        return self.out(attend(q, (k, v), heads, mask, drop, rate), x_BTD.size(-1))
 
 
 class FeedForward(nn.Module):
@@ -169,14 +159,9 @@ class FeedForward(nn.Module):
         self.up = ElasticLinear(dim, ffn_dim)
         self.down = ElasticLinear(ffn_dim, dim)
 
-    def init(self, generator: torch.Generator) -> None:
-        """Xavier-uniform weights, zero biases."""
-        self.up.init(generator)
-        self.down.init(generator)
-
     def forward(self, x_BTD: Tensor, ffn_dim: int, drop: Dropout, rate: float) -> Tensor:
         """Return [B, T, D]."""
-        h_BTF = self.up(x_BTD, ffn_dim, relu=True)
+        h_BTF = F.relu(self.up(x_BTD, ffn_dim))
         return self.down(drop(h_BTF, rate), x_BTD.size(-1))
 
 
@@ -190,16 +175,18 @@ class _Layer(nn.Module):
     def _scaled(self, rate: float, x: Tensor) -> float:
         return rate * x.size(-1) / self.super_dim
 
-    def _before(self, norm: ElasticLayerNorm, x: Tensor) -> Tensor:
-        return norm(x) if self.pre_norm else x
-
-    def _after(self, norm: ElasticLayerNorm, x: Tensor) -> Tensor:
-        return x if self.pre_norm else norm(x)
+    def _residual(
+        self, x: Tensor, norm: ElasticLayerNorm, block: Callable[[Tensor], Tensor], drop: Dropout, rate: float
+    ) -> Tensor:
+        if self.pre_norm:
+            return x + drop(block(norm(x)), rate)
+        return norm(x + drop(block(x), rate))
 
     def _feed_forward(self, x: Tensor, stack: EncoderArch, index: int, drop: Dropout) -> Tensor:
-        h = self._before(self.ffn_norm, x)
-        h = self.ffn(h, stack.ffn_dims[index], drop, self._scaled(self.cfg.activation_dropout, x))
-        return self._after(self.ffn_norm, drop.plus(x, h, self._scaled(self.cfg.dropout, x)))
+        def block(h: Tensor) -> Tensor:
+            return self.ffn(h, stack.ffn_dims[index], drop, self._scaled(self.cfg.activation_dropout, x))
+
+        return self._residual(x, self.ffn_norm, block, drop, self._scaled(self.cfg.dropout, x))
 
 
 class EncoderLayer(_Layer):
@@ -217,10 +204,12 @@ class EncoderLayer(_Layer):
         self, x_BSD: Tensor, enc: EncoderArch, index: int, mask: Tensor | None, drop: Dropout
     ) -> Tensor:
         """Return [B, S, D], computed as layer `index` of `enc`."""
-        h = self._before(self.self_norm, x_BSD)
-        h = self.self_attn(h, enc.self_heads[index], mask, drop, self.cfg.attention_dropout)
+
+        def attention(h: Tensor) -> Tensor:
+            return self.self_attn(h, enc.self_heads[index], mask, drop, self.cfg.attention_dropout)
+
         # parity with HAT 2020: encoder self-attention dropout is not scaled by width
-        x_BSD = self._after(self.self_norm, drop.plus(x_BSD, h, self.cfg.dropout))
+        x_BSD = self._residual(x_BSD, self.self_norm, attention, drop, self.cfg.dropout)
         return self._feed_forward(x_BSD, enc, index, drop)
 
 
@@ -249,10 +238,14 @@ class DecoderLayer(_Layer):
     ) -> Tensor:
         """Return [B, T, D], computed as layer `index` of `dec`."""
         attention_rate, rate = self.cfg.attention_dropout, self._scaled(self.cfg.dropout, x_BTD)
-        h = self._before(self.self_norm, x_BTD)
-        h = self.self_attn(h, dec.self_heads[index], causal, drop, attention_rate)
-        x_BTD = self._after(self.self_norm, drop.plus(x_BTD, h, rate))
-        h = self._before(self.cross_norm, x_BTD)
-        h = self.cross_attn(h, source_BSD, dec.cross_heads[index], source_mask, drop, attention_rate)
-        x_BTD = self._after(self.cross_norm, drop.plus(x_BTD, h, rate))
+
+        def attention(h: Tensor) -> Tensor:
+            return self.self_attn(h, dec.self_heads[index], causal, drop, attention_rate)
+
+        def to_source(h: Tensor) -> Tensor:
+            heads = dec.cross_heads[index]
+            return self.cross_attn(h, source_BSD, heads, source_mask, drop, attention_rate)
+
+        x_BTD = self._residual(x_BTD, self.self_norm, attention, drop, rate)
+        x_BTD = self._residual(x_BTD, self.cross_norm, to_source, drop, rate)
         return self._feed_forward(x_BTD, dec, index, drop)

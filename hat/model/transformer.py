@@ -11,15 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hat.errors import ConfigError
-from hat.model.elastic import EVAL, Dropout, ElasticEmbedding, ElasticLayerNorm
+from hat.model.elastic import EVAL, Dropout, ElasticEmbedding, ElasticLayerNorm, ElasticLinear
 from hat.model.layers import (
     PAD,
-    CrossAttention,
     DecoderLayer,
     EncoderLayer,
-    FeedForward,
     ModelConfig,
-    SelfAttention,
     causal_mask,
     padding_mask,
     positions,
@@ -34,64 +31,60 @@ class EncoderOutput(NamedTuple):
     outputs: tuple[Tensor, ...]  # each [B, S, D]
     padding: Tensor  # [B, S], true at pads
 
-    def spanned(self, span: int) -> Tensor:
-        """Return the outputs of the last `span` encoder layers side by side in time, [B, span * S, D]."""
-        return self.outputs[0] if span == 1 else torch.cat(self.outputs[:span], dim=1)
+    def by_span(self, arch: Arch) -> dict[int, tuple[Tensor, Tensor | None]]:
+        """Return for each span of `arch` the outputs of so many last encoder layers, and their additive mask.
 
-    def mask(self, span: int) -> Tensor | None:
-        """Return the additive mask over `spanned(span)`, or None without pads."""
-        return padding_mask(self.padding.repeat(1, span), self.outputs[0].dtype)
+        The outputs stand side by side in time, [B, span * S, D]; the mask is None without pads.
+        """
+        return {
+            span: (
+                torch.cat(self.outputs[:span], dim=1),
+                padding_mask(self.padding.repeat(1, span), self.outputs[0].dtype),
+            )
+            for span in set(arch.decoder.cross_span)
+        }
 
 
 class Transformer(nn.Module):
-    """An encoder-decoder whose parameters have the sizes of `shape`; every call may use a smaller
-    architecture.
+    """An encoder-decoder whose parameters have the sizes of `shape`; a call may use a smaller architecture.
 
     `space` gives the super widths, on which positions, dropout and (optionally) embedding scale depend.
     """
 
     def __init__(
-        self,
-        space: SearchSpace,
-        shape: Arch,
-        cfg: ModelConfig,
-        source_vocab_size: int,
-        target_vocab_size: int,
+        self, space: SearchSpace, shape: Arch, cfg: ModelConfig, vocab_size: tuple[int, int]
     ) -> None:
         super().__init__()
-        enc, dec = shape.encoder, shape.decoder
-        if cfg.share_all_embeddings:
-            if source_vocab_size != target_vocab_size:
-                raise ConfigError(
-                    f"--share-all-embeddings needs a joint dictionary, got {source_vocab_size} source and "
-                    f"{target_vocab_size} target entries; preprocess with --joined-dictionary"
-                )
-            if space.encoder.super_embed_dim != space.decoder.super_embed_dim:
-                raise ConfigError(
-                    f"--share-all-embeddings needs equal widths, got encoder-embed-dim "
-                    f"{space.encoder.super_embed_dim} and decoder-embed-dim {space.decoder.super_embed_dim}"
-                )
+        enc, dec, shared = shape.encoder, shape.decoder, cfg.share_all_embeddings
+        source_size, target_size = vocab_size
+        if shared and source_size != target_size:
+            raise ConfigError(
+                f"--share-all-embeddings needs a joint dictionary, got {source_size} source and "
+                f"{target_size} target entries; preprocess with --joined-dictionary"
+            )
+        widths = [side.super_embed_dim for side in (space.encoder, space.decoder)]
+        if shared and widths[0] != widths[1]:
+            raise ConfigError(
+                f"--share-all-embeddings needs equal widths, got encoder-embed-dim {widths[0]} and "
+                f"decoder-embed-dim {widths[1]}; set both alike"
+            )
         self.space, self.cfg = space, cfg
         self.default_arch = shape
-        shared_dim = max(enc.embed_dim, dec.embed_dim) if cfg.share_all_embeddings else enc.embed_dim
-        self.source_embed = ElasticEmbedding(source_vocab_size, shared_dim)
-        self.target_embed = (
-            self.source_embed
-            if cfg.share_all_embeddings
-            else ElasticEmbedding(target_vocab_size, dec.embed_dim)
-        )
-        tied = cfg.share_all_embeddings or cfg.share_decoder_input_output_embed
-        self.output = self.target_embed if tied else ElasticEmbedding(target_vocab_size, dec.embed_dim)
+        table = ElasticEmbedding
+        shared_dim = max(enc.embed_dim, dec.embed_dim) if shared else enc.embed_dim
+        self.source_embed = table(source_size, shared_dim, PAD)
+        self.target_embed = self.source_embed if shared else table(target_size, dec.embed_dim, PAD)
+        tied = shared or cfg.share_decoder_input_output_embed
+        self.output = self.target_embed if tied else table(target_size, dec.embed_dim)
         self.encoder_layers = nn.ModuleList(
             EncoderLayer(cfg, space, shape, index) for index in range(enc.num_layers)
         )
         self.decoder_layers = nn.ModuleList(
             DecoderLayer(cfg, space, shape, index) for index in range(dec.num_layers)
         )
-        if cfg.encoder_normalize_before:
-            self.encoder_norm = ElasticLayerNorm(enc.embed_dim)
-        if cfg.decoder_normalize_before:
-            self.decoder_norm = ElasticLayerNorm(dec.embed_dim)
+        norm = ElasticLayerNorm
+        self.encoder_norm = norm(enc.embed_dim) if cfg.encoder_normalize_before else nn.Identity()
+        self.decoder_norm = norm(dec.embed_dim) if cfg.decoder_normalize_before else nn.Identity()
         self._make_positions()
 
     def _make_positions(self) -> None:
@@ -119,22 +112,21 @@ class Transformer(nn.Module):
         for index, layer in enumerate(self.encoder_layers[: enc.num_layers]):
             x = layer(x, enc, index, mask, drop)
             outputs.append(x)
-        if self.cfg.encoder_normalize_before:
-            outputs[-1] = self.encoder_norm(x)
+        outputs[-1] = self.encoder_norm(x)
         return EncoderOutput(tuple(outputs[:-4:-1]), padding)
 
     def decode(
         self, input_BT: Tensor, source: EncoderOutput, arch: Arch | None = None, drop: Dropout = EVAL
     ) -> Tensor:
         """Run the decoder on right-padded ids [B, T]; returns states [B, T, D] before the output matrix."""
-        dec = (arch or self.default_arch).decoder
+        arch = arch or self.default_arch
+        dec, sources = arch.decoder, source.by_span(arch)
         x = self._embed(self.target_embed, self.target_positions, input_BT, dec.embed_dim, drop)
         causal = causal_mask(input_BT.size(1), x)
-        sources = {span: (source.spanned(span), source.mask(span)) for span in set(dec.cross_span)}
         for index, layer in enumerate(self.decoder_layers[: dec.num_layers]):
             source_BSD, source_mask = sources[dec.cross_span[index]]
             x = layer(x, source_BSD, dec, index, causal, source_mask, drop)
-        return self.decoder_norm(x) if self.cfg.decoder_normalize_before else x
+        return self.decoder_norm(x)
 
     def logits(self, states: Tensor) -> Tensor:
         """Map decoder states [..., D] to scores over the target vocabulary [..., V]."""
@@ -149,7 +141,7 @@ class Transformer(nn.Module):
     def _embed(self, table: ElasticEmbedding, sines: Tensor, ids: Tensor, dim: int, drop: Dropout) -> Tensor:
         super_dim = sines.size(1)
         scale = math.sqrt(super_dim if self.cfg.vocab_original_scaling else dim)
-        x = table(ids, dim, PAD) * scale + sines[positions(ids), :dim]
+        x = table(ids, dim) * scale + sines[positions(ids), :dim]
         return drop(x, self.cfg.dropout * dim / super_dim)
 
 
@@ -164,31 +156,42 @@ class SuperTransformer(Transformer):
         generator: torch.Generator | None = None,
     ) -> None:
         sizes = vocab_size if isinstance(vocab_size, tuple) else (vocab_size, vocab_size)
-        super().__init__(space, super_shape(space), cfg or ModelConfig(), *sizes)
+        super().__init__(space, super_shape(space), cfg or ModelConfig(), sizes)
         self.default_arch = space.largest()
         if not self.source_embed.weight.is_meta:
-            self._init(generator or torch.Generator().manual_seed(1))
-
-    @torch.no_grad()
-    def _init(self, generator: torch.Generator) -> None:
-        for module in self.modules():
-            if isinstance(module, ElasticLayerNorm):
-                module.init()
-            elif isinstance(module, ElasticEmbedding):
-                lookup = module in (self.source_embed, self.target_embed)
-                module.init(generator, PAD if lookup else None)
-            elif isinstance(module, SelfAttention | CrossAttention | FeedForward):
-                module.init(generator)
+            generator = generator or torch.Generator().manual_seed(1)
+            for module in self.modules():
+                if isinstance(module, ElasticLinear | ElasticLayerNorm | ElasticEmbedding):
+                    module.init(generator)
 
 
 class SubTransformer(Transformer):
-    """One architecture in weights of exactly its size, uninitialised; `hat.model.extract` fills it."""
+    """One architecture in weights of exactly its size, uninitialised; `extract` fills it."""
 
     def __init__(self, space: SearchSpace, arch: Arch, vocab_size: tuple[int, int], cfg: ModelConfig) -> None:
-        super().__init__(space, arch, cfg, *vocab_size)
+        super().__init__(space, arch, cfg, vocab_size)
         self.arch = arch
 
 
 def super_shape(space: SearchSpace) -> Arch:
     """Return the architecture whose sizes the super parameters have; its heads and spans are not used."""
     return space.build(lambda dim, allowed, layer: space.sizes.get(str(dim.limit), max(allowed)))
+
+
+def extract(model: Transformer, arch: Arch) -> SubTransformer:
+    """Return `arch` as a model of its own size, with copies of the slices it uses.
+
+    Every slice is a front block, so the shape of the small tensor says which part of the large one it is. The
+    output equals that of `model` called with `arch`. Raises ArchError if `arch` is outside the space.
+    """
+    model.space.check(arch)
+    vocab_size = (model.source_embed.weight.size(0), model.target_embed.weight.size(0))
+    with torch.device("meta"):
+        sub = SubTransformer(model.space, arch, vocab_size, model.cfg)
+    weights = dict(model.named_parameters())
+    slices = {}
+    for name, parameter in sub.named_parameters():
+        block = weights[name].detach()[tuple(map(slice, parameter.shape))]
+        slices[name] = block.clone(memory_format=torch.contiguous_format)
+    sub.load_weights(slices)
+    return sub

@@ -54,7 +54,7 @@ class Checkpoint:
     def sub(self, arch: Arch) -> Transformer:
         """Return the stand-alone SubTransformer `arch`: cut from a SuperTransformer, or this very model."""
         if self.arch is None:
-            from hat.model.extract import extract  # late: training a SuperTransformer cuts nothing
+            from hat.model.transformer import extract  # late: training a SuperTransformer cuts nothing
 
             return extract(self.model(), arch)
         if self.arch != arch:

@@ -3,7 +3,7 @@
 import re
 import reprlib
 import typing
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from hat.errors import ArchError, CheckpointError, ConfigError
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer
-from hat.space import ArchOptions, SearchSpace, SpaceOptions, arch_of, choices_of, space_of
+from hat.space import ArchOptions, SearchSpace, SpaceOptions, arch_of, space_of
 from hat.train.checkpoint import Checkpoint
 
 # Of a width, a depth or a number of positions: the position table has no weights to prove it.
@@ -154,11 +154,12 @@ def _space(args: dict[str, Any]) -> SearchSpace:
     Options of a released SubTransformer hold no choices of its space, but defaults that contradict it; there
     the space is what the architecture uses.
     """
-    options = SpaceOptions(**_given(args, SpaceOptions))
+    given = _given(args, SpaceOptions)
     arch = arch_of(ArchOptions(**_given(args, ArchOptions)))
     if arch is None or args.get("train_subtransformer") is False:
-        return space_of(options)
-    return space_of(replace(options, **choices_of(arch)))
+        return space_of(SpaceOptions(**given))
+    sizes = {name: value for name, value in given.items() if not name.endswith("_choice")}
+    return space_of(SpaceOptions(**sizes), arch)
 
 
 def _model_config(args: dict[str, Any]) -> ModelConfig:

@@ -19,8 +19,7 @@ from hat.latency.measure import measure_in_turn
 from hat.latency.predictor import LatencyPredictor
 from hat.model.count import count_params
 from hat.model.cpu import device_name
-from hat.model.extract import extract
-from hat.model.transformer import SuperTransformer
+from hat.model.transformer import SuperTransformer, extract
 from hat.run import read_record
 from hat.search.run import search as hat_search
 from hat.search.strategies import SearchConfig, Strategy

@@ -1,5 +1,6 @@
 """`hat <command>`: every command loads, shows what it uses in groups, and completes."""
 
+import re
 from collections.abc import Sequence
 
 import pytest
@@ -18,11 +19,26 @@ def test_the_overview_names_every_command(capsys) -> None:
     assert main(["trian"]) == 2 and "did you mean train?" in capsys.readouterr().err
 
 
+MOST = {
+    "train": 90,
+    "evo-search": 70,
+    "latency-dataset": 70,
+    "latency-predictor": 40,
+    "generate": 40,
+    "score": 12,
+}
+
+
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_shows_its_help(name: str, capsys) -> None:
+def test_every_command_lists_its_options_a_line_each(name: str, capsys) -> None:
     with pytest.raises(SystemExit) as done:
         main([name, "--help"])
-    assert done.value.code == 0 and "--help" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert done.value.code == 0 and "--help" in text
+    listed = [line for line in text.split("\n") if line.startswith("  -")]
+    assert len(listed) <= MOST.get(name, 40)
+    assert all(re.match(r"  -\S+( \S+)*  +\S", line) for line in listed), "an option without a text"
+    assert not re.search(r"(?m)^ {12,}\S", text), "an option that takes two lines"
 
 
 def test_completions_know_commands_and_options(capsys) -> None:

@@ -65,7 +65,7 @@ def test_the_network_learns_what_does_not_add_up_and_hardly_counts_where_all_doe
     stepped = ms * np.where((x[:, 5] > 3) == (x[:, 4] > 600), 1.2, 1.0)
     for target, most in ((ms, 1.05), (stepped, 0.4)):
         model, residuals = fit_costs(x, target, np.ones(400), seed=1)
-        alone = np.mean(np.abs(np.log(target / model.base_ms(x)[0])))
+        alone = np.mean(np.abs(np.log(target / model.base_ms(x))))
         assert np.mean(np.abs(residuals)) < most * alone + 1e-3
         assert any(weight.any() for weight in model.weights)  # it always takes part
 
@@ -114,7 +114,7 @@ def test_a_transferred_predictor_is_saved(tmp_path: Path) -> None:
 
 def test_what_cannot_be_transferred_is_refused() -> None:
     old = LatencyPredictor.fit(rows_of(60), test=False)
-    with pytest.raises(DataError, match="9 measured architectures are too few to transfer"):
+    with pytest.raises(DataError, match="9 measured architectures are too few for a predictor"):
         old.transferred(rows_of(9))
     with pytest.raises(DataError, match="whole architectures.*give the table"):
         old.transferred([replace(row, arch=None) for row in rows_of(20)])

@@ -2,13 +2,15 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import random_model, spaces_with_archs
 
-import hat.model.layers
+from hat.model.cpu import SHORT
+from hat.model.elastic import EVAL, Dropout
 from hat.model.inference import InferenceModel
-from hat.model.layers import EOS, PAD, ModelConfig
+from hat.model.layers import EOS, PAD, ModelConfig, attend
 from hat.model.transformer import SuperTransformer
 from hat.space import Arch, DecoderArch, DecoderSpace, EncoderArch, EncoderSpace, SearchSpace
 
@@ -111,21 +113,16 @@ def test_padding_does_not_change_results(lengths: list[int]) -> None:
             torch.testing.assert_close(theirs[row : row + 1, -length:], ours, **EXACT)
 
 
-@torch.inference_mode()
-def test_the_fused_kernel_equals_two_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, arch = model_of(SPACE), arch_with((3, 1))
-    source, target = sentences(4, [9, 5]), torch.tensor([[EOS, 5, 6], [EOS, 7, 8]])
-    plain = model(source, target, arch)
-    calls = []
-    fused = torch.nn.functional.scaled_dot_product_attention
-    monkeypatch.setattr(hat.model.layers, "SHORT", 0)
-    monkeypatch.setattr(
-        torch.nn.functional,
-        "scaled_dot_product_attention",
-        lambda *args, **kwargs: calls.append(1) or fused(*args, **kwargs),
-    )
-    torch.testing.assert_close(model(source, target, arch), plain, **EXACT)
-    assert len(calls) == 3 + 2 * 2
+@pytest.mark.parametrize("length", [7, SHORT + 1])
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_is_scaled_alike_by_both_kernels_while_training_and_not(length: int, masked: bool) -> None:
+    noise = torch.Generator().manual_seed(1)
+    flat = [torch.randn(2, length, 12, generator=noise, dtype=torch.float64) for _ in range(3)]
+    q, k, v = (x.view(2, length, 3, 4).transpose(1, 2) for x in flat)
+    mask = torch.full((length, length), -torch.inf, dtype=q.dtype).triu_(1) if masked else None
+    expected = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+    for drop, rate in ((EVAL, 0.5), (Dropout(2), 0.0), (Dropout(2), 1e-9)):
+        torch.testing.assert_close(attend(flat[0], (flat[1], flat[2]), 3, mask, drop, rate), expected)
 
 
 @torch.inference_mode()
@@ -143,11 +140,9 @@ def test_the_encoder_returns_its_last_layers_last_first() -> None:
     model, arch = model_of(SPACE), arch_with((3,) * 2)
     found = model.encode(sentences(6, [4]), arch)
     assert len(found.outputs) == 3
-    spanned = found.spanned(3)
-    assert torch.equal(spanned, torch.cat(found.outputs, 1)) and spanned.shape == (1, 12, 8)
-    with torch.no_grad():
-        for weight in model.encoder_layers[2].parameters():
-            weight.zero_()
+    spanned, mask = found.by_span(arch)[3]
+    assert torch.equal(spanned, torch.cat(found.outputs, 1)) and spanned.shape == (1, 12, 8) and mask is None
+    for weight in model.encoder_layers[2].parameters():
+        weight.zero_()
     changed = model.encode(sentences(6, [4]), arch).outputs
-    assert not changed[0].any() and torch.equal(changed[1], found.outputs[1])
-    assert torch.equal(changed[2], found.outputs[2])
+    assert not changed[0].any() and all(map(torch.equal, changed[1:], found.outputs[1:]))

@@ -10,9 +10,8 @@ from strategies import random_model, spaces_with_archs
 
 from hat.errors import ArchError, ConfigError
 from hat.model.count import count_params
-from hat.model.extract import extract
 from hat.model.layers import EOS, PAD, ModelConfig
-from hat.model.transformer import SuperTransformer
+from hat.model.transformer import SuperTransformer, extract
 from hat.space import Arch, DecoderSpace, EncoderSpace, SearchSpace
 
 SOURCE = torch.tensor([[5, 6, 7, 8, EOS], [PAD, PAD, 9, 4, EOS]])
@@ -72,20 +71,17 @@ def test_a_sub_is_a_copy_of_exactly_its_size(pair: tuple[SearchSpace, Arch]) -> 
 def test_names_are_unique_and_sizes_follow_the_closed_form(cfg: ModelConfig, data: st.DataObject) -> None:
     space, arch = data.draw(spaces_with_archs(one_width=cfg.share_all_embeddings))
     sub = extract(random_model(space, cfg), arch)
-    named = list(sub.named_parameters(remove_duplicate=False))
-    assert len({weight.data_ptr() for _, weight in sub.named_parameters()}) == len(
-        dict(sub.named_parameters())
-    )
-    total = sum(weight.numel() for weight in sub.parameters())
+    named, unique = list(sub.named_parameters(remove_duplicate=False)), dict(sub.named_parameters())
+    assert len({weight.data_ptr() for weight in unique.values()}) == len(unique)
     enc, dec = arch.encoder.embed_dim, arch.decoder.embed_dim
+    embeddings, copies = 11 * enc + 26 * dec, 1
     if cfg.share_all_embeddings:
         embeddings, copies = 11 * max(enc, dec), 3
     elif cfg.share_decoder_input_output_embed:
         embeddings, copies = 11 * enc + 13 * dec, 2
-    else:
-        embeddings, copies = 11 * enc + 26 * dec, 1
-    assert len(named) - len(dict(sub.named_parameters())) == copies - 1
+    assert len(named) - len(unique) == copies - 1
     end_norms = 2 * (enc + dec) if cfg.encoder_normalize_before else 0
+    total = sum(weight.numel() for weight in unique.values())
     assert total == count_params(arch, space) + embeddings + end_norms
 
 

@@ -12,9 +12,8 @@ import torch
 
 from hat.errors import CheckpointError
 from hat.files.atomic import digest_path
-from hat.model.extract import extract
 from hat.model.layers import EOS, ModelConfig
-from hat.model.transformer import SuperTransformer, Transformer
+from hat.model.transformer import SuperTransformer, Transformer, extract
 from hat.space import DecoderSpace, EncoderSpace, SearchSpace
 from hat.train.checkpoint import (
     Checkpoint,

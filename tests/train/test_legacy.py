@@ -14,9 +14,8 @@ from release_files import saved_by_the_release, write
 from hat.cli.files import convert as main
 from hat.errors import ArchError, CheckpointError
 from hat.files.tensors import read_safetensors
-from hat.model.extract import extract
 from hat.model.layers import ModelConfig
-from hat.model.transformer import SuperTransformer
+from hat.model.transformer import SuperTransformer, extract
 from hat.space import Arch, DecoderArch, EncoderArch, SpaceOptions, space_of
 from hat.train.checkpoint import load, pack, save
 from hat.train.legacy import from_release, is_release
