@@ -1,5 +1,6 @@
 """Text files, one sentence on a line: read line by line, or in parts by several processes."""
 
+import contextlib
 import multiprocessing
 import os
 import threading
@@ -150,13 +151,13 @@ def in_order(pool: Executor, work: Callable[[Any], Any], tasks: Iterable[Any], a
             future.cancel()
 
 
-class Workers(ProcessPoolExecutor):
+class Workers(contextlib.ExitStack):
     """Up to `count` processes, started when first needed and ended by `with`."""
 
     def __init__(self, count: int) -> None:
-        # spawned: a fork would copy the locks of running threads
-        super().__init__(count, multiprocessing.get_context("spawn"), initializer=_end_with_parent)
+        super().__init__()
         self._count = count
+        self._pool: Executor | None = None
 
     def run(self, work: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
         """Yield work(task) of each task in order; `work` is a top-level function.
@@ -167,8 +168,12 @@ class Workers(ProcessPoolExecutor):
         if min(self._count, len(tasks)) <= 1:
             yield from map(work, tasks)
             return
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")  # a fork would copy the locks of running threads
+            self._pool = ProcessPoolExecutor(self._count, context, initializer=_end_with_parent)
+            self.enter_context(self._pool)
         try:
-            yield from in_order(self, work, tasks, 2 * self._count)
+            yield from in_order(self._pool, work, tasks, 2 * self._count)
         except BrokenProcessPool as error:
             raise HatError(
                 "a worker process was killed, probably because memory ran out; nothing was written; "
