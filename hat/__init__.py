@@ -14,8 +14,7 @@ __version__ = "0.2.0"
 _NAMES = {  # module: its public names, name=other if it is called otherwise there
     "cli.interrupt": "Interrupt",
     "cli.options": "command only parse",
-    "cli.settings": "parse_settings",
-    "cli.task": "device_of",
+    "cli.settings": "device_of parse_settings",
     "config": "Options option read_config",
     "data.batching": "EpochBatches",
     "data.dataset": "Dataset",

@@ -81,6 +81,9 @@ def flag_of(name: str) -> str:
 
 def check_bounds(field: Field[Any], value: Any) -> None:
     """Raise ConfigError if a value of a field made by `option` is out of its bounds; None never is."""
+    if typing.get_origin(field.type) is typing.Literal and value not in typing.get_args(field.type):
+        one = ", ".join(typing.get_args(field.type))
+        raise ConfigError(f"{flag_of(field.name)} must be one of {one}, got {value!r}")
     known = field.metadata
     low, high, above, below = (known.get(name) for name in ("low", "high", "above", "below"))
     for number in value if isinstance(value, tuple) else (value,):

@@ -239,9 +239,7 @@ class SearchSpace:
             if not choice or any(type(value) is not int or not 1 <= value <= limit for value in choice):
                 raise ArchError(f"{key} must hold whole numbers from 1 to {limit}{see}, got {list(choice)}")
             if dim.limit in QKV.values() and (wrong := [heads for heads in choice if limit % heads]):
-                raise ArchError(
-                    f"{key}: {wrong[0]} heads do not divide {dim.limit} {limit}; choose divisors of it"
-                )
+                raise ArchError(f"{key}: {wrong[0]} heads do not divide {dim.limit} {limit}; choose divisors")
         spans, shallowest = self.decoder.cross_span_choice, min(self.encoder.layers_choice)
         if min(spans) > shallowest:
             raise ArchError(
@@ -251,8 +249,7 @@ class SearchSpace:
 
     def __getitem__(self, dim: Dim) -> tuple[int, ...]:
         """Return the choice of a dimension, spans as numbers of layers."""
-        choice: tuple[int, ...] = getattr(getattr(self, dim.side), dim.choice_attr)
-        return choice
+        return tuple(getattr(getattr(self, dim.side), dim.choice_attr))
 
     @classmethod
     def from_yaml(cls, source: str | Path | Mapping[str, Any]) -> "SearchSpace":
@@ -274,11 +271,6 @@ class SearchSpace:
         sides = {f"{s}-{key}": getattr(getattr(self, s), attr) for s in SIDES for key, attr in _SIZES.items()}
         return {**sides, QKV["encoder"]: self.qkv_dim, QKV["decoder"]: self.decoder_qkv_dim}
 
-    @property
-    def choices(self) -> dict[str, tuple[int, ...]]:
-        """What SubTransformers choose from, by the YAML keys of the choices; spans as numbers of layers."""
-        return {dim.choice_key: self[dim] for dim in DIMS}
-
     def allowed(self, dim: Dim, encoder_layers: int) -> tuple[int, ...]:
         """Return the choice of a dimension, of spans those that an encoder of this depth can serve."""
         choice = self[dim]
@@ -291,10 +283,8 @@ class SearchSpace:
         values: dict[Dim, tuple[int, ...]] = {}
         depth: dict[str, int] = {}
         for dim in _DEPTH_FIRST:
-            allowed, layers = (
-                self.allowed(dim, depth.get("encoder", 0)),
-                depth[dim.side] if dim.per_layer else 1,
-            )
+            allowed = self.allowed(dim, depth.get("encoder", 0))
+            layers = depth[dim.side] if dim.per_layer else 1
             values[dim] = tuple(pick(dim, allowed, layer) for layer in range(layers))
             if dim.attr == "num_layers":
                 depth[dim.side] = values[dim][0]
@@ -313,22 +303,19 @@ class SearchSpace:
         total, sized = 0, [dim for dim in DIMS if dim.attr != "num_layers"]
         for encoder, decoder in product(set(self.encoder.layers_choice), set(self.decoder.layers_choice)):
             depth = {"encoder": encoder, "decoder": decoder}
-            counts = [len(set(self.allowed(dim, encoder))) for dim in sized]
-            total += prod(
-                n ** (depth[d.side] if d.per_layer else 1) for d, n in zip(sized, counts, strict=True)
-            )
+            counts = {dim: len(set(self.allowed(dim, encoder))) for dim in sized}
+            total += prod(n ** (depth[dim.side] if dim.per_layer else 1) for dim, n in counts.items())
         return total
 
     def check(self, arch: Arch) -> Arch:
         """Return `arch` if every value is one of the choices; raises ArchError naming the first other."""
         for dim in sorted(DIMS, key=lambda dim: dim.per_layer):
             for layer, value in enumerate(arch[dim]):
-                if value not in self[dim]:
-                    place = f"{dim.label} at layer {layer}" if dim.per_layer else dim.label
-                    allowed = ", ".join(map(str, sorted(set(self[dim]))))
-                    raise ArchError(
-                        f"{place}: {value} is not in the space {{{allowed}}}; see {dim.choice_key}"
-                    )
+                if value in self[dim]:
+                    continue
+                place = f"{dim.label} at layer {layer}" if dim.per_layer else dim.label
+                allowed = ", ".join(map(str, sorted(set(self[dim]))))
+                raise ArchError(f"{place}: {value} is not in the space {{{allowed}}}; see {dim.choice_key}")
         return arch
 
 
@@ -403,8 +390,7 @@ def validation_archs(space: SearchSpace) -> dict[str, Arch]:
 
 
 def _positions(space: SearchSpace, dim: Dim) -> int:
-    layers: int = getattr(space, dim.side).super_layers
-    return layers if dim.per_layer else 1
+    return int(getattr(space, dim.side).super_layers) if dim.per_layer else 1
 
 
 def gene_choices(space: SearchSpace) -> list[tuple[int, ...]]:
@@ -541,18 +527,14 @@ def arch_of(options: ArchOptions) -> Arch | None:
 
     Raises ArchError if the length of a list is not its depth or a key is missing.
     """
-    given = {key: value for key, value in _by_key(options).items() if value not in (None, ())}
+    values = _by_key(options)
+    given = {dim: value for dim in DIMS if (value := values[dim.arch_key]) not in (None, ())}
     if not given:
         return None
-    if lacks := ", ".join(dim.arch_key for dim in DIMS if dim.arch_key not in given and not dim.added):
+    if lacks := ", ".join(dim.arch_key for dim in DIMS if dim not in given and not dim.added):
         raise ArchError(f"the architecture lacks {lacks}; give all ten *-subtransformer keys or none")
-    return Arch.of(
-        {
-            dim: dim.decode(value if dim.per_layer else (value,), dim.arch_key)
-            for dim in DIMS
-            if (value := given.get(dim.arch_key)) is not None
-        }
-    )
+    codes = {dim: value if dim.per_layer else (value,) for dim, value in given.items()}
+    return Arch.of({dim: dim.decode(value, dim.arch_key) for dim, value in codes.items()})
 
 
 def _by_key(options: Any) -> dict[str, Any]:

@@ -23,8 +23,7 @@ from hat.cli.latency_dataset import DatasetOptions
 from hat.cli.latency_predictor import PredictorOptions, ReleaseOptions
 from hat.cli.main import load
 from hat.cli.options import OutputOptions, parse
-from hat.cli.settings import Settings, parse_settings
-from hat.cli.task import space_and_arch
+from hat.cli.settings import Settings, parse_settings, space_and_arch
 from hat.files.released import latency_data_names, released_models
 from hat.model.count import count_macs, count_params
 from hat.search.strategies import EvolutionConfig

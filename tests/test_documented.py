@@ -20,8 +20,7 @@ from release_archives import wmt14_en_de
 from release_files import saved_by_the_release, write
 from toy_predictor import released_weights
 
-from hat.cli.settings import parse_settings
-from hat.cli.task import vocabulary
+from hat.cli.settings import TaskData, parse_settings
 from hat.data.toy import toy_pairs
 from hat.files.download import Downloaded
 from hat.latency.predictor import LatencyPredictor
@@ -164,7 +163,7 @@ def release(workspace, monkeypatch) -> Iterator[Path]:
         elif path.stem in ("HAT_wmt14ende_super_space0", "HAT_wmt14ende_raspberrypi@3.5s_bleu@25.8"):
             argv = [f"--configs={EN_DE}/supertransformer/space0.yml"]
             s = parse_settings(argv, prog="x", description="", config_flags=("--configs",))[0]
-            model = SuperTransformer(space_of(s.space), vocabulary(s.task).sizes, s.model)
+            model = SuperTransformer(space_of(s.space), TaskData(s.task).vocab_sizes, s.model)
             write(saved_by_the_release(s.space, s.model, model), path)
         return Downloaded(path, 0, "", "downloaded")
 

@@ -12,35 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import spaces, spaces_with_archs
 
+import hat.space as hs
 from hat.errors import ArchError
 from hat.rng import rng_for, seed_for
-from hat.space import (
-    DIMS,
-    FEATURE_NAMES,
-    LAYER_FEATURE_NAMES,
-    Arch,
-    ArchOptions,
-    DecoderArch,
-    DecoderSpace,
-    EncoderArch,
-    EncoderSpace,
-    SearchSpace,
-    SpaceOptions,
-    arch_of,
-    arch_of_gene,
-    draw_arch,
-    draw_fair_arch,
-    features,
-    gene_choices,
-    gene_of,
-    layer_columns,
-    layer_features,
-    sample,
-    space_from_plain,
-    space_of,
-    space_to_plain,
-    validation_archs,
-)
+from hat.space import Arch, DecoderArch, DecoderSpace, EncoderArch, EncoderSpace, SearchSpace
 
 ROOT = Path(__file__).parents[1]
 STREAMS = ["c1b4dd96a2ae", "d441c7dd79fe"]  # of version 0.1
@@ -85,7 +60,7 @@ def test_lists_have_one_length_which_is_the_depth(field: str) -> None:
         replace(ARCH.decoder, **{field: (1, 1)})
 
 
-@pytest.mark.parametrize("dim", DIMS, ids=lambda dim: dim.label)
+@pytest.mark.parametrize("dim", hs.DIMS, ids=lambda dim: dim.label)
 @pytest.mark.parametrize("kind", ["empty", "zero", "too large", "no whole number"])
 def test_choices_name_their_key(dim, kind: str) -> None:
     limit = SPACE.sizes[dim.limit] if isinstance(dim.limit, str) else dim.limit
@@ -116,11 +91,7 @@ def test_choices_that_cannot_be_served(field: str, choice: tuple[int, ...], mess
         ("encoder", {"ffn_dims": (8, 9, 8, 8)}, "ffn dim at layer 1: 9 .*encoder-ffn-embed-dim-choice"),
         ("decoder", {"self_heads": (2, 4, 4)}, "self heads at layer 0: 2 .*decoder-self-attention-heads-"),
         ("decoder", {"cross_heads": (4, 1, 1)}, "cross heads at layer 0: 4 .*decoder-ende-attention-heads-"),
-        (
-            "encoder",
-            {"ffn_dims": (8,) * 3, "self_heads": (4,) * 3},
-            r"layers: 3 is not in the space \{2, 4\}",
-        ),
+        ("encoder", {"ffn_dims": (8,) * 3, "self_heads": (4,) * 3}, r"layers: 3 is not in the .* \{2, 4\}"),
     ],
 )
 def test_check_names_value_layer_and_key(side: str, values: dict[str, object], message: str) -> None:
@@ -139,9 +110,9 @@ def test_extremes_bound_the_space(space: SearchSpace) -> None:
     assert largest.encoder.ffn_dims == (max(enc.ffn_choice),) * max(enc.layers_choice)
     assert smallest.decoder.num_layers == min(space.decoder.layers_choice)
     assert set(smallest.decoder.cross_span) == {min(space.decoder.cross_span_choice)}
-    (spans,) = (dim for dim in DIMS if dim.attr == "cross_span")
+    (spans,) = (dim for dim in hs.DIMS if dim.attr == "cross_span")
     assert max(largest.decoder.cross_span) == max(space.allowed(spans, largest.encoder.num_layers))
-    for name, arch in validation_archs(space).items():
+    for name, arch in hs.validation_archs(space).items():
         space.check(arch)
         if 2 in space.decoder.cross_span_choice and arch.encoder.num_layers >= 2:
             assert set(arch.decoder.cross_span) == {2}
@@ -155,8 +126,8 @@ def test_size_counts_every_architecture() -> None:
         DecoderSpace(4, 4, 2, (4,), (4, 2), (1, 2), (1,), (1,), (1, 2)),
         4,
     )
-    genes = gene_choices(space)
-    drawn = {arch_of_gene(tuple(map(random.Random(n).choice, genes)), space) for n in range(3000)}
+    genes = hs.gene_choices(space)
+    drawn = {hs.arch_of_gene(tuple(map(random.Random(n).choice, genes)), space) for n in range(3000)}
     assert space.size() == len(drawn) == 2 * (2 + 2**2) + 2 * (4 + 4**2)
 
 
@@ -164,55 +135,50 @@ def test_size_counts_every_architecture() -> None:
 def test_round_trips(drawn) -> None:
     space, arch = drawn
     assert space.check(arch) is arch
-    assert arch_of_gene(gene_of(arch, space), space) == arch
+    assert hs.arch_of_gene(hs.gene_of(arch, space), space) == arch
     assert Arch.from_yaml(json.loads(json.dumps(arch.to_yaml()))) == arch
-    assert space_from_plain(json.loads(json.dumps(space_to_plain(space)))) == space
-    assert len(layer_columns(arch, space)) == len(layer_columns(space.smallest(), space))
-    twin = Arch(EncoderArch(**vars(arch.encoder)), DecoderArch(**vars(arch.decoder)))
-    assert arch == twin and hash(arch) == hash(twin)
+    assert hs.space_from_plain(json.loads(json.dumps(hs.space_to_plain(space)))) == space
+    assert len(hs.layer_columns(arch, space)) == len(hs.layer_columns(space.smallest(), space))
 
 
 @given(spaces(), st.data())
 def test_every_gene_is_an_architecture_of_the_space(space, data) -> None:
-    choices = gene_choices(space)
-    arch = space.check(arch_of_gene(tuple(data.draw(st.sampled_from(choice)) for choice in choices), space))
-    again = gene_of(arch, space)
+    choices = hs.gene_choices(space)
+    drawn = tuple(data.draw(st.sampled_from(choice)) for choice in choices)
+    arch = space.check(hs.arch_of_gene(drawn, space))
+    again = hs.gene_of(arch, space)
     assert all(value in choice for value, choice in zip(again, choices, strict=True))
-    assert arch_of_gene(again, space) == arch
+    assert hs.arch_of_gene(again, space) == arch
     gene, layers = list(again), arch.encoder.num_layers
     if layers < space.encoder.super_layers:
         gene[2 + layers] = data.draw(st.sampled_from(space.encoder.ffn_choice))  # FFN of a layer not used
-    assert arch_of_gene(tuple(gene), space) == arch
+    assert hs.arch_of_gene(tuple(gene), space) == arch
 
 
 def test_gene_order_of_the_release() -> None:
-    options = SpaceOptions(
-        encoder_layers=2, encoder_layer_num_choice=(2, 1), decoder_layers=3, decoder_layer_num_choice=(3, 1),
-        encoder_embed_dim=640, encoder_embed_choice=(512,), decoder_embed_dim=640,
-        encoder_ffn_embed_dim=3072, encoder_ffn_embed_dim_choice=(3072, 1024), qkv_dim=512,
-        encoder_self_attention_heads_choice=(8, 4), decoder_self_attention_heads_choice=(8, 4),
-        decoder_ende_attention_heads_choice=(8, 4), decoder_ffn_embed_dim_choice=(2048, 1024),
-        decoder_arbitrary_ende_attn_choice=(-1, 1),
-    )  # fmt: skip
-    space = space_of(options)
+    space = SearchSpace(
+        EncoderSpace(640, 3072, 2, (512,), (3072, 1024), (2, 1), (8, 4)),
+        DecoderSpace(640, 2048, 3, (640,), (2048, 1024), (3, 1), (8, 4), (8, 4), (1, 2)),
+        512,
+    )
     gene = (512, 2, 3072, 1024, 8, 4, 640, 3, 2048, 1024, 2048, 8, 8, 4, 4, 4, 8, 1, 2, 1)
-    assert gene_of(space.check(ARCH), space) == gene
+    assert hs.gene_of(space.check(ARCH), space) == gene
     shallow = (512, 1, *gene[2:])
-    assert arch_of_gene(shallow, space).decoder.cross_span == (1, 1, 1)  # the deepest span that fits
+    assert hs.arch_of_gene(shallow, space).decoder.cross_span == (1, 1, 1)  # the deepest span that fits
 
 
 def test_release_yaml(tmp_path: Path) -> None:
     assert ARCH.to_yaml() == RELEASE and list(ARCH.to_yaml()) == list(RELEASE)
     assert Arch.from_yaml(RELEASE | {"unrelated": 1}) == ARCH
-    (tmp_path / "a.yml").write_text("".join(f"{key}: {value}\n" for key, value in RELEASE.items()))
+    (tmp_path / "a.yml").write_text(json.dumps(RELEASE))  # JSON is YAML
     assert Arch.from_yaml(tmp_path / "a.yml") == ARCH
     sizes = {"decoder-embed-dim": 640, "encoder-ffn-embed-dim": 3072, "qkv-dim": 512}
     around = SearchSpace.from_yaml(RELEASE | sizes)  # a file of an architecture gives no choices
-    options = SpaceOptions(**{key.replace("-", "_"): value for key, value in sizes.items()})
-    assert around == space_of(options, ARCH) and around.size() == 4**2 * (2**4) ** 3 and around.check(ARCH)
+    options = hs.SpaceOptions(**{key.replace("-", "_"): value for key, value in sizes.items()})
+    assert around == hs.space_of(options, ARCH) and around.size() == 4**2 * (2**4) ** 3 and around.check(ARCH)
     assert around.decoder.cross_span_choice == (2, 1)
     (shipped,) = ROOT.glob("configs/wmt14.en-de/supertransformer/space0.yml")
-    assert SearchSpace.from_yaml(shipped).choices["decoder-arbitrary-ende-attn-choice"] == (1, 2, 3)
+    assert SearchSpace.from_yaml(shipped).decoder.cross_span_choice == (1, 2, 3)
 
 
 @pytest.mark.parametrize("key", list(RELEASE))
@@ -230,42 +196,36 @@ def test_a_wrong_value_names_its_key(key: str) -> None:
             Arch.from_yaml(RELEASE | {key: wrong})
 
 
-def test_no_architecture() -> None:
-    assert arch_of(ArchOptions()) is None
-    with pytest.raises(ArchError, match="no \\*-subtransformer key found"):
-        Arch.from_yaml({"encoder-embed-dim": 3})
-
-
 @pytest.mark.parametrize("code", [0, 3, -2])
 def test_span_codes(code: int) -> None:
     key = "decoder-arbitrary-ende-attn-all-subtransformer"
     with pytest.raises(ArchError, match=f"{key} allows -1, 1 and 2 .*got {code}"):
         Arch.from_yaml(RELEASE | {key: [-1, 1, code]})
     with pytest.raises(ArchError, match=f"arbitrary-ende-attn-choice allows -1, 1 and 2 .*got {code}"):
-        space_of(SpaceOptions(decoder_arbitrary_ende_attn_choice=(-1, code)))
+        SearchSpace.from_yaml({"decoder-arbitrary-ende-attn-choice": [-1, code]})
+    with pytest.raises(ArchError, match="no \\*-subtransformer key found"):
+        Arch.from_yaml({"encoder-embed-dim": 3})
 
 
 def test_choices_left_out_hold_the_super_size() -> None:
-    space = space_of(SpaceOptions(encoder_embed_dim=640, encoder_attention_heads=4))
+    space = SearchSpace.from_yaml({"encoder-embed-dim": 640, "encoder-attention-heads": 4})
     assert space.largest() == space.smallest()
     assert (space.qkv_dim, space.encoder.embed_choice, space.encoder.self_heads_choice) == (640, (640,), (4,))
     assert (space.decoder_qkv_dim, space.decoder.cross_span_choice) == (512, (1,))
-    wider = space_of(SpaceOptions(qkv_dim=64, decoder_arbitrary_ende_attn_choice=(-1, 1, 2)))
-    assert (wider.qkv_dim, wider.decoder.cross_span_choice) == (64, (1, 2, 3))
 
 
 def test_features_by_hand() -> None:
-    expected = [512, 2, 2048, 6, 640, 3, 5120 / 3, 20 / 3, 16 / 3, 4 / 3]
-    assert features(ARCH) == pytest.approx(expected)
-    assert len(FEATURE_NAMES) == 10 and len(set(LAYER_FEATURE_NAMES)) == len(layer_features(ARCH)) == 17
-    assert layer_features(ARCH)[10:12] == [(3072**2 + 1024**2) / 2, 40] and layer_features(ARCH)[-1] == 20 / 3
+    assert hs.features(ARCH) == pytest.approx([512, 2, 2048, 6, 640, 3, 5120 / 3, 20 / 3, 16 / 3, 4 / 3])
+    layered = hs.layer_features(ARCH)
+    assert len(hs.FEATURE_NAMES) == 10 and len(set(hs.LAYER_FEATURE_NAMES)) == len(layered) == 17
+    assert layered[10:12] == [(3072**2 + 1024**2) / 2, 40] and layered[-1] == 20 / 3
 
 
 @given(spaces(), st.integers(0, 1 << 32), st.integers(0, 10_000))
 def test_draws_are_functions_of_seed_and_update(space: SearchSpace, seed: int, n: int) -> None:
-    space.check(sample(space, random.Random(seed)))
+    space.check(hs.sample(space, random.Random(seed)))
     random.seed(0)
-    for draw in (draw_arch, draw_fair_arch):
+    for draw in (hs.draw_arch, hs.draw_fair_arch):
         first = space.check(draw(space, seed, n))
         random.random()
         draw(space, seed, n + 1)
@@ -279,13 +239,14 @@ def test_the_streams_of_draws_stay_as_they_are() -> None:
     streams = [(7, "arch", 3), (7, "arch", "3"), (8, "arch", 3), (7, "arch"), (7, "a", 3)]
     assert len({seed_for(*stream) for stream in streams}) == len(streams)
     assert rng_for(7, "x").random() == rng_for(7, "x").random() != rng_for(7, "y").random()
-    genes = [[gene_of(draw(SPACE, 7, n), SPACE) for n in range(50)] for draw in (draw_arch, draw_fair_arch)]
-    assert [hashlib.sha256(repr(each).encode()).hexdigest()[:12] for each in genes] == STREAMS
+    for draw, expected in zip((hs.draw_arch, hs.draw_fair_arch), STREAMS, strict=True):
+        genes = [hs.gene_of(draw(SPACE, 7, n), SPACE) for n in range(50)]
+        assert hashlib.sha256(repr(genes).encode()).hexdigest()[:12] == expected
 
 
 def test_every_choice_is_drawn_uniformly() -> None:
     space = changed("encoder", "layers_choice", (4, 3, 2))
-    draws = [draw_arch(space, 1, update) for update in range(3000)]
+    draws = [hs.draw_arch(space, 1, update) for update in range(3000)]
     for values, expected in (
         (Counter(arch.encoder.num_layers for arch in draws), 1000),
         (Counter(arch.decoder.cross_heads[0] for arch in draws), 1500),

@@ -26,26 +26,19 @@ class AverageOptions(Options):
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Average; see --help."""
-    options, out = parse(
-        argv,
-        AverageOptions,
-        only(OutputOptions, "json"),
-        prog="hat average",
-        description="Write the mean of the weights of several checkpoints of one model.",
+    text = "Write the mean of the weights of several checkpoints of one model."
+    given, out = parse(
+        argv, AverageOptions, only(OutputOptions, "json"), prog="hat average", description=text
     )
-    if not options.inputs:
+    if not given.inputs:
         raise ConfigError("--inputs is needed: checkpoint files, or the folder of a run")
-    missing = [name for name in options.inputs if not Path(name).exists()]
-    if missing:
-        commands = checkpoint_commands(Path(missing[0]) / "checkpoint1.pt")
-        commands = commands or checkpoint_commands(missing[0])
+    if missing := [name for name in given.inputs if not Path(name).exists()]:
+        commands = checkpoint_commands(Path(missing[0]) / "checkpoint1.pt") or checkpoint_commands(missing[0])
         how = advice(commands, "give checkpoint files or a folder")
         raise CheckpointError(f"{', '.join(missing)} does not exist; {how}")
     from hat.train.checkpoint import average  # after the checks: it loads torch
 
-    output, used = average(
-        options.inputs, options.output, num_epoch_checkpoints=options.num_epoch_checkpoints
-    )
+    output, used = average(given.inputs, given.output, num_epoch_checkpoints=given.num_epoch_checkpoints)
     print(f"{output}: mean of {', '.join(path.name for path in used)}")
     if out.json:
         print(json.dumps({"output": str(output), "inputs": [str(path) for path in used]}))

@@ -13,21 +13,20 @@ from typing import Any
 
 from hat.cli.missing import advice, predictor_commands
 from hat.cli.options import OutputOptions, command, only
-from hat.cli.profile import ProfileOptions
-from hat.cli.settings import Settings, parse_settings
-from hat.cli.task import (
+from hat.cli.settings import (
     DeviceOptions,
+    ProfileOptions,
     RankOptions,
     RunOptions,
+    Settings,
+    TaskData,
     TaskOptions,
-    Vocabulary,
-    dataset,
     find_checkpoint,
+    parse_settings,
     processes,
     rank_device,
     run_folder,
     space_and_arch,
-    vocabulary,
 )
 from hat.config import Options, option, to_yaml_values
 from hat.errors import CheckpointError, ConfigError
@@ -139,8 +138,8 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None) -> dict[str, Any] |
     space, _ = space_and_arch(settings.space, settings.arch)
     predictor = _predictor(options)
     restore = find_checkpoint(settings.run.restore_file)
-    vocab = vocabulary(task)
-    _check_predictor(predictor, space, vocab, options.ckpt_path)
+    data = TaskData(task)
+    _check_predictor(predictor, space, data, options.ckpt_path)
     place = place_of(os.environ)
     if place is None and (count := processes(settings.ranks, settings.device)) > 1:
         return launch("hat.cli.evo_search", argv, count, settings.ranks.distributed_port)
@@ -148,7 +147,7 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None) -> dict[str, Any] |
     precision = settings.optim.amp, settings.optim.fp16, device
     dtype = compute_dtype(*precision)
     source = load(restore, say)
-    source = check_compatible(source, restore, space, None, settings.model, vocab.sizes, vocab.digests)
+    source = check_compatible(source, restore, space, None, settings.model, data.vocab_sizes, data.digests)
     if options.write_config_path and not limits_ms:
         say("there is no limit, so none of the front is chosen for --write-config-path")
 
@@ -161,7 +160,7 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None) -> dict[str, Any] |
     folder = _search_folder(options)
     result = search(
         model_of(source, restore, None).to(device, dtype),
-        dataset(task, task.valid_subset),
+        data,
         predictor,
         options.limits_ms,
         config=config,
@@ -213,7 +212,7 @@ def _predictor(options: SearchOptions) -> LatencyPredictor:
     return LatencyPredictor.load(path, options.feature_norm, options.lat_norm)
 
 
-def _check_predictor(predictor: LatencyPredictor, space: SearchSpace, vocab: Vocabulary, path: str) -> None:
+def _check_predictor(predictor: LatencyPredictor, space: SearchSpace, data: TaskData, path: str) -> None:
     """Raise ConfigError if the predictor's dataset was measured on models with another total head width.
 
     Another vocabulary is only said: sizes that differ by little change the latency by little.
@@ -224,9 +223,9 @@ def _check_predictor(predictor: LatencyPredictor, space: SearchSpace, vocab: Voc
             f"{path} was trained on latencies of models with qkv-dim {qkv_dim}, this task has "
             f"{space.qkv_dim}; measure a dataset for this task with latency_dataset.py"
         )
-    size = predictor.conditions.get("vocab_size", str(vocab.sizes[1]))
-    if size != str(vocab.sizes[1]):
-        say(f"{path} was trained on latencies with a vocabulary of {size}, this task has {vocab.sizes[1]}")
+    size = predictor.conditions.get("vocab_size", str(data.vocab_sizes[1]))
+    if size != str(data.vocab_sizes[1]):
+        say(f"{path} was trained on latencies with a vocabulary of {size}, this task {data.vocab_sizes[1]}")
 
 
 def _search_folder(options: SearchOptions) -> Path:

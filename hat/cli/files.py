@@ -316,7 +316,7 @@ def convert(argv: Sequence[str] | None = None) -> int:
         "the SubTransformer is cut out, which is all that is trained in a released SubTransformer.",
         config_flags=("--configs",),
     )
-    from hat.cli.task import find_checkpoint
+    from hat.cli.settings import find_checkpoint
     from hat.files.tensors import write_safetensors
     from hat.train.checkpoint import load, pack, save
 

@@ -7,9 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from hat.cli.options import OutputOptions, command, only, without
-from hat.cli.profile import ProfileOptions, measuring
-from hat.cli.settings import parse_settings
-from hat.cli.task import DeviceOptions, TaskOptions, space_and_arch, vocabulary
+from hat.cli.profile import measuring
+from hat.cli.settings import (
+    DeviceOptions,
+    ProfileOptions,
+    TaskOptions,
+    parse_settings,
+    profile_sizes,
+    space_and_arch,
+)
 from hat.config import Options, option, to_yaml_values
 from hat.errors import ConfigError
 from hat.latency.collect import collect
@@ -69,7 +75,7 @@ def run(options: tuple[Any, ...], argv: Sequence[str] | None = None) -> dict[str
     table = collect(
         space_and_arch(settings.space, settings.arch)[0],
         data.lat_dataset_size,
-        vocab_sizes=vocabulary(settings.task, profiling=True).sizes,
+        vocab_sizes=profile_sizes(settings.task),
         config=cfg,
         model_config=settings.model,
         out=data.lat_dataset_path,

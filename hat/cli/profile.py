@@ -1,53 +1,17 @@
 """Parameters, FLOPs and latency of one architecture: the profiling part of train.py."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hat.cli.task import DeviceOptions, TaskOptions, device_of
-from hat.config import Options, option
+from hat.cli.settings import DeviceOptions, ProfileOptions, TaskOptions, device_of
 from hat.errors import ConfigError
-from hat.model.count import count_params
-from hat.model.cpu import Amp
 from hat.model.layers import ModelConfig
 from hat.space import Arch, SearchSpace
 
 if TYPE_CHECKING:
     from hat.latency.measure import MeasureConfig
-
-
-@dataclass(frozen=True)
-class ProfileOptions(Options):
-    """Profiling"""
-
-    latcpu: bool = False
-    """measure latency on the CPU and stop"""
-    latgpu: bool = False
-    """measure latency on the GPU and stop"""
-    profile_flops: bool = False
-    """count FLOPs and stop"""
-    latiter: int = option(300, low=2)
-    """most timed repeats of a latency measurement; it ends earlier once the median is known well enough"""
-    lat_interval: float = option(1.2, low=0, high=100)
-    """how well the median of a latency is to be known, in percent to either side; 2 takes half the time"""
-    latsilent: bool = False
-    """show no progress while measuring"""
-    lat_beam: int = option(5, low=1)
-    """beam of the timed search"""
-    lat_amp: Amp = "auto"
-    """number format of the timed model; auto takes what is fast on the device"""
-
-    def asked(self) -> bool:
-        """Return whether profiling is all the user wants."""
-        return self.latcpu or self.latgpu or self.profile_flops
-
-    def measure_config(self, length: int) -> "MeasureConfig":
-        """Return how to measure sentences of `length` tokens."""
-        from hat.latency.measure import MeasureConfig  # late: training measures nothing
-
-        repeats, interval = (self.lat_beam, self.latiter), self.lat_interval
-        return MeasureConfig(length, length, *repeats, interval_percent=interval, dtype=self.lat_amp)
 
 
 def measuring(
@@ -58,11 +22,6 @@ def measuring(
         raise ConfigError("--latgpu: this machine has no GPU that PyTorch can use; give --latcpu instead")
     where = device_of(device if options.latgpu else replace(device, cpu=True, gpu=None))
     return options.measure_config(task.sentence_length()), where
-
-
-def size(space: SearchSpace, arch: Arch) -> dict[str, Any]:
-    """Return {params, flops, latency_ms}, of which only the first is known without a model."""
-    return {"params": count_params(arch, space), "flops": None, "latency_ms": None}
 
 
 def profile(

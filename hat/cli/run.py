@@ -14,9 +14,8 @@ import yaml
 
 from hat.cli import evo_search, latency_dataset, latency_predictor, train
 from hat.cli.options import OutputOptions, command, parse
-from hat.cli.settings import parse_settings
+from hat.cli.settings import TaskData, parse_settings, space_and_arch
 from hat.cli.stages import Stage, Stages, shell
-from hat.cli.task import space_and_arch, vocabulary
 from hat.config import Options, flag_of, option, to_yaml_values
 from hat.errors import ConfigError
 from hat.files.atomic import write_text_atomic
@@ -271,7 +270,11 @@ class Task:
         size: int | None,
     ) -> Row:
         """Measure an architecture and return its row; without a limit it has inherited weights."""
-        arch, conditions, sizes = self.archs[name], predictor.conditions, vocabulary(self.settings.task).sizes
+        arch, conditions, sizes = (
+            self.archs[name],
+            predictor.conditions,
+            TaskData(self.settings.task).vocab_sizes,
+        )
         model, length = self.settings.model, self.settings.task.sentence_length()
 
         def work() -> Any:

@@ -1,16 +1,128 @@
-"""The options every task configuration may hold, so that one YAML file serves all commands."""
+"""The options that every task configuration may hold, so that one YAML file serves all commands, and what
+they stand for: data, space, device, run folder.
+"""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
 
 from hat.cli.options import OutputOptions, Part, only, parse
-from hat.cli.profile import ProfileOptions
-from hat.cli.task import DeviceOptions, RankOptions, RunOptions, TaskOptions
+from hat.config import Options, option
+from hat.data.pairs import PairDataset, languages, load_vocabs
+from hat.errors import CheckpointError, ConfigError, DataError
+from hat.files.atomic import file_digest
+from hat.log import say
+from hat.model.count import profile_length
+from hat.model.cpu import Amp, keep_pages
 from hat.model.layers import ModelConfig
-from hat.space import ArchOptions, SpaceOptions
-from hat.train.loop import LoopConfig
+from hat.space import Arch, ArchOptions, SearchSpace, SpaceOptions, arch_of, space_of
+from hat.train.distributed import Place
+from hat.train.loop import BatchConfig, LoopConfig
 from hat.train.policy import PolicyConfig, ScheduleConfig
 from hat.train.trainer import OptimConfig
+
+if TYPE_CHECKING:
+    from hat.latency.measure import MeasureConfig
+
+
+@dataclass(frozen=True)
+class RunOptions(Options):
+    """Run"""
+
+    configs: str | None = None
+    train_subtransformer: bool = False
+    """train the one architecture that is given"""
+    validate_subtransformer: bool = False
+    """print the validation loss of the given architecture with the weights of --restore-file, and stop"""
+    save_dir: str | None = None
+    """folder of checkpoints and logs (default: checkpoints/<path of --configs>)"""
+    restore_file: str | None = None
+    """checkpoint to start from (default: the newest one in --save-dir, if any)"""
+
+
+@dataclass(frozen=True)
+class TaskOptions(BatchConfig):
+    """Task and data"""
+
+    arch: str = "transformersuper"
+    """name of the model family; one that contains iwslt has a profile length of 23, others 30"""
+    data: str | None = None
+    """folder with dict.*.txt and the binary data"""
+    source_lang: str | None = None
+    """source language (default: read off the file names)"""
+    target_lang: str | None = None
+    """target language (default: read off the file names)"""
+    vocab_size: tuple[int, ...] = option((), low=5)  # four entries are special
+    """vocabulary size for profiling without data; two numbers if source and target differ"""
+    profile_length: int | None = option(None, low=1)
+    """tokens of source and target when profiling (default: by --arch)"""
+
+    def sentence_length(self) -> int:
+        """Return the tokens of source and target at which the task is profiled."""
+        return self.profile_length or profile_length(self.arch)
+
+
+@dataclass(frozen=True)
+class DeviceOptions(Options):
+    """Device"""
+
+    cpu: bool = False
+    """use the CPU even if there is a GPU"""
+    gpu: int | None = option(None, low=0)
+    """number of the one GPU to use (default: 0; training and search use all of them)"""
+    threads: int | None = option(None, low=1, high=4 * (os.cpu_count() or 1))
+    """CPU threads (default: all cores)"""
+    seed: int = option(1, low=0, high=(1 << 63) - 1)
+    """seed of everything random"""
+
+
+@dataclass(frozen=True)
+class RankOptions(Options):
+    """Many devices"""
+
+    distributed_world_size: int | None = option(None, low=1, high=1024)
+    """processes to start on this machine, one for each GPU (default: all GPUs, or one process on CPUs);
+    torchrun sets it by itself"""
+    distributed_port: int | None = option(None, low=1, high=65535)
+    """port the processes of this machine meet at (default: any free one)"""
+
+
+@dataclass(frozen=True)
+class ProfileOptions(Options):
+    """Profiling"""
+
+    latcpu: bool = False
+    """measure latency on the CPU and stop"""
+    latgpu: bool = False
+    """measure latency on the GPU and stop"""
+    profile_flops: bool = False
+    """count FLOPs and stop"""
+    latiter: int = option(300, low=2)
+    """most timed repeats of a latency measurement; it ends earlier once the median is known well enough"""
+    lat_interval: float = option(1.2, low=0, high=100)
+    """how well the median of a latency is to be known, in percent to either side; 2 takes half the time"""
+    latsilent: bool = False
+    """show no progress while measuring"""
+    lat_beam: int = option(5, low=1)
+    """beam of the timed search"""
+    lat_amp: Amp = "auto"
+    """number format of the timed model; auto takes what is fast on the device"""
+
+    def asked(self) -> bool:
+        """Return whether profiling is all the user wants."""
+        return self.latcpu or self.latgpu or self.profile_flops
+
+    def measure_config(self, length: int) -> "MeasureConfig":
+        """Return how to measure sentences of `length` tokens."""
+        from hat.latency.measure import MeasureConfig  # late: training measures nothing
+
+        repeats, interval = (self.lat_beam, self.latiter), self.lat_interval
+        return MeasureConfig(length, length, *repeats, interval_percent=interval, dtype=self.lat_amp)
 
 
 class Settings(NamedTuple):
@@ -31,21 +143,7 @@ class Settings(NamedTuple):
     output: OutputOptions
 
 
-GROUPS = (
-    RunOptions,
-    TaskOptions,
-    SpaceOptions,
-    ArchOptions,
-    ModelConfig,
-    OptimConfig,
-    ScheduleConfig,
-    PolicyConfig,
-    LoopConfig,
-    DeviceOptions,
-    RankOptions,
-    ProfileOptions,
-    OutputOptions,
-)
+GROUPS: tuple[type, ...] = tuple(Settings.__annotations__.values())
 
 
 def parse_settings(
@@ -60,9 +158,151 @@ def parse_settings(
 
     `used` are the shared dataclasses, or parts of them, that the command uses and its help lists; None: all.
     """
-    listed = {
-        each.group if isinstance(each, Part) else each: each for each in (GROUPS if used is None else used)
-    }
+    listed = {getattr(each, "group", each): each for each in (GROUPS if used is None else used)}
     groups = [listed.get(group, only(group)) for group in GROUPS]
     values = parse(argv, *own, *groups, prog=prog, description=description, config_flags=config_flags)
     return Settings(*values[len(own) :]), *values[: len(own)]
+
+
+def device_of(options: DeviceOptions) -> torch.device:
+    """Return the device to use, after fixing its threads and letting the allocator keep its memory."""
+    keep_pages()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    gpu = options.gpu or 0
+    if gpu >= max(count, 1):
+        has = f"GPUs 0 to {count - 1}" if count else "no GPU that PyTorch can use; leave it out"
+        raise ConfigError(f"--gpu {gpu}: this machine has {has}")
+    return torch.device("cpu") if options.cpu or not count else torch.device("cuda", gpu)
+
+
+def processes(options: RankOptions, device: DeviceOptions) -> int:
+    """Return how many processes to start on this machine: one for each GPU if nothing else is asked for.
+
+    Raises ConfigError if there are not so many GPUs.
+    """
+    asked = options.distributed_world_size
+    if device.cpu or not torch.cuda.is_available():
+        return asked or 1
+    count = 1 if device.gpu is not None else torch.cuda.device_count()
+    if asked is not None and asked > count:
+        has = f"this machine has {count} GPUs" if device.gpu is None else f"--gpu {device.gpu} names one GPU"
+        raise ConfigError(
+            f"--distributed-world-size {asked}: {has}; give at most {count} (and a larger --update-freq), "
+            "choose GPUs with CUDA_VISIBLE_DEVICES, or start processes on several machines with torchrun"
+        )
+    return asked or count
+
+
+def rank_device(device: DeviceOptions, place: Place | None, options: RankOptions) -> torch.device:
+    """Return the device of one process: the GPU of its number on this machine, or the CPU.
+
+    Raises ConfigError if processes of one machine would share a GPU.
+    """
+    if place is None or place.size == 1:
+        return device_of(device)
+    if options.distributed_world_size not in (None, place.size):
+        say(f"--distributed-world-size {options.distributed_world_size}: the launcher started {place.size}")
+    count = 0 if device.cpu or not torch.cuda.is_available() else torch.cuda.device_count()
+    # a launcher may have left each process the sight of its own GPU only
+    if device.gpu is not None or 1 < count < place.local_size:
+        has = (
+            f"--gpu {device.gpu} names one GPU"
+            if device.gpu is not None
+            else f"this machine has {count} GPUs"
+        )
+        raise ConfigError(
+            f"{place.local_size} processes here, but {has}; start one for each GPU, choose GPUs with "
+            "CUDA_VISIBLE_DEVICES, or use --cpu"
+        )
+    return device_of(replace(device, gpu=place.local_rank % count if count else None))
+
+
+def find_checkpoint(name: str, folder: Path | None = None) -> Path:
+    """Return the checkpoint a user names; a bare file name may also mean one in the run's folder."""
+    path = Path(name)
+    if not path.exists() and folder is not None and path.parent == Path("."):
+        path = folder / name
+    if not path.exists():
+        from hat.cli.missing import advice, checkpoint_commands  # late: for an error only
+
+        how = advice(checkpoint_commands(path), "check the path, or train that model first")
+        raise CheckpointError(f"the checkpoint {name} does not exist; {how}")
+    return path
+
+
+class TaskData:
+    """The data set of a task, as a `hat.Dataset`, whose errors name the commands that make the data."""
+
+    def __init__(self, options: TaskOptions) -> None:
+        """Read the dictionaries; raises DataError if they are missing or damaged."""
+        if not options.data or not Path(options.data).is_dir():
+            raise DataError(missing_data(options))
+        self.folder = Path(options.data)
+        with self._naming_what_makes():
+            found = languages(self.folder) if not (options.source_lang and options.target_lang) else ("", "")
+            self.languages = options.source_lang or found[0], options.target_lang or found[1]
+            self.vocabs = load_vocabs(self.folder, *self.languages)
+        source, target = (file_digest(self.folder / f"dict.{lang}.txt") for lang in self.languages)
+        self.vocab_sizes, self.digests = (len(self.vocabs[0]), len(self.vocabs[1])), (source, target)
+
+    def split(self, name: str) -> PairDataset:
+        """Open one split."""
+        with self._naming_what_makes():
+            return PairDataset.load(self.folder, name, *self.languages)
+
+    @contextlib.contextmanager
+    def _naming_what_makes(self) -> Iterator[None]:
+        try:
+            yield
+        except DataError as error:
+            from hat.cli.missing import advice, data_commands  # late: for an error only
+
+            commands = data_commands(str(self.folder))
+            raise DataError(f"{error}; {advice(commands, '')}" if commands else str(error)) from error
+
+
+def profile_sizes(options: TaskOptions) -> tuple[int, int]:
+    """Return the vocabulary sizes to profile with: those of the data folder, or as given if there is none."""
+    given = options.vocab_size
+    shown = " and ".join(map(str, given))
+    if len(given) > 2:
+        raise ConfigError(f"--vocab-size must be one or two numbers, got {shown}")
+    if options.data and Path(options.data).is_dir():
+        sizes = TaskData(options).vocab_sizes
+        if given and set(given) != set(sizes):
+            say(f"--vocab-size {shown} is not used: the dictionaries have {sizes[0]} and {sizes[1]} entries")
+        return sizes
+    if not given:
+        raise DataError(f"{missing_data(options)}, or give --vocab-size to profile without data")
+    say(f"no data at {options.data or '--data'}: profiling with a vocabulary of {shown} (vocab-size)")
+    return given[0], given[-1]
+
+
+def missing_data(options: TaskOptions) -> str:
+    """Return what to tell a user whose data is not there."""
+    from hat.cli.missing import advice, data_commands  # late: for an error only
+
+    how = advice(data_commands(options.data), "make it with python -m hat preprocess")
+    return f"there is no data folder {options.data!r} (--data); {how}"
+
+
+def space_and_arch(space: SpaceOptions, arch: ArchOptions) -> tuple[SearchSpace, Arch | None]:
+    """Return the search space and, if one is given, the architecture, checked against the space."""
+    chosen = arch_of(arch)
+    found = space_of(space, chosen)
+    return found, found.check(chosen) if chosen else None
+
+
+def run_folder(configs: str | None, given: str | None) -> Path:
+    """Return the folder of a run: as given, or checkpoints/<path of --configs without configs/ and .yml>."""
+    if given:
+        return Path(given)
+    if not configs:
+        raise ConfigError("--save-dir is needed where no --configs names the run")
+    path = Path(configs).with_suffix("")
+    parts = path.parts
+    if "configs" in parts:
+        parts = parts[len(parts) - parts[::-1].index("configs") :]
+    return Path("checkpoints", *[part for part in parts if part not in ("/", "..", ".")])

@@ -10,8 +10,7 @@ from pathlib import Path
 import torch
 
 from hat.cli.options import OutputOptions, command, only, parse
-from hat.cli.settings import GROUPS
-from hat.cli.task import DeviceOptions, TaskOptions, dataset, device_of, find_checkpoint, vocabulary
+from hat.cli.settings import GROUPS, DeviceOptions, TaskData, TaskOptions, device_of, find_checkpoint
 from hat.config import Options, option, to_yaml_values
 from hat.data.pairs import PairDataset
 from hat.data.subwords import remove_subwords
@@ -94,16 +93,16 @@ def generate(argv: Sequence[str] | None = None) -> int:
     if (place := place_of(os.environ)) and place.size > 1:
         raise ConfigError(f"translations are made by one process, {place.size} were started; start it alone")
     remove_subwords("", options.remove_bpe)  # an unknown kind is an error before the model is loaded
-    path, vocab = find_checkpoint(options.path), vocabulary(task)
+    path, dataset = find_checkpoint(options.path), TaskData(task)
     device = device_of(replace(device_options, cpu=device_options.cpu or options.int8))
     source = load(path, say)
     dtype = torch.float32 if options.int8 else evaluation_dtype(source, optim.amp, optim.fp16, device)
-    check_dictionaries(source, vocab.sizes, vocab.digests, path)
+    check_dictionaries(source, dataset.vocab_sizes, dataset.digests, path)
     arch = arch_of(arch_options)
     model = source.model() if arch is None else source.sub(arch)
     arch = arch or source.arch or source.space.largest()
     fixed = InferenceModel(model.to(device, dtype), arch, Int8Matrix if options.int8 else fixed_matrix)
-    data = dataset(task, options.gen_subset)
+    data = dataset.split(options.gen_subset)
     product = Path(options.results_path) if options.results_path else None
     run = Run(
         record_path(product, folder=False) if product else None,

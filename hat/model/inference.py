@@ -5,8 +5,9 @@ d head width, D width, V vocabulary.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from hat.model.cpu import CHUNK, Int8Matrix, Matrix, fixed_matrix, largest
 from hat.model.elastic import ElasticLayerNorm, ElasticLinear
-from hat.model.layers import PAD, DecoderLayer, EncoderLayer, padding_mask, positions
+from hat.model.layers import PAD, Layer, padding_mask, positions
 from hat.model.transformer import EncoderOutput, Transformer
 from hat.space import Arch, EncoderArch
 
@@ -42,14 +43,8 @@ class InferenceModel:
         with torch.no_grad():
             self._source = _Embedding(model, "source", enc.embed_dim)
             self._target = _Embedding(model, "target", dec.embed_dim)
-            self._encoder = [
-                _EncoderBlocks(layer, enc, index, matrix)
-                for index, layer in enumerate(model.encoder_layers[: enc.num_layers])
-            ]
-            self._decoder = [
-                _DecoderBlocks(layer, self.arch, index, matrix)
-                for index, layer in enumerate(model.decoder_layers[: dec.num_layers])
-            ]
+            self._encoder = _layers(model.encoder_layers, self.arch, "encoder", matrix)
+            self._decoder = _layers(model.decoder_layers, self.arch, "decoder", matrix)
             self._encoder_norm = _norm(model.encoder_norm, enc.embed_dim)
             self._decoder_norm = _norm(model.decoder_norm, dec.embed_dim)
             table_VD = model.output.columns(dec.embed_dim)
@@ -66,7 +61,7 @@ class InferenceModel:
         x = self._source(source_BS.flatten(), positions(source_BS).flatten())
         outputs = []
         for layer in self._encoder:
-            x = layer(x, batch, mask)
+            x = layer.encode(x, batch, mask)
             outputs.append(x)
         outputs[-1] = self._encoder_norm(x)
         return EncoderOutput(tuple(o.view(batch, length, -1) for o in outputs[:-4:-1]), padding)
@@ -90,7 +85,7 @@ class InferenceModel:
         x = self._target(tokens_N, PAD + state.length)
         mask = state.mask(tokens_N.size(0) // state.lineage.size(0))
         for layer, layer_state in zip(self._decoder, state.layers, strict=True):
-            x = layer(x, layer_state, state.length, mask)
+            x = layer.step(x, layer_state, state.length, mask)
         x = self._decoder_norm(x)
         logits = self._output(x)
         if self._exact_output is not None:  # of all rounding, that of the best words' logits changes most
@@ -169,12 +164,11 @@ class _Embedding:
         return torch.add(self.sines[places], F.embedding(ids_N, self.table), alpha=self.scale)
 
 
-class _Blocks:
-    """What the layers share: each block is given its input and what is added to its output."""
+class _Layer:
+    """One layer, cut to size; each block is given its input and what is added to its output."""
 
-    def __init__(
-        self, layer: EncoderLayer | DecoderLayer, stack: EncoderArch, index: int, matrix: MakeMatrix
-    ) -> None:
+    def __init__(self, layer: Layer, arch: Arch, side: str, index: int, matrix: MakeMatrix) -> None:
+        stack: EncoderArch = getattr(arch, side)
         dim, ffn_dim, qkv_dim = stack.embed_dim, stack.ffn_dims[index], layer.self_attn.qkv_dim
         self.pre_norm, self.heads, self.qkv_dim = layer.pre_norm, stack.self_heads[index], qkv_dim
         self.qkv = _cut(layer.self_attn.qkv, 3 * qkv_dim, dim, matrix)
@@ -182,6 +176,16 @@ class _Blocks:
         self.up = _cut(layer.ffn.up, ffn_dim, dim, matrix)
         self.down = _cut(layer.ffn.down, dim, ffn_dim, matrix)
         self.self_norm, self.ffn_norm = _norm(layer.self_norm, dim), _norm(layer.ffn_norm, dim)
+        if side == "decoder":
+            dec, cross = arch.decoder, layer.cross_attn
+            self.cross_heads, self.span = dec.cross_heads[index], dec.cross_span[index]
+            self.cross_q = _cut(cross.q, qkv_dim, dim, matrix)
+            once = (
+                fixed_matrix if matrix is Int8Matrix else matrix
+            )  # once a sentence, and all steps read them
+            self.cross_kv = _cut(cross.kv, 2 * qkv_dim, arch.encoder.embed_dim, once)
+            self.cross_out = _cut(cross.out, dim, qkv_dim, matrix)
+            self.cross_norm = _norm(layer.cross_norm, dim)
 
     def _residual(self, norm: Norm, x_ND: Tensor, block: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         return block(norm(x_ND), x_ND) if self.pre_norm else norm(block(x_ND, x_ND))
@@ -193,27 +197,13 @@ class _Blocks:
         """Return [3, B, H, n, d] of the n positions of each sentence."""
         return self.qkv(h_ND).view(batch, h_ND.size(0) // batch, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
 
-
-class _EncoderBlocks(_Blocks):
-    def __call__(self, x_ND: Tensor, batch: int, mask: Tensor | None) -> Tensor:
+    def encode(self, x_ND: Tensor, batch: int, mask: Tensor | None) -> Tensor:
         """Return [B * S, D]."""
 
         def attention(h: Tensor, x: Tensor) -> Tensor:
             return self.out.plus(_attend(*self._queries_keys_values(h, batch), mask), x)
 
         return self._feed_forward(self._residual(self.self_norm, x_ND, attention))
-
-
-class _DecoderBlocks(_Blocks):
-    def __init__(self, layer: DecoderLayer, arch: Arch, index: int, matrix: MakeMatrix) -> None:
-        dec, dim, cross = arch.decoder, arch.decoder.embed_dim, layer.cross_attn
-        super().__init__(layer, dec, index, matrix)
-        self.cross_heads, self.span = dec.cross_heads[index], dec.cross_span[index]
-        self.cross_q = _cut(cross.q, cross.qkv_dim, dim, matrix)
-        once = fixed_matrix if matrix is Int8Matrix else matrix  # once a sentence, and all steps read them
-        self.cross_kv = _cut(cross.kv, 2 * cross.qkv_dim, arch.encoder.embed_dim, once)
-        self.cross_out = _cut(cross.out, dim, cross.qkv_dim, matrix)
-        self.cross_norm = _norm(layer.cross_norm, dim)
 
     def start(self, source_BSD: Tensor, mask: Tensor | None, beam: int, capacity: int) -> LayerState:
         """Return what the layer remembers before the first token."""
@@ -223,7 +213,7 @@ class _DecoderBlocks(_Blocks):
         own = k.new_empty(2, batch, self.heads, capacity, beam, self.qkv_dim // self.heads)
         return LayerState(own, k, v, mask)
 
-    def __call__(self, x_ND: Tensor, state: LayerState, length: int, lineage: Tensor | None) -> Tensor:
+    def step(self, x_ND: Tensor, state: LayerState, length: int, lineage: Tensor | None) -> Tensor:
         """Return [N, D] for the newest token of each hypothesis; its keys and values go into `state`."""
         batch = state.cross_k.size(0)
 
@@ -248,6 +238,11 @@ def _attend(q_BHTd: Tensor, k_BHSd: Tensor, v_BHSd: Tensor, mask: Tensor | None)
     return out_BHTd.transpose(1, 2).flatten(2).flatten(0, 1)
 
 
+def _layers(layers: Iterable[Layer], arch: Arch, side: str, matrix: MakeMatrix) -> list[_Layer]:
+    used = islice(layers, getattr(arch, side).num_layers)
+    return [_Layer(layer, arch, side, index, matrix) for index, layer in enumerate(used)]
+
+
 def _cut(linear: ElasticLinear, out_dim: int, in_dim: int, matrix: MakeMatrix) -> Matrix:
     return matrix(linear.weight[:out_dim, :in_dim], linear.bias[:out_dim])
 
@@ -262,9 +257,7 @@ def _norm(norm: nn.Module, dim: int) -> Norm:
 def _output_matrix(table_VD: Tensor, matrix: MakeMatrix) -> Matrix:
     """Return the map from decoder states to logits, padded to whole chunks where the vocabulary is large."""
     missing = -len(table_VD) % CHUNK if len(table_VD) >= PADDED_FROM else 0
-    if not missing:
-        return matrix(table_VD, None)
-    bias = F.pad(table_VD.new_zeros(len(table_VD)), (0, missing), value=-math.inf)
+    bias = F.pad(table_VD.new_zeros(len(table_VD)), (0, missing), value=-math.inf) if missing else None
     return matrix(F.pad(table_VD, (0, 0, 0, missing)), bias)
 
 

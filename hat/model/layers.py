@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from hat.config import Options, option
 from hat.model.cpu import SHORT
 from hat.model.elastic import Dropout, ElasticLayerNorm, ElasticLinear
-from hat.space import Arch, DecoderArch, EncoderArch, SearchSpace
+from hat.space import Arch, EncoderArch, SearchSpace
 
 MAX_POSITIONS = 1 << 16  # no weight proves the number in a file, and the table takes memory for each
 PAD, EOS = 1, 2  # ids fixed by the dictionary format
@@ -93,13 +93,13 @@ def causal_mask(length: int, like: Tensor) -> Tensor:
 
 
 def attend(
-    q_BTQ: Tensor, kv_BSQ: tuple[Tensor, Tensor], heads: int, mask: Tensor | None, drop: Dropout, rate: float
+    q_BTQ: Tensor, k_BSQ: Tensor, v_BSQ: Tensor, heads: int, mask: Tensor | None, drop: Dropout, rate: float
 ) -> Tensor:
     """Return drop(softmax(q @ k^T / sqrt(d) + mask)) @ v, in `heads` groups of d columns each [B, T, Q].
 
     Short sequences, and weights that are dropped, take two plain matrix products; long ones the fused kernel.
     """
-    q_BHTd, k_BHSd, v_BHSd = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q_BTQ, *kv_BSQ))
+    q_BHTd, k_BHSd, v_BHSd = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q_BTQ, k_BSQ, v_BSQ))
     scale = q_BHTd.size(-1) ** -0.5
     if not drop.active:  # published FLOPs count this product, so a pass that is profiled makes it
         q_BHTd, scale = q_BHTd * scale, 1.0
@@ -127,7 +127,7 @@ class SelfAttention(nn.Module):
     def forward(self, x_BTD: Tensor, heads: int, mask: Tensor | None, drop: Dropout, rate: float) -> Tensor:
         """Return [B, T, D]."""
         q, k, v = self.qkv(x_BTD, 3 * self.qkv_dim).chunk(3, -1)
-        return self.out(attend(q, (k, v), heads, mask, drop, rate), x_BTD.size(-1))
+        return self.out(attend(q, k, v, heads, mask, drop, rate), x_BTD.size(-1))
 
 
 class CrossAttention(nn.Module):
@@ -143,12 +143,12 @@ class CrossAttention(nn.Module):
         self.out = ElasticLinear(qkv_dim, dim)
 
     def forward(
-        self, x_BTD: Tensor, source_BSD: Tensor, heads: int, mask: Tensor | None, drop: Dropout, rate: float
+        self, x_BTD: Tensor, source_BSD: Tensor, mask: Tensor | None, heads: int, drop: Dropout, rate: float
     ) -> Tensor:
         """Return [B, T, D]."""
         k, v = self.kv(source_BSD, 2 * self.qkv_dim).chunk(2, -1)
         q = self.q(x_BTD, self.qkv_dim)
-        return self.out(attend(q, (k, v), heads, mask, drop, rate), x_BTD.size(-1))
+        return self.out(attend(q, k, v, heads, mask, drop, rate), x_BTD.size(-1))
 
 
 class FeedForward(nn.Module):
@@ -165,15 +165,25 @@ class FeedForward(nn.Module):
         return self.down(drop(h_BTF, rate), x_BTD.size(-1))
 
 
-class _Layer(nn.Module):
-    """What both layers share: rates scaled with the sampled width, and norms before or after each block."""
+class Layer(nn.Module):
+    """Self-attention, in a decoder attention to the encoder, and feed-forward, each with a residual branch.
 
-    def __init__(self, cfg: ModelConfig, super_dim: int, pre_norm: bool) -> None:
+    As large as layer `index` of one side of `shape`.
+    """
+
+    def __init__(self, cfg: ModelConfig, space: SearchSpace, shape: Arch, side: str, index: int) -> None:
         super().__init__()
-        self.cfg, self.super_dim, self.pre_norm = cfg, super_dim, pre_norm
-
-    def _scaled(self, rate: float, x: Tensor) -> float:
-        return rate * x.size(-1) / self.super_dim
+        stack: EncoderArch = getattr(shape, side)
+        dim, qkv_dim = stack.embed_dim, space.qkv_dim if side == "encoder" else space.decoder_qkv_dim
+        self.cfg, self.super_dim = cfg, getattr(space, side).super_embed_dim
+        self.pre_norm = getattr(cfg, f"{side}_normalize_before")
+        self.self_attn = SelfAttention(dim, qkv_dim)
+        self.self_norm = ElasticLayerNorm(dim)
+        if side == "decoder":
+            self.cross_attn = CrossAttention(dim, shape.encoder.embed_dim, qkv_dim)
+            self.cross_norm = ElasticLayerNorm(dim)
+        self.ffn = FeedForward(dim, stack.ffn_dims[index])
+        self.ffn_norm = ElasticLayerNorm(dim)
 
     def _residual(
         self, x: Tensor, norm: ElasticLayerNorm, block: Callable[[Tensor], Tensor], drop: Dropout, rate: float
@@ -182,70 +192,33 @@ class _Layer(nn.Module):
             return x + drop(block(norm(x)), rate)
         return norm(x + drop(block(x), rate))
 
-    def _feed_forward(self, x: Tensor, stack: EncoderArch, index: int, drop: Dropout) -> Tensor:
-        def block(h: Tensor) -> Tensor:
-            return self.ffn(h, stack.ffn_dims[index], drop, self._scaled(self.cfg.activation_dropout, x))
-
-        return self._residual(x, self.ffn_norm, block, drop, self._scaled(self.cfg.dropout, x))
-
-
-class EncoderLayer(_Layer):
-    """Self-attention and feed-forward, each with a residual branch, as large as layer `index` of `shape`."""
-
-    def __init__(self, cfg: ModelConfig, space: SearchSpace, shape: Arch, index: int) -> None:
-        super().__init__(cfg, space.encoder.super_embed_dim, cfg.encoder_normalize_before)
-        enc = shape.encoder
-        self.self_attn = SelfAttention(enc.embed_dim, space.qkv_dim)
-        self.self_norm = ElasticLayerNorm(enc.embed_dim)
-        self.ffn = FeedForward(enc.embed_dim, enc.ffn_dims[index])
-        self.ffn_norm = ElasticLayerNorm(enc.embed_dim)
-
-    def forward(
-        self, x_BSD: Tensor, enc: EncoderArch, index: int, mask: Tensor | None, drop: Dropout
-    ) -> Tensor:
-        """Return [B, S, D], computed as layer `index` of `enc`."""
-
-        def attention(h: Tensor) -> Tensor:
-            return self.self_attn(h, enc.self_heads[index], mask, drop, self.cfg.attention_dropout)
-
-        # parity with HAT 2020: encoder self-attention dropout is not scaled by width
-        x_BSD = self._residual(x_BSD, self.self_norm, attention, drop, self.cfg.dropout)
-        return self._feed_forward(x_BSD, enc, index, drop)
-
-
-class DecoderLayer(_Layer):
-    """Self-attention, attention to the encoder and feed-forward, as large as layer `index` of `shape`."""
-
-    def __init__(self, cfg: ModelConfig, space: SearchSpace, shape: Arch, index: int) -> None:
-        super().__init__(cfg, space.decoder.super_embed_dim, cfg.decoder_normalize_before)
-        dec, qkv_dim = shape.decoder, space.decoder_qkv_dim
-        self.self_attn = SelfAttention(dec.embed_dim, qkv_dim)
-        self.self_norm = ElasticLayerNorm(dec.embed_dim)
-        self.cross_attn = CrossAttention(dec.embed_dim, shape.encoder.embed_dim, qkv_dim)
-        self.cross_norm = ElasticLayerNorm(dec.embed_dim)
-        self.ffn = FeedForward(dec.embed_dim, dec.ffn_dims[index])
-        self.ffn_norm = ElasticLayerNorm(dec.embed_dim)
-
     def forward(
         self,
         x_BTD: Tensor,
-        source_BSD: Tensor,
-        dec: DecoderArch,
+        stack: EncoderArch,
         index: int,
-        causal: Tensor,
-        source_mask: Tensor | None,
+        mask: Tensor | None,
         drop: Dropout,
+        source: tuple[Tensor, Tensor | None] | None = None,
     ) -> Tensor:
-        """Return [B, T, D], computed as layer `index` of `dec`."""
-        attention_rate, rate = self.cfg.attention_dropout, self._scaled(self.cfg.dropout, x_BTD)
+        """Return [B, T, D], computed as layer `index` of `stack`; in a decoder of a source and its mask."""
+        cfg, width = self.cfg, x_BTD.size(-1)
+        rate = cfg.dropout * width / self.super_dim
 
-        def attention(h: Tensor) -> Tensor:
-            return self.self_attn(h, dec.self_heads[index], causal, drop, attention_rate)
+        def attention(h_BTD: Tensor) -> Tensor:
+            return self.self_attn(h_BTD, stack.self_heads[index], mask, drop, cfg.attention_dropout)
 
-        def to_source(h: Tensor) -> Tensor:
-            heads = dec.cross_heads[index]
-            return self.cross_attn(h, source_BSD, heads, source_mask, drop, attention_rate)
+        def feed_forward(h_BTD: Tensor) -> Tensor:
+            relu_rate = cfg.activation_dropout * width / self.super_dim
+            return self.ffn(h_BTD, stack.ffn_dims[index], drop, relu_rate)
 
-        x_BTD = self._residual(x_BTD, self.self_norm, attention, drop, rate)
-        x_BTD = self._residual(x_BTD, self.cross_norm, to_source, drop, rate)
-        return self._feed_forward(x_BTD, dec, index, drop)
+        # parity with HAT 2020: dropout after an encoder's self-attention is not scaled by width
+        x_BTD = self._residual(x_BTD, self.self_norm, attention, drop, rate if source else cfg.dropout)
+        if source:
+            heads = stack.cross_heads[index]
+
+            def to_source(h_BTD: Tensor) -> Tensor:
+                return self.cross_attn(h_BTD, *source, heads, drop, cfg.attention_dropout)
+
+            x_BTD = self._residual(x_BTD, self.cross_norm, to_source, drop, rate)
+        return self._residual(x_BTD, self.ffn_norm, feed_forward, drop, rate)

@@ -14,15 +14,14 @@ from hat.errors import ConfigError
 from hat.model.elastic import EVAL, Dropout, ElasticEmbedding, ElasticLayerNorm, ElasticLinear
 from hat.model.layers import (
     PAD,
-    DecoderLayer,
-    EncoderLayer,
+    Layer,
     ModelConfig,
     causal_mask,
     padding_mask,
     positions,
     sinusoids,
 )
-from hat.space import Arch, SearchSpace
+from hat.space import SIDES, Arch, SearchSpace
 
 
 class EncoderOutput(NamedTuple):
@@ -76,12 +75,10 @@ class Transformer(nn.Module):
         self.target_embed = self.source_embed if shared else table(target_size, dec.embed_dim, PAD)
         tied = shared or cfg.share_decoder_input_output_embed
         self.output = self.target_embed if tied else table(target_size, dec.embed_dim)
-        self.encoder_layers = nn.ModuleList(
-            EncoderLayer(cfg, space, shape, index) for index in range(enc.num_layers)
-        )
-        self.decoder_layers = nn.ModuleList(
-            DecoderLayer(cfg, space, shape, index) for index in range(dec.num_layers)
-        )
+        for side in SIDES:
+            depth = getattr(shape, side).num_layers
+            layers = nn.ModuleList(Layer(cfg, space, shape, side, index) for index in range(depth))
+            self.add_module(f"{side}_layers", layers)
         norm = ElasticLayerNorm
         self.encoder_norm = norm(enc.embed_dim) if cfg.encoder_normalize_before else nn.Identity()
         self.decoder_norm = norm(dec.embed_dim) if cfg.decoder_normalize_before else nn.Identity()
@@ -124,8 +121,7 @@ class Transformer(nn.Module):
         x = self._embed(self.target_embed, self.target_positions, input_BT, dec.embed_dim, drop)
         causal = causal_mask(input_BT.size(1), x)
         for index, layer in enumerate(self.decoder_layers[: dec.num_layers]):
-            source_BSD, source_mask = sources[dec.cross_span[index]]
-            x = layer(x, source_BSD, dec, index, causal, source_mask, drop)
+            x = layer(x, dec, index, causal, drop, sources[dec.cross_span[index]])
         return self.decoder_norm(x)
 
     def logits(self, states: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from hat.model.cpu import Amp
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SubTransformer, SuperTransformer, Transformer
 from hat.run import Run, read_record, record_path
-from hat.space import Arch, SearchSpace, space_from_plain, space_to_plain
+from hat.space import DIMS, Arch, SearchSpace, space_from_plain, space_to_plain
 from hat.train.trainer import compute_dtype
 
 if TYPE_CHECKING:
@@ -350,11 +350,11 @@ def _check_trained(trained: SearchSpace, where: Path, space: SearchSpace, arch: 
             trained.check(arch)
         except ArchError as error:
             raise CheckpointError(f"{where} was not trained for this architecture: {error}") from error
-    for key, values in space.choices.items() if arch is None else ():
-        if untrained := sorted(set(values) - set(trained.choices[key])):
+    for dim in DIMS if arch is None else ():
+        if untrained := sorted(set(space[dim]) - set(trained[dim])):
             raise CheckpointError(
-                f"{where} was not trained for {untrained} of {key}, only for {list(trained.choices[key])}; "
-                "leave that out of the search space"
+                f"{where} was not trained for {untrained} of {dim.choice_key}, only for "
+                f"{list(trained[dim])}; leave that out of the search space"
             )
 
 

@@ -10,13 +10,13 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from hat.config import Options, fill, option, read_config, to_yaml_values
 from hat.data.batching import EpochBatches, groups
-from hat.data.pairs import PairDataset
+from hat.data.pairs import Batch, PairDataset
 from hat.errors import ConfigError
 from hat.files.lock import FolderLock
 from hat.log import RunLog, say
@@ -29,14 +29,12 @@ from hat.space import DIMS, Arch, SearchSpace, validation_archs
 from hat.train import checkpoint as ckpt
 from hat.train.checkpoint import Checkpoint, check_compatible, model_of
 from hat.train.distributed import ALONE, ProcessGroup
-from hat.train.policy import PolicyConfig, ScheduleConfig, policy_of
+from hat.train.policy import PolicyConfig, ScheduleConfig
 from hat.train.trainer import EvalResult, OptimConfig, StepResult, Trainer, compute_dtype, evaluate
 
 if TYPE_CHECKING:
     from hat.data.dataset import Dataset
     from hat.decode.translator import Model
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -135,7 +133,7 @@ class StopRequest:
 
 
 class _Stopped(Exception):
-    """Raised to leave a validation because the run was asked to end."""
+    """Leaves a run that was asked to end; its argument is the number of the signal."""
 
 
 @dataclass
@@ -166,25 +164,20 @@ class FitResult:
 
     def summary(self) -> dict[str, Any]:
         """Return what run.json keeps as results."""
-        return {
-            "updates": self.updates,
-            "epochs": self.epochs,
-            "best_loss": self.best_loss,
-            "last_losses": self.losses,
-            "train_s": self.train_s,
-        }
+        numbers = {name: getattr(self, name) for name in ("updates", "epochs", "best_loss", "train_s")}
+        return numbers | {"last_losses": self.losses}
 
     @cached_property
     def model(self) -> "Model":
         """The model with the best validation loss: a SuperTransformer or a SubTransformer."""
         from hat.decode.translator import Model  # late: training translates nothing
 
-        found, codec = self.best, getattr(self.dataset, "codec", None)
+        found = self.best
         if found is None:
             assert self.folder is not None
             best, last = (self.folder / f"checkpoint_{name}.pt" for name in ("best", "last"))
             found = ckpt.load(best if best.exists() else last, say)
-        return Model(found.model(), codec, found.vocab_digests)
+        return Model(found.model(), getattr(self.dataset, "codec", None), found.vocab_digests)
 
 
 def fit(
@@ -222,26 +215,42 @@ def fit(
     Raises CheckpointError if `init` or a checkpoint in `out` does not fit, TrainingError if the loss is not
     finite (the last checkpoint stays), and HatError if another process is training in `out`.
     """
-    job = _Job(target, space, dataset, config, init, out, device, seed, group, interrupt or StopRequest())
-    dtype = compute_dtype(config.optim.amp, config.optim.fp16, job.device, group)
-    folder = job.folder if group.first else None  # the other processes write nothing
+    run = _Training(target, space, dataset, config, init, out, device, seed, group, interrupt)
+    loop, losses, stopped = config.loop, {}, None
+    advice = "wait for it, stop it, or give another --save-dir"
     with ExitStack() as stack:
-        if job.folder:
-            advice = "wait for it, stop it, or give another --save-dir"
-            lock = partial(FolderLock, job.folder, advice)
+        if run.folder:
+            lock = partial(FolderLock, run.folder, advice)
             group.on_rank0(lambda: stack.enter_context(lock()) and None)
-        job.restore(dtype)
-        record = Run(
-            record_path(folder, folder=True) if folder else None,
-            "train",
-            settings=job.settings(),
-            inputs=job.inputs() if folder else {},
-            device={"device": device_name(job.device), "dtype": dtype_name(dtype)},
-            threads=torch.get_num_threads(),
-            processes=group.size,
-            gpus=group.size if job.device.type == "cuda" else 0,
-        )
-        return job.train(stack.enter_context(record), progress)
+        run.restore()
+        record = stack.enter_context(run.record())
+        log = run.log(progress)
+        stack.callback(log.close)
+        finished = run.finished(run.at.epoch - 1)  # also if a run is started again after it had ended
+        try:
+            while not finished:
+                run.leave_if_asked()
+                epoch, best = run.at.epoch, False
+                epoch_done = run.train_epoch(log, record)
+                finished = run.finished(epoch)
+                if finished or epoch % loop.validate_interval == 0:
+                    losses = run.validate(log)
+                    best = run.is_best(losses["mean"])
+                    finished = run.finished(epoch)
+                if epoch_done:
+                    run.at.epoch, run.at.offset = epoch + 1, 0
+                names = ["checkpoint_best.pt"] * best
+                if finished or epoch % loop.save_interval == 0:
+                    names.append(f"checkpoint{epoch}.pt")
+                if names:
+                    run.save("checkpoint_last.pt", *names)
+        except _Stopped as signal:
+            stopped = signal.args[0]
+            run.save("checkpoint_last.pt")
+            record.state = "stopped"
+        result = run.result(losses, stopped)
+        record.results |= result.summary()
+    return result
 
 
 def validate(
@@ -255,12 +264,11 @@ def validate(
     group: ProcessGroup = ALONE,
 ) -> EvalResult:
     """Return the validation loss of an architecture with the weights of the checkpoint `init`."""
-    job = _Job(arch, space, dataset, config, init, None, device, 0, group, StopRequest())
-    source = job.compatible(ckpt.load(Path(init), say), Path(init))
-    optim = config.optim
-    dtype = ckpt.evaluation_dtype(source, optim.amp, optim.fp16, job.device)
-    model = model_of(source, Path(init), arch).to(job.device, dtype)
-    return evaluate(model, job.validation(), arch, optim.label_smoothing, job.device, group)
+    run, optim = _Training(arch, space, dataset, config, init, None, device, 0, group), config.optim
+    source = run.compatible(ckpt.load(Path(init), say), Path(init))
+    dtype = ckpt.evaluation_dtype(source, optim.amp, optim.fp16, run.device)
+    model = model_of(source, Path(init), arch).to(run.device, dtype)
+    return evaluate(model, run.valid, arch, optim.label_smoothing, run.device, group)
 
 
 def validation_batches(
@@ -289,11 +297,11 @@ def _epoch_batches(
     )
 
 
-class _Job:
-    """One training run, resolved."""
+class _Training:
+    """The state of one run, and the steps that `fit` takes with it."""
 
     trainer: Trainer
-    progress: Progress
+    at: Progress
 
     def __init__(
         self,
@@ -306,7 +314,7 @@ class _Job:
         device: torch.device | str | None,
         seed: int,
         group: ProcessGroup,
-        interrupt: StopRequest,
+        interrupt: StopRequest | None = None,
     ) -> None:
         self.arch = target if isinstance(target, Arch) else None  # None trains the SuperTransformer
         found = target if isinstance(target, SearchSpace) else space
@@ -314,115 +322,90 @@ class _Job:
             raise ConfigError("an architecture is trained in its search space: give space=")
         self.space = found
         if self.arch:
-            self.space.check(self.arch)
-        self.dataset, self.cfg, self.seed, self.group, self.interrupt = dataset, cfg, seed, group, interrupt
+            found.check(self.arch)
+        self.dataset, self.cfg, self.seed, self.group = dataset, cfg, seed, group
+        self.interrupt = interrupt or StopRequest()
         self.init = Path(init) if isinstance(init, str) else init
         self.folder = Path(out) if out is not None else None
+        self.written = self.folder if group.first else None  # the other processes write nothing
         self.device = torch.device(device or ("cuda:0" if torch.cuda.is_available() else "cpu"))
-        self.sizes = (len(dataset.vocabs[0]), len(dataset.vocabs[1]))
-        self.kept: Checkpoint | None = None  # the best weights, if there is no folder for them
-
-    def settings(self) -> dict[str, Any]:
-        """Return all options by their YAML keys, as run.json and a new run of train.py take them."""
-        sizes = {key: size for key, size in self.space.sizes.items() if not key.endswith("of the decoder")}
-        if self.space.decoder_qkv:  # as without the key: each side has its own width
-            del sizes["qkv-dim"]
-        choices = {dim.choice_key: [dim.encode(value) for value in self.space[dim]] for dim in DIMS}
-        arch = self.arch.to_yaml() if self.arch else {}
-        data = {"data": str(self.training_pairs.folder), "seed": self.seed}
-        return self.cfg.to_yaml() | data | sizes | choices | arch
-
-    def inputs(self) -> dict[str, str]:
-        """Return the SHA-256 of what is read: dictionaries, and the pairs of both splits."""
-        found = dict(zip(("source dictionary", "target dictionary"), self.dataset.digests, strict=True))
-        for data in (self.training_pairs, self.validation_pairs):
-            sides = zip(("source", "target"), data.content(), strict=True)
-            found |= {f"{data.split} {side}": digest for side, digest in sides}
-        return found
+        pairs = dataset.split(cfg.batches.valid_subset)
+        self.valid = validation_batches(pairs, cfg.batches, cfg.model, group)
+        self.best: Checkpoint | None = None  # the best weights, if there is no folder for them
+        self.recent: list[
+            tuple[StepResult, float]
+        ] = []  # updates since the last log line, with their seconds
 
     @cached_property
     def training_pairs(self) -> PairDataset:
         """The split to train on; opened once, because opening it checks all of it."""
         return self.dataset.split(self.cfg.batches.train_subset)
 
-    @cached_property
-    def validation_pairs(self) -> PairDataset:
-        """The split for validation, opened once."""
-        return self.dataset.split(self.cfg.batches.valid_subset)
-
     # --- where the run starts or goes on
 
-    def restore(self, dtype: torch.dtype) -> None:
+    def compatible(self, source: Checkpoint, where: Path) -> Checkpoint:
+        """Return `source` for this run; raises CheckpointError if it does not fit."""
+        sizes = (len(self.dataset.vocabs[0]), len(self.dataset.vocabs[1]))
+        model, digests = self.cfg.model, self.dataset.digests
+        return check_compatible(source, where, self.space, self.arch, model, sizes, digests)
+
+    def restore(self) -> None:
         """Make the trainer, at the point where the run goes on or at its start."""
-        loop = self.cfg.loop
+        cfg, optim, loop = self.cfg, self.cfg.optim, self.cfg.loop
         # rank 0 reads for all: only its machine needs the folder
         source, where, started_from = self.group.on_rank0(self._source)
-        self.progress = progress = Progress(started_from=started_from)
+        self.at = Progress(started_from=started_from)
         goes_on = source is not None and source.arch == self.arch and "trainer" in source.state
         if source is None:
+            sizes = (len(self.dataset.vocabs[0]), len(self.dataset.vocabs[1]))
             noise = torch.Generator().manual_seed(seed_for(self.seed, "init"))
-            model: Transformer = SuperTransformer(self.space, self.sizes, self.cfg.model, noise)
+            model: Transformer = SuperTransformer(self.space, sizes, cfg.model, noise)
             if self.arch:
                 model = ckpt.pack(model).sub(self.arch)
-        elif goes_on and source.master is not None:
-            model = model_of(replace(source, weights=source.master), where, self.arch)
         else:
-            model = model_of(source, where, self.arch)
+            weights = source.master if goes_on and source.master is not None else source.weights
+            model = model_of(replace(source, weights=weights), where, self.arch)
+        dtype = compute_dtype(optim.amp, optim.fp16, self.device, self.group)
         self.trainer = trainer = Trainer(
-            model,
-            self.cfg.optim,
-            self.cfg.schedule,
-            dtype=dtype,
-            device=self.device,
-            seed=self.seed,
-            group=self.group,
+            model, optim, cfg.schedule, dtype=dtype, device=self.device, seed=self.seed, group=self.group
         )
         if source is None:
             return
         if not goes_on:
             say(f"weights inherited from {where}; optimiser, schedule and data start anew")
             return
+        state, kept = source.state, source.state["progress"]
         trainer.load_average(source.weights)
         trainer.load_state_dict(
-            source.state["trainer"], optimizer=not loop.reset_optimizer, schedule=not loop.reset_lr_scheduler
+            state["trainer"], optimizer=not loop.reset_optimizer, schedule=not loop.reset_lr_scheduler
         )
-        saved = source.state["progress"]
-        if source.state["plan"] != self._batch_plan() and not loop.reset_dataloader:
-            say(
-                "the batches are planned in another way than before (seed, data or batch size); starting "
-                "the epoch anew"
-            )
-            saved = saved | {"offset": 0}
         if not loop.reset_dataloader:
-            progress.epoch, progress.offset = saved["epoch"], saved["offset"]
+            self.at.epoch, self.at.offset = kept["epoch"], kept["offset"]
+            if state["plan"] != self._batch_plan():
+                self.at.offset = 0
+                say(
+                    "the batches are planned in another way than before (seed, data or batch size); starting "
+                    "the epoch anew"
+                )
         if not loop.reset_meters:
-            progress.best_loss, progress.stale = saved["best_loss"], saved["stale"]
-            progress.train_s = saved["train_s"]
-        before, now = source.state.get("recipe"), self._recipe()
-        if before not in (None, now):
+            self.at.best_loss, self.at.stale = kept["best_loss"], kept["stale"]
+            self.at.train_s = kept["train_s"]
+        if (before := state.get("recipe")) not in (None, now := self._recipe()):
             say(f"until now this run was trained with {before}; it goes on with {now}")
-        say(f"resumed {where} at update {trainer.num_updates}, epoch {progress.epoch}")
-
-    def compatible(self, source: Checkpoint, where: Path) -> Checkpoint:
-        """Return `source` for this run; raises CheckpointError if it does not fit."""
-        vocabs = self.sizes, self.dataset.digests
-        return check_compatible(source, where, self.space, self.arch, self.cfg.model, *vocabs)
+        say(f"resumed {where} at update {trainer.num_updates}, epoch {self.at.epoch}")
 
     def _source(self) -> tuple[Checkpoint | None, Path, str]:
         """Return the checkpoint to go on from, if any, its place, and what the run was started from."""
-        last = ckpt.load_newest(self.folder, say) if self.folder and self.folder.is_dir() else None
-        start = self.init
+        start, folder = self.init, self.folder
+        last = ckpt.load_newest(folder, say) if folder and folder.is_dir() else None
         name = str(start) if start is None or isinstance(start, Path) else "a given model"
-        if last is not None and (start is None or last.state["progress"]["started_from"] == name):
-            assert self.folder is not None
-            source, where, started_from = last, self.folder, last.state["progress"]["started_from"]
-        elif isinstance(start, Path):
-            source, where, started_from = ckpt.load(start, say), start, name
-        elif start is not None:
-            source, where, started_from = ckpt.pack(start.network, start.digests), Path(name), name
-        else:
+        if last and folder and (start is None or last.state["progress"]["started_from"] == name):
+            return self.compatible(last, folder), folder, last.state["progress"]["started_from"]
+        if start is None:
             return None, Path(), ""
-        return self.compatible(source, where), where, started_from
+        if isinstance(start, Path):
+            return self.compatible(ckpt.load(start, say), start), start, name
+        return self.compatible(ckpt.pack(start.network, start.digests), Path(name)), Path(name), name
 
     def _recipe(self) -> str:
         """Return which architectures an update trains, and how their weights are averaged, in words."""
@@ -435,213 +418,181 @@ class _Job:
         limits = (batches.max_tokens, batches.max_sentences, batches.required_batch_size_multiple)
         return [str(self.seed), *map(str, limits), *self.dataset.digests, batches.train_subset]
 
-    # --- the loop
-
-    def train(self, record: Run, bar: bool) -> FitResult:
-        """Train epoch after epoch until a limit, with validation and saving between them."""
-        loop, optim, trainer, progress = self.cfg.loop, self.cfg.optim, self.trainer, self.progress
-        train, valid = self.training_pairs, self.validation()
-        folder = self.folder if self.group.first else None
-        board = Path(loop.tensorboard_logdir or folder / "tensorboard") if folder else None
-        log = RunLog(
-            folder,
-            total=optim.max_update,
-            unit="updates",
-            bar=bar,
-            tensorboard=None if loop.no_tensorboard else board,
+    def record(self) -> Run:
+        """Return the record of the run: its settings as a new run of train.py takes them, and its inputs."""
+        sizes = {key: size for key, size in self.space.sizes.items() if not key.endswith("of the decoder")}
+        if self.space.decoder_qkv:  # as without the key: each side has its own width
+            del sizes["qkv-dim"]
+        choices = {dim.choice_key: [dim.encode(value) for value in self.space[dim]] for dim in DIMS}
+        arch = self.arch.to_yaml() if self.arch else {}
+        data = {"data": str(self.training_pairs.folder), "seed": self.seed}
+        inputs = dict(zip(("source dictionary", "target dictionary"), self.dataset.digests, strict=True))
+        for pairs in (self.training_pairs, self.valid.data) if self.written else ():
+            sides = zip(("source", "target"), pairs.content(), strict=True)
+            inputs |= {f"{pairs.split} {side}": digest for side, digest in sides}
+        return Run(
+            record_path(self.written, folder=True) if self.written else None,
+            "train",
+            settings=self.cfg.to_yaml() | data | sizes | choices | arch,
+            inputs=inputs,
+            device={"device": device_name(self.device), "dtype": dtype_name(self.trainer.weights.dtype)},
+            threads=torch.get_num_threads(),
+            processes=self.group.size,
+            gpus=self.group.size if self.device.type == "cuda" else 0,
         )
+
+    def log(self, bar: bool) -> RunLog:
+        """Return the log of the run, after saying what computes what."""
+        loop, folder = self.cfg.loop, self.written
         many = f" in {self.group.size} processes" if self.group.size > 1 else ""
-        dtype = dtype_name(trainer.weights.dtype)
-        say(f"computing in {dtype} on {self.device}{many}, {len(train)} training pairs")
-        interval = _Interval()
-        losses: dict[str, float] = {}
-        finished = (  # also if a run is started again after it had ended
+        dtype = dtype_name(self.trainer.weights.dtype)
+        say(f"computing in {dtype} on {self.device}{many}, {len(self.training_pairs)} training pairs")
+        board = None
+        if folder and not loop.no_tensorboard:
+            board = Path(loop.tensorboard_logdir or folder / "tensorboard")
+        return RunLog(folder, total=self.cfg.optim.max_update, unit="updates", bar=bar, tensorboard=board)
+
+    # --- the steps of the loop
+
+    def finished(self, epochs: int) -> bool:
+        """Return whether a limit is reached, once so many epochs are done."""
+        optim, trainer = self.cfg.optim, self.trainer
+        return (
             trainer.num_updates >= optim.max_update
-            or (optim.max_epoch is not None and progress.epoch > optim.max_epoch)
-            or 0 < loop.patience <= progress.stale
+            or trainer.lr() <= self.cfg.schedule.min_lr
+            or epochs >= (optim.max_epoch or math.inf)
+            or 0 < self.cfg.loop.patience <= self.at.stale
         )
-        stopped = self._asked_to_stop()
-        while not finished and not stopped:
-            batches = self._epoch(train)
-            stopped = self._train_epoch(batches, interval, log, record)
-            finished = (
-                trainer.num_updates >= optim.max_update
-                or trainer.lr() <= trainer.schedule.min_lr
-                or (optim.max_epoch is not None and progress.epoch >= optim.max_epoch)
-            )
-            if stopped:
-                break
-            epoch_done = progress.offset >= len(batches)
-            best = False
-            if finished or progress.epoch % loop.validate_interval == 0:
-                try:
-                    losses = self._validate(valid, log)
-                except _Stopped:  # the end of the epoch is saved; a resumed run begins with this validation
-                    stopped = True
-                    break
-                best = progress.best_loss is None or losses["mean"] < progress.best_loss
-                progress.stale = 0 if best else progress.stale + 1
-                progress.best_loss = losses["mean"] if best else progress.best_loss
-                finished = finished or 0 < loop.patience <= progress.stale
-            epoch = progress.epoch
-            if epoch_done:
-                progress.epoch, progress.offset = epoch + 1, 0
-            if finished or best or epoch % loop.save_interval == 0:
-                names = ["checkpoint_last.pt"] + ["checkpoint_best.pt"] * best
-                if finished or (epoch_done and epoch % loop.save_interval == 0):
-                    names.append(f"checkpoint{epoch}.pt")
-                self._save(names)
-            stopped = self._asked_to_stop()
-        if stopped:
-            self._save(["checkpoint_last.pt"])
-            record.state = "stopped"
-        log.close()
-        result = FitResult(
-            updates=trainer.num_updates,
-            epochs=progress.epoch - (progress.offset == 0),
-            best_loss=progress.best_loss,
-            losses=losses,
-            train_s=round(progress.train_s, 1),
-            folder=self.folder,
-            stopped=self.interrupt.asked if stopped else None,
-            dataset=self.dataset,
-            best=self.kept if self.kept or self.folder else self._packed(),
-        )
-        record.results |= result.summary()
-        return result
 
-    def validation(self) -> EpochBatches:
-        """Return the validation batches of this process."""
-        return validation_batches(self.validation_pairs, self.cfg.batches, self.cfg.model, self.group)
+    def leave_if_asked(self) -> None:
+        """Raise _Stopped in all processes if any was asked to end."""
+        if number := self.group.all_reduce_max(self.interrupt.asked or 0):
+            raise _Stopped(number)
 
-    def _asked_to_stop(self) -> bool:
-        """Return whether any process was asked to end; all then know the same signal."""
-        number = self.group.all_reduce_max(self.interrupt.asked or 0)
-        if number:
-            self.interrupt.asked = number
-        return number > 0
-
-    def _epoch(self, train: PairDataset) -> EpochBatches:
-        batches, progress = self.cfg.batches, self.progress
-        found = _epoch_batches(
-            train,
-            batches,
-            self.cfg.model,
+    def train_epoch(self, log: RunLog, record: Run) -> bool:
+        """Train on the rest of the epoch; returns whether it is done, or the last update came before."""
+        cfg, optim, loop, trainer, at = self.cfg, self.cfg.optim, self.cfg.loop, self.trainer, self.at
+        batches = _epoch_batches(
+            self.training_pairs,
+            cfg.batches,
+            cfg.model,
             self.group,
-            max_tokens=batches.max_tokens,
-            max_sentences=batches.max_sentences,
+            max_tokens=cfg.batches.max_tokens,
+            max_sentences=cfg.batches.max_sentences,
             seed=self.seed,
-            epoch=progress.epoch,
-            start=progress.offset,
+            epoch=at.epoch,
+            start=at.offset,
         )
-        if found.num_skipped and progress.offset == 0 and progress.epoch == 1:
-            say(f"{found.num_skipped} of {len(train)} training pairs are too long and are skipped")
-        return found
-
-    def _train_epoch(self, batches: EpochBatches, interval: "_Interval", log: RunLog, record: Run) -> bool:
-        """Train on the rest of an epoch; returns whether the run was asked to end, in all processes alike."""
-        loop, optim, trainer, progress = self.cfg.loop, self.cfg.optim, self.trainer, self.progress
-        policy = policy_of(self.cfg.policy)
+        if batches.num_skipped and (at.epoch, at.offset) == (1, 0):
+            pairs = len(self.training_pairs)
+            say(f"{batches.num_skipped} of {pairs} training pairs are too long and are skipped")
         for group in groups(batches, optim.update_freq):
             start = time.perf_counter()
-            plan = self.arch or policy.plan(self.space, self.seed, trainer.num_updates)
-            step = trainer.train_step(group, plan)
+            step = trainer.train_step(
+                group, self.arch or cfg.policy.plan(self.space, self.seed, trainer.num_updates)
+            )
             seconds = time.perf_counter() - start
-            progress.offset = min(progress.offset + optim.update_freq * self.group.size, len(batches))
-            progress.train_s += seconds
-            interval.add(step, seconds)
-            record.tick()
             update = trainer.num_updates
+            at.offset = min(at.offset + optim.update_freq * self.group.size, len(batches))
+            at.train_s += seconds
+            self.recent.append((step, seconds))
+            record.tick()
             if update % loop.log_interval == 0:
-                self._log(interval, step, log)
-            rate = step.num_tokens / seconds
-            shown = {"loss": f"{step.loss:.3f}", "tokens_per_s": f"{rate:.0f}"}
-            log.advance(update, epoch=str(progress.epoch), **shown)
+                self._log_updates(log)
+            shown = {"loss": f"{step.loss:.3f}", "tokens_per_s": f"{step.num_tokens / seconds:.0f}"}
+            log.advance(update, epoch=str(at.epoch), **shown)
             if loop.save_interval_updates and update % loop.save_interval_updates == 0:
-                self._save(["checkpoint_last.pt", f"checkpoint_{progress.epoch}_{update}.pt"])
-            stopped = self._asked_to_stop()
-            if stopped or update >= optim.max_update:
-                return stopped
-        return False
+                self.save("checkpoint_last.pt", f"checkpoint_{at.epoch}_{update}.pt")
+            self.leave_if_asked()
+            if update >= optim.max_update:
+                break
+        return at.offset >= len(batches)
 
-    def _log(self, interval: "_Interval", step: StepResult, log: RunLog) -> None:
-        progress, update, last = self.progress, self.trainer.num_updates, self.cfg.optim.max_update
-        rate, loss = interval.tokens / interval.seconds, interval.loss / interval.tokens
-        left_s = interval.seconds / interval.updates * (last - update)
+    def _log_updates(self, log: RunLog) -> None:
+        """Log the updates since the last line."""
+        at, update, last, step = (
+            self.at,
+            self.trainer.num_updates,
+            self.cfg.optim.max_update,
+            self.recent[-1][0],
+        )
+        seconds = sum(seconds for _, seconds in self.recent)
+        tokens = sum(each.num_tokens for each, _ in self.recent)
+        loss = sum(each.loss * each.num_tokens for each, _ in self.recent) / tokens
+        rate, left_s = tokens / seconds, seconds / len(self.recent) * (last - update)
         log.metrics(
             "train",
             update,
-            f"epoch {progress.epoch} update {update}/{last} loss {loss:.3f} lr {step.lr:.2e} "
+            f"epoch {at.epoch} update {update}/{last} loss {loss:.3f} lr {step.lr:.2e} "
             f"grad norm {step.grad_norm:.2f} {rate:.0f} tokens/s about {left_s / 60:.1f} min left",
-            epoch=progress.epoch,
+            epoch=at.epoch,
             loss_base2=round(loss, 6),
             lr=step.lr,
             grad_norm=round(step.grad_norm, 4) if math.isfinite(step.grad_norm) else None,
             tokens_per_s=round(rate, 1),
-            train_s=round(progress.train_s, 1),
+            train_s=round(at.train_s, 1),
         )
-        interval.reset()
+        self.recent.clear()
 
-    def _validate(self, valid: EpochBatches, log: RunLog) -> dict[str, float]:
+    def validate(self, log: RunLog) -> dict[str, float]:
         """Return the validation losses and their mean, which picks the best checkpoint."""
-        archs = {"sub": self.arch} if self.arch else validation_archs(self.space)
-        # several processes finish a validation: they leave it together or not at all
-        alone = self.group.size == 1
-        losses = {
-            name: self.trainer.evaluate(self._until_asked(valid) if alone else valid, arch).loss
-            for name, arch in archs.items()
-        }
+        losses = {}
+        for name, arch in ({"sub": self.arch} if self.arch else validation_archs(self.space)).items():
+            losses[name] = self.trainer.evaluate(self._until_asked(self.valid), arch).loss
         losses["mean"] = sum(losses.values()) / len(losses)
+        epoch, update = self.at.epoch, self.trainer.num_updates
         shown = " ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
-        epoch, update = self.progress.epoch, self.trainer.num_updates
-        log.metrics(
-            "valid",
-            update,
-            f"epoch {epoch} update {update} validation loss {shown}",
-            epoch=epoch,
-            **{f"{name}_loss_base2": round(loss, 6) for name, loss in losses.items()},
-        )
+        values = {f"{name}_loss_base2": round(loss, 6) for name, loss in losses.items()}
+        line = f"epoch {epoch} update {update} validation loss {shown}"
+        log.metrics("valid", update, line, epoch=epoch, **values)
         return losses
 
-    def _until_asked(self, batches: Iterable[T]) -> Iterator[T]:
+    def _until_asked(self, batches: Iterable[Batch | None]) -> Iterator[Batch | None]:
+        """Leave a validation if asked; a resumed run begins with it. Several processes finish it together."""
         for batch in batches:
-            if self.interrupt.asked is not None:
-                raise _Stopped
+            if self.group.size == 1 and self.interrupt.asked:
+                raise _Stopped(self.interrupt.asked)
             yield batch
 
+    def is_best(self, loss: float) -> bool:
+        """Note a validation loss; returns whether it is the best."""
+        best = self.at.best_loss is None or loss < self.at.best_loss
+        self.at.stale = 0 if best else self.at.stale + 1
+        self.at.best_loss = loss if best else self.at.best_loss
+        return best
+
     def _packed(self) -> Checkpoint:
-        state: dict[str, Any] = {"trainer": self.trainer.state_dict(), "progress": asdict(self.progress)}
+        state: dict[str, Any] = {"trainer": self.trainer.state_dict(), "progress": asdict(self.at)}
         state |= {"plan": self._batch_plan(), "recipe": self._recipe()}
         return ckpt.pack(self.trainer.eval_model, self.dataset.digests, state, self.trainer.model)
 
-    def _save(self, names: list[str]) -> None:
-        packed = self._packed()
+    def save(self, *names: str) -> None:
+        """Save the run under each of these names, `checkpoint_last.pt` being the first."""
+        packed, loop = self._packed(), self.cfg.loop
 
         def write() -> None:
             assert self.folder is not None
             # a resumed run starts from the first name, so that one is written last: after a kill in between
             # the others must not be older
             ckpt.save(packed, *(self.folder / name for name in reversed(names)))
-            ckpt.rotate(self.folder, self.cfg.loop.keep_last_epochs, self.cfg.loop.keep_interval_updates)
+            ckpt.rotate(self.folder, loop.keep_last_epochs, loop.keep_interval_updates)
 
         if self.folder is not None:
             self.group.on_rank0(write)
         elif "checkpoint_best.pt" in names:
             weights = {name: weight.clone() for name, weight in packed.weights.items()}
-            self.kept = replace(packed, weights=weights, state={}, master=None)
+            self.best = replace(packed, weights=weights, state={}, master=None)
 
-
-class _Interval:
-    """Sums since the last log line; seconds are those of the updates alone."""
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        """Start the next interval."""
-        self.updates, self.tokens, self.loss, self.seconds = 0, 0, 0.0, 0.0
-
-    def add(self, step: StepResult, seconds: float) -> None:
-        """Count one update."""
-        self.updates, self.seconds = self.updates + 1, self.seconds + seconds
-        self.tokens, self.loss = self.tokens + step.num_tokens, self.loss + step.loss * step.num_tokens
+    def result(self, losses: dict[str, float], stopped: int | None) -> FitResult:
+        """Return what the run reached."""
+        return FitResult(
+            updates=self.trainer.num_updates,
+            epochs=self.at.epoch - (self.at.offset == 0),
+            best_loss=self.at.best_loss,
+            losses=losses,
+            train_s=round(self.at.train_s, 1),
+            folder=self.folder,
+            stopped=stopped,
+            dataset=self.dataset,
+            best=self.best if self.best or self.folder else self._packed(),
+        )

@@ -14,9 +14,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 ROWS = 1024  # rows of one matrix product; fewer rows spend too long adding up weight gradients
-CACHED_BYTES = (
-    1 << 20
-)  # logits that a CPU sends through the softmax at once, so that they stay in its L2 cache
+CACHED_BYTES = 1 << 20  # of logits that a CPU sends through the softmax at once: they stay in its L2 cache
 _MAX_LOG_SUM = 80.0  # a sum of exponentials below e^80 leaves float32 and bfloat16 room for products with it
 
 
@@ -88,7 +86,7 @@ def smoothed_loss(
         mean = (fixed_RD[rows].to(output.mean_D.dtype) @ output.mean_D).sum()
         return ChunkLoss(found.sums - torch.stack([eps * mean, mean.new_zeros(())]), found.scale_R1)
 
-    return _chunked_loss(states_RD, output_VD, loss_of, output, uniform=eps)
+    return _chunked_loss(states_RD, output_VD, loss_of, output, eps)
 
 
 def distilled_loss(
@@ -122,7 +120,7 @@ def distilled_loss(
                 logits.copy_(values.sub(log_total).exp_().sub_(wanted))
         return ChunkLoss(sums)
 
-    return _chunked_loss(states_RD, output_VD, loss_of)
+    return _chunked_loss(states_RD, output_VD, loss_of, OutputMatrix(output_VD), 0.0)
 
 
 def wide_of(states: Tensor) -> torch.dtype:
@@ -131,11 +129,7 @@ def wide_of(states: Tensor) -> torch.dtype:
 
 
 def _chunked_loss(
-    states_RD: Tensor,
-    output_VD: Tensor,
-    loss_of: ChunkLossFn,
-    output: OutputMatrix | None = None,
-    uniform: float = 0.0,
+    states_RD: Tensor, output_VD: Tensor, loss_of: ChunkLossFn, output: OutputMatrix, uniform: float
 ) -> tuple[Tensor, Tensor]:
     """Return a summed loss of all rows (differentiable) and the summed negative log likelihood.
 
@@ -144,9 +138,7 @@ def _chunked_loss(
     -`uniform` / V that all V entries have in common.
     """
     with_grad = torch.is_grad_enabled() and (states_RD.requires_grad or output_VD.requires_grad)
-    return _ChunkedLoss.apply(
-        states_RD, output_VD, loss_of, output or OutputMatrix(output_VD), uniform, with_grad
-    )
+    return _ChunkedLoss.apply(states_RD, output_VD, loss_of, output, uniform, with_grad)
 
 
 class _ChunkedLoss(torch.autograd.Function):

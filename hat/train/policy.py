@@ -3,15 +3,24 @@ that all processes and all resumed runs agree.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Literal, Protocol
+from dataclasses import dataclass
+from typing import Literal
 
 from hat.config import Options, option
 from hat.errors import ConfigError
 from hat.space import Arch, SearchSpace, draw_arch, draw_fair_arch
 
-Draw = Callable[[SearchSpace, int, int], Arch]  # space, seed, number of the draw
+
+@dataclass(frozen=True)
+class StepPlan:
+    """What one update trains: each architecture on all batches of the update, with equal weight.
+
+    If `distill` is above 0, the first architecture teaches the others: `distill` is the weight of its
+    probabilities in their loss, 1 - `distill` that of the reference.
+    """
+
+    archs: tuple[Arch, ...]
+    distill: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -37,11 +46,18 @@ class PolicyConfig(Options):
             found["distill-share"] = self.distill_share
         return found
 
-    def unused(self, *, alone: bool) -> list[str]:
-        """Return the options that were given but change nothing; `alone` if one architecture is trained."""
-        used = {} if alone else self.used()
-        given = [field.name for field in fields(self) if getattr(self, field.name) != field.default]
-        return [name for field in given if (name := field.replace("_", "-")) not in used]
+    def plan(self, space: SearchSpace, seed: int, update: int) -> StepPlan:
+        """Return what update number `update` trains, counted from 0; a pure function.
+
+        single is HAT 2020, section 3.2; sandwich and its distillation are those of Yu and Huang, "Universally
+        Slimmable Networks" (2019).
+        """
+        draw = draw_fair_arch if self.fair_sampling else draw_arch
+        if self.policy == "single":
+            return StepPlan((draw(space, seed, update),))
+        numbers = range(update * self.sandwich_random, (update + 1) * self.sandwich_random)
+        archs = (space.largest(), space.smallest(), *(draw(space, seed, number) for number in numbers))
+        return StepPlan(archs, self.distill_share if self.policy == "sandwich-distill" else 0.0)
 
 
 @dataclass(frozen=True)
@@ -68,63 +84,6 @@ class ScheduleConfig(Options):
                 f"the cosine schedule needs --max-lr above --lr (its minimum), got max-lr {self.max_lr} "
                 f"and lr {self.lr}"
             )
-
-
-@dataclass(frozen=True)
-class StepPlan:
-    """What one update trains: each architecture on all batches of the update, with equal weight.
-
-    If `distill` is above 0, the first architecture teaches the others: `distill` is the weight of its
-    probabilities in their loss, 1 - `distill` that of the reference.
-    """
-
-    archs: tuple[Arch, ...]
-    distill: float = 0.0
-
-
-class Policy(Protocol):
-    """A way to choose the architectures that each update of a SuperTransformer trains."""
-
-    def plan(self, space: SearchSpace, seed: int, update: int) -> StepPlan:
-        """Return what update number `update` trains, counted from 0; a pure function."""
-        ...
-
-
-@dataclass(frozen=True)
-class Single:
-    """One random architecture for each update (HAT 2020, section 3.2)."""
-
-    draw: Draw = draw_arch
-
-    def plan(self, space: SearchSpace, seed: int, update: int) -> StepPlan:
-        """Return the one architecture."""
-        return StepPlan((self.draw(space, seed, update),))
-
-
-@dataclass(frozen=True)
-class Sandwich:
-    """The largest, the smallest and random ones in each update; the largest may teach the others.
-
-    The sandwich rule and in-place distillation of Yu and Huang, "Universally Slimmable Networks" (2019).
-    """
-
-    num_random: int
-    distill: float = 0.0
-    draw: Draw = draw_arch
-
-    def plan(self, space: SearchSpace, seed: int, update: int) -> StepPlan:
-        """Return the largest, the smallest, then the random ones."""
-        first = update * self.num_random
-        drawn = (self.draw(space, seed, first + number) for number in range(self.num_random))
-        return StepPlan((space.largest(), space.smallest(), *drawn), self.distill)
-
-
-def policy_of(cfg: PolicyConfig) -> Policy:
-    """Return the policy that the options ask for."""
-    draw = draw_fair_arch if cfg.fair_sampling else draw_arch
-    if cfg.policy == "single":
-        return Single(draw)
-    return Sandwich(cfg.sandwich_random, cfg.distill_share if cfg.policy == "sandwich-distill" else 0.0, draw)
 
 
 def learning_rate(cfg: ScheduleConfig, update: int, max_update: int) -> float:

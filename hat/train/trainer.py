@@ -71,11 +71,9 @@ def compute_dtype(amp: Amp, fp16: bool, device: torch.device, group: ProcessGrou
     dtype = choose_dtype(wanted, device)
     if wanted == "fp16" and device.type == "cpu":
         say(f"fp16 is not fast on CPUs; computing in {dtype_name(dtype)} instead")
-    names = group.gather_objects(dtype_name(dtype))
-    if len(set(names)) > 1:
-        raise ConfigError(
-            f"the processes would compute in different types ({', '.join(names)}); choose one with --amp"
-        )
+    names = ", ".join(dict.fromkeys(group.gather_objects(dtype_name(dtype))))
+    if names != dtype_name(dtype):
+        raise ConfigError(f"the processes would compute in different types ({names}); choose one with --amp")
     return dtype
 
 
@@ -266,23 +264,16 @@ class Trainer:
         The caller runs the backward pass of one before it asks for the next, so one graph exists at a time.
         `position` is that of the batch among those of all processes.
         """
-        teacher: Teacher | None = None
-        eps = self.cfg.label_smoothing
+        batch, eps, teacher = batch.to(self.device), self.cfg.label_smoothing, None
         for number, arch in enumerate(plan.archs):
             stream = (self.num_updates, position, number) if number else (self.num_updates, position)
             drop = Dropout(seed_for(self.seed, "dropout", *stream))
-            if not plan.distill:
-                yield self._loss(batch, arch, drop)
-                continue
-            rows = target_rows(self.weights.compute, batch.to(self.device), arch, drop)
-            if teacher is None:
-                teacher = Teacher(rows.states_RD.detach(), rows.output_VD.detach())
-                yield smoothed_loss(*rows, eps)
+            states_RD, output_VD, target_R = target_rows(self.weights.compute, batch, arch, drop)
+            if teacher:
+                yield distilled_loss(states_RD, output_VD, target_R, eps, teacher, plan.distill)
             else:
-                yield distilled_loss(*rows, eps, teacher, plan.distill)
-
-    def _loss(self, batch: Batch, arch: Arch, drop: Dropout) -> tuple[Tensor, Tensor]:
-        return batch_loss(self.weights.compute, batch.to(self.device), arch, self.cfg.label_smoothing, drop)
+                teacher = Teacher(states_RD.detach(), output_VD.detach()) if plan.distill else None
+                yield smoothed_loss(states_RD, output_VD, target_R, eps)
 
     def _sum_gradients(
         self, smoothed: float, nll: float, tokens: int, sentences: int
@@ -313,21 +304,16 @@ class Trainer:
         )
 
 
-class TargetRows(NamedTuple):
-    """What the loss of a batch is computed from; only real tokens, R of them."""
-
-    states_RD: Tensor
-    output_VD: Tensor
-    target_R: Tensor
-
-
-def target_rows(model: Transformer, batch: Batch, arch: Arch, drop: Dropout = EVAL) -> TargetRows:
-    """Return the decoder states of a batch without pads, the output matrix of their width, the targets."""
+def target_rows(
+    model: Transformer, batch: Batch, arch: Arch, drop: Dropout = EVAL
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what the loss of a batch is computed from: the decoder states [R, D] of its R real target
+    tokens, the output matrix [V, D] of their width, and these tokens [R].
+    """
     states = model.decode(batch.decoder_input, model.encode(batch.source, arch, drop), arch, drop)
     real = batch.target.ne(PAD).flatten().nonzero().squeeze(1)
     states_RD = states.flatten(0, 1).index_select(0, real)
-    target_R = batch.target.flatten().index_select(0, real)
-    return TargetRows(states_RD, model.output.columns(states_RD.size(1)), target_R)
+    return states_RD, model.output.columns(states_RD.size(1)), batch.target.flatten().index_select(0, real)
 
 
 def batch_loss(
@@ -338,8 +324,7 @@ def batch_loss(
     drop: Dropout = EVAL,
     output: OutputMatrix | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return the smoothed loss and the negative log likelihood of a batch, summed over its target tokens,
-    in nats.
+    """Return the smoothed loss and the negative log likelihood of a batch in nats, summed over its tokens.
 
     `output` is the prepared output matrix of `arch`, if several batches share it.
     """
@@ -360,21 +345,18 @@ def evaluate(
     Each process has equally many slots. The result does not depend on the number of processes: losses are
     added in the order of the batches.
     """
-    rows = []
     output = OutputMatrix(model.output.columns(arch.decoder.embed_dim))
+    rows = []
     for batch in batches:
-        if batch is None:
-            rows.append((0.0, 0.0, 0))
-            continue
-        loss, batch_nll = batch_loss(model, batch.to(device), arch, label_smoothing, output=output)
-        rows.append((loss.item(), batch_nll.item(), batch.num_tokens))
+        found = (0.0, 0.0, 0.0)
+        if batch is not None:
+            loss, batch_nll = batch_loss(model, batch.to(device), arch, label_smoothing, output=output)
+            found = loss.item(), batch_nll.item(), float(batch.num_tokens)
+        rows.append(found)
     table_KNC = group.gather(torch.tensor(rows, dtype=torch.float64).view(-1, 3))
-    smoothed = nll = 0.0
-    tokens = 0
-    for row_loss, row_nll, row_tokens in table_KNC.transpose(0, 1).flatten(0, 1).tolist():
-        smoothed += row_loss
-        nll += row_nll
-        tokens += int(row_tokens)
+    smoothed, nll, tokens = 0.0, 0.0, 0
+    for row in table_KNC.transpose(0, 1).flatten(0, 1).tolist():
+        smoothed, nll, tokens = smoothed + row[0], nll + row[1], tokens + int(row[2])
     if not math.isfinite(smoothed):
         raise TrainingError(
             f"the validation loss is {smoothed}, the weights are broken; go back to an earlier checkpoint "

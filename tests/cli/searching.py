@@ -4,8 +4,7 @@ import csv
 import random
 from pathlib import Path
 
-from hat.cli.settings import parse_settings
-from hat.cli.task import space_and_arch
+from hat.cli.settings import parse_settings, space_and_arch
 from hat.latency.predictor import LatencyPredictor
 from hat.latency.table import row_of
 from hat.space import SearchSpace, sample

@@ -76,8 +76,8 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     amp: str, files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Real kills are in tests/faults/test_kills.py."""
-    more = [f"--amp={amp}", "--save-interval-updates=4", "--update-freq=2", "--max-update=14"]
-    kill_and_go_on(files, 5, 4, monkeypatch, *more)
+    more = [f"--amp={amp}", "--save-interval-updates=3", "--update-freq=2", "--max-update=12"]
+    kill_and_go_on(files, 4, 3, monkeypatch, *more)
 
 
 def test_a_damaged_last_checkpoint_costs_a_few_updates_only(

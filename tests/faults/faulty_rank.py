@@ -59,7 +59,7 @@ class Injection:
         self._fault, self._update = fault, 0
         self._wrap(Trainer, "train_step", self._step)
         if fault.place == "forward":
-            self._wrap(hat.train.trainer, "batch_loss", self._forward)
+            self._wrap(hat.train.trainer, "smoothed_loss", self._forward)
         elif fault.place == "all-reduce":
             self._wrap(dist, "all_reduce", self._reduce)
         elif fault.rank == 0:

@@ -130,7 +130,8 @@ def test_ten_points_of_each_command(trial: Trial) -> None:
                 with tally.fault():
                     trial.begin()
                     try:
-                        trial.run(replace(fault, at=at))
+                        of_folder = points[at - 2 : at] == ["rename", "fsync"]  # not every system can
+                        trial.run(replace(fault, at=at), may_pass=of_folder)
                         assert trial.state() <= whole == trial.finish()
                     except AssertionError as error:
                         where = f"{kind} at point {at} of {len(points)}, {points[at - 1]}"

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from strategies import spaces_with_archs
 
-from hat.model.count import count_macs, count_params, profile_macs
+from hat.model.count import count_macs, count_params, profile_length, profile_macs
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SubTransformer
 from hat.space import DIMS, Arch, DecoderSpace, EncoderSpace, SearchSpace
@@ -28,21 +28,16 @@ def release_space(ffn: tuple[int, ...], heads: tuple[int, ...]) -> SearchSpace:
 SPACES = {"wmt": release_space((3072, 2048, 1024), (8, 4)), "iwslt": release_space((2048, 1024, 512), (4, 2))}
 
 
-def released() -> list[dict[str, str]]:
-    if not RELEASED.exists():
-        return []
-    with open(RELEASED, encoding="utf-8", newline="") as file:
-        return [row for row in csv.DictReader(file) if row["params_m"]]
-
-
-def case(row: dict[str, str]) -> tuple[SearchSpace, Arch, int]:
-    """Return space and architecture of a released model, and the length at which it was profiled."""
-    task = row["task_name"].partition("14")[0].partition("19")[0]
-    values = {}
-    for dim in DIMS:
-        name = dim.key.replace("-", "_")
-        values[dim] = dim.decode(tuple(map(int, row[name].split())), name)
-    return SPACES[task], SPACES[task].check(Arch.of(values)), 23 if task == "iwslt" else 30
+def released() -> list[tuple[dict[str, str], SearchSpace, Arch, int]]:
+    """Return row, space and architecture of each released model, and the length of its profile."""
+    found = []
+    for row in csv.DictReader(RELEASED.read_text("utf-8").splitlines()) if RELEASED.exists() else ():
+        values = {dim: row[dim.key.replace("-", "_")].split() for dim in DIMS}
+        if row["params_m"]:
+            arch = Arch.of({dim: dim.decode(tuple(map(int, v)), dim.key) for dim, v in values.items()})
+            task = "iwslt" if "iwslt" in row["task_name"] else "wmt"
+            found.append((row, SPACES[task], SPACES[task].check(arch), profile_length(task)))
+    return found
 
 
 def profiled(space: SearchSpace, arch: Arch, length: int) -> int:
@@ -58,10 +53,8 @@ needs_release = pytest.mark.skipif(not released(), reason=f"{RELEASED} is not th
 
 @needs_release
 def test_all_released_figures_follow_from_the_closed_forms() -> None:
-    rows = released()
-    assert len(rows) == 44
-    for row in rows:
-        space, arch, length = case(row)
+    assert len(released()) == 44
+    for row, space, arch, length in released():
         assert f"{count_params(arch, space) / 1e6:.2f}" == row["params_m"], row["model_name"]
         flops_g = 2 * count_macs(arch, space, length) / 1e9
         assert abs(flops_g - float(row["flops_g"])) < 0.006, row["model_name"]
@@ -70,9 +63,9 @@ def test_all_released_figures_follow_from_the_closed_forms() -> None:
 @needs_release
 @pytest.mark.parametrize("index", [0, 15, 33, 43])
 def test_torchprofile_gives_released_figures(index: int) -> None:
-    space, arch, length = case(released()[index])
+    row, space, arch, length = released()[index]
     found = profiled(space, arch, length)
-    assert abs(2 * found / 1e9 - float(released()[index]["flops_g"])) < 0.006
+    assert abs(2 * found / 1e9 - float(row["flops_g"])) < 0.006
     assert found == count_macs(arch, space, length) + 2 * length  # integer products of the positions
 
 
@@ -81,16 +74,3 @@ def test_torchprofile_gives_released_figures(index: int) -> None:
 def test_torchprofile_equals_the_closed_form(pair: tuple[SearchSpace, Arch]) -> None:
     space, arch = pair
     assert profiled(space, arch, 7) == count_macs(arch, space, 7) + 2 * 7
-
-
-def test_one_layer_by_hand() -> None:
-    space = SearchSpace(
-        EncoderSpace(4, 6, 1, (4,), (6,), (1,), (2,)),
-        DecoderSpace(2, 3, 1, (2,), (3,), (1,), (2,), (2,), (1,)),
-        8,
-    )
-    encoder = (4 + 1) * 24 + (8 + 1) * 4 + (4 + 1) * 6 + (6 + 1) * 4 + 2 * 8
-    attention = (2 + 1) * 24 + (8 + 1) * 2
-    cross = (2 + 1) * 8 + (4 + 1) * 16 + (8 + 1) * 2
-    decoder = attention + cross + (2 + 1) * 3 + (3 + 1) * 2 + 3 * 4
-    assert count_params(space.largest(), space) == encoder + decoder

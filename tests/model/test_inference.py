@@ -63,7 +63,7 @@ def test_bfloat16_agrees_within_its_rounding() -> None:
 
 
 @torch.inference_mode()
-def test_8_bit_weights_change_little() -> None:
+def test_8_bit_weights_change_little(monkeypatch: pytest.MonkeyPatch) -> None:
     model, source, target = model_in(torch.float32), tokens(4, 6), tokens(4, 8)
     exact = model(source, target, ARCH)
     found = steps(InferenceModel(model, ARCH, Int8Matrix), source, target)[..., :VOCAB]
@@ -71,15 +71,16 @@ def test_8_bit_weights_change_little() -> None:
     assert found.argmax(2).eq(exact.argmax(2)).float().mean() > 0.9
     with pytest.raises(ConfigError, match="float32 weights on the CPU, got torch.bfloat16 on cpu"):
         InferenceModel(model.bfloat16(), ARCH, Int8Matrix)
+    monkeypatch.setattr("hat.model.cpu.can_int8", lambda: False)
+    with pytest.raises(ConfigError, match="was built without 8-bit kernels.* without --int8"):
+        Int8Matrix(torch.eye(4), None)
 
 
 @pytest.mark.parametrize("kind", [Matrix, PackedMatrix])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_matrices_multiply(kind: type, dtype: torch.dtype) -> None:
-    noise = torch.Generator().manual_seed(1)
-    weight, bias = torch.randn(40, 24, generator=noise), torch.randn(40, generator=noise)
-    x, residual = torch.randn(7, 24, generator=noise), torch.randn(7, 40, generator=noise)
-    weight, bias, x, residual = (value.to(dtype) for value in (weight, bias, x, residual))
+    noise, shapes = torch.Generator().manual_seed(1), ((40, 24), (40,), (7, 24), (7, 40))
+    weight, bias, x, residual = (torch.randn(shape, generator=noise).to(dtype) for shape in shapes)
     matrix: Matrix = kind(weight, bias)
     error = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 2e-2}
     product = x.double() @ weight.double().T + bias.double()
@@ -90,10 +91,9 @@ def test_matrices_multiply(kind: type, dtype: torch.dtype) -> None:
 
 
 def test_a_far_value_makes_only_its_group_of_rows_coarse() -> None:
-    noise = torch.Generator().manual_seed(1)
-    weight, bias = torch.randn(40, 24, generator=noise), torch.randn(40, generator=noise)
     rows = 2 * Int8Matrix.ROWS + 3
-    x, residual = torch.randn(rows, 24, generator=noise), torch.randn(rows, 40, generator=noise)
+    noise, shapes = torch.Generator().manual_seed(1), ((40, 24), (40,), (rows, 24), (rows, 40))
+    weight, bias, x, residual = (torch.randn(shape, generator=noise) for shape in shapes)
     x[-1, 0] = 1000.0
     matrix, far = Int8Matrix(weight, bias), torch.arange(rows) >= 2 * Int8Matrix.ROWS
     exact = x @ weight.T + bias
@@ -113,9 +113,3 @@ def test_the_best_of_a_large_vocabulary_are_found_in_chunks(count: int) -> None:
     padded = torch.nn.functional.pad(rows, (0, -5000 % CHUNK), value=-torch.inf)
     assert padded.size(1) >= 4 * count * CHUNK  # else the plain way is taken
     assert all(map(torch.equal, largest(padded, count), rows.topk(count, dim=1)))
-
-
-def test_a_build_without_8_bit_kernels_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hat.model.cpu.can_int8", lambda: False)
-    with pytest.raises(ConfigError, match="was built without 8-bit kernels.* without --int8"):
-        Int8Matrix(torch.eye(4), None)

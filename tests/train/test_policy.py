@@ -18,7 +18,7 @@ from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer
 from hat.space import SearchSpace, draw_arch, draw_fair_arch
 from hat.train.distributed import ALONE, ProcessGroup
-from hat.train.policy import PolicyConfig, ScheduleConfig, StepPlan, policy_of
+from hat.train.policy import PolicyConfig, ScheduleConfig, StepPlan
 from hat.train.trainer import OptimConfig, Trainer, batch_loss
 
 SANDWICH = PolicyConfig("sandwich", sandwich_random=2)
@@ -27,26 +27,17 @@ DISTILL = PolicyConfig("sandwich-distill", sandwich_random=1, fair_sampling=True
 
 def test_single_is_the_draw_of_2020() -> None:
     for update in range(50):
-        assert policy_of(PolicyConfig()).plan(SPACE, 3, update) == StepPlan((draw_arch(SPACE, 3, update),))
-
-
-def test_options_that_change_nothing_are_named() -> None:
-    assert PolicyConfig().unused(alone=True) == [] == DISTILL.unused(alone=False)
-    assert DISTILL.unused(alone=True) == ["policy", "fair-sampling", "distill-share"]
-    idle = PolicyConfig("single", sandwich_random=7, fair_sampling=True, distill_share=0.3)
-    assert idle.unused(alone=False) == ["sandwich-random", "distill-share"]
-    assert SANDWICH.unused(alone=False) == []
+        assert PolicyConfig().plan(SPACE, 3, update) == StepPlan((draw_arch(SPACE, 3, update),))
 
 
 @given(spaces(), st.integers(0, 1000), st.integers(0, 1000))
 def test_a_sandwich_holds_both_ends_and_fresh_draws(space: SearchSpace, seed: int, update: int) -> None:
-    policy = policy_of(SANDWICH)
-    first, second = (policy.plan(space, seed, number) for number in (update, update + 1))
-    assert first == policy.plan(space, seed, update) and first.distill == 0
+    first, second = (SANDWICH.plan(space, seed, number) for number in (update, update + 1))
+    assert first == SANDWICH.plan(space, seed, update) and first.distill == 0
     assert first.archs[:2] == second.archs[:2] == (space.largest(), space.smallest())
     drawn = [draw_arch(space, seed, number) for number in range(2 * update, 2 * update + 4)]
     assert [*first.archs[2:], *second.archs[2:]] == drawn
-    for arch in policy_of(DISTILL).plan(space, seed, update).archs:
+    for arch in DISTILL.plan(space, seed, update).archs:
         space.check(arch)
 
 
@@ -92,7 +83,7 @@ def test_impossible_policies(options: dict, message: str) -> None:
 
 
 def test_the_gradient_of_a_lesson_is_the_mean_of_its_architectures() -> None:
-    archs = policy_of(SANDWICH).plan(SPACE, 1, 0).archs
+    archs = SANDWICH.plan(SPACE, 1, 0).archs
     together, norm = gradients(trainer_of(), [ONE, TWO], StepPlan(archs))  # type: ignore[arg-type]
     apart = [gradients(trainer_of(), [ONE, TWO], arch)[0] for arch in archs]
     torch.testing.assert_close(together, torch.stack(apart).mean(0), rtol=1e-3, atol=1e-6)
@@ -127,7 +118,7 @@ def test_every_policy_learns(config: PolicyConfig) -> None:
     trainer = trainer_of()
     first = trainer.evaluate([BOTH], SPACE.smallest()).loss
     for update in range(30):
-        trainer.train_step([BOTH], policy_of(config).plan(SPACE, 1, update))
+        trainer.train_step([BOTH], config.plan(SPACE, 1, update))
     assert trainer.evaluate([BOTH], SPACE.smallest()).loss < 0.8 * first
 
 
@@ -191,7 +182,7 @@ def train(ranks: ProcessGroup, config: PolicyConfig, update_freq: int) -> tuple[
     results: list = []
     while len(results) < 12:
         for group in groups(shard(BATCHES[:7], ranks.rank, ranks.size), update_freq):
-            results.append(trainer.train_step(group, policy_of(config).plan(SPACE, 1, trainer.num_updates)))
+            results.append(trainer.train_step(group, config.plan(SPACE, 1, trainer.num_updates)))
     shown = {name: weight.numpy() for name, weight in trainer.eval_model.named_parameters()}
     after = {name: weight.numpy() for name, weight in weights(trainer).items()}
     valid = trainer.evaluate(shard(BATCHES, ranks.rank, ranks.size), SPACE.largest())
