@@ -40,7 +40,9 @@ def remove_subwords(line: str, kind: str | None) -> str:
         return (line + " ").replace("@@ ", "").rstrip(" ")
     if kind == "sentencepiece":
         return line.replace(" ", "").replace(SPACE_MARK, " ").strip(" ")
-    raise ConfigError(f"subwords of kind {kind!r}: '@@ ', 'subword_nmt' and 'sentencepiece' are allowed")
+    raise ConfigError(
+        f"cannot join subwords of kind {kind!r}; allowed are '@@ ', 'subword_nmt' and 'sentencepiece'"
+    )
 
 
 def subword_kind(symbols: Iterable[str]) -> Kind | None:
