@@ -1,9 +1,8 @@
-"""What the studies share: how well numbers order pairs, tables as CSV, pictures written whole."""
+"""What the studies share: how well numbers order pairs, and tables as CSV."""
 
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -27,24 +26,3 @@ def csv_text(records: Sequence[Mapping[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(records)
     return text.getvalue()
-
-
-def panels(count: int, width: float, height: float, across: int) -> tuple[Any, list[Any]]:
-    """Return a figure of matplotlib and its `count` panels, at most `across` beside each other."""
-    from matplotlib.figure import Figure
-
-    across = min(across, count)
-    down = -(-count // across)
-    figure = Figure(figsize=(width * across, height * down), layout="constrained")
-    axes = list(figure.subplots(down, across, squeeze=False).flat)
-    for panel in axes:
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.tick_params(labelsize=8)
-    return figure, axes[:count]
-
-
-def save_picture(path: Path, figure: Any) -> None:
-    """Write a figure of matplotlib as one PNG, whole or not at all."""
-    partial = path.with_suffix(".part.png")
-    figure.savefig(partial, dpi=150)
-    partial.replace(path)

@@ -42,15 +42,14 @@ def time_preprocessing(
         seconds[pairs] = Samples(tuple(1e3 * run["seconds"] for run in runs))
         peaks[pairs] = [max(run[key] for run in runs) for key in ("peak_mib", "worker_mib")]
         each_s = seconds[pairs].median_ms / 1e3 * workers
-        for what, value, unit in (
-            ("", each_s / workers, "s"),
-            (", sentences of both sides", 2 * pairs / each_s, "sentences/s per worker"),
-            ("", runs[0]["tokens"] / each_s, "tokens/s per worker"),
-            (", before the work", runs[0]["start_mib"], "MiB"),
-            (", peak", peaks[pairs][0], "MiB"),
-            (", peak of a worker", peaks[pairs][1], "MiB"),
-        ):
-            rows.append(Row(f"{pairs} pairs{what}", value, unit))
+        rows += [
+            Row(f"{pairs} pairs", each_s / workers, "s"),
+            Row(f"{pairs} pairs, sentences of both sides", 2 * pairs / each_s, "sentences/s per worker"),
+            Row(f"{pairs} pairs", runs[0]["tokens"] / each_s, "tokens/s per worker"),
+            Row(f"{pairs} pairs, before the work", runs[0]["start_mib"], "MiB"),
+            Row(f"{pairs} pairs, peak", peaks[pairs][0], "MiB"),
+            Row(f"{pairs} pairs, peak of a worker", peaks[pairs][1], "MiB"),
+        ]
     each = timing.ratio(seconds[large], seconds[small]) / (large / small)
     memory = max(more / max(less, 1.0) for more, less in zip(peaks[large], peaks[small], strict=True))
     targets = (
@@ -89,12 +88,8 @@ def startup(options: timing.Options, threads: int) -> Figure:
     over = Samples(tuple(helped - bare for helped, bare in pairs))
     rows = [median_row(name, one) for name, one in samples.items()]
     rows.append(median_row("train.py --help without import torch", over))
-    parts = {
-        "python_s": "start of Python",
-        "import_s": "its imports",
-        "run_s": "options, data, model, batches",
-    }
-    for key, what in parts.items():
+    names = ("start of Python", "its imports", "options, data, model, batches")
+    for key, what in zip(("python_s", "import_s", "run_s"), names, strict=True):
         rows.append(Row(f"first batch, {what}", 1e3 * statistics.median(run[key] for run in runs), "ms"))
     rows.append(Row("first batch, peak memory", max(run["peak_mib"] for run in runs), "MiB"))
     targets = (

@@ -1,11 +1,11 @@
 """Beam search of one sentence and of a batch against CTranslate2 and against the bare matrix products."""
 
+import operator
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
@@ -60,9 +60,11 @@ def decode(options: timing.Options, threads: int) -> Figure:
     cfg = DecodeConfig(space, threads, rounds=options.rounds or 9, seed=options.seed, device=device)
     if threads > 1 or not cfg.on_cpu:
         return time_search(cfg)
-    with tempfile.TemporaryDirectory() as folder:
-        check = quality_check(options, Path(folder))  # what does not fit shows before anything is timed
-        return with_quality(time_search(cfg), check)
+    rows, targets, notes = compare_int8(options)  # what does not fit shows before anything is timed
+    figure = time_search(cfg)
+    return figure._replace(
+        rows=[*figure.rows, *rows], targets=[*figure.targets, *targets], notes=[*figure.notes, *notes]
+    )
 
 
 def decode_batch(options: timing.Options, threads: int) -> Figure:
@@ -188,65 +190,43 @@ def time_search(cfg: DecodeConfig) -> Figure:
     return Figure("decode" if alone else "decode-batch", machine, rows, ratios, notes)
 
 
-class Check(NamedTuple):
-    """A trained model and the test set of the dictionaries it was trained with."""
+def compare_int8(
+    options: timing.Options, beam: hat.BeamConfig | None = None
+) -> tuple[list[Row], list[Target], list[str]]:
+    """Return whether 8-bit weights translate the test set as float32 ones do: rows, targets, notes.
 
-    network: hat.SubTransformer
-    dataset: hat.Dataset
-
-
-def quality_check(options: timing.Options, folder: Path) -> Check | str:
-    """Return what is to be compared, or in words why nothing is; data may be made in `folder`.
-
-    Raises CheckpointError if --quality-checkpoint is damaged or was trained with other dictionaries.
+    If there is nothing to compare, the targets have no value and a note says why. Raises CheckpointError if
+    --quality-checkpoint is missing, damaged or was trained with other dictionaries.
     """
-    if not hat.can_int8():
-        return "this build of PyTorch has no 8-bit kernels"
-    if options.quality_checkpoint is None:
-        return "give --quality-checkpoint, a Multi30k model"
-    try:
-        dataset = hat.Dataset.load(multi30k(options, folder, "test"), *LANGS)
-    except MissingData as error:
-        return str(error)
-    path = Path(options.quality_checkpoint)
-    source = hat.load_checkpoint(path, say)
-    if source.vocab_digests not in (dataset.digests, ("", "")):
-        raise hat.CheckpointError(
-            f"{path} was trained with other dictionaries than those in {dataset.folder}; give --data of the "
-            "task it was trained on"
-        )
-    return Check(source.sub(source.arch or source.space.largest()).eval(), dataset)
-
-
-def with_quality(figure: Figure, check: Check | str) -> Figure:
-    """Return `figure` with whether 8-bit weights translate the test set as float32 ones do.
-
-    If the comparison fails, what was timed stays, and both targets have no value.
-    """
+    rows, notes = list[Row](), list[str]()
     same = apart = None
-    rows, notes, error = [*figure.rows], [*figure.notes], ""
-    if isinstance(check, str):
-        notes.append(f"translations with 8-bit weights were not compared: {check}")
-    else:
+    with tempfile.TemporaryDirectory() as folder:
         try:
-            same, exact, int8 = compare_int8(check, hat.BeamConfig())
-            apart = abs(exact - int8)
-            rows += [Row("test set, fp32", exact, "BLEU"), Row("test set, int8", int8, "BLEU")]
-        except (hat.HatError, OSError, RuntimeError) as failure:
-            error = f"translations were not compared: {type(failure).__name__}: {failure}"
-    targets = (
-        *figure.targets,
+            if not hat.can_int8():
+                raise MissingData("this build of PyTorch has no 8-bit kernels")
+            if options.quality_checkpoint is None:
+                raise MissingData("give --quality-checkpoint, a Multi30k model")
+            dataset = hat.Dataset.load(multi30k(options, Path(folder), "test"), *LANGS)
+            source, data = hat.load_checkpoint(Path(options.quality_checkpoint), say), dataset.split("test")
+            if source.vocab_digests not in (dataset.digests, ("", "")):
+                raise hat.CheckpointError(
+                    f"{options.quality_checkpoint} was trained with other dictionaries than those in "
+                    f"{dataset.folder}; give --data of the task it was trained on"
+                )
+            network = source.sub(source.arch or source.space.largest()).eval()
+            models = hat.InferenceModel(network), hat.InferenceModel(network, matrix=hat.Int8Matrix)
+            exact, int8 = (best_tokens(model, data, beam or hat.BeamConfig()) for model in models)
+            scores = [bleu_of(found, dataset, data) for found in (exact, int8)]
+            same = 100 * sum(map(operator.eq, exact, int8)) / len(exact)
+            apart = abs(scores[0] - scores[1])
+            rows = [
+                Row(f"test set, {name}", score, "BLEU")
+                for name, score in zip(("fp32", "int8"), scores, strict=True)
+            ]
+        except MissingData as error:
+            notes.append(f"translations with 8-bit weights were not compared: {error}")
+    targets = [
         Target("test sentences with the same tokens, %", same, 95.0, at_most=False),
         Target("difference of BLEU between int8 and fp32", apart, 0.2),
-    )
-    return figure._replace(rows=rows, targets=targets, notes=notes, error=error)
-
-
-def compare_int8(check: Check, beam: hat.BeamConfig) -> tuple[float, float, float]:
-    """Return the percentage of test sentences with the same tokens in both, BLEU in float32 and in 8 bits."""
-    data = check.dataset.split("test")
-    exact = best_tokens(hat.InferenceModel(check.network), data, beam)
-    int8 = best_tokens(hat.InferenceModel(check.network, matrix=hat.Int8Matrix), data, beam)
-    same = sum(one == other for one, other in zip(exact, int8, strict=True))
-    exact_bleu, int8_bleu = (bleu_of(found, check.dataset, data) for found in (exact, int8))
-    return 100 * same / len(exact), exact_bleu, int8_bleu
+    ]
+    return rows, targets, notes

@@ -10,7 +10,7 @@ import torch
 import hat
 from benchmarks.data import MissingData
 from benchmarks.process import fresh_call
-from benchmarks.timing import CPU, Figure, Options, describe_machine
+from benchmarks.timing import Figure, Options, describe_machine
 
 
 class Entry(NamedTuple):
@@ -38,19 +38,13 @@ FIGURES = {
 def options_of(name: str) -> tuple[str, ...]:
     """Return the options that a figure reads; `all` reads every one."""
     entries = FIGURES.values() if name == "all" else [FIGURES[name]]
-    own = (option for entry in entries for option in entry.options.split())
-    return ("threads", "json", *dict.fromkeys(own))
-
-
-def on_cpu(name: str, options: Options) -> bool:
-    """Return whether a figure is taken on the CPU: preprocess and startup are, whatever the device."""
-    return options.device == "cpu" or "device" not in FIGURES[name].options
+    return ("threads", "json", *dict.fromkeys(" ".join(entry.options for entry in entries).split()))
 
 
 def threads_of(name: str, options: Options) -> tuple[int, ...]:
     """Return the thread numbers a figure is taken with; one is enough if a GPU computes."""
-    default = THREADS.get(name, (2,))
-    return options.threads or (default if on_cpu(name, options) else default[:1])
+    default, gpu = THREADS.get(name, (2,)), options.device == "cuda" and "device" in FIGURES[name].options
+    return options.threads or (default[:1] if gpu else default)
 
 
 def take_apart(name: str, threads: int, options: Options) -> dict[str, Any]:
@@ -60,10 +54,9 @@ def take_apart(name: str, threads: int, options: Options) -> dict[str, Any]:
     """
     arguments = {"name": name, "threads": threads, "options": asdict(options)}
     try:
-        values: dict[str, Any] = fresh_call("figures:take", threads, **arguments)
+        return dict(fresh_call("figures:take", threads, **arguments))
     except hat.HatError as error:
         return Figure(name, describe_machine(threads=threads), error=str(error)).values()
-    return values
 
 
 def take(name: str, threads: int, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,6 +68,5 @@ def take(name: str, threads: int, options: Mapping[str, Any]) -> dict[str, Any]:
     try:
         figure: Figure = getattr(importlib.import_module(f"benchmarks.{module}"), function)(chosen, threads)
     except MissingData as error:
-        device = CPU if on_cpu(name, chosen) else chosen.torch_device
-        figure = Figure(name, describe_machine(device), notes=(f"not taken: {error}",))
+        figure = Figure(name, describe_machine(), notes=(f"not taken: {error}",))
     return figure.values()

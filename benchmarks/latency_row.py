@@ -33,9 +33,7 @@ TASKS = {"multi30k": Task(MULTI30K, 7960, 17), "wmt14": Task(WMT14, 32768, 30)}
 
 
 class Measured(NamedTuple):
-    """One architecture, measured in three ways. Our median and that of the long run are given at the anchor's
-    reference speed, as in a dataset.
-    """
+    """One architecture, measured in three ways; our medians are at the anchor's reference speed."""
 
     ours: hat.Timing
     ours_s: float  # wall clock; its share of the rows that were measured in turn

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 import hat
-from benchmarks.agreement import csv_text, panels, save_picture
+from benchmarks.agreement import csv_text
 from benchmarks.process import ROOT, say
 
 Floats = NDArray[np.float64]
@@ -27,7 +27,6 @@ LABELS = {  # words in the table, color in the picture
     "least_squares": ("least squares", "#5b8c5a"),
     "depth_only": ("decoder depth alone", "#8a8f98"),
 }
-SECONDS = {"recipe_2020": 25.0, "predictor": 0.5, "transfer": 0.5}  # one core; others take next to none
 VERSION = 2  # raise it with a change that moves results, so that a table never mixes two versions
 ALL = 0  # as a number of rows: all but the test rows
 TRANSFER_ROWS = 20
@@ -111,15 +110,11 @@ def study(argv: Sequence[str] | None = None) -> int:
         config_flags=("--configs",),
     )
     paths = [Path(path) for path in options.tables] or sorted(Path("latency_dataset").glob("*.csv"))
-    if not paths:
-        raise hat.ConfigError(
-            "no table in latency_dataset/; measure one with latency_dataset.py or give --tables"
-        )
+    if len({path.stem for path in paths}) < max(1, len(paths)):
+        names = ", ".join(path.stem for path in paths) or "none"
+        raise hat.ConfigError(f"results go by the names of --tables, which must differ; given are {names}")
     if options.again and options.transfer:
         raise hat.ConfigError("--again belongs to the study of one table; leave it out or --transfer")
-    names = [path.stem for path in paths]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise hat.ConfigError(f"two of --tables are named {twice}, results go by name; rename one")
     tables, again = [read_table(path) for path in paths], [read_table(Path(path)) for path in options.again]
     cells = list(transfer_cells(tables, options) if options.transfer else learning_cells(tables, options))
     if not cells:
@@ -133,7 +128,7 @@ def study(argv: Sequence[str] | None = None) -> int:
     print("\n".join([table_of(means), *repeats]))
     if not options.transfer:
         try:
-            plot_study(folder / "study.png", means)
+            draw_study(folder / "study.png", means)
         except ImportError:
             say("no picture: matplotlib is not installed (pip install -e '.[report]')")
     return 0
@@ -157,17 +152,17 @@ def learning_cells(tables: Sequence[Table], options: StudyOptions) -> Iterator[C
 
     Numbers of rows that a table does not have are left out and named; ConfigError if no table has any.
     """
-    counts = sorted(options.rows, key=lambda count: count or 10**9, reverse=True)
-    for table in sorted(tables, key=lambda table: -len(table.rows)):
+    most = max(table.most for table in tables)
+    for table in tables:
         if missing := [count for count in options.rows if count > table.most]:
             what = f"--rows {' '.join(map(str, missing))}"
             has = f"{table.name} has {len(table.rows)} rows; give at most {table.most}, or 0 for all others"
-            if min(counts) > max(each.most for each in tables):
+            if min(options.rows) > most:
                 raise hat.ConfigError(f"{what}: {has}")
             say(f"{what} left out: {has}")
     for method in sorted(options.methods, key=lambda method: method == "recipe_2020"):
-        for count in counts:
-            for table in (table for table in tables if count <= table.most):
+        for table in tables:
+            for count in (count for count in options.rows if count <= table.most):
                 yield from (Cell(table, method, count, seed) for seed in range(1, options.seeds + 1))
 
 
@@ -189,9 +184,6 @@ def run_cells(cells: Sequence[Cell], journal: Any) -> list[Record]:
     done = {name(record): record for record in journal.records}
     left = [cell for cell in cells if name(cell.key) not in done]
     say(f"{len(cells) - len(left)} of {len(cells)} trainings are in {journal.path}")
-    for method in dict.fromkeys(cell.method for cell in left):
-        count = sum(cell.method == method for cell in left)
-        say(f"{method}: {count} left, about {count * SECONDS.get(method, 0.05) / 60:.1f} min")
     sources: dict[str, Any] = {}
     for number, cell in enumerate(left, 1):
         record = run_cell(cell, sources)
@@ -199,9 +191,8 @@ def run_cells(cells: Sequence[Cell], journal: Any) -> list[Record]:
         done[name(record)] = record
         if record["seconds"] > 1 or number == len(left):
             what = f"{cell.table.name}, {cell.method}, {cell.num_rows or 'all'} rows, seed {cell.seed}"
-            say(
-                f"{number}/{len(left)}: {what}: MAPE {record['mape_percent']:.2f}%, {record['seconds']:.1f} s"
-            )
+            error, seconds = f"MAPE {record['mape_percent']:.2f}%", f"{record['seconds']:.1f} s"
+            say(f"{number}/{len(left)}: {what}: {error}, {seconds}")
     return [done[name(cell.key)] for cell in cells]
 
 
@@ -316,33 +307,31 @@ def mean_records(records: Sequence[Record]) -> list[Record]:
         groups.setdefault(key, []).append(record)
     names = ("mape_percent", "rmse_ms", "kendall_tau", "held", "above_percent", "seconds")
     means = []
-    for key, group in groups.items():
+    for key, group in sorted(groups.items(), key=lambda each: 10**9 if each[0][2] == "all" else each[0][2]):
         mean = dict(zip(("table", "method", "rows", "source"), key, strict=True)) | {"seeds": len(group)}
         known = [name for name in names if all(name in record for record in group)]
         means.append(mean | {name: round(fmean(record[name] for record in group), 5) for name in known})
     return means
 
 
-def _counts(means: Sequence[Record]) -> list[Any]:
-    return sorted({mean["rows"] for mean in means}, key=lambda count: 10**9 if count == "all" else count)
-
-
 def study_table(means: Sequence[Record]) -> str:
     """Return MAPE in percent and Kendall's tau of each method against the number of rows, as aligned text."""
-    counts = _counts(means)
-    found = {(mean["table"], mean["method"], mean["rows"]): mean for mean in means}
+    counts = list(dict.fromkeys(mean["rows"] for mean in means))
     lines = []
     for table in dict.fromkeys(mean["table"] for mean in means):
         lines.append(f"{table}: MAPE % / Kendall tau (ties in the prediction count as no answer)")
-        rows = [("rows", counts)]
+        rows: list[tuple[str, list[Any]]] = [("rows", counts)]
         for method in dict.fromkeys(mean["method"] for mean in means):
-            row = [found.get((table, method, count), {}) for count in counts]
-            cells = [f"{m['mape_percent']:.2f} / {m['kendall_tau']:.3f}" if m else "-" for m in row]
+            own = {m["rows"]: m for m in means if (m["table"], m["method"]) == (table, method)}
+            found = [own.get(count) for count in counts]
+            cells = [f"{m['mape_percent']:.2f} / {m['kendall_tau']:.3f}" if m else "-" for m in found]
             rows.append((LABELS[method][0], cells))
-            if any("held" in m for m in row):
-                known = [(100 * m["held"], m["above_percent"]) if "held" in m else None for m in row]
-                cells = [f"{pair[0]:.1f} at +{pair[1]:.1f}" if pair else "-" for pair in known]
-                rows.append(("  95% bound held, %", cells))
+            bounds = [
+                f"{100 * m['held']:.1f} at +{m['above_percent']:.1f}" if m and "held" in m else "-"
+                for m in found
+            ]
+            if set(bounds) != {"-"}:
+                rows.append(("  95% bound held, %", bounds))
         lines += [f"  {label:20}" + "".join(f"{cell:>14}" for cell in cells) for label, cells in rows]
     return "\n".join(lines)
 
@@ -359,20 +348,19 @@ def transfer_table(means: Sequence[Record]) -> str:
     return "\n".join(lines)
 
 
-def plot_study(path: Path, means: Sequence[Record]) -> None:
+def draw_study(path: Path, means: Sequence[Record]) -> None:
     """Write one PNG: error against number of rows, one panel for each table."""
-    counts, tables = _counts(means), list(dict.fromkeys(mean["table"] for mean in means))
-    figure, axes = panels(len(tables), 4.2, 3.4, across=3)
-    for panel, table in zip(axes, tables, strict=True):
+    from matplotlib.figure import Figure
+
+    counts, tables = (list(dict.fromkeys(mean[name] for mean in means)) for name in ("rows", "table"))
+    figure = Figure(figsize=(4.2 * len(tables), 3.4), layout="constrained")
+    for panel, table in zip(figure.subplots(1, len(tables), squeeze=False).flat, tables, strict=True):
         of_table = [mean for mean in means if mean["table"] == table]
         for method, (label, color) in LABELS.items():
             points = [(counts.index(m["rows"]), m["mape_percent"]) for m in of_table if m["method"] == method]
             if points:
-                panel.plot(*zip(*sorted(points), strict=True), "o-", markersize=4, color=color, label=label)
+                panel.plot(*zip(*points, strict=True), "o-", markersize=4, color=color, label=label)
         panel.set(xlabel="measured rows", ylabel="MAPE (%)", title=table, yscale="log")
-        if errors := [m["mape_percent"] for m in of_table if m["method"] != "least_squares"]:
-            # least squares on 10 rows would flatten all else; it leaves at the top
-            panel.set_ylim(0.8 * min(errors), 1.6 * max(errors))
         panel.set_xticks(range(len(counts)), [str(count) for count in counts])
-    axes[0].legend(frameon=False, fontsize=8)
-    save_picture(path, figure)
+        panel.legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=150)

@@ -1,12 +1,14 @@
 """Do slices of a SuperTransformer rank architectures as training them from scratch does?"""
 
 import hashlib
+import itertools
 import json
 import re
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -21,7 +23,7 @@ from benchmarks.process import say
 from benchmarks.ranking import Judged, Score
 from benchmarks.translation import best_tokens, bleu_of
 
-PROBED_UPDATES, PROBED_SENTENCES = 6, 64
+PROBED_UPDATES = 6
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class StudyOptions(hat.Options):
     ckpt_path: str | None = None
     """latency predictor, for the ranking by predicted latency"""
     out_dir: str = "runs/rank_study"
-    """folder of journal, table, picture and trainings; an interrupted study continues from it"""
+    """folder of scores, tables, report and trainings; an interrupted study continues from it"""
     no_bleu: bool = False
     """score by validation loss alone"""
     keep_checkpoints: bool = False
@@ -97,7 +99,8 @@ class Cell(NamedTuple):
         return f"{'fine-tuning' if self.updates else 'slices'} of {self.source.name}"
 
 
-class Task(NamedTuple):
+@dataclass(frozen=True)
+class Task:
     """What all trainings share, and how they are scored; a score depends on nothing but this and its cell."""
 
     space: hat.SearchSpace
@@ -105,7 +108,8 @@ class Task(NamedTuple):
     config: hat.TrainConfig
     beam: hat.BeamConfig | None  # None: without BLEU
     device: torch.device
-    content: Sequence[Sequence[str]]  # digests of the training and the validation split
+    folder: Path
+    keep_checkpoints: bool
 
     def recipe(self, updates: int) -> hat.TrainConfig:
         """Return the options of a training of `updates`; its warm-up is at most a fifth of it."""
@@ -118,20 +122,38 @@ class Task(NamedTuple):
             loop=hat.LoopConfig(validate_interval=10**9, keep_last_epochs=0, no_tensorboard=True),
         )
 
-    def identity(self, cell: Cell) -> dict[str, Any]:
-        """Return all that the weights of a cell depend on."""
-        return {
-            "arch": cell.arch.to_yaml(),
+    @cached_property
+    def content(self) -> list[Any]:
+        """Return digests of dictionaries, training and validation split."""
+        splits = (self.config.batches.train_subset, self.config.batches.valid_subset)
+        return [*self.dataset.digests, *(self.dataset.split(split).content() for split in splits)]
+
+    def name(self, cell: Cell, *, score: bool) -> str:
+        """Return a digest of all that the weights of a cell, or its score, depend on."""
+        arch = cell.arch
+        facts = {
+            "arch": arch.to_yaml(),
             "seed": cell.seed,
             "updates": cell.updates,
             "source": cell.source.digest if cell.source else "",
             "recipe": self.recipe(cell.updates or 1).to_yaml(),
             "space": asdict(self.space),
-            "data": [*self.dataset.digests, self.content],
+            "data": self.content,
             "dtype": str(hat.fast_dtype(self.device)),
+            "bleu": asdict(self.beam) if score and self.beam else None,
         }
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+        return f"{digest}-dec{arch.decoder.num_layers}-seed{cell.seed}"
 
-    def train_once(self, cell: Cell, out: Path | None, interrupt: Any = None) -> hat.FitResult:
+    def known(self, cell: Cell) -> Score | None:
+        """Return the score of a cell if it is known."""
+        path = self.folder / "scores" / f"{self.name(cell, score=True)}.json"
+        if not path.exists():
+            return None
+        held = json.loads(path.read_text("utf-8"))
+        return Score(held["loss"], held["bleu"])
+
+    def train(self, cell: Cell, out: Path | None, interrupt: Any = None) -> hat.FitResult:
         """Train the architecture of a cell; called again with the same folder, a killed training goes on."""
         return hat.fit(
             cell.arch,
@@ -145,98 +167,46 @@ class Task(NamedTuple):
             interrupt=interrupt,
         )
 
-    def score(self, arch: hat.Arch, checkpoint: Path) -> Score:
-        """Return loss and BLEU of `arch` on the validation split with the weights of a checkpoint."""
-        given = (arch, self.space, self.dataset, checkpoint, self.config)
-        loss = hat.validate(*given, device=self.device).loss
-        if self.beam is None:
-            return Score(loss, None)
-        data = self.dataset.split(self.config.batches.valid_subset)
-        network = hat.load_checkpoint(checkpoint).sub(arch).eval()
-        fixed = hat.InferenceModel(network.to(self.device, hat.fast_dtype(self.device)))
-        return Score(loss, bleu_of(best_tokens(fixed, data, self.beam), self.dataset, data))
-
-    def probe(self, archs: Sequence[hat.Arch]) -> tuple[float, float]:
-        """Return the seconds of an update and of a score: means over `archs`, here and now.
-
-        Without trained weights translations end late, so the second one is an upper bound.
-        """
-        updates_s, scores_s = [], []
-        for arch in archs:
-            begun = time.perf_counter()
-            result = self.train_once(Cell(arch, 1, PROBED_UPDATES), None)
-            updates_s.append(result.train_s / PROBED_UPDATES)
-            scores_s.append(time.perf_counter() - begun - result.train_s)
-            if self.beam:
-                data = self.dataset.split(self.config.batches.valid_subset)
-                count = min(PROBED_SENTENCES, len(data))
-                sizes = len(self.dataset.vocabs[0]), len(self.dataset.vocabs[1])
-                whole = hat.SuperTransformer(self.space, sizes, self.config.model)
-                network = hat.extract(whole, arch).to(self.device, hat.fast_dtype(self.device)).eval()
-                source = data.batch(range(count)).source.to(self.device)
-                begun = time.perf_counter()
-                hat.beam_search(hat.InferenceModel(network), source, self.beam)
-                scores_s[-1] += (time.perf_counter() - begun) * len(data) / count
-        return fmean(updates_s), fmean(scores_s)
-
-
-class Scores:
-    """Runs cells and keeps their scores in a journal, under all that they depend on."""
-
-    def __init__(self, task: Task, journal: Any, options: StudyOptions) -> None:
-        self.task, self._journal, self._options = task, journal, options
-        self._folder, self.done = Path(options.out_dir), dict[str, Score]()
-        self._read(journal.path, journal.records)
-        for path in sorted(self._folder.glob("journal*.jsonl")):
-            if path == journal.path:
-                continue
-            if options.part:  # the processes of other parts may be running
-                self._read(path, hat.read_journal(path))
-            else:
-                with hat.Journal(path) as other:
-                    self._read(path, other.records)
-
-    def _read(self, path: Path, records: Sequence[dict[str, Any]]) -> None:
-        try:
-            self.done |= {r["name"]: Score(r["loss"], r["bleu"]) for r in records}
-        except (KeyError, TypeError) as error:
-            raise hat.DataError(f"{path} is no journal of a rank study; give another --out-dir") from error
-
-    def name(self, cell: Cell) -> str:
-        """Return a digest of all that the score of this cell depends on."""
-        beam = asdict(self.task.beam) if self.task.beam else None
-        return _digest({"training": self.task.identity(cell), "bleu": beam})
-
     def run(self, cell: Cell, place: str, interrupt: Any) -> int | None:
-        """Score one cell, training it first if it asks for updates; returns the signal that stopped it."""
+        """Score a cell, training it first if it asks for updates; returns the signal that stopped it."""
         start = time.perf_counter()
-        training = _digest(self.task.identity(cell))
-        run = self._folder / "trainings" / f"{training}-dec{cell.arch.decoder.num_layers}-seed{cell.seed}"
+        run = self.folder / "trainings" / self.name(cell, score=False)
         if cell.updates:
-            stopped: int | None = self.task.train_once(cell, run, interrupt).stopped
+            stopped: int | None = self.train(cell, run, interrupt).stopped
             if stopped is not None:
                 return stopped
-        kept = cell.updates or cell.source is None
-        score = self.task.score(cell.arch, run / "checkpoint_last.pt" if kept else cell.source.path)
-        facts = {"stage": cell.stage, "arch": cell.arch.to_yaml(), "updates": cell.updates, "seed": cell.seed}
-        seconds, name = round(time.perf_counter() - start, 1), self.name(cell)
-        self._journal.append({"name": name, **score._asdict(), **facts, "seconds": seconds})
-        self.done[name] = score
-        if cell.updates and not self._options.keep_checkpoints:
-            for path in run.glob("*.pt*"):
-                path.unlink()
-        bleu = "" if score.bleu is None else f", BLEU {score.bleu:.2f}"
-        say(f"{place}: {cell.stage}, loss {score.loss:.4f}{bleu}, {seconds:.1f} s")
+        checkpoint = run / "checkpoint_last.pt" if cell.updates or cell.source is None else cell.source.path
+        given = (cell.arch, self.space, self.dataset, checkpoint, self.config)
+        loss, bleu = hat.validate(*given, device=self.device).loss, None
+        if self.beam:
+            data = self.dataset.split(self.config.batches.valid_subset)
+            network = hat.load_checkpoint(checkpoint).sub(cell.arch).eval()
+            ready = hat.InferenceModel(network.to(self.device, hat.fast_dtype(self.device)))
+            bleu = bleu_of(best_tokens(ready, data, self.beam), self.dataset, data)
+        seconds = round(time.perf_counter() - start, 1)
+        facts = {"loss": loss, "bleu": bleu, "stage": cell.stage, "arch": cell.arch.to_yaml()}
+        facts |= {"updates": cell.updates, "seed": cell.seed, "seconds": seconds}
+        path = self.folder / "scores" / f"{self.name(cell, score=True)}.json"
+        hat.write_text_atomic(path, json.dumps(facts) + "\n")
+        if cell.updates and not self.keep_checkpoints:
+            for weights in run.glob("*.pt*"):
+                weights.unlink()
+        said = "" if bleu is None else f", BLEU {bleu:.2f}"
+        say(f"{place}: {cell.stage}, loss {loss:.4f}{said}, {seconds:.1f} s")
         return None
 
-
-def _digest(values: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+    def say_budget(self, left: Sequence[Cell], archs: Sequence[hat.Arch]) -> None:
+        """Say how many minutes each stage trains, by what updates of `archs` take here and now."""
+        probes = [self.train(Cell(arch, 1, PROBED_UPDATES), None) for arch in archs]
+        update_s = fmean(probe.train_s / PROBED_UPDATES for probe in probes)
+        for stage, cells in itertools.groupby(left, lambda cell: cell.stage):
+            updates = [cell.updates for cell in cells]
+            say(f"{stage}: {len(updates)} left, about {sum(updates) * update_s / 60:.1f} min of updates")
 
 
 @hat.command
 def study(argv: Sequence[str] | None = None) -> int:
-    """Do what the journal does not hold yet, write CSV, JSON and picture, print the table; see --help."""
+    """Do what has no score yet, write CSV, JSON and picture, print the table; see --help."""
     settings, options, beam = hat.parse_settings(
         argv,
         StudyOptions,
@@ -247,57 +217,50 @@ def study(argv: Sequence[str] | None = None) -> int:
     )
     if sum(word.split("=")[0] == "--super" for word in argv or sys.argv) > 1:
         raise hat.ConfigError("--super is given twice; give all SuperTransformers behind one --super")
-    sources = read_sources(options.super)
-    seed, space, device = settings.device.seed, hat.space_of(settings.space), hat.device_of(settings.device)
+    sources, given, seed = read_sources(options.super), settings.task, settings.device.seed
+    space, device = hat.space_of(settings.space), hat.device_of(settings.device)
     archs = ranking.design(space, options.num_archs, seed)
     predictor = hat.LatencyPredictor.load(options.ckpt_path) if options.ckpt_path else None
-    beam = None if options.no_bleu else beam
-    given = settings.task
     config = hat.TrainConfig(settings.model, settings.optim, settings.schedule, batches=given)
     data = hat.Dataset.load(given.data or "data", given.source_lang, given.target_lang)
-    splits = (config.batches.train_subset, config.batches.valid_subset)
-    content = [data.split(split).content() for split in splits]
-    task = Task(space, data, config, beam, device, content)
+    folder, beam = Path(options.out_dir), None if options.no_bleu else beam
+    task = Task(space, data, config, beam, device, folder, options.keep_checkpoints)
     by_size = sorted(archs, key=lambda arch: hat.count_params(arch, space))
     places = np.linspace(0, len(archs) - 1, min(options.finetune_archs, len(archs))).round().astype(int)
-    tuned = [by_size[place] for place in places]
-    seeds = range(seed, seed + options.seeds)
+    tuned, (first, count) = [by_size[place] for place in places], options.place
+    scratch = {arch: [Cell(arch, seed + n, options.updates) for n in range(options.seeds)] for arch in archs}
     steps = [(source, updates) for source in sources for updates in sorted(options.finetune_updates)]
     cells = [Cell(arch, source=source) for source in sources for arch in archs]
-    cells += [Cell(arch, each, options.updates) for each in seeds for arch in archs]
+    cells += [cell for row in zip(*scratch.values(), strict=True) for cell in row]
     cells += [Cell(arch, seed, updates, source) for source, updates in steps for arch in tuned]
-    folder, (first, count) = Path(options.out_dir), options.place
-    suffix = f"-{first + 1}-of-{count}" if options.part else ""
-    with hat.Journal(folder / f"journal{suffix}.jsonl") as journal, hat.Interrupt() as interrupt:
-        found = Scores(task, journal, options)
-        mine = cells[first::count]
-        left = [cell for cell in mine if found.name(cell) not in found.done]
-        if left or options.budget:
-            say(f"{len(mine) - len(left)} of {len(mine)} scores are in the journal")
-        if left:
-            say_budget(left, *task.probe([by_size[0], by_size[-1]]))
-        if options.budget:
-            return 0
+    mine = cells[first::count]
+    left = [cell for cell in mine if task.known(cell) is None]
+    if left or options.budget:
+        say(f"{len(mine) - len(left)} of {len(mine)} scores are known")
+    if left:
+        task.say_budget(left, [by_size[0], by_size[-1]])
+    if options.budget:
+        return 0
+    with hat.Interrupt() as interrupt:
         for number, cell in enumerate(left, 1):
-            if found.name(cell) in found.done:  # one checkpoint may have two names
+            if task.known(cell) is not None:  # one checkpoint may have two names
                 continue
-            stopped = found.run(cell, f"{number}/{len(left)}", interrupt)
+            stopped = task.run(cell, f"{number}/{len(left)}", interrupt)
             if stopped is not None:
                 say("stopped; the same command goes on from here")
                 return 128 + stopped
-        if options.part:
-            say(f"part {options.part} is done; when all are, the command without --part prints the table")
-            return 0
-        scores = {cell: found.done[found.name(cell)] for cell in cells}
-    ms = predictor.predict_many(archs) if predictor else [None] * len(archs)
-    length = settings.task.sentence_length()
+    if options.part:
+        say(f"part {options.part} is done; when all are, the command without --part prints the table")
+        return 0
+    scores = {cell: score for cell in cells if (score := task.known(cell))}
+    latencies_ms = predictor.predict_many(archs) if predictor else [None] * len(archs)
     judged = [
         Judged(
             arch,
             hat.count_params(arch, space),
-            2 * hat.count_macs(arch, space, length),
-            predicted,
-            tuple(scores[Cell(arch, each, options.updates)] for each in seeds),
+            2 * hat.count_macs(arch, space, given.sentence_length()),
+            predicted_ms,
+            tuple(scores[cell] for cell in scratch[arch]),
             {source.name: scores[Cell(arch, source=source)] for source in sources},
             {
                 f"{source.name}, fine-tuned {updates}": scores[Cell(arch, seed, updates, source)]
@@ -305,31 +268,31 @@ def study(argv: Sequence[str] | None = None) -> int:
                 if len(tuned) == len(archs)
             },
         )
-        for arch, predicted in zip(archs, ms, strict=True)
+        for arch, predicted_ms in zip(archs, latencies_ms, strict=True)
     ]
     summary = ranking.rank_summary(judged) | {"scratch_updates": options.updates, "design_seed": seed}
     if steps:
-        truth = fmean(scores[Cell(arch, each, options.updates)].loss for each in seeds for arch in tuned)
+        truth = fmean(scores[cell].loss for arch in tuned for cell in scratch[arch])
         summary["finetuning"] = {}
         for source in sources:
-            points = [(0, fmean(scores[Cell(arch, source=source)].loss for arch in tuned))]
-            for updates in sorted(options.finetune_updates):
-                losses = [scores[Cell(arch, seed, updates, source)].loss for arch in tuned]
-                points.append((updates, fmean(losses)))
+            curve = [
+                (
+                    updates,
+                    fmean(scores[Cell(arch, seed if updates else 0, updates, source)].loss for arch in tuned),
+                )
+                for updates in (0, *sorted(options.finetune_updates))
+            ]
             summary["finetuning"][source.name] = {
                 "archs": len(tuned),
-                "curve": points,
+                "curve": curve,
                 "scratch_updates": options.updates,
                 "scratch_loss": truth,
-                "updates_equal_to_scratch": ranking.updates_to_match(points, truth),
+                "updates_equal_to_scratch": ranking.updates_to_match(curve, truth),
             }
     hat.write_text_atomic(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
     hat.write_text_atomic(folder / "archs.csv", csv_text([record_of(one) for one in judged]))
     print(ranking.rank_table(summary))
-    try:
-        ranking.plot_rank(folder / "rank.png", judged, summary)
-    except ImportError:
-        say("no picture: matplotlib is not installed (pip install -e '.[report]')")
+    say(f"written: {hat.report(folder)}")
     if settings.output.json:
         print(json.dumps(summary))
     return 0
@@ -351,16 +314,6 @@ def read_sources(named: Sequence[str]) -> list[Source]:
             raise hat.CheckpointError(f"the checkpoint {place} does not exist; train that model first")
         sources[name] = Source(name, path, hashlib.sha256(path.read_bytes()).hexdigest())
     return list(sources.values())
-
-
-def say_budget(left: Sequence[Cell], update_s: float, score_s: float) -> None:
-    """Say how many minutes each stage takes."""
-    total = 0.0
-    for stage in dict.fromkeys(cell.stage for cell in left):
-        parts = [cell.updates * update_s + score_s for cell in left if cell.stage == stage]
-        total += sum(parts) / 60
-        say(f"{stage}: {len(parts)} left, about {sum(parts) / 60:.1f} min")
-    say(f"about {total:.0f} min in all ({1e3 * update_s:.0f} ms an update, {score_s:.1f} s a score)")
 
 
 def record_of(one: Judged) -> dict[str, Any]:

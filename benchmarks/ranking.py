@@ -6,14 +6,13 @@ The truth is the validation loss after training from scratch, BLEU second.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
-from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy as np
 
 import hat
-from benchmarks.agreement import pair_accuracy, panels, save_picture
+from benchmarks.agreement import pair_accuracy
 
 TRIVIAL = ("decoder depth", "parameters", "FLOPs", "predicted latency")  # rankings that need no weights
 _POOL = 50  # draws for each architecture that is chosen
@@ -204,39 +203,3 @@ def _reached(tuned: Mapping[str, Any]) -> str:
         return "without any fine-tuning its slices equal"
     count = max(1, round(equal))
     return "1 update of fine-tuning equals" if count == 1 else f"{count} updates of fine-tuning equal"
-
-
-def plot_rank(path: Path, judged: Sequence[Judged], summary: Mapping[str, Any]) -> None:
-    """Write one PNG: slices against the truth for each SuperTransformer, agreement, fine-tuning."""
-    tuned, names = summary.get("finetuning", {}), list(summary["gaps"])
-    figure, axes = panels(len(names) + 1 + bool(tuned), 4.3, 4.0, across=9)
-    for name, panel in zip(names, axes, strict=False):
-        for depth in sorted({one.depth for one in judged}):
-            of_depth = [one for one in judged if one.depth == depth]
-            losses = [[score.loss for score in one.scratch] for one in of_depth]
-            means = [fmean(each) for each in losses]
-            ends = [[abs(end(each) - fmean(each)) for each in losses] for end in (min, max)]
-            slices = [one.slices[name].loss for one in of_depth]
-            panel.errorbar(slices, means, yerr=ends, fmt="o", markersize=5, label=f"{depth} decoder layers")
-        panel.set(xlabel="inherited loss (base 2)", ylabel="loss from scratch, range over seeds")
-        panel.set_title(f"Slices of {name}", fontsize=10)
-    rows = list(summary["rankings"].items())[::-1]
-    bars = axes[len(names)]
-    colors = ["#1f5fa8" if name in summary["inherited"] else "#8a8f98" for name, _ in rows]
-    bars.barh([name for name, _ in rows], [row["kendall_tau"] for _, row in rows], color=colors, height=0.6)
-    pairs = [(row["equal_depth_accuracy"], name) for name, row in rows]
-    for accuracy, name in (pair for pair in pairs if pair[0] is not None):
-        bars.plot(accuracy, name, "D", color="#d1495b", markersize=5)
-    if summary["ceiling"]:
-        tau = summary["ceiling"]["kendall_tau"]
-        bars.axvline(tau, color="black", linewidth=1, linestyle="--", label="tau, seed to seed")
-    bars.set(xlabel="Kendall tau (bars), accuracy on pairs of equal depth (diamonds)")
-    bars.set_title("Agreement with training from scratch", fontsize=10)
-    for name, found in tuned.items():
-        (line,) = axes[-1].plot(*zip(*found["curve"], strict=True), marker="o", markersize=4, label=name)
-        axes[-1].axhline(found["scratch_loss"], color=line.get_color(), linewidth=0.8, linestyle=":")
-        axes[-1].set(xlabel="updates of fine-tuning (dotted: from scratch)", ylabel="loss (base 2)")
-    for panel in axes:
-        if panel.get_legend_handles_labels()[0]:
-            panel.legend(frameon=False, fontsize=8)
-    save_picture(path, figure)

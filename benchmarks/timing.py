@@ -8,7 +8,6 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -44,10 +43,8 @@ def ratio(one: Samples, other: Samples) -> float:
 
 def mean_of(series: Sequence[Mapping[str, Samples]]) -> dict[str, Samples]:
     """Return for each case the mean over several series, round by round."""
-    return {
-        name: Samples(tuple(map(statistics.fmean, zip(*(one[name].ms for one in series), strict=True))))
-        for name in series[0]
-    }
+    columns = {name: zip(*(one[name].ms for one in series), strict=True) for name in series[0]}
+    return {name: Samples(tuple(map(statistics.fmean, column))) for name, column in columns.items()}
 
 
 def alternate(
@@ -159,7 +156,7 @@ def text_of(figure: Mapping[str, Any]) -> str:
 def describe_machine(device: torch.device = CPU, threads: int | None = None) -> dict[str, Any]:
     """Return what must stand beside a figure so that others can compare: machine, versions, load, date."""
     peer = importlib.util.find_spec("ctranslate2") is not None
-    affinity = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    affinity = getattr(os, "sched_getaffinity", lambda process: range(os.cpu_count() or 1))(0)
     return {
         "gpu": "" if device.type == "cpu" else f"{hat.device_name(device)} CUDA {torch.version.cuda}",
         "cpu": hat.device_name(CPU),
@@ -217,11 +214,6 @@ class Options(hat.Options):
             raise hat.ConfigError(
                 "--device cuda: this machine has no GPU that PyTorch can use, allowed here is cpu; leave it "
                 "out, or install a build of PyTorch for this GPU"
-            )
-        if self.quality_checkpoint is not None and not Path(self.quality_checkpoint).is_file():
-            raise hat.CheckpointError(
-                f"--quality-checkpoint {self.quality_checkpoint} is no file; give a checkpoint of a Multi30k "
-                "model, train that model, or leave it out"
             )
 
     @property

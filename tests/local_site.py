@@ -56,7 +56,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         name, number = site.plan.pop(0) if site.plan else ("serve", 0)
         if site.watched is not None:
             site.states.add(site.watched.read_bytes() if site.watched.exists() else None)
-        site.asked.append((self.path, self.headers.get("Range"), self.headers.get("If-Range")))
+        site.asked.append((self.path, self.headers.get("Range")))
         self.close_connection = True
         with contextlib.suppress(OSError):  # the client left
             getattr(self, f"do_{name}")(number)
@@ -74,23 +74,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         site.sent += len(content)
         self.wfile.write(content)
 
-    def wanted(self) -> int:
-        """Return the byte asked for, 0 where the version is another."""
-        asked, site = self.headers.get("Range"), self.server.site
-        version = self.headers.get("If-Range")
-        same = version is None or version in (site.etag, site.date)
-        return int(asked.removeprefix("bytes=").rstrip("-")) if asked and same else 0
-
     def do_serve(self, stop: int, etag: str | None = None, content: bytes | None = None) -> None:
-        site, start = self.server.site, self.wanted()
+        site, asked = self.server.site, self.headers.get("Range")
+        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
         content = site.content if content is None else content
-        shown = {
-            "ETag": etag or site.etag,
-            "Last_Modified": site.date,
-            "Content_Length": len(content) - start,
-        }
+        size = len(content)
+        shown = {"ETag": etag or site.etag, "Last_Modified": site.date, "Content_Length": size - start}
         if start:
-            shown["Content_Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            shown["Content_Range"] = f"bytes {start}-{size - 1}/{size}"
         self.head(206 if start else 200, **shown)
         self.body(content[start : start + stop if stop else None])
 
@@ -107,22 +98,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_wrong_range(self, number: int) -> None:
         content = self.server.site.content
-        self.head(
-            206, Content_Range=f"bytes 7-{len(content) - 1}/{len(content)}", Content_Length=len(content) - 7
-        )
+        size = len(content)
+        self.head(206, Content_Range=f"bytes 7-{size - 1}/{size}", Content_Length=size - 7)
         self.body(content[7:])
 
     def do_new_etag(self, number: int) -> None:
         self.do_new_tail(0, etag='"v2"')
 
-    def do_new_bytes(self, number: int) -> None:
-        self.do_serve(0, content=old_checkpoint(2))
-
     def do_new_size(self, number: int) -> None:
         self.do_serve(0, content=self.server.site.content + b"more")
 
     def do_new_tail(self, number: int, etag: str | None = None) -> None:
-        """Answer with other bytes behind those that are compared."""
+        """Answer with other bytes at the end."""
         content = self.server.site.content
         self.do_serve(0, etag, content[:-9] + b"x" + content[-8:])
 
@@ -156,22 +143,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send(gzip.compress(self.server.site.content), Content_Encoding="gzip")
 
     def do_drive(self, number: int) -> None:
-        """Ask first, by a form (0), by a link (1), by a form of another site (2) or by no form at all (3)."""
+        """Ask first, by a form (0), by a form of another site (1) or by no form at all (2)."""
         parts = urlsplit(self.path)
         query = {key: values[0] for key, values in parse_qs(parts.query).items()}
         if query.get("confirm") == "t0k" and "asked=yes" in self.headers.get("Cookie", ""):
             assert query["id"] == "FILE_id-1"
             self.do_serve(0)
             return
-        host = "evil.example" if number == 2 else "drive.usercontent.google.com"
+        host = "evil.example" if number == 1 else "drive.usercontent.google.com"
         form = (
             f'<form id="download-form" action="http://{host}/download" method="get"><input type="submit">'
             '<input type="hidden" name="id" value="FILE_id-1">'
             '<input type="hidden" name="confirm" value="t0k">'
             '<input type="hidden" name="uuid" value="a&amp;b"></form>'
         )
-        link = '<a id="uc-download-link" href="/uc?export=download&amp;confirm=t0k&amp;id=FILE_id-1">go</a>'
-        text = [form, link, form, "<p>Too many users</p>"][number]
+        text = "<p>Too many users</p>" if number == 2 else form
         page = f"<!DOCTYPE html><html><head><title>Google Drive</title></head>{text}</html>".encode()
         cookie = "asked=yes; Path=/; Domain=.google.com"
         self.send(page, Content_Type="text/html; charset=utf-8", Set_Cookie=cookie)
@@ -189,7 +175,7 @@ class Site:
         self.etag: str | None = '"v1"'
         self.date: str | None = None
         self.plan: list[tuple[str, int]] = []
-        self.asked: list[tuple[str, str | None, str | None]] = []
+        self.asked: list[tuple[str, str | None]] = []  # paths and ranges
         self.sent = 0
         self.watched: Path | None = None  # the final name of the download
         self.states: set[bytes | None] = set()  # what was there when something was asked for

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import random
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -224,7 +223,6 @@ def test_features_by_hand() -> None:
 @given(spaces(), st.integers(0, 1 << 32), st.integers(0, 10_000))
 def test_draws_are_functions_of_seed_and_update(space: SearchSpace, seed: int, n: int) -> None:
     space.check(hs.sample(space, random.Random(seed)))
-    random.seed(0)
     for draw in (hs.draw_arch, hs.draw_fair_arch):
         first = space.check(draw(space, seed, n))
         random.random()
@@ -242,15 +240,3 @@ def test_the_streams_of_draws_stay_as_they_are() -> None:
     for draw, expected in zip((hs.draw_arch, hs.draw_fair_arch), STREAMS, strict=True):
         genes = [hs.gene_of(draw(SPACE, 7, n), SPACE) for n in range(50)]
         assert hashlib.sha256(repr(genes).encode()).hexdigest()[:12] == expected
-
-
-def test_every_choice_is_drawn_uniformly() -> None:
-    space = changed("encoder", "layers_choice", (4, 3, 2))
-    draws = [hs.draw_arch(space, 1, update) for update in range(3000)]
-    for values, expected in (
-        (Counter(arch.encoder.num_layers for arch in draws), 1000),
-        (Counter(arch.decoder.cross_heads[0] for arch in draws), 1500),
-        (Counter(a.decoder.cross_span[0] for a in draws if a.encoder.num_layers == 3), 333),
-    ):
-        assert len(values) > 1
-        assert all(abs(count - expected) < 5 * expected**0.5 for count in values.values()), values

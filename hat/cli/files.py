@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hat.cli.options import OutputOptions, command, parse
 from hat.config import Options, option
@@ -21,10 +21,10 @@ from hat.files.released import (
 )
 from hat.log import say
 from hat.run import record_path
-from hat.space import ArchOptions, arch_of, space_to_plain
+from hat.space import ArchOptions, arch_of
 
-if TYPE_CHECKING:  # what needs torch is imported by the commands that need it
-    from hat.train.checkpoint import Checkpoint
+_TRIES = "attempts in a row that may bring nothing new, with longer and longer pauses"
+_TIMEOUT = "seconds without a byte after which an attempt fails"
 
 
 @dataclass(frozen=True)
@@ -41,19 +41,8 @@ class DownloadOptions(Options):
     """download the latency tables and predictors of the release from its public repository"""
     save_path: str | None = None
     """folder to write to (default: ./downloaded_models, for --latency-data ./latency_dataset)"""
-    timeout: float = option(30.0, above=0)
-    """seconds without a byte after which an attempt fails"""
-    tries: int = option(5, low=1)
-    """attempts in a row that may bring nothing new, with longer and longer pauses"""
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """A file to download, the place for it, and how to see that it is one."""
-
-    url: str
-    path: Path
-    check: Check
+    timeout: float = option(30.0, above=0, help=_TIMEOUT)
+    tries: int = option(5, low=1, help=_TRIES)
 
 
 @command
@@ -83,11 +72,28 @@ def download_model(argv: Sequence[str] | None = None) -> int:
     else:
         chosen = models if options.model_name is None else (_named(options.model_name, models),)
         folder = Path(options.save_path or "downloaded_models")
-        wanted = [_Wanted(m.url, folder / f"{m.model_name}.pt", check_file) for m in chosen]
-    found = _download_each(wanted, options, quiet=out.no_progress_bar)
+        wanted = [(model.url, folder / f"{model.model_name}.pt", check_file) for model in chosen]
+    found, failed = list[Downloaded](), []
+    for url, path, check in wanted:
+        how: dict[str, Any] = {"tries": options.tries, "timeout": options.timeout}
+        try:
+            got = download(url, path, check=check, quiet=out.no_progress_bar, **how)
+        except DataError as error:  # one that fails does not keep the others
+            if isinstance(error, Unreachable) or len(wanted) == 1:
+                raise
+            say(f"DataError: {error}")
+            failed.append(path.name)
+            continue
+        there = "" if got.status == "downloaded" else " is already there and intact"
+        print(f"{got.path}{there}: {got.num_bytes} bytes, SHA-256 {got.sha256}", flush=True)
+        found.append(got)
+    if failed:
+        raise DataError(
+            f"{len(failed)} of {len(wanted)} files failed: {', '.join(failed)}; the reasons are above; run "
+            "the same command again to fetch what is missing"
+        )
     if out.json:
-        files = [{**asdict(file), "path": str(file.path)} for file in found]
-        print(json.dumps({"files": files}))
+        print(json.dumps({"files": [{**asdict(file), "path": str(file.path)} for file in found]}))
     return 0
 
 
@@ -97,12 +103,9 @@ def model_table(models: Sequence[ReleasedModel]) -> str:
     for m in models:
         bleu = "-" if m.bleu is None else f"{m.bleu:.1f}"
         rows.append((m.model_name, m.task_name, m.hardware or "-", m.latency or "-", bleu))
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    aligned = [
-        [f"{cell:{side}{width}}" for cell, side, width in zip(row, "<<<>>", widths, strict=True)]
-        for row in rows
-    ]
-    return "\n".join("  ".join(cells) for cells in aligned)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    form = "  ".join(f"{{:{side}{width}}}" for side, width in zip("<<<>>", widths, strict=True))
+    return "\n".join(form.format(*row) for row in rows)
 
 
 def _named(name: str, models: Sequence[ReleasedModel]) -> ReleasedModel:
@@ -114,17 +117,18 @@ def _named(name: str, models: Sequence[ReleasedModel]) -> ReleasedModel:
     return names[name]
 
 
-def _latency_data(models: Sequence[ReleasedModel], folder: Path) -> list[_Wanted]:
-    wanted = []
-    for name in latency_data_names(tuple(models)):
+def _latency_data(models: tuple[ReleasedModel, ...], folder: Path) -> list[tuple[str, Path, Check]]:
+    """Return address, place and check of each table and predictor."""
+    wanted: list[tuple[str, Path, Check]] = []
+    for name in latency_data_names(models):
         table, predictor = f"{name}_all.csv", f"predictors/{name}.pt"
-        wanted.append(_Wanted(f"{LATENCY_DATA_URL}/{table}", folder / table, _check_table))
+        wanted.append((f"{LATENCY_DATA_URL}/{table}", folder / table, _check_table))
         path = folder / predictor
         records = record_path(path, folder=False), path.with_suffix(".config.yml")  # the latter of HAT 0.1
         if any(record.exists() for record in records):  # latency_predictor.py wrote it
             say(f"{path} was trained here and stays; the released one becomes {beside_own(path)}")
             path = beside_own(path)
-        wanted.append(_Wanted(f"{LATENCY_DATA_URL}/{predictor}", path, check_file))
+        wanted.append((f"{LATENCY_DATA_URL}/{predictor}", path, check_file))
     return wanted
 
 
@@ -139,39 +143,6 @@ def _check_table(path: Path) -> None:
         raise ValueError("it is no latency table of the release")
 
 
-def _download_each(wanted: Sequence[_Wanted], options: DownloadOptions, *, quiet: bool) -> list[Downloaded]:
-    """Return the files; one that fails does not keep the others, unless the server cannot be reached.
-
-    Raises DataError naming those that failed.
-    """
-    found, failed = [], []
-    for file in wanted:
-        try:
-            got = download(
-                file.url,
-                file.path,
-                check=file.check,
-                tries=options.tries,
-                timeout=options.timeout,
-                quiet=quiet,
-            )
-        except DataError as error:
-            if isinstance(error, Unreachable) or len(wanted) == 1:
-                raise
-            say(f"DataError: {error}")
-            failed.append(file.path.name)
-            continue
-        there = "" if got.status == "downloaded" else " is already there and intact"
-        print(f"{got.path}{there}: {got.num_bytes} bytes, SHA-256 {got.sha256}", flush=True)
-        found.append(got)
-    if failed:
-        raise DataError(
-            f"{len(failed)} of {len(wanted)} files failed: {', '.join(failed)}; the reasons are above; run "
-            "the same command again to fetch what is missing"
-        )
-    return found
-
-
 @dataclass(frozen=True)
 class FetchOptions(Options):
     """Download"""
@@ -180,10 +151,8 @@ class FetchOptions(Options):
     """address, beginning with https:// or http://; share links of Dropbox and Google Drive serve too"""
     to: str
     """file to write; left alone if it is already there and intact"""
-    tries: int = option(5, low=1)
-    """attempts in a row that may bring nothing new, with longer and longer pauses"""
-    timeout: float = option(30.0, above=0)
-    """seconds without a byte after which an attempt fails"""
+    tries: int = option(5, low=1, help=_TRIES)
+    timeout: float = option(30.0, above=0, help=_TIMEOUT)
     sha256: str | None = None
     """SHA-256 that the file must have"""
 
@@ -191,29 +160,15 @@ class FetchOptions(Options):
 @command
 def fetch(argv: Sequence[str] | None = None) -> int:
     """Download a file; return the exit status."""
-    cfg, out = parse(
-        argv,
-        FetchOptions,
-        OutputOptions,
-        prog="hat fetch",
-        description="Download one file, whole or not at all.",
-    )
-    found = download(
-        cfg.url,
-        Path(cfg.to),
-        tries=cfg.tries,
-        timeout=cfg.timeout,
-        sha256=cfg.sha256,
-        quiet=out.no_progress_bar,
-    )
+    about = "Download one file, whole or not at all."
+    cfg, out = parse(argv, FetchOptions, OutputOptions, prog="hat fetch", description=about)
+    how: dict[str, Any] = {"tries": cfg.tries, "timeout": cfg.timeout, "sha256": cfg.sha256}
+    found = download(cfg.url, Path(cfg.to), quiet=out.no_progress_bar, **how)
     there = "" if found.status == "downloaded" else " is already there"
     print(f"{cfg.to}{there}: {found.num_bytes} bytes")
     if out.json:
-        print(
-            json.dumps(
-                {"path": cfg.to, "bytes": found.num_bytes, "sha256": found.sha256, "status": found.status}
-            )
-        )
+        values = {"path": cfg.to, "bytes": found.num_bytes, "sha256": found.sha256, "status": found.status}
+        print(json.dumps(values))
     return 0
 
 
@@ -236,12 +191,8 @@ class UnpackOptions(Options):
 @command
 def unpack_files(argv: Sequence[str] | None = None) -> int:
     """Unpack the files named, all or none; return the exit status."""
-    (cfg,) = parse(
-        argv,
-        UnpackOptions,
-        prog="hat unpack",
-        description="Take named files, and nothing else, out of an archive.",
-    )
+    about = "Take named files, and nothing else, out of an archive."
+    (cfg,) = parse(argv, UnpackOptions, prog="hat unpack", description=about)
     paths = unpack(Path(cfg.archive), Path(cfg.to), cfg.members, flat=cfg.flat, max_bytes=cfg.max_gib << 30)
     print(f"{cfg.archive}: {len(paths)} files unpacked to {cfg.to}")
     return 0
@@ -268,12 +219,8 @@ def unpack_data(argv: Sequence[str] | None = None) -> int:
     """Unpack and check binary data; return the exit status."""
     from hat.data import dataset
 
-    (cfg,) = parse(
-        argv,
-        UnpackDataOptions,
-        prog="hat unpack-data",
-        description="Take dictionaries and binary data out of an archive, and check that they fit together.",
-    )
+    about = "Take dictionaries and binary data out of an archive, and check that they fit together."
+    (cfg,) = parse(argv, UnpackDataOptions, prog="hat unpack-data", description=about)
     languages = (cfg.source_lang, cfg.target_lang)
     pairs = dataset.unpack_data(Path(cfg.archive), Path(cfg.destdir), languages, cfg.splits)
     counts = ", ".join(f"{number} {split}" for split, number in pairs.items())
@@ -318,7 +265,7 @@ def convert(argv: Sequence[str] | None = None) -> int:
     )
     from hat.cli.settings import find_checkpoint
     from hat.files.tensors import write_safetensors
-    from hat.train.checkpoint import load, pack, save
+    from hat.train.checkpoint import describe, load, pack, save
 
     before = load(find_checkpoint(cfg.input), say)
     arch = arch_of(arch_options)
@@ -331,31 +278,16 @@ def convert(argv: Sequence[str] | None = None) -> int:
                     f"{name} holds numbers beyond 65504, which half precision cannot hold; leave --fp16 out"
                 )
         after = replace(after, weights=halves, state={}, master=None)
-    report = {"input": _sizes(cfg.input, before)}
     if cfg.output:
         save(after, Path(cfg.output))
-        report["output"] = _sizes(cfg.output, after)
     if cfg.safetensors:
-        description = {"hat": json.dumps(_description(after))}
-        write_safetensors(Path(cfg.safetensors), after.weights, description)
-        report["safetensors"] = _sizes(cfg.safetensors, after)
-    for what, size in report.items():
-        print(f"{what} {size['path']}: {size['bytes']} bytes, {size['params']} parameters")
+        write_safetensors(Path(cfg.safetensors), after.weights, {"hat": json.dumps(describe(after))})
+    report = {}
+    for what, held in (("input", before), ("output", after), ("safetensors", after)):
+        if path := getattr(cfg, what):
+            params = sum(weight.numel() for weight in held.weights.values())
+            report[what] = {"path": path, "bytes": Path(path).stat().st_size, "params": params}
+            print(f"{what} {path}: {report[what]['bytes']} bytes, {params} parameters")
     if cfg.json:
         print(json.dumps(report))
     return 0
-
-
-def _description(checkpoint: "Checkpoint") -> dict[str, Any]:
-    return {
-        "space": space_to_plain(checkpoint.space),
-        "arch": checkpoint.arch.to_yaml() if checkpoint.arch else None,
-        "model_config": asdict(checkpoint.model_config),
-        "vocab_sizes": list(checkpoint.vocab_sizes),
-        "vocab_digests": list(checkpoint.vocab_digests),
-    }
-
-
-def _sizes(path: str, checkpoint: "Checkpoint") -> dict[str, Any]:
-    params = sum(weight.numel() for weight in checkpoint.weights.values())
-    return {"path": path, "bytes": Path(path).stat().st_size, "params": params}

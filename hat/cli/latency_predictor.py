@@ -78,9 +78,6 @@ def parsed(argv: Sequence[str] | None) -> tuple[Any, ...]:
 def run(groups: tuple[Any, ...], argv: Sequence[str] | None = None) -> Report:
     """Train and write a predictor with its record and picture; print and return its scores."""
     options, ignored, _ = groups
-    if given := [each.name for each in fields(ignored) if getattr(ignored, each.name) not in (None, ())]:
-        names = ", ".join(given).replace("_", "-")
-        say(f"{names}: no effect here; the predictor finds its scales, size and steps itself")
     for flag, value in (
         ("--lat-dataset-path", options.lat_dataset_path),
         ("--ckpt-path", options.ckpt_path),
@@ -91,6 +88,9 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None = None) -> Report:
             )
     table, path, old = _table(options.lat_dataset_path), Path(options.ckpt_path), options.transfer_from
     check_writable(path)
+    if given := [each.name for each in fields(ignored) if getattr(ignored, each.name) not in (None, ())]:
+        names = ", ".join(given).replace("_", "-")
+        say(f"{names}: no effect here; the predictor finds its scales, size and steps itself")
     aside = beside_own(path) if is_released(path) else None
     if aside and aside.exists() and aside.read_bytes() != path.read_bytes():
         raise ConfigError(

@@ -7,7 +7,9 @@ so each knows the options of the others: it accepts them in a file, and neither 
 import argparse
 import dataclasses
 import functools
+import os
 import re
+import signal
 import sys
 import typing
 from collections.abc import Callable, Sequence
@@ -149,6 +151,9 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
         except HatError as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             return 2
+        except BrokenPipeError:  # whoever read the output has had enough, as `head` has
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE
         except (OSError, MemoryError) as error:
             return _refused_by_system(error)
         except RuntimeError as error:

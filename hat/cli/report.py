@@ -3,10 +3,9 @@
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from hat.cli.options import OutputOptions, ParserRequest, command, only, parse
-from hat.config import flag_of
 from hat.errors import ConfigError
 from hat.report.page import report
 
@@ -24,9 +23,8 @@ class ReportOptions:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Write index.html and the PNG files; see --help."""
-    words = argv if isinstance(argv, ParserRequest) else _named(sys.argv[1:] if argv is None else argv)
     options, out = parse(
-        words,
+        argv if isinstance(argv, ParserRequest) else _named(sys.argv[1:] if argv is None else argv),
         ReportOptions,
         only(OutputOptions, "json"),
         prog="hat report",
@@ -44,14 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _named(words: Sequence[str]) -> list[str]:
     """Return the words with --run-dir before the folder, wherever among the flags it stands."""
-    valued = {flag_of(field.name) for field in fields(ReportOptions)}
-    named, folders, before = list[str](), list[str](), ""
-    for word in words:
-        plain = not word.startswith("-") and before not in valued
-        if plain or word.split("=")[0] == "--run-dir":
-            folders.append(word)
-        named.append(f"--run-dir={word}" if plain else word)
-        before = word
+    named = [
+        word if word.startswith("-") or before in ("--run-dir", "--to") else f"--run-dir={word}"
+        for before, word in zip(["", *words], words, strict=False)
+    ]
+    folders = [words[n] for n, word in enumerate(named) if word.split("=")[0] == "--run-dir"]
     if len(folders) > 1:
         raise ConfigError(
             f"two folders are given, {folders[0]} and {folders[1]}; a report is of one: name that, or the "

@@ -5,13 +5,14 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, cast
 
 from hat.cli.interrupt import Interrupt
-from hat.cli.options import OutputOptions, command, without
+from hat.cli.options import command, without
 from hat.cli.settings import (
     GROUPS,
     ProfileOptions,
+    Settings,
     TaskData,
     TaskOptions,
     device_of,
@@ -48,6 +49,18 @@ UNLISTED: dict[type, tuple[str, ...]] = {
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Train, validate or profile; see --help."""
+    given = parsed(argv)
+    done = run(given, argv)
+    if isinstance(done, int):
+        return done
+    place = place_of(os.environ)
+    if given.output.json and (place is None or place.rank == 0):
+        print(json.dumps(done))
+    return 0
+
+
+def parsed(argv: Sequence[str] | None) -> Settings:
+    """Return the settings that a command line and the YAML files it names give."""
     (given,) = parse_settings(
         argv,
         prog="train.py",
@@ -55,9 +68,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         config_flags=("--configs", "--sub-configs"),
         used=[without(group, *UNLISTED.get(group, ())) for group in GROUPS],
     )
-    run, task, out = given.run, given.task, given.output
+    return cast(Settings, given)
+
+
+def run(given: Settings, argv: Sequence[str] | None) -> dict[str, Any] | int:
+    """Train, validate or profile, tell the user, and return what came out, or an exit code."""
+    options, task, out = given.run, given.task, given.output
     space, arch = space_and_arch(given.space, given.arch)
-    if arch is None and (run.train_subtransformer or run.validate_subtransformer):
+    if arch is None and (options.train_subtransformer or options.validate_subtransformer):
         raise ConfigError(
             "--train-subtransformer needs an architecture: give its YAML as --configs and common.yml as "
             "--sub-configs"
@@ -69,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sizes, length = profile_sizes(task), task.sentence_length()
         shown = arch or space.largest()
         measured = profile(space, shown, given.model, sizes, length, given.profile, given.device)
-        return _finish(out, True, describe(measured), measured)
+        return _told(True, describe(measured), measured)
     place = place_of(os.environ)
     first = place is None or place.rank == 0
     size: dict[str, Any] = {
@@ -81,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         text = "M (layers, without embeddings and output matrix)"
         print(f"#Params: {size['params'] / 1e6:.2f} {text}", flush=True)
     data = TaskData(task)
-    folder = run_folder(run.configs, run.save_dir)
+    folder = run_folder(options.configs, options.save_dir)
     if place is None and (count := processes(given.ranks, given.device)) > 1:
         return launch("hat.cli.train", argv, count, given.ranks.distributed_port)
     where = rank_device(given.device, place, given.ranks)
@@ -89,14 +107,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arch and given.policy != PolicyConfig():
         say("the options of --policy are not used: one architecture is trained")
     with joined(place, where) as group:
-        if run.validate_subtransformer:
+        if options.validate_subtransformer:
             assert arch is not None
-            start = find_checkpoint(run.restore_file or "checkpoint_best.pt", folder)
+            start = find_checkpoint(options.restore_file or "checkpoint_best.pt", folder)
             found = validate(arch, space, data, start, config, device=where, group=group)
             text = f"validation loss {found.loss:.4f} (base 2, smoothed), nll {found.nll_loss:.4f}, {start}"
             size |= {"valid_loss": found.loss, "valid_nll_loss": found.nll_loss}
-            return _finish(out, first, text, size)
-        name = run.restore_file
+            return _told(first, text, size)
+        name = options.restore_file
         with Interrupt() as interrupt:
             trained = fit(
                 arch or space,
@@ -117,13 +135,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     best = "unknown" if trained.best_loss is None else f"{trained.best_loss:.3f} (base 2)"
     text = f"trained {trained.updates} updates in {trained.train_s:.0f} s, best validation loss {best}"
     size |= {"training": trained.summary() | {"save_dir": str(folder)}}
-    return _finish(out, first, f"{text}; checkpoints in {folder}", size)
+    return _told(first, f"{text}; checkpoints in {folder}", size)
 
 
-def _finish(out: OutputOptions, first: bool, text: str, result: dict[str, Any]) -> int:
-    """Print what came out, once for all processes."""
+def _told(first: bool, text: str, result: dict[str, Any]) -> dict[str, Any]:
+    """Print what came out, once for all processes, and return it."""
     if first:
         print(text)
-        if out.json:
-            print(json.dumps(result))
-    return 0
+    return result

@@ -1,6 +1,6 @@
 """Take named files out of an archive that is not trusted: tar (also packed), zip, and single gzip files.
 
-Only regular members whose path was asked for are written, all of them or none. Nothing else that an archive
+Only plain files whose path was asked for are written, all of them or none. Nothing else that an archive
 holds is ever created: the members are copied one by one, the archive never says where to.
 """
 
@@ -10,34 +10,18 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from pathlib import Path, PurePosixPath
-from typing import IO, BinaryIO, NamedTuple
+from typing import IO, BinaryIO
 
 from hat.errors import ConfigError, DataError, HatError, brief
-from hat.files.atomic import UNFINISHED, new_folders, write_all_atomic
+from hat.files.atomic import refuse_folder, remove_unfinished, write_all_atomic
 
 ZIP_MAGIC = b"PK\x03\x04"
 MAX_BYTES = 256 << 30  # that the members asked for may have together
 _COPY = 1 << 20
-_DAMAGE = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    gzip.BadGzipFile,
-    zlib.error,
-    EOFError,
-    RuntimeError,
-    ValueError,
-    MemoryError,
-)
-
-
-class _Entry(NamedTuple):
-    """One entry of an archive; `content` is None for what is no plain file."""
-
-    name: str
-    kind: str
-    content: IO[bytes] | gzip.GzipFile | None
+_BROKEN = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error)
+_DAMAGE = (*_BROKEN, EOFError, RuntimeError, ValueError, MemoryError)
 
 
 def unpack(
@@ -48,9 +32,9 @@ def unpack(
     `flat`: members are named without their folders, wherever in the archive they are. `./` in front of a path
     in the archive is left out. A gzip file of something else than a tar archive has one member, named as the
     file without its suffix.
-    Raises DataError, and writes nothing, if a member is missing, there twice, a link or no plain file, if any
-    path in the archive is absolute or leads upwards, if the archive is damaged, or if the members have more
-    than `max_bytes`; ConfigError for a wrong member name; HatError if the disk refuses.
+    Raises DataError, and writes nothing, if a member is missing, there twice, a link or no plain file, if the
+    path of any file in the archive is absolute or leads upwards, if the archive is damaged, or if the members
+    have more than `max_bytes`; ConfigError for a wrong member name; HatError if the disk refuses.
     """
     wanted = list(dict.fromkeys(members))
     for name in wanted:
@@ -61,9 +45,12 @@ def unpack(
             )
     targets = [folder / name for name in wanted]
     for target in targets:
-        _check_inside(folder, target)
-        for left in target.parent.glob(f".{target.name}.*{UNFINISHED}"):
-            left.unlink(missing_ok=True)  # of a run that was killed
+        refuse_folder(target)
+        remove_unfinished(target.parent, f"{target.name}.")
+    try:
+        archive.open("rb").close()
+    except OSError as error:
+        raise HatError(f"cannot unpack {archive}: {error.strerror}; check the path") from error
 
     def fill(files: list[BinaryIO]) -> None:
         try:
@@ -74,48 +61,59 @@ def unpack(
                 "or look into it"
             ) from error
 
-    try:
-        archive.open("rb").close()
-    except OSError as error:
-        raise HatError(f"cannot unpack {archive}: {error.strerror}; check the path") from error
-    with ExitStack() as folders:
-        for target in targets:
-            folders.enter_context(new_folders(target.parent))
-        write_all_atomic(targets, fill)
+    write_all_atomic(targets, fill)
     return targets
+
+
+def check_archive(path: Path) -> None:
+    """Raise ValueError for what is no whole tar, zip or gzip archive."""
+    try:
+        for _, content in _files_in(path):
+            while content is not None and content.read(_COPY):
+                pass
+    except _DAMAGE as error:
+        raise ValueError(f"it is no whole archive: {_reason(error)}") from error
 
 
 def _copy(archive: Path, files: dict[str, BinaryIO], flat: bool, left: int) -> None:
     """Write the members that `files` names into the open files; raises ValueError if one cannot be had."""
-    found: set[str] = set()
-    for entry in _entries(archive):
-        if _unsafe(entry.name):
-            raise ValueError(f"member {entry.name[:100]!a} leads out of the folder")
-        path = str(PurePosixPath(entry.name))
-        name = PurePosixPath(path).name if flat else path
-        if name not in files or (flat and entry.kind == "folder"):
+    missing = dict.fromkeys(files)
+    for name, content in _files_in(archive):
+        if _unsafe(name):
+            raise ValueError(f"member {name[:100]!a} leads out of the folder")
+        path = PurePosixPath(name)
+        key = path.name if flat else str(path)
+        if key not in files:
             continue
-        if entry.content is None:
-            raise ValueError(f"member {path!a} is a {entry.kind}, not a plain file")
-        if name in found:
-            raise ValueError(f"member {path!a} is there twice")
-        found.add(name)
-        while block := entry.content.read(_COPY):
+        if content is None:
+            raise ValueError(f"member {str(path)!a} is a link or device, or locked, not a plain file")
+        if key not in missing:
+            raise ValueError(f"member {str(path)!a} is there twice")
+        del missing[key]
+        while block := content.read(_COPY):
             left -= len(block)
             if left < 0:
                 raise ValueError("it unpacks to more than was allowed")
-            files[name].write(block)
-    missing = [name for name in files if name not in found]
+            files[key].write(block)
     if missing:
-        raise ValueError(f"it has no member {missing[0]!a}")
+        raise ValueError(f"it has no member {next(iter(missing))!a}")
 
 
-def _entries(archive: Path) -> Iterator[_Entry]:
-    """Yield what an archive holds, in its order; an entry is read before the next one is asked for."""
+def _files_in(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
+    """Yield path and content of all but folders; the content of what is no plain file is None.
+
+    A content is read, if at all, before the next one is asked for.
+    """
     with open(archive, "rb") as file:
         head = file.read(4)
     if head == ZIP_MAGIC:
-        yield from _of_zip(archive)
+        with zipfile.ZipFile(archive) as zipped:
+            for info in zipped.infolist():
+                mode = stat.S_IFMT(info.external_attr >> 16) if info.create_system == 3 else 0
+                plain = mode in (0, stat.S_IFREG) and not info.flag_bits & 1
+                if not info.is_dir():
+                    with zipped.open(info) if plain else nullcontext() as content:
+                        yield info.orig_filename, content
         return
     try:
         tar = tarfile.open(archive)  # noqa: SIM115 - closed below
@@ -123,48 +121,17 @@ def _entries(archive: Path) -> Iterator[_Entry]:
         if not head.startswith(b"\x1f\x8b"):
             raise ValueError("it is no whole tar, zip or gzip archive") from error
         with gzip.open(archive) as packed:
-            yield _Entry(archive.name.removesuffix(".gz"), "file", packed)
+            yield archive.name.removesuffix(".gz"), packed  # type: ignore[misc]
             while packed.read(_COPY):
                 pass
         return
     with tar:
         for member in tar:
             plain = member.isreg() and not member.issparse()
-            yield _Entry(member.name, _kind(member), tar.extractfile(member) if plain else None)
+            if not member.isdir():
+                yield member.name, tar.extractfile(member) if plain else None
         while tar.fileobj is not None and tar.fileobj.read(_COPY):
             pass  # to the end, so that the checksum there is compared
-
-
-def _of_zip(archive: Path) -> Iterator[_Entry]:
-    with zipfile.ZipFile(archive) as file:
-        for info in file.infolist():
-            mode = stat.S_IFMT(info.external_attr >> 16) if info.create_system == 3 else 0
-            if info.is_dir() or mode not in (0, stat.S_IFREG):
-                kind = "folder" if info.is_dir() else "link or device"
-                yield _Entry(info.orig_filename, kind, None)
-            elif info.flag_bits & 1:
-                yield _Entry(info.orig_filename, "locked file", None)
-            else:
-                with file.open(info) as content:
-                    yield _Entry(info.orig_filename, "file", content)
-
-
-def _kind(member: tarfile.TarInfo) -> str:
-    if member.issym() or member.islnk():
-        return "link"
-    if member.isdir():
-        return "folder"
-    return "sparse file" if member.issparse() else "device or special file"
-
-
-def check_archive(path: Path) -> None:
-    """Raise ValueError for what is no whole tar, zip or gzip archive."""
-    try:
-        for entry in _entries(path):
-            while entry.content is not None and entry.content.read(_COPY):
-                pass
-    except _DAMAGE as error:
-        raise ValueError(f"it is no whole archive: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:
@@ -173,13 +140,3 @@ def _reason(error: Exception) -> str:
 
 def _unsafe(name: str) -> bool:
     return name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/") or "\0" in name
-
-
-def _check_inside(folder: Path, target: Path) -> None:
-    """Refuse a target that a link inside `folder` leads elsewhere."""
-    parent, root = target.parent.resolve(), folder.resolve()
-    if root not in (parent, *parent.parents) or target.is_dir():
-        raise HatError(
-            f"cannot write {target}: it is a folder, or a link in {folder} leads out of it; remove it or "
-            "choose another folder"
-        )

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,9 +20,9 @@ UNSUPPORTED = frozenset(
 )
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove what killed writers left in `folder`; nobody else may be writing there."""
-    for path in folder.glob(f".*{UNFINISHED}"):
+def remove_unfinished(folder: Path, name: str = "") -> None:
+    """Remove what killed writers left in `folder`, or of its file `name` only; nobody may be writing them."""
+    for path in folder.glob(f".{name}*{UNFINISHED}"):
         path.unlink(missing_ok=True)
 
 
@@ -62,32 +63,36 @@ def new_folders(folder: Path) -> Iterator[None]:
         raise
 
 
-def write_atomic(path: Path, fill: Callable[[BinaryIO], object]) -> None:
-    """Create or replace `path` with what `fill` writes; a crash leaves the previous file intact.
-
-    Raises HatError when the disk refuses (full, no permission, file-size limit); nothing temporary is left.
-    """
-    tmp = None
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Make HatErrors of what the disk refuses (full, no permission) while the block writes `path`."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fd, tmp = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED)
-        with os.fdopen(fd, "wb") as file:
-            fill(file)
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(OSError):  # not every file system has modes
-            os.chmod(tmp, 0o666 & ~_umask())  # mkstemp makes files private; users share runs
-        os.replace(tmp, path)
-        tmp = None
-        sync_directory(path.parent)
+        yield
     except OSError as error:
         raise HatError(
             f"cannot write {path}: {error.strerror or error}; the previous file, if any, is intact; "
             "free disk space or choose another folder"
         ) from error
-    finally:
-        if tmp is not None and os.path.exists(tmp):
-            os.unlink(tmp)
+
+
+def write_atomic(path: Path, fill: Callable[[BinaryIO], object]) -> None:
+    """Create or replace `path` with what `fill` writes; a crash leaves the previous file intact.
+
+    Raises HatError when the disk refuses (full, no permission, file-size limit); nothing temporary is left.
+    """
+    unfinished = path.parent / f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}"
+    with disk_errors(path), new_folders(path.parent):
+        try:
+            with open(unfinished, "xb") as file:
+                fill(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(unfinished, path)
+            sync_directory(path.parent)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(unfinished)
+            raise
 
 
 def write_text_atomic(path: Path, text: str) -> None:
@@ -107,16 +112,18 @@ def write_all_atomic(paths: Sequence[Path], fill: Callable[[list[BinaryIO]], obj
     opened([])
 
 
+def refuse_folder(path: Path) -> None:
+    """Raise HatError if `path`, which is to be written, is a folder."""
+    if os.path.isdir(path):  # also if the name is too long to ask for
+        raise HatError(f"cannot write {path}: it is a folder; give the name of a file")
+
+
 def check_writable(path: Path) -> None:
     """Raise HatError if `path` cannot be written, before long work is spent on its content."""
-    if path.is_dir():
-        raise HatError(f"cannot write {path}: it is a folder; give the name of a file")
-    try:
+    refuse_folder(path)
+    with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise HatError(f"cannot write {path}: {error.strerror}; choose another folder") from error
+        tempfile.TemporaryFile(dir=path.parent).close()
 
 
 def digest_path(path: Path) -> Path:
@@ -135,8 +142,7 @@ def file_digest(path: Path) -> str:
 
 def write_with_digest(path: Path, content: bytes) -> None:
     """Write `content` atomically with its SHA-256 beside it."""
-    if path.is_dir():
-        raise HatError(f"cannot write {path}: it is a folder; give the name of a file")
+    refuse_folder(path)
     with recording(path, hashlib.sha256(content).hexdigest()):
         write_atomic(path, lambda file: file.write(content))
 
@@ -149,17 +155,17 @@ def recording(path: Path, digest: str) -> Iterator[None]:
     before it, and only the new one after the block. So whichever content a crash leaves at `path` is found
     valid, also after several crashes.
     """
+
+    def record(digests: Iterable[str]) -> None:
+        write_text_atomic(digest_path(path), "".join(f"{each}  {path.name}\n" for each in digests))
+
     before = recorded_digests(path)
     if not digest_path(path).exists():
         with contextlib.suppress(OSError):
             before = [file_digest(path)]
-    _record(path, dict.fromkeys([digest, *before]))
+    record(dict.fromkeys([digest, *before]))
     yield
-    _record(path, [digest])
-
-
-def _record(path: Path, digests: Iterable[str]) -> None:
-    write_text_atomic(digest_path(path), "".join(f"{digest}  {path.name}\n" for digest in digests))
+    record([digest])
 
 
 def digest_matches(path: Path, content: bytes) -> bool | None:
@@ -175,9 +181,3 @@ def recorded_digests(path: Path) -> list[str]:
         return [line.split()[0] for line in digest_path(path).read_text("ascii").split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError):
         return []
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

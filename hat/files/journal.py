@@ -6,7 +6,6 @@ import json
 import os
 import zlib
 from pathlib import Path
-from types import TracebackType
 from typing import Any, cast
 
 from hat.errors import DataError, HatError
@@ -26,20 +25,26 @@ class Journal:
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         except OSError as error:
             raise HatError(f"cannot open {path}: {error.strerror}; choose another folder") from error
         self._lock = Lock(fd, path, "wait for it or stop it")
         try:
-            self.records = self._recover()
-        except BaseException:
+            self.records, whole = _read(path)
+            if whole < os.fstat(fd).st_size:  # only now: a damaged journal stays as it is
+                say(f"{path}: the unfinished last record is dropped, {len(self.records)} records are kept")
+                os.ftruncate(fd, whole)
+                os.fsync(fd)
+            sync_directory(path.parent)
+        except BaseException as error:
             self.close()  # a refused journal stays free for others
+            if isinstance(error, OSError):
+                raise HatError(f"cannot read {path}: {error.strerror}; check the disk") from error
             raise
 
     def append(self, record: dict[str, Any]) -> None:
         """Write one record; once this returns it is on disk. A failed write leaves no part of it behind."""
-        body = json.dumps(record, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-        line = json.dumps({"crc32": zlib.crc32(body.encode()), "record": record}, ensure_ascii=False)
+        line = json.dumps({"crc32": _checksum(record), "record": record}, ensure_ascii=False)
         append_whole(self._lock.fd, line.encode("utf-8") + b"\n", self.path)
         self.records.append(record)
 
@@ -50,22 +55,8 @@ class Journal:
     def __enter__(self) -> "Journal":
         return self
 
-    def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
-
-    def _recover(self) -> list[dict[str, Any]]:
-        try:
-            content = self.path.read_bytes()
-            whole = content[: content.rfind(b"\n") + 1]
-            records = [_record(line, self.path, n) for n, line in enumerate(whole.split(b"\n")[:-1], 1)]
-            if len(whole) < len(content):  # only now: a damaged journal stays as it is
-                say(f"{self.path}: the unfinished last record is dropped, {len(records)} records are kept")
-                os.ftruncate(self._lock.fd, len(whole))
-                os.fsync(self._lock.fd)
-            sync_directory(self.path.parent)
-        except OSError as error:
-            raise HatError(f"cannot read {self.path}: {error.strerror}; check the disk") from error
-        return records
 
 
 def append_whole(fd: int, line: bytes, path: Path) -> None:
@@ -92,20 +83,28 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     Raises DataError if it is missing or damaged.
     """
     try:
-        content = path.read_bytes()
+        return _read(path)[0]
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}; check the path") from error
-    return [_record(line, path, n) for n, line in enumerate(content.split(b"\n")[:-1], 1)]
 
 
-def _record(line: bytes, path: Path, number: int) -> dict[str, Any]:
-    try:
-        entry = json.loads(line)
-        body = json.dumps(entry["record"], ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-        if zlib.crc32(body.encode()) == entry["crc32"]:
-            return cast("dict[str, Any]", entry["record"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        pass
-    raise DataError(
-        f"{path}:{number}: damaged record; move the file away to start anew, or restore it from a copy"
-    )
+def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Return the records in a file, and how many bytes they have."""
+    content, records = path.read_bytes(), []
+    *lines, unfinished = content.split(b"\n")
+    for number, line in enumerate(lines, 1):
+        try:
+            entry = json.loads(line)
+            if _checksum(entry["record"]) != entry["crc32"]:
+                raise ValueError
+            records.append(cast("dict[str, Any]", entry["record"]))
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise DataError(
+                f"{path}:{number}: damaged record; restore the file, or move it away to start anew"
+            ) from error
+    return records, len(content) - len(unfinished)
+
+
+def _checksum(record: Any) -> int:
+    body = json.dumps(record, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return zlib.crc32(body.encode())

@@ -5,8 +5,6 @@ import fcntl
 import os
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import NoReturn
 
 from filelock import SoftFileLock, Timeout
 
@@ -27,37 +25,26 @@ class Lock:
 
     def __init__(self, fd: int, path: Path, advice: str) -> None:
         self.fd = fd
-        self._soft: SoftFileLock | None = None
+        self._soft = SoftFileLock(path.parent / f"{path.name}.lock", thread_local=False)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._refuse(f"{path} is being written by another process; {advice}", error)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in NO_FLOCK:
+                    raise
+                self._soft.acquire(blocking=False)
         except OSError as error:
-            if error.errno not in NO_FLOCK:
-                self._refuse(f"cannot lock {path}: {error.strerror}; choose another folder", error)
-            self._lock_softly(path, advice)
+            os.close(fd)
+            if not isinstance(error, BlockingIOError | Timeout):
+                reason = f"cannot lock {path}: {error.strerror}; choose another folder"
+                raise HatError(reason) from error
+            who = f", says {self._soft.lock_file}" if isinstance(error, Timeout) else ""
+            raise HatError(f"{path} is being written by another process{who}; {advice}") from error
 
     def close(self) -> None:
         """Give the lock up."""
-        if self._soft is not None:
-            self._soft.release()
+        self._soft.release()
         os.close(self.fd)
-
-    def _lock_softly(self, path: Path, advice: str) -> None:
-        soft = SoftFileLock(path.with_name(f"{path.name}.lock"), thread_local=False)
-        try:
-            soft.acquire(blocking=False)
-        except Timeout as error:
-            self._refuse(
-                f"{path} is being written by another process, says {soft.lock_file}; {advice}", error
-            )
-        except OSError as error:
-            self._refuse(f"cannot lock {path}: {error.strerror}; choose another folder", error)
-        self._soft = soft
-
-    def _refuse(self, message: str, error: Exception) -> NoReturn:
-        os.close(self.fd)
-        raise HatError(message) from error
 
 
 class FolderLock:
@@ -73,7 +60,7 @@ class FolderLock:
         self._made = not folder.exists()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise HatError(f"cannot write {path}: {error.strerror}; choose another folder") from error
         self._lock = Lock(fd, folder, advice)
@@ -82,7 +69,7 @@ class FolderLock:
     def __enter__(self) -> "FolderLock":
         return self
 
-    def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type | None, value: object, trace: object) -> None:
         if value is not None and self._made and os.listdir(self._path.parent) == [self._path.name]:
             with suppress(OSError):
                 self._path.unlink()

@@ -15,7 +15,6 @@ LATENCY_DATA_URL = (
     "https://raw.githubusercontent.com/mit-han-lab/hardware-aware-transformers/"
     "35d12828fb9e8e7a184adaa4caa187bef3a94be2/latency_dataset"
 )
-_NAME = re.compile(r"HAT_([a-z0-9]+)_(?:super_space[0-9]|([a-z]+)@[0-9.]+m?s_bleu@[0-9.]+)", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -42,30 +41,16 @@ class ReleasedModel:
     decoder_arbitrary_ende_attn: tuple[int, ...]  # -1, 1, 2: the last one, two, three encoder layers
     url: str
 
-    def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.model_name):  # it becomes a file name
-            raise ValueError(f"the model name {self.model_name!a} is no name of the release")
-
     @property
     def is_super(self) -> bool:
         """Return whether this is one of the four SuperTransformers."""
         return not self.hardware
 
     @property
-    def latency_ms(self) -> float | None:
-        """Return the latency in milliseconds."""
-        if not self.latency:
-            return None
-        seconds = not self.latency.endswith("ms")
-        return round(float(self.latency.rstrip("ms")) * (1000 if seconds else 1), 3)
-
-    @property
     def latency_data(self) -> str | None:
         """Return the name of the latency table and predictor of its task and device: wmt14ende_cpu_xeon."""
-        found = _NAME.fullmatch(self.model_name)
-        if found is None or self.is_super:
-            return None
-        return f"{found[1]}_{self.hardware.split()[-1].lower()}_{found[2]}"
+        found = re.fullmatch(r"HAT_(\w+)_(\w+)@.*", self.model_name)
+        return f"{found[1]}_{self.hardware.split()[-1].lower()}_{found[2]}" if found else None
 
 
 def beside_own(predictor: Path) -> Path:
@@ -78,19 +63,15 @@ def released_models(path: Path = TABLE) -> tuple[ReleasedModel, ...]:
 
     Raises DataError if the table is missing or a row of it is not as declared above (the line is named).
     """
-    hints = get_type_hints(ReleasedModel)
-    number, models = 1, []
+    hints, rows, models = get_type_hints(ReleasedModel), None, []
     try:
         with open(path, encoding="utf-8", newline="") as file:
-            header, *rows = csv.reader(file)
-        if header != list(hints):
-            raise ValueError(f"the columns are {','.join(header)}; allowed are {','.join(hints)}")
-        for row in rows:
-            number += 1
-            cells = zip(hints, row, strict=True)
-            models.append(ReleasedModel(**{name: _value(cell, hints[name]) for name, cell in cells}))
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"cannot read {path}:{number}: {error}; restore it from the repository") from error
+            rows = csv.DictReader(file)
+            for row in rows:
+                models.append(ReleasedModel(**{name: _value(row[name], hints[name]) for name in hints}))
+    except (OSError, ValueError, KeyError) as error:
+        where = f"{path}:{rows.line_num}" if rows else path
+        raise DataError(f"cannot read {where}: {error}; restore it from the repository") from error
     return tuple(models)
 
 
@@ -103,7 +84,5 @@ def _value(cell: str, hint: Any) -> Any:
     if hint is str:
         return cell
     if hint == tuple[int, ...]:
-        return tuple(int(part) for part in cell.split())
-    if not cell:
-        return None
-    return int(cell) if hint == (int | None) else float(cell)
+        return tuple(map(int, cell.split()))
+    return (int if hint == int | None else float)(cell) if cell else None

@@ -11,7 +11,6 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from hat.errors import CheckpointError, brief
@@ -50,7 +49,9 @@ def read_foreign(path: Path, content: bytes) -> Any:
     """
     try:
         if content.startswith(ZIP_MAGIC):
-            _check_sums(content)
+            with zipfile.ZipFile(io.BytesIO(content)) as file:
+                if wrong := file.testzip():  # torch does not compare checksums
+                    raise ValueError(f"the checksum of {wrong} is wrong")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about protocols of pickle
             return _read(content)
@@ -75,13 +76,6 @@ def _read(content: bytes) -> Any:
             stubs[unknown[1]] = Opaque
 
 
-def _check_sums(content: bytes) -> None:
-    """Raise ValueError for a wrong checksum in a zip file; torch does not compare them."""
-    with zipfile.ZipFile(io.BytesIO(content)) as file:
-        if wrong := file.testzip():
-            raise ValueError(f"the checksum of {wrong} is wrong")
-
-
 def _reason(error: Exception) -> str:
     """Return what torch says, without its advice to trust the file."""
     lines = str(error).partition("Check the documentation of torch.load")[0].strip().splitlines()
@@ -94,14 +88,3 @@ def write_safetensors(path: Path, weights: Mapping[str, Tensor], metadata: Mappi
     """Write `weights` and `metadata` to a `.safetensors` file, whole or not at all."""
     plain = {name: weight.detach().contiguous().clone() for name, weight in weights.items()}
     write_atomic(path, lambda file: file.write(safetensors.torch.save(plain, dict(metadata))))
-
-
-def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return weights and metadata of a `.safetensors` file. Raises CheckpointError."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"cannot read {path} ({brief(error)}); give a .safetensors file that convert has written"
-        ) from error

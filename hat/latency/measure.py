@@ -1,6 +1,6 @@
 """Time stand-alone SubTransformers on this device: several in turn, beside an anchor that shows its speed.
 
-How many repeats an architecture gets is decided by `settled`, what its latency is by `summarise`.
+How many repeats an architecture gets is decided by `ended`, what its latency is by `summarise`.
 """
 
 import math
@@ -31,6 +31,7 @@ STOP_SIGMA = 3.3  # standard errors (99.9%), because the interval is looked at a
 REFERENCE_S = 3.0  # least time of anchor timings before the first row
 DRIFT_ROWS, DRIFT_PERCENT = 24, 3.0  # that many rows in a row, all off by this much: the machine drifts
 TOLERANCE_PERCENT = 1.0
+Repeat = tuple[float, float, int]  # ms of encoder and decoder, and the index of the anchor's timing before
 NEAR = 2  # anchor timings on either side of a repeat; the middle of several hides the noise of one
 
 
@@ -135,18 +136,17 @@ def anchor_of(
     One model alone would not do: other work on the machine slows a model that reads its weights from memory
     more than one whose weights stay in the caches.
     """
-    both = largest, smallest
-    steps = max(2, cfg.target_len // 8), max(2, cfg.target_len // 3)
+    both, steps = (largest, smallest), (max(2, cfg.target_len // 8), max(2, cfg.target_len // 3))
     short = [workload(model, replace(cfg, target_len=n)) for model, n in zip(both, steps, strict=True)]
-    whole = [workload(model, cfg) for model in both]
 
     @torch.inference_mode()
     def run(works: Sequence[Workload]) -> None:
         for work in works:
             work.decode()
 
-    run_short, sync = partial(run, short), sync_of(largest.source_embed.weight.device)
-    return Anchor(run_short, known_ms or reference_ms(run_short, partial(run, whole), sync), steps)
+    once, fill_caches = partial(run, short), partial(run, [workload(model, cfg) for model in both])
+    sync = sync_of(largest.source_embed.weight.device)
+    return Anchor(once, known_ms or reference_ms(once, fill_caches, sync), steps)
 
 
 def reference_ms(
@@ -244,18 +244,11 @@ def time_in_turn(
     unstable, at `max_iterations` or `budget_s`. An `anchor` is timed before and after each turn.
     """
     once = partial(_once, sync=sync, clock=clock)
-    repeats = [
-        list[tuple[float, float, int]]() for _ in works
-    ]  # encoder ms, decoder ms, anchor timing before
+    repeats = [list[Repeat]() for _ in works]
 
     def time_anchor() -> None:
         if anchor:
             anchor.timings_ms.append(anchor_timing(anchor.run, sync, clock))
-
-    def goes_on(made: Sequence[tuple[float, float, int]]) -> bool:
-        ms, around = counted(made, cfg, anchor)
-        spent_s = sum(encoder + decoder for encoder, decoder, _ in made) / 1e3
-        return len(ms) < cfg.max_iterations and spent_s <= cfg.budget_s and not settled(ms, around, cfg)
 
     going = list(zip(works, repeats, strict=True))
     time_anchor()
@@ -267,7 +260,7 @@ def time_in_turn(
             last = len(anchor.timings_ms) - 1 if anchor else 0
             made.extend((once(work.encode), once(work.decode), last) for _ in range(TURN))
             time_anchor()
-        going = [(work, made) for work, made in going if goes_on(made)]
+        going = [each for each in going if not ended(each[1], cfg, anchor)]
     timings = []
     for made in repeats:
         ms, around = counted(made, cfg, anchor)
@@ -279,9 +272,7 @@ def time_in_turn(
     return timings
 
 
-def counted(
-    repeats: Sequence[tuple[float, float, int]], cfg: MeasureConfig, anchor: Anchor | None
-) -> tuple[Floats, Floats]:
+def counted(repeats: Sequence[Repeat], cfg: MeasureConfig, anchor: Anchor | None) -> tuple[Floats, Floats]:
     """Return the repeats that count, [repeats, 2] ms of encoder and decoder, and the anchor's ms around each.
 
     They are at the anchor's reference speed: each is divided by the machine's slowness at its time if that
@@ -299,6 +290,13 @@ def counted(
     surely = slower.min() > 1 + tolerance or slower.max() < 1 - tolerance
     each, common = ms / slower[:, None], ms / (np.median(slower) if surely else 1.0)
     return each if _spread(each.sum(1)) <= MAX_SPREAD_RATIO * _spread(common.sum(1)) else common, around
+
+
+def ended(repeats: Sequence[Repeat], cfg: MeasureConfig, anchor: Anchor | None) -> bool:
+    """Return whether a workload has had its repeats: it is settled, or its limits are reached."""
+    ms, around = counted(repeats, cfg, anchor)
+    spent_s = sum(encoder + decoder for encoder, decoder, _ in repeats) / 1e3
+    return len(ms) >= cfg.max_iterations or spent_s > cfg.budget_s or settled(ms, around, cfg)
 
 
 def settled(ms: Floats, around: Floats, cfg: MeasureConfig) -> bool:

@@ -9,7 +9,6 @@ import csv
 import json
 import math
 import os
-import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +22,6 @@ from hat.space import Arch, SearchSpace, space_from_plain
 Values = Mapping[str, Any]
 Points = tuple[tuple[float, float], ...]
 _DEPTH = 3
-_SUFFIX = ".run.json"
 _RECORDS = ("run.json", "config.yml", "version.json", "cost.json", "log.jsonl", "journal.jsonl")
 _DAMAGED = (HatError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
@@ -103,14 +101,10 @@ class Report:
     notes: list[str] = field(default_factory=list)
 
     @property
-    def found(self) -> list[Model]:
-        """Return the models that a search found."""
-        return [model for model in self.models if model.role == "found"]
-
-    @property
     def winner(self) -> Model | None:
         """Return the found model with the best BLEU, or with the lowest loss if none was translated with."""
-        within = [model for model in self.found if model.within_limit is not False] or self.found
+        found = [model for model in self.models if model.role == "found"]
+        within = [model for model in found if model.within_limit is not False] or found
         scored = [model for model in within if model.bleu is not None]
         if scored:
             return max(scored, key=lambda model: model.bleu or 0.0)
@@ -122,8 +116,7 @@ class Report:
         if self.winner:
             return self.winner.name, self.winner.arch
         ends = [search.front[0] for search in self.searches if search.front]
-        best = min(ends, key=lambda each: each.loss, default=None)
-        return "Lowest loss of the front", best.arch if best else None
+        return "Lowest loss of the front", min(ends, key=lambda each: each.loss).arch if ends else None
 
 
 @dataclass(frozen=True)
@@ -144,11 +137,8 @@ class _Found:
 
     @property
     def winners(self) -> list[tuple[Values, Arch]]:
-        """Return what a search says of each architecture it found; older summaries hold one at the top."""
-        if self.kind != "search":
-            return []
-        listed = self.summary.get("winners")
-        rows = _rows(listed) if isinstance(listed, list) else [self.summary]
+        """Return what a search says of each architecture it found; version 0.1 knew one."""
+        rows = _rows(self.summary.get("winners", [self.summary])) if self.kind == "search" else []
         return [(row, arch) for row in rows if (arch := _arch(row.get("arch")))]
 
 
@@ -173,9 +163,9 @@ class _Collector:
         found = [each for folder in self._folders() for each in self._records(folder)]
         own = next((each.record for each in found if each.path == self.root), Record(""))
         summary = {**self._mapping(self.root / "summary.json"), **(own.results if own.kind == "task" else {})}
-        facts = _dict(summary.get("machine")) or {**own.device, **own.versions}
-        facts = facts or next(filter(None, ({**e.record.device, **e.record.versions} for e in found)), {})
-        report.machine = {str(name): str(value) for name, value in facts.items()}
+        every = [own, *(each.record for each in found)]
+        facts = [_dict(summary.get("machine")), *({**each.device, **each.versions} for each in every)]
+        report.machine = {str(name): str(value) for name, value in next(filter(None, facts), {}).items()}
         if isinstance(summary.get("rankings"), dict):  # its trainings are only means to it
             report.study, report.title = summary, f"Ranking study {report.title}"
             return report
@@ -217,31 +207,21 @@ class _Collector:
             below[:] = [] if deep else sorted(ours)
 
     def _plain(self, path: Path) -> bool:
-        """Return whether a path is a regular file of the run: no link, pipe or device, nothing outside."""
-        try:
-            return stat.S_ISREG(os.lstat(path).st_mode) and path.resolve().is_relative_to(self.inside)
-        except (OSError, ValueError):
-            return False
+        """Return whether a path is a regular file of this folder: no pipe or device, no link out of it."""
+        return path.is_file() and path.resolve().is_relative_to(self.inside)
 
     def _mapping(self, path: Path) -> Values:
         """Return what a JSON file holds; a missing file is empty, a damaged one is noted."""
-        if not self._plain(path):
-            return {}
         try:
-            values = json.loads(path.read_text("utf-8"))
-            if isinstance(values, dict):
-                return values
-            self.note(f"{path} is left out: it holds no names with values")
-        except _DAMAGED as error:
+            return _dict(json.loads(path.read_text("utf-8"))) if self._plain(path) else {}
+        except (OSError, ValueError, RecursionError) as error:
             self.note(f"{path} is left out: it is damaged ({type(error).__name__})")
-        return {}
+            return {}
 
     def _lines(self, path: Path) -> Iterator[Values]:
         """Yield the JSON objects of a file, one a line; an unfinished last line is left by a kill."""
-        if not self._plain(path):
-            return
         bad = 0
-        with open(path, encoding="utf-8", errors="replace") as file:
+        with open(path if self._plain(path) else os.devnull, encoding="utf-8", errors="replace") as file:
             for line in file:
                 record = _parsed(line)
                 if isinstance(record, dict):
@@ -253,25 +233,23 @@ class _Collector:
 
     def _records(self, folder: Path) -> Iterator[_Found]:
         """Yield the run that a folder holds, and the products with a record in it."""
-        name = str(folder.relative_to(self.root)) if folder != self.root else self.inside.name
-        present = [name for name in _RECORDS if os.path.lexists(folder / name)]
-        if present and all(self._plain(folder / name) for name in present):
+        present = [folder / name for name in _RECORDS if os.path.lexists(folder / name)]
+        if not all(map(self._plain, present)):
+            self.note(f"{folder} is left out: its record, log or journal is no plain file of this folder")
+        elif present:
             record = read_record(folder, folder=True, note=self.note)
             log = tuple(self._lines(folder / "log.jsonl"))
             kinds = {str(each.get("kind")) for each in log}  # those of version 0.1
             search = "search" if kinds & {"search", "front"} else ""
-            kind = record.kind or search or ("train" if kinds & {"train", "valid"} else "")
-            summary = self._mapping(folder / "summary.json") if kind == "search" else {}
-            if kind:
+            if kind := record.kind or search or ("train" if kinds & {"train", "valid"} else ""):
+                summary = self._mapping(folder / "summary.json") if kind == "search" else {}
+                name = str(folder.relative_to(self.root)) if folder != self.root else self.inside.name
                 yield _Found(folder, name, kind, record, log, {**summary, **record.results})
-        elif present:
-            self.note(f"{folder} is left out: its record, log or journal is no plain file of this folder")
-        for file in sorted(each for each in os.listdir(folder) if each.endswith(_SUFFIX)):
-            product = folder / file.removesuffix(_SUFFIX)
-            if self._plain(folder / file):
-                record = read_record(product, folder=False, note=self.note)
-                kind = f"{record.kind} file" if record.kind in ("train", "search") else record.kind
-                yield _Found(product, str(product.relative_to(self.root)), kind, record)
+        for file in filter(self._plain, sorted(folder.glob("*.run.json"))):
+            product = file.with_name(file.name.removesuffix(".run.json"))
+            record = read_record(product, folder=False, note=self.note)
+            kind = f"{record.kind} file" if record.kind in ("train", "search") else record.kind
+            yield _Found(product, str(product.relative_to(self.root)), kind, record)
 
     # --- what runs hold
 
@@ -297,7 +275,8 @@ class _Collector:
         limits = limits or [of.record.settings.get("latency-constraint")]
         known = tuple(dict.fromkeys(ms for ms in map(number, limits) if ms is not None))
         scored, random, depth = (
-            self._evaluations(of.path / f"{n}.jsonl") for n in ("journal", "random", "depth")
+            tuple(filter(None, map(_evaluation, map(_recorded, self._lines(of.path / f"{name}.jsonl")))))
+            for name in ("journal", "random", "depth")
         )
         scored = self._table(of.path / "evaluations.csv") or scored  # it tells bounds, too
         found = [
@@ -309,21 +288,13 @@ class _Collector:
         first, *later = found or [Search(of.name, known)]
         return [replace(first, evaluations=scored, front=front, random=random, depth=depth), *later]
 
-    def _evaluations(self, path: Path) -> tuple[Evaluation, ...]:
-        """Return what a journal holds."""
-        found = (_evaluation(_dict(entry.get("record"))) for entry in self._lines(path))
-        return tuple(each for each in found if each)
-
     def _table(self, path: Path) -> tuple[Evaluation, ...]:
         """Return the rows of evaluations.csv, whose lists are JSON."""
         if not self._plain(path):
             return ()
-        try:
-            with open(path, encoding="utf-8", newline="") as file:
-                rows = [{str(name): _parsed(row[name]) for name in row} for row in csv.DictReader(file)]
-        except (OSError, ValueError, csv.Error) as error:
-            self.note(f"{path} is left out: it is damaged ({type(error).__name__})")
-            return ()
+        with open(path, encoding="utf-8", errors="replace", newline="") as file:
+            lines = (line.replace("\0", "") for line in file)
+            rows = [{str(name): _parsed(row[name]) for name in row} for row in csv.DictReader(lines)]
         return tuple(each for row in rows if (each := _evaluation({**row, "arch": row})))
 
     def _listed(self, row: Values) -> Model:
@@ -336,10 +307,9 @@ class _Collector:
 
     def _models(self, runs: Sequence[_Found]) -> list[Model]:
         """Return largest and smallest, what searches found, and what was trained besides."""
-        models: list[Model] = []
-        if space := self.report.space:
-            ends = {"largest": space.largest(), "smallest": space.smallest()}
-            models = [Model(role, role, "inherited", arch) for role, arch in ends.items()]
+        space, models = self.report.space, list[Model]()
+        for role in ("largest", "smallest") if space else ():
+            models.append(Model(role, role, "inherited", getattr(space, role)()))
         trained = {arch: each for each in runs if (arch := each.arch)}
         for each in runs:
             for row, arch in each.winners:
@@ -384,7 +354,12 @@ class _Collector:
                 if arch == model.arch:
                     learn(inherited_loss=number(row.get("loss")), bound_ms=number(row.get("bound_ms")))
         if space := self.report.space:
-            length = _profile_length([each.record.settings for each in found])
+            settings = [each.record.settings for each in found]
+            lengths = [_whole(each.get("profile-length")) or 0 for each in settings]
+            lengths += [
+                profile_length(each["arch"]) for each in settings if isinstance(each.get("arch"), str)
+            ]
+            length = next((length for length in lengths if length > 0), None)
             learn(params=count_params(model.arch, space))
             learn(flops=2 * count_macs(model.arch, space, length) if length else None)
         return replace(model, **values)
@@ -392,13 +367,11 @@ class _Collector:
     def _stages(self, stages: Values) -> Iterator[tuple[str, Cost]]:
         """Yield the costs of the stages of a task."""
         for name, entry in stages.items():
-            spent = {key: number(value) or 0.0 for key, value in _dict(_dict(entry).get("spent")).items()}
-            if "wall_s" in spent:
-                wall_s, gpu_s, threads, sittings = (
-                    spent.get(key, 0.0) for key in ("wall_s", "gpu_s", "threads", "sittings")
-                )
-                cost = Cost(wall_s, spent.get("cpu_s"), gpu_s, int(threads) or None, 0, int(sittings) or 1)
-                yield name, cost
+            spent = _dict(_dict(entry).get("spent"))
+            wall_s, cpu_s, gpu_s = (number(spent.get(key)) for key in ("wall_s", "cpu_s", "gpu_s"))
+            if wall_s is not None:
+                threads, sittings = (_whole(spent.get(key)) for key in ("threads", "sittings"))
+                yield name, Cost(wall_s, cpu_s, gpu_s or 0.0, threads, 0, sittings or 1)
             if _dict(entry).get("seconds") is None:
                 self.note(f"stage {name} has not ended; bash scripts/run_task.sh goes on with it")
 
@@ -432,11 +405,8 @@ def _figures(row: Values) -> dict[str, Any]:
     }
 
 
-def _profile_length(settings: Sequence[Values]) -> int | None:
-    """Return the tokens of a sentence at which FLOPs are counted: those given, or of the models' family."""
-    given = [length for each in settings if (length := _whole(each.get("profile-length"))) and length > 0]
-    families = [each["arch"] for each in settings if isinstance(each.get("arch"), str)]
-    return next(iter(given + [profile_length(family) for family in families]), None)
+def _recorded(entry: Values) -> Values:
+    return _dict(entry.get("record"))
 
 
 def _evaluation(values: Values) -> Evaluation | None:

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from hat.files.atomic import digest_matches, digest_path, write_with_digest
 from hat.log import say
 from hat.model.cpu import Amp
 from hat.model.layers import ModelConfig
-from hat.model.transformer import SubTransformer, SuperTransformer, Transformer
+from hat.model.transformer import SubTransformer, SuperTransformer, Transformer, extract
 from hat.run import Run, read_record, record_path
 from hat.space import DIMS, Arch, SearchSpace, space_from_plain, space_to_plain
 from hat.train.trainer import compute_dtype
@@ -45,17 +45,22 @@ class Checkpoint:
     master: dict[str, torch.Tensor] | None = None
     codec: dict[str, Any] | None = None  # plain values of a TextCodec, if the file is to translate by itself
 
+    def _empty(self) -> Transformer:
+        """Return the model without memory for its weights."""
+        with torch.device("meta"):
+            if self.arch is None:
+                return SuperTransformer(self.space, self.vocab_sizes, self.model_config)
+            return SubTransformer(self.space, self.arch, self.vocab_sizes, self.model_config)
+
     def model(self) -> Transformer:
         """Return the model with these weights, of exactly the size they have."""
-        model = _skeleton(self)
+        model = self._empty()
         model.load_weights(self.weights)
         return model
 
     def sub(self, arch: Arch) -> Transformer:
         """Return the stand-alone SubTransformer `arch`: cut from a SuperTransformer, or this very model."""
         if self.arch is None:
-            from hat.model.transformer import extract  # late: training a SuperTransformer cuts nothing
-
             return extract(self.model(), arch)
         if self.arch != arch:
             raise CheckpointError(
@@ -82,29 +87,28 @@ def pack(
     kept = None if master is None or master is model else weights_of(master)
     sizes = (model.source_embed.weight.size(0), model.target_embed.weight.size(0))
     arch = model.arch if isinstance(model, SubTransformer) else None
-    return Checkpoint(
-        model.space, arch, model.cfg, sizes, vocab_digests, weights_of(model), state or {}, kept
-    )
+    weights = weights_of(model)
+    return Checkpoint(model.space, arch, model.cfg, sizes, vocab_digests, weights, state or {}, kept)
+
+
+def describe(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what model a checkpoint holds, in plain values."""
+    return {
+        "space": space_to_plain(checkpoint.space),
+        "arch": checkpoint.arch.to_yaml() if checkpoint.arch else None,
+        "model_config": asdict(checkpoint.model_config),
+        "vocab_sizes": list(checkpoint.vocab_sizes),
+        "vocab_digests": list(checkpoint.vocab_digests),
+    }
 
 
 def to_bytes(checkpoint: Checkpoint) -> bytes:
     """Return the file content."""
+    number = {"hat_format": 1 if checkpoint.master is None else 2}
+    held = {name: getattr(checkpoint, name) for name in ("weights", "state", "master", "codec")}
     buffer = io.BytesIO()
-    torch.save(
-        {
-            "hat_format": 1 if checkpoint.master is None else 2,
-            "space": space_to_plain(checkpoint.space),
-            "arch": checkpoint.arch.to_yaml() if checkpoint.arch else None,
-            "model_config": asdict(checkpoint.model_config),
-            "vocab_sizes": list(checkpoint.vocab_sizes),
-            "vocab_digests": list(checkpoint.vocab_digests),
-            "weights": checkpoint.weights,
-            "state": checkpoint.state,
-            **({} if checkpoint.master is None else {"master": checkpoint.master}),
-            **({} if checkpoint.codec is None else {"codec": checkpoint.codec}),
-        },
-        buffer,
-    )
+    values = number | describe(checkpoint) | {key: value for key, value in held.items() if value is not None}
+    torch.save(values, buffer)
     return buffer.getvalue()
 
 
@@ -121,29 +125,33 @@ def load(path: Path, say: Callable[[str], None] = lambda text: None) -> Checkpoi
     Raises CheckpointError if it is missing, damaged, of a newer format, or does not fit its own
     description.
     """
+    from hat.files.tensors import read_foreign  # late: a run that starts anew reads no checkpoint
+    from hat.train.legacy import from_release, is_release  # late: it builds a Checkpoint
+
     try:
         content = path.read_bytes()
     except OSError as error:
         raise CheckpointError(
             f"cannot read checkpoint {path}: {error.strerror}; check the path, or train the model first"
         ) from error
-    intact = digest_matches(path, content)
+    intact, digest = digest_matches(path, content), digest_path(path).name
     if intact is False:
-        raise CheckpointError(
-            f"{path} is damaged: its SHA-256 differs from {digest_path(path).name}; restore it from a copy"
-        )
+        raise CheckpointError(f"{path} is damaged: its SHA-256 differs from {digest}; restore it from a copy")
     if intact is None:
-        say(f"{path} has no {digest_path(path).name} beside it; its content cannot be verified")
-    from hat.files.tensors import read_foreign  # late: a run that starts anew reads no checkpoint
-
+        say(f"{path} has no {digest} beside it; its content cannot be verified")
     values = read_foreign(path, content)  # our own files too: anyone can write `hat_format` into one
     del content
-    if not isinstance(values, dict) or "hat_format" not in values:
-        return _of_release(path, values, say)
-    if values["hat_format"] not in FORMATS:
+    if is_release(values):
+        say(
+            f"{path} is a checkpoint of the 2020 release; it does not say with which dictionaries it was made"
+        )
+        return from_release({key: values[key] for key in ("args", "model")}, path)
+    number = values.get("hat_format") if isinstance(values, dict) else None
+    if type(number) is not int or number not in FORMATS:
+        found = "" if number is None else f", it has format {brief(number)}"
         raise CheckpointError(
-            f"{path} has format {brief(values['hat_format'])}, this version reads 1 and 2; "
-            "use a checkpoint written by train.py, or upgrade"
+            f"{path} is not a checkpoint of this system that this version reads, nor one of the 2020 release"
+            f"{found}; give a .pt file written by train.py or fetched by download_model.py, or upgrade"
         )
     try:
         arch = values["arch"]
@@ -153,15 +161,36 @@ def load(path: Path, say: Callable[[str], None] = lambda text: None) -> Checkpoi
             model_config=ModelConfig(**values["model_config"]),
             vocab_sizes=tuple(values["vocab_sizes"]),
             vocab_digests=tuple(values["vocab_digests"]),
-            weights=_as_float(values["weights"]),
+            weights=as_float(values["weights"]),
             state=dict(values["state"]),
-            master=_as_float(values["master"]) if values["hat_format"] == 2 else None,
+            master=as_float(values["master"]) if number == 2 else None,
             codec=values.get("codec"),
         )
-        _check_weights(path, checkpoint)
+        check_weights(checkpoint)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError, ArchError, ConfigError) as error:
         raise CheckpointError(f"{path} does not describe a model of this system: {brief(error)}") from error
     return checkpoint
+
+
+def as_float(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the weights in float32; each is gone from `weights` by then, so that few exist twice."""
+    if wrong := [name for name, weight in weights.items() if not weight.is_floating_point()]:
+        raise ValueError(f"the weight {wrong[0]} is no tensor of real numbers")
+    return {name: weights.pop(name).float() for name in list(weights)}
+
+
+def check_weights(checkpoint: Checkpoint) -> None:
+    """Raise ValueError if the weights are not those of the model that the checkpoint describes."""
+    layers = checkpoint.space.encoder.super_layers + checkpoint.space.decoder.super_layers
+    if layers > len(checkpoint.weights):  # building what only a number asks for may never end
+        raise ValueError(f"it says {layers} layers, but has {len(checkpoint.weights)} weights")
+    needed = {name: tuple(weight.shape) for name, weight in checkpoint._empty().named_parameters()}
+    for weights in (checkpoint.weights, checkpoint.master):
+        found = needed if weights is None else {name: tuple(w.shape) for name, w in weights.items()}
+        for name in sorted(needed.keys() | found.keys()):
+            if needed.get(name) != found.get(name):
+                shapes = f"{found.get(name)}, its architecture needs {needed.get(name)}"
+                raise ValueError(f"weight {name} has shape {shapes}")
 
 
 def save_model(model: "Model", path: Path | str) -> None:
@@ -183,14 +212,14 @@ def load_model(path: Path | str, dataset: "Dataset | None" = None) -> "Model":
 
     path = Path(path)
     found = load(path, say)
-    if dataset is None and found.codec is None:
-        folder = read_record(path.parent, folder=True, note=say).settings.get("data")
-        if folder and Path(folder).is_dir():
-            dataset = Dataset.load(folder)
-            if dataset.digests != found.vocab_digests:
-                dataset = None
     if dataset is not None:
         check_dictionaries(found, dataset.vocab_sizes, dataset.digests, path)
+    elif found.codec is None:
+        folder = read_record(path.parent, folder=True, note=say).settings.get("data")
+        if folder and Path(folder).is_dir():
+            recorded = Dataset.load(folder)
+            dataset = recorded if recorded.digests == found.vocab_digests else None
+    if dataset is not None:
         return Model(found.model(), dataset.codec, dataset.digests)
     codec = None if found.codec is None else TextCodec.from_plain(found.codec)
     return Model(found.model(), codec, found.vocab_digests)
@@ -202,11 +231,8 @@ def load_newest(folder: Path, say: Callable[[str], None]) -> Checkpoint | None:
     Says so if it falls back. Raises CheckpointError if none can be read, or if the newest holds nothing to go
     on from, as the run would overwrite it.
     """
-    last = folder / "checkpoint_last.pt"
-    candidates = [last] if last.exists() else []
-    candidates += numbered(folder)
-    best = folder / "checkpoint_best.pt"
-    candidates += [best] if best.exists() else []
+    last, best = folder / "checkpoint_last.pt", folder / "checkpoint_best.pt"
+    candidates = [path for path in (last, *numbered(folder), best) if path.exists()]
     for path in candidates:
         try:
             checkpoint = load(path, say)
@@ -231,11 +257,10 @@ def numbered(folder: Path) -> list[Path]:
     """Return checkpoint{epoch}.pt and checkpoint_{epoch}_{update}.pt of a run, the newest first."""
     found = []
     for path in folder.glob("checkpoint*.pt"):
-        match = _NAMES.fullmatch(path.name)
-        if match:
-            epoch = int(match[1] or match[2])
+        if match := _NAMES.fullmatch(path.name):
             # the checkpoint of an epoch's end comes after all within that epoch
-            found.append((epoch, float(match[3]) if match[3] else float("inf"), path))
+            update = float(match[3] or "inf")
+            found.append((int(match[1] or match[2]), update, path))
     return [path for *_, path in sorted(found, reverse=True)]
 
 
@@ -251,22 +276,19 @@ def rotate(folder: Path, keep_epochs: int, keep_within: int) -> None:
             digest_path(path).unlink(missing_ok=True)
 
 
-def mean_of(paths: Iterable[Path], say: Callable[[str], None] = lambda text: None) -> Checkpoint:
+def mean_of(paths: Sequence[Path], say: Callable[[str], None] = lambda text: None) -> Checkpoint:
     """Return the mean of the weights of several checkpoints; raises CheckpointError if the models differ."""
-    paths = list(paths)
     first = load(paths[0], say)
     total = {name: weight.double() for name, weight in first.weights.items()}
     for path in paths[1:]:
         other = load(path, say)
-        if replace(other, weights={}, state={}, master=None) != replace(
-            first, weights={}, state={}, master=None
-        ):
+        if describe(other) != describe(first):
             raise CheckpointError(
                 f"{path} and {paths[0]} hold different models; average checkpoints of one run"
             )
         for name, weight in other.weights.items():
             total[name] += weight
-    means = {name: (weight / len(paths)).to(first.weights[name].dtype) for name, weight in total.items()}
+    means = {name: (weight / len(paths)).float() for name, weight in total.items()}
     if not all(bool(mean.isfinite().all()) for mean in means.values()):
         raise CheckpointError(
             f"{paths[0]} or another of them holds numbers that are not finite; leave it out"
@@ -320,42 +342,30 @@ def check_compatible(
     `arch` is None for a SuperTransformer. Raises CheckpointError if the checkpoint has other sizes, other
     dictionaries or another structure, or was not trained for `arch` or for a choice of `space`.
     """
-    different = [
-        f"{key} {there} there, {space.sizes[key]} here"
-        for key, there in source.space.sizes.items()
-        if there != space.sizes[key]
-    ]
-    if different:
-        raise CheckpointError(
-            f"{where} belongs to another search space: {'; '.join(different)}; use the configuration it was "
-            "trained with"
-        )
-    if source.arch is None:
-        _check_trained(source.space, where, space, arch)
-    check_dictionaries(source, vocab_sizes, vocab_digests, where)
-    asked = model.structure
-    for key, there in source.model_config.structure.items():
-        if there != asked[key]:
+    trained, right = source.space, "use the configuration it was trained with"
+    for key, there in trained.sizes.items():
+        if there != (here := space.sizes[key]):
             raise CheckpointError(
-                f"{where} was trained with {key} {there}, this run asks for {asked[key]}; use the "
-                "configuration it was trained with"
+                f"{where} belongs to another search space: {key} {there} there, {here} here; {right}"
             )
-    return replace(source, model_config=model, space=space)
-
-
-def _check_trained(trained: SearchSpace, where: Path, space: SearchSpace, arch: Arch | None) -> None:
-    """Raise CheckpointError if a slice is asked for that the SuperTransformer was never trained for."""
-    if arch is not None:
+    if source.arch is None and arch is not None:
         try:
             trained.check(arch)
         except ArchError as error:
             raise CheckpointError(f"{where} was not trained for this architecture: {error}") from error
-    for dim in DIMS if arch is None else ():
+    for dim in DIMS if source.arch is None and arch is None else ():
         if untrained := sorted(set(space[dim]) - set(trained[dim])):
             raise CheckpointError(
                 f"{where} was not trained for {untrained} of {dim.choice_key}, only for "
                 f"{list(trained[dim])}; leave that out of the search space"
             )
+    check_dictionaries(source, vocab_sizes, vocab_digests, where)
+    for key, there in source.model_config.structure.items():
+        if there != (here := model.structure[key]):
+            raise CheckpointError(
+                f"{where} was trained with {key} {there}, this run asks for {here}; {right}"
+            )
+    return replace(source, model_config=model, space=space)
 
 
 def check_dictionaries(
@@ -389,55 +399,3 @@ def model_of(source: Checkpoint, where: Path, arch: Arch | None) -> Transformer:
     if source.arch is not None:
         raise CheckpointError(f"{where} holds a SubTransformer; a SuperTransformer checkpoint is needed here")
     return source.model()
-
-
-def _as_float(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the weights in float32; each is gone from `weights` by then, so that few exist twice."""
-    wrong = [name for name, weight in weights.items() if not weight.is_floating_point()]
-    if wrong:
-        raise ValueError(f"the weight {wrong[0]} is no tensor of real numbers")
-    return {name: weights.pop(name).float() for name in list(weights)}
-
-
-def _of_release(path: Path, values: Any, say: Callable[[str], None]) -> Checkpoint:
-    """Return the checkpoint in what a file of the 2020 release holds."""
-    # imported late: it builds a Checkpoint, so it needs this module
-    from hat.train.legacy import from_release, is_release
-
-    if not is_release(values):
-        raise CheckpointError(
-            f"{path} is not a checkpoint of this system, nor one of the 2020 release; give a .pt file "
-            "written by train.py or fetched by download_model.py"
-        )
-    say(f"{path} is a checkpoint of the 2020 release; it does not say which dictionaries it was trained with")
-    return from_release({key: values[key] for key in ("args", "model")}, path)
-
-
-def _check_weights(path: Path, checkpoint: Checkpoint) -> None:
-    layers = checkpoint.space.encoder.super_layers + checkpoint.space.decoder.super_layers
-    if layers > len(checkpoint.weights):  # building what only a number asks for may never end
-        raise CheckpointError(
-            f"{path} says {layers} layers, but has {len(checkpoint.weights)} weights; the file is not what "
-            "it says"
-        )
-    shape_of = {name: tuple(weight.shape) for name, weight in _skeleton(checkpoint).named_parameters()}
-    for weights in (checkpoint.weights, checkpoint.master):
-        if weights is None:
-            continue
-        found = {name: tuple(weight.shape) for name, weight in weights.items()}
-        wrong = sorted(n for n in shape_of.keys() | found.keys() if shape_of.get(n) != found.get(n))
-        if wrong:
-            name = wrong[0]
-            raise CheckpointError(
-                f"{path}: weight {brief(name)} has shape {found.get(name)}, its architecture needs "
-                f"{shape_of.get(name)} ({len(wrong)} weights differ); the file is not what it says"
-            )
-
-
-def _skeleton(checkpoint: Checkpoint) -> Transformer:
-    """Return the model without memory for its weights."""
-    c = checkpoint
-    with torch.device("meta"):
-        if c.arch is None:
-            return SuperTransformer(c.space, c.vocab_sizes, c.model_config)
-        return SubTransformer(c.space, c.arch, c.vocab_sizes, c.model_config)

@@ -253,7 +253,6 @@ def test_one_thread_number_is_enough_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -
         (["preprocess", "--pairs", "10000"], "--pairs must be at least 20000"),
         (["train-step", "--seed", "-1"], "--seed"),
         (["train-step", "--device", "cuda"], "this machine has no GPU"),
-        (["all", "--quality-checkpoint", "nowhere.pt"], "--quality-checkpoint nowhere.pt is no file"),
     ],
 )
 def test_wrong_words_end_before_anything_is_timed(

@@ -9,8 +9,8 @@ import yaml
 
 from benchmarks import decoding, peers
 from benchmarks.data import random_pairs
-from benchmarks.decoding import XEON_204, Check, DecodeConfig, random_model, random_source, time_search
-from benchmarks.timing import Figure, Options, Row, describe_machine, text_of
+from benchmarks.decoding import XEON_204, DecodeConfig, random_model, random_source, time_search
+from benchmarks.timing import Options
 from hat import EOS, BeamConfig, CheckpointError, ConfigError, Dataset, InferenceModel, beam_search, can_int8
 from hat.space import Arch, DecoderArch, EncoderArch, SearchSpace
 from hat.train import checkpoint
@@ -129,35 +129,16 @@ def trained(tmp_path: Path, cfg: DecodeConfig) -> Options:
     return Options(data=str(tmp_path), quality_checkpoint=str(tmp_path / "model.pt"))
 
 
-FIGURE = Figure("decode", describe_machine(), [Row("bf16", 90.0, "ms")])
-
-
 @needs_int8
 def test_translations_in_8_bits_are_compared(trained: Options, tmp_path: Path) -> None:
-    check = decoding.quality_check(trained, tmp_path)
-    assert isinstance(check, Check)
-    same, exact, int8 = decoding.compare_int8(check, BeamConfig(beam=2, max_len_b=6))
-    assert 0 <= same <= 100 and exact >= 0 and int8 >= 0
-    random_pairs(tmp_path, 6, 60, split="test")
-    with pytest.raises(CheckpointError, match="other dictionaries.*--data"):
-        decoding.quality_check(trained, tmp_path)
-
-
-@needs_int8
-def test_what_cannot_be_compared_keeps_what_was_timed(
-    trained: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    rows, targets, notes = decoding.compare_int8(trained, BeamConfig(beam=2, max_len_b=6))
+    assert [row.name for row in rows] == ["test set, fp32", "test set, int8"] and not notes
+    assert all(target.value is not None for target in targets)
     nowhere = replace(trained, data=str(tmp_path / "a"), text=str(tmp_path / "b"))
     for options in (nowhere, replace(nowhere, quality_checkpoint=None)):
-        found = decoding.with_quality(FIGURE, decoding.quality_check(options, tmp_path))
-        assert found.error == "" and text_of(found.values()).count("not taken:") == 2
-
-    def fail(*what: object) -> None:
-        raise RuntimeError("no memory")
-
-    monkeypatch.setattr(decoding, "compare_int8", fail)
-    found = decoding.with_quality(FIGURE, decoding.quality_check(trained, tmp_path))
-    assert found.rows == FIGURE.rows and "RuntimeError: no memory" in found.error
-    (tmp_path / "model.pt").write_bytes(b"no model")
-    with pytest.raises(CheckpointError, match="model.pt"):
-        decoding.quality_check(trained, tmp_path)
+        rows, targets, notes = decoding.compare_int8(options)
+        assert not rows and [target.met for target in targets] == [None, None]
+        assert notes[0].startswith("translations with 8-bit weights were not compared: ")
+    random_pairs(tmp_path, 6, 60, split="test")
+    with pytest.raises(CheckpointError, match="other dictionaries.*--data"):
+        decoding.compare_int8(trained)

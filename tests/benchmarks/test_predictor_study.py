@@ -204,7 +204,7 @@ def test_transfer_and_rows_measured_again(
         (["--rows", "9"], "--rows must be at least 10, or 0, got 9"),
         (["--seeds=0"], "--seeds must be at least 1, got 0"),
         (["--transfer", "--again", "a.csv"], "leave it out or --transfer"),
-        (["--tables", "a/x.csv", "b/x.csv"], "two of --tables are named x"),
+        (["--tables", "a/x.csv", "b/x.csv"], "the names of --tables, which must differ; given are x, x"),
         (["--transfer"], "no two of the tables are of one search space"),
     ],
 )

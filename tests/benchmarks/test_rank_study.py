@@ -60,12 +60,12 @@ def test_a_study_goes_on_where_it_was_interrupted(
     argv = [*argv, "--finetune-updates=3"]
     assert study([*argv, f"--out-dir={tmp_path}/cut"]) == 130
     said = capsys.readouterr().err
-    assert "0 of 14 scores are in the journal" in said and "stopped; the same command goes on" in said
+    assert "0 of 14 scores are known" in said and "stopped; the same command goes on" in said
     for stage, count in (("slices of one", 4), ("from scratch, seed 4", 4), ("fine-tuning of one", 2)):
         assert f"{stage}: {count} left, about " in said
     assert study([*argv, f"--out-dir={tmp_path}/cut"]) == 0
     captured = capsys.readouterr()
-    assert "5 of 14 scores are in the journal" in captured.err and "BLEU" in captured.out
+    assert "5 of 14 scores are known" in captured.err and "BLEU" in captured.out
     for part in ("1/2", "2/2"):
         assert study([*argv, f"--out-dir={tmp_path}/whole", f"--part={part}"]) == 0
         assert not (tmp_path / "whole" / "summary.json").exists()
@@ -76,13 +76,13 @@ def test_a_study_goes_on_where_it_was_interrupted(
     trivial = ["decoder depth", "parameters", "FLOPs", "predicted latency"]
     assert list(summary["rankings"]) == ["one", *trivial] and summary["seeds"] == 2
     assert [point[0] for point in summary["finetuning"]["one"]["curve"]] == [0, 3]
-    assert (tmp_path / "cut" / "rank.png").read_bytes().startswith(b"\x89PNG")
+    assert "one</td><td>" in (tmp_path / "cut" / "report" / "index.html").read_text("utf-8")
     assert not list((tmp_path / "cut").rglob("*.pt")), "scored trainings leave no weights"
     before = len(calls)
     assert study([*argv, f"--out-dir={tmp_path}/cut"]) == 0 and len(calls) == before
     for more, held in (("--seeds=3", 14), ("--train-subset=valid", 0), ("--no-bleu", 0)):
         assert study([*argv, f"--out-dir={tmp_path}/cut", more, "--budget"]) == 0
-        assert f"{held} of {18 if held else 14} scores are in the journal" in capsys.readouterr().err
+        assert f"{held} of {18 if held else 14} scores are known" in capsys.readouterr().err
 
 
 def test_scores_are_those_of_a_training(argv: list[str], tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Runs commands in real processes that cost little: forked from a server that has imported everything.
 
 A fault is met at a numbered point: a write, fsync, rename, creation or removal of a file, counted from the
-start of the command. `strace` kills at system calls instead, `kill_after_s` at a moment.
+start of the command. `kill_after_s` kills at a moment instead.
 """
 
 import builtins
@@ -75,10 +75,9 @@ class Forks:
         fault: Fault | None = None,
         *,
         kill_after_s: float | None = None,
-        strace: list[str] | None = None,
     ) -> Result:
         """Run `hat <command>` in `folder` and return how it ended."""
-        request = {"command": command, "argv": argv, "folder": str(folder), "strace": strace}
+        request = {"command": command, "argv": argv, "folder": str(folder)}
         request |= {"fault": asdict(fault or Fault()), "kill_after_s": kill_after_s}
         assert self._server.stdin is not None and self._server.stdout is not None
         self._server.stdin.write(json.dumps(request).encode() + b"\n")
@@ -226,7 +225,6 @@ def serve() -> None:
         pid = os.fork()
         if pid == 0:
             child(request, report_in, err_in, gate)
-        tracer = _traced(pid, request["strace"]) if request["strace"] else None
         for fd in (gate, err_in, report_in):
             os.close(fd)
         start = time.monotonic()
@@ -234,8 +232,6 @@ def serve() -> None:
         os.close(release)
         code = _waited(pid, start, request["kill_after_s"])
         seconds = time.monotonic() - start
-        if tracer:
-            tracer.wait(10)
         with open(err, "rb") as text, open(report, "rb") as names:
             said, points = text.read().decode(errors="replace"), json.loads(names.read() or b"[]")
         answer = (code, points, said, seconds)
@@ -253,17 +249,6 @@ def _waited(pid: int, start: float, kill_after_s: float | None) -> int:
             os.kill(pid, signal.SIGKILL)
             limit = float("inf")
         time.sleep(0.001)
-
-
-def _traced(pid: int, options: list[str]) -> subprocess.Popen:
-    tracer = subprocess.Popen(["strace", "-f", "-qq", "-p", str(pid), *options], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and tracer.poll() is None:
-        status = Path(f"/proc/{pid}/status").read_text()
-        if "TracerPid:\t0\n" not in status:
-            return tracer
-        time.sleep(0.005)
-    raise OSError(errno.EPERM, "strace cannot attach")
 
 
 if __name__ == "__main__":

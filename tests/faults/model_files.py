@@ -8,15 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from foreign import (
-    RAW,
-    Meter,
-    archive,
-    gadgets,
-    tensor_pickle,
-    text,
-    torch_bytes,
-)
+from foreign import RAW, Meter, archive, gadgets, tensor_pickle, text, torch_bytes
 from release_files import saved_by_the_release
 from toy_rows import rows_of
 
@@ -94,36 +86,26 @@ def benign(folder: Path) -> dict[str, bytes]:
 
 def persistent_ids(canary: str) -> dict[str, bytes]:
     """Return pickles whose persistent ids are none that torch.save writes."""
-    touch = text(f"touch {canary}")
-    storage = b"(" + text("storage") + b"%s" + text("0") + text("cpu") + b"K\x04tQ."
+    touch, system, kind = text(f"touch {canary}"), b"cposix\nsystem\n", b"ctorch\nFloatStorage\n"
+    storage = b"(" + text("storage")
+    end = text("0") + text("cpu") + b"K\x04tQ."
     return {
         "persistent number": b"\x80\x02K\x01Q.",
-        "persistent name": b"cposix\nsystem\nQ.",
-        "persistent call": b"cposix\nsystem\n(" + touch + b"tRQ.",
-        "persistent list": b"](" + text("storage") + b"cposix\nsystem\n" + touch + b"eQ.",
-        "persistent of a persistent": b"(" + text("storage") + b"(" + text("storage") + b"tQtQ.",
-        "persistent module": b"(" + text("module") + b"cposix\nsystem\n" + text("x.py") + touch + b"tQ.",
-        "persistent source": b"P(module\n.",
-        "persistent system": storage % b"cposix\nsystem\n",
-        "persistent text as type": storage % text("torch.FloatStorage"),
-        "persistent giant key": b"("
-        + text("storage")
-        + b"ctorch\nFloatStorage\n"
-        + text("k" * 1_000_000)
-        + b"NK\x04tQ.",
-        "persistent path key": b"("
-        + text("storage")
-        + b"ctorch\nFloatStorage\n"
-        + text("../../" + canary)
-        + b"NK\x04tQ.",
-        "persistent view": storage[:-2] % b"ctorch\nFloatStorage\n" + b"(K\x00K\x01tt" + b"Q.",
+        "persistent name": system + b"Q.",
+        "persistent call": system + b"(" + touch + b"tRQ.",
+        "persistent of a persistent": storage + storage + b"tQtQ.",
+        "persistent module": b"(" + text("module") + system + text("x.py") + touch + b"tQ.",
+        "persistent system": storage + system + end,
+        "persistent text as type": storage + text("torch.FloatStorage") + end,
+        "persistent giant key": storage + kind + text("k" * 1_000_000) + b"NK\x04tQ.",
+        "persistent path key": storage + kind + text("../../" + canary) + b"NK\x04tQ.",
     }
 
 
 def lies_of_ours(many: int) -> dict[str, Any]:
     """Return contents of checkpoints of this system that describe what no file of their size can hold."""
     plain = plain_of(to_bytes(pack(small_model(), state=STATE)))
-    encoder, decoder = plain["space"]["encoder"], plain["space"]["decoder"]
+    encoder = plain["space"]["encoder"]
     weights, huge = plain["weights"], 1 << 40
 
     def space(**changes: Any) -> dict[str, Any]:
@@ -137,27 +119,20 @@ def lies_of_ours(many: int) -> dict[str, Any]:
         "layers": space(super_layers=1_000_000),
         "layers without end": space(super_layers=huge),
         "choices, too many but fine": space(layers_choice=list(range(1, 3)) * 50_000),
-        "both layers": plain
-        | {"space": plain["space"] | {"encoder": encoder | {"super_layers": 60}, "decoder": decoder}},
         "width": space(super_embed_dim=huge),
-        "no width": space(super_embed_dim=None),
         "negative width": space(super_embed_dim=-8),
         "qkv": plain | {"space": plain["space"] | {"qkv_dim": huge}},
         "positions": config(max_source_positions=huge),
-        "many positions": config(max_target_positions=10_000_000),
         "no number of positions": config(max_target_positions=2.5),
-        "text as dropout": config(dropout="0.1"),
         "unknown option": config(run="os.system"),
         "vocabulary": plain | {"vocab_sizes": [huge, huge]},
-        "vocabularies": plain | {"vocab_sizes": [9] * 100_000},
         "no state": plain | {"state": 7},
         "object as weight": plain | {"weights": weights | {first: Meter()}},
         "whole numbers": plain | {"weights": {n: w.to(torch.int8) for n, w in weights.items()}},
-        "number as weight": plain | {"weights": weights | {first: 1.0}},
         "weights of lists": plain | {"weights": [*weights.values()]},
         "many weights": plain | {"weights": {str(n): torch.empty(0) for n in range(many)}},
-        "format": plain | {"hat_format": [1]},
         "format of text": plain | {"hat_format": "x" * 100_000},
+        "format of tensors": plain | {"hat_format": torch.ones(2)},
         "architecture": plain | {"arch": {"encoder": [1] * 100_000}},
         "only a format": {"hat_format": 1},
     }

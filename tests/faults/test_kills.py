@@ -2,8 +2,6 @@
 
 import json
 import random
-import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -152,23 +150,3 @@ def test_at_random_moments(name: str, killing: Killing) -> None:
             after_s = rng.uniform(0, killing.whole.seconds)
             killing.once(tally, f"{after_s:.3f} s", kill_after_s=after_s)
         assert tally.injected == wanted
-
-
-SYSTEM_CALLS = {"super": {"fsync": range(17, 33), "rename": range(9, 16), "write": range(12, 24)}}
-SYSTEM_CALLS["collect"] = {"fsync": range(1, 11), "write": range(1, 8)}
-
-
-@pytest.mark.parametrize("name", SYSTEM_CALLS)
-def test_at_system_calls(name: str, killing: Killing) -> None:
-    """The kernel's own view of the same: strace ends the process when it enters the n-th call."""
-    if shutil.which("strace") is None:
-        pytest.skip("strace is not installed; the counted calls of the test above are the other mechanism")
-    tried = subprocess.run(["strace", "-qq", "-e", "trace=none", "true"], capture_output=True)
-    if tried.returncode:
-        pytest.skip(f"strace may not trace here: {tried.stderr.decode().strip()[:200]}")
-    with Tally(1, f"system calls of {name}") as tally:
-        calls = SYSTEM_CALLS[name] if is_full() else dict([*SYSTEM_CALLS[name].items()][:1])
-        for call, numbers in calls.items():
-            for n in numbers if is_full() else [numbers[len(numbers) // 2]]:
-                options = ["-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={n}"]
-                assert killing.once(tally, f"{call} {n}", strace=options), f"{call} {n}"

@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch._subclasses.schema_check_mode  # torch imports both late, for files with unusual tensors
-import torch.nested._internal.ops  # noqa: F401
 from foreign import mutated
 
 from hat.errors import CheckpointError
@@ -44,8 +42,20 @@ class Watch:
 
     def read(self, reader: str, path: Path) -> str:
         """Return "read", or "refused" for a CheckpointError; anything else is raised."""
-        self.path, self.events = str(path), []
         modules = set(sys.modules)
+        verdict = self._read_once(reader, path)
+        new = set(sys.modules) - modules
+        if new and all(name.startswith("torch.") for name in new) and not self._acted():
+            verdict = self._read_once(reader, path)  # torch needed a module of its own; now it has that
+        else:
+            self.events += [f"import of {name}" for name in new]
+        return verdict
+
+    def _acted(self) -> bool:
+        return any(event.startswith(("os.", "subprocess.", "socket.", "shutil.")) for event in self.events)
+
+    def _read_once(self, reader: str, path: Path) -> str:
+        self.path, self.events = str(path), []
         try:
             READERS[reader](path)
             return "read"
@@ -59,7 +69,6 @@ class Watch:
             return "refused"
         finally:
             self.path = None
-            self.events += [f"import of {name}" for name in set(sys.modules) - modules]
 
     def _hook(self, event: str, args: tuple) -> None:
         if self.path is None or event.startswith(_QUIET):

@@ -20,7 +20,7 @@ def noise(count: int, scale: float, seed: int, heavy: bool = False) -> np.ndarra
 
 
 @pytest.mark.parametrize("percent", [5.0, 10.0, 17.7, -10.0])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_an_injected_block_is_found(percent: float, seed: int) -> None:
     series = noise(1000, 0.02, seed)
     series[300:420] += np.log1p(percent / 100)
@@ -61,7 +61,7 @@ def test_short_tables_have_no_blocks() -> None:
     assert find_blocks(np.linspace(0, 1, 23))[0] == []
 
 
-@pytest.mark.parametrize("percent", [5.0, 10.0, 17.7])
+@pytest.mark.parametrize("percent", [5.0, 17.7])
 def test_a_slow_block_of_a_table_is_reported_and_does_not_move_the_predictor(percent: float) -> None:
     rows = rows_of(400, noise=0.01)
     rows[200:280] = slowed(rows[200:280], percent)
@@ -91,27 +91,12 @@ def test_a_slow_block_is_found_when_a_predictor_is_transferred() -> None:
     assert level == pytest.approx(1, abs=0.005)
 
 
-@pytest.mark.parametrize("count", [10, 20, 60])
+@pytest.mark.parametrize("count", [10, 60])
 def test_a_transfer_without_drift_raises_no_alarm(count: int) -> None:
     old = LatencyPredictor.fit(rows_of(100, noise=0.02), test=False)
-    for seed in range(3):
+    for seed in range(2):
         new = old.transferred(slowed(rows_of(count, seed=60 + seed, noise=0.02), -40), seed=seed)
         assert new.report and new.report["drift"] == []
-
-
-def test_the_blocks_of_the_old_table_are_told(tmp_path: Path) -> None:
-    rows = rows_of(200, noise=0.01)
-    rows[80:120] = slowed(rows[80:120], 20)
-    fitted = LatencyPredictor.fit(rows)
-    assert fitted.report
-    (block,) = fitted.report["drift"]
-    fitted.save(tmp_path / "old.pt")
-    few = rows_of(20, seed=5)
-    new = LatencyPredictor.load(tmp_path / "old.pt").transferred(few)
-    assert new.report and new.report["old_drift"] == [block] and new.report["drift"] == []
-    whole = LatencyPredictor.fit(rows, test=False)
-    (told,) = (whole.transferred(few).report or {}).get("old_drift", [])
-    assert abs(told["first"] - 80) <= 5 and told["percent"] == pytest.approx(20, abs=1)
 
 
 @pytest.mark.skipif(not RELEASED.exists(), reason="the released tables are not in ../shared")

@@ -11,21 +11,10 @@ from strategies import spaces_with_archs
 from hat.model.count import count_macs, count_params, profile_length, profile_macs
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SubTransformer
-from hat.space import DIMS, Arch, DecoderSpace, EncoderSpace, SearchSpace
+from hat.space import DIMS, Arch, SearchSpace
 
-RELEASED = Path(__file__).parents[2].parent / "shared" / "hat_release" / "models.csv"
-
-
-def release_space(ffn: tuple[int, ...], heads: tuple[int, ...]) -> SearchSpace:
-    depths = (6, 5, 4, 3, 2, 1)
-    return SearchSpace(
-        EncoderSpace(640, ffn[0], 6, (640, 512), ffn, (6,), heads),
-        DecoderSpace(640, ffn[0], 6, (640, 512), ffn, depths, heads, heads, (1, 2, 3)),
-        512,
-    )
-
-
-SPACES = {"wmt": release_space((3072, 2048, 1024), (8, 4)), "iwslt": release_space((2048, 1024, 512), (4, 2))}
+ROOT = Path(__file__).parents[2]
+RELEASED = ROOT.parent / "shared" / "hat_release" / "models.csv"
 
 
 def released() -> list[tuple[dict[str, str], SearchSpace, Arch, int]]:
@@ -35,8 +24,9 @@ def released() -> list[tuple[dict[str, str], SearchSpace, Arch, int]]:
         values = {dim: row[dim.key.replace("-", "_")].split() for dim in DIMS}
         if row["params_m"]:
             arch = Arch.of({dim: dim.decode(tuple(map(int, v)), dim.key) for dim, v in values.items()})
-            task = "iwslt" if "iwslt" in row["task_name"] else "wmt"
-            found.append((row, SPACES[task], SPACES[task].check(arch), profile_length(task)))
+            (path,) = (ROOT / "configs" / row["task_name"] / "supertransformer").iterdir()
+            space = SearchSpace.from_yaml(path)
+            found.append((row, space, space.check(arch), profile_length(row["task_name"])))
     return found
 
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from hat.errors import ConfigError
 from hat.model.elastic import EVAL, Dropout
 from hat.model.layers import EOS, PAD, ModelConfig
 from hat.model.transformer import SuperTransformer, extract
@@ -89,10 +88,3 @@ def test_what_is_dropped_follows_the_seed_and_the_call() -> None:
     one, two, three = (model(SOURCE, TARGET, drop=Dropout(seed)) for seed in (1, 1, 2))
     assert torch.equal(one, two)
     assert not torch.equal(one, three) and not torch.equal(one, model(SOURCE, TARGET))
-
-
-@pytest.mark.parametrize("name", ["dropout", "attention_dropout", "activation_dropout"])
-@pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])
-def test_impossible_rates(name: str, rate: float) -> None:
-    with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')} must be at least 0 and below 1"):
-        ModelConfig(**{name: rate})

@@ -120,7 +120,7 @@ def test_names_in_a_task_lead_nowhere_else(tmp_path: Path) -> None:
     summary = json.loads((run / "summary.json").read_text())
     summary["models"][2]["name"] = "../secret"
     (run / "summary.json").write_text(json.dumps(summary))
-    assert collect(run).found[0].arch is None
+    assert collect(run).models[2].arch is None
 
 
 @pytest.mark.parametrize("old", [False, True])
@@ -175,7 +175,7 @@ def test_several_limits_and_a_front_in_one_folder(tmp_path: Path) -> None:
     table = "evaluation,loss,predicted_ms,bound_ms,measured_ms\n1,5.5,10,11,10.5\n2,5.25,12,13,\n"
     (folder / "evaluations.csv").write_text(table)
     run = collect(folder)
-    assert [model.limit_ms for model in run.found] == [12.5, 20.0]
+    assert [model.limit_ms for model in run.models[2:]] == [12.5, 20.0]
     (search,) = run.searches
     assert search.evaluations == (Evaluation(5.5, 10, 11, 10.5), Evaluation(5.25, 12, 13, None))
     assert search.limits_ms == (12.5, 20.0)
@@ -206,7 +206,7 @@ def test_flops_are_those_of_the_results_or_of_the_length_of_the_task(
     summary = json.loads((folder / "summary.json").read_text())
     summary["winners"][0]["flops"] = 7_654_000_000
     (folder / "summary.json").write_text(json.dumps(summary))
-    assert collect(folder).found[0].flops == 7_654_000_000
+    assert collect(folder).models[2].flops == 7_654_000_000
 
 
 def test_a_search_under_limits_on_other_than_latency(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_a_search_under_limits_on_other_than_latency(tmp_path: Path) -> None:
     nothing = {"constraint_ms": None, "within": None, "write_config_path": None, "flops": 5_000_000_000}
     folder = search_folder(tmp_path / "search", mode="constraint", winners=[winner | nothing])
     (search,) = collect(folder).searches
-    (found,) = collect(folder).found
+    *_, found = collect(folder).models
     assert search.limits_ms == () and found.limit_ms is None and found.within_limit is None
     assert (found.name, found.measured_ms) == ("search", 12.75)
     page = written(folder)
