@@ -174,15 +174,6 @@ def test_a_disk_that_is_really_full(trial: Trial, small_disk: Path) -> None:
                 trial.finish()
 
 
-def test_a_limit_on_the_size_of_files(trial: Trial) -> None:
-    with Tally(6, f"RLIMIT_FSIZE in {trial.name}") as tally:
-        for limit in (16, 700, 5000)[: count(1, 3)]:
-            with tally.fault():
-                trial.begin()
-                trial.run(Fault(limit=limit), "File too large", FULL[1], may_pass=limit > 16)
-                trial.finish()
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can run a command as another user")
 def test_no_permission(trial: Trial) -> None:
     """The command runs as nobody, whom the folder does not belong to."""
