@@ -298,7 +298,7 @@ def test_what_is_missing_is_named_with_the_command_that_makes_it(
     [
         ([], "it holds nothing"),
         (["train.en-de.en.idx"], "dict.en.txt"),
-        (["valid.en-de.en.idx", "dict.en.txt", "dict.de.txt"], "train.en-de.en.idx"),
+        (["valid.en-de.en.idx", "dict.en.txt", "dict.de.txt"], "valid.en-de.en.bin"),
     ],
 )
 def test_incomplete_data_is_named_with_the_command_that_makes_it(
