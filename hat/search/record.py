@@ -13,9 +13,8 @@ from hat.errors import ArchError, ConfigError, DataError, brief
 from hat.files.atomic import write_text_atomic
 from hat.files.journal import Journal, read_journal
 from hat.run import Run, record_path
-from hat.search.constraints import Candidate, Score
+from hat.search.constraints import Candidate, Point, Score
 from hat.search.finalists import Winner
-from hat.search.front import Point
 from hat.search.strategies import EvolutionConfig, ScoringOptions, SearchConfig
 from hat.space import Arch, SearchSpace, space_to_plain
 
@@ -161,7 +160,7 @@ class SearchResult:
     histories: Histories
     reference: Point  # of the hypervolume: the worst of the first generation
     hypervolumes: list[float]  # share of the box below `reference` that is dominated, after each score
-    comparison: dict[str, Any] | None  # with the ablations, see hat.search.front.compare
+    comparison: dict[str, Any] | None  # with the ablations, see hat.search.strategies.compare
     coverage: float  # share of measurements below the bound; 0 if limits are kept by the mean
     whole_front: bool  # one run of the strategy served all limits
     objectives: tuple[str, ...]

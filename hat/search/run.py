@@ -26,9 +26,8 @@ from hat.model.cpu import device_name, dtype_name
 from hat.model.transformer import Transformer
 from hat.rng import rng_for
 from hat.run import Run, digest_of
-from hat.search.constraints import Candidate, Pool, Score
+from hat.search.constraints import Candidate, Point, Pool, Score
 from hat.search.finalists import DeviceTimer, about, choose_finalists
-from hat.search.front import Point, compare, front_numbers, growth, worst
 from hat.search.record import (
     CachedFitness,
     Histories,
@@ -38,7 +37,17 @@ from hat.search.record import (
     search_header,
     under,
 )
-from hat.search.strategies import EvolutionConfig, ParetoConfig, SearchConfig, Strategy, strategy_of
+from hat.search.strategies import (
+    EvolutionConfig,
+    ParetoConfig,
+    SearchConfig,
+    Strategy,
+    compare,
+    front_numbers,
+    growth,
+    strategy_of,
+    worst,
+)
 from hat.space import Arch, Gene, gene_choices, gene_of, sample
 from hat.train.distributed import ALONE, ProcessGroup
 from hat.train.loop import BatchConfig, validation_batches

@@ -14,10 +14,19 @@ from hat.errors import ConfigError, DataError, Infeasible
 from hat.files.journal import Journal, read_journal
 from hat.model.count import count_macs, count_params
 from hat.search.constraints import Pool
-from hat.search.front import fronts, hypervolume, worst
 from hat.search.record import CachedFitness, old_losses, search_header
 from hat.search.run import states_of
-from hat.search.strategies import NSGA2, Evolution, SearchConfig, Strategy, cross, mutate
+from hat.search.strategies import (
+    NSGA2,
+    Evolution,
+    SearchConfig,
+    Strategy,
+    cross,
+    fronts,
+    hypervolume,
+    mutate,
+    worst,
+)
 from hat.space import Arch, DecoderSpace, EncoderSpace, SearchSpace, arch_of_gene, gene_choices, sample
 
 SPACE = SearchSpace(
