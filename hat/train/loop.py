@@ -108,9 +108,9 @@ class TrainConfig:
 
         Raises ConfigError for a wrong value, or if no option has the name of one in `values`.
         """
-        entries, parts = read_config(path), {}
+        entries, parts = read_config(path), dict[str, Any]()
         for part in fields(cls):
-            group = type(part.default)
+            group: Any = type(part.default)
             own = {each.name for each in fields(group)} & values.keys()
             parts[part.name] = fill(group, entries, **{name: values.pop(name) for name in own})
         if values:
@@ -282,7 +282,7 @@ def validation_batches(
     Raises DataError for a pair that is too long: leaving it out would make another loss.
     """
     most = batches.max_tokens_valid or batches.max_tokens
-    fixed = {"seed": 0, "epoch": 0, "shuffle": False, "drop_long": False}
+    fixed: dict[str, Any] = {"seed": 0, "epoch": 0, "shuffle": False, "drop_long": False}
     return EpochBatches(data, most, **fixed, **_limits(batches, model, group))
 
 

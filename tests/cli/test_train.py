@@ -83,7 +83,9 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     kill_and_go_on(files, 4, 3, monkeypatch, *more)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_a_signal_saves_and_the_run_goes_on_exactly(
     number: int, code: int, files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

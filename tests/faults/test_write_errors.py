@@ -130,7 +130,9 @@ def test_ten_points_of_each_command(trial: Trial) -> None:
                 with tally.fault():
                     trial.begin()
                     try:
-                        trial.run(replace(fault, at=at))
+                        # not every system can synchronise a folder
+                        may_pass = kind == "permission lost" and points[at - 1] == "fsync"
+                        trial.run(replace(fault, at=at), may_pass=may_pass)
                         assert trial.state() <= whole == trial.finish()
                     except AssertionError as error:
                         where = f"{kind} at point {at} of {len(points)}, {points[at - 1]}"
