@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -33,10 +32,16 @@ from hat.files.atomic import write_atomic
 from hat.latency.predictor import LatencyPredictor
 from hat.log import say
 from hat.search.constraints import LimitOptions
-from hat.search.front import comparison_table
 from hat.search.record import SearchResult
 from hat.search.run import limits_of, search
-from hat.search.strategies import EvolutionConfig, ParetoConfig, ScoringOptions, SearchConfig, strategy_of
+from hat.search.strategies import (
+    EvolutionConfig,
+    ParetoConfig,
+    ScoringOptions,
+    SearchConfig,
+    comparison_table,
+    strategy_of,
+)
 from hat.train.checkpoint import check_compatible, load, model_of
 from hat.train.distributed import ProcessGroup, joined, launch, one_of_many, place_of
 from hat.train.trainer import OptimConfig, compute_dtype
@@ -212,7 +217,9 @@ def _predictor(options: SearchOptions) -> LatencyPredictor:
 
 def _draw(folder: Path) -> None:
     """Write front.png into the search's folder if matplotlib is installed."""
-    if find_spec("matplotlib") is None:
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
         say("no picture: matplotlib is not installed (pip install -e '.[report]')")
         return
     from hat.report.collect import collect  # late: without matplotlib nothing is drawn
