@@ -26,13 +26,19 @@ Made = Callable[..., Whole]
 
 
 @pytest.fixture(scope="session")
-def run() -> Iterator[Run]:
+def forks() -> Iterator[Forks]:
+    with Forks() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def run(forks: Forks) -> Iterator[Run]:
     """Run a command of the table in a folder, with a fault if any."""
-    with Forks() as server, serving() as site:
+    with serving() as site:
 
         def run(name: str, folder: Path, fault: Fault | None = None, *more: str) -> Result:
             argv = [word.replace("SITE", site.url) for word in (*COMMANDS[name].argv, *more)]
-            return server.run(COMMANDS[name].name, argv, folder, fault)
+            return forks.run(COMMANDS[name].name, argv, folder, fault)
 
         yield run
 
