@@ -20,7 +20,7 @@ from hat.data.toy import write_toy
 from hat.files.atomic import digest_matches
 from hat.files.journal import Journal
 from hat.latency.predictor import LatencyPredictor
-from hat.latency.table import TableWriter, row_of
+from hat.latency.table import TableWriter, read_table, row_of
 from hat.log import say
 from hat.space import SearchSpace, sample
 from hat.train.checkpoint import Checkpoint, load, load_newest
@@ -49,8 +49,8 @@ def records(run: Path) -> Held:
 
 
 def rows(run: Path) -> Held:
-    with TableWriter(run / "rows.csv") as table:
-        return table.rows
+    with TableWriter(run / "rows.csv"):  # as the command does, it drops an unfinished row
+        return read_table(run / "rows.csv") if (run / "rows.csv").stat().st_size else []
 
 
 def updates(run: Path) -> Held:
@@ -131,7 +131,7 @@ COMMANDS = {
         "rows.csv",
         rows,
         ("--lat-dataset-size=3",),
-        ("dict.de.txt", "rows.csv"),
+        ("rows.csv", "dict.de.txt"),
     ),
     "search": Command(
         "evo-search", SEARCH, "journal.jsonl", records, ("--evo-iter=2",), ("start.pt", "journal.jsonl")
@@ -193,7 +193,7 @@ def make(folder: Path) -> Path:
         for arch in dict.fromkeys(sample(space, rng) for _ in range(60)):
             ms = 10 + 20 * arch.decoder.num_layers + sum(arch.encoder.ffn_dims) / 8
             table.append(row_of(arch, (5.0, 0.1), (ms - 5, 0.1), {"device": "invented"}))
-        LatencyPredictor.fit(table.rows).save(folder / "predictor.pt")
+    LatencyPredictor.fit(read_table(folder / "rows.csv")).save(folder / "predictor.pt")
     return folder
 
 

@@ -111,7 +111,7 @@ class Calls:
         def open_file(file: Any, mode: str = "r", buffering: int = -1, *args: Any, **kwargs: Any) -> Any:
             bad = calls.fault.unreadable
             if bad and "r" in mode and str(file).endswith(bad):
-                raise OSError(5, os.strerror(5), str(file))
+                raise OSError(5, os.strerror(5))  # as a read would: it names no file
             if not set(mode) & set("wax") or "+" in mode or buffering == 0 or "opener" in kwargs:
                 return real_builtin(file, mode, buffering, *args, **kwargs)
             calls.meet("create")

@@ -12,7 +12,7 @@ from toy_rows import draw_arch
 
 from hat.errors import HatError
 from hat.files.journal import Journal
-from hat.latency.table import TableWriter, row_of
+from hat.latency.table import TableWriter, read_table, row_of
 from hat.log import RunLog
 
 RECORDS = 5
@@ -32,8 +32,9 @@ def table(path: Path, *numbers: int) -> list[int]:
     with TableWriter(path) as file:
         for n in numbers:
             file.append(row_of(ARCH, (1.0, 0.1), (10.0 + n, 0.1), conditions))
-        assert all(row.conditions == conditions for row in file.rows)
-        return [round(row.latency_mean_decoder - 10) for row in file.rows]
+    rows = read_table(path)
+    assert all(row.conditions == conditions for row in rows)
+    return [round(row.latency_mean_decoder - 10) for row in rows]
 
 
 Append = Callable[..., list[int]]  # appends records to a file and returns those that it then holds
