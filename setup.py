@@ -55,6 +55,7 @@ setup(
     package_dir={f"hat.{name}": name for name in SHIPPED},
     package_data={
         "hat": ["py.typed"],
+        "hat.data": ["toy.txt"],
         "hat.report": ["templates/*"],
         **{f"hat.{name}": ["*", "*/*", "*/*/*"] for name in SHIPPED},
     },

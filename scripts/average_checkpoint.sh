@@ -14,5 +14,5 @@ if [ $# -gt 2 ]; then
     exit 2
 fi
 folder=$(realpath -m -- "$1")
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+CDPATH= cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 exec "${PYTHON:-python}" -m hat average --inputs "$folder" --num-epoch-checkpoints="${2:-10}"

@@ -4,7 +4,7 @@
 venv=${HAT_VENV:-$PWD/.venv}
 stamp=$venv/.hat-installed
 wanted=$(cat setup.py constraints.txt | cksum)
-if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
+if [ ! -x "$venv/bin/python" ] || [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
     base=${PYTHON:-python3}
     "$base" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || {
         echo "Python 3.10 or newer is needed, $base is older; set PYTHON to a newer one" >&2

@@ -17,7 +17,7 @@ case "${1:-}" in
     exit 2
     ;;
 esac
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+CDPATH= cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/environment.sh
 . scripts/environment.sh
 if [ "${1:-}" = --small ]; then

@@ -8,7 +8,7 @@ if [ $# -lt 2 ] || [ "$1" = -h ] || [ "$1" = --help ]; then
     echo "example: bash scripts/run_task.sh toy.en-de cpu 6 9"
     [ "${1:-}" = -h ] || [ "${1:-}" = --help ] && exit 0 || exit 2
 fi
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+CDPATH= cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 task=$1
 hardware=$2
 shift 2

@@ -3,7 +3,7 @@
 # usage: bash scripts/run_tests.sh [pytest arguments, for example -m slow]
 set -euo pipefail
 
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+CDPATH= cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/environment.sh
 . scripts/environment.sh
 export PATH="$(dirname "$PYTHON"):$PATH"

@@ -15,7 +15,7 @@ begin() {
         exit 2
     fi
     if [ -n "${RAW_DIR:-}" ]; then RAW_DIR=$(realpath -m -- "$RAW_DIR"); fi
-    cd "$(dirname "${BASH_SOURCE[0]}")/.."
+    CDPATH= cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
     archives=${RAW_DIR:-${work:-}/orig}
 }
 

@@ -34,7 +34,7 @@ case "${4:-0}" in
     exit 2
     ;;
 esac
-export CUDA_VISIBLE_DEVICES=${4:-0}
+export CUDA_VISIBLE_DEVICES=${4:-${CUDA_VISIBLE_DEVICES:-0}}
 subset=${5:-test}
 case "$mode" in
 normal | sacre) ;;
@@ -43,7 +43,7 @@ normal | sacre) ;;
     exit 2
     ;;
 esac
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+CDPATH= cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 python=${PYTHON:-python}
 common=configs/$task/subtransformer/common.yml
 data=$(sed -n 's/^data: *//p' "$common")

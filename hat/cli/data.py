@@ -1,4 +1,4 @@
-"""Commands that make data: preprocess, prepare, clean, split-pairs, learn-bpe, apply-bpe, toy-data."""
+"""Commands that make data; each returns its exit status, and its docstring heads its help."""
 
 import json
 import time
@@ -73,18 +73,18 @@ class ApplyBpeOptions(Options):
 
 
 @dataclass(frozen=True)
-class ToyOptions:
+class ToyOptions(Options):
     """Toy data"""
 
     to: str = "data/raw/toy.en-de"
     """folder to write {train,valid,test}.{en,de} to"""
     seed: int = 1
     """the same seed gives the same text everywhere"""
-    train: int = 19_000
+    train: int = option(19_000, low=0)
     """training pairs"""
-    valid: int = 500
+    valid: int = option(500, low=0)
     """validation pairs"""
-    test: int = 500
+    test: int = option(500, low=0)
     """test pairs"""
 
 
@@ -94,14 +94,9 @@ def _pair(prefix: str, cfg: CleanOptions | SplitOptions) -> tuple[Path, Path]:
 
 @command
 def preprocess(argv: Sequence[str] | None = None) -> int:
-    """Turn parallel text into dictionaries and memory-mapped ids; return the exit status."""
-    cfg, output = parse(
-        argv,
-        binary.PreprocessConfig,
-        only(OutputOptions, "json"),
-        prog="hat preprocess",
-        description="Turn parallel text, one sentence per line, into dictionaries and binary data.",
-    )
+    """Turn parallel text, one sentence per line, into dictionaries and binary data."""
+    groups = binary.PreprocessConfig, only(OutputOptions, "json")
+    cfg, output = parse(argv, *groups, prog="hat preprocess", description=preprocess.__doc__)
     start = time.perf_counter()
     result = binary.preprocess(cfg, say=lambda line: print(line, flush=True))
     seconds = time.perf_counter() - start
@@ -114,31 +109,21 @@ def preprocess(argv: Sequence[str] | None = None) -> int:
 
 @command
 def prepare(argv: Sequence[str] | None = None) -> int:
-    """Write the sentences of a published corpus in both languages; return the exit status."""
-    (cfg,) = parse(
-        argv,
-        corpora.PrepareConfig,
-        prog="hat prepare",
-        description="Take the sentences out of a published corpus and do the steps of the Moses scripts.",
-    )
-    result = corpora.prepare(cfg)
-    parts = f" ({' + '.join(map(str, result.sentences))})" if len(result.sentences) > 1 else ""
-    print(f"{cfg.output}: {sum(result.sentences)} pairs{parts}")
-    if result.invalid and cfg.replace_invalid:
-        print(f"{cfg.output}: {result.invalid} lines have bytes that are not UTF-8, or U+FFFD")
+    """Take the sentences out of a published corpus and do the steps of the Moses scripts."""
+    (cfg,) = parse(argv, corpora.PrepareConfig, prog="hat prepare", description=prepare.__doc__)
+    sentences, invalid = corpora.prepare(cfg)
+    parts = f" ({' + '.join(map(str, sentences))})" if len(sentences) > 1 else ""
+    print(f"{cfg.output}: {sum(sentences)} pairs{parts}")
+    if invalid and cfg.replace_invalid:
+        print(f"{cfg.output}: {invalid} lines have bytes that are not UTF-8, or U+FFFD")
     return 0
 
 
 @command
 def clean(argv: Sequence[str] | None = None) -> int:
-    """Copy the pairs of a parallel text that are within the limits; return the exit status."""
-    cfg, limits = parse(
-        argv,
-        CleanOptions,
-        corpora.Limits,
-        prog="hat clean",
-        description="Copy parallel text without pairs that have an empty side or are beyond limits.",
-    )
+    """Copy parallel text without pairs that have an empty side or are beyond limits."""
+    groups = CleanOptions, corpora.Limits
+    cfg, limits = parse(argv, *groups, prog="hat clean", description=clean.__doc__)
     kept, dropped = corpora.clean_pairs(_pair(cfg.input, cfg), _pair(cfg.output, cfg), limits)
     why = "with an empty side" if limits == corpora.Limits() else "outside the limits"
     print(f"{cfg.output}: {kept} pairs kept, {dropped} {why} dropped")
@@ -147,13 +132,8 @@ def clean(argv: Sequence[str] | None = None) -> int:
 
 @command
 def split_pairs(argv: Sequence[str] | None = None) -> int:
-    """Join corpora and put every n-th pair aside for validation; return the exit status."""
-    (cfg,) = parse(
-        argv,
-        SplitOptions,
-        prog="hat split-pairs",
-        description="Join parallel texts and put every n-th pair aside for validation.",
-    )
+    """Join parallel texts and put every n-th pair aside for validation."""
+    (cfg,) = parse(argv, SplitOptions, prog="hat split-pairs", description=split_pairs.__doc__)
     inputs = [_pair(prefix, cfg) for prefix in cfg.inputs]
     valid = _pair(cfg.valid, cfg) if cfg.valid else None
     kept, aside = corpora.split_pairs(inputs, _pair(cfg.train, cfg), valid, cfg.every)
@@ -163,13 +143,8 @@ def split_pairs(argv: Sequence[str] | None = None) -> int:
 
 @command
 def learn_bpe(argv: Sequence[str] | None = None) -> int:
-    """Learn merges on text; return the exit status."""
-    (cfg,) = parse(
-        argv,
-        LearnBpeOptions,
-        prog="hat learn-bpe",
-        description="Learn byte-pair merges with subword-nmt.",
-    )
+    """Learn byte-pair merges with subword-nmt."""
+    (cfg,) = parse(argv, LearnBpeOptions, prog="hat learn-bpe", description=learn_bpe.__doc__)
     merges = subwords.learn_bpe(tuple(map(Path, cfg.inputs)), Path(cfg.codes), cfg.merges, cfg.workers)
     print(f"{cfg.codes}: {merges} merges")
     return 0
@@ -177,10 +152,8 @@ def learn_bpe(argv: Sequence[str] | None = None) -> int:
 
 @command
 def apply_bpe(argv: Sequence[str] | None = None) -> int:
-    """Split the words of texts into subwords; return the exit status."""
-    (cfg,) = parse(
-        argv, ApplyBpeOptions, prog="hat apply-bpe", description="Split words into subwords with subword-nmt."
-    )
+    """Split words into subwords with subword-nmt."""
+    (cfg,) = parse(argv, ApplyBpeOptions, prog="hat apply-bpe", description=apply_bpe.__doc__)
     inputs = tuple(map(Path, cfg.inputs))
     for path in subwords.apply_bpe(Path(cfg.codes), inputs, Path(cfg.to), cfg.workers):
         print(f"{path} written")
@@ -189,13 +162,8 @@ def apply_bpe(argv: Sequence[str] | None = None) -> int:
 
 @command
 def toy_data(argv: Sequence[str] | None = None) -> int:
-    """Write generated English-German pairs; return the exit status."""
-    (cfg,) = parse(
-        argv,
-        ToyOptions,
-        prog="hat toy-data",
-        description="Write generated English-German sentence pairs, no sentence in more than one split.",
-    )
+    """Write generated English-German sentence pairs, no sentence in more than one split."""
+    (cfg,) = parse(argv, ToyOptions, prog="hat toy-data", description=toy_data.__doc__)
     sizes = toy.write_toy(cfg.to, cfg.seed, cfg.train, cfg.valid, cfg.test)
     print(f"{cfg.to}: " + ", ".join(f"{size} {split}" for split, size in sizes.items()) + " pairs")
     return 0

@@ -5,7 +5,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from hat.cli.options import OutputOptions, command, parse
 from hat.config import Options, option
@@ -23,8 +22,15 @@ from hat.log import say
 from hat.run import record_path
 from hat.space import ArchOptions, arch_of
 
-_TRIES = "attempts in a row that may bring nothing new, with longer and longer pauses"
-_TIMEOUT = "seconds without a byte after which an attempt fails"
+
+@dataclass(frozen=True)
+class NetworkOptions(Options):
+    """Network"""
+
+    tries: int = option(5, low=1)
+    """attempts in a row that may bring nothing new, with longer and longer pauses"""
+    timeout: float = option(30.0, above=0)
+    """seconds without a byte after which an attempt fails"""
 
 
 @dataclass(frozen=True)
@@ -41,16 +47,15 @@ class DownloadOptions(Options):
     """download the latency tables and predictors of the release from its public repository"""
     save_path: str | None = None
     """folder to write to (default: ./downloaded_models, for --latency-data ./latency_dataset)"""
-    timeout: float = option(30.0, above=0, help=_TIMEOUT)
-    tries: int = option(5, low=1, help=_TRIES)
 
 
 @command
 def download_model(argv: Sequence[str] | None = None) -> int:
     """List or download what was released; return the exit status."""
-    options, out = parse(
+    options, network, out = parse(
         argv,
         DownloadOptions,
+        NetworkOptions,
         OutputOptions,
         prog="download_model.py",
         description="List and download the models, latency tables and predictors of the 2020 release.",
@@ -75,9 +80,8 @@ def download_model(argv: Sequence[str] | None = None) -> int:
         wanted = [(model.url, folder / f"{model.model_name}.pt", check_file) for model in chosen]
     found, failed = list[Downloaded](), []
     for url, path, check in wanted:
-        how: dict[str, Any] = {"tries": options.tries, "timeout": options.timeout}
         try:
-            got = download(url, path, check=check, quiet=out.no_progress_bar, **how)
+            got = download(url, path, check=check, quiet=out.no_progress_bar, **asdict(network))
         except DataError as error:  # one that fails does not keep the others
             if isinstance(error, Unreachable) or len(wanted) == 1:
                 raise
@@ -151,8 +155,6 @@ class FetchOptions(Options):
     """address, beginning with https:// or http://; share links of Dropbox and Google Drive serve too"""
     to: str
     """file to write; left alone if it is already there and intact"""
-    tries: int = option(5, low=1, help=_TRIES)
-    timeout: float = option(30.0, above=0, help=_TIMEOUT)
     sha256: str | None = None
     """SHA-256 that the file must have"""
 
@@ -161,9 +163,10 @@ class FetchOptions(Options):
 def fetch(argv: Sequence[str] | None = None) -> int:
     """Download a file; return the exit status."""
     about = "Download one file, whole or not at all."
-    cfg, out = parse(argv, FetchOptions, OutputOptions, prog="hat fetch", description=about)
-    how: dict[str, Any] = {"tries": cfg.tries, "timeout": cfg.timeout, "sha256": cfg.sha256}
-    found = download(cfg.url, Path(cfg.to), quiet=out.no_progress_bar, **how)
+    groups = (FetchOptions, NetworkOptions, OutputOptions)
+    cfg, network, out = parse(argv, *groups, prog="hat fetch", description=about)
+    quiet = out.no_progress_bar
+    found = download(cfg.url, Path(cfg.to), sha256=cfg.sha256, quiet=quiet, **asdict(network))
     there = "" if found.status == "downloaded" else " is already there"
     print(f"{cfg.to}{there}: {found.num_bytes} bytes")
     if out.json:

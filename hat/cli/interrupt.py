@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C ask a long run to save and leave; a second Ctrl-C leaves at once."""
+"""SIGTERM, SIGHUP and Ctrl-C ask a long run to save and end; a second one ends it at once."""
 
 import contextlib
 import signal
@@ -8,18 +8,22 @@ from collections.abc import Iterator
 from types import FrameType
 
 _ECHO_S = 1.0  # torchrun passes a Ctrl-C on that the terminal has sent to every process already
+_ENDING = (signal.SIGTERM, signal.SIGHUP)  # SIGHUP: the terminal or the ssh connection has closed
 
 
 class Interrupt:
-    """Inside the `with` block a signal only sets `asked`; the run looks at it after each step."""
+    """Inside the `with` block a signal only sets `asked`; the run looks at it after each step.
+
+    A signal that the process was started to ignore stays ignored, as `nohup` asks for SIGHUP.
+    """
 
     def __init__(self) -> None:
         self.asked: int | None = None
         self._asked_s = 0.0
 
     def __enter__(self) -> "Interrupt":
-        numbers = (signal.SIGTERM, signal.SIGINT)
-        self._previous = {number: signal.signal(number, self._note) for number in numbers}
+        heeded = [n for n in (*_ENDING, signal.SIGINT) if signal.getsignal(n) is not signal.SIG_IGN]
+        self._previous = {number: signal.signal(number, self._note) for number in heeded}
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -35,25 +39,29 @@ class Interrupt:
 
 
 class Terminated(BaseException):
-    """SIGTERM outside of an `Interrupt`; as KeyboardInterrupt, no handler of errors catches it."""
+    """SIGTERM or SIGHUP outside of an `Interrupt`; as KeyboardInterrupt, no handler of errors catches it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 @contextlib.contextmanager
 def terminating() -> Iterator[None]:
-    """Inside the block SIGTERM raises Terminated, so that open files are left in order.
+    """Inside the block SIGTERM and SIGHUP raise Terminated, so that open files are left in order.
 
-    No effect outside of the main thread, or if the process has a handler of its own.
+    No effect outside of the main thread, or on a signal that has a handler or is ignored.
     """
 
     def leave(number: int, frame: FrameType | None) -> None:
-        raise Terminated
+        raise Terminated(number)
 
     main = threading.current_thread() is threading.main_thread()
-    ours = main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    if ours:
-        signal.signal(signal.SIGTERM, leave)
+    ours = [n for n in _ENDING if main and signal.getsignal(n) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, leave)
     try:
         yield
     finally:
-        if ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)

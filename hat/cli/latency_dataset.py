@@ -71,7 +71,7 @@ def run(options: tuple[Any, ...], argv: Sequence[str] | None = None) -> dict[str
     prof, out = settings.profile, settings.output
     if not data.lat_dataset_path:
         raise ConfigError("--lat-dataset-path is needed: the CSV file to write")
-    cfg, device = measuring(prof, settings.task, settings.device)
+    cfg, device = measuring(settings)
     table = collect(
         space_and_arch(settings.space, settings.arch)[0],
         data.lat_dataset_size,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from hat.cli.options import OutputOptions, command, parse
 from hat.config import Options, option, to_yaml_values
-from hat.data.corpora import hold_out
-from hat.data.text import read_lines
+from hat.data.corpora import hold_out, line_pairs
+from hat.data.text import write_rows
 from hat.errors import ConfigError, DataError
 from hat.files.atomic import write_text_atomic
 from hat.space import SpaceOptions, space_of
@@ -43,29 +43,28 @@ class NewTaskOptions(Options):
 
 @command
 def new_task(argv: Sequence[str] | None = None) -> int:
-    """Write configs/<name>/ and data/raw/<name>/; see --help."""
-    options, out = parse(
-        argv,
-        NewTaskOptions,
-        OutputOptions,
-        prog="hat new-task",
-        description="Make a task folder of two texts.",
-    )
+    """Make a task folder of two texts: configs/<name>/ and data/raw/<name>/."""
+    groups = NewTaskOptions, OutputOptions
+    options, out = parse(argv, *groups, prog="hat new-task", description=new_task.__doc__)
     if not (options.name and options.template and options.source and options.target):
         raise ConfigError("--name, --template, --source and --target are needed; see hat new-task --help")
     match = re.fullmatch(r"([A-Za-z0-9_]+)\.([A-Za-z_]+)-([A-Za-z_]+)", options.name)
-    if not match:
-        raise ConfigError(f"--name {options.name!r} is not <name>.<source>-<target>, for example mine.en-fr")
-    if match[2] == match[3]:
+    if not match or match[2] == match[3]:
         raise ConfigError(
-            f"--name {options.name!r} has one language twice; give a source and a target language"
+            f"--name {options.name!r} is not <name>.<source>-<target> with two languages, as mine.en-fr"
         )
     folder = Path("configs") / options.name
     if folder.exists():
         raise ConfigError(f"{folder} exists already; choose another --name or remove the folder")
-    template = Path("configs") / options.template
-    texts = _texts(template, options, match)
-    _split(options, match[2], match[3])
+    texts = _texts(Path("configs") / options.template, options, match)
+    pairs, count = line_pairs((Path(options.source), Path(options.target))), options.held_out
+    try:
+        splits = hold_out(pairs, count, count, options.seed)
+    except DataError as error:
+        raise DataError(f"{error}; see --held-out") from error
+    for split, chosen in splits.items():
+        raw = Path("data/raw") / options.name / split
+        write_rows([Path(f"{raw}.{lang}") for lang in match.groups()[1:]], chosen)
     for path, text in texts.items():
         write_text_atomic(folder / path, text)
     print(f"made {folder} with {len(texts)} files; next: bash scripts/run_task.sh {options.name} {HARDWARE}")
@@ -89,79 +88,54 @@ def _texts(template: Path, options: NewTaskOptions, name: re.Match) -> dict[Path
     renames = {old_prefix: prefix, Path(data[1]).name: slug, template.name: str(options.name)}
     space_text = _space_text(options.space) if options.space else None
     texts = {}
-    for path in [
+    for path in (
         *super_yml,
         evo[0],
         *sorted(template.glob("*.sh")),
         template / "subtransformer/common.yml",
-    ] + [template / kind / f"{HARDWARE}.yml" for kind in ("latency_dataset", "latency_predictor")]:
+        template / f"latency_dataset/{HARDWARE}.yml",
+        template / f"latency_predictor/{HARDWARE}.yml",
+    ):
         text = path.read_text("utf-8")
         for old, new in renames.items():
             text = text.replace(old, new)
         text = re.sub(r"(?m)^profile-length: .*$", f"profile-length: {options.length}", text)
-        texts[Path(str(path.relative_to(template)).replace(old_prefix, prefix))] = _with_space(
-            text, space_text
-        )
+        if space_text and "# SuperTransformer\n" in text:
+            text = _with_space(text, space_text)
+        texts[Path(str(path.relative_to(template)).replace(old_prefix, prefix))] = text
     texts[Path("preprocess.sh")] = _preprocess_script(options, name)
     return texts
 
 
-def _with_space(text: str, space_text: str | None) -> str:
-    """Return a configuration with another search space in place of its own."""
-    if space_text is None or "# SuperTransformer\n" not in text:
-        return text
-    start = text.index("# SuperTransformer\n")
-    _, _, *rest = text[start:].split("\n\n", 2)  # super sizes, choices, what follows
+def _with_space(text: str, space_text: str) -> str:
+    """Return a configuration with another search space in place of its own: super sizes and choices."""
     if "share-decoder" in space_text:
         text = text.replace("share-all-embeddings: True\n", "")
-        start = text.index("# SuperTransformer\n")
-    return text[:start] + space_text + "\n" + "".join(rest)
+    before, title, after = text.partition("# SuperTransformer\n")
+    _, _, *rest = (title + after).split("\n\n", 2)
+    return before + space_text + "\n" + "".join(rest)
 
 
 def _space_text(path: str) -> str:
     """Return the space file as the lines of a configuration, after checking it."""
-    (space,) = parse(
-        [f"--configs={path}"],
-        SpaceOptions,
-        prog="hat new-task --space",
-        description="",
-        config_flags=("--configs",),
-    )
+    flags = {"prog": "hat new-task --space", "description": "", "config_flags": ("--configs",)}
+    (space,) = parse([f"--configs={path}"], SpaceOptions, **flags)
     space_of(space)
-    given = to_yaml_values(space)
-    lines = [f"{key}: {value}" for key, value in given.items()]
+    lines = [f"{key}: {value}" for key, value in to_yaml_values(space).items()]
     if space.encoder_embed_dim != space.decoder_embed_dim:  # cannot share all embeddings
         lines.insert(0, "share-decoder-input-output-embed: True")
     return "# SuperTransformer\n\n# Search space\n" + "\n".join(lines) + "\n"
 
 
-def _split(options: NewTaskOptions, source_lang: str, target_lang: str) -> None:
-    """Write train, valid and test text: distinct non-empty pairs in a seeded order."""
-    sides = [list(read_lines(path)) for path in (options.source or "", options.target or "")]
-    if len(sides[0]) != len(sides[1]):
-        raise DataError(
-            f"{options.source} has {len(sides[0])} lines and {options.target} has {len(sides[1])}; line n "
-            "of one must translate line n of the other"
-        )
-    try:
-        parts = hold_out(zip(*sides, strict=True), options.held_out, options.held_out, options.seed)
-    except DataError as error:
-        raise DataError(f"{error}; see --held-out") from error
-    for split, chosen in parts.items():
-        for column, lang in enumerate((source_lang, target_lang)):
-            path = Path("data/raw") / str(options.name) / f"{split}.{lang}"
-            write_text_atomic(path, "".join(f"{pair[column]}\n" for pair in chosen))
-
-
 def _preprocess_script(options: NewTaskOptions, name: re.Match) -> str:
-    source, target = name[2], name[3]
+    slug, (source, target) = "_".join(name.groups()), name.groups()[1:]
     return f"""#!/usr/bin/env bash
-# data/raw/{options.name} -> data/binary/{"_".join(name.groups())}; work that is up to date is skipped
+# data/raw/{options.name} -> data/binary/{slug}; work that is up to date is skipped
 set -euo pipefail
 
 cd "$(dirname "${{BASH_SOURCE[0]}}")/../.."
 raw=data/raw/{options.name}
-binary=data/binary/{"_".join(name.groups())}
+binary=data/binary/{slug}
 if [ "$binary/test.{source}-{target}.{target}.idx" -nt "$raw/train.{source}" ]; then
     echo "$binary is up to date"
     exit 0

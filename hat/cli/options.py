@@ -5,9 +5,12 @@ so each knows the options of the others: it accepts them in a file, and neither 
 """
 
 import argparse
+import contextlib
 import dataclasses
 import functools
+import os
 import re
+import signal
 import sys
 import typing
 from collections.abc import Callable, Sequence
@@ -69,30 +72,20 @@ def without(group: type, *names: str) -> Part:
     return Part(group, _names(group) - set(names), frozenset(names))
 
 
-class ParserRequest(Sequence[str]):
-    """Given to a command in place of its arguments, this makes `parse` raise `ParserReady`."""
-
-    def __len__(self) -> int:
-        return 0
-
-    def __getitem__(self, index: typing.Any) -> typing.Any:
-        raise IndexError(index)
+PARSER = ("--give-the-parser",)  # given to a command as its arguments, makes `parse` raise `_ParserReady`
 
 
-class ParserReady(BaseException):
-    """Carries the parser of a command to whoever asked for it, for example to write shell completions."""
-
-    def __init__(self, parser: argparse.ArgumentParser) -> None:
-        super().__init__()
-        self.parser = parser
+class _ParserReady(BaseException):
+    """Carries the parser of a command to whoever asked for it."""
 
 
 def parser_of(main: Callable[[Sequence[str]], object]) -> argparse.ArgumentParser:
-    """Return the parser of a command without running it."""
+    """Return the parser of a command without running it, for example to write shell completions."""
     try:
-        main(ParserRequest())
-    except ParserReady as ready:
-        return ready.parser
+        main(PARSER)
+    except _ParserReady as ready:
+        parser: argparse.ArgumentParser = ready.args[0]
+        return parser
     raise AssertionError(f"{main} parses nothing")
 
 
@@ -123,8 +116,8 @@ def parse(
         parser.add_dataclass(part.group, part.names)
     for part in [*parts, *(Part(each, frozenset()) for each in hidden)]:
         parser.hide_dataclass(part.group, part.unlisted)
-    if isinstance(argv, ParserRequest):
-        raise ParserReady(parser)
+    if argv is PARSER:
+        raise _ParserReady(parser)
     words = list(sys.argv[1:] if argv is None else argv)
     values = vars(parser.parse_strict(words))
     try:
@@ -139,7 +132,7 @@ def _names(group: type) -> frozenset[str]:
 
 
 def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
-    """Make a `main` print user errors in one line and return 2, and return 130 or 143 when told to end."""
+    """Make a `main` print user errors in one line and return 2, and 128 + its number if a signal ends it."""
 
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> int:
@@ -149,6 +142,9 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
         except HatError as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             return 2
+        except BrokenPipeError:  # whoever read the output has had enough, as `head` has
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE
         except (OSError, MemoryError) as error:
             return _refused_by_system(error)
         except RuntimeError as error:
@@ -158,9 +154,10 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
         except KeyboardInterrupt:
             say("interrupted; run the same command again to go on")
             return 130
-        except Terminated:
-            print("terminated; run the same command again to go on", file=sys.stderr)
-            return 143
+        except Terminated as ended:
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                print("terminated; run the same command again to go on", file=sys.stderr)
+            return 128 + ended.number
 
     return run
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -25,9 +25,6 @@ from hat.train.distributed import Place
 from hat.train.loop import BatchConfig, LoopConfig
 from hat.train.policy import PolicyConfig, ScheduleConfig
 from hat.train.trainer import OptimConfig
-
-if TYPE_CHECKING:
-    from hat.latency.measure import MeasureConfig
 
 
 @dataclass(frozen=True)
@@ -116,13 +113,6 @@ class ProfileOptions(Options):
     def asked(self) -> bool:
         """Return whether profiling is all the user wants."""
         return self.latcpu or self.latgpu or self.profile_flops
-
-    def measure_config(self, length: int) -> "MeasureConfig":
-        """Return how to measure sentences of `length` tokens."""
-        from hat.latency.measure import MeasureConfig  # late: training measures nothing
-
-        repeats, interval = (self.lat_beam, self.latiter), self.lat_interval
-        return MeasureConfig(length, length, *repeats, interval_percent=interval, dtype=self.lat_amp)
 
 
 class Settings(NamedTuple):

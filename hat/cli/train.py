@@ -15,7 +15,6 @@ from hat.cli.settings import (
     Settings,
     TaskData,
     TaskOptions,
-    device_of,
     find_checkpoint,
     parse_settings,
     processes,
@@ -81,12 +80,20 @@ def run(given: Settings, argv: Sequence[str] | None) -> dict[str, Any] | int:
             "--sub-configs"
         )
     if given.profile.asked():
-        from hat.cli.profile import describe, profile  # late: training measures nothing
+        from hat.cli.profile import describe, measuring  # late: training measures nothing
+        from hat.latency.collect import profile
 
-        device_of(given.device)  # sets the threads
-        sizes, length = profile_sizes(task), task.sentence_length()
-        shown = arch or space.largest()
-        measured = profile(space, shown, given.model, sizes, length, given.profile, given.device)
+        how, device = measuring(given)
+        measured = profile(
+            space,
+            arch or space.largest(),
+            vocab_sizes=profile_sizes(task),
+            config=how,
+            model_config=given.model,
+            flops=given.profile.profile_flops,
+            device=device if given.profile.latcpu or given.profile.latgpu else None,
+            seed=given.device.seed,
+        )
         return _told(True, describe(measured), measured)
     place = place_of(os.environ)
     first = place is None or place.rank == 0

@@ -13,12 +13,12 @@ from hat.cli.options import OutputOptions, command, only, parse
 from hat.cli.settings import GROUPS, DeviceOptions, TaskData, TaskOptions, device_of, find_checkpoint
 from hat.config import Options, option, to_yaml_values
 from hat.data.pairs import PairDataset
+from hat.data.subwords import remove_subwords
 from hat.decode.beam import BeamConfig
 from hat.decode.generate import generate as generate_split
-from hat.decode.generate import joiner
 from hat.decode.score import Mode, score_file
 from hat.errors import ConfigError, HatError
-from hat.files.atomic import file_digest, write_text_atomic
+from hat.files.atomic import write_text_atomic
 from hat.log import say
 from hat.model.cpu import Int8Matrix, device_name, fixed_matrix
 from hat.model.inference import InferenceModel
@@ -73,7 +73,7 @@ class ScoreOptions:
 
 @command
 def generate(argv: Sequence[str] | None = None) -> int:
-    """Translate a split; return the exit status."""
+    """Translate a split by beam search; prints S, T, H and P lines for each sentence."""
     options, beam, task, device_options, optim, arch_options, output = parse(
         argv,
         GenerateOptions,
@@ -84,7 +84,7 @@ def generate(argv: Sequence[str] | None = None) -> int:
         ArchOptions,
         OutputOptions,
         prog="hat generate",
-        description="Translate a split by beam search; prints S, T, H and P lines for each sentence.",
+        description=generate.__doc__,
         config_flags=("--configs", "--sub-configs"),
         hidden=GROUPS,
     )
@@ -92,23 +92,20 @@ def generate(argv: Sequence[str] | None = None) -> int:
         raise ConfigError("--path is needed: the checkpoint to translate with")
     if (place := place_of(os.environ)) and place.size > 1:
         raise ConfigError(f"translations are made by one process, {place.size} were started; start it alone")
-    joiner(options.remove_bpe)  # an unknown kind is an error before the model is loaded
-    path = find_checkpoint(options.path)
-    dataset = TaskData(task)
+    remove_subwords("", options.remove_bpe)  # an unknown kind is an error before the model is loaded
+    path, dataset = find_checkpoint(options.path), TaskData(task)
     device = device_of(replace(device_options, cpu=device_options.cpu or options.int8))
     source = load(path, say)
     dtype = torch.float32 if options.int8 else evaluation_dtype(source, optim.amp, optim.fp16, device)
     check_dictionaries(source, dataset.vocab_sizes, dataset.digests, path)
     arch = arch_of(arch_options)
-    if arch is None:
-        model = source.model()
-        arch = source.arch or source.space.largest()
-    else:
-        model = source.sub(arch)
+    model = source.model() if arch is None else source.sub(arch)
+    arch = arch or source.arch or source.space.largest()
     fixed = InferenceModel(model.to(device, dtype), arch, Int8Matrix if options.int8 else fixed_matrix)
     data = dataset.split(options.gen_subset)
+    product = Path(options.results_path) if options.results_path else None
     run = Run(
-        record_path(Path(options.results_path), folder=False) if options.results_path else None,
+        record_path(product, folder=False) if product else None,
         "translation",
         settings=to_yaml_values(options, beam, arch_options) | {"data": task.data, "amp": optim.amp},
         inputs={"checkpoint": path, "source-ids": data.content()[0]},
@@ -129,9 +126,9 @@ def generate(argv: Sequence[str] | None = None) -> int:
         )
         counts = {"sentences": done.sentences, "tokens": done.tokens, "seconds": round(done.seconds, 3)}
         run.results |= counts
-        if options.results_path:
-            write_text_atomic(Path(options.results_path), done.text)
-            run.vouch(Path(options.results_path))
+        if product:
+            write_text_atomic(product, done.text)
+            run.vouch(product)
         else:
             sys.stdout.write(done.text)
     say(
@@ -145,43 +142,26 @@ def generate(argv: Sequence[str] | None = None) -> int:
 
 @command
 def score(argv: Sequence[str] | None = None) -> int:
-    """Print BLEU and its signature; return the exit status."""
-    options, output = parse(
-        argv,
-        ScoreOptions,
-        only(OutputOptions, "json"),
-        prog="hat score",
-        description="Print BLEU of what hat generate wrote, and its signature.",
-    )
-    if options.gen_output is None:
-        raise ConfigError("--gen-output is needed: the file that hat generate wrote")
-    path = Path(options.gen_output)
+    """Print BLEU of what hat generate wrote, and its signature."""
+    groups = ScoreOptions, only(OutputOptions, "json")
+    options, output = parse(argv, *groups, prog="hat score", description=score.__doc__)
+    path = Path(options.gen_output or "")
     if not path.is_file():
-        raise ConfigError(f"--gen-output {path} is no file; run hat generate first")
+        raise ConfigError(f"--gen-output is needed: {options.gen_output} is no file; run hat generate first")
     data = None
     if options.data:
         data = PairDataset.load(options.data, options.gen_subset, options.source_lang, options.target_lang)
+    lang, bpe = options.target_lang or "", options.remove_bpe
     result = score_file(
-        path,
-        options.mode,
-        data=data,
-        reference=options.ref,
-        target_lang=options.target_lang or "",
-        remove_bpe=options.remove_bpe,
+        path, options.mode, data=data, reference=options.ref, target_lang=lang, remove_bpe=bpe
     )
-    print(result.text)
-    print(f"signature: {result.signature}")
+    print(f"{result.text}\nsignature: {result.signature}")
     found = {"bleu": result.bleu, "signature": result.signature, "mode": options.mode}
     product = Path(f"{path}.{options.mode}.json")
-    inputs = {"translation": file_digest(path)} | ({"reference": Path(options.ref)} if options.ref else {})
+    inputs = {"translation": path} | ({"reference": Path(options.ref)} if options.ref else {})
+    record = record_path(product, folder=False)
     try:
-        with Run(
-            record_path(product, folder=False),
-            "score",
-            settings=to_yaml_values(options),
-            inputs=inputs,
-            goes_on=False,
-        ) as run:
+        with Run(record, "score", settings=to_yaml_values(options), inputs=inputs, goes_on=False) as run:
             run.results |= found
             write_text_atomic(product, json.dumps(found) + "\n")
             run.vouch(product)

@@ -1,15 +1,15 @@
 """Batches of about equal padded size, planned from lengths alone, and the epochs made of them."""
 
 import itertools
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 
 from hat.data.pairs import Batch, PairDataset
+from hat.data.text import in_order
 from hat.errors import ConfigError, DataError
 from hat.rng import seed_for
 
@@ -35,25 +35,18 @@ def plan_batches(
     target) * count <= max_tokens and count <= max_sentences, rounded down to a `multiple` when there are that
     many. Ties and the order of batches are random as a function of (seed, epoch); without `shuffle` ties keep
     their order and batches run from short to long.
-    Raises ConfigError for limits below 1 and DataError for a pair longer than max_tokens.
+    Raises ConfigError for limits below 1. No pair may be longer than max_tokens, see `usable`.
     """
-    for name, value in (("max-tokens", max_tokens), ("max-sentences", max_sentences), ("multiple", multiple)):
-        if value is not None and value < 1:
-            raise ConfigError(f"--{name} {value}: 1 or more is allowed; see --help")
+    if max_tokens < 1 or (max_sentences is not None and max_sentences < 1):
+        raise ConfigError(f"--max-tokens {max_tokens} and --max-sentences {max_sentences} must be 1 or more")
     rng = np.random.default_rng(seed_for(seed, "batches", epoch))
     order = rng.permutation(len(source_lengths)) if shuffle else np.arange(len(source_lengths))
     order = order[np.lexsort((target_lengths[order], source_lengths[order]))]
     lengths = np.maximum(source_lengths, target_lengths).astype(np.int64)[order]
-    if len(lengths) and lengths.max() > max_tokens:
-        raise DataError(
-            f"pair {order[lengths.argmax()]} has {lengths.max()} tokens but a batch only {max_tokens}; "
-            "raise --max-tokens or remove the pair"
-        )
+    assert lengths.max(initial=0) <= max_tokens, "pairs that are too long are left out before, see `usable`"
     batches, start = [], 0
     while start < len(lengths):
-        most = max_tokens // lengths[start]
-        if max_sentences is not None:
-            most = min(most, max_sentences)
+        most = min(max_tokens // lengths[start], max_sentences or max_tokens)
         longest = np.maximum.accumulate(lengths[start : start + most])
         count = int(np.count_nonzero(longest * np.arange(1, len(longest) + 1) <= max_tokens))
         if count > multiple:
@@ -99,7 +92,7 @@ def shard(batches: Sequence[Item], rank: int, world: int) -> list[Item | None]:
     return slots + [None] * (-(-len(batches) // world) - len(slots))
 
 
-@dataclass(frozen=True)
+@dataclass
 class EpochBatches:
     """The batches of one epoch for one rank; iterating yields them, and None if other ranks have one more.
 
@@ -124,9 +117,6 @@ class EpochBatches:
     """leave pairs out that are too long (training); else they are an error (validation, test)"""
     max_source_positions: int = MAX_POSITIONS
     max_target_positions: int = MAX_POSITIONS
-    slots: list[np.ndarray | None] = field(init=False, repr=False)
-    num_skipped: int = field(init=False)
-    num_batches: int = field(init=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world:
@@ -134,15 +124,14 @@ class EpochBatches:
         lengths = self.data.source_lengths, self.data.target_lengths
         limits = self.max_tokens, self.max_source_positions, self.max_target_positions
         kept = usable(*lengths, *limits, drop_long=self.drop_long)
-        skipped = len(lengths[0]) - len(kept)
+        self.num_skipped = len(lengths[0]) - len(kept)
         if not len(kept):
             raise DataError(
-                f"{self.data.folder}: none of the {skipped} {self.data.split} pairs fits into "
+                f"{self.data.folder}: none of the {self.num_skipped} {self.data.split} pairs fits into "
                 f"{self.max_tokens} tokens; raise --max-tokens or give other data"
             )
         plan = plan_batches(
-            lengths[0][kept],
-            lengths[1][kept],
+            *(side[kept] for side in lengths),
             max_tokens=self.max_tokens,
             max_sentences=self.max_sentences,
             multiple=self.multiple,
@@ -150,27 +139,16 @@ class EpochBatches:
             epoch=self.epoch,
             shuffle=self.shuffle,
         )
-        slots = shard([kept[batch] for batch in plan[self.start :]], self.rank, self.world)
-        object.__setattr__(self, "slots", slots)
-        object.__setattr__(self, "num_batches", len(plan))
-        object.__setattr__(self, "num_skipped", skipped)
+        self.num_batches = len(plan)
+        self.slots = shard([kept[batch] for batch in plan[self.start :]], self.rank, self.world)
 
     def __len__(self) -> int:
         """Return the batches of the whole epoch: of all ranks, those before `start` included."""
         return self.num_batches
 
     def __iter__(self) -> Iterator[Batch | None]:
-        waiting: deque = deque()
-        pool = ThreadPoolExecutor(1, "batches")
-        try:
-            for indices in self.slots:
-                waiting.append(pool.submit(self._make, indices))
-                if len(waiting) > PREFETCH:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:  # also when the consumer stops early
-            pool.shutdown(cancel_futures=True)
+        with ThreadPoolExecutor(1, "batches") as pool:
+            yield from in_order(pool, self._make, self.slots, PREFETCH)
 
     def _make(self, indices: np.ndarray | None) -> Batch | None:
         return None if indices is None else self.data.batch(indices)

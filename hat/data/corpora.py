@@ -5,16 +5,17 @@ The Moses steps are done by sacremoses; the results are those of Moses' Perl scr
 
 import functools
 import itertools
+import math
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import BinaryIO, Literal, NamedTuple
+from typing import BinaryIO, Literal
 
 from hat.config import Options, option
-from hat.data.text import Chunk, Workers, chunks, read_lines, split_tokens, where
+from hat.data.text import Chunk, Workers, chunks, read_lines, split_tokens, unequal, where, write_rows
 from hat.errors import ConfigError, DataError
 from hat.files.atomic import write_all_atomic
 from hat.rng import rng_for
@@ -24,8 +25,8 @@ Hyphens = Literal["keep", "split"]
 PathPair = tuple[Path, Path]
 CHUNK_BYTES = 1 << 20  # about a second of work
 _SEGMENT = re.compile(r'<seg id="?[^">]*"?\s*>(.*)</seg>', re.IGNORECASE)
-_DROPPED = ("<url>", "<talkid>", "<keywords>")
-_STRIPPED = ("<title>", "</title>", "<description>", "</description>")
+_NO_SENTENCE = re.compile("<url>|<talkid>|<keywords>")
+_TITLES = re.compile("</?(?:title|description)>")
 
 
 def package(name: str) -> ModuleType:
@@ -33,13 +34,8 @@ def package(name: str) -> ModuleType:
     try:
         return __import__(name, fromlist=["*"])
     except ImportError as error:
-        raise ConfigError(
-            f"this needs the package {name.split('.')[0].replace('_', '-')}, which is not installed; "
-            "run: pip install -e '.[text]'"
-        ) from error
-
-
-# Where sentences stand in the files of corpora
+        missing = name.split(".")[0].replace("_", "-")
+        raise ConfigError(f"the package {missing} is not installed; run: pip install -e '.[text]'") from error
 
 
 def segment(line: str) -> str | None:
@@ -52,102 +48,74 @@ def segment(line: str) -> str | None:
         return None
     found = _SEGMENT.search(line)
     if not found or "<seg" in found[1].lower():
+        shown = line.strip()[:80]
         raise DataError(
-            f"cannot read the segment {line.strip()[:80]!a}: each line holds one whole <seg id=..>..</seg>; "
-            "break the lines of the file accordingly"
+            f"cannot read the segment {shown!a}: each line must hold one whole <seg id=..>..</seg>"
         )
     return found[1].strip().replace("\u2019", "'")
 
 
 def talk_line(line: str) -> str | None:
     """Return a line of a talk's training text; its address, number and keywords are no sentences (None)."""
-    if any(tag in line for tag in _DROPPED):
-        return None
-    for tag in _STRIPPED:
-        line = line.replace(tag, "")
-    return line
+    return None if _NO_SENTENCE.search(line) else _TITLES.sub("", line)
 
 
 def tab_column(line: str, column: int) -> str:
     """Return column `column` (from 1) of a tab-separated line, empty if the line has fewer."""
-    columns = line.split("\t")
-    return columns[column - 1] if column <= len(columns) else ""
+    return "".join(line.split("\t")[column - 1 : column])
 
 
-# The Moses scripts
+def _normalizer(lang: str, hyphens: Hyphens) -> Callable[[str], str]:
+    moses = package("sacremoses").MosesPunctNormalizer(lang=lang, perl_parity=True)
+    # Perl sees the newline too: by its rule for German and French, `."` at the end becomes `".`
+    return lambda line: moses.normalize(line + "\n").strip()
 
 
-@functools.lru_cache(maxsize=8)
-def line_function(
-    lang: str,
-    *,
-    normalize: bool = False,
-    printable: bool = False,
-    tokenize: bool = False,
-    hyphens: Hyphens = "keep",
-    lowercase: bool = False,
-) -> Callable[[str], str]:
-    """Return the function that does these steps, in this order, to a line of language `lang`.
-
-    Args:
-        normalize: punctuation to plain ASCII forms.
-        printable: a space for each character that is not printable.
-        tokenize: Moses tokens, with XML escapes.
-        hyphens: "split" makes the hyphens inside words tokens of their own, @-@.
-        lowercase: lower case.
-
-    Raises ConfigError if sacremoses is needed and not installed.
-    """
-    functions: list[Callable[[str], str]] = []
-    if normalize:
-        moses = package("sacremoses").MosesPunctNormalizer(lang=lang, perl_parity=True)
-        # Perl sees the newline too: by its rule for German and French, `."` at the end becomes `".`
-        functions.append(lambda line: moses.normalize(line + "\n").strip())
-    if printable:
-        functions.append(remove_unprintable)
-    if tokenize:
-        functions.append(_tokenizer(lang, hyphens == "split"))
-    if lowercase:
-        functions.append(lower_case)
-    return lambda line: functools.reduce(lambda text, function: function(text), functions, line)
-
-
-def remove_unprintable(line: str) -> str:
-    """Return `line` with a space for each control, format, private or unassigned character."""
+def _remove_unprintable(line: str) -> str:
     if line.isprintable():
         return line
     return "".join(" " if unicodedata.category(c)[0] == "C" else c for c in line)
 
 
-def lower_case(line: str) -> str:
-    """Return `line` in lower case, each character by itself: a sigma that ends a word is no other one."""
-    return "".join(map(str.lower, line)) if "\u03a3" in line else line.lower()
-
-
-def _tokenizer(lang: str, split_hyphens: bool) -> Callable[[str], str]:
+def _tokenizer(lang: str, hyphens: Hyphens) -> Callable[[str], str]:
     moses = package("sacremoses").MosesTokenizer(lang=lang)
     letters, small = frozenset(moses.IsAlpha), frozenset(moses.IsLower)
     # Both build their set of letters on each call, which takes most of the time; the answers are the same.
     moses.isanyalpha = lambda text: not letters.isdisjoint(text)
     moses.islower = lambda text: small.issuperset(text)
-    return lambda line: " ".join(
-        moses.tokenize(line, aggressive_dash_splits=split_hyphens, return_str=True).split()
-    )
+    flags = {"aggressive_dash_splits": hyphens == "split", "return_str": True}
+    return lambda line: " ".join(moses.tokenize(line, **flags).split())
 
 
-_detokenizer = functools.cache(lambda lang: package("sacremoses").MosesDetokenizer(lang=lang))
+def _lower_case(line: str) -> str:  # each character by itself: a sigma that ends a word is no other one
+    return "".join(map(str.lower, line)) if "\u03a3" in line else line.lower()
 
 
-def detokenize(lines: Iterable[str], lang: str) -> Iterator[str]:
-    """Yield each line of Moses tokens as plain text by the rules of language `lang`.
+STEPS: dict[str, Callable[[str, Hyphens], Callable[[str], str]]] = {
+    "normalize": _normalizer,
+    "printable": lambda lang, hyphens: _remove_unprintable,
+    "tokenize": _tokenizer,
+    "lowercase": lambda lang, hyphens: _lower_case,
+}
 
-    Raises ConfigError if sacremoses is not installed.
+
+@functools.lru_cache(maxsize=8)
+def line_function(lang: str, *steps: str, hyphens: Hyphens = "keep") -> Callable[[str], str]:
+    """Return the function that does `steps` of the Moses scripts, in this order, to a line in `lang`.
+
+    "normalize" makes punctuation plain ASCII, "printable" writes a space for each control, format, private or
+    unassigned character, "tokenize" makes Moses tokens, with XML escapes, "lowercase" lower case. `hyphens`
+    "split" makes hyphens inside words tokens, @-@. Raises ConfigError if sacremoses is missing.
     """
-    moses = _detokenizer(lang)
-    return (moses.detokenize(split_tokens(line)) for line in lines)
+    functions = [STEPS[step](lang, hyphens) for step in steps]
+    return lambda line: functools.reduce(lambda text, function: function(text), functions, line)
 
 
-# Preparing a corpus
+@functools.cache
+def detokenizer(lang: str) -> Callable[[str], str]:
+    """Return the function that makes plain text of Moses tokens; ConfigError if sacremoses is missing."""
+    moses = package("sacremoses").MosesDetokenizer(lang=lang)
+    return lambda line: moses.detokenize(split_tokens(line))
 
 
 @dataclass(frozen=True)
@@ -191,36 +159,25 @@ class PrepareConfig(Options):
         if self.source_lang == self.target_lang:
             raise ConfigError(f"--target-lang {self.target_lang}: it must differ from the source language")
         if len(self.source_inputs) != len(self.target_inputs):
-            raise ConfigError(
-                f"{len(self.source_inputs)} and {len(self.target_inputs)} files of two languages: as many "
-                "of one as of the other are needed, in the same order"
-            )
+            counts = f"{len(self.source_inputs)} and {len(self.target_inputs)} files"
+            raise ConfigError(f"{counts} of two languages: as many of both are needed, in the same order")
 
     def steps(self, lang: str) -> Callable[[str], str]:
         """Return the function that does the steps to a sentence of language `lang`."""
-        names = ("normalize", "printable", "tokenize", "hyphens", "lowercase")
-        return line_function(lang, **{name: getattr(self, name) for name in names})
+        return line_function(lang, *(step for step in STEPS if getattr(self, step)), hyphens=self.hyphens)
 
     def extract(self, line: str, lang: str) -> str | None:
         """Return the sentence in a line of the files of `lang`, None if the line holds none."""
         if self.markup == "columns":
             return tab_column(line, self.source_column if lang == self.source_lang else self.target_column)
-        if self.markup == "none":
-            return line
-        return segment(line) if self.markup == "segments" else talk_line(line)
+        return {"none": str, "segments": segment, "talks": talk_line}[self.markup](line)
 
 
-class Prepared(NamedTuple):
-    """What was written: the sentences of each pair of files, and lines with characters U+FFFD."""
-
-    sentences: list[int]
-    invalid: int
-
-
-def prepare(cfg: PrepareConfig) -> Prepared:
+def prepare(cfg: PrepareConfig) -> tuple[list[int], int]:
     """Write the sentences of both languages to `output`.<language>, both whole or none.
 
-    The result does not depend on the number of processes; memory holds two parts of 1 MiB for each.
+    Returns the number of sentences of each pair of files, and the number of lines with characters U+FFFD. The
+    text does not depend on the number of processes; memory holds two parts of 1 MiB for each.
     Raises DataError for files that do not have as many sentences as those they go with.
     """
     sides = {cfg.source_lang: cfg.source_inputs, cfg.target_lang: cfg.target_inputs}
@@ -234,20 +191,17 @@ def prepare(cfg: PrepareConfig) -> Prepared:
             for file in files:
                 counts[lang].append(0)
                 tasks = [(chunk, cfg, lang) for chunk in chunks(Path(file), CHUNK_BYTES)]
-                for text, sentences, replaced in pool.map(_prepare_chunk, tasks):
+                for text, sentences, replaced in pool.run(_prepare_chunk, tasks):
                     out.write(text)
                     counts[lang][-1] += sentences
                     invalid += replaced
-        for one, other, here, there in zip(*sides.values(), *counts.values(), strict=True):
-            if here != there:
-                raise DataError(
-                    f"{one} has {here} sentences but {other} has {there}; sentence i of one must be the "
-                    "translation of sentence i of the other; nothing was written; repair the files"
-                )
+        for source, target, *found in zip(*sides.values(), *counts.values(), strict=True):
+            if found[0] != found[1]:
+                raise unequal(source, target, found, "sentences")
 
     with Workers(cfg.workers) as pool:
         write_all_atomic([Path(f"{cfg.output}.{lang}") for lang in sides], fill)
-    return Prepared(counts[cfg.source_lang], invalid)
+    return counts[cfg.source_lang], invalid
 
 
 def _prepare_chunk(task: tuple[Chunk, PrepareConfig, str]) -> tuple[bytes, int, int]:
@@ -266,31 +220,12 @@ def _prepare_chunk(task: tuple[Chunk, PrepareConfig, str]) -> tuple[bytes, int, 
     return "".join(texts).encode(), len(texts), invalid
 
 
-# Splitting and cleaning
-
-
 def line_pairs(paths: PathPair) -> Iterator[tuple[str, str]]:
     """Yield line i of both files. Raises DataError, with both numbers of lines, if these differ."""
     for pair in itertools.zip_longest(*map(read_lines, paths)):
         if None in pair:
-            counts = [sum(1 for _ in read_lines(path)) for path in paths]
-            raise DataError(
-                f"{paths[0]} has {counts[0]} lines but {paths[1]} has {counts[1]}; line i of one must be the "
-                "translation of line i of the other; nothing was written; repair the files"
-            )
+            raise unequal(*paths, [sum(1 for _ in read_lines(path)) for path in paths])
         yield pair
-
-
-def _write_rows(paths: Sequence[Path], rows: Iterable[Sequence[str | None]]) -> None:
-    """Write column i of all rows, without those that are None, to path i; all files whole or none."""
-
-    def fill(files: list[BinaryIO]) -> None:
-        for row in rows:
-            for file, line in zip(files, row, strict=True):
-                if line is not None:
-                    file.write(line.encode() + b"\n")
-
-    write_all_atomic(paths, fill)
 
 
 def split_pairs(
@@ -303,25 +238,17 @@ def split_pairs(
     inputs whose sides have different numbers of lines, ConfigError for `every` below 2 if it is needed.
     """
     if (valid is None) != (every == 0) or every == 1 or every < 0:
-        raise ConfigError(
-            f"every {every}-th pair for validation: 2 or more is allowed, together with a place to write "
-            "them; see --help"
-        )
-    kept = aside = 0
+        raise ConfigError(f"--every {every}: 2 or more is allowed, together with --valid, the text to write")
 
     def rows() -> Iterator[tuple[str | None, ...]]:
-        nonlocal kept, aside
-        all_pairs = itertools.chain(itertools.chain.from_iterable(map(line_pairs, inputs)), [None])
-        for pair, following in itertools.pairwise(all_pairs):
-            last_chance = following is None and kept > 0 and not aside
-            is_aside = bool(every) and ((kept + aside + 1) % every == 0 or last_chance)
-            aside += is_aside
-            kept += not is_aside
-            row = (None, None, *pair) if is_aside else (*pair, None, None)
-            yield row if valid else row[:2]
+        pairs = itertools.chain(*map(line_pairs, inputs), [None])
+        for number, (pair, following) in enumerate(itertools.pairwise(pairs), 1):
+            is_aside = every and (number % every == 0 or (following is None and 1 < number < every))
+            columns = (None, None, *pair) if is_aside else (*pair, None, None)
+            yield columns if valid else pair
 
-    _write_rows([*train, *(valid or ())], rows())
-    return kept, aside
+    total, counts = write_rows([*train, *(valid or ())], rows())
+    return counts[0], total - counts[0]
 
 
 def hold_out(
@@ -334,10 +261,8 @@ def hold_out(
     clean = ((source.strip(" \t\r"), target.strip(" \t\r")) for source, target in pairs)
     distinct = list(dict.fromkeys(pair for pair in clean if all(pair)))
     if len(distinct) < 2 * (valid + test) or not distinct:
-        raise DataError(
-            f"{len(distinct)} distinct pairs are too few to set {valid} + {test} aside for validation and "
-            "test; set fewer aside or give more text"
-        )
+        found = f"{len(distinct)} distinct pairs are too few to set {valid} + {test} aside"
+        raise DataError(f"{found} for validation and test; set fewer aside or give more text")
     rng_for(seed, "split").shuffle(distinct)
     cuts = {"valid": (0, valid), "test": (valid, valid + test), "train": (valid + test, None)}
     return {split: distinct[start:end] for split, (start, end) in cuts.items()}
@@ -362,12 +287,9 @@ class Limits(Options):
         short, long = sorted(map(len, words))
         return (
             short >= self.min_length
-            and (self.max_length is None or long <= self.max_length)
-            and (self.ratio is None or long / short <= self.ratio)
-            and (
-                self.max_word_length is None
-                or max(map(len, itertools.chain.from_iterable(words))) <= self.max_word_length
-            )
+            and long <= (self.max_length or math.inf)
+            and long / short <= (self.ratio or math.inf)
+            and max(map(len, words[0] + words[1])) <= (self.max_word_length or math.inf)
         )
 
 
@@ -378,12 +300,6 @@ def clean_pairs(inputs: PathPair, outputs: PathPair, limits: Limits | None = Non
     flat. Raises DataError if the inputs have different numbers of lines.
     """
     limits = limits or Limits()
-    counts = {True: 0, False: 0}
-
-    def good(pair: tuple[str, str]) -> bool:
-        keep = limits.keep(*pair)
-        counts[keep] += 1
-        return keep
-
-    _write_rows(outputs, filter(good, line_pairs(inputs)))
-    return counts[True], counts[False]
+    rows = (pair if limits.keep(*pair) else (None, None) for pair in line_pairs(inputs))
+    total, counts = write_rows(outputs, rows)
+    return counts[0], total - counts[0]

@@ -1,7 +1,7 @@
 """Parallel data as a whole: a folder of binary data, opened or made of text."""
 
+import contextlib
 import functools
-import shutil
 import tempfile
 import weakref
 from collections.abc import Sequence
@@ -12,19 +12,13 @@ from hat.data.folder import replacing
 from hat.data.pairs import PairDataset, languages, load_vocabs
 from hat.data.preprocess import PreprocessConfig, preprocess
 from hat.data.subwords import TextCodec
-from hat.data.text import read_lines
+from hat.data.text import read_lines, unequal, write_rows
 from hat.data.vocab import Vocab
 from hat.errors import DataError
 from hat.files.archive import unpack
-from hat.files.atomic import file_digest, write_text_atomic
+from hat.files.atomic import file_digest
 
 Text = Sequence[str] | Path | str
-
-
-def _lines(text: Text) -> list[str]:
-    if isinstance(text, str | Path):
-        return list(read_lines(text))
-    return [line.replace("\n", " ") for line in text]
 
 
 class Dataset:
@@ -33,14 +27,18 @@ class Dataset:
     Attributes:
         folder: where the files are.
         source_lang, target_lang: the languages in the names of the files.
+        languages: both of them.
         vocabs: dictionaries of source and target; one object twice if they are the same.
+        vocab_sizes: their numbers of symbols.
         digests: SHA-256 of both dictionary files; a checkpoint remembers them.
     """
 
     def __init__(self, folder: Path | str, source_lang: str, target_lang: str) -> None:
         """Read the dictionaries in `folder`; `load` and `from_text` are the usual ways to a data set."""
         self.folder, self.source_lang, self.target_lang = Path(folder), source_lang, target_lang
+        self.languages = source_lang, target_lang
         self.vocabs: tuple[Vocab, Vocab] = load_vocabs(folder, source_lang, target_lang)
+        self.vocab_sizes = len(self.vocabs[0]), len(self.vocabs[1])
         source, target = (file_digest(self.folder / f"dict.{lang}.txt") for lang in self.languages)
         self.digests = (source, target)
 
@@ -52,10 +50,7 @@ class Dataset:
 
         Raises DataError, listing what is there, if there is no data or data of several language pairs.
         """
-        if source_lang is None or target_lang is None:
-            found = languages(folder)
-            source_lang, target_lang = source_lang or found[0], target_lang or found[1]
-        return cls(folder, source_lang, target_lang)
+        return cls(folder, *languages(folder, source_lang, target_lang))
 
     @classmethod
     def from_text(
@@ -88,22 +83,22 @@ class Dataset:
 
         Raises DataError if both have not as many sentences, or too few, ConfigError for a wrong number.
         """
-        sides = [_lines(source), _lines(target)]
-        if len(sides[0]) != len(sides[1]):
-            raise DataError(
-                f"{len(sides[0])} sentences and {len(sides[1])} translations; sentence i of one must be the "
-                "translation of sentence i of the other; repair the texts"
-            )
-        aside = [round(share * len(sides[0])) if share < 1 else int(share) for share in (valid, test)]
+        sides = [
+            list(read_lines(text))
+            if isinstance(text, str | Path)
+            else [line.replace("\n", " ") for line in text]
+            for text in (source, target)
+        ]
+        counts = [len(side) for side in sides]
+        if counts[0] != counts[1]:
+            raise unequal("the source text", "the target text", counts, "sentences")
+        aside = [round(share * counts[0]) if share < 1 else int(share) for share in (valid, test)]
         splits = hold_out(zip(*sides, strict=True), max(1, aside[0]), aside[1], seed)
-        temporary = Path(tempfile.mkdtemp(prefix="hat-data-"))
-        try:
-            prefixes = {}
-            for split, chosen in splits.items():
-                for side, lang in enumerate((source_lang, target_lang) if chosen else ()):
-                    prefixes[f"{split}pref"] = str(temporary / split)
-                    text = "".join(f"{pair[side]}\n" for pair in chosen)
-                    write_text_atomic(temporary / f"{split}.{lang}", text)
+        with contextlib.ExitStack() as stack:
+            temporary = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hat-data-")))
+            prefixes = {split: temporary / split for split, pairs in splits.items() if pairs}
+            for split, prefix in prefixes.items():
+                write_rows([Path(f"{prefix}.{lang}") for lang in (source_lang, target_lang)], splits[split])
             cfg = PreprocessConfig(
                 source_lang,
                 target_lang,
@@ -111,28 +106,13 @@ class Dataset:
                 joined_dictionary=True,
                 sentencepiece=pieces,
                 workers=workers,
-                **prefixes,
+                **{f"{split}pref": str(prefix) for split, prefix in prefixes.items()},
             )
             preprocess(cfg)
             data = cls(cfg.destdir, source_lang, target_lang)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        # a temporary folder goes when the data set does, the text it was made of at once
-        remove = weakref.finalize(data, shutil.rmtree, temporary, ignore_errors=True)
-        if folder is not None:
-            remove()
-        return data
-
-    @property
-    def languages(self) -> tuple[str, str]:
-        """Return source and target language."""
-        return self.source_lang, self.target_lang
-
-    @property
-    def vocab_sizes(self) -> tuple[int, int]:
-        """Return the numbers of symbols of both dictionaries."""
-        return len(self.vocabs[0]), len(self.vocabs[1])
+            if folder is None:  # the temporary folder goes when the data set does
+                weakref.finalize(data, stack.pop_all().close)
+            return data
 
     @functools.cached_property
     def codec(self) -> TextCodec:
@@ -152,13 +132,10 @@ def unpack_data(
     The data is read and checked before it takes the place of what is in `destdir`, in one step. Raises
     DataError if something is missing, damaged or does not fit together.
     """
-    pair = "-".join(languages)
-    names = [
-        f"{split}.{pair}.{lang}.{end}" for split in splits for lang in languages for end in ("bin", "idx")
-    ]
-    names += [f"dict.{lang}.txt" for lang in languages]
-    with replacing(destdir, pair, languages) as fresh:
-        unpack(archive, fresh, names, flat=True)
+    files = [f"{split}.{'-'.join(languages)}.{lang}" for split in splits for lang in languages]
+    names = [f"{name}.{end}" for name in files for end in ("bin", "idx")]
+    with replacing(destdir, languages) as fresh:
+        unpack(archive, fresh, [*names, *(f"dict.{lang}.txt" for lang in languages)], flat=True)
         try:
             return {split: len(PairDataset.load(fresh, split, *languages)) for split in splits}
         except DataError as error:

@@ -16,11 +16,26 @@ SUMS = "SHA256SUMS"  # as sha256sum writes it, of every other file that preproce
 MODEL_FILE = "sentencepiece.model"  # the subword model, beside the dictionaries
 CODES_FILE = "bpe.codes"  # or the file of BPE merges
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # Linux, from fcntl.h and fs.h
-_SPLIT = re.compile(r"(train|valid|test)\.([^.]+-[^.]+)\.[^.]+\.(bin|idx|txt)")
+SPLITS = ("train", "valid", "test")
+_SPLIT = re.compile(r"([^.]+)\.([^.-]+)-([^.-]+)\.([^.]+)\.(bin|idx|txt)")
+
+
+def pairs_in(folder: Path) -> set[tuple[str, str]]:
+    """Return source and target language of all the data in `folder`, read off the file names."""
+    found = map(_SPLIT.fullmatch, (path.name for path in folder.glob("*.idx")))
+    return {match.group(2, 3) for match in found if match and match[4] in match.group(2, 3)}
+
+
+def listing(folder: Path) -> str:
+    """Return what is in `folder`, for a message."""
+    if not folder.is_dir():
+        return "there is no such folder"
+    names = sorted(path.name for path in folder.iterdir())
+    return f"it holds {', '.join(names[:12]) or 'nothing'}{', ...' if len(names) > 12 else ''}"
 
 
 @contextlib.contextmanager
-def replacing(destination: Path, pair: str, languages: tuple[str, str]) -> Iterator[Path]:
+def replacing(destination: Path, languages: tuple[str, str]) -> Iterator[Path]:
     """Give an empty folder to fill; if the block ends without an error, it takes the place of `destination`.
 
     Until then, also if the process is killed, `destination` is untouched. Earlier data of the language pair
@@ -29,22 +44,21 @@ def replacing(destination: Path, pair: str, languages: tuple[str, str]) -> Itera
     would lose its dictionaries) and HatError if another process is writing to it.
     """
     destination = destination.resolve()
-    _check_only_pair(destination, pair)
+    if destination.is_file():
+        raise DataError(f"{destination} is a file, a folder is needed; choose another --destdir")
+    if others := pairs_in(destination) - {languages}:
+        found = ", ".join(map("-".join, sorted(others)))
+        raise DataError(f"{destination} holds data of {found}; choose another --destdir or remove the folder")
     fresh = destination.with_name(f".{destination.name}.new")
     try:
         fresh.mkdir(parents=True, exist_ok=True)
-        lock = Lock(os.open(fresh, os.O_RDONLY), destination, "wait for it or stop it")
-        try:
+        with contextlib.ExitStack() as stack:
+            fd = os.open(fresh, os.O_RDONLY)
+            stack.callback(Lock(fd, destination, "wait for it or stop it").close)
             _empty(fresh, destination)  # a killed run may have left something
-            try:
-                yield fresh
-                _take_place(fresh, destination, [f"dict.{lang}.txt" for lang in languages])
-            finally:
-                if fresh.exists():
-                    _empty(fresh, destination)
-                    fresh.rmdir()
-        finally:
-            lock.close()
+            stack.callback(_empty, fresh, destination, remove=True)
+            yield fresh
+            _take_place(fresh, destination, [f"dict.{lang}.txt" for lang in languages])
     except OSError as error:
         raise HatError(
             f"cannot write {destination}: {error.strerror or error}; earlier data, if any, is intact; "
@@ -64,56 +78,39 @@ def check_digests(folder: Path, names: Iterable[str]) -> None:
         except OSError as error:
             raise unreadable(folder / name, error) from error
         if damaged:
-            raise DataError(
-                f"{folder / name} is damaged: its SHA-256 differs from {folder / SUMS}; make the data again "
-                "with hat preprocess, or restore it from a copy"
-            )
+            found = f"{folder / name} is damaged: its SHA-256 differs from {folder / SUMS}"
+            raise DataError(f"{found}; make the data again with hat preprocess")
 
 
 def _digests(folder: Path) -> dict[str, str]:
     """Return name -> SHA-256 of the list in `folder`, nothing if there is none."""
     path = folder / SUMS
-    found = {}
-    for number, line in enumerate(read_lines(path) if path.exists() else (), 1):
-        match = re.fullmatch(r"([0-9a-f]{64})  ([^/]+)", line)
-        if not match:
-            raise DataError(
-                f"{path}:{number}: {line[:40]!r} is no line of sha256sum; make the data again with hat "
-                "preprocess, or remove the file to read the data unchecked"
-            )
-        found[match[2]] = match[1]
-    return found
-
-
-def _check_only_pair(folder: Path, pair: str) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise DataError(f"{folder} is a file; a folder is needed; choose another --destdir")
-    names = (re.match(r"[^.]+\.([^.]+-[^.]+)\.[^.]+\.idx$", path.name) for path in folder.glob("*.idx"))
-    if others := {name[1] for name in names if name} - {pair}:
+    lines = list(read_lines(path)) if path.exists() else []
+    if wrong := [line for line in lines if not re.fullmatch(r"[0-9a-f]{64}  [^/]+", line)]:
         raise DataError(
-            f"{folder} holds data of {', '.join(sorted(others))}; one folder holds one pair, here {pair}; "
-            "choose another --destdir or remove the folder"
+            f"{path}: {wrong[0][:40]!r} is no line of sha256sum; make the data again, or remove this file to "
+            "read the data unchecked"
         )
+    return {line[66:]: line[:64] for line in lines}
 
 
 def _take_place(fresh: Path, destination: Path, dictionaries: list[str]) -> None:
     """Swap `fresh` for `destination`, after linking into it what stays of the old files."""
     digests = {path.name: file_digest(path) for path in fresh.iterdir()}
-    models = [name for name in (MODEL_FILE, CODES_FILE) if name in digests]
-    old = [destination / name for name in dictionaries + models]
+    models = {MODEL_FILE, CODES_FILE}
+    old = [destination / name for name in {*dictionaries, *(models & digests.keys())}]
     same = all(path.is_file() and file_digest(path) == digests[path.name] for path in old)
     splits = {name.split(".")[0] for name in digests if name.endswith(".idx")}
     known = _digests(destination)
     for path in destination.iterdir() if destination.exists() else ():
         split = _SPLIT.fullmatch(path.name)
-        is_data = split or path.name in (*dictionaries, MODEL_FILE, CODES_FILE, SUMS)
-        stays = not is_data or (same and path.name != SUMS and not (split and split[1] in splits))
-        if stays and path.name not in digests and not path.is_dir():
+        is_data = (split and split[1] in SPLITS) or path.name in {*dictionaries, *models}
+        stays = not is_data or (same and not (split and split[1] in splits))
+        if stays and path.name not in digests and path.name != SUMS and not path.is_dir():
             link_or_copy(path, fresh / path.name)
             if path.name in known:
                 digests[path.name] = known[path.name]  # as it was written, not as it is by now
-    lines = (f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
-    write_text_atomic(fresh / SUMS, "".join(lines))
+    write_text_atomic(fresh / SUMS, "".join(f"{digests[name]}  {name}\n" for name in sorted(digests)))
     for name in digests:
         with open(fresh / name, "rb") as file:
             os.fsync(file.fileno())
@@ -126,22 +123,22 @@ def _take_place(fresh: Path, destination: Path, dictionaries: list[str]) -> None
     sync_directory(destination.parent)
 
 
-def _empty(fresh: Path, destination: Path) -> None:
+def _empty(fresh: Path, destination: Path, remove: bool = False) -> None:
     """Empty the folder `fresh`, new or swapped out; a user's folders in it go to `destination`."""
-    for path in fresh.iterdir():
+    for path in fresh.iterdir() if fresh.exists() else ():
         if path.is_dir() and not path.is_symlink():
             os.rename(path, destination / path.name)
         else:
             path.unlink()
+    if remove and fresh.exists():
+        fresh.rmdir()
 
 
 def _exchange(one: Path, other: Path) -> None:
     """Swap two folders in one step if the system can, else in three renames."""
     libc = ctypes.CDLL(None, use_errno=True)
     names = AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other)
-    if hasattr(libc, "renameat2") and not libc.renameat2(*names, RENAME_EXCHANGE):
-        return
-    aside = one.with_name(one.name + ".old")
-    os.rename(other, aside)
-    os.rename(one, other)
-    os.rename(aside, one)
+    if not hasattr(libc, "renameat2") or libc.renameat2(*names, RENAME_EXCHANGE):
+        aside = one.with_name(f"{one.name}.old")
+        for before, after in ((other, aside), (one, other), (aside, one)):
+            os.rename(before, after)

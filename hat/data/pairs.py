@@ -4,18 +4,17 @@ Letters: B sentences of a batch, S longest source, T longest target (both with E
 """
 
 import hashlib
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hat.data.folder import check_digests
-from hat.data.indexed import IndexedData, bin_path, idx_path
-from hat.data.text import read_lines
+from hat.data.folder import check_digests, listing, pairs_in
+from hat.data.indexed import IndexedData, paths_of
+from hat.data.text import read_lines, unequal
 from hat.data.vocab import EOS, PAD, Vocab
 from hat.errors import DataError
 from hat.files.atomic import file_digest
@@ -43,12 +42,8 @@ class Batch:
         """Return the batch on `device`."""
         # A copy to the CPU must be complete on return; one to a GPU need not wait for the kernels before it.
         overlap = torch.device(device).type != "cpu"
-        moved = {
-            f.name: value.to(device, non_blocking=overlap)
-            for f in fields(self)
-            if isinstance(value := getattr(self, f.name), Tensor)
-        }
-        return replace(self, **moved)
+        names = ("ids", "source", "decoder_input", "target")
+        return replace(self, **{name: getattr(self, name).to(device, non_blocking=overlap) for name in names})
 
 
 Flat = tuple[np.ndarray, np.ndarray]  # ids back to back, lengths
@@ -72,8 +67,7 @@ def _join(sentences: Sequence[np.ndarray]) -> Flat:
 
 def _collate(ids: Sequence[int] | np.ndarray, source: Flat, target: Flat) -> Batch:
     flat, lengths = target
-    shifted = np.empty_like(flat)
-    shifted[1:] = flat[:-1]
+    shifted = np.roll(flat, 1)
     shifted[np.cumsum(lengths) - lengths] = EOS
     return Batch(
         ids=torch.from_numpy(np.array(ids, dtype=np.int64)),
@@ -93,35 +87,28 @@ def _pad(flat: np.ndarray, lengths: np.ndarray, left: bool) -> Tensor:
     return torch.from_numpy(rows)
 
 
-def languages(folder: Path | str) -> tuple[str, str]:
-    """Return source and target language of the data in `folder`, read off the file names.
+def languages(folder: Path | str, source: str | None = None, target: str | None = None) -> tuple[str, str]:
+    """Return source and target language of the data in `folder`: those given, else as the file names say.
 
-    Raises DataError, listing what is there, when there is no pair or more than one.
+    Raises DataError, listing what is there, if one is needed and there is no pair or more than one.
     """
-    names = (path.name for path in Path(folder).glob("*.idx"))
-    matches = (re.fullmatch(r"[^.]+\.([^.-]+)-([^.-]+)\.([^.]+)\.idx", name) for name in names)
-    found = {match.group(1, 2) for match in matches if match and match[3] in match.group(1, 2)}
+    if source and target:
+        return source, target
+    found = pairs_in(Path(folder))
     if len(found) != 1:
         pairs = ", ".join(sorted("-".join(pair) for pair in found)) or "none"
         raise DataError(
-            f"cannot tell the languages of {folder}: pairs found: {pairs}; {_listing(Path(folder))}; exactly "
-            "one pair is needed; choose it with --source-lang and --target-lang, or make data with hat "
-            "preprocess"
+            f"cannot tell the languages of {folder}: pairs found: {pairs}; {listing(Path(folder))}; choose "
+            "with --source-lang and --target-lang, or make data with hat preprocess"
         )
-    return found.pop()
+    ((first, second),) = found
+    return source or first, target or second
 
 
 def load_vocabs(folder: Path | str, source_lang: str, target_lang: str) -> tuple[Vocab, Vocab]:
     """Return the dictionaries of both languages; one object twice when their symbols are the same."""
     source, target = (Vocab.load(Path(folder) / f"dict.{lang}.txt") for lang in (source_lang, target_lang))
     return source, source if source == target else target
-
-
-def _listing(folder: Path) -> str:
-    if not folder.is_dir():
-        return "there is no such folder"
-    names = sorted(path.name for path in folder.iterdir())
-    return f"it holds {', '.join(names[:12]) or 'nothing'}{', ...' if len(names) > 12 else ''}"
 
 
 @dataclass(frozen=True)
@@ -139,40 +126,31 @@ class PairDataset:
 
     @classmethod
     def load(
-        cls,
-        folder: Path | str,
-        split: str,
-        source_lang: str | None = None,
-        target_lang: str | None = None,
+        cls, folder: Path | str, split: str, source_lang: str | None = None, target_lang: str | None = None
     ) -> "PairDataset":
         """Open `<split>.<src>-<tgt>.<lang>.*` in `folder`; without languages they come from the file names.
 
-        Reads all ids once to check them. Raises DataError when files are missing, damaged, of unequal length,
-        or hold ids that are not in the dictionary.
+        Raises DataError if files are missing, damaged or do not fit together; all ids are read to see it.
         """
         folder = Path(folder)
-        if source_lang is None or target_lang is None:
-            found = languages(folder)
-            source_lang, target_lang = source_lang or found[0], target_lang or found[1]
+        both = languages(folder, source_lang, target_lang)
         sides = []
-        for lang in (source_lang, target_lang):
-            prefix = folder / f"{split}.{source_lang}-{target_lang}.{lang}"
-            if not idx_path(prefix).exists():
+        for lang in both:
+            prefix = folder / f"{split}.{'-'.join(both)}.{lang}"
+            ids, index = paths_of(prefix)
+            if not index.exists():
                 raise DataError(
-                    f"there is no {idx_path(prefix)}; {_listing(folder)}; check split and languages, or make "
-                    "the data with hat preprocess"
+                    f"there is no {index}; {listing(folder)}; check split and languages, or make the data "
+                    "with hat preprocess"
                 )
-            check_digests(folder, [idx_path(prefix).name, bin_path(prefix).name, f"dict.{lang}.txt"])
+            check_digests(folder, [index.name, ids.name, f"dict.{lang}.txt"])
             sides.append(IndexedData(prefix))
         if len(sides[0]) != len(sides[1]):
-            raise DataError(
-                f"{sides[0].prefix} has {len(sides[0])} sentences but {sides[1].prefix} has {len(sides[1])}; "
-                "both must have as many; make the data again with hat preprocess"
-            )
-        vocabs = load_vocabs(folder, source_lang, target_lang)
-        for data, vocab, lang in zip(sides, vocabs, (source_lang, target_lang), strict=True):
-            _check_ids(data, vocab, folder / f"dict.{lang}.txt")
-        return cls(folder, split, source_lang, target_lang, *vocabs, *sides)
+            raise unequal(sides[0].prefix, sides[1].prefix, [len(side) for side in sides], "sentences")
+        vocabs = load_vocabs(folder, *both)
+        for side, vocab in zip(sides, vocabs, strict=True):
+            side.check_ids(len(vocab), EOS)
+        return cls(folder, split, *both, *vocabs, *sides)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -202,7 +180,7 @@ class PairDataset:
 
     def content(self) -> list[str]:
         """Return the SHA-256 of the files of ids of both sides: cheaper than `digest` for many pairs."""
-        return [file_digest(bin_path(side.prefix)) for side in (self.source, self.target)]
+        return [file_digest(side.bin) for side in (self.source, self.target)]
 
     def raw_target(self, path: Path | str | None = None) -> list[str] | None:
         """Return the untokenised reference of every pair, from `path` or as preprocessing kept it.
@@ -210,27 +188,12 @@ class PairDataset:
         None when no path is given and none was kept. Raises DataError when the number of lines differs.
         """
         kept = self.folder / f"{self.split}.{self.source_lang}-{self.target_lang}.{self.target_lang}.txt"
-        if path is None and not kept.exists():
-            return None
         if path is None:
+            if not kept.exists():
+                return None
             check_digests(self.folder, [kept.name])
         lines = [line.strip(" \t\r") for line in read_lines(path or kept)]
         if len(lines) != len(self):
-            raise DataError(
-                f"{path or kept} has {len(lines)} lines, the {self.split} set {len(self)} sentences; each "
-                "needs one line; give the text the data was made from"
-            )
+            found = f"{path or kept} has {len(lines)} lines, the {self.split} set {len(self)} sentences"
+            raise DataError(f"{found}; each needs one line; give the text the data was made from")
         return lines
-
-
-def _check_ids(data: IndexedData, vocab: Vocab, dictionary: Path) -> None:
-    if (largest := data.max_id()) >= len(vocab):
-        raise DataError(
-            f"{data.prefix}.bin has id {largest} but {dictionary} has only ids 0 to {len(vocab) - 1}; data "
-            "and dictionary must belong together; make both again with hat preprocess"
-        )
-    if len(open_ended := np.flatnonzero(data.last_ids() != EOS)):
-        raise DataError(
-            f"{data.prefix}.bin: sentence {open_ended[0]} does not end with </s> (id {EOS}), as each must; "
-            "make the data again with hat preprocess"
-        )

@@ -4,26 +4,28 @@ import contextlib
 import functools
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from hat.data.corpora import detokenize, line_function, package
+from hat.data.corpora import detokenizer, line_function, package
 from hat.data.folder import CODES_FILE, MODEL_FILE
-from hat.data.text import Chunk, Workers, chunks, read_lines, split_tokens
+from hat.data.text import Chunk, Workers, chunks, read_lines, split_tokens, where
 from hat.data.vocab import Vocab
-from hat.errors import ConfigError, DataError, HatError
+from hat.errors import ConfigError, DataError
 from hat.files.atomic import write_atomic, write_text_atomic
 
 Kind = Literal["sentencepiece", "subword_nmt"]
+Split = Callable[[str], list[str]]
 SPACE_MARK = "\u2581"  # sentencepiece writes a space as this character
 GOOGLE_HYPHEN = "##AT##-##AT##"  # a hyphen inside a word in the WMT'16 text of the release; Moses writes @-@
 MAX_LEARN_SENTENCES = 2_000_000  # sentencepiece keeps its training sentences in memory; more are sampled
 MAX_CACHED_WORDS = 1_000_000  # of one process; real text has no end of words
 APPLY_CHUNK = 1 << 22
+MODEL_FILES = {"sentencepiece": MODEL_FILE, "subword_nmt": CODES_FILE}
 
 
 def remove_subwords(line: str, kind: str | None) -> str:
@@ -39,50 +41,66 @@ def remove_subwords(line: str, kind: str | None) -> str:
     if kind == "sentencepiece":
         return line.replace(" ", "").replace(SPACE_MARK, " ").strip(" ")
     raise ConfigError(
-        f"cannot join subwords of kind {kind!r}; allowed are '@@ ', 'subword_nmt' and 'sentencepiece'; "
-        "choose the one the text was made with"
+        f"cannot join subwords of kind {kind!r}; allowed are '@@ ', 'subword_nmt' and 'sentencepiece'"
     )
 
 
 def subword_kind(symbols: Iterable[str]) -> Kind | None:
     """Return how the symbols of a dictionary are joined to words, None if they are words themselves."""
-    continued = False
-    for symbol in symbols:
-        if symbol.startswith(SPACE_MARK):
-            return "sentencepiece"
-        continued = continued or symbol.endswith("@@")
-    return "subword_nmt" if continued else None
+    known = list(symbols)
+    if any(symbol.startswith(SPACE_MARK) for symbol in known):
+        return "sentencepiece"
+    return "subword_nmt" if any(symbol.endswith("@@") for symbol in known) else None
 
 
-def learn_sentencepiece(
-    files: Iterable[Path | str], model_path: Path | str, vocab_size: int, seed: int
-) -> None:
+def count_tokens(
+    path: Path, pool: Workers, *, model: Path | None = None, allow_empty: bool = True, count: bool = True
+) -> tuple[int, Counter]:
+    """Read a text once: check it, and return its number of lines and, if `count`, of each of its tokens.
+
+    Tokens are pieces of a sentencepiece `model`, else words. Raises DataError for an empty line if these are
+    not allowed.
+    """
+    lines, counts = 0, Counter()
+    tasks = [(chunk, model, allow_empty, count) for chunk in chunks(path)]
+    for some, found in pool.run(_count_chunk, tasks):
+        lines += some
+        counts.update(found)
+    return lines, counts
+
+
+def _count_chunk(task: tuple[Chunk, Path | None, bool, bool]) -> tuple[int, Counter]:
+    chunk, model, allow_empty, count = task
+    split = load_pieces(model) if model else split_tokens
+    lines, counts = 0, Counter()
+    for line in read_lines(*chunk):
+        tokens = split(line)
+        if not (tokens or allow_empty):
+            raise DataError(
+                f"{where(chunk.path, chunk.start, lines)} is empty; a sentence needs at least one word; "
+                "remove the line in both languages, or pass --allow-empty"
+            )
+        if count:
+            counts.update(tokens)
+        lines += 1
+    return lines, counts
+
+
+def learn_sentencepiece(files: Iterable[Path], model_path: Path, vocab_size: int, seed: int) -> None:
     """Learn a BPE model of at most `vocab_size` pieces on the lines of `files` and write it to `model_path`.
 
     The same text, size and seed give the same pieces; no normalisation, every character is covered. A text
     without so many pieces gives a smaller model. Of more than 2,000,000 lines, `seed` samples as many.
-    Raises ConfigError for a size below the number of characters, DataError for an unreadable or empty text.
+    The files were read and checked before: an exception would be lost inside the trainer.
+    Raises ConfigError for a size below the number of characters and for a text without words.
     """
     sentencepiece = package("sentencepiece")
-    failure: list[HatError] = []  # an exception would be lost inside the trainer
-    seen = 0
-
-    def lines() -> Iterator[str]:
-        nonlocal seen
-        try:
-            for path in files:
-                for line in read_lines(path):
-                    if text := " ".join(split_tokens(line)):
-                        seen += 1
-                        yield text
-        except HatError as error:
-            failure.append(error)
-
-    model, message = io.BytesIO(), ""
+    words = (split_tokens(line) for path in files for line in read_lines(path))
+    model, message = io.BytesIO(), "no text"
     sentencepiece.set_random_generator_seed(seed)
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=lines(),
+            sentence_iterator=(" ".join(some) for some in words if some),
             model_writer=model,
             model_type="bpe",
             vocab_size=vocab_size,
@@ -98,37 +116,31 @@ def learn_sentencepiece(
             minloglevel=3,
         )
     except (RuntimeError, ValueError, OSError) as error:
-        message = " ".join(str(error).split())
-    if failure:
-        raise failure[0]
-    if not seen:
-        raise DataError("no text to learn sentencepiece on: every line is empty; give training text")
-    if message or not model.getvalue():
+        message = " ".join(str(error).split())[-200:]
+    if not model.getvalue():
         raise ConfigError(
-            f"cannot learn {vocab_size} sentencepiece pieces on {seen} sentences: {message[-200:]}; "
-            "the number must exceed that of distinct characters; choose another with --sentencepiece"
+            f"cannot learn {vocab_size} sentencepiece pieces: {message}; the number must exceed that of "
+            "characters in the text; choose another with --sentencepiece"
         )
-    write_atomic(Path(model_path), lambda file: file.write(model.getvalue()))
+    write_atomic(model_path, lambda file: file.write(model.getvalue()))
 
 
-class Pieces:
-    """A loaded sentencepiece model; splits raw lines into pieces."""
+def load_pieces(model: Path | bytes) -> Split:
+    """Return the function that splits a raw line by a sentencepiece model, given as a file or its content.
 
-    def __init__(self, model: Path | bytes) -> None:
-        """Load a file, or its content. Raises DataError if it is missing or no sentencepiece model."""
-        try:
-            content = model if isinstance(model, bytes) else Path(model).read_bytes()
-            self._model = package("sentencepiece").SentencePieceProcessor(model_proto=content)
-        except (RuntimeError, OSError) as error:
-            name = "of this model" if isinstance(model, bytes) else str(model)
-            raise DataError(
-                f"cannot load the sentencepiece model {name}: {' '.join(str(error).split())[-120:]}; "
-                "make it again with hat preprocess --sentencepiece"
-            ) from error
-
-    def split(self, line: str) -> list[str]:
-        """Return the pieces of a raw line; `remove_subwords(" ".join(pieces), "sentencepiece")` undoes it."""
-        return self._model.encode(" ".join(split_tokens(line)), out_type=str)
+    `remove_subwords(" ".join(pieces), "sentencepiece")` undoes it. Raises DataError if it is missing or no
+    sentencepiece model.
+    """
+    try:
+        content = model if isinstance(model, bytes) else model.read_bytes()
+        encode = package("sentencepiece").SentencePieceProcessor(model_proto=content).encode
+    except (RuntimeError, OSError) as error:
+        name = "of this model" if isinstance(model, bytes) else model
+        raise DataError(
+            f"cannot load the sentencepiece model {name}: {' '.join(str(error).split())[-120:]}; make it "
+            "again with hat preprocess --sentencepiece"
+        ) from error
+    return lambda line: encode(" ".join(split_tokens(line)), out_type=str)
 
 
 def learn_bpe(files: Sequence[Path], codes: Path, merges: int, workers: int = 1) -> int:
@@ -138,18 +150,13 @@ def learn_bpe(files: Sequence[Path], codes: Path, merges: int, workers: int = 1)
     DataError for text without two characters side by side.
     """
     subword_nmt = package("subword_nmt.learn_bpe")
-    if merges < 1:
-        raise ConfigError(f"{merges} merges: 1 or more is allowed; see --help")
     counts: Counter = Counter()
     with Workers(workers) as pool:
         for path in files:
-            for part in pool.map(_count_chunk, chunks(path)):
-                counts.update(part)
+            counts.update(count_tokens(path, pool)[1])
     if not any(len(word) > 1 for word in counts):
-        raise DataError(
-            f"no text to learn merges on in {', '.join(map(str, files))}: words of two or more characters "
-            "are needed; check the files"
-        )
+        names = ", ".join(map(str, files))
+        raise DataError(f"{names}: words of two or more characters are needed to learn merges on")
     words = (f"{word} {count}" for word, count in counts.items())
     out = io.StringIO()
     with contextlib.redirect_stderr(io.StringIO()):  # a bar, and a line when the text has no more pairs
@@ -166,57 +173,42 @@ def apply_bpe(codes: Path, inputs: Sequence[Path], folder: Path, workers: int = 
     outputs = [folder / path.name for path in inputs]
     if len(set(outputs)) != len(outputs) or folder.resolve() in [path.resolve().parent for path in inputs]:
         raise ConfigError(
-            f"cannot write {len(outputs)} texts to {folder}: names that differ, in another folder, are "
-            "needed; choose another --to"
+            f"--to {folder}: texts whose names differ are written to another folder than theirs"
         )
     content = "\n".join(read_lines(codes))
     load_bpe(content, str(codes))  # what is wrong with the codes is told here, not in a worker
     with Workers(workers) as pool:
         for path, output in zip(inputs, outputs, strict=True):
-            tasks = [(chunk, content) for chunk in chunks(path, APPLY_CHUNK)]
-            write_atomic(output, lambda file, tasks=tasks: file.writelines(pool.map(_apply_chunk, tasks)))
+            parts = pool.run(_apply_chunk, [(chunk, content) for chunk in chunks(path, APPLY_CHUNK)])
+            write_atomic(output, lambda file, parts=parts: file.writelines(parts))
     return outputs
-
-
-def _count_chunk(chunk: Chunk) -> Counter:
-    counts: Counter = Counter()
-    for line in read_lines(*chunk):
-        counts.update(split_tokens(line))
-    return counts
 
 
 def _apply_chunk(task: tuple[Chunk, str]) -> bytes:
     chunk, codes = task
     split = load_bpe(codes)
-    return "".join(" ".join(split(split_tokens(line))) + "\n" for line in read_lines(*chunk)).encode()
+    return "".join(" ".join(split(line)) + "\n" for line in read_lines(*chunk)).encode()
 
 
 @functools.lru_cache(maxsize=2)
-def load_bpe(codes: str, name: str = "the file of merges") -> Callable[[list[str]], list[str]]:
-    """Return the function that splits words into subwords by `codes`, the text of a file called `name`.
+def load_bpe(codes: str, name: str = "the file of merges") -> Split:
+    """Return the function that splits the words of a line by `codes`, the text of a file called `name`.
 
     Raises DataError if that is no file of merges.
     """
-    lines = codes.removesuffix("\n").split("\n")
-    merges = lines[1:] if lines[0].startswith("#version: 0.2") else None
-    if not merges:
+    first, *merges = codes.removesuffix("\n").split("\n")
+    wrong = [line for line in merges if len(line.split(" ")) != 2 or not all(line.split(" "))]
+    if not first.startswith("#version: 0.2") or not merges or wrong:
         raise DataError(
-            f"{name} is no file of merges: a first line '#version: 0.2' and at least one merge are needed; "
-            "make it with hat learn-bpe"
+            f"{name} is no file of merges: a line '#version: 0.2', then lines of two pieces with a space "
+            f"between are needed, found {[first, *wrong][-1][:60]!r}; make it with hat learn-bpe"
         )
-    for number, line in enumerate(merges, 2):
-        if len(line.split(" ")) != 2 or not all(line.split(" ")):
-            raise DataError(
-                f"{name}:{number}: {line[:60]!r} is no merge of two pieces separated by a space; make the "
-                "file again with hat learn-bpe"
-            )
-    text = io.StringIO("".join(f"{line}\n" for line in lines), newline="\n")
-    bpe = package("subword_nmt.apply_bpe").BPE(text)
+    bpe = package("subword_nmt.apply_bpe").BPE(io.StringIO("\n".join([first, *merges, ""]), newline="\n"))
 
-    def split(words: list[str]) -> list[str]:
+    def split(line: str) -> list[str]:
         if len(bpe.cache) > MAX_CACHED_WORDS:
             bpe.cache.clear()
-        return bpe.segment_tokens(words)
+        return bpe.segment_tokens(split_tokens(line))
 
     return split
 
@@ -235,11 +227,9 @@ class TextCodec:
     def load(cls, folder: Path, languages: tuple[str, str], vocabs: tuple[Vocab, Vocab]) -> "TextCodec":
         """Take the subword model that the dictionaries of `folder` were made with, if it is in `folder`.
 
-        That is `sentencepiece.model`, as `hat preprocess --sentencepiece` leaves it there, or `bpe.codes`, as
-        `hat preprocess --bpe-codes` does.
+        That is `sentencepiece.model` or `bpe.codes`, as `hat preprocess` leaves them there.
         """
-        names = {"sentencepiece": MODEL_FILE, "subword_nmt": CODES_FILE}
-        path = Path(folder) / names.get(subword_kind(vocabs[0]) or "", "")
+        path = Path(folder) / MODEL_FILES.get(subword_kind(vocabs[0]) or "", "")
         return cls(languages, vocabs, path.read_bytes() if path.is_file() else None)
 
     @functools.cached_property
@@ -261,32 +251,24 @@ class TextCodec:
         words = remove_subwords(self.vocabs[1].decode(ids), self.kind)
         if self.kind != "subword_nmt":
             return words
-        return next(detokenize([words.replace(GOOGLE_HYPHEN, "@-@")], self.languages[1]))
+        return detokenizer(self.languages[1])(words.replace(GOOGLE_HYPHEN, "@-@"))
 
     @functools.cached_property
-    def _split(self) -> Callable[[str], list[str]]:
+    def _split(self) -> Split:
         if self.kind is None:
             return split_tokens
         if self.model is None:
-            missing, name = ("sentencepiece model is", MODEL_FILE)
-            if self.kind == "subword_nmt":
-                missing, name = ("BPE merges are", CODES_FILE)
-            raise DataError(
-                f"cannot split {self.languages[0]} text as the dictionaries need it: the {missing} missing; "
-                f"put the file beside the dictionaries as {name}"
-            )
+            name = MODEL_FILES[self.kind]
+            raise DataError(f"{name}, the subword model of the dictionaries, is missing; put it beside them")
         if self.kind == "sentencepiece":
-            return Pieces(self.model).split
+            return load_pieces(self.model)
         vocab = self.vocabs[0]
         mark = next((mark for mark in (GOOGLE_HYPHEN, "@-@") if mark in vocab), None)
-        tokens = line_function(
-            self.languages[0],
-            tokenize=True,
-            hyphens="split" if mark else "keep",
-            lowercase=not any(symbol != symbol.lower() for symbol in vocab),
-        )
+        is_lower = not any(symbol != symbol.lower() for symbol in vocab)
+        steps = ("tokenize", "lowercase") if is_lower else ("tokenize",)
+        tokens = line_function(self.languages[0], *steps, hyphens="split" if mark else "keep")
         bpe = load_bpe(self.model.decode("utf-8", "replace"))
-        return lambda line: bpe(split_tokens(tokens(line).replace("@-@", mark or "@-@")))
+        return lambda line: bpe(tokens(line).replace("@-@", mark or "@-@"))
 
     def to_plain(self) -> dict[str, Any]:
         """Return plain values and a tensor, as model files hold them; `from_plain` makes the codec again."""
@@ -294,16 +276,11 @@ class TextCodec:
 
         sides = self.vocabs[:1] if self.vocabs[0] is self.vocabs[1] else self.vocabs
         model = None if self.model is None else torch.frombuffer(bytearray(self.model), dtype=torch.uint8)
-        texts = [vocab.text() for vocab in sides]
-        return {"languages": list(self.languages), "vocabs": texts, "model": model}
+        return {"languages": list(self.languages), "vocabs": [side.text() for side in sides], "model": model}
 
     @classmethod
     def from_plain(cls, values: dict[str, Any]) -> "TextCodec":
         """Return the codec whose `to_plain` gave `values`."""
         vocabs = [Vocab.parse(text.split("\n")[:-1], "dictionary") for text in values["vocabs"]]
-        model = values["model"]
-        return cls(
-            tuple(values["languages"]),
-            (vocabs[0], vocabs[-1]),
-            None if model is None else model.numpy().tobytes(),
-        )
+        model = None if values["model"] is None else values["model"].numpy().tobytes()
+        return cls(tuple(values["languages"]), (vocabs[0], vocabs[-1]), model)

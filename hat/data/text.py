@@ -1,17 +1,19 @@
 """Text files, one sentence on a line: read line by line, or in parts by several processes."""
 
+import contextlib
 import multiprocessing
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from hat.errors import DataError, HatError
+from hat.files.atomic import write_all_atomic
 
 MAX_LINE_BYTES = 1 << 24  # a longer line is no sentence, and would take memory without bound
 CHUNK_BYTES = 8 << 20
@@ -23,41 +25,52 @@ def read_lines(
     """Yield the lines of a UTF-8 file without their newline; only "\\n" ends a line.
 
     With `start` and `end` (byte offsets, `start` at the beginning of a line) only lines that begin in
-    [start, end) are read. Memory holds one line. Raises DataError for a missing file or, with the line
-    number, for bytes that are not UTF-8, NUL and lines of more than 16 MiB; with `errors` "replace" such
-    bytes become U+FFFD instead.
+    [start, end) are read. Memory holds one line. Raises DataError for a missing file and, with the number of
+    the line, for bytes that are not UTF-8, NUL (with `errors` "replace" they become U+FFFD) and for more than
+    16 MiB.
     """
     try:
         with open(path, "rb") as file:
             file.seek(start)
             position = start
-            for number, raw in enumerate(iter(partial(file.readline, MAX_LINE_BYTES + 1), b"")):
+            for index, raw in enumerate(iter(partial(file.readline, MAX_LINE_BYTES + 1), b"")):
                 if end is not None and position >= end:
                     return
                 position += len(raw)
-                _check_length(path, start, number, raw)
-                if b"\0" in raw:
-                    if errors == "strict":
-                        raise DataError(
-                            f"{where(path, start, number)} holds a NUL character at byte {raw.index(0) + 1} "
-                            "of the line, as damaged files do; restore the file, or remove it with "
-                            "tr -d '\\000'"
-                        )
-                    raw = raw.replace(b"\0", "\ufffd".encode())
                 try:
-                    yield raw.removesuffix(b"\n").decode("utf-8", errors)
-                except UnicodeDecodeError as error:
-                    raise DataError(
-                        f"{where(path, start, number)} is not UTF-8: {error.reason} at byte {error.start + 1}"
-                        " of the line; convert the file, for example with iconv -f latin1 -t utf-8"
-                    ) from error
+                    line = _decode(raw, errors)
+                except ValueError as error:
+                    raise DataError(f"{where(path, start, index)} {error}") from error
+                yield line
     except OSError as error:
         raise unreadable(path, error) from error
+
+
+def _decode(raw: bytes, errors: str) -> str:
+    """Return the text of a line; a ValueError says what is wrong with it."""
+    if len(raw) > MAX_LINE_BYTES:
+        raise ValueError(f"has more than {MAX_LINE_BYTES} bytes; text has one sentence on a line")
+    if b"\0" in raw and errors == "strict":
+        raise ValueError(
+            f"holds a NUL at byte {raw.index(0) + 1}; restore the file, or convert it from UTF-16"
+        )
+    try:
+        return raw.removesuffix(b"\n").decode("utf-8", errors).replace("\0", "\ufffd")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"is not UTF-8: {error.reason} at byte {error.start + 1}; use iconv") from error
 
 
 def unreadable(path: Path | str, error: OSError) -> DataError:
     """Return what to raise if a file cannot be read."""
     return DataError(f"cannot read {path}: {error.strerror}; a readable file is needed; check the path")
+
+
+def unequal(source: object, target: object, counts: Sequence[int], unit: str = "lines") -> DataError:
+    """Return what to raise if a text called `source` and its translation have these numbers of lines."""
+    return DataError(
+        f"{source} has {counts[0]} {unit} but {target} has {counts[1]}; each needs its translation; nothing "
+        "was written; repair the texts"
+    )
 
 
 def where(path: Path | str, start: int, index: int) -> str:
@@ -80,6 +93,26 @@ def split_tokens(line: str) -> list[str]:
     return [token for token in line.split(" ") if token]
 
 
+def write_rows(paths: Sequence[Path], rows: Iterable[Sequence[str | None]]) -> tuple[int, list[int]]:
+    """Write column i of all rows, without those that are None, to path i; all files whole or none.
+
+    Returns the number of rows, and of lines in each file.
+    """
+    total, counts = 0, [0] * len(paths)
+
+    def fill(files: list[BinaryIO]) -> None:
+        nonlocal total
+        for row in rows:
+            total += 1
+            for number, line in enumerate(row):
+                if line is not None:
+                    files[number].write(line.encode() + b"\n")
+                    counts[number] += 1
+
+    write_all_atomic(paths, fill)
+    return total, counts
+
+
 class Chunk(NamedTuple):
     """Lines of `path` that begin in the bytes [start, end); `read_lines(*chunk)` yields them."""
 
@@ -92,40 +125,45 @@ def chunks(path: Path, size: int | None = None) -> list[Chunk]:
     """Cut a file at line ends into parts of about `size` bytes (default 8 MiB), for any number of workers."""
     size = size or CHUNK_BYTES
     try:
-        total = path.stat().st_size
-        cuts = [0]
+        total, cuts = path.stat().st_size, [0]
         with open(path, "rb") as file:
             while cuts[-1] + size < total:
                 file.seek(cuts[-1] + size - 1)
-                _check_length(path, cuts[-1] + size - 1, 0, file.readline(MAX_LINE_BYTES + 1))
+                file.readline(MAX_LINE_BYTES)  # a line that is cut here is refused by `read_lines`
                 cuts.append(file.tell())
     except OSError as error:
         raise unreadable(path, error) from error
-    if cuts[-1] < total:
-        cuts.append(total)
-    return [Chunk(path, start, end) for start, end in zip(cuts, cuts[1:], strict=False)]
+    return [Chunk(path, *span) for span in zip(cuts, [*cuts[1:], total], strict=True) if span[0] < span[1]]
 
 
-class Workers:
+def in_order(pool: Executor, work: Callable[[Any], Any], tasks: Iterable[Any], ahead: int) -> Iterator[Any]:
+    """Yield work(task) of each task in order, with at most `ahead` results waiting, so memory stays flat."""
+    waiting: deque = deque()
+    try:
+        for task in tasks:
+            waiting.append(pool.submit(work, task))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:  # also when the consumer stops early
+        for future in waiting:
+            future.cancel()
+
+
+class Workers(contextlib.ExitStack):
     """Up to `count` processes, started when first needed and ended by `with`."""
 
     def __init__(self, count: int) -> None:
+        super().__init__()
         self._count = count
-        self._pool: ProcessPoolExecutor | None = None
+        self._pool: Executor | None = None
 
-    def __enter__(self) -> "Workers":
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-            self._pool = None
-
-    def map(self, work: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
+    def run(self, work: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
         """Yield work(task) of each task in order; `work` is a top-level function.
 
-        At most two results of each process wait, so memory stays flat. The first exception ends everything; a
-        killed process is a HatError. A single task, or a single process, needs no other process than this.
+        At most two results of each process wait. The first exception ends everything; a killed process is a
+        HatError. A single task, or a single process, needs no other process than this.
         """
         if min(self._count, len(tasks)) <= 1:
             yield from map(work, tasks)
@@ -133,22 +171,14 @@ class Workers:
         if self._pool is None:
             context = multiprocessing.get_context("spawn")  # a fork would copy the locks of running threads
             self._pool = ProcessPoolExecutor(self._count, context, initializer=_end_with_parent)
-        waiting: deque = deque()
+            self.enter_context(self._pool)
         try:
-            for task in tasks:
-                waiting.append(self._pool.submit(work, task))
-                if len(waiting) >= 2 * self._count:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+            yield from in_order(self._pool, work, tasks, 2 * self._count)
         except BrokenProcessPool as error:
             raise HatError(
                 "a worker process was killed, probably because memory ran out; nothing was written; "
                 "lower --workers and run again"
             ) from error
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def _end_with_parent() -> None:
@@ -159,12 +189,3 @@ def _end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _check_length(path: Path | str, start: int, index: int, line: bytes) -> None:
-    """Raise DataError if `line`, number `index` after byte `start`, is too long for a sentence."""
-    if len(line) > MAX_LINE_BYTES:
-        raise DataError(
-            f"{where(path, start, index)} has more than {MAX_LINE_BYTES} bytes; text with one sentence on a "
-            "line is needed; look into the file"
-        )

@@ -7,69 +7,18 @@ main clause and last after a conjunction, separable verbs are split in the first
 import random
 from pathlib import Path
 
+from hat.data.text import write_rows
 from hat.errors import ConfigError
-from hat.files.atomic import write_text_atomic
 from hat.rng import rng_for
 
 Pair = tuple[str, str]  # English, German
 MAX_PAIRS = 200_000  # far below the number of sentences that the grammar has
 
-# English = German, with the shorthands of TeX ("a for a umlaut, "s for sharp s) and ; for a comma. Nouns have
-# their article, things their plural too; verbs have a dot behind a separable prefix, and the form of "er" if
-# it is not regular; openings stand before a subordinate clause, conditions between conjunction and comma.
-_TABLES = """
-people: man=der Mann, woman=die Frau, child=das Kind, girl=das M"adchen, teacher=der Lehrer,
-doctor=die "Arztin, baker=der B"acker, king=der K"onig, queen=die K"onigin, friend=der Freund,
-neighbour=die Nachbarin, cook=der Koch, singer=die S"angerin, sister=die Schwester, brother=der Bruder
-things: car=das Auto Autos, house=das Haus H"auser, book=das Buch B"ucher, chair=der Stuhl St"uhle,
-table=der Tisch Tische, lamp=die Lampe Lampen, clock=die Uhr Uhren, apple=der Apfel "Apfel,
-letter=der Brief Briefe, picture=das Bild Bilder, bag=die Tasche Taschen, key=der Schl"ussel Schl"ussel,
-coat=der Mantel M"antel, shirt=das Hemd Hemden, flower=die Blume Blumen, bottle=die Flasche Flaschen,
-bicycle=das Fahrrad Fahrr"ader, ball=der Ball B"alle, hat=der Hut H"ute, umbrella=der Schirm Schirme,
-plate=der Teller Teller, cake=der Kuchen Kuchen
-of people: old=alt, young=jung, small=klein, friendly=freundlich, clever=klug, rich=reich
-of things: old=alt, new=neu, big=gro"s, small=klein, red=rot, green=gr"un, blue=blau, white=wei"s,
-black=schwarz, beautiful=sch"on, cheap=billig
-transitive: buy=kaufen, see=sehen sieht, need=brauchen, find=finden, bring=bringen, sell=verkaufen,
-take=nehmen nimmt, paint=malen, have=haben hat, pick up=ab.holen, look at=an.sehen sieht,
-take along=mit.nehmen nimmt, bring back=zur"uck.bringen, try out=aus.probieren
-intransitive: sleep=schlafen schl"aft, work=arbeiten, play=spielen, wait=warten, sing=singen,
-get up=auf.stehen, arrive=an.kommen, come back=zur"uck.kommen, fall asleep=ein.schlafen schl"aft
-modals: can=k"onnen kann, must=m"ussen muss, should=sollen soll, want to=wollen will
-places: in the garden=im Garten, in the city=in der Stadt, at the station=am Bahnhof,
-in the kitchen=in der K"uche
-times: today=heute, every day=jeden Tag, in the evening=am Abend, in the morning=am Morgen,
-in summer=im Sommer
-openings: I know that=Ich wei"s; dass, She says that=Sie sagt; dass,
-Nobody believes that=Niemand glaubt; dass, I am sad because=Ich bin traurig; weil,
-He stays at home although=Er bleibt zu Hause; obwohl, We sing while=Wir singen; w"ahrend
-conditions: it rains=es regnet, the sun shines=die Sonne scheint,
-the shop is closed=der Laden geschlossen ist
-conjunctions: When=Wenn, Although=Obwohl, Because=Weil
-months: January=Januar, February=Februar, March=M"arz, April=April, May=Mai, June=Juni, July=Juli,
-August=August, September=September, October=Oktober, November=November, December=Dezember
-weekdays: Monday=Montag, Tuesday=Dienstag, Wednesday=Mittwoch, Thursday=Donnerstag, Friday=Freitag,
-Saturday=Samstag, Sunday=Sonntag
-ones: zero=null, one=ein, two=zwei, three=drei, four=vier, five=f"unf, six=sechs, seven=sieben, eight=acht,
-nine=neun, ten=zehn, eleven=elf, twelve=zw"olf, thirteen=dreizehn, fourteen=vierzehn, fifteen=f"unfzehn,
-sixteen=sechzehn, seventeen=siebzehn, eighteen=achtzehn, nineteen=neunzehn
-ordinals: one=first, two=second, three=third, five=fifth, eight=eighth, nine=ninth, twelve=twelfth
-tens: -=-, -=-, twenty=zwanzig, thirty=drei"sig, forty=vierzig, fifty=f"unfzig, sixty=sechzig,
-seventy=siebzig, eighty=achtzig, ninety=neunzig
-"""
-
-
-def umlauts(text: str) -> str:
-    """Return `text` with the shorthands replaced by the German letters."""
-    for shorthand, letter in zip("aousAO", "\u00e4\u00f6\u00fc\u00df\u00c4\u00d6", strict=True):
-        text = text.replace(f'"{shorthand}', letter)
-    return text
-
-
-WORDS: dict[str, list[Pair]] = {}
-for _line in umlauts(_TABLES).replace(",\n", ", ").strip().split("\n"):
-    _name, _entries = _line.split(": ")
-    WORDS[_name] = [tuple(entry.replace(";", ",").split("=")) for entry in _entries.split(", ")]
+WORDS: dict[str, list[Pair]] = {}  # English and German by group, from the table beside this file
+for _line in Path(__file__).with_name("toy.txt").read_text("utf-8").replace(",\n", ", ").strip().split("\n"):
+    if not _line.startswith("#"):
+        _group, _entries = _line.split(": ")
+        WORDS[_group] = [tuple(entry.replace(";", ",").split("=")) for entry in _entries.split(", ")]
 ONES, TENS = WORDS["ones"], WORDS["tens"]
 ORDINALS = dict(WORDS["ordinals"])
 GERMAN_ORDINALS = {1: "erst", 3: "dritt", 7: "siebt", 8: "acht"}
@@ -243,15 +192,12 @@ def write_toy(
 ) -> dict[str, int]:
     """Write {train,valid,test}.{en,de} and return the number of pairs of each split.
 
-    The splits share no English and no German sentence. Raises ConfigError for a negative or too large size.
+    The splits share no English and no German sentence. Raises ConfigError beyond 200,000 pairs.
     """
     sizes = {"train": train, "valid": valid, "test": test}
-    for split in (split for split, size in sizes.items() if size < 0):
-        raise ConfigError(f"--{split} {sizes[split]}: 0 or more pairs are allowed; see hat toy-data --help")
     pairs, start = toy_pairs(seed, sum(sizes.values())), 0
     for split, size in sizes.items():
-        for side, lang in enumerate(("en", "de")):
-            text = "".join(f"{pair[side]}\n" for pair in pairs[start : start + size])
-            write_text_atomic(Path(folder) / f"{split}.{lang}", text)
+        paths = [Path(folder) / f"{split}.{lang}" for lang in ("en", "de")]
+        write_rows(paths, pairs[start : start + size])
         start += size
     return sizes

@@ -23,11 +23,10 @@ class Vocab:
         Raises DataError for a symbol given twice, including one of the four specials.
         """
         self._symbols = [*SPECIALS, *symbols]
-        self._counts = [*([0] * len(SPECIALS)), *(counts or [0] * (len(self._symbols) - len(SPECIALS)))]
+        self._counts = list(counts) or [0] * (len(self._symbols) - len(SPECIALS))
         self._ids = {symbol: index for index, symbol in enumerate(self._symbols)}
         if len(self._ids) != len(self._symbols):
-            twice = next(s for s, n in Counter(self._symbols).items() if n > 1)
-            raise DataError(f"symbol {twice!r} is in the dictionary twice; each must be unique; remove one")
+            raise DataError("a symbol is in the dictionary twice, or is one of the four specials; remove it")
         # A word of the text that is spelt like a special must not end a sentence or vanish as padding.
         self._lookup = self._ids | dict.fromkeys(SPECIALS, UNK)
 
@@ -60,30 +59,25 @@ class Vocab:
     @classmethod
     def parse(cls, lines: Iterable[str], name: str) -> "Vocab":
         """Return the dictionary of the lines of a file called `name`; raises what `load` raises."""
-        line_of: dict[str, int] = {}
-        counts = []
+        count_of: dict[str, int] = {}
         for number, line in enumerate(lines, 1):
-            symbol, space, count = line.rstrip("\r").rpartition(" ")
-            if not (space and symbol and count.isascii() and count.isdigit()):
+            symbol, _, count = line.rstrip("\r").rpartition(" ")
+            if not (symbol and count.isascii() and count.isdigit()):
                 raise DataError(
                     f"{name}:{number}: dictionary line {line[:60]!r} is not of the form 'symbol count'; "
                     "repair the line or build the dictionary again with hat preprocess"
                 )
-            if symbol in line_of or symbol in SPECIALS:
-                first = (
-                    f"first on line {line_of[symbol]}" if symbol in line_of else "one of the four specials"
-                )
+            if symbol in count_of or symbol in SPECIALS:
                 raise DataError(
-                    f"{name}:{number}: symbol {symbol!r} occurs twice ({first}); each must be unique; remove "
-                    "this line"
+                    f"{name}:{number}: symbol {symbol!r} stands in an earlier line, or is one of the four "
+                    "specials; each must be unique; remove this line"
                 )
-            line_of[symbol] = number
-            counts.append(int(count[:18]))
-        return cls(line_of, counts)
+            count_of[symbol] = int(count[:18])
+        return cls(count_of, list(count_of.values()))
 
     def text(self) -> str:
         """Return the content of the dictionary file: a line for each symbol but the four specials."""
-        rows = list(zip(self._symbols, self._counts, strict=True))[len(SPECIALS) :]
+        rows = zip(self._symbols[len(SPECIALS) :], self._counts, strict=True)
         return "".join(f"{symbol} {count}\n" for symbol, count in rows)
 
     def save(self, path: Path | str) -> None:
@@ -103,8 +97,6 @@ class Vocab:
         """Return whether both give every symbol the same id; counts may differ."""
         return isinstance(other, Vocab) and self._symbols == other._symbols
 
-    __hash__ = None
-
     def symbol(self, index: int) -> str:
         """Return the symbol of one id, 0 <= index < len(self)."""
         return self._symbols[index]
@@ -116,9 +108,7 @@ class Vocab:
     def encode_tokens(self, tokens: list[str]) -> np.ndarray:
         """Return the ids [tokens + 1] (int32) of a list of tokens, EOS appended; unknown ones become UNK."""
         lookup = self._lookup
-        ids = [lookup.get(token, UNK) for token in tokens]
-        ids.append(EOS)
-        return np.array(ids, dtype=np.int32)
+        return np.array([lookup.get(token, UNK) for token in tokens] + [EOS], dtype=np.int32)
 
     def decode(self, ids: Iterable[int], unk: str = "<unk>") -> str:
         """Return the tokens of `ids` (array, tensor or list) joined by spaces, without BOS, PAD and EOS.

@@ -97,34 +97,30 @@ def search_from(model: InferenceModel, memory: EncoderOutput, cfg: BeamConfig) -
         if not state.sentences:
             break
     if not all(finished):
-        raise CheckpointError(
-            "the model gives no finite score to any translation; its weights are broken, use another "
-            "checkpoint"
-        )
+        raise CheckpointError("the weights give no translation a finite score; use another checkpoint")
     return [sorted(hypotheses, key=lambda h: -h.score) for hypotheses in finished]
 
 
 class _Candidates(NamedTuple):
-    """The C best continuations of each sentence, best first."""
+    """The C best continuations of each sentence, best first; all [B, C]."""
 
-    scores: Tensor  # [B, C] summed log-probability
-    origin: Tensor  # [B, C] hypothesis they continue
-    tokens: Tensor  # [B, C]
+    scores: Tensor  # summed log-probability
+    origin: Tensor  # hypothesis they continue
+    tokens: Tensor
 
 
 def _candidates(
     logits: Tensor, scores: Tensor, cfg: BeamConfig, *, may_end: bool, must_end: bool
 ) -> _Candidates:
-    """Choose among the words that may follow each hypothesis, by logits [N, V]."""
+    """Choose among the words that may follow each hypothesis, by logits [N, V], some sentences at a time."""
     batch, hypotheses = scores.shape
     some = batch if logits.is_cuda else max(1, BLOCK // (hypotheses * logits.size(1)))
     parts = zip(logits.split(some * hypotheses), scores.split(some), strict=True)
-    found = [_best(*part, cfg, may_end=may_end, must_end=must_end) for part in parts]
+    found = [_best(*part, cfg, may_end, must_end) for part in parts]
     return _Candidates(*(torch.cat(values) for values in zip(*found, strict=True)))
 
 
-def _best(logits: Tensor, scores: Tensor, cfg: BeamConfig, *, may_end: bool, must_end: bool) -> _Candidates:
-    """Return the candidates of a few sentences."""
+def _best(logits: Tensor, scores: Tensor, cfg: BeamConfig, may_end: bool, must_end: bool) -> _Candidates:
     totals = logits.log_softmax(1, dtype=torch.float32).view(*scores.shape, -1).add_(scores[:, :, None])
     hypotheses, words = totals.shape[1:]
     count = 2 * cfg.beam
@@ -144,14 +140,11 @@ def _advance(
     """Finish what ends, continue with the rest, and drop sentences that are done."""
     beam = cfg.beam
     ends = found.tokens.eq(EOS) & found.scores.gt(-math.inf)
-    ranked = ends[:, :beam]
-    if bool(ranked.any()):
-        for row, rank in ranked.nonzero().tolist():
-            kept = finished[state.sentences[row]]
-            if len(kept) < beam:
-                kept.append(
-                    _hypothesis(state, row, int(found.origin[row, rank]), float(found.scores[row, rank]), cfg)
-                )
+    for row, rank in ends[:, :beam].nonzero().tolist() if bool(ends[:, :beam].any()) else ():
+        kept = finished[state.sentences[row]]
+        if len(kept) < beam:
+            origin, total = int(found.origin[row, rank]), float(found.scores[row, rank])
+            kept.append(_hypothesis(state, row, origin, total, cfg))
     missing = 2 * beam - found.scores.size(1)
     if missing > 0:  # the end was forced, or the vocabulary is tiny
         if bool(ends.all()):
@@ -176,12 +169,10 @@ def _advance(
         origin, tokens, scores = origin[index], tokens[index], scores[index]
         cache.keep(index)
     cache.reorder(origin)
-    steps = state.cumulative.size(2)
-    past = state.tokens.gather(1, origin[:, :, None].expand(-1, -1, steps + 1))
-    state.cumulative = torch.cat(
-        [state.cumulative.gather(1, origin[:, :, None].expand(-1, -1, steps)), scores[:, :, None]], dim=2
-    )
-    state.tokens = torch.cat([past, tokens[:, :, None]], dim=2)
+    past = origin[:, :, None].expand(-1, -1, state.tokens.size(2))
+    sums = state.cumulative.gather(1, past[:, :, 1:])
+    state.cumulative = torch.cat([sums, scores[:, :, None]], dim=2)
+    state.tokens = torch.cat([state.tokens.gather(1, past), tokens[:, :, None]], dim=2)
     state.scores = scores
 
 

@@ -34,22 +34,11 @@ class Generated(NamedTuple):
 def by_length(lengths: np.ndarray, batch_size: int, max_tokens: int | None = None) -> list[np.ndarray]:
     """Return batches of sentences of similar length, the longest first, so that time left is not too low.
 
-    Args:
-        lengths: tokens of each sentence, EOS included.
-        batch_size: most sentences of a batch.
-        max_tokens: most tokens of a batch, padding included.
+    `lengths` are tokens with EOS; a batch has at most `batch_size` sentences and `max_tokens` with padding.
     """
     budget = max_tokens or int(lengths.max(initial=1)) * batch_size
-    return plan_batches(
-        lengths,
-        lengths,
-        max_tokens=budget,
-        max_sentences=batch_size,
-        multiple=1,
-        seed=0,
-        epoch=0,
-        shuffle=False,
-    )[::-1]
+    limits = {"max_tokens": budget, "max_sentences": batch_size, "multiple": 1}
+    return plan_batches(lengths, lengths, **limits, seed=0, epoch=0, shuffle=False)[::-1]
 
 
 def translate(
@@ -83,12 +72,9 @@ def generate(
     nbest: int = 1,
     show_bar: bool = False,
 ) -> Generated:
-    """Translate a whole split.
+    """Translate a whole split by a model of one architecture.
 
     Args:
-        model: one architecture, laid out for translating.
-        data: the split.
-        cfg: beam search.
         batch_size: most sentences translated at once.
         remove_bpe: how subwords are joined, see `remove_subwords`.
         nbest: hypotheses written for each sentence.
@@ -96,7 +82,7 @@ def generate(
 
     Raises DataError if a source sentence is longer than the model's positions.
     """
-    join = joiner(remove_bpe)
+    join = partial(remove_subwords, kind=remove_bpe)
     start = time.perf_counter()
     results: list[list[str]] = [[] for _ in range(len(data))]
     tokens = 0
@@ -112,10 +98,7 @@ def generate(
 def output_lines(
     data: PairDataset, translation: Translation, join: Callable[[str], str], nbest: int = 1
 ) -> Iterator[str]:
-    """Yield the release's lines of one sentence.
-
-    S source, T target, then H score and text, P token scores.
-    """
+    """Yield the release's lines of a sentence: S source, T target, then H score and text, P token scores."""
     index = translation.index
     yield f"S-{index}\t{join(data.source_vocab.decode(data.source[index]))}"
     # `<<unk>>` in the reference can never match a hypothesis, which prints `<unk>`
@@ -124,9 +107,3 @@ def output_lines(
         text = join(data.target_vocab.decode(np.array(hypothesis.tokens)))
         yield f"H-{index}\t{hypothesis.score}\t{text}"
         yield f"P-{index}\t{' '.join(f'{score:.4f}' for score in hypothesis.token_scores)}"
-
-
-def joiner(kind: str | None) -> Callable[[str], str]:
-    """Return what turns subwords into words, see `remove_subwords`. ConfigError for an unknown kind."""
-    remove_subwords("", kind)
-    return partial(remove_subwords, kind=kind)

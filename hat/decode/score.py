@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hat.data.corpora import detokenize
+from hat.data.corpora import detokenizer
 from hat.data.pairs import PairDataset
 from hat.data.subwords import remove_subwords
 from hat.data.text import read_lines
@@ -36,18 +36,15 @@ def bleu(hypotheses: Sequence[str], references: Sequence[str], mode: Mode, targe
     """
     from sacrebleu.metrics import BLEU
 
+    counts = f"{len(hypotheses)} hypotheses and {len(references)} references"
     if len(hypotheses) != len(references) or not hypotheses:
-        raise DataError(
-            f"{len(hypotheses)} hypotheses and {len(references)} references; each hypothesis needs one "
-            "reference"
-        )
-    if mode == "normal":
+        raise DataError(f"{counts}; each hypothesis needs one reference")
+    texts = [list(hypotheses), list(references)]
+    metric = BLEU(trg_lang=target_lang)
+    if mode == "normal":  # every hyphen inside a word is split, as the release scores
         metric = BLEU(tokenize="none", smooth_method="none", force=True)
-        hypotheses = [split_hyphens(line) for line in hypotheses]
-        references = [split_hyphens(line) for line in references]
-    else:
-        metric = BLEU(trg_lang=target_lang)
-    result = metric.corpus_score(list(hypotheses), [list(references)])
+        texts = [[_HYPHEN.sub(r"\1 ##AT##-##AT## \2", line) for line in lines] for lines in texts]
+    result = metric.corpus_score(texts[0], [texts[1]])
     return Bleu(result.score, str(metric.get_signature()), str(result))
 
 
@@ -80,9 +77,10 @@ def score_file(
             f"{output} holds {len(hypotheses)} sentences, the {data.split} set has {len(data)}; generate "
             "again, or give the split it is of as --gen-subset"
         )
-    lang = data.target_lang if data is not None else target_lang
+    lang, raw = target_lang, None
+    if data is not None:
+        lang = data.target_lang
     if mode == "sacre":
-        raw = None
         if data is not None:
             raw = data.raw_target(reference)
         elif reference:
@@ -90,15 +88,9 @@ def score_file(
         if remove_bpe != "sentencepiece":
             if not lang:
                 raise ConfigError("--target-lang or --data is needed to detokenise")
-            hypotheses = list(detokenize(hypotheses, lang))
-            references = references if raw is not None else list(detokenize(references, lang))
-        references = references if raw is None else raw
-    return bleu(hypotheses, references, mode, lang)
-
-
-def split_hyphens(line: str) -> str:
-    """Return `line` with every intra-word hyphen split, as the release scores it."""
-    return _HYPHEN.sub(r"\1 ##AT##-##AT## \2", line)
+            plain = detokenizer(lang)
+            hypotheses, references = ([*map(plain, lines)] for lines in (hypotheses, references))
+    return bleu(hypotheses, references if raw is None else raw, mode, lang)
 
 
 def parse_output(lines: Iterable[str], name: str) -> tuple[list[str], list[str]]:
@@ -106,26 +98,16 @@ def parse_output(lines: Iterable[str], name: str) -> tuple[list[str], list[str]]
 
     Raises DataError, naming the line, if one is missing or damaged.
     """
-    hypotheses: dict[int, str] = {}
-    references: dict[int, str] = {}
+    found: dict[str, dict[int, str]] = {"H": {}, "T": {}}
     for number, line in enumerate(lines, 1):
-        match = re.fullmatch(r"([SHTP])-([0-9]+)\t(.*)", line)
-        if not match:
-            if re.match(r"[SHTP]-", line):
-                raise DataError(f"{name}:{number}: damaged output line {line[:60]!r}; generate again")
-            continue
-        kind, index, rest = match[1], int(match[2]), match[3]
-        if kind == "T":
-            references[index] = rest
-        elif kind == "H" and index not in hypotheses:  # the best one comes first
-            score, tab, text = rest.partition("\t")
-            if not tab:
-                raise DataError(
-                    f"{name}:{number}: no hypothesis behind the score {score[:20]!r}; generate again"
-                )
-            hypotheses[index] = text
-    order = sorted(hypotheses)
-    if not order or order != sorted(references) or order != list(range(len(order))):
+        match = re.fullmatch(r"(?:[SPT]-([0-9]+)\t|H-([0-9]+)\t[^\t]*\t)(.*)", line)
+        if match and line[0] in found:  # the best hypothesis comes first
+            found[line[0]].setdefault(int(match[1] or match[2]), match[3])
+        elif not match and re.match(r"[SHTP]-", line):
+            raise DataError(f"{name}:{number}: damaged output line {line[:60]!r}; generate again")
+    hypotheses, references = found["H"], found["T"]
+    order = range(len(hypotheses))
+    if not order or not set(order) == hypotheses.keys() == references.keys():
         raise DataError(
             f"{name} holds {len(hypotheses)} hypotheses and {len(references)} references, not one of each "
             "for every sentence; generate again"

@@ -50,11 +50,11 @@ class Model:
 
         Raises ArchError if `arch` is not in the search space, or if this is another SubTransformer.
         """
-        if self.arch is not None:
-            if self.arch != arch:
-                raise ArchError("a SubTransformer holds one architecture; extract from its SuperTransformer")
-            return self
-        return Model(extract(self.network, arch), self.codec, self.digests)
+        if self.arch is None:
+            return Model(extract(self.network, arch), self.codec, self.digests)
+        if self.arch != arch:
+            raise ArchError("a SubTransformer holds one architecture; extract from its SuperTransformer")
+        return self
 
     def translate(
         self,
@@ -88,18 +88,14 @@ class Model:
         sources = [self.codec.encode(sentence) for sentence in sentences]
         limit = self.network.cfg.max_source_positions
         limit = min(limit, max_tokens or limit)
-        for index, ids in enumerate(sources):
-            if len(ids) > limit:
-                raise DataError(
-                    f"sentence {index} has {len(ids)} tokens, the end included; {limit} are allowed; split it"
-                )
+        lengths = np.array([len(ids) for ids in sources], dtype=np.int64)
+        for index in np.flatnonzero(lengths > limit)[:1]:
+            raise DataError(f"sentence {index} has {lengths[index]} tokens with its end, {limit} are allowed")
         results = [""] * len(sources)
         wanted = np.array([i for i, ids in enumerate(sources) if ids[0] != EOS], dtype=np.int64)
-        lengths = np.array([len(sources[i]) for i in wanted], dtype=np.int64)
-        fixed = InferenceModel(self.network) if len(wanted) else None
-        for places in by_length(lengths, batch_size, max_tokens) if fixed else ():
+        fixed, cfg = InferenceModel(self.network), config or BeamConfig(beam=beam, lenpen=lenpen)
+        for places in by_length(lengths[wanted], batch_size, max_tokens):
             source_BS = pad_sources([sources[i] for i in wanted[places]]).to(fixed.device)
-            found = beam_search(fixed, source_BS, config or BeamConfig(beam=beam, lenpen=lenpen))
-            for i, hypotheses in zip(wanted[places], found, strict=True):
+            for i, hypotheses in zip(wanted[places], beam_search(fixed, source_BS, cfg), strict=True):
                 results[i] = self.codec.decode(hypotheses[0].tokens)
         return results

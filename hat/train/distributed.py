@@ -233,7 +233,7 @@ def launch(module: str, argv: Sequence[str] | None, size: int, port: int | None)
                 max_restarts=0,
                 monitor_interval=0.1,
                 logs_specs=DefaultLogsSpecs(log_dir=logs),
-                signals_to_handle="SIGTERM,SIGINT",
+                signals_to_handle="SIGTERM,SIGINT,SIGHUP",
             )
             code = f"from {module} import main; raise SystemExit(main())"
             elastic_launch(config, sys.executable)("-c", code, *(sys.argv[1:] if argv is None else argv))
@@ -257,7 +257,7 @@ def _exit_code(codes: Mapping[int, int], size: int) -> int:
         who, what, code = f"the {size} ranks", "lost each other", 2
     elif code < 0:
         what, code = f"was killed by {signal.Signals(-code).name}", 128 - code
-    elif code in (2, 128 + signal.SIGTERM, 128 + signal.SIGINT):
+    elif code in (2, 128 + signal.SIGTERM, 128 + signal.SIGINT, 128 + signal.SIGHUP):
         return code
     else:
         what = "failed, see above"

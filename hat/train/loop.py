@@ -108,9 +108,9 @@ class TrainConfig:
 
         Raises ConfigError for a wrong value, or if no option has the name of one in `values`.
         """
-        entries, parts = read_config(path), {}
+        entries, parts = read_config(path), dict[str, Any]()
         for part in fields(cls):
-            group = type(part.default)
+            group: Any = type(part.default)
             own = {each.name for each in fields(group)} & values.keys()
             parts[part.name] = fill(group, entries, **{name: values.pop(name) for name in own})
         if values:
@@ -217,10 +217,9 @@ def fit(
     """
     run = _Training(target, space, dataset, config, init, out, device, seed, group, interrupt)
     loop, losses, stopped = config.loop, {}, None
-    advice = "wait for it, stop it, or give another --save-dir"
     with ExitStack() as stack:
         if run.folder:
-            lock = partial(FolderLock, run.folder, advice)
+            lock = partial(FolderLock, run.folder, "wait for it, stop it, or give another --save-dir")
             group.on_rank0(lambda: stack.enter_context(lock()) and None)
         run.restore()
         record = stack.enter_context(run.record())
@@ -248,7 +247,11 @@ def fit(
             stopped = signal.args[0]
             run.save("checkpoint_last.pt")
             record.state = "stopped"
-        result = run.result(losses, stopped)
+        if not (run.folder or run.best):
+            run.save("checkpoint_best.pt")
+        at, updates = run.at, run.trainer.num_updates
+        reached = (updates, at.epoch - (at.offset == 0), at.best_loss, losses, round(at.train_s, 1))
+        result = FitResult(*reached, run.folder, stopped, dataset, run.best)
         record.results |= result.summary()
     return result
 
@@ -279,22 +282,17 @@ def validation_batches(
     Raises DataError for a pair that is too long: leaving it out would make another loss.
     """
     most = batches.max_tokens_valid or batches.max_tokens
-    fixed = {"shuffle": False, "drop_long": False, "seed": 0, "epoch": 0}
-    return _epoch_batches(data, batches, model, group, max_tokens=most, **fixed)
+    fixed: dict[str, Any] = {"seed": 0, "epoch": 0, "shuffle": False, "drop_long": False}
+    return EpochBatches(data, most, **fixed, **_limits(batches, model, group))
 
 
-def _epoch_batches(
-    data: PairDataset, batches: BatchConfig, model: ModelConfig, group: ProcessGroup, **more: Any
-) -> EpochBatches:
-    return EpochBatches(
-        data,
-        rank=group.rank,
-        world=group.size,
-        multiple=batches.required_batch_size_multiple,
-        max_source_positions=model.max_source_positions,
-        max_target_positions=model.max_target_positions,
-        **more,
-    )
+def _limits(batches: BatchConfig, model: ModelConfig, group: ProcessGroup) -> dict[str, Any]:
+    """Return what training and validation batches have in common."""
+    positions = {
+        f"max_{side}_positions": getattr(model, f"max_{side}_positions") for side in ("source", "target")
+    }
+    ranks = {"rank": group.rank, "world": group.size}
+    return ranks | positions | {"multiple": batches.required_batch_size_multiple}
 
 
 class _Training:
@@ -332,9 +330,7 @@ class _Training:
         pairs = dataset.split(cfg.batches.valid_subset)
         self.valid = validation_batches(pairs, cfg.batches, cfg.model, group)
         self.best: Checkpoint | None = None  # the best weights, if there is no folder for them
-        self.recent: list[
-            tuple[StepResult, float]
-        ] = []  # updates since the last log line, with their seconds
+        self.recent: list[tuple[StepResult, float]] = []  # updates since the last log line, and seconds
 
     @cached_property
     def training_pairs(self) -> PairDataset:
@@ -345,9 +341,8 @@ class _Training:
 
     def compatible(self, source: Checkpoint, where: Path) -> Checkpoint:
         """Return `source` for this run; raises CheckpointError if it does not fit."""
-        sizes = (len(self.dataset.vocabs[0]), len(self.dataset.vocabs[1]))
-        model, digests = self.cfg.model, self.dataset.digests
-        return check_compatible(source, where, self.space, self.arch, model, sizes, digests)
+        data = self.dataset.vocab_sizes, self.dataset.digests
+        return check_compatible(source, where, self.space, self.arch, self.cfg.model, *data)
 
     def restore(self) -> None:
         """Make the trainer, at the point where the run goes on or at its start."""
@@ -357,9 +352,8 @@ class _Training:
         self.at = Progress(started_from=started_from)
         goes_on = source is not None and source.arch == self.arch and "trainer" in source.state
         if source is None:
-            sizes = (len(self.dataset.vocabs[0]), len(self.dataset.vocabs[1]))
             noise = torch.Generator().manual_seed(seed_for(self.seed, "init"))
-            model: Transformer = SuperTransformer(self.space, sizes, cfg.model, noise)
+            model: Transformer = SuperTransformer(self.space, self.dataset.vocab_sizes, cfg.model, noise)
             if self.arch:
                 model = ckpt.pack(model).sub(self.arch)
         else:
@@ -472,16 +466,14 @@ class _Training:
     def train_epoch(self, log: RunLog, record: Run) -> bool:
         """Train on the rest of the epoch; returns whether it is done, or the last update came before."""
         cfg, optim, loop, trainer, at = self.cfg, self.cfg.optim, self.cfg.loop, self.trainer, self.at
-        batches = _epoch_batches(
+        batches = EpochBatches(
             self.training_pairs,
-            cfg.batches,
-            cfg.model,
-            self.group,
-            max_tokens=cfg.batches.max_tokens,
-            max_sentences=cfg.batches.max_sentences,
-            seed=self.seed,
-            epoch=at.epoch,
-            start=at.offset,
+            cfg.batches.max_tokens,
+            self.seed,
+            at.epoch,
+            at.offset,
+            cfg.batches.max_sentences,
+            **_limits(cfg.batches, cfg.model, self.group),
         )
         if batches.num_skipped and (at.epoch, at.offset) == (1, 0):
             pairs = len(self.training_pairs)
@@ -561,14 +553,12 @@ class _Training:
         self.at.best_loss = loss if best else self.at.best_loss
         return best
 
-    def _packed(self) -> Checkpoint:
-        state: dict[str, Any] = {"trainer": self.trainer.state_dict(), "progress": asdict(self.at)}
-        state |= {"plan": self._batch_plan(), "recipe": self._recipe()}
-        return ckpt.pack(self.trainer.eval_model, self.dataset.digests, state, self.trainer.model)
-
     def save(self, *names: str) -> None:
         """Save the run under each of these names, `checkpoint_last.pt` being the first."""
-        packed, loop = self._packed(), self.cfg.loop
+        state: dict[str, Any] = {"trainer": self.trainer.state_dict(), "progress": asdict(self.at)}
+        state |= {"plan": self._batch_plan(), "recipe": self._recipe()}
+        packed = ckpt.pack(self.trainer.eval_model, self.dataset.digests, state, self.trainer.model)
+        loop = self.cfg.loop
 
         def write() -> None:
             assert self.folder is not None
@@ -582,17 +572,3 @@ class _Training:
         elif "checkpoint_best.pt" in names:
             weights = {name: weight.clone() for name, weight in packed.weights.items()}
             self.best = replace(packed, weights=weights, state={}, master=None)
-
-    def result(self, losses: dict[str, float], stopped: int | None) -> FitResult:
-        """Return what the run reached."""
-        return FitResult(
-            updates=self.trainer.num_updates,
-            epochs=self.at.epoch - (self.at.offset == 0),
-            best_loss=self.at.best_loss,
-            losses=losses,
-            train_s=round(self.at.train_s, 1),
-            folder=self.folder,
-            stopped=stopped,
-            dataset=self.dataset,
-            best=self.best if self.best or self.folder else self._packed(),
-        )

@@ -157,12 +157,10 @@ def _alive(pid: int) -> bool:
 
 
 @pytest.fixture
-def run(files: Path, request: pytest.FixtureRequest) -> Iterator[Run]:
+def run(files: Path) -> Iterator[Run]:
     if not sys.platform.startswith("linux"):
         pytest.skip("looks for processes in /proc")
-    by_itself = documented("python train.py --configs=configs/toy")
-    torchrun = small(documented("torchrun --nproc-per-node"))
-    run = Run(files, torchrun if getattr(request, "param", "") == "torchrun" else by_itself)
+    run = Run(files, documented("python train.py --configs=configs/toy"))
     yield run
     run.close()
 
@@ -179,16 +177,6 @@ def test_a_killed_process_ends_the_run_with_one_line(run: Run, files: Path) -> N
     said = [line for line in error.splitlines() if "Error" in line]
     assert code == 137 and len(said) == 1 and "Traceback" not in error
     assert said[0].startswith("RankError: rank 1 of 2 was killed by SIGKILL; all were stopped; run the same")
-    run.goes_on(files)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("run", ["itself", "torchrun"], indirect=True)
-def test_ctrl_c_saves_once_and_ends_all(run: Run, files: Path) -> None:
-    """Every other way to end is in tests/faults/test_many_processes.py."""
-    code, error = run.hit(None, signal.SIGINT, within_s=20)
-    assert code == (1 if "torch/distributed" in error else 130)
-    assert error.count("and saved; the same command goes on from here") == 1
     run.goes_on(files)
 
 

@@ -1,5 +1,7 @@
 """Options from dataclasses: precedence, types, and messages that name file, line and the nearest option."""
 
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,6 +16,8 @@ from hat.cli.settings import GROUPS
 from hat.config import to_yaml_values
 from hat.errors import ConfigError, DataError
 from hat.space import ArchOptions, arch_of
+
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -294,3 +298,20 @@ def test_command_turns_errors_into_exit_codes(capsys) -> None:
     assert "interrupted" in capsys.readouterr().err
     with pytest.raises(ZeroDivisionError):
         run(ZeroDivisionError())
+
+
+def test_a_reader_that_stops_reading_ends_a_command_quietly() -> None:
+    code = (
+        "from hat.cli.options import command\n"
+        "@command\n"
+        "def main(argv=None):\n"
+        "    for _ in range(100000): print('x' * 100)\n"
+        "    return 0\n"
+        "raise SystemExit(main([]))\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+    ) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait() == 141

@@ -5,17 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from training import (
     argv_of,
     kill_and_go_on,
     log_of,
-    refused,
     sub_argv,
 )
 
 from hat.cli.train import main
-from hat.run import read_record
 from hat.train.checkpoint import load
 
 SANDWICH = ["--policy=sandwich", "--ema-decay=0.9"]
@@ -72,17 +69,6 @@ def test_an_average_may_begin_and_end_between_runs(files: Path) -> None:
     assert main(argv_of(files, "plain", "--max-update=8")) == 0
     plain = load(files / "plain" / "checkpoint_last.pt").weights
     assert all(torch.equal(weight, master[name]) for name, weight in plain.items())
-
-
-def test_policies_from_yaml(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    values = yaml.safe_load((files / "space.yml").read_text())
-    policy = {"policy": "sandwich-distill", "sandwich-random": 0, "fair-sampling": True, "ema-decay": 0.99}
-    (files / "space.yml").write_text(yaml.safe_dump(values | policy))
-    assert main(argv_of(files, "run", "--max-update=2")) == 0
-    written = read_record(files / "run").settings
-    assert policy.items() <= written.items()
-    assert "did you mean sandwich" in refused(argv_of(files, "run", "--policy=sandwhich"), capsys)
-    assert "--ema-decay must" in refused(argv_of(files, "run", "--ema-decay=1"), capsys)
 
 
 def test_what_does_not_count_and_what_changes_is_said(

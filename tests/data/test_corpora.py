@@ -11,13 +11,10 @@ from hat.data import corpora, subwords
 from hat.data.corpora import (
     Limits,
     PrepareConfig,
-    Prepared,
     clean_pairs,
     hold_out,
     line_function,
-    lower_case,
     prepare,
-    remove_unprintable,
     segment,
     split_pairs,
     tab_column,
@@ -65,32 +62,24 @@ def test_talk_lines_and_columns() -> None:
     ("lang", "steps", "line", "expected"),
     [
         # by hand, from the rules of the Moses scripts
-        ("en", {"tokenize": True}, "It's a well-known fact.", "It &apos;s a well-known fact ."),
-        (
-            "en",
-            {"tokenize": True, "hyphens": "split"},
-            "It's a well-known fact.",
-            "It &apos;s a well @-@ known fact .",
-        ),
-        ("fr", {"tokenize": True}, "L'eau, 3,5 %.", "L&apos; eau , 3,5 % ."),
-        ("de", {"tokenize": True}, "z.B. [x] & a|b", "z.B. &#91; x &#93; &amp; a &#124; b"),
-        ("en", {"normalize": True}, "\u201cyes\u201d\u2026 ( no ) 5 %", '"yes..." (no) 5%'),
-        ("de", {"normalize": True}, "Er sagt \u201eja.\u201c", 'Er sagt "ja".'),
-        ("en", {"normalize": True}, 'He says "yes",', 'He says "yes,"'),
-        ("fr", {"normalize": True}, "\u00ab\u00a0oui\u00a0\u00bb 1\u00a0000", '"oui" 1,000'),
-        ("en", {"printable": True}, "a\x07b\u200bc\ufeff", "a b c "),
-        ("de", {"lowercase": True}, "\u00c4RGER Ma\u00df", "\u00e4rger ma\u00df"),
-        ("en", {"tokenize": True}, "a\u2028b\x85c\rd\u00a0e", "a b c d e"),
-        ("en", ALL, "", ""),
+        ("en", "tokenize", "It's a well-known fact.", "It &apos;s a well-known fact ."),
+        ("en", "tokenize split", "It's a well-known fact.", "It &apos;s a well @-@ known fact ."),
+        ("fr", "tokenize", "L'eau, 3,5 %.", "L&apos; eau , 3,5 % ."),
+        ("de", "tokenize", "z.B. [x] & a|b", "z.B. &#91; x &#93; &amp; a &#124; b"),
+        ("en", "normalize", "\u201cyes\u201d\u2026 ( no ) 5 %", '"yes..." (no) 5%'),
+        ("de", "normalize", "Er sagt \u201eja.\u201c", 'Er sagt "ja".'),
+        ("en", "normalize", 'He says "yes",', 'He says "yes,"'),
+        ("fr", "normalize", "\u00ab\u00a0oui\u00a0\u00bb 1\u00a0000", '"oui" 1,000'),
+        ("en", "printable", "a\x07b\u200bc\ufeff", "a b c "),
+        ("en", "printable", "\u2028 \u3000 \u00ad\ue000", "\u2028 \u3000   "),  # spaces are no control
+        ("de", "lowercase", "\u00c4RGER Ma\u00df", "\u00e4rger ma\u00df"),
+        ("el", "lowercase", "\u039f\u03a3 \u0130", "\u03bf\u03c3 i\u0307"),  # no final sigma, as Perl's lc
+        ("en", "tokenize", "a\u2028b\x85c\rd\u00a0e", "a b c d e"),
     ],
 )
-def test_moses_steps(lang: str, steps: dict, line: str, expected: str) -> None:
-    assert line_function(lang, **steps)(line) == expected
-
-
-def test_single_characters() -> None:
-    assert remove_unprintable("\u2028 \u3000 \u00ad\ue000") == "\u2028 \u3000   "  # spaces are no control
-    assert lower_case("\u039f\u03a3 \u0130") == "\u03bf\u03c3 i\u0307"  # no final sigma, as Perl's lc
+def test_moses_steps(lang: str, steps: str, line: str, expected: str) -> None:
+    step, _, split = steps.partition(" ")
+    assert line_function(lang, step, hyphens=split or "keep")(line) == expected
 
 
 def random_lines(count: int) -> list[str]:
@@ -107,11 +96,11 @@ def random_lines(count: int) -> list[str]:
 def test_tokens_are_those_of_sacremoses(lang: str) -> None:
     moses = sacremoses.MosesTokenizer(lang=lang)
     for split in (False, True):
-        run = line_function(lang, tokenize=True, hyphens="split" if split else "keep")
+        run = line_function(lang, "tokenize", hyphens="split" if split else "keep")
         for line in random_lines(150):
             assert run(line).split() == moses.tokenize(line, aggressive_dash_splits=split), line
     normalizer = sacremoses.MosesPunctNormalizer(lang=lang, perl_parity=True)
-    run = line_function(lang, normalize=True)
+    run = line_function(lang, "normalize")
     assert all(run(line) == normalizer.normalize(line + "\n") for line in random_lines(300))
 
 
@@ -126,7 +115,7 @@ def test_any_number_of_workers_gives_the_same_text(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(corpora, "CHUNK_BYTES", 2000)
     for workers in (1, 2):
         cfg = config(tmp_path / str(workers), [tmp_path / "a"], [tmp_path / "a"], workers=workers)
-        assert prepare(cfg) == Prepared([300], 0)
+        assert prepare(cfg) == ([300], 0)
     for lang in ("en", "fr"):
         run = cfg.steps(lang)
         expected = "".join(run(line) + "\n" for line in lines).encode()
@@ -254,11 +243,9 @@ def test_bpe_refuses_what_it_cannot_use(tmp_path: Path) -> None:
     (tmp_path / "t").write_bytes(b"a b\n\n")
     with pytest.raises(DataError, match="two or more characters"):
         learn_bpe([tmp_path / "t"], tmp_path / "codes", 5)
-    with pytest.raises(ConfigError, match="0 merges"):
-        learn_bpe([tmp_path / "t"], tmp_path / "codes", 0)
     for codes in (b"", b"#version: 0.2\n", b"a b\n", b"#version: 0.2\na b\nc\n", b"#version: 0.2\na b c\n"):
         (tmp_path / "codes").write_bytes(codes)
-        with pytest.raises(DataError, match="no file of merges|no merge of two"):
+        with pytest.raises(DataError, match="no file of merges"):
             apply_bpe(tmp_path / "codes", [tmp_path / "t"], tmp_path / "out")
     with pytest.raises(ConfigError, match="another folder"):
         apply_bpe(tmp_path / "codes", [tmp_path / "t"], tmp_path)

@@ -1,14 +1,13 @@
 """Indexed ids on disk: round trips, the legacy format, damaged files."""
 
 import struct
-from array import array
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hat.data.indexed import IndexedData, merge_indexed, write_ids, write_indexed
+from hat.data.indexed import IndexedData, write_indexed, write_parts
 from hat.errors import DataError
 
 SENTENCES = st.lists(st.lists(st.integers(0, 999), min_size=1, max_size=12), max_size=20)
@@ -41,8 +40,9 @@ def test_round_trip(tmp_path_factory, sentences, vocab_size, legacy):
     data = IndexedData(prefix)
     assert [data[i].tolist() for i in range(len(data))] == sentences
     assert data.lengths.dtype == np.int32 and data.lengths.tolist() == list(map(len, sentences))
-    assert data.max_id() == max((i for ids in sentences for i in ids), default=-1)
-    assert data.last_ids().tolist() == [ids[-1] for ids in sentences]
+    if sentences:
+        with pytest.raises(DataError, match="they must belong together"):
+            data.check_ids(max(i for ids in sentences for i in ids), 2)
     order = np.arange(len(sentences))[::-1]
     flat, lengths = data.gather(order)
     assert flat.tolist() == [i for k in order for i in sentences[k]]
@@ -69,17 +69,27 @@ def test_refuses_to_write_what_it_could_not_read(tmp_path, bad):
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 1 << 16])
-def test_merged_parts_equal_one_file(tmp_path, monkeypatch, chunk):
-    monkeypatch.setattr("hat.data.indexed.INDEX_CHUNK", chunk)
+def test_parts_equal_one_file(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr("hat.data.indexed.CHUNK", chunk)
     write_indexed(tmp_path / "whole", arrays(EXAMPLE), 10)
-    parts = []
-    for k, part in enumerate((EXAMPLE[:1], [], EXAMPLE[1:])):
-        sizes = array("i")
-        write_ids(tmp_path / f"part{k}", arrays(part), sizes, 10)
-        parts.append((tmp_path / f"part{k}", sizes))
-    assert merge_indexed(tmp_path / "merged", parts, 10) == 4
+    parts = [
+        (np.concatenate(arrays(part)), np.array(list(map(len, part)))) for part in (EXAMPLE[:1], EXAMPLE[1:])
+    ]
+    assert write_parts(tmp_path / "merged", parts, 10) == 4
     for end in ("bin", "idx"):
         assert (tmp_path / f"merged.{end}").read_bytes() == (tmp_path / f"whole.{end}").read_bytes()
+
+
+@pytest.mark.parametrize(("code", "dtype"), [(3, "<i2"), (4, "<i4"), (5, "<i8"), (8, "<u2"), (9, "<u4")])
+def test_every_type_of_ids_is_read(tmp_path, code, dtype):
+    ids = np.array([30_000, 2, 5, 2], dtype)
+    (tmp_path / "a.bin").write_bytes(ids.tobytes())
+    index = (
+        struct.pack("<QBQ", 1, code, 2) + struct.pack("<ii", 2, 2) + struct.pack("<qq", 0, 2 * ids.itemsize)
+    )
+    (tmp_path / "a.idx").write_bytes(b"MMIDIDX\0\0" + index)
+    data = IndexedData(tmp_path / "a")
+    assert [data[0].tolist(), data[1].tolist()] == [[30_000, 2], [5, 2]]
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -125,8 +135,8 @@ def test_hostile_count_allocates_nothing(tmp_path, count, legacy):
 def test_negative_id_and_missing_files(tmp_path):
     write_indexed(tmp_path / "a", arrays([[5, 2]]), 70_000)
     (tmp_path / "a.bin").write_bytes(np.array([-5, 2], "<i4").tobytes())
-    with pytest.raises(DataError, match="id -5"):
-        IndexedData(tmp_path / "a").max_id()
+    with pytest.raises(DataError, match="ids from -5 to 2"):
+        IndexedData(tmp_path / "a").check_ids(70_000, 2)
     (tmp_path / "a.bin").unlink()
     with pytest.raises(DataError, match=r"a\.bin.*preprocess"):
         IndexedData(tmp_path / "a")

@@ -102,13 +102,6 @@ def test_sentencepiece_keeps_the_raw_references(raw, tmp_path):
     assert remove_subwords(line, "sentencepiece") == "the man number 2 sees\u2028 a house 2 ."
 
 
-def test_unequal_lines_name_both_counts_and_write_nothing(raw, tmp_path):
-    (raw / "test.de").write_text("eins\nzwei\n")
-    with pytest.raises(DataError, match=r"test\.en has 5 lines but .*test\.de has 2"):
-        preprocess(config(raw, tmp_path / "out"))
-    assert not (tmp_path / "out").exists()
-
-
 @pytest.mark.parametrize("count", [1, 2])
 def test_empty_line_and_bad_utf8_are_named(raw, tmp_path, monkeypatch, count):
     monkeypatch.setattr(text, "CHUNK_BYTES", 100)
@@ -155,31 +148,20 @@ def test_new_run_replaces_its_data_and_keeps_foreign_files(raw, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "raw"]
 
 
-def test_split_added_under_the_same_dictionaries(raw, tmp_path):
-    out = tmp_path / "out"
-    preprocess(config(raw, out, sentencepiece=80, testpref=None))
-    before = contents(out)
-    dicts = {"srcdict": str(out / "dict.en.txt"), "tgtdict": str(out / "dict.de.txt")}
-    preprocess(config(raw, out, trainpref=None, **dicts))
-    after = contents(out)
-    sums, more = before.pop(folder_module.SUMS).split(b"\n"), after.pop(folder_module.SUMS).split(b"\n")
-    assert set(sums) < set(more) and len(more) == 1 + len(after)
-    assert {name: after[name] for name in before} == before
-    assert sorted(after.keys() - before.keys()) == [
-        f"test.en-de.{lang}.{end}" for lang in ("de", "en") for end in ("bin", "idx")
-    ]
-
-
-def test_a_kept_split_is_still_checked_against_what_was_written(raw, tmp_path):
+def test_a_split_is_added_under_the_same_dictionaries(raw, tmp_path):
     out = tmp_path / "out"
     preprocess(config(raw, out, testpref=None))
     path = out / "train.en-de.en.bin"
     path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
+    before = contents(out)
     dicts = {"srcdict": str(out / "dict.en.txt"), "tgtdict": str(out / "dict.de.txt")}
     preprocess(config(raw, out, trainpref=None, **dicts))
-    with pytest.raises(DataError, match=r"train.en-de.en.bin is damaged: its SHA-256 differs"):
-        PairDataset.load(out, "train")
+    after = contents(out)
+    sums = [set(each.pop(folder_module.SUMS).split(b"\n")) for each in (before, after)]
+    assert sums[0] < sums[1] and {name: after[name] for name in before} == before
     assert len(PairDataset.load(out, "test")) == 5
+    with pytest.raises(DataError, match=r"train.en-de.en.bin is damaged: its SHA-256 differs"):
+        PairDataset.load(out, "train")  # the split that stayed is checked against what was written
 
 
 def test_exchange_without_system_support(raw, tmp_path, monkeypatch):
@@ -190,33 +172,29 @@ def test_exchange_without_system_support(raw, tmp_path, monkeypatch):
     assert len(IndexedData(tmp_path / "out" / "train.en-de.en")) == 60
 
 
-def test_folder_of_another_pair_is_refused(raw, tmp_path):
-    preprocess(config(raw, tmp_path / "out"))
-    before = contents(tmp_path / "out")
-    swapped = dataclasses.replace(config(raw, tmp_path / "out"), source_lang="de", target_lang="en")
-    with pytest.raises(DataError, match="holds data of en-de"):
-        preprocess(swapped)
-    assert contents(tmp_path / "out") == before
-
-
-def test_second_process_on_the_same_folder_is_refused(tmp_path):
-    target = tmp_path / "out", "en-de", ("en", "de")
-    with (
-        folder_module.replacing(*target),
-        pytest.raises(HatError, match="another process"),
-        folder_module.replacing(*target),
-    ):
-        pass
-    assert (tmp_path / "out").is_dir()
-
-
-def test_failure_leaves_the_earlier_data(raw, tmp_path):
+def test_what_fails_leaves_the_earlier_data(raw, tmp_path):
     out = tmp_path / "out"
     preprocess(config(raw, out))
     before = contents(out)
-    with pytest.raises(ConfigError):
-        preprocess(config(raw, out, sentencepiece=2))
-    assert contents(out) == before and sorted(p.name for p in tmp_path.iterdir()) == ["out", "raw"]
+    swapped = dataclasses.replace(config(raw, out), source_lang="de", target_lang="en")
+    for wrong, message in (
+        (swapped, "holds data of en-de"),
+        (config(raw, out, sentencepiece=2), "cannot learn"),
+    ):
+        with pytest.raises(HatError, match=message):
+            preprocess(wrong)
+    target = out, ("en", "de")
+    with (
+        pytest.raises(HatError, match="another process"),
+        folder_module.replacing(*target),
+        folder_module.replacing(*target),
+    ):
+        pass
+    (raw / "test.de").write_text("eins\nzwei\n")
+    with pytest.raises(DataError, match=r"test\.en has 5 lines but .*test\.de has 2"):
+        preprocess(config(raw, out))
+    names = {path.name for path in out.iterdir()} | {path.name for path in tmp_path.iterdir()}
+    assert names == {*before, "out", "raw"}
 
 
 def _die(task):
@@ -225,7 +203,7 @@ def _die(task):
 
 def test_killed_worker_is_an_error_not_a_hang():
     with text.Workers(2) as pool, pytest.raises(HatError, match="worker process was killed.*--workers"):
-        list(pool.map(_die, [1, 2]))
+        list(pool.run(_die, [1, 2]))
 
 
 @pytest.mark.parametrize(

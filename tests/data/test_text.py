@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hat.data.corpora import detokenize
-from hat.data.subwords import Pieces, learn_sentencepiece, remove_subwords, subword_kind
+from hat.data.corpora import detokenizer
+from hat.data.subwords import learn_sentencepiece, load_pieces, remove_subwords, subword_kind
 from hat.data.text import read_lines, split_tokens
 from hat.data.vocab import Vocab
 from hat.errors import ConfigError, DataError
@@ -72,32 +72,29 @@ def test_sentencepiece_is_reproducible_and_loses_nothing(corpus, tmp_path, capfd
     for name in ("a", "b"):
         learn_sentencepiece([corpus], tmp_path / name, 60, seed=1)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    pieces = Pieces(tmp_path / "a")
+    pieces = load_pieces(tmp_path / "a")
     for line in [*read_lines(corpus), " the\tcat  <unk> \u4e2d </s> @@ "]:
-        tokens = pieces.split(line)
+        tokens = pieces(line)
         assert remove_subwords(" ".join(tokens), "sentencepiece") == " ".join(split_tokens(line))
     assert capfd.readouterr() == ("", "")
 
 
 def test_sentencepiece_sizes(corpus, tmp_path):
     learn_sentencepiece([corpus], tmp_path / "large", 100_000, seed=1)  # as many as the text has
-    assert Pieces(tmp_path / "large").split("the cat") == ["\u2581the", "\u2581cat"]
+    assert load_pieces(tmp_path / "large")("the cat") == ["\u2581the", "\u2581cat"]
     with pytest.raises(ConfigError, match="cannot learn 3 sentencepiece pieces"):
         learn_sentencepiece([corpus], tmp_path / "small", 3, seed=1)
     assert not (tmp_path / "small").exists()
 
 
-def test_sentencepiece_names_bad_text(corpus, tmp_path):
-    (tmp_path / "bad").write_bytes(b"ok\n\xff\n")
-    with pytest.raises(DataError, match="bad:2"):
-        learn_sentencepiece([corpus, tmp_path / "bad"], tmp_path / "m", 60, seed=1)
+def test_sentencepiece_refuses_bad_text(tmp_path):
     (tmp_path / "empty").write_bytes(b"\n \n")
-    with pytest.raises(DataError, match="every line is empty"):
+    with pytest.raises(ConfigError, match="cannot learn 60 sentencepiece pieces"):
         learn_sentencepiece([tmp_path / "empty"], tmp_path / "m", 60, seed=1)
     with pytest.raises(DataError, match="cannot load the sentencepiece model"):
-        Pieces(tmp_path / "bad")
+        load_pieces(tmp_path / "empty")
 
 
 def test_detokenize():
     pytest.importorskip("sacremoses")
-    assert list(detokenize(["Das ist gut , oder ?"], "de")) == ["Das ist gut, oder?"]
+    assert detokenizer("de")("Das ist gut , oder ?") == "Das ist gut, oder?"

@@ -6,37 +6,30 @@ import pytest
 
 from hat.cli.data import toy_data
 from hat.data import toy
-from hat.data.toy import clause, noun_phrase, number, ordinal, toy_pairs, umlauts, write_toy
+from hat.data.toy import clause, noun_phrase, number, ordinal, toy_pairs, write_toy
 from hat.errors import ConfigError
 
 NUMBERS = """
 0 zero | null
-1 one | ein
-12 twelve | zw"olf
+12 twelve | zw\u00f6lf
 17 seventeen | siebzehn
 21 twenty-one | einundzwanzig
-30 thirty | drei"sig
-66 sixty-six | sechsundsechzig
-100 one hundred | einhundert
-112 one hundred and twelve | einhundertzw"olf
-1001 one thousand and one | eintausendein
+112 one hundred and twelve | einhundertzw\u00f6lf
 21000 twenty-one thousand | einundzwanzigtausend
 101101 one hundred and one thousand one hundred and one | einhunderteintausendeinhundertein
 """
 ORDINALS = """
 1 first | erst
-3 third | dritt
 7 seventh | siebt
-8 eighth | acht
-12 twelfth | zw"olft
+12 twelfth | zw\u00f6lft
 20 twentieth | zwanzigst
-31 thirty-first | einunddrei"sigst
+31 thirty-first | einunddrei\u00dfigst
 """
 
 
 def test_numbers_and_ordinals():
     for table, words in ((NUMBERS, number), (ORDINALS, ordinal)):
-        for line in umlauts(table).strip().split("\n"):
+        for line in table.strip().split("\n"):
             n, _, pair = line.partition(" ")
             assert words(int(n)) == tuple(pair.split(" | "))
 
@@ -44,17 +37,12 @@ def test_numbers_and_ordinals():
 @pytest.mark.parametrize(
     ("name", "case", "determiner", "english", "german"),
     [
-        ("hat", toy.NOM, "the", "the old hat", "der alte Hut"),
         ("hat", toy.ACC, "the", "the old hat", "den alten Hut"),
-        ("hat", toy.NOM, "a", "an old hat", "ein alter Hut"),
         ("hat", toy.ACC, "a", "an old hat", "einen alten Hut"),
         ("hat", toy.DAT, "our", "our old hat", "unserem alten Hut"),
-        ("clock", toy.ACC, "a", "an old clock", "eine alte Uhr"),
         ("woman", toy.DAT, "the", "the old woman", "der alten Frau"),
         ("woman", toy.DAT, "my", "my old woman", "meiner alten Frau"),
-        ("book", toy.NOM, "a", "an old book", "ein altes Buch"),
         ("book", toy.ACC, "the", "the old book", "das alte Buch"),
-        ("child", toy.DAT, "a", "an old child", "einem alten Kind"),
         ("child", toy.NOM, "our", "our old child", "unser altes Kind"),
     ],
 )
@@ -91,20 +79,17 @@ def pairs():
     return toy_pairs(1, 20_000)
 
 
-def test_pairs_are_distinct_on_both_sides_and_clean(pairs):
+def test_pairs_are_distinct_on_both_sides_clean_and_the_same_everywhere(pairs):
     english, german = zip(*pairs, strict=True)
+    assert toy_pairs(1, 100) == pairs[:100] and toy_pairs(2, 100) != pairs[:100]
+    text = "".join(f"{en}\t{de}\n" for en, de in pairs)
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "8c21a641b9878cb0"
     assert len(set(english)) == len(set(german)) == 20_000
     assert not any(c in s for c in '"=;{' for pair in pairs for s in pair)
     assert not any("  " in s or s != s.strip() for pair in pairs for s in pair)
     assert sum(", dass " in s for s in german) > 500 and "".join(english).isascii()
     verb_last = [s for s in german if s.endswith((" will.", " abholt.", "bringen kann."))]
     assert len(verb_last) > 50
-
-
-def test_same_seed_same_text_everywhere(pairs):
-    assert toy_pairs(1, 100) == pairs[:100] and toy_pairs(2, 100) != pairs[:100]
-    text = "".join(f"{en}\t{de}\n" for en, de in pairs)
-    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "8c21a641b9878cb0"
 
 
 def test_files(tmp_path, capsys):
@@ -115,7 +100,7 @@ def test_files(tmp_path, capsys):
         lines = {s: (tmp_path / "a" / f"{s}.{lang}").read_text("utf-8").splitlines() for s in sizes}
         assert {split: len(found) for split, found in lines.items()} == sizes
         assert len(set(sum(lines.values(), []))) == 330
-    with pytest.raises(ConfigError, match="--valid -1"):
-        write_toy(tmp_path, valid=-1)
+    assert toy_data(["--to", str(tmp_path), "--valid=-1"]) == 2
+    assert "--valid must be at least 0" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="cannot make"):
         write_toy(tmp_path, train=10**9)

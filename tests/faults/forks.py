@@ -39,7 +39,6 @@ class Fault:
     lasts: bool = False  # later writes, creations and syncs fail, too
     half: bool = False  # a write has written a half of its bytes before
     signal: int = 0  # sent to the process itself instead
-    limit: int = 0  # bytes a file may have (RLIMIT_FSIZE)
     user: int = 0  # run as this user
     unreadable: str = ""  # files whose name ends so cannot be read (EIO)
 
@@ -175,10 +174,6 @@ def child(request: dict, report: int, err: int, gate: int) -> None:
             os.setgroups([])
             os.setuid(points.fault.user)
         main = load(request["command"])
-        if points.fault.limit:
-            import resource
-
-            resource.setrlimit(resource.RLIMIT_FSIZE, (points.fault.limit, points.fault.limit))
         points.install()
         code = main(request["argv"])
     except SystemExit as error:

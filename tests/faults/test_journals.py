@@ -16,7 +16,7 @@ import workplace
 from forks import Forks
 from tally import Tally, count, is_full
 
-from hat.errors import DataError, HatError
+from hat.errors import HatError
 from hat.files.journal import Journal
 from hat.files.lock import FolderLock
 from hat.latency.table import TableWriter, row_of
@@ -161,21 +161,6 @@ def test_a_record_that_did_not_fit_leaves_nothing(tmp_path: Path, monkeypatch: p
                     append(path, 1)
                     assert read(path) == [0, 1]
                     tally.lose("unacknowledged records", 1)
-
-
-def test_a_damaged_record_is_refused_and_kept(tmp_path: Path) -> None:
-    with Tally(4, "damage before the last record") as tally:
-        for name, (append, read) in KINDS.items():
-            path = tmp_path / name
-            for n in range(3):
-                append(path, n)
-            lines = path.read_bytes().split(b"\n")
-            with tally.fault():
-                damaged = b"\n".join([*lines[:-3], lines[-3][:-5], *lines[-2:], b"unfinished"])
-                path.write_bytes(damaged)
-                with pytest.raises(DataError, match=f"{path}:{len(lines) - 2}"):
-                    read(path)
-                assert path.read_bytes() == damaged, "nothing is dropped from a file that is refused"
 
 
 TAKE: dict[str, Callable[[Path], Journal | TableWriter | FolderLock]] = {

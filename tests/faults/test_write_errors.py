@@ -130,7 +130,9 @@ def test_ten_points_of_each_command(trial: Trial) -> None:
                 with tally.fault():
                     trial.begin()
                     try:
-                        trial.run(replace(fault, at=at))
+                        # not every system can synchronise a folder
+                        may_pass = kind == "permission lost" and points[at - 1] == "fsync"
+                        trial.run(replace(fault, at=at), may_pass=may_pass)
                         assert trial.state() <= whole == trial.finish()
                     except AssertionError as error:
                         where = f"{kind} at point {at} of {len(points)}, {points[at - 1]}"
@@ -169,15 +171,6 @@ def test_a_disk_that_is_really_full(trial: Trial, small_disk: Path) -> None:
                 os.truncate(filler, filler.stat().st_size - 1024 * free)
                 trial.run(None, *FULL, may_pass=free > 0)
                 filler.unlink()
-                trial.finish()
-
-
-def test_a_limit_on_the_size_of_files(trial: Trial) -> None:
-    with Tally(6, f"RLIMIT_FSIZE in {trial.name}") as tally:
-        for limit in (16, 700, 5000)[: count(1, 3)]:
-            with tally.fault():
-                trial.begin()
-                trial.run(Fault(limit=limit), "File too large", FULL[1], may_pass=limit > 16)
                 trial.finish()
 
 

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -53,18 +52,6 @@ def test_value_and_gradient_in_float64(
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-10, atol=1e-10)
 
 
-def test_agrees_with_torch_cross_entropy() -> None:
-    states, output, target = inputs(7, 5, 9, torch.float64)
-    loss, _ = smoothed_loss(states, output, target, 0.1)
-    expected = F.cross_entropy(states @ output.t(), target, label_smoothing=0.1, reduction="sum")
-    torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-10)
-
-
-def test_gradcheck() -> None:
-    states, output, target = inputs(4, 3, 6, torch.float64)
-    assert torch.autograd.gradcheck(lambda s, o: smoothed_loss(s, o, target, 0.2)[0], (states, output))
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_low_precision_stays_within_its_rounding(dtype: torch.dtype) -> None:
     states, output, target = inputs(300, 16, 50, dtype, seed=4)
@@ -112,14 +99,6 @@ def test_pieces_of_a_chunk_change_nothing(dtype: torch.dtype, monkeypatch: pytes
         results.append((loss, nll, *torch.autograd.grad(loss, (states, output))))
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
-
-
-def test_float32_is_within_1e_5_of_the_plain_formula() -> None:
-    states, output, target = inputs(300, 16, 50, torch.float32, seed=4)
-    ours, theirs = (function(states, output, target, 0.1)[0] for function in (smoothed_loss, plain))
-    assert abs(ours.item() / theirs.item() - 1) < 1e-5
-    for one, other in zip(*(torch.autograd.grad(x, (states, output)) for x in (ours, theirs)), strict=True):
-        assert (one - other).norm() < 1e-5 * other.norm()
 
 
 def test_large_and_small_logits_are_judged_alike(monkeypatch: pytest.MonkeyPatch) -> None:
