@@ -54,14 +54,9 @@ class CachedFitness:
     Strategies are deterministic, so a repeated search asks for the same architectures in the same order and
     ends as if it had never stopped.
 
-    Args:
-        journal: open journal, or None to keep losses in memory only.
-        fitness: returns the loss of each architecture.
-        predict_ms: returns the predicted latency of each architecture, which is kept beside its loss.
-        header: see `search_header`.
-        at_once: architectures scored at the same time; all of them are on disk before the next are scored.
-        known: losses of an older search, taken over into the journal when they are asked for.
-        on_score: hears how many were scored just now.
+    `fitness` is asked for `at_once` architectures, all of which are on disk before the next; `on_score` hears
+    how many these were. The predicted latency is kept beside each loss. Losses `known` from an older search
+    are taken over into the journal when they are asked for.
 
     Raises ConfigError if the journal belongs to a search with another header and DataError if a record is
     damaged.

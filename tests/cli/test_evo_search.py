@@ -179,18 +179,6 @@ def test_limits_without_latency_have_a_winner(search, files, mode, monkeypatch) 
     assert "measured " in said and "constraint" not in said
 
 
-def test_a_front_without_limits_chooses_none(search, files) -> None:
-    summary, said = search("free", *FRONT, "--pareto-evaluations=6")
-    assert summary["winners"] == [] and not (files / "free.yml").exists()
-    assert "there is no limit, so none of the front is chosen for --write-config-path" in said
-
-
-def test_as_few_evaluations_as_limits_suffice(search, files) -> None:
-    limits = ["22", "25", "31", "40"]
-    summary, _ = search("few", *FRONT, "--pareto-evaluations=4", "--latency-constraints", *limits)
-    assert [winner["bound_ms"] <= winner["constraint_ms"] for winner in summary["winners"]] == [True] * 4
-
-
 def test_finalists_are_measured_on_this_device(search, files, monkeypatch) -> None:
     """In this process: that a fresh one answers alike is the subject of tests/latency/test_collect.py."""
 
