@@ -42,7 +42,7 @@ from hat.search.record import SearchResult
 from hat.search.run import limits_of, search
 from hat.search.strategies import EvolutionConfig, ParetoConfig, ScoringOptions, SearchConfig, strategy_of
 from hat.space import SearchSpace
-from hat.train.checkpoint import check_compatible, load, model_of
+from hat.train.checkpoint import check_compatible, load
 from hat.train.distributed import ProcessGroup, joined, launch, one_of_many, place_of
 from hat.train.trainer import OptimConfig, compute_dtype
 
@@ -147,7 +147,7 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None) -> dict[str, Any] |
     precision = settings.optim.amp, settings.optim.fp16, device
     dtype = compute_dtype(*precision)
     source = load(restore, say)
-    source = check_compatible(source, restore, space, None, settings.model, data.vocab_sizes, data.digests)
+    source = check_compatible(source, restore, space, None, settings.model, data)
     if options.write_config_path and not limits_ms:
         say("there is no limit, so none of the front is chosen for --write-config-path")
 
@@ -159,7 +159,7 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None) -> dict[str, Any] |
 
     folder = _search_folder(options)
     result = search(
-        model_of(source, restore, None).to(device, dtype),
+        source.sub(None).to(device, dtype),
         data,
         predictor,
         options.limits_ms,
