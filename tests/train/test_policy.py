@@ -12,10 +12,11 @@ from strategies import spaces
 from test_ranks import compare, run, train
 from test_trainer import BOTH, ONE, SPACE, TWO, by_autograd, gradients, trainer_of
 
+from hat.errors import ConfigError
 from hat.space import SearchSpace, draw_arch, draw_fair_arch
 from hat.train.distributed import ALONE
 from hat.train.loss import smoothed_loss
-from hat.train.policy import PolicyConfig, StepPlan
+from hat.train.policy import PolicyConfig, ScheduleConfig, StepPlan, learning_rate
 from hat.train.trainer import target_rows
 
 SANDWICH = PolicyConfig("sandwich", sandwich_random=2)
