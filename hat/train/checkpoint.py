@@ -136,7 +136,6 @@ def load(path: Path, say: Callable[[str], None] = _silent) -> Checkpoint:
     Raises CheckpointError if it is missing, damaged, of a newer format, or does not fit its own description.
     """
     from hat.files.tensors import read_foreign  # late: a run that starts anew reads no checkpoint
-    from hat.train.legacy import from_release, is_release  # late: it builds a Checkpoint
 
     try:
         content = path.read_bytes()
@@ -150,7 +149,9 @@ def load(path: Path, say: Callable[[str], None] = _silent) -> Checkpoint:
         say(f"{path} has no {digest} beside it; its content cannot be verified")
     values = read_foreign(path, content)  # our own files too: anyone can write `hat_format` into one
     del content
-    if is_release(values):
+    if isinstance(values, dict) and all(isinstance(values.get(key), dict) for key in ("args", "model")):
+        from hat.train.legacy import from_release  # late: it builds a Checkpoint
+
         say(f"{path} is a checkpoint of the 2020 release; with which dictionaries it was made is not known")
         return from_release({key: values[key] for key in ("args", "model")}, path)
     number = values.get("hat_format") if isinstance(values, dict) else None

@@ -33,11 +33,6 @@ _EMPTY = (".version", "._float_tensor")  # endings of entries that carry nothing
 _FIXED = {"no_token_positional_embeddings": False, "activation_fn": "relu"}  # the same in every model of ours
 
 
-def is_release(values: Any) -> bool:
-    """Return whether the content of a file looks like a checkpoint of the release."""
-    return isinstance(values, dict) and all(isinstance(values.get(key), dict) for key in ("args", "model"))
-
-
 def from_release(values: dict[str, Any], path: Path) -> Checkpoint:
     """Return the SuperTransformer in `values`, the content of the file `path`, with weights in float32.
 
