@@ -21,13 +21,12 @@ from typing import Any, NamedTuple
 import yaml
 
 from hat.errors import DataError, brief
-from hat.files.atomic import write_text_atomic
+from hat.files.atomic import file_digest, write_text_atomic
 from hat.files.lock import FolderLock
 from hat.log import versions
 
 FORMAT = 1
 _TICK_S = 15.0  # a kill loses at most this much of the cost
-_CHUNK = 1 << 20
 
 
 class Cost(NamedTuple):
@@ -165,7 +164,7 @@ class Run:
     def vouch(self, *files: Path) -> None:
         """Take the content of files into the record as outputs of the run."""
         if self.path is not None:
-            self.outputs |= {file.name: digest_of(file) for file in files}
+            self.outputs |= {file.name: file_digest(file) for file in files}
 
     def write(self) -> None:
         """Write the record now."""
@@ -267,19 +266,10 @@ def _mapping(
 
 
 def _digest(of: Path | str) -> str:
-    return of if isinstance(of, str) else digest_of(of)
-
-
-def digest_of(path: Path) -> str:
-    """Return the SHA-256 of a file's content; raises DataError if it cannot be read."""
-    digest = hashlib.sha256()
     try:
-        with open(path, "rb") as file:
-            while part := file.read(_CHUNK):
-                digest.update(part)
+        return of if isinstance(of, str) else file_digest(of)
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}; check the path") from error
-    return digest.hexdigest()
+        raise DataError(f"cannot read {of}: {error.strerror}; check the path") from error
 
 
 def cpu_seconds() -> float:

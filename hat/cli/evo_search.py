@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -33,11 +32,17 @@ from hat.files.atomic import write_atomic
 from hat.latency.predictor import LatencyPredictor
 from hat.log import say
 from hat.search.constraints import LimitOptions
-from hat.search.front import comparison_table
 from hat.search.record import SearchResult
 from hat.search.run import limits_of, search
-from hat.search.strategies import EvolutionConfig, ParetoConfig, ScoringOptions, SearchConfig, strategy_of
-from hat.train.checkpoint import check_compatible, load, model_of
+from hat.search.strategies import (
+    EvolutionConfig,
+    ParetoConfig,
+    ScoringOptions,
+    SearchConfig,
+    comparison_table,
+    strategy_of,
+)
+from hat.train.checkpoint import check_compatible, load
 from hat.train.distributed import ProcessGroup, joined, launch, one_of_many, place_of
 from hat.train.trainer import OptimConfig, compute_dtype
 
@@ -138,8 +143,7 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None) -> dict[str, Any] |
     precision = optim.amp, optim.fp16, rank_device(settings.device, place, settings.ranks)
     dtype, device = compute_dtype(*precision), precision[-1]
     source = load(restore, say)
-    sizes = data.vocab_sizes, data.digests
-    source = check_compatible(source, restore, space, None, settings.model, *sizes)
+    source = check_compatible(source, restore, space, None, settings.model, data)
     if options.write_config_path and not limited:
         say("there is no limit, so none of the front is chosen for --write-config-path")
 
@@ -150,7 +154,7 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None) -> dict[str, Any] |
             yield group
 
     result = search(
-        model_of(source, restore, None).to(device, dtype),
+        source.sub(None).to(device, dtype),
         data,
         predictor,
         limits_ms,
@@ -212,7 +216,9 @@ def _predictor(options: SearchOptions) -> LatencyPredictor:
 
 def _draw(folder: Path) -> None:
     """Write front.png into the search's folder if matplotlib is installed."""
-    if find_spec("matplotlib") is None:
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
         say("no picture: matplotlib is not installed (pip install -e '.[report]')")
         return
     from hat.report.collect import collect  # late: without matplotlib nothing is drawn

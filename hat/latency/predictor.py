@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,10 +15,12 @@ from hat.files.atomic import digest_matches, write_with_digest
 from hat.files.tensors import read_foreign
 from hat.latency import costs
 from hat.latency.costs import Chosen, CostModel, Floats, Scaling
-from hat.latency.drift import Block, drifting_rows, find_blocks
-from hat.latency.table import Row, read_table
 from hat.rng import rng_for, seed_for
 from hat.space import FEATURE_NAMES, LAYER_FEATURE_NAMES, Arch, features, layer_features
+
+if TYPE_CHECKING:  # who only predicts needs neither tables nor their drift
+    from hat.latency.drift import Block
+    from hat.latency.table import Row
 
 MIN_ROWS = 10
 COVERAGE = 0.95
@@ -66,7 +68,7 @@ class LatencyPredictor:
         model: CostModel | ReleasedModel,
         residuals: Sequence[float] | Floats = (),
         conditions: Mapping[str, str] | None = None,
-        drift: Sequence[Block] = (),
+        drift: "Sequence[Block]" = (),
         report: Report | None = None,
     ) -> None:
         self._model = model
@@ -75,7 +77,7 @@ class LatencyPredictor:
 
     @classmethod
     def fit(
-        cls, table: Sequence[Row] | str | Path, *, seed: int = 1, test: bool = True
+        cls, table: "Sequence[Row] | str | Path", *, seed: int = 1, test: bool = True
     ) -> "LatencyPredictor":
         """Return a predictor trained on rows in the order of measuring, or a CSV file; 0.5 s for 2,000 rows.
 
@@ -83,6 +85,8 @@ class LatencyPredictor:
         rows is kept out, for the report; else all are learnt and there is no report. Raises DataError for
         fewer than 10 rows.
         """
+        from hat.latency.drift import Block, drifting_rows
+
         x, ms, conditions = _data(table, MIN_ROWS if test else MIN_ROWS - 2)
         out = left_out(len(ms), seed) if test else np.zeros(len(ms), dtype=bool)
         blocks, weight = drifting_rows(x[~out], ms[~out])
@@ -98,16 +102,19 @@ class LatencyPredictor:
                 report["bound"] = {"coverage": COVERAGE, "above_percent": 100 * (margin - 1), "held": held}
         return found
 
-    def transferred(self, table: Sequence[Row] | str | Path, *, seed: int = 1) -> "LatencyPredictor":
+    def transferred(self, table: "Sequence[Row] | str | Path", *, seed: int = 1) -> "LatencyPredictor":
         """Return a predictor for the device of `table` from this one for another device; 20 rows do.
 
         Its report is of each row as predicted without the row's fold. Rows stand in the order of measuring:
         from 24 on, blocks of drifting ones are found and count less. Raises DataError for fewer than 10 rows
         or rows without the features this predictor reads, CheckpointError if this one is of the release.
         """
+        from hat.latency.drift import find_blocks
+
         old, stream = self._own_model("transferred"), seed_for(seed, "transfer")
         x, ms, conditions = _data(table, MIN_ROWS, self._count)
-        blocks, weight = list[Block](), np.ones(len(ms))
+        blocks: Sequence[Block] = ()
+        weight = np.ones(len(ms))
         model, residuals = costs.transfer_costs(old, x, ms, weight, stream)
         for _ in range(2):  # again without the blocks, so that those do not hide themselves
             blocks, weight = find_blocks(residuals)
@@ -127,7 +134,7 @@ class LatencyPredictor:
         values: list[float] = self.predict_features(np.array([read(arch) for arch in archs])).tolist()
         return values
 
-    def predict_rows(self, rows: Sequence[Row]) -> Floats:
+    def predict_rows(self, rows: "Sequence[Row]") -> Floats:
         """Return the predicted latency in ms of the architecture of each row of a table [rows]."""
         return self.predict_features(_data(rows, 1, self._count)[0])
 
@@ -278,6 +285,12 @@ def kendall_tau(predicted: Floats, measured: Floats) -> float:
     return agreement / untied if untied else 0.0
 
 
+def _blocks(found: Any) -> "list[Block]":
+    from hat.latency.drift import Block
+
+    return [Block(**block) for block in found]
+
+
 def trained_predictor(
     table: str | Path, *, transfer_from: str | Path | None = None, seed: int = 1
 ) -> LatencyPredictor:
@@ -285,6 +298,8 @@ def trained_predictor(
 
     Raises DataError or CheckpointError if a file is missing or damaged.
     """
+    from hat.latency.table import read_table
+
     rows = read_table(table)
     if transfer_from is None:
         return LatencyPredictor.fit(rows, seed=seed)
@@ -340,7 +355,7 @@ def _parts(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
         "model": CostModel(Scaling(mean, inverse_spread), base, float(content["floor_ms"]), weights, biases),
         "residuals": residuals,
         "conditions": content["conditions"],
-        "drift": [Block(**block) for block in content["drift"]],
+        "drift": _blocks(content["drift"]) if content["drift"] else [],
         "report": content["report"] and dict(content["report"]),
     }
 
@@ -364,12 +379,14 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _data(
-    table: Sequence[Row] | str | Path, least: int, count: int | None = None
+    table: "Sequence[Row] | str | Path", least: int, count: int | None = None
 ) -> tuple[Floats, Floats, dict[str, str]]:
     """Return features [rows, features], measured latencies in ms [rows] and conditions that all rows share.
 
     By default the features are those of whole architectures, if all rows hold them.
     """
+    from hat.latency.table import read_table
+
     rows = read_table(table) if isinstance(table, str | Path) else table
     if len(rows) < least:
         raise DataError(

@@ -8,9 +8,9 @@ from typing import Any
 from hat.config import Options, flag_of, option
 from hat.errors import ConfigError, Infeasible
 from hat.model.count import count_macs, count_params
-from hat.search.front import Point
 from hat.space import Arch, Gene, SearchSpace, arch_of_gene, gene_of
 
+Point = tuple[float, ...]  # coordinates that are all to be made small
 Score = Callable[[list[Arch]], list[float]]  # one number for each architecture: its loss, or its latency
 OBJECTIVES = {"latency": "predicted_ms", "params": "params", "flops": "flops"}  # fields of Candidate
 _RULES = {  # option: field of Candidate, 1 if it is the highest value and -1 if it is the lowest

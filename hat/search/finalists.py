@@ -45,11 +45,8 @@ def choose_finalists(
     measured too; if none keeps it at all, the winner is the fastest one measured. No architecture is measured
     more often than needed.
 
-    Args:
-        ranked: for each limit in ms the candidates that keep it as predicted, best first.
-        count: candidates measured first, and in each further round.
-        timer: measures architectures in a fresh process; None chooses by loss alone.
-        tell: hears what a user should know.
+    `ranked` holds for each limit the candidates that keep it as predicted, best first. `timer` measures
+    architectures in a fresh process; None chooses by loss alone. `tell` hears what a user should know.
     """
     tried = {limit_ms: list(few[:count]) for limit_ms, few in ranked.items()}
     measured: defaultdict[Arch, tuple[float, ...]] = defaultdict(tuple)
@@ -100,11 +97,8 @@ def choose_finalists(
 class DeviceTimer:
     """Measures architectures in fresh processes, and keeps each measurement in a journal if there is one.
 
-    Args:
-        measure: yields what holds `total_ms` and `conditions` for each architecture, all measured in one
-            fresh process.
-        asked: conditions that are asked for; measurements of others in the journal do not count.
-        journal: a search that goes on takes measurements from there.
+    `measure` yields what holds `total_ms` and `conditions` for each architecture, all measured in one fresh
+    process. A search that goes on takes from the journal what was measured under the conditions `asked`.
     """
 
     def __init__(

@@ -13,9 +13,8 @@ from hat.errors import ArchError, ConfigError, DataError, brief
 from hat.files.atomic import write_text_atomic
 from hat.files.journal import Journal, read_journal
 from hat.run import Run, record_path
-from hat.search.constraints import Candidate, Score
+from hat.search.constraints import Candidate, Point, Score
 from hat.search.finalists import Winner
-from hat.search.front import Point
 from hat.search.strategies import EvolutionConfig, ScoringOptions, SearchConfig
 from hat.space import Arch, SearchSpace, space_to_plain
 
@@ -55,14 +54,9 @@ class CachedFitness:
     Strategies are deterministic, so a repeated search asks for the same architectures in the same order and
     ends as if it had never stopped.
 
-    Args:
-        journal: open journal, or None to keep losses in memory only.
-        fitness: returns the loss of each architecture.
-        predict_ms: returns the predicted latency of each architecture, which is kept beside its loss.
-        header: see `search_header`.
-        at_once: architectures scored at the same time; all of them are on disk before the next are scored.
-        known: losses of an older search, taken over into the journal when they are asked for.
-        on_score: hears how many were scored just now.
+    `fitness` is asked for `at_once` architectures, all of which are on disk before the next; `on_score` hears
+    how many these were. The predicted latency is kept beside each loss. Losses `known` from an older search
+    are taken over into the journal when they are asked for.
 
     Raises ConfigError if the journal belongs to a search with another header and DataError if a record is
     damaged.
@@ -161,7 +155,7 @@ class SearchResult:
     histories: Histories
     reference: Point  # of the hypervolume: the worst of the first generation
     hypervolumes: list[float]  # share of the box below `reference` that is dominated, after each score
-    comparison: dict[str, Any] | None  # with the ablations, see hat.search.front.compare
+    comparison: dict[str, Any] | None  # with the ablations, see hat.search.strategies.compare
     coverage: float  # share of measurements below the bound; 0 if limits are kept by the mean
     whole_front: bool  # one run of the strategy served all limits
     objectives: tuple[str, ...]

@@ -18,17 +18,16 @@ from tqdm import tqdm
 from hat.config import to_yaml_values
 from hat.data.pairs import Batch, PairDataset
 from hat.errors import ConfigError, HatError, RankError
-from hat.files.atomic import check_writable
+from hat.files.atomic import check_writable, file_digest
 from hat.files.journal import Journal
 from hat.latency.predictor import COVERAGE, LatencyPredictor
 from hat.log import RunLog, say
 from hat.model.cpu import device_name, dtype_name
 from hat.model.transformer import Transformer
 from hat.rng import rng_for
-from hat.run import Run, digest_of
-from hat.search.constraints import Candidate, Pool, Score
+from hat.run import Run
+from hat.search.constraints import Candidate, Point, Pool, Score
 from hat.search.finalists import DeviceTimer, about, choose_finalists
-from hat.search.front import Point, compare, front_numbers, growth, worst
 from hat.search.record import (
     CachedFitness,
     Histories,
@@ -38,7 +37,17 @@ from hat.search.record import (
     search_header,
     under,
 )
-from hat.search.strategies import EvolutionConfig, ParetoConfig, SearchConfig, Strategy, strategy_of
+from hat.search.strategies import (
+    EvolutionConfig,
+    ParetoConfig,
+    SearchConfig,
+    Strategy,
+    compare,
+    front_numbers,
+    growth,
+    strategy_of,
+    worst,
+)
 from hat.space import Arch, Gene, gene_choices, gene_of, sample
 from hat.train.distributed import ALONE, ProcessGroup
 from hat.train.loop import BatchConfig, validation_batches
@@ -272,7 +281,7 @@ class _Task:
     def header(self, warm_start: Path | None) -> tuple[dict[str, Any], dict[Arch, float]]:
         """Return the first record of the journal, and the losses that an older journal holds."""
         facts: dict[str, Any] = {
-            **{use: digest_of(path) for use, path in self.inputs.items() if use in _SOURCES},
+            **{use: file_digest(path) for use, path in self.inputs.items() if use in _SOURCES},
             "label_smoothing": self.config.label_smoothing,
             "validation": f"{self.pairs} pairs, SHA-256 {self.data.digest(self.pairs)}",
             "dtype": str(self.weight.dtype),
@@ -291,7 +300,8 @@ class _Task:
         header = search_header(self.space, self.config, limits, self.seed, **facts)
         if warm_start is None:
             return header, {}
-        return header | {"warm_start": digest_of(warm_start)}, old_losses(warm_start, header)
+        losses = old_losses(warm_start, header)
+        return header | {"warm_start": file_digest(warm_start)}, losses
 
     def record(self, settings: Mapping[str, Any] | None, processes: int) -> AbstractContextManager[Run]:
         """Return the record of this run, kept in `out`."""

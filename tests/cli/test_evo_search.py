@@ -1,6 +1,8 @@
 """evo_search.py whole, in tiny form: the bound, finalists, several limits, the front."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +29,7 @@ from hat.search.strategies import SearchConfig, Strategy
 from hat.space import Arch
 from hat.train.checkpoint import load
 
+ROOT = Path(__file__).parents[2]
 FILES = {"run.json", "run.lock", "journal.jsonl", "log.jsonl", "summary.json", "evaluations.csv"}
 GIVEN = ["--ckpt-path=a.pt", "--restore-file=b.pt", "--write-config-path=c.yml"]
 
@@ -176,18 +179,6 @@ def test_limits_without_latency_have_a_winner(search, files, mode, monkeypatch) 
     assert "measured " in said and "constraint" not in said
 
 
-def test_a_front_without_limits_chooses_none(search, files) -> None:
-    summary, said = search("free", *FRONT, "--pareto-evaluations=6")
-    assert summary["winners"] == [] and not (files / "free.yml").exists()
-    assert "there is no limit, so none of the front is chosen for --write-config-path" in said
-
-
-def test_as_few_evaluations_as_limits_suffice(search, files) -> None:
-    limits = ["22", "25", "31", "40"]
-    summary, _ = search("few", *FRONT, "--pareto-evaluations=4", "--latency-constraints", *limits)
-    assert [winner["bound_ms"] <= winner["constraint_ms"] for winner in summary["winners"]] == [True] * 4
-
-
 def test_finalists_are_measured_on_this_device(search, files, monkeypatch) -> None:
     """In this process: that a fresh one answers alike is the subject of tests/latency/test_collect.py."""
 
@@ -232,3 +223,17 @@ def test_finalists_are_measured_on_this_device(search, files, monkeypatch) -> No
 def test_wrong_options(more: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(more) == 2
     assert message in capsys.readouterr().err
+
+
+def test_what_a_search_loads(search, files) -> None:
+    """A fresh process without matplotlib, which draws the picture."""
+    search("one", *TINY, "--latency-constraint=23")
+    code = "import sys; sys.modules['matplotlib'] = None; from hat.cli.evo_search import main"
+    code += "; main(sys.argv[1:]); print(*(name for name in sys.modules if name.startswith('hat.')))"
+    words = [f"--configs={files}/space.yml", f"--restore-file={files}/super/checkpoint_last.pt", *TINY]
+    words += [f"--ckpt-path={files}/latency.pt", "--valid-cnt-max=8", f"--search-dir={files}/one"]
+    words += ["--latency-constraint=23", f"--write-config-path={files}/one.yml"]
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True)
+    loaded = done.stdout.splitlines()[-1].split()
+    assert "hat.search.run" in loaded and len(loaded) <= 45, (loaded, done.stderr)
+    assert "no picture: matplotlib is not installed" in done.stderr

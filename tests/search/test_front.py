@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hat.search.front import (
+from hat.search.strategies import (
     compare,
     comparison_table,
     crowding,
