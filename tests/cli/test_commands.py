@@ -61,7 +61,7 @@ SPACE = ["--encoder-embed-dim=16", "--decoder-embed-dim=16", "--encoder-layers=1
         (score, ["--mode=sacr"], "did you mean sacre?"),
         (average_checkpoints.main, [], "--inputs"),
         (average_checkpoints.main, ["--inputs=."], "holds no checkpointN.pt"),
-        (new_task, [], "--name, --template, --source and --target"),
+        (new_task, [], "required: --name, --source, --target, --template"),
         (new_task, ["--name=x", "--template=y", "--source=a", "--target=b"], "<name>.<source>-<target>"),
     ],
 )
