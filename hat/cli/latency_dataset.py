@@ -68,7 +68,7 @@ def parsed(argv: Sequence[str] | None) -> tuple[Any, ...]:
 def run(options: tuple[Any, ...], argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Collect rows, tell the user, and return what came out."""
     settings, data = options
-    prof, out = settings.profile, settings.output
+    quiet = settings.output.no_progress_bar or settings.profile.latsilent
     if not data.lat_dataset_path:
         raise ConfigError("--lat-dataset-path is needed: the CSV file to write")
     cfg, device = measuring(settings)
@@ -81,18 +81,13 @@ def run(options: tuple[Any, ...], argv: Sequence[str] | None = None) -> dict[str
         out=data.lat_dataset_path,
         device=device,
         seed=settings.device.seed,
-        progress=not out.no_progress_bar and not prof.latsilent and sys.stderr.isatty(),
+        progress=not quiet and sys.stderr.isatty(),
         settings=to_yaml_values(data, *settings),
     )
     print(
         f"{table.path}: {len(table)} rows, {table.new_rows} new in {table.seconds:.0f} s, {table.unstable} "
         f"of them unsettled, machine drift at the end {table.drift_percent:+.1f}%"
     )
-    return {
-        "lat_dataset_path": str(table.path),
-        "rows": len(table),
-        "new_rows": table.new_rows,
-        "unstable": table.unstable,
-        "seconds": round(table.seconds, 2),
-        "drift_percent": round(table.drift_percent, 2),
-    }
+    found = {"lat_dataset_path": str(table.path), "rows": len(table), "new_rows": table.new_rows}
+    found |= {"unstable": table.unstable, "seconds": round(table.seconds, 2)}
+    return found | {"drift_percent": round(table.drift_percent, 2)}

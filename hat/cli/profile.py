@@ -26,8 +26,8 @@ def describe(result: dict[str, Any]) -> str:
     if result["flops"] is not None:
         lines.append(f"FLOPs: {result['flops'] / 1e9:.3f} G (without the output matrix)")
     if latency := result["latency_ms"]:
-        for part in ("encoder", "decoder", "total"):
-            lines.append(f"latency {part}: {latency[part]:.2f} ms (spread {latency['spread'][part]:.2f})")
+        for part, spread in latency["spread"].items():
+            lines.append(f"latency {part}: {latency[part]:.2f} ms (spread {spread:.2f})")
         shown = ", ".join(f"{key} {value}" for key, value in result["conditions"].items())
         lines.append(f"measured with {shown}")
     return "\n".join(lines)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hat.latency.costs import Floats, Scaling, fit_ridge
+from hat.latency.costs import Floats, Scaling, fit_ridge, sum_of
 
 SMOOTHING = 5  # rows; a running median over them hides single disturbed rows
 MIN_BLOCK = 12  # rows
@@ -30,8 +30,7 @@ def drifting_rows(features: Floats, ms: Floats) -> tuple[list[Block], Floats]:
     columns = Scaling.of(features).columns(features)
     blocks, weight = list[Block](), np.ones(len(ms))
     for _ in range(2):
-        base = fit_ridge(columns, ms, weight)
-        fitted = np.maximum(columns @ base[:-1] + base[-1], ms.min() / 2)
+        fitted = sum_of(columns, fit_ridge(columns, ms, weight), float(ms.min() / 2))
         blocks, weight = find_blocks(np.log(ms / fitted))
     return blocks, weight
 
@@ -75,18 +74,15 @@ def find_blocks(log_ratio: Floats) -> tuple[list[Block], Floats]:
 def _partition(values: Floats, penalty: float) -> list[int]:
     """Return 0, the starts of the further segments, and the length: the cheapest cut of `values`."""
     sums, squares = np.append(0, np.cumsum(values)), np.append(0, np.cumsum(values**2))
-    count = len(values)
-    cost = np.full(count + 1, np.inf)
+    cost, before = np.full(len(values) + 1, np.inf), np.zeros(len(values) + 1, dtype=int)
     cost[0] = -penalty
-    before = np.zeros(count + 1, dtype=int)
-    for end in range(MIN_BLOCK, count + 1):
+    for end in range(MIN_BLOCK, len(values) + 1):
         start = np.arange(0, end - MIN_BLOCK + 1)
-        length = end - start
-        error = squares[end] - squares[start] - (sums[end] - sums[start]) ** 2 / length
+        error = squares[end] - squares[start] - (sums[end] - sums[start]) ** 2 / (end - start)
         total = cost[start] + error + penalty
         before[end] = int(np.argmin(total))
         cost[end] = total[before[end]]
-    cuts = [count]
+    cuts = [len(values)]
     while cuts[-1] > 0:
         cuts.append(int(before[cuts[-1]]))
     return cuts[::-1]

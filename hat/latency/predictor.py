@@ -33,17 +33,16 @@ Report = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class ReleasedModel:
+class ReleasedNetwork:
     """latency in ms = lat_norm * network(features / feature_norm): predictors of the 2020 release."""
 
     feature_norm: Floats
     lat_norm: float
-    weights: list[Floats]
-    biases: list[Floats]
+    layers: costs.Layers
 
     def predict(self, features: Floats) -> Floats:
         """Return latencies in ms [rows] of features [rows, 10]."""
-        return self.lat_norm * costs.apply_network(self.weights, self.biases, features / self.feature_norm)
+        return self.lat_norm * costs.apply_network(self.layers, features / self.feature_norm)
 
 
 class LatencyPredictor:
@@ -63,13 +62,14 @@ class LatencyPredictor:
 
     def __init__(
         self,
-        model: CostModel | ReleasedModel,
+        model: CostModel | ReleasedNetwork,
         residuals: Sequence[float] | Floats = (),
         conditions: Mapping[str, str] | None = None,
         drift: Sequence[Block] = (),
         report: Report | None = None,
     ) -> None:
         self._model = model
+        self._count = len(model.scaling.mean if isinstance(model, CostModel) else FEATURE_NAMES)
         self._residuals = np.sort(np.array(residuals, dtype=np.float64))  # log(measured / predicted)
         self.report, self.conditions, self.drift = report, dict(conditions or {}), tuple(drift)
 
@@ -117,6 +117,25 @@ class LatencyPredictor:
         report["old_drift"] = [asdict(block) for block in self.drift]
         return found
 
+    def _take_scores(
+        self, x: Floats, ms: Floats, predicted: Floats, parts: Sequence[Chosen] | Chosen
+    ) -> Report:
+        """Fill `unseen` and `report` from rows that were left out, part by part, and return the latter."""
+        order = np.concatenate([np.flatnonzero(out) for out in parts])
+        truth, own = ms[order], predicted[order]
+        self.unseen = tuple(zip(truth.tolist(), own.tolist(), strict=True))
+        guesses = {
+            name: np.concatenate([fit(x[~out], ms[~out])(x[out]) for out in parts])
+            for name, fit in BASELINES.items()
+        }
+        self.report = score(own, truth) | {
+            "baselines": {name: score(guess, truth) for name, guess in guesses.items()},
+            "rows": len(truth),
+            "bound": None,
+            "drift": [asdict(block) for block in self.drift],
+        }
+        return self.report
+
     def predict_ms(self, arch: Arch) -> float:
         """Return the predicted latency of one architecture in ms."""
         return self.predict_many([arch])[0]
@@ -136,11 +155,6 @@ class LatencyPredictor:
         return self._model.predict(raw.reshape(-1, self._count))
 
     @property
-    def _count(self) -> int:
-        """Return how many features this predictor reads: those of whole architectures or the ten averages."""
-        return len(self._model.scaling.mean if isinstance(self._model, CostModel) else FEATURE_NAMES)
-
-    @property
     def max_coverage(self) -> float:
         """Return the highest coverage `upper_ms` can promise; 0 for a predictor without a bound."""
         return len(self._residuals) / (len(self._residuals) + 1)
@@ -148,11 +162,6 @@ class LatencyPredictor:
     def upper_ms(self, arch: Arch, coverage: float = COVERAGE) -> float:
         """Return a latency in ms that a measurement of `arch` exceeds with probability 1 - coverage."""
         return self.predict_ms(arch) * self.margin(coverage)
-
-    def upper_many(self, archs: Sequence[Arch], coverage: float = COVERAGE) -> list[float]:
-        """Return `upper_ms` of each architecture."""
-        margin = self.margin(coverage)
-        return [ms * margin for ms in self.predict_many(archs)]
 
     def margin(self, coverage: float = COVERAGE) -> float:
         """Return bound / prediction: the conformal quantile of measured / predicted on rows left out.
@@ -187,8 +196,8 @@ class LatencyPredictor:
             "inverse_spread": model.scaling.inverse_spread.tolist(),
             "base": [model.base.tolist()],  # all with one axis more, as files of format 2 hold five models
             "floor_ms": model.floor_ms,
-            "weights": [torch.tensor(weight[None]) for weight in model.weights],
-            "biases": [torch.tensor(bias[None, None]) for bias in model.biases],
+            "weights": [torch.tensor(weight[None]) for weight, _ in model.layers],
+            "biases": [torch.tensor(bias[None, None]) for _, bias in model.layers],
             "residuals": self._residuals.tolist(),
             "report": self.report,
             "drift": [asdict(block) for block in self.drift],
@@ -197,6 +206,14 @@ class LatencyPredictor:
         buffer = io.BytesIO()
         torch.save(content, buffer)
         write_with_digest(Path(path), buffer.getvalue())
+
+    def _own_model(self, what: str) -> CostModel:
+        if isinstance(self._model, CostModel):
+            return self._model
+        raise CheckpointError(
+            f"a predictor of the 2020 release cannot be {what}; copy its file, or give the table (CSV) of "
+            "the old device instead"
+        )
 
     @classmethod
     def load(
@@ -208,42 +225,119 @@ class LatencyPredictor:
         files of the release; our files carry their own. Raises CheckpointError if the file is missing,
         damaged or something else.
         """
-        path = Path(path)
-        content = _read(path)
+        content = _read(Path(path))
+        if (released := "first_layer.weight" in content) and (not feature_norm or lat_norm is None):
+            raise CheckpointError(
+                f"{path} is a predictor of the 2020 release, which does not carry its normalisers; give "
+                "--feature-norm and --lat-norm as in configs/<task>/latency_predictor"
+            )
         try:
-            if "first_layer.weight" in content:
-                found = cls(_released(content, feature_norm, lat_norm, path))
-            else:
-                found = cls(**_parts(content, path))
+            found = cls(_released(content, feature_norm, lat_norm or 0)) if released else cls(**_own(content))
             if not np.isfinite(found.predict_features(np.ones(found._count))).all():
                 raise ValueError("predicts no number")
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
-            raise CheckpointError(
-                f"{path} is no latency predictor or is damaged ({brief(repr(error))}); {_AGAIN}"
-            ) from error
+            why = f"is no latency predictor or is damaged ({brief(repr(error))})"
+            raise CheckpointError(f"{path} {why}; {_AGAIN}") from error
         return found
 
-    def _own_model(self, what: str) -> CostModel:
-        if isinstance(self._model, CostModel):
-            return self._model
-        raise CheckpointError(
-            f"a predictor of the 2020 release cannot be {what}; copy its file, or give the table (CSV) of "
-            "the old device instead"
-        )
 
-    def _take_scores(
-        self, x: Floats, ms: Floats, predicted: Floats, parts: Sequence[Chosen] | Chosen
-    ) -> Report:
-        """Fill `unseen` and `report` from rows that were left out, part by part, and return the latter."""
-        order = np.concatenate([np.flatnonzero(out) for out in parts])
-        truth, own = ms[order], predicted[order]
-        self.unseen = tuple(zip(truth.tolist(), own.tolist(), strict=True))
-        self.report = score(own, truth) | {"baselines": {}, "rows": len(truth), "bound": None}
-        for name, fit in BASELINES.items():
-            guesses = [fit(x[~out], ms[~out])(x[out]) for out in parts]
-            self.report["baselines"][name] = score(np.concatenate(guesses), truth)
-        self.report["drift"] = [asdict(block) for block in self.drift]
-        return self.report
+def _read(path: Path) -> dict[str, Any]:
+    """Return what a predictor file holds, plain values and tensors only; raises CheckpointError."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        advice = "check --ckpt-path, or train one with latency_predictor.py"
+        raise CheckpointError(
+            f"cannot read the latency predictor {path}: {error.strerror}; {advice}"
+        ) from error
+    if digest_matches(path, data) is False:
+        raise CheckpointError(
+            f"{path} is damaged (its content does not have the SHA-256 in {path.name}.sha256); restore it "
+            f"from a copy, or {_AGAIN}"
+        )
+    content = read_foreign(path, data)
+    return content if isinstance(content, dict) else {}
+
+
+def is_released(path: str | Path) -> bool:
+    """Return whether a file holds bare weights of the 2020 release; False if it is missing or damaged."""
+    try:
+        return "first_layer.weight" in _read(Path(path))
+    except CheckpointError:
+        return False
+
+
+def _released(state: Mapping[str, Any], norm: Sequence[float], lat_norm: float) -> ReleasedNetwork:
+    """Return the network of a state of the release: Linear-ReLU, Linear-ReLU for each of `layers`, Linear."""
+    hidden = sum(name.startswith("layers.") and name.endswith(".weight") for name in state)
+    names = ["first_layer", *(f"layers.{number}" for number in range(hidden)), "predict"]
+    if len(norm) != len(FEATURE_NAMES) or not min(*norm, lat_norm) > 0:
+        raise ValueError("normalisers must be above 0, one for each feature")
+    arrays = {name: tensor.double().numpy().T for name, tensor in state.items()}
+    layers = [(arrays[f"{name}.weight"], arrays[f"{name}.bias"]) for name in names]
+    return ReleasedNetwork(np.array(norm), lat_norm, layers)
+
+
+def _own(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments that make the predictor of a file; errors of many kinds mean damage."""
+    if content["format"] != FORMAT:
+        raise ValueError(f"format {content['format']}, this version reads {FORMAT}")
+    numbers = ("mean", "inverse_spread", "base", "residuals")
+    mean, inverse_spread, (base,), residuals = (np.array(content[name], dtype=float) for name in numbers)
+    if content["feature_names"] != list(LAYER_FEATURE_NAMES[: len(mean)]) or not np.isfinite(residuals).all():
+        raise ValueError("other features, or residuals that are no numbers")
+    both = zip(content["weights"], content["biases"], strict=True)
+    layers = [(weight.double().numpy()[0], bias.double().numpy()[0, 0]) for weight, bias in both]
+    return {
+        "model": CostModel(Scaling(mean, inverse_spread), base, float(content["floor_ms"]), layers),
+        "residuals": residuals,
+        "conditions": content["conditions"],
+        "drift": [Block(**block) for block in content["drift"]],
+        "report": content["report"] and dict(content["report"]),
+    }
+
+
+def _data(
+    table: Sequence[Row] | str | Path, least: int, count: int | None = None
+) -> tuple[Floats, Floats, dict[str, str]]:
+    """Return features [rows, features], measured latencies in ms [rows] and conditions that all rows share.
+
+    By default the features are those of whole architectures, if all rows hold them.
+    """
+    rows = read_table(table) if isinstance(table, str | Path) else table
+    if len(rows) < least:
+        raise DataError(
+            f"{len(rows)} measured architectures are too few for a predictor; measure at least {least}, "
+            "better some hundreds (20 if a predictor of another device is at hand)"
+        )
+    archs = [row.arch for row in rows if row.arch]
+    whole = len(archs) == len(rows) if count is None else count > len(FEATURE_NAMES)
+    if whole and len(archs) < len(rows):
+        raise DataError(
+            "the predictor reads whole architectures, which the table does not hold; give the table (CSV) of "
+            "the old device instead of its predictor"
+        )
+    x = [layer_features(arch) for arch in archs] if whole else [row.features for row in rows]
+    common = set.intersection(*(set(row.conditions.items()) for row in rows))
+    conditions = {name: value for name, value in rows[0].conditions.items() if (name, value) in common}
+    return np.array(x), np.array([row.total_ms for row in rows]), conditions
+
+
+def trained_predictor(
+    table: str | Path, *, transfer_from: str | Path | None = None, seed: int = 1
+) -> LatencyPredictor:
+    """Return a predictor of a table (CSV), started from another device's table or predictor if one is given.
+
+    Raises DataError or CheckpointError if a file is missing or damaged.
+    """
+    rows = read_table(table)
+    if transfer_from is None:
+        return LatencyPredictor.fit(rows, seed=seed)
+    if Path(transfer_from).suffix != ".csv":
+        return LatencyPredictor.load(transfer_from).transferred(rows, seed=seed)
+    averages = not all(row.arch for row in rows)  # then both by the ten features
+    old = [replace(row, arch=None) if averages else row for row in read_table(transfer_from)]
+    return LatencyPredictor.fit(old, seed=seed, test=False).transferred(rows, seed=seed)
 
 
 def left_out(count: int, seed: int) -> Chosen:
@@ -276,114 +370,3 @@ def kendall_tau(predicted: Floats, measured: Floats) -> float:
         agreement += float(np.sign(predicted[i + 1 :] - predicted[i]) @ order)
         untied += float(order @ order)
     return agreement / untied if untied else 0.0
-
-
-def trained_predictor(
-    table: str | Path, *, transfer_from: str | Path | None = None, seed: int = 1
-) -> LatencyPredictor:
-    """Return a predictor of a table (CSV), started from another device's table or predictor if one is given.
-
-    Raises DataError or CheckpointError if a file is missing or damaged.
-    """
-    rows = read_table(table)
-    if transfer_from is None:
-        return LatencyPredictor.fit(rows, seed=seed)
-    if Path(transfer_from).suffix == ".csv":
-        averages = not all(row.arch for row in rows)  # then both by the ten features
-        old_rows = [replace(row, arch=None) if averages else row for row in read_table(transfer_from)]
-        old = LatencyPredictor.fit(old_rows, seed=seed, test=False)
-    else:
-        old = LatencyPredictor.load(transfer_from)
-    return old.transferred(rows, seed=seed)
-
-
-def is_released(path: str | Path) -> bool:
-    """Return whether a file holds bare weights of the 2020 release; False if it is missing or damaged."""
-    try:
-        return "first_layer.weight" in _read(Path(path))
-    except CheckpointError:
-        return False
-
-
-def _released(
-    state: Mapping[str, Any], norm: Sequence[float], lat_norm: float | None, path: Path
-) -> ReleasedModel:
-    """Return the network of a state of the release: Linear-ReLU, Linear-ReLU for each of `layers`, Linear."""
-    if not norm or lat_norm is None:
-        raise CheckpointError(
-            f"{path} is a predictor of the 2020 release, which does not carry its normalisers; give "
-            "--feature-norm and --lat-norm as in configs/<task>/latency_predictor"
-        )
-    hidden = sum(name.startswith("layers.") and name.endswith(".weight") for name in state)
-    names = ["first_layer", *(f"layers.{number}" for number in range(hidden)), "predict"]
-    weights = [state[f"{name}.weight"].double().numpy().T for name in names]
-    biases = [state[f"{name}.bias"].double().numpy() for name in names]
-    if len(norm) != len(FEATURE_NAMES) or not min(*norm, lat_norm) > 0:
-        raise ValueError("normalisers must be above 0, one for each feature")
-    return ReleasedModel(np.array(norm), lat_norm, weights, biases)
-
-
-def _parts(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Return the arguments that make the predictor of a file; errors of many kinds mean damage."""
-    if content["format"] != FORMAT:
-        raise CheckpointError(
-            f"{path} has format {brief(content['format'])}, this version reads {FORMAT}; {_AGAIN}"
-        )
-    numbers = ("mean", "inverse_spread", "base", "residuals")
-    mean, inverse_spread, (base,), residuals = (np.array(content[name], dtype=float) for name in numbers)
-    names = content["feature_names"]
-    if names != list(LAYER_FEATURE_NAMES[: len(mean)]) or not np.isfinite(residuals).all():
-        raise ValueError("other features, or residuals that are no numbers")
-    weights = tuple(each.double().numpy()[0] for each in content["weights"])
-    biases = tuple(each.double().numpy()[0, 0] for each in content["biases"])
-    return {
-        "model": CostModel(Scaling(mean, inverse_spread), base, float(content["floor_ms"]), weights, biases),
-        "residuals": residuals,
-        "conditions": content["conditions"],
-        "drift": [Block(**block) for block in content["drift"]],
-        "report": content["report"] and dict(content["report"]),
-    }
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Return the checked content of a predictor file, plain values and tensors only."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot read the latency predictor {path}: {error.strerror}; check --ckpt-path, or train one "
-            "with latency_predictor.py"
-        ) from error
-    if digest_matches(path, data) is False:
-        raise CheckpointError(
-            f"{path} is damaged (its content does not have the SHA-256 in {path.name}.sha256); restore it "
-            f"from a copy, or {_AGAIN}"
-        )
-    content = read_foreign(path, data)
-    return content if isinstance(content, dict) else {}
-
-
-def _data(
-    table: Sequence[Row] | str | Path, least: int, count: int | None = None
-) -> tuple[Floats, Floats, dict[str, str]]:
-    """Return features [rows, features], measured latencies in ms [rows] and conditions that all rows share.
-
-    By default the features are those of whole architectures, if all rows hold them.
-    """
-    rows = read_table(table) if isinstance(table, str | Path) else table
-    if len(rows) < least:
-        raise DataError(
-            f"{len(rows)} measured architectures are too few for a predictor; measure at least {least}, "
-            "better some hundreds (20 if a predictor of another device is at hand)"
-        )
-    archs = [row.arch for row in rows if row.arch]
-    whole = len(archs) == len(rows) if count is None else count > len(FEATURE_NAMES)
-    if whole and len(archs) < len(rows):
-        raise DataError(
-            "the predictor reads whole architectures, which the table does not hold; give the table (CSV) of "
-            "the old device instead of its predictor"
-        )
-    x = [layer_features(arch) for arch in archs] if whole else [row.features for row in rows]
-    common = set.intersection(*(set(row.conditions.items()) for row in rows))
-    conditions = {name: value for name, value in rows[0].conditions.items() if (name, value) in common}
-    return np.array(x), np.array([row.total_ms for row in rows]), conditions

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +21,7 @@ LATENCY_NAMES = ("latency_mean_encoder", "latency_mean_decoder", "latency_std_en
 RELEASE_COLUMNS = (*FEATURE_NAMES, *LATENCY_NAMES)
 ARCH_COLUMN = "arch"
 CHECK_COLUMN = "crc32"  # the last of our own tables
+_OTHER = "give another --lat-dataset-path"
 
 
 @dataclass(frozen=True)
@@ -39,16 +40,16 @@ class Row:
     conditions: Mapping[str, str] = field(default_factory=dict)  # how it was measured: device, threads, ...
 
     def __post_init__(self) -> None:
-        for name, value in zip(RELEASE_COLUMNS, (*self.features, *self.latencies), strict=True):
+        for name, value in zip(RELEASE_COLUMNS, self.numbers, strict=True):
             if not math.isfinite(value) or (name in LATENCY_NAMES and value < 0):
                 raise DataError(f"{name} is {value!r}; allowed are finite numbers, latencies not negative")
         if not 0 < self.total_ms < math.inf:
             raise DataError(f"the mean latencies add up to {self.total_ms} ms; nothing was measured")
 
     @property
-    def latencies(self) -> tuple[float, ...]:
-        """Return the four latency columns in the order of LATENCY_NAMES."""
-        return tuple(getattr(self, name) for name in LATENCY_NAMES)
+    def numbers(self) -> tuple[float, ...]:
+        """Return features and latencies in the order of RELEASE_COLUMNS."""
+        return (*self.features, *(getattr(self, name) for name in LATENCY_NAMES))
 
     @property
     def total_ms(self) -> float:
@@ -82,17 +83,16 @@ def find_table(path: str | Path) -> Path:
     """
     path = Path(path)
     own = path.with_name(path.stem.removesuffix("_all") + path.suffix)
-    both, found = own != path and own.exists(), path.exists()
-    if both and found:
-        say(f"both {path} and {own} exist; reading the first; --lat-dataset-path={own} takes the other")
-    elif both:
-        say(f"{path} does not exist; reading {own} instead")
-    elif not found:
+    if not path.exists() and not own.exists():
         tried = f"{path} does not exist" if own == path else f"neither {path} nor {own} exists"
-        raise DataError(
-            f"no latency table: {tried}; check --lat-dataset-path, or measure one with latency_dataset.py"
-        )
-    return path if found else own
+        advice = "check --lat-dataset-path, or measure one with latency_dataset.py"
+        raise DataError(f"no latency table: {tried}; {advice}")
+    if not path.exists():
+        say(f"{path} does not exist; reading {own} instead")
+        return own
+    if own != path and own.exists():
+        say(f"both {path} and {own} exist; reading the first; --lat-dataset-path={own} takes the other")
+    return path
 
 
 def read_table(path: str | Path) -> list[Row]:
@@ -104,9 +104,8 @@ def read_table(path: str | Path) -> list[Row]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise DataError(
-            f"cannot read the latency table {path}: {error.strerror}; check --lat-dataset-path"
-        ) from error
+        why = f"{error.strerror}; check --lat-dataset-path"
+        raise DataError(f"cannot read the latency table {path}: {why}") from error
     if not content.endswith(b"\n"):
         raise DataError(
             f"{path}:{content.count(10) + 1}: the file is empty or its last line does not end, so it may be "
@@ -117,7 +116,7 @@ def read_table(path: str | Path) -> list[Row]:
             f"{path} is damaged: its SHA-256 differs from {digest_path(path).name}; fetch it again with "
             "download_model.py, or restore it from a copy"
         )
-    return _parse(content, path)[1]
+    return _parse(content, path)
 
 
 class TableWriter:
@@ -139,15 +138,29 @@ class TableWriter:
             fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
             sync_directory(self.path.parent)
         except OSError as error:
-            raise DataError(
-                f"cannot write the latency table {path}: {error.strerror}; check --lat-dataset-path"
-            ) from error
-        self._lock = Lock(fd, self.path, "wait for it, stop it, or give another --lat-dataset-path")
+            why = f"{error.strerror}; check --lat-dataset-path"
+            raise DataError(f"cannot write the latency table {path}: {why}") from error
+        self._lock = Lock(fd, self.path, f"wait for it, stop it, or {_OTHER}")
         try:
-            self._head, self.rows = self._recover(fd)
+            self._recover(fd)
         except BaseException:
             self.close()
             raise
+
+    def _recover(self, fd: int) -> None:
+        content = self.path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        start = ",".join((*RELEASE_COLUMNS, ARCH_COLUMN)).encode()
+        if content[: len(start)] != start[: len(content)]:
+            start = content[:40]
+            why = f"is no latency table of our own (it starts with {start!r}) and stays as it is"
+            raise DataError(f"{self.path} {why}; {_OTHER}")
+        self._head = whole.partition(b"\n")[0]
+        self.rows = _parse(whole, self.path) if whole else []
+        if len(whole) < len(content):  # only now: a file that is no table stays as it is
+            say(f"{self.path}: the unfinished last row is dropped, {len(self.rows)} rows are kept")
+            os.ftruncate(fd, len(whole))
+            os.fsync(fd)
 
     def append(self, row: Row) -> None:
         """Write one row; once this returns it is on disk, and a failed write leaves no part of it behind."""
@@ -160,11 +173,10 @@ class TableWriter:
                 first = next((name for name in names if names.count(name) == 1), "their order")
                 raise DataError(
                     f"{self.path} holds other columns (first difference: {first}); rows measured in "
-                    "different ways must not mix: give another --lat-dataset-path"
+                    f"different ways must not mix: {_OTHER}"
                 )
-            numbers = [repr(float(value)) for value in (*row.features, *row.latencies)]
-            arch = json.dumps(row.arch.to_yaml(), separators=(",", ":"))
-            text = io.StringIO()
+            arch, text = json.dumps(row.arch.to_yaml(), separators=(",", ":")), io.StringIO()
+            numbers = [repr(float(value)) for value in row.numbers]
             csv.writer(text, lineterminator="").writerow([*numbers, arch, *row.conditions.values()])
             line = text.getvalue().encode()
             begin = b"" if self._head else head + b"\n"
@@ -183,30 +195,14 @@ class TableWriter:
     def __exit__(self, *failure: object) -> None:
         self.close()
 
-    def _recover(self, fd: int) -> tuple[bytes, list[Row]]:
-        content = self.path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        start = ",".join((*RELEASE_COLUMNS, ARCH_COLUMN)).encode()
-        if content[: len(start)] != start[: len(content)]:
-            raise DataError(
-                f"{self.path} is no latency table of our own (it starts with {content[:40]!r}) and stays "
-                "as it is; give another --lat-dataset-path"
-            )
-        head, rows = _parse(whole, self.path) if whole else (b"", list[Row]())
-        if len(whole) < len(content):  # only now: a file that is no table stays as it is
-            say(f"{self.path}: the unfinished last row is dropped, {len(rows)} rows are kept")
-            os.ftruncate(fd, len(whole))
-            os.fsync(fd)
-        return head, rows
-
 
 def _checksum(head: bytes, line: bytes) -> bytes:
     """Return the last cell of a row: it vouches for the column names and for the row in front of it."""
     return b"crc32=%08x" % zlib.crc32(line, zlib.crc32(head))
 
 
-def _parse(content: bytes, path: Path) -> tuple[bytes, list[Row]]:
-    """Return header and rows of whole lines: a line is a row, so damage shifts no other."""
+def _parse(content: bytes, path: Path) -> list[Row]:
+    """Return the rows of whole lines: a line is a row, so damage shifts no other."""
     head, *lines = content.replace(b"\r\n", b"\n").split(b"\n")[:-1]
     columns, count = head.decode("utf-8", "replace").split(","), len(RELEASE_COLUMNS)
     own = columns[count : count + 1] == [ARCH_COLUMN] and columns.pop() == CHECK_COLUMN
@@ -222,22 +218,14 @@ def _parse(content: bytes, path: Path) -> tuple[bytes, list[Row]]:
                 line, _, check = line.rpartition(b",")
                 if check != _checksum(head, line):
                     raise DataError("damaged, its checksum does not fit it and the column names")
-            rows.append(_row(line.decode(), columns))
+            cells = next(csv.reader([line.decode()], strict=True), [])
+            if len(cells) != len(columns):
+                raise DataError(f"{len(cells)} cells, but the header has {len(columns)}")
+            *held, encoder, decoder, encoder_std, decoder_std = map(float, cells[:count])
+            arch = Arch.from_yaml(dict(json.loads(cells[count]))) if own else None
+            conditions = dict(zip(columns[count + 1 :], cells[count + 1 :], strict=True))
+            rows.append(Row(tuple(held), encoder, decoder, encoder_std, decoder_std, arch, conditions))
         except (HatError, csv.Error, TypeError, ValueError) as error:
-            raise DataError(
-                f"{path}:{number}: no row of a latency table: {error}; restore the table from a copy, or "
-                "remove the line"
-            ) from error
-    return head, rows
-
-
-def _row(line: str, columns: Sequence[str]) -> Row:
-    """Return the row of one line; raises errors of many kinds if it is damaged."""
-    cells = next(csv.reader([line], strict=True), [])
-    if len(cells) != len(columns):
-        raise DataError(f"{len(cells)} cells, but the header has {len(columns)}")
-    by_name = dict(zip(columns, cells, strict=True))
-    numbers = [float(by_name.pop(name)) for name in RELEASE_COLUMNS]
-    arch = Arch.from_yaml(dict(json.loads(by_name.pop(ARCH_COLUMN)))) if ARCH_COLUMN in by_name else None
-    *held, mean_encoder, mean_decoder, std_encoder, std_decoder = numbers
-    return Row(tuple(held), mean_encoder, mean_decoder, std_encoder, std_decoder, arch, by_name)
+            advice = "restore the table from a copy, or remove the line"
+            raise DataError(f"{path}:{number}: no row of a latency table: {error}; {advice}") from error
+    return rows

@@ -303,9 +303,9 @@ def write_winners(result: SearchResult, sources: str, run: Run) -> None:
         with Run(
             record_path(path, folder=False),
             "search",
-            settings=run.settings,
-            inputs=run.inputs,
-            device=run.device,
+            settings=run.record.settings,
+            inputs=run.record.inputs,
+            device=run.record.device,
             goes_on=False,
         ) as own:
             own.results |= {"constraint_ms": known_ms(limit_ms), **winner.plain()}
