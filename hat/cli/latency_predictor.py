@@ -59,15 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parsed(argv: Sequence[str] | None) -> tuple[Any, ...]:
     """Return the options, those without effect, and those of the output."""
-    return parse(
-        argv,
-        PredictorOptions,
-        only(ReleaseOptions),
-        OutputOptions,
-        prog="latency_predictor.py",
-        description="Train a latency predictor on measured architectures; report its error on unseen ones.",
-        config_flags=("--configs",),
-    )
+    groups = PredictorOptions, only(ReleaseOptions), OutputOptions
+    text = "Train a latency predictor on measured architectures; report its error on unseen ones."
+    return parse(argv, *groups, prog="latency_predictor.py", description=text, config_flags=("--configs",))
 
 
 def run(groups: tuple[Any, ...], argv: Sequence[str] | None = None) -> Report:
@@ -77,7 +71,13 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None = None) -> Report:
         if getattr(options, name) is None:
             other = "name it, or --configs=configs/<task>/latency_predictor/*.yml"
             raise ConfigError(f"{flag_of(name)} is not given; {other}")
-    table, path, old = _table(options.lat_dataset_path), Path(options.ckpt_path), options.transfer_from
+    path, old = Path(options.ckpt_path), options.transfer_from
+    try:
+        table = find_table(options.lat_dataset_path)
+    except DataError as error:
+        if commands := table_commands(options.lat_dataset_path):
+            raise DataError(f"{error}; {advice(commands, '')}") from error
+        raise
     check_writable(path)
     if given := ", ".join(to_yaml_values(ignored)):
         say(f"{given}: no effect here; the predictor finds its scales, size and steps itself")
@@ -127,11 +127,3 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None = None) -> Report:
             where = f"lines {block['first'] + 2} to {block['last'] + 2} of {which}"
             print(f"{where} are {block['percent']:+.1f}% off the others (the device drifted) and count less")
     return report
-
-
-def _table(given: str) -> Path:
-    try:
-        return find_table(given)
-    except DataError as error:
-        commands = table_commands(given)
-        raise DataError(f"{error}; {advice(commands, '')}" if commands else str(error)) from error

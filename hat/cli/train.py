@@ -80,7 +80,7 @@ def run(given: Settings, argv: Sequence[str] | None) -> dict[str, Any] | int:
             "--sub-configs"
         )
     if given.profile.asked():
-        from hat.cli.profile import describe, measuring  # late: training measures nothing
+        from hat.cli.latency_dataset import describe, measuring  # late: training measures nothing
         from hat.latency.collect import profile
 
         how, device = measuring(given)

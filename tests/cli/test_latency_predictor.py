@@ -71,7 +71,7 @@ def test_release_yaml(config: str, tmp_path: Path, capsys: pytest.CaptureFixture
     assert main([config, "--json", "--no-progress-bar"]) == 0
     captured = capsys.readouterr()
     assert "toy_all.csv does not exist; reading" in captured.err
-    keys = "feature-norm, lat-norm, feature-dim, hidden-dim, hidden-layer-num, train-steps, bsz, lr"
+    keys = "feature-norm, feature-dim, hidden-dim, hidden-layer-num, train-steps, bsz, lat-norm, lr"
     assert f"{keys}: no effect here; the predictor finds its scales, size and steps itself" in captured.err
     report = json.loads(captured.out.splitlines()[-1])
     scores = {"mape_percent", "rmse_ms", "kendall_tau"}
