@@ -170,7 +170,7 @@ def _int(text: str) -> int:
 
 
 def _float(text: str) -> float:
-    number = r"[+-]?(0|[1-9][0-9]*)?\.?[0-9]*([eE][+-]?[0-9]+)?"
+    number = r"[+-]?(0|[1-9][0-9]*)?(\.[0-9]*)?([eE][+-]?[0-9]+)?"
     if not re.fullmatch(number, text) or not re.match(r"[+-]?\.?[0-9]", text):
         raise ValueError(f"{text!r} is not a number such as 0.1 or 1e-7")
     if math.isinf(value := float(text)):

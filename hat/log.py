@@ -41,8 +41,8 @@ def progress(
         now = time.monotonic()
         if now - shown > 30:
             shown = now
-            left = (now - start) / n * (total - done - n)
-            say(f"{what}: {done + n}/{total} {unit}, about {left:.0f} s left")
+            left = f"/{total} {unit}, about {(now - start) / n * (total - done - n):.0f} s left"
+            say(f"{what}: {done + n}{left if total else f' {unit}'}")
 
 
 class RunLog:

@@ -82,14 +82,6 @@ def identity_of(kind: str, settings: Mapping[str, Any], inputs: Mapping[str, str
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def digest_of(path: Path) -> str:
-    """Return the SHA-256 of a file's content; raises DataError if it cannot be read."""
-    try:
-        return file_digest(path)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}; check the path") from error
-
-
 def record_path(of: Path, *, folder: bool | None = None) -> Path:
     """Return where the record of a folder (`run.json` in it) or of a file (`F.run.json`) is.
 
@@ -134,7 +126,7 @@ class Run:
         self.record = Record(
             kind,
             settings={key: value for key, value in settings.items() if value is not None and value != ()},
-            inputs={use: of if isinstance(of, str) else digest_of(of) for use, of in files.items()},
+            inputs={use: _digest(of) for use, of in files.items()},
             device={**(device or {}), "threads": threads, "cores": os.cpu_count()},
             versions=versions(),
             sittings=_record(path, lambda text: None).sittings if path and goes_on else (),
@@ -167,7 +159,7 @@ class Run:
     def vouch(self, *files: Path) -> None:
         """Take the content of files into the record as outputs of the run."""
         if self.path is not None:
-            self.outputs |= {file.name: digest_of(file) for file in files}
+            self.outputs |= {file.name: file_digest(file) for file in files}
 
     def write(self) -> None:
         """Write the record now."""
@@ -245,6 +237,13 @@ def _read(path: Path, parse: Callable[[str], T], note: Note | None, otherwise: T
             raise DataError(f"{path} {why}") from error
         note(f"{path} is left out: it is damaged ({brief(error)})")
         return otherwise
+
+
+def _digest(of: Path | str) -> str:
+    try:
+        return of if isinstance(of, str) else file_digest(of)
+    except OSError as error:
+        raise DataError(f"cannot read {of}: {error.strerror}; check the path") from error
 
 
 def cpu_seconds() -> float:

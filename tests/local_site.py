@@ -18,7 +18,7 @@ from hat.files.download import download
 
 SEQUENCE_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03."
 PAGE = b"<!DOCTYPE html><html><head><title>Sign \x1b[31min</title></head><body>no file</body></html>"
-get = partial(download, pause=0.0, timeout=2.0)
+get = partial(download, timeout=2.0)
 
 
 def names(folder: Path) -> list[str]:
@@ -76,6 +76,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_serve(self, stop: int, etag: str | None = None, content: bytes | None = None) -> None:
         site, asked = self.server.site, self.headers.get("Range")
+        if self.headers.get("If-Range") not in (None, site.etag or site.date):
+            asked = None
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
         content = site.content if content is None else content
         size = len(content)
@@ -90,7 +92,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.site.woken.wait(5)
 
     def do_error(self, status: int) -> None:
-        self.head(status, Content_Length=0, Retry_After=0)
+        self.head(status, Content_Length=0)
+
+    def do_busy(self, wait_s: int) -> None:
+        self.head(503, Content_Length=0, Retry_After=wait_s)
 
     def do_whole(self, number: int) -> None:
         del self.headers["Range"]

@@ -298,7 +298,7 @@ def test_what_is_missing_is_named_with_the_command_that_makes_it(
     [
         ([], "it holds nothing"),
         (["train.en-de.en.idx"], "dict.en.txt"),
-        (["valid.en-de.en.idx", "dict.en.txt", "dict.de.txt"], "train.en-de.en.idx"),
+        (["train.en-de.en.idx", "dict.en.txt", "dict.de.txt"], "there is no data/binary/wmt16_en_de/valid"),
     ],
 )
 def test_incomplete_data_is_named_with_the_command_that_makes_it(

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from hat.errors import DataError, HatError
-from hat.run import Cost, Run, digest_of, identity_of, read_record, record_path
+from hat.files.atomic import file_digest
+from hat.run import Cost, Run, identity_of, read_record, record_path
 
 
 def run_in(folder: Path, **more: object) -> Run:
@@ -23,8 +24,8 @@ def test_a_record_says_what_a_run_is(tmp_path: Path) -> None:
     found = read_record(tmp_path)
     assert (found.kind, found.state, found.format) == ("train", "done", 1)
     assert found.settings == {"seed": 1} and found.results == {"best_loss": 4.5}
-    assert found.inputs == {"data": digest_of(data), "known": "ab"} and found.outputs == {
-        "data": digest_of(data)
+    assert found.inputs == {"data": file_digest(data), "known": "ab"} and found.outputs == {
+        "data": file_digest(data)
     }
     assert found.device["device"] == "a CPU" and found.device["threads"] == 2
     assert found.versions["torch"] and found.identity == identity_of("train", {"seed": 1}, found.inputs)

@@ -11,14 +11,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from hat.cli.missing import advice, predictor_commands
 from hat.cli.options import OutputOptions, command, only
 from hat.cli.settings import (
     DeviceOptions,
     ProfileOptions,
     RankOptions,
     RunOptions,
-    Settings,
     TaskData,
     TaskOptions,
     find_checkpoint,
@@ -33,15 +31,17 @@ from hat.errors import CheckpointError, ConfigError
 from hat.files.atomic import write_atomic
 from hat.latency.predictor import LatencyPredictor
 from hat.log import say
-from hat.report.collect import collect
-from hat.report.figures import charts, png
 from hat.search.constraints import LimitOptions
-from hat.search.finalists import Winner
-from hat.search.front import comparison_table
 from hat.search.record import SearchResult
 from hat.search.run import limits_of, search
-from hat.search.strategies import EvolutionConfig, ParetoConfig, ScoringOptions, SearchConfig, strategy_of
-from hat.space import SearchSpace
+from hat.search.strategies import (
+    EvolutionConfig,
+    ParetoConfig,
+    ScoringOptions,
+    SearchConfig,
+    comparison_table,
+    strategy_of,
+)
 from hat.train.checkpoint import check_compatible, load, model_of
 from hat.train.distributed import ProcessGroup, joined, launch, one_of_many, place_of
 from hat.train.trainer import OptimConfig, compute_dtype
@@ -72,12 +72,6 @@ class SearchOptions(Options):
     warm_start: str | None = option(None, metavar="FILE")
     """journal of an older search with the same checkpoint, whose architectures start this one"""
 
-    @property
-    def limits_ms(self) -> tuple[float, ...]:
-        """Return the latency limits in ms."""
-        one = () if self.latency_constraint is None else (self.latency_constraint,)
-        return self.latency_constraints or one
-
 
 _TASK = "data source_lang target_lang max_tokens max_tokens_valid valid_subset profile_length"
 _USED = (  # of the options in YAML files; those of the space are given there
@@ -97,22 +91,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Search; see --help."""
     groups = parsed(argv)
     done = run(groups, argv)
-    if isinstance(done, int):
-        return done
-    if groups[0].output.json:
+    if isinstance(done, dict) and groups[0].output.json:
         print(json.dumps(done))
-    return 0
+    return done if isinstance(done, int) else 0
 
 
 def parsed(argv: Sequence[str] | None) -> tuple[Any, ...]:
     """Return the settings, the options of the search, and those of its strategies, limits and scoring."""
     return parse_settings(
         argv,
-        SearchOptions,
-        EvolutionConfig,
-        LimitOptions,
-        ParetoConfig,
-        ScoringOptions,
+        *(SearchOptions, EvolutionConfig, LimitOptions, ParetoConfig, ScoringOptions),
         prog="evo_search.py",
         description="Find the SubTransformer with the lowest validation loss under a latency constraint, or "
         "the whole front of loss against latency.",
@@ -122,33 +110,42 @@ def parsed(argv: Sequence[str] | None) -> tuple[Any, ...]:
 
 
 def run(groups: tuple[Any, ...], argv: Sequence[str] | None) -> dict[str, Any] | int:
-    """Search, tell the user, and return the summary; for `argv` and numbers see `hat.cli.train.run`."""
+    """Search, tell the user, and return the summary; a number is the exit code of processes it started."""
     settings, options, *groups = groups
-    task = settings.task
+    task, optim = settings.task, settings.optim
     config = SearchConfig(
         **{name: value for group in groups for name, value in asdict(group).items()},
-        label_smoothing=settings.optim.label_smoothing,
+        label_smoothing=optim.label_smoothing,
         valid_subset=task.valid_subset,
         max_tokens=task.max_tokens_valid or task.max_tokens,
         required_batch_size_multiple=task.required_batch_size_multiple,
         profile_length=task.sentence_length(),
     )
-    _check_options(settings, options, config)
-    limits_ms = limits_of(options.limits_ms, config, strategy_of(config))
-    space, _ = space_and_arch(settings.space, settings.arch)
-    predictor = _predictor(options)
-    restore = find_checkpoint(settings.run.restore_file)
-    data = TaskData(task)
-    _check_predictor(predictor, space, data, options.ckpt_path)
+    one = () if options.latency_constraint is None else (options.latency_constraint,)
+    limits_ms = options.latency_constraints or one
+    folder = _folder(options, settings.run.restore_file, not config.pareto or bool(limits_ms))
+    limited = limits_of(limits_ms, config, strategy_of(config))
+    (space, _), predictor = space_and_arch(settings.space, settings.arch), _predictor(options)
+    restore, data = find_checkpoint(settings.run.restore_file), TaskData(task)
+    measured = predictor.conditions.get("qkv_dim", str(space.qkv_dim))
+    if measured != str(space.qkv_dim):
+        raise ConfigError(
+            f"{options.ckpt_path} was trained on latencies of models with qkv-dim {measured}, this task has "
+            f"{space.qkv_dim}; measure a dataset for this task with latency_dataset.py"
+        )
     place = place_of(os.environ)
     if place is None and (count := processes(settings.ranks, settings.device)) > 1:
         return launch("hat.cli.evo_search", argv, count, settings.ranks.distributed_port)
-    device = rank_device(settings.device, place, settings.ranks)
-    precision = settings.optim.amp, settings.optim.fp16, device
-    dtype = compute_dtype(*precision)
+    size = predictor.conditions.get("vocab_size", str(data.vocab_sizes[1]))
+    if size != str(data.vocab_sizes[1]):  # sizes that differ by little change the latency by little
+        of = f"a vocabulary of {size}, this task has {data.vocab_sizes[1]}"
+        say(f"{options.ckpt_path} was trained on latencies with {of}")
+    precision = optim.amp, optim.fp16, rank_device(settings.device, place, settings.ranks)
+    dtype, device = compute_dtype(*precision), precision[-1]
     source = load(restore, say)
-    source = check_compatible(source, restore, space, None, settings.model, data.vocab_sizes, data.digests)
-    if options.write_config_path and not limits_ms:
+    sizes = data.vocab_sizes, data.digests
+    source = check_compatible(source, restore, space, None, settings.model, *sizes)
+    if options.write_config_path and not limited:
         say("there is no limit, so none of the front is chosen for --write-config-path")
 
     @contextmanager
@@ -157,12 +154,11 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None) -> dict[str, Any] |
             compute_dtype(*precision, group)  # all must agree
             yield group
 
-    folder = _search_folder(options)
     result = search(
         model_of(source, restore, None).to(device, dtype),
         data,
         predictor,
-        options.limits_ms,
+        limits_ms,
         config=config,
         measure=not options.no_measure,
         seed=settings.device.seed,
@@ -172,12 +168,12 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None) -> dict[str, Any] |
         inputs={"checkpoint": restore, "predictor": Path(options.ckpt_path)},
         settings=to_yaml_values(options, *groups, *settings),
         measuring={
-            "max_iterations": settings.profile.latiter,
-            "interval_percent": settings.profile.lat_interval,
-            "beam": settings.profile.lat_beam,
-            "dtype": settings.profile.lat_amp,
             "source_len": config.profile_length,
             "target_len": config.profile_length,
+            "beam": settings.profile.lat_beam,
+            "max_iterations": settings.profile.latiter,
+            "interval_percent": settings.profile.lat_interval,
+            "dtype": settings.profile.lat_amp,
         },
         group=connected(),
         progress=not settings.output.no_progress_bar and sys.stderr.isatty(),
@@ -190,102 +186,77 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None) -> dict[str, Any] |
     return result.summary()
 
 
-def _check_options(settings: Settings, options: SearchOptions, config: SearchConfig) -> None:
-    """Raise ConfigError if a file is not named."""
-    limited = not config.pareto or options.limits_ms
-    for name, value, what in (
-        ("--ckpt-path", options.ckpt_path, "the latency predictor"),
-        ("--write-config-path", options.write_config_path or not limited, "the YAML file to write"),
-        ("--restore-file", settings.run.restore_file, "the SuperTransformer checkpoint"),
-    ):
+def _folder(options: SearchOptions, restore_file: str | None, limited: bool) -> Path:
+    """Return the folder of the search; raises ConfigError if a file is not named."""
+    needed = {
+        "--ckpt-path": (options.ckpt_path, "the latency predictor"),
+        "--write-config-path": (options.write_config_path or not limited, "the YAML file to write"),
+        "--restore-file": (restore_file, "the SuperTransformer checkpoint"),
+    }
+    for name, (value, what) in needed.items():
         if not value:
             raise ConfigError(f"{name} is needed: {what}; it usually stands in the file of --evo-configs")
-    if not (limited or options.search_dir or options.write_config_path or options.evo_configs):
+    if options.search_dir:
+        return Path(options.search_dir)
+    named = options.write_config_path or options.evo_configs
+    if not named:
         raise ConfigError("--search-dir is needed: the folder of the journal and the front")
+    name = Path(named).stem + ("" if options.write_config_path else "_front")
+    return run_folder(options.evo_configs or f"configs/evo_search/{name}.yml", None).parent / name
 
 
 def _predictor(options: SearchOptions) -> LatencyPredictor:
     path = str(options.ckpt_path)
     if not Path(path).exists():
+        from hat.cli.missing import advice, predictor_commands  # late: for an error only
+
         how = advice(predictor_commands(path), "check --ckpt-path, or train one with latency_predictor.py")
         raise CheckpointError(f"there is no latency predictor {path}; {how}")
     return LatencyPredictor.load(path, options.feature_norm, options.lat_norm)
 
 
-def _check_predictor(predictor: LatencyPredictor, space: SearchSpace, data: TaskData, path: str) -> None:
-    """Raise ConfigError if the predictor's dataset was measured on models with another total head width.
-
-    Another vocabulary is only said: sizes that differ by little change the latency by little.
-    """
-    qkv_dim = predictor.conditions.get("qkv_dim", str(space.qkv_dim))
-    if qkv_dim != str(space.qkv_dim):
-        raise ConfigError(
-            f"{path} was trained on latencies of models with qkv-dim {qkv_dim}, this task has "
-            f"{space.qkv_dim}; measure a dataset for this task with latency_dataset.py"
-        )
-    size = predictor.conditions.get("vocab_size", str(data.vocab_sizes[1]))
-    if size != str(data.vocab_sizes[1]):
-        say(f"{path} was trained on latencies with a vocabulary of {size}, this task {data.vocab_sizes[1]}")
-
-
-def _search_folder(options: SearchOptions) -> Path:
-    if options.search_dir:
-        return Path(options.search_dir)
-    name = Path(options.write_config_path or options.evo_configs or "front").stem
-    if not options.write_config_path:
-        name = f"{name}_front"
-    return run_folder(options.evo_configs or f"configs/evo_search/{name}.yml", None).parent / name
-
-
 def _draw(folder: Path) -> None:
     """Write front.png into the search's folder if matplotlib is installed."""
-    drawn = [chart for chart in charts(collect(folder)) if chart.section == "front"]
     try:
-        content = png(drawn)
+        import matplotlib  # noqa: F401
     except ImportError:
         say("no picture: matplotlib is not installed (pip install -e '.[report]')")
         return
+    from hat.report.collect import collect  # late: without matplotlib nothing is drawn
+    from hat.report.figures import charts, png
+
+    content = png([chart for chart in charts(collect(folder)) if chart.section == "front"])
     write_atomic(folder / "front.png", lambda file: file.write(content))
 
 
 def _lines(result: SearchResult, folder: Path) -> Iterator[str]:
     """Yield what a user is told of the result."""
-    count = f"{len(result.scored)} architectures scored in {result.scoring_s:.0f} s"
+    scored = f"scored in {result.scoring_s:.0f} s"
     if result.whole_front:
-        fastest = min(result.front, key=lambda each: each.cost.predicted_ms)
-        best = result.front[0]
+        best, fastest = result.front[0], min(result.front, key=lambda each: each.predicted_ms)
         yield (
             f"found {folder / 'front'}: {len(result.front)} architectures on the front, from loss "
-            f"{best.loss:.4f} at {best.cost.predicted_ms:.2f} ms to loss {fastest.loss:.4f} at "
-            f"{fastest.cost.predicted_ms:.2f} ms; {len(result.scored)} scored in {result.scoring_s:.0f} s"
+            f"{best.loss:.4f} at {best.predicted_ms:.2f} ms to loss {fastest.loss:.4f} at "
+            f"{fastest.predicted_ms:.2f} ms; {len(result.scored)} {scored}"
         )
+    below = []
     for limit_ms, winner in result.winners.items():
         bound = f" ({100 * result.coverage:g}% bound {winner.bound_ms:.2f} ms)" if result.coverage else ""
         limit = f" of {limit_ms:g} ms" if limit_ms < math.inf else ""
         yield (
             f"found {result.paths[limit_ms]}: validation loss {winner.loss:.4f} (base 2), "
-            f"{winner.cost.params / 1e6:.2f} M parameters, predicted {winner.predicted_ms:.2f} ms{bound}"
-            f"{limit}; {count}"
+            f"{winner.params / 1e6:.2f} M parameters, predicted {winner.predicted_ms:.2f} ms{bound}{limit}; "
+            f"{len(result.scored)} architectures {scored}"
         )
         if winner.measured_ms is not None:
-            verdict = f"{'within' if winner.holds else 'ABOVE'} the constraint{limit}, " if limit else ""
-            yield (
-                f"measured {winner.measured_ms:.2f} ms, {verdict}in fresh processes; "
-                f"{len(winner.finalists)} finalists measured"
-            )
-    if line := _limits_line(result.winners):
-        yield line
+            below.append(100 * (1 - winner.measured_ms / limit_ms))
+            kept = f"{'within' if winner.holds else 'ABOVE'} the constraint{limit}, " if limit else ""
+            number = f"{len(winner.finalists)} finalists measured"
+            yield f"measured {winner.measured_ms:.2f} ms, {kept}in fresh processes; {number}"
+    if len(below) > 1:
+        yield (
+            f"{sum(percent >= 0 for percent in below)} of {len(below)} limits hold as measured, on average "
+            f"{fmean(below):.1f}% below the limit ({min(below):.1f} to {max(below):.1f}%)"
+        )
     if result.comparison:
         yield comparison_table(result.comparison)
-
-
-def _limits_line(winners: dict[float, Winner]) -> str | None:
-    """Return how many limits were kept, if several were measured."""
-    below = [100 * (1 - each.measured_ms / limit) for limit, each in winners.items() if each.measured_ms]
-    if len(below) < 2:
-        return None
-    held = sum(percent >= 0 for percent in below)
-    return (
-        f"{held} of {len(below)} limits hold as measured, on average {fmean(below):.1f}% below the limit "
-        f"({min(below):.1f} to {max(below):.1f}%)"
-    )

@@ -9,8 +9,8 @@ from pathlib import Path
 from hat.cli.options import OutputOptions, command, parse
 from hat.config import Options, option
 from hat.errors import CheckpointError, ConfigError, DataError
-from hat.files.archive import unpack
-from hat.files.download import Check, Downloaded, Unreachable, check_file, download
+from hat.files.archive import check_file, unpack
+from hat.files.download import Check, Downloaded, Unreachable, download
 from hat.files.released import (
     LATENCY_DATA_URL,
     ReleasedModel,

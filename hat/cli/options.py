@@ -72,30 +72,20 @@ def without(group: type, *names: str) -> Part:
     return Part(group, _names(group) - set(names), frozenset(names))
 
 
-class ParserRequest(Sequence[str]):
-    """Given to a command in place of its arguments, this makes `parse` raise `ParserReady`."""
-
-    def __len__(self) -> int:
-        return 0
-
-    def __getitem__(self, index: typing.Any) -> typing.Any:
-        raise IndexError(index)
+PARSER = ("--give-the-parser",)  # given to a command as its arguments, makes `parse` raise `_ParserReady`
 
 
-class ParserReady(BaseException):
-    """Carries the parser of a command to whoever asked for it, for example to write shell completions."""
-
-    def __init__(self, parser: argparse.ArgumentParser) -> None:
-        super().__init__()
-        self.parser = parser
+class _ParserReady(BaseException):
+    """Carries the parser of a command to whoever asked for it."""
 
 
 def parser_of(main: Callable[[Sequence[str]], object]) -> argparse.ArgumentParser:
-    """Return the parser of a command without running it."""
+    """Return the parser of a command without running it, for example to write shell completions."""
     try:
-        main(ParserRequest())
-    except ParserReady as ready:
-        return ready.parser
+        main(PARSER)
+    except _ParserReady as ready:
+        parser: argparse.ArgumentParser = ready.args[0]
+        return parser
     raise AssertionError(f"{main} parses nothing")
 
 
@@ -126,8 +116,8 @@ def parse(
         parser.add_dataclass(part.group, part.names)
     for part in [*parts, *(Part(each, frozenset()) for each in hidden)]:
         parser.hide_dataclass(part.group, part.unlisted)
-    if isinstance(argv, ParserRequest):
-        raise ParserReady(parser)
+    if argv is PARSER:
+        raise _ParserReady(parser)
     words = list(sys.argv[1:] if argv is None else argv)
     values = vars(parser.parse_strict(words))
     try:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hat.cli.options import OutputOptions, ParserRequest, command, only, parse
+from hat.cli.options import PARSER, OutputOptions, command, only, parse
 from hat.errors import ConfigError
 from hat.report.page import report
 
@@ -24,7 +24,7 @@ class ReportOptions:
 def main(argv: Sequence[str] | None = None) -> int:
     """Write index.html and the PNG files; see --help."""
     options, out = parse(
-        argv if isinstance(argv, ParserRequest) else _named(sys.argv[1:] if argv is None else argv),
+        argv if argv is PARSER else _named(sys.argv[1:] if argv is None else argv),
         ReportOptions,
         only(OutputOptions, "json"),
         prog="hat report",

@@ -22,14 +22,14 @@ from hat.cli.options import OutputOptions, command, parse
 from hat.cli.settings import TaskData, parse_settings, space_and_arch
 from hat.config import Options, flag_of, option, to_yaml_values
 from hat.errors import ConfigError, HatError
-from hat.files.atomic import write_text_atomic
+from hat.files.atomic import file_digest, write_text_atomic
 from hat.latency.collect import measure_fresh, profile
 from hat.latency.measure import MeasureConfig
 from hat.latency.predictor import LatencyPredictor
 from hat.log import versions
 from hat.model.cpu import device_name
 from hat.report.page import report
-from hat.run import Run, cpu_seconds, digest_of, identity_of, read_record
+from hat.run import Run, cpu_seconds, identity_of, read_record
 from hat.space import Arch
 from hat.train.checkpoint import average
 
@@ -113,7 +113,7 @@ class Stages:
         """
         self._count += 1
         title = f"stage {self._count} of {self._total}: {name}"
-        digests = {path.name: digest_of(path) for path in inputs if path.is_file()}
+        digests = {path.name: file_digest(path) for path in inputs if path.is_file()}
         key, known = identity_of(name, settings, digests), self.known.get(name, {})
         same = known.get("key") == key
         whole = known.get("seconds") is not None and all(path.exists() for path in outputs)

@@ -20,6 +20,8 @@ from hat.files.atomic import refuse_folder, remove_unfinished, write_all_atomic
 ZIP_MAGIC = b"PK\x03\x04"
 MAX_BYTES = 256 << 30  # that the members asked for may have together
 _COPY = 1 << 20
+# What PyTorch wrote before 1.6 begins with a pickle of its number and one of its protocol.
+_SEQUENCE_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03."
 _BROKEN = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error)
 _DAMAGE = (*_BROKEN, EOFError, RuntimeError, ValueError, MemoryError)
 
@@ -65,8 +67,16 @@ def unpack(
     return targets
 
 
-def check_archive(path: Path) -> None:
-    """Raise ValueError for what is no whole tar, zip or gzip archive."""
+def check_file(path: Path) -> None:
+    """Raise ValueError for what is no whole archive or checkpoint, as its suffix says; unpickles nothing."""
+    with open(path, "rb") as file:
+        head = file.read(1 << 16)
+    suffix = Path(path.name.removesuffix(".part")).suffix.lower()
+    old = suffix == ".pt" and head.startswith(_SEQUENCE_MAGIC)
+    if suffix == ".pt" and not old and (not head.startswith(ZIP_MAGIC) or b"/data.pkl" not in head):
+        raise ValueError("it is a file of another kind, not a checkpoint of torch.save")
+    if suffix not in (".gz", ".tgz", ".tar", ".zip", ".pt") or old:
+        return
     try:
         for _, content in _files_in(path):
             while content is not None and content.read(_COPY):

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from hat.errors import CheckpointError, brief
-from hat.files.archive import ZIP_MAGIC
 from hat.files.atomic import write_atomic
 
 MAX_CLASSES = 20  # of other programs that a file may name
@@ -48,7 +47,7 @@ def read_foreign(path: Path, content: bytes) -> Any:
     CheckpointError, and nothing else, for a file that is damaged or holds anything else.
     """
     try:
-        if content.startswith(ZIP_MAGIC):
+        if content.startswith(b"PK\x03\x04"):
             with zipfile.ZipFile(io.BytesIO(content)) as file:
                 if wrong := file.testzip():  # torch does not compare checksums
                     raise ValueError(f"the checksum of {wrong} is wrong")

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,11 +14,12 @@ from hat.errors import CheckpointError, ConfigError, DataError, brief
 from hat.files.atomic import digest_matches, write_with_digest
 from hat.files.tensors import read_foreign
 from hat.latency import costs
-from hat.latency.costs import Chosen, CostModel, Floats, Scaling
-from hat.latency.drift import Block, drifting_rows, find_blocks
-from hat.latency.table import Row, read_table
+from hat.latency.costs import Block, Chosen, CostModel, Floats, Scaling
 from hat.rng import rng_for, seed_for
 from hat.space import FEATURE_NAMES, LAYER_FEATURE_NAMES, Arch, features, layer_features
+
+if TYPE_CHECKING:
+    from hat.latency.table import Row
 
 MIN_ROWS = 10
 COVERAGE = 0.95
@@ -75,7 +76,7 @@ class LatencyPredictor:
 
     @classmethod
     def fit(
-        cls, table: Sequence[Row] | str | Path, *, seed: int = 1, test: bool = True
+        cls, table: "Sequence[Row] | str | Path", *, seed: int = 1, test: bool = True
     ) -> "LatencyPredictor":
         """Return a predictor trained on rows in the order of measuring, or a CSV file; 0.5 s for 2,000 rows.
 
@@ -85,7 +86,7 @@ class LatencyPredictor:
         """
         x, ms, conditions = _data(table, MIN_ROWS if test else MIN_ROWS - 2)
         out = left_out(len(ms), seed) if test else np.zeros(len(ms), dtype=bool)
-        blocks, weight = drifting_rows(x[~out], ms[~out])
+        blocks, weight = costs.drifting_rows(x[~out], ms[~out])
         model, residuals = costs.fit_costs(x[~out], ms[~out], weight, seed_for(seed, "latency-predictor"))
         train = np.flatnonzero(~out).tolist()
         drift = [Block(train[block.first], train[block.last], block.percent) for block in blocks]
@@ -98,7 +99,7 @@ class LatencyPredictor:
                 report["bound"] = {"coverage": COVERAGE, "above_percent": 100 * (margin - 1), "held": held}
         return found
 
-    def transferred(self, table: Sequence[Row] | str | Path, *, seed: int = 1) -> "LatencyPredictor":
+    def transferred(self, table: "Sequence[Row] | str | Path", *, seed: int = 1) -> "LatencyPredictor":
         """Return a predictor for the device of `table` from this one for another device; 20 rows do.
 
         Its report is of each row as predicted without the row's fold. Rows stand in the order of measuring:
@@ -110,7 +111,7 @@ class LatencyPredictor:
         blocks, weight = list[Block](), np.ones(len(ms))
         model, residuals = costs.transfer_costs(old, x, ms, weight, stream)
         for _ in range(2):  # again without the blocks, so that those do not hide themselves
-            blocks, weight = find_blocks(residuals)
+            blocks, weight = costs.find_blocks(residuals)
             model, residuals = costs.transfer_costs(old, x, ms, weight, stream)
         found = LatencyPredictor(model, residuals, conditions, blocks)
         report = found._take_scores(x, ms, ms / np.exp(residuals), costs.folds(len(ms), stream))
@@ -146,7 +147,7 @@ class LatencyPredictor:
         values: list[float] = self.predict_features(np.array([read(arch) for arch in archs])).tolist()
         return values
 
-    def predict_rows(self, rows: Sequence[Row]) -> Floats:
+    def predict_rows(self, rows: "Sequence[Row]") -> Floats:
         """Return the predicted latency in ms of the architecture of each row of a table [rows]."""
         return self.predict_features(_data(rows, 1, self._count)[0])
 
@@ -297,14 +298,20 @@ def _own(content: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _rows(table: "Sequence[Row] | str | Path") -> "Sequence[Row]":
+    from hat.latency.table import read_table  # late: who only predicts reads no table
+
+    return read_table(table) if isinstance(table, str | Path) else table
+
+
 def _data(
-    table: Sequence[Row] | str | Path, least: int, count: int | None = None
+    table: "Sequence[Row] | str | Path", least: int, count: int | None = None
 ) -> tuple[Floats, Floats, dict[str, str]]:
     """Return features [rows, features], measured latencies in ms [rows] and conditions that all rows share.
 
     By default the features are those of whole architectures, if all rows hold them.
     """
-    rows = read_table(table) if isinstance(table, str | Path) else table
+    rows = _rows(table)
     if len(rows) < least:
         raise DataError(
             f"{len(rows)} measured architectures are too few for a predictor; measure at least {least}, "
@@ -330,13 +337,13 @@ def trained_predictor(
 
     Raises DataError or CheckpointError if a file is missing or damaged.
     """
-    rows = read_table(table)
+    rows = _rows(table)
     if transfer_from is None:
         return LatencyPredictor.fit(rows, seed=seed)
     if Path(transfer_from).suffix != ".csv":
         return LatencyPredictor.load(transfer_from).transferred(rows, seed=seed)
     averages = not all(row.arch for row in rows)  # then both by the ten features
-    old = [replace(row, arch=None) if averages else row for row in read_table(transfer_from)]
+    old = [replace(row, arch=None) if averages else row for row in _rows(transfer_from)]
     return LatencyPredictor.fit(old, seed=seed, test=False).transferred(rows, seed=seed)
 
 

@@ -1,17 +1,27 @@
 """Which architectures a search may score: limits on latency, parameters and FLOPs, and draws within them."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import cycle
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 from hat.config import Options, flag_of, option
 from hat.errors import ConfigError, Infeasible
 from hat.model.count import count_macs, count_params
 from hat.space import Arch, Gene, SearchSpace, arch_of_gene, gene_of
 
+Point = tuple[float, ...]  # coordinates that are all to be made small
 Score = Callable[[list[Arch]], list[float]]  # one number for each architecture: its loss, or its latency
+OBJECTIVES = {"latency": "predicted_ms", "params": "params", "flops": "flops"}  # fields of Candidate
+_RULES = {  # option: field of Candidate, 1 if it is the highest value and -1 if it is the lowest
+    "latency_constraint": ("bound_ms", 1),
+    "latency_lower": ("predicted_ms", -1),
+    "max_params": ("params", 1),
+    "min_params": ("params", -1),
+    "max_flops": ("flops", 1),
+    "min_flops": ("flops", -1),
+}
+_UNITS = {"params": "parameters", "flops": "FLOPs"}  # of the others: ms
 
 
 @dataclass(frozen=True)
@@ -38,50 +48,38 @@ class LimitOptions(Options):
 
     def beside_latency(self) -> bool:
         """Return whether parameters, FLOPs or a lowest latency are limited."""
-        names = LimitOptions.__dataclass_fields__
-        return any(getattr(self, name) is not None for name in names)
+        return any(getattr(self, each.name) is not None for each in fields(LimitOptions))
 
 
-class Cost(NamedTuple):
-    """What an architecture costs; known without scoring it."""
+@dataclass(frozen=True)
+class Candidate:
+    """An architecture, the gene it was drawn as, what it costs, and its loss once it is scored."""
 
+    arch: Arch
+    gene: Gene
     predicted_ms: float
     bound_ms: float  # a measurement exceeds it rarely; the prediction if the predictor has no bound
     params: int  # of the layers
     flops: int
+    loss: float = math.nan  # validation loss with inherited weights (base 2)
 
+    @property
+    def rank(self) -> tuple[float, float, Gene]:
+        """Return what candidates are ordered by: the loss, then the predicted latency."""
+        return self.loss, self.predicted_ms, self.gene
 
-@dataclass(frozen=True)
-class Scored:
-    """An architecture, its validation loss with inherited weights (base 2), and its cost."""
-
-    arch: Arch
-    loss: float
-    cost: Cost
+    def point(self, objectives: Sequence[str]) -> Point:
+        """Return where the candidate lies: its loss, then the objectives."""
+        return (self.loss, *(float(getattr(self, OBJECTIVES[name])) for name in objectives))
 
     def plain(self) -> dict[str, Any]:
         """Return architecture, loss and cost as plain values."""
-        return {"arch": self.arch.to_yaml(), "loss": self.loss, **self.cost._asdict()}
+        costs = {name: getattr(self, name) for name in ("predicted_ms", "bound_ms", "params", "flops")}
+        return {"arch": self.arch.to_yaml(), "loss": self.loss, **costs}
 
 
-class _Rule(NamedTuple):
-    flag: str
-    number: int  # place in Cost
-    limit: float
-    upper: bool
-    unit: str
-
-    def holds(self, cost: Cost) -> bool:
-        value = cost[self.number]
-        return value <= self.limit if self.upper else value >= self.limit  # nan holds neither
-
-    @property
-    def words(self) -> str:
-        return f"{'under' if self.upper else 'above'} {self.limit:g} {self.unit}"
-
-
-class Constraints:
-    """Tells what architectures cost and which of them keep all limits.
+class Pool:
+    """The architectures that keep all limits: tells what they cost, and hands out each of them once.
 
     Args:
         space: search space of the architectures.
@@ -90,6 +88,7 @@ class Constraints:
         upper_ms: highest latency in ms; `margin` times the prediction must keep it.
         margin: bound / prediction of the predictor; 1 lets the prediction decide.
         length: tokens of source and target for which FLOPs are counted.
+        max_tries: draws in a row without a new architecture after which a draw gives up.
     """
 
     def __init__(
@@ -101,81 +100,40 @@ class Constraints:
         *,
         margin: float = 1.0,
         length: int = 30,
+        max_tries: int = 1000,
     ) -> None:
         self.space, self._predict_ms, self._margin, self._length = space, predict_ms, margin, length
-        limits = limits or LimitOptions()
-        rules = [
-            ("--latency-constraint", 1, upper_ms, True, "ms"),
-            ("--latency-lower", 0, limits.latency_lower, False, "ms"),
-            ("--max-params", 2, limits.max_params, True, "parameters"),
-            ("--min-params", 2, limits.min_params, False, "parameters"),
-            ("--max-flops", 3, limits.max_flops, True, "FLOPs"),
-            ("--min-flops", 3, limits.min_flops, False, "FLOPs"),
-        ]
-        self._rules = [
-            _Rule(flag, number, limit, upper, unit)
-            for flag, number, limit, upper, unit in rules
-            if limit is not None and limit < math.inf
-        ]
-        self._nearest = [math.inf if rule.upper else -math.inf for rule in self._rules]
+        values = {**vars(limits or LimitOptions()), "latency_constraint": upper_ms}
+        self._limits = {name: values[name] for name in _RULES if values[name] not in (None, math.inf)}
+        self._nearest = dict.fromkeys(self._limits, math.inf)  # times 1 or -1
+        self._max_tries, self._taken = max_tries, set[Arch]()
 
-    def costs(self, archs: Sequence[Arch]) -> list[Cost]:
+    def candidates(self, genes: Mapping[Arch, Gene]) -> list[Candidate]:
         """Return what each architecture costs."""
-        predicted = self._predict_ms(list(archs)) if archs else []
+        archs, length = list(genes), self._length
         return [
-            Cost(
-                ms,
-                self._margin * ms,
-                count_params(arch, self.space),
-                2 * count_macs(arch, self.space, self._length),
+            Candidate(
+                arch=arch,
+                gene=genes[arch],
+                predicted_ms=ms,
+                bound_ms=self._margin * ms,
+                params=count_params(arch, self.space),
+                flops=2 * count_macs(arch, self.space, length),
             )
-            for arch, ms in zip(archs, predicted, strict=True)
+            for arch, ms in zip(archs, self._predict_ms(archs) if archs else [], strict=True)
         ]
 
-    def keeps(self, cost: Cost) -> bool:
+    def keeps(self, candidate: Candidate) -> bool:
         """Return whether all limits are kept; remembers how near those came that keep not all of them."""
-        for number, rule in enumerate(self._rules):
-            choose = min if rule.upper else max
-            self._nearest[number] = choose(self._nearest[number], cost[rule.number])
-        return not math.isnan(cost.predicted_ms) and all(rule.holds(cost) for rule in self._rules)
+        kept = not math.isnan(candidate.predicted_ms)
+        for name, limit in self._limits.items():
+            field, sign = _RULES[name]
+            value = sign * getattr(candidate, field)
+            self._nearest[name] = min(self._nearest[name], value)
+            kept = kept and value <= sign * limit
+        return kept
 
-    def within(self, archs: Sequence[Arch]) -> list[Arch]:
-        """Return those of the architectures that keep all limits, in their order."""
-        return [arch for arch, cost in zip(archs, self.costs(archs), strict=True) if self.keeps(cost)]
-
-    def refusal(self, tries: int) -> str:
-        """Return what to tell a user if none of `tries` architectures kept the limits."""
-        if not self._rules:
-            return f"no architecture with a known latency in {tries} tries; train the predictor again"
-        wanted = " and ".join(rule.words for rule in self._rules)
-        flags = " or ".join(rule.flag for rule in self._rules)
-        if [rule.flag for rule in self._rules] == ["--latency-constraint"]:
-            what = f"{self._nearest[0]:.1f} ms" + (" (upper bound)" if self._margin > 1 else "")
-            return f"no architecture {wanted} in {tries} tries; fastest seen {what}; raise {flags}"
-        seen = ", ".join(
-            f"{nearest:g} {rule.unit} ({rule.flag.removeprefix('--')})"
-            for rule, nearest in zip(self._rules, self._nearest, strict=True)
-        )
-        return f"no architecture {wanted} in {tries} tries; nearest seen, each alone: {seen}; loosen {flags}"
-
-
-class Found(NamedTuple):
-    """An architecture that keeps the limits, and the gene it was drawn as."""
-
-    gene: Gene
-    arch: Arch
-    cost: Cost
-
-
-class Pool:
-    """Hands out architectures that keep the limits, each once in its life."""
-
-    def __init__(self, constraints: Constraints, max_tries: int) -> None:
-        self._constraints, self._max_tries = constraints, max_tries
-        self._space = constraints.space
-        self._taken: set[Arch] = set()
-
-    def initial(self, draw: Callable[[], Gene], count: int, first: Sequence[Arch] = ()) -> list[Found]:
+    def initial(self, draw: Callable[[], Gene], count: int, first: Sequence[Arch] = ()) -> list[Candidate]:
         """Return up to `count` architectures: `first`, then random ones; the smallest if these are too few.
 
         Those of `first` that break a limit are left out. Raises Infeasible if nothing keeps the limits.
@@ -183,50 +141,65 @@ class Pool:
         found = self.among(first, count)
         found += self.collect(draw, count - len(found))
         if len(found) < count:
-            found += self.among([self._space.smallest()])
+            found += self.among([self.space.smallest()])
         if not found and not self._taken:
-            raise Infeasible(self._constraints.refusal(self._max_tries))
+            raise Infeasible(self._refusal())
         return found
 
-    def among(self, archs: Sequence[Arch], count: int | None = None) -> list[Found]:
+    def among(self, archs: Iterable[Arch], count: int | None = None) -> list[Candidate]:
         """Return those of `archs` that keep the limits and were never returned before, the first `count`."""
-        genes = cycle([gene_of(arch, self._space) for arch in archs])
-        found = self.offer(lambda: next(genes), len(archs), max_tries=len(archs))[:count] if archs else []
-        self.take(found)
-        return found
+        found = self._allowed({arch: gene_of(arch, self.space) for arch in archs})
+        return self.take(list(found.values())[:count])
 
-    def collect(self, draw: Callable[[], Gene], count: int) -> list[Found]:
+    def collect(self, draw: Callable[[], Gene], count: int) -> list[Candidate]:
         """Return up to `count` architectures within the limits that were never returned before.
 
         Gives up after max_tries draws in a row brought none, so it draws about count * max_tries times
         at most.
         """
-        found = self.offer(draw, count)
-        self.take(found)
-        return found
+        return self.take(self.offer(draw, count))
 
-    def offer(self, draw: Callable[[], Gene], count: int, max_tries: int | None = None) -> list[Found]:
+    def offer(self, draw: Callable[[], Gene], count: int) -> list[Candidate]:
         """Return architectures as `collect` does, but leave them to be returned again: see `take`."""
-        max_tries = max_tries or self._max_tries
-        found: dict[Arch, Found] = {}
+        found: dict[Arch, Candidate] = {}
         failures = 0
-        while len(found) < count and failures < max_tries:
-            genes = [draw() for _ in range(min(count, max_tries - failures))]
-            archs = [arch_of_gene(gene, self._space) for gene in genes]
-            unseen = list(dict.fromkeys(a for a in archs if a not in self._taken and a not in found))
-            allowed = {
-                arch: cost
-                for arch, cost in zip(unseen, self._constraints.costs(unseen), strict=True)
-                if self._constraints.keeps(cost)
-            }
-            for gene, arch in zip(genes, archs, strict=True):
-                if len(found) < count and arch in allowed and arch not in found:
-                    found[arch] = Found(gene, arch, allowed[arch])
+        while len(found) < count and failures < self._max_tries:
+            genes = [draw() for _ in range(min(count, self._max_tries - failures))]
+            archs = [arch_of_gene(gene, self.space) for gene in genes]
+            first = dict(zip(reversed(archs), reversed(genes), strict=True))  # gene drawn first of each
+            new = self._allowed({arch: first[arch] for arch in archs if arch not in found})
+            for arch in archs:
+                if arch in new and len(found) < count:
+                    found[arch] = new.pop(arch)
                     failures = 0
                 else:
                     failures += 1
         return list(found.values())
 
-    def take(self, found: Sequence[Found]) -> None:
-        """Never return these again."""
+    def take(self, found: list[Candidate]) -> list[Candidate]:
+        """Never return these again; returns them."""
         self._taken.update(each.arch for each in found)
+        return found
+
+    def _allowed(self, genes: Mapping[Arch, Gene]) -> dict[Arch, Candidate]:
+        new = {arch: gene for arch, gene in genes.items() if arch not in self._taken}
+        return {each.arch: each for each in self.candidates(new) if self.keeps(each)}
+
+    def _refusal(self) -> str:
+        if not self._limits:
+            return (
+                f"no architecture with a known latency in {self._max_tries} tries; train the predictor again"
+            )
+        wanted, seen = [], []
+        for name, limit in self._limits.items():
+            field, sign = _RULES[name]
+            nearest, unit = sign * self._nearest[name], _UNITS.get(field, "ms")
+            wanted.append(f"{'under' if sign > 0 else 'above'} {limit:g} {unit}")
+            bound = " (upper bound)" if field == "bound_ms" and self._margin > 1 else ""
+            seen.append(f"{nearest:.1f} ms{bound}" if unit == "ms" else f"{nearest:g} {unit}")
+        alone = list(self._limits) == ["latency_constraint"]
+        return (
+            f"no architecture {' and '.join(wanted)} in {self._max_tries} tries; "
+            f"{'fastest seen' if alone else 'nearest seen, each alone:'} {', '.join(seen)}; "
+            f"{'raise' if alone else 'loosen'} {' or '.join(map(flag_of, self._limits))}"
+        )

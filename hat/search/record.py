@@ -4,22 +4,26 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from hat.errors import ArchError, ConfigError, DataError
+from hat.errors import ArchError, ConfigError, DataError, brief
 from hat.files.atomic import write_text_atomic
 from hat.files.journal import Journal, read_journal
 from hat.run import Run, record_path
-from hat.search.constraints import LimitOptions, Score, Scored
+from hat.search.constraints import Candidate, Point, Score
 from hat.search.finalists import Winner
-from hat.search.front import Point
-from hat.search.strategies import EvolutionConfig, ParetoConfig, SearchConfig, finite_loss
+from hat.search.strategies import EvolutionConfig, ScoringOptions, SearchConfig
 from hat.space import Arch, SearchSpace, space_to_plain
 
-LENGTHS = ("evo_iter", "pareto_evaluations")  # a longer search goes on from a shorter one
+# options that a header leaves out: a longer search goes on from a shorter one, and `facts` tell of losses
+_LEFT_OUT = {"evo_iter", "pareto_evaluations"} | {each.name for each in fields(ScoringOptions)} - {"limit_by"}
+_LEFT_OUT |= SearchConfig.__annotations__.keys()
+Histories = dict[
+    float | None, list[dict[str, Any]]
+]  # states of a strategy by limit; None: one run served all
 # entries of a header that a loss depends on
 SAME_LOSS = ("space", "checkpoint", "label_smoothing", "validation", "dtype")
 
@@ -35,17 +39,12 @@ def search_header(
     options: dict[str, Any] = {"latency_constraint": limits_ms[0] if len(limits_ms) == 1 else None}
     if len(limits_ms) > 1:
         options["latency_constraints"] = limits_ms
-    for group, always in ((EvolutionConfig, True), (LimitOptions, False), (ParetoConfig, False)):
-        for each in fields(group):
-            value = getattr(config, each.name)
-            if each.name not in LENGTHS and (always or value != each.default):
-                options[each.name] = value
-    if config.limit_by != "bound":
-        options["limit_by"] = config.limit_by
-    head = {"kind": "hat search", "format": 1, "seed": seed}
-    plain: dict[str, Any] = json.loads(
-        json.dumps({**head, **options, "space": space_to_plain(space), **facts})
-    )
+    for each in fields(config):
+        value, always = getattr(config, each.name), each.name in EvolutionConfig.__annotations__
+        if each.name not in _LEFT_OUT and (always or value != each.default):
+            options[each.name] = value
+    head = {"kind": "hat search", "format": 1, "seed": seed, **options, "space": space_to_plain(space)}
+    plain: dict[str, Any] = json.loads(json.dumps({**head, **facts}))
     return plain  # as it is read back: tuples are lists
 
 
@@ -55,13 +54,9 @@ class CachedFitness:
     Strategies are deterministic, so a repeated search asks for the same architectures in the same order and
     ends as if it had never stopped.
 
-    Args:
-        journal: open journal, or None to keep losses in memory only.
-        fitness: returns the loss of each architecture.
-        predict_ms: returns the predicted latency of each architecture, which is kept beside its loss.
-        header: see `search_header`.
-        at_once: architectures scored at the same time; all of them are on disk before the next are scored.
-        known: losses of an older search, taken over into the journal when they are asked for.
+    `fitness` is asked for `at_once` architectures, all of which are on disk before the next; `on_score` hears
+    how many these were. The predicted latency is kept beside each loss. Losses `known` from an older search
+    are taken over into the journal when they are asked for.
 
     Raises ConfigError if the journal belongs to a search with another header and DataError if a record is
     damaged.
@@ -72,43 +67,43 @@ class CachedFitness:
         journal: Journal | None,
         fitness: Score,
         predict_ms: Score,
+        at_once: int,
         header: dict[str, Any],
-        at_once: int = 1,
         known: Mapping[Arch, float] | None = None,
+        on_score: Callable[[int], object] = lambda count: None,
     ) -> None:
-        self._journal, self._fitness, self._predict_ms = journal, fitness, predict_ms
-        self.header, self._at_once, self.known = header, at_once, known or {}
+        self._journal, self._fitness, self._predict_ms, self._header = journal, fitness, predict_ms, header
+        self._at_once, self._known, self.on_score = at_once, known or {}, on_score
         self.losses: dict[Arch, float] = {}  # in the order of scoring
         if journal and journal.records:
-            held, wanted = _comparable(journal.records[0]), _comparable(header)
-            if held != wanted:
-                names = [n for n in (*wanted, *held) if held.get(n) != wanted.get(n)] or ["order"]
-                raise ConfigError(
-                    f"{journal.path} belongs to another search: {_difference(names[0], held, wanted)}; use "
-                    "another folder, or move the file away"
-                )
-            self.losses = dict(_entry(rec, journal.path, n) for n, rec in enumerate(journal.records[1:], 2))
-        self.resumed = len(self.losses)  # architectures scored by earlier runs
+            held = journal.records[0]
+            for name in (*header, *held):
+                if held.get(name) != header.get(name):
+                    raise ConfigError(
+                        f"{journal.path} belongs to another search: {_difference(name, held, header)}; use "
+                        "another folder, or move the file away"
+                    )
+            self.losses = _losses(journal.records, journal.path)
 
     def __call__(self, archs: Sequence[Arch]) -> list[float]:
         """Return the loss of each architecture."""
         asked = list(dict.fromkeys(arch for arch in archs if arch not in self.losses))
         for arch in asked:
-            if arch in self.known:
-                self._keep(arch, self.known[arch])
-        new = [arch for arch in asked if arch not in self.known]
+            if arch in self._known:
+                self._keep(arch, self._known[arch])
+        new = [arch for arch in asked if arch not in self._known]
         for start in range(0, len(new), self._at_once):
             part = new[start : start + self._at_once]
             for arch, loss in zip(part, self._fitness(part), strict=True):
                 self._keep(arch, loss)
+            self.on_score(len(part))
         return [self.losses[arch] for arch in archs]
 
     def _keep(self, arch: Arch, loss: float) -> None:
-        finite_loss(loss, arch)
-        if self._journal is not None:
-            (ms,) = self._predict_ms([arch])
+        if self._journal:
             if not self._journal.records:  # nothing is written for a search that finds nothing
-                self._journal.append(self.header)
+                self._journal.append(self._header)
+            (ms,) = self._predict_ms([arch])
             self._journal.append({"arch": arch.to_yaml(), "loss": loss, "latency_ms": ms})
         self.losses[arch] = loss
 
@@ -129,33 +124,25 @@ def old_losses(path: Path, header: Mapping[str, Any]) -> dict[Arch, float]:
                 f"{path} cannot be a warm start: {_difference(name, held, header)}, so its losses may be "
                 "others; leave out --warm-start"
             )
-    return dict(_entry(record, path, n) for n, record in enumerate(records[1:], 2))
+    return _losses(records, path)
 
 
-def _comparable(header: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a header in which one limit is written as several are; several win over one in old headers."""
-    one = header.get("latency_constraint")
-    limits = header.get("latency_constraints") or ([] if one is None else [one])
-    rest = {name: value for name, value in header.items() if name != "latency_constraint"}
-    return rest | {"latency_constraints": limits}
-
-
-def _entry(record: dict[str, Any], path: Path, line: int) -> tuple[Arch, float]:
-    try:
-        return Arch.from_yaml(record["arch"]), float(record["loss"])
-    except (ArchError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(
-            f"{path}:{line}: not a scored architecture ({error!r}); move the file away to start anew"
-        ) from error
+def _losses(records: Sequence[Mapping[str, Any]], path: Path) -> dict[Arch, float]:
+    found = {}
+    for line, record in enumerate(records[1:], 2):
+        try:
+            found[Arch.from_yaml(record["arch"])] = float(record["loss"])
+        except (ArchError, KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{path}:{line}: not a scored architecture ({error!r}); move the file away to start anew"
+            ) from error
+    return found
 
 
 def _difference(name: str, held: Mapping[str, Any], header: Mapping[str, Any]) -> str:
     if name in SAME_LOSS and name not in held:
         return f"it says nothing of {name}, as an older version of HAT wrote it"
-    there, here = (
-        text if len(text) <= 60 else f"{text[:57]}..."
-        for text in map(repr, (held.get(name), header.get(name)))
-    )
+    there, here = (brief(repr(each.get(name)), 60) for each in (held, header))
     return f"{name} is {there} there and {here} here"
 
 
@@ -163,23 +150,22 @@ def _difference(name: str, held: Mapping[str, Any], header: Mapping[str, Any]) -
 class SearchResult:
     """What a search found; latencies in ms."""
 
-    winners: dict[float, Winner]  # by limit; infinity if the limits are on other things than the latency
-    front: tuple[Scored, ...]  # not dominated in loss and objectives, lowest loss first
-    scored: tuple[Scored, ...]  # in the order of scoring
-    histories: dict[
-        float | None, list[dict[str, Any]]
-    ]  # states by limit; under None those of one run for all
+    front: tuple[Candidate, ...]  # not dominated in loss and objectives, lowest loss first
+    scored: tuple[Candidate, ...]  # in the order of scoring
+    histories: Histories
     reference: Point  # of the hypervolume: the worst of the first generation
     hypervolumes: list[float]  # share of the box below `reference` that is dominated, after each score
-    ablations: dict[str, tuple[Scored, ...]]  # "random" architectures, a grid of "depth"
-    comparison: dict[str, Any] | None  # of the ablations, see hat.search.front.compare
+    comparison: dict[str, Any] | None  # with the ablations, see hat.search.strategies.compare
     coverage: float  # share of measurements below the bound; 0 if limits are kept by the mean
-    conditions: dict[str, str]  # that finalists were measured under; empty if they were not
-    paths: dict[float, Path]  # YAML file of each winner
     whole_front: bool  # one run of the strategy served all limits
     objectives: tuple[str, ...]
+    sources: str  # of weights and predictor, for the files of architectures
+    paths: dict[float, Path]  # YAML file of each winner
     scoring_s: float
-    seconds: float  # with measuring
+    # known once winners are chosen
+    winners: dict[float, Winner] = field(default_factory=dict)  # by limit; infinity if there is none in ms
+    conditions: dict[str, str] = field(default_factory=dict)  # that finalists were measured under, if any
+    seconds: float = 0.0  # with measuring
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -188,24 +174,17 @@ class SearchResult:
 
     def summary(self) -> dict[str, Any]:
         """Return everything but the scores as plain values, as summary.json holds it."""
-        winners = [
+        winners: list[dict[str, Any]] = [
             {
                 "write_config_path": str(self.paths[limit_ms]) if limit_ms in self.paths else None,
-                "constraint_ms": known_ms(limit_ms),
-                **winner.plain(),
-                "measured_ms": winner.measured_ms,
-                "within": winner.holds if limit_ms < math.inf else None,
-                "finalists": [
-                    {**each.candidate.plain(), "measured_ms": list(each.measured_ms)}
-                    for each in winner.finalists
-                ],
+                **self._outcome(limit_ms),
+                "finalists": [{**one.plain(), "measured_ms": list(ms)} for one, ms in winner.finalists],
             }
             for limit_ms, winner in self.winners.items()
         ]
-        single = winners[0] if len(winners) == 1 and not self.whole_front else {}
         more = {"conditions": self.conditions, "comparison": self.comparison}
         return {
-            **single,
+            **(winners[0] if len(winners) == 1 and not self.whole_front else {}),
             "mode": "pareto" if self.whole_front else "constraint",
             "objectives": list(self.objectives),
             "coverage": self.coverage or None,
@@ -219,6 +198,66 @@ class SearchResult:
             "front": [each.plain() for each in self.front],
             **{name: value for name, value in more.items() if value},
         }
+
+    def write_scores(self, out: Path) -> None:
+        """Write evaluations.csv, a row for each scored architecture, and if wanted the front into front/."""
+        finalists = [each for winner in self.winners.values() for each in winner.finalists]
+        measured = {one.arch: round(max(ms), 4) for one, ms in finalists if ms}
+        front = {each.arch for each in self.front}
+        rows = [
+            {
+                "evaluation": number,
+                "loss": each.loss,
+                "predicted_ms": round(each.predicted_ms, 4),
+                "bound_ms": round(each.bound_ms, 4),
+                "measured_ms": measured.get(each.arch),
+                "params": each.params,
+                "flops": each.flops,
+                "on_front": int(each.arch in front),
+                "hypervolume": round(volume, 8),
+            }
+            for number, (each, volume) in enumerate(zip(self.scored, self.hypervolumes, strict=True), 1)
+        ]
+        archs = [each.arch for each in self.scored]
+        write_text_atomic(out / "evaluations.csv", evaluations_csv(rows, archs))
+        for stale in (out / "front").glob("front@*ms.yml"):
+            stale.unlink()
+        for each in self.front if self.whole_front else ():
+            path = out / "front" / f"front@{each.predicted_ms:.2f}ms.yml"
+            while path.exists():  # two of one latency, if parameters or FLOPs are objectives
+                path = path.with_name(f"{path.stem.removesuffix('ms')}_ms.yml")
+            self._write_arch(path, each, "on the front")
+
+    def write_winners(self, out: Path | None, run: Run) -> None:
+        """Write the YAML file of each winner, beside it a record of its own, and into `out` the summary."""
+        made = run.record
+        same: dict[str, Any] = {"settings": made.settings, "inputs": made.inputs, "device": made.device}
+        for limit_ms, path in self.paths.items():
+            self._write_arch(path, self.winners[limit_ms], under(limit_ms))
+            with Run(record_path(path, folder=False), made.kind, goes_on=False, **same) as own:
+                own.results |= self._outcome(limit_ms)
+                own.vouch(path)
+        if out:
+            summary = self.summary()
+            write_text_atomic(out / "summary.json", json.dumps(summary, indent=1) + "\n")
+            told = ("evaluations", "hypervolume", "coverage", "conditions", "winners")
+            run.results |= {name: summary[name] for name in told if name in summary}
+            run.vouch(out / "summary.json", out / "evaluations.csv")
+
+    def _outcome(self, limit_ms: float) -> dict[str, Any]:
+        winner, known = self.winners[limit_ms], limit_ms < math.inf
+        found = {"constraint_ms": known_ms(limit_ms), **winner.plain()}
+        return {**found, "measured_ms": winner.measured_ms, "within": winner.holds if known else None}
+
+    def _write_arch(self, path: Path, found: Candidate, limit: str) -> None:
+        bound = f" (bound {found.bound_ms:.2f} ms)" if self.coverage else ""
+        lines = [
+            f"# found by evo_search.py {limit}: predicted {found.predicted_ms:.2f} ms{bound}, "
+            f"validation loss {found.loss:.4f} (inherited, base 2)",
+            *([f"# {self.sources}"] if self.sources else []),
+            *(f"{key}: {value}" for key, value in found.arch.to_yaml().items()),
+        ]
+        write_text_atomic(path, "\n".join(lines) + "\n")
 
 
 def known_ms(limit_ms: float) -> float | None:
@@ -234,80 +273,8 @@ def under(limit_ms: float) -> str:
 def evaluations_csv(rows: Sequence[Mapping[str, Any]], archs: Sequence[Arch]) -> str:
     """Return CSV text: the columns of `rows`, then the release's ten keys; lists are JSON, None is empty."""
     text = io.StringIO()
-    plain = [
-        {name: "" if value is None else value for name, value in row.items()}
-        | {key: json.dumps(value) for key, value in arch.to_yaml().items()}
-        for row, arch in zip(rows, archs, strict=True)
-    ]
-    writer = csv.DictWriter(text, list(plain[0]), lineterminator="\n")
+    keys = [{key: json.dumps(value) for key, value in arch.to_yaml().items()} for arch in archs]
+    writer = csv.DictWriter(text, [*rows[0], *keys[0]], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(plain)
+    writer.writerows({**row, **more} for row, more in zip(rows, keys, strict=True))
     return text.getvalue()
-
-
-def write_table(out: Path | None, result: SearchResult) -> None:
-    """Write evaluations.csv into the folder of a search: one row for each scored architecture."""
-    if out is None:
-        return
-    finalists = [each for winner in result.winners.values() for each in winner.finalists]
-    measured = {each.candidate.arch: max(each.measured_ms) for each in finalists if each.measured_ms}
-    front = {each.arch for each in result.front}
-    rows = [
-        {
-            "evaluation": number,
-            "loss": each.loss,
-            "predicted_ms": round(each.cost.predicted_ms, 4),
-            "bound_ms": round(each.cost.bound_ms, 4),
-            "measured_ms": round(measured[each.arch], 4) if each.arch in measured else None,
-            "params": each.cost.params,
-            "flops": each.cost.flops,
-            "on_front": int(each.arch in front),
-            "hypervolume": round(volume, 8),
-        }
-        for number, (each, volume) in enumerate(zip(result.scored, result.hypervolumes, strict=True), 1)
-    ]
-    archs = [each.arch for each in result.scored]
-    write_text_atomic(out / "evaluations.csv", evaluations_csv(rows, archs))
-
-
-def arch_text(scored: Scored, limit: str, coverage: float, sources: str) -> str:
-    """Return the YAML file of an architecture: where it comes from, and the release's ten keys."""
-    bound = f" (bound {scored.cost.bound_ms:.2f} ms)" if coverage else ""
-    lines = [
-        f"# found by evo_search.py {limit}: predicted {scored.cost.predicted_ms:.2f} ms{bound}, "
-        f"validation loss {scored.loss:.4f} (inherited, base 2)",
-        *([f"# {sources}"] if sources else []),
-        *(f"{key}: {value}" for key, value in scored.arch.to_yaml().items()),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def write_front(out: Path | None, result: SearchResult, sources: str) -> None:
-    """Write one YAML file for each architecture of the front into front/, named by its predicted latency."""
-    if out is None:
-        return
-    for stale in (out / "front").glob("front@*ms.yml"):
-        stale.unlink()
-    for each in result.front:
-        path = out / "front" / f"front@{each.cost.predicted_ms:.2f}ms.yml"
-        while path.exists():  # two of one latency, if parameters or FLOPs are objectives
-            path = path.with_name(f"{path.stem.removesuffix('ms')}_ms.yml")
-        write_text_atomic(path, arch_text(each, "on the front", result.coverage, sources))
-
-
-def write_winners(result: SearchResult, sources: str, run: Run) -> None:
-    """Write the YAML file of each winner, and beside it a record: that of the search with this winner."""
-    for limit_ms, path in result.paths.items():
-        winner = result.winners[limit_ms]
-        write_text_atomic(path, arch_text(winner, under(limit_ms), result.coverage, sources))
-        with Run(
-            record_path(path, folder=False),
-            "search",
-            settings=run.record.settings,
-            inputs=run.record.inputs,
-            device=run.record.device,
-            goes_on=False,
-        ) as own:
-            own.results |= {"constraint_ms": known_ms(limit_ms), **winner.plain()}
-            own.results |= {"measured_ms": winner.measured_ms, "within": winner.holds}
-            own.vouch(path)

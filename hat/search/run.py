@@ -1,16 +1,16 @@
 """One search as a function: score what a strategy asks for, choose and measure winners, write the results."""
 
 import hashlib
-import json
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
-from dataclasses import asdict, dataclass, fields, replace
-from itertools import islice, product
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -18,72 +18,66 @@ from tqdm import tqdm
 from hat.config import to_yaml_values
 from hat.data.pairs import Batch, PairDataset
 from hat.errors import ConfigError, HatError, RankError
-from hat.files.atomic import check_writable, write_text_atomic
-from hat.files.journal import Journal, read_journal
+from hat.files.atomic import check_writable, file_digest
+from hat.files.journal import Journal
 from hat.latency.predictor import COVERAGE, LatencyPredictor
 from hat.log import RunLog, say
 from hat.model.cpu import device_name, dtype_name
 from hat.model.transformer import Transformer
 from hat.rng import rng_for
-from hat.run import Run, digest_of
-from hat.search.constraints import Constraints, Pool, Score, Scored
+from hat.run import Run
+from hat.search.constraints import Candidate, Point, Pool, Score
 from hat.search.finalists import DeviceTimer, about, choose_finalists
-from hat.search.front import Point, compare, front_numbers, growth, worst
 from hat.search.record import (
     CachedFitness,
+    Histories,
     SearchResult,
     known_ms,
     old_losses,
     search_header,
     under,
-    write_front,
-    write_table,
-    write_winners,
 )
 from hat.search.strategies import (
     EvolutionConfig,
     ParetoConfig,
-    Problem,
     SearchConfig,
     Strategy,
-    objective_values,
+    compare,
+    front_numbers,
+    growth,
     strategy_of,
+    worst,
 )
-from hat.space import SIDES, Arch, Dim, gene_choices, gene_of, sample
+from hat.space import Arch, Gene, gene_choices, gene_of, sample
 from hat.train.distributed import ALONE, ProcessGroup
 from hat.train.loop import BatchConfig, validation_batches
 from hat.train.trainer import evaluate
 
 TIMED = 3  # scores that the forecast is made from, after one that warms up
+_NO_ORDER: tuple[str, Any] = "", None
+_SOURCES = {"checkpoint": "weights", "predictor": "predictor"}  # inputs, as files of architectures name them
+# entries of a header that tell how a search draws, not what it may find
+_HOW = {each.name for kind in (EvolutionConfig, ParetoConfig) for each in fields(kind)}
+_HOW |= {"latency_constraint", "warm_start"}
 
 
 class ValidationFitness:
     """Scores architectures on batches that stay on the device; one forward pass each, no gradient."""
 
     def __init__(
-        self,
-        model: Transformer,
-        batches: Sequence[Batch],
-        label_smoothing: float,
-        device: torch.device,
-        on_score: Callable[[], object] = lambda: None,
+        self, model: Transformer, batches: Sequence[Batch], label_smoothing: float, device: torch.device
     ) -> None:
-        self._model = model.eval()
-        self._batches = [batch.to(device) for batch in batches]
-        self._label_smoothing, self._device, self._on_score = label_smoothing, device, on_score
+        self._model, self._batches = model.eval(), [batch.to(device) for batch in batches]
+        self._label_smoothing, self._device = label_smoothing, device
 
     def __call__(self, archs: Sequence[Arch]) -> list[float]:
         """Return the smoothed validation loss (base 2, per target token) of each architecture."""
-        losses = []
-        for arch in archs:
-            found = evaluate(self._model, self._batches, arch, self._label_smoothing, self._device)
-            losses.append(found.loss)
-            self._on_score()
-        return losses
+        rest = self._label_smoothing, self._device
+        return [evaluate(self._model, self._batches, arch, *rest).loss for arch in archs]
 
 
 class SharedFitness:
-    """A fitness whose architectures are divided among processes: rank r of k scores the r-th of k.
+    """A fitness whose architectures are divided among processes.
 
     Rank 0 alone searches: it calls this, inside a `with` block, while the others `serve`. Each architecture
     is scored by one process as it would be alone, so the search is the same with any number of processes.
@@ -93,22 +87,14 @@ class SharedFitness:
         self._fitness, self._group = fitness, group
         self.result: Any = None  # what `serve` returns in the other processes
 
-    @property
-    def at_once(self) -> int:
-        """Return how many architectures are scored at the same time."""
-        return self._group.size
-
     def __call__(self, archs: list[Arch]) -> list[float]:
         """Return the loss of each architecture; the error of a process is raised here."""
-        losses: list[float] = []
-        for start in range(0, len(archs), self.at_once):
-            part = archs[start : start + self.at_once]
-            self._group.broadcast(("score", part))
-            for result in self._score(part)[: len(part)]:
-                if isinstance(result, HatError):
-                    raise result
-                losses.append(result)
-        return losses
+        self._group.broadcast(("score", archs))
+        parts = self._score(archs)
+        for part in parts:
+            if isinstance(part, HatError):
+                raise part
+        return [parts[n % len(parts)][n // len(parts)] for n in range(len(archs))]
 
     def serve(self) -> Any:
         """Score what rank 0 hands out until it leaves its block; returns its `result`.
@@ -116,67 +102,53 @@ class SharedFitness:
         Raises SystemExit with code 2 if rank 0 left with an error, which it reports itself.
         """
         while True:
-            order, content = self._group.broadcast(("", None))
-            if order == "score":
-                self._score(content)
-            elif order == "failed":
+            order, content = self._group.broadcast(_NO_ORDER)
+            if order == "failed":
                 raise SystemExit(2)
-            else:
+            if order == "done":
                 return content
+            self._score(content)
 
     def __enter__(self) -> "SharedFitness":
         return self
 
     def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
         """Let the other processes go; after anything but a user's error they find out by themselves."""
-        if not self._group.first:
-            return
         if value is None or (isinstance(value, HatError | OSError) and not isinstance(value, RankError)):
             with suppress(RankError):  # it would hide the error that ended the block
-                self._group.broadcast(("done", self.result) if value is None else ("failed", None))
+                self._group.broadcast(("failed", None) if value else ("done", self.result))
 
-    def _score(self, archs: list[Arch]) -> list[float | HatError]:
-        mine: float | HatError = 0.0
-        if self._group.rank < len(archs):
-            try:
-                (mine,) = self._fitness([archs[self._group.rank]])
-            except HatError as error:
-                mine = error
+    def _score(self, archs: list[Arch]) -> list[Any]:
+        """Return what each process found: the losses of every size-th of `archs`, or an error."""
+        try:
+            mine: Any = self._fitness(archs[self._group.rank :: self._group.size])
+        except HatError as error:
+            mine = error
         return self._group.gather_objects(mine)
 
 
 class Progress:
-    """Counts scores: moves the bar, and says once, after the first ones, how long each stage takes.
-
-    At most `total` architectures are scored, `at_once` at the same time.
-    """
+    """Counts scores: moves the bar, writes the record, says once how long each of the `stages` will take."""
 
     def __init__(
-        self,
-        total: int,
-        at_once: int = 1,
-        *,
-        bar: bool = False,
-        tell: Callable[[str], object] = say,
-        clock: Callable[[], float] = time.perf_counter,
+        self, bar: "tqdm[Any]", tick: Callable[[], object], tell: Callable[[str], object] = say
     ) -> None:
-        self._at_once, self._tell, self._clock = at_once, tell, clock
-        self.bar = tqdm(total=total, desc="search", unit=" scored", disable=not bar, dynamic_ncols=True)
-        self.stages: Mapping[str, int] = {}  # architectures that each stage is still to score
-        self.tick: Callable[[], object] = lambda: None  # called after each score
-        self._count, self._start = 0, 0.0
+        self._bar, self._tick, self._tell = bar, tick, tell
+        self.stages: Mapping[str, int] = {}  # architectures that each is still to score
+        self._times: list[float] = []
+        self._scored = 0
 
-    def __call__(self) -> None:
-        """Count one score of this process."""
-        self.bar.update(self._at_once)
-        self.tick()
-        self._count += 1
-        if self._count == 1:
-            self._start = self._clock()
-        elif self._count == 1 + TIMED:
-            each_s = (self._clock() - self._start) / TIMED / self._at_once
+    def __call__(self, scored: int) -> None:
+        """Count architectures that were scored at the same time."""
+        self._bar.update(scored)
+        self._tick()
+        self._times.append(time.perf_counter())
+        if len(self._times) > 1:  # the first one warms up
+            self._scored += scored
+        if len(self._times) == 1 + TIMED:
+            each_s = (self._times[-1] - self._times[0]) / self._scored
             left = {name: count for name, count in self.stages.items() if count}
-            self._tell("; ".join(f"{n}: {k} evaluations, {about(k * each_s)}" for n, k in left.items()))
+            self._tell("; ".join(f"{name}: {n} evaluations, {about(n * each_s)}" for name, n in left.items()))
 
 
 def search(
@@ -227,56 +199,27 @@ def search(
     strategy = strategy or strategy_of(config)
     limits_ms = limits_of(limits_ms, config, strategy)
     data = dataset if isinstance(dataset, PairDataset) else dataset.split(config.valid_subset)
-    network = getattr(model, "network", model)
-    task = _Task(network, data, predictor, limits_ms, config, strategy, seed)
-    out, paths = Path(out) if out else None, paths_of(write_to, limits_ms)
-    for path in paths.values():
-        check_writable(path)
-    start, run = time.perf_counter(), Run(None, "search", settings={})
+    network, folder = getattr(model, "network", model), Path(out) if out else None
     with ExitStack() as files:
+        task = _Task(network, data, predictor, limits_ms, config, strategy, seed, folder, inputs, files)
+        paths = paths_of(write_to, limits_ms)
         with nullcontext(group) if isinstance(group, ProcessGroup) else group as ranks:
-            counter = Progress(task.budget, ranks.size, bar=progress and ranks.first)
-            with SharedFitness(task.fitness(counter), ranks) as shared, counter.bar:
-                if not ranks.first:
-                    found, out, paths, measure = shared.serve(), None, {}, False
-                else:
-                    header, old = task.header(inputs, Path(warm_start) if warm_start else None)
-                    anchors = task.within_reach()
-                    journal = files.enter_context(Journal(out / "journal.jsonl")) if out else None
-                    cached = CachedFitness(journal, shared, task.predict_ms, header, ranks.size, old)
-                    run = files.enter_context(task.record(out, inputs, settings, ranks))
-                    counter.tick = run.tick
-                    found = shared.result = task.score(cached, shared, anchors, out, counter)
-        result = task.result(found, paths, time.perf_counter() - start)
-        sources = ", ".join(f"{_SOURCES[use]} {path}" for use, path in inputs.items() if use in _SOURCES)
-        write_table(out, result)  # this and the front need no measurement
-        if result.whole_front:
-            write_front(out, result, sources)
-        timer = task.timer(out, measuring or {}) if measure and limits_ms else None
-        ranked = {limit_ms: task.ranked(result.scored, limit_ms) for limit_ms in limits_ms}
-        winners = choose_finalists(ranked, config.finalists, timer)
-        conditions, seconds = timer.conditions if timer else {}, time.perf_counter() - start
+            shared = SharedFitness(task.fitness(), ranks)
+            if not ranks.first:
+                return shared.serve()  # type: ignore[no-any-return]
+            with shared:
+                run, result = task.score(shared, ranks.size, paths, warm_start, settings, progress)
+                shared.result = result
+        if folder:  # the table and the front need no measurement
+            result.write_scores(folder)
+        timer = task.timer(measuring or {}) if measure and limits_ms else None
+        winners = choose_finalists(task.ranked(result.scored), config.finalists, timer)
+        conditions, seconds = timer.conditions if timer else {}, time.perf_counter() - task.began
         result = replace(result, winners=winners, conditions=conditions, seconds=seconds)
-        write_winners(result, sources, run)
-        write_table(out, result)
-        if out:
-            summary = result.summary()
-            write_text_atomic(out / "summary.json", json.dumps(summary, indent=1) + "\n")
-            told = ("evaluations", "hypervolume", "coverage", "conditions", "winners")
-            run.results |= {name: summary[name] for name in told if name in summary}
-            run.vouch(out / "summary.json", out / "evaluations.csv")
+        if folder:
+            result.write_scores(folder)
+        result.write_winners(folder, run)
     return result
-
-
-_SOURCES = {"checkpoint": "weights", "predictor": "predictor"}  # as files of architectures name them
-
-
-class _Found(NamedTuple):
-    """What was scored, by the search and by each ablation."""
-
-    losses: dict[str, dict[Arch, float]]
-    histories: dict[float | None, list[dict[str, Any]]]
-    reference: Point
 
 
 @dataclass
@@ -290,22 +233,28 @@ class _Task:
     config: SearchConfig
     strategy: type[Strategy]
     seed: int
+    out: Path | None
+    inputs: Mapping[str, Path]
+    files: ExitStack  # closes what is opened for the whole search
+    began: float = field(default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
-        self.space, self.predict_ms = self.network.space, self.predictor.predict_many
+        self.space, self.weight = self.network.space, next(self.network.parameters())
         best = min(COVERAGE, self.predictor.max_coverage)
         self.coverage = best if self.config.limit_by == "bound" else 0.0
         self.margin = self.predictor.margin(self.coverage) if self.coverage else 1.0
         self.pairs = min(len(self.data), self.config.valid_cnt_max or len(self.data))
-        self.weight = next(self.network.parameters())
-        runs = 1 if self.strategy.whole_front else len(self.limits_ms)
-        self.budget = self.strategy.budget(self.config) * runs
 
-    def constraints(self, limit_ms: float | None = None) -> Constraints:
-        """Return the constraints of one latency limit; None stands for the highest one."""
-        highest, length = limit_ms or max(self.limits_ms, default=math.inf), self.config.profile_length
-        return Constraints(
-            self.space, self.predict_ms, self.config, highest, margin=self.margin, length=length
+    def pool(self, limit_ms: float | None = None) -> Pool:
+        """Return the architectures that keep one latency limit; None stands for the highest one."""
+        return Pool(
+            self.space,
+            self.predictor.predict_many,
+            self.config,
+            limit_ms or max(self.limits_ms, default=math.inf),
+            margin=self.margin,
+            length=self.config.profile_length,
+            max_tries=self.config.max_tries,
         )
 
     def within_reach(self) -> list[Arch]:
@@ -316,33 +265,33 @@ class _Task:
                 "with latency_predictor.py for a bound"
             )
         rng, choices = rng_for(self.seed, "within reach"), gene_choices(self.space)
-        found = []
-        for limit_ms in self.limits_ms or (None,):
-            pool = Pool(self.constraints(limit_ms), self.config.max_tries)
-            found.append(pool.initial(lambda: tuple(map(rng.choice, choices)), 1)[0].arch)
-        return found
+        pools = map(self.pool, self.limits_ms or (None,))
+        return [pool.initial(lambda: tuple(map(rng.choice, choices)), 1)[0].arch for pool in pools]
 
-    def fitness(self, on_score: Callable[[], object]) -> ValidationFitness:
+    def fitness(self) -> ValidationFitness:
         """Return the loss on the validation pairs."""
         cfg = self.config
-        sizes = BatchConfig(
-            max_tokens=cfg.max_tokens, required_batch_size_multiple=cfg.required_batch_size_multiple
-        )
-        plan = validation_batches(self.data, sizes, self.network.cfg)
-        kept = (numbers[numbers < self.pairs] for numbers in plan.slots if numbers is not None)
+        multiple = cfg.required_batch_size_multiple
+        sizes = BatchConfig(max_tokens=cfg.max_tokens, required_batch_size_multiple=multiple)
+        slots = validation_batches(self.data, sizes, self.network.cfg).slots
+        kept = (numbers[numbers < self.pairs] for numbers in slots if numbers is not None)
         batches = [self.data.batch(numbers) for numbers in kept if len(numbers)]
-        return ValidationFitness(self.network, batches, cfg.label_smoothing, self.weight.device, on_score)
+        return ValidationFitness(self.network, batches, cfg.label_smoothing, self.weight.device)
 
-    def header(
-        self, inputs: Mapping[str, Path], warm_start: Path | None
-    ) -> tuple[dict[str, Any], dict[Arch, float]]:
+    def header(self, warm_start: Path | None) -> tuple[dict[str, Any], dict[Arch, float]]:
         """Return the first record of the journal, and the losses that an older journal holds."""
-        facts: dict[str, str | float] = {
-            **{use: digest_of(inputs[use]) if use in inputs else self._digest(use) for use in _SOURCES},
+        facts: dict[str, Any] = {
+            **{use: file_digest(path) for use, path in self.inputs.items() if use in _SOURCES},
             "label_smoothing": self.config.label_smoothing,
             "validation": f"{self.pairs} pairs, SHA-256 {self.data.digest(self.pairs)}",
             "dtype": str(self.weight.dtype),
         }
+        if "checkpoint" not in facts:  # it is not known which file the weights came from
+            tensors = (tensor.cpu().float().numpy() for tensor in self.network.state_dict().values())
+            facts["checkpoint"] = _sha256(*(tensor.tobytes() for tensor in tensors))
+        if "predictor" not in facts:
+            archs = [sample(self.space, rng_for(0, "digest", number)) for number in range(32)]
+            facts["predictor"] = _sha256(repr(self.predictor.predict_many(archs)).encode())
         if self.coverage:
             facts["coverage"] = self.coverage
         if self.config.max_flops or self.config.min_flops or "flops" in self.config.objectives:
@@ -351,142 +300,130 @@ class _Task:
         header = search_header(self.space, self.config, limits, self.seed, **facts)
         if warm_start is None:
             return header, {}
-        return header | {"warm_start": digest_of(warm_start)}, old_losses(warm_start, header)
+        losses = old_losses(warm_start, header)
+        return header | {"warm_start": file_digest(warm_start)}, losses
 
-    def _digest(self, use: str) -> str:
-        """Return what tells the model or the predictor from others if no file is known that it came from."""
-        digest = hashlib.sha256()
-        if use == "predictor":
-            archs = [sample(self.space, rng_for(0, "digest", number)) for number in range(32)]
-            digest.update(repr(self.predict_ms(archs)).encode())
-        else:
-            for tensor in self.network.state_dict().values():
-                digest.update(tensor.cpu().float().numpy().tobytes())
-        return digest.hexdigest()
-
-    def record(
-        self,
-        out: Path | None,
-        inputs: Mapping[str, Path],
-        settings: Mapping[str, Any] | None,
-        group: ProcessGroup,
-    ) -> AbstractContextManager[Run]:
+    def record(self, settings: Mapping[str, Any] | None, processes: int) -> AbstractContextManager[Run]:
         """Return the record of this run, kept in `out`."""
         device = self.weight.device
         limits = {"latency-constraints": list(self.limits_ms), "seed": self.seed}
-        validation = {"validation": self.data.digest(self.pairs)} if out else {}
+        validation = {"validation": self.data.digest(self.pairs)} if self.out else {}
         return Run.folder(
-            out,
+            self.out,
             "search",
             advice="wait for it or stop it",
             settings=settings if settings is not None else to_yaml_values(self.config) | limits,
-            inputs={**inputs, **validation},
+            inputs={**self.inputs, **validation},
             device={"device": device_name(device), "dtype": dtype_name(self.weight.dtype)},
             threads=torch.get_num_threads(),
-            processes=group.size,
-            gpus=group.size if device.type == "cuda" else 0,
+            processes=processes,
+            gpus=processes if device.type == "cuda" else 0,
         )
+
+    def journal(self, name: str) -> Journal | None:
+        """Open a journal in `out` until the search ends."""
+        return self.files.enter_context(Journal(self.out / f"{name}.jsonl")) if self.out else None
 
     def score(
         self,
-        cached: CachedFitness,
-        fitness: SharedFitness,
-        anchors: Sequence[Arch],
-        out: Path | None,
-        counter: Progress,
-    ) -> _Found:
-        """Score what the strategy asks for, and the ablations."""
-        old, count = cached.known, self.config.ablations
-        if cached.resumed:
-            say(f"resumed {out}/journal.jsonl: {cached.resumed} architectures are scored already")
-            counter.bar.update(cached.resumed)
-        draws: dict[str, list[Arch]] = {}
-        if count:
-            draws["random"] = list(islice(random_archs(self.constraints(), self.seed), count))
-            draws["depth"] = depth_grid(self.constraints())
-        paths = {name: out / f"{name}.jsonl" if out else None for name in draws}
-        held = {n: len(read_journal(p)) - 1 for n, p in paths.items() if p is not None and p.exists()}
-        left = {name: len(archs) - max(0, held.get(name, 0)) for name, archs in draws.items()}
-        counter.stages = {"search": self.budget - sum(a not in old for a in cached.losses), **left}
-        first = sorted(old, key=lambda arch: (old[arch], gene_of(arch, self.space)))
-        histories, reference = self._run(cached, first, anchors, out)
-        losses = {"search": cached.losses}
-        header = {name: value for name, value in cached.header.items() if name not in _HOW}
-        header["highest_ms"] = known_ms(max(self.limits_ms, default=math.inf))
-        for name, archs in draws.items():
-            with ExitStack() as stack:
-                path = paths[name]
-                journal = stack.enter_context(Journal(path)) if path else None
-                own = CachedFitness(journal, fitness, self.predict_ms, header, fitness.at_once)
-                new = sum(arch not in own.losses for arch in archs)
-                say(f"{name} architectures: {len(archs)}, of which {new} are not in {path} yet")
-                losses[name] = dict(zip(archs, own(archs), strict=True))
-        return _Found(losses, histories, reference or worst(self.points(self.scored(losses["search"]))))
+        shared: SharedFitness,
+        processes: int,
+        paths: dict[float, Path],
+        warm_start: str | Path | None,
+        settings: Mapping[str, Any] | None,
+        progress: bool,
+    ) -> tuple[Run, SearchResult]:
+        """Score what the strategy asks for, and the ablations; the result has no winners yet."""
+        header, old = self.header(Path(warm_start) if warm_start else None)
+        anchors, draws = self.within_reach(), self.ablations()
+        common = shared, self.predictor.predict_many, processes
+        cached = CachedFitness(self.journal("journal"), *common, header, old)
+        run = self.files.enter_context(self.record(settings, processes))
+        whole, objectives = self.strategy.whole_front, self.config.objectives
+        budget = self.strategy.budget(self.config) * (1 if whole else len(self.limits_ms))
+        bar = tqdm(total=budget, desc="search", unit=" scored", disable=not progress, dynamic_ncols=True)
+        counter = cached.on_score = Progress(self.files.enter_context(bar), run.tick)
+        if resumed := len(cached.losses):
+            say(f"resumed {self.out}/journal.jsonl: {resumed} architectures are scored already")
+            bar.update(resumed)
+        same = {name: value for name, value in header.items() if name not in _HOW}
+        same["highest_ms"] = known_ms(max(self.limits_ms, default=math.inf))
+        others = {name: CachedFitness(self.journal(name), *common, same, {}, counter) for name in draws}
+        new = {name: sum(arch not in others[name].losses for arch in archs) for name, archs in draws.items()}
+        counter.stages = {"search": budget - sum(arch not in old for arch in cached.losses), **new}
 
-    def _run(
-        self, fitness: Score, first: Sequence[Arch], anchors: Sequence[Arch], out: Path | None
-    ) -> tuple[dict[float | None, list[dict[str, Any]]], Point]:
-        """Let the strategy search once for each limit, or once for all of them."""
-        log = RunLog(out, total=self.budget, unit="evaluations", bar=False)
-        histories: dict[float | None, list[dict[str, Any]]] = {}
-        reference: Point = ()
-        for limit_ms in (None,) if self.strategy.whole_front else self.limits_ms:
-            problem = Problem(self.constraints(limit_ms), self.config, self.seed, first, anchors)
-            strategy = self.strategy(problem)
+        log, histories, reference = RunLog(self.out, total=budget, unit="", bar=False), Histories(), Point()
+        first = sorted(old, key=lambda arch: (old[arch], gene_of(arch, self.space)))
+        for limit_ms in (None,) if whole else self.limits_ms:
+            strategy = self.strategy(self.pool(limit_ms), self.config, self.seed, first, anchors)
             which = f"{under(limit_ms)}: " if limit_ms and len(self.limits_ms) > 1 else ""
+            limit = {} if limit_ms is None else {"constraint_ms": known_ms(limit_ms)}
             histories[limit_ms] = []
-            for state in states_of(strategy, fitness):
-                values = state._asdict()
-                histories[limit_ms].append(dict(values))
-                step = values.pop(state._fields[0])
-                if limit_ms is not None:
-                    values["constraint_ms"] = known_ms(limit_ms)
-                log.metrics(strategy.record, step, which + state.line, **values)
+            for state in states_of(strategy, cached):
+                histories[limit_ms].append(state)
+                (_, step), *values = state.items()
+                line = which + strategy.line.format(**state)
+                log.metrics(strategy.record, step, line, **dict(values), **limit)
             reference = strategy.reference
         log.close()
-        return histories, reference
 
-    def points(self, scored: Sequence[Scored]) -> list[Point]:
-        """Return where each lies: its loss, then the objectives."""
-        return [(each.loss, *objective_values(each.cost, self.config.objectives)) for each in scored]
-
-    def scored(self, losses: Mapping[Arch, float]) -> tuple[Scored, ...]:
-        """Return architectures with their losses and costs."""
-        costs = self.constraints().costs(list(losses))
-        return tuple(
-            Scored(arch, loss, cost) for (arch, loss), cost in zip(losses.items(), costs, strict=True)
-        )
-
-    def ranked(self, scored: Sequence[Scored], limit_ms: float) -> list[Scored]:
-        """Return those that keep one limit, lowest loss first."""
-        keeps = self.constraints(limit_ms).keeps
-        kept = (each for each in scored if keeps(each.cost))
-        return sorted(kept, key=lambda c: (c.loss, c.cost.predicted_ms, gene_of(c.arch, self.space)))
-
-    def result(self, found: _Found, paths: dict[float, Path], scoring_s: float) -> SearchResult:
-        """Return the result of a search without winners."""
-        scored = {name: self.scored(losses) for name, losses in found.losses.items()}
-        points = {name: self.points(each) for name, each in scored.items()}
-        own = scored.pop("search")
-        return SearchResult(
-            winners={},
-            front=tuple(own[i] for i in front_numbers(points["search"])),
-            scored=own,
-            hypervolumes=growth(points["search"], found.reference),
-            histories=found.histories,
-            reference=found.reference,
-            ablations=scored,
-            comparison=compare(points) if scored else None,
+        scored = self.scored(cached.losses)
+        points = {"search": [each.point(objectives) for each in scored]}
+        for name, archs in draws.items():
+            say(f"{name} architectures: {len(archs)}, of which {new[name]} are not in {name}.jsonl yet")
+            losses = dict(zip(archs, others[name](archs), strict=True))
+            points[name] = [each.point(objectives) for each in self.scored(losses)]
+        reference = reference or worst(points["search"])
+        return run, SearchResult(
+            front=tuple(scored[i] for i in front_numbers(points["search"])),
+            scored=scored,
+            histories=histories,
+            reference=reference,
+            hypervolumes=growth(points["search"], reference),
+            comparison=compare(points) if points.get("random") else None,
             coverage=self.coverage,
-            conditions={},
+            whole_front=whole,
+            objectives=objectives,
+            sources=", ".join(f"{_SOURCES[use]} {of}" for use, of in self.inputs.items() if use in _SOURCES),
             paths=paths,
-            whole_front=self.strategy.whole_front,
-            objectives=self.config.objectives,
-            scoring_s=scoring_s,
-            seconds=scoring_s,
+            scoring_s=time.perf_counter() - self.began,
         )
 
-    def timer(self, out: Path | None, measuring: Mapping[str, Any]) -> DeviceTimer | None:
+    def ablations(self) -> dict[str, list[Arch]]:
+        """Return random architectures within the limits, and those that differ from the largest in depth."""
+        if not self.config.ablations:
+            return {}
+        space, numbers = self.space, itertools.count()
+
+        def draw() -> Gene:
+            return gene_of(sample(space, rng_for(self.seed, "random search", next(numbers))), space)
+
+        depths = (sorted(set(side.layers_choice), reverse=True) for side in (space.encoder, space.decoder))
+        grid = [
+            replace(
+                space,
+                encoder=replace(space.encoder, layers_choice=(encoder,)),
+                decoder=replace(space.decoder, layers_choice=(decoder,)),
+            ).largest()
+            for encoder, decoder in itertools.product(*depths)
+        ]
+        found = {"random": self.pool().collect(draw, self.config.ablations), "depth": self.pool().among(grid)}
+        return {name: [each.arch for each in few] for name, few in found.items()}
+
+    def scored(self, losses: Mapping[Arch, float]) -> tuple[Candidate, ...]:
+        """Return what each architecture costs, with its loss."""
+        found = self.pool().candidates({arch: gene_of(arch, self.space) for arch in losses})
+        return tuple(replace(each, loss=losses[each.arch]) for each in found)
+
+    def ranked(self, scored: Sequence[Candidate]) -> dict[float, list[Candidate]]:
+        """Return for each limit those that keep it, lowest loss first."""
+        limits = {limit_ms: self.pool(limit_ms) for limit_ms in self.limits_ms}
+        return {
+            limit_ms: sorted(filter(limit.keeps, scored), key=lambda each: each.rank)
+            for limit_ms, limit in limits.items()
+        }
+
+    def timer(self, measuring: Mapping[str, Any]) -> DeviceTimer | None:
         """Return what measures on the device of the predictor, or None, saying so, if this is another one."""
         conditions, network = self.predictor.conditions, self.network
         there = conditions.get("device", "an unnamed device")
@@ -497,78 +434,52 @@ class _Task:
             return None
         from hat.latency import collect, measure  # late: most of a search measures nothing
 
-        def timings(archs: Sequence[Arch]) -> Iterator[Any]:
-            return collect.measure_fresh(
-                archs,
-                self.space,
-                conditions,
-                vocab_sizes=(network.source_embed.weight.size(0), network.output.weight.size(0)),
-                config=config,
-                model_config=network.cfg,
-                device="cuda" if gpu else "cpu",
-                seed=self.seed,
-            )
-
         config = measure.MeasureConfig(**measuring)
-        asked = {"device": here, "torch": torch.__version__, **asdict(config.under(conditions))}
-        asked["threads"] = conditions.get("threads", torch.get_num_threads())
-        journal = out / "measured.jsonl" if out else None
-        return DeviceTimer(timings, {name: str(value) for name, value in asked.items()}, journal)
+        threads = conditions.get("threads", torch.get_num_threads())
+        asked = {
+            "device": here,
+            "torch": torch.__version__,
+            **asdict(config.under(conditions)),
+            "threads": threads,
+        }
+        measure_fresh = partial(
+            collect.measure_fresh,
+            space=self.space,
+            conditions=conditions,
+            vocab_sizes=(network.source_embed.weight.size(0), network.output.weight.size(0)),
+            config=config,
+            model_config=network.cfg,
+            device="cuda" if gpu else "cpu",
+            seed=self.seed,
+        )
+        texts = {name: str(value) for name, value in asked.items()}
+        return DeviceTimer(measure_fresh, texts, self.journal("measured"))
 
 
-# entries of a header that tell how a search draws, not what it may find
-_HOW = {each.name for kind in (EvolutionConfig, ParetoConfig) for each in fields(kind)} | {
-    "latency_constraint",
-    "warm_start",
-}
+def _sha256(*parts: bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
 
 
-def states_of(strategy: Strategy, fitness: Score) -> Iterator[Any]:
+def states_of(strategy: Strategy, fitness: Score) -> Iterator[dict[str, Any]]:
     """Yield the states of a strategy while it searches: ask, score, tell."""
-    while archs := strategy.ask():
-        yield strategy.tell(fitness(archs))
-
-
-def random_archs(constraints: Constraints, seed: int, *, max_tries: int = 1000) -> Iterator[Arch]:
-    """Yield distinct random architectures that keep the limits, until `max_tries` draws in a row fail."""
-    seen: set[Arch] = set()
-    draw = failures = 0
-    while failures < max_tries:
-        arch = sample(constraints.space, rng_for(seed, "random search", draw))
-        draw, failures = draw + 1, failures + 1
-        if arch not in seen and constraints.within([arch]):
-            seen.add(arch)
-            failures = 0
-            yield arch
-
-
-def depth_grid(constraints: Constraints) -> list[Arch]:
-    """Return the architectures within the limits that differ from the largest in their depths only."""
-    space, archs = constraints.space, []
-    for depths in product(*(sorted(set(getattr(space, side).layers_choice), reverse=True) for side in SIDES)):
-
-        def pick(dim: Dim, allowed: tuple[int, ...], layer: int, of: tuple[int, ...] = depths) -> int:
-            return of[SIDES.index(dim.side)] if dim.attr == "num_layers" else max(allowed)
-
-        archs.append(space.build(pick))
-    return constraints.within(archs)
+    while asked := strategy.ask():
+        losses = fitness([each.arch for each in asked])
+        yield strategy.tell([replace(each, loss=loss) for each, loss in zip(asked, losses, strict=True)])
 
 
 def paths_of(write_to: str | Path | None, limits_ms: Sequence[float]) -> dict[float, Path]:
-    """Return the YAML file of each limit; of several, each name ends in @<limit>ms."""
+    """Return the YAML file of each limit, which can be written; of several, each name ends in @<limit>ms."""
     if write_to is None:
         return {}
-    found = Path(write_to)
-    if len(limits_ms) < 2:
-        return {limit_ms: found for limit_ms in limits_ms}
-    stem = found.stem.partition("@")[0]
-    named = {limit_ms: found.with_name(f"{stem}@{limit_ms:g}ms{found.suffix}") for limit_ms in limits_ms}
-    if len(set(named.values())) < len(named):
-        raise ConfigError(
-            f"--latency-constraints {tuple(limits_ms)}: files named by six digits cannot tell them apart; "
-            "leave out those that hardly differ"
-        )
-    return named
+    path, several = Path(write_to), len(limits_ms) > 1
+    stem = path.stem.partition("@")[0]
+    found = {ms: path.with_name(f"{stem}@{ms:.12g}ms{path.suffix}") if several else path for ms in limits_ms}
+    for each in found.values():
+        check_writable(each)
+    return found
 
 
 def limits_of(
@@ -578,11 +489,8 @@ def limits_of(
 
     Raises ConfigError for limits that the strategy cannot search under.
     """
-    for limit in limits_ms:
-        if not limit > 0:
-            raise ConfigError(f"a latency limit must be above 0 ms, got {limit}")
-    if len(set(limits_ms)) < len(limits_ms):
-        raise ConfigError(f"--latency-constraints names a limit twice: {tuple(limits_ms)}")
+    if not all(limit_ms > 0 for limit_ms in limits_ms) or len(set(limits_ms)) < len(limits_ms):
+        raise ConfigError(f"--latency-constraints must be above 0 ms and differ, got {tuple(limits_ms)}")
     limits_ms = tuple(limits_ms) or ((math.inf,) if config.beside_latency() else ())
     if not limits_ms and not strategy.whole_front:
         raise ConfigError("no limit; give --latency-constraint in ms, --max-params or --max-flops")

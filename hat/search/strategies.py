@@ -1,4 +1,5 @@
-"""Search strategies: each is one class that is asked for architectures and told their losses.
+"""Search strategies: each is one class that is asked for architectures and told their losses; the fronts of
+non-dominated points that they find, and the hypervolume of those.
 
 A strategy keeps no file and knows no network; `hat.search.run` does the rest for all of them.
 """
@@ -6,20 +7,22 @@ A strategy keeps no file and knows no network; `hat.search.run` does the rest fo
 import math
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hat.config import Options, option
-from hat.errors import ConfigError, TrainingError
+from hat.errors import ConfigError
 from hat.rng import rng_for
-from hat.search.constraints import Constraints, Cost, Found, LimitOptions, Pool
-from hat.search.front import Point, crowding, front_numbers, fronts, hypervolume, worst
+from hat.search.constraints import Candidate, LimitOptions, Point, Pool
 from hat.space import Arch, Gene, SearchSpace, gene_choices, layer_columns
 
+Points = NDArray[np.float64]  # [points, coordinates], all to be made small
+SHARE = 0.99  # of the hypervolume of random search
 Objective = Literal["latency", "params", "flops"]
 STIFFNESS = 1.0  # of the ridge regression; one scored architecture counts as much
 
@@ -111,85 +114,45 @@ class SearchConfig(EvolutionConfig, ParetoConfig, LimitOptions, ScoringOptions):
     """tokens of source and target for which FLOPs are counted"""
 
 
-@dataclass(frozen=True)
-class Problem:
-    """What a strategy is to solve."""
-
-    constraints: Constraints
-    config: SearchConfig
-    seed: int
-    first: Sequence[Arch] = ()  # of an older search, lowest loss first
-    anchors: Sequence[Arch] = ()  # one for each latency limit, which keeps it
-
-
-class Candidate(NamedTuple):
-    """A scored architecture with the gene it was drawn as; ranked by loss, then by predicted latency."""
-
-    loss: float
-    cost: Cost
-    gene: Gene
-    arch: Arch
-
-
-class Generation(NamedTuple):
-    """State of a search for the front after one generation."""
-
-    generation: int  # from 1
-    evaluations: int  # architectures scored so far
-    hypervolume: float  # share of the box below `reference` that the front dominates
-    front_size: int
-    best_loss: float
-    fastest_ms: float  # on the front
-
-    @property
-    def line(self) -> str:
-        """Return the state in words."""
-        return (
-            f"{self.evaluations} scored, hypervolume {self.hypervolume:.5f}, {self.front_size} on the front, "
-            f"best loss {self.best_loss:.4f}, fastest {self.fastest_ms:.1f} ms"
-        )
-
-
-class Iteration(NamedTuple):
-    """State of an evolution after one iteration."""
-
-    iteration: int  # from 1
-    best_loss: float
-    mean_parent_loss: float
-    best_latency_ms: float
-    evaluations: int  # architectures scored so far
-
-    @property
-    def line(self) -> str:
-        """Return the state in words."""
-        return (
-            f"iteration {self.iteration}: best loss {self.best_loss:.4f} at {self.best_latency_ms:.1f} ms, "
-            f"{self.evaluations} scored"
-        )
-
-
 class Strategy(ABC):
     """Is asked for architectures and told their losses, until it asks for nothing more.
 
-    A strategy of one's own defines `ask`. This base hands out each architecture once, keeps what was scored
-    in `scored`, and describes the front of it. It must be a pure function of its problem and of what it is
-    told: random numbers come from `rng`.
+    A strategy of one's own defines `ask`. This base keeps what was scored in `scored`, and describes the
+    front of it. It must be a pure function of its arguments and of what it is told: random numbers come from
+    `rng`, architectures from `pool`.
+
+    Args:
+        pool: hands out the architectures that keep the limits.
+        config: options of the search.
+        seed: of all random numbers.
+        first: architectures of an older search, lowest loss first, whose losses are known.
+        anchors: one architecture for each latency limit, which keeps it.
     """
 
     whole_front: ClassVar[bool] = True  # one run serves all limits; otherwise each limit has a run of its own
     record: ClassVar[str] = "front"  # kind of its records in log.jsonl
     stream: ClassVar[str] = "search"  # name of its random numbers
+    line: ClassVar[str] = (  # its state in words
+        "{evaluations} scored, hypervolume {hypervolume:.5f}, {front_size} on the front, "
+        "best loss {best_loss:.4f}, fastest {fastest_ms:.1f} ms"
+    )
 
-    def __init__(self, problem: Problem) -> None:
-        self.problem, self.config = problem, problem.config
-        self.space = problem.constraints.space
+    def __init__(
+        self,
+        pool: Pool,
+        config: SearchConfig,
+        seed: int,
+        first: Sequence[Arch] = (),
+        anchors: Sequence[Arch] = (),
+    ) -> None:
+        self.pool, self.space, self.config = pool, pool.space, config
+        self.first, self.anchors = first, anchors
         self.choices = gene_choices(self.space)  # of each position of a gene
-        self.rng = rng_for(problem.seed, self.stream)
-        self.pool = Pool(problem.constraints, self.config.max_tries)
+        self.rng = rng_for(seed, self.stream)
         self.scored: list[Candidate] = []
-        self.reference: Point = ()  # worst of the first generation
-        self._asked: list[Found] = []
-        self._told = 0  # generations
+        self.parents: list[Candidate] = []  # best first, if the strategy keeps some
+        self.told = 0  # how often losses were told
+        self.reference: Point = ()  # worst of what was told first
 
     @classmethod
     def budget(cls, config: SearchConfig) -> int:
@@ -197,56 +160,39 @@ class Strategy(ABC):
         return config.pareto_evaluations
 
     @abstractmethod
-    def ask(self) -> list[Arch]:
-        """Return architectures to score, by `hand_out`; none if the search is over.
+    def ask(self) -> list[Candidate]:
+        """Return what to score, out of `pool`; nothing if the search is over.
 
         Raises Infeasible if no architecture keeps the limits.
         """
 
-    def tell(self, losses: Sequence[float]) -> Any:
-        """Take the losses of what was asked for last; returns the state, a NamedTuple with a `line`.
+    def tell(self, scored: Sequence[Candidate]) -> dict[str, Any]:
+        """Take what was asked for last, with its losses; returns `state`."""
+        self.scored += scored
+        self.told += 1
+        return self.state()
 
-        Raises TrainingError for a loss that is not finite.
+    def state(self) -> dict[str, Any]:
+        """Return the state of the search: the number of its steps, then what `line` says in words.
+
+        `hypervolume` is the share of the box below `reference` that the front dominates, `fastest_ms` the
+        lowest predicted latency on the front.
         """
-        self.take_back(losses)
-        return self.generation()
+        points = [each.point(self.config.objectives) for each in self.scored]
+        self.reference = self.reference or worst(points)
+        front = front_numbers(points)
+        return {
+            "generation": self.told,
+            "evaluations": len(points),
+            "hypervolume": hypervolume([points[i] for i in front], self.reference),
+            "front_size": len({points[i] for i in front}),
+            "best_loss": points[front[0]][0],
+            "fastest_ms": min(self.scored[i].predicted_ms for i in front),
+        }
 
     def random_gene(self) -> Gene:
         """Return a gene whose positions are drawn uniformly."""
         return tuple(map(self.rng.choice, self.choices))
-
-    def hand_out(self, found: Sequence[Found]) -> list[Arch]:
-        """Return the architectures of `found`, whose losses the next `tell` brings."""
-        self._asked = list(found)
-        return [each.arch for each in found]
-
-    def take_back(self, losses: Sequence[float]) -> list[Candidate]:
-        """Return what was handed out last, with its losses, and add it to `scored`."""
-        new = [
-            Candidate(finite_loss(loss, each.arch), each.cost, each.gene, each.arch)
-            for loss, each in zip(losses, self._asked, strict=True)
-        ]
-        self.scored += new
-        self._told += 1
-        return new
-
-    def generation(self) -> Generation:
-        """Return the state of the front of all that was scored."""
-        points = [self.point(each) for each in self.scored]
-        self.reference = self.reference or worst(points)
-        front = front_numbers(points)
-        return Generation(
-            self._told,
-            len(points),
-            hypervolume([points[i] for i in front], self.reference),
-            len({points[i] for i in front}),
-            points[front[0]][0],
-            min(self.scored[i].cost.predicted_ms for i in front),
-        )
-
-    def point(self, candidate: Candidate) -> Point:
-        """Return where a candidate lies: its loss, then the objectives."""
-        return (candidate.loss, *objective_values(candidate.cost, self.config.objectives))
 
 
 class Evolution(Strategy):
@@ -254,37 +200,45 @@ class Evolution(Strategy):
 
     whole_front = False
     record, stream = "search", "evolution"
-
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem)
-        self._parents: list[Candidate] = []
+    line = (
+        "iteration {iteration}: best loss {best_loss:.4f} at {best_latency_ms:.1f} ms, {evaluations} scored"
+    )
 
     @classmethod
     def budget(cls, config: SearchConfig) -> int:
         """Return how many architectures one run scores at most."""
         return config.population_size + (config.evo_iter - 1) * (config.mutation_size + config.crossover_size)
 
-    def ask(self) -> list[Arch]:
+    def ask(self) -> list[Candidate]:
         """Return the first population, then the children of each iteration."""
         cfg, pool = self.config, self.pool
-        if self._told == 0:
-            first = self.problem.constraints.within(self.problem.first)[: cfg.parent_size]
-            return self.hand_out(pool.initial(self.random_gene, cfg.population_size, first))
-        if self._told == cfg.evo_iter:
+        if self.told == 0:
+            known = pool.among(self.first, cfg.parent_size)
+            return known + pool.initial(self.random_gene, cfg.population_size - len(known))
+        if self.told == cfg.evo_iter:
             return []
-        genes = [parent.gene for parent in self._parents]
+        genes = [parent.gene for parent in self.parents]
         children = pool.collect(partial(cross, genes, self.rng), cfg.crossover_size)
         count = cfg.mutation_size + cfg.crossover_size - len(children)  # similar parents have few crossings
         mutant = partial(mutate, genes, self.choices, cfg.mutation_prob, self.rng)
-        return self.hand_out(children + pool.collect(mutant, count))
+        return children + pool.collect(mutant, count)
 
-    def tell(self, losses: Sequence[float]) -> Iteration:
+    def tell(self, scored: Sequence[Candidate]) -> dict[str, Any]:
         """Keep the best as parents."""
-        ranked = sorted(self._parents + self.take_back(losses), key=_rank)
-        self._parents = ranked[: self.config.parent_size]
-        mean = math.fsum(parent.loss for parent in self._parents) / len(self._parents)
-        best = self._parents[0]
-        return Iteration(self._told, best.loss, mean, best.cost.predicted_ms, len(self.scored))
+        ranked = sorted([*self.parents, *scored], key=lambda each: each.rank)
+        self.parents = ranked[: self.config.parent_size]
+        return super().tell(scored)
+
+    def state(self) -> dict[str, Any]:
+        """Return the state of the search: the number of its iterations, losses and latency of its parents."""
+        best = self.parents[0]
+        return {
+            "iteration": self.told,
+            "best_loss": best.loss,
+            "mean_parent_loss": math.fsum(each.loss for each in self.parents) / len(self.parents),
+            "best_latency_ms": best.predicted_ms,
+            "evaluations": len(self.scored),
+        }
 
 
 class NSGA2(Strategy):
@@ -294,71 +248,52 @@ class NSGA2(Strategy):
     """
 
     stream = "pareto"
+    _known = 0  # architectures of an older search, which count as scored for nothing
 
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem)
-        self._parents: list[Candidate] = []  # best first
-        self._left = self.config.pareto_evaluations  # to score, besides `first`
-
-    def ask(self) -> list[Arch]:
+    def ask(self) -> list[Candidate]:
         """Return the first population, then the children of each generation.
 
         The first population is `first` (whose losses are known), the anchors, the smallest and the largest
         architecture, and random ones.
         """
         cfg, pool = self.config, self.pool
-        if self._told == 0:
-            known = pool.among(self.problem.first)
-            extremes = (*self.problem.anchors, self.space.smallest(), self.space.largest())
-            size = max(len(self.problem.anchors) + 2, cfg.pareto_population - len(known))
-            new = pool.initial(self.random_gene, min(cfg.pareto_evaluations, size), extremes)
-            self._left -= len(new)
-            return self.hand_out(known + new)
-        wanted = min(cfg.pareto_children, self._left)
+        if self.told == 0:
+            known = pool.among(self.first)
+            self._known = len(known)
+            extremes = (*self.anchors, self.space.smallest(), self.space.largest())
+            size = max(len(self.anchors) + 2, cfg.pareto_population - len(known))
+            return known + pool.initial(self.random_gene, min(cfg.pareto_evaluations, size), extremes)
+        wanted = min(cfg.pareto_children, self._known + cfg.pareto_evaluations - len(self.scored))
         if wanted < 1:
             return []
         offered = pool.offer(self._child, cfg.pareto_screen * cfg.pareto_children)
-        if cfg.pareto_screen > 1 and offered:
-            offered = self._most_promising(offered)
-        pool.take(offered[:wanted])
-        self._left -= len(offered[:wanted])
-        return self.hand_out(offered[:wanted])
+        if (
+            cfg.pareto_screen > 1 and offered
+        ):  # what is scored only serves the guess: no child competes with it
+            losses = guess_losses(self.space, self.scored, [each.arch for each in offered])
+            guessed = [replace(each, loss=loss) for each, loss in zip(offered, losses, strict=True)]
+            offered = self._survivors(guessed, cfg.pareto_children)
+        return pool.take(offered[:wanted])
 
-    def tell(self, losses: Sequence[float]) -> Generation:
+    def tell(self, scored: Sequence[Candidate]) -> dict[str, Any]:
         """Keep the best as parents, front by front."""
-        self._parents = self._survivors(self._parents + self.take_back(losses), self.config.pareto_population)
-        return self.generation()
+        self.parents = self._survivors([*self.parents, *scored], self.config.pareto_population)
+        return super().tell(scored)
 
     def _child(self) -> Gene:
         """Return a mutated crossing of the winners of two binary tournaments."""
-        numbers, rng = range(len(self._parents)), self.rng
-        pair = [self._parents[min(rng.choices(numbers, k=2))].gene for _ in range(2)]
+        numbers, rng = range(len(self.parents)), self.rng
+        pair = [self.parents[min(rng.choices(numbers, k=2))].gene for _ in range(2)]
         return mutate([cross(pair, rng)], self.choices, self.config.pareto_mutation_prob, rng)
-
-    def _most_promising(self, offered: Sequence[Found]) -> list[Found]:
-        """Return those of `offered`, best first, that survive among each other by guessed loss and cost.
-
-        What is scored already only serves the guess: it is not compared with.
-        """
-        known = [(each.arch, each.loss) for each in self.scored]
-        losses = guess_losses(self.space, known, [each.arch for each in offered])
-        guessed = [
-            Candidate(loss, each.cost, each.gene, each.arch)
-            for loss, each in zip(losses, offered, strict=True)
-        ]
-        best = self._survivors(guessed, self.config.pareto_children)
-        return [Found(each.gene, each.arch, each.cost) for each in best]
 
     def _survivors(self, candidates: Sequence[Candidate], count: int) -> list[Candidate]:
         """Return `count` of them, front by front, of the last front those that stand apart; best first."""
-        points = [self.point(each) for each in candidates]
+        points = [each.point(self.config.objectives) for each in candidates]
         kept: list[Candidate] = []
         for front in fronts(points):
             apart = dict(zip(front, crowding([points[i] for i in front]), strict=True))
             order = sorted(front, key=lambda i: (-apart[i], points[i], candidates[i].gene))
             kept += [candidates[i] for i in order[: count - len(kept)]]
-            if len(kept) == count:
-                break
         return kept
 
 
@@ -382,37 +317,15 @@ def cross(genes: Sequence[Gene], rng: random.Random) -> Gene:
     return tuple(map(rng.choice, zip(rng.choice(genes), rng.choice(genes), strict=True)))
 
 
-def finite_loss(loss: float, arch: Arch) -> float:
-    """Return `loss`; raises TrainingError if it is not finite, as such a loss cannot be ranked."""
-    if not math.isfinite(loss):
-        raise TrainingError(
-            f"the validation loss is {loss} for {arch}; the SuperTransformer has broken weights, or its "
-            "precision does not suffice: train it again, or search without fp16"
-        )
-    return loss
-
-
-def objective_values(cost: Cost, objectives: Sequence[Objective]) -> Point:
-    """Return the value of each objective: predicted ms, parameters, FLOPs."""
-    values = {"latency": cost.predicted_ms, "params": float(cost.params), "flops": float(cost.flops)}
-    return tuple(values[name] for name in objectives)
-
-
-def _rank(candidate: Candidate) -> tuple[float, float, Gene]:
-    return candidate.loss, candidate.cost.predicted_ms, candidate.gene
-
-
-def guess_losses(
-    space: SearchSpace, scored: Sequence[tuple[Arch, float]], archs: Sequence[Arch]
-) -> list[float]:
+def guess_losses(space: SearchSpace, scored: Sequence[Candidate], archs: Sequence[Arch]) -> list[float]:
     """Return a guess of the loss of each of `archs`.
 
     Ridge regression on what each layer holds, so every layer's sizes and heads have an effect of their own;
     a layer that is not there has the effect of its depth. Rounded to 1e-6 so that the last bits of the
     arithmetic do not choose.
     """
-    x = np.array([layer_columns(arch, space) for arch, _ in scored])
-    y = np.array([loss for _, loss in scored])
+    x = np.array([layer_columns(each.arch, space) for each in scored])
+    y = np.array([each.loss for each in scored])
     middle, spread, mean = x.mean(axis=0), x.std(axis=0), y.mean()
     spread[spread == 0] = 1.0
     z = (x - middle) / spread
@@ -420,3 +333,117 @@ def guess_losses(
     columns = np.array([layer_columns(arch, space) for arch in archs])
     values: list[float] = np.round(mean + (columns - middle) / spread @ weights, 6).tolist()
     return values
+
+
+def fronts(points: Sequence[Point] | Points) -> list[list[int]]:
+    """Return the numbers of the points, front by front: the first holds those that none dominates.
+
+    A point dominates another if it is nowhere worse and somewhere better (Deb et al. 2002, NSGA-II, section
+    III-A). Equal points share a front.
+    """
+    if not len(points):
+        return []
+    no_worse = np.all([axis[:, None] <= axis for axis in np.asarray(points).T], axis=0)
+    dominates = no_worse & ~no_worse.T
+    dominators = dominates.sum(axis=0)  # of each point, among those that stand in no front yet
+    found: list[list[int]] = []
+    while (current := np.flatnonzero(dominators == 0)).size:
+        found.append(current.tolist())
+        dominators -= dominates[current].sum(axis=0)
+        dominators[current] = -1
+    return found
+
+
+def crowding(points: Sequence[Point]) -> list[float]:
+    """Return how far the neighbours of each point of one front lie apart, infinite at the ends.
+
+    Sum over coordinates of the distance between both neighbours, as a share of the front's extent (Deb et
+    al. 2002, section III-B).
+    """
+    table, distance = np.array(points), np.zeros(len(points))
+    for axis in table.T:
+        order = np.lexsort((*table.T[::-1], axis))  # ties on this axis go by the whole point
+        along = axis[order]
+        distance[order[[0, -1]]] = np.inf
+        if along[-1] > along[0]:
+            distance[order[1:-1]] += (along[2:] - along[:-2]) / (along[-1] - along[0])
+    return [float(value) for value in distance]
+
+
+def hypervolume(points: Sequence[Point] | Points, reference: Point) -> float:
+    """Return the share of the box from the origin to `reference` that the points dominate, from 0 to 1.
+
+    Coordinates, two or more, must not be negative, and the reference must be above 0. Points that are not
+    below the reference on every axis add nothing. Exact, by slices along the last axis.
+    """
+    table = np.array(points).reshape(len(points), len(reference)) / reference
+    return _volume(table[(table < 1).all(axis=1)])
+
+
+def _volume(table: Points) -> float:
+    table = table[np.argsort(table[:, -1], kind="stable")]
+    if table.shape[1] == 2:
+        lowest = np.minimum.accumulate(np.append(1.0, table[:, 0]))  # up to each point
+        return float(-np.diff(lowest) @ (1.0 - table[:, 1]))
+    table = table[sorted(fronts(table)[0])] if len(table) else table
+    slices = enumerate(np.diff(table[:, -1], append=1.0), start=1)
+    return sum(float(depth) * _volume(table[:count, :-1]) for count, depth in slices if depth)
+
+
+def growth(points: Sequence[Point], reference: Point) -> list[float]:
+    """Return the hypervolume after each point: a list as long as `points`."""
+    found: list[float] = []
+    front = np.empty((0, len(reference)))
+    for point in np.array(points):
+        volume = found[-1] if found else 0.0
+        if not (front <= point).all(axis=1).any():
+            front = np.vstack((front[~(point <= front).all(axis=1)], point))
+            volume = max(volume, hypervolume(front, reference))
+        found.append(volume)
+    return found
+
+
+def front_numbers(points: Sequence[Point]) -> list[int]:
+    """Return the numbers of the points that none dominates, the lowest first coordinate first."""
+    return sorted(fronts(points)[0], key=lambda i: points[i]) if points else []
+
+
+def worst(points: Sequence[Point]) -> Point:
+    """Return the highest value on each axis: a reference that no point lies above."""
+    return tuple(map(max, zip(*points, strict=True)))
+
+
+def compare(methods: Mapping[str, Sequence[Point]]) -> dict[str, Any]:
+    """Return how each method's hypervolume grows against that of all points of the method `random`.
+
+    The reference point is the worst of the random points, of which there must be one. For each method:
+    `evaluations`, `hypervolume`, its `share` of random search's and `reached`, the evaluations to 99% of it.
+    Both are None if the random points are too few for a volume, the latter also if it is not reached.
+    """
+    reference = worst(methods["random"])
+    grown = {name: growth(points, reference) for name, points in methods.items()}
+    base = grown["random"][-1]
+    found = {}
+    for name, values in grown.items():
+        volume = max(values, default=0.0)
+        reached = [number for number, value in enumerate(values, 1) if value >= SHARE * base]
+        found[name] = {
+            "evaluations": len(values),
+            "hypervolume": volume,
+            "share": volume / base if base else None,
+            "reached": reached[0] if base and reached else None,
+        }
+    return {"reference": list(reference), "wanted_share": SHARE, "methods": found}
+
+
+def comparison_table(comparison: Mapping[str, Any]) -> str:
+    """Return `compare`'s result as aligned text."""
+    wanted = f"{100 * comparison['wanted_share']:g}% after"
+    lines = [f"{'method':10}{'scored':>8}{'hypervolume':>14}{'of random':>12}{wanted:>14}"]
+    for name, found in comparison["methods"].items():
+        share = "-" if found["share"] is None else f"{100 * found['share']:.2f}%"
+        row = f"{name:10}{found['evaluations']:>8}{found['hypervolume']:>14.6f}{share:>12}"
+        lines.append(row + f"{found['reached'] or 'never':>14}")
+    loss, *others = comparison["reference"]
+    values = ", ".join(f"{value:.6g}" for value in others)
+    return "\n".join([*lines, f"reference: loss {loss:.4f}, {values} (worst of random)"])

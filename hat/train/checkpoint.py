@@ -126,7 +126,6 @@ def load(path: Path, say: Callable[[str], None] = lambda text: None) -> Checkpoi
     description.
     """
     from hat.files.tensors import read_foreign  # late: a run that starts anew reads no checkpoint
-    from hat.train.legacy import from_release, is_release  # late: it builds a Checkpoint
 
     try:
         content = path.read_bytes()
@@ -141,11 +140,13 @@ def load(path: Path, say: Callable[[str], None] = lambda text: None) -> Checkpoi
         say(f"{path} has no {digest} beside it; its content cannot be verified")
     values = read_foreign(path, content)  # our own files too: anyone can write `hat_format` into one
     del content
-    if is_release(values):
-        say(
-            f"{path} is a checkpoint of the 2020 release; it does not say with which dictionaries it was made"
-        )
-        return from_release({key: values[key] for key in ("args", "model")}, path)
+    if isinstance(values, dict) and "hat_format" not in values:
+        from hat.train.legacy import from_release, is_release  # late: it builds a Checkpoint
+
+        if is_release(values):
+            where = "it does not say with which dictionaries it was made"
+            say(f"{path} is a checkpoint of the 2020 release; {where}")
+            return from_release({key: values[key] for key in ("args", "model")}, path)
     number = values.get("hat_format") if isinstance(values, dict) else None
     if type(number) is not int or number not in FORMATS:
         found = "" if number is None else f", it has format {brief(number)}"

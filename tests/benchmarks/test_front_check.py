@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks.front_check import study
-from hat.search.front import compare
+from hat.search.strategies import compare
 
 RANDOM = [(4.0, 10.0), (3.0, 20.0), (2.0, 40.0)]  # of the box to (4, 40) an eighth
 SEARCH = [(4.0, 40.0), (3.5, 10.0), (3.0, 20.0)]
@@ -35,6 +35,6 @@ def test_how_soon_random_search_was_overtaken(search, more, code, said, tmp_path
 def test_a_search_without_random_architectures_is_refused(tmp_path, capsys) -> None:
     assert study([]) == 2 and "--search-dir is needed" in capsys.readouterr().err
     assert study([f"--search-dir={tmp_path}"]) == 2 and "summary.json" in capsys.readouterr().err
-    (tmp_path / "summary.json").write_text(json.dumps({"comparison": compare({"search": SEARCH})}))
+    (tmp_path / "summary.json").write_text(json.dumps({"mode": "pareto"}))
     assert study([f"--search-dir={tmp_path}"]) == 2
     assert "compares with no random architecture" in capsys.readouterr().err

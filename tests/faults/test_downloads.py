@@ -22,9 +22,15 @@ ANSWERS = ("serve", "stall", "whole", "wrong_range", "new_etag", "new_size", "ne
 @pytest.mark.parametrize("published", [False, True], ids=["hash unknown", "hash known"])
 @pytest.mark.parametrize("earlier", [None, b"an earlier file"], ids=["new", "over an earlier one"])
 def test_only_a_proven_file_gets_its_name(
-    answer: str, published: bool, earlier: bytes | None, site: Site, tmp_path: Path
+    answer: str,
+    published: bool,
+    earlier: bytes | None,
+    site: Site,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The first answer is cut at an offset, the next one is the fault, all others are right."""
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
     cases = [(make, offset) for make in (zip_checkpoint, old_checkpoint) for offset in OFFSETS]
     if answer == "new_tail" and not published:
         # Without a hash or checksums inside, other bytes under the same ETag and size are not seen.
@@ -42,7 +48,7 @@ def test_only_a_proven_file_gets_its_name(
             with tally.fault():
                 for _ in range(2):  # a page ends the first run, and the second goes on behind it
                     try:
-                        download(site.url, path, pause=0.0, timeout=0.3, sha256=digest if published else None)
+                        download(site.url, path, timeout=0.3, sha256=digest if published else None)
                     except DataError as error:
                         assert answer == "page" and str(path) in str(error)
                         assert (path.read_bytes() if path.exists() else None) == earlier

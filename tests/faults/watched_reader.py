@@ -18,7 +18,7 @@ from typing import Any
 from foreign import mutated
 
 from hat.errors import CheckpointError
-from hat.files.download import check_file
+from hat.files.archive import check_file
 from hat.files.tensors import read_foreign
 from hat.latency.predictor import LatencyPredictor
 from hat.train.checkpoint import load

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from toy_rows import draw_arch, rows_of, slowed, true_ms
 
-from hat.latency.drift import drifting_rows, find_blocks
+from hat.latency.costs import drifting_rows, find_blocks
 from hat.latency.predictor import LatencyPredictor
 from hat.latency.table import read_table
 

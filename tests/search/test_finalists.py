@@ -1,26 +1,27 @@
 """Who wins under a limit once finalists are measured, and what a search says of its time beforehand."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tqdm import tqdm
 
 from hat.errors import HatError
-from hat.files.journal import read_journal
-from hat.search.constraints import Cost, Scored
+from hat.files.journal import Journal, read_journal
+from hat.search.constraints import Candidate
 from hat.search.finalists import ROUNDS, DeviceTimer, Winner, about, choose_finalists
 from hat.search.run import Progress
 from hat.space import Arch, DecoderArch, EncoderArch
 
 
-def candidate(number: int, predicted_ms: float) -> Scored:
+def candidate(number: int, predicted_ms: float) -> Candidate:
     """Return one that is the better the lower its number."""
     arch = Arch(EncoderArch(8 + number, (8,), (1,)), DecoderArch(8, (8,), (1,), (1,), (1,)))
-    return Scored(arch, 1 + number / 100, Cost(predicted_ms, predicted_ms * 1.02, 100, 200))
+    return Candidate(arch, (), predicted_ms, predicted_ms * 1.02, 100, 200, loss=1 + number / 100)
 
 
 class Clock:
@@ -37,7 +38,7 @@ class Clock:
 
 
 def choose(
-    candidates: Sequence[Scored], measured: Sequence[float], count: int, drift: float = 0.0
+    candidates: Sequence[Candidate], measured: Sequence[float], count: int, drift: float = 0.0
 ) -> tuple[Clock, list[str], Winner]:
     """Return the clock, what the user was told, and the winner under 10 ms."""
     clock = Clock({each.arch: ms for each, ms in zip(candidates, measured, strict=True)}, drift)
@@ -62,7 +63,7 @@ def test_one_that_holds_only_once_does_not_win() -> None:
 
 def test_if_no_finalist_holds_the_next_ones_that_should_are_measured() -> None:
     few = [candidate(n, ms) for n, ms in enumerate([9.8, 9.7, 9.6, 9.0, 8.0, 7.0])]
-    clock, told, winner = choose(few, [1.2 * each.cost.predicted_ms for each in few], 2)
+    clock, told, winner = choose(few, [1.2 * each.predicted_ms for each in few], 2)
     assert winner.arch == few[4].arch and winner.holds, "1.2 * 8 ms are within"
     assert [few[2].arch] not in clock.processes and len(told) == 1
     assert "none of 2 finalists measures within 10 ms (measured / predicted: 1.200)" in told[0]
@@ -102,7 +103,7 @@ def test_what_the_last_round_finds_must_hold_twice_as_well(again_ms: float) -> N
 
 def test_the_finalists_of_all_limits_share_a_process() -> None:
     few = [candidate(n, ms) for n, ms in enumerate([9.0, 7.0, 5.0])]
-    clock = Clock({each.arch: each.cost.predicted_ms for each in few})
+    clock = Clock({each.arch: each.predicted_ms for each in few})
     winners = choose_finalists({10.0: few, 8.0: few[1:], 6.0: few[2:]}, 2, clock)
     assert [winners[limit].arch for limit in (10.0, 8.0, 6.0)] == [each.arch for each in few]
     assert [len(archs) for archs in clock.processes] == [3, 3]
@@ -140,13 +141,14 @@ def test_measurements_are_taken_from_the_journal(before: int, tmp_path: Path) ->
     for name, lefts in (("whole", [1000, 0]), ("cut", [before, 1000, 0])):
         device = Device()
         for device.left in lefts:
-            timer = DeviceTimer(device, {"beam": "4"}, tmp_path / f"{name}.jsonl")
-            try:
-                winners = choose_finalists({10.0: few, 9.035: few}, 3, timer)
-            except HatError:
-                assert device.count == before < 6
-            else:
-                ends.append((winners, timer.conditions))
+            with Journal(tmp_path / f"{name}.jsonl") as journal:
+                timer = DeviceTimer(device, {"beam": "4"}, journal)
+                try:
+                    winners = choose_finalists({10.0: few, 9.035: few}, 3, timer)
+                except HatError:
+                    assert device.count == before < 6
+                else:
+                    ends.append((winners, timer.conditions))
         assert device.count == len(read_journal(tmp_path / f"{name}.jsonl"))
         assert sum(map(len, device.processes)) == device.count == 6, "each of three twice"
     assert len(ends) >= 4 and all(end == ends[0] for end in ends)
@@ -154,32 +156,36 @@ def test_measurements_are_taken_from_the_journal(before: int, tmp_path: Path) ->
 
 def test_measurements_of_other_conditions_do_not_count(tmp_path: Path) -> None:
     device, arch = Device(), candidate(0, 9.5).arch
-    timer_of = partial(DeviceTimer, device, path=tmp_path / "j")
-    first, other = (timer_of({"beam": beam})([arch]) for beam in "45")
-    assert first != other and device.count == 2
-    again = timer_of({"beam": "4"})
-    assert again([arch]) == first and again([arch]) == [9.03], "in another process"
+    with Journal(tmp_path / "j") as journal:
+        timer_of = partial(DeviceTimer, device, journal=journal)
+        first, other = (timer_of({"beam": beam})([arch]) for beam in "45")
+        assert first != other and device.count == 2
+        again = timer_of({"beam": "4"})
+        assert again([arch]) == first and again([arch]) == [9.03], "in another process"
 
 
-def forecast(stages: Mapping[str, int], seconds: list[float], at_once: int = 1) -> list[str]:
-    """Return what is told by scores that end at these times."""
+@pytest.mark.parametrize(
+    ("stages", "at_once", "text"),
+    [
+        (
+            {"search": 150, "random": 1000, "depth": 6},
+            1,
+            "search: 150 evaluations, about 2.5 min; random: 1000 evaluations, about 16.7 min; depth: 6 "
+            "evaluations, about 0.1 min",
+        ),
+        ({"search": 0, "random": 600}, 4, "random: 600 evaluations, about 2.5 min"),
+    ],
+)
+def test_stages_are_told_once_by_the_scores_after_the_first(stages, at_once, text, monkeypatch) -> None:
+    """Those after the first take a second each; processes share; what is done is left out."""
     told: list[str] = []
-    times = iter(seconds)
-    progress = Progress(10, at_once, tell=told.append, clock=lambda: next(times))
+    times = iter([50.0, *map(float, range(51, 70))])
+    monkeypatch.setattr("time.perf_counter", lambda: next(times))
+    progress = Progress(tqdm(disable=True), lambda: None, told.append)
     progress.stages = stages
     for _ in range(10):
-        progress()
-    return told
-
-
-def test_stages_are_told_once_by_the_scores_after_the_first() -> None:
-    assert forecast({"search": 150, "random": 1000, "depth": 6}, [50.0, 53.0]) == [
-        "search: 150 evaluations, about 2.5 min; random: 1000 evaluations, about 16.7 min; "
-        "depth: 6 evaluations, about 0.1 min"
-    ]
-    assert forecast({"search": 0, "random": 600}, [0.0, 6.0], at_once=4) == [
-        "random: 600 evaluations, about 5.0 min"
-    ], "what is done is left out, and processes share"
+        progress(at_once)
+    assert told == [text]
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(1.0, "0.1"), (89.0, "1.5"), (7200.0, "120.0")])

@@ -2,13 +2,20 @@
 
 import math
 import random
-from itertools import product
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hat.search.front import crowding, fronts, growth, hypervolume, reached, worst
+from hat.search.strategies import (
+    compare,
+    comparison_table,
+    crowding,
+    front_numbers,
+    fronts,
+    growth,
+    hypervolume,
+)
 
 POINTS = [(1.0, 5.0), (2.0, 3.0), (2.0, 5.0), (4.0, 1.0), (4.0, 4.0), (5.0, 5.0), (2.0, 3.0)]
 
@@ -38,7 +45,7 @@ def test_crowding_by_hand() -> None:
     assert crowding([(0.0, 8.0), (1.0, 2.0), (4.0, 0.0)]) == [math.inf, 2.0, math.inf]
     found = crowding([(0.0, 8.0), (1.0, 6.0), (3.0, 2.0), (4.0, 0.0)])
     assert found == [math.inf, 3 / 4 + 6 / 8, 3 / 4 + 6 / 8, math.inf]
-    assert crowding([(1.0, 1.0)]) == [math.inf] and crowding([]) == []
+    assert crowding([(1.0, 1.0)]) == [math.inf]
     assert crowding([(1.0, 1.0)] * 3)[1:2] == [0.0]  # equal points do not stand apart
 
 
@@ -49,7 +56,6 @@ def test_hypervolume_by_hand() -> None:
     assert hypervolume([(2.0, 10.0), (5.0, 5.0)], (10.0, 20.0)) == pytest.approx((80 + 75 - 50) / 200)
     assert hypervolume([(2.0, 10.0), (5.0, 5.0), (6.0, 12.0)], (10.0, 20.0)) == pytest.approx(105 / 200)
     assert hypervolume([(10.0, 1.0), (1.0, 20.0), (30.0, 0.0)], (10.0, 20.0)) == 0, "not below the reference"
-    assert hypervolume([(0.25,), (0.5,)], (1.0,)) == 0.75
     cubes = [(0.5, 0.5, 0.0), (0.0, 0.5, 0.5)]  # 1/4 each, 1/8 of it in common
     assert hypervolume(cubes, (1.0, 1.0, 1.0)) == pytest.approx(3 / 8)
 
@@ -68,16 +74,6 @@ def test_hypervolume_by_counting_random_darts(axes: int, seed: int) -> None:
     assert hypervolume(points, reference) == pytest.approx(hits / darts, abs=0.012)
 
 
-def test_hypervolume_on_a_grid_is_a_count_of_cells() -> None:
-    rng = random.Random(7)
-    points = [tuple(float(rng.randrange(6)) for _ in range(3)) for _ in range(8)]
-    cells = sum(
-        any(all(a <= b for a, b in zip(point, cell, strict=True)) for point in points)
-        for cell in product(range(6), repeat=3)
-    )
-    assert hypervolume(points, (6.0, 6.0, 6.0)) == pytest.approx(cells / 6**3)
-
-
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=15))
 def test_growth_is_the_hypervolume_of_each_beginning(values: list[tuple[int, int]]) -> None:
     points = [(float(a), float(b)) for a, b in values]
@@ -87,7 +83,21 @@ def test_growth_is_the_hypervolume_of_each_beginning(values: list[tuple[int, int
     assert found == pytest.approx(expected) and found == sorted(found)
 
 
-def test_worst_and_reached() -> None:
-    assert worst(POINTS) == (5.0, 5.0)
-    assert reached([0.1, 0.5, 0.5, 0.9], 0.5) == 2
-    assert reached([0.1, 0.5], 0.6) is None and reached([], 0.1) is None
+def test_the_front_from_the_lowest_loss() -> None:
+    assert front_numbers([(3.0, 1.0), (1.0, 3.0), (2.0, 2.0), (2.0, 4.0)]) == [1, 2, 0]
+
+
+def test_comparison_by_hand() -> None:
+    random = [(4.0, 10.0), (2.0, 5.0)]  # reference (4, 10): the second one has half by half
+    search = [(3.0, 5.0), (1.0, 5.0), (1.0, 2.5)]  # 1/8, 3/8, 9/16
+    found = compare({"search": search, "random": random, "depth": []})
+    assert found["reference"] == [4.0, 10.0]
+    assert found["methods"] == {
+        "search": {"evaluations": 3, "hypervolume": 9 / 16, "share": 9 / 4, "reached": 2},
+        "random": {"evaluations": 2, "hypervolume": 0.25, "share": 1.0, "reached": 2},
+        "depth": {"evaluations": 0, "hypervolume": 0.0, "share": 0.0, "reached": None},
+    }
+    text = comparison_table(found)
+    assert "225.00%" in text and "99% after" in text and "reference: loss 4.0000, 10" in text
+    few = compare({"search": search, "random": random[:1]})
+    assert few["methods"]["search"]["share"] is None and "never" in comparison_table(few)
