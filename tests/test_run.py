@@ -32,13 +32,6 @@ def test_a_record_says_what_a_run_is(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run.json").read_text())["identity"] == found.identity
 
 
-def test_products_have_a_record_of_their_own(tmp_path: Path) -> None:
-    table = tmp_path / "a.csv"
-    with Run(record_path(table, folder=False), "latency-table", settings={}):
-        pass
-    assert (tmp_path / "a.csv.run.json").exists() and read_record(table, folder=False).kind == "latency-table"
-
-
 def test_sittings_add_up_and_a_new_start_does_not(tmp_path: Path) -> None:
     for _ in range(2):
         with run_in(tmp_path, threads=3, processes=2, gpus=1):

@@ -78,8 +78,8 @@ def collect(
     found, drifts = LatencyTable(), list[float]()
     found.path = path = Path(out) if out is not None else None
     with TableWriter(path) as table:
-        done, ends = len(table.rows), (models(space.largest()), models(space.smallest()))
-        known_ms = _reference_ms(path, table.rows, measure.conditions_of(ends[0], cfg))
+        done, ends = len(table.records), (models(space.largest()), models(space.smallest()))
+        known_ms = _reference_ms(path, table.records, measure.conditions_of(ends[0], cfg))
         with Run(
             record_path(path, folder=False) if path else None,
             "latency-table",
@@ -89,7 +89,7 @@ def collect(
             gpus=int(where.type == "cuda"),
         ) as run:
             anchor = measure.anchor_of(*ends, cfg, known_ms=known_ms)
-            archs = _new_archs(space, seed, [row.arch for row in table.rows], rows - done)
+            archs = _new_archs(space, seed, [row.arch for row in table.records], rows - done)
             timings, told = _timings(archs, models, cfg, anchor), False
             for arch, timing in counting(timings, rows, "latency", "rows", quiet=not progress, done=done):
                 table.append(row_of_timing(arch, timing, anchor))
@@ -102,7 +102,7 @@ def collect(
                         "scaled back, and less exact if it does other work at the same time"
                     )
                 run.tick()
-            found[:], found.new_rows = table.rows, len(table.rows) - done
+            found[:], found.new_rows = table.records, len(table.records) - done
             found.drift_percent = drifts[-1] if drifts else 0.0
             run.results |= {"rows": len(found), "new_rows": found.new_rows, "unstable": found.unstable}
             run.results["drift_percent"] = round(found.drift_percent, 3)

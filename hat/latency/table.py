@@ -4,16 +4,14 @@ import csv
 import io
 import json
 import math
-import os
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hat.errors import DataError, HatError, brief
-from hat.files.atomic import digest_matches, digest_path, sync_directory
-from hat.files.journal import append_whole
-from hat.files.lock import Lock
+from hat.files.atomic import digest_matches, digest_path
+from hat.files.journal import Appended
 from hat.log import say
 from hat.space import FEATURE_NAMES, Arch, features
 
@@ -119,8 +117,8 @@ def read_table(path: str | Path) -> list[Row]:
     return _parse(content, path)
 
 
-class TableWriter:
-    """Appends rows to a table of our own; `rows` holds all of them, those found on opening included.
+class TableWriter(Appended[Row]):
+    """Appends rows to a table of our own; `records` holds all of them, those found on opening included.
 
     An unfinished last line, left by a kill, is dropped on opening. The first row fixes the columns. Without a
     path the rows stay in memory. Raises DataError if the file holds other columns or a damaged row, HatError
@@ -128,72 +126,39 @@ class TableWriter:
     """
 
     def __init__(self, path: str | Path | None) -> None:
-        self.rows: list[Row] = []
-        self._lock: Lock | None = None
-        if path is None:
-            return
-        self.path = Path(path)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-            sync_directory(self.path.parent)
-        except OSError as error:
-            why = f"{error.strerror}; check --lat-dataset-path"
-            raise DataError(f"cannot write the latency table {path}: {why}") from error
-        self._lock = Lock(fd, self.path, f"wait for it, stop it, or {_OTHER}")
-        try:
-            self._recover(fd)
-        except BaseException:
-            self.close()
-            raise
+        self._head = b""
+        super().__init__(Path(path) if path is not None else None, self._recover, _OTHER)
 
-    def _recover(self, fd: int) -> None:
-        content = self.path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
+    def _recover(self, content: bytes) -> list[Row]:
         start = ",".join((*RELEASE_COLUMNS, ARCH_COLUMN)).encode()
         if content[: len(start)] != start[: len(content)]:
-            start = content[:40]
-            why = f"is no latency table of our own (it starts with {start!r}) and stays as it is"
-            raise DataError(f"{self.path} {why}; {_OTHER}")
+            held = f"it starts with {content[:40]!r}"
+            raise DataError(
+                f"{self.path} is no latency table of our own ({held}) and stays as it is; {_OTHER}"
+            )
+        whole = content[: content.rfind(b"\n") + 1]
         self._head = whole.partition(b"\n")[0]
-        self.rows = _parse(whole, self.path) if whole else []
-        if len(whole) < len(content):  # only now: a file that is no table stays as it is
-            say(f"{self.path}: the unfinished last row is dropped, {len(self.rows)} rows are kept")
-            os.ftruncate(fd, len(whole))
-            os.fsync(fd)
+        return _parse(whole, self.path) if whole else []
 
     def append(self, row: Row) -> None:
         """Write one row; once this returns it is on disk, and a failed write leaves no part of it behind."""
-        if self._lock is not None:
-            if row.arch is None:
-                raise DataError("a row without architecture belongs to a release table; measure it again")
-            head = ",".join((*RELEASE_COLUMNS, ARCH_COLUMN, *row.conditions, CHECK_COLUMN)).encode()
-            if self._head not in (b"", head):
-                names = [*self._head.decode().split(","), *head.decode().split(",")]
-                first = next((name for name in names if names.count(name) == 1), "their order")
-                raise DataError(
-                    f"{self.path} holds other columns (first difference: {first}); rows measured in "
-                    f"different ways must not mix: {_OTHER}"
-                )
-            arch, text = json.dumps(row.arch.to_yaml(), separators=(",", ":")), io.StringIO()
-            numbers = [repr(float(value)) for value in row.numbers]
-            csv.writer(text, lineterminator="").writerow([*numbers, arch, *row.conditions.values()])
-            line = text.getvalue().encode()
-            begin = b"" if self._head else head + b"\n"
-            append_whole(self._lock.fd, begin + line + b"," + _checksum(head, line) + b"\n", self.path)
-            self._head = head
-        self.rows.append(row)
-
-    def close(self) -> None:
-        """Release the lock."""
-        if self._lock:
-            self._lock.close()
-
-    def __enter__(self) -> "TableWriter":
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        self.close()
+        assert row.arch, "a row without architecture belongs to a release table"
+        head = ",".join((*RELEASE_COLUMNS, ARCH_COLUMN, *row.conditions, CHECK_COLUMN)).encode()
+        if self._head not in (b"", head):
+            names = [*self._head.decode().split(","), *head.decode().split(",")]
+            first = next((name for name in names if names.count(name) == 1), "their order")
+            raise DataError(
+                f"{self.path} holds other columns (first difference: {first}); rows measured in different "
+                f"ways must not mix: {_OTHER}"
+            )
+        arch, text = json.dumps(row.arch.to_yaml(), separators=(",", ":")), io.StringIO()
+        numbers = [repr(float(value)) for value in row.numbers]
+        csv.writer(text, lineterminator="").writerow([*numbers, arch, *row.conditions.values()])
+        line = text.getvalue().encode()
+        begin = b"" if self._head else head + b"\n"
+        self._append_line(begin + line + b"," + _checksum(head, line) + b"\n")
+        self._head = head
+        self.records.append(row)
 
 
 def _checksum(head: bytes, line: bytes) -> bytes:

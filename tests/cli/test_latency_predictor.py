@@ -195,10 +195,3 @@ def test_user_errors(config: str, flags: list[str], message: str, capsys: pytest
     assert main([config, *flags]) == 2
     captured = capsys.readouterr()
     assert message in captured.err and captured.out == ""
-
-
-def test_what_is_missing_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([]) == 2
-    assert "--lat-dataset-path is not given" in capsys.readouterr().err
-    assert main(["--lat-dataset-path=x.csv"]) == 2
-    assert "--ckpt-path is not given" in capsys.readouterr().err

@@ -50,8 +50,8 @@ def append_row(path: Path, n: int) -> None:
 
 def row_numbers(path: Path) -> list[int]:
     with TableWriter(path) as table:
-        assert all(row.conditions == {"device": 'cpu "\u00e4", 2 GHz'} for row in table.rows)
-        return [round(row.latency_mean_decoder - 10) for row in table.rows]
+        assert all(row.conditions == {"device": 'cpu "\u00e4", 2 GHz'} for row in table.records)
+        return [round(row.latency_mean_decoder - 10) for row in table.records]
 
 
 KINDS = {"journal": (append_record, numbers), "table": (append_row, row_numbers)}

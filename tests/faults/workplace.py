@@ -75,7 +75,7 @@ def make(folder: Path) -> Path:
         for arch in dict.fromkeys(sample(space, rng) for _ in range(60)):
             ms = 10 + 20 * arch.decoder.num_layers + sum(arch.encoder.ffn_dims) / 8
             table.append(row_of(arch, (5.0, 0.1), (ms - 5, 0.1), {"device": "invented"}))
-        LatencyPredictor.fit(table.rows).save(folder / "predictor.pt")
+        LatencyPredictor.fit(table.records).save(folder / "predictor.pt")
     return folder
 
 
