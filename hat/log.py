@@ -31,8 +31,7 @@ def progress(
 ) -> Iterator[T]:
     """Yield `items` behind a bar with rate and time left; `quiet`: a plain line every half minute instead."""
     if not quiet:
-        common: dict[str, Any] = {"file": sys.stderr, "dynamic_ncols": True}
-        with tqdm(items, desc=what, total=total, unit=f" {unit}", initial=done, **common) as bar:
+        with _bar(total, unit, iterable=items, desc=what, initial=done) as bar:
             yield from bar
         return
     start = shown = time.monotonic()
@@ -43,6 +42,10 @@ def progress(
             shown = now
             left = f"/{total} {unit}, about {(now - start) / n * (total - done - n):.0f} s left"
             say(f"{what}: {done + n}{left if total else f' {unit}'}")
+
+
+def _bar(total: int, unit: str, **more: Any) -> Any:
+    return tqdm(total=total, unit=f" {unit}", file=sys.stderr, dynamic_ncols=True, **more)
 
 
 class RunLog:
@@ -60,9 +63,7 @@ class RunLog:
         if folder and (content := path.read_bytes()) and not content.endswith(b"\n"):
             self._file.truncate(content.rfind(b"\n") + 1)  # what a kill or a full disk left of a record
         self._plain = not (bar and folder)
-        self._bar = tqdm(
-            total=total, unit=f" {unit}", file=sys.stderr, dynamic_ncols=True, disable=self._plain
-        )
+        self._bar = _bar(total, unit, disable=self._plain)
         self._board: Any = None
         if folder and tensorboard:
             try:
@@ -80,8 +81,8 @@ class RunLog:
 
     def metrics(self, kind: str, update: int, line: str, **values: float | int | str | None) -> None:
         """Append one record and show `line` if no bar does."""
-        record = {"kind": kind, "update": update, "unix_time_s": round(time.time(), 3), **values}
-        self._file.write(json.dumps(record).encode() + b"\n")
+        head = {"kind": kind, "update": update, "unix_time_s": round(time.time(), 3)}
+        self._file.write(json.dumps(head | values).encode() + b"\n")
         self._file.flush()
         if self._plain or kind != "train":
             say(line)
@@ -92,9 +93,9 @@ class RunLog:
 
     def close(self) -> None:
         """Finish the bar and the files."""
-        for each in (self._bar, self._file, self._board):
-            if each is not None:
-                each.close()
+        for each in filter(None, (self._file, self._board)):
+            each.close()
+        self._bar.close()
 
 
 def versions() -> dict[str, str]:

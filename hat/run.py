@@ -2,8 +2,7 @@
 
 A run folder holds `run.json`; a product F that stands alone (a latency table, a predictor, an architecture
 that a search found, an averaged checkpoint, a translation, a score) has `F.run.json` beside it.
-docs/records.md describes the schema. Whoever wants to know what a run did reads this record, and nothing by
-its name.
+docs/records.md describes the schema.
 """
 
 import hashlib
@@ -12,9 +11,9 @@ import os
 import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
-from math import fsum, isfinite
+from math import fsum, inf
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -131,10 +130,10 @@ class Run:
             versions=versions(),
             sittings=_record(path, lambda text: None).sittings if path and goes_on else (),
         )
-        self._sitting = {"started_unix_s": round(time.time(), 3)}
-        self._sitting |= {"threads": threads, "processes": processes, "gpus": gpus}
-        self._began, self._cpu_began = time.perf_counter(), _cpu_seconds()
-        self._written = self._began
+        self._sitting = {"started_unix_s": round(time.time(), 3), "threads": threads}
+        self._sitting |= {"processes": processes, "gpus": gpus}
+        self._began = self._written = time.perf_counter()
+        self._cpu_began = _cpu_seconds()
 
     @classmethod
     @contextmanager
@@ -144,11 +143,8 @@ class Run:
         The folder is made if it is missing; `more` are further arguments of `Run`. Raises HatError, which
         ends in `advice`, if another process writes into the folder, or if it cannot be written.
         """
-        if folder is None:
-            with cls(None, kind, **more) as run:
-                yield run
-            return
-        with FolderLock(folder, advice), cls(record_path(folder, folder=True), kind, **more) as run:
+        path = record_path(folder, folder=True) if folder else None
+        with FolderLock(folder, advice) if folder else nullcontext(), cls(path, kind, **more) as run:
             yield run
 
     def tick(self) -> None:
@@ -220,7 +216,7 @@ def _record(path: Path, note: Note | None) -> Record:
 
 def _sittings(cost: Mapping[str, Any]) -> tuple[Mapping[str, float], ...]:
     found = tuple({part: each.get(part, 0) for part in _SITTING} for each in cost.get("sittings", []))
-    if not all(isfinite(number) and number >= 0 for each in found for number in each.values()):
+    if not all(0 <= number < inf for each in found for number in each.values()):
         raise ValueError("a cost that is no number")
     return found
 

@@ -92,9 +92,9 @@ def run(options: tuple[Any, ...], argv: Sequence[str] | None = None) -> dict[str
         f"{table.path}: {len(table)} rows, {table.new_rows} new in {table.seconds:.0f} s, {table.unstable} "
         f"of them unsettled, machine drift at the end {table.drift_percent:+.1f}%"
     )
-    found = {"lat_dataset_path": str(table.path), "rows": len(table), "new_rows": table.new_rows}
-    found |= {"unstable": table.unstable, "seconds": round(table.seconds, 2)}
-    return found | {"drift_percent": round(table.drift_percent, 2)}
+    found: dict[str, Any] = {name: getattr(table, name) for name in ("new_rows", "unstable")}
+    found |= {name: round(getattr(table, name), 2) for name in ("seconds", "drift_percent")}
+    return {"lat_dataset_path": str(table.path), "rows": len(table), **found}
 
 
 def measuring(settings: Settings) -> tuple[MeasureConfig, torch.device]:
@@ -103,8 +103,8 @@ def measuring(settings: Settings) -> tuple[MeasureConfig, torch.device]:
     if options.latgpu and not torch.cuda.is_available():
         raise ConfigError("--latgpu: this machine has no GPU that PyTorch can use; give --latcpu instead")
     where = device_of(settings.device if options.latgpu else replace(settings.device, cpu=True, gpu=None))
-    repeats, interval = (options.lat_beam, options.latiter), options.lat_interval
-    return MeasureConfig(length, length, *repeats, interval_percent=interval, dtype=options.lat_amp), where
+    cfg = MeasureConfig(length, length, options.lat_beam, options.latiter, dtype=options.lat_amp)
+    return replace(cfg, interval_percent=options.lat_interval), where
 
 
 def describe(result: dict[str, Any]) -> str:

@@ -38,13 +38,9 @@ class PredictorOptions(Options):
 
 
 # Keys of the release, accepted without effect: the predictor finds its scales, size and steps itself.
-_WHOLE = ("feature_dim", "hidden_dim", "hidden_layer_num", "train_steps", "bsz")
-_RELEASE: list[tuple[str, Any, Any]] = [
-    ("feature_norm", tuple[float, ...], ()),
-    *((name, int | None, None) for name in _WHOLE),
-    *((name, float | None, None) for name in ("lat_norm", "predictor_lr", "lr")),
-]
-ReleaseOptions = make_dataclass("ReleaseOptions", _RELEASE, frozen=True)
+_KEYS = {int: "feature_dim hidden_dim hidden_layer_num train_steps bsz", float: "lat_norm predictor_lr lr"}
+_RELEASE = [(name, kind | None, None) for kind, names in _KEYS.items() for name in names.split()]
+ReleaseOptions = make_dataclass("ReleaseOptions", [("feature_norm", tuple[float, ...], ()), *_RELEASE])
 
 
 @command
@@ -89,15 +85,14 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None = None) -> Report:
         )
     predictor = trained_predictor(table, transfer_from=old, seed=options.seed)
     report = predictor.report or {}
-    with Run(  # now that it worked: a record of an earlier predictor stays beside it until then
-        record_path(path, folder=False),
-        "predictor",
-        settings=to_yaml_values(options),
-        inputs={"table": table} | ({"transfer-from": Path(old)} if old else {}),
-        device={"device": device_name(torch.device("cpu"))},
-        threads=torch.get_num_threads(),
-        goes_on=False,  # nothing of an earlier training is used again
-    ) as kept:
+    facts: dict[str, Any] = {
+        "settings": to_yaml_values(options),
+        "inputs": {"table": table} | ({"transfer-from": Path(old)} if old else {}),
+        "device": {"device": device_name(torch.device("cpu"))},
+        "threads": torch.get_num_threads(),
+    }
+    # now that it worked: a record of an earlier predictor stays beside it until then, and nothing of it counts
+    with Run(record_path(path, folder=False), "predictor", goes_on=False, **facts) as kept:
         if aside:
             for each in (path, digest_path(path)):
                 if each.exists():

@@ -85,7 +85,10 @@ class LatencyPredictor:
         fewer than 10 rows.
         """
         x, ms, conditions = _data(table, MIN_ROWS if test else MIN_ROWS - 2)
-        out = left_out(len(ms), seed) if test else np.zeros(len(ms), dtype=bool)
+        out = np.zeros(len(ms), dtype=bool)
+        if test:  # 10 percent of the rows, at least two
+            order = rng_for(seed, "latency-split").sample(range(len(ms)), len(ms))
+            out[order[: max(2, len(ms) // 10)]] = True
         blocks, weight = costs.drifting_rows(x[~out], ms[~out])
         model, residuals = costs.fit_costs(x[~out], ms[~out], weight, seed_for(seed, "latency-predictor"))
         train = np.flatnonzero(~out).tolist()
@@ -345,13 +348,6 @@ def trained_predictor(
     averages = not all(row.arch for row in rows)  # then both by the ten features
     old = [replace(row, arch=None) if averages else row for row in _rows(transfer_from)]
     return LatencyPredictor.fit(old, seed=seed, test=False).transferred(rows, seed=seed)
-
-
-def left_out(count: int, seed: int) -> Chosen:
-    """Return [rows]: whether each of `count` rows is for the test: 10 percent of them, at least two."""
-    out = np.zeros(count, dtype=bool)
-    out[rng_for(seed, "latency-split").sample(range(count), count)[: max(2, count // 10)]] = True
-    return out
 
 
 def score(predicted_ms: Floats, measured_ms: Floats) -> dict[str, Any]:
