@@ -91,7 +91,7 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None = None) -> Report:
         "device": {"device": device_name(torch.device("cpu"))},
         "threads": torch.get_num_threads(),
     }
-    # now that it worked: a record of an earlier predictor stays beside it until then, and nothing of it counts
+    # now that it worked: until then a record of an earlier predictor stays beside it
     with Run(record_path(path, folder=False), "predictor", goes_on=False, **facts) as kept:
         if aside:
             for each in (path, digest_path(path)):

@@ -121,23 +121,17 @@ class LatencyPredictor:
         report["old_drift"] = [asdict(block) for block in self.drift]
         return found
 
-    def _take_scores(
-        self, x: Floats, ms: Floats, predicted: Floats, parts: Sequence[Chosen] | Chosen
-    ) -> Report:
+    def _take_scores(self, x: Floats, ms: Floats, own: Floats, parts: Sequence[Chosen] | Chosen) -> Report:
         """Fill `unseen` and `report` from rows that were left out, part by part, and return the latter."""
         order = np.concatenate([np.flatnonzero(out) for out in parts])
-        truth, own = ms[order], predicted[order]
-        self.unseen = tuple(zip(truth.tolist(), own.tolist(), strict=True))
-        guesses = {
-            name: np.concatenate([fit(x[~out], ms[~out])(x[out]) for out in parts])
-            for name, fit in BASELINES.items()
-        }
-        self.report = score(own, truth) | {
-            "baselines": {name: score(guess, truth) for name, guess in guesses.items()},
-            "rows": len(truth),
-            "bound": None,
-            "drift": [asdict(block) for block in self.drift],
-        }
+        truth, baselines = ms[order], {}
+        self.unseen = tuple(zip(truth.tolist(), own[order].tolist(), strict=True))
+        for name, fit in BASELINES.items():
+            guesses = [fit(x[~out], ms[~out])(x[out]) for out in parts]
+            baselines[name] = score(np.concatenate(guesses), truth)
+        drift = [asdict(block) for block in self.drift]
+        self.report = score(own[order], truth)
+        self.report |= {"baselines": baselines, "rows": len(truth), "bound": None, "drift": drift}
         return self.report
 
     def predict_ms(self, arch: Arch) -> float:
@@ -321,8 +315,9 @@ def _data(
             "better some hundreds (20 if a predictor of another device is at hand)"
         )
     archs = [row.arch for row in rows if row.arch]
-    whole = len(archs) == len(rows) if count is None else count > len(FEATURE_NAMES)
-    if whole and len(archs) < len(rows):
+    known = len(archs) == len(rows)
+    whole = known if count is None else count > len(FEATURE_NAMES)
+    if whole and not known:
         raise DataError(
             "the predictor reads whole architectures, which the table does not hold; give the table (CSV) of "
             "the old device instead of its predictor"
