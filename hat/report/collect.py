@@ -201,10 +201,8 @@ class _Collector:
         for name, below, _ in os.walk(self.root):
             yield Path(name)
             deep = len(Path(name).relative_to(self.root).parts) >= _DEPTH
-            ours = (
-                each for each in below if each not in ("tensorboard", "report") and not each.endswith(".old")
-            )
-            below[:] = [] if deep else sorted(ours)
+            others = {each for each in below if each in ("tensorboard", "report") or each.endswith(".old")}
+            below[:] = [] if deep else sorted(set(below) - others)
 
     def _plain(self, path: Path) -> bool:
         """Return whether a path is a regular file of this folder: no pipe or device, no link out of it."""
@@ -275,7 +273,11 @@ class _Collector:
         limits = limits or [of.record.settings.get("latency-constraint")]
         known = tuple(dict.fromkeys(ms for ms in map(number, limits) if ms is not None))
         scored, random, depth = (
-            tuple(filter(None, map(_evaluation, map(_recorded, self._lines(of.path / f"{name}.jsonl")))))
+            tuple(
+                each
+                for entry in self._lines(of.path / f"{name}.jsonl")
+                if (each := _evaluation(_dict(entry.get("record"))))
+            )
             for name in ("journal", "random", "depth")
         )
         scored = self._table(of.path / "evaluations.csv") or scored  # it tells bounds, too
@@ -356,9 +358,8 @@ class _Collector:
         if space := self.report.space:
             settings = [each.record.settings for each in found]
             lengths = [_whole(each.get("profile-length")) or 0 for each in settings]
-            lengths += [
-                profile_length(each["arch"]) for each in settings if isinstance(each.get("arch"), str)
-            ]
+            families = (each["arch"] for each in settings if isinstance(each.get("arch"), str))
+            lengths += map(profile_length, families)
             length = next((length for length in lengths if length > 0), None)
             learn(params=count_params(model.arch, space))
             learn(flops=2 * count_macs(model.arch, space, length) if length else None)
@@ -403,10 +404,6 @@ def _figures(row: Values) -> dict[str, Any]:
         "limit_ms": number(row.get("constraint_ms")),
         "signature": signature if isinstance(signature, str) else None,
     }
-
-
-def _recorded(entry: Values) -> Values:
-    return _dict(entry.get("record"))
 
 
 def _evaluation(values: Values) -> Evaluation | None:

@@ -235,8 +235,11 @@ def _draw(axes: Any, chart: Chart) -> None:
             axes.step(x, y, where="post", marker="o", markersize=4, **look)
         else:
             axes.plot(x, y, linestyle="--" if series.kind == "dashed" else "-", **look)
+    limits = " to ".join(
+        f"{limit:g}" for limit in dict.fromkeys((*chart.limits_ms[:1], *chart.limits_ms[-1:]))
+    )
     for at, limit in enumerate(chart.limits_ms):
-        label = None if at else f"limits, {chart.limits_ms[0]:g} to {chart.limits_ms[-1]:g} ms"
+        label = None if at else f"limits: {limits} ms"
         axes.axvline(limit, color=COLOURS["red"], linewidth=1, linestyle=":", zorder=1, label=label)
     if chart.equal:
         every = [value for series in chart.series for point in series.points for value in point[:2]]

@@ -3,8 +3,9 @@
 import base64
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from jinja2 import ChainableUndefined, Environment, PackageLoader
 from markupsafe import Markup
@@ -22,43 +23,35 @@ DASH = "\N{EN DASH}"
 def report(folder: str | Path, out: str | Path | None = None) -> Path:
     """Write the report of a run folder and return its page, index.html; the pictures lie beside it as PNG.
 
-    Args:
-        folder: what `train`, `search` or all stages of a task wrote, or a folder above several of these.
-        out: folder to write to (default: `report` in the run's folder).
-
-    Raises DataError if the folder holds no run.
+    `folder` is what `train`, `search` or all stages of a task wrote, or one above several of these; `out` is
+    by default `report` inside it. Raises DataError if the folder holds no run.
     """
     root = Path(folder)
     found = collect(root)
-    target = Path(out) if out else root / "report"
-    drawn = charts(found)
+    target, drawn, (name, arch) = Path(out or root / "report"), charts(found), found.shown
     try:
-        for name, content in _pictures(found, drawn).items():
-            write_atomic(target / f"{name}.png", lambda file, content=content: file.write(content))  # type: ignore[misc]
+        sections = dict.fromkeys(chart.section for chart in drawn)
+        pictures = {name: png([chart for chart in drawn if chart.section == name]) for name in sections}
+        if arch and found.space:
+            pictures["architecture"] = architecture_png(name, arch, found.space.largest())
+        for name, content in pictures.items():
+            write_atomic(target / f"{name}.png", partial(_write, content))
     except ImportError:
         say("no PNG files: matplotlib is not installed (pip install matplotlib)")
     write_text_atomic(target / "index.html", page(found, drawn))
     return target / "index.html"
 
 
-def _pictures(found: Report, drawn: Sequence[Chart]) -> dict[str, bytes]:
-    sections = dict.fromkeys(chart.section for chart in drawn)
-    pictures = {name: png([chart for chart in drawn if chart.section == name]) for name in sections}
-    name, arch = found.shown
-    if arch and found.space:
-        pictures["architecture"] = architecture_png(name, arch, found.space.largest())
-    return pictures
+def _write(content: bytes, file: BinaryIO) -> None:
+    file.write(content)
 
 
 def page(found: Report, drawn: Sequence[Chart]) -> str:
     """Return the whole page."""
     env = Environment(loader=PackageLoader("hat.report"), autoescape=True, undefined=ChainableUndefined)
     env.trim_blocks = env.lstrip_blocks = True
-    env.filters |= {
-        "short": lambda text, most=80: short(str(text), most),
-        "duration": duration,
-        "num": _number,
-    }
+    env.filters |= {"duration": duration, "num": _number}
+    env.filters["short"] = lambda text, most=80: short(str(text), most)
     folder = Path(__file__).parent / "templates"
     css, js = (Markup((folder / name).read_text("utf-8")) for name in ("page.css", "page.js"))  # noqa: S704
     return env.get_template("page.html").render(
@@ -88,28 +81,20 @@ def _plain(found: Report, drawn: Sequence[Chart]) -> dict[str, Any]:
         of = [] if point.of is None else [*map(_round, point.of[:4]), number_of(point.of.arch)]
         return [_round(point.x), _round(point.y), point.name, *of]
 
-    def lines(chart: Chart) -> list[dict[str, Any]]:
-        return [
-            {**vars(series), "points": [plain(each) for each in series.points]} for series in chart.series
-        ]
-
-    content = {
-        "charts": [{**vars(chart), "series": lines(chart)} for chart in drawn],
-        "largest": number_of(found.space.largest() if found.space else None),
-        "shown": number_of(found.shown[1]),
-    }
-    values = [list(arch.to_yaml().items()) for arch in numbers]
+    drawn_plain = [
+        vars(chart)
+        | {"series": [vars(each) | {"points": [*map(plain, each.points)]} for each in chart.series]}
+        for chart in drawn
+    ]
+    largest = number_of(found.space.largest() if found.space else None)
+    content = {"charts": drawn_plain, "largest": largest, "shown": number_of(found.shown[1])}
+    values = [arch.to_yaml() for arch in numbers]
     known = {dim.arch_key: dim for dim in DIMS}
     dims = [
-        {
-            "key": key,
-            "side": known[key].side,
-            "name": known[key].label.split(" ", 1)[1],
-            "codes": known[key].codes,
-        }
-        for key, _ in (values or [[]])[0]
+        {"key": key, "side": dim.side, "name": dim.label.split(" ", 1)[1], "codes": dim.codes}
+        for key, dim in ((key, known[key]) for key in (values or [{}])[0])
     ]
-    return {**content, "dims": dims, "archs": [[value for _, value in each] for each in values]}
+    return {**content, "dims": dims, "archs": [[*each.values()] for each in values]}
 
 
 def _round(value: float | None) -> float | None:

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
+from tiny_task import SPACE
 
 from benchmarks import __main__ as command
 from benchmarks import commands, data, figures, latency_row, process, search_step, timing, training
@@ -102,10 +104,10 @@ def test_update_of_a_gpu_is_that_of_the_configuration(monkeypatch: pytest.Monkey
 # --- the other figures and their data
 
 
-def test_latency_rows_are_measured_in_three_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_latency_rows_are_measured_in_three_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hat.latency.measure.REFERENCE_S", 0.0)
-    task = latency_row.Task(data.MULTI30K, 50, 3, long=12)
-    figure = latency_row.latency_row(Options(rows=2), 1, task)
+    (tmp_path / "space.yml").write_text(yaml.safe_dump(SPACE))
+    figure = latency_row.latency_row(Options(rows=2), 1, latency_row.Task(tmp_path / "space.yml", 50, 3, 12))
     assert [target.limit for target in figure.targets] == [1.0, 95.0, 95.0]
     found = values(figure)
     ratio = found["a row at +-2%, s"] / found["the release's 5 + 20 iterations, s"]
@@ -139,12 +141,6 @@ def write_text(folder: Path, lines: str) -> None:
         (folder / f"a.{lang}").write_text(lines)
 
 
-def test_repeated_text_has_exactly_the_lines_asked_for(tmp_path: Path) -> None:
-    write_text(tmp_path, "1\n2\n3\n")
-    data.repeat_lines(tmp_path / "a", 7, tmp_path / "b")
-    assert (tmp_path / "b.de").read_text().split() == list("1231231")
-
-
 def test_preprocessing_is_compared_at_two_sizes(tmp_path: Path) -> None:
     """Each run is a fresh process, whose memory is its own and not that of the process that started it."""
     write_text(tmp_path, "a b c\nb\n")
@@ -164,16 +160,6 @@ def test_startup_ends_where_the_first_step_begins(tmp_path: Path) -> None:
     found = process.fresh_call("work:first_step", arguments=[*words, "--no-tensorboard"], started=0.0)
     assert found["import_s"] > 0 and found["run_s"] > 0 and found["peak_mib"] > 50
     assert not list((tmp_path / "run").glob("*.pt")), "no step was made"
-
-
-def test_startup_adds_up_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = {"python_s": 0.5, "import_s": 1.0, "run_s": 0.5, "total_s": 2.0, "peak_mib": 9.0}
-    monkeypatch.setattr(commands, "random_task", lambda folder, pairs: None)
-    monkeypatch.setattr(commands, "fresh_call", lambda *what, **how: run)
-    monkeypatch.setattr(commands, "seconds_of", lambda words: 0.0)
-    figure = commands.startup(Options(rounds=2), 2)
-    assert values(figure)["first batch, ms"] == 2000
-    assert [(target.limit, target.met) for target in figure.targets] == [(0.4, True), (3.0, True)]
 
 
 # --- processes and the command
@@ -232,15 +218,6 @@ def test_failed_figures_are_recorded_and_the_others_go_on(
     assert command.main(["all", "--json"]) == 130, "what was taken until the interrupt is printed"
     taken = [one["name"] for one in json.loads(capsys.readouterr().out.splitlines()[-1])]
     assert taken[0] == "train-step" and taken[-1] == "preprocess" and taken.count("decode") == 2
-
-
-def test_one_thread_number_is_enough_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    options = Options(device="cuda")
-    assert figures.threads_of("decode", options) == (1,) and figures.threads_of("preprocess", options) == (
-        1,
-        2,
-    )
 
 
 @pytest.mark.parametrize(

@@ -95,15 +95,6 @@ def test_the_summary_by_hand() -> None:
     assert gap["bleu"] == gap["bleu_absolute"] == pytest.approx((9 + 10 + 11 + 6) / 4)
 
 
-def test_fine_tuned_slices_are_a_ranking_of_their_own() -> None:
-    tuned = [one._replace(tuned={"super, fine-tuned 5": Score(n, None)}) for n, one in enumerate(FOUR)]
-    found = rank_summary(tuned)
-    assert found["inherited"] == list(found["rankings"])[:2] == ["super", "super, fine-tuned 5"]
-    assert found["rankings"]["super, fine-tuned 5"]["kendall_tau"] == pytest.approx(-1)
-    assert list(found["gaps"]) == ["super"]
-    assert found["rankings"]["super"] == rank_summary(FOUR)["rankings"]["super"]
-
-
 def test_what_was_not_measured_is_none() -> None:
     bare = [judged(depth, n, [3.0 - n / 10], 4.0, None) for n, depth in enumerate((1, 2, 3))]
     found = rank_summary(bare)

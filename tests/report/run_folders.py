@@ -1,5 +1,7 @@
 """What tests of the report share: folders as runs leave them, and what a page holds."""
 
+import base64
+import hashlib
 import json
 from html.parser import HTMLParser
 from pathlib import Path
@@ -103,14 +105,8 @@ def search_folder(path: Path, *, old: bool = False, name: str = "small", **more:
         for n in range(5):
             arch = sample(SPACE, rng_for(n, "scored")).to_yaml()
             journal.append({"arch": arch, "loss": 5.25 + n / 8, "latency_ms": 12.0 - n})
-    found = {
-        "arch": ARCH.to_yaml(),
-        "loss": 5.25,
-        "constraint_ms": 12.5,
-        "predicted_ms": 12.0,
-        "bound_ms": 12.25,
-    }
-    found |= {"measured_ms": 12.75, "params": 98765, "write_config_path": f"{name}.yml"}
+    found = {"arch": ARCH.to_yaml(), "loss": 5.25, "constraint_ms": 12.5, "predicted_ms": 12.0}
+    found |= {"bound_ms": 12.25, "measured_ms": 12.75, "params": 98765, "write_config_path": f"{name}.yml"}
     summary = more or {"winners": [found]}
     (path / "summary.json").write_text(json.dumps(summary.get("winners", [summary])[0] if old else summary))
     if old:
@@ -123,21 +119,10 @@ def search_folder(path: Path, *, old: bool = False, name: str = "small", **more:
 def task_folder(path: Path, *, old: bool = False, name: str = "found@12.5ms") -> Path:
     """Write what run_task.sh leaves, with one model of the given name."""
     search_folder(path / "search", old=old)
-    large = {
-        "name": "largest",
-        "params": 1_234_567,
-        "flops": 34_500_000,
-        "predicted_ms": 24.5,
-        "measured_ms": 25.0,
-    }
-    small = {
-        "name": "smallest",
-        "params": 123_000,
-        "flops": 3_450_000,
-        "predicted_ms": 8.5,
-        "measured_ms": 8.25,
-    }
-    found = {"name": name, "params": 456_000, "flops": 9_870_000, "predicted_ms": 12.0, "measured_ms": 12.75}
+    keys = ("name", "params", "flops", "predicted_ms", "measured_ms")
+    large = dict(zip(keys, ("largest", 1_234_567, 34_500_000, 24.5, 25.0), strict=True))
+    small = dict(zip(keys, ("smallest", 123_000, 3_450_000, 8.5, 8.25), strict=True))
+    found: dict[str, Any] = dict(zip(keys, (name, 456_000, 9_870_000, 12.0, 12.75), strict=True))
     found |= {"constraint_ms": 12.5, "bleu": 37.87, "weights": "trained", "size_bytes": 3 << 20}
     found |= {"signature": "nrefs:1|tok:13a", "within_limit": False}
     rows = [large, small, found]
@@ -173,7 +158,8 @@ def check_alone(page: Page) -> None:
     assert len(ids) == len(set(ids))
     assert [a.get("type") for tag, a in page.elements if tag == "script"] == ["application/json", None]
     policies = [a["content"] for _, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"]
-    assert len(policies) == 1 and "script-src 'sha256-" in str(policies[0])
+    digest = base64.b64encode(hashlib.sha256(page.scripts[-1].encode()).digest()).decode()
+    assert len(policies) == 1 and f"script-src 'sha256-{digest}'" in str(policies[0])
     for tag, attributes in page.elements:
         assert tag not in {"iframe", "object", "embed", "img", "image", "foreignobject", "base"}
         assert not LOADING & attributes.keys()

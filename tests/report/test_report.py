@@ -1,7 +1,5 @@
 """hat report: the page holds what records say, needs nothing else, and trusts no name, number or path."""
 
-import base64
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -22,9 +20,7 @@ from run_folders import (
     written,
 )
 
-import hat
 from hat.cli.report import main
-from hat.errors import DataError
 from hat.files.journal import Journal
 from hat.model.count import count_macs
 from hat.report.collect import Evaluation, Report, Search, collect
@@ -41,20 +37,8 @@ def test_the_page_of_a_task(old: bool, tmp_path: Path) -> None:
     check_alone(page)
     assert page.sections == ALL
     cells = [text.strip() for text in page.texts]
-    for number in (
-        "1.23",
-        "0.46",
-        "0.010",
-        "3.0",
-        "12.5",
-        "12.75",
-        "25.00",
-        "37.87",
-        "8.25",
-        "5.250",
-        "0.033",
-    ):
-        assert number in cells, number
+    shown = ["1.23", "0.46", "0.010", "3.0", "12.5", "12.75", "25.00", "37.87", "8.25", "5.250", "0.033"]
+    assert not [number for number in shown if number not in cells]
     assert "nrefs:1|tok:13a" in page.text and "2.0% above its limit of 12.5 ms" in page.text
     assert "1 min 15 s" in page.text and "a predictor: python latency_dataset.py" in page.text
     for name in ("front", "latency", "search", "architecture", "training"):
@@ -64,12 +48,6 @@ def test_the_page_of_a_task(old: bool, tmp_path: Path) -> None:
     assert found[:7] == [12.75, 5.25, "found@12.5ms", 5.25, 12.0, 12.25, 12.75]
     keys = [dim["key"] for dim in page.data["dims"]]
     assert dict(zip(keys, page.data["archs"][found[7]], strict=True)) == ARCH.to_yaml()
-
-
-def test_the_script_of_the_page_is_the_one_its_policy_allows(tmp_path: Path) -> None:
-    page = written(task_folder(tmp_path / "run"))
-    digest = base64.b64encode(hashlib.sha256(page.scripts[-1].encode()).digest()).decode()
-    assert any(f"'sha256-{digest}'" in str(a.get("content")) for _, a in page.elements)
 
 
 @pytest.mark.parametrize("old", [False, True])
@@ -83,13 +61,6 @@ def test_nothing_in_a_run_is_trusted(old: bool, tmp_path: Path) -> None:
     check_alone(page)
     assert HOSTILE in page.text and page.data["charts"]
     assert "is left out: it is damaged" in page.text and "lines are damaged" in page.text
-
-
-def test_a_hostile_folder_name_is_text(tmp_path: Path) -> None:
-    folder = search_folder(tmp_path / "<img src=x onerror=alert(1)>")
-    page = written(folder)
-    check_alone(page)
-    assert folder.name in page.text
 
 
 @pytest.mark.parametrize("what", ["link", "pipe", "folder"])
@@ -188,25 +159,18 @@ def test_several_limits_and_a_front_in_one_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "length"),
     [
-        ({"arch": "transformersuper_wmt_en_de"}, 30),
         ({"arch": "transformersuper_iwslt_de_en"}, 23),
         ({"arch": "transformersuper_iwslt_de_en", "profile-length": 17}, 17),
         ({"arch": [1], "profile-length": -3}, None),
-        ({"seed": 1}, None),
     ],
 )
-def test_flops_are_those_of_the_results_or_of_the_length_of_the_task(
+def test_flops_are_those_of_the_length_of_the_task(
     settings: dict[str, Any], length: int | None, tmp_path: Path
 ) -> None:
-    folder = search_folder(tmp_path / "search")
-    record(folder, "search", settings)
-    largest, _, found = collect(folder).models
+    record(search_folder(tmp_path / "search"), "search", settings)
+    largest, _, found = collect(tmp_path / "search").models
     expected = [2 * count_macs(arch, SPACE, length) if length else None for arch in (SPACE.largest(), ARCH)]
     assert [largest.flops, found.flops] == expected
-    summary = json.loads((folder / "summary.json").read_text())
-    summary["winners"][0]["flops"] = 7_654_000_000
-    (folder / "summary.json").write_text(json.dumps(summary))
-    assert collect(folder).models[2].flops == 7_654_000_000
 
 
 def test_a_search_under_limits_on_other_than_latency(tmp_path: Path) -> None:
@@ -308,15 +272,8 @@ def test_a_folder_without_a_run_is_refused(
     folder = tmp_path / "empty"
     if make:
         make(folder)
-    with pytest.raises(DataError, match=str(folder)):
-        report(folder)
     assert main([str(folder)]) == 2 and str(folder) in capsys.readouterr().err
     assert not (folder / "report").exists()
-
-
-def test_the_package_is_the_function(tmp_path: Path) -> None:
-    written_to = hat.report(search_folder(tmp_path / "search"), tmp_path / "to")  # type: ignore[operator]
-    assert written_to == tmp_path / "to/index.html" and written_to.exists()
 
 
 @pytest.mark.parametrize(
