@@ -115,7 +115,7 @@ def test_writers_killed_at_random_moments(kind: str, tmp_path: Path) -> None:
 
                 def work(sink: int, path: Path = path) -> None:
                     with opener(path) as held:
-                        first = len(held.records if kind == "journal" else held.rows)
+                        first = len(held.records)
                     for n in range(first, first + 10_000):
                         append(path, n)
                         os.write(sink, b"%d\n" % n)
