@@ -94,7 +94,7 @@ def open_table(folder: Path) -> Target:
 
     def read(say: Callable[[str], None]) -> Any:
         with TableWriter(target.paths[0]) as file:
-            return list(file.rows)
+            return list(file.records)
 
     return Target(target.paths, read, prefixes=True)
 

@@ -74,7 +74,7 @@ def finished(name: str, run: Path, whole: Path, kept: bytes) -> None:
     elif name == "collect":
         assert (run / "rows.csv").read_bytes().startswith(kept), "an acknowledged row changed"
         with TableWriter(run / "rows.csv") as one, TableWriter(whole / "rows.csv") as other:
-            assert [row.arch for row in one.rows] == [row.arch for row in other.rows]
+            assert [row.arch for row in one.records] == [row.arch for row in other.records]
     else:
         content = (run / "journal.jsonl").read_bytes()
         assert content.startswith(kept) and content == (whole / "journal.jsonl").read_bytes()

@@ -9,7 +9,7 @@ import pytest
 from toy_rows import draw_arch, rows_of, true_ms
 
 from hat.errors import ConfigError, DataError
-from hat.latency.costs import fit_costs, folds
+from hat.latency.costs import fit_costs
 from hat.latency.predictor import LatencyPredictor
 from hat.latency.table import Row
 from hat.space import features
@@ -48,12 +48,6 @@ def test_a_bound_beyond_the_rows_is_refused() -> None:
     for coverage in (0.0, 1.0, -1.0, math.nan):
         with pytest.raises(ConfigError, match="must lie between 0 and 1"):
             predictor.margin(coverage)
-
-
-def test_every_row_is_left_out_once() -> None:
-    out = folds(203, seed=1)
-    assert sorted(out.sum(axis=1)) == [40, 40, 41, 41, 41] and (out.sum(axis=0) == 1).all()
-    assert (out == folds(203, seed=1)).all() and (out != folds(203, seed=2)).any()
 
 
 def test_the_network_learns_what_does_not_add_up_and_hardly_counts_where_all_does() -> None:
