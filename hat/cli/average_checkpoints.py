@@ -27,9 +27,8 @@ class AverageOptions(Options):
 def main(argv: Sequence[str] | None = None) -> int:
     """Average; see --help."""
     text = "Write the mean of the weights of several checkpoints of one model."
-    given, out = parse(
-        argv, AverageOptions, only(OutputOptions, "json"), prog="hat average", description=text
-    )
+    groups = (AverageOptions, only(OutputOptions, "json"))
+    given, out = parse(argv, *groups, prog="hat average", description=text)
     if not given.inputs:
         raise ConfigError("--inputs is needed: checkpoint files, or the folder of a run")
     if missing := [name for name in given.inputs if not Path(name).exists()]:

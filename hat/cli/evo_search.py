@@ -42,7 +42,7 @@ from hat.search.strategies import (
     comparison_table,
     strategy_of,
 )
-from hat.train.checkpoint import check_compatible, load, model_of
+from hat.train.checkpoint import check_compatible, load
 from hat.train.distributed import ProcessGroup, joined, launch, one_of_many, place_of
 from hat.train.trainer import OptimConfig, compute_dtype
 
@@ -143,8 +143,7 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None) -> dict[str, Any] |
     precision = optim.amp, optim.fp16, rank_device(settings.device, place, settings.ranks)
     dtype, device = compute_dtype(*precision), precision[-1]
     source = load(restore, say)
-    sizes = data.vocab_sizes, data.digests
-    source = check_compatible(source, restore, space, None, settings.model, *sizes)
+    source = check_compatible(source, restore, space, None, settings.model, data)
     if options.write_config_path and not limited:
         say("there is no limit, so none of the front is chosen for --write-config-path")
 
@@ -155,7 +154,7 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None) -> dict[str, Any] |
             yield group
 
     result = search(
-        model_of(source, restore, None).to(device, dtype),
+        source.sub(None).to(device, dtype),
         data,
         predictor,
         limits_ms,

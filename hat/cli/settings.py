@@ -1,6 +1,4 @@
-"""The options that every task configuration may hold, so that one YAML file serves all commands, and what
-they stand for: data, space, device, run folder.
-"""
+"""The options that every task configuration may hold, and what they stand for: data, device, run folder."""
 
 import contextlib
 import os
@@ -21,7 +19,7 @@ from hat.model.count import profile_length
 from hat.model.cpu import Amp, keep_pages
 from hat.model.layers import ModelConfig
 from hat.space import Arch, ArchOptions, SearchSpace, SpaceOptions, arch_of, space_of
-from hat.train.distributed import Place
+from hat.train.distributed import ProcessGroup
 from hat.train.loop import BatchConfig, LoopConfig
 from hat.train.policy import PolicyConfig, ScheduleConfig
 from hat.train.trainer import OptimConfig
@@ -149,9 +147,17 @@ def parse_settings(
     `used` are the shared dataclasses, or parts of them, that the command uses and its help lists; None: all.
     """
     listed = {getattr(each, "group", each): each for each in (GROUPS if used is None else used)}
-    groups = [listed.get(group, only(group)) for group in GROUPS]
+    groups = (listed.get(group, only(group)) for group in GROUPS)
     values = parse(argv, *own, *groups, prog=prog, description=description, config_flags=config_flags)
     return Settings(*values[len(own) :]), *values[: len(own)]
+
+
+def _gpus(device: DeviceOptions) -> tuple[int, str]:
+    """Return how many GPUs the options leave to be used, and that in words."""
+    count = 0 if device.cpu or not torch.cuda.is_available() else torch.cuda.device_count()
+    if device.gpu is not None:
+        return min(count, 1), f"--gpu {device.gpu} names one GPU"
+    return count, f"this machine has {count} GPUs"
 
 
 def device_of(options: DeviceOptions) -> torch.device:
@@ -172,20 +178,16 @@ def processes(options: RankOptions, device: DeviceOptions) -> int:
 
     Raises ConfigError if there are not so many GPUs.
     """
-    asked = options.distributed_world_size
-    if device.cpu or not torch.cuda.is_available():
-        return asked or 1
-    count = 1 if device.gpu is not None else torch.cuda.device_count()
-    if asked is not None and asked > count:
-        has = f"this machine has {count} GPUs" if device.gpu is None else f"--gpu {device.gpu} names one GPU"
+    asked, (count, has) = options.distributed_world_size, _gpus(device)
+    if count and asked and asked > count:
         raise ConfigError(
             f"--distributed-world-size {asked}: {has}; give at most {count} (and a larger --update-freq), "
             "choose GPUs with CUDA_VISIBLE_DEVICES, or start processes on several machines with torchrun"
         )
-    return asked or count
+    return asked or count or 1
 
 
-def rank_device(device: DeviceOptions, place: Place | None, options: RankOptions) -> torch.device:
+def rank_device(device: DeviceOptions, place: ProcessGroup | None, options: RankOptions) -> torch.device:
     """Return the device of one process: the GPU of its number on this machine, or the CPU.
 
     Raises ConfigError if processes of one machine would share a GPU.
@@ -194,18 +196,11 @@ def rank_device(device: DeviceOptions, place: Place | None, options: RankOptions
         return device_of(device)
     if options.distributed_world_size not in (None, place.size):
         say(f"--distributed-world-size {options.distributed_world_size}: the launcher started {place.size}")
-    count = 0 if device.cpu or not torch.cuda.is_available() else torch.cuda.device_count()
+    count, has = _gpus(device)
     # a launcher may have left each process the sight of its own GPU only
     if device.gpu is not None or 1 < count < place.local_size:
-        has = (
-            f"--gpu {device.gpu} names one GPU"
-            if device.gpu is not None
-            else f"this machine has {count} GPUs"
-        )
-        raise ConfigError(
-            f"{place.local_size} processes here, but {has}; start one for each GPU, choose GPUs with "
-            "CUDA_VISIBLE_DEVICES, or use --cpu"
-        )
+        how = "start one for each GPU, choose GPUs with CUDA_VISIBLE_DEVICES, or use --cpu"
+        raise ConfigError(f"{place.local_size} processes here, but {has}; {how}")
     return device_of(replace(device, gpu=place.local_rank % count if count else None))
 
 
@@ -228,11 +223,10 @@ class TaskData:
     def __init__(self, options: TaskOptions) -> None:
         """Read the dictionaries; raises DataError if they are missing or damaged."""
         if not options.data or not Path(options.data).is_dir():
-            raise DataError(missing_data(options))
+            raise DataError(_missing_data(options))
         self.folder = Path(options.data)
         with self._naming_what_makes():
-            found = languages(self.folder) if not (options.source_lang and options.target_lang) else ("", "")
-            self.languages = options.source_lang or found[0], options.target_lang or found[1]
+            self.languages = languages(self.folder, options.source_lang, options.target_lang)
             self.vocabs = load_vocabs(self.folder, *self.languages)
         source, target = (file_digest(self.folder / f"dict.{lang}.txt") for lang in self.languages)
         self.vocab_sizes, self.digests = (len(self.vocabs[0]), len(self.vocabs[1])), (source, target)
@@ -255,8 +249,7 @@ class TaskData:
 
 def profile_sizes(options: TaskOptions) -> tuple[int, int]:
     """Return the vocabulary sizes to profile with: those of the data folder, or as given if there is none."""
-    given = options.vocab_size
-    shown = " and ".join(map(str, given))
+    given, shown = options.vocab_size, " and ".join(map(str, options.vocab_size))
     if len(given) > 2:
         raise ConfigError(f"--vocab-size must be one or two numbers, got {shown}")
     if options.data and Path(options.data).is_dir():
@@ -265,13 +258,12 @@ def profile_sizes(options: TaskOptions) -> tuple[int, int]:
             say(f"--vocab-size {shown} is not used: the dictionaries have {sizes[0]} and {sizes[1]} entries")
         return sizes
     if not given:
-        raise DataError(f"{missing_data(options)}, or give --vocab-size to profile without data")
+        raise DataError(f"{_missing_data(options)}, or give --vocab-size to profile without data")
     say(f"no data at {options.data or '--data'}: profiling with a vocabulary of {shown} (vocab-size)")
     return given[0], given[-1]
 
 
-def missing_data(options: TaskOptions) -> str:
-    """Return what to tell a user whose data is not there."""
+def _missing_data(options: TaskOptions) -> str:
     from hat.cli.missing import advice, data_commands  # late: for an error only
 
     how = advice(data_commands(options.data), "make it with python -m hat preprocess")
@@ -291,8 +283,7 @@ def run_folder(configs: str | None, given: str | None) -> Path:
         return Path(given)
     if not configs:
         raise ConfigError("--save-dir is needed where no --configs names the run")
-    path = Path(configs).with_suffix("")
-    parts = path.parts
+    parts = Path(configs).with_suffix("").parts
     if "configs" in parts:
         parts = parts[len(parts) - parts[::-1].index("configs") :]
     return Path("checkpoints", *[part for part in parts if part not in ("/", "..", ".")])

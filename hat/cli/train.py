@@ -5,24 +5,12 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any, cast
+from typing import Any
 
+from hat.cli import settings
 from hat.cli.interrupt import Interrupt
 from hat.cli.options import command, without
-from hat.cli.settings import (
-    GROUPS,
-    ProfileOptions,
-    Settings,
-    TaskData,
-    TaskOptions,
-    find_checkpoint,
-    parse_settings,
-    processes,
-    profile_sizes,
-    rank_device,
-    run_folder,
-    space_and_arch,
-)
+from hat.cli.settings import GROUPS, ProfileOptions, Settings, TaskData, TaskOptions, find_checkpoint
 from hat.errors import ConfigError
 from hat.log import say
 from hat.model.count import count_params
@@ -52,75 +40,55 @@ def main(argv: Sequence[str] | None = None) -> int:
     done = run(given, argv)
     if isinstance(done, int):
         return done
+    text, result = done
     place = place_of(os.environ)
-    if given.output.json and (place is None or place.rank == 0):
-        print(json.dumps(done))
+    if place is None or place.first:
+        print(text)
+        if given.output.json:
+            print(json.dumps(result))
     return 0
 
 
 def parsed(argv: Sequence[str] | None) -> Settings:
     """Return the settings that a command line and the YAML files it names give."""
-    (given,) = parse_settings(
+    (given,) = settings.parse_settings(
         argv,
         prog="train.py",
         description="Train or profile a SuperTransformer, or one SubTransformer of its space.",
         config_flags=("--configs", "--sub-configs"),
         used=[without(group, *UNLISTED.get(group, ())) for group in GROUPS],
     )
-    return cast(Settings, given)
+    return given  # type: ignore[no-any-return]
 
 
-def run(given: Settings, argv: Sequence[str] | None) -> dict[str, Any] | int:
-    """Train, validate or profile, tell the user, and return what came out, or an exit code."""
-    options, task, out = given.run, given.task, given.output
-    space, arch = space_and_arch(given.space, given.arch)
+def run(given: Settings, argv: Sequence[str] | None) -> tuple[str, dict[str, Any]] | int:
+    """Train, validate or profile; returns what came out, in words and in numbers, or an exit code."""
+    options, task = given.run, given.task
+    space, arch = settings.space_and_arch(given.space, given.arch)
     if arch is None and (options.train_subtransformer or options.validate_subtransformer):
-        raise ConfigError(
-            "--train-subtransformer needs an architecture: give its YAML as --configs and common.yml as "
-            "--sub-configs"
-        )
+        how = "give its YAML as --configs and common.yml as --sub-configs"
+        raise ConfigError(f"--train-subtransformer needs an architecture: {how}")
     if given.profile.asked():
-        from hat.cli.latency_dataset import describe, measuring  # late: training measures nothing
-        from hat.latency.collect import profile
-
-        how, device = measuring(given)
-        measured = profile(
-            space,
-            arch or space.largest(),
-            vocab_sizes=profile_sizes(task),
-            config=how,
-            model_config=given.model,
-            flops=given.profile.profile_flops,
-            device=device if given.profile.latcpu or given.profile.latgpu else None,
-            seed=given.device.seed,
-        )
-        return _told(True, describe(measured), measured)
+        return _profile(given, space, arch)
     place = place_of(os.environ)
-    first = place is None or place.rank == 0
-    size: dict[str, Any] = {
-        "params": count_params(arch or space.largest(), space),
-        "flops": None,
-        "latency_ms": None,
-    }
-    if first and not (place and place.ours):
-        text = "M (layers, without embeddings and output matrix)"
-        print(f"#Params: {size['params'] / 1e6:.2f} {text}", flush=True)
-    data = TaskData(task)
-    folder = run_folder(options.configs, options.save_dir)
-    if place is None and (count := processes(given.ranks, given.device)) > 1:
+    params = count_params(arch or space.largest(), space)
+    if place is None or (place.first and not place.ours):
+        print(f"#Params: {params / 1e6:.2f} M (layers, without embeddings and output matrix)", flush=True)
+    data: Any = TaskData(task)
+    folder = settings.run_folder(options.configs, options.save_dir)
+    if place is None and (count := settings.processes(given.ranks, given.device)) > 1:
         return launch("hat.cli.train", argv, count, given.ranks.distributed_port)
-    where = rank_device(given.device, place, given.ranks)
+    where = settings.rank_device(given.device, place, given.ranks)
     config = TrainConfig(given.model, given.optim, given.schedule, given.policy, task, given.loop)
     if arch and given.policy != PolicyConfig():
         say("the options of --policy are not used: one architecture is trained")
+    size: dict[str, Any] = {"params": params, "flops": None, "latency_ms": None}
     with joined(place, where) as group:
-        if options.validate_subtransformer:
-            assert arch is not None
+        if arch and options.validate_subtransformer:
             start = find_checkpoint(options.restore_file or "checkpoint_best.pt", folder)
             found = validate(arch, space, data, start, config, device=where, group=group)
             text = f"validation loss {found.loss:.4f} (base 2, smoothed), nll {found.nll_loss:.4f}, {start}"
-            size |= {"valid_loss": found.loss, "valid_nll_loss": found.nll_loss}
-            return _told(first, text, size)
+            return text, size | {"valid_loss": found.loss, "valid_nll_loss": found.nll_loss}
         name = options.restore_file
         with Interrupt() as interrupt:
             trained = fit(
@@ -134,7 +102,7 @@ def run(given: Settings, argv: Sequence[str] | None) -> dict[str, Any] | int:
                 seed=given.device.seed,
                 group=group,
                 interrupt=interrupt,
-                progress=not out.no_progress_bar and sys.stderr.isatty(),
+                progress=not given.output.no_progress_bar and sys.stderr.isatty(),
             )
     if trained.stopped is not None:
         say(f"stopped by signal {trained.stopped} and saved; the same command goes on from here")
@@ -142,11 +110,22 @@ def run(given: Settings, argv: Sequence[str] | None) -> dict[str, Any] | int:
     best = "unknown" if trained.best_loss is None else f"{trained.best_loss:.3f} (base 2)"
     text = f"trained {trained.updates} updates in {trained.train_s:.0f} s, best validation loss {best}"
     size |= {"training": trained.summary() | {"save_dir": str(folder)}}
-    return _told(first, f"{text}; checkpoints in {folder}", size)
+    return f"{text}; checkpoints in {folder}", size
 
 
-def _told(first: bool, text: str, result: dict[str, Any]) -> dict[str, Any]:
-    """Print what came out, once for all processes, and return it."""
-    if first:
-        print(text)
-    return result
+def _profile(given: Settings, space: Any, arch: Any) -> tuple[str, dict[str, Any]]:
+    from hat.cli.latency_dataset import describe, measuring  # late: training measures nothing
+    from hat.latency.collect import profile
+
+    how, device = measuring(given)
+    measured = profile(
+        space,
+        arch or space.largest(),
+        vocab_sizes=settings.profile_sizes(given.task),
+        config=how,
+        model_config=given.model,
+        flops=given.profile.profile_flops,
+        device=device if given.profile.latcpu or given.profile.latgpu else None,
+        seed=given.device.seed,
+    )
+    return describe(measured), measured

@@ -97,7 +97,7 @@ def generate(argv: Sequence[str] | None = None) -> int:
     device = device_of(replace(device_options, cpu=device_options.cpu or options.int8))
     source = load(path, say)
     dtype = torch.float32 if options.int8 else evaluation_dtype(source, optim.amp, optim.fp16, device)
-    check_dictionaries(source, dataset.vocab_sizes, dataset.digests, path)
+    check_dictionaries(source, dataset, path)
     arch = arch_of(arch_options)
     model = source.model() if arch is None else source.sub(arch)
     arch = arch or source.arch or source.space.largest()

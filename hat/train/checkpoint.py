@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from hat.errors import ArchError, CheckpointError, ConfigError, brief
 from hat.files.atomic import digest_matches, digest_path, write_with_digest
@@ -27,6 +28,10 @@ FORMATS = (1, 2)  # 2 holds master weights beside their moving average; what nee
 _NAMES = re.compile(r"checkpoint(\d+)\.pt|checkpoint_(\d+)_(\d+)\.pt")
 
 
+def _silent(text: str) -> None:
+    """Say nothing."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """What one file holds. `arch` is None for a SuperTransformer.
@@ -40,12 +45,12 @@ class Checkpoint:
     model_config: ModelConfig
     vocab_sizes: tuple[int, int]
     vocab_digests: tuple[str, str]  # of both dictionaries, "" if they are not known
-    weights: dict[str, torch.Tensor]
+    weights: dict[str, Tensor]
     state: dict[str, Any]
-    master: dict[str, torch.Tensor] | None = None
+    master: dict[str, Tensor] | None = None
     codec: dict[str, Any] | None = None  # plain values of a TextCodec, if the file is to translate by itself
 
-    def _empty(self) -> Transformer:
+    def empty(self) -> Transformer:
         """Return the model without memory for its weights."""
         with torch.device("meta"):
             if self.arch is None:
@@ -54,20 +59,24 @@ class Checkpoint:
 
     def model(self) -> Transformer:
         """Return the model with these weights, of exactly the size they have."""
-        model = self._empty()
+        model = self.empty()
         model.load_weights(self.weights)
         return model
 
-    def sub(self, arch: Arch) -> Transformer:
-        """Return the stand-alone SubTransformer `arch`: cut from a SuperTransformer, or this very model."""
-        if self.arch is None:
+    def sub(self, arch: Arch | None) -> Transformer:
+        """Return the stand-alone SubTransformer `arch`, cut from a SuperTransformer, or this very model.
+
+        None asks for the SuperTransformer. Raises CheckpointError for a SubTransformer that is another.
+        """
+        if self.arch == arch:
+            return self.model()
+        if self.arch is None and arch is not None:
             return extract(self.model(), arch)
-        if self.arch != arch:
-            raise CheckpointError(
-                "the checkpoint holds another SubTransformer than the one asked for; give the architecture "
-                "YAML it was trained with, or a SuperTransformer checkpoint"
-            )
-        return self.model()
+        other = "another SubTransformer than the one asked for" if arch else "a SubTransformer"
+        raise CheckpointError(
+            f"the checkpoint holds {other}; give a SuperTransformer checkpoint, or the architecture YAML it "
+            "was trained with"
+        )
 
 
 def pack(
@@ -81,14 +90,15 @@ def pack(
     `master` is the model that training goes on from, if that is another one.
     """
 
-    def weights_of(model: Transformer) -> dict[str, torch.Tensor]:
+    def weights_of(model: Transformer) -> dict[str, Tensor]:
         return {name: weight.detach() for name, weight in model.named_parameters()}
 
-    kept = None if master is None or master is model else weights_of(master)
     sizes = (model.source_embed.weight.size(0), model.target_embed.weight.size(0))
     arch = model.arch if isinstance(model, SubTransformer) else None
-    weights = weights_of(model)
-    return Checkpoint(model.space, arch, model.cfg, sizes, vocab_digests, weights, state or {}, kept)
+    kept = None if master in (None, model) else weights_of(master)
+    return Checkpoint(
+        model.space, arch, model.cfg, sizes, vocab_digests, weights_of(model), state or {}, kept
+    )
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -104,10 +114,11 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def to_bytes(checkpoint: Checkpoint) -> bytes:
     """Return the file content."""
-    number = {"hat_format": 1 if checkpoint.master is None else 2}
-    held = {name: getattr(checkpoint, name) for name in ("weights", "state", "master", "codec")}
+    values = {"hat_format": 1 if checkpoint.master is None else 2} | describe(checkpoint)
+    for name in ("weights", "state", "master", "codec"):
+        if (value := getattr(checkpoint, name)) is not None:
+            values[name] = value
     buffer = io.BytesIO()
-    values = number | describe(checkpoint) | {key: value for key, value in held.items() if value is not None}
     torch.save(values, buffer)
     return buffer.getvalue()
 
@@ -119,20 +130,18 @@ def save(checkpoint: Checkpoint, *paths: Path) -> None:
         write_with_digest(path, content)
 
 
-def load(path: Path, say: Callable[[str], None] = lambda text: None) -> Checkpoint:
+def load(path: Path, say: Callable[[str], None] = _silent) -> Checkpoint:
     """Return the checkpoint in `path`, of this system or of the 2020 release, with weights in float32.
 
-    Raises CheckpointError if it is missing, damaged, of a newer format, or does not fit its own
-    description.
+    Raises CheckpointError if it is missing, damaged, of a newer format, or does not fit its own description.
     """
     from hat.files.tensors import read_foreign  # late: a run that starts anew reads no checkpoint
 
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise CheckpointError(
-            f"cannot read checkpoint {path}: {error.strerror}; check the path, or train the model first"
-        ) from error
+        why = f"{error.strerror}; check the path, or train the model first"
+        raise CheckpointError(f"cannot read checkpoint {path}: {why}") from error
     intact, digest = digest_matches(path, content), digest_path(path).name
     if intact is False:
         raise CheckpointError(f"{path} is damaged: its SHA-256 differs from {digest}; restore it from a copy")
@@ -140,13 +149,11 @@ def load(path: Path, say: Callable[[str], None] = lambda text: None) -> Checkpoi
         say(f"{path} has no {digest} beside it; its content cannot be verified")
     values = read_foreign(path, content)  # our own files too: anyone can write `hat_format` into one
     del content
-    if isinstance(values, dict) and "hat_format" not in values:
-        from hat.train.legacy import from_release, is_release  # late: it builds a Checkpoint
+    if isinstance(values, dict) and all(isinstance(values.get(key), dict) for key in ("args", "model")):
+        from hat.train.legacy import from_release  # late: it builds a Checkpoint
 
-        if is_release(values):
-            where = "it does not say with which dictionaries it was made"
-            say(f"{path} is a checkpoint of the 2020 release; {where}")
-            return from_release({key: values[key] for key in ("args", "model")}, path)
+        say(f"{path} is a checkpoint of the 2020 release; with which dictionaries it was made is not known")
+        return from_release({key: values[key] for key in ("args", "model")}, path)
     number = values.get("hat_format") if isinstance(values, dict) else None
     if type(number) is not int or number not in FORMATS:
         found = "" if number is None else f", it has format {brief(number)}"
@@ -155,10 +162,9 @@ def load(path: Path, say: Callable[[str], None] = lambda text: None) -> Checkpoi
             f"{found}; give a .pt file written by train.py or fetched by download_model.py, or upgrade"
         )
     try:
-        arch = values["arch"]
         checkpoint = Checkpoint(
             space=space_from_plain(values["space"]),
-            arch=None if arch is None else Arch.from_yaml(arch),
+            arch=None if values["arch"] is None else Arch.from_yaml(values["arch"]),
             model_config=ModelConfig(**values["model_config"]),
             vocab_sizes=tuple(values["vocab_sizes"]),
             vocab_digests=tuple(values["vocab_digests"]),
@@ -173,7 +179,7 @@ def load(path: Path, say: Callable[[str], None] = lambda text: None) -> Checkpoi
     return checkpoint
 
 
-def as_float(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def as_float(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the weights in float32; each is gone from `weights` by then, so that few exist twice."""
     if wrong := [name for name, weight in weights.items() if not weight.is_floating_point()]:
         raise ValueError(f"the weight {wrong[0]} is no tensor of real numbers")
@@ -185,9 +191,9 @@ def check_weights(checkpoint: Checkpoint) -> None:
     layers = checkpoint.space.encoder.super_layers + checkpoint.space.decoder.super_layers
     if layers > len(checkpoint.weights):  # building what only a number asks for may never end
         raise ValueError(f"it says {layers} layers, but has {len(checkpoint.weights)} weights")
-    needed = {name: tuple(weight.shape) for name, weight in checkpoint._empty().named_parameters()}
-    for weights in (checkpoint.weights, checkpoint.master):
-        found = needed if weights is None else {name: tuple(w.shape) for name, w in weights.items()}
+    needed = {name: tuple(weight.shape) for name, weight in checkpoint.empty().named_parameters()}
+    for weights in filter(None, (checkpoint.weights, checkpoint.master)):
+        found = {name: tuple(weight.shape) for name, weight in weights.items()}
         for name in sorted(needed.keys() | found.keys()):
             if needed.get(name) != found.get(name):
                 shapes = f"{found.get(name)}, its architecture needs {needed.get(name)}"
@@ -214,7 +220,7 @@ def load_model(path: Path | str, dataset: "Dataset | None" = None) -> "Model":
     path = Path(path)
     found = load(path, say)
     if dataset is not None:
-        check_dictionaries(found, dataset.vocab_sizes, dataset.digests, path)
+        check_dictionaries(found, dataset, path)
     elif found.codec is None:
         folder = read_record(path.parent, folder=True, note=say).settings.get("data")
         if folder and Path(folder).is_dir():
@@ -242,15 +248,13 @@ def load_newest(folder: Path, say: Callable[[str], None]) -> Checkpoint | None:
             continue
         if "trainer" not in checkpoint.state:
             raise CheckpointError(
-                f"{path} holds weights, but nothing that training could go on with, as those of the 2020 "
-                "release do, and this run would overwrite it; move it to another folder, and start from it "
-                "there with --restore-file"
+                f"{path} holds weights, but no state to go on with, and this run would overwrite it; move "
+                "it to another folder, and start from it there with --restore-file"
             )
         return checkpoint
     if candidates:
-        raise CheckpointError(
-            f"none of the {len(candidates)} checkpoints in {folder} can be read; move them away to start anew"
-        )
+        many = f"none of the {len(candidates)} checkpoints in {folder}"
+        raise CheckpointError(f"{many} can be read; move them away to start anew")
     return None
 
 
@@ -260,41 +264,17 @@ def numbered(folder: Path) -> list[Path]:
     for path in folder.glob("checkpoint*.pt"):
         if match := _NAMES.fullmatch(path.name):
             # the checkpoint of an epoch's end comes after all within that epoch
-            update = float(match[3] or "inf")
-            found.append((int(match[1] or match[2]), update, path))
+            found.append((int(match[1] or match[2]), float(match[3] or "inf"), path))
     return [path for *_, path in sorted(found, reverse=True)]
 
 
 def rotate(folder: Path, keep_epochs: int, keep_within: int) -> None:
-    """Remove the oldest checkpoints.
-
-    Keep that many of epochs' ends and that many within epochs; -1 keeps all.
-    """
+    """Remove all but the newest so many checkpoints of epochs' ends and within epochs; -1 keeps all."""
     for within, keep in ((False, keep_epochs), (True, keep_within)):
         of_kind = [path for path in numbered(folder) if path.name.startswith("checkpoint_") == within]
         for path in of_kind[keep:] if keep >= 0 else []:
             path.unlink(missing_ok=True)
             digest_path(path).unlink(missing_ok=True)
-
-
-def mean_of(paths: Sequence[Path], say: Callable[[str], None] = lambda text: None) -> Checkpoint:
-    """Return the mean of the weights of several checkpoints; raises CheckpointError if the models differ."""
-    first = load(paths[0], say)
-    total = {name: weight.double() for name, weight in first.weights.items()}
-    for path in paths[1:]:
-        other = load(path, say)
-        if describe(other) != describe(first):
-            raise CheckpointError(
-                f"{path} and {paths[0]} hold different models; average checkpoints of one run"
-            )
-        for name, weight in other.weights.items():
-            total[name] += weight
-    means = {name: (weight / len(paths)).float() for name, weight in total.items()}
-    if not all(bool(mean.isfinite().all()) for mean in means.values()):
-        raise CheckpointError(
-            f"{paths[0]} or another of them holds numbers that are not finite; leave it out"
-        )
-    return replace(first, weights=means, state={}, master=None)
 
 
 def average(
@@ -307,7 +287,7 @@ def average(
         output: file to write; default: average_model_N.pt in the folder.
         num_epoch_checkpoints: how many checkpoints of a folder, N.
 
-    Raises CheckpointError if there are none or they hold different models.
+    Raises CheckpointError if there are none, they hold different models, or their mean is not finite.
     """
     paths, most = [Path(name) for name in inputs], num_epoch_checkpoints
     if len(paths) == 1 and paths[0].is_dir():
@@ -320,11 +300,25 @@ def average(
         output = output or folder / f"average_model_{most}.pt"
     if output is None:
         raise ConfigError("--output is needed if the inputs are single files")
-    target = Path(output)
-    settings = {"num-epoch-checkpoints": most, "inputs": [str(path) for path in paths]}
-    sources: dict[str, Path | str] = {str(path): path for path in paths}
+    target, names = Path(output), [str(path) for path in paths]
+    settings = {"num-epoch-checkpoints": most, "inputs": names}
+    sources = dict(zip(names, paths, strict=True))
     with Run(record_path(target, folder=False), "average", settings=settings, inputs=sources) as run:
-        save(mean_of(paths, say), target)
+        first = load(paths[0], say)
+        total = {name: weight.double() for name, weight in first.weights.items()}
+        for path in paths[1:]:
+            other = load(path, say)
+            if describe(other) != describe(first):
+                both = f"{path} and {paths[0]} hold different models"
+                raise CheckpointError(f"{both}; average checkpoints of one run")
+            for name, weight in other.weights.items():
+                total[name] += weight
+        means = {name: (weight / len(paths)).float() for name, weight in total.items()}
+        if not all(bool(mean.isfinite().all()) for mean in means.values()):
+            raise CheckpointError(
+                f"{paths[0]} or another of them holds numbers that are not finite; leave it out"
+            )
+        save(replace(first, weights=means, state={}, master=None), target)
         run.vouch(target)
     return target, paths
 
@@ -335,20 +329,23 @@ def check_compatible(
     space: SearchSpace,
     arch: Arch | None,
     model: ModelConfig,
-    vocab_sizes: tuple[int, int],
-    vocab_digests: tuple[str, str],
+    data: Any,
 ) -> Checkpoint:
     """Return `source` with the choices of `space` and the dropout of `model`.
 
-    `arch` is None for a SuperTransformer. Raises CheckpointError if the checkpoint has other sizes, other
-    dictionaries or another structure, or was not trained for `arch` or for a choice of `space`.
+    `arch` is None for a SuperTransformer; `data` is the data set. Raises CheckpointError if the checkpoint
+    has other sizes, other dictionaries or another structure, or was not trained for `arch` or for a choice of
+    `space`.
     """
-    trained, right = source.space, "use the configuration it was trained with"
-    for key, there in trained.sizes.items():
-        if there != (here := space.sizes[key]):
-            raise CheckpointError(
-                f"{where} belongs to another search space: {key} {there} there, {here} here; {right}"
-            )
+    trained = source.space
+
+    def refuse_other(what: str, there: dict[str, Any], here: dict[str, Any]) -> None:
+        for key, value in there.items():
+            if value != here[key]:
+                differ = f"{where} {what}: {key} {value} there, {here[key]} here"
+                raise CheckpointError(f"{differ}; use the configuration it was trained with")
+
+    refuse_other("belongs to another search space", trained.sizes, space.sizes)
     if source.arch is None and arch is not None:
         try:
             trained.check(arch)
@@ -360,25 +357,17 @@ def check_compatible(
                 f"{where} was not trained for {untrained} of {dim.choice_key}, only for "
                 f"{list(trained[dim])}; leave that out of the search space"
             )
-    check_dictionaries(source, vocab_sizes, vocab_digests, where)
-    for key, there in source.model_config.structure.items():
-        if there != (here := model.structure[key]):
-            raise CheckpointError(
-                f"{where} was trained with {key} {there}, this run asks for {here}; {right}"
-            )
+    check_dictionaries(source, data, where)
+    refuse_other("was trained with another structure", source.model_config.structure, model.structure)
     return replace(source, model_config=model, space=space)
 
 
-def check_dictionaries(
-    source: Checkpoint, sizes: tuple[int, int], digests: tuple[str, str], where: Path
-) -> None:
-    """Raise CheckpointError if a checkpoint was trained with other dictionaries."""
-    if source.vocab_sizes != sizes:
-        raise CheckpointError(
-            f"{where} has vocabularies of {source.vocab_sizes}, the data of {sizes}; "
-            "use the data it was trained with (--data)"
-        )
-    if all(source.vocab_digests) and all(digests) and source.vocab_digests != digests:
+def check_dictionaries(source: Checkpoint, data: Any, where: Path) -> None:
+    """Raise CheckpointError if a checkpoint was trained with other dictionaries than those of `data`."""
+    if source.vocab_sizes != data.vocab_sizes:
+        differ = f"{where} has vocabularies of {source.vocab_sizes}, the data of {data.vocab_sizes}"
+        raise CheckpointError(f"{differ}; use the data it was trained with (--data)")
+    if all(source.vocab_digests) and all(data.digests) and source.vocab_digests != data.digests:
         raise CheckpointError(f"{where} was trained with other dictionaries of the same size; check --data")
 
 
@@ -391,12 +380,3 @@ def evaluation_dtype(source: Checkpoint, amp: Amp, fp16: bool, device: torch.dev
     if amp == "auto" and not fp16 and not any(source.vocab_digests):
         return torch.float32
     return compute_dtype(amp, fp16, device)
-
-
-def model_of(source: Checkpoint, where: Path, arch: Arch | None) -> Transformer:
-    """Return the stand-alone `arch` from a checkpoint, or its SuperTransformer if `arch` is None."""
-    if arch is not None:
-        return source.sub(arch)
-    if source.arch is not None:
-        raise CheckpointError(f"{where} holds a SubTransformer; a SuperTransformer checkpoint is needed here")
-    return source.model()

@@ -17,10 +17,10 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -38,36 +38,6 @@ _CLOSING_S = 8  # between a signal to the launcher and SIGKILL: time for its pro
 _AGAIN = "run the same command again: it goes on from the last checkpoint"
 
 
-class Place(NamedTuple):
-    """Where a launcher put this process."""
-
-    rank: int = 0
-    size: int = 1
-    local_rank: int = 0  # among the processes of this machine
-    local_size: int = 1
-    ours: bool = False  # started by `launch`, not by torchrun
-
-
-def place_of(env: Mapping[str, str]) -> Place | None:
-    """Return what `launch` or torchrun say in the environment, or None for a process started alone.
-
-    Raises ConfigError if the environment says only half of it.
-    """
-    if "RANK" not in env or "WORLD_SIZE" not in env:
-        return None
-    try:
-        rank, size = int(env["RANK"]), int(env["WORLD_SIZE"])
-        local_rank, local_size = int(env.get("LOCAL_RANK", rank)), int(env.get("LOCAL_WORLD_SIZE", 1))
-        if 0 <= rank < size and (size == 1 or "MASTER_ADDR" in env):
-            return Place(rank, size, local_rank, local_size, _OURS in env)
-    except ValueError:
-        pass
-    raise ConfigError(
-        f"RANK {env['RANK']} of WORLD_SIZE {env['WORLD_SIZE']} in the environment is no rank of a run, or "
-        "MASTER_ADDR is missing; start with torchrun, or remove these variables to run alone"
-    )
-
-
 @dataclass(frozen=True)
 class ProcessGroup:
     """This process among the others of its run. All of them must call the same methods in the same order.
@@ -77,7 +47,9 @@ class ProcessGroup:
 
     rank: int = 0
     size: int = 1
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    local_rank: int = 0  # among the processes of this machine
+    local_size: int = 1
+    ours: bool = False  # started by `launch`, not by torchrun
 
     @property
     def first(self) -> bool:
@@ -91,13 +63,7 @@ class ProcessGroup:
 
     def all_reduce_max(self, value: int) -> int:
         """Return the largest `value` of all processes."""
-        return value if self.size == 1 else int(self.gather(torch.tensor(value)).max())
-
-    def gather(self, x: Tensor) -> Tensor:
-        """Return [size, *x.shape]: the CPU tensor `x` of each process, all of one shape."""
-        parts = [x.clone() for _ in range(self.size)]
-        self._together("all_gather", parts, x)
-        return torch.stack(parts)
+        return max(self.gather_objects(value))
 
     def gather_objects(self, item: T) -> list[T]:
         """Return the `item` of each process."""
@@ -122,12 +88,11 @@ class ProcessGroup:
         If `work` raises a HatError or OSError, rank 0 raises it and the others leave with exit code 2.
         """
         found: Any = (False, None)
-        if self.first:
-            try:
-                found = True, work()
-            except (HatError, OSError):
-                self.broadcast(found)
-                raise
+        try:
+            found = (True, work()) if self.first else found
+        except (HatError, OSError):
+            self.broadcast(found)
+            raise
         done, result = self.broadcast(found)
         if not done:
             raise SystemExit(2)
@@ -149,13 +114,33 @@ class ProcessGroup:
 ALONE = ProcessGroup()
 
 
+def place_of(env: Mapping[str, str]) -> ProcessGroup | None:
+    """Return what `launch` or torchrun say in the environment, or None for a process started alone.
+
+    Raises ConfigError if the environment says only half of it.
+    """
+    if "RANK" not in env or "WORLD_SIZE" not in env:
+        return None
+    try:
+        rank, size = int(env["RANK"]), int(env["WORLD_SIZE"])
+        if 0 <= rank < size and (size == 1 or "MASTER_ADDR" in env):
+            local = int(env.get("LOCAL_RANK", rank)), int(env.get("LOCAL_WORLD_SIZE", 1))
+            return ProcessGroup(rank, size, *local, _OURS in env)
+    except ValueError:
+        pass
+    raise ConfigError(
+        f"RANK {env['RANK']} of WORLD_SIZE {env['WORLD_SIZE']} in the environment is no rank of a run, or "
+        "MASTER_ADDR is missing; start with torchrun, or remove these variables to run alone"
+    )
+
+
 def _first_sentence(error: RuntimeError) -> str:
     """Return the first sentence of an error of the backend, without the place in its source."""
     return re.sub(r"^\[[^ ]*\] ", "", " ".join(str(error).split())).split(". ")[0][:160]
 
 
 @contextmanager
-def joined(place: Place | None, device: torch.device) -> Iterator[ProcessGroup]:
+def joined(place: ProcessGroup | None, device: torch.device) -> Iterator[ProcessGroup]:
     """Connect the processes of a run: NCCL between GPUs, gloo between CPUs.
 
     Leaving the block without an error waits for all processes. If one dies, the others raise RankError. An
@@ -163,12 +148,11 @@ def joined(place: Place | None, device: torch.device) -> Iterator[ProcessGroup]:
     with exit code 2. If the launcher dies, its processes get SIGTERM, so that they save and end.
     """
     if place is None or place.size == 1:
-        yield ProcessGroup(device=device)
+        yield ALONE
         return
-    group, backend = ProcessGroup(place.rank, place.size, device), "gloo"
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     if device.type == "cuda":
         torch.cuda.set_device(device)
-        backend = "cpu:gloo,cuda:nccl"
     try:
         dist.init_process_group(backend, rank=place.rank, world_size=place.size, timeout=PATIENCE)
     except RuntimeError as error:
@@ -180,11 +164,11 @@ def joined(place: Place | None, device: torch.device) -> Iterator[ProcessGroup]:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         threading.Thread(target=_end_with, args=(os.getppid(), left), daemon=True).start()
     try:
-        yield group
-        group.all_reduce_max(0)  # all have finished
+        yield place
+        place.all_reduce_max(0)  # all have finished
     except (RankError, TrainingError, CheckpointError) as error:
         lost = isinstance(error, RankError)
-        if not (place.ours if lost else not group.first):
+        if place.first if not lost else not place.ours:
             raise
         raise SystemExit(LOST if lost else 2) from error
     finally:
@@ -192,9 +176,9 @@ def joined(place: Place | None, device: torch.device) -> Iterator[ProcessGroup]:
     dist.destroy_process_group()
 
 
-def _end_with(launcher: int, left: threading.Event, every_s: float = 1.0) -> None:
+def _end_with(launcher: int, left: threading.Event) -> None:
     """Send this process SIGTERM once its launcher has died: torch's launcher leaves its processes behind."""
-    while not left.wait(every_s):
+    while not left.wait(1.0):
         if os.getppid() != launcher:
             os.kill(os.getpid(), signal.SIGTERM)
             return
@@ -206,19 +190,18 @@ def launch(module: str, argv: Sequence[str] | None, size: int, port: int | None)
     Signals are passed on. If one process fails, the others are ended, and the failure is reported unless the
     process reported it itself.
     """
-    # imported late: only the launching process needs them
+    # late: only the launching process needs them
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    root = str(Path(hat.__file__).resolve().parents[1])
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    os.environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(_CLOSING_S)
-    os.environ[_OURS] = "1"
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // size)))
+    root, env = str(Path(hat.__file__).resolve().parents[1]), os.environ
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, [root, env.get("PYTHONPATH")]))
+    env |= {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(_CLOSING_S), _OURS: "1"}
+    env.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // size)))
     if sys.platform == "linux":
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # works without a host name that resolves
+        env.setdefault("GLOO_SOCKET_IFNAME", "lo")  # works without a host name that resolves
     logging.disable(logging.CRITICAL)  # torch's launcher logs what `_exit_code` says in one line
     try:
         with tempfile.TemporaryDirectory() as logs:
@@ -252,16 +235,14 @@ def _exit_code(codes: Mapping[int, int], size: int) -> int:
     Says which rank failed, unless that rank said why itself.
     """
     rank, code = next(((rank, code) for rank, code in codes.items() if code != LOST), (0, LOST))
-    who = f"rank {rank} of {size}"
+    what = f"rank {rank} of {size} failed, see above"
     if code == LOST:
-        who, what, code = f"the {size} ranks", "lost each other", 2
+        what, code = f"the {size} ranks lost each other", 2
     elif code < 0:
-        what, code = f"was killed by {signal.Signals(-code).name}", 128 - code
+        what, code = f"rank {rank} of {size} was killed by {signal.Signals(-code).name}", 128 - code
     elif code in (2, 128 + signal.SIGTERM, 128 + signal.SIGINT, 128 + signal.SIGHUP):
         return code
-    else:
-        what = "failed, see above"
-    say(f"RankError: {who} {what}; all were stopped; {_AGAIN}")
+    say(f"RankError: {what}; all were stopped; {_AGAIN}")
     return code
 
 
@@ -277,20 +258,16 @@ def one_of_many(main: Callable[..., int]) -> Callable[..., int]:
         try:
             code = main(argv)
         except BaseException as error:
-            if not _connected():
+            if not dist.is_initialized():
                 raise
             if isinstance(error, SystemExit):
                 code = error.code
             else:
                 traceback.print_exc()
-        if _connected():
+        if dist.is_initialized():
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
         return code  # type: ignore[no-any-return]
 
     return run
-
-
-def _connected() -> bool:
-    return dist.is_available() and dist.is_initialized()

@@ -33,18 +33,13 @@ _EMPTY = (".version", "._float_tensor")  # endings of entries that carry nothing
 _FIXED = {"no_token_positional_embeddings": False, "activation_fn": "relu"}  # the same in every model of ours
 
 
-def is_release(values: Any) -> bool:
-    """Return whether the content of a file looks like a checkpoint of the release."""
-    return isinstance(values, dict) and all(isinstance(values.get(key), dict) for key in ("args", "model"))
-
-
 def from_release(values: dict[str, Any], path: Path) -> Checkpoint:
-    """Return the SuperTransformer in `values`, the content of the file `path`.
+    """Return the SuperTransformer in `values`, the content of the file `path`, with weights in float32.
 
-    Its `model` entry is used up, so that no weight exists twice at a time. Weights become float32. A released
-    SubTransformer is kept as the SuperTransformer it was trained in, in a space that holds its choices only,
-    for the rest of the weights is untrained: `Checkpoint.sub` cuts it out. Raises CheckpointError if the
-    options or the weights are not those of such a model.
+    The `model` entry is used up, so that no weight exists twice at a time. A released SubTransformer is kept
+    as the SuperTransformer it was trained in, in a space that holds its choices only, for the rest of the
+    weights is untrained: `Checkpoint.sub` cuts it out. Raises CheckpointError if the options or the weights
+    are not those of such a model.
     """
     try:
         space, cfg = _space(values["args"]), _model_config(values["args"])
@@ -52,21 +47,23 @@ def from_release(values: dict[str, Any], path: Path) -> Checkpoint:
         source, target = weights["source_embed.weight"], weights["target_embed.weight"]
         if cfg.share_all_embeddings and not torch.equal(source, weights.pop("target_embed.weight")):
             raise ValueError("its embeddings differ, though its options say that they are shared")
-        sizes = (source.size(0), target.size(0))
-        found = Checkpoint(space, None, cfg, sizes, ("", ""), weights, {})
+        found = Checkpoint(space, None, cfg, (source.size(0), target.size(0)), ("", ""), weights, {})
         check_weights(found)
-    except KeyError as error:
-        raise _refused(path, f"it has no {brief(error)}") from error
-    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError, ArchError, ConfigError) as error:
-        raise _refused(path, brief(error)) from error
+    except (
+        LookupError,
+        AttributeError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        ArchError,
+        ConfigError,
+    ) as error:
+        why = f"it has no {brief(error)}" if isinstance(error, KeyError) else brief(error)
+        raise CheckpointError(
+            f"{path} is no whole checkpoint of the 2020 release: {why}; "
+            "fetch it again with download_model.py, or use a checkpoint written by train.py"
+        ) from error
     return found
-
-
-def _refused(path: Path, why: str) -> CheckpointError:
-    return CheckpointError(
-        f"{path} is no whole checkpoint of the 2020 release: {why}; "
-        "fetch it again with download_model.py, or use a checkpoint written by train.py"
-    )
 
 
 def _weights(model: dict[str, Tensor], qkv_dim: int) -> dict[str, Tensor]:
@@ -81,15 +78,13 @@ def _weights(model: dict[str, Tensor], qkv_dim: int) -> dict[str, Tensor]:
     # Query, key and value of cross attention are one entry, or one each if the widths of both sides differ;
     # then the bias is one vector still. Ours are the query, and keys and values together.
     for name in [name for name in found if ".cross_attn.in_proj_" in name]:
-        whole, end = found.pop(name), name.rpartition("in_proj_")
-        found[f"{end[0]}q.{end[2]}"], found[f"{end[0]}kv.{end[2]}"] = (
-            part.clone() for part in (whole[:qkv_dim], whole[qkv_dim:])
-        )
+        whole, (prefix, _, end) = found.pop(name), name.rpartition("in_proj_")
+        found[f"{prefix}q.{end}"] = whole[:qkv_dim].clone()
+        found[f"{prefix}kv.{end}"] = whole[qkv_dim:].clone()
     for name in [name for name in found if name.endswith(".cross_attn.q_proj_weight")]:
         prefix = name.removesuffix("q_proj_weight")
         found[f"{prefix}q.weight"] = found.pop(name)
-        parts = [found.pop(f"{prefix}{letter}_proj_weight") for letter in "kv"]
-        found[f"{prefix}kv.weight"] = torch.cat(parts)
+        found[f"{prefix}kv.weight"] = torch.cat([found.pop(f"{prefix}{side}_proj_weight") for side in "kv"])
     return found
 
 
@@ -110,8 +105,7 @@ def _space(args: dict[str, Any]) -> SearchSpace:
 def _model_config(args: dict[str, Any]) -> ModelConfig:
     """Return the options of the model; raises ValueError for one that ours does not have."""
     for name, supported in _FIXED.items():
-        value = args.get(name)
-        if value is not None and (type(value) is not type(supported) or value != supported):
+        if (value := args.get(name)) not in (None, supported):
             raise ValueError(f"its option {name} is {brief(value)}, supported is {supported}")
     given = {f.name: args[f.name] for f in fields(ModelConfig) if args.get(f.name) is not None}
     if not given.get("activation_dropout") and args.get("relu_dropout") is not None:

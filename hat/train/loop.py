@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -27,10 +27,10 @@ from hat.rng import seed_for
 from hat.run import Run, record_path
 from hat.space import DIMS, Arch, SearchSpace, validation_archs
 from hat.train import checkpoint as ckpt
-from hat.train.checkpoint import Checkpoint, check_compatible, model_of
+from hat.train.checkpoint import Checkpoint, check_compatible
 from hat.train.distributed import ALONE, ProcessGroup
 from hat.train.policy import PolicyConfig, ScheduleConfig
-from hat.train.trainer import EvalResult, OptimConfig, StepResult, Trainer, compute_dtype, evaluate
+from hat.train.trainer import Losses, OptimConfig, Trainer, compute_dtype, evaluate
 
 if TYPE_CHECKING:
     from hat.data.dataset import Dataset
@@ -102,11 +102,9 @@ class TrainConfig:
     def from_yaml(cls, path: Path | str, **values: Any) -> "TrainConfig":
         """Return the options of a YAML file, for example of configs/<task>/supertransformer.
 
-        Args:
-            path: the file; keys that do not concern training are ignored.
-            values: options that win over the file, for example `max_update=500`.
-
-        Raises ConfigError for a wrong value, or if no option has the name of one in `values`.
+        Keys that do not concern training are ignored. `values` win over the file, for example
+        `max_update=500`. Raises ConfigError for a wrong value, or if no option has the name of one in
+        `values`.
         """
         entries, parts = read_config(path), dict[str, Any]()
         for part in fields(cls):
@@ -119,17 +117,18 @@ class TrainConfig:
 
     def to_yaml(self) -> dict[str, Any]:
         """Return all options by their YAML keys."""
-        return to_yaml_values(*(getattr(self, name) for name in self.__dataclass_fields__))
+        return to_yaml_values(*(getattr(self, part.name) for part in fields(self)))
 
 
 _DEFAULTS = TrainConfig()
 
 
-@dataclass
-class StopRequest:
-    """Asks a run to save and end: `asked` becomes the number of a signal."""
+class StopRequest(Protocol):
+    """Asks a run to save and end, once `asked` is the number of a signal."""
 
-    asked: int | None = None
+    @property
+    def asked(self) -> int | None:
+        """Return the number of the signal, None to go on."""
 
 
 class _Stopped(Exception):
@@ -215,13 +214,20 @@ def fit(
     Raises CheckpointError if `init` or a checkpoint in `out` does not fit, TrainingError if the loss is not
     finite (the last checkpoint stays), and HatError if another process is training in `out`.
     """
-    run = _Training(target, space, dataset, config, init, out, device, seed, group, interrupt)
-    loop, losses, stopped = config.loop, {}, None
+    arch = target if isinstance(target, Arch) else None
+    found = target if isinstance(target, SearchSpace) else space
+    if found is None:
+        raise ConfigError("an architecture is trained in its search space: give space=")
+    if arch:
+        found.check(arch)
+    folder, loop = Path(out) if out is not None else None, config.loop
+    run = _Training(arch, found, dataset, config, folder, _device(device), seed, group, interrupt)
+    losses, stopped = dict[str, float](), None
     with ExitStack() as stack:
-        if run.folder:
-            lock = partial(FolderLock, run.folder, "wait for it, stop it, or give another --save-dir")
+        if folder:
+            lock = partial(FolderLock, folder, "wait for it, stop it, or give another --save-dir")
             group.on_rank0(lambda: stack.enter_context(lock()) and None)
-        run.restore()
+        run.restore(Path(init) if isinstance(init, str) else init)
         record = stack.enter_context(run.record())
         log = run.log(progress)
         stack.callback(log.close)
@@ -229,16 +235,15 @@ def fit(
         try:
             while not finished:
                 run.leave_if_asked()
-                epoch, best = run.at.epoch, False
+                epoch, names = run.at.epoch, []
                 epoch_done = run.train_epoch(log, record)
                 finished = run.finished(epoch)
                 if finished or epoch % loop.validate_interval == 0:
                     losses = run.validate(log)
-                    best = run.is_best(losses["mean"])
+                    names += ["checkpoint_best.pt"] * run.is_best(losses["mean"])
                     finished = run.finished(epoch)
                 if epoch_done:
                     run.at.epoch, run.at.offset = epoch + 1, 0
-                names = ["checkpoint_best.pt"] * best
                 if finished or epoch % loop.save_interval == 0:
                     names.append(f"checkpoint{epoch}.pt")
                 if names:
@@ -247,11 +252,11 @@ def fit(
             stopped = signal.args[0]
             run.save("checkpoint_last.pt")
             record.state = "stopped"
-        if not (run.folder or run.best):
+        if not (folder or run.best):
             run.save("checkpoint_best.pt")
         at, updates = run.at, run.trainer.num_updates
         reached = (updates, at.epoch - (at.offset == 0), at.best_loss, losses, round(at.train_s, 1))
-        result = FitResult(*reached, run.folder, stopped, dataset, run.best)
+        result = FitResult(*reached, folder, stopped, dataset, run.best)
         record.results |= result.summary()
     return result
 
@@ -265,13 +270,13 @@ def validate(
     *,
     device: torch.device | str | None = None,
     group: ProcessGroup = ALONE,
-) -> EvalResult:
+) -> Losses:
     """Return the validation loss of an architecture with the weights of the checkpoint `init`."""
-    run, optim = _Training(arch, space, dataset, config, init, None, device, 0, group), config.optim
-    source = run.compatible(ckpt.load(Path(init), say), Path(init))
-    dtype = ckpt.evaluation_dtype(source, optim.amp, optim.fp16, run.device)
-    model = model_of(source, Path(init), arch).to(run.device, dtype)
-    return evaluate(model, run.valid, arch, optim.label_smoothing, run.device, group)
+    path, where, optim, batches = Path(init), _device(device), config.optim, config.batches
+    valid = validation_batches(dataset.split(batches.valid_subset), batches, config.model, group)
+    source = check_compatible(ckpt.load(path, say), path, space, arch, config.model, dataset)
+    dtype = ckpt.evaluation_dtype(source, optim.amp, optim.fp16, where)
+    return evaluate(source.sub(arch).to(where, dtype), valid, arch, optim.label_smoothing, where, group)
 
 
 def validation_batches(
@@ -282,83 +287,60 @@ def validation_batches(
     Raises DataError for a pair that is too long: leaving it out would make another loss.
     """
     most = batches.max_tokens_valid or batches.max_tokens
-    fixed: dict[str, Any] = {"seed": 0, "epoch": 0, "shuffle": False, "drop_long": False}
-    return EpochBatches(data, most, **fixed, **_limits(batches, model, group))
+    return _batches(data, batches, model, group, most, 0, 0, shuffle=False, drop_long=False)
 
 
-def _limits(batches: BatchConfig, model: ModelConfig, group: ProcessGroup) -> dict[str, Any]:
-    """Return what training and validation batches have in common."""
-    positions = {
-        f"max_{side}_positions": getattr(model, f"max_{side}_positions") for side in ("source", "target")
-    }
-    ranks = {"rank": group.rank, "world": group.size}
-    return ranks | positions | {"multiple": batches.required_batch_size_multiple}
+def _batches(
+    data: PairDataset, batches: BatchConfig, model: ModelConfig, group: ProcessGroup, *fixed: Any, **more: Any
+) -> EpochBatches:
+    """Return batches of this process; `fixed` and `more` are for training and validation apart."""
+    more |= {name: getattr(model, name) for name in ("max_source_positions", "max_target_positions")}
+    more |= {"rank": group.rank, "world": group.size, "multiple": batches.required_batch_size_multiple}
+    return EpochBatches(data, *fixed, **more)
 
 
+def _device(given: torch.device | str | None) -> torch.device:
+    return torch.device(given or ("cuda:0" if torch.cuda.is_available() else "cpu"))
+
+
+@dataclass
 class _Training:
     """The state of one run, and the steps that `fit` takes with it."""
 
-    trainer: Trainer
-    at: Progress
+    arch: Arch | None  # None trains the SuperTransformer
+    space: SearchSpace
+    dataset: "Dataset"
+    cfg: TrainConfig
+    folder: Path | None
+    device: torch.device
+    seed: int
+    group: ProcessGroup
+    interrupt: StopRequest | None
 
-    def __init__(
-        self,
-        target: SearchSpace | Arch,
-        space: SearchSpace | None,
-        dataset: "Dataset",
-        cfg: TrainConfig,
-        init: "Path | str | Model | None",
-        out: Path | str | None,
-        device: torch.device | str | None,
-        seed: int,
-        group: ProcessGroup,
-        interrupt: StopRequest | None = None,
-    ) -> None:
-        self.arch = target if isinstance(target, Arch) else None  # None trains the SuperTransformer
-        found = target if isinstance(target, SearchSpace) else space
-        if found is None:
-            raise ConfigError("an architecture is trained in its search space: give space=")
-        self.space = found
-        if self.arch:
-            found.check(self.arch)
-        self.dataset, self.cfg, self.seed, self.group = dataset, cfg, seed, group
-        self.interrupt = interrupt or StopRequest()
-        self.init = Path(init) if isinstance(init, str) else init
-        self.folder = Path(out) if out is not None else None
-        self.written = self.folder if group.first else None  # the other processes write nothing
-        self.device = torch.device(device or ("cuda:0" if torch.cuda.is_available() else "cpu"))
-        pairs = dataset.split(cfg.batches.valid_subset)
-        self.valid = validation_batches(pairs, cfg.batches, cfg.model, group)
+    def __post_init__(self) -> None:
+        batches, self.at = self.cfg.batches, Progress()
+        pairs = self.dataset.split(batches.valid_subset)
+        self.valid = validation_batches(pairs, batches, self.cfg.model, self.group)
+        self.pairs = self.dataset.split(batches.train_subset)
+        self.written = self.folder if self.group.first else None  # the other processes write nothing
         self.best: Checkpoint | None = None  # the best weights, if there is no folder for them
-        self.recent: list[tuple[StepResult, float]] = []  # updates since the last log line, and seconds
-
-    @cached_property
-    def training_pairs(self) -> PairDataset:
-        """The split to train on; opened once, because opening it checks all of it."""
-        return self.dataset.split(self.cfg.batches.train_subset)
+        self.recent: list[tuple[Losses, float]] = []  # updates since the last log line, and seconds
 
     # --- where the run starts or goes on
 
-    def compatible(self, source: Checkpoint, where: Path) -> Checkpoint:
-        """Return `source` for this run; raises CheckpointError if it does not fit."""
-        data = self.dataset.vocab_sizes, self.dataset.digests
-        return check_compatible(source, where, self.space, self.arch, self.cfg.model, *data)
-
-    def restore(self) -> None:
+    def restore(self, init: "Path | Model | None") -> None:
         """Make the trainer, at the point where the run goes on or at its start."""
-        cfg, optim, loop = self.cfg, self.cfg.optim, self.cfg.loop
+        cfg, optim, loop, at = self.cfg, self.cfg.optim, self.cfg.loop, self.at
         # rank 0 reads for all: only its machine needs the folder
-        source, where, started_from = self.group.on_rank0(self._source)
-        self.at = Progress(started_from=started_from)
+        source, where, at.started_from = self.group.on_rank0(lambda: self._source(init))
         goes_on = source is not None and source.arch == self.arch and "trainer" in source.state
         if source is None:
             noise = torch.Generator().manual_seed(seed_for(self.seed, "init"))
             model: Transformer = SuperTransformer(self.space, self.dataset.vocab_sizes, cfg.model, noise)
-            if self.arch:
-                model = ckpt.pack(model).sub(self.arch)
+            model = ckpt.pack(model).sub(self.arch)
         else:
             weights = source.master if goes_on and source.master is not None else source.weights
-            model = model_of(replace(source, weights=weights), where, self.arch)
+            model = replace(source, weights=weights).sub(self.arch)
         dtype = compute_dtype(optim.amp, optim.fp16, self.device, self.group)
         self.trainer = trainer = Trainer(
             model, optim, cfg.schedule, dtype=dtype, device=self.device, seed=self.seed, group=self.group
@@ -374,32 +356,30 @@ class _Training:
             state["trainer"], optimizer=not loop.reset_optimizer, schedule=not loop.reset_lr_scheduler
         )
         if not loop.reset_dataloader:
-            self.at.epoch, self.at.offset = kept["epoch"], kept["offset"]
+            at.epoch, at.offset = kept["epoch"], kept["offset"]
             if state["plan"] != self._batch_plan():
-                self.at.offset = 0
-                say(
-                    "the batches are planned in another way than before (seed, data or batch size); starting "
-                    "the epoch anew"
-                )
+                at.offset = 0
+                say("the batches are not those of before (seed, data or batch size); the epoch starts anew")
         if not loop.reset_meters:
-            self.at.best_loss, self.at.stale = kept["best_loss"], kept["stale"]
-            self.at.train_s = kept["train_s"]
+            at.best_loss, at.stale, at.train_s = kept["best_loss"], kept["stale"], kept["train_s"]
         if (before := state.get("recipe")) not in (None, now := self._recipe()):
             say(f"until now this run was trained with {before}; it goes on with {now}")
-        say(f"resumed {where} at update {trainer.num_updates}, epoch {self.at.epoch}")
+        say(f"resumed {where} at update {trainer.num_updates}, epoch {at.epoch}")
 
-    def _source(self) -> tuple[Checkpoint | None, Path, str]:
+    def _source(self, init: "Path | Model | None") -> tuple[Checkpoint | None, Path, str]:
         """Return the checkpoint to go on from, if any, its place, and what the run was started from."""
-        start, folder = self.init, self.folder
-        last = ckpt.load_newest(folder, say) if folder and folder.is_dir() else None
-        name = str(start) if start is None or isinstance(start, Path) else "a given model"
-        if last and folder and (start is None or last.state["progress"]["started_from"] == name):
-            return self.compatible(last, folder), folder, last.state["progress"]["started_from"]
-        if start is None:
-            return None, Path(), ""
-        if isinstance(start, Path):
-            return self.compatible(ckpt.load(start, say), start), start, name
-        return self.compatible(ckpt.pack(start.network, start.digests), Path(name)), Path(name), name
+        folder, name = self.folder, str(init) if init is None or isinstance(init, Path) else "a given model"
+        source, where = ckpt.load_newest(folder, say) if folder and folder.is_dir() else None, folder
+        if source and init is None:
+            name = source.state["progress"]["started_from"]
+        elif not source or source.state["progress"]["started_from"] != name:
+            if init is None:
+                return None, Path(), ""
+            where = Path(name)
+            source = ckpt.load(init, say) if isinstance(init, Path) else ckpt.pack(init.network, init.digests)
+        assert where
+        fits = check_compatible(source, where, self.space, self.arch, self.cfg.model, self.dataset)
+        return fits, where, name
 
     def _recipe(self) -> str:
         """Return which architectures an update trains, and how their weights are averaged, in words."""
@@ -419,17 +399,21 @@ class _Training:
             del sizes["qkv-dim"]
         choices = {dim.choice_key: [dim.encode(value) for value in self.space[dim]] for dim in DIMS}
         arch = self.arch.to_yaml() if self.arch else {}
-        data = {"data": str(self.training_pairs.folder), "seed": self.seed}
-        inputs = dict(zip(("source dictionary", "target dictionary"), self.dataset.digests, strict=True))
-        for pairs in (self.training_pairs, self.valid.data) if self.written else ():
-            sides = zip(("source", "target"), pairs.content(), strict=True)
-            inputs |= {f"{pairs.split} {side}": digest for side, digest in sides}
+        inputs: dict[str, Path | str] = {}
+        for number, side in enumerate(("source", "target")):
+            inputs[f"{side} dictionary"] = self.dataset.digests[number]
+            for pairs in (self.pairs, self.valid.data):
+                inputs[f"{pairs.split} {side}"] = getattr(pairs, side).bin
         return Run(
             record_path(self.written, folder=True) if self.written else None,
             "train",
-            settings=self.cfg.to_yaml() | data | sizes | choices | arch,
+            settings=self.cfg.to_yaml()
+            | {"data": str(self.pairs.folder), "seed": self.seed}
+            | sizes
+            | choices
+            | arch,
             inputs=inputs,
-            device={"device": device_name(self.device), "dtype": dtype_name(self.trainer.weights.dtype)},
+            device={"device": device_name(self.device), "dtype": dtype_name(self.trainer.dtype)},
             threads=torch.get_num_threads(),
             processes=self.group.size,
             gpus=self.group.size if self.device.type == "cuda" else 0,
@@ -439,8 +423,8 @@ class _Training:
         """Return the log of the run, after saying what computes what."""
         loop, folder = self.cfg.loop, self.written
         many = f" in {self.group.size} processes" if self.group.size > 1 else ""
-        dtype = dtype_name(self.trainer.weights.dtype)
-        say(f"computing in {dtype} on {self.device}{many}, {len(self.training_pairs)} training pairs")
+        dtype = dtype_name(self.trainer.dtype)
+        say(f"computing in {dtype} on {self.device}{many}, {len(self.pairs)} training pairs")
         board = None
         if folder and not loop.no_tensorboard:
             board = Path(loop.tensorboard_logdir or folder / "tensorboard")
@@ -460,31 +444,22 @@ class _Training:
 
     def leave_if_asked(self) -> None:
         """Raise _Stopped in all processes if any was asked to end."""
-        if number := self.group.all_reduce_max(self.interrupt.asked or 0):
+        if number := self.group.all_reduce_max((self.interrupt and self.interrupt.asked) or 0):
             raise _Stopped(number)
 
     def train_epoch(self, log: RunLog, record: Run) -> bool:
         """Train on the rest of the epoch; returns whether it is done, or the last update came before."""
         cfg, optim, loop, trainer, at = self.cfg, self.cfg.optim, self.cfg.loop, self.trainer, self.at
-        batches = EpochBatches(
-            self.training_pairs,
-            cfg.batches.max_tokens,
-            self.seed,
-            at.epoch,
-            at.offset,
-            cfg.batches.max_sentences,
-            **_limits(cfg.batches, cfg.model, self.group),
-        )
+        of_epoch = (cfg.batches.max_tokens, self.seed, at.epoch, at.offset, cfg.batches.max_sentences)
+        batches = _batches(self.pairs, cfg.batches, cfg.model, self.group, *of_epoch)
         if batches.num_skipped and (at.epoch, at.offset) == (1, 0):
-            pairs = len(self.training_pairs)
-            say(f"{batches.num_skipped} of {pairs} training pairs are too long and are skipped")
+            count = f"{batches.num_skipped} of {len(self.pairs)}"
+            say(f"{count} training pairs are too long and are skipped")
         for group in groups(batches, optim.update_freq):
             start = time.perf_counter()
-            step = trainer.train_step(
-                group, self.arch or cfg.policy.plan(self.space, self.seed, trainer.num_updates)
-            )
-            seconds = time.perf_counter() - start
-            update = trainer.num_updates
+            plan = self.arch or cfg.policy.plan(self.space, self.seed, trainer.num_updates)
+            step = trainer.train_step(group, plan)
+            seconds, update = time.perf_counter() - start, trainer.num_updates
             at.offset = min(at.offset + optim.update_freq * self.group.size, len(batches))
             at.train_s += seconds
             self.recent.append((step, seconds))
@@ -502,28 +477,19 @@ class _Training:
 
     def _log_updates(self, log: RunLog) -> None:
         """Log the updates since the last line."""
-        at, update, last, step = (
-            self.at,
-            self.trainer.num_updates,
-            self.cfg.optim.max_update,
-            self.recent[-1][0],
+        epoch, update, last = self.at.epoch, self.trainer.num_updates, self.cfg.optim.max_update
+        steps, seconds = [step for step, _ in self.recent], sum(seconds for _, seconds in self.recent)
+        step, tokens = steps[-1], sum(each.num_tokens for each in steps)
+        loss = sum(each.loss * each.num_tokens for each in steps) / tokens
+        rate, left_s = tokens / seconds, seconds / len(steps) * (last - update)
+        line = (
+            f"epoch {epoch} update {update}/{last} loss {loss:.3f} lr {step.lr:.2e} grad norm "
+            f"{step.grad_norm:.2f} {rate:.0f} tokens/s about {left_s / 60:.1f} min left"
         )
-        seconds = sum(seconds for _, seconds in self.recent)
-        tokens = sum(each.num_tokens for each, _ in self.recent)
-        loss = sum(each.loss * each.num_tokens for each, _ in self.recent) / tokens
-        rate, left_s = tokens / seconds, seconds / len(self.recent) * (last - update)
-        log.metrics(
-            "train",
-            update,
-            f"epoch {at.epoch} update {update}/{last} loss {loss:.3f} lr {step.lr:.2e} "
-            f"grad norm {step.grad_norm:.2f} {rate:.0f} tokens/s about {left_s / 60:.1f} min left",
-            epoch=at.epoch,
-            loss_base2=round(loss, 6),
-            lr=step.lr,
-            grad_norm=round(step.grad_norm, 4) if math.isfinite(step.grad_norm) else None,
-            tokens_per_s=round(rate, 1),
-            train_s=round(at.train_s, 1),
-        )
+        values = {"loss_base2": round(loss, 6), "lr": step.lr, "tokens_per_s": round(rate, 1)}
+        norm = round(step.grad_norm, 4) if math.isfinite(step.grad_norm) else None
+        train_s = round(self.at.train_s, 1)
+        log.metrics("train", update, line, epoch=epoch, **values, grad_norm=norm, train_s=train_s)
         self.recent.clear()
 
     def validate(self, log: RunLog) -> dict[str, float]:
@@ -542,8 +508,8 @@ class _Training:
     def _until_asked(self, batches: Iterable[Batch | None]) -> Iterator[Batch | None]:
         """Leave a validation if asked; a resumed run begins with it. Several processes finish it together."""
         for batch in batches:
-            if self.group.size == 1 and self.interrupt.asked:
-                raise _Stopped(self.interrupt.asked)
+            if self.group.size == 1:
+                self.leave_if_asked()
             yield batch
 
     def is_best(self, loss: float) -> bool:
@@ -558,17 +524,16 @@ class _Training:
         state: dict[str, Any] = {"trainer": self.trainer.state_dict(), "progress": asdict(self.at)}
         state |= {"plan": self._batch_plan(), "recipe": self._recipe()}
         packed = ckpt.pack(self.trainer.eval_model, self.dataset.digests, state, self.trainer.model)
-        loop = self.cfg.loop
+        folder, loop = self.folder, self.cfg.loop
 
-        def write() -> None:
-            assert self.folder is not None
+        def write(folder: Path) -> None:
             # a resumed run starts from the first name, so that one is written last: after a kill in between
             # the others must not be older
-            ckpt.save(packed, *(self.folder / name for name in reversed(names)))
-            ckpt.rotate(self.folder, loop.keep_last_epochs, loop.keep_interval_updates)
+            ckpt.save(packed, *(folder / name for name in reversed(names)))
+            ckpt.rotate(folder, loop.keep_last_epochs, loop.keep_interval_updates)
 
-        if self.folder is not None:
-            self.group.on_rank0(write)
+        if folder is not None:
+            self.group.on_rank0(partial(write, folder))
         elif "checkpoint_best.pt" in names:
             weights = {name: weight.clone() for name, weight in packed.weights.items()}
             self.best = replace(packed, weights=weights, state={}, master=None)

@@ -17,15 +17,10 @@ ROWS = 1024  # rows of one matrix product; fewer rows spend too long adding up w
 CACHED_BYTES = 1 << 20  # of logits that a CPU sends through the softmax at once: they stay in its L2 cache
 _MAX_LOG_SUM = 80.0  # a sum of exponentials below e^80 leaves float32 and bfloat16 room for products with it
 
-
-class ChunkLoss(NamedTuple):
-    """The loss of a chunk of rows."""
-
-    sums: Tensor  # [2]: loss and negative log likelihood, summed over the rows
-    scale_R1: Tensor | None = None  # factor per row that the gradient left in the logits still lacks
-
-
-ChunkLossFn = Callable[[Tensor, slice, bool], ChunkLoss]
+# Logits of some rows, these rows, whether a gradient is needed -> [2] loss and negative log likelihood, both
+# summed, and a factor [R, 1] that the gradient still lacks. The gradient, if needed, replaces the logits. It
+# leaves out the term -`uniform` / V that all V entries have in common.
+ChunkLoss = Callable[[Tensor, slice, bool], tuple[Tensor, Tensor | None]]
 
 
 class Teacher(NamedTuple):
@@ -39,10 +34,9 @@ class OutputMatrix:
     """An output matrix [V, D] prepared for the losses; batches may share it until the weights change."""
 
     def __init__(self, output_VD: Tensor) -> None:
-        fixed = output_VD.detach()
+        self._fixed_VD = fixed = output_VD.detach()
         # a CPU multiplies with a matrix stored transposed a third faster
         self.transposed_DV = fixed.contiguous().t().contiguous() if _on_cpu(fixed) else fixed.t()
-        self._fixed_VD = fixed
 
     @cached_property
     def mean_D(self) -> Tensor:
@@ -51,7 +45,7 @@ class OutputMatrix:
 
     @cached_property
     def _longest(self) -> float:
-        return float(_norms(self._fixed_VD).max())
+        return _longest_row(self._fixed_VD)
 
     def bounds(self, states_RD: Tensor) -> bool:
         """Return whether exp() of every logit of these states is safe without subtracting the maximum first.
@@ -62,7 +56,7 @@ class OutputMatrix:
         vocab = len(self._fixed_VD)
         if not (_on_cpu(states_RD) and len(states_RD) and vocab) or states_RD.dtype == torch.float16:
             return False
-        return float(_norms(states_RD).max()) * self._longest < _MAX_LOG_SUM - math.log(vocab)
+        return _longest_row(states_RD) * self._longest < _MAX_LOG_SUM - math.log(vocab)
 
 
 def smoothed_loss(
@@ -74,19 +68,39 @@ def smoothed_loss(
     `states_RD` [R, D], `output_VD` [V, D], `target_R` [R] without pads. `eps` is the label smoothing, spread
     over all V entries. Pass `output`, an `OutputMatrix(output_VD)`, if several calls share it.
     """
-    output = output or OutputMatrix(output_VD)
-    fixed_RD = states_RD.detach()
-    bounded = output.bounds(fixed_RD)
+    matrix, fixed_RD, wide = output or OutputMatrix(output_VD), states_RD.detach(), wide_of(states_RD)
+    bounded = matrix.bounds(fixed_RD)  # then no maximum is subtracted, and the factor divides by the sum
 
-    def loss_of(logits: Tensor, rows: slice, with_grad: bool) -> ChunkLoss:
-        found = _smoothed_chunk(logits, target_R[rows], eps, wide_of(states_RD), with_grad, bounded)
-        if not eps:
-            return found
-        # the mean logit over the vocabulary, for the smoothing, without another pass over the vocabulary
-        mean = (fixed_RD[rows].to(output.mean_D.dtype) @ output.mean_D).sum()
-        return ChunkLoss(found.sums - torch.stack([eps * mean, mean.new_zeros(())]), found.scale_R1)
+    def loss_of(logits_RV: Tensor, rows: slice, with_grad: bool) -> tuple[Tensor, Tensor | None]:
+        count, vocab = logits_RV.shape
+        target_R1 = target_R[rows, None]
+        chosen_R1 = logits_RV.gather(1, target_R1).to(wide)
+        total_R1, top_R1 = (logits_RV.new_zeros(count, 1, dtype=wide) for _ in range(2))
+        size = max(1, CACHED_BYTES // (vocab * wide.itemsize)) if _on_cpu(logits_RV) else count
+        buffer = logits_RV if logits_RV.dtype == wide else logits_RV.new_empty(size, vocab, dtype=wide)
+        for start in range(0, count, size):
+            part = slice(start, start + size)
+            logits, total = logits_RV[part], total_R1[part]
+            values = logits if buffer is logits_RV else buffer[: len(logits)].copy_(logits)
+            if not bounded:
+                values.sub_(torch.amax(values, 1, keepdim=True, out=top_R1[part]))
+            torch.sum(values.exp_(), 1, keepdim=True, out=total)
+            if with_grad:
+                if not bounded:
+                    values.div_(total)
+                whole = total if bounded else torch.ones_like(total)
+                values.scatter_add_(1, target_R1[part], whole * (eps - 1))
+                if values is not logits:
+                    logits.copy_(values)
+        log_total_R1 = total_R1.log() + top_R1
+        nll = (log_total_R1 - chosen_R1).sum()
+        sums = torch.stack([(1 - eps) * nll + eps * log_total_R1.sum(), nll])
+        if eps:  # the mean logit over the vocabulary, without another pass over the vocabulary
+            mean = (fixed_RD[rows].to(matrix.mean_D.dtype) @ matrix.mean_D).sum()
+            sums = sums - torch.stack([eps * mean, mean.new_zeros(())])
+        return sums, total_R1.reciprocal() if with_grad and bounded else None
 
-    return _chunked_loss(states_RD, output_VD, loss_of, output, eps)
+    return _in_chunks(states_RD, output_VD, loss_of, matrix, eps)
 
 
 def distilled_loss(
@@ -102,10 +116,10 @@ def distilled_loss(
     states_RE, output_VE = teacher.states_RE.detach(), teacher.output_VE.detach()
     at_once = max(1, CACHED_BYTES // (vocab * wide.itemsize)) if _on_cpu(states_RD) else ROWS
 
-    def loss_of(logits_RV: Tensor, rows: slice, with_grad: bool) -> ChunkLoss:
+    def loss_of(logits_RV: Tensor, rows: slice, with_grad: bool) -> tuple[Tensor, None]:
         taught_RV = states_RE[rows] @ output_VE.t()
         sums = torch.zeros(2, dtype=wide, device=logits_RV.device)
-        parts = (part.split(at_once) for part in (logits_RV, taught_RV, target_R[rows, None]))
+        parts = (torch.split(part, at_once) for part in (logits_RV, taught_RV, target_R[rows, None]))
         for logits, taught, target in zip(*parts, strict=True):
             values = logits.to(wide)
             wanted = taught.to(wide).softmax(1).mul_(share)
@@ -118,9 +132,9 @@ def distilled_loss(
             sums += torch.stack([(log_total - (wanted * values).sum(1, keepdim=True)).sum(), nll.sum()])
             if with_grad:
                 logits.copy_(values.sub(log_total).exp_().sub_(wanted))
-        return ChunkLoss(sums)
+        return sums, None
 
-    return _chunked_loss(states_RD, output_VD, loss_of, OutputMatrix(output_VD), 0.0)
+    return _in_chunks(states_RD, output_VD, loss_of, OutputMatrix(output_VD), 0.0)
 
 
 def wide_of(states: Tensor) -> torch.dtype:
@@ -128,17 +142,12 @@ def wide_of(states: Tensor) -> torch.dtype:
     return torch.float64 if states.dtype == torch.float64 else torch.float32
 
 
-def _chunked_loss(
-    states_RD: Tensor, output_VD: Tensor, loss_of: ChunkLossFn, output: OutputMatrix, uniform: float
+def _in_chunks(
+    states_RD: Tensor, output_VD: Tensor, loss_of: ChunkLoss, output: OutputMatrix, uniform: float
 ) -> tuple[Tensor, Tensor]:
-    """Return a summed loss of all rows (differentiable) and the summed negative log likelihood.
-
-    `loss_of(logits, rows, with_grad)` returns the sums of a chunk. If `with_grad`, it replaces the logits by
-    the gradient of the loss, without a factor for each row (`ChunkLoss.scale_R1`) and without the term
-    -`uniform` / V that all V entries have in common.
-    """
     with_grad = torch.is_grad_enabled() and (states_RD.requires_grad or output_VD.requires_grad)
-    return _ChunkedLoss.apply(states_RD, output_VD, loss_of, output, uniform, with_grad)
+    loss, nll = _ChunkedLoss.apply(states_RD, output_VD, loss_of, output, uniform, with_grad)  # type: ignore[no-untyped-call]
+    return loss, nll
 
 
 class _ChunkedLoss(torch.autograd.Function):
@@ -149,7 +158,7 @@ class _ChunkedLoss(torch.autograd.Function):
         ctx: FunctionCtx,
         states_RD: Tensor,
         output_VD: Tensor,
-        loss_of: ChunkLossFn,
+        loss_of: ChunkLoss,
         output: OutputMatrix,
         uniform: float,
         with_grad: bool,
@@ -165,66 +174,32 @@ class _ChunkedLoss(torch.autograd.Function):
             rows = slice(start, start + ROWS)
             states = states_RD[rows]
             logits = torch.mm(states, output.transposed_DV, out=buffer[: len(states)])
-            chunk = loss_of(logits, rows, with_grad)
-            sums += chunk.sums
+            chunk_sums, scale_R1 = loss_of(logits, rows, with_grad)
+            sums += chunk_sums
             if with_grad:
                 back = torch.mm(logits, output_VD, out=grad_states[rows])
-                if chunk.scale_R1 is not None:
-                    back.mul_(chunk.scale_R1)
-                    states = (states * chunk.scale_R1).to(states.dtype)
+                if scale_R1 is not None:
+                    back.mul_(scale_R1)
+                    states = (states * scale_R1).to(states.dtype)
                 if uniform:
                     back.sub_(uniform * output.mean_D)
                 grad_output += logits.t() @ states
         if with_grad:
-            ctx.save_for_backward(grad_states, grad_output.to(output_VD.dtype))  # type: ignore[attr-defined]
+            ctx.save_for_backward(grad_states, grad_output.to(output_VD.dtype))
         loss, nll = sums.unbind()
-        ctx.mark_non_differentiable(nll)  # type: ignore[attr-defined]
+        ctx.mark_non_differentiable(nll)
         return loss, nll
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: FunctionCtx, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         grads = ctx.saved_tensors  # type: ignore[attr-defined]
         if not (_on_cpu(grad) and float(grad) == 1):  # on the CPU, without loss scaling
             grads = tuple(kept * grad.to(kept.dtype) for kept in grads)
         return *grads, *(None,) * 4
 
 
-def _smoothed_chunk(
-    logits_RV: Tensor, target_R: Tensor, eps: float, wide: torch.dtype, with_grad: bool, bounded: bool
-) -> ChunkLoss:
-    """Return the smoothed loss of these rows, without the term that is the same for all words.
-
-    Works on a few rows at a time in one buffer, so that their logits stay in the cache. If the logits are
-    `bounded`, the maximum need not be subtracted, and the division by the sum is left to `scale_R1`.
-    """
-    count, vocab = logits_RV.shape
-    target_R1 = target_R[:, None]
-    chosen_R1 = logits_RV.gather(1, target_R1).to(wide)
-    total_R1, top_R1 = (logits_RV.new_zeros(count, 1, dtype=wide) for _ in range(2))
-    size = max(1, CACHED_BYTES // (vocab * wide.itemsize)) if _on_cpu(logits_RV) else count
-    buffer = logits_RV if logits_RV.dtype == wide else logits_RV.new_empty(size, vocab, dtype=wide)
-    for start in range(0, count, size):
-        rows = slice(start, start + size)
-        logits, total = logits_RV[rows], total_R1[rows]
-        values = logits if buffer is logits_RV else buffer[: len(logits)].copy_(logits)
-        if not bounded:
-            values.sub_(torch.amax(values, 1, keepdim=True, out=top_R1[rows]))
-        torch.sum(values.exp_(), 1, keepdim=True, out=total)
-        if with_grad:
-            if not bounded:
-                values.div_(total)
-            whole = total if bounded else torch.ones_like(total)
-            values.scatter_add_(1, target_R1[rows], whole * (eps - 1))
-            if values is not logits:
-                logits.copy_(values)
-    log_total_R1 = total_R1.log() + top_R1
-    nll = (log_total_R1 - chosen_R1).sum()
-    sums = torch.stack([(1 - eps) * nll + eps * log_total_R1.sum(), nll])
-    return ChunkLoss(sums, total_R1.reciprocal() if with_grad and bounded else None)
-
-
-def _norms(x_ND: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(x_ND, dim=1, dtype=wide_of(x_ND))
+def _longest_row(x_ND: Tensor) -> float:
+    return float(torch.linalg.vector_norm(x_ND, dim=1, dtype=wide_of(x_ND)).max())
 
 
 def _on_cpu(x: Tensor) -> bool:

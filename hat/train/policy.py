@@ -15,8 +15,7 @@ from hat.space import Arch, SearchSpace, draw_arch, draw_fair_arch
 class StepPlan:
     """What one update trains: each architecture on all batches of the update, with equal weight.
 
-    If `distill` is above 0, the first architecture teaches the others: `distill` is the weight of its
-    probabilities in their loss, 1 - `distill` that of the reference.
+    If `distill` is above 0, the first architecture teaches the others, with this weight in their loss.
     """
 
     archs: tuple[Arch, ...]
@@ -39,12 +38,9 @@ class PolicyConfig(Options):
 
     def used(self) -> dict[str, object]:
         """Return the options that this policy uses, by their names in YAML."""
-        found: dict[str, object] = {"policy": self.policy, "fair-sampling": self.fair_sampling}
-        if self.policy.startswith("sandwich"):
-            found["sandwich-random"] = self.sandwich_random
-        if self.policy == "sandwich-distill":
-            found["distill-share"] = self.distill_share
-        return found
+        random = {} if self.policy == "single" else {"sandwich-random": self.sandwich_random}
+        share = {"distill-share": self.distill_share} if self.policy == "sandwich-distill" else {}
+        return {"policy": self.policy, "fair-sampling": self.fair_sampling, **random, **share}
 
     def plan(self, space: SearchSpace, seed: int, update: int) -> StepPlan:
         """Return what update number `update` trains, counted from 0; a pure function.
@@ -80,10 +76,8 @@ class ScheduleConfig(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.lr_scheduler == "cosine" and (self.max_lr is None or self.max_lr <= self.lr):
-            raise ConfigError(
-                f"the cosine schedule needs --max-lr above --lr (its minimum), got max-lr {self.max_lr} "
-                f"and lr {self.lr}"
-            )
+            got = f"got max-lr {self.max_lr} and lr {self.lr}"
+            raise ConfigError(f"the cosine schedule needs --max-lr above --lr (its minimum), {got}")
 
 
 def learning_rate(cfg: ScheduleConfig, update: int, max_update: int) -> float:

@@ -4,7 +4,7 @@ import copy
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NoReturn, cast
 
 import torch
 from torch import Tensor
@@ -77,8 +77,8 @@ def compute_dtype(amp: Amp, fp16: bool, device: torch.device, group: ProcessGrou
     return dtype
 
 
-class StepResult(NamedTuple):
-    """One update; losses per target token, base 2, means over the architectures of the update.
+class Losses(NamedTuple):
+    """What an update or a validation came to: means per target token, in base 2, over its architectures.
 
     `loss` is what was minimised; if a teacher takes part, that is not the smoothed loss alone.
     """
@@ -86,53 +86,17 @@ class StepResult(NamedTuple):
     loss: float
     nll_loss: float
     num_tokens: int
-    grad_norm: float
-    lr: float
-
-
-class EvalResult(NamedTuple):
-    """One pass over validation batches; losses per target token, base 2."""
-
-    loss: float
-    nll_loss: float
-    num_tokens: int
-
-
-class MasterWeights:
-    """Float32 weights of a model and a copy of them in the compute type.
-
-    The copy is cast once for each update; autocast would cast every slice at every use. With float32 compute
-    both are the same tensors. Gradients of the copy are added to `.grad` of the master in float32.
-    """
-
-    def __init__(self, model: Transformer, dtype: torch.dtype) -> None:
-        self.dtype = dtype
-        self.master = model
-        self.compute = model if dtype == torch.float32 else copy.deepcopy(model).to(dtype)
-        self._pairs = list(zip(model.parameters(), self.compute.parameters(), strict=True))
-
-    def collect(self) -> None:
-        """Add the gradients of the copy to those of the master and clear them; unused weights keep None."""
-        if self.compute is self.master:
-            return
-        for master, copied in self._pairs:
-            if copied.grad is not None:
-                if master.grad is None:
-                    master.grad = copied.grad.float()
-                else:
-                    master.grad.add_(copied.grad)
-                copied.grad = None
-
-    @torch.no_grad()
-    def refresh(self) -> None:
-        """Cast the master weights into the copy, after each change of the master."""
-        if self.compute is not self.master:
-            copies: list[Tensor] = [copied for _, copied in self._pairs]
-            torch._foreach_copy_(copies, [master for master, _ in self._pairs])
+    grad_norm: float = 0.0  # of an update
+    lr: float = 0.0
 
 
 class Trainer:
-    """Owns the model, the optimiser and the update count; everything else is an argument."""
+    """Owns the model, the optimiser and the update count; everything else is an argument.
+
+    `model` has the float32 weights; `compute` is its copy in the compute type, cast once for each update
+    (autocast would cast every slice at every use), or the same model if that is float32. Gradients of the
+    copy are added up in float32, in `model`.
+    """
 
     def __init__(
         self,
@@ -146,9 +110,11 @@ class Trainer:
         group: ProcessGroup = ALONE,
     ) -> None:
         self.cfg, self.schedule, self.device, self.seed, self.group = cfg, schedule, device, seed, group
-        self.model = model.to(device)
+        self.model, self.dtype, self.num_updates = model.to(device), dtype, 0
         group.broadcast_tensors_([weight.detach() for weight in model.parameters()])
-        self.weights = MasterWeights(self.model, dtype)
+        self.compute = self._in_compute_type(self.model)
+        copied = () if self.compute is self.model else self.compute.parameters()
+        self._pairs = list(zip(self.model.parameters(), copied, strict=False))
         self.average: AveragedModel | None = None
         if cfg.ema_decay:
             self.average = AveragedModel(self.model, multi_avg_fn=self._move_average).requires_grad_(False)
@@ -165,7 +131,6 @@ class Trainer:
             device.type, init_scale=cfg.fp16_init_scale, enabled=dtype == torch.float16
         )
         self.scaler.scale(torch.zeros((), device=device))  # sets the scale up, even if no batch follows
-        self.num_updates = 0
 
     def lr(self) -> float:
         """Return the learning rate of the next update."""
@@ -174,9 +139,9 @@ class Trainer:
     @property
     def eval_model(self) -> Transformer:
         """The float32 model that is validated, searched and inherited: the moving average, if any."""
-        return self.model if self.average is None else self.average.module
+        return self.model if self.average is None else cast(Transformer, self.average.module)
 
-    def train_step(self, batches: Sequence[Batch], plan: StepPlan | Arch) -> StepResult:
+    def train_step(self, batches: Sequence[Batch], plan: StepPlan | Arch) -> Losses:
         """Make one update from the gradients of `batches` of all processes, for all architectures of `plan`.
 
         `batches` are the batches of this process, which takes every k-th of k processes; some processes may
@@ -186,15 +151,15 @@ class Trainer:
         the gradient is not finite, before any weight has changed.
         """
         plan = StepPlan((plan,)) if isinstance(plan, Arch) else plan
-        sums: list[Tensor] = []
+        parts: list[Tensor] = []
         tokens = sum(batch.num_tokens for batch in batches)
         sentences = sum(batch.source.size(0) for batch in batches)
         for position, batch in enumerate(batches):
             for loss, batch_nll in self._losses(batch, plan, position * self.group.size + self.group.rank):
-                self.scaler.scale(loss).backward()
-                self.weights.collect()
-                sums.append(torch.stack([loss.detach(), batch_nll]).double())
-        smoothed, nll = torch.stack(sums).sum(0).tolist() if sums else (0.0, 0.0)  # waits for a GPU once
+                torch.autograd.backward(self.scaler.scale(loss))
+                self._collect_gradients()
+                parts.append(torch.stack([loss.detach(), batch_nll]).double())
+        smoothed, nll = torch.stack(parts).sum(0).tolist() if parts else (0.0, 0.0)  # waits for a GPU once
         if self.group.size > 1:
             smoothed, nll, tokens, sentences = self._sum_gradients(smoothed, nll, tokens, sentences)
         if not math.isfinite(smoothed):
@@ -206,8 +171,7 @@ class Trainer:
         grads = [weight.grad for weight in self.model.parameters() if weight.grad is not None]
         shares = max(sentences if self.cfg.sentence_avg else tokens, 1) * len(plan.archs)
         torch._foreach_mul_(grads, 1 / shares)
-        norm = torch.nn.utils.get_total_norm(grads)
-        grad_norm = norm.item()
+        grad_norm = torch.nn.utils.get_total_norm(grads).item()
         overflow = not math.isfinite(grad_norm)  # with loss scaling the update is left out, the scale halved
         if overflow and not (self.scaler.is_enabled() and self.scaler.get_scale() > _MIN_SCALE):
             self._refuse(f"the gradient norm is {grad_norm}")
@@ -216,27 +180,29 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        self.weights.refresh()
+        self.refresh()
         self.num_updates += 1
         if self.average is not None:
             self.average.update_parameters(self.model)
         bits = max(tokens, 1) * math.log(2) * len(plan.archs)
-        return StepResult(smoothed / bits, nll / bits, tokens, grad_norm, lr)
+        return Losses(smoothed / bits, nll / bits, tokens, grad_norm, lr)
 
-    def evaluate(self, batches: Iterable[Batch | None], arch: Arch) -> EvalResult:
+    def evaluate(self, batches: Iterable[Batch | None], arch: Arch) -> Losses:
         """Return the loss of `arch` over `batches` (the slots of this process) of all processes."""
-        model, dtype = self.weights.compute, self.weights.dtype
-        if self.average is not None:
-            model = self.eval_model if dtype == torch.float32 else copy.deepcopy(self.eval_model).to(dtype)
-        return evaluate(model, batches, arch, self.cfg.label_smoothing, self.device, self.group)  # type: ignore[arg-type]
+        model = self.compute if self.average is None else self._in_compute_type(self.eval_model)
+        return evaluate(model, batches, arch, self.cfg.label_smoothing, self.device, self.group)
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Cast the float32 weights into the copy, after each change of them."""
+        if self._pairs:
+            copies: list[Tensor] = [copied for _, copied in self._pairs]
+            torch._foreach_copy_(copies, [master for master, _ in self._pairs])
 
     def state_dict(self) -> dict[str, Any]:
         """Return optimiser, loss scale and update count; the weights are saved by their names."""
-        return {
-            "num_updates": self.num_updates,
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-        }
+        states = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+        return {"num_updates": self.num_updates, **states}
 
     def load_state_dict(self, state: dict[str, Any], *, optimizer: bool, schedule: bool) -> None:
         """Go on from what `state_dict` returned; optimiser and update count may each be left at the start."""
@@ -253,6 +219,9 @@ class Trainer:
         for name, average in self.average.module.named_parameters() if self.average else ():
             average.copy_(weights[name])
 
+    def _in_compute_type(self, model: Transformer) -> Transformer:
+        return model if self.dtype == torch.float32 else copy.deepcopy(model).to(self.dtype)
+
     def _move_average(self, averages: Any, weights: Any, _: object) -> None:
         # the first weights are forgotten quickly: the decay of update n is (1 + n) / (10 + n) while smaller
         decay = min(self.cfg.ema_decay, (1 + self.num_updates) / (10 + self.num_updates))
@@ -268,34 +237,43 @@ class Trainer:
         for number, arch in enumerate(plan.archs):
             stream = (self.num_updates, position, number) if number else (self.num_updates, position)
             drop = Dropout(seed_for(self.seed, "dropout", *stream))
-            states_RD, output_VD, target_R = target_rows(self.weights.compute, batch, arch, drop)
+            states_RD, output_VD, target_R = target_rows(self.compute, batch, arch, drop)
             if teacher:
                 yield distilled_loss(states_RD, output_VD, target_R, eps, teacher, plan.distill)
             else:
                 teacher = Teacher(states_RD.detach(), output_VD.detach()) if plan.distill else None
                 yield smoothed_loss(states_RD, output_VD, target_R, eps)
 
-    def _sum_gradients(
-        self, smoothed: float, nll: float, tokens: int, sentences: int
-    ) -> tuple[float, float, int, int]:
-        """Sum the gradients of all processes, in float32, and return the sums of the arguments.
+    def _collect_gradients(self) -> None:
+        """Add the gradients of the copy to those of the model and clear them; unused weights keep None."""
+        for master, copied in self._pairs:
+            if copied.grad is not None:
+                if master.grad is None:
+                    master.grad = copied.grad.float()
+                else:
+                    master.grad.add_(copied.grad)
+                copied.grad = None
+
+    def _sum_gradients(self, *sums: float) -> tuple[float, float, int, int]:
+        """Sum the gradients of all processes, in float32, and return the sums of loss, negative log
+        likelihood, tokens and sentences.
 
         A process without a batch has no gradients, so the first reduction also tells which weights have one.
         """
         weights = list(self.model.parameters())
         used = [float(weight.grad is not None) for weight in weights]
-        head = torch.tensor([smoothed, nll, tokens, sentences, *used], dtype=torch.float64)
+        head = torch.tensor([*sums, *used], dtype=torch.float64)
         smoothed, nll, tokens, sentences, *used = self.group.sum_(head).tolist()
         active = [weight for weight, count in zip(weights, used, strict=True) if count]
         grads = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in active]
         if math.isfinite(smoothed) and active:
             flat = self.group.sum_(torch.cat([grad.flatten() for grad in grads]))
-            parts = flat.split([weight.numel() for weight in active])
+            parts = torch.split(flat, [weight.numel() for weight in active])
             for weight, part in zip(active, parts, strict=True):
                 weight.grad = part.view_as(weight)
         return smoothed, nll, int(tokens), int(sentences)
 
-    def _refuse(self, what: str) -> None:
+    def _refuse(self, what: str) -> NoReturn:
         self.optimizer.zero_grad(set_to_none=True)
         raise TrainingError(
             f"{what} at update {self.num_updates + 1}; no weight was changed. Lower --lr, raise "
@@ -307,28 +285,13 @@ class Trainer:
 def target_rows(
     model: Transformer, batch: Batch, arch: Arch, drop: Dropout = EVAL
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what the loss of a batch is computed from: the decoder states [R, D] of its R real target
+    """Return what the losses of a batch are computed from: the decoder states [R, D] of its R real target
     tokens, the output matrix [V, D] of their width, and these tokens [R].
     """
     states = model.decode(batch.decoder_input, model.encode(batch.source, arch, drop), arch, drop)
     real = batch.target.ne(PAD).flatten().nonzero().squeeze(1)
     states_RD = states.flatten(0, 1).index_select(0, real)
     return states_RD, model.output.columns(states_RD.size(1)), batch.target.flatten().index_select(0, real)
-
-
-def batch_loss(
-    model: Transformer,
-    batch: Batch,
-    arch: Arch,
-    label_smoothing: float,
-    drop: Dropout = EVAL,
-    output: OutputMatrix | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Return the smoothed loss and the negative log likelihood of a batch in nats, summed over its tokens.
-
-    `output` is the prepared output matrix of `arch`, if several batches share it.
-    """
-    return smoothed_loss(*target_rows(model, batch, arch, drop), label_smoothing, output)
 
 
 @torch.inference_mode()
@@ -339,28 +302,27 @@ def evaluate(
     label_smoothing: float,
     device: torch.device,
     group: ProcessGroup = ALONE,
-) -> EvalResult:
+) -> Losses:
     """Return the mean loss of `arch` over the `batches` of all processes, without dropout.
 
     Each process has equally many slots. The result does not depend on the number of processes: losses are
     added in the order of the batches.
     """
-    output = OutputMatrix(model.output.columns(arch.decoder.embed_dim))
-    rows = []
+    output, rows = OutputMatrix(model.output.columns(arch.decoder.embed_dim)), []
     for batch in batches:
-        found = (0.0, 0.0, 0.0)
+        found = (0.0, 0.0, 0)
         if batch is not None:
-            loss, batch_nll = batch_loss(model, batch.to(device), arch, label_smoothing, output=output)
-            found = loss.item(), batch_nll.item(), float(batch.num_tokens)
+            losses = smoothed_loss(*target_rows(model, batch.to(device), arch), label_smoothing, output)
+            found = losses[0].item(), losses[1].item(), batch.num_tokens
         rows.append(found)
-    table_KNC = group.gather(torch.tensor(rows, dtype=torch.float64).view(-1, 3))
     smoothed, nll, tokens = 0.0, 0.0, 0
-    for row in table_KNC.transpose(0, 1).flatten(0, 1).tolist():
-        smoothed, nll, tokens = smoothed + row[0], nll + row[1], tokens + int(row[2])
+    for slot in zip(*group.gather_objects(rows), strict=True):
+        for row in slot:
+            smoothed, nll, tokens = smoothed + row[0], nll + row[1], tokens + row[2]
     if not math.isfinite(smoothed):
         raise TrainingError(
             f"the validation loss is {smoothed}, the weights are broken; go back to an earlier checkpoint "
             "and lower --lr or set --clip-norm 1"
         )
     bits = max(tokens, 1) * math.log(2)
-    return EvalResult(smoothed / bits, nll / bits, tokens)
+    return Losses(smoothed / bits, nll / bits, tokens)

@@ -26,7 +26,7 @@ from hat.cli.train import main
 from hat.cli.translate import generate
 from hat.errors import ConfigError
 from hat.train.checkpoint import load
-from hat.train.distributed import LOST, Place, _exit_code
+from hat.train.distributed import LOST, ProcessGroup, _exit_code
 
 DOCS = (ROOT / "docs" / "distributed.md").read_text("utf-8")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
@@ -285,15 +285,17 @@ def test_the_gpu_of_a_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     gpus(monkeypatch, 4)
     assert rank_device(DeviceOptions(), None, RankOptions()) == torch.device("cuda", 0)
     assert rank_device(DeviceOptions(gpu=2), None, RankOptions()) == torch.device("cuda", 2)
-    assert rank_device(DeviceOptions(), Place(7, 8, 3, 4), RankOptions()) == torch.device("cuda", 3)
-    assert rank_device(DeviceOptions(cpu=True), Place(7, 8, 3, 4), RankOptions()) == torch.device("cpu")
-    assert rank_device(DeviceOptions(gpu=2), Place(), RankOptions()) == torch.device("cuda", 2)
+    assert rank_device(DeviceOptions(), ProcessGroup(7, 8, 3, 4), RankOptions()) == torch.device("cuda", 3)
+    assert rank_device(DeviceOptions(cpu=True), ProcessGroup(7, 8, 3, 4), RankOptions()) == torch.device(
+        "cpu"
+    )
+    assert rank_device(DeviceOptions(gpu=2), ProcessGroup(), RankOptions()) == torch.device("cuda", 2)
     with pytest.raises(ConfigError, match="4 processes here, but --gpu 2 names one GPU"):
-        rank_device(DeviceOptions(gpu=2), Place(7, 8, 3, 4), RankOptions())
+        rank_device(DeviceOptions(gpu=2), ProcessGroup(7, 8, 3, 4), RankOptions())
     with pytest.raises(ConfigError, match="8 processes here, but this machine has 4 GPUs"):
-        rank_device(DeviceOptions(), Place(7, 8, 7, 8), RankOptions())
+        rank_device(DeviceOptions(), ProcessGroup(7, 8, 7, 8), RankOptions())
     gpus(monkeypatch, 1)  # each process sees its own GPU only
-    assert rank_device(DeviceOptions(), Place(7, 8, 3, 4), RankOptions(1)) == torch.device("cuda", 0)
+    assert rank_device(DeviceOptions(), ProcessGroup(7, 8, 3, 4), RankOptions(1)) == torch.device("cuda", 0)
     assert "--distributed-world-size 1: the launcher started 8" in capsys.readouterr().err
 
 

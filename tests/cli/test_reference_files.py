@@ -72,6 +72,6 @@ def test_a_supertransformer_serves_searches_and_further_training(name: str) -> N
     (settings,) = parse_settings(argv, prog="test", description="", config_flags=("--configs",))
     space, _ = space_and_arch(settings.space, settings.arch)
     path, vocab = COMPAT / name / "checkpoint.pt", TaskData(settings.task)
-    found = check_compatible(load(path), path, space, None, settings.model, vocab.vocab_sizes, vocab.digests)
+    found = check_compatible(load(path), path, space, None, settings.model, vocab)
     assert found.space == space and found.model_config == settings.model
     assert torch.equal(found.weights["source_embed.weight"], load(path).weights["source_embed.weight"])

@@ -14,9 +14,9 @@ from hat.model.transformer import SuperTransformer, Transformer, extract
 from hat.space import DecoderSpace, EncoderSpace, SearchSpace
 from hat.train.checkpoint import (
     Checkpoint,
+    average,
     load,
     load_newest,
-    mean_of,
     numbered,
     pack,
     rotate,
@@ -47,10 +47,6 @@ def saved(path: Path, model: Transformer | None = None, state: dict | None = Non
     return path
 
 
-def silent_files(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".sha256"))
-
-
 @pytest.mark.parametrize("kind", ["super", "sub"])
 def test_round_trip(kind: str, tmp_path: Path) -> None:
     model: Transformer = super_model()
@@ -70,31 +66,23 @@ def test_round_trip(kind: str, tmp_path: Path) -> None:
     torch.testing.assert_close(sub(SOURCE, TARGET), model(SOURCE, TARGET, SPACE.smallest()))
 
 
-def test_one_content_under_several_names(tmp_path: Path) -> None:
-    paths = [tmp_path / name for name in ("a.pt", "b.pt")]
-    save(pack(super_model()), *paths)
-    assert paths[0].read_bytes() == paths[1].read_bytes()
-    assert load(paths[1]).weights.keys() == dict(super_model().named_parameters()).keys()
-
-
-def test_another_sub_is_refused(tmp_path: Path) -> None:
-    found = load(saved(tmp_path / "a.pt", extract(super_model(), SPACE.smallest())))
-    with pytest.raises(CheckpointError, match="another SubTransformer than the one asked for"):
-        found.sub(SPACE.largest())
-
-
-def test_missing_digest_is_said(tmp_path: Path) -> None:
-    path = saved(tmp_path / "a.pt")
+def test_what_is_refused_or_said(tmp_path: Path) -> None:
+    path, copy = tmp_path / "a.pt", tmp_path / "b.pt"
+    save(pack(extract(super_model(), SPACE.smallest())), path, copy)
+    assert path.read_bytes() == copy.read_bytes()
+    for arch, message in (
+        (SPACE.largest(), "another SubTransformer than the one asked"),
+        (None, "a SubTrans"),
+    ):
+        with pytest.raises(CheckpointError, match=f"holds {message}"):
+            load(copy).sub(arch)
     digest_path(path).unlink()
     said: list[str] = []
     load(path, said.append)
     assert len(said) == 1 and "no a.pt.sha256 beside it" in said[0]
-
-
-def test_missing_file_and_folder(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.pt", tmp_path):
+    for wrong in (tmp_path / "none.pt", tmp_path):
         with pytest.raises(CheckpointError, match="cannot read checkpoint"):
-            load(path)
+            load(wrong)
 
 
 def rewritten(tmp_path: Path, **changes: object) -> Path:
@@ -104,41 +92,30 @@ def rewritten(tmp_path: Path, **changes: object) -> Path:
     return tmp_path / "a.pt"
 
 
-@pytest.mark.parametrize("value", [0, 3, "1", None, ...])
-def test_format_number(value: object, tmp_path: Path) -> None:
-    with pytest.raises(
-        CheckpointError, match="has format .*, this version reads 1|is not a checkpoint of this system"
-    ):
-        load(rewritten(tmp_path, hat_format=value))
-
-
 @pytest.mark.parametrize(
     "changes",
     [
+        *({"hat_format": value} for value in (0, 3, "1", None, ...)),
         {"space": ...},
         {"space": {}},
-        {"space": []},
         {"arch": {}},
         {"arch": {"encoder-layer-num-subtransformer": "x"}},
         {"model_config": {"colour": 1}},
         {"model_config": {"dropout": 2}},
-        {"model_config": {"dropout": "x"}},
         {"vocab_sizes": 3},
-        {"vocab_sizes": [9]},
         {"vocab_sizes": [9, 12]},
         {"vocab_sizes": [9, -11]},
         {"vocab_digests": None},
         {"weights": ...},
-        {"weights": {}},
         {"weights": [1, 2]},
-        {"weights": {"output.weight": 1}},
         {"weights": {name: "x" for name, _ in super_model().named_parameters()}},
         {"state": ...},
     ],
     ids=lambda changes: str(changes)[:50],
 )
 def test_content_that_describes_no_model(changes: dict, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="a.pt"):
+    message = "this version reads, nor" if "hat_format" in changes else "a.pt does not describe a model"
+    with pytest.raises(CheckpointError, match=message):
         load(rewritten(tmp_path, **changes))
 
 
@@ -166,45 +143,40 @@ def test_weights_of_another_space_or_arch(tmp_path: Path) -> None:
 def test_average_is_the_mean(tmp_path: Path) -> None:
     models = [super_model(seed) for seed in (1, 2, 3)]
     paths = [saved(tmp_path / f"checkpoint{n}.pt", model) for n, model in enumerate(models, 1)]
-    mean = mean_of(paths)
+    path, used = average(paths, tmp_path / "mean.pt")
+    assert (path, used) == (tmp_path / "mean.pt", paths)
+    mean = load(path)
     for name, weight in mean.weights.items():
         stacked = torch.stack([dict(model.named_parameters())[name].detach() for model in models])
         torch.testing.assert_close(weight, stacked.double().mean(0).float(), rtol=0, atol=1e-7)
-        assert weight.dtype == torch.float32
     assert mean.state == {} and mean.vocab_digests == ("s" * 64, "t" * 64)
-    save(mean, tmp_path / "average_model_3.pt")
-    load(tmp_path / "average_model_3.pt")
     saved(paths[1], extract(super_model(), SPACE.smallest()))
     with pytest.raises(CheckpointError, match="checkpoint2.pt and .*checkpoint1.pt hold different models"):
-        mean_of(paths)
+        average(paths, path)
 
 
 def test_rotate_keeps_the_newest(tmp_path: Path) -> None:
     names = [
-        *(f"checkpoint{epoch}.pt" for epoch in (1, 2, 9, 10, 11)),
-        *(f"checkpoint_{epoch}_{update}.pt" for epoch, update in ((1, 50), (2, 100), (10, 900), (10, 1000))),
+        *(f"checkpoint{epoch}.pt" for epoch in (11, 10)),
+        *(f"checkpoint_{epoch}_{update}.pt" for epoch, update in ((10, 1000), (10, 900))),
+        *("checkpoint9.pt", "checkpoint2.pt", "checkpoint_2_100.pt", "checkpoint1.pt", "checkpoint_1_50.pt"),
     ]
     others = ["checkpoint_best.pt", "checkpoint_last.pt", "average_model_3.pt", "checkpoint7.pt.bak"]
     for name in names + others:
         (tmp_path / name).write_bytes(b"x")
         digest_path(tmp_path / name).write_text("y")
-    newest = [path.name for path in numbered(tmp_path)]
-    assert newest[:4] == [
-        "checkpoint11.pt",
-        "checkpoint10.pt",
-        "checkpoint_10_1000.pt",
-        "checkpoint_10_900.pt",
-    ]
-    assert newest[-2:] == ["checkpoint1.pt", "checkpoint_1_50.pt"]
+
+    def left() -> list[str]:
+        assert all(digest_path(path).exists() for path in numbered(tmp_path))
+        assert all((tmp_path / name).exists() for name in others)
+        return [path.name for path in numbered(tmp_path)]
+
     rotate(tmp_path, -1, -1)
-    assert len(numbered(tmp_path)) == len(names)
+    assert left() == names
     rotate(tmp_path, 2, 3)
-    left = {"checkpoint11.pt", "checkpoint10.pt", *names[-3:]}
-    assert {path.name for path in numbered(tmp_path)} == left
-    assert set(silent_files(tmp_path)) == left | set(others)
-    assert len(list(tmp_path.glob("*.sha256"))) == len(left) + len(others)
+    assert left() == [*names[:4], "checkpoint_2_100.pt"]
     rotate(tmp_path, 0, 0)
-    assert silent_files(tmp_path) == sorted(others)
+    assert left() == [] and len(list(tmp_path.iterdir())) == 2 * len(others)
 
 
 def test_load_newest_falls_back_and_says_so(tmp_path: Path) -> None:
@@ -232,7 +204,7 @@ def test_load_newest_falls_back_and_says_so(tmp_path: Path) -> None:
     assert newest().state == state(1)
     assert len(said) == 2 and "checkpoint_2_15.pt" in said[1]
     saved(tmp_path / "checkpoint1.pt", state={})
-    with pytest.raises(CheckpointError, match=r"checkpoint1.pt holds weights.* would overwrite it; move it"):
+    with pytest.raises(CheckpointError, match=r"checkpoint1.pt holds weights.* would overwrite it; move"):
         newest()
     (tmp_path / "checkpoint1.pt").write_bytes(b"")
     with pytest.raises(CheckpointError, match="none of the 3 checkpoints .* can be read"):

@@ -1,24 +1,23 @@
-"""What an update trains: its architectures, its gradient, and that resumes and ranks agree on both."""
+"""What an update trains and at which rate; resumes and ranks agree on both."""
 
+import math
 from collections import Counter
 from functools import partial
-from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import spaces
-from test_ranks import BATCHES, run
-from test_trainer import BOTH, CPU, ONE, SPACE, TWO, gradients, trainer_of, weights
+from test_ranks import compare, run, train
+from test_trainer import BOTH, ONE, SPACE, TWO, by_autograd, gradients, trainer_of
 
-from hat.data.batching import groups, shard
-from hat.model.layers import ModelConfig
-from hat.model.transformer import SuperTransformer
+from hat.errors import ConfigError
 from hat.space import SearchSpace, draw_arch, draw_fair_arch
-from hat.train.distributed import ALONE, ProcessGroup
-from hat.train.policy import PolicyConfig, ScheduleConfig, StepPlan
-from hat.train.trainer import OptimConfig, Trainer, batch_loss
+from hat.train.distributed import ALONE
+from hat.train.loss import smoothed_loss
+from hat.train.policy import PolicyConfig, ScheduleConfig, StepPlan, learning_rate
+from hat.train.trainer import target_rows
 
 SANDWICH = PolicyConfig("sandwich", sandwich_random=2)
 DISTILL = PolicyConfig("sandwich-distill", sandwich_random=1, fair_sampling=True, distill_share=0.7)
@@ -66,9 +65,9 @@ def test_fair_draws_pass_the_check(space: SearchSpace, seed: int, number: int) -
     space.check(draw_fair_arch(space, seed, number))
 
 
-def test_the_gradient_of_a_lesson_is_the_mean_of_its_architectures() -> None:
+def test_the_gradient_of_a_plan_is_the_mean_of_its_architectures() -> None:
     archs = SANDWICH.plan(SPACE, 1, 0).archs
-    together, norm = gradients(trainer_of(), [ONE, TWO], StepPlan(archs))  # type: ignore[arg-type]
+    together, norm = gradients(trainer_of(), [ONE, TWO], StepPlan(archs))
     apart = [gradients(trainer_of(), [ONE, TWO], arch)[0] for arch in archs]
     torch.testing.assert_close(together, torch.stack(apart).mean(0), rtol=1e-3, atol=1e-6)
     assert norm == pytest.approx(together.norm().item(), rel=1e-3)
@@ -82,26 +81,17 @@ def test_the_gradient_of_a_lesson_is_the_mean_of_its_architectures() -> None:
 def test_the_largest_teaches_the_others() -> None:
     """The gradient is that of plain autograd with the teacher's probabilities as fixed targets."""
     archs, share = (SPACE.largest(), SPACE.smallest()), 0.7
-    ours, _ = gradients(trainer_of(), [BOTH], StepPlan(archs, share))  # type: ignore[arg-type]
+    ours, _ = gradients(trainer_of(), [BOTH], StepPlan(archs, share))
     model = trainer_of().model
     real = BOTH.target != 1
     logits = [model(BOTH.source, BOTH.decoder_input, arch)[real] for arch in archs]
     soft = logits[0].detach().softmax(-1)
-    taught, _ = batch_loss(model, BOTH, archs[0], 0.1)
-    smoothed, _ = batch_loss(model, BOTH, archs[1], 0.1)
+    taught, smoothed = (smoothed_loss(*target_rows(model, BOTH, arch), 0.1)[0] for arch in archs)
     loss = taught + (1 - share) * smoothed - share * (soft * logits[1].log_softmax(-1)).sum()
-    (loss / (2 * BOTH.num_tokens)).backward()
-    by_hand = [torch.zeros(w.numel()) if w.grad is None else w.grad.flatten() for w in model.parameters()]
-    torch.testing.assert_close(ours, torch.cat(by_hand), rtol=1e-3, atol=1e-6)
-    plain, _ = gradients(trainer_of(), [BOTH], StepPlan(archs))  # type: ignore[arg-type]
+    by_hand = by_autograd(model, loss / (2 * BOTH.num_tokens))
+    torch.testing.assert_close(ours, by_hand, rtol=1e-3, atol=1e-6)
+    plain, _ = gradients(trainer_of(), [BOTH], StepPlan(archs))
     assert (ours - plain).norm() > 0.02 * plain.norm()
-
-
-def test_dropout_differs_between_the_architectures_of_an_update() -> None:
-    arch = SPACE.largest()
-    twice = trainer_of(dropout=0.4).train_step([ONE], StepPlan((arch, arch))).loss
-    assert twice != trainer_of(dropout=0.4).train_step([ONE], StepPlan((arch,))).loss
-    assert twice == trainer_of(dropout=0.4).train_step([ONE], StepPlan((arch, arch))).loss
 
 
 # The moving average.
@@ -135,46 +125,65 @@ def test_the_average_is_what_is_validated(dtype: torch.dtype) -> None:
     with torch.no_grad():
         for weight, average in zip(plain.model.parameters(), trainer.eval_model.parameters(), strict=True):
             weight.copy_(average)
-    plain.weights.refresh()
+    plain.refresh()
     assert plain.evaluate([BOTH], SPACE.largest()).loss == averaged
 
 
-# Several ranks.
-
-
-def train(ranks: ProcessGroup, config: PolicyConfig, update_freq: int) -> tuple[list, dict, Any]:
-    """Return the results of 12 updates over short epochs, the averaged weights and an evaluation."""
-    noise = torch.Generator().manual_seed(ranks.rank + 1)
-    trainer = Trainer(
-        SuperTransformer(SPACE, 11, ModelConfig(dropout=0.2), noise),
-        OptimConfig(clip_norm=1.0, ema_decay=0.9),
-        ScheduleConfig("fixed", lr=1e-2),
-        dtype=torch.float32,
-        device=CPU,
-        seed=1,
-        group=ranks,
-    )
-    results: list = []
-    while len(results) < 12:
-        for group in groups(shard(BATCHES[:7], ranks.rank, ranks.size), update_freq):
-            results.append(trainer.train_step(group, config.plan(SPACE, 1, trainer.num_updates)))
-    shown = {name: weight.numpy() for name, weight in trainer.eval_model.named_parameters()}
-    after = {name: weight.numpy() for name, weight in weights(trainer).items()}
-    valid = trainer.evaluate(shard(BATCHES, ranks.rank, ranks.size), SPACE.largest())
-    return results, after | {f"average.{name}": weight for name, weight in shown.items()}, valid
-
-
-@pytest.mark.parametrize(("config", "update_freq"), [(SANDWICH, 1), (DISTILL, 1), (DISTILL, 2)])
+@pytest.mark.parametrize(("config", "update_freq"), [(SANDWICH, 1), (DISTILL, 2)])
 def test_two_ranks_equal_one_with_twice_the_batches(config: PolicyConfig, update_freq: int) -> None:
-    answers, codes = run(partial(train, config=config, update_freq=update_freq))
+    of_policy = partial(train, dtype=torch.float32, updates=12, policy=config, ema_decay=0.9)
+    answers, codes = run(partial(of_policy, update_freq=update_freq))
     assert codes == [0, 0], answers
-    results, one_weights, one_eval = train(ALONE, config, 2 * update_freq)
-    for theirs, their_weights, their_eval in answers:
-        for one, other in zip(results, theirs, strict=True):
-            assert (one.num_tokens, one.lr) == (other.num_tokens, other.lr)
-            assert (other.loss, other.nll_loss) == pytest.approx((one.loss, one.nll_loss), abs=1e-4)
-        assert their_eval.loss == pytest.approx(one_eval.loss, abs=1e-4)
-        for name, weight in their_weights.items():
-            assert (weight == answers[0][1][name]).all(), "the ranks have drifted apart"
-            if not name.endswith("bias"):  # a key's bias has no gradient but rounding, which Adam enlarges
-                assert weight == pytest.approx(one_weights[name], abs=2e-3), name
+    compare(answers, of_policy(ALONE, update_freq=2 * update_freq), 1e-4)
+
+
+# The learning rate, computed by hand.
+
+SPAN, QUARTER = 1e-3 - 1e-7, 0.5 * (1 + math.cos(math.pi * 22 / 90))
+COSINE = ScheduleConfig("cosine", lr=1e-7, max_lr=1e-3, warmup_updates=10)
+
+
+@pytest.mark.parametrize(
+    ("cfg", "rates"),
+    [
+        (
+            ScheduleConfig(lr=8e-4, warmup_updates=4),
+            {0: 1e-7, 1: 1e-7 + 0.25 * (8e-4 - 1e-7), 4: 8e-4, 16: 4e-4, 64: 2e-4, 400: 8e-5},
+        ),
+        (ScheduleConfig(lr=1e-3), {0: 1e-3, 1: 1e-3, 4: 5e-4, 100: 1e-4}),
+        (
+            COSINE,
+            {
+                0: 1e-7,
+                5: 1e-7 + SPAN / 2,
+                10: 1e-3,
+                32: 1e-7 + SPAN * QUARTER,
+                55: 1e-7 + SPAN / 2,
+                150: 1e-7,
+            },
+        ),
+        (
+            ScheduleConfig("fixed", lr=3e-4, max_lr=1.0, warmup_updates=2, warmup_init_lr=1e-4),
+            {0: 1e-4, 1: 2e-4, 2: 3e-4, 99: 3e-4},
+        ),
+        (ScheduleConfig(lr=5e-4, max_lr=1.0), {1: 5e-4}),  # max-lr belongs to cosine only
+    ],
+)
+def test_learning_rates(cfg: ScheduleConfig, rates: dict[int, float]) -> None:
+    found = {update: learning_rate(cfg, update, 100) for update in rates}
+    assert found == pytest.approx(rates, rel=1e-9)
+    for most in (1, 5, 10):  # no updates after the warm-up
+        assert all(1e-7 <= learning_rate(COSINE, update, most) <= 1e-3 for update in range(20))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lr_scheduler": "cosine"}, "needs --max-lr above --lr .*got max-lr None"),
+        ({"lr_scheduler": "cosine", "max_lr": 5e-4}, "needs --max-lr above --lr"),
+        ({"warmup_updates": -1}, "--warmup-updates must be at least 0, got -1"),
+    ],
+)
+def test_impossible_schedules(options: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ScheduleConfig(**options)
