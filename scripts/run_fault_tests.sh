@@ -2,7 +2,7 @@
 # The fault suites at full length, in the environment of the quickstart (made if missing): one line for each
 # row of docs/reliability.md with the faults injected, those survived and what was lost. At most 20 minutes on
 # 2 cores. FAULT_JOBS: test processes at a time (default 2).
-# usage: bash scripts/run_fault_tests.sh [pytest arguments, for example tests/faults/test_bit_rot.py]
+# usage: bash scripts/run_fault_tests.sh [pytest arguments, for example tests/faults/test_journals.py]
 set -euo pipefail
 
 case "${1:-}" in

@@ -153,6 +153,11 @@ def gadgets(canary: str) -> dict[str, bytes]:
     """Return pickles that would act in a trusting reader, and some that are damaged."""
     touch = f"touch {canary}"
     call, named = text(touch), b"cposix\nsystem\n"
+    storage, kind, end = (
+        b"(" + text("storage"),
+        b"ctorch\nFloatStorage\n",
+        text("0") + text("cpu") + b"K\x04tQ.",
+    )
     acts = {
         "system": Runs(os.system, touch),
         "eval": Runs(eval, f"open({canary!r}, 'w')"),
@@ -180,9 +185,14 @@ def gadgets(canary: str) -> dict[str, bytes]:
         "rebuild of names": b"ctorch._utils\n_rebuild_tensor_v2\n(" + named + b"K\x00))tR.",
         "rebuild of hooks": b"ctorch._utils\n_rebuild_parameter\n(" + named + b"\x88" + named + b")RtR.",
         "call of text": text("os.system") + b"(" + call + b"tR.",
+        "persistent number": b"\x80\x02K\x01Q.",
+        "persistent call": named + b"(" + call + b"tRQ.",
+        "persistent of a persistent": storage + storage + b"tQtQ.",
+        "persistent module": b"(" + text("module") + named + text("x.py") + call + b"tQ.",
+        "persistent system": storage + named + end,
+        "persistent giant key": storage + kind + text("k" * 1_000_000) + b"NK\x04tQ.",
+        "persistent path key": storage + kind + text("../../" + canary) + b"NK\x04tQ.",
         "recursive list": b"]q\x00h\x00a.",
         "recursive dict": b"}q\x00K\x01h\x00s.",
-        "long": b"\x8b\xff\xff\xff\x7f\x01.",
         "no end": b"N",
-        "pop": b"0.",
     }

@@ -39,7 +39,7 @@ SEARCH = ["--ckpt-path=a.pt", "--write-config-path=b.yml", "--restore-file=c.pt"
         (score, ["--mode=sacr"], "did you mean sacre?"),
         (average_checkpoints.main, [], "--inputs"),
         (average_checkpoints.main, ["--inputs=."], "holds no checkpointN.pt"),
-        (new_task, [], "--name, --template, --source and --target"),
+        (new_task, [], "required: --name, --source, --target, --template"),
         (new_task, ["--name=x", "--template=y", "--source=a", "--target=b"], "<name>.<source>-<target>"),
     ],
 )

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hat.data.folder import SUMS
+from hat.data.folder import SUMS, languages
 from hat.data.indexed import write_indexed
-from hat.data.pairs import PairDataset, collate, languages, load_vocabs
+from hat.data.pairs import PairDataset, collate, flat, load_vocabs
 from hat.data.preprocess import PreprocessConfig, preprocess
 from hat.data.vocab import EOS, PAD
 from hat.errors import DataError
@@ -19,8 +19,8 @@ from hat.errors import DataError
 def test_hand_made_batch():
     batch = collate(
         [7, 3],
-        [np.array([5, 6, EOS]), np.array([8, EOS])],
-        [np.array([9, EOS]), np.array([10, 11, 12, EOS])],
+        flat([np.array([5, 6, EOS]), np.array([8, EOS])]),
+        flat([np.array([9, EOS]), np.array([10, 11, 12, EOS])]),
     )
     assert batch.ids.tolist() == [7, 3]
     assert batch.source.tolist() == [[5, 6, EOS], [PAD, 8, EOS]]
@@ -37,7 +37,7 @@ SENTENCE = st.lists(st.integers(3, 50), max_size=9).map(lambda ids: np.array([*i
 @given(st.lists(st.tuples(SENTENCE, SENTENCE), min_size=1, max_size=9))
 def test_padding_adds_nothing_and_loses_nothing(pairs):
     sources, targets = zip(*pairs, strict=True)
-    batch = collate(range(len(pairs)), sources, targets)
+    batch = collate(range(len(pairs)), flat(sources), flat(targets))
     for row, (source, target) in enumerate(pairs):
         assert batch.source[row].tolist() == [PAD] * (batch.source.size(1) - len(source)) + source.tolist()
         padding = [PAD] * (batch.target.size(1) - len(target))
@@ -61,7 +61,8 @@ def test_dataset(folder):
     assert (data.source_lang, data.target_lang, len(data)) == ("en", "de", 3)
     assert data.source_lengths.tolist() == [3, 2, 4] and data.target_lengths.tolist() == [2, 4, 2]
     batch = data.batch([2, 0])
-    other = collate([2, 0], [data.source[2], data.source[0]], [data.target[2], data.target[0]])
+    sides = (flat([side[2], side[0]]) for side in (data.source, data.target))
+    other = collate([2, 0], *sides)
     for name in ("ids", "source", "target", "decoder_input"):
         assert torch.equal(getattr(batch, name), getattr(other, name))
     assert batch.num_tokens == other.num_tokens == 4

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,24 +30,19 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_creates_folders_and_replaces(tmp_path: Path) -> None:
-    path = tmp_path / "a" / "b" / "c.txt"
-    write_text_atomic(path, "one\n")
-    write_text_atomic(path, "zwei \u00fc\n")
-    assert path.read_bytes() == b"zwei \xc3\xbc\n" and names(path.parent) == ["c.txt"]
-
-
-def test_permissions_follow_the_umask(tmp_path: Path) -> None:
-    before = os.umask(0o027)
+def test_creates_folders_replaces_and_follows_the_umask(tmp_path: Path) -> None:
+    path, before = tmp_path / "a" / "b" / "c.txt", os.umask(0o027)
     try:
-        write_text_atomic(tmp_path / "a", "x")
+        write_text_atomic(path, "one\n")
+        write_text_atomic(path, "zwei \u00fc\n")
         assert os.umask(0o027) == 0o027
     finally:
         os.umask(before)
-    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
+    assert path.read_bytes() == b"zwei \xc3\xbc\n" and names(path.parent) == ["c.txt"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
-@pytest.mark.parametrize("error", [Crash(), KeyboardInterrupt(), ValueError("bad"), MemoryError()], ids=repr)
+@pytest.mark.parametrize("error", [Crash(), ValueError("bad")], ids=repr)
 def test_a_crash_in_fill_leaves_the_old_file(error: BaseException, tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"old")
@@ -60,6 +56,13 @@ def test_a_crash_in_fill_leaves_the_old_file(error: BaseException, tmp_path: Pat
     assert path.read_bytes() == b"old" and names(tmp_path) == ["a"]
 
 
+def refusing(code: int) -> Callable[..., None]:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    return refuse
+
+
 @pytest.mark.parametrize("call", ["os.fsync", "os.replace", "builtins.open"])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
 def test_what_the_disk_refuses_is_one_clear_error(
@@ -67,26 +70,19 @@ def test_what_the_disk_refuses_is_one_clear_error(
 ) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"old")
-
-    def refuse(*args: object, **kwargs: object) -> None:
-        raise OSError(code, os.strerror(code))
-
     with monkeypatch.context() as patch:
-        patch.setattr(call, refuse)
+        patch.setattr(call, refusing(code))
         with pytest.raises(HatError, match=f"cannot write {path}: {os.strerror(code)}; the previous file"):
             write_atomic(path, lambda file: file.write(b"new"))
     assert path.read_bytes() == b"old" and names(tmp_path) == ["a"]
 
 
-@pytest.mark.parametrize("code", [errno.EINVAL, errno.EPERM, errno.ENOTSUP])
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.EPERM])
 def test_file_systems_without_links_and_folder_syncs(
     code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As shares of Windows and of virtual machines, and FAT; a file itself can be synchronised."""
-    sync = os.fsync
-
-    def refuse(*args: object, **kwargs: object) -> None:
-        raise OSError(code, os.strerror(code))
+    sync, refuse = os.fsync, refusing(code)
 
     def sync_files_only(fd: int) -> None:
         (refuse if stat.S_ISDIR(os.fstat(fd).st_mode) else sync)(fd)
@@ -139,54 +135,35 @@ def intact(path: Path) -> bytes:
     return content
 
 
-class Crashing:
-    """Ends an action at its n-th rename, before or after it."""
+def crash(number: int, path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write `content`, and crash in front of the n-th rename."""
+    real, calls = os.replace, iter(range(1, 9))
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.patch, self.real = monkeypatch, os.replace
+    def replace(source: str, target: str) -> None:
+        if next(calls) == number:
+            raise Crash
+        real(source, target)
 
-    def at(self, number: int, path: Path, content: bytes, *, after: bool = False) -> None:
-        """Write `content`, and crash."""
-        count = 0
-
-        def replace(source: str, target: str) -> None:
-            nonlocal count
-            count += 1
-            if count == number and not after:
-                raise Crash
-            self.real(source, target)
-            if count == number:
-                raise Crash
-
-        with self.patch.context() as patch, pytest.raises(Crash):
-            patch.setattr("os.replace", replace)
-            write_with_digest(path, content)
+    with monkeypatch.context() as patch, pytest.raises(Crash):
+        patch.setattr("os.replace", replace)
+        write_with_digest(path, content)
 
 
-@pytest.fixture
-def crash(monkeypatch: pytest.MonkeyPatch) -> Crashing:
-    return Crashing(monkeypatch)
-
-
-@pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("number", [1, 2, 3])
-def test_whatever_a_crash_leaves_is_valid(number: int, after: bool, tmp_path: Path, crash: Crashing) -> None:
+def test_whatever_a_crash_leaves_is_valid(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "a.pt"
-    write_with_digest(path, b"one")
+    path.write_bytes(b"copied here by hand")
+    crash(2, path, b"new", monkeypatch)
+    assert path.read_bytes() == b"copied here by hand"
+    assert digest_matches(path, path.read_bytes()) is not False
     write_with_digest(path, b"two")
-    crash.at(number, path, b"three", after=after)
+    crash(number, path, b"three", monkeypatch)
     assert intact(path) in (b"two", b"three") and not digest_matches(path, b"damaged")
     for n in range(5):  # started again and killed in its first save each time: the last good file stays
         kept = intact(path)
-        crash.at(2, path, b"lost %d" % n)
+        crash(2, path, b"lost %d" % n, monkeypatch)
         assert intact(path) == kept
     write_with_digest(path, b"four")
     assert intact(path) == b"four"
-
-
-def test_a_crash_while_replacing_a_file_without_digest(tmp_path: Path, crash: Crashing) -> None:
-    path = tmp_path / "a.pt"
-    path.write_bytes(b"copied here by hand")
-    crash.at(2, path, b"new")
-    assert path.read_bytes() == b"copied here by hand"
-    assert digest_matches(path, path.read_bytes()) is not False

@@ -3,8 +3,6 @@
 import errno
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,20 +11,6 @@ import pytest
 from hat.errors import HatError
 from hat.files.journal import Journal
 from hat.files.lock import FolderLock
-
-HOLDER = """
-import errno, fcntl, os, signal, sys
-from pathlib import Path
-from hat.files.journal import Journal
-if sys.argv[2] != "0":
-    def refuse(fd, how):
-        raise OSError(int(sys.argv[2]), "no flock here")
-    fcntl.flock = refuse
-with Journal(Path(sys.argv[1])) as journal:
-    journal.append({"from": "the other process"})
-    print("locked", flush=True)
-    signal.pause()
-"""
 
 
 @pytest.fixture(params=[0, errno.ENOSYS])
@@ -58,14 +42,23 @@ def test_one_owner(take: Callable[[Path], Journal | FolderLock], without_flock: 
 
 
 def test_a_lock_dies_with_its_owner(without_flock: int, tmp_path: Path) -> None:
-    argv = [sys.executable, "-c", HOLDER, str(tmp_path / "j"), str(without_flock)]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE) as other:
+    source, sink = os.pipe()
+    other = os.fork()
+    if other == 0:
         try:
-            assert other.stdout is not None and other.stdout.readline() == b"locked\n"
-            with pytest.raises(HatError, match="is being written by another process"):
-                Journal(tmp_path / "j")
+            journal = Journal(tmp_path / "j")
+            journal.append({"from": "the other process"})
+            os.write(sink, b"locked")
+            signal.pause()
         finally:
-            other.send_signal(signal.SIGKILL)
+            os._exit(3)
+    try:
+        assert os.read(source, 6) == b"locked"
+        with pytest.raises(HatError, match="is being written by another process"):
+            Journal(tmp_path / "j")
+    finally:
+        os.kill(other, signal.SIGKILL)
+        os.waitpid(other, 0)
     with Journal(tmp_path / "j") as journal:
         assert journal.records == [{"from": "the other process"}]
 

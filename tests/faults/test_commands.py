@@ -1,0 +1,185 @@
+"""Rows 1, 2, 4, 6, 10: commands killed, ended or refused at any call that changes files, damaged products.
+
+One thing holds of them all: what a command had made before is whole, or what it makes now is, and the same
+command then ends as if nothing had happened.
+"""
+
+import errno
+import random
+from pathlib import Path
+
+import pytest
+from commands import CHECKPOINT, COMMANDS, LONG, SAVE_EVERY, TRAINING, copy_of, log, products, state_of
+from conftest import Made, Run
+from forks import REFUSABLE, Fault, Result
+from tally import Tally, count, is_full
+
+from hat.errors import HatError
+from hat.files.journal import Journal
+from hat.files.lock import FolderLock
+from hat.latency.table import TableWriter, read_table
+from hat.train.checkpoint import load, numbered
+
+NAMES = [name for name in COMMANDS if is_full() or name not in ("sub", "front", "generate")]
+KILLS = {"SIGKILL": {"signal": 9}, "SIGKILL in a write": {"signal": 9, "half": True}}
+SIGNALS = {"SIGTERM": {"signal": 15}, "Ctrl-C": {"signal": 2}}
+REFUSALS = {
+    "full disk": {"code": errno.ENOSPC, "lasts": True, "half": True},
+    "write error": {"code": errno.EIO, "lasts": True},
+    "no permission": {"code": errno.EACCES},
+}
+ROWS = {1: KILLS, 10: SIGNALS, 6: REFUSALS}
+CODES = {9: -9, 15: 143, 2: 130, 0: 2}
+POINTS = {1: (2, 34), 10: (1, 10), 6: (1, 10)}  # of each command: by default, in full
+
+
+def assert_refused(done: Result, *words: str) -> None:
+    """One clear error and exit code 2."""
+    lines = [line for line in done.err.splitlines() if "Error: " in line]
+    assert done.code == 2 and len(lines) == 1 and "Traceback" not in done.err, (done.code, done.err)
+    assert all(word in done.err for word in words), done.err
+
+
+def assert_held(name: str, work: Path, had: int, end: Path) -> int:
+    """Check what a fault left in the run folder; returns how many units of work are lost."""
+    run, command = work / "run", COMMANDS[name]
+    held = command.held(run)
+    assert len(held) >= had, "less than before"
+    if name in TRAINING:
+        states = {load(path).state["trainer"]["num_updates"]: path for path in numbered(end / "run")}
+        assert not held or len(held) not in states or held[-1] == state_of(load(states[len(held)]))
+        lost = max([0, *(line["update"] - len(held) for line in log(run))])
+        assert lost <= SAVE_EVERY, "more than one save interval"
+        return lost
+    expected = command.held(end / "run")
+    assert held == expected[: len(held)]
+    return 0
+
+
+@pytest.mark.parametrize("row", ROWS, ids=["killed", "ended", "refused"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_fault_at_a_call(name: str, row: int, run: Run, made: Made, tmp_path: Path) -> None:
+    if row == 10 and name not in LONG:
+        pytest.skip("ends within a second")
+    start, end, calls = made(name, begun=row == 6)
+    want, work = products(end), tmp_path / "work"
+    had, rng = len(COMMANDS[name].held(start / "run")), random.Random(f"{name} {row}")
+    able = [at for at, call in enumerate(calls, 1) if call in REFUSABLE or row != 6]
+    able = able[len(able) // 8 :] if row == 10 else able  # until then it has not begun
+    kinds = list(ROWS[row].items())
+    with Tally(row, f"calls of {name}") as tally:
+        for turn, at in enumerate(sorted(rng.sample(able, min(len(able), count(*POINTS[row]))))):
+            for kind, how in kinds if is_full() and row == 6 else [kinds[(turn + len(name)) % len(kinds)]]:
+                with tally.fault():
+                    try:
+                        done = run(name, copy_of(start, work), Fault(at=at, **how))
+                        code = CODES[how.get("signal", 0)]
+                        if kind != "no permission" or done.code:  # not every folder can be synchronised
+                            assert done.code == code, (done.code, done.err)
+                        if done.code == 2:
+                            assert_refused(done)
+                        elif done.code > 0:
+                            assert "same command" in done.err and "Traceback" not in done.err, done.err
+                        assert done.code == -9 or not list(work.rglob("*.unfinished"))
+                        lost = assert_held(name, work, had, end)
+                        tally.lose("updates, made again", lost)
+                        again = run(name, work)
+                        assert again.code == 0, again.err
+                        assert products(work) == want, "the resumed run has other products"
+                    except AssertionError as error:
+                        where = f"{kind} in {name} at call {at} of {len(calls)}, {calls[at - 1]}"
+                        raise AssertionError(f"{where}: {error}") from error
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if COMMANDS[name].inputs])
+def test_what_cannot_be_read(name: str, run: Run, made: Made, tmp_path: Path) -> None:
+    """Refused, with the file named; the newest checkpoint is the only file with another before it."""
+    with Tally(6, f"read errors in {name}") as tally:
+        for file in COMMANDS[name].inputs[-count(1, 9) :]:
+            with tally.fault():
+                done = run(
+                    name, copy_of(made(name, begun=True).start, tmp_path / "work"), Fault(unreadable=file)
+                )
+                if file.startswith(CHECKPOINT) and not done.code:
+                    assert "trying the one before it" in done.err, done.err
+                else:
+                    assert_refused(done, file)
+
+
+LOCKS = {
+    "super": lambda run: FolderLock(run, "wait"),
+    "collect": lambda run: TableWriter(run / "rows.csv"),
+    "search": lambda run: Journal(run / "journal.jsonl"),
+}
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_second_command_on_a_run_folder_touches_nothing(
+    name: str, run: Run, made: Made, tmp_path: Path
+) -> None:
+    work = copy_of(made(name).end, tmp_path / "work")
+    with Tally(4, "a second command") as tally, tally.fault(), LOCKS[name](work / "run"):
+        before = {path: path.read_bytes() for path in (work / "run").iterdir() if path.is_file()}
+        assert_refused(run(name, work), "is being written by another process")  # which this one stands for
+        assert {path: path.read_bytes() for path in (work / "run").iterdir() if path.is_file()} == before
+
+
+def flipped(content: bytes, rng: random.Random) -> bytes:
+    at = rng.randrange(len(content))
+    return content[:at] + bytes([content[at] ^ 1 << rng.randrange(8)]) + content[at + 1 :]
+
+
+def cut(content: bytes, rng: random.Random) -> bytes:
+    return content[: rng.randrange(len(content))]
+
+
+def zeroed(content: bytes, rng: random.Random) -> bytes:
+    at = rng.randrange(-(-len(content) // 4096)) * 4096
+    return content[:at] + bytes(len(content[at : at + 4096])) + content[at + 4096 :]
+
+
+DAMAGE = {"single bits": (flipped, 8, 170), "cuts": (cut, 4, 50), "zeroed blocks": (zeroed, 3, 50)}
+SUMMED = {  # those of the products that have checksums
+    "super": ["checkpoint_last.pt", "checkpoint_last.pt", "checkpoint_last.pt.sha256"],
+    "collect": ["rows.csv"],
+    "search": ["journal.jsonl"],
+    "predict": ["predictor.pt"],
+    "preprocess": ["bin/*"],
+    "average": ["mean.pt"],
+}
+
+
+@pytest.mark.parametrize("name", [*SUMMED, "table"])
+def test_damage_is_not_read(
+    name: str, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Refused by name, or the state before it or fewer records are read, each said."""
+    monkeypatch.setattr("os.fsync", lambda fd: None)
+    by, rng = "collect" if name == "table" else name, random.Random(name)
+    folder = copy_of(made(by).end, tmp_path / "work") / "run"
+    read = (lambda run: read_table(run / "rows.csv")) if name == "table" else COMMANDS[by].read
+    paths = [path for pattern in SUMMED[by] for path in sorted(folder.glob(pattern))]
+    intact, expected = {path: path.read_bytes() for path in paths}, read(folder)
+    for kind, (damage, few, many) in DAMAGE.items():
+        with Tally(2, kind) as tally:
+            for _ in range(count(few, many)):
+                path = rng.choice(paths)
+                damaged = damage(intact[path], rng)
+                path.write_bytes(damaged)
+                capsys.readouterr()
+                with tally.fault():
+                    try:
+                        found = read(folder)
+                    except HatError as error:
+                        assert path.name in str(error), error
+                        found = expected
+                    lost, said = len(expected) - len(found), capsys.readouterr().err
+                    is_cut = damaged == intact[path][: len(damaged)]  # between two records it is not seen
+                    assert not lost or path.name.removesuffix(".sha256") in said or is_cut, path
+                    if name == "super" and lost:
+                        assert lost <= SAVE_EVERY
+                    else:
+                        assert found == expected[: len(found)]
+                    tally.lose("units of work, done again", lost)
+                path.write_bytes(intact[path])
+    assert read(folder) == expected
