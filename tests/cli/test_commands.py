@@ -61,15 +61,6 @@ def test_score_names_a_damaged_line(tmp_path, capsys) -> None:
     assert "not one of each" in capsys.readouterr().err
 
 
-def test_score_splits_hyphens_in_mode_normal(tmp_path, capsys) -> None:
-    path = tmp_path / "gen.out"
-    path.write_text(
-        "".join(f"T-{n}\ta well-known small b\nH-{n}\t-1\ta well-known small b\n" for n in range(3))
-    )
-    assert score(["--gen-output", str(path), "--json"]) == 0
-    assert '"bleu": 100.0' in capsys.readouterr().out.replace("100.00000000000004", "100.0")
-
-
 def test_latency_rows_of_different_conditions_do_not_mix(tmp_path, capsys) -> None:
     argv = ["--vocab-size=20", "--latiter=3", "--profile-length=3", "--latcpu", *SPACE]
     argv += ["--encoder-ffn-embed-dim-choice", "16", "32", "--decoder-ffn-embed-dim-choice", "16", "32", "48"]
