@@ -119,14 +119,6 @@ def test_resumed_epoch_is_the_tail_of_the_whole():
         assert ids(epoch(data, start=start)) == whole[start:]
 
 
-def test_ranks_share_one_plan():
-    data = Pairs(300)
-    whole = ids(epoch(data))
-    ranks = [ids(epoch(data, rank=rank, world=4)) for rank in range(4)]
-    merged = [slots[i] for i in range(len(ranks[0])) for slots in ranks]
-    assert merged[: len(whole)] == whole and set(merged[len(whole) :]) <= {None}
-
-
 def test_long_pairs_are_skipped_in_training_and_refused_else():
     data = Pairs(300)
     data.source_lengths[17] = 2000

@@ -1,7 +1,5 @@
 """Padding, shifted decoder input, datasets and their errors."""
 
-import shutil
-
 import numpy as np
 import pytest
 import torch
@@ -10,7 +8,7 @@ from hypothesis import strategies as st
 
 from hat.data.folder import SUMS, languages
 from hat.data.indexed import write_indexed
-from hat.data.pairs import PairDataset, collate, flat, load_vocabs
+from hat.data.pairs import PairDataset, collate, flat
 from hat.data.preprocess import PreprocessConfig, preprocess
 from hat.data.vocab import EOS, PAD
 from hat.errors import DataError
@@ -69,14 +67,6 @@ def test_dataset(folder):
     assert data.source_vocab.decode(batch.source[1]) == "a b"
 
 
-def test_equal_dictionaries_are_one_object(folder):
-    source, target = load_vocabs(folder, "en", "de")
-    assert source is not target
-    shutil.copy(folder / "dict.en.txt", folder / "dict.de.txt")
-    source, target = load_vocabs(folder, "en", "de")
-    assert source is target
-
-
 def test_raw_target(folder, tmp_path):
     data = PairDataset.load(folder, "train")
     assert data.raw_target() is None
@@ -98,11 +88,6 @@ def test_languages_missing_or_ambiguous(folder, tmp_path):
     with pytest.raises(DataError, match="en-de, en-fr"):
         PairDataset.load(folder, "train")
     assert len(PairDataset.load(folder, "train", "en", "de")) == 3
-
-
-def test_missing_split_lists_what_is_there(folder):
-    with pytest.raises(DataError, match=r"no .*valid\.en-de\.en\.idx.*dict\.de\.txt.*hat preprocess"):
-        PairDataset.load(folder, "valid")
 
 
 @pytest.mark.parametrize(
