@@ -1,6 +1,4 @@
-"""Progress of a run: one readable line per interval, the same record in log.jsonl,
-and TensorBoard where asked.
-"""
+"""Progress of a run: one readable line per interval, the same record in log.jsonl, and TensorBoard."""
 
 import json
 import os
@@ -31,24 +29,23 @@ def say(text: str) -> None:
 def progress(
     items: Iterable[T], total: int, what: str, unit: str, *, quiet: bool = False, done: int = 0
 ) -> Iterator[T]:
-    """Yield `items` behind a bar with rate and time left.
-
-    `quiet` shows a plain line every half minute instead.
-    """
-    if quiet:
-        start = shown = time.monotonic()
-        for n, item in enumerate(items, 1):
-            yield item
-            now = time.monotonic()
-            if now - shown > 30:
-                shown = now
-                left = f"/{total} {unit}, about {(now - start) / n * (total - done - n):.0f} s left"
-                say(f"{what}: {done + n}{left if total else f' {unit}'}")
+    """Yield `items` behind a bar with rate and time left; `quiet`: a plain line every half minute instead."""
+    if not quiet:
+        with _bar(total, unit, iterable=items, desc=what, initial=done) as bar:
+            yield from bar
         return
-    with tqdm(
-        items, desc=what, total=total, unit=f" {unit}", initial=done, file=sys.stderr, dynamic_ncols=True
-    ) as bar:
-        yield from bar
+    start = shown = time.monotonic()
+    for n, item in enumerate(items, 1):
+        yield item
+        now = time.monotonic()
+        if now - shown > 30:
+            shown = now
+            left = f"/{total} {unit}, about {(now - start) / n * (total - done - n):.0f} s left"
+            say(f"{what}: {done + n}{left if total else f' {unit}'}")
+
+
+def _bar(total: int, unit: str, **more: Any) -> Any:
+    return tqdm(total=total, unit=f" {unit}", file=sys.stderr, dynamic_ncols=True, **more)
 
 
 class RunLog:
@@ -60,16 +57,21 @@ class RunLog:
     def __init__(
         self, folder: Path | None, *, total: int, unit: str, bar: bool, tensorboard: Path | None = None
     ) -> None:
-        if folder is None:
-            path, bar, tensorboard = Path(os.devnull), False, None
-        else:
-            folder.mkdir(parents=True, exist_ok=True)
-            path = folder / "log.jsonl"
-            _drop_unfinished_line(path)
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - lives as long as the run
-        self._bar = tqdm(total=total, unit=f" {unit}", file=sys.stderr, dynamic_ncols=True, disable=not bar)
-        self._plain = not bar
-        self._board = _summary_writer(tensorboard) if tensorboard else None
+        path = folder / "log.jsonl" if folder else Path(os.devnull)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(path, "ab")  # noqa: SIM115 - lives as long as the run
+        if folder and (content := path.read_bytes()) and not content.endswith(b"\n"):
+            self._file.truncate(content.rfind(b"\n") + 1)  # what a kill or a full disk left of a record
+        self._plain = not (bar and folder)
+        self._bar = _bar(total, unit, disable=self._plain)
+        self._board: Any = None
+        if folder and tensorboard:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+
+                self._board = SummaryWriter(str(tensorboard))
+            except ImportError:
+                say("no TensorBoard files: tensorboard is not installed (pip install -e '.[log]')")
 
     def advance(self, done: int, **shown: str) -> None:
         """Move the bar to `done` and show a few values behind it."""
@@ -78,9 +80,9 @@ class RunLog:
             self._bar.update(done - self._bar.n)
 
     def metrics(self, kind: str, update: int, line: str, **values: float | int | str | None) -> None:
-        """Append one record and show `line` where no bar does."""
-        record = {"kind": kind, "update": update, "unix_time_s": round(time.time(), 3), **values}
-        self._file.write(json.dumps(record) + "\n")
+        """Append one record and show `line` if no bar does."""
+        head = {"kind": kind, "update": update, "unix_time_s": round(time.time(), 3)}
+        self._file.write(json.dumps(head | values).encode() + b"\n")
         self._file.flush()
         if self._plain or kind != "train":
             say(line)
@@ -91,19 +93,9 @@ class RunLog:
 
     def close(self) -> None:
         """Finish the bar and the files."""
+        for each in filter(None, (self._file, self._board)):
+            each.close()
         self._bar.close()
-        self._file.close()
-        if self._board:
-            self._board.close()
-
-
-def _drop_unfinished_line(path: Path) -> None:
-    """Cut off what a kill or a full disk left of the last record, so that the next one starts a line."""
-    if path.exists() and path.stat().st_size:
-        with open(path, "rb+") as file:
-            content = file.read()
-            if not content.endswith(b"\n"):
-                file.truncate(content.rfind(b"\n") + 1)
 
 
 def versions() -> dict[str, str]:
@@ -115,13 +107,3 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _summary_writer(folder: Path) -> Any:
-    """Return TensorBoard's writer, or None, saying so, where TensorBoard is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        say("no TensorBoard files: tensorboard is not installed (pip install -e '.[log]')")
-        return None
-    return SummaryWriter(str(folder))

@@ -4,11 +4,8 @@ Recipes are those of REFERENCE section 3, written out here by hand.
 """
 
 import json
-import os
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -245,11 +242,6 @@ LATENCY_DATA = "`python download_model.py --latency-data`"
 REFUSED = [  # commands of the release's README, and what makes that which is missing
     ("python train.py --configs=configs/wmt14.en-de/supertransformer/space0.yml", DATA.format("wmt14.en-de")),
     (
-        "CUDA_VISIBLE_DEVICES=0,1,2,3 "
-        "python train.py --configs=configs/wmt14.en-fr/supertransformer/space0.yml --update-freq=32",
-        DATA.format("wmt14.en-fr"),
-    ),
-    (
         "python latency_predictor.py --configs=configs/wmt14.en-de/latency_predictor/cpu_raspberrypi.yml",
         "make it with `python latency_dataset.py "
         f"--configs=configs/wmt14.en-de/latency_dataset/cpu_raspberrypi.yml` or {LATENCY_DATA}",
@@ -336,18 +328,6 @@ def test_a_search_needs_predictor_then_checkpoint_then_data(
     assert DATA.format(name) in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("model", SUBS, ids=lambda model: model.model_name)
-def test_training_without_data_prints_the_parameters_and_refuses(model, fresh, monkeypatch, capsys) -> None:
-    monkeypatch.chdir(fresh)
-    folder = f"configs/{model.task_name}/subtransformer"
-    line = f"python train.py --configs={folder}/{model.model_name}.yml --sub-configs={folder}/common.yml"
-    assert run(line) == 2
-    captured = capsys.readouterr()
-    assert captured.out == f"#Params: {model.params_m:.2f} M (layers, without embeddings and output matrix)\n"
-    assert DATA.format(model.task_name) in captured.err
-    assert not (fresh / "checkpoints").exists()
-
-
 def test_profiling_without_data_says_which_vocabulary_it_uses(fresh, monkeypatch, capsys) -> None:
     monkeypatch.chdir(fresh)
     line = f"python train.py --configs={SUB} "
@@ -367,25 +347,6 @@ def test_profiling_without_data_says_which_vocabulary_it_uses(fresh, monkeypatch
     )
     result = json.loads(captured.out.splitlines()[-1])
     assert f"{result['params'] / 1e6:.2f}" == "27.33" and abs(result["flops"] / 1e9 - 1.32) < 0.006
-
-
-def test_a_latency_dataset_needs_no_data(fresh, tmp_path, monkeypatch, capsys) -> None:
-    monkeypatch.chdir(fresh)
-    line = "python latency_dataset.py --configs=configs/wmt14.en-de/latency_dataset/cpu_raspberrypi.yml"
-    table = tmp_path / "lat.csv"
-    tiny = ("--lat-dataset-size=1", "--lat-beam=1", "--profile-length=3", f"--lat-dataset-path={table}")
-    assert run(line, *tiny) == 0
-    assert "profiling with a vocabulary of 32768" in capsys.readouterr().err
-    assert len(table.read_text().splitlines()) == 2
-
-
-def test_testing_a_model_that_is_not_downloaded(fresh, monkeypatch) -> None:
-    monkeypatch.chdir(fresh)
-    line = f"bash configs/wmt14.en-de/test.sh ./downloaded_models/{Path(SUB).stem}.pt {SUB} normal"
-    env = os.environ | {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(shlex.split(line), env=env, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert f"make it with `python download_model.py --model-name={Path(SUB).stem}`" in done.stderr
 
 
 def test_the_architecture_files_are_readable_as_plain_yaml() -> None:

@@ -24,19 +24,11 @@ def test_a_record_says_what_a_run_is(tmp_path: Path) -> None:
     found = read_record(tmp_path)
     assert (found.kind, found.state, found.format) == ("train", "done", 1)
     assert found.settings == {"seed": 1} and found.results == {"best_loss": 4.5}
-    assert found.inputs == {"data": file_digest(data), "known": "ab"} and found.outputs == {
-        "data": file_digest(data)
-    }
+    digests = {"data": file_digest(data)}
+    assert found.inputs == digests | {"known": "ab"} and found.outputs == digests
     assert found.device["device"] == "a CPU" and found.device["threads"] == 2
     assert found.versions["torch"] and found.identity == identity_of("train", {"seed": 1}, found.inputs)
     assert json.loads((tmp_path / "run.json").read_text())["identity"] == found.identity
-
-
-def test_products_have_a_record_of_their_own(tmp_path: Path) -> None:
-    table = tmp_path / "a.csv"
-    with Run(record_path(table, folder=False), "latency-table", settings={}):
-        pass
-    assert (tmp_path / "a.csv.run.json").exists() and read_record(table, folder=False).kind == "latency-table"
 
 
 def test_sittings_add_up_and_a_new_start_does_not(tmp_path: Path) -> None:
@@ -74,11 +66,9 @@ def test_no_folder_means_no_file(tmp_path: Path, monkeypatch) -> None:
 
 def test_a_folder_is_written_by_one_process(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    with Run.folder(folder, "train", advice="wait for it", settings={}):
-        with (
-            pytest.raises(HatError, match="wait for it"),
-            Run.folder(folder, "x", advice="wait for it", settings={}),
-        ):
+    same = {"advice": "wait for it", "settings": {}}
+    with Run.folder(folder, "train", **same):
+        with pytest.raises(HatError, match="wait for it"), Run.folder(folder, "x", **same):
             pass
         assert read_record(folder).kind == "train"
 

@@ -13,29 +13,35 @@ from hat.data import preprocess as binary
 
 
 @dataclass(frozen=True)
-class CleanOptions:
+class PairOptions:
+    """Parallel text"""
+
+    source_lang: str
+    """ending of the source text"""
+    target_lang: str
+    """ending of the target text"""
+
+    def pair(self, prefix: str) -> corpora.PathPair:
+        """Return the two files of a text."""
+        return Path(f"{prefix}.{self.source_lang}"), Path(f"{prefix}.{self.target_lang}")
+
+
+@dataclass(frozen=True)
+class CleanOptions(PairOptions):
     """Cleaning"""
 
     input: str
     """path of the text without .<language>"""
     output: str
     """path of the cleaned text without .<language>"""
-    source_lang: str
-    """ending of the source text"""
-    target_lang: str
-    """ending of the target text"""
 
 
 @dataclass(frozen=True)
-class SplitOptions:
+class SplitOptions(PairOptions):
     """Splitting"""
 
     inputs: tuple[str, ...]
     """paths of the texts without .<language>, joined in this order"""
-    source_lang: str
-    """ending of the source texts"""
-    target_lang: str
-    """ending of the target texts"""
     train: str
     """path of the training text to write, without .<language>"""
     valid: str | None = None
@@ -45,29 +51,17 @@ class SplitOptions:
 
 
 @dataclass(frozen=True)
-class LearnBpeOptions(Options):
+class BpeOptions(Options):
     """Byte-pair encoding"""
 
     inputs: tuple[str, ...]
-    """texts to learn on together"""
-    codes: str
-    """file of merges to write"""
-    merges: int = option(10000, low=1)
-    """number of merges"""
-    workers: int = option(1, low=1)
-    """number of processes that count words; the result does not depend on it"""
-
-
-@dataclass(frozen=True)
-class ApplyBpeOptions(Options):
-    """Byte-pair encoding"""
-
+    """texts to learn on together, or to split"""
     codes: str
     """file of merges"""
-    inputs: tuple[str, ...]
-    """texts to split"""
     to: str
     """folder to write to; each text keeps its name"""
+    merges: int = option(10000, low=1)
+    """number of merges"""
     workers: int = option(1, low=1)
     """number of processes; the result does not depend on it"""
 
@@ -86,10 +80,6 @@ class ToyOptions(Options):
     """validation pairs"""
     test: int = option(500, low=0)
     """test pairs"""
-
-
-def _pair(prefix: str, cfg: CleanOptions | SplitOptions) -> tuple[Path, Path]:
-    return Path(f"{prefix}.{cfg.source_lang}"), Path(f"{prefix}.{cfg.target_lang}")
 
 
 @command
@@ -124,7 +114,7 @@ def clean(argv: Sequence[str] | None = None) -> int:
     """Copy parallel text without pairs that have an empty side or are beyond limits."""
     groups = CleanOptions, corpora.Limits
     cfg, limits = parse(argv, *groups, prog="hat clean", description=clean.__doc__)
-    kept, dropped = corpora.clean_pairs(_pair(cfg.input, cfg), _pair(cfg.output, cfg), limits)
+    kept, dropped = corpora.clean_pairs(cfg.pair(cfg.input), cfg.pair(cfg.output), limits)
     why = "with an empty side" if limits == corpora.Limits() else "outside the limits"
     print(f"{cfg.output}: {kept} pairs kept, {dropped} {why} dropped")
     return 0
@@ -134,9 +124,8 @@ def clean(argv: Sequence[str] | None = None) -> int:
 def split_pairs(argv: Sequence[str] | None = None) -> int:
     """Join parallel texts and put every n-th pair aside for validation."""
     (cfg,) = parse(argv, SplitOptions, prog="hat split-pairs", description=split_pairs.__doc__)
-    inputs = [_pair(prefix, cfg) for prefix in cfg.inputs]
-    valid = _pair(cfg.valid, cfg) if cfg.valid else None
-    kept, aside = corpora.split_pairs(inputs, _pair(cfg.train, cfg), valid, cfg.every)
+    valid = cfg.pair(cfg.valid) if cfg.valid else None
+    kept, aside = corpora.split_pairs([*map(cfg.pair, cfg.inputs)], cfg.pair(cfg.train), valid, cfg.every)
     print(f"{cfg.train}: {kept} pairs" + (f", {cfg.valid}: {aside}" if cfg.valid else ""))
     return 0
 
@@ -144,8 +133,9 @@ def split_pairs(argv: Sequence[str] | None = None) -> int:
 @command
 def learn_bpe(argv: Sequence[str] | None = None) -> int:
     """Learn byte-pair merges with subword-nmt."""
-    (cfg,) = parse(argv, LearnBpeOptions, prog="hat learn-bpe", description=learn_bpe.__doc__)
-    merges = subwords.learn_bpe(tuple(map(Path, cfg.inputs)), Path(cfg.codes), cfg.merges, cfg.workers)
+    group = only(BpeOptions, "inputs", "codes", "merges", "workers")
+    (cfg,) = parse(argv, group, prog="hat learn-bpe", description=learn_bpe.__doc__)
+    merges = subwords.learn_bpe([*map(Path, cfg.inputs)], Path(cfg.codes), cfg.merges, cfg.workers)
     print(f"{cfg.codes}: {merges} merges")
     return 0
 
@@ -153,9 +143,9 @@ def learn_bpe(argv: Sequence[str] | None = None) -> int:
 @command
 def apply_bpe(argv: Sequence[str] | None = None) -> int:
     """Split words into subwords with subword-nmt."""
-    (cfg,) = parse(argv, ApplyBpeOptions, prog="hat apply-bpe", description=apply_bpe.__doc__)
-    inputs = tuple(map(Path, cfg.inputs))
-    for path in subwords.apply_bpe(Path(cfg.codes), inputs, Path(cfg.to), cfg.workers):
+    group = only(BpeOptions, "inputs", "codes", "to", "workers")
+    (cfg,) = parse(argv, group, prog="hat apply-bpe", description=apply_bpe.__doc__)
+    for path in subwords.apply_bpe(Path(cfg.codes), [*map(Path, cfg.inputs)], Path(cfg.to), cfg.workers):
         print(f"{path} written")
     return 0
 

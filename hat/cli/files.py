@@ -51,15 +51,10 @@ class DownloadOptions(Options):
 
 @command
 def download_model(argv: Sequence[str] | None = None) -> int:
-    """List or download what was released; return the exit status."""
-    options, network, out = parse(
-        argv,
-        DownloadOptions,
-        NetworkOptions,
-        OutputOptions,
-        prog="download_model.py",
-        description="List and download the models, latency tables and predictors of the 2020 release.",
-    )
+    """List and download the models, latency tables and predictors of the 2020 release."""
+    groups = DownloadOptions, NetworkOptions, OutputOptions
+    about = {"prog": "download_model.py", "description": download_model.__doc__}
+    options, network, out = parse(argv, *groups, **about)
     asked = [options.model_name is not None, options.download_all, options.list, options.latency_data]
     if sum(asked) != 1:
         raise ConfigError(
@@ -97,16 +92,16 @@ def download_model(argv: Sequence[str] | None = None) -> int:
             "the same command again to fetch what is missing"
         )
     if out.json:
-        print(json.dumps({"files": [{**asdict(file), "path": str(file.path)} for file in found]}))
+        print(json.dumps({"files": [asdict(file) for file in found]}, default=str))
     return 0
 
 
 def model_table(models: Sequence[ReleasedModel]) -> str:
     """Return the models as a table with one line each; a SuperTransformer has no latency and no BLEU."""
     rows = [("model", "task", "device", "latency", "BLEU")]
-    for m in models:
-        bleu = "-" if m.bleu is None else f"{m.bleu:.1f}"
-        rows.append((m.model_name, m.task_name, m.hardware or "-", m.latency or "-", bleu))
+    rows += [
+        (m.model_name, m.task_name, m.hardware or "-", m.latency or "-", str(m.bleu or "-")) for m in models
+    ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     form = "  ".join(f"{{:{side}{width}}}" for side, width in zip("<<<>>", widths, strict=True))
     return "\n".join(form.format(*row) for row in rows)
@@ -125,14 +120,14 @@ def _latency_data(models: tuple[ReleasedModel, ...], folder: Path) -> list[tuple
     """Return address, place and check of each table and predictor."""
     wanted: list[tuple[str, Path, Check]] = []
     for name in latency_data_names(models):
-        table, predictor = f"{name}_all.csv", f"predictors/{name}.pt"
+        table, path = f"{name}_all.csv", folder / f"predictors/{name}.pt"
         wanted.append((f"{LATENCY_DATA_URL}/{table}", folder / table, _check_table))
-        path = folder / predictor
+        address = f"{LATENCY_DATA_URL}/predictors/{path.name}"
         records = record_path(path, folder=False), path.with_suffix(".config.yml")  # the latter of HAT 0.1
         if any(record.exists() for record in records):  # latency_predictor.py wrote it
             say(f"{path} was trained here and stays; the released one becomes {beside_own(path)}")
             path = beside_own(path)
-        wanted.append((f"{LATENCY_DATA_URL}/{predictor}", path, check_file))
+        wanted.append((address, path, check_file))
     return wanted
 
 
@@ -161,12 +156,11 @@ class FetchOptions(Options):
 
 @command
 def fetch(argv: Sequence[str] | None = None) -> int:
-    """Download a file; return the exit status."""
-    about = "Download one file, whole or not at all."
-    groups = (FetchOptions, NetworkOptions, OutputOptions)
-    cfg, network, out = parse(argv, *groups, prog="hat fetch", description=about)
-    quiet = out.no_progress_bar
-    found = download(cfg.url, Path(cfg.to), sha256=cfg.sha256, quiet=quiet, **asdict(network))
+    """Download one file, whole or not at all."""
+    groups = FetchOptions, NetworkOptions, OutputOptions
+    cfg, network, out = parse(argv, *groups, prog="hat fetch", description=fetch.__doc__)
+    options = {"sha256": cfg.sha256, "quiet": out.no_progress_bar, **asdict(network)}
+    found = download(cfg.url, Path(cfg.to), **options)
     there = "" if found.status == "downloaded" else " is already there"
     print(f"{cfg.to}{there}: {found.num_bytes} bytes")
     if out.json:
@@ -193,9 +187,8 @@ class UnpackOptions(Options):
 
 @command
 def unpack_files(argv: Sequence[str] | None = None) -> int:
-    """Unpack the files named, all or none; return the exit status."""
-    about = "Take named files, and nothing else, out of an archive."
-    (cfg,) = parse(argv, UnpackOptions, prog="hat unpack", description=about)
+    """Take named files, and nothing else, out of an archive."""
+    (cfg,) = parse(argv, UnpackOptions, prog="hat unpack", description=unpack_files.__doc__)
     paths = unpack(Path(cfg.archive), Path(cfg.to), cfg.members, flat=cfg.flat, max_bytes=cfg.max_gib << 30)
     print(f"{cfg.archive}: {len(paths)} files unpacked to {cfg.to}")
     return 0
@@ -219,11 +212,10 @@ class UnpackDataOptions(Options):
 
 @command
 def unpack_data(argv: Sequence[str] | None = None) -> int:
-    """Unpack and check binary data; return the exit status."""
+    """Take dictionaries and binary data out of an archive, and check that they fit together."""
     from hat.data import dataset
 
-    about = "Take dictionaries and binary data out of an archive, and check that they fit together."
-    (cfg,) = parse(argv, UnpackDataOptions, prog="hat unpack-data", description=about)
+    (cfg,) = parse(argv, UnpackDataOptions, prog="hat unpack-data", description=unpack_data.__doc__)
     languages = (cfg.source_lang, cfg.target_lang)
     pairs = dataset.unpack_data(Path(cfg.archive), Path(cfg.destdir), languages, cfg.splits)
     counts = ", ".join(f"{number} {split}" for split, number in pairs.items())
@@ -256,16 +248,12 @@ class ConvertOptions(Options):
 
 @command
 def convert(argv: Sequence[str] | None = None) -> int:
-    """Convert one checkpoint; return the exit status."""
-    cfg, arch_options = parse(
-        argv,
-        ConvertOptions,
-        ArchOptions,
-        prog="hat convert",
-        description="Turn a checkpoint of the 2020 release into one of this system. With --configs ARCH.yml "
-        "the SubTransformer is cut out, which is all that is trained in a released SubTransformer.",
-        config_flags=("--configs",),
-    )
+    """Turn a checkpoint of the 2020 release into one of this system.
+
+    With --configs ARCH.yml the SubTransformer is cut out: all that is trained in a released SubTransformer.
+    """
+    about = {"prog": "hat convert", "description": convert.__doc__, "config_flags": ("--configs",)}
+    cfg, arch_options = parse(argv, ConvertOptions, ArchOptions, **about)
     from hat.cli.settings import find_checkpoint
     from hat.files.tensors import write_safetensors
     from hat.train.checkpoint import describe, load, pack, save
@@ -275,11 +263,9 @@ def convert(argv: Sequence[str] | None = None) -> int:
     after = before if arch is None else pack(before.sub(arch), before.vocab_digests)
     if cfg.fp16:
         halves = {name: weight.half() for name, weight in after.weights.items()}
-        for name, half in halves.items():
-            if not half.isfinite().all():
-                raise CheckpointError(
-                    f"{name} holds numbers beyond 65504, which half precision cannot hold; leave --fp16 out"
-                )
+        for name in (name for name, half in halves.items() if not half.isfinite().all()):
+            found = f"{name} holds numbers beyond 65504, which half precision cannot hold"
+            raise CheckpointError(f"{found}; leave --fp16 out")
         after = replace(after, weights=halves, state={}, master=None)
     if cfg.output:
         save(after, Path(cfg.output))
@@ -288,9 +274,9 @@ def convert(argv: Sequence[str] | None = None) -> int:
     report = {}
     for what, held in (("input", before), ("output", after), ("safetensors", after)):
         if path := getattr(cfg, what):
-            params = sum(weight.numel() for weight in held.weights.values())
-            report[what] = {"path": path, "bytes": Path(path).stat().st_size, "params": params}
-            print(f"{what} {path}: {report[what]['bytes']} bytes, {params} parameters")
+            params, size = sum(weight.numel() for weight in held.weights.values()), Path(path).stat().st_size
+            report[what] = {"path": path, "bytes": size, "params": params}
+            print(f"{what} {path}: {size} bytes, {params} parameters")
     if cfg.json:
         print(json.dumps(report))
     return 0

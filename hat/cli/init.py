@@ -9,8 +9,6 @@ from hat.cli.options import command, parse
 from hat.config import Options, option, shipped
 from hat.errors import ConfigError
 
-FOLDERS = ("configs", "scripts")
-
 
 @dataclass(frozen=True)
 class InitOptions(Options):
@@ -23,12 +21,8 @@ class InitOptions(Options):
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Copy the folders; see --help."""
-    (options,) = parse(
-        argv,
-        InitOptions,
-        prog="hat init",
-        description="Put the tasks (configs/) and shell scripts (scripts/) of this HAT into a folder.",
-    )
+    text = "Put the tasks (configs/) and shell scripts (scripts/) of this HAT into a folder."
+    (options,) = parse(argv, InitOptions, prog="hat init", description=text)
     print(f"{init(Path(options.to))}: go there and run bash scripts/run_task.sh toy.en-de cpu")
     return 0
 
@@ -38,9 +32,10 @@ def init(folder: Path) -> Path:
 
     Raises ConfigError if one of them is there already: nothing is overwritten.
     """
-    for name in FOLDERS:
-        if (folder / name).exists():
-            raise ConfigError(f"{folder / name} exists already and is kept; give another folder with --to")
-    for name in FOLDERS:
-        shutil.copytree(shipped(name), folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.py"))
+    targets = {name: folder / name for name in ("configs", "scripts")}
+    for path in targets.values():
+        if path.exists():
+            raise ConfigError(f"{path} exists already and is kept; give another folder with --to")
+    for name, path in targets.items():
+        shutil.copytree(shipped(name), path, ignore=shutil.ignore_patterns("__pycache__", "*.py"))
     return folder

@@ -1,17 +1,20 @@
-"""latency_dataset.py: measure random SubTransformers of a space on this device, one CSV row each."""
+"""latency_dataset.py: measure random SubTransformers of a space, one CSV row each; profiling of train.py."""
 
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from hat.cli.options import OutputOptions, command, only, without
-from hat.cli.profile import measuring
 from hat.cli.settings import (
     DeviceOptions,
     ProfileOptions,
+    Settings,
     TaskOptions,
+    device_of,
     parse_settings,
     profile_sizes,
     space_and_arch,
@@ -19,6 +22,7 @@ from hat.cli.settings import (
 from hat.config import Options, option, to_yaml_values
 from hat.errors import ConfigError
 from hat.latency.collect import collect
+from hat.latency.measure import MeasureConfig
 from hat.model.layers import ModelConfig
 from hat.space import SpaceOptions
 
@@ -68,7 +72,7 @@ def parsed(argv: Sequence[str] | None) -> tuple[Any, ...]:
 def run(options: tuple[Any, ...], argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Collect rows, tell the user, and return what came out."""
     settings, data = options
-    prof, out = settings.profile, settings.output
+    quiet = settings.output.no_progress_bar or settings.profile.latsilent
     if not data.lat_dataset_path:
         raise ConfigError("--lat-dataset-path is needed: the CSV file to write")
     cfg, device = measuring(settings)
@@ -81,18 +85,36 @@ def run(options: tuple[Any, ...], argv: Sequence[str] | None = None) -> dict[str
         out=data.lat_dataset_path,
         device=device,
         seed=settings.device.seed,
-        progress=not out.no_progress_bar and not prof.latsilent and sys.stderr.isatty(),
+        progress=not quiet and sys.stderr.isatty(),
         settings=to_yaml_values(data, *settings),
     )
     print(
         f"{table.path}: {len(table)} rows, {table.new_rows} new in {table.seconds:.0f} s, {table.unstable} "
         f"of them unsettled, machine drift at the end {table.drift_percent:+.1f}%"
     )
-    return {
-        "lat_dataset_path": str(table.path),
-        "rows": len(table),
-        "new_rows": table.new_rows,
-        "unstable": table.unstable,
-        "seconds": round(table.seconds, 2),
-        "drift_percent": round(table.drift_percent, 2),
-    }
+    found: dict[str, Any] = {name: getattr(table, name) for name in ("new_rows", "unstable")}
+    found |= {name: round(getattr(table, name), 2) for name in ("seconds", "drift_percent")}
+    return {"lat_dataset_path": str(table.path), "rows": len(table), **found}
+
+
+def measuring(settings: Settings) -> tuple[MeasureConfig, torch.device]:
+    """Return how and where to measure, after fixing the threads: the GPU with --latgpu, else the CPU."""
+    options, length = settings.profile, settings.task.sentence_length()
+    if options.latgpu and not torch.cuda.is_available():
+        raise ConfigError("--latgpu: this machine has no GPU that PyTorch can use; give --latcpu instead")
+    where = device_of(settings.device if options.latgpu else replace(settings.device, cpu=True, gpu=None))
+    cfg = MeasureConfig(length, length, options.lat_beam, options.latiter, dtype=options.lat_amp)
+    return replace(cfg, interval_percent=options.lat_interval), where
+
+
+def describe(result: dict[str, Any]) -> str:
+    """Return the readable form of a profile."""
+    lines = [f"#Params: {result['params'] / 1e6:.2f} M (layers, without embeddings and output matrix)"]
+    if result["flops"] is not None:
+        lines.append(f"FLOPs: {result['flops'] / 1e9:.3f} G (without the output matrix)")
+    if latency := result["latency_ms"]:
+        for part, spread in latency["spread"].items():
+            lines.append(f"latency {part}: {latency[part]:.2f} ms (spread {spread:.2f})")
+        shown = ", ".join(f"{key} {value}" for key, value in result["conditions"].items())
+        lines.append(f"measured with {shown}")
+    return "\n".join(lines)

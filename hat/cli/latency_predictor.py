@@ -2,8 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 
 from hat.cli.missing import advice, table_commands
 from hat.cli.options import OutputOptions, command, only, parse
-from hat.config import Options, option, to_yaml_values
+from hat.config import Options, flag_of, option, to_yaml_values
 from hat.errors import ConfigError, DataError
 from hat.files.atomic import check_writable, digest_path, write_atomic
 from hat.files.released import beside_own
@@ -37,19 +37,10 @@ class PredictorOptions(Options):
     """seed of the split into training and test rows and of the training"""
 
 
-@dataclass(frozen=True)
-class ReleaseOptions:
-    """Keys of the release, accepted without effect: the predictor finds its scales, size and steps itself"""
-
-    feature_norm: tuple[float, ...] = ()
-    lat_norm: float | None = None
-    feature_dim: int | None = None
-    hidden_dim: int | None = None
-    hidden_layer_num: int | None = None
-    train_steps: int | None = None
-    bsz: int | None = None
-    predictor_lr: float | None = None
-    lr: float | None = None
+# Keys of the release, accepted without effect: the predictor finds its scales, size and steps itself.
+_KEYS = {int: "feature_dim hidden_dim hidden_layer_num train_steps bsz", float: "lat_norm predictor_lr lr"}
+_RELEASE = [(name, kind | None, None) for kind, names in _KEYS.items() for name in names.split()]
+ReleaseOptions = make_dataclass("ReleaseOptions", [("feature_norm", tuple[float, ...], ()), *_RELEASE])
 
 
 @command
@@ -64,33 +55,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parsed(argv: Sequence[str] | None) -> tuple[Any, ...]:
     """Return the options, those without effect, and those of the output."""
-    return parse(
-        argv,
-        PredictorOptions,
-        only(ReleaseOptions),
-        OutputOptions,
-        prog="latency_predictor.py",
-        description="Train a latency predictor on measured architectures; report its error on unseen ones.",
-        config_flags=("--configs",),
-    )
+    groups = PredictorOptions, only(ReleaseOptions), OutputOptions
+    text = "Train a latency predictor on measured architectures; report its error on unseen ones."
+    return parse(argv, *groups, prog="latency_predictor.py", description=text, config_flags=("--configs",))
 
 
 def run(groups: tuple[Any, ...], argv: Sequence[str] | None = None) -> Report:
     """Train and write a predictor with its record and picture; print and return its scores."""
     options, ignored, _ = groups
-    for flag, value in (
-        ("--lat-dataset-path", options.lat_dataset_path),
-        ("--ckpt-path", options.ckpt_path),
-    ):
-        if value is None:
-            raise ConfigError(
-                f"{flag} is not given; name it, or --configs=configs/<task>/latency_predictor/*.yml"
-            )
-    table, path, old = _table(options.lat_dataset_path), Path(options.ckpt_path), options.transfer_from
+    for name in ("lat_dataset_path", "ckpt_path"):
+        if getattr(options, name) is None:
+            other = "name it, or --configs=configs/<task>/latency_predictor/*.yml"
+            raise ConfigError(f"{flag_of(name)} is not given; {other}")
+    path, old = Path(options.ckpt_path), options.transfer_from
+    try:
+        table = find_table(options.lat_dataset_path)
+    except DataError as error:
+        if commands := table_commands(options.lat_dataset_path):
+            raise DataError(f"{error}; {advice(commands, '')}") from error
+        raise
     check_writable(path)
-    if given := [each.name for each in fields(ignored) if getattr(ignored, each.name) not in (None, ())]:
-        names = ", ".join(given).replace("_", "-")
-        say(f"{names}: no effect here; the predictor finds its scales, size and steps itself")
+    if given := ", ".join(to_yaml_values(ignored)):
+        say(f"{given}: no effect here; the predictor finds its scales, size and steps itself")
     aside = beside_own(path) if is_released(path) else None
     if aside and aside.exists() and aside.read_bytes() != path.read_bytes():
         raise ConfigError(
@@ -99,15 +85,14 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None = None) -> Report:
         )
     predictor = trained_predictor(table, transfer_from=old, seed=options.seed)
     report = predictor.report or {}
-    with Run(  # now that it worked: a record of an earlier predictor stays beside it until then
-        record_path(path, folder=False),
-        "predictor",
-        settings=to_yaml_values(options),
-        inputs={"table": table} | ({"transfer-from": Path(old)} if old else {}),
-        device={"device": device_name(torch.device("cpu"))},
-        threads=torch.get_num_threads(),
-        goes_on=False,  # nothing of an earlier training is used again
-    ) as kept:
+    facts: dict[str, Any] = {
+        "settings": to_yaml_values(options),
+        "inputs": {"table": table} | ({"transfer-from": Path(old)} if old else {}),
+        "device": {"device": device_name(torch.device("cpu"))},
+        "threads": torch.get_num_threads(),
+    }
+    # now that it worked: until then a record of an earlier predictor stays beside it
+    with Run(record_path(path, folder=False), "predictor", goes_on=False, **facts) as kept:
         if aside:
             for each in (path, digest_path(path)):
                 if each.exists():
@@ -131,21 +116,9 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None = None) -> Report:
     coverage, bound = min(COVERAGE, predictor.max_coverage), report["bound"]
     held = f"; it held on {bound['held']:.1%} of the rows above" if bound else ""
     print(f"{coverage:.0%} upper bound: prediction {100 * (predictor.margin(coverage) - 1):+.1f}%{held}")
-    _print_drift(report["drift"], "the table")
-    learnt = "" if str(old).endswith(".csv") else "the table learnt by "
-    _print_drift(report.get("old_drift", []), f"{learnt}{old}")
+    other = f"{old}" if str(old).endswith(".csv") else f"the table learnt by {old}"
+    for which, blocks in (("the table", report["drift"]), (other, report.get("old_drift", []))):
+        for block in blocks:
+            where = f"lines {block['first'] + 2} to {block['last'] + 2} of {which}"
+            print(f"{where} are {block['percent']:+.1f}% off the others (the device drifted) and count less")
     return report
-
-
-def _table(given: str) -> Path:
-    try:
-        return find_table(given)
-    except DataError as error:
-        commands = table_commands(given)
-        raise DataError(f"{error}; {advice(commands, '')}" if commands else str(error)) from error
-
-
-def _print_drift(blocks: Sequence[Mapping[str, float]], table: str) -> None:
-    for block in blocks:
-        where = f"lines {block['first'] + 2:.0f} to {block['last'] + 2:.0f} of {table}"
-        print(f"{where} are {block['percent']:+.1f}% off the others (the device drifted) and count less")

@@ -1,9 +1,9 @@
 """What makes a missing file: the command that downloads or writes it, as configs/ says."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from hat.config import open_config, read_flat_yaml
+from hat.config import read_config
 from hat.errors import DataError, HatError, suggest
 from hat.files.released import ReleasedModel, latency_data_names, released_models
 
@@ -11,7 +11,7 @@ DOWNLOADS = Path("downloaded_models")
 
 
 def advice(commands: Sequence[str], otherwise: str) -> str:
-    """Return what to do: run one of the commands, or `otherwise` where none is known."""
+    """Return what to do: run one of the commands, or `otherwise` if none is known."""
     return f"make it with {' or '.join(f'`{line}`' for line in commands)}" if commands else otherwise
 
 
@@ -30,17 +30,17 @@ def checkpoint_commands(path: str | Path) -> list[str]:
         return [f"python download_model.py --model-name={path.stem}{save}"]
     _, below, run = path.parent.as_posix().rpartition("checkpoints/")
     config = Path("configs", f"{run}.yml")
-    if not below or not config.exists():
-        return []
     common = config.with_name("common.yml")
-    return [f"python train.py --configs={config}" + (f" --sub-configs={common}" if common.exists() else "")]
+    more = f" --sub-configs={common}" if common.exists() else ""
+    return [f"python train.py --configs={config}{more}"] if below and config.exists() else []
 
 
 def table_commands(path: str | Path) -> list[str]:
     """Return what measures a latency table or downloads it; with or without `_all` it is one table."""
     path = Path(path)
     own = path.with_name(path.stem.removesuffix("_all") + path.suffix)
-    found = [f"python latency_dataset.py --configs={config}" for config in _measuring((path, own))]
+    configs = [each for of in (path, own) for each in _that_name("latency_dataset", "lat-dataset-path", of)]
+    found = [f"python latency_dataset.py --configs={config}" for config in dict.fromkeys(configs)]
     return found + _latency_data(own.stem)
 
 
@@ -53,22 +53,16 @@ def predictor_commands(path: str | Path) -> list[str]:
 
 def config_commands(path: str | Path) -> list[str]:
     """Return the search that writes a configuration."""
-    found = []
-    for evo in _that_name("evo_search", "write-config-path", path):
-        for config in sorted(evo.parents[1].glob("supertransformer/*.yml")):
-            found.append(f"python evo_search.py --configs={config} --evo-configs={evo}")
-    return found
+    return [
+        f"python evo_search.py --configs={config} --evo-configs={evo}"
+        for evo in _that_name("evo_search", "write-config-path", path)
+        for config in sorted(evo.parents[1].glob("supertransformer/*.yml"))
+    ]
 
 
 def near_config(path: str | Path) -> str:
     """Return '; did you mean X?' for the file beside `path` with the nearest name, or an empty string."""
-    path = Path(path)
-    return suggest(str(path), [str(other) for other in path.parent.glob("*.yml")])
-
-
-def _measuring(paths: Iterable[Path]) -> list[Path]:
-    found = (config for path in paths for config in _that_name("latency_dataset", "lat-dataset-path", path))
-    return list(dict.fromkeys(found))
+    return suggest(str(path), [str(other) for other in Path(path).parent.glob("*.yml")])
 
 
 def _latency_data(name: str) -> list[str]:
@@ -76,18 +70,17 @@ def _latency_data(name: str) -> list[str]:
     return ["python download_model.py --latency-data"] if known else []
 
 
-def _that_name(kind: str, key: str, wanted: str | Path | None) -> Iterator[Path]:
-    """Yield the task configurations of one kind in which `key` is the path `wanted`."""
-    if wanted is None:
-        return
-    for config in sorted(Path("configs").glob(f"*/{kind}/*.yml")):
+def _that_name(kind: str, key: str, wanted: str | Path | None) -> list[Path]:
+    """Return the task configurations of one kind in which `key` is the path `wanted`."""
+    found = []
+    for config in sorted(Path("configs").glob(f"*/{kind}/*.yml")) if wanted else ():
         try:
-            with open_config(str(config)) as file:
-                value, _ = read_flat_yaml(file).get(key, ("", 0))
+            value = read_config(config).get(key)
         except HatError:
             continue  # it is another file that is in question
-        if isinstance(value, str) and value and Path(value).resolve() == Path(wanted).resolve():
-            yield config
+        if isinstance(value, str) and Path(value).resolve() == Path(str(wanted)).resolve():
+            found.append(config)
+    return found
 
 
 def _released() -> tuple[ReleasedModel, ...]:

@@ -10,7 +10,7 @@ from hat.cli.options import OutputOptions, command, parse
 from hat.config import Options, option, to_yaml_values
 from hat.data.corpora import hold_out, line_pairs
 from hat.data.text import write_rows
-from hat.errors import ConfigError, DataError
+from hat.errors import ConfigError
 from hat.files.atomic import write_text_atomic
 from hat.space import SpaceOptions, space_of
 
@@ -21,20 +21,20 @@ HARDWARE = "cpu"  # the device files that are taken over
 class NewTaskOptions(Options):
     """New task"""
 
-    name: str | None = None
+    name: str
     """name of the task, <name>.<source language>-<target language>, for example mine.en-fr"""
-    source: str | None = None
+    source: str
     """text in the source language, one sentence a line"""
-    target: str | None = None
+    target: str
     """its translation, line by line"""
+    template: str
+    """task folder in configs/ that recipes are taken from"""
     held_out: int = option(500, low=1)
     """sentences set aside for validation, and as many for the test"""
     pieces: int = option(8000, low=1)
     """pieces of the joint sentencepiece model"""
     length: int = option(20, low=1)
     """tokens of source and target at which latency is measured"""
-    template: str = ""
-    """task folder in configs/ that recipes are taken from"""
     space: str | None = None
     """YAML file with another search space (default: that of the template)"""
     seed: int = 1
@@ -46,8 +46,6 @@ def new_task(argv: Sequence[str] | None = None) -> int:
     """Make a task folder of two texts: configs/<name>/ and data/raw/<name>/."""
     groups = NewTaskOptions, OutputOptions
     options, out = parse(argv, *groups, prog="hat new-task", description=new_task.__doc__)
-    if not (options.name and options.template and options.source and options.target):
-        raise ConfigError("--name, --template, --source and --target are needed; see hat new-task --help")
     match = re.fullmatch(r"([A-Za-z0-9_]+)\.([A-Za-z_]+)-([A-Za-z_]+)", options.name)
     if not match or match[2] == match[3]:
         raise ConfigError(
@@ -58,13 +56,8 @@ def new_task(argv: Sequence[str] | None = None) -> int:
         raise ConfigError(f"{folder} exists already; choose another --name or remove the folder")
     texts = _texts(Path("configs") / options.template, options, match)
     pairs, count = line_pairs((Path(options.source), Path(options.target))), options.held_out
-    try:
-        splits = hold_out(pairs, count, count, options.seed)
-    except DataError as error:
-        raise DataError(f"{error}; see --held-out") from error
-    for split, chosen in splits.items():
-        raw = Path("data/raw") / options.name / split
-        write_rows([Path(f"{raw}.{lang}") for lang in match.groups()[1:]], chosen)
+    for split, chosen in hold_out(pairs, count, count, options.seed).items():
+        write_rows([Path(f"data/raw/{options.name}/{split}.{lang}") for lang in match.groups()[1:]], chosen)
     for path, text in texts.items():
         write_text_atomic(folder / path, text)
     print(f"made {folder} with {len(texts)} files; next: bash scripts/run_task.sh {options.name} {HARDWARE}")
@@ -100,20 +93,16 @@ def _texts(template: Path, options: NewTaskOptions, name: re.Match) -> dict[Path
         for old, new in renames.items():
             text = text.replace(old, new)
         text = re.sub(r"(?m)^profile-length: .*$", f"profile-length: {options.length}", text)
-        if space_text and "# SuperTransformer\n" in text:
-            text = _with_space(text, space_text)
+        if (
+            space_text and "# SuperTransformer\n" in text
+        ):  # super sizes and choices, two paragraphs, are replaced
+            shared = "" if "share-decoder" in space_text else "share-all-embeddings: True\n"
+            text = text.replace("share-all-embeddings: True\n", shared)
+            before, _, after = text.partition("# SuperTransformer\n")
+            text = before + space_text + "\n" + "".join(after.split("\n\n", 2)[2:])
         texts[Path(str(path.relative_to(template)).replace(old_prefix, prefix))] = text
     texts[Path("preprocess.sh")] = _preprocess_script(options, name)
     return texts
-
-
-def _with_space(text: str, space_text: str) -> str:
-    """Return a configuration with another search space in place of its own: super sizes and choices."""
-    if "share-decoder" in space_text:
-        text = text.replace("share-all-embeddings: True\n", "")
-    before, title, after = text.partition("# SuperTransformer\n")
-    _, _, *rest = (title + after).split("\n\n", 2)
-    return before + space_text + "\n" + "".join(rest)
 
 
 def _space_text(path: str) -> str:

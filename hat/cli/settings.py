@@ -11,7 +11,8 @@ import torch
 
 from hat.cli.options import OutputOptions, Part, only, parse
 from hat.config import Options, option
-from hat.data.pairs import PairDataset, languages, load_vocabs
+from hat.data.folder import languages
+from hat.data.pairs import PairDataset, load_vocabs
 from hat.errors import CheckpointError, ConfigError, DataError
 from hat.files.atomic import file_digest
 from hat.log import say

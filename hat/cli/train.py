@@ -114,7 +114,7 @@ def run(given: Settings, argv: Sequence[str] | None) -> tuple[str, dict[str, Any
 
 
 def _profile(given: Settings, space: Any, arch: Any) -> tuple[str, dict[str, Any]]:
-    from hat.cli.profile import describe, measuring  # late: training measures nothing
+    from hat.cli.latency_dataset import describe, measuring  # late: training measures nothing
     from hat.latency.collect import profile
 
     how, device = measuring(given)

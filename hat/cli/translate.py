@@ -148,13 +148,10 @@ def score(argv: Sequence[str] | None = None) -> int:
     path = Path(options.gen_output or "")
     if not path.is_file():
         raise ConfigError(f"--gen-output is needed: {options.gen_output} is no file; run hat generate first")
-    data = None
-    if options.data:
-        data = PairDataset.load(options.data, options.gen_subset, options.source_lang, options.target_lang)
-    lang, bpe = options.target_lang or "", options.remove_bpe
-    result = score_file(
-        path, options.mode, data=data, reference=options.ref, target_lang=lang, remove_bpe=bpe
-    )
+    names = ("data", "gen_subset", "source_lang", "target_lang")
+    data = PairDataset.load(*(getattr(options, name) for name in names)) if options.data else None
+    lang = {"target_lang": options.target_lang or "", "remove_bpe": options.remove_bpe}
+    result = score_file(path, options.mode, data=data, reference=options.ref, **lang)
     print(f"{result.text}\nsignature: {result.signature}")
     found = {"bleu": result.bleu, "signature": result.signature, "mode": options.mode}
     product = Path(f"{path}.{options.mode}.json")

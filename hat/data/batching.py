@@ -10,7 +10,7 @@ import numpy as np
 
 from hat.data.pairs import Batch, PairDataset
 from hat.data.text import in_order
-from hat.errors import ConfigError, DataError
+from hat.errors import DataError
 from hat.rng import seed_for
 
 Item = TypeVar("Item")
@@ -34,11 +34,8 @@ def plan_batches(
     Pairs are sorted by source, then target length; each batch takes as many as fit: longest (of source and
     target) * count <= max_tokens and count <= max_sentences, rounded down to a `multiple` when there are that
     many. Ties and the order of batches are random as a function of (seed, epoch); without `shuffle` ties keep
-    their order and batches run from short to long.
-    Raises ConfigError for limits below 1. No pair may be longer than max_tokens, see `usable`.
+    their order and batches run from short to long. No pair may be longer than max_tokens, see `usable`.
     """
-    if max_tokens < 1 or (max_sentences is not None and max_sentences < 1):
-        raise ConfigError(f"--max-tokens {max_tokens} and --max-sentences {max_sentences} must be 1 or more")
     rng = np.random.default_rng(seed_for(seed, "batches", epoch))
     order = rng.permutation(len(source_lengths)) if shuffle else np.arange(len(source_lengths))
     order = order[np.lexsort((target_lengths[order], source_lengths[order]))]
@@ -53,9 +50,7 @@ def plan_batches(
             count -= count % multiple
         batches.append(order[start : start + count])
         start += count
-    if shuffle:
-        batches = [batches[index] for index in rng.permutation(len(batches))]
-    return batches
+    return [batches[index] for index in rng.permutation(len(batches))] if shuffle else batches
 
 
 def usable(
@@ -98,7 +93,7 @@ class EpochBatches:
 
     A function of its fields alone: iterating again, or with another `start`, gives the same batches. Rank r
     of k takes batches start + k*i + r, so an epoch begun by some ranks can be finished by more or fewer.
-    While the consumer works, a thread makes the next two.
+    While the consumer works, a thread makes the next two. Raises DataError if no pair is short enough.
     """
 
     data: PairDataset
@@ -119,8 +114,6 @@ class EpochBatches:
     max_target_positions: int = MAX_POSITIONS
 
     def __post_init__(self) -> None:
-        if not 0 <= self.rank < self.world:
-            raise ConfigError(f"rank {self.rank} of {self.world} processes: 0 to {self.world - 1} is allowed")
         lengths = self.data.source_lengths, self.data.target_lengths
         limits = self.max_tokens, self.max_source_positions, self.max_target_positions
         kept = usable(*lengths, *limits, drop_long=self.drop_long)
@@ -130,21 +123,14 @@ class EpochBatches:
                 f"{self.data.folder}: none of the {self.num_skipped} {self.data.split} pairs fits into "
                 f"{self.max_tokens} tokens; raise --max-tokens or give other data"
             )
-        plan = plan_batches(
-            *(side[kept] for side in lengths),
-            max_tokens=self.max_tokens,
-            max_sentences=self.max_sentences,
-            multiple=self.multiple,
-            seed=self.seed,
-            epoch=self.epoch,
-            shuffle=self.shuffle,
-        )
-        self.num_batches = len(plan)
-        self.slots = shard([kept[batch] for batch in plan[self.start :]], self.rank, self.world)
+        names = ("max_tokens", "max_sentences", "multiple", "seed", "epoch", "shuffle")
+        options = {name: getattr(self, name) for name in names}
+        self.plan = plan_batches(*(side[kept] for side in lengths), **options)
+        self.slots = shard([kept[batch] for batch in self.plan[self.start :]], self.rank, self.world)
 
     def __len__(self) -> int:
         """Return the batches of the whole epoch: of all ranks, those before `start` included."""
-        return self.num_batches
+        return len(self.plan)
 
     def __iter__(self) -> Iterator[Batch | None]:
         with ThreadPoolExecutor(1, "batches") as pool:

@@ -23,6 +23,7 @@ from hat.rng import rng_for
 Markup = Literal["none", "segments", "talks", "columns"]
 Hyphens = Literal["keep", "split"]
 PathPair = tuple[Path, Path]
+Step = Callable[[str], str]
 CHUNK_BYTES = 1 << 20  # about a second of work
 _SEGMENT = re.compile(r'<seg id="?[^">]*"?\s*>(.*)</seg>', re.IGNORECASE)
 _NO_SENTENCE = re.compile("<url>|<talkid>|<keywords>")
@@ -48,10 +49,8 @@ def segment(line: str) -> str | None:
         return None
     found = _SEGMENT.search(line)
     if not found or "<seg" in found[1].lower():
-        shown = line.strip()[:80]
-        raise DataError(
-            f"cannot read the segment {shown!a}: each line must hold one whole <seg id=..>..</seg>"
-        )
+        allowed = "each line must hold one whole <seg id=..>..</seg>"
+        raise DataError(f"cannot read the segment {line.strip()[:80]!a}: {allowed}")
     return found[1].strip().replace("\u2019", "'")
 
 
@@ -65,7 +64,7 @@ def tab_column(line: str, column: int) -> str:
     return "".join(line.split("\t")[column - 1 : column])
 
 
-def _normalizer(lang: str, hyphens: Hyphens) -> Callable[[str], str]:
+def _normalizer(lang: str, hyphens: Hyphens) -> Step:
     moses = package("sacremoses").MosesPunctNormalizer(lang=lang, perl_parity=True)
     # Perl sees the newline too: by its rule for German and French, `."` at the end becomes `".`
     return lambda line: moses.normalize(line + "\n").strip()
@@ -77,7 +76,7 @@ def _remove_unprintable(line: str) -> str:
     return "".join(" " if unicodedata.category(c)[0] == "C" else c for c in line)
 
 
-def _tokenizer(lang: str, hyphens: Hyphens) -> Callable[[str], str]:
+def _tokenizer(lang: str, hyphens: Hyphens) -> Step:
     moses = package("sacremoses").MosesTokenizer(lang=lang)
     letters, small = frozenset(moses.IsAlpha), frozenset(moses.IsLower)
     # Both build their set of letters on each call, which takes most of the time; the answers are the same.
@@ -91,7 +90,7 @@ def _lower_case(line: str) -> str:  # each character by itself: a sigma that end
     return "".join(map(str.lower, line)) if "\u03a3" in line else line.lower()
 
 
-STEPS: dict[str, Callable[[str, Hyphens], Callable[[str], str]]] = {
+STEPS: dict[str, Callable[[str, Hyphens], Step]] = {
     "normalize": _normalizer,
     "printable": lambda lang, hyphens: _remove_unprintable,
     "tokenize": _tokenizer,
@@ -100,7 +99,7 @@ STEPS: dict[str, Callable[[str, Hyphens], Callable[[str], str]]] = {
 
 
 @functools.lru_cache(maxsize=8)
-def line_function(lang: str, *steps: str, hyphens: Hyphens = "keep") -> Callable[[str], str]:
+def line_function(lang: str, *steps: str, hyphens: Hyphens = "keep") -> Step:
     """Return the function that does `steps` of the Moses scripts, in this order, to a line in `lang`.
 
     "normalize" makes punctuation plain ASCII, "printable" writes a space for each control, format, private or
@@ -112,7 +111,7 @@ def line_function(lang: str, *steps: str, hyphens: Hyphens = "keep") -> Callable
 
 
 @functools.cache
-def detokenizer(lang: str) -> Callable[[str], str]:
+def detokenizer(lang: str) -> Step:
     """Return the function that makes plain text of Moses tokens; ConfigError if sacremoses is missing."""
     moses = package("sacremoses").MosesDetokenizer(lang=lang)
     return lambda line: moses.detokenize(split_tokens(line))
@@ -158,11 +157,12 @@ class PrepareConfig(Options):
         super().__post_init__()
         if self.source_lang == self.target_lang:
             raise ConfigError(f"--target-lang {self.target_lang}: it must differ from the source language")
-        if len(self.source_inputs) != len(self.target_inputs):
-            counts = f"{len(self.source_inputs)} and {len(self.target_inputs)} files"
-            raise ConfigError(f"{counts} of two languages: as many of both are needed, in the same order")
+        counts = len(self.source_inputs), len(self.target_inputs)
+        if counts[0] != counts[1]:
+            found = f"{counts[0]} and {counts[1]} files of two languages"
+            raise ConfigError(f"{found}: as many of both are needed, in the same order")
 
-    def steps(self, lang: str) -> Callable[[str], str]:
+    def steps(self, lang: str) -> Step:
         """Return the function that does the steps to a sentence of language `lang`."""
         return line_function(lang, *(step for step in STEPS if getattr(self, step)), hyphens=self.hyphens)
 
@@ -181,19 +181,18 @@ def prepare(cfg: PrepareConfig) -> tuple[list[int], int]:
     Raises DataError for files that do not have as many sentences as those they go with.
     """
     sides = {cfg.source_lang: cfg.source_inputs, cfg.target_lang: cfg.target_inputs}
-    counts: dict[str, list[int]] = {lang: [] for lang in sides}
+    counts: dict[str, list[int]] = {lang: [0] * len(files) for lang, files in sides.items()}
     invalid = 0
 
     def fill(outs: list[BinaryIO]) -> None:
         nonlocal invalid
         for (lang, files), out in zip(sides.items(), outs, strict=True):
             cfg.steps(lang)  # a missing package is told here, not in a worker
-            for file in files:
-                counts[lang].append(0)
-                tasks = [(chunk, cfg, lang) for chunk in chunks(Path(file), CHUNK_BYTES)]
-                for text, sentences, replaced in pool.run(_prepare_chunk, tasks):
+            for number, file in enumerate(files):
+                work = functools.partial(_prepare_chunk, cfg=cfg, lang=lang)
+                for text, sentences, replaced in pool.run(work, chunks(Path(file), CHUNK_BYTES)):
                     out.write(text)
-                    counts[lang][-1] += sentences
+                    counts[lang][number] += sentences
                     invalid += replaced
         for source, target, *found in zip(*sides.values(), *counts.values(), strict=True):
             if found[0] != found[1]:
@@ -204,11 +203,9 @@ def prepare(cfg: PrepareConfig) -> tuple[list[int], int]:
     return counts[cfg.source_lang], invalid
 
 
-def _prepare_chunk(task: tuple[Chunk, PrepareConfig, str]) -> tuple[bytes, int, int]:
+def _prepare_chunk(chunk: Chunk, cfg: PrepareConfig, lang: str) -> tuple[bytes, int, int]:
     """Return the text of a chunk, its sentences, and how many of them hold U+FFFD."""
-    chunk, cfg, lang = task
-    run = cfg.steps(lang)
-    texts, invalid = [], 0
+    run, texts, invalid = cfg.steps(lang), [], 0
     for number, line in enumerate(read_lines(*chunk, "replace" if cfg.replace_invalid else "strict")):
         try:
             sentence = cfg.extract(line, lang)
@@ -262,10 +259,10 @@ def hold_out(
     distinct = list(dict.fromkeys(pair for pair in clean if all(pair)))
     if len(distinct) < 2 * (valid + test) or not distinct:
         found = f"{len(distinct)} distinct pairs are too few to set {valid} + {test} aside"
-        raise DataError(f"{found} for validation and test; set fewer aside or give more text")
+        raise DataError(f"{found} for validation and test; set fewer aside (--held-out) or give more text")
     rng_for(seed, "split").shuffle(distinct)
-    cuts = {"valid": (0, valid), "test": (valid, valid + test), "train": (valid + test, None)}
-    return {split: distinct[start:end] for split, (start, end) in cuts.items()}
+    aside = valid + test
+    return {"valid": distinct[:valid], "test": distinct[valid:aside], "train": distinct[aside:]}
 
 
 @dataclass(frozen=True)
@@ -299,7 +296,8 @@ def clean_pairs(inputs: PathPair, outputs: PathPair, limits: Limits | None = Non
     Returns how many were kept and how many dropped. The outputs are written whole or not at all; memory stays
     flat. Raises DataError if the inputs have different numbers of lines.
     """
-    limits = limits or Limits()
-    rows = (pair if limits.keep(*pair) else (None, None) for pair in line_pairs(inputs))
-    total, counts = write_rows(outputs, rows)
+    keep = (limits or Limits()).keep
+    total, counts = write_rows(
+        outputs, (pair if keep(*pair) else (None, None) for pair in line_pairs(inputs))
+    )
     return counts[0], total - counts[0]

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hat.data.corpora import hold_out
-from hat.data.folder import replacing
-from hat.data.pairs import PairDataset, languages, load_vocabs
+from hat.data.folder import languages, replacing
+from hat.data.pairs import PairDataset, load_vocabs
 from hat.data.preprocess import PreprocessConfig, preprocess
 from hat.data.subwords import TextCodec
 from hat.data.text import read_lines, unequal, write_rows
@@ -26,8 +26,7 @@ class Dataset:
 
     Attributes:
         folder: where the files are.
-        source_lang, target_lang: the languages in the names of the files.
-        languages: both of them.
+        source_lang, target_lang, languages: the languages in the names of the files.
         vocabs: dictionaries of source and target; one object twice if they are the same.
         vocab_sizes: their numbers of symbols.
         digests: SHA-256 of both dictionary files; a checkpoint remembers them.
@@ -84,32 +83,27 @@ class Dataset:
         Raises DataError if both have not as many sentences, or too few, ConfigError for a wrong number.
         """
         sides = [
-            list(read_lines(text))
-            if isinstance(text, str | Path)
-            else [line.replace("\n", " ") for line in text]
-            for text in (source, target)
+            list(read_lines(text)) if isinstance(text, str | Path) else text for text in (source, target)
         ]
         counts = [len(side) for side in sides]
         if counts[0] != counts[1]:
             raise unequal("the source text", "the target text", counts, "sentences")
         aside = [round(share * counts[0]) if share < 1 else int(share) for share in (valid, test)]
-        splits = hold_out(zip(*sides, strict=True), max(1, aside[0]), aside[1], seed)
+        pairs = (
+            (one.replace("\n", " "), other.replace("\n", " ")) for one, other in zip(*sides, strict=True)
+        )
+        splits = hold_out(pairs, max(1, aside[0]), aside[1], seed)
         with contextlib.ExitStack() as stack:
             temporary = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hat-data-")))
-            prefixes = {split: temporary / split for split, pairs in splits.items() if pairs}
-            for split, prefix in prefixes.items():
-                write_rows([Path(f"{prefix}.{lang}") for lang in (source_lang, target_lang)], splits[split])
-            cfg = PreprocessConfig(
-                source_lang,
-                target_lang,
-                str(folder or temporary / "binary"),
-                joined_dictionary=True,
-                sentencepiece=pieces,
-                workers=workers,
-                **{f"{split}pref": str(prefix) for split, prefix in prefixes.items()},
-            )
-            preprocess(cfg)
-            data = cls(cfg.destdir, source_lang, target_lang)
+            texts = {}
+            for split, chosen in splits.items():
+                if chosen:
+                    texts[f"{split}pref"] = prefix = str(temporary / split)
+                    write_rows([Path(f"{prefix}.{lang}") for lang in (source_lang, target_lang)], chosen)
+            made = str(folder or temporary / "binary")
+            options = {"joined_dictionary": True, "sentencepiece": pieces, "workers": workers}
+            preprocess(PreprocessConfig(source_lang, target_lang, made, **texts, **options))
+            data = cls(made, source_lang, target_lang)
             if folder is None:  # the temporary folder goes when the data set does
                 weakref.finalize(data, stack.pop_all().close)
             return data
@@ -132,14 +126,14 @@ def unpack_data(
     The data is read and checked before it takes the place of what is in `destdir`, in one step. Raises
     DataError if something is missing, damaged or does not fit together.
     """
-    files = [f"{split}.{'-'.join(languages)}.{lang}" for split in splits for lang in languages]
-    names = [f"{name}.{end}" for name in files for end in ("bin", "idx")]
+    pair = "-".join(languages)
+    sides = [
+        f"{split}.{pair}.{lang}.{end}" for split in splits for lang in languages for end in ("bin", "idx")
+    ]
     with replacing(destdir, languages) as fresh:
-        unpack(archive, fresh, [*names, *(f"dict.{lang}.txt" for lang in languages)], flat=True)
+        unpack(archive, fresh, [*sides, *(f"dict.{lang}.txt" for lang in languages)], flat=True)
         try:
             return {split: len(PairDataset.load(fresh, split, *languages)) for split in splits}
         except DataError as error:
-            raise DataError(
-                f"{archive} does not hold data for training: {error}; {destdir} is as it was; fetch the "
-                "archive again"
-            ) from error
+            found = f"{archive} does not hold data for training: {error}"
+            raise DataError(f"{found}; {destdir} is as it was; fetch the archive again") from error

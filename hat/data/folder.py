@@ -17,13 +17,12 @@ MODEL_FILE = "sentencepiece.model"  # the subword model, beside the dictionaries
 CODES_FILE = "bpe.codes"  # or the file of BPE merges
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # Linux, from fcntl.h and fs.h
 SPLITS = ("train", "valid", "test")
-_SPLIT = re.compile(r"([^.]+)\.([^.-]+)-([^.-]+)\.([^.]+)\.(bin|idx|txt)")
+_DATA = re.compile(r"([^.]+)\.([^.-]+)-([^.-]+)\.(?:\2|\3)\.(?:bin|idx|txt)")  # split, source, target
 
 
-def pairs_in(folder: Path) -> set[tuple[str, str]]:
-    """Return source and target language of all the data in `folder`, read off the file names."""
-    found = map(_SPLIT.fullmatch, (path.name for path in folder.glob("*.idx")))
-    return {match.group(2, 3) for match in found if match and match[4] in match.group(2, 3)}
+def _pairs_in(folder: Path) -> set[tuple[str, str]]:
+    found = map(_DATA.fullmatch, (path.name for path in folder.glob("*.idx")))
+    return {match.group(2, 3) for match in found if match}
 
 
 def listing(folder: Path) -> str:
@@ -32,6 +31,23 @@ def listing(folder: Path) -> str:
         return "there is no such folder"
     names = sorted(path.name for path in folder.iterdir())
     return f"it holds {', '.join(names[:12]) or 'nothing'}{', ...' if len(names) > 12 else ''}"
+
+
+def languages(folder: Path | str, source: str | None = None, target: str | None = None) -> tuple[str, str]:
+    """Return source and target language of the data in `folder`: those given, else as the file names say.
+
+    Raises DataError, listing what is there, if one is needed and there is no pair or more than one.
+    """
+    if source and target:
+        return source, target
+    found = sorted(_pairs_in(Path(folder)))
+    if len(found) != 1:
+        pairs = ", ".join(map("-".join, found)) or "none"
+        raise DataError(
+            f"cannot tell the languages of {folder}: pairs found: {pairs}; {listing(Path(folder))}; choose "
+            "with --source-lang and --target-lang, or make data with hat preprocess"
+        )
+    return source or found[0][0], target or found[0][1]
 
 
 @contextlib.contextmanager
@@ -44,17 +60,14 @@ def replacing(destination: Path, languages: tuple[str, str]) -> Iterator[Path]:
     would lose its dictionaries) and HatError if another process is writing to it.
     """
     destination = destination.resolve()
-    if destination.is_file():
-        raise DataError(f"{destination} is a file, a folder is needed; choose another --destdir")
-    if others := pairs_in(destination) - {languages}:
-        found = ", ".join(map("-".join, sorted(others)))
-        raise DataError(f"{destination} holds data of {found}; choose another --destdir or remove the folder")
+    if destination.is_file() or (others := _pairs_in(destination) - {languages}):
+        found = "is a file" if destination.is_file() else f"holds data of {'-'.join(min(others))}"
+        raise DataError(f"{destination} {found}; choose another --destdir, or remove it")
     fresh = destination.with_name(f".{destination.name}.new")
     try:
         fresh.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
-            fd = os.open(fresh, os.O_RDONLY)
-            stack.callback(Lock(fd, destination, "wait for it or stop it").close)
+            stack.callback(Lock(os.open(fresh, os.O_RDONLY), destination, "wait for it or stop it").close)
             _empty(fresh, destination)  # a killed run may have left something
             stack.callback(_empty, fresh, destination, remove=True)
             yield fresh
@@ -86,9 +99,9 @@ def _digests(folder: Path) -> dict[str, str]:
     """Return name -> SHA-256 of the list in `folder`, nothing if there is none."""
     path = folder / SUMS
     lines = list(read_lines(path)) if path.exists() else []
-    if wrong := [line for line in lines if not re.fullmatch(r"[0-9a-f]{64}  [^/]+", line)]:
+    for wrong in (line for line in lines if not re.fullmatch(r"[0-9a-f]{64}  [^/]+", line)):
         raise DataError(
-            f"{path}: {wrong[0][:40]!r} is no line of sha256sum; make the data again, or remove this file to "
+            f"{path}: {wrong[:40]!r} is no line of sha256sum; make the data again, or remove this file to "
             "read the data unchecked"
         )
     return {line[66:]: line[:64] for line in lines}
@@ -97,14 +110,14 @@ def _digests(folder: Path) -> dict[str, str]:
 def _take_place(fresh: Path, destination: Path, dictionaries: list[str]) -> None:
     """Swap `fresh` for `destination`, after linking into it what stays of the old files."""
     digests = {path.name: file_digest(path) for path in fresh.iterdir()}
-    models = {MODEL_FILE, CODES_FILE}
-    old = [destination / name for name in {*dictionaries, *(models & digests.keys())}]
+    fixed = {*dictionaries, MODEL_FILE, CODES_FILE}  # ids belong to these files
+    old = [destination / name for name in fixed & digests.keys()]
     same = all(path.is_file() and file_digest(path) == digests[path.name] for path in old)
     splits = {name.split(".")[0] for name in digests if name.endswith(".idx")}
     known = _digests(destination)
     for path in destination.iterdir() if destination.exists() else ():
-        split = _SPLIT.fullmatch(path.name)
-        is_data = (split and split[1] in SPLITS) or path.name in {*dictionaries, *models}
+        split = _DATA.fullmatch(path.name)
+        is_data = (split and split[1] in SPLITS) or path.name in fixed
         stays = not is_data or (same and not (split and split[1] in splits))
         if stays and path.name not in digests and path.name != SUMS and not path.is_dir():
             link_or_copy(path, fresh / path.name)

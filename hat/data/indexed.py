@@ -35,11 +35,10 @@ def write_indexed(prefix: Path | str, sentences: Iterable[np.ndarray], vocab_siz
 
     def parts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for number, ids in enumerate(sentences):
-            if not len(ids) or int(ids.min()) < 0 or int(ids.max()) >= vocab_size:
-                found = f"ids {ids.min()} to {ids.max()}" if len(ids) else "no ids"
+            if not len(ids) or ids.min() < 0 or ids.max() >= vocab_size:
                 raise DataError(
-                    f"cannot write sentence {number} of {prefix}: it has {found}; at least EOS, and ids from "
-                    f"0 to {vocab_size - 1} are allowed; encode it with the dictionary it is written for"
+                    f"cannot write sentence {number} of {prefix}: its ids are {ids[:9]}; at least EOS, "
+                    f"and 0 to {vocab_size - 1} are allowed; encode it with the dictionary it is written for"
                 )
             yield ids, np.array([len(ids)])
 
@@ -54,15 +53,14 @@ def write_parts(prefix: Path | str, parts: Iterable[tuple[np.ndarray, np.ndarray
     dtype, lengths = np.dtype(DTYPES[code]), array("i")
 
     def fill(files: list[BinaryIO]) -> None:
-        ids_file, index = files
         for ids, some in parts:
-            ids_file.write(ids.astype(dtype).tobytes())
+            files[0].write(ids.astype(dtype).tobytes())
             lengths.frombytes(some.astype(np.int32).tobytes())
-        index.write(MAGIC + struct.pack(LAYOUT, 1, code, len(lengths)) + lengths.tobytes())
+        files[1].write(MAGIC + struct.pack(LAYOUT, 1, code, len(lengths)) + lengths.tobytes())
         begin = 0
         for at in range(0, len(lengths), CHUNK):
             ends = begin + np.cumsum(lengths[at : at + CHUNK], dtype=np.int64)
-            index.write((np.concatenate(([begin], ends[:-1])) * dtype.itemsize).astype("<i8").tobytes())
+            files[1].write((np.concatenate(([begin], ends[:-1])) * dtype.itemsize).astype("<i8").tobytes())
             begin = int(ends[-1])
 
     write_all_atomic(paths_of(prefix), fill)
@@ -78,22 +76,16 @@ class IndexedData:
     def __init__(self, prefix: Path | str) -> None:
         """Open and check both files, of either format.
 
-        Raises DataError, naming the file, if one is missing, cut off, too long or contradicts the other;
-        nothing is allocated before the sizes in the header have been compared with the file.
+        Raises DataError, naming the file, if one is missing, cut off, too long or contradicts the other.
         """
         self.prefix = Path(prefix)
         self.bin, self._idx = paths_of(prefix)
         try:
-            size = self.bin.stat().st_size
-            with open(self._idx, "rb") as file:
-                dtype = self._read_index(file, self._idx.stat().st_size)
+            size, dtype = self.bin.stat().st_size, self._read_index(self._idx.read_bytes())
             total = int(self._starts[-1])
-            asked = f"{total} ids of {dtype.itemsize} bytes"
-            self._check(
-                size == total * dtype.itemsize, f"{size} bytes, {self._idx.name} asks for {asked}", self.bin
-            )
-            empty = np.zeros(0, dtype)
-            self._ids = np.memmap(self.bin, dtype=dtype, mode="r", shape=(total,)) if total else empty
+            found = f"{size} bytes, {self._idx.name} asks for {total} ids of {dtype.itemsize} bytes"
+            self._check(size == total * dtype.itemsize, found, self.bin)
+            self._ids = np.memmap(self.bin, dtype, "r", shape=(total,)) if total else np.zeros(0, dtype)
         except OSError as error:
             raise DataError(
                 f"cannot read the data {error.filename or self._idx}: {error.strerror}; both .idx and .bin "
@@ -106,30 +98,27 @@ class IndexedData:
                 f"{path or self._idx} is damaged: {found}; make the data again with hat preprocess"
             )
 
-    def _read_index(self, file: BinaryIO, size: int) -> np.dtype:
-        """Take lengths and offsets out of the index of `size` bytes and return the type of ids."""
-        magic = file.read(len(MAGIC))
-        legacy = magic.startswith(LEGACY_MAGIC)
-        self._check(legacy or magic == MAGIC, f"it begins with {magic!r} instead of MMIDIDX or TNTIDX")
-        self._shift = int(legacy)  # the legacy format stores ids + 1
-        begin, layout = (len(LEGACY_MAGIC), LEGACY_LAYOUT) if legacy else (len(MAGIC), LAYOUT)
-        header_size = struct.calcsize(layout)
-        self._check(size >= begin + header_size, "it ends inside its header")
-        file.seek(begin)
-        version, code, *more, count = struct.unpack(layout, file.read(header_size))
-        known = f"known are version 1 and the types {sorted(DTYPES)}"
-        self._check(
-            version == 1 and code in DTYPES, f"format version {version}, element type {code}; {known}"
-        )
-        dtype = np.dtype(DTYPES[code])
-        needed = begin + header_size + (8 * (3 * count + 2) if legacy else 12 * count)
-        self._check(size == needed, f"{size} bytes where its {count} sentences need {needed}")
+    def _read_index(self, index: bytes) -> np.dtype:
+        """Take lengths and offsets out of the content of the index and return the type of ids."""
+        legacy = index.startswith(LEGACY_MAGIC)
+        magic, layout = (LEGACY_MAGIC, LEGACY_LAYOUT) if legacy else (MAGIC, LAYOUT)
+        begin = len(magic) + struct.calcsize(layout)
+        known = index.startswith(magic) and len(index) >= begin
+        self._check(known, f"it begins with {index[:9]!r}, and not with the header of MMIDIDX or TNTIDX")
+        version, code, *more, count = struct.unpack_from(layout, index, len(magic))
+        known = version == 1 and code in DTYPES
+        self._check(known, f"version {version}, type {code}; known are version 1, types {sorted(DTYPES)}")
+        needed = begin + (8 * (3 * count + 2) if legacy else 12 * count)
+        self._check(len(index) == needed, f"{len(index)} bytes where its {count} sentences need {needed}")
+        dtype, self._shift = np.dtype(DTYPES[code]), int(legacy)  # the legacy format stores ids + 1
         if legacy:
-            rows, offsets, sizes = (np.fromfile(file, "<i8", n) for n in (count + 1, count + 1, count))
+            numbers = np.frombuffer(index, "<i8", offset=begin)
+            rows, offsets, sizes = np.split(numbers, (count + 1, 2 * count + 2))
             good = more == [dtype.itemsize, count] and (rows == np.arange(count + 1)).all()
             self._check(good, "its sentences have several rows, or elements of another size")
         else:
-            sizes, offsets = np.fromfile(file, "<i4", count), np.fromfile(file, "<i8", count)
+            middle = begin + 4 * count
+            sizes, offsets = np.frombuffer(index[begin:middle], "<i4"), np.frombuffer(index[middle:], "<i8")
         self._check(((sizes > 0) & (sizes < 1 << 31)).all(), "a sentence has no length of at least 1 (EOS)")
         self.lengths = sizes.astype(np.int32)
         self._starts = np.concatenate(([0], np.cumsum(self.lengths, dtype=np.int64)))

@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hat.data.folder import check_digests, listing, pairs_in
+from hat.data.folder import check_digests, languages, listing
 from hat.data.indexed import IndexedData, paths_of
 from hat.data.text import read_lines, unequal
 from hat.data.vocab import EOS, PAD, Vocab
 from hat.errors import DataError
 from hat.files.atomic import file_digest
+
+Flat = tuple[np.ndarray, np.ndarray]  # ids of sentences back to back, and the length of each
 
 
 @dataclass(frozen=True)
@@ -46,63 +48,33 @@ class Batch:
         return replace(self, **{name: getattr(self, name).to(device, non_blocking=overlap) for name in names})
 
 
-Flat = tuple[np.ndarray, np.ndarray]  # ids back to back, lengths
-
-
-def collate(
-    ids: Sequence[int] | np.ndarray, sources: Sequence[np.ndarray], targets: Sequence[np.ndarray]
-) -> Batch:
-    """Pad sentences (1-d id arrays that end with EOS, at least one pair) to a batch."""
-    return _collate(ids, _join(sources), _join(targets))
-
-
-def pad_sources(sentences: Sequence[np.ndarray]) -> Tensor:
-    """Return sentences (1-d id arrays that end with EOS, at least one) as left-padded rows [B, S], int64."""
-    return _pad(*_join(sentences), left=True)
-
-
-def _join(sentences: Sequence[np.ndarray]) -> Flat:
+def flat(sentences: Sequence[np.ndarray]) -> Flat:
+    """Return sentences (1-d id arrays that end with EOS, at least one) back to back, and their lengths."""
     return np.concatenate(sentences).astype(np.int64), np.array([len(ids) for ids in sentences])
 
 
-def _collate(ids: Sequence[int] | np.ndarray, source: Flat, target: Flat) -> Batch:
-    flat, lengths = target
-    shifted = np.roll(flat, 1)
+def collate(ids: Sequence[int] | np.ndarray, source: Flat, target: Flat) -> Batch:
+    """Pad the two sides of the pairs `ids`, at least one, to a batch."""
+    tokens, lengths = target
+    shifted = np.roll(tokens, 1)
     shifted[np.cumsum(lengths) - lengths] = EOS
     return Batch(
         ids=torch.from_numpy(np.array(ids, dtype=np.int64)),
-        source=_pad(*source, left=True),
-        decoder_input=_pad(shifted, lengths, left=False),
-        target=_pad(flat, lengths, left=False),
-        num_tokens=int((flat != PAD).sum()),
+        source=pad(source, left=True),
+        decoder_input=pad((shifted, lengths)),
+        target=pad(target),
+        num_tokens=int((tokens != PAD).sum()),
     )
 
 
-def _pad(flat: np.ndarray, lengths: np.ndarray, left: bool) -> Tensor:
-    """Return the sentences in `flat` as the rows of [len(lengths), longest]."""
+def pad(sentences: Flat, *, left: bool = False) -> Tensor:
+    """Return the sentences as rows [B, longest], int64, padded at the left or the right."""
+    tokens, lengths = sentences
     column = np.arange(lengths.max())
     used = column >= (lengths.max() - lengths)[:, None] if left else column < lengths[:, None]
     rows = np.full(used.shape, PAD, dtype=np.int64)
-    rows[used] = flat
+    rows[used] = tokens
     return torch.from_numpy(rows)
-
-
-def languages(folder: Path | str, source: str | None = None, target: str | None = None) -> tuple[str, str]:
-    """Return source and target language of the data in `folder`: those given, else as the file names say.
-
-    Raises DataError, listing what is there, if one is needed and there is no pair or more than one.
-    """
-    if source and target:
-        return source, target
-    found = pairs_in(Path(folder))
-    if len(found) != 1:
-        pairs = ", ".join(sorted("-".join(pair) for pair in found)) or "none"
-        raise DataError(
-            f"cannot tell the languages of {folder}: pairs found: {pairs}; {listing(Path(folder))}; choose "
-            "with --source-lang and --target-lang, or make data with hat preprocess"
-        )
-    ((first, second),) = found
-    return source or first, target or second
 
 
 def load_vocabs(folder: Path | str, source_lang: str, target_lang: str) -> tuple[Vocab, Vocab]:
@@ -139,10 +111,8 @@ class PairDataset:
             prefix = folder / f"{split}.{'-'.join(both)}.{lang}"
             ids, index = paths_of(prefix)
             if not index.exists():
-                raise DataError(
-                    f"there is no {index}; {listing(folder)}; check split and languages, or make the data "
-                    "with hat preprocess"
-                )
+                found = f"there is no {index}; {listing(folder)}"
+                raise DataError(f"{found}; check split and languages, or make the data with hat preprocess")
             check_digests(folder, [index.name, ids.name, f"dict.{lang}.txt"])
             sides.append(IndexedData(prefix))
         if len(sides[0]) != len(sides[1]):
@@ -168,7 +138,7 @@ class PairDataset:
     def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
         """Return the pairs `indices` (at least one) as a batch, in this order."""
         indices = np.asarray(indices, dtype=np.int64)
-        return _collate(indices, self.source.gather(indices), self.target.gather(indices))
+        return collate(indices, self.source.gather(indices), self.target.gather(indices))
 
     def digest(self, count: int) -> str:
         """Return the SHA-256 of the ids of the first `count` pairs, wherever and however they are stored."""
@@ -187,13 +157,13 @@ class PairDataset:
 
         None when no path is given and none was kept. Raises DataError when the number of lines differs.
         """
-        kept = self.folder / f"{self.split}.{self.source_lang}-{self.target_lang}.{self.target_lang}.txt"
         if path is None:
-            if not kept.exists():
+            path = Path(f"{self.target.prefix}.txt")
+            if not path.exists():
                 return None
-            check_digests(self.folder, [kept.name])
-        lines = [line.strip(" \t\r") for line in read_lines(path or kept)]
+            check_digests(self.folder, [path.name])
+        lines = [line.strip(" \t\r") for line in read_lines(path)]
         if len(lines) != len(self):
-            found = f"{path or kept} has {len(lines)} lines, the {self.split} set {len(self)} sentences"
+            found = f"{path} has {len(lines)} lines, the {self.split} set {len(self)} sentences"
             raise DataError(f"{found}; each needs one line; give the text the data was made from")
         return lines

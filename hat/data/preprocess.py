@@ -1,5 +1,6 @@
 """Parallel text -> `dict.<lang>.txt` and `<split>.<src>-<tgt>.<lang>.{bin,idx}`, by several processes."""
 
+import functools
 import re
 import shutil
 from collections import Counter
@@ -65,22 +66,18 @@ class PreprocessConfig(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         joined, given = self.joined_dictionary, (bool(self.srcdict), bool(self.tgtdict))
-        known = any(given) if joined else all(given)
-        source, target = (re.fullmatch(r"[^/.\- \n\0]+", lang) for lang in self.languages)
+        known = (any(given) if joined else all(given)) and not self.sentencepiece
+        code, needs_code = r"[^/.\- \n\0]+", "a language code without '/', '.', '-' and spaces is allowed"
         same_limits = self.thresholdtgt in (0, self.thresholdsrc) and self.nwordstgt in (-1, self.nwordssrc)
         for name, good, allowed in (
-            ("source_lang", source, "a language code without '/', '.', '-' and spaces is allowed"),
-            ("target_lang", target, "a language code without '/', '.', '-' and spaces is allowed"),
+            ("source_lang", re.fullmatch(code, self.source_lang), needs_code),
+            ("target_lang", re.fullmatch(code, self.target_lang), needs_code),
             ("target_lang", self.target_lang != self.source_lang, "it must differ from the source language"),
             ("destdir", self.destdir, "a folder is needed"),
             ("bpe_codes", not (self.sentencepiece and self.bpe_codes), "not allowed with --sentencepiece"),
             ("trainpref", self.trainpref or self.validpref or self.testpref, "or another text is needed"),
             ("tgtdict", not (joined and all(given)), "a joined dictionary has no second one"),
-            (
-                "trainpref",
-                self.trainpref or (known and not self.sentencepiece),
-                "dictionaries are learnt on it",
-            ),
+            ("trainpref", self.trainpref or known, "dictionaries are learnt on it"),
             ("thresholdtgt", not joined or same_limits, "a joined dictionary obeys the source's limits"),
         ):
             if not good:
@@ -104,68 +101,53 @@ def preprocess(cfg: PreprocessConfig, say: Callable[[str], object] = lambda line
     """
     prefixes = zip(SPLITS, (cfg.trainpref, cfg.validpref, cfg.testpref), strict=True)
     texts = {
-        split: {lang: Path(f"{prefix}.{lang}") for lang in cfg.languages}
-        for split, prefix in prefixes
-        if prefix
+        split: [Path(f"{prefix}.{lang}") for lang in cfg.languages] for split, prefix in prefixes if prefix
     }
-    train, model = texts.get("train", {}), None
     with Workers(cfg.workers) as workers, replacing(Path(cfg.destdir), cfg.languages) as folder:
-        sizes: dict[str, int] = {}
-        counts: dict[str, Counter] = {}
+        result: dict = {"dictionary": {}, "splits": {}}
+        counts, model = [Counter(), Counter()], None
         for split, files in texts.items():
-            counting = split == "train" and cfg.sentencepiece is None
-            lines = []
-            for lang, path in files.items():
-                some, found = count_tokens(path, workers, allow_empty=cfg.allow_empty, count=counting)
-                lines.append(some)
-                if counting:
-                    counts[lang] = found
+            read = [count_tokens(file, workers, allow_empty=cfg.allow_empty) for file in files]
+            lines = [some for some, _ in read]
             if lines[0] != lines[1]:
-                raise unequal(*files.values(), lines)
+                raise unequal(*files, lines)
             if not lines[0]:
-                raise DataError(f"{files[cfg.source_lang]} is empty; at least one sentence is needed")
-            sizes[split] = lines[0]
+                raise DataError(f"{files[0]} is empty; at least one sentence is needed")
+            result["splits"][split] = {"sentences": lines[0]}
+            counts = [found for _, found in read] if split == "train" else counts
         if cfg.sentencepiece is not None:
             model = folder / MODEL_FILE
-            learn_sentencepiece(train.values(), model, cfg.sentencepiece, cfg.seed)
-            say(f"sentencepiece: learnt on {2 * sizes['train']} lines")
-            counts = {lang: count_tokens(path, workers, model=model)[1] for lang, path in train.items()}
+            learn_sentencepiece(texts["train"], model, cfg.sentencepiece, cfg.seed)
+            say(f"sentencepiece: learnt on {2 * result['splits']['train']['sentences']} lines")
+            counts = [count_tokens(file, workers, model)[1] for file in texts["train"]]
         if cfg.bpe_codes:
             shutil.copyfile(cfg.bpe_codes, folder / CODES_FILE)
         vocabs = _dictionaries(cfg, counts)
-        result: dict = {"dictionary": {lang: len(vocab) for lang, vocab in vocabs.items()}, "splits": {}}
-        for lang, vocab in vocabs.items():
+        for lang, vocab in zip(cfg.languages, vocabs, strict=True):
+            result["dictionary"][lang] = len(vocab)
             vocab.save(folder / f"dict.{lang}.txt")
             say(f"[{lang}] dictionary: {len(vocab)} types")
         for split, files in texts.items():
-            stats = result["splits"][split] = {"sentences": sizes[split]}
-            for lang, path in files.items():
+            stats = result["splits"][split]
+            for lang, path, vocab in zip(cfg.languages, files, vocabs, strict=True):
                 prefix = folder / f"{split}.{'-'.join(cfg.languages)}.{lang}"
-                tokens, unknown = _binarise(workers, path, prefix, vocabs[lang], model)
-                stats[lang] = {"tokens": tokens, "unk_percent": round(100 * unknown / max(1, tokens), 4)}
-                say(
-                    f"[{lang}] {path}: {stats['sentences']} sentences, {tokens} tokens, "
-                    f"{stats[lang]['unk_percent']:.3g}% replaced by <unk>"
-                )
+                tokens, unknown = _binarise(workers, path, prefix, vocab, model)
+                stats[lang] = {"tokens": tokens, "unk_percent": round(100 * unknown / tokens, 4)}
+                shown = f"{tokens} tokens, {stats[lang]['unk_percent']:.3g}% replaced by <unk>"
+                say(f"[{lang}] {path}: {stats['sentences']} sentences, {shown}")
                 if model and split != "train":
                     shutil.copyfile(path, f"{prefix}.txt")
     say(f"wrote {cfg.destdir}")
     return result
 
 
-def _dictionaries(cfg: PreprocessConfig, counts: dict[str, Counter]) -> dict[str, Vocab]:
-    def made(given: str | None, threshold: int, nwords: int, *langs: str) -> Vocab:
-        if given:
-            return Vocab.load(given)
-        return Vocab.build(sum((counts[lang] for lang in langs), Counter()), threshold, nwords)
-
+def _dictionaries(cfg: PreprocessConfig, counts: list[Counter]) -> list[Vocab]:
+    limits = (cfg.thresholdsrc, cfg.nwordssrc), (cfg.thresholdtgt, cfg.nwordstgt)
     if cfg.joined_dictionary:
         given = cfg.srcdict or cfg.tgtdict
-        return dict.fromkeys(cfg.languages, made(given, cfg.thresholdsrc, cfg.nwordssrc, *cfg.languages))
-    return {
-        cfg.source_lang: made(cfg.srcdict, cfg.thresholdsrc, cfg.nwordssrc, cfg.source_lang),
-        cfg.target_lang: made(cfg.tgtdict, cfg.thresholdtgt, cfg.nwordstgt, cfg.target_lang),
-    }
+        return [Vocab.load(given) if given else Vocab.build(counts[0] + counts[1], *limits[0])] * 2
+    sides = zip((cfg.srcdict, cfg.tgtdict), counts, limits, strict=True)
+    return [Vocab.load(given) if given else Vocab.build(count, *most) for given, count, most in sides]
 
 
 def _binarise(
@@ -176,8 +158,8 @@ def _binarise(
 
     def parts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         nonlocal tokens, unknown
-        tasks = [(chunk, vocab, model) for chunk in chunks(path)]
-        for ids, lengths in workers.run(_binarise_chunk, tasks):
+        work = functools.partial(_binarise_chunk, vocab=vocab, model=model)
+        for ids, lengths in workers.run(work, chunks(path)):
             tokens += len(ids)
             unknown += int((ids == UNK).sum())
             yield ids, lengths
@@ -186,9 +168,8 @@ def _binarise(
     return tokens, unknown
 
 
-def _binarise_chunk(task: tuple[Chunk, Vocab, Path | None]) -> tuple[np.ndarray, np.ndarray]:
+def _binarise_chunk(chunk: Chunk, vocab: Vocab, model: Path | None) -> tuple[np.ndarray, np.ndarray]:
     """Return the ids of all sentences of a chunk back to back, and their lengths."""
-    chunk, vocab, model = task
     split = load_pieces(model) if model else split_tokens
     sentences = [vocab.encode_tokens(split(line)) for line in read_lines(*chunk)]
     return np.concatenate(sentences), np.array([len(ids) for ids in sentences])

@@ -34,15 +34,14 @@ def remove_subwords(line: str, kind: str | None) -> str:
     `kind` is None (nothing to join), "@@ " or "subword_nmt" (a piece ending in @@ continues), or
     "sentencepiece". Raises ConfigError for any other.
     """
-    if kind is None:
-        return line
     if kind in ("@@ ", "subword_nmt"):
         return (line + " ").replace("@@ ", "").rstrip(" ")
     if kind == "sentencepiece":
         return line.replace(" ", "").replace(SPACE_MARK, " ").strip(" ")
-    raise ConfigError(
-        f"cannot join subwords of kind {kind!r}; allowed are '@@ ', 'subword_nmt' and 'sentencepiece'"
-    )
+    if kind is not None:
+        allowed = "allowed are '@@ ', 'subword_nmt' and 'sentencepiece'"
+        raise ConfigError(f"cannot join subwords of kind {kind!r}; {allowed}")
+    return line
 
 
 def subword_kind(symbols: Iterable[str]) -> Kind | None:
@@ -54,35 +53,32 @@ def subword_kind(symbols: Iterable[str]) -> Kind | None:
 
 
 def count_tokens(
-    path: Path, pool: Workers, *, model: Path | None = None, allow_empty: bool = True, count: bool = True
+    path: Path, workers: Workers, model: Path | None = None, *, allow_empty: bool = True
 ) -> tuple[int, Counter]:
-    """Read a text once: check it, and return its number of lines and, if `count`, of each of its tokens.
+    """Check a text; return its number of lines, and how often each token occurs.
 
     Tokens are pieces of a sentencepiece `model`, else words. Raises DataError for an empty line if these are
     not allowed.
     """
     lines, counts = 0, Counter()
-    tasks = [(chunk, model, allow_empty, count) for chunk in chunks(path)]
-    for some, found in pool.run(_count_chunk, tasks):
+    work = functools.partial(_count_chunk, model=model, allow_empty=allow_empty)
+    for some, found in workers.run(work, chunks(path)):
         lines += some
         counts.update(found)
     return lines, counts
 
 
-def _count_chunk(task: tuple[Chunk, Path | None, bool, bool]) -> tuple[int, Counter]:
-    chunk, model, allow_empty, count = task
+def _count_chunk(chunk: Chunk, model: Path | None, allow_empty: bool) -> tuple[int, Counter]:
     split = load_pieces(model) if model else split_tokens
     lines, counts = 0, Counter()
-    for line in read_lines(*chunk):
+    for lines, line in enumerate(read_lines(*chunk), 1):
         tokens = split(line)
         if not (tokens or allow_empty):
             raise DataError(
-                f"{where(chunk.path, chunk.start, lines)} is empty; a sentence needs at least one word; "
+                f"{where(chunk.path, chunk.start, lines - 1)} is empty; a sentence needs at least one word; "
                 "remove the line in both languages, or pass --allow-empty"
             )
-        if count:
-            counts.update(tokens)
-        lines += 1
+        counts.update(tokens)
     return lines, counts
 
 
@@ -135,10 +131,10 @@ def load_pieces(model: Path | bytes) -> Split:
         content = model if isinstance(model, bytes) else model.read_bytes()
         encode = package("sentencepiece").SentencePieceProcessor(model_proto=content).encode
     except (RuntimeError, OSError) as error:
-        name = "of this model" if isinstance(model, bytes) else model
+        name, why = "" if isinstance(model, bytes) else f" {model}", " ".join(str(error).split())[-120:]
         raise DataError(
-            f"cannot load the sentencepiece model {name}: {' '.join(str(error).split())[-120:]}; make it "
-            "again with hat preprocess --sentencepiece"
+            f"cannot load the sentencepiece model{name}: {why}; make it again with hat preprocess "
+            "--sentencepiece"
         ) from error
     return lambda line: encode(" ".join(split_tokens(line)), out_type=str)
 
@@ -149,18 +145,14 @@ def learn_bpe(files: Sequence[Path], codes: Path, merges: int, workers: int = 1)
     The codes are those of `subword-nmt learn-bpe` on the joined text. Memory holds the distinct words. Raises
     DataError for text without two characters side by side.
     """
-    subword_nmt = package("subword_nmt.learn_bpe")
-    counts: Counter = Counter()
+    learner, out = package("subword_nmt.learn_bpe"), io.StringIO()
     with Workers(workers) as pool:
-        for path in files:
-            counts.update(count_tokens(path, pool)[1])
+        counts = sum((count_tokens(path, pool)[1] for path in files), Counter())
     if not any(len(word) > 1 for word in counts):
         names = ", ".join(map(str, files))
         raise DataError(f"{names}: words of two or more characters are needed to learn merges on")
-    words = (f"{word} {count}" for word, count in counts.items())
-    out = io.StringIO()
     with contextlib.redirect_stderr(io.StringIO()):  # a bar, and a line when the text has no more pairs
-        subword_nmt.learn_bpe(words, out, merges, is_dict=True)
+        learner.learn_bpe((f"{word} {n}" for word, n in counts.items()), out, merges, is_dict=True)
     write_text_atomic(codes, out.getvalue())
     return out.getvalue().count("\n") - 1
 
@@ -172,20 +164,19 @@ def apply_bpe(codes: Path, inputs: Sequence[Path], folder: Path, workers: int = 
     """
     outputs = [folder / path.name for path in inputs]
     if len(set(outputs)) != len(outputs) or folder.resolve() in [path.resolve().parent for path in inputs]:
-        raise ConfigError(
-            f"--to {folder}: texts whose names differ are written to another folder than theirs"
-        )
+        found = f"--to {folder}"
+        raise ConfigError(f"{found}: texts whose names differ are written to another folder than theirs")
     content = "\n".join(read_lines(codes))
     load_bpe(content, str(codes))  # what is wrong with the codes is told here, not in a worker
     with Workers(workers) as pool:
         for path, output in zip(inputs, outputs, strict=True):
-            parts = pool.run(_apply_chunk, [(chunk, content) for chunk in chunks(path, APPLY_CHUNK)])
+            work = functools.partial(_apply_chunk, codes=content)
+            parts = pool.run(work, chunks(path, APPLY_CHUNK))
             write_atomic(output, lambda file, parts=parts: file.writelines(parts))
     return outputs
 
 
-def _apply_chunk(task: tuple[Chunk, str]) -> bytes:
-    chunk, codes = task
+def _apply_chunk(chunk: Chunk, codes: str) -> bytes:
     split = load_bpe(codes)
     return "".join(" ".join(split(line)) + "\n" for line in read_lines(*chunk)).encode()
 
@@ -225,10 +216,7 @@ class TextCodec:
 
     @classmethod
     def load(cls, folder: Path, languages: tuple[str, str], vocabs: tuple[Vocab, Vocab]) -> "TextCodec":
-        """Take the subword model that the dictionaries of `folder` were made with, if it is in `folder`.
-
-        That is `sentencepiece.model` or `bpe.codes`, as `hat preprocess` leaves them there.
-        """
+        """Take the subword model that `hat preprocess` left in `folder`, if it is there."""
         path = Path(folder) / MODEL_FILES.get(subword_kind(vocabs[0]) or "", "")
         return cls(languages, vocabs, path.read_bytes() if path.is_file() else None)
 

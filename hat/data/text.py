@@ -1,6 +1,7 @@
 """Text files, one sentence on a line: read line by line, or in parts by several processes."""
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import threading
@@ -8,7 +9,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -29,35 +29,25 @@ def read_lines(
     the line, for bytes that are not UTF-8, NUL (with `errors` "replace" they become U+FFFD) and for more than
     16 MiB.
     """
+    position, index = start, 0
     try:
         with open(path, "rb") as file:
             file.seek(start)
-            position = start
-            for index, raw in enumerate(iter(partial(file.readline, MAX_LINE_BYTES + 1), b"")):
-                if end is not None and position >= end:
-                    return
-                position += len(raw)
-                try:
-                    line = _decode(raw, errors)
-                except ValueError as error:
-                    raise DataError(f"{where(path, start, index)} {error}") from error
-                yield line
+            while (end is None or position < end) and (raw := file.readline(MAX_LINE_BYTES + 1)):
+                if len(raw) > MAX_LINE_BYTES:
+                    raise ValueError(f"has more than {MAX_LINE_BYTES} bytes; text has one sentence on a line")
+                if b"\0" in raw and errors == "strict":
+                    at = raw.index(0) + 1
+                    raise ValueError(f"holds a NUL at byte {at}; restore the file, or convert it from UTF-16")
+                yield raw.removesuffix(b"\n").decode("utf-8", errors).replace("\0", "\ufffd")
+                position, index = position + len(raw), index + 1
     except OSError as error:
         raise unreadable(path, error) from error
-
-
-def _decode(raw: bytes, errors: str) -> str:
-    """Return the text of a line; a ValueError says what is wrong with it."""
-    if len(raw) > MAX_LINE_BYTES:
-        raise ValueError(f"has more than {MAX_LINE_BYTES} bytes; text has one sentence on a line")
-    if b"\0" in raw and errors == "strict":
-        raise ValueError(
-            f"holds a NUL at byte {raw.index(0) + 1}; restore the file, or convert it from UTF-16"
-        )
-    try:
-        return raw.removesuffix(b"\n").decode("utf-8", errors).replace("\0", "\ufffd")
     except UnicodeDecodeError as error:
-        raise ValueError(f"is not UTF-8: {error.reason} at byte {error.start + 1}; use iconv") from error
+        found = f"is not UTF-8: {error.reason} at byte {error.start + 1}; use iconv"
+        raise DataError(f"{where(path, start, index)} {found}") from error
+    except ValueError as error:
+        raise DataError(f"{where(path, start, index)} {error}") from error
 
 
 def unreadable(path: Path | str, error: OSError) -> DataError:
@@ -75,12 +65,9 @@ def unequal(source: object, target: object, counts: Sequence[int], unit: str = "
 
 def where(path: Path | str, start: int, index: int) -> str:
     """Return `file:line` of line `index` (from 0) after byte `start`; reads the file up to there."""
-    before = 0
     with open(path, "rb") as file:
-        while start > 0 and (block := file.read(min(start, 1 << 20))):
-            before += block.count(b"\n")
-            start -= len(block)
-    return f"{path}:{before + index + 1}"
+        blocks = (file.read(min(1 << 20, start - at)) for at in range(0, start, 1 << 20))
+        return f"{path}:{sum(block.count(10) for block in blocks) + index + 1}"
 
 
 def split_tokens(line: str) -> list[str]:
@@ -123,10 +110,10 @@ class Chunk(NamedTuple):
 
 def chunks(path: Path, size: int | None = None) -> list[Chunk]:
     """Cut a file at line ends into parts of about `size` bytes (default 8 MiB), for any number of workers."""
-    size = size or CHUNK_BYTES
+    size, cuts = size or CHUNK_BYTES, [0]
     try:
-        total, cuts = path.stat().st_size, [0]
         with open(path, "rb") as file:
+            total = os.fstat(file.fileno()).st_size
             while cuts[-1] + size < total:
                 file.seek(cuts[-1] + size - 1)
                 file.readline(MAX_LINE_BYTES)  # a line that is cut here is refused by `read_lines`
@@ -156,8 +143,7 @@ class Workers(contextlib.ExitStack):
 
     def __init__(self, count: int) -> None:
         super().__init__()
-        self._count = count
-        self._pool: Executor | None = None
+        self.count = count
 
     def run(self, work: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
         """Yield work(task) of each task in order; `work` is a top-level function.
@@ -165,20 +151,19 @@ class Workers(contextlib.ExitStack):
         At most two results of each process wait. The first exception ends everything; a killed process is a
         HatError. A single task, or a single process, needs no other process than this.
         """
-        if min(self._count, len(tasks)) <= 1:
-            yield from map(work, tasks)
-            return
-        if self._pool is None:
-            context = multiprocessing.get_context("spawn")  # a fork would copy the locks of running threads
-            self._pool = ProcessPoolExecutor(self._count, context, initializer=_end_with_parent)
-            self.enter_context(self._pool)
         try:
-            yield from in_order(self._pool, work, tasks, 2 * self._count)
+            alone = min(self.count, len(tasks)) <= 1
+            yield from map(work, tasks) if alone else in_order(self._pool, work, tasks, 2 * self.count)
         except BrokenProcessPool as error:
             raise HatError(
                 "a worker process was killed, probably because memory ran out; nothing was written; "
                 "lower --workers and run again"
             ) from error
+
+    @functools.cached_property
+    def _pool(self) -> Executor:
+        context = multiprocessing.get_context("spawn")  # a fork would copy the locks of running threads
+        return self.enter_context(ProcessPoolExecutor(self.count, context, initializer=_end_with_parent))
 
 
 def _end_with_parent() -> None:

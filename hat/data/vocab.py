@@ -18,15 +18,10 @@ class Vocab:
     """An immutable two-way map between symbols and ids; ids 0 to 3 are `<s> <pad> </s> <unk>`."""
 
     def __init__(self, symbols: Iterable[str], counts: Sequence[int] = ()) -> None:
-        """Number `symbols` from 4 upwards; `counts` (one for each, default 0) is only kept for `save`.
-
-        Raises DataError for a symbol given twice, including one of the four specials.
-        """
+        """Number distinct `symbols` from 4 upwards; `counts` (one for each) is only kept for `save`."""
         self._symbols = [*SPECIALS, *symbols]
         self._counts = list(counts) or [0] * (len(self._symbols) - len(SPECIALS))
         self._ids = {symbol: index for index, symbol in enumerate(self._symbols)}
-        if len(self._ids) != len(self._symbols):
-            raise DataError("a symbol is in the dictionary twice, or is one of the four specials; remove it")
         # A word of the text that is spelt like a special must not end a sentence or vanish as padding.
         self._lookup = self._ids | dict.fromkeys(SPECIALS, UNK)
 
@@ -59,21 +54,18 @@ class Vocab:
     @classmethod
     def parse(cls, lines: Iterable[str], name: str) -> "Vocab":
         """Return the dictionary of the lines of a file called `name`; raises what `load` raises."""
-        count_of: dict[str, int] = {}
+        count_of = dict.fromkeys(SPECIALS, 0)
         for number, line in enumerate(lines, 1):
             symbol, _, count = line.rstrip("\r").rpartition(" ")
-            if not (symbol and count.isascii() and count.isdigit()):
+            if not (symbol and count.isascii() and count.isdigit()) or symbol in count_of:
                 raise DataError(
-                    f"{name}:{number}: dictionary line {line[:60]!r} is not of the form 'symbol count'; "
-                    "repair the line or build the dictionary again with hat preprocess"
-                )
-            if symbol in count_of or symbol in SPECIALS:
-                raise DataError(
-                    f"{name}:{number}: symbol {symbol!r} stands in an earlier line, or is one of the four "
-                    "specials; each must be unique; remove this line"
+                    f"{name}:{number}: dictionary line {line[:60]!r} must be 'symbol count', with a symbol "
+                    "that is in no earlier line and none of the four specials; repair the line or build the "
+                    "dictionary again with hat preprocess"
                 )
             count_of[symbol] = int(count[:18])
-        return cls(count_of, list(count_of.values()))
+        symbols, counts = list(count_of), list(count_of.values())
+        return cls(symbols[len(SPECIALS) :], counts[len(SPECIALS) :])
 
     def text(self) -> str:
         """Return the content of the dictionary file: a line for each symbol but the four specials."""

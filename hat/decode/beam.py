@@ -19,6 +19,7 @@ from hat.model.layers import EOS, PAD
 from hat.model.transformer import EncoderOutput
 
 UNK = 3
+Candidates = tuple[Tensor, Tensor, Tensor]  # [B, C] best first: summed log-probability, origin, token
 BLOCK = 2**18  # logits that are looked at together: all passes over them stay in the cache
 
 
@@ -90,10 +91,8 @@ def search_from(model: InferenceModel, memory: EncoderOutput, cfg: BeamConfig) -
     finished: list[list[Hypothesis]] = [[] for _ in range(batch)]
     for step in range(longest + 1):
         logits = model.step(state.tokens[:, :, -1].flatten(), cache)
-        candidates = _candidates(
-            logits, state.scores, cfg, may_end=step >= cfg.min_len, must_end=step == longest
-        )
-        _advance(state, candidates, cache, finished, cfg)
+        ending = {"may_end": step >= cfg.min_len, "must_end": step == longest}
+        _advance(state, _candidates(logits, state.scores, cfg, **ending), cache, finished, cfg)
         if not state.sentences:
             break
     if not all(finished):
@@ -101,66 +100,55 @@ def search_from(model: InferenceModel, memory: EncoderOutput, cfg: BeamConfig) -
     return [sorted(hypotheses, key=lambda h: -h.score) for hypotheses in finished]
 
 
-class _Candidates(NamedTuple):
-    """The C best continuations of each sentence, best first; all [B, C]."""
-
-    scores: Tensor  # summed log-probability
-    origin: Tensor  # hypothesis they continue
-    tokens: Tensor
-
-
 def _candidates(
     logits: Tensor, scores: Tensor, cfg: BeamConfig, *, may_end: bool, must_end: bool
-) -> _Candidates:
+) -> Candidates:
     """Choose among the words that may follow each hypothesis, by logits [N, V], some sentences at a time."""
     batch, hypotheses = scores.shape
     some = batch if logits.is_cuda else max(1, BLOCK // (hypotheses * logits.size(1)))
     parts = zip(logits.split(some * hypotheses), scores.split(some), strict=True)
     found = [_best(*part, cfg, may_end, must_end) for part in parts]
-    return _Candidates(*(torch.cat(values) for values in zip(*found, strict=True)))
+    totals, origin, tokens = (torch.cat(values) for values in zip(*found, strict=True))
+    return totals, origin, tokens
 
 
-def _best(logits: Tensor, scores: Tensor, cfg: BeamConfig, may_end: bool, must_end: bool) -> _Candidates:
+def _best(logits: Tensor, scores: Tensor, cfg: BeamConfig, may_end: bool, must_end: bool) -> Candidates:
     totals = logits.log_softmax(1, dtype=torch.float32).view(*scores.shape, -1).add_(scores[:, :, None])
     hypotheses, words = totals.shape[1:]
     count = 2 * cfg.beam
     if must_end:
         best, origin = totals[:, :, EOS].topk(min(count, hypotheses), dim=1)
-        return _Candidates(best, origin, torch.full_like(origin, EOS))
+        return best, origin, torch.full_like(origin, EOS)
     totals[:, :, PAD : PAD + 1 if may_end else EOS + 1] = -math.inf  # PAD and EOS are neighbours
     if cfg.unkpen:
         totals[:, :, UNK] -= cfg.unkpen
     best, places = largest(totals.flatten(1), min(count, hypotheses * (words - 1)))
-    return _Candidates(best, places // words, places % words)
+    return best, places // words, places % words
 
 
 def _advance(
-    state: _State, found: _Candidates, cache: DecoderState, finished: list[list[Hypothesis]], cfg: BeamConfig
+    state: _State, found: Candidates, cache: DecoderState, finished: list[list[Hypothesis]], cfg: BeamConfig
 ) -> None:
     """Finish what ends, continue with the rest, and drop sentences that are done."""
-    beam = cfg.beam
-    ends = found.tokens.eq(EOS) & found.scores.gt(-math.inf)
+    beam, (scores, origin, tokens) = cfg.beam, found
+    ends = tokens.eq(EOS) & scores.gt(-math.inf)
     for row, rank in ends[:, :beam].nonzero().tolist() if bool(ends[:, :beam].any()) else ():
         kept = finished[state.sentences[row]]
         if len(kept) < beam:
-            origin, total = int(found.origin[row, rank]), float(found.scores[row, rank])
-            kept.append(_hypothesis(state, row, origin, total, cfg))
-    missing = 2 * beam - found.scores.size(1)
+            kept.append(_hypothesis(state, row, int(origin[row, rank]), float(scores[row, rank]), cfg))
+    missing = 2 * beam - scores.size(1)
     if missing > 0:  # the end was forced, or the vocabulary is tiny
         if bool(ends.all()):
             state.sentences = []
             return
-        ends = F.pad(ends, (0, missing))
-        found = _Candidates(
-            F.pad(found.scores, (0, missing), value=-math.inf),
-            F.pad(found.origin, (0, missing)),
-            F.pad(found.tokens, (0, missing), value=EOS),
-        )
+        ends, origin = F.pad(ends, (0, missing)), F.pad(origin, (0, missing))
+        scores = F.pad(scores, (0, missing), value=-math.inf)
+        tokens = F.pad(tokens, (0, missing), value=EOS)
     if bool(ends.any()):  # the first `beam` candidates that do not end, in their order
         order = torch.arange(2 * beam, device=ends.device)
         active = (ends * 2 * beam + order).topk(beam, dim=1, largest=False).indices
-        found = _Candidates(*(values.gather(1, active) for values in found))
-    scores, origin, tokens = (values[:, :beam] for values in found)
+        scores, origin, tokens = (values.gather(1, active) for values in (scores, origin, tokens))
+    scores, origin, tokens = (values[:, :beam] for values in (scores, origin, tokens))
     live = [row for row, sentence in enumerate(state.sentences) if len(finished[sentence]) < beam]
     if len(live) < len(state.sentences):
         index = torch.tensor(live, device=ends.device, dtype=torch.long)

@@ -1,5 +1,6 @@
 """Translate a split of a data set: batches sorted by length, results in the order of the corpus."""
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -37,8 +38,8 @@ def by_length(lengths: np.ndarray, batch_size: int, max_tokens: int | None = Non
     `lengths` are tokens with EOS; a batch has at most `batch_size` sentences and `max_tokens` with padding.
     """
     budget = max_tokens or int(lengths.max(initial=1)) * batch_size
-    limits = {"max_tokens": budget, "max_sentences": batch_size, "multiple": 1}
-    return plan_batches(lengths, lengths, **limits, seed=0, epoch=0, shuffle=False)[::-1]
+    fixed = {"multiple": 1, "seed": 0, "epoch": 0, "shuffle": False}
+    return plan_batches(lengths, lengths, max_tokens=budget, max_sentences=batch_size, **fixed)[::-1]
 
 
 def translate(
@@ -72,26 +73,18 @@ def generate(
     nbest: int = 1,
     show_bar: bool = False,
 ) -> Generated:
-    """Translate a whole split by a model of one architecture.
+    """Translate a whole split, at most `batch_size` sentences at once, by a model of one architecture.
 
-    Args:
-        batch_size: most sentences translated at once.
-        remove_bpe: how subwords are joined, see `remove_subwords`.
-        nbest: hypotheses written for each sentence.
-        show_bar: show a progress bar instead of plain lines.
-
-    Raises DataError if a source sentence is longer than the model's positions.
+    `remove_bpe` says how subwords are joined, see `remove_subwords`; `nbest` hypotheses of each sentence are
+    written. Raises DataError if a source sentence is longer than the model's positions.
     """
-    join = partial(remove_subwords, kind=remove_bpe)
-    start = time.perf_counter()
-    results: list[list[str]] = [[] for _ in range(len(data))]
-    tokens = 0
-    batches = translate(model, data, cfg, batch_size=batch_size)
-    found = (translation for batch in batches for translation in batch)
+    join, start, tokens = partial(remove_subwords, kind=remove_bpe), time.perf_counter(), 0
+    results: list[list[str]] = [[]] * len(data)
+    found = itertools.chain.from_iterable(translate(model, data, cfg, batch_size=batch_size))
     for translation in progress(found, len(data), "translate", "sentences", quiet=not show_bar):
         results[translation.index] = list(output_lines(data, translation, join, nbest))
         tokens += len(translation.hypotheses[0].tokens)
-    text = "".join(f"{line}\n" for lines in results for line in lines)
+    text = "".join(f"{line}\n" for line in itertools.chain.from_iterable(results))
     return Generated(text, len(data), tokens, time.perf_counter() - start)
 
 

@@ -30,14 +30,11 @@ class Bleu:
 
 
 def bleu(hypotheses: Sequence[str], references: Sequence[str], mode: Mode, target_lang: str = "") -> Bleu:
-    """Return BLEU (0 to 100) of one hypothesis against one reference each.
-
-    Raises DataError on unequal counts.
-    """
+    """Return BLEU (0 to 100) of one hypothesis against one reference each; DataError on unequal counts."""
     from sacrebleu.metrics import BLEU
 
-    counts = f"{len(hypotheses)} hypotheses and {len(references)} references"
     if len(hypotheses) != len(references) or not hypotheses:
+        counts = f"{len(hypotheses)} hypotheses and {len(references)} references"
         raise DataError(f"{counts}; each hypothesis needs one reference")
     texts = [list(hypotheses), list(references)]
     metric = BLEU(trg_lang=target_lang)
@@ -59,38 +56,35 @@ def score_file(
 ) -> Bleu:
     """Return BLEU of a file that `hat generate` wrote.
 
-    Args:
-        output: the file.
-        mode: see the module.
-        data: the split it is a translation of; in mode "sacre" its raw text is the reference, if kept.
-        reference: raw text for mode "sacre", one sentence on a line, instead of that of `data`.
-        target_lang: target language, if `data` does not say it.
-        remove_bpe: how the output was joined; sentencepiece output is text already, other output is
-            detokenised in mode "sacre".
-
-    Raises DataError if hypotheses, references and `data` do not fit together.
+    `data` is the split it is a translation of. Mode "sacre" takes as reference the raw text `reference`, one
+    sentence on a line, or that of `data` if it was kept, and detokenises other output than that of
+    sentencepiece, which is text already, by the rules of the target language. `remove_bpe` says how the
+    output was joined. Raises DataError if hypotheses, references and `data` do not fit together.
     """
     remove_subwords("", remove_bpe)  # refuses an unknown kind
     hypotheses, references = parse_output(read_lines(output), str(output))
-    if data is not None and len(data) != len(hypotheses):
-        raise DataError(
-            f"{output} holds {len(hypotheses)} sentences, the {data.split} set has {len(data)}; generate "
-            "again, or give the split it is of as --gen-subset"
-        )
-    lang, raw = target_lang, None
     if data is not None:
-        lang = data.target_lang
+        target_lang = data.target_lang
+        if len(data) != len(hypotheses):
+            raise DataError(
+                f"{output} holds {len(hypotheses)} sentences, the {data.split} set has {len(data)}; generate "
+                "again, or give the split it is of as --gen-subset"
+            )
     if mode == "sacre":
-        if data is not None:
-            raw = data.raw_target(reference)
-        elif reference:
-            raw = list(read_lines(reference))
         if remove_bpe != "sentencepiece":
-            if not lang:
+            if not target_lang:
                 raise ConfigError("--target-lang or --data is needed to detokenise")
-            plain = detokenizer(lang)
-            hypotheses, references = ([*map(plain, lines)] for lines in (hypotheses, references))
-    return bleu(hypotheses, references if raw is None else raw, mode, lang)
+            plain = detokenizer(target_lang)
+            hypotheses, references = [*map(plain, hypotheses)], [*map(plain, references)]
+        raw = (
+            data.raw_target(reference)
+            if data is not None
+            else list(read_lines(reference))
+            if reference
+            else None
+        )
+        references = references if raw is None else raw
+    return bleu(hypotheses, references, mode, target_lang)
 
 
 def parse_output(lines: Iterable[str], name: str) -> tuple[list[str], list[str]]:

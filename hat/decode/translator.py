@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hat.data.pairs import pad_sources
+from hat.data.pairs import flat, pad
 from hat.data.subwords import TextCodec
 from hat.data.vocab import EOS, Vocab
 from hat.decode.beam import BeamConfig, beam_search
@@ -70,13 +70,9 @@ class Model:
 
         An empty sentence stays empty. A SuperTransformer translates with its largest architecture.
 
-        Args:
-            sentences: plain text of the source language.
-            beam: hypotheses kept for each sentence.
-            lenpen: exponent of the length by which the score of a hypothesis is divided.
-            batch_size: most sentences translated at once.
-            max_tokens: most tokens translated at once, padding included; None for no further limit.
-            config: all options of beam search, instead of `beam` and `lenpen`.
+        `beam` hypotheses are kept for each sentence, scores divided by length^`lenpen`; `config` gives all
+        options of beam search instead. At most `batch_size` sentences, and `max_tokens` tokens with padding,
+        are translated at once.
 
         Raises DataError, naming the index, for a sentence longer than the model's positions, and for a model
         without dictionaries or subword model.
@@ -95,7 +91,7 @@ class Model:
         wanted = np.array([i for i, ids in enumerate(sources) if ids[0] != EOS], dtype=np.int64)
         fixed, cfg = InferenceModel(self.network), config or BeamConfig(beam=beam, lenpen=lenpen)
         for places in by_length(lengths[wanted], batch_size, max_tokens):
-            source_BS = pad_sources([sources[i] for i in wanted[places]]).to(fixed.device)
+            source_BS = pad(flat([sources[i] for i in wanted[places]]), left=True).to(fixed.device)
             for i, hypotheses in zip(wanted[places], beam_search(fixed, source_BS, cfg), strict=True):
                 results[i] = self.codec.decode(hypotheses[0].tokens)
         return results

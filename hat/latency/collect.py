@@ -57,13 +57,12 @@ def collect(
 
     Eight distinct architectures are measured in turn, with short anchor searches between their turns; rows
     are scaled to the machine's speed before the first row (docs/performance.md, latency-row). Their order
-    depends on the seed only.
+    depends on the seed only. Rows are appended at once to the CSV file `out`, and those in it count: a killed
+    collection goes on; `out.run.json` is its record. Without a file the rows stay in memory.
 
     Args:
         device: by default the CPU, with the threads that torch has.
         vocab_sizes: sizes of source and target dictionary; by default those of `dataset`.
-        out: CSV file that each row is appended to at once, so a killed collection goes on: its rows count. A
-            record `out.run.json` is kept beside it. Without a file the rows stay in memory.
         progress: show a bar on the terminal; otherwise a plain line every half minute.
         settings: options for the record, if the caller has more than the arguments above.
 
@@ -74,13 +73,13 @@ def collect(
         if dataset is None:
             raise ConfigError("measuring needs the sizes of the dictionaries: give vocab_sizes or dataset")
         vocab_sizes = len(dataset.vocabs[0]), len(dataset.vocabs[1])
-    cfg, where = config or MeasureConfig(), torch.device(device or "cpu")
+    cfg, where, start = config or MeasureConfig(), torch.device(device or "cpu"), time.perf_counter()
     models = _models(space, vocab_sizes, model_config, cfg, where, seed)
-    found, start, told = LatencyTable(), time.perf_counter(), False
+    found, drifts = LatencyTable(), list[float]()
     found.path = path = Path(out) if out is not None else None
     with TableWriter(path) as table:
-        before, ends = list(table.rows), (models(space.largest()), models(space.smallest()))
-        known_ms = _reference_ms(path, before, measure.conditions_of(ends[0], cfg))
+        done, ends = len(table.records), (models(space.largest()), models(space.smallest()))
+        known_ms = _reference_ms(path, table.records, measure.conditions_of(ends[0], cfg))
         with Run(
             record_path(path, folder=False) if path else None,
             "latency-table",
@@ -89,22 +88,21 @@ def collect(
             threads=torch.get_num_threads(),
             gpus=int(where.type == "cuda"),
         ) as run:
-            anchor, drifts = measure.anchor_of(*ends, cfg, known_ms=known_ms), list[float]()
-            archs = _new_archs(space, seed, [row.arch for row in before], rows - len(before))
-            timings, done = _timings(archs, models, cfg, anchor), len(before)
+            anchor = measure.anchor_of(*ends, cfg, known_ms=known_ms)
+            archs = _new_archs(space, seed, [row.arch for row in table.records], rows - done)
+            timings, told = _timings(archs, models, cfg, anchor), False
             for arch, timing in counting(timings, rows, "latency", "rows", quiet=not progress, done=done):
                 table.append(row_of_timing(arch, timing, anchor))
                 found.unstable += not timing.stable
                 drifts.append(anchor.drift_percent(timing))
                 if measure.drifting(drifts) and not told:
-                    told = True
-                    way = "slower" if drifts[-1] > 0 else "faster"
+                    told, way = True, "slower" if drifts[-1] > 0 else "faster"
                     say(
                         f"the machine is {abs(drifts[-1]):.1f}% {way} than before the first row; rows are "
                         "scaled back, and less exact if it does other work at the same time"
                     )
                 run.tick()
-            found[:], found.new_rows = table.rows, len(table.rows) - len(before)
+            found[:], found.new_rows = table.records, len(table.records) - done
             found.drift_percent = drifts[-1] if drifts else 0.0
             run.results |= {"rows": len(found), "new_rows": found.new_rows, "unstable": found.unstable}
             run.results["drift_percent"] = round(found.drift_percent, 3)
@@ -119,12 +117,8 @@ def collect(
 def row_of_timing(arch: Arch, timing: Timing, anchor: Anchor) -> Row:
     """Return the row of one timing."""
     encoder, decoder = ((part.median_ms, part.spread_ms) for part in (timing.encoder, timing.decoder))
-    how = {
-        "stable": int(timing.stable),
-        "anchor_len": " ".join(map(str, anchor.steps)),
-        "anchor_ms": f"{timing.anchor_ms:.4f}",
-        "drift_percent": f"{anchor.drift_percent(timing):.3f}",
-    }
+    how = {"stable": int(timing.stable), "anchor_len": " ".join(map(str, anchor.steps))}
+    how |= {"anchor_ms": f"{timing.anchor_ms:.4f}", "drift_percent": f"{anchor.drift_percent(timing):.3f}"}
     return row_of(arch, encoder, decoder, timing.conditions | how)
 
 
@@ -199,10 +193,10 @@ def measure_fresh(
 ) -> Iterator[Timing]:
     """Yield the timing of each architecture in their order, measured in one fresh process of their own.
 
-    Up to eight are measured in turn, with an anchor between their turns, as the rows of a latency table are;
-    their timings come together. The process ends with the iterator. `conditions` are those of a latency
-    table, as `LatencyPredictor.conditions` holds them: threads, dtype, beam, source_len and target_len are
-    taken from it; `config` says the rest. Raises HatError if the process fails, with its last words.
+    Up to eight are measured in turn, as the rows of a latency table are; their timings come together. The
+    process ends with the iterator. Threads, dtype, beam, source_len and target_len are those of `conditions`,
+    as `LatencyPredictor.conditions` holds them; `config` says the rest. Raises HatError if the process fails,
+    with its last words.
     """
     cfg = (config or MeasureConfig()).under(conditions)
     cfg = replace(cfg, min_iterations=max(cfg.min_iterations, FRESH_ITERATIONS))
@@ -235,13 +229,14 @@ def _serve() -> None:
     """Measure what standard input asks for, and write a pickled Timing of each to standard output."""
     answers = io.FileIO(os.dup(1), "w")
     os.dup2(2, 1)  # nothing else may stand between the answers
-    archs, threads, (space, sizes, model_config, cfg, device, seed) = pickle.load(sys.stdin.buffer)
+    archs, threads, setting = pickle.load(sys.stdin.buffer)
+    space, _, _, cfg, device, _ = setting
     keep_pages()
     torch.set_num_threads(threads)
     try:
         if device.type == "cuda" and not torch.cuda.is_available():
             raise ConfigError(f"{device}: this machine has no GPU that PyTorch can use")
-        models = _models(space, sizes, model_config, cfg, device, seed)
+        models = _models(*setting)
         anchor = measure.anchor_of(models(space.largest()), models(space.smallest()), cfg)
         for _, timing in _timings(archs, models, cfg, anchor):
             answers.write(pickle.dumps(timing))
@@ -267,10 +262,9 @@ def profile(
     measure on. With a latency come the conditions of measuring. Weights are random: they do not matter.
     """
     result: dict[str, Any] = {"params": count_params(arch, space), "flops": None, "latency_ms": None}
-    cfg = config or MeasureConfig()
+    cfg, cpu = config or MeasureConfig(), torch.device("cpu")
     if flops or device is not None:
-        plain = replace(cfg, dtype="fp32")
-        model = _models(space, vocab_sizes, model_config, plain, torch.device("cpu"), seed)(arch)
+        model = _models(space, vocab_sizes, model_config, replace(cfg, dtype="fp32"), cpu, seed)(arch)
     if flops:
         result["flops"] = 2 * profile_macs(model, cfg.source_len)
     if device is not None:

@@ -1,4 +1,4 @@
-"""The fit behind a latency predictor: costs of layers, which add up, and a network for what they miss."""
+"""The fit behind a latency predictor: costs of layers, a network for what they miss, drifting rows."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +13,7 @@ from hat.space import FEATURE_NAMES, LAYER_FEATURE_NAMES, SIDES
 
 Floats = NDArray[np.float64]
 Chosen = NDArray[np.bool_]
+Layers = Sequence[tuple[Floats, Floats]]  # weight [in, out] and bias [out] of each linear layer of a network
 FOLDS = 5  # parts of the rows; each is left out once, to see how far the truth lies from a prediction
 WIDTH, HIDDEN_LAYERS = 16, 2  # of the network
 STEPS, BATCH, LEARNING_RATE, WEIGHT_DECAY = 1000, 128, 5e-3, 0.1
@@ -23,6 +24,10 @@ MAX_LOG_RATIO = float(np.log(4))  # far from the training rows a network may not
 REWEIGHTINGS = 3
 FAR_OFF = 2.0  # median errors; beyond, a row counts by its distance alone
 RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # in rows; leaving one row out chooses among them
+SMOOTHING = 5  # rows; a running median over them hides single disturbed rows
+MIN_BLOCK = 12  # rows that drift together
+MIN_SHIFT = 0.02  # of the latency; what is less does no harm
+PENALTY = 3.0  # times the variance times log(rows), for each further segment
 _AT = {name: [i] for i, name in enumerate(LAYER_FEATURE_NAMES)}
 _SPAN, _DEPTH = _AT["decoder_arbitrary_ende_attn_avg"], _AT["decoder_layer_num"]
 
@@ -39,7 +44,7 @@ def _sides(x: Floats) -> list[list[Floats]]:
 
 def depth_only(features: Floats, latency_ms: Floats) -> Callable[[Floats], Floats]:
     """Return a straight line on the decoder's depth, fitted by least squares: a baseline."""
-    return _plain(lambda x: x[:, _DEPTH], features, latency_ms)
+    return _linear(lambda x: x[:, _DEPTH], features, latency_ms)
 
 
 def least_squares(features: Floats, latency_ms: Floats) -> Callable[[Floats], Floats]:
@@ -50,13 +55,14 @@ def least_squares(features: Floats, latency_ms: Floats) -> Callable[[Floats], Fl
 
     def additive(x: Floats) -> Floats:
         sides = _sides(x[:, : len(FEATURE_NAMES)])
-        parts = [[width, depth, depth * width, depth * averages] for width, depth, _, averages in sides]
-        return np.hstack([*parts[0], *parts[1]])
+        return np.hstack(
+            [p for w, depth, _, averages in sides for p in (w, depth, depth * w, depth * averages)]
+        )
 
-    return _plain(additive, features, latency_ms)
+    return _linear(additive, features, latency_ms)
 
 
-def _plain(pick: Callable[[Floats], Floats], features: Floats, ms: Floats) -> Callable[[Floats], Floats]:
+def _linear(pick: Callable[[Floats], Floats], features: Floats, ms: Floats) -> Callable[[Floats], Floats]:
     scaling = Scaling.of(pick(features))
 
     def design(x: Floats) -> Floats:
@@ -91,20 +97,15 @@ class Scaling:
         falls back to a line on the depth. A depth that was always the same counts as that one.
         """
         x = self.standard(features)
-        known = np.where(self.inverse_spread > 0, features, self.mean)
-        encoder, decoder = (side[1] for side in _sides(known))
+        encoder, decoder = (
+            side[1] for side in _sides(np.where(self.inverse_spread > 0, features, self.mean))
+        )
         (wide_encoder, deep, ffn_encoder, in_encoder), (wide_decoder, _, ffn_decoder, in_decoder) = _sides(x)
+        of_encoder = encoder * np.hstack([wide_encoder, in_encoder, wide_encoder * ffn_encoder])
+        of_decoder = decoder * np.hstack([wide_decoder, in_decoder, wide_decoder * ffn_decoder])
+        spans = decoder * wide_encoder * x[:, _SPAN]
         return np.hstack(
-            [
-                wide_encoder,
-                wide_decoder,
-                deep,
-                encoder * np.hstack([wide_encoder, in_encoder, wide_encoder * ffn_encoder]),
-                decoder * np.hstack([wide_decoder, in_decoder, wide_decoder * ffn_decoder]),
-                decoder * wide_encoder * x[:, _SPAN],
-                decoder * decoder,
-                decoder,
-            ]
+            [wide_encoder, wide_decoder, deep, of_encoder, of_decoder, spans, decoder * decoder, decoder]
         )
 
 
@@ -139,11 +140,18 @@ def fit_ridge(columns: Floats, latency: Floats, weight: Floats, free: int | Sequ
     return np.append(slopes, scale * best[-1] - slopes @ scaling.mean)
 
 
-def apply_network(weights: Sequence[Floats], biases: Sequence[Floats], x: Floats) -> Floats:
+def sum_of(columns: Floats, base: Floats, floor_ms: float) -> Floats:
+    """Return `columns` [rows, columns] times coefficients of `fit_ridge`, in ms and at least the floor."""
+    found: Floats = np.maximum(columns @ base[:-1] + base[-1], floor_ms)
+    return found
+
+
+def apply_network(layers: Layers, x: Floats) -> Floats:
     """Return the output [..., rows] of a network of linear layers with ReLU, for x [..., rows, in]."""
-    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-        x = np.maximum(x @ weight + bias, 0)
-    out: Floats = (x @ weights[-1] + biases[-1])[..., 0]
+    *inner, (weight, bias) = layers
+    for hidden, shift in inner:
+        x = np.maximum(x @ hidden + shift, 0)
+    out: Floats = (x @ weight + bias)[..., 0]
     return out
 
 
@@ -154,20 +162,17 @@ class CostModel:
     scaling: Scaling
     base: Floats  # [columns + 1]
     floor_ms: float  # lowest value of the base
-    weights: tuple[Floats, ...]  # of each layer of the network [in, out]
-    biases: tuple[Floats, ...]  # [out]
+    layers: Layers
 
     def predict(self, features: Floats) -> Floats:
         """Return latencies in ms [rows] of features [rows, features]."""
-        ratio = apply_network(self.weights, self.biases, self.scaling.standard(features))
+        ratio = apply_network(self.layers, self.scaling.standard(features))
         latency: Floats = self.base_ms(features) * np.exp(np.clip(ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO))
         return latency
 
     def base_ms(self, features: Floats) -> Floats:
         """Return what the costs of layers add up to, in ms [rows]."""
-        costs = self.scaling.columns(features) @ self.base[:-1] + self.base[-1]
-        latency: Floats = np.maximum(costs, self.floor_ms)
-        return latency
+        return sum_of(self.scaling.columns(features), self.base, self.floor_ms)
 
 
 def folds(count: int, seed: int) -> Chosen:
@@ -186,24 +191,22 @@ def fit_costs(features: Floats, ms: Floats, weight: Floats, seed: int) -> tuple[
     of folds, initial weights and batches. The global random state is left alone.
     """
     scaling, out, floor_ms = Scaling.of(features), folds(len(ms), seed), float(ms.min() / 2)
-    columns, used = scaling.columns(features), np.vstack([~out, np.ones(len(ms), dtype=bool)])
-    base = np.stack([fit_ridge(columns[rows], ms[rows], weight[rows]) for rows in used])
-    target = np.log(ms / np.maximum(base[:, :-1] @ columns.T + base[:, -1:], floor_ms))  # [FOLDS + 1, rows]
-    weights, biases = _train(scaling.standard(features), target, used, weight, seed)
-    learnt = apply_network(weights, biases, scaling.standard(features))
-    plain, network = target[:-1].T[out.T], learnt[:-1].T[out.T]
+    columns, x = scaling.columns(features), scaling.standard(features)
+    used = np.vstack([~out, np.ones(len(ms), dtype=bool)])
+    bases = [fit_ridge(columns[rows], ms[rows], weight[rows]) for rows in used]
+    target = np.log(ms / np.stack([sum_of(columns, base, floor_ms) for base in bases]))  # [FOLDS + 1, rows]
+    layers = _train(x, target, used, weight, seed)
+    plain, network = target[:-1].T[out.T], apply_network(layers, x)[:-1].T[out.T]
     before, after = (np.average(np.abs(rest), weights=weight) for rest in (plain, plain - network))
     gain = 1 - after / before if before > 0 else 0.0
     share = float(np.clip(1 - NOISE / len(ms) ** 0.5 / max(gain, 1e-9), LEAST_SHARE, 1))
-    layers = tuple(each[-1] for each in weights), tuple(each[-1, 0] for each in biases)
-    scaled = ((*inner, share * last) for *inner, last in layers)
-    return CostModel(scaling, base[-1], floor_ms, *scaled), plain - share * network
+    *inner, last = ((each[-1], shift[-1, 0]) for each, shift in layers)
+    scaled = (*inner, (share * last[0], share * last[1]))
+    return CostModel(scaling, bases[-1], floor_ms, scaled), plain - share * network
 
 
-def _train(
-    x: Floats, target: Floats, used: Chosen, weight: Floats, seed: int
-) -> tuple[list[Floats], list[Floats]]:
-    """Return weights and biases of one network for each row of `target` [networks, rows].
+def _train(x: Floats, target: Floats, used: Chosen, weight: Floats, seed: int) -> Layers:
+    """Return one network for each row of `target` [networks, rows]; their layers have one axis in front.
 
     Network k learns from the rows `used[k]`. All stop at the step at which those with rows left out have the
     lowest error on these. The loss is the absolute error, which learns the median.
@@ -219,10 +222,8 @@ def _train(
             parameters.append(initial.repeat(count, 1, 1).requires_grad_())
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
-    inputs, wanted, counts, tests = (
-        torch.tensor(each, dtype=torch.float32)
-        for each in (x, target / unit, used * weight, ~used[:-1] * weight)
-    )
+    arrays = x, target / unit, used * weight, ~used[:-1] * weight
+    inputs, wanted, counts, tests = (torch.tensor(each, dtype=torch.float32) for each in arrays)
 
     def error(rows: Tensor | slice) -> Tensor:
         h = inputs[rows].expand(count, -1, -1)
@@ -245,8 +246,8 @@ def _train(
             best, lowest, at = [each.detach().clone() for each in parameters], now, step
         elif step - at >= PATIENCE:
             break
-    arrays = [each.detach().double().numpy() for each in best]
-    return [*arrays[:-2:2], unit * arrays[-2]], [*arrays[1:-1:2], unit * arrays[-1]]
+    found = [each.detach().double().numpy() for each in best]
+    return [*zip(found[:-2:2], found[1:-2:2], strict=True), (unit * found[-2], unit * found[-1])]
 
 
 def transfer_costs(
@@ -279,3 +280,79 @@ def transfer_costs(
             rest[out] = np.log(ms[out] / way(~out).predict(features[out]))
         tried.append((way(np.ones(len(ms), dtype=bool)), rest))
     return min(tried, key=lambda each: float(np.average(np.abs(each[1]), weights=weight)))
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows `first` to `last` (counted from 0, both included) are `percent` slower than the others."""
+
+    first: int
+    last: int
+    percent: float
+
+
+def drifting_rows(features: Floats, ms: Floats) -> tuple[list[Block], Floats]:
+    """Return blocks of a table, by `find_blocks` around an additive fit, and what each row should count.
+
+    The fit is repeated without the blocks, so that those do not hide themselves. `features` [rows,
+    features] and latencies `ms` [rows] stand in the order of measuring.
+    """
+    columns = Scaling.of(features).columns(features)
+    blocks, weight = list[Block](), np.ones(len(ms))
+    for _ in range(2):
+        fitted = sum_of(columns, fit_ridge(columns, ms, weight), float(ms.min() / 2))
+        blocks, weight = find_blocks(np.log(ms / fitted))
+    return blocks, weight
+
+
+def find_blocks(log_ratio: Floats) -> tuple[list[Block], Floats]:
+    """Return blocks of consecutive rows whose log(measured / predicted) [rows] lies off that of the others.
+
+    The smoothed series is cut if that lowers the squared error by more than a penalty (optimal partitioning,
+    Jackson et al. 2005); the level that the most rows have is the device's own. Also returns what each row
+    should count: 1, and in a block noise^2 / (noise^2 + shift^2). Needs the rows in the order of measuring;
+    0.1 s for 2,000 rows.
+    """
+    blocks, weight = list[Block](), np.ones(len(log_ratio))
+    if len(log_ratio) < 2 * MIN_BLOCK:
+        return blocks, weight
+    padded = np.pad(log_ratio, SMOOTHING // 2, mode="reflect")
+    smooth = np.median(np.lib.stride_tricks.sliding_window_view(padded, SMOOTHING), axis=1)
+    noise = np.pi**0.5 / 2 * float(np.mean(np.abs(np.diff(log_ratio)))) + 1e-6
+    cuts = _partition(smooth, PENALTY * np.pi / 2 * noise**2 * np.log(len(log_ratio)))
+    segments = list(zip(cuts, cuts[1:], strict=False))
+    levels = np.concatenate([np.full(b - a, np.median(log_ratio[a:b])) for a, b in segments])
+    reach = max(MIN_SHIFT / 2, noise / 2)
+    support = [int(np.sum(np.abs(levels - levels[a]) <= reach)) for a, _ in segments]
+    own = levels[cuts[int(np.argmax(support))]]
+    own = float(np.median(log_ratio[np.abs(levels - own) <= reach]))
+    for a, b in segments:
+        shift = float(levels[a] - own)
+        if abs(shift) < MIN_SHIFT:
+            continue
+        if blocks and blocks[-1].last == a - 1 and 2 / 3 < shift / np.log1p(blocks[-1].percent / 100) < 3 / 2:
+            a = blocks.pop().first  # one block whose level wanders
+            shift = float(np.median(log_ratio[a:b]) - own)
+        blocks.append(Block(a, b - 1, 100 * float(np.expm1(shift))))
+    scatter = 1.4826 * float(np.median(np.abs(log_ratio - np.median(log_ratio)))) + 1e-6
+    for block in blocks:
+        shift = float(np.log1p(block.percent / 100))
+        weight[block.first : block.last + 1] = scatter**2 / (scatter**2 + shift**2)
+    return blocks, weight
+
+
+def _partition(values: Floats, penalty: float) -> list[int]:
+    """Return 0, the starts of the further segments, and the length: the cheapest cut of `values`."""
+    sums, squares = np.append(0, np.cumsum(values)), np.append(0, np.cumsum(values**2))
+    cost, before = np.full(len(values) + 1, np.inf), np.zeros(len(values) + 1, dtype=int)
+    cost[0] = -penalty
+    for end in range(MIN_BLOCK, len(values) + 1):
+        start = np.arange(0, end - MIN_BLOCK + 1)
+        error = squares[end] - squares[start] - (sums[end] - sums[start]) ** 2 / (end - start)
+        total = cost[start] + error + penalty
+        before[end] = int(np.argmin(total))
+        cost[end] = total[before[end]]
+    cuts = [len(values)]
+    while cuts[-1] > 0:
+        cuts.append(int(before[cuts[-1]]))
+    return cuts[::-1]

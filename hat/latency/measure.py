@@ -1,7 +1,4 @@
-"""Time stand-alone SubTransformers on this device: several in turn, beside an anchor that shows its speed.
-
-How many repeats an architecture gets is decided by `ended`, what its latency is by `summarise`.
-"""
+"""Time stand-alone SubTransformers on this device: several in turn, beside an anchor that shows its speed."""
 
 import math
 import time
@@ -31,8 +28,10 @@ STOP_SIGMA = 3.3  # standard errors (99.9%), because the interval is looked at a
 REFERENCE_S = 3.0  # least time of anchor timings before the first row
 DRIFT_ROWS, DRIFT_PERCENT = 24, 3.0  # that many rows in a row, all off by this much: the machine drifts
 TOLERANCE_PERCENT = 1.0
-Repeat = tuple[float, float, int]  # ms of encoder and decoder, and the index of the anchor's timing before
 NEAR = 2  # anchor timings on either side of a repeat; the middle of several hides the noise of one
+Repeat = tuple[float, float, int]  # ms of encoder and decoder, and the index of the anchor's timing before
+Run = Callable[[], object]
+Clock = Callable[[], float]  # seconds
 
 
 @dataclass(frozen=True)
@@ -62,8 +61,8 @@ class MeasureConfig(Options):
 class Workload(NamedTuple):
     """The two parts of a model that are timed."""
 
-    encode: Callable[[], object]
-    decode: Callable[[], object]
+    encode: Run
+    decode: Run
 
 
 @torch.inference_mode()
@@ -82,12 +81,12 @@ def workload(model: Transformer, cfg: MeasureConfig) -> Workload:
     return Workload(lambda: fixed.encode(source), lambda: search_from(fixed, encoded, beam))
 
 
-def sync_of(device: torch.device) -> Callable[[], None]:
+def sync_of(device: torch.device) -> Run:
     """Return a function that waits until a device has done all its work; a CPU has always finished."""
     return partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
 
 
-def _once(run: Callable[[], object], sync: Callable[[], None], clock: Callable[[], float]) -> float:
+def _once(run: Run, sync: Run, clock: Clock) -> float:
     """Return the milliseconds that `run` takes."""
     sync()
     start = clock()
@@ -98,11 +97,9 @@ def _once(run: Callable[[], object], sync: Callable[[], None], clock: Callable[[
 
 @dataclass
 class Anchor:
-    """Short searches whose time, compared with `reference_ms` before the first row, shows how fast the
-    machine is now.
-    """
+    """Short searches that show the machine's speed: their time now, against that before the first row."""
 
-    run: Callable[[], object]
+    run: Run
     reference_ms: float
     steps: tuple[int, ...] = ()  # decoder steps in each of its searches
     timings_ms: list[float] = field(default_factory=list, init=False)
@@ -110,22 +107,6 @@ class Anchor:
     def drift_percent(self, timing: "Timing") -> float:
         """Return how much slower the machine was during a timing than before the first row."""
         return 100 * ((timing.anchor_ms or 0.0) / self.reference_ms - 1)
-
-
-def drifting(percents: Sequence[float]) -> bool:
-    """Return whether the last `DRIFT_ROWS` rows were all slower, or all faster, by `DRIFT_PERCENT`."""
-    last = percents[-DRIFT_ROWS:]
-    return len(last) == DRIFT_ROWS and max(min(last), -max(last)) > DRIFT_PERCENT
-
-
-def middle(samples: Sequence[float]) -> float:
-    """Return the mean of the middle half.
-
-    Like a median it ignores a few disturbed samples; on a machine with two speeds it does not jump between
-    them.
-    """
-    cut = len(samples) // 4
-    return float(np.sort(samples)[cut : len(samples) - cut].mean())
 
 
 def anchor_of(
@@ -137,24 +118,19 @@ def anchor_of(
     more than one whose weights stay in the caches.
     """
     both, steps = (largest, smallest), (max(2, cfg.target_len // 8), max(2, cfg.target_len // 3))
-    short = [workload(model, replace(cfg, target_len=n)) for model, n in zip(both, steps, strict=True)]
 
     @torch.inference_mode()
     def run(works: Sequence[Workload]) -> None:
         for work in works:
             work.decode()
 
+    short = [workload(model, replace(cfg, target_len=n)) for model, n in zip(both, steps, strict=True)]
     once, fill_caches = partial(run, short), partial(run, [workload(model, cfg) for model in both])
     sync = sync_of(largest.source_embed.weight.device)
     return Anchor(once, known_ms or reference_ms(once, fill_caches, sync), steps)
 
 
-def reference_ms(
-    run: Callable[[], object],
-    between: Callable[[], object],
-    sync: Callable[[], None],
-    clock: Callable[[], float] = time.perf_counter,
-) -> float:
+def reference_ms(run: Run, between: Run, sync: Run, clock: Clock = time.perf_counter) -> float:
     """Return how many milliseconds an anchor takes, from at least 21 counted timings and `REFERENCE_S`.
 
     `between` runs between the timings and fills the caches, as models do while rows are measured: without it
@@ -168,11 +144,23 @@ def reference_ms(
     return middle(timings[int(WARMUP_SHARE * len(timings)) :])
 
 
-def anchor_timing(
-    run: Callable[[], object], sync: Callable[[], None], clock: Callable[[], float] = time.perf_counter
-) -> float:
+def anchor_timing(run: Run, sync: Run, clock: Clock) -> float:
     """Return the milliseconds of an anchor: the smaller of two, as the first one also fills the caches."""
     return min(_once(run, sync, clock), _once(run, sync, clock))
+
+
+def middle(samples: Sequence[float]) -> float:
+    """Return the mean of the middle half: it ignores a few disturbed samples, as a median does, but does not
+    jump between the two speeds of a machine that has two.
+    """
+    cut = len(samples) // 4
+    return float(np.sort(samples)[cut : len(samples) - cut].mean())
+
+
+def drifting(percents: Sequence[float]) -> bool:
+    """Return whether the last `DRIFT_ROWS` rows were all slower, or all faster, by `DRIFT_PERCENT`."""
+    last = percents[-DRIFT_ROWS:]
+    return len(last) == DRIFT_ROWS and max(min(last), -max(last)) > DRIFT_PERCENT
 
 
 @dataclass(frozen=True)
@@ -205,17 +193,11 @@ class Timing:
 def conditions_of(model: Transformer, cfg: MeasureConfig) -> dict[str, str]:
     """Return what a latency depends on besides the architecture, as the columns of a table name it."""
     weight = model.source_embed.weight
-    return {
-        "device": device_name(weight.device),
-        "threads": str(torch.get_num_threads()),
-        "dtype": dtype_name(weight.dtype),
-        "torch": torch.__version__,
-        "vocab_size": str(model.target_embed.weight.size(0)),
-        "qkv_dim": str(model.space.qkv_dim),
-        "beam": str(cfg.beam),
-        "source_len": str(cfg.source_len),
-        "target_len": str(cfg.target_len),
-    }
+    known = {"device": device_name(weight.device), "threads": torch.get_num_threads()}
+    known |= {"dtype": dtype_name(weight.dtype), "torch": torch.__version__}
+    known |= {"vocab_size": model.target_embed.weight.size(0), "qkv_dim": model.space.qkv_dim}
+    known |= {"beam": cfg.beam, "source_len": cfg.source_len, "target_len": cfg.target_len}
+    return {name: str(value) for name, value in known.items()}
 
 
 @torch.inference_mode()
@@ -224,16 +206,15 @@ def measure_in_turn(
 ) -> list[Timing]:
     """Return the latency of each of some stand-alone models in evaluation mode, see `time_in_turn`."""
     conditions, sync = conditions_of(models[0], cfg), sync_of(models[0].source_embed.weight.device)
-    works = [workload(model, cfg) for model in models]
-    return time_in_turn(works, cfg, conditions, sync, anchor=anchor)
+    return time_in_turn([workload(model, cfg) for model in models], cfg, conditions, sync, anchor=anchor)
 
 
 def time_in_turn(
     works: Sequence[Workload],
     cfg: MeasureConfig,
     conditions: dict[str, str],
-    sync: Callable[[], None],
-    clock: Callable[[], float] = time.perf_counter,
+    sync: Run,
+    clock: Clock = time.perf_counter,
     anchor: Anchor | None = None,
 ) -> list[Timing]:
     """Return the latency of each workload.
@@ -243,33 +224,39 @@ def time_in_turn(
     first `WARMUP_SHARE` of the repeats does not count. Timing a workload ends when it is `settled`; or,
     unstable, at `max_iterations` or `budget_s`. An `anchor` is timed before and after each turn.
     """
-    once = partial(_once, sync=sync, clock=clock)
+    going = list(range(len(works)))
     repeats = [list[Repeat]() for _ in works]
 
     def time_anchor() -> None:
         if anchor:
             anchor.timings_ms.append(anchor_timing(anchor.run, sync, clock))
 
-    going = list(zip(works, repeats, strict=True))
-    time_anchor()
-    while going:
-        for work, made in going:
-            if anchor is not None or len(works) > 1:
-                work.encode()  # back into the caches: the first repeat takes 3% longer
-                work.decode()
-            last = len(anchor.timings_ms) - 1 if anchor else 0
-            made.extend((once(work.encode), once(work.decode), last) for _ in range(TURN))
-            time_anchor()
-        going = [each for each in going if not ended(each[1], cfg, anchor)]
-    timings = []
-    for made in repeats:
+    def needs_more(made: list[Repeat]) -> bool:
+        ms, around = counted(made, cfg, anchor)
+        spent_s = sum(encoder + decoder for encoder, decoder, _ in made) / 1e3
+        return len(ms) < cfg.max_iterations and spent_s <= cfg.budget_s and not settled(ms, around, cfg)
+
+    def timing(made: list[Repeat]) -> Timing:
         ms, around = counted(made, cfg, anchor)
         encoder, decoder, total = (summarise(part) for part in (ms[:, 0], ms[:, 1], ms.sum(1)))
         how = {"iterations": str(total.count), "interval_percent": f"{total.interval_percent:.2f}"}
-        known = {**conditions, **how, "turn": str(TURN)}
-        anchor_ms = float(np.median(around)) if anchor else None
-        timings.append(Timing(encoder, decoder, total, settled(ms, around, cfg), known, anchor_ms))
-    return timings
+        known, anchor_ms = {**conditions, **how, "turn": str(TURN)}, float(np.median(around))
+        stable = settled(ms, around, cfg)
+        return Timing(encoder, decoder, total, stable, known, anchor_ms if anchor else None)
+
+    time_anchor()
+    while going:
+        for number in going:
+            encode, decode = works[number]
+            if anchor is not None or len(works) > 1:
+                encode()  # back into the caches: the first repeat takes 3% longer
+                decode()
+            last = len(anchor.timings_ms) - 1 if anchor else 0
+            for _ in range(TURN):
+                repeats[number].append((_once(encode, sync, clock), _once(decode, sync, clock), last))
+            time_anchor()
+        going = [number for number in going if needs_more(repeats[number])]
+    return [timing(made) for made in repeats]
 
 
 def counted(repeats: Sequence[Repeat], cfg: MeasureConfig, anchor: Anchor | None) -> tuple[Floats, Floats]:
@@ -279,24 +266,16 @@ def counted(repeats: Sequence[Repeat], cfg: MeasureConfig, anchor: Anchor | None
     makes the repeats agree about as well as one common factor does; otherwise all are divided by the latter,
     which is 1 unless the machine was slower, or faster, all the time.
     """
-    first = max(int(WARMUP_SHARE * len(repeats)), len(repeats) - cfg.max_iterations)
-    ms = np.array([part[:2] for part in repeats[first:]])
+    kept = repeats[max(int(WARMUP_SHARE * len(repeats)), len(repeats) - cfg.max_iterations) :]
+    ms = np.array([part[:2] for part in kept])
     if anchor is None:
         return ms, np.ones(len(ms))
-    indices = [index for *_, index in repeats[first:]]
-    near = {i: middle(anchor.timings_ms[max(0, i + 1 - NEAR) : i + 1 + NEAR]) for i in set(indices)}
-    around = np.array([near[i] for i in indices])
+    near = {i: middle(anchor.timings_ms[max(0, i + 1 - NEAR) : i + 1 + NEAR]) for *_, i in kept}
+    around = np.array([near[i] for *_, i in kept])
     slower, tolerance = around / anchor.reference_ms, TOLERANCE_PERCENT / 100
     surely = slower.min() > 1 + tolerance or slower.max() < 1 - tolerance
     each, common = ms / slower[:, None], ms / (np.median(slower) if surely else 1.0)
     return each if _spread(each.sum(1)) <= MAX_SPREAD_RATIO * _spread(common.sum(1)) else common, around
-
-
-def ended(repeats: Sequence[Repeat], cfg: MeasureConfig, anchor: Anchor | None) -> bool:
-    """Return whether a workload has had its repeats: it is settled, or its limits are reached."""
-    ms, around = counted(repeats, cfg, anchor)
-    spent_s = sum(encoder + decoder for encoder, decoder, _ in repeats) / 1e3
-    return len(ms) >= cfg.max_iterations or spent_s > cfg.budget_s or settled(ms, around, cfg)
 
 
 def settled(ms: Floats, around: Floats, cfg: MeasureConfig) -> bool:
@@ -304,10 +283,9 @@ def settled(ms: Floats, around: Floats, cfg: MeasureConfig) -> bool:
     far from what was found, while the machine's speed `around` them did not move.
     """
     total = ms.sum(1)
-    if len(total) < min(cfg.min_iterations, cfg.max_iterations):
-        return False
     return (
-        _interval_percent(total, STOP_SIGMA) <= cfg.interval_percent
+        len(total) >= min(cfg.min_iterations, cfg.max_iterations)
+        and _interval_percent(total, STOP_SIGMA) <= cfg.interval_percent
         and _trend_percent(total) <= TREND * cfg.interval_percent
         and _trend_percent(around) <= WANDER_PERCENT
     )
@@ -338,8 +316,7 @@ def _interval_percent(samples: Floats, sigma: float) -> float:
     errors, in percent of the median: distribution-free, in the normal approximation to the ranks.
     """
     count, reach = len(samples), sigma / 2 * math.sqrt(len(samples))
-    low = max(0, math.floor(count / 2 - reach))
-    high = min(count - 1, math.ceil(count / 2 + reach) - 1)
+    low, high = max(0, math.floor(count / 2 - reach)), min(count, math.ceil(count / 2 + reach)) - 1
     ordered = np.sort(samples)
     width = ordered[high] - ordered[low]
     return float(50 * width / np.median(samples)) if width else 0.0

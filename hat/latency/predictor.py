@@ -14,12 +14,11 @@ from hat.errors import CheckpointError, ConfigError, DataError, brief
 from hat.files.atomic import digest_matches, write_with_digest
 from hat.files.tensors import read_foreign
 from hat.latency import costs
-from hat.latency.costs import Chosen, CostModel, Floats, Scaling
+from hat.latency.costs import Block, Chosen, CostModel, Floats, Scaling
 from hat.rng import rng_for, seed_for
 from hat.space import FEATURE_NAMES, LAYER_FEATURE_NAMES, Arch, features, layer_features
 
-if TYPE_CHECKING:  # who only predicts needs neither tables nor their drift
-    from hat.latency.drift import Block
+if TYPE_CHECKING:
     from hat.latency.table import Row
 
 MIN_ROWS = 10
@@ -35,17 +34,16 @@ Report = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class ReleasedModel:
+class ReleasedNetwork:
     """latency in ms = lat_norm * network(features / feature_norm): predictors of the 2020 release."""
 
     feature_norm: Floats
     lat_norm: float
-    weights: list[Floats]
-    biases: list[Floats]
+    layers: costs.Layers
 
     def predict(self, features: Floats) -> Floats:
         """Return latencies in ms [rows] of features [rows, 10]."""
-        return self.lat_norm * costs.apply_network(self.weights, self.biases, features / self.feature_norm)
+        return self.lat_norm * costs.apply_network(self.layers, features / self.feature_norm)
 
 
 class LatencyPredictor:
@@ -65,13 +63,14 @@ class LatencyPredictor:
 
     def __init__(
         self,
-        model: CostModel | ReleasedModel,
+        model: CostModel | ReleasedNetwork,
         residuals: Sequence[float] | Floats = (),
         conditions: Mapping[str, str] | None = None,
-        drift: "Sequence[Block]" = (),
+        drift: Sequence[Block] = (),
         report: Report | None = None,
     ) -> None:
         self._model = model
+        self._count = len(model.scaling.mean if isinstance(model, CostModel) else FEATURE_NAMES)
         self._residuals = np.sort(np.array(residuals, dtype=np.float64))  # log(measured / predicted)
         self.report, self.conditions, self.drift = report, dict(conditions or {}), tuple(drift)
 
@@ -85,11 +84,12 @@ class LatencyPredictor:
         rows is kept out, for the report; else all are learnt and there is no report. Raises DataError for
         fewer than 10 rows.
         """
-        from hat.latency.drift import Block, drifting_rows
-
         x, ms, conditions = _data(table, MIN_ROWS if test else MIN_ROWS - 2)
-        out = left_out(len(ms), seed) if test else np.zeros(len(ms), dtype=bool)
-        blocks, weight = drifting_rows(x[~out], ms[~out])
+        out = np.zeros(len(ms), dtype=bool)
+        if test:  # 10 percent of the rows, at least two
+            order = rng_for(seed, "latency-split").sample(range(len(ms)), len(ms))
+            out[order[: max(2, len(ms) // 10)]] = True
+        blocks, weight = costs.drifting_rows(x[~out], ms[~out])
         model, residuals = costs.fit_costs(x[~out], ms[~out], weight, seed_for(seed, "latency-predictor"))
         train = np.flatnonzero(~out).tolist()
         drift = [Block(train[block.first], train[block.last], block.percent) for block in blocks]
@@ -109,20 +109,30 @@ class LatencyPredictor:
         from 24 on, blocks of drifting ones are found and count less. Raises DataError for fewer than 10 rows
         or rows without the features this predictor reads, CheckpointError if this one is of the release.
         """
-        from hat.latency.drift import find_blocks
-
         old, stream = self._own_model("transferred"), seed_for(seed, "transfer")
         x, ms, conditions = _data(table, MIN_ROWS, self._count)
-        blocks: Sequence[Block] = ()
-        weight = np.ones(len(ms))
+        blocks, weight = list[Block](), np.ones(len(ms))
         model, residuals = costs.transfer_costs(old, x, ms, weight, stream)
         for _ in range(2):  # again without the blocks, so that those do not hide themselves
-            blocks, weight = find_blocks(residuals)
+            blocks, weight = costs.find_blocks(residuals)
             model, residuals = costs.transfer_costs(old, x, ms, weight, stream)
         found = LatencyPredictor(model, residuals, conditions, blocks)
         report = found._take_scores(x, ms, ms / np.exp(residuals), costs.folds(len(ms), stream))
         report["old_drift"] = [asdict(block) for block in self.drift]
         return found
+
+    def _take_scores(self, x: Floats, ms: Floats, own: Floats, parts: Sequence[Chosen] | Chosen) -> Report:
+        """Fill `unseen` and `report` from rows that were left out, part by part, and return the latter."""
+        order = np.concatenate([np.flatnonzero(out) for out in parts])
+        truth, baselines = ms[order], {}
+        self.unseen = tuple(zip(truth.tolist(), own[order].tolist(), strict=True))
+        for name, fit in BASELINES.items():
+            guesses = [fit(x[~out], ms[~out])(x[out]) for out in parts]
+            baselines[name] = score(np.concatenate(guesses), truth)
+        drift = [asdict(block) for block in self.drift]
+        self.report = score(own[order], truth)
+        self.report |= {"baselines": baselines, "rows": len(truth), "bound": None, "drift": drift}
+        return self.report
 
     def predict_ms(self, arch: Arch) -> float:
         """Return the predicted latency of one architecture in ms."""
@@ -143,11 +153,6 @@ class LatencyPredictor:
         return self._model.predict(raw.reshape(-1, self._count))
 
     @property
-    def _count(self) -> int:
-        """Return how many features this predictor reads: those of whole architectures or the ten averages."""
-        return len(self._model.scaling.mean if isinstance(self._model, CostModel) else FEATURE_NAMES)
-
-    @property
     def max_coverage(self) -> float:
         """Return the highest coverage `upper_ms` can promise; 0 for a predictor without a bound."""
         return len(self._residuals) / (len(self._residuals) + 1)
@@ -155,11 +160,6 @@ class LatencyPredictor:
     def upper_ms(self, arch: Arch, coverage: float = COVERAGE) -> float:
         """Return a latency in ms that a measurement of `arch` exceeds with probability 1 - coverage."""
         return self.predict_ms(arch) * self.margin(coverage)
-
-    def upper_many(self, archs: Sequence[Arch], coverage: float = COVERAGE) -> list[float]:
-        """Return `upper_ms` of each architecture."""
-        margin = self.margin(coverage)
-        return [ms * margin for ms in self.predict_many(archs)]
 
     def margin(self, coverage: float = COVERAGE) -> float:
         """Return bound / prediction: the conformal quantile of measured / predicted on rows left out.
@@ -194,8 +194,8 @@ class LatencyPredictor:
             "inverse_spread": model.scaling.inverse_spread.tolist(),
             "base": [model.base.tolist()],  # all with one axis more, as files of format 2 hold five models
             "floor_ms": model.floor_ms,
-            "weights": [torch.tensor(weight[None]) for weight in model.weights],
-            "biases": [torch.tensor(bias[None, None]) for bias in model.biases],
+            "weights": [torch.tensor(weight[None]) for weight, _ in model.layers],
+            "biases": [torch.tensor(bias[None, None]) for _, bias in model.layers],
             "residuals": self._residuals.tolist(),
             "report": self.report,
             "drift": [asdict(block) for block in self.drift],
@@ -204,6 +204,14 @@ class LatencyPredictor:
         buffer = io.BytesIO()
         torch.save(content, buffer)
         write_with_digest(Path(path), buffer.getvalue())
+
+    def _own_model(self, what: str) -> CostModel:
+        if isinstance(self._model, CostModel):
+            return self._model
+        raise CheckpointError(
+            f"a predictor of the 2020 release cannot be {what}; copy its file, or give the table (CSV) of "
+            "the old device instead"
+        )
 
     @classmethod
     def load(
@@ -215,49 +223,126 @@ class LatencyPredictor:
         files of the release; our files carry their own. Raises CheckpointError if the file is missing,
         damaged or something else.
         """
-        path = Path(path)
-        content = _read(path)
+        content = _read(Path(path))
+        if (released := "first_layer.weight" in content) and (not feature_norm or lat_norm is None):
+            raise CheckpointError(
+                f"{path} is a predictor of the 2020 release, which does not carry its normalisers; give "
+                "--feature-norm and --lat-norm as in configs/<task>/latency_predictor"
+            )
         try:
-            if "first_layer.weight" in content:
-                found = cls(_released(content, feature_norm, lat_norm, path))
-            else:
-                found = cls(**_parts(content, path))
+            found = cls(_released(content, feature_norm, lat_norm or 0)) if released else cls(**_own(content))
             if not np.isfinite(found.predict_features(np.ones(found._count))).all():
                 raise ValueError("predicts no number")
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
-            raise CheckpointError(
-                f"{path} is no latency predictor or is damaged ({brief(repr(error))}); {_AGAIN}"
-            ) from error
+            why = f"is no latency predictor or is damaged ({brief(repr(error))})"
+            raise CheckpointError(f"{path} {why}; {_AGAIN}") from error
         return found
 
-    def _own_model(self, what: str) -> CostModel:
-        if isinstance(self._model, CostModel):
-            return self._model
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return what a predictor file holds, plain values and tensors only; raises CheckpointError."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        advice = "check --ckpt-path, or train one with latency_predictor.py"
         raise CheckpointError(
-            f"a predictor of the 2020 release cannot be {what}; copy its file, or give the table (CSV) of "
-            "the old device instead"
+            f"cannot read the latency predictor {path}: {error.strerror}; {advice}"
+        ) from error
+    if digest_matches(path, data) is False:
+        raise CheckpointError(
+            f"{path} is damaged (its content does not have the SHA-256 in {path.name}.sha256); restore it "
+            f"from a copy, or {_AGAIN}"
         )
-
-    def _take_scores(
-        self, x: Floats, ms: Floats, predicted: Floats, parts: Sequence[Chosen] | Chosen
-    ) -> Report:
-        """Fill `unseen` and `report` from rows that were left out, part by part, and return the latter."""
-        order = np.concatenate([np.flatnonzero(out) for out in parts])
-        truth, own = ms[order], predicted[order]
-        self.unseen = tuple(zip(truth.tolist(), own.tolist(), strict=True))
-        self.report = score(own, truth) | {"baselines": {}, "rows": len(truth), "bound": None}
-        for name, fit in BASELINES.items():
-            guesses = [fit(x[~out], ms[~out])(x[out]) for out in parts]
-            self.report["baselines"][name] = score(np.concatenate(guesses), truth)
-        self.report["drift"] = [asdict(block) for block in self.drift]
-        return self.report
+    content = read_foreign(path, data)
+    return content if isinstance(content, dict) else {}
 
 
-def left_out(count: int, seed: int) -> Chosen:
-    """Return [rows]: whether each of `count` rows is for the test: 10 percent of them, at least two."""
-    out = np.zeros(count, dtype=bool)
-    out[rng_for(seed, "latency-split").sample(range(count), count)[: max(2, count // 10)]] = True
-    return out
+def is_released(path: str | Path) -> bool:
+    """Return whether a file holds bare weights of the 2020 release; False if it is missing or damaged."""
+    try:
+        return "first_layer.weight" in _read(Path(path))
+    except CheckpointError:
+        return False
+
+
+def _released(state: Mapping[str, Any], norm: Sequence[float], lat_norm: float) -> ReleasedNetwork:
+    """Return the network of a state of the release: Linear-ReLU, Linear-ReLU for each of `layers`, Linear."""
+    hidden = sum(name.startswith("layers.") and name.endswith(".weight") for name in state)
+    names = ["first_layer", *(f"layers.{number}" for number in range(hidden)), "predict"]
+    if len(norm) != len(FEATURE_NAMES) or not min(*norm, lat_norm) > 0:
+        raise ValueError("normalisers must be above 0, one for each feature")
+    arrays = {name: tensor.double().numpy().T for name, tensor in state.items()}
+    layers = [(arrays[f"{name}.weight"], arrays[f"{name}.bias"]) for name in names]
+    return ReleasedNetwork(np.array(norm), lat_norm, layers)
+
+
+def _own(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments that make the predictor of a file; errors of many kinds mean damage."""
+    if content["format"] != FORMAT:
+        raise ValueError(f"format {content['format']}, this version reads {FORMAT}")
+    numbers = ("mean", "inverse_spread", "base", "residuals")
+    mean, inverse_spread, (base,), residuals = (np.array(content[name], dtype=float) for name in numbers)
+    if content["feature_names"] != list(LAYER_FEATURE_NAMES[: len(mean)]) or not np.isfinite(residuals).all():
+        raise ValueError("other features, or residuals that are no numbers")
+    both = zip(content["weights"], content["biases"], strict=True)
+    layers = [(weight.double().numpy()[0], bias.double().numpy()[0, 0]) for weight, bias in both]
+    return {
+        "model": CostModel(Scaling(mean, inverse_spread), base, float(content["floor_ms"]), layers),
+        "residuals": residuals,
+        "conditions": content["conditions"],
+        "drift": [Block(**block) for block in content["drift"]],
+        "report": content["report"] and dict(content["report"]),
+    }
+
+
+def _rows(table: "Sequence[Row] | str | Path") -> "Sequence[Row]":
+    from hat.latency.table import read_table  # late: who only predicts reads no table
+
+    return read_table(table) if isinstance(table, str | Path) else table
+
+
+def _data(
+    table: "Sequence[Row] | str | Path", least: int, count: int | None = None
+) -> tuple[Floats, Floats, dict[str, str]]:
+    """Return features [rows, features], measured latencies in ms [rows] and conditions that all rows share.
+
+    By default the features are those of whole architectures, if all rows hold them.
+    """
+    rows = _rows(table)
+    if len(rows) < least:
+        raise DataError(
+            f"{len(rows)} measured architectures are too few for a predictor; measure at least {least}, "
+            "better some hundreds (20 if a predictor of another device is at hand)"
+        )
+    archs = [row.arch for row in rows if row.arch]
+    known = len(archs) == len(rows)
+    whole = known if count is None else count > len(FEATURE_NAMES)
+    if whole and not known:
+        raise DataError(
+            "the predictor reads whole architectures, which the table does not hold; give the table (CSV) of "
+            "the old device instead of its predictor"
+        )
+    x = [layer_features(arch) for arch in archs] if whole else [row.features for row in rows]
+    common = set.intersection(*(set(row.conditions.items()) for row in rows))
+    conditions = {name: value for name, value in rows[0].conditions.items() if (name, value) in common}
+    return np.array(x), np.array([row.total_ms for row in rows]), conditions
+
+
+def trained_predictor(
+    table: str | Path, *, transfer_from: str | Path | None = None, seed: int = 1
+) -> LatencyPredictor:
+    """Return a predictor of a table (CSV), started from another device's table or predictor if one is given.
+
+    Raises DataError or CheckpointError if a file is missing or damaged.
+    """
+    rows = _rows(table)
+    if transfer_from is None:
+        return LatencyPredictor.fit(rows, seed=seed)
+    if Path(transfer_from).suffix != ".csv":
+        return LatencyPredictor.load(transfer_from).transferred(rows, seed=seed)
+    averages = not all(row.arch for row in rows)  # then both by the ten features
+    old = [replace(row, arch=None) if averages else row for row in _rows(transfer_from)]
+    return LatencyPredictor.fit(old, seed=seed, test=False).transferred(rows, seed=seed)
 
 
 def score(predicted_ms: Floats, measured_ms: Floats) -> dict[str, Any]:
@@ -283,124 +368,3 @@ def kendall_tau(predicted: Floats, measured: Floats) -> float:
         agreement += float(np.sign(predicted[i + 1 :] - predicted[i]) @ order)
         untied += float(order @ order)
     return agreement / untied if untied else 0.0
-
-
-def _blocks(found: Any) -> "list[Block]":
-    from hat.latency.drift import Block
-
-    return [Block(**block) for block in found]
-
-
-def trained_predictor(
-    table: str | Path, *, transfer_from: str | Path | None = None, seed: int = 1
-) -> LatencyPredictor:
-    """Return a predictor of a table (CSV), started from another device's table or predictor if one is given.
-
-    Raises DataError or CheckpointError if a file is missing or damaged.
-    """
-    from hat.latency.table import read_table
-
-    rows = read_table(table)
-    if transfer_from is None:
-        return LatencyPredictor.fit(rows, seed=seed)
-    if Path(transfer_from).suffix == ".csv":
-        averages = not all(row.arch for row in rows)  # then both by the ten features
-        old_rows = [replace(row, arch=None) if averages else row for row in read_table(transfer_from)]
-        old = LatencyPredictor.fit(old_rows, seed=seed, test=False)
-    else:
-        old = LatencyPredictor.load(transfer_from)
-    return old.transferred(rows, seed=seed)
-
-
-def is_released(path: str | Path) -> bool:
-    """Return whether a file holds bare weights of the 2020 release; False if it is missing or damaged."""
-    try:
-        return "first_layer.weight" in _read(Path(path))
-    except CheckpointError:
-        return False
-
-
-def _released(
-    state: Mapping[str, Any], norm: Sequence[float], lat_norm: float | None, path: Path
-) -> ReleasedModel:
-    """Return the network of a state of the release: Linear-ReLU, Linear-ReLU for each of `layers`, Linear."""
-    if not norm or lat_norm is None:
-        raise CheckpointError(
-            f"{path} is a predictor of the 2020 release, which does not carry its normalisers; give "
-            "--feature-norm and --lat-norm as in configs/<task>/latency_predictor"
-        )
-    hidden = sum(name.startswith("layers.") and name.endswith(".weight") for name in state)
-    names = ["first_layer", *(f"layers.{number}" for number in range(hidden)), "predict"]
-    weights = [state[f"{name}.weight"].double().numpy().T for name in names]
-    biases = [state[f"{name}.bias"].double().numpy() for name in names]
-    if len(norm) != len(FEATURE_NAMES) or not min(*norm, lat_norm) > 0:
-        raise ValueError("normalisers must be above 0, one for each feature")
-    return ReleasedModel(np.array(norm), lat_norm, weights, biases)
-
-
-def _parts(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Return the arguments that make the predictor of a file; errors of many kinds mean damage."""
-    if content["format"] != FORMAT:
-        raise CheckpointError(
-            f"{path} has format {brief(content['format'])}, this version reads {FORMAT}; {_AGAIN}"
-        )
-    numbers = ("mean", "inverse_spread", "base", "residuals")
-    mean, inverse_spread, (base,), residuals = (np.array(content[name], dtype=float) for name in numbers)
-    names = content["feature_names"]
-    if names != list(LAYER_FEATURE_NAMES[: len(mean)]) or not np.isfinite(residuals).all():
-        raise ValueError("other features, or residuals that are no numbers")
-    weights = tuple(each.double().numpy()[0] for each in content["weights"])
-    biases = tuple(each.double().numpy()[0, 0] for each in content["biases"])
-    return {
-        "model": CostModel(Scaling(mean, inverse_spread), base, float(content["floor_ms"]), weights, biases),
-        "residuals": residuals,
-        "conditions": content["conditions"],
-        "drift": _blocks(content["drift"]) if content["drift"] else [],
-        "report": content["report"] and dict(content["report"]),
-    }
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Return the checked content of a predictor file, plain values and tensors only."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot read the latency predictor {path}: {error.strerror}; check --ckpt-path, or train one "
-            "with latency_predictor.py"
-        ) from error
-    if digest_matches(path, data) is False:
-        raise CheckpointError(
-            f"{path} is damaged (its content does not have the SHA-256 in {path.name}.sha256); restore it "
-            f"from a copy, or {_AGAIN}"
-        )
-    content = read_foreign(path, data)
-    return content if isinstance(content, dict) else {}
-
-
-def _data(
-    table: "Sequence[Row] | str | Path", least: int, count: int | None = None
-) -> tuple[Floats, Floats, dict[str, str]]:
-    """Return features [rows, features], measured latencies in ms [rows] and conditions that all rows share.
-
-    By default the features are those of whole architectures, if all rows hold them.
-    """
-    from hat.latency.table import read_table
-
-    rows = read_table(table) if isinstance(table, str | Path) else table
-    if len(rows) < least:
-        raise DataError(
-            f"{len(rows)} measured architectures are too few for a predictor; measure at least {least}, "
-            "better some hundreds (20 if a predictor of another device is at hand)"
-        )
-    archs = [row.arch for row in rows if row.arch]
-    whole = len(archs) == len(rows) if count is None else count > len(FEATURE_NAMES)
-    if whole and len(archs) < len(rows):
-        raise DataError(
-            "the predictor reads whole architectures, which the table does not hold; give the table (CSV) of "
-            "the old device instead of its predictor"
-        )
-    x = [layer_features(arch) for arch in archs] if whole else [row.features for row in rows]
-    common = set.intersection(*(set(row.conditions.items()) for row in rows))
-    conditions = {name: value for name, value in rows[0].conditions.items() if (name, value) in common}
-    return np.array(x), np.array([row.total_ms for row in rows]), conditions

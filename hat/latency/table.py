@@ -4,16 +4,14 @@ import csv
 import io
 import json
 import math
-import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hat.errors import DataError, HatError, brief
-from hat.files.atomic import digest_matches, digest_path, sync_directory
-from hat.files.journal import append_whole
-from hat.files.lock import Lock
+from hat.files.atomic import digest_matches, digest_path
+from hat.files.journal import Appended
 from hat.log import say
 from hat.space import FEATURE_NAMES, Arch, features
 
@@ -21,6 +19,7 @@ LATENCY_NAMES = ("latency_mean_encoder", "latency_mean_decoder", "latency_std_en
 RELEASE_COLUMNS = (*FEATURE_NAMES, *LATENCY_NAMES)
 ARCH_COLUMN = "arch"
 CHECK_COLUMN = "crc32"  # the last of our own tables
+_OTHER = "give another --lat-dataset-path"
 
 
 @dataclass(frozen=True)
@@ -39,16 +38,16 @@ class Row:
     conditions: Mapping[str, str] = field(default_factory=dict)  # how it was measured: device, threads, ...
 
     def __post_init__(self) -> None:
-        for name, value in zip(RELEASE_COLUMNS, (*self.features, *self.latencies), strict=True):
+        for name, value in zip(RELEASE_COLUMNS, self.numbers, strict=True):
             if not math.isfinite(value) or (name in LATENCY_NAMES and value < 0):
                 raise DataError(f"{name} is {value!r}; allowed are finite numbers, latencies not negative")
         if not 0 < self.total_ms < math.inf:
             raise DataError(f"the mean latencies add up to {self.total_ms} ms; nothing was measured")
 
     @property
-    def latencies(self) -> tuple[float, ...]:
-        """Return the four latency columns in the order of LATENCY_NAMES."""
-        return tuple(getattr(self, name) for name in LATENCY_NAMES)
+    def numbers(self) -> tuple[float, ...]:
+        """Return features and latencies in the order of RELEASE_COLUMNS."""
+        return (*self.features, *(getattr(self, name) for name in LATENCY_NAMES))
 
     @property
     def total_ms(self) -> float:
@@ -82,17 +81,16 @@ def find_table(path: str | Path) -> Path:
     """
     path = Path(path)
     own = path.with_name(path.stem.removesuffix("_all") + path.suffix)
-    both, found = own != path and own.exists(), path.exists()
-    if both and found:
-        say(f"both {path} and {own} exist; reading the first; --lat-dataset-path={own} takes the other")
-    elif both:
-        say(f"{path} does not exist; reading {own} instead")
-    elif not found:
+    if not path.exists() and not own.exists():
         tried = f"{path} does not exist" if own == path else f"neither {path} nor {own} exists"
-        raise DataError(
-            f"no latency table: {tried}; check --lat-dataset-path, or measure one with latency_dataset.py"
-        )
-    return path if found else own
+        advice = "check --lat-dataset-path, or measure one with latency_dataset.py"
+        raise DataError(f"no latency table: {tried}; {advice}")
+    if not path.exists():
+        say(f"{path} does not exist; reading {own} instead")
+        return own
+    if own != path and own.exists():
+        say(f"both {path} and {own} exist; reading the first; --lat-dataset-path={own} takes the other")
+    return path
 
 
 def read_table(path: str | Path) -> list[Row]:
@@ -104,9 +102,8 @@ def read_table(path: str | Path) -> list[Row]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise DataError(
-            f"cannot read the latency table {path}: {error.strerror}; check --lat-dataset-path"
-        ) from error
+        why = f"{error.strerror}; check --lat-dataset-path"
+        raise DataError(f"cannot read the latency table {path}: {why}") from error
     if not content.endswith(b"\n"):
         raise DataError(
             f"{path}:{content.count(10) + 1}: the file is empty or its last line does not end, so it may be "
@@ -117,11 +114,11 @@ def read_table(path: str | Path) -> list[Row]:
             f"{path} is damaged: its SHA-256 differs from {digest_path(path).name}; fetch it again with "
             "download_model.py, or restore it from a copy"
         )
-    return _parse(content, path)[1]
+    return _parse(content, path)
 
 
-class TableWriter:
-    """Appends rows to a table of our own; `rows` holds all of them, those found on opening included.
+class TableWriter(Appended[Row]):
+    """Appends rows to a table of our own; `records` holds all of them, those found on opening included.
 
     An unfinished last line, left by a kill, is dropped on opening. The first row fixes the columns. Without a
     path the rows stay in memory. Raises DataError if the file holds other columns or a damaged row, HatError
@@ -129,75 +126,39 @@ class TableWriter:
     """
 
     def __init__(self, path: str | Path | None) -> None:
-        self.rows: list[Row] = []
-        self._lock: Lock | None = None
-        if path is None:
-            return
-        self.path = Path(path)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-            sync_directory(self.path.parent)
-        except OSError as error:
+        self._head = b""
+        super().__init__(Path(path) if path is not None else None, self._recover, _OTHER)
+
+    def _recover(self, content: bytes) -> list[Row]:
+        start = ",".join((*RELEASE_COLUMNS, ARCH_COLUMN)).encode()
+        if content[: len(start)] != start[: len(content)]:
+            held = f"it starts with {content[:40]!r}"
             raise DataError(
-                f"cannot write the latency table {path}: {error.strerror}; check --lat-dataset-path"
-            ) from error
-        self._lock = Lock(fd, self.path, "wait for it, stop it, or give another --lat-dataset-path")
-        try:
-            self._head, self.rows = self._recover(fd)
-        except BaseException:
-            self.close()
-            raise
+                f"{self.path} is no latency table of our own ({held}) and stays as it is; {_OTHER}"
+            )
+        whole = content[: content.rfind(b"\n") + 1]
+        self._head = whole.partition(b"\n")[0]
+        return _parse(whole, self.path) if whole else []
 
     def append(self, row: Row) -> None:
         """Write one row; once this returns it is on disk, and a failed write leaves no part of it behind."""
-        if self._lock is not None:
-            if row.arch is None:
-                raise DataError("a row without architecture belongs to a release table; measure it again")
-            head = ",".join((*RELEASE_COLUMNS, ARCH_COLUMN, *row.conditions, CHECK_COLUMN)).encode()
-            if self._head not in (b"", head):
-                names = [*self._head.decode().split(","), *head.decode().split(",")]
-                first = next((name for name in names if names.count(name) == 1), "their order")
-                raise DataError(
-                    f"{self.path} holds other columns (first difference: {first}); rows measured in "
-                    "different ways must not mix: give another --lat-dataset-path"
-                )
-            numbers = [repr(float(value)) for value in (*row.features, *row.latencies)]
-            arch = json.dumps(row.arch.to_yaml(), separators=(",", ":"))
-            text = io.StringIO()
-            csv.writer(text, lineterminator="").writerow([*numbers, arch, *row.conditions.values()])
-            line = text.getvalue().encode()
-            begin = b"" if self._head else head + b"\n"
-            append_whole(self._lock.fd, begin + line + b"," + _checksum(head, line) + b"\n", self.path)
-            self._head = head
-        self.rows.append(row)
-
-    def close(self) -> None:
-        """Release the lock."""
-        if self._lock:
-            self._lock.close()
-
-    def __enter__(self) -> "TableWriter":
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        self.close()
-
-    def _recover(self, fd: int) -> tuple[bytes, list[Row]]:
-        content = self.path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        start = ",".join((*RELEASE_COLUMNS, ARCH_COLUMN)).encode()
-        if content[: len(start)] != start[: len(content)]:
+        assert row.arch, "a row without architecture belongs to a release table"
+        head = ",".join((*RELEASE_COLUMNS, ARCH_COLUMN, *row.conditions, CHECK_COLUMN)).encode()
+        if self._head not in (b"", head):
+            names = [*self._head.decode().split(","), *head.decode().split(",")]
+            first = next((name for name in names if names.count(name) == 1), "their order")
             raise DataError(
-                f"{self.path} is no latency table of our own (it starts with {content[:40]!r}) and stays "
-                "as it is; give another --lat-dataset-path"
+                f"{self.path} holds other columns (first difference: {first}); rows measured in different "
+                f"ways must not mix: {_OTHER}"
             )
-        head, rows = _parse(whole, self.path) if whole else (b"", list[Row]())
-        if len(whole) < len(content):  # only now: a file that is no table stays as it is
-            say(f"{self.path}: the unfinished last row is dropped, {len(rows)} rows are kept")
-            os.ftruncate(fd, len(whole))
-            os.fsync(fd)
-        return head, rows
+        arch, text = json.dumps(row.arch.to_yaml(), separators=(",", ":")), io.StringIO()
+        numbers = [repr(float(value)) for value in row.numbers]
+        csv.writer(text, lineterminator="").writerow([*numbers, arch, *row.conditions.values()])
+        line = text.getvalue().encode()
+        begin = b"" if self._head else head + b"\n"
+        self._append_line(begin + line + b"," + _checksum(head, line) + b"\n")
+        self._head = head
+        self.records.append(row)
 
 
 def _checksum(head: bytes, line: bytes) -> bytes:
@@ -205,8 +166,8 @@ def _checksum(head: bytes, line: bytes) -> bytes:
     return b"crc32=%08x" % zlib.crc32(line, zlib.crc32(head))
 
 
-def _parse(content: bytes, path: Path) -> tuple[bytes, list[Row]]:
-    """Return header and rows of whole lines: a line is a row, so damage shifts no other."""
+def _parse(content: bytes, path: Path) -> list[Row]:
+    """Return the rows of whole lines: a line is a row, so damage shifts no other."""
     head, *lines = content.replace(b"\r\n", b"\n").split(b"\n")[:-1]
     columns, count = head.decode("utf-8", "replace").split(","), len(RELEASE_COLUMNS)
     own = columns[count : count + 1] == [ARCH_COLUMN] and columns.pop() == CHECK_COLUMN
@@ -222,22 +183,14 @@ def _parse(content: bytes, path: Path) -> tuple[bytes, list[Row]]:
                 line, _, check = line.rpartition(b",")
                 if check != _checksum(head, line):
                     raise DataError("damaged, its checksum does not fit it and the column names")
-            rows.append(_row(line.decode(), columns))
+            cells = next(csv.reader([line.decode()], strict=True), [])
+            if len(cells) != len(columns):
+                raise DataError(f"{len(cells)} cells, but the header has {len(columns)}")
+            *held, encoder, decoder, encoder_std, decoder_std = map(float, cells[:count])
+            arch = Arch.from_yaml(dict(json.loads(cells[count]))) if own else None
+            conditions = dict(zip(columns[count + 1 :], cells[count + 1 :], strict=True))
+            rows.append(Row(tuple(held), encoder, decoder, encoder_std, decoder_std, arch, conditions))
         except (HatError, csv.Error, TypeError, ValueError) as error:
-            raise DataError(
-                f"{path}:{number}: no row of a latency table: {error}; restore the table from a copy, or "
-                "remove the line"
-            ) from error
-    return head, rows
-
-
-def _row(line: str, columns: Sequence[str]) -> Row:
-    """Return the row of one line; raises errors of many kinds if it is damaged."""
-    cells = next(csv.reader([line], strict=True), [])
-    if len(cells) != len(columns):
-        raise DataError(f"{len(cells)} cells, but the header has {len(columns)}")
-    by_name = dict(zip(columns, cells, strict=True))
-    numbers = [float(by_name.pop(name)) for name in RELEASE_COLUMNS]
-    arch = Arch.from_yaml(dict(json.loads(by_name.pop(ARCH_COLUMN)))) if ARCH_COLUMN in by_name else None
-    *held, mean_encoder, mean_decoder, std_encoder, std_decoder = numbers
-    return Row(tuple(held), mean_encoder, mean_decoder, std_encoder, std_decoder, arch, by_name)
+            advice = "restore the table from a copy, or remove the line"
+            raise DataError(f"{path}:{number}: no row of a latency table: {error}; {advice}") from error
+    return rows

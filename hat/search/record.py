@@ -230,10 +230,11 @@ class SearchResult:
 
     def write_winners(self, out: Path | None, run: Run) -> None:
         """Write the YAML file of each winner, beside it a record of its own, and into `out` the summary."""
-        same: dict[str, Any] = {"settings": run.settings, "inputs": run.inputs, "device": run.device}
+        made = run.record
+        same: dict[str, Any] = {"settings": made.settings, "inputs": made.inputs, "device": made.device}
         for limit_ms, path in self.paths.items():
             self._write_arch(path, self.winners[limit_ms], under(limit_ms))
-            with Run(record_path(path, folder=False), run.kind, goes_on=False, **same) as own:
+            with Run(record_path(path, folder=False), made.kind, goes_on=False, **same) as own:
                 own.results |= self._outcome(limit_ms)
                 own.vouch(path)
         if out:

@@ -28,10 +28,6 @@ FORMATS = (1, 2)  # 2 holds master weights beside their moving average; what nee
 _NAMES = re.compile(r"checkpoint(\d+)\.pt|checkpoint_(\d+)_(\d+)\.pt")
 
 
-def _silent(text: str) -> None:
-    """Say nothing."""
-
-
 @dataclass(frozen=True)
 class Checkpoint:
     """What one file holds. `arch` is None for a SuperTransformer.
@@ -130,7 +126,7 @@ def save(checkpoint: Checkpoint, *paths: Path) -> None:
         write_with_digest(path, content)
 
 
-def load(path: Path, say: Callable[[str], None] = _silent) -> Checkpoint:
+def load(path: Path, say: Callable[[str], None] = lambda text: None) -> Checkpoint:
     """Return the checkpoint in `path`, of this system or of the 2020 release, with weights in float32.
 
     Raises CheckpointError if it is missing, damaged, of a newer format, or does not fit its own description.

@@ -398,7 +398,7 @@ class _Training:
         if self.space.decoder_qkv:  # as without the key: each side has its own width
             del sizes["qkv-dim"]
         choices = {dim.choice_key: [dim.encode(value) for value in self.space[dim]] for dim in DIMS}
-        arch = self.arch.to_yaml() if self.arch else {}
+        arch, data = self.arch.to_yaml() if self.arch else {}, str(self.pairs.folder)
         inputs: dict[str, Path | str] = {}
         for number, side in enumerate(("source", "target")):
             inputs[f"{side} dictionary"] = self.dataset.digests[number]
@@ -407,11 +407,7 @@ class _Training:
         return Run(
             record_path(self.written, folder=True) if self.written else None,
             "train",
-            settings=self.cfg.to_yaml()
-            | {"data": str(self.pairs.folder), "seed": self.seed}
-            | sizes
-            | choices
-            | arch,
+            settings={**self.cfg.to_yaml(), "data": data, "seed": self.seed, **sizes, **choices, **arch},
             inputs=inputs,
             device={"device": device_name(self.device), "dtype": dtype_name(self.trainer.dtype)},
             threads=torch.get_num_threads(),

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 from toy_predictor import save_predictor
-from training import ROOT, argv_of, log_of
+from training import ROOT, argv_of, last, log_of, updates
 
 from hat.cli.evo_search import main as evo_search
 from hat.cli.interrupt import Interrupt
@@ -25,20 +25,12 @@ from hat.cli.settings import DeviceOptions, RankOptions, processes, rank_device
 from hat.cli.train import main
 from hat.cli.translate import generate
 from hat.errors import ConfigError
-from hat.train.checkpoint import load
 from hat.train.distributed import LOST, ProcessGroup, _exit_code
 
 DOCS = (ROOT / "docs" / "distributed.md").read_text("utf-8")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
-SEARCH = [
-    "--latency-constraint=100000",
-    "--evo-iter=2",
-    "--population-size=5",
-    "--parent-size=2",
-    "--mutation-size=2",
-    "--crossover-size=1",
-    "--valid-cnt-max=16",
-]
+SEARCH = "--latency-constraint=100000 --evo-iter=2 --population-size=5 --parent-size=2 --mutation-size=2"
+SEARCH += " --crossover-size=1 --valid-cnt-max=16"
 
 
 def documented(start: str) -> list[str]:
@@ -87,7 +79,7 @@ def test_two_processes_equal_one_and_each_goes_on_from_the_other(files: Path) ->
     assert out.count("parameters") <= 2 and out.count("trained 7 updates") == 1
     assert json.loads(out.splitlines()[-1])["training"]["updates"] == 7
     assert "in 2 processes" in error and error.count("update 7/7") == 1, "one of them speaks"
-    assert load(files / "mixed" / "checkpoint_last.pt").state["progress"]["offset"] % 2 == 0
+    assert last(files, "mixed").state["progress"]["offset"] % 2 == 0
     assert main([*mixed, "--update-freq=2", "--max-update=13"]) == 0
     run = small(documented("torchrun --nproc-per-node"))
     out, error = finish(start([*run, *mixed, "--max-update=20"]))
@@ -105,11 +97,10 @@ class Run:
 
     def __init__(self, files: Path, words: list[str]) -> None:
         more = ["--max-update=1000000", "--save-interval-updates=5", "--cpu"]
-        self.folder = files / "run"
         self.argv = argv_of(files, "run")
         self.process = start([*words, *self.argv, *more])
         deadline = time.monotonic() + 120
-        while not (self.folder / "checkpoint_last.pt").exists():
+        while not (files / "run" / "checkpoint_last.pt").exists():
             assert self.process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
@@ -131,10 +122,9 @@ class Run:
 
     def goes_on(self, files: Path) -> None:
         """One process finishes what two began."""
-        done = load(self.folder / "checkpoint_last.pt").state["trainer"]["num_updates"]
-        assert done >= 5
-        assert main([*self.argv, f"--max-update={done + 1}"]) == 0
-        assert load(self.folder / "checkpoint_last.pt").state["trainer"]["num_updates"] == done + 1
+        done = updates(files, "run")
+        assert done >= 5 and main([*self.argv, f"--max-update={done + 1}"]) == 0
+        assert updates(files, "run") == done + 1
 
     def close(self) -> None:
         for pid in self.ranks.values():
@@ -165,18 +155,24 @@ def run(files: Path) -> Iterator[Run]:
     run.close()
 
 
-def test_sigterm_saves_once_and_ends_all(run: Run, files: Path) -> None:
-    code, error = run.hit(None, signal.SIGTERM, within_s=20)
-    assert code == 143 and error.count("stopped by signal 15 and saved") == 1
-    assert "Error" not in error and "Traceback" not in error
-    run.goes_on(files)
-
-
-def test_a_killed_process_ends_the_run_with_one_line(run: Run, files: Path) -> None:
-    code, error = run.hit(1, signal.SIGKILL, within_s=20)
-    said = [line for line in error.splitlines() if "Error" in line]
-    assert code == 137 and len(said) == 1 and "Traceback" not in error
-    assert said[0].startswith("RankError: rank 1 of 2 was killed by SIGKILL; all were stopped; run the same")
+@pytest.mark.parametrize(
+    ("who", "number", "code", "said"),
+    [
+        (None, signal.SIGTERM, 143, "stopped by signal 15 and saved"),
+        (
+            1,
+            signal.SIGKILL,
+            137,
+            "RankError: rank 1 of 2 was killed by SIGKILL; all were stopped; run the same",
+        ),
+    ],
+)
+def test_a_signal_ends_all_with_one_line(
+    who: int | None, number: int, code: int, said: str, run: Run, files: Path
+) -> None:
+    found, error = run.hit(who, number, within_s=20)
+    assert found == code and error.count(said) == 1
+    assert error.count("Error") == said.count("Error") and "Traceback" not in error
     run.goes_on(files)
 
 
@@ -208,7 +204,7 @@ def test_a_search_of_two_processes_is_that_of_one(files: Path) -> None:
     assert main(argv_of(files, "super", "--max-update=2")) == 0
     save_predictor(files / "latency.pt")
     restore = [f"--configs={files}/space.yml", f"--restore-file={files}/super/checkpoint_last.pt"]
-    argv = [*restore, f"--ckpt-path={files}/latency.pt", *SEARCH]
+    argv = [*restore, f"--ckpt-path={files}/latency.pt", *SEARCH.split()]
     found = {}
     for name in ("one", "two"):
         out = [f"--write-config-path={files}/{name}.yml", f"--search-dir={files}/{name}"]
@@ -265,37 +261,38 @@ def test_how_many_processes_a_machine_gets(monkeypatch: pytest.MonkeyPatch) -> N
     gpus(monkeypatch, 4)
     assert processes(RankOptions(), DeviceOptions()) == 4, "one for each GPU, as the release"
     assert processes(RankOptions(2), DeviceOptions()) == 2
-    assert processes(RankOptions(), DeviceOptions(gpu=0)) == 1
-    assert processes(RankOptions(), DeviceOptions(cpu=True)) == 1
-    with pytest.raises(
-        ConfigError, match="--distributed-world-size 5: this machine has 4 GPUs; give at most"
+    assert (
+        processes(RankOptions(), DeviceOptions(gpu=0))
+        == processes(RankOptions(), DeviceOptions(cpu=True))
+        == 1
+    )
+    for asked, gpu, message in (
+        (5, None, "5: this machine has 4 GPUs; give"),
+        (2, 1, "2: --gpu 1 names one GPU"),
     ):
-        processes(RankOptions(5), DeviceOptions())
-    with pytest.raises(ConfigError, match="--distributed-world-size 2: --gpu 1 names one GPU"):
-        processes(RankOptions(2), DeviceOptions(gpu=1))
+        with pytest.raises(ConfigError, match=f"--distributed-world-size {message}"):
+            processes(RankOptions(asked), DeviceOptions(gpu=gpu))
     gpus(monkeypatch, 0)
-    assert processes(RankOptions(), DeviceOptions()) == 1
-    assert processes(RankOptions(3), DeviceOptions()) == 3
+    assert [processes(RankOptions(asked), DeviceOptions()) for asked in (None, 3)] == [1, 3]
     for wrong in ({"distributed_world_size": 0}, {"distributed_port": 70000}):
         with pytest.raises(ConfigError, match="must lie between 1 and"):
             RankOptions(**wrong)
 
 
 def test_the_gpu_of_a_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    place, cuda = ProcessGroup(7, 8, 3, 4), torch.device("cuda", 3)
     gpus(monkeypatch, 4)
     assert rank_device(DeviceOptions(), None, RankOptions()) == torch.device("cuda", 0)
-    assert rank_device(DeviceOptions(gpu=2), None, RankOptions()) == torch.device("cuda", 2)
-    assert rank_device(DeviceOptions(), ProcessGroup(7, 8, 3, 4), RankOptions()) == torch.device("cuda", 3)
-    assert rank_device(DeviceOptions(cpu=True), ProcessGroup(7, 8, 3, 4), RankOptions()) == torch.device(
-        "cpu"
-    )
-    assert rank_device(DeviceOptions(gpu=2), ProcessGroup(), RankOptions()) == torch.device("cuda", 2)
+    assert rank_device(DeviceOptions(gpu=3), None, RankOptions()) == cuda
+    assert rank_device(DeviceOptions(gpu=3), ProcessGroup(), RankOptions()) == cuda
+    assert rank_device(DeviceOptions(), place, RankOptions()) == cuda
+    assert rank_device(DeviceOptions(cpu=True), place, RankOptions()) == torch.device("cpu")
     with pytest.raises(ConfigError, match="4 processes here, but --gpu 2 names one GPU"):
-        rank_device(DeviceOptions(gpu=2), ProcessGroup(7, 8, 3, 4), RankOptions())
+        rank_device(DeviceOptions(gpu=2), place, RankOptions())
     with pytest.raises(ConfigError, match="8 processes here, but this machine has 4 GPUs"):
         rank_device(DeviceOptions(), ProcessGroup(7, 8, 7, 8), RankOptions())
     gpus(monkeypatch, 1)  # each process sees its own GPU only
-    assert rank_device(DeviceOptions(), ProcessGroup(7, 8, 3, 4), RankOptions(1)) == torch.device("cuda", 0)
+    assert rank_device(DeviceOptions(), place, RankOptions(1)) == torch.device("cuda", 0)
     assert "--distributed-world-size 1: the launcher started 8" in capsys.readouterr().err
 
 

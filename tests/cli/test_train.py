@@ -16,10 +16,12 @@ from training import (
     argv_of,
     assert_same_run,
     kill_and_go_on,
+    last,
     log_of,
     refused,
     stop_before,
     sub_argv,
+    updates,
 )
 
 from hat.cli.train import main
@@ -30,36 +32,26 @@ from hat.train.checkpoint import load
 def test_super_training_writes_everything(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(argv_of(files, "run", "--json", "--adam-eps=1e-6")) == 0
     run = files / "run"
-    captured = capsys.readouterr()
-    result = json.loads(captured.out.splitlines()[-1])
-    assert result["training"]["updates"] == 12
-    assert [record["update"] for record in log_of(run, "train")] == [5, 10]
-    assert set(log_of(run, "train")[0]) >= {"epoch", "loss_base2", "lr", "grad_norm", "tokens_per_s"}
-    valid = log_of(run, "valid")[-1]
-    assert valid["update"] == 12
-    mean = (valid["largest_loss_base2"] + valid["smallest_loss_base2"]) / 2
-    assert valid["mean_loss_base2"] == pytest.approx(mean, abs=2e-4)
-    assert result["training"]["best_loss"] == pytest.approx(
-        min(record["mean_loss_base2"] for record in log_of(run, "valid")), abs=1e-3
-    )
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])["training"]
+    train, valid = log_of(run, "train"), log_of(run, "valid")
+    assert result["updates"] == 12 and [record["update"] for record in train] == [5, 10]
+    assert set(train[0]) >= {"epoch", "loss_base2", "lr", "grad_norm", "tokens_per_s"}
+    assert train[0]["lr"] == pytest.approx(5e-3)  # update 4 is the first after the warm-up
+    assert valid[-1]["update"] == 12
+    mean = (valid[-1]["largest_loss_base2"] + valid[-1]["smallest_loss_base2"]) / 2
+    assert valid[-1]["mean_loss_base2"] == pytest.approx(mean, abs=2e-4)
+    assert result["best_loss"] == pytest.approx(min(r["mean_loss_base2"] for r in valid), abs=1e-3)
     names = {path.name for path in run.iterdir()}
-    assert names >= {
-        "checkpoint_last.pt",
-        "checkpoint_best.pt",
-        "checkpoint1.pt",
-        "run.json",
-    }
+    assert names >= {"checkpoint_last.pt", "checkpoint_best.pt", "checkpoint1.pt", "run.json"}
     assert all(f"{name}.sha256" in names for name in names if name.endswith(".pt"))
     assert not any(name.startswith(".") for name in names)
     record = read_record(run)
     assert record.kind == "train" and record.state == "done" and record.cost.sittings == 1
     assert record.versions["torch"] == torch.__version__ and record.device["threads"] == 1
     assert record.settings["adam-eps"] == 1e-6, "an option that is not listed counts"
-    assert record.results == {k: v for k, v in result["training"].items() if k != "save_dir"}
+    assert record.results == {k: v for k, v in result.items() if k != "save_dir"}
     assert {"train source", "valid target", "source dictionary"} <= set(record.inputs)
-    checkpoint = load(run / "checkpoint_last.pt")
-    assert checkpoint.arch is None and checkpoint.state["trainer"]["num_updates"] == 12
-    assert log_of(run, "train")[0]["lr"] == pytest.approx(5e-3)  # update 4 is the first after the warm-up
+    assert last(files, "run").arch is None and updates(files, "run") == 12
 
 
 def test_the_record_repeats_the_run(files: Path) -> None:
@@ -68,10 +60,10 @@ def test_the_record_repeats_the_run(files: Path) -> None:
     (files / "again.yml").write_text(yaml.safe_dump(dict(settings)))
     assert main([f"--configs={files}/again.yml", f"--save-dir={files}/again", "--cpu", "--threads=1"]) == 0
     assert read_record(files / "again").identity == read_record(files / "run").identity
-    assert_same_run(files / "run" / "checkpoint_last.pt", files / "again" / "checkpoint_last.pt")
+    assert_same_run(files, "run", "again")
     assert main(argv_of(files, "other", "--seed", "4")) == 0
-    one, two = (load(files / run / "checkpoint_last.pt").weights for run in ("run", "other"))
-    assert not torch.equal(one["source_embed.weight"], two["source_embed.weight"])
+    one, two = (last(files, run).weights["source_embed.weight"] for run in ("run", "other"))
+    assert not torch.equal(one, two)
 
 
 @pytest.mark.parametrize("amp", ["fp32", "bf16"])
@@ -94,30 +86,28 @@ def test_a_signal_saves_and_the_run_goes_on_exactly(
         assert main(argv_of(files, "run")) == code
     assert f"stopped by signal {number} and saved" in capsys.readouterr().err
     assert read_record(files / "run").state == "stopped"
-    assert load(files / "run" / "checkpoint_last.pt").state["trainer"]["num_updates"] == 6
+    assert updates(files, "run") == 6
     for name in ("run", "whole"):
         assert main(argv_of(files, name)) == 0
-    assert_same_run(files / "run" / "checkpoint_last.pt", files / "whole" / "checkpoint_last.pt")
+    assert_same_run(files, "run", "whole")
 
 
 def test_sub_from_scratch_and_inherited(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(argv_of(files, "super")) == 0
     assert main(sub_argv(files, "scratch", "--max-update=3")) == 0
-    scratch = load(files / "scratch" / "checkpoint_last.pt")
+    scratch = last(files, "scratch")
     assert scratch.arch is not None and scratch.weights["decoder_layers.0.ffn.up.weight"].shape == (16, 8)
-    assert scratch.state["trainer"]["num_updates"] == 3
     whole = load(files / "super" / "checkpoint_best.pt")
     argv = sub_argv(files, "inherited", f"--restore-file={files}/super/checkpoint_best.pt", "--max-update=3")
     capsys.readouterr()
     # a rate of zero leaves the inherited weights as they are
     assert main([*argv, "--lr=0", "--warmup-updates=0"]) == 0
     assert "weights inherited from" in capsys.readouterr().err
-    inherited = load(files / "inherited" / "checkpoint_last.pt")
+    inherited = last(files, "inherited").weights
     for name, weight in whole.sub(scratch.arch).named_parameters():
-        assert torch.equal(inherited.weights[name], weight), name
+        assert torch.equal(inherited[name], weight), name
     assert main([*argv[:-1], "--max-update=5"]) == 0  # the same command goes on, it does not start anew
-    assert "at update 3" in capsys.readouterr().err
-    assert load(files / "inherited" / "checkpoint_last.pt").state["trainer"]["num_updates"] == 5
+    assert "at update 3" in capsys.readouterr().err and updates(files, "inherited") == 5
 
 
 def test_validate_subtransformer(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,11 +138,9 @@ def test_profile_without_data(files: Path, capsys: pytest.CaptureFixture[str]) -
     decoder = attention[8] + cross + (2 * 8 * 16 + 24) + 6 * 8
     assert result["params"] == encoder + decoder
     assert result["flops"] > 2 * 5 * (encoder + decoder) * 0.8
-    assert set(result["latency_ms"]) == {"encoder", "decoder", "total", "spread"}
-    assert all(result["latency_ms"][key] > 0 for key in ("encoder", "decoder"))
-    total = result["latency_ms"]["encoder"] + result["latency_ms"]["decoder"]
-    assert result["latency_ms"]["total"] == pytest.approx(total)
-    assert set(result["latency_ms"]["spread"]) == {"encoder", "decoder", "total"}
+    latency = result["latency_ms"]
+    assert set(latency) - {"spread"} == set(latency["spread"]) == {"encoder", "decoder", "total"}
+    assert latency["total"] == pytest.approx(latency["encoder"] + latency["decoder"]) and latency["total"] > 0
     assert not (ROOT / "checkpoints" / "sub").exists()
     assert "--vocab-size" in refused([arg for arg in argv if "vocab" not in arg], capsys)
 
@@ -177,13 +165,16 @@ def test_max_epoch_and_kept_checkpoints(files: Path) -> None:
     assert len(within) == 1
     assert names - within == {"checkpoint3.pt", "checkpoint4.pt", "checkpoint_best.pt", "checkpoint_last.pt"}
     assert len(list(run.glob("*.sha256"))) == len(names)
-    before = load(run / "checkpoint_last.pt").state["trainer"]["num_updates"]
-    for epochs, updates in ((4, before), (5, before // 4 * 5)):  # a finished run goes on with a higher limit
+    before = updates(files, "run")
+    for epochs, wanted in ((4, before), (5, before // 4 * 5)):  # a finished run goes on with a higher limit
         assert main(argv_of(files, "run", f"--max-epoch={epochs}", "--max-update=1000")) == 0
-        assert load(run / "checkpoint_last.pt").state["trainer"]["num_updates"] == updates
+        assert updates(files, "run") == wanted
 
 
-def test_long_training_pairs_are_skipped_and_said(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_long_pairs(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for flag in ("--max-tokens-valid=6", "--max-source-positions=5"):
+        message = refused(argv_of(files, "run", flag), capsys)
+        assert message.startswith("DataError: ") and "pairs are too long to score, first pair" in message
     assert main(argv_of(files, "run", "--max-update=2", "--max-tokens=12", "--max-tokens-valid=200")) == 0
     error = capsys.readouterr().err
     assert " of 200 training pairs are too long and are skipped" in error

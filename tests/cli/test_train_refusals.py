@@ -9,57 +9,57 @@ from training import argv_of, binarise, refused, sub_argv
 from hat.cli.train import main
 
 
-def test_checkpoints_that_do_not_fit(
-    files: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def trained(files: Path) -> str:
+    """Train a SuperTransformer and return the option that starts from it."""
     assert main(argv_of(files, "super", "--max-update=1")) == 0
+    return f"--restore-file={files}/super/checkpoint_last.pt"
+
+
+def test_checkpoints_that_do_not_fit(
+    files: Path, trained: str, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(sub_argv(files, "sub", "--max-update=1")) == 0
-    restore = f"--restore-file={files}/super/checkpoint_last.pt"
-    message = refused(argv_of(files, "a", "--restore-file=/no/such.pt"), capsys)
-    assert message.startswith("CheckpointError: ") and "/no/such.pt does not exist" in message
-    message = refused(argv_of(files, "a", restore, "--encoder-ffn-embed-dim=48"), capsys)
-    assert "belongs to another search space: encoder" in message and "48" in message
-    message = refused(argv_of(files, "a", restore, "--no-share-all-embeddings"), capsys)
-    assert "share-all-embeddings True there, False here" in message
-    other = binarise(tmp_path_factory.mktemp("other"), 2, 150)
-    message = refused(argv_of(files, "a", restore, f"--data={other}"), capsys)
-    assert message.startswith("CheckpointError: ") and "--data" in message
-    message = refused(argv_of(files, "a", f"--restore-file={files}/sub/checkpoint_last.pt"), capsys)
-    assert "holds a SubTransformer" in message
-    changed = sub_argv(files, "a", "--decoder-ffn-embed-dim-all-subtransformer", "32")
-    message = refused([*changed, f"--restore-file={files}/sub/checkpoint_last.pt"], capsys)
-    assert "another SubTransformer than the one asked for" in message
+    sub = f"--restore-file={files}/sub/checkpoint_last.pt"
     (files / "cut.pt").write_bytes((files / "super" / "checkpoint_last.pt").read_bytes()[:1000])
-    message = refused(argv_of(files, "a", f"--restore-file={files}/cut.pt"), capsys)
-    assert message.startswith("CheckpointError: ")
-    assert not (files / "a").exists() or not list((files / "a").glob("*.pt"))
+    other = binarise(tmp_path_factory.mktemp("other"), 2, 150)
+    another = sub_argv(files, "a", sub, "--decoder-ffn-embed-dim-all-subtransformer", "32")
+    for argv, message in (
+        (argv_of(files, "a", "--restore-file=/no/such.pt"), "/no/such.pt does not exist"),
+        (argv_of(files, "a", trained, "--encoder-ffn-embed-dim=48"), "another search space: encoder-ffn"),
+        (argv_of(files, "a", trained, "--no-share-all-embeddings"), "share-all-embeddings True there, False"),
+        (argv_of(files, "a", trained, f"--data={other}"), "--data"),
+        (argv_of(files, "a", sub), "holds a SubTransformer"),
+        (another, "another SubTransformer than the one asked for"),
+        (argv_of(files, "a", f"--restore-file={files}/cut.pt"), "cut.pt"),
+    ):
+        found = refused(argv, capsys)
+        assert found.startswith("CheckpointError: ") and message in found
+    assert not list((files / "a").glob("*.pt"))
 
 
 def test_a_supertransformer_serves_every_part_of_its_space(
-    files: Path, capsys: pytest.CaptureFixture[str]
+    files: Path, trained: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(argv_of(files, "super", "--max-update=1")) == 0
-    restore = f"--restore-file={files}/super/checkpoint_last.pt"
     narrow = ["--decoder-layer-num-choice=1", "--encoder-ffn-embed-dim-choice", "16", "32"]
-    assert main(argv_of(files, "narrow", restore, "--max-update=1", *narrow)) == 0
+    assert main(argv_of(files, "narrow", trained, "--max-update=1", *narrow)) == 0
     capsys.readouterr()
     wide = ["--encoder-embed-choice", "16", "12", "8"]
-    message = refused(argv_of(files, "wide", restore, *wide), capsys)
+    message = refused(argv_of(files, "wide", trained, *wide), capsys)
     assert "was not trained for [12] of encoder-embed-choice, only for [16, 8]" in message
-    other = sub_argv(files, "sub", restore, *wide, "--encoder-embed-dim-subtransformer=12")
+    other = sub_argv(files, "sub", trained, *wide, "--encoder-embed-dim-subtransformer=12")
     message = refused(other, capsys)
     assert "was not trained for this architecture: encoder embed dim: 12" in message
     space = yaml.safe_load((files / "space.yml").read_text())
     sizes = {key: value for key, value in space.items() if not key.endswith("-choice")}
     assert len(sizes) == len(space) - 10
     (files / "space.yml").write_text(yaml.safe_dump(sizes))
-    assert main(sub_argv(files, "sub", restore, "--max-update=1")) == 0
+    assert main(sub_argv(files, "sub", trained, "--max-update=1")) == 0
 
 
 def test_dictionaries_of_the_same_size_but_other_words(
-    files: Path, data: Path, capsys: pytest.CaptureFixture[str]
+    files: Path, data: Path, trained: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(argv_of(files, "super", "--max-update=1")) == 0
     twin = files / "twin"
     twin.mkdir()
     for path in data.iterdir():
@@ -91,10 +91,3 @@ def test_refusals_are_one_line(
     flags: list[str], message: str, files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert message in refused(argv_of(files, "a", *flags), capsys)
-
-
-def test_long_validation_pairs_are_an_error(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    message = refused(argv_of(files, "run", "--max-tokens-valid=6"), capsys)
-    assert message.startswith("DataError: ") and "pairs are too long to score, first pair" in message
-    message = refused(argv_of(files, "run", "--max-source-positions=5"), capsys)
-    assert "pairs are too long to score" in message

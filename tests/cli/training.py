@@ -12,7 +12,7 @@ from tiny_task import assert_same
 from hat.cli.data import preprocess
 from hat.cli.train import main
 from hat.data.toy import toy_pairs
-from hat.train.checkpoint import load
+from hat.train.checkpoint import Checkpoint, load
 from hat.train.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +37,7 @@ def stop_before(update: int, monkeypatch: pytest.MonkeyPatch, how: Callable[[], 
 
 def kill_and_go_on(
     files: Path, update: int, saved: int, monkeypatch: pytest.MonkeyPatch, *more: str
-) -> tuple[Path, Path]:
+) -> tuple[Checkpoint, Checkpoint]:
     """Train with a kill before `update`, go on, train without; returns the last checkpoints of both."""
 
     def kill() -> None:
@@ -46,14 +46,12 @@ def kill_and_go_on(
     with monkeypatch.context() as patch, pytest.raises(Killed):
         stop_before(update, patch, kill)
         main(argv_of(files, "killed", *more))
-    state = load(files / "killed" / "checkpoint_last.pt").state
+    state = last(files, "killed").state
     assert state["trainer"]["num_updates"] == saved and state["progress"]["offset"] > 0, "within an epoch"
     torch.manual_seed(123)
     for name in ("killed", "whole"):
         assert main(argv_of(files, name, *more)) == 0
-    first, second = (files / name / "checkpoint_last.pt" for name in ("killed", "whole"))
-    assert_same(load(first), load(second))
-    return first, second
+    return assert_same_run(files, "killed", "whole")
 
 
 def binarise(folder: Path, seed: int, count: int) -> Path:
@@ -76,9 +74,18 @@ def argv_of(files: Path, save_dir: str, *more: str) -> list[str]:
 
 def sub_argv(files: Path, save_dir: str, *more: str) -> list[str]:
     """Return the arguments that train the SubTransformer."""
-    first, second = files / "sub.yml", files / "space.yml"
-    argv = [f"--configs={first}", f"--sub-configs={second}", f"--save-dir={files / save_dir}"]
-    return [*argv, "--train-subtransformer", *more]
+    configs = [f"--configs={files / 'sub.yml'}", f"--sub-configs={files / 'space.yml'}"]
+    return [*configs, f"--save-dir={files / save_dir}", "--train-subtransformer", *more]
+
+
+def last(files: Path, run: str) -> Checkpoint:
+    """Return the last checkpoint of a run."""
+    return load(files / run / "checkpoint_last.pt")
+
+
+def updates(files: Path, run: str) -> int:
+    """Return the updates of the last checkpoint of a run."""
+    return last(files, run).state["trainer"]["num_updates"]
 
 
 def log_of(folder: Path, kind: str) -> list[dict]:
@@ -87,9 +94,11 @@ def log_of(folder: Path, kind: str) -> list[dict]:
     return [record for record in records if record["kind"] == kind]
 
 
-def assert_same_run(one: Path, other: Path) -> None:
-    """Two checkpoints hold the same weights and the same state."""
-    assert_same(load(one), load(other))
+def assert_same_run(files: Path, *runs: str) -> tuple[Checkpoint, Checkpoint]:
+    """The last checkpoints of two runs hold the same weights and the same state; returns them."""
+    one, other = (last(files, run) for run in runs)
+    assert_same(one, other)
+    return one, other
 
 
 def refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:

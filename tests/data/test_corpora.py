@@ -17,7 +17,6 @@ from hat.data.corpora import (
     prepare,
     segment,
     split_pairs,
-    tab_column,
     talk_line,
 )
 from hat.data.subwords import apply_bpe, learn_bpe
@@ -28,34 +27,23 @@ ALL = {"normalize": True, "printable": True, "tokenize": True, "hyphens": "split
 
 
 @pytest.mark.parametrize(
-    ("line", "expected"),
+    ("read", "line", "expected"),
     [
-        ('<seg id="1">Two words</seg>', "Two words"),
-        ('  <seg id="12"> it\u2019s spaced </seg>  ', "it's spaced"),
-        ('<hl><seg id="3">A &amp; B</seg></hl>', "A &amp; B"),  # as the reference: entities stay
-        ("<seg id=4>no quotes</seg>", "no quotes"),
-        ('<SEG ID="5">capitals</SEG>', "capitals"),
-        ('<seg id="6"></seg>', ""),
-        ("<doc docid=x>", None),
-        ("plain text", None),
+        (segment, '<seg id="1">Two words</seg>', "Two words"),
+        (segment, '  <seg id="12"> it\u2019s spaced </seg>  ', "it's spaced"),
+        (segment, '<hl><seg id="3">A &amp; B</seg></hl>', "A &amp; B"),  # as the reference: entities stay
+        (segment, "<SEG ID=4>capitals, no quotes</SEG>", "capitals, no quotes"),
+        (segment, '<seg id="6"></seg>', ""),
+        (segment, "<doc docid=x>", None),
+        (talk_line, "<url>http://x</url>", None),
+        (talk_line, "<talkid>7</talkid>", None),
+        (talk_line, "<keywords>a, b</keywords>", None),
+        (talk_line, "<title>A: B</title>", "A: B"),
+        (talk_line, " D  <reviewer>", " D  <reviewer>"),
     ],
 )
-def test_segment(line: str, expected: str | None) -> None:
-    assert segment(line) == expected
-
-
-@pytest.mark.parametrize("line", ['<seg id="1">cut', '<seg id="1">a</seg><seg id="2">b</seg>'])
-def test_segments_that_are_not_one_per_line(line: str) -> None:
-    with pytest.raises(DataError, match="one whole <seg"):
-        segment(line)
-
-
-def test_talk_lines_and_columns() -> None:
-    tags = ("<url>http://x</url>", "<talkid>7</talkid>", "<keywords>a, b</keywords>")
-    assert [*map(talk_line, tags)] == [None] * 3
-    lines = ("<title>A: B</title>", "<description>C</description>", " D  <reviewer>")
-    assert [*map(talk_line, lines)] == ["A: B", "C", " D  <reviewer>"]
-    assert [tab_column("a\tb c\td", n) for n in (1, 2, 3, 4)] == ["a", "b c", "d", ""]
+def test_sentences_in_markup(read, line: str, expected: str | None) -> None:
+    assert read(line) == expected
 
 
 @pytest.mark.parametrize(
@@ -145,10 +133,10 @@ def test_prepare_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert "2 pairs\n" in (out := capsys.readouterr().out) and "1 lines have bytes" in out
     assert (tmp_path / "out.en").read_text("utf-8") == "one\nbad \ufffd\n"
     assert (tmp_path / "out.de").read_text("utf-8") == "eins\nzwei\n"
-    (tmp_path / "a").write_bytes(b"one\n<seg id='1'>x\n")
-    assert prepare_command([*flags, "--markup=segments"]) == 2
-    assert "a:2: cannot read the segment" in capsys.readouterr().err
-    assert prepare_command([*flags, "--source-column=0"]) == 2
+    for wrong in ("<seg id='1'>cut", '<seg id="1">a</seg><seg id="2">b</seg>'):
+        (tmp_path / "a").write_text(f"one\n{wrong}\n")
+        assert prepare_command([*flags, "--markup=segments"]) == 2
+        assert "a:2: cannot read the segment" in capsys.readouterr().err
 
 
 def test_every_nth_pair_of_the_joined_text(tmp_path: Path) -> None:
@@ -173,26 +161,15 @@ def test_every_nth_pair_of_the_joined_text(tmp_path: Path) -> None:
     assert out[0][0].read_text().startswith("1.en\n2.en\n3.en\n")  # as before
 
 
-@pytest.mark.parametrize(
-    ("source", "target", "kept"),
-    [
-        ("a b c", "a b", True),  # exactly 1.5
-        ("a b c d", "a b", False),
-        ("a", "", False),
-        ("a b c d e", "a b c d e", True),
-        ("a b c d e f", "a b c d e f", False),
-        ("a" * 11, "b", False),
-    ],
-)
-def test_limits(source: str, target: str, kept: bool) -> None:
-    limits = Limits(max_length=5, ratio=1.5, max_word_length=10)
-    assert limits.keep(source, target) is limits.keep(target, source) is kept
+def test_limits() -> None:
+    keep = Limits(max_length=5, ratio=1.5, max_word_length=10).keep
+    for pair in (("a b c", "a b"), ("a b c d e", "a b c d e")):  # exactly 1.5, exactly 5
+        assert keep(*pair) and keep(*pair[::-1])
+    for pair in (("a b c d", "a b"), ("a", ""), ("a b c d e f", "a b c d e f"), ("a" * 11, "b")):
+        assert not keep(*pair) and not keep(*pair[::-1])
 
 
 def test_cleaning_copies_the_pairs_within_the_limits(tmp_path: Path) -> None:
-    for wrong in ({"min_length": 0}, {"max_length": 0}, {"ratio": 0.5}, {"max_word_length": 0}):
-        with pytest.raises(ConfigError, match="must be at least 1"):
-            Limits(**wrong)
     paths, out = (tmp_path / "a.en", tmp_path / "a.de"), (tmp_path / "b.en", tmp_path / "b.de")
     paths[0].write_bytes(b"one two\n\ntwo\nthree\n")
     paths[1].write_bytes(b"eins zwei\nx\nzwei drei\n \t\n")

@@ -96,15 +96,8 @@ def test_bpe_text_of_the_release(lower: bool, tmp_path: Path) -> None:
         path.write_text(text.lower() if lower else text)
     learn_bpe(texts, tmp_path / "codes", 16)
     apply_bpe(tmp_path / "codes", texts, tmp_path / "bpe")
-    preprocess(
-        PreprocessConfig(
-            "en",
-            "de",
-            str(tmp_path / "out"),
-            trainpref=str(tmp_path / "bpe" / "tok"),
-            bpe_codes=str(tmp_path / "codes"),
-        )
-    )
+    given = {"trainpref": str(tmp_path / "bpe" / "tok"), "bpe_codes": str(tmp_path / "codes")}
+    preprocess(PreprocessConfig("en", "de", str(tmp_path / "out"), **given))
     codec = Dataset.load(tmp_path / "out").codec
     assert codec.kind == "subword_nmt"
     ids = codec.encode("it's a well-known House, trees.")

@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hat.data.corpora import detokenizer
 from hat.data.subwords import learn_sentencepiece, load_pieces, remove_subwords, subword_kind
 from hat.data.text import read_lines, split_tokens
 from hat.data.vocab import Vocab
@@ -29,10 +28,9 @@ def test_bad_utf8_is_named_by_file_and_line_also_inside_a_range(tmp_path):
     for start in (0, 4, 8):
         with pytest.raises(DataError, match=r"a\.txt:3 is not UTF-8"):
             list(read_lines(path, start))
-    with pytest.raises(DataError, match="missing"):
-        list(read_lines(tmp_path / "missing"))
-    with pytest.raises(DataError):
-        list(read_lines(tmp_path))
+    for path in (tmp_path / "missing", tmp_path):
+        with pytest.raises(DataError, match="cannot read"):
+            list(read_lines(path))
 
 
 @pytest.mark.parametrize(
@@ -54,21 +52,11 @@ def test_the_kind_of_subwords_stands_in_the_dictionary():
     assert subword_kind(Vocab(["hello"])) is None
 
 
-def test_unknown_subword_kind():
-    with pytest.raises(ConfigError, match="wordpiece.*sentencepiece"):
-        remove_subwords("a", "wordpiece")
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    path = tmp_path_factory.mktemp("corpus") / "train.en"
+def test_sentencepiece_is_reproducible_and_loses_nothing(tmp_path, capfd):
+    corpus = tmp_path / "train.en"
     words = "the cat sat on a mat and_then ran far away from here".replace("_", "\u2028").split(" ")
     lines = (" ".join(words[(i * k) % len(words)] for k in range(1, 8)) for i in range(200))
-    path.write_text("\n".join(lines))
-    return path
-
-
-def test_sentencepiece_is_reproducible_and_loses_nothing(corpus, tmp_path, capfd):
+    corpus.write_text("\n".join(lines))
     for name in ("a", "b"):
         learn_sentencepiece([corpus], tmp_path / name, 60, seed=1)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
@@ -76,25 +64,15 @@ def test_sentencepiece_is_reproducible_and_loses_nothing(corpus, tmp_path, capfd
     for line in [*read_lines(corpus), " the\tcat  <unk> \u4e2d </s> @@ "]:
         tokens = pieces(line)
         assert remove_subwords(" ".join(tokens), "sentencepiece") == " ".join(split_tokens(line))
-    assert capfd.readouterr() == ("", "")
-
-
-def test_sentencepiece_sizes(corpus, tmp_path):
     learn_sentencepiece([corpus], tmp_path / "large", 100_000, seed=1)  # as many as the text has
     assert load_pieces(tmp_path / "large")("the cat") == ["\u2581the", "\u2581cat"]
-    with pytest.raises(ConfigError, match="cannot learn 3 sentencepiece pieces"):
-        learn_sentencepiece([corpus], tmp_path / "small", 3, seed=1)
-    assert not (tmp_path / "small").exists()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_sentencepiece_refuses_bad_text(tmp_path):
     (tmp_path / "empty").write_bytes(b"\n \n")
     with pytest.raises(ConfigError, match="cannot learn 60 sentencepiece pieces"):
         learn_sentencepiece([tmp_path / "empty"], tmp_path / "m", 60, seed=1)
+    assert not (tmp_path / "m").exists()
     with pytest.raises(DataError, match="cannot load the sentencepiece model"):
         load_pieces(tmp_path / "empty")
-
-
-def test_detokenize():
-    pytest.importorskip("sacremoses")
-    assert detokenizer("de")("Das ist gut , oder ?") == "Das ist gut, oder?"

@@ -54,11 +54,6 @@ def test_a_table_goes_on_and_mixes_no_conditions(tmp_path: Path) -> None:
         assert path.read_bytes() == before and read_record(path) == record
 
 
-def test_what_cannot_be_measured_is_refused() -> None:
-    with pytest.raises(ConfigError, match="give vocab_sizes or dataset"):
-        collect(SPACE, 1)
-
-
 def test_a_small_space_ends(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     only = [SPACE.largest(), SPACE.smallest()]
     monkeypatch.setattr(runs, "sample", lambda space, rng: rng.choice(only))
@@ -87,6 +82,13 @@ def test_a_fresh_process_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) ->
         list(measure_fresh([SPACE.largest()], SPACE, {}, vocab_sizes=(11, 11), config=CFG))
 
 
+def test_what_cannot_be_measured_is_refused() -> None:
+    with pytest.raises(ConfigError, match="give vocab_sizes or dataset"):
+        collect(SPACE, 1)
+    with pytest.raises(ConfigError, match="--profile-length 5000 exceeds the 1024 positions"):
+        profile(SPACE, SPACE.largest(), vocab_sizes=(11, 11), config=MeasureConfig(5000, 5000), device="cpu")
+
+
 def test_profile() -> None:
     arch = SPACE.largest()
     size = profile(SPACE, arch, vocab_sizes=(11, 11), config=CFG)
@@ -96,7 +98,3 @@ def test_profile() -> None:
     assert whole["params"] == size["params"] and whole["flops"] > 0
     assert latency["total"] == pytest.approx(latency["encoder"] + latency["decoder"])
     assert set(latency["spread"]) == {"encoder", "decoder", "total"} and whole["conditions"]["beam"] == "1"
-    with pytest.raises(
-        ConfigError, match="--profile-length 5000 exceeds the 1024 positions"
-    ):  # also of collect
-        profile(SPACE, arch, vocab_sizes=(11, 11), config=MeasureConfig(5000, 5000), device="cpu")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from toy_rows import draw_arch, rows_of, slowed, true_ms
 
-from hat.latency.drift import drifting_rows, find_blocks
+from hat.latency.costs import drifting_rows, find_blocks
 from hat.latency.predictor import LatencyPredictor
 from hat.latency.table import read_table
 
@@ -20,22 +20,15 @@ def noise(count: int, scale: float, seed: int, heavy: bool = False) -> np.ndarra
 
 
 @pytest.mark.parametrize("percent", [5.0, 10.0, 17.7, -10.0])
-@pytest.mark.parametrize("seed", range(2))
-def test_an_injected_block_is_found(percent: float, seed: int) -> None:
-    series = noise(1000, 0.02, seed)
-    series[300:420] += np.log1p(percent / 100)
-    (block,), weight = find_blocks(series)
-    assert abs(block.first - 300) <= 8 and abs(block.last - 419) <= 8
-    assert block.percent == pytest.approx(percent, abs=1.0)
-    assert (weight[:290] == 1).all() and (weight[430:] == 1).all() and weight[360] < 0.2
-
-
-@pytest.mark.parametrize("at", [(0, 200), (800, 1000)])
-def test_a_block_at_either_end_is_found(at: tuple[int, int]) -> None:
+@pytest.mark.parametrize(("first", "end"), [(0, 200), (300, 420), (800, 1000)])
+def test_an_injected_block_is_found(percent: float, first: int, end: int) -> None:
     series = noise(1000, 0.02, 0)
-    series[slice(*at)] += np.log(1.177)
+    series[first:end] += np.log1p(percent / 100)
     (block,), weight = find_blocks(series)
-    assert abs(block.first - at[0]) <= 5 and abs(block.last + 1 - at[1]) <= 5
+    assert abs(block.first - first) <= 8 and abs(block.last + 1 - end) <= 8
+    assert block.percent == pytest.approx(percent, abs=1.0)
+    assert (weight[: max(0, first - 10)] == 1).all() and (weight[end + 10 :] == 1).all()
+    assert weight[(first + end) // 2] < 0.3
 
 
 @pytest.mark.parametrize("heavy", [False, True])
@@ -55,10 +48,6 @@ def test_a_level_that_wanders_is_one_block() -> None:
     series[150:200] += 0.05
     (block,), weight = find_blocks(series)
     assert abs(block.first - 100) <= 3 and abs(block.last - 199) <= 3
-
-
-def test_short_tables_have_no_blocks() -> None:
-    assert find_blocks(np.linspace(0, 1, 23))[0] == []
 
 
 @pytest.mark.parametrize("percent", [5.0, 17.7])
@@ -89,14 +78,6 @@ def test_a_slow_block_is_found_when_a_predictor_is_transferred() -> None:
     archs = [draw_arch(random.Random(n)) for n in range(100)]
     level = float(np.mean(np.array(new.predict_many(archs)) / [2 * true_ms(arch) for arch in archs]))
     assert level == pytest.approx(1, abs=0.005)
-
-
-@pytest.mark.parametrize("count", [10, 60])
-def test_a_transfer_without_drift_raises_no_alarm(count: int) -> None:
-    old = LatencyPredictor.fit(rows_of(100, noise=0.02), test=False)
-    for seed in range(2):
-        new = old.transferred(slowed(rows_of(count, seed=60 + seed, noise=0.02), -40), seed=seed)
-        assert new.report and new.report["drift"] == []
 
 
 @pytest.mark.skipif(not RELEASED.exists(), reason="the released tables are not in ../shared")

@@ -29,8 +29,7 @@ def test_save_then_load(fitted: LatencyPredictor, tmp_path: Path) -> None:
     fitted.save(tmp_path / "deep" / "p.pt")
     loaded = LatencyPredictor.load(tmp_path / "deep" / "p.pt", feature_norm=(1,) * 10, lat_norm=3)
     archs = [draw_arch(random.Random(n)) for n in range(20)]
-    assert loaded.predict_many(archs) == fitted.predict_many(archs)
-    assert loaded.upper_many(archs) == fitted.upper_many(archs)
+    assert loaded.predict_many(archs) == fitted.predict_many(archs) and loaded.margin() == fitted.margin()
     assert loaded.report == fitted.report and loaded.conditions == {"device": "toy"}
     assert torch.load(tmp_path / "deep" / "p.pt")["format"] == FORMAT == 3
 
@@ -39,26 +38,25 @@ def test_every_flipped_bit_is_refused(fitted: LatencyPredictor, tmp_path: Path) 
     path = tmp_path / "p.pt"
     fitted.save(path)
     whole = path.read_bytes()
-    for at in [*range(0, len(whole), 137), *range(20), len(whole) - 1]:
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+
+    def refused(content: bytes) -> None:
+        path.write_bytes(content)
         with pytest.raises(CheckpointError, match=r"p\.pt"):
             LatencyPredictor.load(path)
+
+    for at in [*range(0, len(whole), 137), *range(20), len(whole) - 1]:
+        refused(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
     digest_path(path).unlink()
+    for cut in range(0, len(whole), 503):
+        refused(whole[:cut])
     path.write_bytes(whole)
     assert LatencyPredictor.load(path).report == fitted.report
-    for cut in range(0, len(whole), 503):
-        path.write_bytes(whole[:cut])
-        with pytest.raises(CheckpointError, match=r"p\.pt"):
-            LatencyPredictor.load(path)
-    path.write_bytes(whole)
     at = whole.index(torch.load(path)["weights"][1].numpy().tobytes()) + 100
-    path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
-    with pytest.raises(CheckpointError, match="damaged"):
-        LatencyPredictor.load(path)
+    refused(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
 
 
 BROKEN = {
-    "format": [FORMAT + 1, None, 1, 2],
+    "format": [FORMAT + 1, None, 2],
     "feature_names": [["x"], None],
     "mean": [[1.0] * 10, [math.nan] * 17],
     "inverse_spread": [[1.0] * 16],
@@ -81,35 +79,29 @@ def test_inconsistent_files_are_refused(fitted: LatencyPredictor, tmp_path: Path
             LatencyPredictor.load(tmp_path / "q.pt")
 
 
-def test_other_files_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "q.pt"
+class Evil:
+    def __reduce__(self) -> tuple:
+        return (Path("ran").touch, ())
+
+
+def test_other_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError, match=r"cannot read .*q.pt.*latency_predictor.py"):
-        LatencyPredictor.load(path)
-    for junk in (b"", b"junk", b"\x80\x02", json.dumps({}).encode()):
-        path.write_bytes(junk)
-        with pytest.raises(CheckpointError):
-            LatencyPredictor.load(path)
+        LatencyPredictor.load("q.pt")
+    Path("q.pt").write_bytes(b"junk")
+    with pytest.raises(CheckpointError):
+        LatencyPredictor.load("q.pt")
     broken = ({"predict.bias": torch.tensor([math.nan])}, {"layers.0.weight": torch.zeros(4, 5)})
-    for content in ([1, 2], *(released_weights(4) | change for change in broken)):
-        torch.save(content, path)
+    for content in ([1, 2], {"first_layer.weight": Evil()}, *(released_weights(4) | each for each in broken)):
+        torch.save(content, "q.pt")
         with pytest.raises(CheckpointError):
-            LatencyPredictor.load(path, NORM, 200.0)
+            LatencyPredictor.load("q.pt", NORM, 200.0)
+    assert not Path("ran").exists()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "latency_dataset" / "predictors").glob("*.pt")), ids=str)
 def test_shipped_predictors_load(path: Path) -> None:
     assert 1 < LatencyPredictor.load(path).predict_ms(draw_arch(random.Random(0))) < 10_000
-
-
-def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
-    class Evil:
-        def __reduce__(self) -> tuple:
-            return (Path(tmp_path / "ran").touch, ())
-
-    torch.save({"first_layer.weight": Evil()}, tmp_path / "q.pt")
-    with pytest.raises(CheckpointError):
-        LatencyPredictor.load(tmp_path / "q.pt", (1,) * 10, 1)
-    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the released predictors are not in ../shared")
@@ -135,7 +127,5 @@ def test_released_weights_are_known(fitted: LatencyPredictor, tmp_path: Path) ->
     assert not is_released(path)
     torch.save(released_weights(4), path)
     assert is_released(path)
-    digest_path(path).write_text(f"{'0' * 64}  p.pt\n")
-    assert not is_released(path)  # damaged
     fitted.save(path)
     assert not is_released(path)

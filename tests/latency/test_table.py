@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from toy_rows import draw_arch
 
 from hat.errors import DataError, HatError
 from hat.latency.table import RELEASE_COLUMNS, Row, TableWriter, find_table, read_table, row_of
-from hat.space import Arch, DecoderArch, EncoderArch
 
 CONDITIONS = {"device": 'cpu "x", 2 GHz', "threads": 1, "beam": 4}
 HEAD = ",".join(RELEASE_COLUMNS)
@@ -26,49 +26,39 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
-def arch_number(n: int) -> Arch:
-    rng = random.Random(n)
-    depth = rng.randint(1, 6)
-    pick = [tuple(rng.choice(c) for _ in range(depth)) for c in ((1024, 2048), (4, 8), (4, 8), (1, 2, 3))]
-    return Arch(EncoderArch(512, (1024,) * 5 + (2048,), (8,) * 6), DecoderArch(640, *pick))
-
-
 def row_number(n: int) -> Row:
-    return row_of(arch_number(n), (10.0 + n / 3, 0.1), (100.0 + n / 7, 0.2), CONDITIONS)
+    return row_of(draw_arch(random.Random(n)), (10.0 + n / 3, 0.1), (100.0 + n / 7, 0.2), CONDITIONS)
 
 
 def fill(path: Path, count: int) -> list[Row]:
     with TableWriter(path) as table:
-        for n in range(len(table.rows), count):
+        for n in range(len(table.records), count):
             table.append(row_number(n))
-        return table.rows
+        return table.records
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    rows = fill(tmp_path / "new" / "t.csv", 5)
-    assert read_table(tmp_path / "new" / "t.csv") == rows == [row_number(n) for n in range(5)]
+    path = tmp_path / "new" / "t.csv"
+    rows = fill(path, 5)
+    assert read_table(path) == rows == [row_number(n) for n in range(5)]
     assert rows[0].conditions == {"device": 'cpu "x", 2 GHz', "threads": "1", "beam": "4"}
     assert rows[3].total_ms == pytest.approx(11 + 100 + 3 / 7)
+    head = path.read_bytes().split(b"\n")[0] + b"\n"
+    path.write_bytes(head)  # a head alone is a table, too
+    assert read_table(path) == [] and len(fill(path, 2)) == 2
 
 
-def test_each_row_is_synced_before_append_returns(tmp_path: Path, synced: list[int]) -> None:
+def test_rows_are_on_disk_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, synced: list[int]) -> None:
     with TableWriter(tmp_path / "t.csv") as table:
-        for n in range(2):
-            before = len(synced)
-            table.append(row_number(n))
-            assert len(synced) == before + 1
-
-
-def test_a_failed_write_leaves_whole_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with TableWriter(tmp_path / "t.csv") as table:
+        before = len(synced)
         table.append(row_number(0))
-        before = (tmp_path / "t.csv").read_bytes()
-        write = os.write
-        monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:100]))
-        with pytest.raises(HatError, match="only a part of the record; free disk space"):
-            table.append(row_number(1))
-        assert (tmp_path / "t.csv").read_bytes() == before
-        monkeypatch.undo()
+        assert len(synced) == before + 1
+        content, write = (tmp_path / "t.csv").read_bytes(), os.write
+        with monkeypatch.context() as full_disk:
+            full_disk.setattr(os, "write", lambda fd, data: write(fd, data[:100]))
+            with pytest.raises(HatError, match="only a part of the record; free disk space"):
+                table.append(row_number(1))
+        assert (tmp_path / "t.csv").read_bytes() == content
         table.append(row_number(1))
     assert read_table(tmp_path / "t.csv") == [row_number(0), row_number(1)]
 
@@ -97,22 +87,16 @@ def test_cut_at_every_byte_of_the_last_two_rows_then_resumed(tmp_path: Path) -> 
         assert path.read_bytes() == whole, cut
 
 
-def test_second_writer_is_refused_at_once(tmp_path: Path) -> None:
+def test_one_writer_and_one_way_of_measuring(tmp_path: Path) -> None:
     with TableWriter(tmp_path / "t.csv") as table:
         with pytest.raises(HatError, match="written by another process"):
             TableWriter(tmp_path / "t.csv")
         table.append(row_number(0))
     with TableWriter(tmp_path / "t.csv") as table:
-        assert table.rows == [row_number(0)]
-
-
-def test_other_conditions_are_refused(tmp_path: Path) -> None:
-    fill(tmp_path / "t.csv", 1)
-    with TableWriter(tmp_path / "t.csv") as table:
         with pytest.raises(DataError, match="first difference: dtype"):
             table.append(replace(row_number(1), conditions={**row_number(1).conditions, "dtype": "fp16"}))
         table.append(row_number(1))
-    assert len(read_table(tmp_path / "t.csv")) == 2
+    assert read_table(tmp_path / "t.csv") == [row_number(0), row_number(1)]
 
 
 def test_a_foreign_file_is_left_alone(tmp_path: Path) -> None:
@@ -123,28 +107,17 @@ def test_a_foreign_file_is_left_alone(tmp_path: Path) -> None:
         assert (tmp_path / "t.csv").read_bytes() == content
 
 
-def test_header_only_is_resumed(tmp_path: Path) -> None:
-    fill(tmp_path / "t.csv", 1)
-    head = (tmp_path / "t.csv").read_bytes().split(b"\n")[0] + b"\n"
-    (tmp_path / "t.csv").write_bytes(head)
-    assert read_table(tmp_path / "t.csv") == []
-    assert len(fill(tmp_path / "t.csv", 2)) == 2
-
-
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         ("124.5", "nan", "latency_mean_decoder"),
-        ("124.5", "inf", "latency_mean_decoder"),
         ("124.5", "1e999", "latency_mean_decoder"),
         ("5.5,124.5", "1e308,1e308", "add up to inf"),
         ("5.5,124.5", "0,0", "nothing was measured"),
         ("5.5", "-5.5", "not negative"),
         ("640", "__import__('os')", "could not convert"),
-        ("640", "", "could not convert"),
         ("640", '"640', "unexpected end"),
         ("640,", "", "13 cells"),
-        ("640", "640,1", "15 cells"),
         (PLAIN, "", "0 cells"),
     ],
 )
@@ -174,8 +147,7 @@ def test_any_damage_is_a_data_error_or_read(tmp_path_factory, junk: bytes, at: i
     whole = path.read_bytes()
     path.write_bytes(whole[:at] + junk + whole[at + removed :])
     try:
-        for row in read_table(path):
-            assert row.total_ms > 0
+        assert all(row.total_ms > 0 for row in read_table(path))
     except DataError as error:
         assert "t.csv" in str(error)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hat.data.pairs import Batch, collate
+from hat.data.pairs import Batch, collate, flat
 from hat.errors import ConfigError, TrainingError
 from hat.model.layers import EOS, ModelConfig
 from hat.model.transformer import SuperTransformer
@@ -27,14 +27,14 @@ def batch_of(*sizes: tuple[int, int], seed: int = 0) -> Batch:
     """Return sentence pairs with so many source and target tokens, EOS included."""
     rng = np.random.default_rng(seed)
     sides = [[np.append(rng.integers(4, 11, size[side] - 1), EOS) for size in sizes] for side in (0, 1)]
-    return collate(range(len(sizes)), *sides)
+    return collate(range(len(sizes)), *map(flat, sides))
 
 
 ONE, TWO = batch_of((3, 5), (6, 2)), batch_of((9, 4), (2, 7), (4, 4), seed=1)
 BOTH = collate(
     range(5),
-    [row[row != 1].numpy() for batch in (ONE, TWO) for row in batch.source],
-    [row[row != 1].numpy() for batch in (ONE, TWO) for row in batch.target],
+    flat([row[row != 1].numpy() for batch in (ONE, TWO) for row in batch.source]),
+    flat([row[row != 1].numpy() for batch in (ONE, TWO) for row in batch.target]),
 )
 
 
