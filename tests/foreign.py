@@ -18,30 +18,19 @@ from hat.files.tensors import Opaque
 MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, 2)
 
 
-def sequence(body: bytes, keys: tuple[str, ...] = (), tail: bytes = b"", little: bool = True) -> bytes:
+def sequence(body: bytes) -> bytes:
     """Return `body` in the container of PyTorch before 1.6."""
-    head = MAGIC + pickle.dumps(1001, 2) + pickle.dumps({"little_endian": little}, 2)
-    return head + body + pickle.dumps(list(keys), 2) + tail
+    return MAGIC + pickle.dumps(1001, 2) + pickle.dumps({"little_endian": True}, 2) + body + NO_KEYS
 
 
-def archive(body: bytes, method: int = zipfile.ZIP_STORED, **entries: bytes) -> bytes:
+def archive(body: bytes, **entries: bytes) -> bytes:
     """Return `body` in the zip container."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", method) as file:
+    with zipfile.ZipFile(buffer, "w") as file:
         file.writestr("x/data.pkl", body)
         for name, content in {"version": b"3\n", "byteorder": b"little", **entries}.items():
             file.writestr(f"x/{name.replace('__', '/')}", content)
     return buffer.getvalue()
-
-
-def head(body: bytes) -> bytes:
-    """Return the container of PyTorch before 1.6 with `body` where the system is described."""
-    return MAGIC + pickle.dumps(1001, 2) + body + pickle.dumps({}, 2) + pickle.dumps([], 2)
-
-
-def keys(body: bytes) -> bytes:
-    """Return the container of PyTorch before 1.6 with `body` where its storages are listed."""
-    return sequence(pickle.dumps({}, 2))[: -len(pickle.dumps([], 2))] + body
 
 
 def old_tar(body: bytes) -> bytes:
@@ -55,25 +44,21 @@ def old_tar(body: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def constants(body: bytes) -> bytes:
-    """Return a TorchScript archive with `body` as values, constants and version."""
-    return archive(body, constants__pkl=body, version=body)
-
-
+NONE, NO_KEYS = pickle.dumps({}, 2), pickle.dumps([], 2)
 CONTAINERS: dict[str, Callable[[bytes], bytes]] = {
     "sequence": sequence,
-    "sequence head": head,
-    "sequence keys": keys,
+    "sequence head": lambda body: MAGIC + pickle.dumps(1001, 2) + body + NONE + NO_KEYS,
+    "sequence keys": lambda body: sequence(NONE)[: -len(NO_KEYS)] + body,
     "zip": archive,
-    "script": constants,
+    "script": lambda body: archive(body, constants__pkl=body, version=body),
     "tar": old_tar,
     "raw": bytes,
 }
 
 
-def torch_bytes(value: Any, zipped: bool, protocol: int = 2) -> bytes:
+def torch_bytes(value: Any, zipped: bool) -> bytes:
     buffer = io.BytesIO()
-    torch.save(value, buffer, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
+    torch.save(value, buffer, _use_new_zipfile_serialization=zipped)
     return buffer.getvalue()
 
 
@@ -96,17 +81,16 @@ def mutated(content: bytes, rng: random.Random) -> bytes:
     changed = bytearray(content)
     for _ in range(rng.randint(1, 4)):
         at, start = (rng.randrange(len(changed) + 1) for _ in range(2))
-        size = rng.choice((0, 1, 1 << 31, 0xFFFFFFFF))
-        end, content = rng.choice(
-            [
-                (at + 1, rng.randbytes(1)),
-                (at + rng.randint(1, 20), b""),
-                (at, rng.randbytes(rng.randint(1, 8))),
-                (at, changed[start : start + rng.randint(1, 30)]),
-                (at + 4, struct.pack("<I", size)),
-            ]
-        )
-        changed[at:end] = content
+        size, moved = struct.pack("<I", rng.choice((0, 1, 1 << 31, 0xFFFFFFFF))), changed[start : start + 20]
+        cuts = [
+            (1, rng.randbytes(1)),
+            (rng.randint(1, 20), b""),
+            (0, rng.randbytes(4)),
+            (0, moved),
+            (4, size),
+        ]
+        length, content = rng.choice(cuts)
+        changed[at : at + length] = content
     return bytes(changed)
 
 
@@ -128,20 +112,6 @@ class Runs:
 
     def __reduce__(self) -> tuple:
         return self.call[0], self.call[1:]
-
-
-def tensor_pickle(
-    size: tuple, stride: tuple, offset: int = 0, numel: int = 4, kind: str = "FloatStorage"
-) -> bytes:
-    """Return the pickle of one tensor on storage 0."""
-    pid = b"(X\x07\x00\x00\x00storagectorch\n" + kind.encode() + b"\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpu"
-    shape = b"".join(pickle.dumps(numbers, 2)[2:-1] for numbers in (size, stride))
-    begin, end = (pickle.dumps(number, 2)[2:-1] for number in (numel, offset))
-    call = b"ctorch._utils\n_rebuild_tensor_v2\n((" + pid[1:] + begin + b"tQ" + end + shape
-    return b"\x80\x02" + call + b"\x89NtR."
-
-
-RAW = struct.pack("<4f", 1, 2, 3, 4)
 
 
 def text(content: str) -> bytes:

@@ -7,7 +7,7 @@ import io
 import random
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -16,7 +16,6 @@ import torch
 
 from hat.files.download import download
 
-SEQUENCE_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03."
 PAGE = b"<!DOCTYPE html><html><head><title>Sign \x1b[31min</title></head><body>no file</body></html>"
 get = partial(download, timeout=2.0)
 
@@ -29,11 +28,8 @@ def names(folder: Path) -> list[str]:
 def zip_checkpoint(seed: int = 0, size: int = 200_000) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
-        for name, content in (
-            ("data.pkl", b"\x80\x02}q\x00."),
-            ("data/0", random.Random(seed).randbytes(size)),
-        ):
-            archive.writestr(zipfile.ZipInfo(f"m/{name}"), content)
+        archive.writestr(zipfile.ZipInfo("m/data.pkl"), b"\x80\x02}q\x00.")
+        archive.writestr(zipfile.ZipInfo("m/data/0"), random.Random(seed).randbytes(size))
     return file.getvalue()
 
 
@@ -47,19 +43,19 @@ def old_checkpoint(seed: int = 0, size: int = 200_000) -> bytes:
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Takes the next behaviour off `server.plan`, a list of (name, number); serves well once it is empty."""
+    """Takes the next of `ANSWERS` off `site.plan`, a list of (name, number); serves well once it is empty."""
 
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        site = self.server.site
+        site = self.site = self.server.site
         name, number = site.plan.pop(0) if site.plan else ("serve", 0)
         if site.watched is not None:
             site.states.add(site.watched.read_bytes() if site.watched.exists() else None)
         site.asked.append((self.path, self.headers.get("Range")))
         self.close_connection = True
         with contextlib.suppress(OSError):  # the client left
-            getattr(self, f"do_{name}")(number)
+            ANSWERS[name](self, site.content, number)
 
     def head(self, status: int = 200, **headers: object) -> None:
         self.send_response(status)
@@ -70,12 +66,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 
     def body(self, content: bytes) -> None:
-        site = self.server.site
-        site.sent += len(content)
+        self.site.sent += len(content)
         self.wfile.write(content)
 
-    def do_serve(self, stop: int, etag: str | None = None, content: bytes | None = None) -> None:
-        site, asked = self.server.site, self.headers.get("Range")
+    def send(self, content: bytes = b"", status: int = 200, **headers: object) -> None:
+        self.head(status, Content_Length=len(content), **headers)
+        self.body(content)
+
+    def serve(self, stop: int, etag: str | None = None, content: bytes | None = None) -> None:
+        site, asked = self.site, self.headers.get("Range")
         if self.headers.get("If-Range") not in (None, site.etag or site.date):
             asked = None
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
@@ -87,73 +86,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.head(206 if start else 200, **shown)
         self.body(content[start : start + stop if stop else None])
 
-    def do_stall(self, stop: int) -> None:
-        self.do_serve(stop)
-        self.server.site.woken.wait(5)
-
-    def do_error(self, status: int) -> None:
-        self.head(status, Content_Length=0)
-
-    def do_busy(self, wait_s: int) -> None:
-        self.head(503, Content_Length=0, Retry_After=wait_s)
-
-    def do_whole(self, number: int) -> None:
-        del self.headers["Range"]
-        self.do_serve(number)
-
-    def do_wrong_range(self, number: int) -> None:
-        content = self.server.site.content
-        size = len(content)
-        self.head(206, Content_Range=f"bytes 7-{size - 1}/{size}", Content_Length=size - 7)
-        self.body(content[7:])
-
-    def do_new_etag(self, number: int) -> None:
-        self.do_new_tail(0, etag='"v2"')
-
-    def do_new_size(self, number: int) -> None:
-        self.do_serve(0, content=self.server.site.content + b"more")
-
-    def do_new_tail(self, number: int, etag: str | None = None) -> None:
-        """Answer with other bytes at the end."""
-        content = self.server.site.content
-        self.do_serve(0, etag, content[:-9] + b"x" + content[-8:])
-
-    def do_page(self, number: int) -> None:
-        self.send(PAGE, Content_Type="text/html")
-
-    def do_redirect(self, number: int) -> None:
-        self.head(302, Location="/elsewhere", Content_Length=0)
-
-    def do_leave(self, number: int) -> None:
-        self.head(302, Location="file:///etc/passwd", Content_Length=0)
-
-    def send(self, content: bytes, **headers: object) -> None:
-        self.head(Content_Length=len(content), **headers)
-        self.body(content)
-
-    def do_chunks(self, stop: int) -> None:
-        content = self.server.site.content
-        self.head(ETag=self.server.site.etag, Transfer_Encoding="chunked")
+    def chunks(self, content: bytes, stop: int) -> None:
+        self.head(ETag=self.site.etag, Transfer_Encoding="chunked")
         for at in range(0, stop or len(content), 50_000):
             block = content[at : at + 50_000]
             self.body(b"%x\r\n%s\r\n" % (len(block), block))
         if not stop:
             self.body(b"0\r\n\r\n")
 
-    def do_endless(self, number: int) -> None:
-        self.head()
-        self.body(self.server.site.content)
-
-    def do_packed(self, number: int) -> None:
-        self.send(gzip.compress(self.server.site.content), Content_Encoding="gzip")
-
-    def do_drive(self, number: int) -> None:
+    def drive(self, number: int) -> None:
         """Ask first, by a form (0), by a form of another site (1) or by no form at all (2)."""
         parts = urlsplit(self.path)
         query = {key: values[0] for key, values in parse_qs(parts.query).items()}
         if query.get("confirm") == "t0k" and "asked=yes" in self.headers.get("Cookie", ""):
             assert query["id"] == "FILE_id-1"
-            self.do_serve(0)
+            self.serve(0)
             return
         host = "evil.example" if number == 1 else "drive.usercontent.google.com"
         form = (
@@ -169,6 +116,40 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *args: object) -> None:
         pass
+
+
+def other_tail(content: bytes) -> bytes:
+    return content[:-9] + b"x" + content[-8:]
+
+
+def whole(self: Handler, content: bytes, stop: int) -> None:
+    del self.headers["Range"]
+    self.serve(stop)
+
+
+def wrong_range(self: Handler, content: bytes, _: int) -> None:
+    size = len(content)
+    self.send(content[7:], 206, Content_Range=f"bytes 7-{size - 1}/{size}")
+
+
+ANSWERS: dict[str, Callable[[Handler, bytes, int], object]] = {
+    "serve": lambda self, content, stop: self.serve(stop),
+    "stall": lambda self, content, stop: (self.serve(stop), self.site.woken.wait(5)),
+    "error": lambda self, content, status: self.send(status=status),
+    "busy": lambda self, content, wait_s: self.send(status=503, Retry_After=wait_s),
+    "whole": whole,
+    "wrong_range": wrong_range,
+    "new_etag": lambda self, content, _: self.serve(0, '"v2"', other_tail(content)),
+    "new_size": lambda self, content, _: self.serve(0, content=content + b"more"),
+    "new_tail": lambda self, content, _: self.serve(0, content=other_tail(content)),
+    "page": lambda self, content, _: self.send(PAGE, Content_Type="text/html"),
+    "redirect": lambda self, content, _: self.send(status=302, Location="/elsewhere"),
+    "leave": lambda self, content, _: self.send(status=302, Location="file:///etc/passwd"),
+    "chunks": lambda self, content, stop: self.chunks(content, stop),
+    "endless": lambda self, content, _: (self.head(), self.body(content)),
+    "packed": lambda self, content, _: self.send(gzip.compress(content), Content_Encoding="gzip"),
+    "drive": lambda self, content, number: self.drive(number),
+}
 
 
 class Site:

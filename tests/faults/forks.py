@@ -174,6 +174,7 @@ def serve() -> None:
 
 
 if __name__ == "__main__":
+    import encodings.cp437  # noqa: F401
     import encodings.utf_8_sig  # noqa: F401
     import multiprocessing.synchronize  # noqa: F401
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from foreign import RAW, Meter, archive, tensor_pickle, torch_bytes
+from foreign import Meter, torch_bytes
 from release_files import saved_by_the_release
 from toy_rows import rows_of
 
@@ -54,7 +54,6 @@ def benign(folder: Path) -> dict[str, bytes]:
     return {
         "foreign-zip": torch_bytes(value, True),
         "foreign-sequence": torch_bytes(value, False),
-        "foreign-tensor": archive(tensor_pickle((2, 2), (1, 2)), data__0=RAW),
         "checkpoint-ours": ours,
         "checkpoint-ours-sequence": torch_bytes(plain_of(ours), False),
         "checkpoint-release": torch_bytes(released, False),
@@ -65,72 +64,39 @@ def benign(folder: Path) -> dict[str, bytes]:
     }
 
 
-def lies_of_ours(many: int) -> dict[str, Any]:
-    """Return contents of checkpoints of this system that describe what no file of their size can hold."""
-    plain = plain_of(to_bytes(pack(MODEL, state=STATE)))
-    encoder, weights, huge = plain["space"]["encoder"], plain["weights"], 1 << 40
+def lies(folder: Path, many: int, zipped: bool) -> dict[str, bytes]:
+    """Return `reader-name` -> content of files that describe what no file of their size can hold."""
+    ours = plain_of(to_bytes(pack(MODEL, state=STATE)))
+    predictor, tiny = plain_of(predictor_bytes(folder)), [torch.zeros(1, 1, 1)] * many
+    release = saved_by_the_release(OPTIONS, ModelConfig(), MODEL)
+    weights, config, huge = ours["weights"], ours["model_config"], 1 << 40
 
     def space(**changes: Any) -> dict[str, Any]:
-        return plain | {"space": plain["space"] | {"encoder": encoder | changes}}
+        return ours | {"space": ours["space"] | {"encoder": ours["space"]["encoder"] | changes}}
 
-    def config(**changes: Any) -> dict[str, Any]:
-        return plain | {"model_config": plain["model_config"] | changes}
+    def args(**changes: Any) -> dict[str, Any]:
+        return release | {"args": argparse.Namespace(**(release["args"] | changes))}
 
-    return {
-        "layers": space(super_layers=1_000_000),
-        "choices, too many but fine": space(layers_choice=[1, 2] * 50_000),
-        "width": space(super_embed_dim=huge),
-        "negative width": space(super_embed_dim=-8),
-        "qkv": plain | {"space": plain["space"] | {"qkv_dim": huge}},
-        "positions": config(max_source_positions=huge),
-        "unknown option": config(run="os.system"),
-        "vocabulary": plain | {"vocab_sizes": [huge, huge]},
-        "no state": plain | {"state": 7},
-        "object as weight": plain | {"weights": weights | {next(iter(weights)): Meter()}},
-        "whole numbers": plain | {"weights": {n: w.to(torch.int8) for n, w in weights.items()}},
-        "many weights": plain | {"weights": {str(n): torch.empty(0) for n in range(many)}},
-        "format of text": plain | {"hat_format": "x" * 100_000},
-        "architecture": plain | {"arch": {"encoder": [1] * 100_000}},
-        "only a format": {"hat_format": 1},
-    }
-
-
-def lies_of_release() -> dict[str, Any]:
-    values = saved_by_the_release(OPTIONS, ModelConfig(), MODEL)
-
-    def of(**changes: Any) -> dict[str, Any]:
-        return values | {"args": argparse.Namespace(**(values["args"] | changes))}
-
-    return {
-        "release layers": of(encoder_layers=1 << 14, encoder_layer_num_choice=[1 << 14]),
-        "release widths": of(encoder_embed_dim=1 << 40),
-        "release positions": of(max_source_positions=1 << 40),
-        "release option": of(decoder_layers=Meter()),
-        "release weights": of() | {"model": {"x": Meter()}},
-    }
-
-
-def lies_of_predictors(folder: Path, many: int) -> dict[str, Any]:
-    plain, tiny = plain_of(predictor_bytes(folder)), [torch.zeros(1, 1, 1)] * many
-    return {
-        "layers": plain | {"weights": tiny, "biases": tiny},
-        "residuals, too many but fine": plain | {"residuals": [0.1] * 100_000},
-        "nothing finite": plain | {"residuals": [float("nan")]},
-        "names": plain | {"feature_names": ["x"] * 100_000},
-        "object": plain | {"report": Meter()},
-        "half weights": plain | {"weights": [torch.zeros(2_000_000).half()] * 2},
-        "of 2020": {"first_layer.weight": torch.empty(0, 10), "layers.0.weight": torch.empty(0, 0)},
-    }
-
-
-def lies(folder: Path, many: int, zipped: bool) -> dict[str, bytes]:
-    """Return `reader-name` -> content of files that describe what they do not hold."""
     found = {
-        "checkpoint": lies_of_ours(many) | lies_of_release(),
-        "predictor": lies_of_predictors(folder, many),
+        "checkpoint-layers": space(super_layers=1_000_000),
+        "checkpoint-choices, too many but fine": space(layers_choice=[1, 2] * 50_000),
+        "checkpoint-width": space(super_embed_dim=huge),
+        "checkpoint-negative width": space(super_embed_dim=-8),
+        "checkpoint-positions": ours | {"model_config": config | {"max_source_positions": huge}},
+        "checkpoint-unknown option": ours | {"model_config": config | {"run": "os.system"}},
+        "checkpoint-vocabulary": ours | {"vocab_sizes": [huge, huge]},
+        "checkpoint-object as weight": ours | {"weights": weights | {next(iter(weights)): Meter()}},
+        "checkpoint-many weights": ours | {"weights": {str(n): torch.empty(0) for n in range(many)}},
+        "checkpoint-architecture": ours | {"arch": {"encoder": [1] * 100_000}},
+        "checkpoint-only a format": {"hat_format": 1},
+        "checkpoint-release layers": args(encoder_layers=1 << 14, encoder_layer_num_choice=[1 << 14]),
+        "checkpoint-release positions": args(max_source_positions=huge),
+        "checkpoint-release option": args(decoder_layers=Meter()),
+        "checkpoint-release weights": args() | {"model": {"x": Meter()}},
+        "predictor-layers": predictor | {"weights": tiny, "biases": tiny},
+        "predictor-residuals, too many but fine": predictor | {"residuals": [0.1] * 100_000},
+        "predictor-names": predictor | {"feature_names": ["x"] * 100_000},
+        "predictor-object": predictor | {"report": Meter()},
+        "predictor-of 2020": {"first_layer.weight": torch.empty(0, 10)},
     }
-    return {
-        f"{reader}-{name} {zipped}": torch_bytes(values, zipped)
-        for reader, every in found.items()
-        for name, values in every.items()
-    }
+    return {f"{name} {zipped}": torch_bytes(values, zipped) for name, values in found.items()}

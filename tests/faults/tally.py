@@ -54,20 +54,19 @@ class Tally:
                 file.write(json.dumps(vars(self)).encode() + b"\n")
 
 
-def summary(entries: list[dict]) -> Iterator[str]:
-    """Yield one line for each row that `entries` tell of, in the order of the rows."""
+def main(path: str) -> None:
+    """Print one line for each row that the tallies in a file tell of, in the order of the rows."""
+    entries = [json.loads(line) for line in Path(path).read_text("utf-8").splitlines()]
     for row, title in enumerate(ROWS, 1):
         own = [entry for entry in entries if entry["row"] == row]
+        injected, survived = (sum(entry[key] for entry in own) for key in ("injected", "survived"))
+        lost = sum((Counter(entry["lost"]) for entry in own), Counter())
+        losses = ", ".join(f"{amount} {what}" for what, amount in sorted(lost.items())) or "nothing"
+        kinds = ", ".join(dict.fromkeys(entry["faults"] for entry in own))
+        counts = f"{injected} faults injected, {survived} survived"
         if own:
-            injected, survived = (sum(entry[key] for entry in own) for key in ("injected", "survived"))
-            lost = sum((Counter(entry["lost"]) for entry in own), Counter())
-            losses = ", ".join(f"{amount} {what}" for what, amount in sorted(lost.items())) or "nothing"
-            kinds = ", ".join(dict.fromkeys(entry["faults"] for entry in own))
-            counts = f"{injected} faults injected, {survived} survived"
-            yield f"{row:2} {title}: {counts}, lost: {losses} [{kinds}]"
+            print(f"{row:2} {title}: {counts}, lost: {losses} [{kinds}]")
 
 
 if __name__ == "__main__":
-    print(
-        "\n".join(summary([json.loads(line) for line in Path(sys.argv[1]).read_text("utf-8").splitlines()]))
-    )
+    main(sys.argv[1])

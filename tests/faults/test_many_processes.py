@@ -23,8 +23,6 @@ STARTERS = {
     "train.py": ["-c", LAUNCH],
     "torchrun": ["-m", "torch.distributed.run", "--nproc-per-node=2", str(HERE / "faulty_rank.py")],
 }
-GONE_S = {"SIGSTOP": 70.0}  # the others wait for a stopped process, and the launcher for its end
-OTHERS_GONE_S = 10.0
 WHERE = [(0, "save"), (0, "all-reduce"), (1, "wait"), (1, "forward"), (1, "all-reduce")]
 FAULTS = [
     (starter, kind, rank, place)
@@ -108,7 +106,7 @@ def test_all_end_and_the_run_goes_on_exactly(
     folder = copy_of(place, tmp_path / "work")
     with Tally(8, f"{kind} under {starter}") as tally, tally.fault():
         with training(starter, folder, f"{kind},{rank},{where}") as run:
-            run.gone(GONE_S.get(kind, OTHERS_GONE_S))
+            run.gone(70.0 if kind == "SIGSTOP" else 10.0)  # they wait for a stopped one
             assert run.process.returncode != 0
             if kind in ("SIGTERM", "launcher killed"):
                 assert run.said.count("and saved; the same command goes on from here") == 1, run.said

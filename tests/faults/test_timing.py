@@ -5,7 +5,7 @@ import random
 import statistics
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pytest
 from tally import Tally, count
@@ -16,10 +16,6 @@ from hat.latency.collect import row_of_timing
 from hat.latency.measure import TOGETHER, Anchor, MeasureConfig, Timing, Workload, drifting
 
 CFG = MeasureConfig(30, 30)
-
-
-def nothing() -> None:
-    """Stand for what waits for a device, and for what fills its caches."""
 
 
 ARCH = draw_arch(random.Random(1))
@@ -85,13 +81,13 @@ class Machine:
             row: (self._part(row, 0.1 * ms), self._part(row, 0.9 * ms, 1)) for row, ms in rows_ms.items()
         }
         works = [Workload(*two) for two in parts.values()]
-        return measure.time_in_turn(works, CFG, {}, nothing, lambda: self.now_s, anchor)
+        return measure.time_in_turn(works, CFG, {}, int, lambda: self.now_s, anchor)
 
     def anchor(self) -> Anchor:
         """Return the anchor, timed on this machine before the first row."""
         self.row = -1
         run = self._run_anchor
-        return Anchor(run, measure.reference_ms(run, nothing, nothing, lambda: self.now_s))
+        return Anchor(run, measure.reference_ms(run, int, int, lambda: self.now_s))
 
     def _part(self, row: int, ms: float, repeats: int = 0) -> Callable[[], None]:
         def run() -> None:
@@ -112,39 +108,29 @@ class Machine:
         return sum(statistics.median(self.part_ms(ms, 10**6) for _ in range(801)) for ms in (0.1, 0.9))
 
 
-@dataclass
-class Outcome:
-    """What a collection reported."""
+def collect(kind: str, seed: int) -> tuple[bool, int, int, list[float], list[int]]:
+    """Return what a collection of `ROWS` rows on one machine reported.
 
-    flagged: bool = False  # drift was said of at least one row
-    unstable: int = 0
-    begun: int = 0  # rows during which a drift began
-    errors: list[float] = field(default_factory=list)  # of stable rows, relative to the machine of the first
-    repeats: list[int] = field(default_factory=list)
-
-
-def collect(kind: str, seed: int) -> Outcome:
-    """Return what a collection of `ROWS` rows on one machine reported."""
+    Whether drift was said of a row; how many rows are unstable, and during how many a drift began; the errors
+    of all others, relative to the machine of the first; and the repeats of each row.
+    """
     rng = random.Random(f"{kind} {seed}")
     fault = fault_of(kind, rng)
     machine = Machine(fault, rng)
-    anchor, outcome, drifts = machine.anchor(), Outcome(), list[float]()
-    true = 1.0 if fault.percent else machine.truth(0)
+    anchor, true = machine.anchor(), 1.0 if fault.percent else machine.truth(0)
+    drifts, errors, unstable, begun = list[float](), list[float](), 0, 0
     for start in range(0, ROWS, TOGETHER):
         rows_ms = {row: rng.uniform(20, 400) for row in range(start, min(ROWS, start + TOGETHER))}
         for (number, ms), timing in zip(rows_ms.items(), machine.time(rows_ms, anchor), strict=True):
-            row = row_of_timing(ARCH, timing, anchor)
-            assert row.conditions["stable"] == str(int(timing.stable))
             drifts.append(anchor.drift_percent(timing))
-            outcome.flagged |= drifting(drifts)
-            outcome.repeats.append(machine.repeats[number])
             if not timing.stable:
-                outcome.unstable += 1
+                unstable += 1
             elif number // TOGETHER == fault.first:
-                outcome.begun += 1
+                begun += 1
             else:
-                outcome.errors.append(row.total_ms / ms / true - 1)
-    return outcome
+                errors.append(row_of_timing(ARCH, timing, anchor).total_ms / ms / true - 1)
+    flagged = any(drifting(drifts[:count]) for count in range(1, len(drifts) + 1))
+    return flagged, unstable, begun, errors, [machine.repeats[row] for row in range(ROWS)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -152,18 +138,18 @@ def test_series(kind: str) -> None:
     """Drift is said, nothing else is, and what is said to be stable is right."""
     number = count(4, 1000 // len(KINDS) + 1)
     with Tally(7, f"timing: {kind}") as tally:
-        seen = [collect(kind, seed) for seed in range(number)]
-        tally.injected = number
-        tally.survived = sum(outcome.flagged == kind[0].isdigit() for outcome in seen)
-        unstable = sum(outcome.unstable for outcome in seen)
-        tally.lose("rows stored as unstable", unstable)
-        tally.lose("rows during which a drift began", sum(outcome.begun for outcome in seen))
-        errors = [abs(error) for outcome in seen for error in outcome.errors]
+        flagged, unstable, begun, errors, repeats = zip(
+            *(collect(kind, seed) for seed in range(number)), strict=True
+        )
+        tally.injected, tally.survived = number, flagged.count(kind[0].isdigit())
+        tally.lose("rows stored as unstable", sum(unstable))
+        tally.lose("rows during which a drift began", sum(begun))
+        sizes = [abs(error) for each in errors for error in each]
         assert tally.survived >= 0.95 * number
-        assert sum(error <= 0.01 for error in errors) >= 0.95 * len(errors)
-        assert max(errors) < 0.05 or kind == "modes"  # seven repeats of one mode look like a quiet machine
-        assert unstable <= (0.6 if kind == "modes" else 0.05) * ROWS * number
-        median = statistics.median(repeats for outcome in seen for repeats in outcome.repeats)
+        assert sum(size <= 0.01 for size in sizes) >= 0.95 * len(sizes)
+        assert max(sizes) < 0.05 or kind == "modes"  # seven repeats of one mode look like a quiet machine
+        assert sum(unstable) <= (0.6 if kind == "modes" else 0.05) * ROWS * number
+        median = statistics.median(row for each in repeats for row in each)
         assert median <= 12 or kind in ("modes", "spikes", "slow")
 
 

@@ -8,6 +8,7 @@ import io
 import json
 import random
 import sys
+import warnings
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -84,6 +85,7 @@ def inner(content: bytes, rng: random.Random) -> bytes:
 def main(argv: Sequence[str]) -> int:
     """Read all; the arguments are a seed for the mutations and how many there are."""
     folder, rng, rounds = Path.cwd(), random.Random(argv[0]), int(argv[1])
+    warnings.simplefilter("ignore")  # Python reads our source to show one
     watch, seeds = Watch(), sorted(folder.glob("*.ok"))
     seen = []
     for path in seeds:

@@ -74,10 +74,10 @@ def test_what_cannot_be_locked_is_said(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_folder_made_for_a_run_that_fails_at_once_goes(tmp_path: Path) -> None:
     for stays in (False, True):
-        with pytest.raises(ValueError, match="failed"), FolderLock(tmp_path / "run", "wait"):
+        with pytest.raises(ValueError), FolderLock(tmp_path / "run", "wait"):  # noqa: PT011
             if stays:
                 (tmp_path / "run" / ".a.1.unfinished").write_bytes(b"")
-            raise ValueError("failed")
+            raise ValueError
         assert (tmp_path / "run").exists() == stays
     with FolderLock(tmp_path / "run", "wait"):
         assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.lock"]
