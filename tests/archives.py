@@ -66,11 +66,9 @@ def long_name(name: str) -> bytes:
     return head + tar(entry("short"))
 
 
-def pax(record: bytes, size: int | None = None) -> bytes:
-    line = b"%d %s\n" % (len(record) + 4, record) if len(record) < 95 else record
-    info, _ = entry("pax", line, tarfile.XHDTYPE)
-    if size is not None:
-        info.size = size
+def pax(record: bytes, size: int) -> bytes:
+    info, line = entry("pax", b"%d %s\n" % (len(record) + 4, record), tarfile.XHDTYPE)
+    info.size = size
     return raw_tar(info, line)[:-1024] + tar(entry("a/x"))
 
 
@@ -80,42 +78,49 @@ def damaged_gzip() -> bytes:
     return bytes(data)
 
 
-HOSTILE: dict[str, tuple[bytes, str]] = {
-    "parent path": (tar(entry("a/x"), entry("../x")), "leads out"),
-    "parent path ends": (tar(entry("a/x"), entry("a/..")), "leads out"),
-    "absolute path": (tar(entry("a/x"), entry("/tmp/hat-hostile")), "leads out"),
-    "backslashes": (tar(entry("a/x"), entry("..\\x")), "leads out"),
-    "long name upwards": (long_name("../" * 60 + "x"), "leads out"),
-    "symbolic link": (tar(entry("a/x", b"", tarfile.SYMTYPE, linkname="/etc/passwd")), "not a plain file"),
-    "link, then file": (
-        tar(entry("a/x", b"", tarfile.SYMTYPE, linkname="/tmp/hat-hostile"), entry("a/x")),
-        "not a plain file",
-    ),
-    "device": (tar(entry("a/x", b"", tarfile.CHRTYPE, devmajor=1, devminor=3)), "not a plain file"),
-    "folder": (tar(entry("a/x", b"", tarfile.DIRTYPE)), "no member"),
-    "sparse file": (raw_tar(entry("a/x", b"", tarfile.GNUTYPE_SPARSE)[0]), "not a plain file"),
-    "twice": (tar(entry("a/x"), entry("./a/x", b"other\n")), "there twice"),
-    "missing": (tar(entry("b/x")), "no member"),
-    "too short": (raw_tar(entry("a/x", size=9_000_000)[0], GOOD), "unexpected end of data"),
-    "giant extension header": (pax(b"path=a/x", size=1 << 40), "damaged"),
-    "cut gzip": (gzip.compress(tar(entry("a/x", os.urandom(9000))))[:-4000], "damaged"),
-    "damaged gzip": (damaged_gzip(), "damaged|no whole|middle"),
-    "no archive": (b"just some text\n" * 100, "no whole tar"),
-    "empty": (b"", "no whole tar"),
-    "zip parent path": (zipped(("a/x", GOOD), ("../x", GOOD)), "leads out"),
-    "zip link": (zip_link(), "not a plain file"),
-    "zip folder": (zipped(("a/x/", b"")), "no member"),
-    "zip locked": (locked_zip(), "not a plain file"),
-    "zip cut": (zipped(("a/x", os.urandom(5000)))[:-60], "damaged"),
-    "zip lies": (lying_zip(), "damaged"),
-    "link to an earlier member": (
-        tar(entry("a/y"), entry("a/x", b"", tarfile.LNKTYPE, linkname="a/y")),
-        "not a plain file",
-    ),
-    "link as folder": (
-        tar(entry("a", b"", tarfile.SYMTYPE, linkname="/tmp"), entry("a/x")),
-        "not a plain file",
-    ),
-    "home": (tar(entry("~/x")), "no member"),
-    "many members": (tar(*[entry(f"b/{n}", b"") for n in range(1000)]) * 100, "no member"),
+def link(target: str, kind: bytes = tarfile.SYMTYPE, name: str = "a/x") -> tuple:
+    return entry(name, b"", kind, linkname=target)
+
+
+LEADS_OUT = {
+    "parent path": tar(entry("a/x"), entry("../x")),
+    "absolute path": tar(entry("a/x"), entry("/tmp/hat-hostile")),
+    "backslashes": tar(entry("a/x"), entry("..\\x")),
+    "long name upwards": long_name("../" * 60 + "x"),
+    "zip parent path": zipped(("a/x", GOOD), ("../x", GOOD)),
+}
+NOT_PLAIN = {
+    "symbolic link": tar(link("/etc/passwd")),
+    "link, then file": tar(link("/tmp/hat-hostile"), entry("a/x")),
+    "link to an earlier member": tar(entry("a/y"), link("a/y", tarfile.LNKTYPE)),
+    "link as folder": tar(link("/tmp", name="a"), entry("a/x")),
+    "device": tar(entry("a/x", b"", tarfile.CHRTYPE, devmajor=1, devminor=3)),
+    "sparse file": raw_tar(entry("a/x", b"", tarfile.GNUTYPE_SPARSE)[0]),
+    "zip link": zip_link(),
+    "zip locked": locked_zip(),
+}
+DAMAGED = {
+    "too short": raw_tar(entry("a/x", size=9_000_000)[0], GOOD),
+    "giant extension header": pax(b"path=a/x", size=1 << 40),
+    "cut gzip": gzip.compress(tar(entry("a/x", os.urandom(9000))))[:-4000],
+    "damaged gzip": damaged_gzip(),
+    "no archive": b"just some text\n" * 100,
+    "empty": b"",
+    "zip cut": zipped(("a/x", os.urandom(5000)))[:-60],
+    "zip lies": lying_zip(),
+}
+MISSING = {
+    "folder": tar(entry("a/x", b"", tarfile.DIRTYPE)),
+    "zip folder": zipped(("a/x/", b"")),
+    "missing": tar(entry("b/x")),
+    "home": tar(entry("~/x")),
+    "many members": tar(*[entry(f"b/{n}", b"") for n in range(1000)]) * 100,
+}
+TWICE = {"twice": tar(entry("a/x"), entry("./a/x", b"other\n"))}
+HOSTILE = {  # what is said -> name -> archive
+    "leads out": LEADS_OUT,
+    "not a plain file": NOT_PLAIN,
+    "damaged|no whole|middle|unexpected end": DAMAGED,
+    "no member": MISSING,
+    "there twice": TWICE,
 }

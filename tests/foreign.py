@@ -95,19 +95,18 @@ def mutated(content: bytes, rng: random.Random) -> bytes:
     """Return `content` with a few bytes changed, cut, doubled or moved."""
     changed = bytearray(content)
     for _ in range(rng.randint(1, 4)):
-        at = rng.randrange(len(changed) + 1)
-        kind = rng.randrange(5)
-        if kind == 0:
-            changed[at : at + 1] = bytes([rng.randrange(256)])
-        elif kind == 1:
-            del changed[at : at + rng.randint(1, 20)]
-        elif kind == 2:
-            changed[at:at] = rng.randbytes(rng.randint(1, 8))
-        elif kind == 3:
-            start = rng.randrange(len(changed) + 1)
-            changed[at:at] = changed[start : start + rng.randint(1, 30)]
-        else:
-            changed[at : at + 4] = struct.pack("<I", rng.choice((0, 1, 1 << 31, 0xFFFFFFFF)))
+        at, start = (rng.randrange(len(changed) + 1) for _ in range(2))
+        size = rng.choice((0, 1, 1 << 31, 0xFFFFFFFF))
+        end, content = rng.choice(
+            [
+                (at + 1, rng.randbytes(1)),
+                (at + rng.randint(1, 20), b""),
+                (at, rng.randbytes(rng.randint(1, 8))),
+                (at, changed[start : start + rng.randint(1, 30)]),
+                (at + 4, struct.pack("<I", size)),
+            ]
+        )
+        changed[at:end] = content
     return bytes(changed)
 
 
@@ -124,11 +123,11 @@ class Meter:
 class Runs:
     """Pickles to a call."""
 
-    def __init__(self, function: Callable, *args: Any) -> None:
-        self.call = function, args
+    def __init__(self, *call: Any) -> None:
+        self.call = call
 
     def __reduce__(self) -> tuple:
-        return self.call
+        return self.call[0], self.call[1:]
 
 
 def tensor_pickle(

@@ -2,31 +2,23 @@
 
 import gzip
 import io
+import itertools
 import random
 import tarfile
 import zipfile
 from pathlib import Path
 
-WORDS = (
-    ("house", "Haus", "maison"),
-    ("Garden", "Garten", "jardin"),
-    ("sees", "sieht", "voit"),
-    ("well-known", "wohl-bekannt", "bien-connu"),
-    ("children", "Kinder", "enfants"),
-    ("don't", "nicht", "n'est"),
-    ("water", "Wasser", "eau"),
-    ("(perhaps)", "(vielleicht)", "(peut)"),
-    ("newer", "neuer", "nouveau"),
-    ("\u201cquote\u201d", "\u201eZitat\u201c", "\u00ab\u00a0mot\u00a0\u00bb"),
-)
-COLUMN = {"en": 0, "de": 1, "fr": 2}
+WORDS = {
+    "en": "house Garden sees well-known children don't water (perhaps) newer \u201cquote\u201d",
+    "de": "Haus Garten sieht wohl-bekannt Kinder nicht Wasser (vielleicht) neuer \u201eZitat\u201c",
+    "fr": "maison jardin voit bien-connu enfants n'est eau (peut) nouveau \u00ab\u00a0mot\u00a0\u00bb",
+}
 
 
 def sentences(lang: str, seed: int, count: int) -> list[str]:
     """Return sentences in `lang`; the same seed and count give their translations in another language."""
-    rng = random.Random(seed)
-    picks = [[rng.choice(WORDS) for _ in range(3 + rng.randrange(6))] for _ in range(count)]
-    return [" ".join(words[COLUMN[lang]] for words in pick) + "." for pick in picks]
+    rng, words = random.Random(seed), WORDS[lang].split(" ")
+    return [" ".join(rng.choice(words) for _ in range(3 + rng.randrange(6))) + "." for _ in range(count)]
 
 
 def text(lines: list[str]) -> bytes:
@@ -65,16 +57,9 @@ def dictionary(path: Path) -> None:
 
 
 def wmt14_en_de(folder: Path) -> None:
-    members = {}
-    for number, (name, count) in enumerate(
-        (
-            ("train.tok.clean.bpe.32000", 40),
-            ("newstest2013.tok.bpe.32000", 5),
-            ("newstest2014.tok.bpe.32000", 6),
-        )
-    ):
-        for lang in ("en", "de"):
-            members[f"{name}.{lang}"] = text(sentences(lang, number, count))
+    members, counts = {}, {"train.tok.clean": 40, "newstest2013.tok": 5, "newstest2014.tok": 6}
+    for (name, count), lang in itertools.product(counts.items(), ("en", "de")):
+        members[f"{name}.bpe.32000.{lang}"] = text(sentences(lang, count, count))
     members["vocab.bpe.32000"] = b"not wanted\n"
     tgz(folder / "wmt16_en_de.tar.gz", members)
 
@@ -98,10 +83,8 @@ def wmt14_en_fr(folder: Path, count: int = 560) -> None:
         if "commoncrawl" in name:
             members[f"{name}.en"] = members[f"{name}.en"].replace(b"house", b"ho\xffuse", 1)
         tgz(folder / archive, members)
-    giga = {
-        f"giga-fren.release2.fixed.{lang}.gz": gzip.compress(text(sentences(lang, 9, count)))
-        for lang in ("en", "fr")
-    }
+    both = {lang: gzip.compress(text(sentences(lang, 9, count))) for lang in ("en", "fr")}
+    giga = {f"giga-fren.release2.fixed.{lang}.gz": packed for lang, packed in both.items()}
     tgz(folder / "training-giga-fren.tar", giga, "w")
     tests = {
         f"test-full/newstest2014-fren-{kind}.{lang}.sgm": sgml(sentences(lang, 7, 6), f"{kind}set")
@@ -120,23 +103,16 @@ def wmt19_en_de(folder: Path, count: int = 60) -> None:
     packed(folder / "news-commentary-v14.de-en.tsv.gz", columns(1, "de", "en"))
     packed(folder / "wikititles-v1.de-en.tsv.gz", columns(2, "de", "en"))
     packed(folder / "europarl-v9.de-en.tsv.gz", columns(3, "de", "en"))
-    tgz(
-        folder / "training-parallel-commoncrawl.tgz",
-        {f"commoncrawl.de-en.{lang}": text(sentences(lang, 4, count)) for lang in ("en", "de")},
-    )
+    crawl = {f"commoncrawl.de-en.{lang}": text(sentences(lang, 4, count)) for lang in ("en", "de")}
+    tgz(folder / "training-parallel-commoncrawl.tgz", crawl)
     with zipfile.ZipFile(folder / "rapid2019.de-en.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for lang in ("en", "de"):
             archive.writestr(f"rapid2019.de-en.{lang}", text(sentences(lang, 5, count)))
-    tgz(
-        folder / "dev.tgz",
-        {
-            f"dev/newstest{year}-ende-{kind}.{lang}.sgm": sgml(
-                sentences(lang, year, year - 2010), f"{kind}set"
-            )
-            for year in (2017, 2018)
-            for kind, lang in (("src", "en"), ("ref", "de"))
-        },
-    )
+    tests = {}
+    for year, (kind, lang) in itertools.product((2017, 2018), (("src", "en"), ("ref", "de"))):
+        content = sgml(sentences(lang, year, year - 2010), f"{kind}set")
+        tests[f"dev/newstest{year}-ende-{kind}.{lang}.sgm"] = content
+    tgz(folder / "dev.tgz", tests)
     dictionary(folder / "wmt19ende_dict.txt")
 
 

@@ -30,25 +30,15 @@ def spaces(draw: st.DrawFn, *, one_width: bool = False) -> SearchSpace:
     depths = [draw(st.integers(1, 4)) for _ in range(2)]
     layers = subset(draw, range(1, depths[0] + 1))
     shallowest = draw(st.integers(1, min(3, min(layers))))
+    embeds = [subset(draw, range(2, width + 1)) for width in widths]
+    ffn_choices = [subset(draw, range(1, ffn + 1)) for ffn in ffns]
     encoder = EncoderSpace(
-        widths[0],
-        ffns[0],
-        depths[0],
-        subset(draw, range(2, widths[0] + 1)),
-        subset(draw, range(1, ffns[0] + 1)),
-        layers,
-        subset(draw, heads),
+        widths[0], ffns[0], depths[0], embeds[0], ffn_choices[0], layers, subset(draw, heads)
     )
+    decoder_layers, spans = subset(draw, range(1, depths[1] + 1)), subset(draw, (1, 2, 3), shallowest)
+    decoder_heads = subset(draw, heads), subset(draw, heads)
     decoder = DecoderSpace(
-        widths[1],
-        ffns[1],
-        depths[1],
-        subset(draw, range(2, widths[1] + 1)),
-        subset(draw, range(1, ffns[1] + 1)),
-        subset(draw, range(1, depths[1] + 1)),
-        subset(draw, heads),
-        subset(draw, heads),
-        subset(draw, (1, 2, 3), shallowest),
+        widths[1], ffns[1], depths[1], embeds[1], ffn_choices[1], decoder_layers, *decoder_heads, spans
     )
     return SearchSpace(encoder, decoder, qkv)
 
@@ -65,20 +55,12 @@ def archs(draw: st.DrawFn, space: SearchSpace) -> Arch:
     def layers(choice: tuple[int, ...] | list[int], count: int) -> tuple[int, ...]:
         return tuple(rng.choice(choice) for _ in range(count))
 
-    return Arch(
-        EncoderArch(
-            rng.choice(enc.embed_choice),
-            layers(enc.ffn_choice, num_enc),
-            layers(enc.self_heads_choice, num_enc),
-        ),
-        DecoderArch(
-            rng.choice(dec.embed_choice),
-            layers(dec.ffn_choice, num_dec),
-            layers(dec.self_heads_choice, num_dec),
-            layers(dec.cross_heads_choice, num_dec),
-            layers(spans, num_dec),
-        ),
-    )
+    def side(space: EncoderSpace, count: int) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+        heads = layers(space.self_heads_choice, count)
+        return rng.choice(space.embed_choice), layers(space.ffn_choice, count), heads
+
+    cross = layers(dec.cross_heads_choice, num_dec), layers(spans, num_dec)
+    return Arch(EncoderArch(*side(enc, num_enc)), DecoderArch(*side(dec, num_dec), *cross))
 
 
 @st.composite

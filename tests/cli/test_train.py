@@ -70,7 +70,7 @@ def test_the_record_repeats_the_run(files: Path) -> None:
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(
     amp: str, files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Real kills are in tests/faults/test_commands.py."""
+    """Real kills are in tests/faults/test_calls.py."""
     more = [f"--amp={amp}", "--save-interval-updates=3", "--update-freq=2", "--max-update=12"]
     kill_and_go_on(files, 4, 3, monkeypatch, *more)
 

@@ -6,11 +6,12 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import yaml
 from archives import entry, tar
+from forks import Result
 from tiny_task import SPACE as TINY
 from tiny_task import SUB, flat
 
@@ -27,19 +28,14 @@ from hat.train.checkpoint import Checkpoint, load, load_newest
 
 SAVE_EVERY = 3
 SPACE = TINY | {"data": "bin", "max-update": 10, "log-interval": 1, "save-interval-updates": SAVE_EVERY}
-EVO = {
-    "evo-iter": 4,
-    "population-size": 8,
-    "parent-size": 4,
-    "mutation-size": 2,
-    "crossover-size": 2,
+EVO = {"evo-iter": 4, "population-size": 8, "parent-size": 4, "mutation-size": 2, "crossover-size": 2}
+EVO |= {
     "latency-constraint": 60,
     "restore-file": "start.pt",
     "ckpt-path": "predictor.pt",
-    "write-config-path": "found.yml",
     "search-dir": "run",
-    "valid-cnt-max": 10,
 }
+EVO |= {"write-config-path": "found.yml", "valid-cnt-max": 10}
 Held = list[Any]  # one entry for each unit of work that is done
 
 
@@ -75,19 +71,24 @@ def pairs(run: Path) -> Held:
     return [(batch.source.tolist(), batch.target.tolist(), symbols)]
 
 
-def content_of(name: str) -> Callable[[Path], Held]:
-    return lambda run: [(run / name).read_bytes()]
+def mean(run: Path) -> Held:
+    return [{name: weight.tolist() for name, weight in load(run / "mean.pt").weights.items()}]
+
+
+def content(run: Path) -> Held:
+    return [
+        path.read_bytes() for path in (run / "out.txt", run / "fetched.pt", run / "a" / "x") if path.exists()
+    ]
 
 
 @dataclass(frozen=True)
 class Command:
-    """What a user would type; the run folder is `run`, and `product` the first file in it that counts."""
+    """What a user would type; the run folder is `run`, and `product` the file in it that counts."""
 
-    name: str
-    argv: list[str]
+    line: str
     product: str
     read: Callable[[Path], Held]  # raises HatError if what is in the run folder is damaged
-    first: tuple[str, ...] = ()  # options of a run before, so that the next one has work to do
+    first: str = ""  # an option of a run before, so that the next one has work to do
     inputs: tuple[str, ...] = ()
 
     def held(self, run: Path) -> Held:
@@ -98,84 +99,62 @@ class Command:
         return self.read(run) if (run / self.product).exists() else []
 
 
-CHECKPOINT = "checkpoint_last.pt"
-TRAIN = ["--configs=space.yml", "--save-dir=run"]
-SUBTRAIN = ["--configs=sub.yml", "--sub-configs=space.yml", "--save-dir=run", "--train-subtransformer"]
-COLLECT = ["--configs=space.yml", "--lat-dataset-path=run/rows.csv", "--lat-dataset-size=6", "--latcpu"]
-PREDICT = ["--lat-dataset-path=rows.csv", "--ckpt-path=run/predictor.pt", "--hidden-dim=10"]
-SEARCH = ["--configs=space.yml", "--evo-configs=evo.yml", "--no-measure"]
-FRONT = ["--pareto", "--pareto-evaluations=10", "--pareto-population=5", "--pareto-children=3"]
-TEXTS = ["--source-lang=en", "--target-lang=de", "--joined-dictionary", "--trainpref=train"]
-GENERATE = [
-    "--configs=space.yml",
-    "--path=start.pt",
-    "--gen-subset=valid",
-    "--results-path=run/out.txt",
-    "--beam=1",
-]
+LAST = "checkpoint_last.pt"
+SUB_LINE = "train --configs=sub.yml --sub-configs=space.yml --save-dir=run --train-subtransformer"
+COLLECT = "latency-dataset --configs=space.yml --lat-dataset-path=run/rows.csv --lat-dataset-size=6 --latcpu"
+SEARCH = "evo-search --configs=space.yml --evo-configs=evo.yml --no-measure"
+FRONT = f"{SEARCH} --pareto --pareto-evaluations=10 --pareto-population=5 --pareto-children=3"
+PREDICT = "latency-predictor --lat-dataset-path=rows.csv --ckpt-path=run/predictor.pt --hidden-dim=10"
+TEXTS = "preprocess --source-lang=en --target-lang=de --joined-dictionary --trainpref=train --validpref=valid"
+GENERATE = (
+    "generate --configs=space.yml --path=start.pt --gen-subset=valid --results-path=run/out.txt --beam=1"
+)
 COMMANDS = {
     "super": Command(
-        "train",
-        TRAIN,
-        CHECKPOINT,
-        updates,
-        ("--max-update=4",),
-        ("space.yml", "train.en-de.en.idx", CHECKPOINT),
+        "train --configs=space.yml --save-dir=run",
+        *(LAST, updates, "--max-update=4", ("space.yml", "train.en-de.en.idx", LAST)),
     ),
-    "sub": Command(
-        "train", SUBTRAIN, CHECKPOINT, updates, ("--max-update=4",), ("sub.yml", f"{CHECKPOINT}.sha256")
-    ),
+    "sub": Command(SUB_LINE, LAST, updates, "--max-update=4", ("sub.yml", f"{LAST}.sha256")),
     "collect": Command(
-        "latency-dataset",
-        [*COLLECT, "--profile-length=4", "--lat-beam=2"],
-        "rows.csv",
-        rows,
-        ("--lat-dataset-size=3",),
-        ("rows.csv", "dict.de.txt"),
+        f"{COLLECT} --profile-length=4 --lat-beam=2",
+        *("rows.csv", rows, "--lat-dataset-size=3", ("rows.csv", "dict.de.txt")),
     ),
-    "search": Command(
-        "evo-search", SEARCH, "journal.jsonl", records, ("--evo-iter=2",), ("start.pt", "journal.jsonl")
-    ),
+    "search": Command(SEARCH, "journal.jsonl", records, "--evo-iter=2", ("start.pt", "journal.jsonl")),
     "front": Command(
-        "evo-search",
-        [*SEARCH, *FRONT, "--latency-constraints", "45", "60"],
-        "journal.jsonl",
-        records,
-        inputs=("evo.yml", "predictor.pt"),
+        f"{FRONT} --latency-constraints 45 60",
+        *("journal.jsonl", records, "", ("evo.yml", "predictor.pt")),
     ),
     "predict": Command(
-        "latency-predictor",
-        [*PREDICT, "--hidden-layer-num=0", "--train-steps=20"],
-        "predictor.pt",
-        predictions,
-        inputs=("rows.csv",),
+        f"{PREDICT} --hidden-layer-num=0 --train-steps=20", "predictor.pt", predictions, "", ("rows.csv",)
     ),
-    "preprocess": Command(
-        "preprocess",
-        [*TEXTS, "--validpref=valid", "--destdir=run/bin"],
-        "bin",
-        pairs,
-        inputs=("train.en", "valid.de"),
-    ),
+    "preprocess": Command(f"{TEXTS} --destdir=run/bin", "bin", pairs, "", ("train.en", "valid.de")),
     "average": Command(
-        "average",
-        ["--inputs", "start.pt", "start.pt", "--output=run/mean.pt"],
-        "mean.pt",
-        lambda run: [{name: weight.tolist() for name, weight in load(run / "mean.pt").weights.items()}],
-        inputs=("start.pt",),
+        "average --output=run/mean.pt --inputs start.pt start.pt", "mean.pt", mean, "", ("start.pt",)
     ),
     "generate": Command(
-        "generate", GENERATE, "out.txt", content_of("out.txt"), inputs=("dict.en.txt", "valid.en-de.en.idx")
+        f"{GENERATE} --results-path=run/out.txt",
+        "out.txt",
+        content,
+        "",
+        ("dict.en.txt", "valid.en-de.en.idx"),
     ),
-    "fetch": Command("fetch", ["--url=SITE", "--to=run/fetched.pt"], "fetched.pt", content_of("fetched.pt")),
+    "fetch": Command("fetch --url=SITE --to=run/fetched.pt", "fetched.pt", content),
     "unpack": Command(
-        "unpack",
-        ["--archive=texts.tar", "--to=run", "--members", "a/x"],
-        "a/x",
-        content_of("a/x"),
-        inputs=("texts.tar",),
+        "unpack --archive=texts.tar --to=run --members a/x", "a/x", content, "", ("texts.tar",)
     ),
 }
+
+
+class Whole(NamedTuple):
+    """A command that nothing interrupted: its working folder before and after, and its calls."""
+
+    start: Path
+    end: Path
+    calls: list[str]
+
+
+Run = Callable[..., Result]  # of a command of the table in a folder, with a fault if any
+Made = Callable[..., Whole]
 LONG = ("super", "sub", "collect", "search", "front")  # go on where they ended
 TRAINING = ("super", "sub")
 
@@ -183,8 +162,8 @@ TRAINING = ("super", "sub")
 def make(folder: Path) -> Path:
     """Write data, configurations, a predictor and its table into `folder`."""
     write_toy(folder, 1, 120, 20, 0)
-    texts = ["--trainpref", str(folder / "train"), "--validpref", str(folder / "valid"), *TEXTS[:-1]]
-    assert command("preprocess")([*texts, "--thresholdsrc", "2", "--destdir", str(folder / "bin")]) == 0
+    texts = TEXTS.replace("pref=", f"pref={folder}/").split()[1:]
+    assert command("preprocess")([*texts, "--thresholdsrc=2", f"--destdir={folder / 'bin'}"]) == 0
     for name, values in (("space", SPACE), ("sub", SUB), ("evo", EVO)):
         (folder / f"{name}.yml").write_text(yaml.safe_dump(values))
     (folder / "texts.tar").write_bytes(tar(entry("a/x", bytes(200_000))))
@@ -202,6 +181,13 @@ def copy_of(place: Path, folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(place, folder, ignore=shutil.ignore_patterns("*.lock"))
     return folder
+
+
+def assert_refused(done: Result, *words: str) -> None:
+    """One clear error and exit code 2."""
+    lines = [line for line in done.err.splitlines() if "Error: " in line]
+    assert done.code == 2 and len(lines) == 1 and "Traceback" not in done.err, (done.code, done.err)
+    assert all(word in done.err for word in words), done.err
 
 
 def log(run: Path) -> list[dict]:

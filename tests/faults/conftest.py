@@ -1,28 +1,14 @@
 """The fork server, the tiny task and what each command makes of it, once for a test run."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
 import commands
 import pytest
-from commands import COMMANDS, copy_of
+from commands import COMMANDS, Made, Run, Whole, copy_of
 from forks import Fault, Forks, Result
 from local_site import serving
-
-Run = Callable[..., Result]
-
-
-class Whole(NamedTuple):
-    """A command that nothing interrupted: its working folder before and after, and its calls."""
-
-    start: Path
-    end: Path
-    calls: list[str]
-
-
-Made = Callable[..., Whole]
 
 
 @pytest.fixture(scope="session")
@@ -37,8 +23,8 @@ def run(forks: Forks) -> Iterator[Run]:
     with serving() as site:
 
         def run(name: str, folder: Path, fault: Fault | None = None, *more: str) -> Result:
-            argv = [word.replace("SITE", site.url) for word in (*COMMANDS[name].argv, *more)]
-            return forks.run(COMMANDS[name].name, argv, folder, fault)
+            command, *argv = COMMANDS[name].line.replace("SITE", site.url).split()
+            return forks.run(command, [*argv, *more], folder, fault)
 
         yield run
 
@@ -61,7 +47,7 @@ def made(run: Run, place: Path, tmp_path_factory: pytest.TempPathFactory) -> Mad
         begun, start = begun and bool(COMMANDS[name].first), place
         if begun:
             start = copy_of(place, tmp_path_factory.mktemp(name) / "begun")
-            assert run(name, start, None, *COMMANDS[name].first).code == 0
+            assert run(name, start, None, COMMANDS[name].first).code == 0
         end = copy_of(start, tmp_path_factory.mktemp(name) / "end")
         done = run(name, end)
         assert done.code == 0, done.err

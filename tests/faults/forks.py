@@ -189,6 +189,6 @@ if __name__ == "__main__":
     from hat.model.layers import sinusoids
 
     for each in COMMANDS.values():
-        load(each.name)
+        load(each.line.split()[0])
     sys.modules["matplotlib"] = None  # type: ignore[assignment]  # figures cost more than all the rest
     serve()

@@ -54,33 +54,26 @@ def corpus(rng: random.Random) -> list[bytes]:
     return [" ".join(rng.choices(words, k=rng.randint(1, 6))).encode() for _ in range(rng.randint(4, 30))]
 
 
-def at_a_space(line: bytes, inserted: bytes, rng: random.Random) -> bytes:
-    """Return the line with something between two characters, perhaps inside a word."""
-    text = line.decode()
-    at = rng.randrange(len(text) + 1)
-    return text[:at].encode() + inserted + text[at:].encode()
-
-
 def spoilt(lines: list[bytes], kind: str, rng: random.Random) -> bytes:
     """Return the content of a text file with one fault of that kind."""
     lines, at = list(lines), rng.randrange(len(lines))
-    if kind == "bad UTF-8":
-        lines[at] = at_a_space(lines[at], rng.choice(BAD_UTF8), rng)
-    elif kind == "NUL":
-        lines[at] = at_a_space(lines[at], b"\0" * rng.choice((1, 4096)), rng)
-    elif kind == "carriage returns":
-        lines[at] = at_a_space(lines[at], b"\r", rng)
-        if rng.random() < 0.5:
-            lines = [line + b"\r" for line in lines]
-    elif kind == "U+2028 and its like":
-        lines[at] = at_a_space(lines[at], rng.choice(KEPT).encode(), rng)
-    elif kind == "unequal lines":
+    inserted = {
+        "bad UTF-8": rng.choice(BAD_UTF8),
+        "NUL": b"\0" * rng.choice((1, 4096)),
+        "carriage returns": b"\r",
+    }
+    inserted["U+2028 and its like"] = rng.choice(KEPT).encode()
+    if kind in inserted:  # between two characters, perhaps inside a word
+        text = lines[at].decode()
+        cut = rng.randrange(len(text) + 1)
+        lines[at] = text[:cut].encode() + inserted[kind] + text[cut:].encode()
+    if kind == "carriage returns" and rng.random() < 0.5:
+        lines = [line + b"\r" for line in lines]
+    if kind == "unequal lines":
         lines[at : at + 1] = rng.choice(([], [lines[at]] * 2, [lines[at], b""], [b""], [b" \t\r"]))
     content = b"\n".join(lines) + (b"\n" if lines and rng.random() < 0.9 else b"")
-    if kind == "packed":
-        content = gzip.compress(content)
-        content = content[: rng.randint(10, len(content))]
-    return content
+    packed = gzip.compress(content)
+    return packed[: rng.randint(10, len(packed))] if kind == "packed" else content
 
 
 KINDS = ("bad UTF-8", "NUL", "carriage returns", "U+2028 and its like", "unequal lines", "packed")
@@ -175,32 +168,21 @@ class Everything:
     wholes: tuple[int, ...] = ()
 
 
+TEXT = ("010", "0x1F", "1_000", "12:30", "2026-01-01", "1e400", "nan", "\u0663")
+NOTHING = ("[1, no]", "[010]", "''", "{a: 1}", "!!int 1", "*x")
 SCALARS: dict[str, dict[str, object]] = {  # text -> the fields that take it, and what it means there
+    **{text: {"word": text} for text in TEXT},
+    **{text: {} for text in NOTHING},
     "no": {"switch": False, "word": "no"},
     "on": {"switch": True, "word": "on"},
-    "true": {"switch": True, "word": "true"},
-    "010": {"word": "010"},
-    "0x1F": {"word": "0x1F"},
-    "1_000": {"word": "1_000"},
-    "12:30": {"word": "12:30"},
-    "2026-01-01": {"word": "2026-01-01"},
     "1e-3": {"real": 0.001, "word": "1e-3"},
-    "1e400": {"word": "1e400"},
     ".5": {"real": 0.5, "word": ".5"},
-    "nan": {"word": "nan"},
     "7": {"whole": 7, "real": 7.0, "word": "7", "wholes": (7,)},
     "1.0": {"real": 1.0, "word": "1.0"},
-    "\u0663": {"word": "\u0663"},
     "0.9, 0.98": {"word": "0.9, 0.98", "pair": (0.9, 0.98)},
     "[1, 2]": {"wholes": (1, 2), "pair": (1.0, 2.0)},
     "[0.9, 1e-3]": {"pair": (0.9, 0.001)},
-    "[1, no]": {},
-    "[010]": {},
-    "''": {},
-    "{a: 1}": {},
     "&x 1": {"whole": 1, "real": 1.0, "word": "1", "wholes": (1,)},
-    "!!int 1": {},
-    "*x": {},
 }
 HOSTILE: dict[str, str] = {
     "duplicate key": "word: a\nwhole: 1\nword: b\n",
@@ -215,21 +197,15 @@ HOSTILE: dict[str, str] = {
 }
 
 
+PARSER = {"prog": "x", "description": "", "config_flags": ("--configs",)}
+
+
 def everything(argv: Sequence[str] | None) -> Everything:
-    (found,) = parse(argv, Everything, prog="x", description="", config_flags=("--configs",))
-    return found
+    return parse(argv, Everything, **PARSER)[0]
 
 
-@command
-def one_of_each(argv: Sequence[str] | None = None) -> int:
-    everything(argv)
-    return 0
-
-
-@command
-def all_settings(argv: Sequence[str] | None = None) -> int:
-    parse_settings(argv, prog="train.py", description="", config_flags=("--configs",))
-    return 0
+one_of_each = command(lambda argv=None: everything(argv) and 0)
+all_settings = command(lambda argv=None: parse_settings(argv, **PARSER) and 0)
 
 
 def test_scalars_are_what_their_field_says(refused: Refused) -> None:

@@ -4,10 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import copy_of
-from conftest import Run
+from commands import Run, assert_refused, copy_of
 from tally import Tally, count
-from test_commands import assert_refused
 from tiny_task import assert_same
 
 from hat.data.pairs import PairDataset

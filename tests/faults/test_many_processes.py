@@ -25,14 +25,11 @@ STARTERS = {
 }
 GONE_S = {"SIGSTOP": 70.0}  # the others wait for a stopped process, and the launcher for its end
 OTHERS_GONE_S = 10.0
+WHERE = [(0, "save"), (0, "all-reduce"), (1, "wait"), (1, "forward"), (1, "all-reduce")]
 FAULTS = [
     (starter, kind, rank, place)
-    for starter, kind, (rank, place) in product(
-        STARTERS, KINDS, ((0, "save"), (0, "all-reduce"), (1, "wait"), (1, "forward"), (1, "all-reduce"))
-    )
-    if (kind != "launcher killed" or rank == 0)
-    # a stopped process costs a minute; with torchrun it is told apart by who is stopped only
-    and not (starter == "torchrun" and kind == "SIGSTOP" and place != "all-reduce")
+    for starter, kind, (rank, place) in product(STARTERS, KINDS, WHERE)
+    if (kind != "launcher killed" or rank == 0) and (starter == "train.py" or place == "all-reduce")
 ]
 
 
@@ -45,7 +42,7 @@ class Training:
             (folder / name).unlink(missing_ok=True)
         env = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
         env |= {"PYTHONPATH": f"{ROOT}:{HERE}"} | ({VARIABLE: fault} if fault else {})
-        command = [sys.executable, *STARTERS[starter], *COMMANDS["super"].argv]
+        command = [sys.executable, *STARTERS[starter], *COMMANDS["super"].line.split()[1:]]
         with open(folder / "said", "w") as said:
             self.process = subprocess.Popen(
                 command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=said

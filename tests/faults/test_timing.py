@@ -36,10 +36,6 @@ class Fault:
     first: int = ROWS  # rows that were measured in turn before a drift begins
     percent: float = 0.0
 
-    def settled(self, row: int) -> float:
-        """Return how many times slower a row is than on the machine of the first row."""
-        return 1 + self.percent / 100 if row // TOGETHER > self.first else 1.0
-
 
 def fault_of(kind: str, rng: random.Random) -> Fault:
     if kind == "clean":
@@ -78,9 +74,6 @@ class Machine:
         self.now_s, self.row, self.looks = 0.0, 0, 0
         self.repeats: Counter[int] = Counter()  # of each row
 
-    def clock(self) -> float:
-        return self.now_s
-
     def part_ms(self, ms: float, repeat: int | None = None) -> float:
         repeat = self.repeats[self.row] if repeat is None else repeat
         slower = self.fault.slower(self.row, repeat, self.rng)
@@ -88,15 +81,17 @@ class Machine:
 
     def time(self, rows_ms: dict[int, float], anchor: Anchor) -> list[Timing]:
         """Return what the real functions measure of rows that take so many milliseconds."""
-        works = [
-            Workload(self._part(row, 0.1 * ms), self._part(row, 0.9 * ms, 1)) for row, ms in rows_ms.items()
-        ]
-        return measure.time_in_turn(works, CFG, {}, nothing, self.clock, anchor)
+        parts = {
+            row: (self._part(row, 0.1 * ms), self._part(row, 0.9 * ms, 1)) for row, ms in rows_ms.items()
+        }
+        works = [Workload(*two) for two in parts.values()]
+        return measure.time_in_turn(works, CFG, {}, nothing, lambda: self.now_s, anchor)
 
     def anchor(self) -> Anchor:
         """Return the anchor, timed on this machine before the first row."""
         self.row = -1
-        return Anchor(self._run_anchor, measure.reference_ms(self._run_anchor, nothing, nothing, self.clock))
+        run = self._run_anchor
+        return Anchor(run, measure.reference_ms(run, nothing, nothing, lambda: self.now_s))
 
     def _part(self, row: int, ms: float, repeats: int = 0) -> Callable[[], None]:
         def run() -> None:
@@ -113,10 +108,8 @@ class Machine:
 
     def truth(self, row: int) -> float:
         """Return the sum of the medians of many repeats, relative to the undisturbed machine."""
-        if self.fault.percent:
-            return self.fault.settled(row)
         self.row = row
-        return sum(statistics.median(self.part_ms(ms, 10**6) for _ in range(2001)) for ms in (0.1, 0.9))
+        return sum(statistics.median(self.part_ms(ms, 10**6) for _ in range(801)) for ms in (0.1, 0.9))
 
 
 @dataclass
