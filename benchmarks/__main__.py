@@ -8,7 +8,7 @@ from typing import Any
 
 import hat
 from benchmarks.figures import FIGURES, options_of, take_apart, threads_of
-from benchmarks.process import say
+from benchmarks.process import info
 from benchmarks.timing import Options, text_of
 
 STUDIES = {
@@ -60,7 +60,7 @@ def take_figures(names: Sequence[str], options: Options) -> int:
     try:
         for name in names:
             for threads in threads_of(name, options):
-                say(f"{name}, {threads} threads ...")
+                info(f"{name}, {threads} threads ...")
                 figures.append(take_apart(name, threads, options))
                 print(text_of(figures[-1]), flush=True)
     finally:  # also what was taken until an interrupt
@@ -68,7 +68,7 @@ def take_figures(names: Sequence[str], options: Options) -> int:
             print(json.dumps(figures), flush=True)
     wrong = [f"{one['name']} ({one['machine']['threads']})" for one in figures if one["error"]]
     if wrong:
-        say(f"failed: {', '.join(wrong)}, in brackets the threads; see FAILED above")
+        info(f"failed: {', '.join(wrong)}, in brackets the threads; see FAILED above")
     return 2 if wrong else 0
 
 

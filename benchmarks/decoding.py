@@ -14,7 +14,7 @@ from benchmarks import timing
 from benchmarks.data import LANGS, WMT14, MissingData, multi30k
 from benchmarks.floors import BareProducts, Lengths, decoding_products
 from benchmarks.peers import PIP, CTranslate2, has_ctranslate2, save_ctranslate2
-from benchmarks.process import say
+from benchmarks.process import info
 from benchmarks.timing import DTYPES, Figure, Row, Samples, Target, ratio
 from benchmarks.translation import best_tokens, bleu_of
 
@@ -207,7 +207,7 @@ def compare_int8(
             if options.quality_checkpoint is None:
                 raise MissingData("give --quality-checkpoint, a Multi30k model")
             dataset = hat.Dataset.load(multi30k(options, Path(folder), "test"), *LANGS)
-            source, data = hat.load_checkpoint(Path(options.quality_checkpoint), say), dataset.split("test")
+            source, data = hat.load_checkpoint(Path(options.quality_checkpoint), info), dataset.split("test")
             if source.vocab_digests not in (dataset.digests, ("", "")):
                 raise hat.CheckpointError(
                     f"{options.quality_checkpoint} was trained with other dictionaries than those in "

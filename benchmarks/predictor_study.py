@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 import hat
 from benchmarks.agreement import csv_text
-from benchmarks.process import ROOT, say
+from benchmarks.process import ROOT, info
 
 Floats = NDArray[np.float64]
 Record = dict[str, Any]
@@ -130,7 +130,7 @@ def study(argv: Sequence[str] | None = None) -> int:
         try:
             draw_study(folder / "study.png", means)
         except ImportError:
-            say("no picture: matplotlib is not installed (pip install -e '.[report]')")
+            info("no picture: matplotlib is not installed (pip install -e '.[report]')")
     return 0
 
 
@@ -159,7 +159,7 @@ def learning_cells(tables: Sequence[Table], options: StudyOptions) -> Iterator[C
             has = f"{table.name} has {len(table.rows)} rows; give at most {table.most}, or 0 for all others"
             if min(options.rows) > most:
                 raise hat.ConfigError(f"{what}: {has}")
-            say(f"{what} left out: {has}")
+            info(f"{what} left out: {has}")
     for method in sorted(options.methods, key=lambda method: method == "recipe_2020"):
         for table in tables:
             for count in (count for count in options.rows if count <= table.most):
@@ -183,7 +183,7 @@ def run_cells(cells: Sequence[Cell], journal: Any) -> list[Record]:
 
     done = {name(record): record for record in journal.records}
     left = [cell for cell in cells if name(cell.key) not in done]
-    say(f"{len(cells) - len(left)} of {len(cells)} trainings are in {journal.path}")
+    info(f"{len(cells) - len(left)} of {len(cells)} trainings are in {journal.path}")
     sources: dict[str, Any] = {}
     for number, cell in enumerate(left, 1):
         record = run_cell(cell, sources)
@@ -192,7 +192,7 @@ def run_cells(cells: Sequence[Cell], journal: Any) -> list[Record]:
         if record["seconds"] > 1 or number == len(left):
             what = f"{cell.table.name}, {cell.method}, {cell.num_rows or 'all'} rows, seed {cell.seed}"
             error, seconds = f"MAPE {record['mape_percent']:.2f}%", f"{record['seconds']:.1f} s"
-            say(f"{number}/{len(left)}: {what}: {error}, {seconds}")
+            info(f"{number}/{len(left)}: {what}: {error}, {seconds}")
     return [done[name(cell.key)] for cell in cells]
 
 

@@ -16,7 +16,7 @@ import hat
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def say(text: str) -> None:
+def info(text: str) -> None:
     """Print a line of progress."""
     print(text, file=sys.stderr, flush=True)
 

@@ -19,7 +19,7 @@ import torch
 import hat
 from benchmarks import ranking
 from benchmarks.agreement import csv_text
-from benchmarks.process import say
+from benchmarks.process import info
 from benchmarks.ranking import Judged, Score
 from benchmarks.translation import best_tokens, bleu_of
 
@@ -192,7 +192,7 @@ class Task:
             for weights in run.glob("*.pt*"):
                 weights.unlink()
         said = "" if bleu is None else f", BLEU {bleu:.2f}"
-        say(f"{place}: {cell.stage}, loss {loss:.4f}{said}, {seconds:.1f} s")
+        info(f"{place}: {cell.stage}, loss {loss:.4f}{said}, {seconds:.1f} s")
         return None
 
     def say_budget(self, left: Sequence[Cell], archs: Sequence[hat.Arch]) -> None:
@@ -201,7 +201,7 @@ class Task:
         update_s = fmean(probe.train_s / PROBED_UPDATES for probe in probes)
         for stage, cells in itertools.groupby(left, lambda cell: cell.stage):
             updates = [cell.updates for cell in cells]
-            say(f"{stage}: {len(updates)} left, about {sum(updates) * update_s / 60:.1f} min of updates")
+            info(f"{stage}: {len(updates)} left, about {sum(updates) * update_s / 60:.1f} min of updates")
 
 
 @hat.command
@@ -236,7 +236,7 @@ def study(argv: Sequence[str] | None = None) -> int:
     mine = cells[first::count]
     left = [cell for cell in mine if task.known(cell) is None]
     if left or options.budget:
-        say(f"{len(mine) - len(left)} of {len(mine)} scores are known")
+        info(f"{len(mine) - len(left)} of {len(mine)} scores are known")
     if left:
         task.say_budget(left, [by_size[0], by_size[-1]])
     if options.budget:
@@ -247,10 +247,10 @@ def study(argv: Sequence[str] | None = None) -> int:
                 continue
             stopped = task.run(cell, f"{number}/{len(left)}", interrupt)
             if stopped is not None:
-                say("stopped; the same command goes on from here")
+                info("stopped; the same command goes on from here")
                 return 128 + stopped
     if options.part:
-        say(f"part {options.part} is done; when all are, the command without --part prints the table")
+        info(f"part {options.part} is done; when all are, the command without --part prints the table")
         return 0
     scores = {cell: score for cell in cells if (score := task.known(cell))}
     latencies_ms = predictor.predict_many(archs) if predictor else [None] * len(archs)
@@ -292,7 +292,7 @@ def study(argv: Sequence[str] | None = None) -> int:
     hat.write_text_atomic(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
     hat.write_text_atomic(folder / "archs.csv", csv_text([record_of(one) for one in judged]))
     print(ranking.rank_table(summary))
-    say(f"written: {hat.report(folder)}")
+    info(f"written: {hat.report(folder)}")
     if settings.output.json:
         print(json.dumps(summary))
     return 0

@@ -17,7 +17,7 @@ import hat
 T = TypeVar("T")
 
 
-def say(text: str) -> None:
+def info(text: str) -> None:
     """Tell the user something on standard error, above any progress bar; standard output is for products.
 
     Of the processes of one run, which a launcher numbers in the environment, only the first speaks.
@@ -41,7 +41,7 @@ def progress(
         if now - shown > 30:
             shown = now
             left = f"/{total} {unit}, about {(now - start) / n * (total - done - n):.0f} s left"
-            say(f"{what}: {done + n}{left if total else f' {unit}'}")
+            info(f"{what}: {done + n}{left if total else f' {unit}'}")
 
 
 def _bar(total: int, unit: str, **more: Any) -> Any:
@@ -71,7 +71,7 @@ class RunLog:
 
                 self._board = SummaryWriter(str(tensorboard))
             except ImportError:
-                say("no TensorBoard files: tensorboard is not installed (pip install -e '.[log]')")
+                info("no TensorBoard files: tensorboard is not installed (pip install -e '.[log]')")
 
     def advance(self, done: int, **shown: str) -> None:
         """Move the bar to `done` and show a few values behind it."""
@@ -85,7 +85,7 @@ class RunLog:
         self._file.write(json.dumps(head | values).encode() + b"\n")
         self._file.flush()
         if self._plain or kind != "train":
-            say(line)
+            info(line)
         if self._board:
             for name, value in values.items():
                 if isinstance(value, int | float):

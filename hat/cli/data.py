@@ -88,7 +88,7 @@ def preprocess(argv: Sequence[str] | None = None) -> int:
     groups = binary.PreprocessConfig, only(OutputOptions, "json")
     cfg, output = parse(argv, *groups, prog="hat preprocess", description=preprocess.__doc__)
     start = time.perf_counter()
-    result = binary.preprocess(cfg, say=lambda line: print(line, flush=True))
+    result = binary.preprocess(cfg, info=lambda line: print(line, flush=True))
     seconds = time.perf_counter() - start
     sentences = sum(split["sentences"] for split in result["splits"].values())
     print(f"{sentences} pairs in {seconds:.1f} s, {sentences / seconds:,.0f} pairs/s")

@@ -30,7 +30,7 @@ from hat.config import Options, option, to_yaml_values
 from hat.errors import CheckpointError, ConfigError
 from hat.files.atomic import write_atomic
 from hat.latency.predictor import LatencyPredictor
-from hat.log import say
+from hat.log import info
 from hat.search.constraints import LimitOptions
 from hat.search.record import SearchResult
 from hat.search.run import limits_of, search
@@ -139,13 +139,13 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None) -> dict[str, Any] |
     size = predictor.conditions.get("vocab_size", str(data.vocab_sizes[1]))
     if size != str(data.vocab_sizes[1]):  # sizes that differ by little change the latency by little
         of = f"a vocabulary of {size}, this task has {data.vocab_sizes[1]}"
-        say(f"{options.ckpt_path} was trained on latencies with {of}")
+        info(f"{options.ckpt_path} was trained on latencies with {of}")
     precision = optim.amp, optim.fp16, rank_device(settings.device, place, settings.ranks)
     dtype, device = compute_dtype(*precision), precision[-1]
-    source = load(restore, say)
+    source = load(restore, info)
     source = check_compatible(source, restore, space, None, settings.model, data)
     if options.write_config_path and not limited:
-        say("there is no limit, so none of the front is chosen for --write-config-path")
+        info("there is no limit, so none of the front is chosen for --write-config-path")
 
     @contextmanager
     def connected() -> Iterator[ProcessGroup]:
@@ -219,7 +219,7 @@ def _draw(folder: Path) -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        say("no picture: matplotlib is not installed (pip install -e '.[report]')")
+        info("no picture: matplotlib is not installed (pip install -e '.[report]')")
         return
     from hat.report.collect import collect  # late: without matplotlib nothing is drawn
     from hat.report.figures import charts, png

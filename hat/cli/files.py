@@ -18,7 +18,7 @@ from hat.files.released import (
     latency_data_names,
     released_models,
 )
-from hat.log import say
+from hat.log import info
 from hat.run import record_path
 from hat.space import ArchOptions, arch_of
 
@@ -80,7 +80,7 @@ def download_model(argv: Sequence[str] | None = None) -> int:
         except DataError as error:  # one that fails does not keep the others
             if isinstance(error, Unreachable) or len(wanted) == 1:
                 raise
-            say(f"DataError: {error}")
+            info(f"DataError: {error}")
             failed.append(path.name)
             continue
         there = "" if got.status == "downloaded" else " is already there and intact"
@@ -125,7 +125,7 @@ def _latency_data(models: tuple[ReleasedModel, ...], folder: Path) -> list[tuple
         address = f"{LATENCY_DATA_URL}/predictors/{path.name}"
         records = record_path(path, folder=False), path.with_suffix(".config.yml")  # the latter of HAT 0.1
         if any(record.exists() for record in records):  # latency_predictor.py wrote it
-            say(f"{path} was trained here and stays; the released one becomes {beside_own(path)}")
+            info(f"{path} was trained here and stays; the released one becomes {beside_own(path)}")
             path = beside_own(path)
         wanted.append((address, path, check_file))
     return wanted
@@ -258,7 +258,7 @@ def convert(argv: Sequence[str] | None = None) -> int:
     from hat.files.tensors import write_safetensors
     from hat.train.checkpoint import describe, load, pack, save
 
-    before = load(find_checkpoint(cfg.input), say)
+    before = load(find_checkpoint(cfg.input), info)
     arch = arch_of(arch_options)
     after = before if arch is None else pack(before.sub(arch), before.vocab_digests)
     if cfg.fp16:

@@ -17,7 +17,7 @@ from hat.files.atomic import check_writable, digest_path, write_atomic
 from hat.files.released import beside_own
 from hat.latency.predictor import COVERAGE, Report, is_released, trained_predictor
 from hat.latency.table import find_table, read_table
-from hat.log import say
+from hat.log import info
 from hat.model.cpu import device_name
 from hat.report.figures import latency_chart, png
 from hat.run import Run, record_path
@@ -76,7 +76,7 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None = None) -> Report:
         raise
     check_writable(path)
     if given := ", ".join(to_yaml_values(ignored)):
-        say(f"{given}: no effect here; the predictor finds its scales, size and steps itself")
+        info(f"{given}: no effect here; the predictor finds its scales, size and steps itself")
     aside = beside_own(path) if is_released(path) else None
     if aside and aside.exists() and aside.read_bytes() != path.read_bytes():
         raise ConfigError(
@@ -97,7 +97,7 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None = None) -> Report:
             for each in (path, digest_path(path)):
                 if each.exists():
                     os.replace(each, each.with_name(each.name.replace(path.name, aside.name)))
-            say(f"{path} was the predictor of the 2020 release; it was moved to {aside}")
+            info(f"{path} was the predictor of the 2020 release; it was moved to {aside}")
         predictor.save(path)
         kept.results |= report | {"unseen": predictor.unseen, "conditions": predictor.conditions}
         kept.vouch(path)
@@ -106,7 +106,7 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None = None) -> Report:
             content = png([latency_chart(predictor.unseen, ())])
             write_atomic(path.with_suffix(".png"), lambda file: file.write(content))
         except ImportError:
-            say("no picture: matplotlib is not installed (pip install -e '.[report]')")
+            info("no picture: matplotlib is not installed (pip install -e '.[report]')")
     seen = f"{len(read_table(table))} rows of {table}, scores on {report['rows']} that training did not see"
     print(f"{seen}; predictor: {path}")
     print(f"{'':14} {'MAPE %':>8} {'RMSE ms':>10} {'Kendall tau':>12}")

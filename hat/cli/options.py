@@ -23,7 +23,7 @@ import configargparse
 from hat.cli.interrupt import Terminated, terminating
 from hat.config import converter, flag_of, help_of, kind_of, open_config, read_flat_yaml
 from hat.errors import ConfigError, HatError, suggest
-from hat.log import say
+from hat.log import info
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
                 raise
             return _refused_by_system(error)
         except KeyboardInterrupt:
-            say("interrupted; run the same command again to go on")
+            info("interrupted; run the same command again to go on")
             return 130
         except Terminated as ended:
             with contextlib.suppress(OSError):  # the terminal may be gone
@@ -274,9 +274,9 @@ class _Parser(configargparse.ArgParser):
             )
         for name, why in IGNORED.items():
             if getattr(namespace, name.replace("-", "_"), None) is not None:
-                say(f"{self.prog}: --{name} has no effect here: {why}")
+                info(f"{self.prog}: --{name} has no effect here: {why}")
         if unused := self._unused & {word.split("=")[0] for word in argv}:
-            say(f"{self.prog}: {', '.join(sorted(unused))}: no effect on this command")
+            info(f"{self.prog}: {', '.join(sorted(unused))}: no effect on this command")
         return namespace
 
     def convert_item_to_command_line_arg(

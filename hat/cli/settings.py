@@ -15,7 +15,7 @@ from hat.data.folder import languages
 from hat.data.pairs import PairDataset, load_vocabs
 from hat.errors import CheckpointError, ConfigError, DataError
 from hat.files.atomic import file_digest
-from hat.log import say
+from hat.log import info
 from hat.model.count import profile_length
 from hat.model.cpu import Amp, keep_pages
 from hat.model.layers import ModelConfig
@@ -196,7 +196,7 @@ def rank_device(device: DeviceOptions, place: ProcessGroup | None, options: Rank
     if place is None or place.size == 1:
         return device_of(device)
     if options.distributed_world_size not in (None, place.size):
-        say(f"--distributed-world-size {options.distributed_world_size}: the launcher started {place.size}")
+        info(f"--distributed-world-size {options.distributed_world_size}: the launcher started {place.size}")
     count, has = _gpus(device)
     # a launcher may have left each process the sight of its own GPU only
     if device.gpu is not None or 1 < count < place.local_size:
@@ -256,11 +256,11 @@ def profile_sizes(options: TaskOptions) -> tuple[int, int]:
     if options.data and Path(options.data).is_dir():
         sizes = TaskData(options).vocab_sizes
         if given and set(given) != set(sizes):
-            say(f"--vocab-size {shown} is not used: the dictionaries have {sizes[0]} and {sizes[1]} entries")
+            info(f"--vocab-size {shown} is not used: the dictionaries have {sizes[0]} and {sizes[1]} entries")
         return sizes
     if not given:
         raise DataError(f"{_missing_data(options)}, or give --vocab-size to profile without data")
-    say(f"no data at {options.data or '--data'}: profiling with a vocabulary of {shown} (vocab-size)")
+    info(f"no data at {options.data or '--data'}: profiling with a vocabulary of {shown} (vocab-size)")
     return given[0], given[-1]
 
 

@@ -12,7 +12,7 @@ from hat.cli.interrupt import Interrupt
 from hat.cli.options import command, without
 from hat.cli.settings import GROUPS, ProfileOptions, Settings, TaskData, TaskOptions, find_checkpoint
 from hat.errors import ConfigError
-from hat.log import say
+from hat.log import info
 from hat.model.count import count_params
 from hat.model.layers import ModelConfig
 from hat.space import ArchOptions, SpaceOptions
@@ -81,7 +81,7 @@ def run(given: Settings, argv: Sequence[str] | None) -> tuple[str, dict[str, Any
     where = settings.rank_device(given.device, place, given.ranks)
     config = TrainConfig(given.model, given.optim, given.schedule, given.policy, task, given.loop)
     if arch and given.policy != PolicyConfig():
-        say("the options of --policy are not used: one architecture is trained")
+        info("the options of --policy are not used: one architecture is trained")
     size: dict[str, Any] = {"params": params, "flops": None, "latency_ms": None}
     with joined(place, where) as group:
         if arch and options.validate_subtransformer:
@@ -105,7 +105,7 @@ def run(given: Settings, argv: Sequence[str] | None) -> tuple[str, dict[str, Any
                 progress=not given.output.no_progress_bar and sys.stderr.isatty(),
             )
     if trained.stopped is not None:
-        say(f"stopped by signal {trained.stopped} and saved; the same command goes on from here")
+        info(f"stopped by signal {trained.stopped} and saved; the same command goes on from here")
         return 128 + trained.stopped
     best = "unknown" if trained.best_loss is None else f"{trained.best_loss:.3f} (base 2)"
     text = f"trained {trained.updates} updates in {trained.train_s:.0f} s, best validation loss {best}"

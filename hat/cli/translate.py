@@ -19,7 +19,7 @@ from hat.decode.generate import generate as generate_split
 from hat.decode.score import Mode, score_file
 from hat.errors import ConfigError, HatError
 from hat.files.atomic import write_text_atomic
-from hat.log import say
+from hat.log import info
 from hat.model.cpu import Int8Matrix, device_name, fixed_matrix
 from hat.model.inference import InferenceModel
 from hat.run import Run, record_path
@@ -95,7 +95,7 @@ def generate(argv: Sequence[str] | None = None) -> int:
     remove_subwords("", options.remove_bpe)  # an unknown kind is an error before the model is loaded
     path, dataset = find_checkpoint(options.path), TaskData(task)
     device = device_of(replace(device_options, cpu=device_options.cpu or options.int8))
-    source = load(path, say)
+    source = load(path, info)
     dtype = torch.float32 if options.int8 else evaluation_dtype(source, optim.amp, optim.fp16, device)
     check_dictionaries(source, dataset, path)
     arch = arch_of(arch_options)
@@ -131,7 +131,7 @@ def generate(argv: Sequence[str] | None = None) -> int:
             run.vouch(product)
         else:
             sys.stdout.write(done.text)
-    say(
+    info(
         f"translated {done.sentences} sentences ({done.tokens} tokens) in {done.seconds:.1f} s, "
         f"{done.sentences / done.seconds:.1f} sentences/s, {done.tokens / done.seconds:.0f} tokens/s"
     )
@@ -163,7 +163,7 @@ def score(argv: Sequence[str] | None = None) -> int:
             write_text_atomic(product, json.dumps(found) + "\n")
             run.vouch(product)
     except HatError as error:  # the output may lie where others may only read
-        say(f"the score is not kept beside the output: {error}")
+        info(f"the score is not kept beside the output: {error}")
     if output.json:
         print(json.dumps(found))
     return 0

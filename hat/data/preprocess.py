@@ -91,11 +91,11 @@ class PreprocessConfig(Options):
         return self.source_lang, self.target_lang
 
 
-def preprocess(cfg: PreprocessConfig, say: Callable[[str], object] = lambda line: None) -> dict:
+def preprocess(cfg: PreprocessConfig, info: Callable[[str], object] = lambda line: None) -> dict:
     """Write the binary data of `cfg` and return its statistics.
 
     Everything is built in a temporary folder beside `cfg.destdir` which takes its place at the end: a run
-    that fails or is killed leaves the earlier data as it was. `say` receives one line for each thing done.
+    that fails or is killed leaves the earlier data as it was. `info` receives one line for each thing done.
     Returns {"dictionary": {lang: size}, "splits": {split: {"sentences", lang: {"tokens", "unk_percent"}}}}.
     Raises DataError for text that is missing, not UTF-8, of unequal length or (unless allowed) empty.
     """
@@ -118,7 +118,7 @@ def preprocess(cfg: PreprocessConfig, say: Callable[[str], object] = lambda line
         if cfg.sentencepiece is not None:
             model = folder / MODEL_FILE
             learn_sentencepiece(texts["train"], model, cfg.sentencepiece, cfg.seed)
-            say(f"sentencepiece: learnt on {2 * result['splits']['train']['sentences']} lines")
+            info(f"sentencepiece: learnt on {2 * result['splits']['train']['sentences']} lines")
             counts = [count_tokens(file, workers, model)[1] for file in texts["train"]]
         if cfg.bpe_codes:
             shutil.copyfile(cfg.bpe_codes, folder / CODES_FILE)
@@ -126,7 +126,7 @@ def preprocess(cfg: PreprocessConfig, say: Callable[[str], object] = lambda line
         for lang, vocab in zip(cfg.languages, vocabs, strict=True):
             result["dictionary"][lang] = len(vocab)
             vocab.save(folder / f"dict.{lang}.txt")
-            say(f"[{lang}] dictionary: {len(vocab)} types")
+            info(f"[{lang}] dictionary: {len(vocab)} types")
         for split, files in texts.items():
             stats = result["splits"][split]
             for lang, path, vocab in zip(cfg.languages, files, vocabs, strict=True):
@@ -134,10 +134,10 @@ def preprocess(cfg: PreprocessConfig, say: Callable[[str], object] = lambda line
                 tokens, unknown = _binarise(workers, path, prefix, vocab, model)
                 stats[lang] = {"tokens": tokens, "unk_percent": round(100 * unknown / tokens, 4)}
                 shown = f"{tokens} tokens, {stats[lang]['unk_percent']:.3g}% replaced by <unk>"
-                say(f"[{lang}] {path}: {stats['sentences']} sentences, {shown}")
+                info(f"[{lang}] {path}: {stats['sentences']} sentences, {shown}")
                 if model and split != "train":
                     shutil.copyfile(path, f"{prefix}.txt")
-    say(f"wrote {cfg.destdir}")
+    info(f"wrote {cfg.destdir}")
     return result
 
 

@@ -27,7 +27,7 @@ from hat.errors import ConfigError, DataError, HatError, brief
 from hat.files import atomic
 from hat.files.archive import check_file
 from hat.files.lock import Lock
-from hat.log import progress, say
+from hat.log import info, progress
 
 MAX_PAUSE_S = 120.0  # between two tries, also if a server asks for more
 _MIB = 1 << 20
@@ -80,7 +80,7 @@ def download(
             return found
         with atomic.new_folders(path.parent), _Part(path, url) as part:
             if found:
-                say(f"{path} is damaged ({found}); downloading it again")
+                info(f"{path} is damaged ({found}); downloading it again")
             digest = _fetch(part, check, sha256, tries, timeout, quiet)
             with atomic.recording(path, digest):
                 os.fsync(part.fd)
@@ -149,7 +149,7 @@ class _Part(Lock):
 class _Retry(Retry):
     def parse_retry_after(self, retry_after: str) -> float:
         pause_s = min(super().parse_retry_after(retry_after), MAX_PAUSE_S)
-        say(f"the server is busy; asking again in {pause_s:.0f} s")
+        info(f"the server is busy; asking again in {pause_s:.0f} s")
         return pause_s
 
 
@@ -157,7 +157,7 @@ def _fetch(part: _Part, check: Check, sha256: str | None, tries: int, timeout: f
     """Receive the whole file into `part` and prove it; return its SHA-256."""
     most, failures = part.size, 0
     if most:
-        say(f"{part.target.name}: going on behind the {most} bytes of an earlier run")
+        info(f"{part.target.name}: going on behind the {most} bytes of an earlier run")
     # Until an answer begins urllib3 asks again; the loop does, from the next byte on, if the answer is cut.
     retry = _Retry(tries - 1, connect=1, other=0, status_forcelist=_BUSY, backoff_factor=1)
     adapter = HTTPAdapter(max_retries=retry.new(respect_retry_after_header=True, raise_on_status=False))
@@ -177,7 +177,7 @@ def _fetch(part: _Part, check: Check, sha256: str | None, tries: int, timeout: f
                         f"cannot download {part.url}: {_reason(error)}{kept}; check network and address, or "
                         f"fetch the file elsewhere and put it at {part.target}"
                     ) from error
-                say(f"{part.target.name}: {_reason(error)}; trying again")
+                info(f"{part.target.name}: {_reason(error)}; trying again")
             most = max(most, part.size)
             time.sleep(min(MAX_PAUSE_S, 2.0**failures - 1))
 

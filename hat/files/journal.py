@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar, cast
 from hat.errors import DataError, HatError
 from hat.files.atomic import sync_directory
 from hat.files.lock import Lock
-from hat.log import say
+from hat.log import info
 
 R = TypeVar("R")
 S = TypeVar("S")
@@ -42,7 +42,7 @@ class Appended(Generic[R]):
             content = path.read_bytes()
             self.records, whole = read(content), content.rfind(b"\n") + 1
             if whole < len(content):
-                say(f"{path}: the unfinished last record is dropped, {len(self.records)} records are kept")
+                info(f"{path}: the unfinished last record is dropped, {len(self.records)} records are kept")
                 os.ftruncate(fd, whole)
                 os.fsync(fd)
             sync_directory(path.parent)

@@ -20,8 +20,8 @@ from hat.errors import ConfigError, HatError
 from hat.latency import measure
 from hat.latency.measure import TOGETHER, TURN, Anchor, MeasureConfig, Timing, measure_in_turn
 from hat.latency.table import LatencyTable, Row, TableWriter, row_of
+from hat.log import info
 from hat.log import progress as counting
-from hat.log import say
 from hat.model.count import count_params, profile_macs
 from hat.model.cpu import choose_dtype, device_name, keep_pages
 from hat.model.layers import ModelConfig
@@ -97,7 +97,7 @@ def collect(
                 drifts.append(anchor.drift_percent(timing))
                 if measure.drifting(drifts) and not told:
                     told, way = True, "slower" if drifts[-1] > 0 else "faster"
-                    say(
+                    info(
                         f"the machine is {abs(drifts[-1]):.1f}% {way} than before the first row; rows are "
                         "scaled back, and less exact if it does other work at the same time"
                     )
@@ -109,7 +109,7 @@ def collect(
             if path:
                 run.vouch(path)
     if len(found) < rows:
-        say(f"the space has no further architectures; {len(found)} rows instead of {rows}")
+        info(f"the space has no further architectures; {len(found)} rows instead of {rows}")
     found.seconds = time.perf_counter() - start
     return found
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from hat.errors import DataError, HatError, brief
 from hat.files.atomic import digest_matches, digest_path
 from hat.files.journal import Appended
-from hat.log import say
+from hat.log import info
 from hat.space import FEATURE_NAMES, Arch, features
 
 LATENCY_NAMES = ("latency_mean_encoder", "latency_mean_decoder", "latency_std_encoder", "latency_std_decoder")
@@ -86,10 +86,10 @@ def find_table(path: str | Path) -> Path:
         advice = "check --lat-dataset-path, or measure one with latency_dataset.py"
         raise DataError(f"no latency table: {tried}; {advice}")
     if not path.exists():
-        say(f"{path} does not exist; reading {own} instead")
+        info(f"{path} does not exist; reading {own} instead")
         return own
     if own != path and own.exists():
-        say(f"both {path} and {own} exist; reading the first; --lat-dataset-path={own} takes the other")
+        info(f"both {path} and {own} exist; reading the first; --lat-dataset-path={own} takes the other")
     return path
 
 

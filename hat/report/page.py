@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 import hat
 from hat.files.atomic import write_atomic, write_text_atomic
-from hat.log import say
+from hat.log import info
 from hat.report.collect import Report, collect, number
 from hat.report.figures import Chart, Point, architecture_png, charts, png, short
 from hat.space import DIMS, Arch
@@ -37,7 +37,7 @@ def report(folder: str | Path, out: str | Path | None = None) -> Path:
         for name, content in pictures.items():
             write_atomic(target / f"{name}.png", partial(_write, content))
     except ImportError:
-        say("no PNG files: matplotlib is not installed (pip install matplotlib)")
+        info("no PNG files: matplotlib is not installed (pip install matplotlib)")
     write_text_atomic(target / "index.html", page(found, drawn))
     return target / "index.html"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from hat.files.journal import Journal
-from hat.log import say
+from hat.log import info
 from hat.search.constraints import Candidate
 from hat.space import Arch
 
@@ -36,7 +36,7 @@ def choose_finalists(
     ranked: Mapping[float, Sequence[Candidate]],
     count: int,
     timer: Timer | None,
-    tell: Callable[[str], object] = say,
+    tell: Callable[[str], object] = info,
 ) -> dict[float, Winner]:
     """Return the winner under each limit in ms.
 
@@ -124,7 +124,7 @@ class DeviceTimer:
         new = [arch for arch in archs if len(self._held[arch]) == self._processes[arch]]
         if self._journal and len(new) < len(archs):
             held = len(archs) - len(new)
-            say(f"{self._journal.path}: {held} of {len(archs)} finalists are measured already")
+            info(f"{self._journal.path}: {held} of {len(archs)} finalists are measured already")
         start = time.perf_counter()
         for arch, result in zip(new, self._measure(new) if new else [], strict=True):
             record = {
@@ -140,7 +140,7 @@ class DeviceTimer:
             if not self.conditions:
                 facts = ", ".join(f"{name} {value}" for name, value in result.conditions.items())
                 left, each_s = len(new) - 1, time.perf_counter() - start
-                say(
+                info(
                     f"finalists are measured in fresh processes: {facts}; {left} more, {about(left * each_s)}"
                 )
             self.conditions = record["conditions"]

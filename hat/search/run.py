@@ -21,7 +21,7 @@ from hat.errors import ConfigError, HatError, RankError
 from hat.files.atomic import check_writable, file_digest
 from hat.files.journal import Journal
 from hat.latency.predictor import COVERAGE, LatencyPredictor
-from hat.log import RunLog, say
+from hat.log import RunLog, info
 from hat.model.cpu import device_name, dtype_name
 from hat.model.transformer import Transformer
 from hat.rng import rng_for
@@ -131,7 +131,7 @@ class Progress:
     """Counts scores: moves the bar, writes the record, says once how long each of the `stages` will take."""
 
     def __init__(
-        self, bar: "tqdm[Any]", tick: Callable[[], object], tell: Callable[[str], object] = say
+        self, bar: "tqdm[Any]", tick: Callable[[], object], tell: Callable[[str], object] = info
     ) -> None:
         self._bar, self._tick, self._tell = bar, tick, tell
         self.stages: Mapping[str, int] = {}  # architectures that each is still to score
@@ -260,7 +260,7 @@ class _Task:
     def within_reach(self) -> list[Arch]:
         """Return one architecture for each limit; raises Infeasible if there is none."""
         if not self.coverage and self.config.limit_by == "bound":
-            say(
+            info(
                 "this predictor has no bound: latency constraints are kept by its mean; train it again "
                 "with latency_predictor.py for a bound"
             )
@@ -344,7 +344,7 @@ class _Task:
         bar = tqdm(total=budget, desc="search", unit=" scored", disable=not progress, dynamic_ncols=True)
         counter = cached.on_score = Progress(self.files.enter_context(bar), run.tick)
         if resumed := len(cached.losses):
-            say(f"resumed {self.out}/journal.jsonl: {resumed} architectures are scored already")
+            info(f"resumed {self.out}/journal.jsonl: {resumed} architectures are scored already")
             bar.update(resumed)
         same = {name: value for name, value in header.items() if name not in _HOW}
         same["highest_ms"] = known_ms(max(self.limits_ms, default=math.inf))
@@ -370,7 +370,7 @@ class _Task:
         scored = self.scored(cached.losses)
         points = {"search": [each.point(objectives) for each in scored]}
         for name, archs in draws.items():
-            say(f"{name} architectures: {len(archs)}, of which {new[name]} are not in {name}.jsonl yet")
+            info(f"{name} architectures: {len(archs)}, of which {new[name]} are not in {name}.jsonl yet")
             losses = dict(zip(archs, others[name](archs), strict=True))
             points[name] = [each.point(objectives) for each in self.scored(losses)]
         reference = reference or worst(points["search"])
@@ -430,7 +430,7 @@ class _Task:
         gpu = torch.cuda.is_available() and there == torch.cuda.get_device_name()
         here = torch.cuda.get_device_name() if gpu else device_name(torch.device("cpu"))
         if there != here:
-            say(f"not measured: the predictor is of {there}, this is {here}")
+            info(f"not measured: the predictor is of {there}, this is {here}")
             return None
         from hat.latency import collect, measure  # late: most of a search measures nothing
 

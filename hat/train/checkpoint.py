@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hat.errors import ArchError, CheckpointError, ConfigError, brief
 from hat.files.atomic import digest_matches, digest_path, write_with_digest
-from hat.log import say
+from hat.log import info
 from hat.model.cpu import Amp
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SubTransformer, SuperTransformer, Transformer, extract
@@ -126,7 +126,7 @@ def save(checkpoint: Checkpoint, *paths: Path) -> None:
         write_with_digest(path, content)
 
 
-def load(path: Path, say: Callable[[str], None] = lambda text: None) -> Checkpoint:
+def load(path: Path, info: Callable[[str], None] = lambda text: None) -> Checkpoint:
     """Return the checkpoint in `path`, of this system or of the 2020 release, with weights in float32.
 
     Raises CheckpointError if it is missing, damaged, of a newer format, or does not fit its own description.
@@ -142,13 +142,13 @@ def load(path: Path, say: Callable[[str], None] = lambda text: None) -> Checkpoi
     if intact is False:
         raise CheckpointError(f"{path} is damaged: its SHA-256 differs from {digest}; restore it from a copy")
     if intact is None:
-        say(f"{path} has no {digest} beside it; its content cannot be verified")
+        info(f"{path} has no {digest} beside it; its content cannot be verified")
     values = read_foreign(path, content)  # our own files too: anyone can write `hat_format` into one
     del content
     if isinstance(values, dict) and all(isinstance(values.get(key), dict) for key in ("args", "model")):
         from hat.train.legacy import from_release  # late: it builds a Checkpoint
 
-        say(f"{path} is a checkpoint of the 2020 release; with which dictionaries it was made is not known")
+        info(f"{path} is a checkpoint of the 2020 release; with which dictionaries it was made is not known")
         return from_release({key: values[key] for key in ("args", "model")}, path)
     number = values.get("hat_format") if isinstance(values, dict) else None
     if type(number) is not int or number not in FORMATS:
@@ -214,11 +214,11 @@ def load_model(path: Path | str, dataset: "Dataset | None" = None) -> "Model":
     from hat.decode.translator import Model
 
     path = Path(path)
-    found = load(path, say)
+    found = load(path, info)
     if dataset is not None:
         check_dictionaries(found, dataset, path)
     elif found.codec is None:
-        folder = read_record(path.parent, folder=True, note=say).settings.get("data")
+        folder = read_record(path.parent, folder=True, note=info).settings.get("data")
         if folder and Path(folder).is_dir():
             recorded = Dataset.load(folder)
             dataset = recorded if recorded.digests == found.vocab_digests else None
@@ -228,7 +228,7 @@ def load_model(path: Path | str, dataset: "Dataset | None" = None) -> "Model":
     return Model(found.model(), codec, found.vocab_digests)
 
 
-def load_newest(folder: Path, say: Callable[[str], None]) -> Checkpoint | None:
+def load_newest(folder: Path, info: Callable[[str], None]) -> Checkpoint | None:
     """Return the newest readable checkpoint of a run, or None if there is none.
 
     Says so if it falls back. Raises CheckpointError if none can be read, or if the newest holds nothing to go
@@ -238,9 +238,9 @@ def load_newest(folder: Path, say: Callable[[str], None]) -> Checkpoint | None:
     candidates = [path for path in (last, *numbered(folder), best) if path.exists()]
     for path in candidates:
         try:
-            checkpoint = load(path, say)
+            checkpoint = load(path, info)
         except CheckpointError as error:
-            say(f"{error}; trying the one before it")
+            info(f"{error}; trying the one before it")
             continue
         if "trainer" not in checkpoint.state:
             raise CheckpointError(
@@ -292,7 +292,7 @@ def average(
         if not paths:
             raise CheckpointError(f"{folder} holds no checkpointN.pt; train with --save-interval")
         if len(paths) < most:
-            say(f"{folder} holds {len(paths)} epoch checkpoints, not {most}; averaging those")
+            info(f"{folder} holds {len(paths)} epoch checkpoints, not {most}; averaging those")
         output = output or folder / f"average_model_{most}.pt"
     if output is None:
         raise ConfigError("--output is needed if the inputs are single files")
@@ -300,10 +300,10 @@ def average(
     settings = {"num-epoch-checkpoints": most, "inputs": names}
     sources = dict(zip(names, paths, strict=True))
     with Run(record_path(target, folder=False), "average", settings=settings, inputs=sources) as run:
-        first = load(paths[0], say)
+        first = load(paths[0], info)
         total = {name: weight.double() for name, weight in first.weights.items()}
         for path in paths[1:]:
-            other = load(path, say)
+            other = load(path, info)
             if describe(other) != describe(first):
                 both = f"{path} and {paths[0]} hold different models"
                 raise CheckpointError(f"{both}; average checkpoints of one run")

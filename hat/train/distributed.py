@@ -28,7 +28,7 @@ from torch import Tensor
 
 import hat
 from hat.errors import CheckpointError, ConfigError, HatError, RankError, TrainingError
-from hat.log import say
+from hat.log import info
 
 T = TypeVar("T")
 LOST = 75  # exit code of a process that only lost the others; the launcher names the one that failed
@@ -242,7 +242,7 @@ def _exit_code(codes: Mapping[int, int], size: int) -> int:
         what, code = f"rank {rank} of {size} was killed by {signal.Signals(-code).name}", 128 - code
     elif code in (2, 128 + signal.SIGTERM, 128 + signal.SIGINT, 128 + signal.SIGHUP):
         return code
-    say(f"RankError: {what}; all were stopped; {_AGAIN}")
+    info(f"RankError: {what}; all were stopped; {_AGAIN}")
     return code
 
 

@@ -19,7 +19,7 @@ from hat.data.batching import EpochBatches, groups
 from hat.data.pairs import Batch, PairDataset
 from hat.errors import ConfigError
 from hat.files.lock import FolderLock
-from hat.log import RunLog, say
+from hat.log import RunLog, info
 from hat.model.cpu import device_name, dtype_name
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer, Transformer
@@ -175,7 +175,7 @@ class FitResult:
         if found is None:
             assert self.folder is not None
             best, last = (self.folder / f"checkpoint_{name}.pt" for name in ("best", "last"))
-            found = ckpt.load(best if best.exists() else last, say)
+            found = ckpt.load(best if best.exists() else last, info)
         return Model(found.model(), getattr(self.dataset, "codec", None), found.vocab_digests)
 
 
@@ -274,7 +274,7 @@ def validate(
     """Return the validation loss of an architecture with the weights of the checkpoint `init`."""
     path, where, optim, batches = Path(init), _device(device), config.optim, config.batches
     valid = validation_batches(dataset.split(batches.valid_subset), batches, config.model, group)
-    source = check_compatible(ckpt.load(path, say), path, space, arch, config.model, dataset)
+    source = check_compatible(ckpt.load(path, info), path, space, arch, config.model, dataset)
     dtype = ckpt.evaluation_dtype(source, optim.amp, optim.fp16, where)
     return evaluate(source.sub(arch).to(where, dtype), valid, arch, optim.label_smoothing, where, group)
 
@@ -348,7 +348,7 @@ class _Training:
         if source is None:
             return
         if not goes_on:
-            say(f"weights inherited from {where}; optimiser, schedule and data start anew")
+            info(f"weights inherited from {where}; optimiser, schedule and data start anew")
             return
         state, kept = source.state, source.state["progress"]
         trainer.load_average(source.weights)
@@ -359,24 +359,26 @@ class _Training:
             at.epoch, at.offset = kept["epoch"], kept["offset"]
             if state["plan"] != self._batch_plan():
                 at.offset = 0
-                say("the batches are not those of before (seed, data or batch size); the epoch starts anew")
+                info("the batches are not those of before (seed, data or batch size); the epoch starts anew")
         if not loop.reset_meters:
             at.best_loss, at.stale, at.train_s = kept["best_loss"], kept["stale"], kept["train_s"]
         if (before := state.get("recipe")) not in (None, now := self._recipe()):
-            say(f"until now this run was trained with {before}; it goes on with {now}")
-        say(f"resumed {where} at update {trainer.num_updates}, epoch {at.epoch}")
+            info(f"until now this run was trained with {before}; it goes on with {now}")
+        info(f"resumed {where} at update {trainer.num_updates}, epoch {at.epoch}")
 
     def _source(self, init: "Path | Model | None") -> tuple[Checkpoint | None, Path, str]:
         """Return the checkpoint to go on from, if any, its place, and what the run was started from."""
         folder, name = self.folder, str(init) if init is None or isinstance(init, Path) else "a given model"
-        source, where = ckpt.load_newest(folder, say) if folder and folder.is_dir() else None, folder
+        source, where = ckpt.load_newest(folder, info) if folder and folder.is_dir() else None, folder
         if source and init is None:
             name = source.state["progress"]["started_from"]
         elif not source or source.state["progress"]["started_from"] != name:
             if init is None:
                 return None, Path(), ""
             where = Path(name)
-            source = ckpt.load(init, say) if isinstance(init, Path) else ckpt.pack(init.network, init.digests)
+            source = (
+                ckpt.load(init, info) if isinstance(init, Path) else ckpt.pack(init.network, init.digests)
+            )
         assert where
         fits = check_compatible(source, where, self.space, self.arch, self.cfg.model, self.dataset)
         return fits, where, name
@@ -420,7 +422,7 @@ class _Training:
         loop, folder = self.cfg.loop, self.written
         many = f" in {self.group.size} processes" if self.group.size > 1 else ""
         dtype = dtype_name(self.trainer.dtype)
-        say(f"computing in {dtype} on {self.device}{many}, {len(self.pairs)} training pairs")
+        info(f"computing in {dtype} on {self.device}{many}, {len(self.pairs)} training pairs")
         board = None
         if folder and not loop.no_tensorboard:
             board = Path(loop.tensorboard_logdir or folder / "tensorboard")
@@ -450,7 +452,7 @@ class _Training:
         batches = _batches(self.pairs, cfg.batches, cfg.model, self.group, *of_epoch)
         if batches.num_skipped and (at.epoch, at.offset) == (1, 0):
             count = f"{batches.num_skipped} of {len(self.pairs)}"
-            say(f"{count} training pairs are too long and are skipped")
+            info(f"{count} training pairs are too long and are skipped")
         for group in groups(batches, optim.update_freq):
             start = time.perf_counter()
             plan = self.arch or cfg.policy.plan(self.space, self.seed, trainer.num_updates)

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 from hat.config import Options, option
 from hat.data.pairs import Batch
 from hat.errors import ConfigError, TrainingError
-from hat.log import say
+from hat.log import info
 from hat.model.cpu import Amp, choose_dtype, dtype_name
 from hat.model.elastic import EVAL, Dropout
 from hat.model.layers import PAD
@@ -70,7 +70,7 @@ def compute_dtype(amp: Amp, fp16: bool, device: torch.device, group: ProcessGrou
     wanted: Amp = "fp16" if fp16 and amp == "auto" else amp
     dtype = choose_dtype(wanted, device)
     if wanted == "fp16" and device.type == "cpu":
-        say(f"fp16 is not fast on CPUs; computing in {dtype_name(dtype)} instead")
+        info(f"fp16 is not fast on CPUs; computing in {dtype_name(dtype)} instead")
     names = ", ".join(dict.fromkeys(group.gather_objects(dtype_name(dtype))))
     if names != dtype_name(dtype):
         raise ConfigError(f"the processes would compute in different types ({names}); choose one with --amp")

@@ -22,7 +22,7 @@ from hat.files.atomic import digest_matches
 from hat.files.journal import Journal
 from hat.latency.predictor import LatencyPredictor
 from hat.latency.table import TableWriter, read_table, row_of
-from hat.log import say
+from hat.log import info
 from hat.space import SearchSpace, sample
 from hat.train.checkpoint import Checkpoint, load, load_newest
 
@@ -51,7 +51,7 @@ def rows(run: Path) -> Held:
 
 def updates(run: Path) -> Held:
     """Return the newest state, behind a place for each update before it."""
-    newest = load_newest(run, say)
+    newest = load_newest(run, info)
     return [None] * (newest.state["trainer"]["num_updates"] - 1) + [state_of(newest)] if newest else []
 
 
