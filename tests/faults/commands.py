@@ -203,6 +203,10 @@ def leaves(value: object) -> dict[str, object]:
     return {key: part.tolist() if isinstance(part, torch.Tensor) else part for key, part in found.items()}
 
 
+# what tells of locks, clocks and versions, or is left of a kill
+UNLIKE = (".sha256", ".lock", ".unfinished", ".part.json", "run.json", "log.jsonl")
+
+
 def products(work: Path) -> dict[str, Any]:
     """Return all that a run has made, without what depends on the clock."""
     run = work / "run"
@@ -213,8 +217,6 @@ def products(work: Path) -> dict[str, Any]:
             found[name] = leaves(torch.load(path, weights_only=True))
         elif path.name == "summary.json":
             found[name] = json.loads(path.read_text()) | {"seconds": None}
-        elif path.is_file() and not name.endswith(
-            (".sha256", ".lock", ".unfinished", "run.json", "log.jsonl")
-        ):
+        elif path.is_file() and not name.endswith(UNLIKE):
             found[name] = path.read_bytes()
     return found

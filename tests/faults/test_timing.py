@@ -136,7 +136,7 @@ def collect(kind: str, seed: int) -> tuple[bool, int, int, list[float], list[int
 @pytest.mark.parametrize("kind", KINDS)
 def test_series(kind: str) -> None:
     """Drift is said, nothing else is, and what is said to be stable is right."""
-    number = count(4, 1000 // len(KINDS) + 1)
+    number = count(2 if kind == "modes" else 4, 143)
     with Tally(7, f"timing: {kind}") as tally:
         flagged, unstable, begun, errors, repeats = zip(
             *(collect(kind, seed) for seed in range(number)), strict=True
