@@ -292,9 +292,9 @@ class Task:
         return self.stages.run(name, work, settings=settings, inputs=inputs, outputs=outputs, state=state)
 
     def _limits_ms(self) -> tuple[float, ...]:
-        """Return two limits that every device can meet, from largest and smallest SubTransformer."""
-        largest_ms, smallest_ms = (row["measured_ms"] for row in self.rows)
-        return tuple(round(smallest_ms + share * (largest_ms - smallest_ms), 1) for share in (0.35, 0.7))
+        """Return two limits between the upper bounds of smallest and largest: an architecture keeps each."""
+        small_ms, large_ms = map(self.predictor.upper_ms, (self.space.smallest(), self.space.largest()))
+        return tuple(round(small_ms + share * (large_ms - small_ms), 1) for share in (0.35, 0.7))
 
     def _trained(self, limit_ms: float, arch_yml: Path) -> Row:
         """Return the row of a found architecture, trained from its slice, averaged and tested."""
