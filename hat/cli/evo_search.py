@@ -27,7 +27,7 @@ from hat.cli.settings import (
     space_and_arch,
 )
 from hat.config import Options, option, to_yaml_values
-from hat.errors import CheckpointError, ConfigError
+from hat.errors import CheckpointError, ConfigError, install
 from hat.files.atomic import write_atomic
 from hat.latency.predictor import LatencyPredictor
 from hat.log import info
@@ -51,25 +51,25 @@ from hat.train.trainer import OptimConfig, compute_dtype
 class SearchOptions(Options):
     """Search"""
 
-    evo_configs: str | None = None
-    ckpt_path: str | None = None
+    evo_configs: str | None = option(None, role="free")
+    ckpt_path: str | None = option(None, role="file")
     """latency predictor"""
     feature_norm: tuple[float, ...] = ()
     """normalisers of the features; needed for predictors of the 2020 release only"""
     lat_norm: float | None = None
     """normaliser of the latency in ms; needed for predictors of the 2020 release only"""
-    write_config_path: str | None = None
+    write_config_path: str | None = option(None, role="free")
     """YAML file for the architecture found"""
     latency_constraint: float | None = option(None, above=0)
     """highest latency in ms: the predictor's upper bound keeps it, or its prediction if it has none"""
     latency_constraints: tuple[float, ...] = option((), above=0)
     """several highest latencies in ms instead of the one of --latency-constraint; one YAML file for each"""
-    search_dir: str | None = None
+    search_dir: str | None = option(None, role="free")
     """folder of journal, log, table and picture (default: checkpoints/<task>/evo_search/<name of
     --write-config-path>)"""
-    no_measure: bool = False
+    no_measure: bool = option(False, role="free")
     """do not measure the architecture found, even if the predictor is of this device"""
-    warm_start: str | None = option(None, metavar="FILE")
+    warm_start: str | None = option(None, metavar="FILE", role="file")
     """journal of an older search with the same checkpoint, whose architectures start this one"""
 
 
@@ -219,7 +219,7 @@ def _draw(folder: Path) -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        info("no picture: matplotlib is not installed (pip install -e '.[report]')")
+        info(f"no picture: matplotlib is not installed; run: {install('report')}")
         return
     from hat.report.collect import collect  # late: without matplotlib nothing is drawn
     from hat.report.figures import charts, png

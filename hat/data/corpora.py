@@ -16,7 +16,7 @@ from typing import BinaryIO, Literal
 
 from hat.config import Options, option
 from hat.data.text import Chunk, Workers, chunks, read_lines, split_tokens, unequal, where, write_rows
-from hat.errors import ConfigError, DataError
+from hat.errors import ConfigError, DataError, install
 from hat.files.atomic import write_all_atomic
 from hat.rng import rng_for
 
@@ -36,7 +36,7 @@ def package(name: str) -> ModuleType:
         return __import__(name, fromlist=["*"])
     except ImportError as error:
         missing = name.split(".")[0].replace("_", "-")
-        raise ConfigError(f"the package {missing} is not installed; run: pip install -e '.[text]'") from error
+        raise ConfigError(f"the package {missing} is not installed; run: {install('text')}") from error
 
 
 def segment(line: str) -> str | None:
@@ -125,11 +125,11 @@ class PrepareConfig(Options):
     """source language: its Moses rules, and the ending of its output"""
     target_lang: str
     """the same for the target"""
-    source_inputs: tuple[str, ...]
+    source_inputs: tuple[str, ...] = option(role="file")
     """files with source sentences, in order"""
-    target_inputs: tuple[str, ...]
+    target_inputs: tuple[str, ...] = option(role="file")
     """files with their translations: file i goes with file i of the source"""
-    output: str
+    output: str = option(role="free")
     """path to write without .<language>"""
     markup: Markup = "none"
     """where sentences stand: none, each line; segments, <seg id=..> of SGML and XML; talks, training text of
@@ -150,7 +150,7 @@ class PrepareConfig(Options):
     """split: make hyphens inside words tokens of their own, @-@"""
     lowercase: bool = False
     """last: lower case"""
-    workers: int = option(1, low=1)
+    workers: int = option(1, low=1, role="machine")
     """number of processes; the result does not depend on it"""
 
     def __post_init__(self) -> None:
