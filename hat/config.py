@@ -10,6 +10,7 @@ import functools
 import inspect
 import json
 import math
+import os
 import re
 import textwrap
 import types
@@ -166,7 +167,12 @@ def converter(kind: Any) -> Callable[[str], Any]:
 
     if choices:
         return one_of
-    return {int: _int, float: _float, bool: _bool, tuple[float, float]: _pair}.get(kind, str)
+    return {int: _int, float: _float, bool: _bool, tuple[float, float]: _pair}.get(kind, _text)
+
+
+def _text(text: str) -> str:
+    """Return a text; as a shell does, `~/` at its start means the home folder."""
+    return os.path.expanduser(text) if text.startswith("~/") else text
 
 
 def _int(text: str) -> int:

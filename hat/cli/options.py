@@ -138,7 +138,9 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
     def run(argv: Sequence[str] | None = None) -> int:
         try:
             with terminating():
-                return main(argv)
+                code = main(argv)
+                sys.stdout.flush()  # here, so that a reader who has left is noticed here
+                return code
         except HatError as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             return 2
