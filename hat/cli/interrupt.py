@@ -43,7 +43,7 @@ class Interrupt:
             raise KeyboardInterrupt
 
 
-GRACE_S = 8.0  # a command that was asked to end has so long
+GRACE_S = 6.0  # a command that was asked to end has so long
 
 
 def run_group(command: Sequence[str], **how: Any) -> tuple[int, str]:
@@ -52,8 +52,11 @@ def run_group(command: Sequence[str], **how: Any) -> tuple[int, str]:
     A signal that ends this process is passed on to all of them; a second one, or `GRACE_S`, kills what is
     left. They share the locks of this process, should it be killed.
     """
-    process = subprocess.Popen(command, text=True, start_new_session=True, pass_fds=held_locks(), **how)
+    with Interrupt() as interrupt:  # a signal while the process starts would leave it behind
+        process = subprocess.Popen(command, text=True, start_new_session=True, pass_fds=held_locks(), **how)
     try:
+        if interrupt.asked is not None:
+            raise KeyboardInterrupt if interrupt.asked == signal.SIGINT else Terminated(interrupt.asked)
         said, _ = process.communicate()
         return process.returncode, said or ""
     except BaseException as ended:

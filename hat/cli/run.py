@@ -45,6 +45,7 @@ _FIRST = (
     "train the SuperTransformer",
     "measure the latency dataset",
     "train the latency predictor",
+    "search",
 )
 _OF_A_MODEL, _LAST = ("train", "average", "test"), "measure all the models side by side"
 _BYTES_OF_A_PARAMETER = 12  # weight and two moments of the optimiser, in float32
@@ -284,9 +285,11 @@ class Task:
         models = [_Model(name, arch, not options.no_baselines) for name, arch in ends.items()]
         for limit_ms, path in found.items():
             models.append(_Model(path.stem, Arch.from_yaml(path), True, limit_ms))
-        once = {(model.arch, model.trained): model for model in reversed(models)}  # the first of equal ones
-        self._plan([model.name for model in reversed(once.values())])
-        tested = {key: self._trained_and_tested(once[key]) for key in reversed(once)}
+        once: dict[tuple[Arch, bool], _Model] = {}
+        for model in models:
+            once.setdefault((model.arch, model.trained), model)
+        self._plan([model.name for model in once.values()])
+        tested = {key: self._trained_and_tested(model) for key, model in once.items()}
         archs = list(dict.fromkeys(model.arch for model in models))
         timings = dict(zip(archs, self._measured(archs), strict=True))
         for model in models:

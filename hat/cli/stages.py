@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from hat.errors import DataError, HatError
+from hat.files.atomic import link_or_copy
 from hat.report.collect import duration
 from hat.run import Identity, Run, cpu_seconds, digest_of, read_record
 
@@ -58,12 +59,14 @@ class Stages:
             title: what the user reads (default: the name).
         """
         title = f"stage {self.plan.index(name) + 1} of {len(self.plan)}: {title or name}"
-        why = self._find(name, wanted, places) if wanted else ""
+        notes = self._find(name, wanted, places) if wanted else []
         held = self.known.get(name, {})
         if wanted and held.get("seconds") is not None and _key(Identity(**held["identity"])) == _key(wanted):
-            print(f"{title}: up to date ({held['seconds']:.0f} s when it ran)", flush=True)
+            print(
+                f"{title}: up to date ({held['seconds']:.0f} s when it ran)", *notes, sep="\n  ", flush=True
+            )
             return held["result"]
-        print(f"{title}{self._left(name)}{why}", flush=True)
+        print(f"{title}{self._left(name)}", *notes, sep="\n  ", flush=True)
         spent: Counter[str] = Counter(held.get("spent", {}))
         entry: Entry = {"seconds": None, "result": None, "outputs": {}, "spent": dict(spent)}
         if wanted:
@@ -91,37 +94,38 @@ class Stages:
         self._run.write()
         return result
 
-    def _find(self, name: str, wanted: Identity, places: Sequence[Path]) -> str:
+    def _find(self, name: str, wanted: Identity, places: Sequence[Path]) -> list[str]:
         """Put the result of the wanted identity in place, if there is one, and what is there out of its way.
 
-        Returns what a user should know if the stage has to be made again.
+        Returns what a user should know of that.
         """
-        held, why = self.known.get(name), ""
-        if held is None and any(place.exists() for place in places):
-            relative = [os.path.relpath(place, self._folder) for place in places]
-            held = self.known[name] = {"places": relative}  # made by hand, or by another version
+        held, notes, earlier = self.known.get(name), list[str](), self._earlier.setdefault(name, {})
+        if held is None and any(place.exists() for place in places):  # made by hand, or by another version
+            held = {"places": [os.path.relpath(place, self._folder) for place in places]}
         was = Identity(**held["identity"]) if held and "identity" in held else None
         if held is not None and (was is None or _key(was) != _key(wanted)):
-            self._bring(held)
-            changes = _changes(was, wanted) if was else ["it says not what it was made from"]
-            longer = was is not None and was.digest == wanted.digest and _longer(was, wanted)
-            if was and longer and wanted.kind != "train":  # goes on; what was made until now is kept as well
+            changes = _changes(was, wanted) if was else ["no record says what it was made from"]
+            notes.append(f"changed: {', '.join(changes)}")
+            longer = was and was.digest == wanted.digest and _longer(was, wanted)
+            if (
+                was and longer and _key(wanted) not in earlier
+            ):  # it goes on; what was made until now stays, too
                 for place, aside in self._moves(held):
-                    (shutil.copytree if place.is_dir() else shutil.copy2)(place, aside)
-                self._earlier.setdefault(name, {})[_key(was)] = dict(held)
-            elif not longer:
-                self._put_aside(name, held, _key(was) if was else "unknown")
-            why = f"\n  made again: {', '.join(changes)}"
-            if not longer and (back := self._earlier.get(name, {}).pop(_key(wanted), None)):
-                self.known[name] = back
-                self._run.write()
+                    _copy(place, aside)
+                earlier[_key(was)] = dict(held)
+            else:
+                notes += self._put_aside(name, held, _key(was) if was else "unknown")
+        if name not in self.known and (back := earlier.pop(_key(wanted), None)):
+            self.known[name] = back
+            notes.append("an earlier result is found again")
+            self._run.write()
         held = self.known.get(name)
         if held and "identity" in held:
             self._bring(held)
             if held["seconds"] is not None and (bad := list(self._damaged(held))):
-                self._put_aside(name, held, "damaged")
-                why = f"\n  made again: {', '.join(bad)} missing or damaged"
-        return why
+                notes.append(f"missing or damaged: {', '.join(bad)}")
+                notes += self._put_aside(name, held, "damaged")
+        return notes
 
     def _damaged(self, held: Entry) -> Iterator[str]:
         """Yield the outputs that are not as the stage left them."""
@@ -141,20 +145,22 @@ class Stages:
                 asides = (place.with_name(f"{place.name}.{each}") for each in names)
                 yield place, next(aside for aside in asides if not aside.exists())
 
-    def _put_aside(self, name: str, held: Entry, suffix: str) -> None:
-        """Move a result out of the way; a kill in between leaves it to `_bring`."""
+    def _put_aside(self, name: str, held: Entry, suffix: str) -> Iterator[str]:
+        """Move a result out of the way and yield what was moved; a kill in between leaves it to `_bring`."""
+        if "identity" in held:
+            self._bring(held)
         for place, aside in self._moves(held, suffix):
             os.replace(place, aside)
-            print(f"  {place} is kept as {aside.name}")
+            yield f"{place} is kept as {aside.name}"
         if "identity" in held and suffix != "damaged":
-            self._earlier.setdefault(name, {})[suffix] = held
-        del self.known[name]
+            self._earlier[name][suffix] = held
+        self.known.pop(name, None)
         self._run.write()
 
     def _bring(self, held: Entry) -> None:
         """Move back what belongs to a result and is not in its place."""
-        key = _key(Identity(**held["identity"])) if "identity" in held else ""
-        for place in (self._folder / name for name in held["places"] if key):
+        key = _key(Identity(**held["identity"]))
+        for place in (self._folder / name for name in held["places"]):
             aside = place.with_name(f"{place.name}.{key}")
             if aside.exists() and not place.exists():
                 os.replace(aside, place)
@@ -169,6 +175,16 @@ class Stages:
 def _like(stage: str) -> str:
     """Return what a stage has in common with those of other models."""
     return stage if " the " in stage else stage.split()[0]
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a result; checkpoints, which are never written in place, get a second name instead."""
+    if source.is_dir():
+        shutil.copytree(source, target, copy_function=lambda one, other: _copy(Path(one), Path(other)))
+    elif source.suffix == ".pt":
+        link_or_copy(source, target)
+    else:
+        shutil.copy2(source, target)
 
 
 def _key(identity: Identity) -> str:
