@@ -72,21 +72,17 @@ def without(group: type, *names: str) -> Part:
     return Part(group, _names(group) - set(names), frozenset(names))
 
 
-PARSER = ("--give-the-parser",)  # given to a command as its arguments, makes `parse` raise `_ParserReady`
-
-
-class _ParserReady(BaseException):
-    """Carries the parser of a command to whoever asked for it."""
+class _Asks(list[Any]):
+    """In place of arguments: `parse` appends the parser and leaves."""
 
 
 def parser_of(main: Callable[[Sequence[str]], object]) -> argparse.ArgumentParser:
     """Return the parser of a command without running it, for example to write shell completions."""
-    try:
-        main(PARSER)
-    except _ParserReady as ready:
-        parser: argparse.ArgumentParser = ready.args[0]
-        return parser
-    raise AssertionError(f"{main} parses nothing")
+    asks = _Asks()
+    with contextlib.suppress(SystemExit):
+        main(asks)
+    parser: argparse.ArgumentParser = asks[0]
+    return parser
 
 
 def parse(
@@ -96,6 +92,7 @@ def parse(
     description: str,
     config_flags: Sequence[str] = (),
     hidden: Sequence[type] = (),
+    bare: str = "",
 ) -> tuple[Any, ...]:
     """Return one instance of each dataclass in `groups`, filled from `argv` and the YAML files it names.
 
@@ -106,16 +103,19 @@ def parse(
         description: first line of its help.
         config_flags: flags that name a YAML file.
         hidden: dataclasses of options of other commands, accepted and not listed.
+        bare: option whose flag may be left out.
 
     Raises ConfigError for unknown flags or keys (the nearest known one is suggested) and for values of the
     wrong type (file and line are named).
     """
     parts = [each if isinstance(each, Part) else Part(each, _names(each)) for each in groups]
     parser = _Parser(prog, description, config_flags, [*parts, *(Part(each, frozenset()) for each in hidden)])
-    if argv is PARSER:
-        raise _ParserReady(parser)
+    if isinstance(argv, _Asks):
+        argv.append(parser)
+        raise SystemExit
     words = list(sys.argv[1:] if argv is None else argv)
-    values = vars(parser.parse_strict(words))
+    found = vars(parser.parse_strict(words, bare))
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
     try:
         return tuple(part.group(**{name: values[name] for name in _names(part.group)}) for part in parts)
     except ConfigError as error:
@@ -229,11 +229,13 @@ class _Parser(configargparse.ArgParser):
                 return str(self._config_file_parser.places[flag])
         return None
 
-    def parse_strict(self, argv: list[str]) -> argparse.Namespace:
+    def parse_strict(self, argv: list[str], bare: str) -> argparse.Namespace:
         for flag in self._config_flags:
             if sum(word.split("=")[0] == flag for word in argv) > 1:
                 raise ConfigError(f"{flag} is given twice; keep one of them")
         namespace, unknown = self.parse_known_args(argv)
+        if bare and unknown and not unknown[0].startswith("-") and getattr(namespace, bare) is None:
+            setattr(namespace, bare, unknown.pop(0))
         if unknown:
             flags = [word for word in unknown if word.startswith("-")]
             word = (flags or unknown)[0].split("=")[0]
@@ -300,11 +302,6 @@ class _Switch(argparse.BooleanOptionalAction):
         self.help = help
 
 
-class _TupleAction(argparse.Action):
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        setattr(namespace, self.dest, tuple(values))
-
-
 def _open_config(path: str, mode: str = "r") -> TextIO:
     """Open a configuration; where it is missing, the error says which search writes it, or its like."""
     try:
@@ -332,7 +329,7 @@ def _argument(field: dataclasses.Field, hint: Any, text: str) -> dict[str, Any]:
     if "const" in field.metadata:  # the flag alone means this value
         found |= {"nargs": "?", "const": field.metadata["const"]}
     if many:
-        found |= {"nargs": "+", "action": _TupleAction}
+        found["nargs"] = "+"
     found["metavar"] = field.metadata.get("metavar") or _metavar(field.name, kind)
     return found | {"type": _type_of(kind), "required": required and text != argparse.SUPPRESS}
 
