@@ -187,6 +187,7 @@ class _Parser(configargparse.ArgParser):
         """Take the listed options of `parts`, each under the first paragraph of its text, then the others."""
         super().__init__(
             prog=prog,
+            usage="%(prog)s [options]",
             description=description,
             formatter_class=_HelpFormatter,
             config_file_parser_class=FlatYamlParser,
@@ -218,8 +219,12 @@ class _Parser(configargparse.ArgParser):
             if each.name not in part.names | part.unlisted:
                 self._unused.add(flag)
             self._hints[flag[2:]] = hints[each.name]
-            text = help_of(part.group).get(each.name, "") if listed else argparse.SUPPRESS
-            section.add_argument(flag, dest=each.name, **_argument(each, hints[each.name], text))
+            action = section.add_argument(flag, dest=each.name, **_argument(each, hints[each.name], listed))
+            text = help_of(part.group).get(each.name, "")
+            if action.default not in (None, (), False, ""):
+                many = isinstance(action.default, tuple)
+                text += f" (default: {' '.join(map(str, action.default)) if many else action.default})"
+            action.help = text.replace("%", "%%") if listed else argparse.SUPPRESS
 
     def place_of(self, message: str, argv: Sequence[str]) -> str | None:
         """Return file and line of the first option in `message` that a file sets and `argv` does not."""
@@ -275,31 +280,18 @@ class _Parser(configargparse.ArgParser):
 
 
 class _HelpFormatter(argparse.HelpFormatter):
-    """Puts a flag and its text on one line, however long."""
+    """Puts a flag and its text on one line, however long, and a flag with its opposite as `--[no-]flag`."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=60, width=400)
 
-    def _format_usage(self, usage: Any, actions: Any, groups: Any, prefix: Any) -> str:
-        return f"usage: {self._prog} [options]\n\n"
-
-    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
-        return (
-            f"{action.metavar} ..." if action.nargs == "+" else super()._format_args(action, default_metavar)
-        )
+    def _format_args(self, action: argparse.Action, default: str) -> str:
+        return f"{action.metavar} ..." if action.nargs == "+" else super()._format_args(action, default)
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
-        if isinstance(action, _Switch):
+        if isinstance(action, argparse.BooleanOptionalAction):
             return f"--[no-]{action.option_strings[0][2:]}"
         return super()._format_action_invocation(action)
-
-
-class _Switch(argparse.BooleanOptionalAction):
-    """A flag with its opposite, shown as `--[no-]flag`."""
-
-    def __init__(self, option_strings: Sequence[str], dest: str, help: str, **more: Any) -> None:
-        super().__init__(option_strings, dest, help=None, **more)
-        self.help = help
 
 
 def _open_config(path: str, mode: str = "r") -> TextIO:
@@ -314,24 +306,20 @@ def _open_config(path: str, mode: str = "r") -> TextIO:
         raise ConfigError(f"{error}{hint}") from error
 
 
-def _argument(field: dataclasses.Field, hint: Any, text: str) -> dict[str, Any]:
-    """Return the arguments of `add_argument` for a field with a type hint and a help."""
+def _argument(field: dataclasses.Field, hint: Any, listed: bool) -> dict[str, Any]:
+    """Return the arguments of `add_argument` for a field with a type hint, but for the help."""
     required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-    default = None if required else field.default
-    if text != argparse.SUPPRESS:
-        shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
-        text += f" (default: {shown})" if default not in (None, (), False, "") else ""
-        text = text.replace("%", "%%")
-    found: dict[str, Any] = {"default": default, "help": text}
+    found: dict[str, Any] = {"default": None if required else field.default}
     kind, many = kind_of(hint)
     if kind is bool:
-        return found | {"action": "store_true" if field.name.startswith("no_") else _Switch}
+        switch = argparse.BooleanOptionalAction  # a flag with its opposite, shown as --[no-]flag
+        return found | {"action": "store_true" if field.name.startswith("no_") else switch}
     if "const" in field.metadata:  # the flag alone means this value
         found |= {"nargs": "?", "const": field.metadata["const"]}
     if many:
         found["nargs"] = "+"
     found["metavar"] = field.metadata.get("metavar") or _metavar(field.name, kind)
-    return found | {"type": _type_of(kind), "required": required and text != argparse.SUPPRESS}
+    return found | {"type": _type_of(kind), "required": required and listed}
 
 
 def _type_of(kind: Any) -> Callable[[str], Any]:

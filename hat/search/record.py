@@ -15,15 +15,10 @@ from hat.files.journal import Journal, read_journal
 from hat.run import Run, record_path
 from hat.search.constraints import Candidate, Point, Score
 from hat.search.finalists import Winner
-from hat.search.strategies import EvolutionConfig, ScoringOptions, SearchConfig
+from hat.search.strategies import EvolutionConfig, SearchConfig
 from hat.space import Arch, SearchSpace, space_to_plain
 
-# options that a header leaves out: a longer search goes on from a shorter one, and `facts` tell of losses
-_LEFT_OUT = {"evo_iter", "pareto_evaluations"} | {each.name for each in fields(ScoringOptions)} - {"limit_by"}
-_LEFT_OUT |= SearchConfig.__annotations__.keys()
-Histories = dict[
-    float | None, list[dict[str, Any]]
-]  # states of a strategy by limit; None: one run served all
+Histories = dict[float | None, list[dict[str, Any]]]  # states of a strategy by limit; None: one run for all
 # entries of a header that a loss depends on
 SAME_LOSS = ("space", "checkpoint", "label_smoothing", "validation", "dtype")
 
@@ -34,14 +29,16 @@ def search_header(
     """Return what must be equal for a search to go on, the first record of its journal.
 
     It holds the space, the options, the seed, and `facts`: digests of what the search reads. Of the options
-    those beyond version 0.1's first search stand there only if they are not at their default.
+    those beyond version 0.1's first search stand there only if they are not at their default. Options that
+    only lengthen a search are left out: a longer one goes on from a shorter one.
     """
     options: dict[str, Any] = {"latency_constraint": limits_ms[0] if len(limits_ms) == 1 else None}
     if len(limits_ms) > 1:
         options["latency_constraints"] = limits_ms
     for each in fields(config):
         value, always = getattr(config, each.name), each.name in EvolutionConfig.__annotations__
-        if each.name not in _LEFT_OUT and (always or value != each.default):
+        told = each.name in SearchConfig.__annotations__  # by `facts`
+        if each.metadata.get("role", "counts") == "counts" and not told and (always or value != each.default):
             options[each.name] = value
     head = {"kind": "hat search", "format": 1, "seed": seed, **options, "space": space_to_plain(space)}
     plain: dict[str, Any] = json.loads(json.dumps({**head, **facts}))

@@ -114,18 +114,16 @@ class Progress:
     ) -> None:
         self._bar, self._tick, self._tell = bar, tick, tell
         self.stages: Mapping[str, int] = {}  # architectures that each is still to score
-        self._times: list[float] = []
-        self._scored = 0
+        self._times, self._counts = list[float](), list[int]()
 
     def __call__(self, scored: int) -> None:
         """Count architectures that were scored at the same time."""
         self._bar.update(scored)
         self._tick()
         self._times.append(time.perf_counter())
-        if len(self._times) > 1:  # the first one warms up
-            self._scored += scored
+        self._counts.append(scored)
         if len(self._times) == 1 + TIMED:
-            each_s = (self._times[-1] - self._times[0]) / self._scored
+            each_s = (self._times[-1] - self._times[0]) / sum(self._counts[1:])
             left = {name: count for name, count in self.stages.items() if count}
             self._tell("; ".join(f"{name}: {n} evaluations, {about(n * each_s)}" for name, n in left.items()))
 
