@@ -370,7 +370,7 @@ class _Task:
         space, numbers = self.space, itertools.count()
         draws = (sample(space, rng_for(self.seed, "random search", number)) for number in numbers)
         drawn = self.pool().collect(lambda: gene_of(next(draws), space), self.config.ablations)
-        sides = [
+        sides: list[list[Any]] = [
             [replace(side, layers_choice=(n,)) for n in sorted(set(side.layers_choice), reverse=True)]
             for side in (space.encoder, space.decoder)
         ]
