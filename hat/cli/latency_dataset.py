@@ -39,7 +39,7 @@ class DatasetOptions(Options):
     """CSV file to write; existing rows stay and count"""
     lat_dataset_size: int = option(200, low=1, role="lengthens")
     """rows wanted"""
-    lat_budget: float = option(math.inf, above=0, off=math.inf)
+    lat_budget: float = option(math.inf, above=0, off=math.inf, role="lengthens")
     """seconds for the whole table; each row gets its share, but three turns at least"""
 
 
