@@ -4,7 +4,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import SoftFileLock, Timeout
@@ -13,7 +13,9 @@ from hat.errors import HatError
 from hat.files.atomic import disk_errors, new_folders, refuse_folder, remove_unfinished
 
 _HELD = set[int]()  # open locks of this process
-NO_FLOCK = frozenset((errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOLCK))
+NO_FLOCK = frozenset(  # EBADF: NFS locks only what is open for writing, so no folder
+    (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOLCK, errno.EBADF)
+)
 
 
 class Lock:
@@ -61,13 +63,13 @@ def file_lock(path: Path, advice: str) -> Iterator[None]:
     """Keep a file for the process that writes it; HatError if it cannot be written or another has it."""
     refuse_folder(path)
     beside = path.with_name(f".{path.name}.lock")
-    with disk_errors(path), new_folders(path.parent):
-        lock = Lock(os.open(beside, os.O_RDWR | os.O_CREAT, 0o666), path, advice)
-        try:
-            yield
-        finally:
-            beside.unlink(missing_ok=True)
-            lock.close()
+    with ExitStack() as stack:
+        with disk_errors(path):
+            stack.enter_context(new_folders(path.parent))
+            fd = os.open(beside, os.O_RDWR | os.O_CREAT, 0o666)
+        stack.callback(Lock(fd, path, advice).close)
+        stack.callback(beside.unlink, missing_ok=True)
+        yield
 
 
 class FolderLock:
