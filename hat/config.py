@@ -10,7 +10,6 @@ import functools
 import inspect
 import json
 import math
-import os
 import re
 import textwrap
 import types
@@ -167,12 +166,7 @@ def converter(kind: Any) -> Callable[[str], Any]:
 
     if choices:
         return one_of
-    return {int: _int, float: _float, bool: _bool, tuple[float, float]: _pair}.get(kind, _text)
-
-
-def _text(text: str) -> str:
-    """Return a text; as a shell does, `~/` at its start means the home folder."""
-    return os.path.expanduser(text) if text.startswith("~/") else text
+    return {int: _int, float: _float, bool: _bool, tuple[float, float]: _pair}.get(kind, str)
 
 
 def _int(text: str) -> int:

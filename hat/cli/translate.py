@@ -157,17 +157,8 @@ def _generate(
             write_text_atomic(product, done.text)
             run.vouch(product)
         else:
-            print_utf8(done.text)
+            sys.stdout.write(done.text)
     return done
-
-
-def print_utf8(text: str) -> None:
-    """Print text of any language, whatever encoding the terminal is set to."""
-    sys.stdout.flush()
-    if (raw := getattr(sys.stdout, "buffer", None)) is None:
-        sys.stdout.write(text)
-    else:
-        raw.write(text.encode())
 
 
 @command
