@@ -20,7 +20,7 @@ from hat.latency.table import find_table, read_table
 from hat.log import info
 from hat.model.cpu import device_name
 from hat.report.figures import latency_chart, png
-from hat.run import Run, record_path
+from hat.run import Identity, Run, record_path
 
 
 @dataclass(frozen=True)
@@ -122,3 +122,11 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None = None) -> Report:
             where = f"lines {block['first'] + 2} to {block['last'] + 2} of {which}"
             print(f"{where} are {block['percent']:+.1f}% off the others (the device drifted) and count less")
     return report
+
+
+def identity(groups: tuple[Any, ...]) -> Identity:
+    """Return the identity of the predictor that `run` trains."""
+    options, old = groups[0], groups[0].transfer_from
+    inputs: dict[str, Path | str] = {"table": find_table(options.lat_dataset_path)}
+    inputs |= {"transfer-from": Path(old)} if old else {}
+    return Identity.of("predictor", options, inputs=inputs)

@@ -327,7 +327,7 @@ class Task:
                 raise SystemExit(done)  # a signal stopped it, or it failed and said why
             return done
 
-        wanted = module.identity(options)
+        wanted = getattr(module, "identity", _of_training)(options)
         return self.stages.run(name, work, wanted, outputs=outputs, places=places, title=title)
 
     def _limits_ms(self) -> tuple[float, ...]:
@@ -428,6 +428,17 @@ class Task:
         }
 
 
+def _of_training(given: Any) -> Identity:
+    data, start = TaskData(given.task), given.run.restore_file
+    inputs: dict[str, Path | str] = {"restore-file": Path(start)} if start else {}
+    for split in ("train", "valid"):
+        for lang, ids in zip(data.languages, data.split(split).content(), strict=True):
+            inputs[f"{split}.{lang}"] = ids
+    settings = {"seed": given.device.seed, "max-update": given.optim.max_update}
+    groups = (given.space, given.arch, given.model, given.optim, given.schedule, given.policy, given.task)
+    return Identity.of("train", *groups, settings=settings, inputs=inputs)
+
+
 class _Model(NamedTuple):
     """A row of the table before it is known what comes out."""
 
@@ -466,5 +477,5 @@ def text_table(rows: Sequence[Row]) -> str:
         texts = [text.rjust(width) for text, width in zip(numbers, widths[1:-1], strict=True)]
         lines.append("  ".join((name.ljust(widths[0]), *texts, weights)))
     lines.insert(1, "-" * max(map(len, lines)))
-    told = "Measured in turns in one process and brought to the speed of the latency table; +-: 95% interval."
+    told = "Measured in turns in one process and brought to the speed of the latency table; +- is how far off."
     return "\n".join([*lines, told, *notes])

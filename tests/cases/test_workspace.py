@@ -44,33 +44,6 @@ class Predictor:
     upper_ms = predict_ms
 
 
-def _files(kind, options, **inputs):
-    groups = [one for each in options for one in (each if isinstance(each, tuple) else (each,))]
-    return Identity.of(kind, *groups, inputs=inputs)
-
-
-def table_identity(options):
-    import torch
-
-    from hat.latency import collect
-
-    name = collect.device_name(torch.device("cpu"))
-    found = _files("latency-table", options)
-    return Identity("latency-table", {**found.settings, "device": name}, lengths=found.lengths)
-
-
-IDENTITY = {
-    latency_dataset: table_identity,
-    latency_predictor: lambda o: _files("predictor", o, table=Path(o[0].lat_dataset_path)),
-    evo_search: lambda o: _files(
-        "search", o, predictor=Path(o[1].ckpt_path), checkpoint=Path(o[0].run.restore_file)
-    ),
-    train: lambda o: _files(
-        "train", o, **({"checkpoint": Path(o.run.restore_file)} if o.run.restore_file else {})
-    ),
-}
-
-
 class Workshop:
     """A checkout in which stages only write small files; `made` are those that did, since the last look."""
 
@@ -84,12 +57,12 @@ class Workshop:
             (latency_predictor, self.predict),
             (evo_search, self.search),
         ):
-            fake = SimpleNamespace(
-                parsed=module.parsed, identity=getattr(module, "identity", IDENTITY.get(module)), run=run
-            )
+            fake = SimpleNamespace(parsed=module.parsed, run=run)
+            if hasattr(module, "identity"):
+                fake.identity = module.identity
             monkeypatch.setattr(f"hat.cli.run.{module.__name__.rpartition('.')[2]}", fake)
-        for name in ("hat.cli.run", "hat.latency.measure", "hat.latency.collect"):
-            monkeypatch.setattr(f"{name}.device_name", lambda device: self.device)
+        for name in ("run", "latency_dataset", "evo_search"):
+            monkeypatch.setattr(f"hat.cli.{name}.device_name", lambda device: self.device)
         for name, fake in (("shell", self.shell), ("average", self.average), ("measure_fresh", self.fresh)):
             monkeypatch.setattr(f"hat.cli.run.{name}", fake)
         monkeypatch.setattr("hat.cli.run.LatencyPredictor.load", lambda path: Predictor())
