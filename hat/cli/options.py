@@ -91,25 +91,24 @@ def parse(
     prog: str,
     description: str,
     config_flags: Sequence[str] = (),
-    hidden: Sequence[type] = (),
     bare: str = "",
 ) -> tuple[Any, ...]:
     """Return one instance of each dataclass in `groups`, filled from `argv` and the YAML files it names.
 
     Args:
         argv: arguments; None for those of the process.
-        groups: dataclasses of options, or the `only` part of one that the command uses.
+        groups: dataclasses of options, or the `only` part of one that the command uses; the others of a part
+            are accepted and not listed.
         prog: name of the command in messages.
         description: first line of its help.
         config_flags: flags that name a YAML file.
-        hidden: dataclasses of options of other commands, accepted and not listed.
         bare: option whose flag may be left out.
 
     Raises ConfigError for unknown flags or keys (the nearest known one is suggested) and for values of the
     wrong type (file and line are named).
     """
     parts = [each if isinstance(each, Part) else Part(each, _names(each)) for each in groups]
-    parser = _Parser(prog, description, config_flags, [*parts, *(Part(each, frozenset()) for each in hidden)])
+    parser = _Parser(prog, description, config_flags, parts)
     if isinstance(argv, _Asks):
         argv.append(parser)
         raise SystemExit
