@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import dataclasses
 import functools
+import json
 import os
 import re
 import signal
@@ -170,6 +171,26 @@ def _make_streams_usable() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         elif hasattr(stream, "reconfigure") and stream.encoding.lower().replace("-", "") != "utf8":
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def stage(parsed: Callable[..., tuple[Any, ...]], run: Callable[..., Any]) -> Callable[..., int]:
+    """Return the `main` of a command that parses, runs, and prints what came out if --json asks for it.
+
+    `run` is given the options and the arguments; a number that it returns is the exit code.
+    """
+
+    @command
+    def main(argv: Sequence[str] | None = None) -> int:
+        options = parsed(argv)
+        done = run(options, argv)
+        if isinstance(done, int):
+            return done
+        flat = [one for each in options for one in (each if isinstance(each, tuple) else (each,))]
+        if any(isinstance(each, OutputOptions) and each.json for each in flat):
+            print(json.dumps(done))
+        return 0
+
+    return main
 
 
 def _refused_by_system(error: Exception) -> int:
