@@ -1,6 +1,5 @@
 """evo_search.py: find the best SubTransformer under a latency constraint, or the whole front at once."""
 
-import json
 import math
 import os
 import sys
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 
 from hat.cli import settings
-from hat.cli.options import OutputOptions, command, only
+from hat.cli.options import OutputOptions, only, stage
 from hat.cli.settings import DeviceOptions, ProfileOptions, RankOptions, RunOptions, TaskData, TaskOptions
 from hat.config import Options, option, to_yaml_values
 from hat.errors import CheckpointError, ConfigError, install
@@ -75,17 +74,6 @@ _USED = (  # of the options in YAML files; those of the space are given there
     only(ProfileOptions, "latiter", "lat_interval"),
     OutputOptions,
 )
-
-
-@one_of_many
-@command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Search; see --help."""
-    groups = parsed(argv)
-    done = run(groups, argv)
-    if isinstance(done, dict) and groups[0].output.json:
-        print(json.dumps(done))
-    return done if isinstance(done, int) else 0
 
 
 def parsed(argv: Sequence[str] | None) -> tuple[Any, ...]:
@@ -266,3 +254,6 @@ def identity(groups: tuple[Any, ...]) -> Identity:
     for lang, ids in zip(data.languages, data.split(task.valid_subset).content(), strict=True):
         files[f"valid.{lang}"] = ids
     return Identity.of("search", options, *others, given.space, settings=facts, inputs=files)
+
+
+main = one_of_many(stage(parsed, run))

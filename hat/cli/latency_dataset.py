@@ -1,6 +1,5 @@
 """latency_dataset.py: measure random SubTransformers of a space, one CSV row each; profiling of train.py."""
 
-import json
 import math
 import sys
 from collections.abc import Sequence
@@ -9,7 +8,7 @@ from typing import Any
 
 import torch
 
-from hat.cli.options import OutputOptions, command, only, without
+from hat.cli.options import OutputOptions, only, stage, without
 from hat.cli.settings import (
     DeviceOptions,
     ProfileOptions,
@@ -43,16 +42,6 @@ class DatasetOptions(Options):
     """rows wanted"""
     lat_budget: float = option(math.inf, above=0, off=math.inf, role="lengthens")
     """seconds for the whole table; each row gets its share, but three turns at least"""
-
-
-@command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Collect rows until the file has as many as wanted; see --help."""
-    options = parsed(argv)
-    found = run(options)
-    if options[0].output.json:
-        print(json.dumps(found))
-    return 0
 
 
 def parsed(argv: Sequence[str] | None) -> tuple[Any, ...]:
@@ -135,3 +124,6 @@ def identity(options: tuple[Any, ...]) -> Identity:
     facts |= {"vocab-size": profile_sizes(given.task), "profile-length": given.task.sentence_length()}
     facts |= {"seed": given.device.seed, "lat-amp": None}
     return Identity.of("latency-table", data, given.space, given.model, given.profile, settings=facts)
+
+
+main = stage(parsed, run)

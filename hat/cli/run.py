@@ -477,5 +477,7 @@ def text_table(rows: Sequence[Row]) -> str:
         texts = [text.rjust(width) for text, width in zip(numbers, widths[1:-1], strict=True)]
         lines.append("  ".join((name.ljust(widths[0]), *texts, weights)))
     lines.insert(1, "-" * max(map(len, lines)))
-    told = "Measured in turns in one process and brought to the speed of the latency table; +- is how far off."
+    told = (
+        "Measured in turns in one process and brought to the speed of the latency table; +- is how far off."
+    )
     return "\n".join([*lines, told, *notes])
