@@ -1,4 +1,4 @@
-"""The workspace of a task: rows A1, A2, A4, A9, A11, B1, B2, C1 and C2 of the cases, and siblings."""
+"""The workspace of a task: rows A1 to A4, A9, A11, B1, B2, C1, C2 and C5 of the cases, and siblings."""
 
 import json
 import os
@@ -18,10 +18,11 @@ from hat.cli import evo_search, latency_dataset, latency_predictor, train
 from hat.cli.data import preprocess
 from hat.cli.run import Task, TaskRunOptions, main
 from hat.cli.stages import Stages
+from hat.cli.translate import generate
 from hat.data.toy import toy_pairs
 from hat.errors import HatError
 from hat.files.atomic import write_text_atomic
-from hat.files.lock import FolderLock
+from hat.files.lock import FolderLock, file_lock
 from hat.run import Identity, Run, read_record, record_path
 from hat.space import Arch
 
@@ -539,3 +540,75 @@ with FolderLock(Path(sys.argv[1]), ""):
         except HatError:
             time.sleep(0.01)
     raise AssertionError("the lock stays")
+
+
+@pytest.fixture
+def scripts(tmp_path: Path) -> Callable[..., tuple[int, list[list[str]], str]]:
+    """The test.sh of the toy task, with a script that prints what Python is asked for."""
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    shutil.copytree(ROOT / "configs/toy.en-de", tmp_path / "configs/toy.en-de")
+    python = tmp_path / "python"
+    python.write_text('#!/bin/bash\nIFS="|"\necho "ASKED|${CUDA_VISIBLE_DEVICES-none}|$*"\n')
+    python.chmod(0o755)
+    for name, value in (("a", 1), ("b", 2)):
+        (tmp_path / f"{name}.yml").write_text(f"x: {value}\n")
+
+    def start(*words: str, **env: str) -> tuple[int, list[list[str]], str]:
+        script = str(tmp_path / "configs/toy.en-de/test.sh")
+        how: dict[str, Any] = {"cwd": tmp_path, "capture_output": True, "text": True}
+        done = subprocess.run(["bash", script, *words], env=os.environ | {"PYTHON": str(python)} | env, **how)
+        asked = [line.split("|")[1:] for line in done.stdout.splitlines() if line.startswith("ASKED")]
+        return done.returncode, asked, done.stderr
+
+    return start
+
+
+def output_of(asked: list[list[str]]) -> str:
+    (output,) = {
+        word.partition("=")[2] for words in asked for word in words if "=" in word and ".out" in word
+    }
+    return output
+
+
+def test_a3_an_output_is_named_by_what_made_it(scripts: Any, tmp_path: Path) -> None:
+    calls = [
+        ("m.pt", "a.yml"),
+        ("m.pt", "b.yml"),
+        ("n.pt", "a.yml"),
+        ("m.pt", "a.yml", "sacre", "0", "valid"),
+    ]
+    outputs = [output_of(scripts(*words)[1]) for words in calls]
+    assert len(set(outputs)) == 4
+    assert output_of(scripts("m.pt", "a.yml", "sacre")[1]) == outputs[0], (
+        "how it is scored is in another name"
+    )
+    change(str(tmp_path / "configs/toy.en-de/test.sh"), "--beam=5", "--beam=4")
+    assert output_of(scripts("m.pt", "a.yml")[1]) not in outputs
+    assert all(Path(output).parent == tmp_path / "exp" for output in outputs)
+
+
+def test_c5_an_output_may_lie_elsewhere_and_devices_stay(scripts: Any, tmp_path: Path) -> None:
+    words = ("--results-path=there/x.out", "m.pt", "a.yml")
+    code, asked, _ = scripts(*words)
+    assert code == 0 and output_of(asked) == str(tmp_path / "there/x.out")
+    for given, kept in (("", ""), ("3", "3")):
+        assert {call[0] for call in scripts(*words, CUDA_VISIBLE_DEVICES=given)[1]} == {kept}
+    assert {call[0] for call in scripts(*words, "sacre", "1", CUDA_VISIBLE_DEVICES="3")[1]} == {"1"}
+    code, asked, said = scripts("m.pt")
+    assert code == 2 and not asked and "usage" in said
+
+
+@pytest.mark.parametrize("path", ["folder", "file/x.out", "locked.out"])
+def test_c5_what_cannot_be_written_is_refused_before_translating(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    Path("file").touch()
+    with file_lock(Path("locked.out"), ""):
+        assert generate(["--path=missing.pt", f"--results-path={path}"]) == 2
+    said = capsys.readouterr().err
+    assert ("another process" if path == "locked.out" else f"cannot write {path}") in said
+    assert sorted(os.listdir()) == ["file", "folder"]
+    assert generate(["--path=missing.pt", "--results-path=new/x.out"]) == 2
+    assert "missing.pt" in capsys.readouterr().err and not Path("new").exists()
