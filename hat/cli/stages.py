@@ -100,8 +100,9 @@ class Stages:
         Returns what a user should know of that.
         """
         held, notes, earlier = self.known.get(name), list[str](), self._earlier.setdefault(name, {})
-        if held is None and any(place.exists() for place in places):  # made by hand, or by another version
-            held = {"places": [os.path.relpath(place, self._folder) for place in places]}
+        if held is None or "places" not in held:  # made by hand, or by another version
+            there = [os.path.relpath(place, self._folder) for place in places if place.exists()]
+            held = {"places": there} if there else None
         was = Identity(**held["identity"]) if held and "identity" in held else None
         if held is not None and (was is None or _key(was) != _key(wanted)):
             changes = _changes(was, wanted) if was else ["no record says what it was made from"]
