@@ -115,12 +115,19 @@ def parse(
         raise SystemExit
     words = list(sys.argv[1:] if argv is None else argv)
     found = vars(parser.parse_strict(words, bare))
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+    values = {name: _at_home(value) for name, value in found.items()}
     try:
         return tuple(part.group(**{name: values[name] for name in _names(part.group)}) for part in parts)
     except ConfigError as error:
         place = parser.place_of(str(error), words)
         raise (ConfigError(f"{place}: {error}") if place else error) from error
+
+
+def _at_home(value: Any) -> Any:
+    """Return `value`, lists as tuples, with the home folder for a leading ~: no shell knows it in YAML."""
+    if isinstance(value, list | tuple):
+        return tuple(map(_at_home, value))
+    return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~") else value
 
 
 def _names(group: type) -> frozenset[str]:
@@ -133,8 +140,11 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> int:
         try:
+            _make_streams_usable()
             with terminating():
-                return main(argv)
+                code = main(argv)
+            sys.stdout.flush()  # while a pipe that is gone is still noticed
+            return code
         except HatError as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             return 2
@@ -152,6 +162,15 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
             return 128 + ended.number
 
     return run
+
+
+def _make_streams_usable() -> None:
+    """Make output UTF-8 as all files are, whatever the locale; what goes to a closed stream is lost."""
+    for name in ("stdout", "stderr"):
+        if (stream := getattr(sys, name)) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure") and stream.encoding.lower().replace("-", "") != "utf8":
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def _refused_by_system(error: Exception) -> int:
