@@ -35,6 +35,8 @@ class PredictorOptions(Options):
     """table (CSV) or predictor (.pt) of another device to start from; about 20 rows of the new one do then"""
     seed: int = option(1, low=0)
     """seed of the split into training and test rows and of the training"""
+    mixed: bool = False
+    """learn also from rows that were measured in different ways"""
 
 
 # Keys of the release, accepted without effect: the predictor finds its scales, size and steps itself.
@@ -83,7 +85,7 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None = None) -> Report:
             f"{path} is a predictor of the 2020 release, and its place beside one's own, {aside}, holds "
             "another file; move one of them away, or give another --ckpt-path"
         )
-    predictor = trained_predictor(table, transfer_from=old, seed=options.seed)
+    predictor = trained_predictor(table, transfer_from=old, seed=options.seed, mixed=options.mixed)
     report = predictor.report or {}
     facts: dict[str, Any] = {
         "settings": to_yaml_values(options),
@@ -116,9 +118,4 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None = None) -> Report:
     coverage, bound = min(COVERAGE, predictor.max_coverage), report["bound"]
     held = f"; it held on {bound['held']:.1%} of the rows above" if bound else ""
     print(f"{coverage:.0%} upper bound: prediction {100 * (predictor.margin(coverage) - 1):+.1f}%{held}")
-    other = f"{old}" if str(old).endswith(".csv") else f"the table learnt by {old}"
-    for which, blocks in (("the table", report["drift"]), (other, report.get("old_drift", []))):
-        for block in blocks:
-            where = f"lines {block['first'] + 2} to {block['last'] + 2} of {which}"
-            print(f"{where} are {block['percent']:+.1f}% off the others (the device drifted) and count less")
     return report

@@ -49,9 +49,10 @@ def check_one_table(rows: Iterable[Mapping[str, str]]) -> None:
         shared |= {"space": conditions["space"]} if "space" in conditions else {}
         first = first or shared
         if found := differences(first, shared):
+            what = found[0].replace("here it", f"that of row {number}")
             raise ConfigError(
-                f"the first row of the table was measured with {found[0].replace('here it', f'row {number}')}; "
-                "keep such rows in tables of their own, or give --mixed to learn from all of them"
+                f"the first row of the table was measured with {what}; keep such rows in tables of their own, "
+                "or give --mixed to learn from all of them"
             )
 
 
