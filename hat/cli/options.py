@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import dataclasses
 import functools
+import json
 import os
 import re
 import signal
@@ -91,25 +92,24 @@ def parse(
     prog: str,
     description: str,
     config_flags: Sequence[str] = (),
-    hidden: Sequence[type] = (),
     bare: str = "",
 ) -> tuple[Any, ...]:
     """Return one instance of each dataclass in `groups`, filled from `argv` and the YAML files it names.
 
     Args:
         argv: arguments; None for those of the process.
-        groups: dataclasses of options, or the `only` part of one that the command uses.
+        groups: dataclasses of options, or the `only` part of one that the command uses; the others of a part
+            are accepted and not listed.
         prog: name of the command in messages.
         description: first line of its help.
         config_flags: flags that name a YAML file.
-        hidden: dataclasses of options of other commands, accepted and not listed.
         bare: option whose flag may be left out.
 
     Raises ConfigError for unknown flags or keys (the nearest known one is suggested) and for values of the
     wrong type (file and line are named).
     """
     parts = [each if isinstance(each, Part) else Part(each, _names(each)) for each in groups]
-    parser = _Parser(prog, description, config_flags, [*parts, *(Part(each, frozenset()) for each in hidden)])
+    parser = _Parser(prog, description, config_flags, parts)
     if isinstance(argv, _Asks):
         argv.append(parser)
         raise SystemExit
@@ -171,6 +171,26 @@ def _make_streams_usable() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         elif hasattr(stream, "reconfigure") and stream.encoding.lower().replace("-", "") != "utf8":
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def stage(parsed: Callable[..., tuple[Any, ...]], run: Callable[..., Any]) -> Callable[..., int]:
+    """Return the `main` of a command that parses, runs, and prints what came out if --json asks for it.
+
+    `run` is given the options and the arguments; a number that it returns is the exit code.
+    """
+
+    @command
+    def main(argv: Sequence[str] | None = None) -> int:
+        options = parsed(argv)
+        done = run(options, argv)
+        if isinstance(done, int):
+            return done
+        flat = [one for each in options for one in (each if isinstance(each, tuple) else (each,))]
+        if any(isinstance(each, OutputOptions) and each.json for each in flat):
+            print(json.dumps(done))
+        return 0
+
+    return main
 
 
 def _refused_by_system(error: Exception) -> int:
