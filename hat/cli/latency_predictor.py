@@ -19,7 +19,7 @@ from hat.latency.table import find_table, read_table
 from hat.log import info
 from hat.model.cpu import device_name
 from hat.report.figures import latency_chart, png
-from hat.run import Run, record_path
+from hat.run import Identity, Run, record_path
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,14 @@ def parsed(argv: Sequence[str] | None) -> tuple[Any, ...]:
     return parse(argv, *groups, prog="latency_predictor.py", description=text, config_flags=("--configs",))
 
 
+def identity(groups: tuple[Any, ...]) -> Identity:
+    """Return what the predictor depends on, as the run will record it; nothing is made or changed."""
+    options = groups[0]
+    inputs = {"table": find_table(options.lat_dataset_path)}
+    inputs |= {"transfer-from": Path(options.transfer_from)} if options.transfer_from else {}
+    return Identity.of("predictor", options, inputs=inputs)
+
+
 def run(groups: tuple[Any, ...], argv: Sequence[str] | None = None) -> Report:
     """Train and write a predictor with its record and picture; print and return its scores."""
     options, ignored, _ = groups
@@ -78,7 +86,7 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None = None) -> Report:
     report = predictor.report or {}
     facts: dict[str, Any] = {
         "settings": to_yaml_values(options),
-        "inputs": {"table": table} | ({"transfer-from": Path(old)} if old else {}),
+        "identity": identity(groups),
         "device": {"device": device_name(torch.device("cpu"))},
         "threads": torch.get_num_threads(),
     }

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ import torch
 from hat.errors import ConfigError, HatError
 from hat.latency.measure import MeasureConfig, Timing, conditions_of, measure_in_turn, workload
 from hat.latency.table import LatencyTable, Row, TableWriter, row_of
-from hat.latency.validity import SHARED, choices_of, differences
+from hat.latency.validity import SHARED, conditions_of_space, differences
 from hat.log import info
 from hat.log import progress as counting
 from hat.model.count import count_params, profile_macs
@@ -84,7 +84,7 @@ def collect(
     cfg, where, start = config or MeasureConfig(), torch.device(device or "cpu"), time.perf_counter()
     models = _models(space, vocab_sizes, model_config, cfg, where, seed)
     wanted = table_identity(space, vocab_sizes, cfg, model_config, where, seed)
-    choices = choices_of(space)
+    choices = str(wanted.settings["space"])
     found, ends = LatencyTable(), (models(space.largest()), models(space.smallest()))
     found.path = path = Path(out) if out is not None else None
     with _own_table(path, wanted, new_run) as table:
@@ -157,7 +157,8 @@ def table_identity(
     settings: dict[str, Any] = conditions_of(
         device, choose_dtype(cfg.dtype, device), vocab_sizes[1], space.qkv_dim, cfg, threads
     )
-    settings |= {"space": choices_of(space), "anchor": ANCHOR, "seed": seed, "latiter": cfg.max_iterations}
+    settings |= conditions_of_space(space, vocab_sizes[1]) | {"anchor": ANCHOR}
+    settings |= {"seed": seed, "latiter": cfg.max_iterations}
     settings |= {"lat-interval": cfg.interval_percent, "lat-row-budget": str(cfg.row_budget_s)}
     normalize = [getattr(model_config or ModelConfig(), f"{side}_normalize_before") for side in SIDES]
     return Identity("latency-table", settings | {"normalize-before": normalize})
@@ -176,7 +177,8 @@ def _own_table(path: Path | None, wanted: Identity, new_run: bool) -> Iterator[T
             here = {name: str(value) for name, value in wanted.settings.items() if name in SHARED}
             found = differences({"estimate": "median", **held}, here)
             found = found or (record.made_from.differences(wanted) if record.made_from else [])
-            moved = path.with_name(f"{path.name}.{record.identity.short}")
+            names = (path.with_name(f"{path.name}.{record.identity.short}{n or ''}") for n in count())
+            moved = next(name for name in names if not name.exists())
             if found and not new_run:
                 raise ConfigError(
                     f"{path} holds rows measured with {'; '.join(found)}; rows measured in different ways "

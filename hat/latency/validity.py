@@ -19,15 +19,19 @@ _DIMS = {dim.choice_key for dim in DIMS}
 _AGAIN = "measure a table for this with latency_dataset.py, and train a predictor on it"
 
 
-def choices_of(space: SearchSpace) -> str:
-    """Return the choices of a space as a condition of a table."""
-    return json.dumps({dim.choice_key: sorted(set(space[dim])) for dim in DIMS}, separators=(",", ":"))
+def conditions_of_space(space: SearchSpace, vocab_size: int) -> dict[str, str]:
+    """Return the conditions of a table that are those of a task; the space as JSON."""
+    choices = {dim.choice_key: sorted(set(space[dim])) for dim in DIMS}
+    text = json.dumps(choices, separators=(",", ":"))
+    return {"space": text, "qkv_dim": str(space.qkv_dim), "vocab_size": str(vocab_size)}
 
 
 def described(conditions: Mapping[str, str]) -> dict[str, str]:
     """Return conditions with one entry for each dimension of the space, such as `4, 8`."""
     known = dict(conditions)
     choices = json.loads(known.pop("space", "{}"))
+    if "source_len" in known:  # older tables hold one length
+        known.setdefault("target_len", known["source_len"])
     return known | {key: ", ".join(map(str, values)) for key, values in choices.items()}
 
 
@@ -51,8 +55,8 @@ def check_one_table(rows: Iterable[Mapping[str, str]]) -> None:
         if found := differences(first, shared):
             what = found[0].replace("here it", f"that of row {number}")
             raise ConfigError(
-                f"the first row of the table was measured with {what}; keep such rows in tables of their own, "
-                "or give --mixed to learn from all of them"
+                f"the first row of the table was measured with {what}; keep such rows in tables of their "
+                "own, or give --mixed to learn from all of them"
             )
 
 
