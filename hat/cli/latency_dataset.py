@@ -93,10 +93,8 @@ def run(options: tuple[Any, ...], argv: Sequence[str] | None = None) -> dict[str
 
 def identity(options: tuple[Any, ...]) -> Identity:
     """Return what the rows depend on, as the run will record it; nothing is made or changed."""
-    settings, data = options
-    device = (
-        torch.device("cuda", settings.device.gpu or 0) if settings.profile.latgpu else torch.device("cpu")
-    )
+    settings, _ = options
+    gpu = torch.device("cuda", settings.device.gpu or 0)
     return table_identity(
         space_and_arch(settings.space, settings.arch)[0],
         profile_sizes(settings.task),
