@@ -23,7 +23,6 @@ from hat.config import Options, option, to_yaml_values
 from hat.errors import ConfigError
 from hat.latency.collect import collect, table_identity
 from hat.latency.measure import MeasureConfig
-from hat.model.cpu import choose_dtype, device_name
 from hat.model.layers import ModelConfig
 from hat.run import Identity
 from hat.space import SpaceOptions
@@ -141,17 +140,6 @@ def describe(result: dict[str, Any]) -> str:
         shown = ", ".join(f"{key} {value}" for key, value in result["conditions"].items())
         lines.append(f"measured with {shown}")
     return "\n".join(lines)
-
-
-def identity(options: tuple[Any, ...]) -> Identity:
-    """Return the identity of the table that `run` collects: a latency belongs to its device and versions."""
-    given, data = options
-    where = torch.device("cuda" if given.profile.latgpu else "cpu")
-    facts = {"device": device_name(where), "threads": given.device.threads or torch.get_num_threads()}
-    facts |= {"dtype": str(choose_dtype(given.profile.lat_amp, where)), "torch": torch.__version__}
-    facts |= {"vocab-size": profile_sizes(given.task), "profile-length": given.task.sentence_length()}
-    facts |= {"seed": given.device.seed, "lat-amp": None}
-    return Identity.of("latency-table", data, given.space, given.model, given.profile, settings=facts)
 
 
 main = stage(parsed, run)

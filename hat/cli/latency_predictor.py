@@ -118,12 +118,4 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None = None) -> Report:
     return report
 
 
-def identity(groups: tuple[Any, ...]) -> Identity:
-    """Return the identity of the predictor that `run` trains."""
-    options, old = groups[0], groups[0].transfer_from
-    inputs: dict[str, Path | str] = {"table": find_table(options.lat_dataset_path)}
-    inputs |= {"transfer-from": Path(old)} if old else {}
-    return Identity.of("predictor", options, inputs=inputs)
-
-
 main = stage(parsed, run)

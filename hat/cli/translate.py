@@ -164,9 +164,9 @@ def _generate(
 @command
 def score(argv: Sequence[str] | None = None) -> int:
     """Print BLEU, chrF and TER of what hat generate wrote, and their signatures."""
-    groups = ScoreOptions, only(OutputOptions, "json")
-    how: dict[str, Any] = {"config_flags": ("--configs",), "hidden": GROUPS}
-    options, output = parse(argv, *groups, prog="hat score", description=score.__doc__, **how)
+    groups = ScoreOptions, only(OutputOptions, "json"), *map(only, GROUPS)  # GROUPS: of other commands
+    how: dict[str, Any] = {"description": score.__doc__, "config_flags": ("--configs",)}
+    options, output, *_ = parse(argv, *groups, prog="hat score", **how)
     path = Path(options.gen_output or "")
     if not path.is_file():
         raise ConfigError(f"--gen-output is needed: {options.gen_output} is no file; run hat generate first")

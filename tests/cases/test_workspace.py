@@ -62,8 +62,8 @@ class Workshop:
             if hasattr(module, "identity"):
                 fake.identity = module.identity
             monkeypatch.setattr(f"hat.cli.run.{module.__name__.rpartition('.')[2]}", fake)
-        for name in ("run", "latency_dataset", "evo_search"):
-            monkeypatch.setattr(f"hat.cli.{name}.device_name", lambda device: self.device)
+        for name in ("cli.run", "cli.evo_search", "latency.measure"):
+            monkeypatch.setattr(f"hat.{name}.device_name", lambda device: self.device)
         for name, fake in (("shell", self.shell), ("average", self.average), ("measure_fresh", self.fresh)):
             monkeypatch.setattr(f"hat.cli.run.{name}", fake)
         monkeypatch.setattr("hat.cli.run.LatencyPredictor.load", lambda path: Predictor())
