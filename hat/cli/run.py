@@ -27,7 +27,7 @@ from hat.errors import ConfigError, HatError
 from hat.files.atomic import digest_path, write_text_atomic
 from hat.latency.collect import measure_fresh, reference_of
 from hat.latency.measure import MeasureConfig
-from hat.latency.predictor import MIN_ROWS, LatencyPredictor
+from hat.latency.predictor import COVERAGE, MIN_ROWS, LatencyPredictor
 from hat.latency.table import read_table
 from hat.log import versions
 from hat.model.count import count_macs, count_params
@@ -336,7 +336,8 @@ class Task:
         """Return two limits in ms between the upper bounds of the space; some architectures keep each."""
         rng = rng_for(self.options.seed, "limits")
         archs = [self.space.smallest(), self.space.largest(), *(sample(self.space, rng) for _ in range(200))]
-        bounds_ms = [self.predictor.upper_ms(arch) for arch in archs]
+        coverage = min(COVERAGE, self.predictor.max_coverage)
+        bounds_ms = [self.predictor.upper_ms(arch, coverage) for arch in archs]
         low_ms, high_ms = min(bounds_ms), max(bounds_ms)
         limits = (float(f"{low_ms + share * (high_ms - low_ms):.3g}") for share in (0.35, 0.7))
         return tuple(dict.fromkeys(limit for limit in limits if limit >= low_ms)) or (low_ms,)
