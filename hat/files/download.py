@@ -135,9 +135,6 @@ class _Part(Lock):
         note = {"url": self.url, "version": version, "total": total}
         atomic.write_text_atomic(self.note, json.dumps(note) + "\n")
 
-    def __enter__(self) -> "_Part":
-        return self
-
     def __exit__(self, kind: type | None, value: object, trace: object) -> None:
         # What cannot be gone on with is removed, and all on a full disk, which harms everything that runs.
         if value is None or isinstance(value, OSError) or not (self.version and self.size):

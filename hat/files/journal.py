@@ -1,11 +1,11 @@
 """Append-only files of records: each acknowledged record survives a kill, one writer at a time."""
 
-import contextlib
 import errno
 import json
 import os
 import zlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
@@ -15,10 +15,9 @@ from hat.files.lock import Lock
 from hat.log import info
 
 R = TypeVar("R")
-S = TypeVar("S")
 
 
-class Appended(Generic[R]):
+class Appended(AbstractContextManager[Any], Generic[R]):
     """Lines that one process appends to a file, which it locks until `close`; without a path, none are kept.
 
     `records` are those that `read` finds in the content of the file. An unfinished last line, left by a kill,
@@ -63,7 +62,7 @@ class Appended(Generic[R]):
                 raise OSError(errno.ENOSPC, "the disk took only a part of the record")
             os.fsync(fd)
         except BaseException as error:
-            with contextlib.suppress(OSError):  # else the part is an unfinished line, dropped on opening
+            with suppress(OSError):  # else the part is an unfinished line, dropped on opening
                 os.ftruncate(fd, size)
             if not isinstance(error, OSError):
                 raise
@@ -76,9 +75,6 @@ class Appended(Generic[R]):
         """Release the lock."""
         if self._lock is not None:
             self._lock.close()
-
-    def __enter__(self: S) -> S:
-        return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
