@@ -65,8 +65,7 @@ def download(
     """Make `path` the file at `url`, unless it is there and intact.
 
     `timeout` is in seconds without a byte; `tries` attempts in a row may bring nothing new, with longer and
-    longer pauses, or those that the server asks for. `check` looks at the structure. Proxies and certificates
-    are those of the environment, as `requests` takes them.
+    longer pauses, or those that the server asks for. `check` looks at the structure.
     Raises ConfigError for an address that is not http(s), Unreachable and DataError if the network or the
     content fails, HatError if the disk refuses; `path` is then as it was before.
     """

@@ -20,9 +20,9 @@ R = TypeVar("R")
 class Appended(AbstractContextManager[Any], Generic[R]):
     """Lines that one process appends to a file, which it locks until `close`; without a path, none are kept.
 
-    `records` are those that `read` finds in the content of the file. An unfinished last line, left by a kill,
-    is dropped on opening. Raises what `read` raises, the file stays as it is then, and HatError if another
-    process writes the file or the disk refuses; `advice` says what to do.
+    `records` are those that `read` finds in the content of the file; what it raises leaves the file as it is.
+    An unfinished last line, left by a kill, is dropped. Raises HatError, with `advice`, if another process
+    writes the file or the disk refuses.
     """
 
     def __init__(self, path: Path | None, read: Callable[[bytes], list[R]], advice: str) -> None:
@@ -81,11 +81,7 @@ class Appended(AbstractContextManager[Any], Generic[R]):
 
 
 class Journal(Appended[dict[str, Any]]):
-    """JSON lines with a checksum each; opened by one process, which holds a lock until it ends.
-
-    Raises DataError if a record in the middle is damaged (the file and the line are named) and HatError if
-    another process writes the same journal. An unfinished last line, left by a kill, is dropped on opening.
-    """
+    """JSON lines with a checksum each. Raises DataError, naming the line, if one in the middle is damaged."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, lambda content: _parse(content, path), "choose another folder")

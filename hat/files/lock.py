@@ -19,10 +19,9 @@ NO_FLOCK = frozenset(  # EBADF: NFS locks only what is open for writing, so no f
 class Lock(AbstractContextManager["Lock"]):
     """Holds the open file or folder `fd`, which lies at `path`, for this process until `close`.
 
-    The system's flock is used. File systems without it (Lustre, some shares) get the file `<path>.lock`,
-    which names host and process of its owner; the lock of a process that died is taken over. Raises HatError
-    at once if another process has the lock; `advice` then says what to do. `fd` is closed by `close`, and if
-    the lock is refused.
+    On file systems without flock (Lustre, some shares) the file `<path>.lock` names host and process of the
+    owner; the lock of a process that died is taken over. Raises HatError at once if another process has the
+    lock; `advice` then says what to do. `fd` is closed by `close`, and if the lock is refused.
     """
 
     def __init__(self, fd: int, path: Path, advice: str) -> None:

@@ -79,15 +79,15 @@ class InferenceModel:
         """Feed one token of each hypothesis and return logits [N, V'].
 
         V' >= V: what a large vocabulary is padded with is -inf. `state` is one step further afterwards. The
-        first step may be given a single token of each sentence, where its hypotheses start alike.
+        first step may be given a single token of each sentence, if its hypotheses start alike.
         """
         state.begin()
         x = F.embedding(tokens_N, self._embed)
         x = torch.add(self._sines[PAD + state.length], x, alpha=self._scale)
         mask = state.mask(tokens_N.size(0) // state.lineage.size(0))
         for index, (layer, kept) in enumerate(zip(self._network.decoder_layers, state.layers, strict=True)):
-            blocks = _step_blocks(layer, kept, state.length, mask)
-            x = layer.blocks(x, self.arch.decoder, index, *blocks, EVAL)
+            attentions = _step_attentions(layer, kept, state.length, mask)
+            x = layer.blocks(x, self.arch.decoder, index, *attentions, EVAL)
         x = self._network.decoder_norm(x)
         logits = self._output(x)
         if self._exact_output is not None:  # of all rounding, that of the best words' logits changes most
@@ -180,12 +180,13 @@ def _fixed(module: nn.Module, matrix: MakeMatrix) -> Any:
     return module
 
 
-def _step_blocks(layer: Layer, state: LayerState, length: int, lineage: Tensor | None) -> tuple[Block, Block]:
+def _step_attentions(
+    layer: Layer, state: LayerState, length: int, lineage: Tensor | None
+) -> tuple[Block, Block]:
     """Return both attentions of a decoder layer for the newest token of each hypothesis, [N, D] -> [N, Q].
 
     The first one writes its keys and values into `state`.
     """
-
     batch = state.cross_k.size(0)
 
     def to_itself(h_ND: Tensor) -> Tensor:
