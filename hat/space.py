@@ -322,7 +322,8 @@ class SearchSpace:
 def space_from_plain(values: Mapping[str, Any]) -> SearchSpace:
     """Return the space whose `asdict` is `values`; older files have one qkv-dim for both sides."""
     encoder, decoder = (
-        {key: tuple(v) if isinstance(v, list) else v for key, v in values[side].items()} for side in SIDES
+        dict[str, Any]({key: tuple(v) if isinstance(v, list) else v for key, v in values[side].items()})
+        for side in SIDES
     )
     sides = EncoderSpace(**encoder), DecoderSpace(**decoder)
     return SearchSpace(*sides, values["qkv_dim"], values.get("decoder_qkv"))
