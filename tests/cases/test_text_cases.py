@@ -14,9 +14,9 @@ from hat.cli.data import preprocess
 from hat.cli.translate import score
 from hat.config import read_config
 from hat.data.dataset import Dataset
-from hat.data.subwords import TextCodec
+from hat.data.subwords import TextCodec, apply_bpe, learn_bpe
 from hat.data.text import read_lines
-from hat.data.vocab import Vocab
+from hat.data.vocab import UNK, Vocab
 from hat.decode.score import check_tokenizer, scores, tokenizer_of
 from hat.errors import ConfigError, DataError
 
@@ -212,3 +212,57 @@ def test_c8_spaces_of_all_kinds_separate_words(space: str, raw: Path) -> None:
         assert wide.digests == known.digests and ids(wide) == ids(known)
     assert scores([f"a b{space}c d"], ["a b c d"], "normal").bleu == pytest.approx(100)
     assert scores([f"a b{space}c d"], ["a b c d"], "sacre", "de").bleu == pytest.approx(100)
+
+
+def test_c14_new_text_gets_the_subword_model_of_its_dictionary(
+    raw: Path, capsys: pytest.CaptureFixture
+) -> None:
+    write("new", ru="мальчик идёт здесь\n", de="wir hören den Bus\n")
+    made = binary("made", "--sentencepiece=70", "--joined-dictionary", "--testpref=new")
+    dicts = "--srcdict=made/dict.ru.txt", "--tgtdict=made/dict.de.txt"
+    capsys.readouterr()
+    new = binary("later", "--testpref=new", "--trainpref=train", *dicts)
+    assert ids(new, "test") == ids(made, "test") and ids(new) == ids(made) and new.digests == made.digests
+    assert "[ru] new.ru: 1 sentences" in (said := capsys.readouterr().out)
+    assert said.count("split by sentencepiece.model") == 4
+    assert new.split("test").raw_target() == ["wir hören den Bus"]
+    assert new.codec.encode("мальчик идёт здесь").tolist() == ids(made, "test")[0]
+    # text that is split already is not split again
+    for lang, vocab in zip(("ru", "de"), made.vocabs, strict=True):
+        pairs = made.split("test")
+        side = pairs.source if lang == "ru" else pairs.target
+        write("split", **{lang: vocab.decode(side[0]) + "\n"})
+    again = binary("again", "--testpref=split", "--trainpref=train", *dicts)
+    assert ids(again, "test") == ids(made, "test")
+    assert capsys.readouterr().out.count("taken as split already") == 2
+
+
+def test_c14_one_joined_dictionary_and_a_chain_of_folders(raw: Path) -> None:
+    made = binary("made", "--sentencepiece=70", "--joined-dictionary")
+    for before, folder in (("made", "one"), ("one", "two")):
+        new = binary(folder, "--joined-dictionary", f"--srcdict={before}/dict.ru.txt")
+        assert ids(new) == ids(made) and new.digests == made.digests
+
+
+def test_c14_a_dictionary_of_bpe_takes_moses_tokens(raw: Path) -> None:
+    pytest.importorskip("subword_nmt")
+    pytest.importorskip("sacremoses")
+    write("plain", ru="Собака, собака бежит!\n", de="Der Hund, der Hund läuft!\n")
+    write(ru="Собака , собака бежит !\n", de="Der Hund , der Hund läuft !\n")
+    learn_bpe([Path("train.ru"), Path("train.de")], Path("codes"), 8)
+    apply_bpe(Path("codes"), [Path("train.ru"), Path("train.de")], Path("split"))
+    made = binary("made", "--trainpref=split/train", "--bpe-codes=codes")
+    dicts = "--srcdict=made/dict.ru.txt", "--tgtdict=made/dict.de.txt"
+    new = binary("later", "--trainpref=split/train", "--testpref=plain", *dicts)
+    assert ids(new, "test") == ids(made) == ids(new) and UNK not in ids(new)[0]
+
+
+def test_c14_a_missing_or_foreign_model_is_an_error(raw: Path, capsys: pytest.CaptureFixture) -> None:
+    for folder, pieces in (("made", 70), ("other", 65)):
+        binary(folder, f"--sentencepiece={pieces}")
+    both = "--srcdict=made/dict.ru.txt", "--tgtdict=other/dict.de.txt"
+    assert binary("new", *both, code=2) is None
+    assert "different subword models" in capsys.readouterr().err
+    Path("made/sentencepiece.model").unlink()
+    assert binary("new", both[0], "--tgtdict=made/dict.de.txt", code=2) is None
+    assert "put sentencepiece.model" in capsys.readouterr().err and not Path("new").exists()
