@@ -74,6 +74,7 @@ setup(
         "filelock>=4",
         "jinja2",
         "requests",
+        "charset-normalizer",
         "safetensors",
         "urllib3>=2",
     ],

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import io
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -136,6 +137,14 @@ def _count_chunk(chunk: Chunk, segmenter: Segmenter, allow_empty: bool) -> tuple
     return lines, counts
 
 
+def check_pieces(lines: Iterable[str], pieces: int, option: str) -> None:
+    """Raise ConfigError, naming the option, if a sentencepiece model needs more pieces for its characters."""
+    least = len({char for line in lines for word in split_tokens(line) for char in word}) + 2
+    if pieces < least:
+        found = f"{option} {pieces}: the characters of the text alone need {least}"
+        raise ConfigError(f"{found}; give at least as many")
+
+
 def learn_sentencepiece(files: Iterable[Path], model_path: Path, vocab_size: int, seed: int) -> None:
     """Learn a BPE model of at most `vocab_size` pieces on the lines of `files` and write it to `model_path`.
 
@@ -168,10 +177,9 @@ def learn_sentencepiece(files: Iterable[Path], model_path: Path, vocab_size: int
     except (RuntimeError, ValueError, OSError) as error:
         message = " ".join(str(error).split())[-200:]
     if not model.getvalue():
-        raise ConfigError(
-            f"cannot learn {vocab_size} sentencepiece pieces: {message}; the number must exceed that of "
-            "characters in the text; choose another with --sentencepiece"
-        )
+        least = re.search(r"[0-9]+ vs ([0-9]+)", message)
+        why = f"its characters alone need {least[1]}; give at least as many" if least else message
+        raise ConfigError(f"--sentencepiece {vocab_size}: cannot learn so many pieces on the text: {why}")
     write_atomic(model_path, lambda file: file.write(model.getvalue()))
 
 

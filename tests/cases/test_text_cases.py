@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from hat.cli.data import preprocess
+from hat.cli.evo_search import main as evo_search
+from hat.cli.new_task import new_task
 from hat.cli.translate import score
 from hat.config import read_config
 from hat.data.dataset import Dataset
@@ -266,3 +268,56 @@ def test_c14_a_missing_or_foreign_model_is_an_error(raw: Path, capsys: pytest.Ca
     Path("made/sentencepiece.model").unlink()
     assert binary("new", both[0], "--tgtdict=made/dict.de.txt", code=2) is None
     assert "put sentencepiece.model" in capsys.readouterr().err and not Path("new").exists()
+
+
+CHINESE = [
+    ("".join(chr(0x4E00 + (7 * i + k) % 90) for k in range(6)), f"word{i % 9} b{i}") for i in range(60)
+]
+
+
+def new_task_argv(folder: Path, *more: str) -> list[str]:
+    """Return the arguments of `hat new-task` for a Chinese corpus, in a folder with the tasks of HAT."""
+    (folder / "configs").mkdir()
+    (folder / "configs/toy.en-de").symlink_to(ROOT / "configs/toy.en-de")
+    for side, lang in enumerate(("zh", "en")):
+        write("corpus", **{lang: "".join(f"{pair[side]}\n" for pair in CHINESE)})
+    argv = ["--name=mine.zh_TW-en", "--template=toy.en-de", "--source=corpus.zh", "--target=corpus.en"]
+    return [*argv, *more]
+
+
+def test_c15_the_flag_that_was_given_is_named(raw: Path, capsys: pytest.CaptureFixture) -> None:
+    argv = new_task_argv(raw, "--held-out=5")
+    assert new_task([*argv, "--pieces=60"]) == 2
+    said = capsys.readouterr().err
+    assert "--pieces 60" in said and "--sentencepiece" not in said
+    least = re.search(r"alone need (\d+)", said)[1]
+    assert new_task([*argv[:-1], "--held-out=50", f"--pieces={least}"]) == 2
+    assert "lower --held-out" in capsys.readouterr().err
+    assert not Path("configs/mine.zh_TW-en").exists() and not Path("data").exists()
+    assert new_task([*argv, f"--pieces={least}"]) == 0
+    splits = [f"--{split}pref=data/raw/mine.zh_TW-en/{split}" for split in ("train", "test")]
+    argv = ["--source-lang=zh_TW", "--target-lang=en", "--destdir=out", "--joined-dictionary", *splits]
+    assert preprocess([*argv, f"--sentencepiece={int(least) - 1}"]) == 2
+    assert (
+        f"--sentencepiece {int(least) - 1}" in (said := capsys.readouterr().err) and f"need {least}" in said
+    )
+    assert preprocess([*argv, f"--sentencepiece={least}"]) == 0, (
+        "the advice works, and the number is the least"
+    )
+
+
+def test_c15_the_library_names_its_parameters(raw: Path) -> None:
+    sides = [list(side) for side in zip(*CHINESE, strict=True)]
+    with pytest.raises(ConfigError, match="^pieces 60: "):
+        Dataset.from_text(*sides, pieces=60)
+    with pytest.raises(DataError, match="lower valid and test or give more text"):
+        Dataset.from_text(*sides, valid=40)
+
+
+@pytest.mark.parametrize("flag", ["--configs", "--evo-configs"])
+def test_c15_a_missing_file_is_not_blamed_on_another_flag(
+    flag: str, raw: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert evo_search([f"{flag}=no.yml"]) == 2
+    said = capsys.readouterr().err
+    assert "no.yml" in said and "check the path" in said and "check --configs" not in said
