@@ -327,7 +327,7 @@ class Task:
                 raise SystemExit(done)  # a signal stopped it, or it failed and said why
             return done
 
-        wanted = getattr(module, "identity", _of_training)(options)
+        wanted = module.identity(options)
         if module is latency_dataset:  # a table of more rows is the same table; here it is another result
             wanted = replace(wanted, lengths=to_yaml_values(options[1], role="lengthens"))
         return self.stages.run(name, work, wanted, outputs=outputs, places=places, title=title)
@@ -429,17 +429,6 @@ class Task:
             "same_as": same_as,
             "arch": model.arch.to_yaml(),
         }
-
-
-def _of_training(given: Any) -> Identity:
-    data, start = TaskData(given.task), given.run.restore_file
-    inputs: dict[str, Path | str] = {"restore-file": Path(start)} if start else {}
-    for split in ("train", "valid"):
-        for lang, ids in zip(data.languages, data.split(split).content(), strict=True):
-            inputs[f"{split}.{lang}"] = ids
-    settings = {"seed": given.device.seed, "max-update": given.optim.max_update}
-    groups = (given.space, given.arch, given.model, given.optim, given.schedule, given.policy, given.task)
-    return Identity.of("train", *groups, settings=settings, inputs=inputs)
 
 
 class _Model(NamedTuple):

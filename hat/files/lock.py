@@ -4,7 +4,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import SoftFileLock, Timeout
@@ -18,13 +18,12 @@ NO_FLOCK = frozenset(  # EBADF: NFS locks only what is open for writing, so no f
 )
 
 
-class Lock:
+class Lock(AbstractContextManager["Lock"]):
     """Holds the open file or folder `fd`, which lies at `path`, for this process until `close`.
 
-    The system's flock is used. File systems without it (Lustre, some shares) get the file `<path>.lock`,
-    which names host and process of its owner; the lock of a process that died is taken over. Raises HatError
-    at once if another process has the lock; `advice` then says what to do. `fd` is closed by `close`, and if
-    the lock is refused.
+    On file systems without flock (Lustre, some shares) the file `<path>.lock` names host and process of the
+    owner; the lock of a process that died is taken over. Raises HatError at once if another process has the
+    lock; `advice` then says what to do. `fd` is closed by `close`, and if the lock is refused.
     """
 
     def __init__(self, fd: int, path: Path, advice: str) -> None:
@@ -52,6 +51,9 @@ class Lock:
         self._soft.release()
         os.close(self.fd)
 
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
 
 def held_locks() -> tuple[int, ...]:
     """Return the open locks of this process, so that a process started by it can share them."""
@@ -67,12 +69,12 @@ def file_lock(path: Path, advice: str) -> Iterator[None]:
         with disk_errors(path):
             stack.enter_context(new_folders(path.parent))
             fd = os.open(beside, os.O_RDWR | os.O_CREAT, 0o666)
-        stack.callback(Lock(fd, path, advice).close)
+        stack.enter_context(Lock(fd, path, advice))
         stack.callback(beside.unlink, missing_ok=True)
         yield
 
 
-class FolderLock:
+class FolderLock(AbstractContextManager["FolderLock"]):
     """Keeps a folder for one process; the empty file `run.lock` stays, a lock without its process does not.
 
     What writers killed before left unfinished is removed. If the block fails before anything else was
@@ -90,9 +92,6 @@ class FolderLock:
             raise HatError(f"cannot write {path}: {error.strerror}; choose another folder") from error
         self._lock = Lock(fd, folder, advice)
         remove_unfinished(folder)
-
-    def __enter__(self) -> "FolderLock":
-        return self
 
     def __exit__(self, kind: type | None, value: object, trace: object) -> None:
         before, name = self._before or set(), self._path.name

@@ -58,9 +58,7 @@ class Workshop:
             (latency_predictor, self.predict),
             (evo_search, self.search),
         ):
-            fake = SimpleNamespace(parsed=module.parsed, run=run)
-            if hasattr(module, "identity"):
-                fake.identity = module.identity
+            fake = SimpleNamespace(parsed=module.parsed, identity=module.identity, run=run)
             monkeypatch.setattr(f"hat.cli.run.{module.__name__.rpartition('.')[2]}", fake)
         for name in ("cli.run", "cli.evo_search", "latency.measure"):
             monkeypatch.setattr(f"hat.{name}.device_name", lambda device: self.device)
