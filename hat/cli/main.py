@@ -22,6 +22,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Translate and score": {
         "generate": ("translate:generate", "translate a split of binary data"),
+        "translate": ("translate:translate", "translate plain text"),
         "score": ("translate:score", "score translations"),
     },
     "Data": {
