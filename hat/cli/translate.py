@@ -59,21 +59,11 @@ class GenerateOptions(Options):
 
 
 @dataclass(frozen=True)
-class TranslateOptions(Options):
+class TranslateOptions(GenerateOptions):
     """Translation"""
 
-    path: str
-    """checkpoint of the model"""
     input: str = option("/dev/stdin", role="file")
-    """plain text, one sentence a line (default: standard input)"""
-    results_path: str | None = option(None, role="free")
-    """file for the translations, one a line, written whole (default: standard output)"""
-    batch_size: int = option(32, low=1, role="free")
-    """most sentences translated at once"""
-    max_source_positions: int | None = option(None, low=2, high=MAX_POSITIONS)
-    """room for longer source sentences than the model was trained for, in tokens"""
-    max_target_positions: int | None = option(None, low=2, high=MAX_POSITIONS)
-    """the same for translations"""
+    """plain text, one sentence a line (default: standard input); translations are one a line, too"""
 
 
 @dataclass(frozen=True)
@@ -96,6 +86,9 @@ class ScoreOptions:
     """raw reference text for mode sacre, one sentence a line"""
     remove_bpe: str | None = option(None, const="@@ ", metavar="KIND")
     """how the output was joined; sentencepiece output is text already, other output is detokenised"""
+
+
+_TRANSLATE = ("path", "results_path", "batch_size", "max_source_positions", "max_target_positions")
 
 
 @command
@@ -175,7 +168,7 @@ def translate(argv: Sequence[str] | None = None) -> int:
     """Translate plain text, with the dictionaries and the subword model that the model was trained with."""
     options, beam, task, device, chosen, output, *_ = parse(
         argv,
-        TranslateOptions,
+        only(TranslateOptions, "input", *_TRANSLATE),
         BeamConfig,
         only(TaskOptions, "data", "source_lang", "target_lang"),
         only(DeviceOptions, "cpu", "gpu", "threads"),
@@ -186,6 +179,8 @@ def translate(argv: Sequence[str] | None = None) -> int:
         description=translate.__doc__,
         config_flags=("--configs", "--sub-configs"),
     )
+    if options.path is None:
+        raise ConfigError("--path is needed: the checkpoint to translate with")
     lines = list(read_lines(options.input))
     names = (task.data, task.source_lang, task.target_lang)
     model = load_model(find_checkpoint(options.path), Dataset.load(*names) if task.data else None)
