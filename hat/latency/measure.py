@@ -81,8 +81,8 @@ class Timing:
     """Latency of one architecture in milliseconds, and what it was measured with.
 
     The true latency is at most what was measured, because other work only adds time. `interval_ms`, the
-    distance to the third fastest turn, says how far below it may lie: in a trial the ratio of two models
-    differed from that of a quiet machine by less than the sum of their intervals in 97% of all cases.
+    distance to the third fastest turn, says how far below it may lie: in a trial the ratio to the anchor
+    differed from that of a quiet machine by less than both intervals in 93% of all cases or more.
     """
 
     encoder_ms: float
