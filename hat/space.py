@@ -6,7 +6,7 @@ Sampling, genes, features, YAML keys, options, checks and columns for regression
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, field, fields, make_dataclass
 from itertools import islice, product
 from math import prod
 from pathlib import Path
@@ -319,19 +319,14 @@ class SearchSpace:
         return arch
 
 
-def space_to_plain(space: SearchSpace) -> dict[str, Any]:
-    """Return the space as nested plain values for a checkpoint file."""
-    return asdict(space)
-
-
 def space_from_plain(values: Mapping[str, Any]) -> SearchSpace:
-    """Return the space written by `space_to_plain`; older files have one qkv-dim for both sides."""
-
-    def side(name: str) -> dict[str, Any]:
-        return {key: tuple(v) if isinstance(v, list) else v for key, v in values[name].items()}
-
-    encoder, decoder = EncoderSpace(**side("encoder")), DecoderSpace(**side("decoder"))
-    return SearchSpace(encoder, decoder, values["qkv_dim"], values.get("decoder_qkv"))
+    """Return the space whose `asdict` is `values`; older files have one qkv-dim for both sides."""
+    encoder, decoder = (
+        dict[str, Any]({key: tuple(v) if isinstance(v, list) else v for key, v in values[side].items()})
+        for side in SIDES
+    )
+    sides = EncoderSpace(**encoder), DecoderSpace(**decoder)
+    return SearchSpace(*sides, values["qkv_dim"], values.get("decoder_qkv"))
 
 
 def sample(space: SearchSpace, rng: random.Random) -> Arch:
@@ -362,7 +357,7 @@ def draw_fair_arch(space: SearchSpace, seed: int, number: int) -> Arch:
         rng_for(seed, "fair", dim.label.removesuffix(" dim"), *where, count // len(order)).shuffle(order)
         return order[count % len(order)]
 
-    enc, dec = (next(d for d in DIMS if (d.side, d.attr) == (side, "num_layers")) for side in SIDES)
+    enc, dec = (dim for dim in DIMS if dim.attr == "num_layers")
     num_enc = turn(enc, space[enc], number)
     # each depth is drawn once in each block, so the block's number counts the draws of any one depth
     of_depth = number // len(space[enc])

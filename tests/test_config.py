@@ -131,8 +131,8 @@ def test_bombs_are_refused_at_once(text: str) -> None:
 def test_files(tmp_path: Path) -> None:
     path = tmp_path / "a.yml"
     for content, message in (
-        (b"a: \xff\n", f"{path}:1: not UTF-8 text"),
-        (b"a: 1\nb: \xc3\x28\n", f"{path}:2: not UTF-8 text"),
+        (b"a: \xff\n", f"{path}:1: the line is not UTF-8"),
+        (b"a: 1\nb: \xc3\x28\n", f"{path}:2: the line is not UTF-8"),
         (b"a: \0\n", f"{path}:1: not valid YAML"),
     ):
         path.write_bytes(content)

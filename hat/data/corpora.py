@@ -255,7 +255,7 @@ def hold_out(
 
     `valid` and `test` are numbers of pairs. Raises DataError if fewer than half would be left for training.
     """
-    clean = ((source.strip(" \t\r"), target.strip(" \t\r")) for source, target in pairs)
+    clean = ((source.strip(), target.strip()) for source, target in pairs)
     distinct = list(dict.fromkeys(pair for pair in clean if all(pair)))
     if len(distinct) < 2 * (valid + test) or not distinct:
         found = f"{len(distinct)} distinct pairs are too few to set {valid} + {test} aside"

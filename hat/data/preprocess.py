@@ -13,10 +13,11 @@ import numpy as np
 from hat.config import Options, flag_of, option
 from hat.data.folder import CODES_FILE, MODEL_FILE, SPLITS, replacing
 from hat.data.indexed import write_parts
-from hat.data.subwords import count_tokens, learn_sentencepiece, load_pieces
+from hat.data.subwords import count_tokens, learn_sentencepiece, load_bpe, load_pieces
 from hat.data.text import Chunk, Workers, chunks, read_lines, split_tokens, unequal
 from hat.data.vocab import UNK, Vocab
 from hat.errors import ConfigError, DataError
+from hat.files.atomic import write_text_atomic
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,9 @@ def preprocess(cfg: PreprocessConfig, info: Callable[[str], object] = lambda lin
             info(f"sentencepiece: learnt on {2 * result['splits']['train']['sentences']} lines")
             counts = [count_tokens(file, workers, model)[1] for file in texts["train"]]
         if cfg.bpe_codes:
-            shutil.copyfile(cfg.bpe_codes, folder / CODES_FILE)
+            codes = "\n".join(read_lines(cfg.bpe_codes))
+            load_bpe(codes, cfg.bpe_codes)
+            write_text_atomic(folder / CODES_FILE, codes + "\n")
         vocabs = _dictionaries(cfg, counts)
         for lang, vocab in zip(cfg.languages, vocabs, strict=True):
             result["dictionary"][lang] = len(vocab)

@@ -218,6 +218,8 @@ class TextCodec:
     def load(cls, folder: Path, languages: tuple[str, str], vocabs: tuple[Vocab, Vocab]) -> "TextCodec":
         """Take the subword model that `hat preprocess` left in `folder`, if it is there."""
         path = Path(folder) / MODEL_FILES.get(subword_kind(vocabs[0]) or "", "")
+        if path.name == CODES_FILE and path.is_file():
+            return cls(languages, vocabs, "\n".join(read_lines(path)).encode())
         return cls(languages, vocabs, path.read_bytes() if path.is_file() else None)
 
     @functools.cached_property
