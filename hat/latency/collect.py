@@ -100,7 +100,7 @@ def collect(
                     break
                 row_s = min(cfg.row_budget_s, left_s / (rows - len(table.records)))
                 how = replace(cfg, row_budget_s=row_s)
-                measured = measure_in_turn([models(arch) for arch in group], how, anchor)
+                measured = measure_in_turn((models(arch) for arch in group), how, anchor)
                 yield from zip(group, measured, strict=True)
 
         with Run(
