@@ -274,7 +274,7 @@ def open_config(path: str, mode: str = "r") -> TextIO:
                 raise ConfigError(f"{path}:1: the file {found}")
         return cast(TextIO, open(path, mode, encoding="utf-8-sig", newline="\n"))
     except OSError as error:
-        raise ConfigError(f"cannot read configuration {path}: {error.strerror}; check --configs") from error
+        raise ConfigError(f"cannot read configuration {path}: {error.strerror}; check the path") from error
 
 
 def read_config(path: str | Path) -> dict[str, str | list[str]]:

@@ -28,8 +28,8 @@ class Dim:
     """One elastic dimension of one side: where its values are held, its YAML keys and what bounds it.
 
     Values are whole numbers from 1 to `limit`: a number, or the YAML key of a size of the SuperTransformer.
-    Without a choice a space allows that size alone, or 1 if the limit is a number. If `added`, the 2020
-    release lacks the dimension, and files and calls that do not give it mean 1 in every layer.
+    Without a choice a space allows that size alone, or 1 if the limit is a number. If `added`, the dimension
+    is not of the 2020 release, and files and calls that do not give it mean 1 in every layer.
     """
 
     side: str  # "encoder" or "decoder"
@@ -345,11 +345,10 @@ def draw_arch(space: SearchSpace, seed: int, number: int) -> Arch:
 
 
 def draw_fair_arch(space: SearchSpace, seed: int, number: int) -> Arch:
-    """Return the SubTransformer of draw `number`, each choice of each dimension equally often.
+    """Return the SubTransformer of draw `number`, each choice equally often (FairNAS, 2019); a pure function.
 
     Any n draws from a multiple of n on hold each of n widths or encoder depths once, in random order. What
-    exists at some depths only takes turns among the draws of these depths, so each size of each layer gets
-    its share of those (strict fairness of FairNAS, 2019). A pure function, as `draw_arch`.
+    exists at some depths only takes turns among the draws of these depths.
     """
 
     def turn(dim: Dim, allowed: tuple[int, ...], count: int, *where: int) -> int:
@@ -373,10 +372,7 @@ def draw_fair_arch(space: SearchSpace, seed: int, number: int) -> Arch:
 
 
 def validation_archs(space: SearchSpace) -> dict[str, Arch]:
-    """Return the largest and the smallest SubTransformer, both attending to two encoder layers if they can.
-
-    HAT 2020 validates these two, with span 2 throughout; if the space has no span 2, its own extremes stand.
-    """
+    """Return the largest and the smallest SubTransformer, with span 2 if the space has it (HAT 2020)."""
 
     def pick_by(of: Callable[[tuple[int, ...]], int]) -> Pick:
         return lambda dim, allowed, _: 2 if dim.attr == "cross_span" and 2 in allowed else of(allowed)
@@ -431,8 +427,7 @@ def features(arch: Arch) -> list[float]:
 def layer_features(arch: Arch) -> list[float]:
     """Return the features, then means over layers of each layer's squares, and of its heads times its span.
 
-    Squares tell layers of 512 and 1536 from two of 1024, so a sum can follow a cost that is not linear in the
-    sizes of a layer; if a choice has two values they add nothing.
+    Squares tell layers of 512 and 1536 from two of 1024: a cost need not be linear in the sizes of a layer.
     """
     dec = arch.decoder
     squares = [fmean(value * value for value in arch[dim]) for dim in _PER_LAYER]
@@ -443,8 +438,8 @@ def layer_features(arch: Arch) -> list[float]:
 def layer_columns(arch: Arch, space: SearchSpace) -> list[float]:
     """Return one row of a regression on what each layer holds, equally long for all architectures of a space.
 
-    Of each side: width, one flag for each super layer (1.0 if it is used), and for each per-layer dimension
-    its values and their sum. An unused layer holds the mean of the others, so only its flag has an effect.
+    Of each side: width, a flag for each super layer (1.0 if it is used), and for each per-layer dimension its
+    values and their sum. An unused layer holds the mean of the others, so only its flag has an effect.
     """
     row: list[float] = []
     for dim in DIMS:

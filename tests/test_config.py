@@ -149,7 +149,7 @@ def test_huge_missing_and_foreign_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="big.yml has more than 1048576 bytes"):
         open_config(str(path))
     for wrong in (tmp_path / "none.yml", tmp_path, path / "x"):
-        with pytest.raises(ConfigError, match="cannot read configuration .*check --configs"):
+        with pytest.raises(ConfigError, match="cannot read configuration .*check the path"):
             open_config(str(wrong))
 
 

@@ -305,11 +305,10 @@ def profile(
     """
     result: dict[str, Any] = {"params": count_params(arch, space), "flops": None, "latency_ms": None}
     cfg, cpu = config or MeasureConfig(), torch.device("cpu")
-    if flops or device is not None:
-        model = _models(space, vocab_sizes, model_config, replace(cfg, dtype="fp32"), cpu, seed)(arch)
     if flops:
-        result["flops"] = 2 * profile_macs(model, cfg.source_len)
+        result["flops"] = 2 * profile_macs(arch, space, model_config or ModelConfig(), cfg.source_len)
     if device is not None:
+        model = _models(space, vocab_sizes, model_config, replace(cfg, dtype="fp32"), cpu, seed)(arch)
         where = torch.device(device)
         (timing,) = measure_in_turn([model.to(where, choose_dtype(cfg.dtype, where))], cfg)
         latency = {"encoder": timing.encoder_ms, "decoder": timing.decoder_ms, "total": timing.total_ms}

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from hat.model.cpu import CHUNK, Int8Matrix, Matrix, fixed_matrix, largest
 from hat.model.elastic import EVAL, Dropout, ElasticLayerNorm, ElasticLinear
-from hat.model.layers import PAD, Block, Layer
+from hat.model.layers import PAD, Layer
 from hat.model.transformer import EncoderOutput, Transformer, extract
 from hat.space import SIDES, Arch, EncoderArch
 
@@ -86,8 +86,7 @@ class InferenceModel:
         x = torch.add(self._sines[PAD + state.length], x, alpha=self._scale)
         mask = state.mask(tokens_N.size(0) // state.lineage.size(0))
         for index, (layer, kept) in enumerate(zip(self._network.decoder_layers, state.layers, strict=True)):
-            attentions = _step_attentions(layer, kept, state.length, mask)
-            x = layer.blocks(x, self.arch.decoder, index, *attentions, EVAL)
+            x = layer.step(x, self.arch.decoder, index, kept, state.length, mask)
         x = self._network.decoder_norm(x)
         logits = self._output(x)
         if self._exact_output is not None:  # of all rounding, that of the best words' logits changes most
@@ -173,6 +172,33 @@ class _FixedLayer:
 
         return self.blocks(x_BSD, stack, index, to_itself, None, drop)
 
+    def step(
+        self,
+        x_ND: Tensor,
+        stack: EncoderArch,
+        index: int,
+        state: LayerState,
+        length: int,
+        mask: Tensor | None,
+    ) -> Tensor:
+        """Return [N, D] of a layer of the decoder for the newest token of each hypothesis.
+
+        Its keys and values go into `state`; `mask` hides those of other hypotheses.
+        """
+        batch, rows = state.cross_k.size(0), x_ND.size(0) // state.cross_k.size(0)
+
+        def to_itself(h_ND: Tensor) -> Tensor:
+            qkv = self.self_attn.qkv(h_ND).view(batch, rows, 3, state.own.size(2), -1).permute(2, 0, 3, 1, 4)
+            state.own[:, :, :, length - 1].copy_(qkv[1:])  # of a single first one, for all
+            k, v = state.own[:, :, :, :length].flatten(3, 4)
+            return _attend(qkv[0], k, v, mask).flatten(0, 1)
+
+        def to_source(h_ND: Tensor) -> Tensor:
+            q = self.cross_attn.q(h_ND).view(batch, rows, state.cross_k.size(1), -1).transpose(1, 2)
+            return _attend(q, state.cross_k, state.cross_v, state.cross_mask).flatten(0, 1)
+
+        return self.blocks(x_ND, stack, index, to_itself, to_source, EVAL)
+
 
 def _fixed(module: nn.Module, matrix: MakeMatrix) -> Any:
     """Return what computes the same as `module`, whose sizes are those of its weights."""
@@ -190,29 +216,6 @@ def _fixed(module: nn.Module, matrix: MakeMatrix) -> Any:
             **{name: _fixed(each, kinds.get(name, matrix)) for name, each in module.items()}
         )
     return module
-
-
-def _step_attentions(
-    layer: Layer, state: LayerState, length: int, lineage: Tensor | None
-) -> tuple[Block, Block]:
-    """Return both attentions of a decoder layer for the newest token of each hypothesis, [N, D] -> [N, Q].
-
-    The first one writes its keys and values into `state`.
-    """
-    batch = state.cross_k.size(0)
-
-    def to_itself(h_ND: Tensor) -> Tensor:
-        qkv = layer.self_attn.qkv(h_ND).view(batch, h_ND.size(0) // batch, 3, state.own.size(2), -1)
-        qkv = qkv.permute(2, 0, 3, 1, 4)
-        state.own[:, :, :, length - 1].copy_(qkv[1:])  # of a single first one, for all
-        k, v = state.own[:, :, :, :length].flatten(3, 4)
-        return _attend(qkv[0], k, v, lineage).flatten(0, 1)
-
-    def to_source(h_ND: Tensor) -> Tensor:
-        q = layer.cross_attn.q(h_ND).view(batch, h_ND.size(0) // batch, state.cross_k.size(1), -1)
-        return _attend(q.transpose(1, 2), state.cross_k, state.cross_v, state.cross_mask).flatten(0, 1)
-
-    return to_itself, to_source
 
 
 def _attend(q_BHTd: Tensor, k_BHSd: Tensor, v_BHSd: Tensor, mask: Tensor | None) -> Tensor:

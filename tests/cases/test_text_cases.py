@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from hat.cli.data import preprocess
+from hat.cli.evo_search import main as evo_search
+from hat.cli.new_task import new_task
 from hat.cli.translate import score
 from hat.config import read_config
 from hat.data.dataset import Dataset
-from hat.data.subwords import TextCodec
+from hat.data.subwords import TextCodec, apply_bpe, learn_bpe
 from hat.data.text import read_lines
-from hat.data.vocab import Vocab
+from hat.data.vocab import UNK, Vocab
 from hat.decode.score import check_tokenizer, scores, tokenizer_of
 from hat.errors import ConfigError, DataError
 
@@ -212,3 +214,110 @@ def test_c8_spaces_of_all_kinds_separate_words(space: str, raw: Path) -> None:
         assert wide.digests == known.digests and ids(wide) == ids(known)
     assert scores([f"a b{space}c d"], ["a b c d"], "normal").bleu == pytest.approx(100)
     assert scores([f"a b{space}c d"], ["a b c d"], "sacre", "de").bleu == pytest.approx(100)
+
+
+def test_c14_new_text_gets_the_subword_model_of_its_dictionary(
+    raw: Path, capsys: pytest.CaptureFixture
+) -> None:
+    write("new", ru="мальчик идёт здесь\n", de="wir hören den Bus\n")
+    made = binary("made", "--sentencepiece=70", "--joined-dictionary", "--testpref=new")
+    dicts = "--srcdict=made/dict.ru.txt", "--tgtdict=made/dict.de.txt"
+    capsys.readouterr()
+    new = binary("later", "--testpref=new", "--trainpref=train", *dicts)
+    assert ids(new, "test") == ids(made, "test") and ids(new) == ids(made) and new.digests == made.digests
+    assert "[ru] new.ru: 1 sentences" in (said := capsys.readouterr().out)
+    assert said.count("split by sentencepiece.model") == 4
+    assert new.split("test").raw_target() == ["wir hören den Bus"]
+    assert new.codec.encode("мальчик идёт здесь").tolist() == ids(made, "test")[0]
+    # text that is split already is not split again
+    for lang, vocab in zip(("ru", "de"), made.vocabs, strict=True):
+        pairs = made.split("test")
+        side = pairs.source if lang == "ru" else pairs.target
+        write("split", **{lang: vocab.decode(side[0]) + "\n"})
+    again = binary("again", "--testpref=split", "--trainpref=train", *dicts)
+    assert ids(again, "test") == ids(made, "test")
+    assert capsys.readouterr().out.count("taken as split already") == 2
+
+
+def test_c14_one_joined_dictionary_and_a_chain_of_folders(raw: Path) -> None:
+    made = binary("made", "--sentencepiece=70", "--joined-dictionary")
+    for before, folder in (("made", "one"), ("one", "two")):
+        new = binary(folder, "--joined-dictionary", f"--srcdict={before}/dict.ru.txt")
+        assert ids(new) == ids(made) and new.digests == made.digests
+
+
+def test_c14_a_dictionary_of_bpe_takes_moses_tokens(raw: Path) -> None:
+    pytest.importorskip("subword_nmt")
+    pytest.importorskip("sacremoses")
+    write("plain", ru="Собака, собака бежит!\n", de="Der Hund, der Hund läuft!\n")
+    write(ru="Собака , собака бежит !\n", de="Der Hund , der Hund läuft !\n")
+    learn_bpe([Path("train.ru"), Path("train.de")], Path("codes"), 8)
+    apply_bpe(Path("codes"), [Path("train.ru"), Path("train.de")], Path("split"))
+    made = binary("made", "--trainpref=split/train", "--bpe-codes=codes")
+    dicts = "--srcdict=made/dict.ru.txt", "--tgtdict=made/dict.de.txt"
+    new = binary("later", "--trainpref=split/train", "--testpref=plain", *dicts)
+    assert ids(new, "test") == ids(made) == ids(new) and UNK not in ids(new)[0]
+
+
+def test_c14_a_missing_or_foreign_model_is_an_error(raw: Path, capsys: pytest.CaptureFixture) -> None:
+    for folder, pieces in (("made", 70), ("other", 65)):
+        binary(folder, f"--sentencepiece={pieces}")
+    both = "--srcdict=made/dict.ru.txt", "--tgtdict=other/dict.de.txt"
+    assert binary("new", *both, code=2) is None
+    assert "different subword models" in capsys.readouterr().err
+    Path("made/sentencepiece.model").unlink()
+    assert binary("new", both[0], "--tgtdict=made/dict.de.txt", code=2) is None
+    assert "put sentencepiece.model" in capsys.readouterr().err and not Path("new").exists()
+
+
+CHINESE = [
+    ("".join(chr(0x4E00 + (7 * i + k) % 90) for k in range(6)), f"word{i % 9} b{i}") for i in range(60)
+]
+
+
+def new_task_argv(folder: Path, *more: str) -> list[str]:
+    """Return the arguments of `hat new-task` for a Chinese corpus, in a folder with the tasks of HAT."""
+    (folder / "configs").mkdir()
+    (folder / "configs/toy.en-de").symlink_to(ROOT / "configs/toy.en-de")
+    for side, lang in enumerate(("zh", "en")):
+        write("corpus", **{lang: "".join(f"{pair[side]}\n" for pair in CHINESE)})
+    argv = ["--name=mine.zh_TW-en", "--template=toy.en-de", "--source=corpus.zh", "--target=corpus.en"]
+    return [*argv, *more]
+
+
+def test_c15_the_flag_that_was_given_is_named(raw: Path, capsys: pytest.CaptureFixture) -> None:
+    argv = new_task_argv(raw, "--held-out=5")
+    assert new_task([*argv, "--pieces=60"]) == 2
+    said = capsys.readouterr().err
+    assert "--pieces 60" in said and "--sentencepiece" not in said
+    least = re.search(r"alone need (\d+)", said)[1]
+    assert new_task([*argv[:-1], "--held-out=50", f"--pieces={least}"]) == 2
+    assert "lower --held-out" in capsys.readouterr().err
+    assert not Path("configs/mine.zh_TW-en").exists() and not Path("data").exists()
+    assert new_task([*argv, f"--pieces={least}"]) == 0
+    splits = [f"--{split}pref=data/raw/mine.zh_TW-en/{split}" for split in ("train", "test")]
+    argv = ["--source-lang=zh_TW", "--target-lang=en", "--destdir=out", "--joined-dictionary", *splits]
+    assert preprocess([*argv, f"--sentencepiece={int(least) - 1}"]) == 2
+    assert (
+        f"--sentencepiece {int(least) - 1}" in (said := capsys.readouterr().err) and f"need {least}" in said
+    )
+    assert preprocess([*argv, f"--sentencepiece={least}"]) == 0, (
+        "the advice works, and the number is the least"
+    )
+
+
+def test_c15_the_library_names_its_parameters(raw: Path) -> None:
+    sides = [list(side) for side in zip(*CHINESE, strict=True)]
+    with pytest.raises(ConfigError, match="^pieces 60: "):
+        Dataset.from_text(*sides, pieces=60)
+    with pytest.raises(DataError, match="lower valid and test or give more text"):
+        Dataset.from_text(*sides, valid=40)
+
+
+@pytest.mark.parametrize("flag", ["--configs", "--evo-configs"])
+def test_c15_a_missing_file_is_not_blamed_on_another_flag(
+    flag: str, raw: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert evo_search([f"{flag}=no.yml"]) == 2
+    said = capsys.readouterr().err
+    assert "no.yml" in said and "check the path" in said and "check --configs" not in said
