@@ -27,6 +27,8 @@ GROUPS: dict[str, dict[str, Command]] = {
         "report": Command("report:main", "make a page of a run: front, curves, latencies, costs"),
     },
     "Translate and score": {
+        "translate": Command("deploy:translate", "translate plain text"),
+        "export": Command("deploy:export_model", "write a model as a bundle or for another engine"),
         "generate": Command("translate:generate", "translate a split of binary data"),
         "score": Command("translate:score", "score translations"),
     },
