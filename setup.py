@@ -12,6 +12,8 @@ EXTRAS = {
     "report": ["matplotlib"],
     "bench": ["ctranslate2"],
     "shell": ["shtab"],
+    "ja": ["sacrebleu[ja]"],  # these two, with dictionaries, are no part of "all"
+    "ko": ["sacrebleu[ko]"],
     "dev": [
         "pytest",
         "pytest-xdist",
@@ -75,5 +77,5 @@ setup(
         "safetensors",
         "urllib3>=2",
     ],
-    extras_require=EXTRAS | {"all": sorted({name for names in EXTRAS.values() for name in names})},
+    extras_require=EXTRAS | {"all": sorted({name for key in EXTRAS if len(key) > 2 for name in EXTRAS[key]})},
 )

@@ -48,3 +48,8 @@ def suggest(name: str, known: Iterable[str]) -> str:
 def brief(value: object, limit: int = 200) -> str:
     """Return the text of `value` for a message: what a file holds may be long or move the cursor."""
     return ascii(str(value))[1:-1][:limit]
+
+
+def install(extra: str) -> str:
+    """Return the command that installs the packages of one of the extras in setup.py."""
+    return f"pip install 'hardware-aware-transformers[{extra}]'"

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 import hat
+from hat.errors import install
 
 T = TypeVar("T")
 
@@ -71,7 +72,7 @@ class RunLog:
 
                 self._board = SummaryWriter(str(tensorboard))
             except ImportError:
-                info("no TensorBoard files: tensorboard is not installed (pip install -e '.[log]')")
+                info(f"no TensorBoard files: tensorboard is not installed; run: {install('log')}")
 
     def advance(self, done: int, **shown: str) -> None:
         """Move the bar to `done` and show a few values behind it."""

@@ -27,7 +27,7 @@ from hat.cli.settings import (
     space_and_arch,
 )
 from hat.config import Options, option, to_yaml_values
-from hat.errors import CheckpointError, ConfigError
+from hat.errors import CheckpointError, ConfigError, install
 from hat.files.atomic import write_atomic
 from hat.latency.predictor import LatencyPredictor
 from hat.log import info
@@ -219,7 +219,7 @@ def _draw(folder: Path) -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        info("no picture: matplotlib is not installed (pip install -e '.[report]')")
+        info(f"no picture: matplotlib is not installed; run: {install('report')}")
         return
     from hat.report.collect import collect  # late: without matplotlib nothing is drawn
     from hat.report.figures import charts, png

@@ -12,7 +12,7 @@ import torch
 from hat.cli.missing import advice, table_commands
 from hat.cli.options import OutputOptions, command, only, parse
 from hat.config import Options, flag_of, option, to_yaml_values
-from hat.errors import ConfigError, DataError
+from hat.errors import ConfigError, DataError, install
 from hat.files.atomic import check_writable, digest_path, write_atomic
 from hat.files.released import beside_own
 from hat.latency.predictor import COVERAGE, Report, is_released, trained_predictor
@@ -106,7 +106,7 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None = None) -> Report:
             content = png([latency_chart(predictor.unseen, ())])
             write_atomic(path.with_suffix(".png"), lambda file: file.write(content))
         except ImportError:
-            info("no picture: matplotlib is not installed (pip install -e '.[report]')")
+            info(f"no picture: matplotlib is not installed; run: {install('report')}")
     seen = f"{len(read_table(table))} rows of {table}, scores on {report['rows']} that training did not see"
     print(f"{seen}; predictor: {path}")
     print(f"{'':14} {'MAPE %':>8} {'RMSE ms':>10} {'Kendall tau':>12}")

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import NamedTuple
 
 import hat
-from hat.errors import suggest
+from hat.errors import install, suggest
 
 
 class Command(NamedTuple):
@@ -98,7 +98,8 @@ def _completion(words: Sequence[str]) -> int:
         import shtab
     except ImportError:
         print(
-            "ConfigError: completions need shtab, which is not installed; pip install shtab", file=sys.stderr
+            f"ConfigError: completions need shtab, which is not installed; run: {install('shell')}",
+            file=sys.stderr,
         )
         return 2
     import argparse

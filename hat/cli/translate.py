@@ -142,7 +142,7 @@ def generate(argv: Sequence[str] | None = None) -> int:
 
 @command
 def score(argv: Sequence[str] | None = None) -> int:
-    """Print BLEU of what hat generate wrote, and its signature."""
+    """Print BLEU, chrF and TER of what hat generate wrote, and their signatures."""
     groups = ScoreOptions, only(OutputOptions, "json")
     options, output = parse(argv, *groups, prog="hat score", description=score.__doc__)
     path = Path(options.gen_output or "")
@@ -152,8 +152,8 @@ def score(argv: Sequence[str] | None = None) -> int:
     data = PairDataset.load(*(getattr(options, name) for name in names)) if options.data else None
     lang = {"target_lang": options.target_lang or "", "remove_bpe": options.remove_bpe}
     result = score_file(path, options.mode, data=data, reference=options.ref, **lang)
-    print(f"{result.text}\nsignature: {result.signature}")
-    found = {"bleu": result.bleu, "signature": result.signature, "mode": options.mode}
+    found = {"mode": options.mode} | result._asdict()
+    print(found.pop("text"))
     product = Path(f"{path}.{options.mode}.json")
     inputs = {"translation": path} | ({"reference": Path(options.ref)} if options.ref else {})
     record = record_path(product, folder=False)

@@ -16,7 +16,7 @@ from typing import BinaryIO, Literal
 
 from hat.config import Options, option
 from hat.data.text import Chunk, Workers, chunks, read_lines, split_tokens, unequal, where, write_rows
-from hat.errors import ConfigError, DataError
+from hat.errors import ConfigError, DataError, install
 from hat.files.atomic import write_all_atomic
 from hat.rng import rng_for
 
@@ -36,7 +36,7 @@ def package(name: str) -> ModuleType:
         return __import__(name, fromlist=["*"])
     except ImportError as error:
         missing = name.split(".")[0].replace("_", "-")
-        raise ConfigError(f"the package {missing} is not installed; run: pip install -e '.[text]'") from error
+        raise ConfigError(f"the package {missing} is not installed; run: {install('text')}") from error
 
 
 def segment(line: str) -> str | None:

@@ -1,23 +1,34 @@
-"""BLEU of generated output, by sacrebleu alone.
+"""BLEU, chrF and TER of generated output, by sacrebleu alone.
 
 `normal` is the release's tokenised BLEU: intra-word hyphens split on both sides, no further tokenisation.
-`sacre` is SacreBLEU of detokenised text against the raw reference.
+`sacre` is SacreBLEU of detokenised text against the raw reference, with the tokeniser of its language.
 """
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 from hat.data.corpora import detokenizer
 from hat.data.pairs import PairDataset
 from hat.data.subwords import remove_subwords
 from hat.data.text import read_lines
-from hat.errors import ConfigError, DataError
+from hat.errors import ConfigError, DataError, install
 
 Mode = Literal["normal", "sacre"]
 _HYPHEN = re.compile(r"(\S)-(\S)")
+# Languages and scripts without spaces between words: ISO 639 codes of two and three letters, script subtags
+# of BCP 47, and two country codes that corpora use for languages.
+_TOKENIZERS = {
+    "zh": "zh zho chi cmn yue wuu nan hak gan hsn cjy cdo mnp czh cpx lzh cn hans hant hani hanb bopo",
+    "ja-mecab": "ja jpn jp jpan hira kana hrkt",
+    "ko-mecab": "ko kor kore hang",
+    "char": "th tha lo lao km khm my mya bur bo bod tib dz dzo nod tts sou shn khb tdd mnw rki adx kxm "
+    "thai laoo khmr mymr tibt lana talu tale",
+}
+_TOKENIZER_OF = {code: name for name, codes in _TOKENIZERS.items() for code in codes.split()}
 
 
 @dataclass(frozen=True)
@@ -29,20 +40,90 @@ class Bleu:
     text: str
 
 
-def bleu(hypotheses: Sequence[str], references: Sequence[str], mode: Mode, target_lang: str = "") -> Bleu:
-    """Return BLEU (0 to 100) of one hypothesis against one reference each; DataError on unequal counts."""
+class Scores(NamedTuple):
+    """BLEU (0 to 100), chrF (0 to 100) and TER (percent of the reference's words) with their signatures."""
+
+    bleu: float
+    signature: str
+    chrf: float
+    chrf_signature: str
+    ter: float
+    ter_signature: str
+    text: str
+
+
+def tokenizer_of(lang: str) -> str:
+    """Return sacrebleu's tokeniser for text in `lang`, an ISO 639 code or a BCP 47 tag with "-" or "_".
+
+    Languages without spaces that have no tokeniser of their own are split into characters, or by the model
+    "flores200" if sacrebleu has downloaded it before.
+    """
+    first, *more = re.split("[^a-z0-9]+", lang.lower())
+    script = next((part for part in more if len(part) == 4 and part.isalpha()), "")
+    name = "13a" if script == "latn" else _TOKENIZER_OF.get(script) or _TOKENIZER_OF.get(first, "13a")
+    if name == "char":
+        from sacrebleu.utils import SACREBLEU_DIR
+
+        known = os.path.exists(os.path.join(SACREBLEU_DIR, "models", "flores200sacrebleuspm"))
+        name = "flores200" if known else name
+    return name
+
+
+def check_tokenizer(lang: str) -> str:
+    """Return the tokeniser for SacreBLEU of `lang`; raises ConfigError if its packages are not installed."""
+    name = tokenizer_of(lang)
+    _metric(name)
+    return name
+
+
+def _metric(tokenizer: str, **options: Any) -> Any:
     from sacrebleu.metrics import BLEU
 
+    try:
+        return BLEU(tokenize=tokenizer, **options)
+    except (ImportError, RuntimeError) as error:
+        extra = tokenizer.partition("-")[0]
+        raise ConfigError(
+            f"BLEU needs the tokeniser {tokenizer} for this target language, whose packages are not "
+            f"installed; run: {install(extra)}"
+        ) from error
+
+
+def bleu(hypotheses: Sequence[str], references: Sequence[str], mode: Mode, target_lang: str = "") -> Bleu:
+    """Return BLEU (0 to 100) of one hypothesis against one reference each; DataError on unequal counts."""
     if len(hypotheses) != len(references) or not hypotheses:
         counts = f"{len(hypotheses)} hypotheses and {len(references)} references"
         raise DataError(f"{counts}; each hypothesis needs one reference")
     texts = [list(hypotheses), list(references)]
-    metric = BLEU(trg_lang=target_lang)
     if mode == "normal":  # every hyphen inside a word is split, as the release scores
-        metric = BLEU(tokenize="none", smooth_method="none", force=True)
+        metric = _metric("none", smooth_method="none", force=True)
         texts = [[_HYPHEN.sub(r"\1 ##AT##-##AT## \2", line) for line in lines] for lines in texts]
+    else:
+        metric = _metric(tokenizer_of(target_lang))
     result = metric.corpus_score(texts[0], [texts[1]])
     return Bleu(result.score, str(metric.get_signature()), str(result))
+
+
+def scores(hypotheses: Sequence[str], references: Sequence[str], mode: Mode, target_lang: str = "") -> Scores:
+    """Return BLEU, chrF and TER of one hypothesis against one reference each.
+
+    TER counts words; text without spaces is split by the tokeniser of BLEU before, as the signature says.
+    """
+    from sacrebleu.metrics import CHRF, TER
+
+    first, split = bleu(hypotheses, references, mode, target_lang), ""
+    chrf, ter, texts = CHRF(), TER(), [list(hypotheses), list(references)]
+    characters = chrf.corpus_score(texts[0], [texts[1]])
+    if mode == "sacre" and (name := tokenizer_of(target_lang)) != "13a":
+        tokenize = _metric(name).tokenizer
+        texts, split = [[tokenize(line) for line in lines] for lines in texts], f"|split:{name}"
+    edits = ter.corpus_score(texts[0], [texts[1]])
+    signatures = first.signature, str(chrf.get_signature()), f"{ter.get_signature()}{split}"
+    text = f"{first.text}\nsignature: {signatures[0]}"
+    for result, signature in zip((characters, edits), signatures[1:], strict=True):
+        text += f"\n{result}\nsignature: {signature}"
+    numbers = first.bleu, characters.score, edits.score
+    return Scores(*(part for pair in zip(numbers, signatures, strict=True) for part in pair), text)
 
 
 def score_file(
@@ -53,8 +134,8 @@ def score_file(
     reference: Path | str | None = None,
     target_lang: str = "",
     remove_bpe: str | None = None,
-) -> Bleu:
-    """Return BLEU of a file that `hat generate` wrote.
+) -> Scores:
+    """Return BLEU, chrF and TER of a file that `hat generate` wrote.
 
     `data` is the split it is a translation of. Mode "sacre" takes as reference the raw text `reference`, one
     sentence on a line, or that of `data` if it was kept, and detokenises other output than that of
@@ -64,7 +145,7 @@ def score_file(
     remove_subwords("", remove_bpe)  # refuses an unknown kind
     hypotheses, references = parse_output(read_lines(output), str(output))
     if data is not None:
-        target_lang = data.target_lang
+        target_lang = target_lang or data.target_lang
         if len(data) != len(hypotheses):
             raise DataError(
                 f"{output} holds {len(hypotheses)} sentences, the {data.split} set has {len(data)}; generate "
@@ -84,7 +165,7 @@ def score_file(
             else None
         )
         references = references if raw is None else raw
-    return bleu(hypotheses, references, mode, target_lang)
+    return scores(hypotheses, references, mode, target_lang)
 
 
 def parse_output(lines: Iterable[str], name: str) -> tuple[list[str], list[str]]:

@@ -177,7 +177,13 @@ def _reference_ms(path: Path | None, rows: Sequence[Row], here: dict[str, str]) 
                 f"{path} holds rows measured with {name} {held[name]}, here it is {value}; rows measured in "
                 "different ways must not mix: give another --lat-dataset-path"
             )
-    return float(held["anchor_ms"]) / (1 + float(held["drift_percent"]) / 100)
+    return reference_of(rows[0])
+
+
+def reference_of(row: Row) -> float | None:
+    """Return the anchor's latency in ms at the speed to which the rows of a table are scaled, if known."""
+    anchor_ms, percent = (row.conditions.get(name) for name in ("anchor_ms", "drift_percent"))
+    return float(anchor_ms) / (1 + float(percent) / 100) if anchor_ms and percent else None
 
 
 def measure_fresh(
@@ -190,18 +196,25 @@ def measure_fresh(
     model_config: ModelConfig | None = None,
     device: torch.device | str = "cpu",
     seed: int = 1,
+    reference_ms: float | None = None,
 ) -> Iterator[Timing]:
     """Yield the timing of each architecture in their order, measured in one fresh process of their own.
 
     Up to eight are measured in turn, as the rows of a latency table are; their timings come together. The
     process ends with the iterator. Threads, dtype, beam, source_len and target_len are those of `conditions`,
-    as `LatencyPredictor.conditions` holds them; `config` says the rest. Raises HatError if the process fails,
-    with its last words.
+    as `LatencyPredictor.conditions` holds them; `config` says the rest. With the anchor's `reference_ms` of a
+    table, see `reference_of`, the timings are scaled to the speed of the machine for that table. Raises
+    HatError if the process fails, with its last words.
     """
     cfg = (config or MeasureConfig()).under(conditions)
     cfg = replace(cfg, min_iterations=max(cfg.min_iterations, FRESH_ITERATIONS))
     threads = int(conditions.get("threads", torch.get_num_threads()))
-    request = (archs, threads, (space, vocab_sizes, model_config, cfg, torch.device(device), seed))
+    request = (
+        archs,
+        threads,
+        reference_ms,
+        (space, vocab_sizes, model_config, cfg, torch.device(device), seed),
+    )
     # a command of its own: multiprocessing would run the caller's script a second time
     command = [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; {_SERVE}"]
     with tempfile.TemporaryFile() as wanted, tempfile.TemporaryFile("w+", errors="replace") as said:
@@ -229,7 +242,7 @@ def _serve() -> None:
     """Measure what standard input asks for, and write a pickled Timing of each to standard output."""
     answers = io.FileIO(os.dup(1), "w")
     os.dup2(2, 1)  # nothing else may stand between the answers
-    archs, threads, setting = pickle.load(sys.stdin.buffer)
+    archs, threads, reference_ms, setting = pickle.load(sys.stdin.buffer)
     space, _, _, cfg, device, _ = setting
     keep_pages()
     torch.set_num_threads(threads)
@@ -237,7 +250,7 @@ def _serve() -> None:
         if device.type == "cuda" and not torch.cuda.is_available():
             raise ConfigError(f"{device}: this machine has no GPU that PyTorch can use")
         models = _models(*setting)
-        anchor = measure.anchor_of(models(space.largest()), models(space.smallest()), cfg)
+        anchor = measure.anchor_of(models(space.largest()), models(space.smallest()), cfg, reference_ms)
         for _, timing in _timings(archs, models, cfg, anchor):
             answers.write(pickle.dumps(timing))
     except HatError as error:

@@ -189,6 +189,11 @@ class Timing:
         """Return the median of the encoder plus that of the decoder."""
         return self.encoder.median_ms + self.decoder.median_ms
 
+    @property
+    def interval_ms(self) -> float:
+        """Return the half-width of the 95% interval of `total_ms`."""
+        return self.total_ms * self.total.interval_percent / 100
+
 
 def conditions_of(model: Transformer, cfg: MeasureConfig) -> dict[str, str]:
     """Return what a latency depends on besides the architecture, as the columns of a table name it."""

@@ -11,6 +11,7 @@ from jinja2 import ChainableUndefined, Environment, PackageLoader
 from markupsafe import Markup
 
 import hat
+from hat.errors import install
 from hat.files.atomic import write_atomic, write_text_atomic
 from hat.log import info
 from hat.report.collect import Report, collect, number
@@ -37,7 +38,7 @@ def report(folder: str | Path, out: str | Path | None = None) -> Path:
         for name, content in pictures.items():
             write_atomic(target / f"{name}.png", partial(_write, content))
     except ImportError:
-        info("no PNG files: matplotlib is not installed (pip install matplotlib)")
+        info(f"no PNG files: matplotlib is not installed; run: {install('report')}")
     write_text_atomic(target / "index.html", page(found, drawn))
     return target / "index.html"
 
