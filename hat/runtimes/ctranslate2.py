@@ -37,7 +37,7 @@ def export(model: SubTransformer, folder: Path, vocabs: tuple[Vocab, Vocab], pre
     architecture that CTranslate2 has no form for, and if CTranslate2 is not installed.
     """
     check(model)
-    specs = package("ctranslate2").specs
+    specs = package("ctranslate2", "ctranslate2").specs
     arch, cfg = model.arch, model.cfg
     enc, dec = arch.encoder, arch.decoder
     heads = max(enc.self_heads), max(*dec.self_heads, *dec.cross_heads)
@@ -86,11 +86,11 @@ class Engine:
     def __init__(self, folder: Path, vocabs: tuple[Vocab, Vocab], precision: str, threads: int) -> None:
         self._source, target = tokens_of(vocabs[0]), tokens_of(vocabs[1])
         self._ids = {token: index for index, token in enumerate(target)}
-        allowed = package("ctranslate2").get_supported_compute_types("cpu")
+        allowed = package("ctranslate2", "ctranslate2").get_supported_compute_types("cpu")
         if TYPES[precision] not in allowed:
             known = ", ".join(name for name, kind in TYPES.items() if kind in allowed)
             raise ConfigError(f"CTranslate2 does not compute in {precision} on this CPU; give one of {known}")
-        self._translator = package("ctranslate2").Translator(
+        self._translator = package("ctranslate2", "ctranslate2").Translator(
             str(folder), device="cpu", compute_type=TYPES[precision], intra_threads=threads
         )
 

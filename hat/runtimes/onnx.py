@@ -143,12 +143,12 @@ def export(model: SubTransformer, folder: Path, precision: str = "fp32") -> None
     extra `onnx` are missing.
     """
     for needed in ("onnx", "onnxscript", "onnxruntime"):
-        package(needed)
+        package(needed, "onnx")
     with tempfile.TemporaryDirectory() as place:
         made = Path(place) if precision == "int8" else folder
         _write_graphs(copy.deepcopy(model).float().eval(), made)
         if precision == "int8":
-            quantization = package("onnxruntime.quantization")
+            quantization = package("onnxruntime.quantization", "onnx")
             how = {"weight_type": quantization.QuantType.QInt8, "per_channel": True}
             for name in FILES:
                 with _quiet():
@@ -228,7 +228,7 @@ class Engine:
     """Translates ids by the graphs in `folder`; has the methods that beam search calls on a model."""
 
     def __init__(self, folder: Path, model: SubTransformer, threads: int) -> None:
-        runtime = package("onnxruntime")
+        runtime = package("onnxruntime", "onnx")
         options = runtime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = threads, 3
         self._encoder, self._step = (
