@@ -17,13 +17,14 @@ import typing
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
-from typing import Any, TextIO, TypeVar, cast
+from typing import Any, Literal, TextIO, TypeVar, cast
 
 import yaml
 
 from hat.errors import ConfigError, suggest
 
 MAX_BYTES = 1 << 20  # a configuration is a page, not a data set
+Role = Literal["counts", "free", "lengthens", "machine", "file"]
 _HIDDEN_ENDS = re.compile("[\x85\u2028\u2029]|\r(?!$)", re.MULTILINE)
 
 
@@ -38,6 +39,7 @@ def option(
     help: str = "",
     metavar: str = "",
     const: Any = MISSING,
+    role: Role = "counts",
 ) -> Any:
     """Return a dataclass field with bounds, which `Options` checks; None and values in tuples are known.
 
@@ -49,10 +51,14 @@ def option(
         help: text for a field without a text below it, as generated classes have.
         metavar: placeholder in the help of a command (default: by the type and the name).
         const: value of a flag that is given without one.
+        role: what the option does to the result of a run, see hat.run.Identity. "counts" changes it, "free"
+            never does, "lengthens" says when the run ends, "machine" on what it runs; "file" names a file, a
+            folder, a split or a language, of which the content counts and not the name.
     """
     bounds = {"low": low, "high": high, "above": above, "below": below, "off": off}
     found: dict[str, Any] = {name: value for name, value in bounds.items() if value is not None}
-    found |= {name: text for name, text in (("help", help), ("metavar", metavar)) if text}
+    texts = {"help": help, "metavar": metavar, "role": role}
+    found |= {name: text for name, text in texts.items() if text}
     if const is not MISSING:
         found["const"] = const
     return (
@@ -221,15 +227,22 @@ def fill(group: type[G], entries: Mapping[str, Any], **values: Any) -> G:
     return group(**values)
 
 
-def to_yaml_values(*instances: Any) -> dict[str, Any]:
-    """Return the options of dataclasses under their YAML keys; what was not given is left out."""
+def to_yaml_values(*instances: Any, role: Role | None = None) -> dict[str, Any]:
+    """Return the options of dataclasses, or those of one role, by YAML key, without what was not given."""
     values: dict[str, Any] = {}
     for instance in instances:
         for each in fields(instance):
             value = getattr(instance, each.name)
-            if value is not None and value != ():
+            wanted = role in (None, each.metadata.get("role", "counts"))
+            if wanted and value is not None and value != ():
                 values[each.name.replace("_", "-")] = list(value) if isinstance(value, tuple) else value
     return values
+
+
+def defaults_of(*instances: Any) -> dict[str, Any]:
+    """Return the defaults of all options of dataclasses by their YAML keys."""
+    found = {each.name.replace("_", "-"): each.default for one in instances for each in fields(one)}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}
 
 
 def shipped(name: str) -> Path:

@@ -5,28 +5,36 @@ that a search found, an averaged checkpoint, a translation, a score) has `F.run.
 docs/records.md describes the schema.
 """
 
+import functools
 import hashlib
 import json
 import os
 import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
-from math import fsum, inf
+from math import fsum, inf, prod
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import yaml
 
-from hat.errors import DataError, brief
+from hat.config import defaults_of, to_yaml_values
+from hat.errors import DataError, HatError, brief
 from hat.files.atomic import file_digest, write_text_atomic
 from hat.files.lock import FolderLock
-from hat.log import versions
+from hat.log import info, versions
 
-FORMAT = 1
+FORMAT = 2
+# Of each kind of run. Raise one if the same settings and inputs make another result, or a default changes.
+VERSIONS = {"train": 1, "latency-table": 1, "predictor": 1, "search": 1, "average": 1}
+VERSIONS |= {"translation": 1, "score": 1, "task": 1}
+_SHOWN = 8  # differences in a message
+_NUMBERS = ("", *(f".{number}" for number in range(2, 1000)))  # behind the name of a folder that is moved
 _TICK_S = 15.0  # a kill loses at most this much of the cost
 _PARTS = ("settings", "inputs", "device", "versions", "results", "outputs")
+_IDENTITY = ("kind", "settings", "inputs", "version", "defaults", "lengths")
 _SITTING = ("started_unix_s", "wall_s", "cpu_s", "threads", "processes", "gpus")
 Note = Callable[[str], object]
 T = TypeVar("T")
@@ -45,6 +53,108 @@ class Cost(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Identity:
+    """What the result of a run depends on, and nothing else: runs of one identity make the same thing.
+
+    Settings at their default are kept apart and are not in the digest: an option that a later version adds
+    does not change the identity of older runs. `lengths`, which say how far a run goes, are not in the digest
+    either: a longer run goes on with a shorter one.
+    """
+
+    kind: str
+    settings: Mapping[str, Any]  # by their YAML keys, see `counted`
+    inputs: Mapping[str, str] = field(
+        default_factory=dict
+    )  # SHA-256 of content by use: "train.de", "checkpoint"
+    version: int = 0  # of the kind, see VERSIONS; 0: the current one
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # settings at their default, for `differences`
+    lengths: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "version", self.version or VERSIONS.get(self.kind, 1))
+        for name in ("settings", "defaults", "lengths"):  # as they are read back: tuples are lists
+            object.__setattr__(self, name, json.loads(json.dumps(getattr(self, name), default=str)))
+
+    @classmethod
+    def of(
+        cls,
+        kind: str,
+        *options: Any,
+        settings: Mapping[str, Any] | None = None,
+        inputs: Mapping[str, Path | str] | None = None,
+    ) -> "Identity":
+        """Return the identity that options and further settings make; a setting of None leaves an option out.
+
+        `inputs` are files, whose content is read, or digests that are known.
+        """
+        found, lengths = counted(*options), to_yaml_values(*options, role="lengthens")
+        same = {
+            key: found[key]
+            for key, value in defaults_of(*options).items()
+            if key in found and found[key] == value
+        }
+        for key, value in (settings or {}).items():
+            for each in (found, same, lengths):
+                each.pop(key, None)
+            found |= {} if value is None else {key: value}
+        different = {key: value for key, value in found.items() if key not in same}
+        digests = {use: digest_of(of) for use, of in (inputs or {}).items()}
+        return cls(kind, different, digests, defaults=same, lengths=lengths)
+
+    @property
+    def digest(self) -> str:
+        """Return the SHA-256 of the identity in hexadecimal."""
+        text = json.dumps([self.kind, self.version, self.settings, self.inputs], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def short(self) -> str:
+        """Return the first eight digits of the digest, for names of folders."""
+        return self.digest[:8]
+
+    def differences(self, other: "Identity") -> list[str]:
+        """Return what changes from this identity to another, such as `seed 1 -> 7` and `train.de content`."""
+        found = [] if self.kind == other.kind else [f"kind {self.kind} -> {other.kind}"]
+        if not found and self.version != other.version:
+            found.append(f"{self.kind} version {self.version} -> {other.version}")
+        old, new = ({**each.defaults, **each.settings} for each in (self, other))
+        for key in {**old, **new}:
+            both = key in old and key in new
+            if old[key] != new[key] if both else key in self.settings or key in other.settings:
+                found.append(_change(key, old.get(key, "not given"), new.get(key, "not given")))
+        for use in {**self.inputs, **other.inputs}:
+            if use not in other.inputs:
+                found.append(f"{use} is no longer given")
+            elif self.inputs.get(use) != other.inputs[use]:
+                found.append(f"{use} content" if use in self.inputs else f"{use} is now given")
+        return found
+
+
+def counted(*options: Any) -> dict[str, Any]:
+    """Return the settings that change a result (role "counts") by YAML key, with defaults filled in."""
+    return to_yaml_values(*options, role="counts")
+
+
+def digest_of(of: Path | str) -> str:
+    """Return the SHA-256 of a file's content; a text is a SHA-256 already.
+
+    What was read is remembered by size, time and number of the file, only to spare reading it again.
+    """
+    if isinstance(of, str):
+        return of
+    try:
+        facts = of.stat()
+        return _digest_of(of.absolute(), facts.st_size, facts.st_mtime_ns, facts.st_ino)
+    except OSError as error:
+        raise DataError(f"cannot read {of}: {error.strerror}; check the path") from error
+
+
+@functools.lru_cache
+def _digest_of(path: Path, size: int, time_ns: int, number: int) -> str:
+    return file_digest(path)
+
+
+@dataclass(frozen=True)
 class Record:
     """The content of one `run.json`."""
 
@@ -58,11 +168,33 @@ class Record:
     sittings: tuple[Mapping[str, float], ...] = ()  # what each start of the run cost
     state: str = "done"  # running (also if it was killed), done, stopped (by a signal) or failed
     format: int = FORMAT  # version of the schema; 0 for the files of HAT 0.1
+    made_from: Identity | None = None  # None before format 2
+    parts: tuple[Mapping[str, Any], ...] = ()  # of a training that went on under other settings: what changed
 
     @property
-    def identity(self) -> str:
-        """Return the SHA-256 of kind, settings and inputs: runs that share it made the same thing."""
-        return identity_of(self.kind, self.settings, self.inputs)
+    def identity(self) -> Identity:
+        """Return what the result depends on; before format 2, all settings and inputs."""
+        return self.made_from or Identity(self.kind, self.settings, self.inputs)
+
+    @property
+    def digests(self) -> set[str]:
+        """Return the digests of the identities that the run has and had."""
+        return {self.identity.digest, *(str(part.get("before")) for part in self.parts)}
+
+    def differences(self, wanted: Identity) -> tuple[list[str], list[str]]:
+        """Return what changes if a run of an identity goes on here, and of what the record does not tell."""
+        if self.made_from:
+            return self.made_from.differences(wanted), []
+        last = self.sittings[-1] if self.sittings else {}
+        held = {"update-freq": 1, "processes": max(1, last.get("processes", 1)), **self.settings}
+        changed = [_change("kind", self.kind, wanted.kind)] if self.kind not in ("", wanted.kind) else []
+        for key, now in {**wanted.defaults, **wanted.settings}.items():
+            names = key.split("*")  # a product, such as max-tokens*update-freq*processes
+            if all(name in held for name in names):
+                was = held[key] if len(names) == 1 else prod(int(held[name]) for name in names)
+                if not _alike(was, now):
+                    changed.append(_change(key, was, now))
+        return changed, list(wanted.inputs)
 
     @property
     def cost(self) -> Cost | None:
@@ -75,10 +207,72 @@ class Record:
         return Cost(wall_s, cpu_s, gpu_s, threads, int(last["gpus"]), len(self.sittings))
 
 
+def _change(key: str, was: object, now: object) -> str:
+    return f"{key} {brief(str(was), 40)} -> {brief(str(now), 40)}"
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Return whether two values are the same, one of which YAML may have read as a text."""
+    try:
+        return one == other or str(one) == str(other) or float(one) == float(other)
+    except (TypeError, ValueError):
+        return False
+
+
 def identity_of(kind: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
-    """Return the SHA-256 of what a run is made from."""
-    text = json.dumps([kind, settings, inputs], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    """Return the digest of an identity."""
+    return Identity(kind, settings, inputs).digest
+
+
+class Claim(NamedTuple):
+    """What was in a run folder that a run has locked for itself."""
+
+    held: Record  # without a kind if there was nothing
+    changed: list[str]  # what changes, if the run goes on under another identity
+    moved: Path | None = None  # where another run was moved to
+
+
+@contextmanager
+def claim(
+    folder: Path, wanted: Identity | None, advice: str, *, new_run: bool = False, may_change: bool = False
+) -> Iterator[Claim]:
+    """Lock a run folder for the run of one identity.
+
+    Another run in the folder is an error that names the differences, before anything is written; `new_run`
+    moves it out of the way instead, and `may_change` goes on with it. Raises HatError, also if another
+    process has the folder, or if it cannot be written.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(FolderLock(folder, advice))
+        held = read_record(folder, folder=True, note=info)
+        known = wanted and (held.made_from or held.settings)
+        changed, unknown = held.differences(wanted) if wanted and known else ([], [])
+        moved = None
+        if changed and not may_change:
+            names = (folder.with_name(f"{folder.name}.{held.identity.short}{n}") for n in _NUMBERS)
+            moved = next(name for name in names if not name.exists())
+            shown = ", ".join(
+                changed[:_SHOWN] + [f"and {len(changed) - _SHOWN} more"] * (len(changed) > _SHOWN)
+            )
+            if not new_run:
+                raise HatError(
+                    f"{folder} holds another run: {shown}; give another folder, or --new-run, which moves "
+                    f"the old one to {moved}"
+                )
+            stack.close()
+            try:
+                folder.rename(moved)
+            except OSError as error:
+                raise HatError(
+                    f"cannot move {folder} to {moved}: {error.strerror}; move it yourself"
+                ) from error
+            info(f"{folder} held another run ({shown}); it was moved to {moved}")
+            stack.enter_context(FolderLock(folder, advice))
+            held, changed, unknown = Record(""), [], []
+        if unknown:
+            made = "version 0.1" if held.format == 0 else "an older version"
+            info(f"{folder} is a run of {made}, which does not say with what content: {', '.join(unknown)}")
+        yield Claim(held, changed, moved)
 
 
 def record_path(of: Path, *, folder: bool | None = None) -> Path:
@@ -100,7 +294,10 @@ class Run:
 
     Args:
         path: file of the record, see `record_path`.
-        inputs: for each use a file, whose content is read, or a SHA-256 that is known.
+        inputs: for each use a file, whose content is read, or a SHA-256 that is known (default: those of
+            `identity`).
+        identity: what the result depends on (default: all settings and inputs).
+        parts: of a run that went on under other settings, see `Record`.
         threads: CPU threads of each process.
         processes: processes that work alike: the CPU time of this one counts so many times.
     """
@@ -112,6 +309,8 @@ class Run:
         *,
         settings: Mapping[str, Any],
         inputs: Mapping[str, Path | str] | None = None,
+        identity: Identity | None = None,
+        parts: tuple[Mapping[str, Any], ...] = (),
         device: Mapping[str, Any] | None = None,
         threads: int = 1,
         processes: int = 1,
@@ -121,15 +320,27 @@ class Run:
         self.path, self.state = path, "running"
         self.results: dict[str, Any] = {}
         self.outputs: dict[str, str] = {}
-        files = (inputs or {}) if path else {}
+        if inputs is None and identity:
+            inputs = identity.inputs
+        digests = {use: digest_of(of) for use, of in (inputs or {}).items()} if path else {}
+        settings = {key: value for key, value in settings.items() if value is not None and value != ()}
+        held = _record(path, lambda text: None) if path and goes_on else Record("")
+        device = {**(device or {}), "threads": threads}
         self.record = Record(
             kind,
-            settings={key: value for key, value in settings.items() if value is not None and value != ()},
-            inputs={use: _digest(of) for use, of in files.items()},
-            device={**(device or {}), "threads": threads, "cores": os.cpu_count()},
+            settings=settings,
+            inputs=digests,
+            device={**device, "cores": os.cpu_count()},
             versions=versions(),
-            sittings=_record(path, lambda text: None).sittings if path and goes_on else (),
+            sittings=held.sittings,
+            made_from=identity or Identity(kind, settings, digests),
+            parts=parts,
         )
+        now, before = {**device, "processes": processes}, dict(held.device)
+        before["processes"] = int(held.sittings[-1]["processes"]) if held.sittings else processes
+        other = [key for key in now if not _alike(before.get(key, now[key]), now[key])]
+        if other:
+            info(f"the run goes on with {', '.join(_change(key, before[key], now[key]) for key in other)}")
         self._sitting = {"started_unix_s": round(time.time(), 3), "threads": threads}
         self._sitting |= {"processes": processes, "gpus": gpus}
         self._began = self._written = time.perf_counter()
@@ -137,14 +348,26 @@ class Run:
 
     @classmethod
     @contextmanager
-    def folder(cls, folder: Path | None, kind: str, *, advice: str, **more: Any) -> Iterator["Run"]:
-        """Lock a run folder and keep its record inside the block; without a folder nothing is written.
+    def folder(
+        cls,
+        folder: Path | None,
+        kind: str,
+        *,
+        advice: str,
+        identity: Identity | None = None,
+        new_run: bool = False,
+        **more: Any,
+    ) -> Iterator["Run"]:
+        """Claim a run folder and keep its record inside the block; without a folder nothing is written.
 
-        The folder is made if it is missing; `more` are further arguments of `Run`. Raises HatError, which
-        ends in `advice`, if another process writes into the folder, or if it cannot be written.
+        The folder is made if it is missing; `identity` and `new_run` are those of `claim`, whose errors are
+        raised, and `more` are further arguments of `Run`.
         """
         path = record_path(folder, folder=True) if folder else None
-        with FolderLock(folder, advice) if folder else nullcontext(), cls(path, kind, **more) as run:
+        with (
+            claim(folder, identity, advice, new_run=new_run) if folder else nullcontext(),
+            cls(path, kind, identity=identity, **more) as run,
+        ):
             yield run
 
     def tick(self) -> None:
@@ -165,7 +388,8 @@ class Run:
         own_s, children_s = (now - then for now, then in zip(_cpu_seconds(), self._cpu_began, strict=True))
         self._sitting["wall_s"] = round(self._written - self._began, 3)
         self._sitting["cpu_s"] = round(own_s * self._sitting["processes"] + children_s, 3)
-        content = asdict(self.record) | {"state": self.state, "identity": self.record.identity}
+        content = asdict(self.record) | {"state": self.state}
+        content["identity"] = {"digest": self.record.identity.digest, **content.pop("made_from")}
         content |= {"results": self.results, "outputs": self.outputs}
         content["cost"] = {"sittings": [*content.pop("sittings"), self._sitting]}
         write_text_atomic(self.path, json.dumps(content, indent=1, default=str) + "\n")
@@ -208,8 +432,11 @@ def _record(path: Path, note: Note | None) -> Record:
         if type(held) is not int or not 1 <= held <= FORMAT:
             raise ValueError(f"format {held}, this version reads up to {FORMAT}")
         sittings = _sittings(content.get("cost", {}))
-        parts = {name: dict(content.get(name, {})) for name in _PARTS}
-        return Record(str(kind), **parts, sittings=sittings, state=str(state), format=held)
+        of_run: dict[str, Any] = {name: dict(content.get(name, {})) for name in _PARTS}
+        if held > 1:
+            of_run["made_from"] = Identity(**{name: content["identity"][name] for name in _IDENTITY})
+            of_run["parts"] = tuple(dict(part) for part in content.get("parts", ()))
+        return Record(str(kind), **of_run, sittings=sittings, state=str(state), format=held)
 
     return _read(path, parse, note, Record(""))
 
@@ -233,13 +460,6 @@ def _read(path: Path, parse: Callable[[str], T], note: Note | None, otherwise: T
             raise DataError(f"{path} {why}") from error
         note(f"{path} is left out: it is damaged ({brief(error)})")
         return otherwise
-
-
-def _digest(of: Path | str) -> str:
-    try:
-        return of if isinstance(of, str) else file_digest(of)
-    except OSError as error:
-        raise DataError(f"cannot read {of}: {error.strerror}; check the path") from error
 
 
 def cpu_seconds() -> float:

@@ -22,6 +22,6 @@ CDPATH= cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 . scripts/environment.sh
 if [ "${1:-}" = --small ]; then
     exec bash scripts/run_task.sh toy.en-de cpu -- --run-dir=runs/quickstart-small --super-updates=60 \
-        --sub-updates=20 --dataset-rows=20 --evo-iterations=2 --average=1
+        --sub-updates=20 --dataset-rows=20 --evo-iterations=2 --average=1 --no-baselines
 fi
 exec bash scripts/run_task.sh toy.en-de cpu -- --run-dir=runs/quickstart

@@ -2,7 +2,9 @@
 
 import io
 import time
+from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import example, given, settings
@@ -206,3 +208,14 @@ def test_the_settings_of_a_run_can_be_given_again(tmp_path: Path) -> None:
     path.write_text("[]")
     with pytest.raises(ConfigError, match="not the record of a run"):
         read_config(path)
+
+
+def test_each_option_has_a_known_role() -> None:
+    from hat.cli.settings import GROUPS
+    from hat.config import Role, to_yaml_values
+
+    roles = get_args(Role)
+    for group in GROUPS:
+        assert all(each.metadata.get("role", "counts") in roles for each in fields(group))
+        each, parts = group(), [to_yaml_values(group(), role=role) for role in roles]
+        assert {key: value for part in parts for key, value in part.items()} == to_yaml_values(each)

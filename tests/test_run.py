@@ -1,13 +1,15 @@
 """The record of a run: what it holds, that sittings add up, and that records of version 0.1 are read."""
 
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from hat.config import Options, option
 from hat.errors import DataError, HatError
 from hat.files.atomic import file_digest
-from hat.run import Cost, Run, identity_of, read_record, record_path
+from hat.run import Cost, Identity, Run, claim, counted, digest_of, read_record, record_path
 
 
 def run_in(folder: Path, **more: object) -> Run:
@@ -22,13 +24,13 @@ def test_a_record_says_what_a_run_is(tmp_path: Path) -> None:
         run.results["best_loss"] = 4.5
         run.vouch(data)
     found = read_record(tmp_path)
-    assert (found.kind, found.state, found.format) == ("train", "done", 1)
+    assert (found.kind, found.state, found.format) == ("train", "done", 2)
     assert found.settings == {"seed": 1} and found.results == {"best_loss": 4.5}
     digests = {"data": file_digest(data)}
     assert found.inputs == digests | {"known": "ab"} and found.outputs == digests
     assert found.device["device"] == "a CPU" and found.device["threads"] == 2
-    assert found.versions["torch"] and found.identity == identity_of("train", {"seed": 1}, found.inputs)
-    assert json.loads((tmp_path / "run.json").read_text())["identity"] == found.identity
+    assert found.versions["torch"] and found.identity == Identity("train", {"seed": 1}, found.inputs)
+    assert json.loads((tmp_path / "run.json").read_text())["identity"]["digest"] == found.identity.digest
 
 
 def test_sittings_add_up_and_a_new_start_does_not(tmp_path: Path) -> None:
@@ -103,3 +105,127 @@ def test_damaged_records(tmp_path: Path, content: str) -> None:
 def test_missing_inputs_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot read .*missing"):
         run_in(tmp_path, inputs={"data": tmp_path / "missing"})
+
+
+@dataclass(frozen=True)
+class Some(Options):
+    dropout: float = 0.1
+    sizes: tuple[int, ...] = (1, 2)
+    log_interval: int = option(100, role="free")
+    max_epoch: int | None = option(None, role="lengthens")
+    amp: str = option("auto", role="machine")
+    data: str | None = option(None, role="file")
+
+
+def of(options: Options, **inputs: Path | str) -> Identity:
+    return Identity.of("train", options, settings={"seed": 1}, inputs=inputs)
+
+
+def test_what_counts() -> None:
+    assert counted(Some(data="x", max_epoch=3)) == {"dropout": 0.1, "sizes": [1, 2]}
+    base = of(Some())
+    assert base.settings == {"seed": 1} and base.defaults == {"dropout": 0.1, "sizes": [1, 2]}
+    same = Some(log_interval=1, max_epoch=3, amp="bf16", data="elsewhere")
+    assert (
+        base.differences(of(same)) == [] and base.digest == of(same).digest and base.short == base.digest[:8]
+    )
+    assert of(same).lengths == {"max-epoch": 3}
+    pinned = Identity.of("train", Some(max_epoch=3), settings={"max-epoch": 3, "sizes": None})
+    assert pinned.settings == {"max-epoch": 3} and not pinned.lengths and "sizes" not in pinned.defaults
+
+
+def test_differences_are_named() -> None:
+    one = of(Some(), **{"train.de": "a", "dict.de": "b", "checkpoint": "c"})
+    other = Identity.of(
+        "train", Some(dropout=0.4, sizes=(3,)), settings={"seed": 7}, inputs={"train.de": "x", "p": "y"}
+    )
+    assert one.differences(other) == [
+        "dropout 0.1 -> 0.4",
+        "sizes [1, 2] -> [3]",
+        "seed 1 -> 7",
+        "train.de content",
+        "dict.de is no longer given",
+        "checkpoint is no longer given",
+        "p is now given",
+    ]
+    assert one.differences(replace(one, version=2)) == ["train version 1 -> 2"]
+    assert one.differences(replace(one, kind="search"))[0] == "kind train -> search"
+
+
+def test_an_option_that_a_later_version_adds_changes_no_identity_at_its_default() -> None:
+    @dataclass(frozen=True)
+    class Later(Some):
+        new: bool = False
+
+    assert of(Some()).digest == of(Later()).digest and not of(Some()).differences(of(Later()))
+    assert of(Some()).differences(of(Later(new=True))) == ["new not given -> True"]
+
+
+def test_content_counts_and_neither_path_nor_time(tmp_path: Path) -> None:
+    one, other = tmp_path / "a", tmp_path / "b"
+    one.write_text("x")
+    other.write_text("x")
+    assert digest_of(one) == digest_of(other) == file_digest(one)
+    one.write_text("longer")
+    assert digest_of(one) == file_digest(one) != digest_of(other)
+
+
+def test_another_run_in_a_folder_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    folder, first, other = tmp_path / "run", of(Some()), of(Some(dropout=0.4))
+    how = {"advice": "", "settings": {}}
+    with Run.folder(folder, "train", identity=first, **how):
+        pass
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(HatError) as error, Run.folder(folder, "train", identity=other, **how):
+        pass
+    aside = Path(f"{folder}.{first.short}")
+    assert str(error.value) == (
+        f"{folder} holds another run: dropout 0.1 -> 0.4; give another folder, or --new-run, which moves "
+        f"the old one to {aside}"
+    )
+    assert before == {path.name: path.read_bytes() for path in folder.iterdir()} and not aside.exists()
+    with Run.folder(folder, "train", identity=other, new_run=True, **how):
+        pass
+    assert read_record(aside).identity == first and read_record(folder).identity == other
+    aside.rename(folder.with_name("elsewhere"))  # a moved run is the same run
+    with Run.folder(folder.with_name("elsewhere"), "train", identity=first, new_run=True, **how):
+        pass
+    assert read_record(folder.with_name("elsewhere")).cost.sittings == 2
+
+
+def test_moved_runs_never_replace_each_other(tmp_path: Path) -> None:
+    folder, runs = tmp_path / "run", [of(Some(dropout=share)) for share in (0.1, 0.4, 0.1, 0.4, 0.1)]
+    for identity in runs:
+        with Run.folder(folder, "train", advice="", settings={}, identity=identity, new_run=True):
+            pass
+    names = [f"run.{each.short}{end}" for end in ("", ".2") for each in runs[:2]]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["run", *names])
+
+
+def test_runs_before_format_2_are_compared_as_far_as_they_tell(tmp_path: Path, capsys) -> None:
+    (tmp_path / "config.yml").write_text("dropout: 0.1\nlr: 1e-7\nmax-tokens: 512\nupdate-freq: 2\n")
+    same = {"dropout": 0.1, "lr": 1e-7, "other": 1, "max-tokens*update-freq*processes": 1024}
+    other = Identity("train", same | {"lr": 1.0, "max-tokens*update-freq*processes": 512})
+    with pytest.raises(HatError, match="run: lr 1e-7 -> 1.0, max.* 1024 -> 512;"), claim(tmp_path, other, ""):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yml"]
+    with claim(tmp_path, Identity("train", same, {"train.de": "a"}), "") as found:
+        assert found.held.format == 0 and found.changed == []
+    assert "of version 0.1, which does not say with what content: train.de" in capsys.readouterr().err
+    (tmp_path / "run.json").write_text(
+        '{"format": 1, "kind": "search", "settings": {"a": 1}, "identity": "ab"}'
+    )
+    with (
+        pytest.raises(HatError, match="kind search -> train"),
+        claim(tmp_path, Identity("train", {}, {}), ""),
+    ):
+        pass
+
+
+def test_a_run_that_goes_on_elsewhere_says_so(tmp_path: Path, capsys) -> None:
+    with run_in(tmp_path, device={"dtype": "float32"}, threads=2):
+        pass
+    with run_in(tmp_path, device={"dtype": "bfloat16"}, threads=4, processes=2):
+        pass
+    said = capsys.readouterr().err
+    assert "goes on with dtype float32 -> bfloat16, threads 2 -> 4, processes 1 -> 2" in said

@@ -15,11 +15,11 @@ from hat.errors import CheckpointError, ConfigError
 class AverageOptions(Options):
     """Averaging"""
 
-    inputs: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = option((), role="file")
     """checkpoint files, or one folder of a run"""
     num_epoch_checkpoints: int = option(10, low=1)
     """newest epoch checkpoints taken from a folder"""
-    output: str | None = None
+    output: str | None = option(None, role="free")
     """file to write (default: average_model_N.pt in the folder)"""
 
 

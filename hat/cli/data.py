@@ -30,9 +30,9 @@ class PairOptions:
 class CleanOptions(PairOptions):
     """Cleaning"""
 
-    input: str
+    input: str = option(role="file")
     """path of the text without .<language>"""
-    output: str
+    output: str = option(role="free")
     """path of the cleaned text without .<language>"""
 
 
@@ -40,7 +40,7 @@ class CleanOptions(PairOptions):
 class SplitOptions(PairOptions):
     """Splitting"""
 
-    inputs: tuple[str, ...]
+    inputs: tuple[str, ...] = option(role="file")
     """paths of the texts without .<language>, joined in this order"""
     train: str
     """path of the training text to write, without .<language>"""
@@ -54,15 +54,15 @@ class SplitOptions(PairOptions):
 class BpeOptions(Options):
     """Byte-pair encoding"""
 
-    inputs: tuple[str, ...]
+    inputs: tuple[str, ...] = option(role="file")
     """texts to learn on together, or to split"""
-    codes: str
+    codes: str = option(role="file")
     """file of merges"""
-    to: str
+    to: str = option(role="free")
     """folder to write to; each text keeps its name"""
     merges: int = option(10000, low=1)
     """number of merges"""
-    workers: int = option(1, low=1)
+    workers: int = option(1, low=1, role="machine")
     """number of processes; the result does not depend on it"""
 
 
@@ -70,7 +70,7 @@ class BpeOptions(Options):
 class ToyOptions(Options):
     """Toy data"""
 
-    to: str = "data/raw/toy.en-de"
+    to: str = option("data/raw/toy.en-de", role="free")
     """folder to write {train,valid,test}.{en,de} to"""
     seed: int = 1
     """the same seed gives the same text everywhere"""

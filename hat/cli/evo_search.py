@@ -51,25 +51,25 @@ from hat.train.trainer import OptimConfig, compute_dtype
 class SearchOptions(Options):
     """Search"""
 
-    evo_configs: str | None = None
-    ckpt_path: str | None = None
+    evo_configs: str | None = option(None, role="free")
+    ckpt_path: str | None = option(None, role="file")
     """latency predictor"""
     feature_norm: tuple[float, ...] = ()
     """normalisers of the features; needed for predictors of the 2020 release only"""
     lat_norm: float | None = None
     """normaliser of the latency in ms; needed for predictors of the 2020 release only"""
-    write_config_path: str | None = None
+    write_config_path: str | None = option(None, role="free")
     """YAML file for the architecture found"""
     latency_constraint: float | None = option(None, above=0)
     """highest latency in ms: the predictor's upper bound keeps it, or its prediction if it has none"""
     latency_constraints: tuple[float, ...] = option((), above=0)
     """several highest latencies in ms instead of the one of --latency-constraint; one YAML file for each"""
-    search_dir: str | None = None
+    search_dir: str | None = option(None, role="free")
     """folder of journal, log, table and picture (default: checkpoints/<task>/evo_search/<name of
     --write-config-path>)"""
-    no_measure: bool = False
+    no_measure: bool = option(False, role="free")
     """do not measure the architecture found, even if the predictor is of this device"""
-    warm_start: str | None = option(None, metavar="FILE")
+    warm_start: str | None = option(None, metavar="FILE", role="file")
     """journal of an older search with the same checkpoint, whose architectures start this one"""
 
 

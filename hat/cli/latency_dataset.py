@@ -34,9 +34,9 @@ decoder_normalize_before max_source_positions max_target_positions"""
 class DatasetOptions(Options):
     """Latency dataset"""
 
-    lat_dataset_path: str | None = None
+    lat_dataset_path: str | None = option(None, role="free")
     """CSV file to write; existing rows stay and count"""
-    lat_dataset_size: int = option(200, low=1)
+    lat_dataset_size: int = option(200, low=1, role="lengthens")
     """rows wanted"""
 
 

@@ -23,9 +23,9 @@ class NewTaskOptions(Options):
 
     name: str
     """name of the task, <name>.<source language>-<target language>, for example mine.en-fr"""
-    source: str
+    source: str = option(role="file")
     """text in the source language, one sentence a line"""
-    target: str
+    target: str = option(role="file")
     """its translation, line by line"""
     template: str
     """task folder in configs/ that recipes are taken from"""

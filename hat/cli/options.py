@@ -21,7 +21,7 @@ from typing import Any, TextIO
 import configargparse
 
 from hat.cli.interrupt import Terminated, terminating
-from hat.config import converter, flag_of, help_of, kind_of, open_config, read_flat_yaml
+from hat.config import converter, flag_of, help_of, kind_of, open_config, option, read_flat_yaml
 from hat.errors import ConfigError, HatError, suggest
 from hat.log import info
 
@@ -30,9 +30,9 @@ from hat.log import info
 class OutputOptions:
     """Output"""
 
-    json: bool = False
+    json: bool = option(False, role="free")
     """print one machine-readable JSON line last"""
-    no_progress_bar: bool = False
+    no_progress_bar: bool = option(False, role="free")
     """print plain lines instead of progress bars"""
 
 

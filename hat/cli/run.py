@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import yaml
@@ -23,17 +23,28 @@ from hat.cli.settings import TaskData, parse_settings, space_and_arch
 from hat.config import Options, flag_of, option, to_yaml_values
 from hat.errors import ConfigError, HatError
 from hat.files.atomic import file_digest, write_text_atomic
-from hat.latency.collect import measure_fresh, profile
+from hat.latency.collect import measure_fresh, reference_of
 from hat.latency.measure import MeasureConfig
 from hat.latency.predictor import LatencyPredictor
+from hat.latency.table import read_table
 from hat.log import versions
+from hat.model.count import count_macs, count_params
 from hat.model.cpu import device_name
+from hat.report.collect import Model, Report, duration, in_ms, kept, stage_costs
 from hat.report.page import report
+from hat.rng import rng_for
 from hat.run import Run, cpu_seconds, identity_of, read_record
-from hat.space import Arch
+from hat.space import Arch, sample
 from hat.train.checkpoint import average
 
 Row = dict[str, Any]  # a model of the final table, by the keys of summary.json; None: not measured
+_FIRST = (
+    "prepare the data",
+    "train the SuperTransformer",
+    "measure the latency dataset",
+    "train the latency predictor",
+)
+_OF_A_MODEL, _LAST = ("train", "average", "test"), "measure all the models side by side"
 _SHOWN = ("json", "no-progress-bar", "configs", "sub-configs", "evo-configs")  # no result depends on these
 
 
@@ -59,6 +70,8 @@ class TaskRunOptions(Options):
     """rows of the latency dataset (default: as the task says)"""
     evo_iterations: int | None = option(None, low=1)
     """iterations of each search (default: as the task says)"""
+    no_baselines: bool = False
+    """do not train what found ones are compared with: the largest, the smallest and hand-made ones"""
     average: int = option(5, low=1)
     """epoch checkpoints averaged before testing"""
     seed: int = option(1, low=0)
@@ -77,7 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     task = Task(options, quiet=out.no_progress_bar)
     summary = task.run()
-    print(f"\n{text_table(task.rows)}\n\nwritten: {task.folder}/summary.json")
+    print(f"\n{text_table(task.rows)}\n\n{summary['found']}\n{summary['price']}")
+    print(f"written: {task.folder}/summary.json")
     print(f"written: {report(task.folder)}, the page to look at")
     if out.json:
         print(json.dumps(summary))
@@ -90,9 +104,10 @@ class Stages:
     Raises HatError if a stage fails; running again goes on there.
     """
 
-    def __init__(self, run: Run, total: int) -> None:
-        self._run, self._total, self._count = run, total, 0
+    def __init__(self, run: Run, plan: Sequence[str]) -> None:
+        self._run, self.plan = run, list(plan)
         self.known: dict[str, dict[str, Any]] = run.results.setdefault("stages", {})
+        self._seconds = {_like(name): entry["spent"].get("wall_s") for name, entry in self.known.items()}
 
     def run(
         self,
@@ -111,8 +126,7 @@ class Stages:
         itself whether there is anything to do. `state` is what it goes on from when it is started again; if
         settings or inputs changed, that is moved out of its way.
         """
-        self._count += 1
-        title = f"stage {self._count} of {self._total}: {name}"
+        title = f"stage {self.plan.index(name) + 1} of {len(self.plan)}: {name}"
         digests = {path.name: file_digest(path) for path in inputs if path.is_file()}
         key, known = identity_of(name, settings, digests), self.known.get(name, {})
         same = known.get("key") == key
@@ -120,7 +134,7 @@ class Stages:
         if same and whole and not always:
             print(f"{title}: up to date ({known['seconds']:.0f} s when it ran)", flush=True)
             return known["result"]
-        print(title, flush=True)
+        print(title + self._left(name), flush=True)
         if state and state.exists() and not same:
             old = state.with_name(state.name + ".old")
             shutil.rmtree(old, ignore_errors=True)  # a file is replaced below
@@ -145,8 +159,20 @@ class Stages:
         if missing := [str(path) for path in outputs if not path.exists()]:
             raise HatError(f"stage {name} ended without making {', '.join(missing)}; see its output above")
         entry |= {"seconds": round(wall_s, 2), "result": result}
+        self._seconds[_like(name)] = wall_s
         self._run.write()
         return result
+
+    def _left(self, name: str) -> str:
+        """Return how long this stage and those after it take, if all of them, or their like, ran before."""
+        times = [self._seconds.get(_like(each)) for each in self.plan[self.plan.index(name) :]]
+        known = [seconds for seconds in times if seconds is not None]
+        return f" (about {duration(sum(known))} left)" if len(known) == len(times) else ""
+
+
+def _like(stage: str) -> str:
+    """Return what a stage has in common with those of other models, or with a search under other limits."""
+    return stage if " the " in stage else stage.split()[0]
 
 
 def shell(*words: str, result: bool = False) -> Any:
@@ -179,6 +205,7 @@ class Task:
         self.predictor_yml = self._one(f"latency_predictor/{options.hardware}.yml")
         self.evo_yml = self._one(f"evo_search/*_{options.hardware}.yml", f"evo_search/*_{device}.yml")
         self.common_yml = self.configs / "subtransformer" / "common.yml"
+        self.baselines = sorted(self.configs.glob("subtransformer/baseline*.yml"))  # made by hand
         self.folder = Path(options.run_dir or f"runs/{options.task}/{options.hardware}")
         words, flags = [f"--configs={self.super_yml}"], ("--configs",)
         self.settings = parse_settings(words, prog="hat run", description="", config_flags=flags)[0]
@@ -215,13 +242,15 @@ class Task:
             threads=torch.get_num_threads(),
         ) as run:
             run.results |= held
-            limits = len(self.options.latency_constraints) or 2
-            self.stages = Stages(run, total=9 + 4 * limits)
+            self.stages = Stages(run, ())
             scores = self._all_stages()
             known = self.stages.known
+            told = Report("", [Model.of_row(row) for row in self.rows], stages=stage_costs(known))
             summary = {
                 "task": self.options.task,
                 "hardware": self.options.hardware,
+                "found": told.found,
+                "price": told.price,
                 "models": self.rows,
                 "predictor": scores,
                 "stage_seconds": {name: entry["seconds"] for name, entry in known.items()},
@@ -234,14 +263,17 @@ class Task:
 
     def _all_stages(self) -> Any:
         """Run the stages, fill `rows`, and return the scores of the predictor."""
-        options, data = self.options, Path(self.settings.task.data or "")
+        options, data, folder = self.options, Path(self.settings.task.data or ""), self.folder
+        ends = {"largest": self.space.largest(), "smallest": self.space.smallest()}
+        ends |= {path.stem: self.space.check(Arch.from_yaml(path)) for path in self.baselines}
+        self._plan([*ends, *(f"limit {n + 1}" for n in range(len(options.latency_constraints) or 2))])
         script, raw = self.configs / "preprocess.sh", [options.raw] if options.raw else []
         work = partial(shell, str(script), *raw)  # the script knows by itself what is up to date
         how: dict[str, Any] = {"settings": {"raw": options.raw}, "inputs": [script], "outputs": [data]}
         self.stages.run("prepare the data", work, always=True, **how)
         dictionaries = sorted(data.glob("dict.*.txt"))
         pairs = [path for split in ("train", "valid") for path in sorted(data.glob(f"{split}.*"))]
-        best, table, predictor = self.super_best, self.folder / "latency.csv", self.folder / "predictor.pt"
+        best, table, predictor = self.super_best, folder / "latency.csv", folder / "predictor.pt"
         words = _words(configs=self.super_yml, save_dir=best.parent, max_update=options.super_updates)
         self._stage("train the SuperTransformer", train, words, pairs + dictionaries, [best], best.parent)
         rows = options.dataset_rows
@@ -250,21 +282,43 @@ class Task:
         words = _words(configs=self.predictor_yml, lat_dataset_path=table, ckpt_path=predictor)
         scores = self._stage("train the latency predictor", latency_predictor, words, [table], [predictor])
         self.predictor = LatencyPredictor.load(predictor)
-        for arch, name in ((self.space.largest(), "largest"), (self.space.smallest(), "smallest")):
-            path = self.folder / f"{name}.yml"
-            write_text_atomic(path, "".join(f"{key}: {value}\n" for key, value in arch.to_yaml().items()))
-            score = self._test(f"test {name} (inherited weights)", best, path)
-            self.rows.append(self._row(path, score))
         limits = {f"{limit_ms:g}": limit_ms for limit_ms in options.latency_constraints or self._limits_ms()}
-        found, folder = [self.folder / f"found@{limit}ms.yml" for limit in limits], self.folder / "search"
-        words = _words(configs=self.super_yml, evo_configs=self.evo_yml, restore_file=best, search_dir=folder)
-        words += _words(ckpt_path=predictor, write_config_path=found[0], evo_iter=options.evo_iterations)
+        found = {limit_ms: folder / f"found@{limit}ms.yml" for limit, limit_ms in limits.items()}
+        words = _words(configs=self.super_yml, evo_configs=self.evo_yml, restore_file=best)
+        words += _words(ckpt_path=predictor, search_dir=folder / "search", evo_iter=options.evo_iterations)
+        words += _words(write_config_path=next(iter(found.values())))
         words += ["--latency-constraints", *limits]
-        title = f"search under {', '.join(limits)} ms"
-        self._stage(title, evo_search, words, [best, predictor], found, folder)
-        for limit_ms, path in zip(limits.values(), found, strict=True):
-            self.rows.append(self._trained(limit_ms, path))
+        self._plan(
+            [*ends, *(path.stem for path in found.values())], search := f"search under {', '.join(limits)} ms"
+        )
+        self._stage(search, evo_search, words, [best, predictor], [*found.values()], folder / "search")
+        models = [_Model(name, arch, not options.no_baselines) for name, arch in ends.items()]
+        for limit_ms, path in found.items():
+            models.append(_Model(path.stem, Arch.from_yaml(path), True, limit_ms))
+        once = {(model.arch, model.trained): model for model in reversed(models)}  # the first of equal ones
+        self._plan([model.name for model in reversed(once.values())], search)
+        tested = {key: self._trained_and_tested(once[key]) for key in reversed(once)}
+        archs = list(dict.fromkeys(model.arch for model in models))
+        timings = dict(zip(archs, self._measured(archs), strict=True))
+        for model in models:
+            same = once[model.arch, model.trained].name
+            known = tested[model.arch, model.trained] | timings[model.arch]
+            self.rows.append(self._row(model, None if same == model.name else same, known))
         return scores
+
+    def _plan(self, models: Sequence[str], search: str = "search") -> None:
+        """Say which stages there are, as far as it is known."""
+        inherited = (
+            ()
+            if not self.options.no_baselines
+            else ("largest", "smallest", *(p.stem for p in self.baselines))
+        )
+        self.stages.plan[:] = [*_FIRST, search]
+        for name in models:
+            self.stages.plan += (
+                [f"test {name}"] if name in inherited else [f"{verb} {name}" for verb in _OF_A_MODEL]
+            )
+        self.stages.plan.append(_LAST)
 
     def _stage(
         self,
@@ -292,16 +346,26 @@ class Task:
         return self.stages.run(name, work, settings=settings, inputs=inputs, outputs=outputs, state=state)
 
     def _limits_ms(self) -> tuple[float, ...]:
-        """Return two limits between the upper bounds of smallest and largest: an architecture keeps each."""
-        small_ms, large_ms = map(self.predictor.upper_ms, (self.space.smallest(), self.space.largest()))
-        return tuple(round(small_ms + share * (large_ms - small_ms), 1) for share in (0.35, 0.7))
+        """Return two limits in ms between the upper bounds of the space; some architectures keep each."""
+        rng = rng_for(self.options.seed, "limits")
+        archs = [self.space.smallest(), self.space.largest(), *(sample(self.space, rng) for _ in range(200))]
+        bounds_ms = [self.predictor.upper_ms(arch) for arch in archs]
+        low_ms, high_ms = min(bounds_ms), max(bounds_ms)
+        limits = (float(f"{low_ms + share * (high_ms - low_ms):.3g}") for share in (0.35, 0.7))
+        return tuple(dict.fromkeys(limit for limit in limits if limit >= low_ms)) or (low_ms,)
 
-    def _trained(self, limit_ms: float, arch_yml: Path) -> Row:
-        """Return the row of a found architecture, trained from its slice, averaged and tested."""
-        name, folder, count = arch_yml.stem, self.folder / arch_yml.stem, self.options.average
-        words = _words(configs=arch_yml, sub_configs=self.common_yml, restore_file=self.super_best)
+    def _trained_and_tested(self, model: "_Model") -> Row:
+        """Return the score of a model: with inherited weights, or trained from its slice and averaged."""
+        path, name, count = self.folder / f"{model.name}.yml", model.name, self.options.average
+        if model.limit_ms is None:  # the search has written the others
+            write_text_atomic(
+                path, "".join(f"{key}: {value}\n" for key, value in model.arch.to_yaml().items())
+            )
+        if not model.trained:
+            return self._test(f"test {name}", self.super_best, path) | {"size_bytes": None}
+        folder, best = self.folder / name, self.folder / name / "checkpoint_best.pt"
+        words = _words(configs=path, sub_configs=self.common_yml, restore_file=self.super_best)
         words += _words(save_dir=folder, max_update=self.options.sub_updates)
-        best = folder / "checkpoint_best.pt"
         self._stage(f"train {name}", train, words, [self.super_best], [best], folder)
         averaged = folder / f"average_model_{count}.pt"
         self.stages.run(
@@ -311,54 +375,69 @@ class Task:
             inputs=[folder / "checkpoint_last.pt"],
             outputs=[averaged],
         )
-        score = self._test(f"test {name}", averaged, arch_yml)
-        return self._row(arch_yml, score, limit_ms, averaged.stat().st_size)
+        return self._test(f"test {name}", averaged, path) | {"size_bytes": averaged.stat().st_size}
 
-    def _test(self, name: str, checkpoint: Path, arch_yml: Path) -> Any:
+    def _test(self, name: str, checkpoint: Path, arch_yml: Path) -> Row:
         """Translate and score with the task's own test.sh, which knows its beam search; returns the score."""
         inputs = [self.configs / "test.sh", checkpoint, arch_yml]
         work = partial(shell, *map(str, inputs), "sacre", result=True)
-        return self.stages.run(name, work, settings={}, inputs=inputs)
+        return dict(self.stages.run(name, work, settings={}, inputs=inputs))
 
-    def _row(
-        self, arch_yml: Path, score: Mapping[str, Any], limit_ms: float | None = None, size: int | None = None
-    ) -> Row:
-        """Measure an architecture and return its row; without a limit it has inherited weights."""
-        name, arch, conditions = arch_yml.stem, Arch.from_yaml(arch_yml), self.predictor.conditions
-        model, length = self.settings.model, self.settings.task.sentence_length()
+    def _measured(self, archs: Sequence[Arch]) -> list[Row]:
+        """Return the latency of each: all take turns in one process, scaled to the speed of the table."""
+        conditions, model = self.predictor.conditions, self.settings.model
+        length, table = self.settings.task.sentence_length(), self.folder / "latency.csv"
 
-        def work() -> Any:
-            """Measure in a fresh process, under the conditions of the table."""
-            common: dict[str, Any] = {
-                "vocab_sizes": TaskData(self.settings.task).vocab_sizes,
-                "config": MeasureConfig(length, length),
-                "model_config": model,
-                "seed": self.options.seed,
-            }
-            found = profile(self.space, arch, flops=True, **common)
-            device = "cuda" if self.gpu else "cpu"
-            (timing,) = measure_fresh([arch], self.space, conditions, device=device, **common)
-            print(f"{name}: {found['params'] / 1e6:.2f} M parameters, {timing.total_ms:.2f} ms")
-            return found | {"latency_ms": timing.total_ms, "conditions": dict(timing.conditions)}
+        def work() -> list[Row]:
+            timings = measure_fresh(
+                archs,
+                self.space,
+                conditions,
+                vocab_sizes=TaskData(self.settings.task).vocab_sizes,
+                config=MeasureConfig(length, length),
+                model_config=model,
+                device="cuda" if self.gpu else "cpu",
+                seed=self.options.seed,
+                reference_ms=reference_of(read_table(table)[0]),
+            )
+            return [
+                {"measured_ms": each.total_ms, "measured_interval_ms": each.interval_ms} for each in timings
+            ]
 
-        chosen = arch.to_yaml() | {"conditions": conditions, "model": asdict(model), "length": length}
-        found = self.stages.run(
-            f"measure {name}", work, settings=chosen, inputs=[self.folder / "latency.csv"]
-        )
+        how = {"archs": [arch.to_yaml() for arch in archs], "conditions": conditions}
+        how |= {"model": asdict(model), "length": length}
+        return list(self.stages.run(_LAST, work, settings=how, inputs=[table]))
+
+    def _row(self, model: "_Model", same_as: str | None, known: Row) -> Row:
+        """Return the row of a model with its score and latency."""
+        limit_ms, measured_ms = model.limit_ms, known["measured_ms"]
+        length = self.settings.task.sentence_length()
         return {
-            "name": name,
-            "params": found["params"],
-            "flops": found["flops"],
+            "name": model.name,
+            "params": count_params(model.arch, self.space),
+            "flops": 2 * count_macs(model.arch, self.space, length),
             "constraint_ms": limit_ms,
-            "predicted_ms": self.predictor.predict_ms(arch),
-            "measured_ms": found["latency_ms"],
-            "bleu": float(score["bleu"]),
-            "weights": "inherited" if limit_ms is None else "trained",
-            "signature": score.get("signature"),
-            "size_bytes": size,
-            "within_limit": None if limit_ms is None else found["latency_ms"] <= limit_ms,
-            "arch": arch.to_yaml(),
+            "predicted_ms": self.predictor.predict_ms(model.arch),
+            "measured_ms": measured_ms,
+            "measured_interval_ms": known["measured_interval_ms"],
+            "bleu": float(known["bleu"]),
+            "weights": "trained" if model.trained else "inherited",
+            "signature": known.get("signature"),
+            "size_bytes": known["size_bytes"],
+            "within_limit": None if limit_ms is None else measured_ms <= limit_ms,
+            "limit_kept": kept(limit_ms, measured_ms, known["measured_interval_ms"]),
+            "same_as": same_as,
+            "arch": model.arch.to_yaml(),
         }
+
+
+class _Model(NamedTuple):
+    """A row of the table before it is known what comes out."""
+
+    name: str
+    arch: Arch
+    trained: bool
+    limit_ms: float | None = None
 
 
 def _words(**options: object) -> list[str]:
@@ -367,26 +446,33 @@ def _words(**options: object) -> list[str]:
 
 
 def text_table(rows: Sequence[Row]) -> str:
-    """Return the rows as aligned text; if a measured latency is above its limit, a line says so."""
+    """Return the rows as aligned text, and a line for each that misses its limit or equals another."""
     cells = [("model", "#Params", "FLOPs", "limit ms", "predicted ms", "measured ms", "BLEU", "weights")]
     notes = []
     for row in rows:
-        name, limit_ms, measured_ms, mark = row["name"], row["constraint_ms"], row["measured_ms"], ""
-        if row["within_limit"] is False:
-            mark, percent = " !", 100 * (measured_ms / limit_ms - 1)
-            notes.append(
-                f"! {name} measures {measured_ms:.2f} ms, {percent:.1f}% above its limit of {limit_ms:g} ms; "
-                "search under a lower limit, or measure a larger latency dataset"
-            )
+        name, limit_ms, mark = row["name"], row["constraint_ms"], ""
+        measured = in_ms(row["measured_ms"], row["measured_interval_ms"])
+        if limit_ms is not None and row["limit_kept"] is not True:
+            mark, percent = " ?", 100 * (row["measured_ms"] / limit_ms - 1)
+            note = f"measures {measured}, which may be above or below its limit of {limit_ms:g} ms"
+            if row["limit_kept"] is False:
+                mark, note = " !", f"measures {measured}, {percent:.1f}% above its limit of {limit_ms:g} ms"
+                note += "; search under a lower limit, or measure a larger latency dataset"
+            notes.append(f"{mark.strip()} {name} {note}")
+        if row["same_as"]:
+            notes.append(f"= {name} and {row['same_as']} are one architecture, trained and measured once")
+            mark = f" ={mark}"
         sizes = (f"{row['params'] / 1e6:.2f} M", f"{row['flops'] / 1e9:.3f} G")
-        times = ("" if limit_ms is None else f"{limit_ms:g}", f"{row['predicted_ms']:.2f}")
-        cells.append(
-            (name, *sizes, *times, f"{measured_ms:.2f}", f"{row['bleu']:.2f}", row["weights"] + mark)
+        times = (
+            "" if limit_ms is None else f"{limit_ms:g}",
+            *(text[:-3] for text in (in_ms(row["predicted_ms"]), measured)),
         )
+        cells.append((name, *sizes, *times, f"{row['bleu']:.2f}", row["weights"] + mark))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = []
     for name, *numbers, weights in cells:
         texts = [text.rjust(width) for text, width in zip(numbers, widths[1:-1], strict=True)]
         lines.append("  ".join((name.ljust(widths[0]), *texts, weights)))
     lines.insert(1, "-" * max(map(len, lines)))
-    return "\n".join(lines + notes)
+    told = "Measured in turns in one process and brought to the speed of the latency table; +-: 95% interval."
+    return "\n".join([*lines, told, *notes])

@@ -30,14 +30,14 @@ from hat.train.trainer import OptimConfig
 class RunOptions(Options):
     """Run"""
 
-    configs: str | None = None
-    train_subtransformer: bool = False
+    configs: str | None = option(None, role="free")
+    train_subtransformer: bool = option(False, role="free")
     """train the one architecture that is given"""
-    validate_subtransformer: bool = False
+    validate_subtransformer: bool = option(False, role="free")
     """print the validation loss of the given architecture with the weights of --restore-file, and stop"""
-    save_dir: str | None = None
+    save_dir: str | None = option(None, role="free")
     """folder of checkpoints and logs (default: checkpoints/<path of --configs>)"""
-    restore_file: str | None = None
+    restore_file: str | None = option(None, role="file")
     """checkpoint to start from (default: the newest one in --save-dir, if any)"""
 
 
@@ -45,15 +45,15 @@ class RunOptions(Options):
 class TaskOptions(BatchConfig):
     """Task and data"""
 
-    arch: str = "transformersuper"
+    arch: str = option("transformersuper", role="file")
     """name of the model family; one that contains iwslt has a profile length of 23, others 30"""
-    data: str | None = None
+    data: str | None = option(None, role="file")
     """folder with dict.*.txt and the binary data"""
-    source_lang: str | None = None
+    source_lang: str | None = option(None, role="file")
     """source language (default: read off the file names)"""
-    target_lang: str | None = None
+    target_lang: str | None = option(None, role="file")
     """target language (default: read off the file names)"""
-    vocab_size: tuple[int, ...] = option((), low=5)  # four entries are special
+    vocab_size: tuple[int, ...] = option((), low=5, role="file")  # four entries are special
     """vocabulary size for profiling without data; two numbers if source and target differ"""
     profile_length: int | None = option(None, low=1)
     """tokens of source and target when profiling (default: by --arch)"""
@@ -67,11 +67,11 @@ class TaskOptions(BatchConfig):
 class DeviceOptions(Options):
     """Device"""
 
-    cpu: bool = False
+    cpu: bool = option(False, role="machine")
     """use the CPU even if there is a GPU"""
-    gpu: int | None = option(None, low=0)
+    gpu: int | None = option(None, low=0, role="machine")
     """number of the one GPU to use (default: 0; training and search use all of them)"""
-    threads: int | None = option(None, low=1, high=4 * (os.cpu_count() or 1))
+    threads: int | None = option(None, low=1, high=4 * (os.cpu_count() or 1), role="machine")
     """CPU threads (default: all cores)"""
     seed: int = option(1, low=0, high=(1 << 63) - 1)
     """seed of everything random"""
@@ -81,10 +81,10 @@ class DeviceOptions(Options):
 class RankOptions(Options):
     """Many devices"""
 
-    distributed_world_size: int | None = option(None, low=1, high=1024)
+    distributed_world_size: int | None = option(None, low=1, high=1024, role="machine")
     """processes to start on this machine, one for each GPU (default: all GPUs, or one process on CPUs);
     torchrun sets it by itself"""
-    distributed_port: int | None = option(None, low=1, high=65535)
+    distributed_port: int | None = option(None, low=1, high=65535, role="machine")
     """port the processes of this machine meet at (default: any free one)"""
 
 
@@ -92,17 +92,17 @@ class RankOptions(Options):
 class ProfileOptions(Options):
     """Profiling"""
 
-    latcpu: bool = False
+    latcpu: bool = option(False, role="machine")
     """measure latency on the CPU and stop"""
-    latgpu: bool = False
+    latgpu: bool = option(False, role="machine")
     """measure latency on the GPU and stop"""
-    profile_flops: bool = False
+    profile_flops: bool = option(False, role="free")
     """count FLOPs and stop"""
     latiter: int = option(300, low=2)
     """most timed repeats of a latency measurement; it ends earlier once the median is known well enough"""
     lat_interval: float = option(1.2, low=0, high=100)
     """how well the median of a latency is to be known, in percent to either side; 2 takes half the time"""
-    latsilent: bool = False
+    latsilent: bool = option(False, role="free")
     """show no progress while measuring"""
     lat_beam: int = option(5, low=1)
     """beam of the timed search"""

@@ -33,11 +33,11 @@ from hat.train.trainer import OptimConfig
 class GenerateOptions(Options):
     """Generation"""
 
-    path: str | None = None
+    path: str | None = option(None, role="file")
     """checkpoint of the model; averaged and SuperTransformer checkpoints work too"""
-    gen_subset: str = "test"
+    gen_subset: str = option("test", role="file")
     """split to translate"""
-    batch_size: int = option(128, low=1)
+    batch_size: int = option(128, low=1, role="free")
     """most sentences translated at once"""
     remove_bpe: str | None = option(None, const="@@ ", metavar="KIND")
     """join subwords: `@@ ` (also when given alone), subword_nmt or sentencepiece"""
@@ -45,7 +45,7 @@ class GenerateOptions(Options):
     """hypotheses printed for each sentence"""
     int8: bool = False
     """translate with 8-bit weights on the CPU: faster, not exactly the same words"""
-    results_path: str | None = None
+    results_path: str | None = option(None, role="free")
     """file for the output, written whole (default: standard output)"""
 
 
@@ -53,19 +53,19 @@ class GenerateOptions(Options):
 class ScoreOptions:
     """Scoring"""
 
-    gen_output: str | None = None
+    gen_output: str | None = option(None, role="file")
     """output of hat generate"""
     mode: Mode = "normal"
     """normal: tokenised BLEU as the release scores it; sacre: SacreBLEU of detokenised text"""
-    data: str | None = None
+    data: str | None = option(None, role="file")
     """data folder; in mode sacre its raw reference text is used if preprocessing kept it"""
-    gen_subset: str = "test"
+    gen_subset: str = option("test", role="file")
     """split the output is of"""
     source_lang: str | None = None
     """source language (default: read off the file names)"""
     target_lang: str | None = None
     """target language (default: read off the file names)"""
-    ref: str | None = None
+    ref: str | None = option(None, role="file")
     """raw reference text for mode sacre, one sentence a line"""
     remove_bpe: str | None = option(None, const="@@ ", metavar="KIND")
     """how the output was joined; sentencepiece output is text already, other output is detokenised"""

@@ -125,11 +125,11 @@ class PrepareConfig(Options):
     """source language: its Moses rules, and the ending of its output"""
     target_lang: str
     """the same for the target"""
-    source_inputs: tuple[str, ...]
+    source_inputs: tuple[str, ...] = option(role="file")
     """files with source sentences, in order"""
-    target_inputs: tuple[str, ...]
+    target_inputs: tuple[str, ...] = option(role="file")
     """files with their translations: file i goes with file i of the source"""
-    output: str
+    output: str = option(role="free")
     """path to write without .<language>"""
     markup: Markup = "none"
     """where sentences stand: none, each line; segments, <seg id=..> of SGML and XML; talks, training text of
@@ -150,7 +150,7 @@ class PrepareConfig(Options):
     """split: make hyphens inside words tokens of their own, @-@"""
     lowercase: bool = False
     """last: lower case"""
-    workers: int = option(1, low=1)
+    workers: int = option(1, low=1, role="machine")
     """number of processes; the result does not depend on it"""
 
     def __post_init__(self) -> None:

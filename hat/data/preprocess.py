@@ -27,14 +27,14 @@ class PreprocessConfig(Options):
     """source language, the ending of its files, for example en"""
     target_lang: str
     """target language, the ending of its files, for example de"""
-    destdir: str
+    destdir: str = option(role="free")
     """folder to write; data of an earlier run in it is replaced at the end, in one step; splits not given now
     stay if the dictionaries do"""
-    trainpref: str | None = None
+    trainpref: str | None = option(None, role="file")
     """path of the training text without .<language>"""
-    validpref: str | None = None
+    validpref: str | None = option(None, role="file")
     """path of the validation text without .<language>"""
-    testpref: str | None = None
+    testpref: str | None = option(None, role="file")
     """path of the test text without .<language>"""
     joined_dictionary: bool = False
     """one dictionary for both languages"""
@@ -46,18 +46,18 @@ class PreprocessConfig(Options):
     """size of the source dictionary with the four special symbols; -1: all tokens"""
     nwordstgt: int = option(-1, low=5, off=-1)
     """the same for the target"""
-    srcdict: str | None = None
+    srcdict: str | None = option(None, role="file")
     """use this source dictionary as it is"""
-    tgtdict: str | None = None
+    tgtdict: str | None = option(None, role="file")
     """use this target dictionary as it is"""
-    workers: int = option(1, low=1)
+    workers: int = option(1, low=1, role="machine")
     """number of processes; the result does not depend on it"""
     allow_empty: bool = False
     """take empty lines as sentences without words instead of stopping"""
     sentencepiece: int | None = option(None, low=1)
     """learn a joint sentencepiece model of this many pieces on the training text and apply it; without it
     the text is taken as already split into subwords"""
-    bpe_codes: str | None = None
+    bpe_codes: str | None = option(None, role="file")
     """file of the merges that the text was split with: kept beside the dictionaries, so that plain text can
     be translated"""
     seed: int = 1

@@ -51,13 +51,13 @@ class FolderLock:
     """Keeps a folder for one process; the empty file `run.lock` stays, a lock without its process does not.
 
     What writers killed before left unfinished is removed. If the block fails before anything else was
-    written into a folder that was made for the lock, the folder is removed. Raises HatError if another
-    process has the folder, or if nothing can be written into it.
+    written, what was made for the lock, file and folder, is removed. Raises HatError if another process has
+    the folder, or if nothing can be written into it.
     """
 
     def __init__(self, folder: Path, advice: str) -> None:
         self._path = path = folder / "run.lock"
-        self._made = not folder.exists()
+        self._before = set(os.listdir(folder)) if folder.is_dir() else None
         try:
             folder.mkdir(parents=True, exist_ok=True)
             fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -70,8 +70,11 @@ class FolderLock:
         return self
 
     def __exit__(self, kind: type | None, value: object, trace: object) -> None:
-        if value is not None and self._made and os.listdir(self._path.parent) == [self._path.name]:
+        before, name = self._before or set(), self._path.name
+        if value is not None and name not in before:
             with suppress(OSError):
-                self._path.unlink()
-                self._path.parent.rmdir()
+                if set(os.listdir(self._path.parent)) == {*before, name}:
+                    self._path.unlink()
+                    if self._before is None:
+                        self._path.parent.rmdir()
         self._lock.close()

@@ -8,7 +8,6 @@ import os
 import platform
 import sys
 import warnings
-from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
@@ -100,23 +99,25 @@ def dropout_mask(like: Tensor, rate: float, bits: RandomBits) -> Tensor:
 
 
 class Matrix:
-    """x [N, I] -> x @ weight^T + bias [N, O], and what usually follows, as PyTorch multiplies everywhere."""
+    """x [.., I] -> x @ weight^T + bias [.., O], and what usually follows, as PyTorch multiplies everywhere.
+
+    Takes the place of an `ElasticLinear` whose size is fixed; nothing is dropped or differentiated.
+    """
 
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None) -> None:
-        self.weight = weight_OI.detach().clone(memory_format=torch.contiguous_format)
-        self.bias = None if bias_O is None else bias_O.detach().clone()
+        self.weight, self.bias = weight_OI.detach(), None if bias_O is None else bias_O.detach()
 
-    def __call__(self, x_NI: Tensor) -> Tensor:
-        """Return the product [N, O]."""
-        return F.linear(x_NI, self.weight, self.bias)
+    def __call__(self, x: Tensor, out_dim: int = 0) -> Tensor:
+        """Return the product."""
+        return F.linear(x, self.weight, self.bias)
 
-    def relu(self, x_NI: Tensor) -> Tensor:
-        """Return the positive part of the product [N, O]."""
-        return self(x_NI).relu_()
+    def relu(self, x: Tensor, out_dim: int = 0) -> Tensor:
+        """Return the positive part of the product."""
+        return self(x).relu_()
 
-    def plus(self, x_NI: Tensor, residual_NO: Tensor) -> Tensor:
-        """Return the product and `residual`, added [N, O]."""
-        return self(x_NI).add_(residual_NO)
+    def plus(self, x: Tensor, residual: Tensor, *dropout: object) -> Tensor:
+        """Return the product and `residual`, added; nothing is dropped."""
+        return self(x).add_(residual)
 
 
 class PackedMatrix(Matrix):
@@ -127,17 +128,16 @@ class PackedMatrix(Matrix):
     """
 
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None) -> None:
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight_OI.detach().contiguous())
-        self.bias = None if bias_O is None else bias_O.detach().clone()
+        super().__init__(torch.ops.mkldnn._reorder_linear_weight(weight_OI.detach().contiguous()), bias_O)
 
-    def __call__(self, x_NI: Tensor) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise(x_NI, self.weight, self.bias, "none", [], "")
+    def __call__(self, x: Tensor, out_dim: int = 0) -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
 
-    def relu(self, x_NI: Tensor) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise(x_NI, self.weight, self.bias, "relu", [], "")
+    def relu(self, x: Tensor, out_dim: int = 0) -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "relu", [], "")
 
-    def plus(self, x_NI: Tensor, residual_NO: Tensor) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise.binary(x_NI, residual_NO, self.weight, self.bias, "add")
+    def plus(self, x: Tensor, residual: Tensor, *dropout: object) -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise.binary(x, residual, self.weight, self.bias, "add")
 
 
 class Int8Matrix(Matrix):
@@ -156,7 +156,8 @@ class Int8Matrix(Matrix):
                 f"PyTorch {torch.__version__} was built without 8-bit kernels, which 8-bit weights need; "
                 "translate without --int8, or install a build with FBGEMM or oneDNN"
             )
-        weight = weight_OI.detach()
+        super().__init__(weight_OI, bias_O)
+        weight = self.weight
         if weight.device.type != "cpu" or weight.dtype != torch.float32:
             raise ConfigError(
                 f"8-bit weights are made from float32 weights on the CPU, got {weight.dtype} on "
@@ -169,17 +170,12 @@ class Int8Matrix(Matrix):
             quantised = torch._make_per_channel_quantized_tensor(
                 rounded, scale.double(), torch.zeros(len(scale), dtype=torch.long), 0
             )
-            bias = None if bias_O is None else bias_O.detach()
-            self.weight = torch.ops.quantized.linear_prepack(quantised, bias)
+            self.weight = torch.ops.quantized.linear_prepack(quantised, self.bias)
 
-    def __call__(self, x_NI: Tensor) -> Tensor:
-        return self._by_groups(torch.ops.quantized.linear_dynamic, x_NI)
-
-    def relu(self, x_NI: Tensor) -> Tensor:
-        return self._by_groups(torch.ops.quantized.linear_relu_dynamic, x_NI)
-
-    def _by_groups(self, product: Callable[[Tensor, object], Tensor], x_NI: Tensor) -> Tensor:
-        return torch.cat([product(group, self.weight) for group in x_NI.split(self.ROWS)])
+    def __call__(self, x: Tensor, out_dim: int = 0) -> Tensor:
+        x_NI, product = x.flatten(0, -2), torch.ops.quantized.linear_dynamic
+        whole = torch.cat([product(group, self.weight) for group in x_NI.split(self.ROWS)])
+        return whole.view(*x.shape[:-1], -1)
 
 
 def fixed_matrix(weight_OI: Tensor, bias_O: Tensor | None) -> Matrix:

@@ -35,6 +35,14 @@ class ElasticLinear(nn.Module):
         """Map x [..., in] to [..., out_dim]; `in` is read off x, so it cannot disagree."""
         return F.linear(x, self.weight[:out_dim, : x.size(-1)], self.bias[:out_dim])
 
+    def relu(self, x: Tensor, out_dim: int) -> Tensor:
+        """Return the positive part of the product."""
+        return F.relu(self(x, out_dim))
+
+    def plus(self, x: Tensor, residual: Tensor, drop: "Dropout", rate: float) -> Tensor:
+        """Return `residual` and the product, of which a fraction `rate` is dropped, added."""
+        return residual + drop(self(x, residual.size(-1)), rate)
+
 
 class ElasticLayerNorm(nn.Module):
     """LayerNorm over the width of its input, with the front part of scale and shift; eps 1e-5."""

@@ -1,4 +1,4 @@
-"""The blocks of a Transformer and its two kinds of layers; each layer reads its sizes off the architecture.
+"""The layers of a Transformer; each reads its sizes off the architecture.
 
 B batch, T target length, S source length, H heads, d head width, D width, Q total width of all heads
 (qkv-dim, the same for every head count), F feed-forward width.
@@ -19,6 +19,8 @@ from hat.space import Arch, EncoderArch, SearchSpace
 
 MAX_POSITIONS = 1 << 16  # no weight proves the number in a file, and the table takes memory for each
 PAD, EOS = 1, 2  # ids fixed by the dictionary format
+Block = Callable[[Tensor], Tensor]
+Source = tuple[Tensor, Tensor | None] | None  # outputs of the encoder and their mask
 
 
 @dataclass(frozen=True)
@@ -97,13 +99,14 @@ def attend(
 ) -> Tensor:
     """Return drop(softmax(q @ k^T / sqrt(d) + mask)) @ v, in `heads` groups of d columns each [B, T, Q].
 
-    Short sequences, and weights that are dropped, take two plain matrix products; long ones the fused kernel.
+    Short sequences while training, and weights that are dropped, take two plain matrix products; others the
+    fused kernel.
     """
     q_BHTd, k_BHSd, v_BHSd = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q_BTQ, k_BSQ, v_BSQ))
-    scale = q_BHTd.size(-1) ** -0.5
-    if not drop.active:  # published FLOPs count this product, so a pass that is profiled makes it
+    scale, inference = q_BHTd.size(-1) ** -0.5, torch.is_inference_mode_enabled()
+    if not (drop.active or inference):  # published FLOPs count this product, so a profiled pass makes it
         q_BHTd, scale = q_BHTd * scale, 1.0
-    if k_BHSd.size(2) > SHORT and not (drop.active and rate > 0):
+    if inference or (k_BHSd.size(2) > SHORT and not (drop.active and rate > 0)):
         out_BHTd = F.scaled_dot_product_attention(q_BHTd, k_BHSd, v_BHSd, attn_mask=mask, scale=scale)
     else:
         scores_BHTS = q_BHTd @ k_BHSd.transpose(2, 3)
@@ -115,110 +118,82 @@ def attend(
     return out_BHTd.transpose(1, 2).flatten(2)
 
 
-class SelfAttention(nn.Module):
-    """Attention of a sequence to itself; only the embedding side of the projections is cut."""
-
-    def __init__(self, dim: int, qkv_dim: int) -> None:
-        super().__init__()
-        self.qkv_dim = qkv_dim
-        self.qkv = ElasticLinear(dim, 3 * qkv_dim)
-        self.out = ElasticLinear(qkv_dim, dim)
-
-    def forward(self, x_BTD: Tensor, heads: int, mask: Tensor | None, drop: Dropout, rate: float) -> Tensor:
-        """Return [B, T, D]."""
-        q, k, v = self.qkv(x_BTD, 3 * self.qkv_dim).chunk(3, -1)
-        return self.out(attend(q, k, v, heads, mask, drop, rate), x_BTD.size(-1))
-
-
-class CrossAttention(nn.Module):
-    """Attention of the decoder to encoder outputs; queries and keys may come from different widths."""
-
-    def __init__(self, dim: int, source_dim: int, qkv_dim: int) -> None:
-        super().__init__()
-        self.qkv_dim = qkv_dim
-        # parity with HAT 2020: with equal widths both are parts of one matrix, whose fan counts
-        fan_out = 3 * qkv_dim if dim == source_dim else qkv_dim
-        self.q = ElasticLinear(dim, qkv_dim, fan_out)
-        self.kv = ElasticLinear(source_dim, 2 * qkv_dim, fan_out)
-        self.out = ElasticLinear(qkv_dim, dim)
-
-    def forward(
-        self, x_BTD: Tensor, source_BSD: Tensor, mask: Tensor | None, heads: int, drop: Dropout, rate: float
-    ) -> Tensor:
-        """Return [B, T, D]."""
-        k, v = self.kv(source_BSD, 2 * self.qkv_dim).chunk(2, -1)
-        q = self.q(x_BTD, self.qkv_dim)
-        return self.out(attend(q, k, v, heads, mask, drop, rate), x_BTD.size(-1))
-
-
-class FeedForward(nn.Module):
-    """Two linear maps with a ReLU between."""
-
-    def __init__(self, dim: int, ffn_dim: int) -> None:
-        super().__init__()
-        self.up = ElasticLinear(dim, ffn_dim)
-        self.down = ElasticLinear(ffn_dim, dim)
-
-    def forward(self, x_BTD: Tensor, ffn_dim: int, drop: Dropout, rate: float) -> Tensor:
-        """Return [B, T, D]."""
-        h_BTF = F.relu(self.up(x_BTD, ffn_dim))
-        return self.down(drop(h_BTF, rate), x_BTD.size(-1))
-
-
 class Layer(nn.Module):
     """Self-attention, in a decoder attention to the encoder, and feed-forward, each with a residual branch.
 
-    As large as layer `index` of one side of `shape`.
+    As large as layer `index` of one side of `shape`; only the embedding side of its projections is cut.
     """
 
     def __init__(self, cfg: ModelConfig, space: SearchSpace, shape: Arch, side: str, index: int) -> None:
         super().__init__()
         stack: EncoderArch = getattr(shape, side)
-        dim, qkv_dim = stack.embed_dim, space.qkv_dim if side == "encoder" else space.decoder_qkv_dim
+        dim, source_dim, linear = stack.embed_dim, shape.encoder.embed_dim, ElasticLinear
+        self.qkv_dim = qkv_dim = space.qkv_dim if side == "encoder" else space.decoder_qkv_dim
         self.cfg, self.super_dim = cfg, getattr(space, side).super_embed_dim
         self.pre_norm = getattr(cfg, f"{side}_normalize_before")
-        self.self_attn = SelfAttention(dim, qkv_dim)
+        self.self_attn = nn.ModuleDict({"qkv": linear(dim, 3 * qkv_dim), "out": linear(qkv_dim, dim)})
         self.self_norm = ElasticLayerNorm(dim)
         if side == "decoder":
-            self.cross_attn = CrossAttention(dim, shape.encoder.embed_dim, qkv_dim)
+            # parity with HAT 2020: with equal widths both are parts of one matrix, whose fan counts
+            fan_out = 3 * qkv_dim if dim == source_dim else qkv_dim
+            maps = {"q": linear(dim, qkv_dim, fan_out), "kv": linear(source_dim, 2 * qkv_dim, fan_out)}
+            self.cross_attn = nn.ModuleDict({**maps, "out": linear(qkv_dim, dim)})
             self.cross_norm = ElasticLayerNorm(dim)
-        self.ffn = FeedForward(dim, stack.ffn_dims[index])
+        ffn_dim = stack.ffn_dims[index]
+        self.ffn = nn.ModuleDict({"up": linear(dim, ffn_dim), "down": linear(ffn_dim, dim)})
         self.ffn_norm = ElasticLayerNorm(dim)
-
-    def _residual(
-        self, x: Tensor, norm: ElasticLayerNorm, block: Callable[[Tensor], Tensor], drop: Dropout, rate: float
-    ) -> Tensor:
-        if self.pre_norm:
-            return x + drop(block(norm(x)), rate)
-        return norm(x + drop(block(x), rate))
 
     def forward(
         self,
-        x_BTD: Tensor,
+        x: Tensor,
         stack: EncoderArch,
         index: int,
         mask: Tensor | None,
         drop: Dropout,
-        source: tuple[Tensor, Tensor | None] | None = None,
+        source: Source = None,
     ) -> Tensor:
         """Return [B, T, D], computed as layer `index` of `stack`; in a decoder of a source and its mask."""
-        cfg, width = self.cfg, x_BTD.size(-1)
+        rate = self.cfg.attention_dropout
+
+        def to_itself(h_BTD: Tensor) -> Tensor:
+            q, k, v = self.self_attn.qkv(h_BTD, 3 * self.qkv_dim).chunk(3, -1)
+            return attend(q, k, v, stack.self_heads[index], mask, drop, rate)
+
+        def to_source(h_BTD: Tensor) -> Tensor:
+            k, v = self.cross_attn.kv(source[0], 2 * self.qkv_dim).chunk(2, -1)
+            q = self.cross_attn.q(h_BTD, self.qkv_dim)
+            return attend(q, k, v, stack.cross_heads[index], source[1], drop, rate)
+
+        return self.blocks(x, stack, index, to_itself, to_source if source else None, drop)
+
+    def blocks(
+        self,
+        x: Tensor,
+        stack: EncoderArch,
+        index: int,
+        to_itself: Block,
+        to_source: Block | None,
+        drop: Dropout,
+    ) -> Tensor:
+        """Return [.., D]; `to_itself` and `to_source` compute the heads of both attentions, [.., Q]."""
+        cfg, width = self.cfg, x.size(-1)
         rate = cfg.dropout * width / self.super_dim
 
-        def attention(h_BTD: Tensor) -> Tensor:
-            return self.self_attn(h_BTD, stack.self_heads[index], mask, drop, cfg.attention_dropout)
-
-        def feed_forward(h_BTD: Tensor) -> Tensor:
+        def feed_forward(h: Tensor) -> Tensor:
             relu_rate = cfg.activation_dropout * width / self.super_dim
-            return self.ffn(h_BTD, stack.ffn_dims[index], drop, relu_rate)
+            return drop(self.ffn.up.relu(h, stack.ffn_dims[index]), relu_rate)
 
         # parity with HAT 2020: dropout after an encoder's self-attention is not scaled by width
-        x_BTD = self._residual(x_BTD, self.self_norm, attention, drop, rate if source else cfg.dropout)
-        if source:
-            heads = stack.cross_heads[index]
+        own_rate = rate if to_source else cfg.dropout
+        x = self.residual(x, self.self_norm, to_itself, self.self_attn.out, drop, own_rate)
+        if to_source:
+            x = self.residual(x, self.cross_norm, to_source, self.cross_attn.out, drop, rate)
+        return self.residual(x, self.ffn_norm, feed_forward, self.ffn.down, drop, rate)
 
-            def to_source(h_BTD: Tensor) -> Tensor:
-                return self.cross_attn(h_BTD, *source, heads, drop, cfg.attention_dropout)
-
-            x_BTD = self._residual(x_BTD, self.cross_norm, to_source, drop, rate)
-        return self._residual(x_BTD, self.ffn_norm, feed_forward, drop, rate)
+    def residual(
+        self, x: Tensor, norm: nn.Module, block: Block, out: ElasticLinear, drop: Dropout, rate: float
+    ) -> Tensor:
+        """Return x + drop(out(block(x))), normalised before or after."""
+        if self.pre_norm:
+            return out.plus(block(norm(x)), x, drop, rate)
+        return norm(out.plus(block(x), x, drop, rate))

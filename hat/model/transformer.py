@@ -102,7 +102,7 @@ class Transformer(nn.Module):
     def encode(self, source_BS: Tensor, arch: Arch | None = None, drop: Dropout = EVAL) -> EncoderOutput:
         """Run the encoder on left-padded ids [B, S]; the outputs of the last three layers are returned."""
         enc = (arch or self.default_arch).encoder
-        x = self._embed(self.source_embed, self.source_positions, source_BS, enc.embed_dim, drop)
+        x = self._embed("encoder", source_BS, enc.embed_dim, drop)
         padding = source_BS.eq(PAD)
         mask = padding_mask(padding, x.dtype)
         outputs = []
@@ -118,7 +118,7 @@ class Transformer(nn.Module):
         """Run the decoder on right-padded ids [B, T]; returns states [B, T, D] before the output matrix."""
         arch = arch or self.default_arch
         dec, sources = arch.decoder, source.by_span(arch)
-        x = self._embed(self.target_embed, self.target_positions, input_BT, dec.embed_dim, drop)
+        x = self._embed("decoder", input_BT, dec.embed_dim, drop)
         causal = causal_mask(input_BT.size(1), x)
         for index, layer in enumerate(self.decoder_layers[: dec.num_layers]):
             x = layer(x, dec, index, causal, drop, sources[dec.cross_span[index]])
@@ -134,11 +134,17 @@ class Transformer(nn.Module):
         """Return logits [B, T, V] under teacher forcing; `arch` defaults to the model's own size."""
         return self.logits(self.decode(input_BT, self.encode(source_BS, arch, drop), arch, drop))
 
-    def _embed(self, table: ElasticEmbedding, sines: Tensor, ids: Tensor, dim: int, drop: Dropout) -> Tensor:
-        super_dim = sines.size(1)
-        scale = math.sqrt(super_dim if self.cfg.vocab_original_scaling else dim)
-        x = table(ids, dim) * scale + sines[positions(ids), :dim]
-        return drop(x, self.cfg.dropout * dim / super_dim)
+    def scale(self, side: str, dim: int) -> float:
+        """Return what embeddings of `dim` columns are multiplied with."""
+        return math.sqrt(
+            getattr(self.space, side).super_embed_dim if self.cfg.vocab_original_scaling else dim
+        )
+
+    def _embed(self, side: str, ids: Tensor, dim: int, drop: Dropout) -> Tensor:
+        name = "source" if side == "encoder" else "target"
+        table, sines = getattr(self, f"{name}_embed"), getattr(self, f"{name}_positions")
+        x = table(ids, dim) * self.scale(side, dim) + sines[positions(ids), :dim]
+        return drop(x, self.cfg.dropout * dim / sines.size(1))
 
 
 class SuperTransformer(Transformer):

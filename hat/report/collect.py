@@ -31,7 +31,7 @@ class Model:
     """One architecture with what is known of it; None: not known."""
 
     name: str
-    role: str  # largest, smallest or found
+    role: str  # largest, smallest, baseline (made by hand) or found
     weights: str  # inherited, trained, or "" if unknown
     arch: Arch | None = None
     params: int | None = None  # of the layers, without embeddings and output matrix
@@ -41,6 +41,7 @@ class Model:
     predicted_ms: float | None = None
     bound_ms: float | None = None
     measured_ms: float | None = None
+    measured_interval_ms: float | None = None  # half-width of its 95% interval
     bleu: float | None = None
     signature: str | None = None
     inherited_loss: float | None = None  # validation loss (base 2) with the SuperTransformer's weights
@@ -48,10 +49,21 @@ class Model:
 
     @property
     def within_limit(self) -> bool | None:
-        """Return whether the measured latency keeps to the limit; None if either is unknown."""
-        if self.limit_ms is None or self.measured_ms is None:
-            return None
-        return self.measured_ms <= self.limit_ms
+        """Return whether the measured latency keeps to the limit, see `kept`."""
+        return kept(self.limit_ms, self.measured_ms, self.measured_interval_ms)
+
+    @classmethod
+    def of_row(cls, row: Values, arch: Arch | None = None) -> "Model":
+        """Return the model of a row of a summary."""
+        name = str(row.get("name"))
+        role = (
+            name
+            if name in ("largest", "smallest")
+            else "baseline"
+            if name.startswith("baseline")
+            else "found"
+        )
+        return cls(name, role, str(row.get("weights", "")), _arch(row.get("arch")) or arch, **_figures(row))
 
 
 class Evaluation(NamedTuple):
@@ -109,6 +121,47 @@ class Report:
         if scored:
             return max(scored, key=lambda model: model.bleu or 0.0)
         return min(within, key=lambda model: model.inherited_loss or math.inf, default=None)
+
+    @property
+    def found(self) -> str:
+        """Return one sentence on what was found."""
+        best, largest = self.winner, next((model for model in self.models if model.role == "largest"), None)
+        if best is None:
+            return ""
+        parts = []
+        if best.bleu is not None:
+            parts.append(f"translates at {best.bleu:.2f} BLEU")
+        if best.measured_ms is not None:
+            parts.append(f"takes {in_ms(best.measured_ms, best.measured_interval_ms)} for a sentence")
+        text = f"{best.name} {' and '.join(parts) or 'was found'}"
+        if best.limit_ms is not None and best.measured_ms is not None:
+            percent = 100 * (best.measured_ms / best.limit_ms - 1)
+            where = "below" if percent <= 0 else "above"
+            text += f", {abs(percent):.1f}% {where} its limit of {best.limit_ms:g} ms"
+            text += "" if best.within_limit is not None else ", as far as that can be measured"
+        than = []
+        if largest and largest.params and best.params:
+            than.append(f"{100 * best.params / largest.params:.0f}% of its parameters")
+        if largest and largest.measured_ms and best.measured_ms:
+            than.append(f"{100 * best.measured_ms / largest.measured_ms:.0f}% of its latency")
+        if largest and largest.bleu is not None and best.bleu is not None:
+            than.append(f"{best.bleu - largest.bleu:+.2f} BLEU")
+        return f"{text}; against the largest: {', '.join(than)}." if than else f"{text}."
+
+    @property
+    def price(self) -> str:
+        """Return one sentence on what all stages took."""
+        if not self.stages:
+            return ""
+        wall_s, cpu_s, gpu_s = (
+            sum(getattr(c, part) or 0 for _, c in self.stages) for part in ("wall_s", "cpu_s", "gpu_s")
+        )
+        name, most = max(self.stages, key=lambda stage: stage[1].wall_s)
+        gpu = f" and {gpu_s / 3600:.2f} GPU hours" if gpu_s else ""
+        return (
+            f"The price: {duration(wall_s)} in {len(self.stages)} stages, {cpu_s / 3600:.2f} CPU core hours"
+            f"{gpu}; the longest stage, {name}, took {duration(most.wall_s)}."
+        )
 
     @property
     def shown(self) -> tuple[str, Arch | None]:
@@ -189,9 +242,11 @@ class _Collector:
         report.predictor = next((each.record.results for each in found if each.kind == "predictor"), {})
         models = [self._listed(row) for row in rows] if rows else self._models(runs)
         report.models = [self._completed(model, found) for model in models]
-        report.stages = list(self._stages(stages)) or [
+        report.stages = stage_costs(stages) or [
             (f"{e.kind} {e.name}", e.record.cost) for e in found if e.record.cost and e.kind != "task"
         ]
+        for name in (name for name, entry in stages.items() if _dict(entry).get("seconds") is None):
+            self.note(f"stage {name} has not ended; bash scripts/run_task.sh goes on with it")
         return report
 
     # --- files: regular ones inside the folder only
@@ -303,9 +358,7 @@ class _Collector:
         """Return a model of the results of a task; version 0.1 kept its architecture in a file."""
         name = str(row.get("name"))
         file = self.root / f"{Path(name).name}.yml"
-        arch = _arch(row.get("arch")) or (_arch(file) if self._plain(file) else None)
-        role = name if name in ("largest", "smallest") else "found"
-        return Model(name, role, str(row.get("weights", "")), arch, **_figures(row))
+        return Model.of_row(row, _arch(file) if self._plain(file) else None)
 
     def _models(self, runs: Sequence[_Found]) -> list[Model]:
         """Return largest and smallest, what searches found, and what was trained besides."""
@@ -365,16 +418,17 @@ class _Collector:
             learn(flops=2 * count_macs(model.arch, space, length) if length else None)
         return replace(model, **values)
 
-    def _stages(self, stages: Values) -> Iterator[tuple[str, Cost]]:
-        """Yield the costs of the stages of a task."""
-        for name, entry in stages.items():
-            spent = _dict(_dict(entry).get("spent"))
-            wall_s, cpu_s, gpu_s = (number(spent.get(key)) for key in ("wall_s", "cpu_s", "gpu_s"))
-            if wall_s is not None:
-                threads, sittings = (_whole(spent.get(key)) for key in ("threads", "sittings"))
-                yield name, Cost(wall_s, cpu_s, gpu_s or 0.0, threads, 0, sittings or 1)
-            if _dict(entry).get("seconds") is None:
-                self.note(f"stage {name} has not ended; bash scripts/run_task.sh goes on with it")
+
+def stage_costs(stages: Values) -> list[tuple[str, Cost]]:
+    """Return the cost of each stage of a task that was started."""
+    found = []
+    for name, entry in stages.items():
+        spent = _dict(_dict(entry).get("spent"))
+        wall_s, cpu_s, gpu_s = (number(spent.get(key)) for key in ("wall_s", "cpu_s", "gpu_s"))
+        if wall_s is not None:
+            threads, sittings = (_whole(spent.get(key)) for key in ("threads", "sittings"))
+            found.append((name, Cost(wall_s, cpu_s, gpu_s or 0.0, threads, 0, sittings or 1)))
+    return found
 
 
 def _training(of: _Found) -> Training:
@@ -400,7 +454,10 @@ def _figures(row: Values) -> dict[str, Any]:
     signature = row.get("signature")
     return {
         **{name: _whole(row.get(name)) for name in ("params", "flops", "size_bytes")},
-        **{name: number(row.get(name)) for name in ("predicted_ms", "bound_ms", "measured_ms", "bleu")},
+        **{
+            name: number(row.get(name))
+            for name in ("predicted_ms", "bound_ms", "measured_ms", "measured_interval_ms", "bleu")
+        },
         "limit_ms": number(row.get("constraint_ms")),
         "signature": signature if isinstance(signature, str) else None,
     }
@@ -437,6 +494,29 @@ def _parsed(text: object) -> object:
         return json.loads(str(text))
     except (ValueError, RecursionError):
         return None
+
+
+def kept(limit_ms: float | None, measured_ms: float | None, interval_ms: float | None) -> bool | None:
+    """Return whether a latency keeps a limit; None if one of them is unknown, or if the limit lies within the
+    interval of the measurement, so that it is open.
+    """
+    if limit_ms is None or measured_ms is None or 0 < abs(measured_ms - limit_ms) < (interval_ms or 0.0):
+        return None
+    return measured_ms <= limit_ms
+
+
+def in_ms(value: float, interval: float | None = None) -> str:
+    """Return a latency in words, with its interval if that is known."""
+    digits = 1 if value >= 10 else 2
+    return f"{value:.{digits}f}{'' if interval is None else f' +- {interval:.{digits}f}'} ms"
+
+
+def duration(seconds: float) -> str:
+    """Return a time as a person says it."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def number(value: object) -> float | None:

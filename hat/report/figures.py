@@ -15,7 +15,7 @@ COLOURS = {"blue": "#0072b2", "red": "#d55e00", "green": "#009e73", "purple": "#
 COLOURS |= {"ink": "#1a1f26", "muted": "#5d6671", "grid": "#dfe3e8"}
 SERIES = ("blue", "red", "green", "purple")
 MARKS = {"dot": "o", "ring": "o", "square": "s", "triangle": "v", "diamond": "D", "cross": "X"}
-_SHAPES = {"largest": "square", "smallest": "triangle", "found": "diamond"}
+_SHAPES = {"largest": "square", "smallest": "triangle", "baseline": "cross", "found": "diamond"}
 _MOST_DOTS, _MOST_POINTS, _MOST_TRAININGS = 4000, 500, 40  # so a page stays below 2 MB
 _STYLE = Path(__file__).parent / "templates" / "pictures.mplstyle"
 

@@ -14,7 +14,7 @@ import hat
 from hat.errors import install
 from hat.files.atomic import write_atomic, write_text_atomic
 from hat.log import info
-from hat.report.collect import Report, collect, number
+from hat.report.collect import Report, collect, duration, number
 from hat.report.figures import Chart, Point, architecture_png, charts, png, short
 from hat.space import DIMS, Arch
 
@@ -106,11 +106,3 @@ def _number(value: object, digits: int, scale: float = 1.0) -> str:
     """Return a number divided by `scale`, or a dash if it is none."""
     found = number(value)
     return DASH if found is None else f"{found / scale:.{digits}f}"
-
-
-def duration(seconds: float) -> str:
-    """Return a time as a person says it."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -31,7 +31,7 @@ STIFFNESS = 1.0  # of the ridge regression; one scored architecture counts as mu
 class EvolutionConfig(Options):
     """Evolutionary search"""
 
-    evo_iter: int = option(30, low=1)
+    evo_iter: int = option(30, low=1, role="lengthens")
     """iterations, the first of which scores the random population"""
     population_size: int = 125
     """architectures of an iteration: parents plus mutations plus crossovers"""
@@ -65,7 +65,7 @@ class ParetoConfig(Options):
     """find the front of validation loss against latency in one search, instead of one architecture"""
     objectives: tuple[Objective, ...] = ("latency",)
     """what the front trades the loss for: latency, params, flops"""
-    pareto_evaluations: int = option(150, low=1)
+    pareto_evaluations: int = option(150, low=1, role="lengthens")
     """architectures to score"""
     pareto_population: int = option(20, low=1)
     """architectures of the first population, and kept after each generation"""
@@ -88,13 +88,13 @@ class ParetoConfig(Options):
 class ScoringOptions(Options):
     """Scores, finalists and comparison"""
 
-    valid_cnt_max: int | None = option(None, low=1)
+    valid_cnt_max: int | None = option(None, low=1, role="file")
     """validation sentences that a loss is computed on (default: all)"""
     limit_by: Literal["bound", "mean"] = "bound"
     """what keeps a latency limit: the predictor's upper bound, or its prediction"""
-    finalists: int = option(5, low=1)
+    finalists: int = option(5, low=1, role="lengthens")
     """best architectures under each limit that are measured if the predictor is of this device"""
-    ablations: int = option(0, low=0)
+    ablations: int = option(0, low=0, role="lengthens")
     """random architectures to score beside, and a grid of depths, for a table of hypervolumes; 0 for none"""
 
 
@@ -104,11 +104,11 @@ class SearchConfig(EvolutionConfig, ParetoConfig, LimitOptions, ScoringOptions):
 
     label_smoothing: float = option(0.1, low=0, below=1)
     """label smoothing of the validation loss"""
-    valid_subset: str = "valid"
+    valid_subset: str = option("valid", role="file")
     """split of the dataset that losses are computed on"""
-    max_tokens: int = option(4096, low=1)
+    max_tokens: int = option(4096, low=1, role="free")
     """most tokens in a batch of validation, padding included"""
-    required_batch_size_multiple: int = option(8, low=1)
+    required_batch_size_multiple: int = option(8, low=1, role="free")
     """batches have a multiple of this many sentences if possible"""
     profile_length: int = option(30, low=1)
     """tokens of source and target for which FLOPs are counted"""

@@ -45,13 +45,13 @@ class BatchConfig(Options):
     """most tokens in a batch, padding included"""
     max_sentences: int | None = option(None, low=1)
     """most sentences in a batch"""
-    max_tokens_valid: int | None = option(None, low=1)
+    max_tokens_valid: int | None = option(None, low=1, role="free")
     """as --max-tokens, for validation (default: the same)"""
     required_batch_size_multiple: int = option(8, low=1)
     """batches have a multiple of this many sentences if possible"""
-    train_subset: str = "train"
+    train_subset: str = option("train", role="file")
     """split to train on"""
-    valid_subset: str = "valid"
+    valid_subset: str = option("valid", role="file")
     """split used for validation and search"""
 
 
@@ -59,31 +59,31 @@ class BatchConfig(Options):
 class LoopConfig(Options):
     """Saving, validating and logging"""
 
-    reset_optimizer: bool = False
+    reset_optimizer: bool = option(False, role="free")
     """do not take the optimiser's moments from the checkpoint"""
-    reset_lr_scheduler: bool = False
+    reset_lr_scheduler: bool = option(False, role="free")
     """start the learning-rate schedule, and with it the update count, anew"""
-    reset_dataloader: bool = False
+    reset_dataloader: bool = option(False, role="free")
     """start at the first epoch"""
-    reset_meters: bool = False
+    reset_meters: bool = option(False, role="free")
     """forget the best validation loss"""
-    save_interval: int = option(1, low=1)
+    save_interval: int = option(1, low=1, role="free")
     """epochs between checkpoints"""
-    save_interval_updates: int = option(0, low=0)
+    save_interval_updates: int = option(0, low=0, role="free")
     """updates between checkpoints within an epoch; 0 for none"""
-    keep_last_epochs: int = option(-1, low=0, off=-1)
+    keep_last_epochs: int = option(-1, low=0, off=-1, role="free")
     """epoch checkpoints to keep; -1 for all"""
-    keep_interval_updates: int = option(-1, low=0, off=-1)
+    keep_interval_updates: int = option(-1, low=0, off=-1, role="free")
     """checkpoints within epochs to keep; -1 for all"""
-    validate_interval: int = option(1, low=1)
+    validate_interval: int = option(1, low=1, role="free")
     """epochs between validations"""
-    patience: int = option(-1, low=1, off=-1)
+    patience: int = option(-1, low=1, off=-1, role="lengthens")
     """stop after this many validations without a better loss; -1 never"""
-    log_interval: int = option(100, low=1)
+    log_interval: int = option(100, low=1, role="free")
     """updates between log lines"""
-    tensorboard_logdir: str | None = None
+    tensorboard_logdir: str | None = option(None, role="free")
     """folder for TensorBoard (default: tensorboard/ in --save-dir)"""
-    no_tensorboard: bool = False
+    no_tensorboard: bool = option(False, role="free")
     """write no TensorBoard files"""
 
 

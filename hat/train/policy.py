@@ -70,7 +70,7 @@ class ScheduleConfig(Options):
     """updates of linear warm-up"""
     warmup_init_lr: float = option(1e-7, low=0.0)
     """learning rate the warm-up starts from"""
-    min_lr: float = -1.0
+    min_lr: float = option(-1.0, role="lengthens")
     """stop training once the learning rate falls to this value"""
 
     def __post_init__(self) -> None:

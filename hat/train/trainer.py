@@ -47,15 +47,15 @@ class OptimConfig(Options):
     """batches whose gradients make one update"""
     sentence_avg: bool = False
     """divide gradients by sentences instead of target tokens"""
-    max_update: int = option(50000, low=1)
+    max_update: int = option(50000, low=1, role="lengthens")
     """updates after which training ends"""
-    max_epoch: int | None = option(None, low=1)
+    max_epoch: int | None = option(None, low=1, role="lengthens")
     """epochs after which training ends"""
-    amp: Amp = "auto"
+    amp: Amp = option("auto", role="machine")
     """number format of the computation; auto takes what is fast on the device"""
-    fp16: bool = False
+    fp16: bool = option(False, role="machine")
     """half precision as in the release; on a CPU the same as --amp auto"""
-    fp16_init_scale: float = option(128.0, above=0.0)
+    fp16_init_scale: float = option(128.0, above=0.0, role="machine")
     """first loss scale with fp16"""
     ema_decay: float = option(0.0, low=0.0, below=1.0)
     """validate, save for searches and inherit a moving average of the weights with this decay, for example

@@ -23,9 +23,9 @@ from run_folders import (
 from hat.cli.report import main
 from hat.files.journal import Journal
 from hat.model.count import count_macs
-from hat.report.collect import Evaluation, Report, Search, collect
+from hat.report.collect import Evaluation, Report, Search, collect, duration
 from hat.report.figures import charts, pareto_front
-from hat.report.page import duration, page, report
+from hat.report.page import page, report
 from hat.search.record import evaluations_csv
 
 ALL = ["front", "models", "latency", "search", "training", "cost", "conditions"]
