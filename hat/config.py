@@ -197,6 +197,23 @@ def _pair(text: str) -> tuple[float, float]:
     return _float(parts[0].strip()), _float(parts[1].strip())
 
 
+def value_of(hint: Any, entry: Any) -> Any:
+    """Return the value of an option with this type hint that an entry of a YAML file stands for.
+
+    The entry is a text or a list of them. Raises ValueError, saying what the option takes, for any other.
+    """
+    kind, many = kind_of(hint)
+    texts = [str(text) for text in entry] if isinstance(entry, list | tuple) else [str(entry)]
+    if not texts:
+        raise ValueError("needs at least one value, got an empty list")
+    if not many and isinstance(entry, list | tuple):
+        if kind != tuple[float, float]:
+            raise ValueError(f"takes one value, got the list {list(entry)}")
+        texts = [", ".join(texts)]
+    found = [converter(kind)(text) for text in texts]
+    return tuple(found) if many else found[0]
+
+
 G = TypeVar("G")
 
 
@@ -215,15 +232,10 @@ def fill(group: type[G], entries: Mapping[str, Any], **values: Any) -> G:
         key = each.name.replace("_", "-")
         if key not in entries or each.name in values:
             continue
-        (kind, many), given = kind_of(hints[each.name]), entries[key]
-        texts = [str(text) for text in given] if isinstance(given, list | tuple) else [str(given)]
-        if not many and len(texts) > 1:
-            texts = [", ".join(texts)]
         try:
-            found = [converter(kind)(text) for text in texts]
+            values[each.name] = value_of(hints[each.name], entries[key])
         except ValueError as error:
             raise ConfigError(f"{key}: {error}") from error
-        values[each.name] = tuple(found) if many else found[0]
     return group(**values)
 
 

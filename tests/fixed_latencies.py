@@ -5,29 +5,27 @@ from typing import Any
 
 import pytest
 
-from hat.latency import collect, measure
-from hat.latency.measure import Anchor, MeasureConfig, Series, Timing, conditions_of
+from hat.latency import collect
+from hat.latency.measure import MeasureConfig, Timing, Workload, conditions_of
 from hat.space import Arch
 
 
 def timing_of(arch: Arch, conditions: dict[str, str]) -> Timing:
     encoder = 1.0 + sum(arch.encoder.ffn_dims) / 1000
     decoder = sum(4.0 + ffn / 1000 for ffn in arch.decoder.ffn_dims)
-    parts = (Series(ms, 0.01 * ms, 0.5, 21) for ms in (encoder, decoder, encoder + decoder))
-    how = {"iterations": "21", "interval_percent": "0.50", "turn": "5"}
-    return Timing(*parts, stable=True, conditions=conditions | how, anchor_ms=1.0)
+    known = conditions | {"iterations": "21"}
+    return Timing(encoder, decoder, 0.01, 0.1, 0.05, known, anchor_ms=40.0, anchor_percent=0.5)
 
 
 def fix_latencies(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nothing be measured, and no process be started for it."""
 
-    def in_turn(models: Sequence[Any], cfg: MeasureConfig, anchor: Anchor | None = None) -> list[Timing]:
+    def in_turn(models: Sequence[Any], cfg: MeasureConfig, anchor: Sequence[Workload] = ()) -> list[Timing]:
         return [timing_of(model.arch, conditions_of(model, cfg)) for model in models]
 
     def fresh(archs: Sequence[Arch], space: Any, conditions: Any, **how: Any) -> Iterator[Timing]:
         return iter([timing_of(arch, dict(conditions)) for arch in archs])
 
     monkeypatch.setattr(collect, "measure_in_turn", in_turn)
-    monkeypatch.setattr(measure, "anchor_of", lambda *models, **known: Anchor(lambda: None, 1.0, (2, 3)))
     for place in ("hat.latency.collect", "hat.cli.run"):
         monkeypatch.setattr(f"{place}.measure_fresh", fresh)

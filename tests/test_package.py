@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hat.cli.init import init
-from hat.errors import ConfigError
+from hat.cli.folders import init
 
 ROOT = Path(__file__).parents[1]
 
@@ -54,8 +53,7 @@ def test_an_installed_package_knows_models_and_tasks(installed: Path, tmp_path: 
     assert (tmp_path / "work/scripts/run_task.sh").exists() and not list(tmp_path.rglob("*.pyc"))
 
 
-def test_init_overwrites_nothing(tmp_path: Path) -> None:
+def test_init_overwrites_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "scripts").mkdir()
-    with pytest.raises(ConfigError, match="scripts exists already"):
-        init(tmp_path)
+    assert init([f"--to={tmp_path}"]) == 2 and "scripts exists already" in capsys.readouterr().err
     assert not (tmp_path / "configs").exists()

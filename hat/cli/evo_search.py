@@ -6,26 +6,14 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from hat.cli import settings
 from hat.cli.options import OutputOptions, command, only
-from hat.cli.settings import (
-    DeviceOptions,
-    ProfileOptions,
-    RankOptions,
-    RunOptions,
-    TaskData,
-    TaskOptions,
-    find_checkpoint,
-    parse_settings,
-    processes,
-    rank_device,
-    run_folder,
-    space_and_arch,
-)
+from hat.cli.settings import DeviceOptions, ProfileOptions, RankOptions, RunOptions, TaskData, TaskOptions
 from hat.config import Options, option, to_yaml_values
 from hat.errors import CheckpointError, ConfigError, install
 from hat.files.atomic import write_atomic
@@ -98,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parsed(argv: Sequence[str] | None) -> tuple[Any, ...]:
     """Return the settings, the options of the search, and those of its strategies, limits and scoring."""
-    return parse_settings(
+    return settings.parse_settings(
         argv,
         *(SearchOptions, EvolutionConfig, LimitOptions, ParetoConfig, ScoringOptions),
         prog="evo_search.py",
@@ -111,10 +99,10 @@ def parsed(argv: Sequence[str] | None) -> tuple[Any, ...]:
 
 def run(groups: tuple[Any, ...], argv: Sequence[str] | None) -> dict[str, Any] | int:
     """Search, tell the user, and return the summary; a number is the exit code of processes it started."""
-    settings, options, *groups = groups
-    task, optim = settings.task, settings.optim
+    given, options, *groups = groups
+    task, optim, profile = given.task, given.optim, given.profile
     config = SearchConfig(
-        **{name: value for group in groups for name, value in asdict(group).items()},
+        **{name: value for group in groups for name, value in vars(group).items()},
         label_smoothing=optim.label_smoothing,
         valid_subset=task.valid_subset,
         max_tokens=task.max_tokens_valid or task.max_tokens,
@@ -123,10 +111,10 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None) -> dict[str, Any] |
     )
     one = () if options.latency_constraint is None else (options.latency_constraint,)
     limits_ms = options.latency_constraints or one
-    folder = _folder(options, settings.run.restore_file, not config.pareto or bool(limits_ms))
+    folder = _folder(options, given.run.restore_file, not config.pareto or bool(limits_ms))
     limited = limits_of(limits_ms, config, strategy_of(config))
-    (space, _), predictor = space_and_arch(settings.space, settings.arch), _predictor(options)
-    restore, data = find_checkpoint(settings.run.restore_file), TaskData(task)
+    (space, _), predictor = settings.space_and_arch(given.space, given.arch), _predictor(options)
+    restore, data = settings.find_checkpoint(given.run.restore_file), TaskData(task)
     measured = predictor.conditions.get("qkv_dim", str(space.qkv_dim))
     if measured != str(space.qkv_dim):
         raise ConfigError(
@@ -134,16 +122,15 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None) -> dict[str, Any] |
             f"{space.qkv_dim}; measure a dataset for this task with latency_dataset.py"
         )
     place = place_of(os.environ)
-    if place is None and (count := processes(settings.ranks, settings.device)) > 1:
-        return launch("hat.cli.evo_search", argv, count, settings.ranks.distributed_port)
+    if place is None and (count := settings.processes(given.ranks, given.device)) > 1:
+        return launch("hat.cli.evo_search", argv, count, given.ranks.distributed_port)
     size = predictor.conditions.get("vocab_size", str(data.vocab_sizes[1]))
     if size != str(data.vocab_sizes[1]):  # sizes that differ by little change the latency by little
         of = f"a vocabulary of {size}, this task has {data.vocab_sizes[1]}"
         info(f"{options.ckpt_path} was trained on latencies with {of}")
-    precision = optim.amp, optim.fp16, rank_device(settings.device, place, settings.ranks)
+    precision = optim.amp, optim.fp16, settings.rank_device(given.device, place, given.ranks)
     dtype, device = compute_dtype(*precision), precision[-1]
-    source = load(restore, info)
-    source = check_compatible(source, restore, space, None, settings.model, data)
+    source = check_compatible(load(restore, info), restore, space, None, given.model, data)
     if options.write_config_path and not limited:
         info("there is no limit, so none of the front is chosen for --write-config-path")
 
@@ -160,22 +147,22 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None) -> dict[str, Any] |
         limits_ms,
         config=config,
         measure=not options.no_measure,
-        seed=settings.device.seed,
+        seed=given.device.seed,
         out=folder,
         write_to=options.write_config_path,
         warm_start=options.warm_start,
         inputs={"checkpoint": restore, "predictor": Path(options.ckpt_path)},
-        settings=to_yaml_values(options, *groups, *settings),
+        settings=to_yaml_values(options, *groups, *given),
         measuring={
             "source_len": config.profile_length,
             "target_len": config.profile_length,
-            "beam": settings.profile.lat_beam,
-            "max_iterations": settings.profile.latiter,
-            "interval_percent": settings.profile.lat_interval,
-            "dtype": settings.profile.lat_amp,
+            "beam": profile.lat_beam,
+            "max_iterations": profile.latiter,
+            "interval_percent": profile.lat_interval,
+            "dtype": profile.lat_amp,
         },
         group=connected(),
-        progress=not settings.output.no_progress_bar and sys.stderr.isatty(),
+        progress=not given.output.no_progress_bar and sys.stderr.isatty(),
     )
     if place and place.rank:
         return 0
@@ -201,7 +188,7 @@ def _folder(options: SearchOptions, restore_file: str | None, limited: bool) -> 
     if not named:
         raise ConfigError("--search-dir is needed: the folder of the journal and the front")
     name = Path(named).stem + ("" if options.write_config_path else "_front")
-    return run_folder(options.evo_configs or f"configs/evo_search/{name}.yml", None).parent / name
+    return settings.run_folder(options.evo_configs or f"configs/evo_search/{name}.yml", None).parent / name
 
 
 def _predictor(options: SearchOptions) -> LatencyPredictor:

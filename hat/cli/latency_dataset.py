@@ -1,6 +1,7 @@
 """latency_dataset.py: measure random SubTransformers of a space, one CSV row each; profiling of train.py."""
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -38,6 +39,8 @@ class DatasetOptions(Options):
     """CSV file to write; existing rows stay and count"""
     lat_dataset_size: int = option(200, low=1, role="lengthens")
     """rows wanted"""
+    lat_budget: float = option(math.inf, above=0, off=math.inf, role="lengthens")
+    """seconds for the whole table; each row gets its share, but three turns at least"""
 
 
 @command
@@ -87,13 +90,14 @@ def run(options: tuple[Any, ...], argv: Sequence[str] | None = None) -> dict[str
         seed=settings.device.seed,
         progress=not quiet and sys.stderr.isatty(),
         settings=to_yaml_values(data, *settings),
+        budget_s=data.lat_budget,
     )
     print(
-        f"{table.path}: {len(table)} rows, {table.new_rows} new in {table.seconds:.0f} s, {table.unstable} "
-        f"of them unsettled, machine drift at the end {table.drift_percent:+.1f}%"
+        f"{table.path}: {len(table)} rows, {table.new_rows} new in {table.seconds:.0f} s, each known to "
+        f"{table.interval_percent:.1f}% (median), machine drift at the end {table.drift_percent:+.1f}%"
     )
-    found: dict[str, Any] = {name: getattr(table, name) for name in ("new_rows", "unstable")}
-    found |= {name: round(getattr(table, name), 2) for name in ("seconds", "drift_percent")}
+    numbers = ("seconds", "interval_percent", "drift_percent")
+    found = {name: round(getattr(table, name), 2) for name in numbers} | {"new_rows": table.new_rows}
     return {"lat_dataset_path": str(table.path), "rows": len(table), **found}
 
 
@@ -104,7 +108,7 @@ def measuring(settings: Settings) -> tuple[MeasureConfig, torch.device]:
         raise ConfigError("--latgpu: this machine has no GPU that PyTorch can use; give --latcpu instead")
     where = device_of(settings.device if options.latgpu else replace(settings.device, cpu=True, gpu=None))
     cfg = MeasureConfig(length, length, options.lat_beam, options.latiter, dtype=options.lat_amp)
-    return replace(cfg, interval_percent=options.lat_interval), where
+    return replace(cfg, interval_percent=options.lat_interval, row_budget_s=options.lat_row_budget), where
 
 
 def describe(result: dict[str, Any]) -> str:
@@ -113,8 +117,8 @@ def describe(result: dict[str, Any]) -> str:
     if result["flops"] is not None:
         lines.append(f"FLOPs: {result['flops'] / 1e9:.3f} G (without the output matrix)")
     if latency := result["latency_ms"]:
-        for part, spread in latency["spread"].items():
-            lines.append(f"latency {part}: {latency[part]:.2f} ms (spread {spread:.2f})")
+        lines += [f"latency {part}: {latency[part]:.2f} ms" for part in ("encoder", "decoder")]
+        lines.append(f"latency total: {latency['total']:.2f} ms, at most {latency['interval']:.2f} too high")
         shown = ", ".join(f"{key} {value}" for key, value in result["conditions"].items())
         lines.append(f"measured with {shown}")
     return "\n".join(lines)

@@ -1,60 +1,55 @@
 """`hat <command>`: every command of the toolkit in one table; each is a function of its arguments."""
 
+import argparse
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import NamedTuple
 
 import hat
-from hat.errors import install, suggest
+from hat.cli.options import command, parser_of
+from hat.errors import ConfigError, install, suggest
 
-
-class Command(NamedTuple):
-    """Where a command is, as "module:function" below `hat.cli`, and what it does, in one line."""
-
-    where: str
-    does: str
-
-
-GROUPS: dict[str, dict[str, Command]] = {
+# "module:function" below `hat.cli` of each command, and what it does, in one line
+GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Train and search": {
-        "train": Command("train:main", "train or profile a SuperTransformer or a SubTransformer (train.py)"),
-        "evo-search": Command("evo_search:main", "search under a latency constraint (evo_search.py)"),
-        "latency-dataset": Command("latency_dataset:main", "measure a latency table (latency_dataset.py)"),
-        "latency-predictor": Command("latency_predictor:main", "train a predictor (latency_predictor.py)"),
-        "run": Command("run:main", "run every stage of a task in order"),
-        "average": Command("average_checkpoints:main", "average the checkpoints of a run"),
-        "report": Command("report:main", "make a page of a run: front, curves, latencies, costs"),
+        "train": ("train:main", "train or profile a SuperTransformer or a SubTransformer (train.py)"),
+        "evo-search": ("evo_search:main", "search under a latency constraint (evo_search.py)"),
+        "latency-dataset": ("latency_dataset:main", "measure a latency table (latency_dataset.py)"),
+        "latency-predictor": ("latency_predictor:main", "train a predictor (latency_predictor.py)"),
+        "run": ("run:main", "run every stage of a task in order"),
+        "average": ("folders:average", "average the checkpoints of a run"),
+        "report": ("folders:report", "make a page of a run: front, curves, latencies, costs"),
     },
     "Translate and score": {
-        "translate": Command("deploy:translate", "translate plain text"),
-        "export": Command("deploy:export_model", "write a model as a bundle or for another engine"),
-        "generate": Command("translate:generate", "translate a split of binary data"),
-        "score": Command("translate:score", "score translations"),
+        "translate": ("deploy:translate", "translate plain text"),
+        "export": ("deploy:export_model", "write a model as a bundle or for another engine"),
+        "generate": ("translate:generate", "translate a split of binary data"),
+        "score": ("translate:score", "score translations"),
     },
     "Data": {
-        "init": Command("init:main", "put configs/ and scripts/ into a folder to work in"),
-        "preprocess": Command("data:preprocess", "make binary data of a parallel text"),
-        "new-task": Command("new_task:new_task", "make a task of your own text"),
-        "prepare": Command("data:prepare", "normalise and tokenise raw text as the release did"),
-        "clean": Command("data:clean", "drop sentence pairs beyond limits"),
-        "split-pairs": Command("data:split_pairs", "join texts and set every n-th pair aside"),
-        "learn-bpe": Command("data:learn_bpe", "learn joint byte-pair codes"),
-        "apply-bpe": Command("data:apply_bpe", "split text into subwords"),
-        "toy-data": Command("data:toy_data", "generate English-German sentences"),
+        "init": ("folders:init", "put configs/ and scripts/ into a folder to work in"),
+        "preprocess": ("data:preprocess", "make binary data of a parallel text"),
+        "new-task": ("new_task:new_task", "make a task of your own text"),
+        "prepare": ("data:prepare", "normalise and tokenise raw text as the release did"),
+        "clean": ("data:clean", "drop sentence pairs beyond limits"),
+        "split-pairs": ("data:split_pairs", "join texts and set every n-th pair aside"),
+        "learn-bpe": ("data:learn_bpe", "learn joint byte-pair codes"),
+        "apply-bpe": ("data:apply_bpe", "split text into subwords"),
+        "toy-data": ("data:toy_data", "generate English-German sentences"),
     },
     "Files": {
-        "download": Command("files:download_model", "download released models and latency tables"),
-        "convert": Command("files:convert", "convert a checkpoint of the 2020 release"),
-        "fetch": Command("files:fetch", "download one file, checked"),
-        "unpack": Command("files:unpack_files", "take files out of an archive, checked"),
-        "unpack-data": Command("files:unpack_data", "take binary data out of an archive"),
+        "download": ("files:download_model", "download released models and latency tables"),
+        "convert": ("files:convert", "convert a checkpoint of the 2020 release"),
+        "fetch": ("files:fetch", "download one file, checked"),
+        "unpack": ("files:unpack_files", "take files out of an archive, checked"),
+        "unpack-data": ("files:unpack_data", "take binary data out of an archive"),
     },
 }
-COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
+COMMANDS = {name: each for group in GROUPS.values() for name, each in group.items()}
 SHELLS = ("bash", "zsh", "tcsh")
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that the first argument names; returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
@@ -68,23 +63,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name == "completion":
         return _completion(rest)
     if name not in COMMANDS:
-        near = suggest(name, COMMANDS)
-        print(f"ConfigError: unknown command {name!r}{near}; see hat --help", file=sys.stderr)
-        return 2
+        raise ConfigError(f"unknown command {name!r}{suggest(name, COMMANDS)}; see hat --help")
     return load(name)(rest)
 
 
 def load(name: str) -> Callable[[Sequence[str]], int]:
     """Return the function of a command."""
-    module, _, function = COMMANDS[name].where.partition(":")
-    found: Callable[[Sequence[str]], int] = getattr(import_module(f"hat.cli.{module}"), function)
-    return found
+    module, _, function = COMMANDS[name][0].partition(":")
+    return getattr(import_module(f"hat.cli.{module}"), function)  # type: ignore[no-any-return]
 
 
 def _overview() -> str:
     lines = ["usage: hat <command> [options]; hat <command> --help explains the options of one", ""]
     for title, commands in GROUPS.items():
-        lines += [title, *(f"  {name:18} {command.does}" for name, command in commands.items()), ""]
+        lines += [title, *(f"  {name:18} {does}" for name, (_, does) in commands.items()), ""]
     lines += ["Other", f"  {'completion':18} print completions of a shell: {', '.join(SHELLS)}"]
     return "\n".join(lines)
 
@@ -92,24 +84,16 @@ def _overview() -> str:
 def _completion(words: Sequence[str]) -> int:
     """Print the completion script of a shell for all commands."""
     if len(words) != 1 or words[0] not in SHELLS:
-        print(f"ConfigError: hat completion takes one of {', '.join(SHELLS)}, got {words}", file=sys.stderr)
-        return 2
+        raise ConfigError(f"hat completion takes one of {', '.join(SHELLS)}, got {words}")
     try:
         import shtab
-    except ImportError:
-        print(
-            f"ConfigError: completions need shtab, which is not installed; run: {install('shell')}",
-            file=sys.stderr,
-        )
-        return 2
-    import argparse
-
-    from hat.cli.options import parser_of
-
+    except ImportError as error:
+        why = f"completions need shtab, which is not installed; run: {install('shell')}"
+        raise ConfigError(why) from error
     root = argparse.ArgumentParser(prog="hat", description="Hardware-Aware Transformers")
     commands = root.add_subparsers()
-    for name, command in COMMANDS.items():
-        commands.add_parser(name, help=command.does)
+    for name, (_, does) in COMMANDS.items():
+        commands.add_parser(name, help=does)
         commands.choices[name] = parser_of(load(name))
     print(shtab.complete(root, words[0]))
     return 0

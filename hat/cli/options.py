@@ -21,7 +21,7 @@ from typing import Any, TextIO
 import configargparse
 
 from hat.cli.interrupt import Terminated, terminating
-from hat.config import converter, flag_of, help_of, kind_of, open_config, option, read_flat_yaml
+from hat.config import converter, flag_of, help_of, kind_of, open_config, option, read_flat_yaml, value_of
 from hat.errors import ConfigError, HatError, suggest
 from hat.log import info
 
@@ -72,21 +72,17 @@ def without(group: type, *names: str) -> Part:
     return Part(group, _names(group) - set(names), frozenset(names))
 
 
-PARSER = ("--give-the-parser",)  # given to a command as its arguments, makes `parse` raise `_ParserReady`
-
-
-class _ParserReady(BaseException):
-    """Carries the parser of a command to whoever asked for it."""
+class _Asks(list[Any]):
+    """In place of arguments: `parse` appends the parser and leaves."""
 
 
 def parser_of(main: Callable[[Sequence[str]], object]) -> argparse.ArgumentParser:
     """Return the parser of a command without running it, for example to write shell completions."""
-    try:
-        main(PARSER)
-    except _ParserReady as ready:
-        parser: argparse.ArgumentParser = ready.args[0]
-        return parser
-    raise AssertionError(f"{main} parses nothing")
+    asks = _Asks()
+    with contextlib.suppress(SystemExit):
+        main(asks)
+    parser: argparse.ArgumentParser = asks[0]
+    return parser
 
 
 def parse(
@@ -96,6 +92,7 @@ def parse(
     description: str,
     config_flags: Sequence[str] = (),
     hidden: Sequence[type] = (),
+    bare: str = "",
 ) -> tuple[Any, ...]:
     """Return one instance of each dataclass in `groups`, filled from `argv` and the YAML files it names.
 
@@ -106,20 +103,19 @@ def parse(
         description: first line of its help.
         config_flags: flags that name a YAML file.
         hidden: dataclasses of options of other commands, accepted and not listed.
+        bare: option whose flag may be left out.
 
     Raises ConfigError for unknown flags or keys (the nearest known one is suggested) and for values of the
     wrong type (file and line are named).
     """
-    parser = _Parser(prog, description, config_flags)
     parts = [each if isinstance(each, Part) else Part(each, _names(each)) for each in groups]
-    for part in parts:
-        parser.add_dataclass(part.group, part.names)
-    for part in [*parts, *(Part(each, frozenset()) for each in hidden)]:
-        parser.hide_dataclass(part.group, part.unlisted)
-    if argv is PARSER:
-        raise _ParserReady(parser)
+    parser = _Parser(prog, description, config_flags, [*parts, *(Part(each, frozenset()) for each in hidden)])
+    if isinstance(argv, _Asks):
+        argv.append(parser)
+        raise SystemExit
     words = list(sys.argv[1:] if argv is None else argv)
-    values = vars(parser.parse_strict(words))
+    found = vars(parser.parse_strict(words, bare))
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
     try:
         return tuple(part.group(**{name: values[name] for name in _names(part.group)}) for part in parts)
     except ConfigError as error:
@@ -145,11 +141,7 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
         except BrokenPipeError:  # whoever read the output has had enough, as `head` has
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 128 + signal.SIGPIPE
-        except (OSError, MemoryError) as error:
-            return _refused_by_system(error)
-        except RuntimeError as error:
-            if "memory" not in str(error):
-                raise
+        except (OSError, MemoryError, RuntimeError) as error:
             return _refused_by_system(error)
         except KeyboardInterrupt:
             info("interrupted; run the same command again to go on")
@@ -163,15 +155,15 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
 
 
 def _refused_by_system(error: Exception) -> int:
-    """Say in one line what the system refused: a file, or memory; returns exit code 2."""
+    """Say in one line what the system refused, a file or memory, and return 2; raises any other error."""
     if isinstance(error, OSError):
-        print(f"HatError: {error}; check the path, its permissions and the free disk space", file=sys.stderr)
-    else:
+        text = f"{error}; check the path, its permissions and the free disk space"
+    elif isinstance(error, MemoryError) or "memory" in str(error):
         reason = str(error).split("\n")[0] or "no memory left"
-        print(
-            f"HatError: not enough memory ({reason}); lower --max-tokens or the model's sizes",
-            file=sys.stderr,
-        )
+        text = f"not enough memory ({reason}); lower --max-tokens or the model's sizes"
+    else:
+        raise error
+    print(f"HatError: {text}", file=sys.stderr)
     return 2
 
 
@@ -182,9 +174,6 @@ class FlatYamlParser(configargparse.ConfigFileParser):
         super().__init__()
         self.places: dict[str, str] = {}
 
-    def get_syntax_description(self) -> str:
-        return "Configuration files are flat YAML; keys are option names without the dashes in front."
-
     def parse(self, stream: TextIO) -> dict[str, str | list[str]]:
         entries = read_flat_yaml(stream)
         self.places.update({key: f"{stream.name}:{line}" for key, (_, line) in entries.items()})
@@ -192,9 +181,13 @@ class FlatYamlParser(configargparse.ConfigFileParser):
 
 
 class _Parser(configargparse.ArgParser):
-    def __init__(self, prog: str, description: str, config_flags: Sequence[str]) -> None:
+    def __init__(
+        self, prog: str, description: str, config_flags: Sequence[str], parts: Sequence[Part]
+    ) -> None:
+        """Take the listed options of `parts`, each under the first paragraph of its text, then the others."""
         super().__init__(
             prog=prog,
+            usage="%(prog)s [options]",
             description=description,
             formatter_class=_HelpFormatter,
             config_file_parser_class=FlatYamlParser,
@@ -203,55 +196,35 @@ class _Parser(configargparse.ArgParser):
             add_config_file_help=False,
             add_env_var_help=False,
         )
-        self._config_flags = config_flags
+        self._config_flags, self._unused, self._hints = config_flags, set[str](), dict[str, Any]()
         for flag in config_flags:
             self.add_argument(
                 flag, is_config_file=True, metavar="YAML", help="YAML file with further options"
             )
-        self._unused: set[str] = set()
         for name in IGNORED:  # accepted, said once, not listed
             self.add_argument(f"--{name}", nargs="?", const="", default=None, help=argparse.SUPPRESS)
+        for part in parts:
+            title = " ".join((part.group.__doc__ or part.group.__name__).split("\n\n")[0].split())
+            self._add(part, self.add_argument_group(title), listed=True)
+        for part in parts:
+            self._add(part, self, listed=False)
 
-    def add_dataclass(self, group: type, names: frozenset[str]) -> None:
-        """Add the options of a dataclass that the command uses, under the first paragraph of its text."""
-        title = " ".join((group.__doc__ or group.__name__).split("\n\n")[0].split())
-        section = self.add_argument_group(title)
-        for each in dataclasses.fields(group):
-            if each.name in names:
-                self._add_field(section, group, each, listed=True)
-
-    def hide_dataclass(self, group: type, used: frozenset[str]) -> None:
-        """Accept the options of a dataclass that were not added, without listing them; some are used."""
-        for each in dataclasses.fields(group):
-            self._add_field(self, group, each, listed=False, used=each.name in used)
-
-    def _add_field(
-        self, section: Any, group: type, f: dataclasses.Field, *, listed: bool, used: bool = True
-    ) -> None:
-        flag = flag_of(f.name)
-        if flag in self._option_string_actions:
-            return  # two groups share the option
-        if not used:
-            self._unused.add(flag)
-        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        default = None if required else f.default
-        text = help_of(group).get(f.name, "")
-        if default not in (None, (), False, ""):
-            text += f" (default: {' '.join(map(str, default)) if isinstance(default, tuple) else default})"
-        common: dict[str, Any] = {"default": default, "dest": f.name}
-        common["help"] = text.replace("%", "%%") if listed else argparse.SUPPRESS
-        kind, many = kind_of(_hints(group)[f.name])
-        if kind is bool:
-            action = "store_true" if f.name.startswith("no_") else _Switch
-            section.add_argument(flag, action=action, **common)
-            return
-        choices = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else None
-        common["metavar"] = f.metadata.get("metavar") or _metavar(f.name, kind, choices)
-        if "const" in f.metadata:  # the flag alone means this value
-            common |= {"nargs": "?", "const": f.metadata["const"]}
-        if many:
-            common |= {"nargs": "+", "action": _TupleAction}
-        section.add_argument(flag, type=_type_of(kind), required=required and listed, **common)
+    def _add(self, part: Part, section: Any, *, listed: bool) -> None:
+        """Add the options of a part that are listed, or all others; those of an earlier part are there."""
+        hints = typing.get_type_hints(part.group)
+        for each in dataclasses.fields(part.group):
+            flag = flag_of(each.name)
+            if flag in self._option_string_actions or (listed and each.name not in part.names):
+                continue
+            if each.name not in part.names | part.unlisted:
+                self._unused.add(flag)
+            self._hints[flag[2:]] = hints[each.name]
+            action = section.add_argument(flag, dest=each.name, **_argument(each, hints[each.name], listed))
+            text = help_of(part.group).get(each.name, "")
+            if action.default not in (None, (), False, ""):
+                many = isinstance(action.default, tuple)
+                text += f" (default: {' '.join(map(str, action.default)) if many else action.default})"
+            action.help = text.replace("%", "%%") if listed else argparse.SUPPRESS
 
     def place_of(self, message: str, argv: Sequence[str]) -> str | None:
         """Return file and line of the first option in `message` that a file sets and `argv` does not."""
@@ -261,11 +234,13 @@ class _Parser(configargparse.ArgParser):
                 return str(self._config_file_parser.places[flag])
         return None
 
-    def parse_strict(self, argv: list[str]) -> argparse.Namespace:
+    def parse_strict(self, argv: list[str], bare: str) -> argparse.Namespace:
         for flag in self._config_flags:
             if sum(word.split("=")[0] == flag for word in argv) > 1:
                 raise ConfigError(f"{flag} is given twice; keep one of them")
         namespace, unknown = self.parse_known_args(argv)
+        if bare and unknown and not unknown[0].startswith("-") and getattr(namespace, bare) is None:
+            setattr(namespace, bare, unknown.pop(0))
         if unknown:
             flags = [word for word in unknown if word.startswith("-")]
             word = (flags or unknown)[0].split("=")[0]
@@ -283,36 +258,19 @@ class _Parser(configargparse.ArgParser):
         self, action: argparse.Action | None, key: str, value: str | list[str]
     ) -> list[str]:
         """Turn one YAML entry into flags, after checking it, so that errors name file and line."""
-        where = self._config_file_parser.places.get(key, "configuration")
+        where = self._config_file_parser.places[key]
         if action is None:
             known = [name.lstrip("-") for name in self._option_string_actions]
             raise ConfigError(f"{where}: unknown key {key!r}{suggest(key, known)}; see {self.prog} --help")
-        flag = f"--{key}"
+        try:
+            found = value_of(self._hints.get(key, str), value)
+        except ValueError as error:
+            raise ConfigError(f"{where}: {key}: {error}") from error
+        flag, off = f"--{key}", f"--no-{key}"  # the latter overrides an earlier file
+        if isinstance(found, bool):
+            return [flag] if found else [off] if off in action.option_strings else []
         texts = value if isinstance(value, list) else [value]
-        if action.nargs == 0:
-            try:
-                on = isinstance(value, str) and converter(bool)(value)
-                if not isinstance(value, str):
-                    raise ValueError(f"must be True or False, got {value!r}")
-            except ValueError as error:
-                raise ConfigError(f"{where}: {key} {error}") from error
-            if on:
-                return [flag]
-            off = f"--no-{key}"  # said aloud, so that it overrides an earlier file
-            return [off] if off in action.option_strings else []
-        if isinstance(value, list) and action.nargs != "+":
-            if action.metavar != _PAIR:
-                raise ConfigError(f"{where}: {key} takes one value, got the list {value}")
-            texts = [", ".join(value)]
-        if not texts:
-            raise ConfigError(f"{where}: {key} needs at least one value, got an empty list")
-        for text in texts:
-            try:
-                if callable(action.type):
-                    action.type(text)
-            except (ValueError, argparse.ArgumentTypeError) as error:
-                raise ConfigError(f"{where}: {key}: {error}") from error
-        return [flag, *texts] if action.nargs == "+" else [f"{flag}={texts[0]}"]
+        return [flag, *texts] if action.nargs == "+" else [f"{flag}={', '.join(texts)}"]
 
     def error(self, message: str) -> typing.NoReturn:
         known = sys.exc_info()[1]
@@ -321,40 +279,19 @@ class _Parser(configargparse.ArgParser):
         raise ConfigError(f"{message}; see {self.prog} --help")
 
 
-_PAIR = "(X,X)"
-
-
 class _HelpFormatter(argparse.HelpFormatter):
-    """Puts a flag and its text on one line, however long."""
+    """Puts a flag and its text on one line, however long, and a flag with its opposite as `--[no-]flag`."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=60, width=400)
 
-    def _format_usage(self, usage: Any, actions: Any, groups: Any, prefix: Any) -> str:
-        return f"usage: {self._prog} [options]\n\n"
-
-    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
-        return (
-            f"{action.metavar} ..." if action.nargs == "+" else super()._format_args(action, default_metavar)
-        )
+    def _format_args(self, action: argparse.Action, default: str) -> str:
+        return f"{action.metavar} ..." if action.nargs == "+" else super()._format_args(action, default)
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
-        if isinstance(action, _Switch):
+        if isinstance(action, argparse.BooleanOptionalAction):
             return f"--[no-]{action.option_strings[0][2:]}"
         return super()._format_action_invocation(action)
-
-
-class _Switch(argparse.BooleanOptionalAction):
-    """A flag with its opposite, shown as `--[no-]flag`."""
-
-    def __init__(self, option_strings: Sequence[str], dest: str, help: str, **more: Any) -> None:
-        super().__init__(option_strings, dest, help=None, **more)
-        self.help = help
-
-
-class _TupleAction(argparse.Action):
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        setattr(namespace, self.dest, tuple(values))
 
 
 def _open_config(path: str, mode: str = "r") -> TextIO:
@@ -369,32 +306,42 @@ def _open_config(path: str, mode: str = "r") -> TextIO:
         raise ConfigError(f"{error}{hint}") from error
 
 
+def _argument(field: dataclasses.Field, hint: Any, listed: bool) -> dict[str, Any]:
+    """Return the arguments of `add_argument` for a field with a type hint, but for the help."""
+    required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    found: dict[str, Any] = {"default": None if required else field.default}
+    kind, many = kind_of(hint)
+    if kind is bool:
+        switch = argparse.BooleanOptionalAction  # a flag with its opposite, shown as --[no-]flag
+        return found | {"action": "store_true" if field.name.startswith("no_") else switch}
+    if "const" in field.metadata:  # the flag alone means this value
+        found |= {"nargs": "?", "const": field.metadata["const"]}
+    if many:
+        found["nargs"] = "+"
+    found["metavar"] = field.metadata.get("metavar") or _metavar(field.name, kind)
+    return found | {"type": _type_of(kind), "required": required and listed}
+
+
 def _type_of(kind: Any) -> Callable[[str], Any]:
     """Return what turns a word of the command line into a value; its errors are shown as they are."""
-    convert = converter(kind)
 
-    def convert_word(text: str) -> Any:
+    def convert(text: str) -> Any:
         try:
-            return convert(text)
+            return converter(kind)(text)
         except ValueError as error:
             raise argparse.ArgumentTypeError(str(error)) from error
 
-    return convert_word
+    return convert
 
 
-@functools.cache
-def _hints(group: type) -> dict[str, Any]:
-    return typing.get_type_hints(group)
-
-
-def _metavar(name: str, kind: Any, choices: tuple[str, ...] | None) -> str:
+def _metavar(name: str, kind: Any) -> str:
     """Return a placeholder that says what is to be given: a number, a file or a folder, a word."""
-    if choices:
-        return "{" + ",".join(choices) + "}"
+    if typing.get_origin(kind) is typing.Literal:
+        return "{" + ",".join(typing.get_args(kind)) + "}"
     if kind in (int, float):
         return "N" if kind is int else "X"
     if kind == tuple[float, float]:
-        return _PAIR
+        return "(X,X)"
     last = name.rsplit("_", 1)[-1]
     if last in ("dir", "folder", "data", "logdir", "destdir"):
         return "DIR"

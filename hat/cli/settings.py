@@ -1,6 +1,7 @@
 """The options that every task configuration may hold, and what they stand for: data, device, run folder."""
 
 import contextlib
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -99,9 +100,11 @@ class ProfileOptions(Options):
     profile_flops: bool = option(False, role="free")
     """count FLOPs and stop"""
     latiter: int = option(300, low=2)
-    """most timed repeats of a latency measurement; it ends earlier once the median is known well enough"""
+    """most timed repeats of a latency measurement"""
     lat_interval: float = option(1.2, low=0, high=100)
-    """how well the median of a latency is to be known, in percent to either side; 2 takes half the time"""
+    """a latency that is known so well, in percent, is not repeated further"""
+    lat_row_budget: float = option(1.0, above=0, off=math.inf)
+    """seconds of a latency measurement; every architecture has three turns of three repeats at least"""
     latsilent: bool = option(False, role="free")
     """show no progress while measuring"""
     lat_beam: int = option(5, low=1)

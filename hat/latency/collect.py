@@ -2,23 +2,24 @@
 
 import contextlib
 import io
+import math
 import os
 import pickle
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from hat.errors import ConfigError, HatError
-from hat.latency import measure
-from hat.latency.measure import TOGETHER, TURN, Anchor, MeasureConfig, Timing, measure_in_turn
+from hat.latency.measure import MeasureConfig, Timing, conditions_of, measure_in_turn, workload
 from hat.latency.table import LatencyTable, Row, TableWriter, row_of
 from hat.log import info
 from hat.log import progress as counting
@@ -33,7 +34,8 @@ from hat.space import Arch, SearchSpace, sample
 if TYPE_CHECKING:
     from hat.data.dataset import Dataset
 
-FRESH_ITERATIONS = 21  # least repeats of an architecture that is measured in a fresh process
+TOGETHER = 8, 24  # architectures that take turns: at least so many, more while their weights fit in MEMORY
+MEMORY = 1 << 29  # bytes
 _SERVE = "from hat.latency.collect import _serve; _serve()"
 Sizes = tuple[int, int]
 Models = Callable[[Arch], SubTransformer]
@@ -52,19 +54,21 @@ def collect(
     seed: int = 1,
     progress: bool = False,
     settings: Mapping[str, Any] | None = None,
+    budget_s: float = math.inf,
 ) -> LatencyTable:
     """Measure random SubTransformers of `space` until there are `rows` of them, in ms.
 
-    Eight distinct architectures are measured in turn, with short anchor searches between their turns; rows
-    are scaled to the machine's speed before the first row (docs/performance.md, latency-row). Their order
-    depends on the seed only. Rows are appended at once to the CSV file `out`, and those in it count: a killed
-    collection goes on; `out.run.json` is its record. Without a file the rows stay in memory.
+    Groups of distinct architectures take turns, together with an anchor: the largest and the smallest one.
+    By the anchor all rows are brought to the machine's speed during the first group (docs/performance.md).
+    Their order depends on the seed only. Rows are appended to the CSV file `out`, and those in it count: a
+    killed collection goes on; `out.run.json` is its record. Without a file the rows stay in memory.
 
     Args:
         device: by default the CPU, with the threads that torch has.
         vocab_sizes: sizes of source and target dictionary; by default those of `dataset`.
         progress: show a bar on the terminal; otherwise a plain line every half minute.
         settings: options for the record, if the caller has more than the arguments above.
+        budget_s: seconds for all rows; the table stays shorter if it ends before each has had three turns.
 
     Raises ConfigError if `out` holds rows that were measured in other ways or on another device (they must
     not mix), DataError for a damaged table, HatError if another process writes it.
@@ -75,11 +79,26 @@ def collect(
         vocab_sizes = len(dataset.vocabs[0]), len(dataset.vocabs[1])
     cfg, where, start = config or MeasureConfig(), torch.device(device or "cpu"), time.perf_counter()
     models = _models(space, vocab_sizes, model_config, cfg, where, seed)
-    found, drifts = LatencyTable(), list[float]()
+    found, ends = LatencyTable(), (models(space.largest()), models(space.smallest()))
     found.path = path = Path(out) if out is not None else None
     with TableWriter(path) as table:
-        done, ends = len(table.records), (models(space.largest()), models(space.smallest()))
-        known_ms = _reference_ms(path, table.records, measure.conditions_of(ends[0], cfg))
+        done = len(table.records)
+        reference_ms = _reference_ms(path, table.records, conditions_of(ends[0], cfg))
+        archs = _new_archs(space, seed, [row.arch for row in table.records], rows - done)
+        weights = sum(each.numel() * each.element_size() for each in ends[0].parameters())
+        together = min(max(MEMORY // weights, TOGETHER[0]), TOGETHER[1])
+
+        def timings() -> Iterator[tuple[Arch, Timing]]:
+            anchor = [workload(model, cfg) for model in ends]
+            while group := list(islice(archs, together)):
+                left_s = budget_s - (time.perf_counter() - start)
+                if left_s <= 0:
+                    break
+                row_s = min(cfg.row_budget_s, left_s / (rows - len(table.records)))
+                how = replace(cfg, row_budget_s=row_s)
+                measured = measure_in_turn([models(arch) for arch in group], how, anchor)
+                yield from zip(group, measured, strict=True)
+
         with Run(
             record_path(path, folder=False) if path else None,
             "latency-table",
@@ -88,38 +107,33 @@ def collect(
             threads=torch.get_num_threads(),
             gpus=int(where.type == "cuda"),
         ) as run:
-            anchor = measure.anchor_of(*ends, cfg, known_ms=known_ms)
-            archs = _new_archs(space, seed, [row.arch for row in table.records], rows - done)
-            timings, told = _timings(archs, models, cfg, anchor), False
-            for arch, timing in counting(timings, rows, "latency", "rows", quiet=not progress, done=done):
-                table.append(row_of_timing(arch, timing, anchor))
-                found.unstable += not timing.stable
-                drifts.append(anchor.drift_percent(timing))
-                if measure.drifting(drifts) and not told:
-                    told, way = True, "slower" if drifts[-1] > 0 else "faster"
-                    info(
-                        f"the machine is {abs(drifts[-1]):.1f}% {way} than before the first row; rows are "
-                        "scaled back, and less exact if it does other work at the same time"
-                    )
+            for arch, timing in counting(timings(), rows, "latency", "rows", quiet=not progress, done=done):
+                reference_ms = reference_ms or timing.anchor_ms or 0.0
+                table.append(row_of_timing(arch, timing, reference_ms))
+                found.drift_percent = 100 * ((timing.anchor_ms or 0.0) / reference_ms - 1)
                 run.tick()
             found[:], found.new_rows = table.records, len(table.records) - done
-            found.drift_percent = drifts[-1] if drifts else 0.0
-            run.results |= {"rows": len(found), "new_rows": found.new_rows, "unstable": found.unstable}
-            run.results["drift_percent"] = round(found.drift_percent, 3)
+            intervals = [100 * float(row.conditions["interval_ms"]) / row.total_ms for row in found]
+            found.interval_percent = median(intervals or [0.0])
+            known = {"interval_percent": found.interval_percent, "drift_percent": found.drift_percent}
+            run.results |= {"rows": len(found), "new_rows": found.new_rows}
+            run.results |= {name: round(value, 3) for name, value in known.items()}
             if path:
                 run.vouch(path)
     if len(found) < rows:
-        info(f"the space has no further architectures; {len(found)} rows instead of {rows}")
+        ended = time.perf_counter() - start >= budget_s
+        why = f"the budget of {budget_s:g} s has ended" if ended else "the space has no further architectures"
+        info(f"{why}; {len(found)} rows instead of {rows}")
     found.seconds = time.perf_counter() - start
     return found
 
 
-def row_of_timing(arch: Arch, timing: Timing, anchor: Anchor) -> Row:
-    """Return the row of one timing."""
-    encoder, decoder = ((part.median_ms, part.spread_ms) for part in (timing.encoder, timing.decoder))
-    how = {"stable": int(timing.stable), "anchor_len": " ".join(map(str, anchor.steps))}
-    how |= {"anchor_ms": f"{timing.anchor_ms:.4f}", "drift_percent": f"{anchor.drift_percent(timing):.3f}"}
-    return row_of(arch, encoder, decoder, timing.conditions | how)
+def row_of_timing(arch: Arch, timing: Timing, reference_ms: float) -> Row:
+    """Return the row of one timing, at the speed at which the anchor takes `reference_ms`."""
+    at = timing.at_speed(reference_ms)
+    encoder, decoder = (at.encoder_ms, at.encoder_spread_ms), (at.decoder_ms, at.decoder_spread_ms)
+    how = {"interval_ms": f"{at.interval_ms:.3f}", "anchor_ms": f"{timing.anchor_ms:.4f}"}
+    return row_of(arch, encoder, decoder, timing.conditions | how | {"reference_ms": f"{reference_ms:.4f}"})
 
 
 def _models(
@@ -140,15 +154,6 @@ def _models(
     return lambda arch: extract(full, space.check(arch)).to(device).eval()
 
 
-def _timings(
-    archs: Iterable[Arch], models: Models, cfg: MeasureConfig, anchor: Anchor
-) -> Iterator[tuple[Arch, Timing]]:
-    """Yield the timing of each architecture; `TOGETHER` of them are measured in turn."""
-    rest = iter(archs)
-    while group := list(islice(rest, TOGETHER)):
-        yield from zip(group, measure_in_turn([models(arch) for arch in group], cfg, anchor), strict=True)
-
-
 def _new_archs(space: SearchSpace, seed: int, known: Sequence[Arch | None], count: int) -> Iterator[Arch]:
     """Yield distinct architectures, none of `known`, in an order that depends on the seed only."""
     seen, draw, misses = set(known), 0, 0
@@ -163,15 +168,15 @@ def _new_archs(space: SearchSpace, seed: int, known: Sequence[Arch | None], coun
         yield arch
 
 
-def _reference_ms(path: Path | None, rows: Sequence[Row], here: dict[str, str]) -> float | None:
-    """Return the anchor's latency before the first row of an existing table, in ms.
+def _reference_ms(path: Path | None, rows: Sequence[Row], here: Mapping[str, str]) -> float | None:
+    """Return the anchor's latency during the first group of an existing table, in ms.
 
     Raises ConfigError if the rows were measured in another way or on another device.
     """
     if not rows:
         return None
-    held = {"turn": "none", **rows[0].conditions}
-    for name, value in (here | {"turn": str(TURN)}).items():
+    held = {"estimate": "median", "runtime": "torch", **rows[0].conditions}
+    for name, value in here.items():
         if held.get(name, value) != value:
             raise ConfigError(
                 f"{path} holds rows measured with {name} {held[name]}, here it is {value}; rows measured in "
@@ -181,9 +186,9 @@ def _reference_ms(path: Path | None, rows: Sequence[Row], here: dict[str, str]) 
 
 
 def reference_of(row: Row) -> float | None:
-    """Return the anchor's latency in ms at the speed to which the rows of a table are scaled, if known."""
-    anchor_ms, percent = (row.conditions.get(name) for name in ("anchor_ms", "drift_percent"))
-    return float(anchor_ms) / (1 + float(percent) / 100) if anchor_ms and percent else None
+    """Return the latency in ms of a table's anchor, to whose speed its rows are scaled; None if not told."""
+    held = row.conditions.get("reference_ms")
+    return float(held) if held else None
 
 
 def measure_fresh(
@@ -200,21 +205,15 @@ def measure_fresh(
 ) -> Iterator[Timing]:
     """Yield the timing of each architecture in their order, measured in one fresh process of their own.
 
-    Up to eight are measured in turn, as the rows of a latency table are; their timings come together. The
-    process ends with the iterator. Threads, dtype, beam, source_len and target_len are those of `conditions`,
-    as `LatencyPredictor.conditions` holds them; `config` says the rest. With the anchor's `reference_ms` of a
-    table, see `reference_of`, the timings are scaled to the speed of the machine for that table. Raises
-    HatError if the process fails, with its last words.
+    All take turns, together with the anchor of a table of this space, so their latencies compare; with those
+    of a table only at the speed of its anchor: give its `reference_ms`, see `reference_of`. The process ends
+    with the iterator. Threads, dtype, beam, source_len and target_len are those of `conditions`, as
+    `LatencyPredictor.conditions` holds them; `config` says the rest. Raises HatError if the process fails,
+    with its last words.
     """
     cfg = (config or MeasureConfig()).under(conditions)
-    cfg = replace(cfg, min_iterations=max(cfg.min_iterations, FRESH_ITERATIONS))
     threads = int(conditions.get("threads", torch.get_num_threads()))
-    request = (
-        archs,
-        threads,
-        reference_ms,
-        (space, vocab_sizes, model_config, cfg, torch.device(device), seed),
-    )
+    request = (archs, threads, (space, vocab_sizes, model_config, cfg, torch.device(device), seed))
     # a command of its own: multiprocessing would run the caller's script a second time
     command = [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; {_SERVE}"]
     with tempfile.TemporaryFile() as wanted, tempfile.TemporaryFile("w+", errors="replace") as said:
@@ -225,7 +224,8 @@ def measure_fresh(
             try:
                 with contextlib.suppress(EOFError, pickle.UnpicklingError):  # it failed; its last words tell
                     for _ in archs:
-                        yield pickle.load(process.stdout)
+                        timing = pickle.load(process.stdout)
+                        yield timing.at_speed(reference_ms) if reference_ms else timing
                 process.wait()
             finally:
                 process.kill()  # if the caller left the iterator; a process that has ended does not mind
@@ -242,7 +242,7 @@ def _serve() -> None:
     """Measure what standard input asks for, and write a pickled Timing of each to standard output."""
     answers = io.FileIO(os.dup(1), "w")
     os.dup2(2, 1)  # nothing else may stand between the answers
-    archs, threads, reference_ms, setting = pickle.load(sys.stdin.buffer)
+    archs, threads, setting = pickle.load(sys.stdin.buffer)
     space, _, _, cfg, device, _ = setting
     keep_pages()
     torch.set_num_threads(threads)
@@ -250,8 +250,8 @@ def _serve() -> None:
         if device.type == "cuda" and not torch.cuda.is_available():
             raise ConfigError(f"{device}: this machine has no GPU that PyTorch can use")
         models = _models(*setting)
-        anchor = measure.anchor_of(models(space.largest()), models(space.smallest()), cfg, reference_ms)
-        for _, timing in _timings(archs, models, cfg, anchor):
+        anchor = [workload(models(arch), cfg) for arch in (space.largest(), space.smallest())]
+        for timing in measure_in_turn([models(arch) for arch in archs], cfg, anchor):
             answers.write(pickle.dumps(timing))
     except HatError as error:
         sys.exit(f"{type(error).__name__}: {error}")
@@ -271,8 +271,8 @@ def profile(
     """Return the size of one architecture, and its FLOPs and latency if they are asked for.
 
     Returns params (without embeddings and output matrix), flops of one sentence (without output matrix),
-    latency_ms {encoder, decoder, total, spread}; None for what was not asked for: `flops`, and a `device` to
-    measure on. With a latency come the conditions of measuring. Weights are random: they do not matter.
+    latency_ms {encoder, decoder, total, interval}; None for what was not asked for: `flops`, and a `device`
+    to measure on. With a latency come the conditions of measuring. Weights are random: they do not matter.
     """
     result: dict[str, Any] = {"params": count_params(arch, space), "flops": None, "latency_ms": None}
     cfg, cpu = config or MeasureConfig(), torch.device("cpu")
@@ -283,9 +283,7 @@ def profile(
     if device is not None:
         where = torch.device(device)
         (timing,) = measure_in_turn([model.to(where, choose_dtype(cfg.dtype, where))], cfg)
-        parts = {"encoder": timing.encoder, "decoder": timing.decoder, "total": timing.total}
-        latency: dict[str, Any] = {name: part.median_ms for name, part in parts.items()}
-        spread = {name: part.spread_ms for name, part in parts.items()}
-        result["latency_ms"] = latency | {"total": timing.total_ms, "spread": spread}
+        latency = {"encoder": timing.encoder_ms, "decoder": timing.decoder_ms, "total": timing.total_ms}
+        result["latency_ms"] = latency | {"interval": timing.interval_ms}
         result["conditions"] = timing.conditions
     return result

@@ -122,8 +122,7 @@ class DeviceTimer:
         that the journal does not hold are made, and each is on disk before the next is made.
         """
         new = [arch for arch in archs if len(self._held[arch]) == self._processes[arch]]
-        if self._journal and len(new) < len(archs):
-            held = len(archs) - len(new)
+        if self._journal and (held := len(archs) - len(new)):
             info(f"{self._journal.path}: {held} of {len(archs)} finalists are measured already")
         start = time.perf_counter()
         for arch, result in zip(new, self._measure(new) if new else [], strict=True):
@@ -138,12 +137,11 @@ class DeviceTimer:
                 self._journal.append(record)
             self._held[arch].append(record)
             if not self.conditions:
-                facts = ", ".join(f"{name} {value}" for name, value in result.conditions.items())
-                left, each_s = len(new) - 1, time.perf_counter() - start
-                info(
-                    f"finalists are measured in fresh processes: {facts}; {left} more, {about(left * each_s)}"
-                )
-            self.conditions = record["conditions"]
+                self.conditions = record["conditions"]
+                facts = ", ".join(f"{name} {value}" for name, value in self.conditions.items())
+                left_s = (len(new) - 1) * (time.perf_counter() - start)
+                left = f"{len(new) - 1} more, {about(left_s)}"
+                info(f"finalists are measured in fresh processes: {facts}; {left}")
         found = [self._held[arch][self._processes[arch]] for arch in archs]
         self._processes.update(archs)
         self.conditions = found[-1]["conditions"]

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,10 @@ from hat.files.journal import Journal, read_journal
 from hat.run import Run, record_path
 from hat.search.constraints import Candidate, Point, Score
 from hat.search.finalists import Winner
-from hat.search.strategies import EvolutionConfig, ScoringOptions, SearchConfig
+from hat.search.strategies import EvolutionConfig, SearchConfig
 from hat.space import Arch, SearchSpace, space_to_plain
 
-# options that a header leaves out: a longer search goes on from a shorter one, and `facts` tell of losses
-_LEFT_OUT = {"evo_iter", "pareto_evaluations"} | {each.name for each in fields(ScoringOptions)} - {"limit_by"}
-_LEFT_OUT |= SearchConfig.__annotations__.keys()
-Histories = dict[
-    float | None, list[dict[str, Any]]
-]  # states of a strategy by limit; None: one run served all
+Histories = dict[float | None, list[dict[str, Any]]]  # states of a strategy by limit; None: one run for all
 # entries of a header that a loss depends on
 SAME_LOSS = ("space", "checkpoint", "label_smoothing", "validation", "dtype")
 
@@ -34,14 +29,16 @@ def search_header(
     """Return what must be equal for a search to go on, the first record of its journal.
 
     It holds the space, the options, the seed, and `facts`: digests of what the search reads. Of the options
-    those beyond version 0.1's first search stand there only if they are not at their default.
+    those beyond version 0.1's first search stand there only if they are not at their default. Options that
+    only lengthen a search are left out: a longer one goes on from a shorter one.
     """
     options: dict[str, Any] = {"latency_constraint": limits_ms[0] if len(limits_ms) == 1 else None}
     if len(limits_ms) > 1:
         options["latency_constraints"] = limits_ms
     for each in fields(config):
         value, always = getattr(config, each.name), each.name in EvolutionConfig.__annotations__
-        if each.name not in _LEFT_OUT and (always or value != each.default):
+        told = each.name in SearchConfig.__annotations__  # by `facts`
+        if each.metadata.get("role", "counts") == "counts" and not told and (always or value != each.default):
             options[each.name] = value
     head = {"kind": "hat search", "format": 1, "seed": seed, **options, "space": space_to_plain(space)}
     plain: dict[str, Any] = json.loads(json.dumps({**head, **facts}))
@@ -77,12 +74,9 @@ class CachedFitness:
         self.losses: dict[Arch, float] = {}  # in the order of scoring
         if journal and journal.records:
             held = journal.records[0]
-            for name in (*header, *held):
-                if held.get(name) != header.get(name):
-                    raise ConfigError(
-                        f"{journal.path} belongs to another search: {_difference(name, held, header)}; use "
-                        "another folder, or move the file away"
-                    )
+            if why := _difference((*header, *held), held, header):
+                advice = "use another folder, or move the file away"
+                raise ConfigError(f"{journal.path} belongs to another search: {why}; {advice}")
             self.losses = _losses(journal.records, journal.path)
 
     def __call__(self, archs: Sequence[Arch]) -> list[float]:
@@ -118,12 +112,9 @@ def old_losses(path: Path, header: Mapping[str, Any]) -> dict[Arch, float]:
     held = records[0] if records else {}
     if held.get("kind") != header["kind"]:
         raise DataError(f"{path} is not the journal of a search; give the journal.jsonl of a search folder")
-    for name in SAME_LOSS:
-        if held.get(name) != header.get(name):
-            raise ConfigError(
-                f"{path} cannot be a warm start: {_difference(name, held, header)}, so its losses may be "
-                "others; leave out --warm-start"
-            )
+    if why := _difference(SAME_LOSS, held, header):
+        why = f"{why}, so its losses may be others; leave out --warm-start"
+        raise ConfigError(f"{path} cannot be a warm start: {why}")
     return _losses(records, path)
 
 
@@ -139,11 +130,15 @@ def _losses(records: Sequence[Mapping[str, Any]], path: Path) -> dict[Arch, floa
     return found
 
 
-def _difference(name: str, held: Mapping[str, Any], header: Mapping[str, Any]) -> str:
-    if name in SAME_LOSS and name not in held:
-        return f"it says nothing of {name}, as an older version of HAT wrote it"
-    there, here = (brief(repr(each.get(name)), 60) for each in (held, header))
-    return f"{name} is {there} there and {here} here"
+def _difference(names: Iterable[str], held: Mapping[str, Any], header: Mapping[str, Any]) -> str:
+    """Return the first difference between two headers in entries of these names; empty if there is none."""
+    for name in names:
+        if held.get(name) != header.get(name):
+            if name in SAME_LOSS and name not in held:
+                return f"it says nothing of {name}, as an older version of HAT wrote it"
+            there, here = (brief(repr(each.get(name)), 60) for each in (held, header))
+            return f"{name} is {there} there and {here} here"
+    return ""
 
 
 @dataclass(frozen=True)
@@ -218,8 +213,8 @@ class SearchResult:
             }
             for number, (each, volume) in enumerate(zip(self.scored, self.hypervolumes, strict=True), 1)
         ]
-        archs = [each.arch for each in self.scored]
-        write_text_atomic(out / "evaluations.csv", evaluations_csv(rows, archs))
+        text = evaluations_csv(rows, [each.arch for each in self.scored])
+        write_text_atomic(out / "evaluations.csv", text)
         for stale in (out / "front").glob("front@*ms.yml"):
             stale.unlink()
         for each in self.front if self.whole_front else ():
@@ -228,8 +223,8 @@ class SearchResult:
                 path = path.with_name(f"{path.stem.removesuffix('ms')}_ms.yml")
             self._write_arch(path, each, "on the front")
 
-    def write_winners(self, out: Path | None, run: Run) -> None:
-        """Write the YAML file of each winner, beside it a record of its own, and into `out` the summary."""
+    def write(self, out: Path | None, run: Run) -> None:
+        """Write the YAML file of each winner, beside it a record of its own; into `out` table and summary."""
         made = run.record
         same: dict[str, Any] = {"settings": made.settings, "inputs": made.inputs, "device": made.device}
         for limit_ms, path in self.paths.items():
@@ -238,6 +233,7 @@ class SearchResult:
                 own.results |= self._outcome(limit_ms)
                 own.vouch(path)
         if out:
+            self.write_scores(out)
             summary = self.summary()
             write_text_atomic(out / "summary.json", json.dumps(summary, indent=1) + "\n")
             told = ("evaluations", "hypervolume", "coverage", "conditions", "winners")
@@ -245,19 +241,18 @@ class SearchResult:
             run.vouch(out / "summary.json", out / "evaluations.csv")
 
     def _outcome(self, limit_ms: float) -> dict[str, Any]:
-        winner, known = self.winners[limit_ms], limit_ms < math.inf
+        winner = self.winners[limit_ms]
+        within = winner.holds if limit_ms < math.inf else None
         found = {"constraint_ms": known_ms(limit_ms), **winner.plain()}
-        return {**found, "measured_ms": winner.measured_ms, "within": winner.holds if known else None}
+        return {**found, "measured_ms": winner.measured_ms, "within": within}
 
     def _write_arch(self, path: Path, found: Candidate, limit: str) -> None:
         bound = f" (bound {found.bound_ms:.2f} ms)" if self.coverage else ""
-        lines = [
-            f"# found by evo_search.py {limit}: predicted {found.predicted_ms:.2f} ms{bound}, "
-            f"validation loss {found.loss:.4f} (inherited, base 2)",
-            *([f"# {self.sources}"] if self.sources else []),
-            *(f"{key}: {value}" for key, value in found.arch.to_yaml().items()),
-        ]
-        write_text_atomic(path, "\n".join(lines) + "\n")
+        head = f"# found by evo_search.py {limit}: predicted {found.predicted_ms:.2f} ms{bound}, "
+        head += f"validation loss {found.loss:.4f} (inherited, base 2)\n"
+        head += f"# {self.sources}\n" if self.sources else ""
+        lines = (f"{key}: {value}\n" for key, value in found.arch.to_yaml().items())
+        write_text_atomic(path, head + "".join(lines))
 
 
 def known_ms(limit_ms: float) -> float | None:

@@ -1,23 +1,22 @@
 """One search as a function: score what a strategy asks for, choose and measure winners, write the results."""
 
-import hashlib
 import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from tqdm import tqdm
 
 from hat.config import to_yaml_values
 from hat.data.pairs import Batch, PairDataset
-from hat.errors import ConfigError, HatError, RankError
+from hat.errors import ConfigError, HatError
 from hat.files.atomic import check_writable, file_digest
 from hat.files.journal import Journal
 from hat.latency.predictor import COVERAGE, LatencyPredictor
@@ -48,13 +47,13 @@ from hat.search.strategies import (
     strategy_of,
     worst,
 )
-from hat.space import Arch, Gene, gene_choices, gene_of, sample
+from hat.space import Arch, gene_choices, gene_of, sample
 from hat.train.distributed import ALONE, ProcessGroup
 from hat.train.loop import BatchConfig, validation_batches
 from hat.train.trainer import evaluate
 
 TIMED = 3  # scores that the forecast is made from, after one that warms up
-_NO_ORDER: tuple[str, Any] = "", None
+T = TypeVar("T")
 _SOURCES = {"checkpoint": "weights", "predictor": "predictor"}  # inputs, as files of architectures name them
 # entries of a header that tell how a search draws, not what it may find
 _HOW = {each.name for kind in (EvolutionConfig, ParetoConfig) for each in fields(kind)}
@@ -77,49 +76,29 @@ class ValidationFitness:
 
 
 class SharedFitness:
-    """A fitness whose architectures are divided among processes.
+    """A fitness whose architectures are divided among processes; rank 0 alone calls it.
 
-    Rank 0 alone searches: it calls this, inside a `with` block, while the others `serve`. Each architecture
-    is scored by one process as it would be alone, so the search is the same with any number of processes.
+    Each architecture is scored by one process as it would be alone, so a search is the same with any number
+    of processes.
     """
 
     def __init__(self, fitness: Score, group: ProcessGroup) -> None:
         self._fitness, self._group = fitness, group
-        self.result: Any = None  # what `serve` returns in the other processes
 
     def __call__(self, archs: list[Arch]) -> list[float]:
         """Return the loss of each architecture; the error of a process is raised here."""
-        self._group.broadcast(("score", archs))
-        parts = self._score(archs)
+        parts = self._part(self._group.broadcast(archs))
         for part in parts:
             if isinstance(part, HatError):
                 raise part
         return [parts[n % len(parts)][n // len(parts)] for n in range(len(archs))]
 
-    def serve(self) -> Any:
-        """Score what rank 0 hands out until it leaves its block; returns its `result`.
+    def on_rank0(self, work: Callable[[], T]) -> T:
+        """Let rank 0 do `work`, which calls this, and return its result; see `ProcessGroup.on_rank0`."""
+        return self._group.on_rank0(work, self._part)
 
-        Raises SystemExit with code 2 if rank 0 left with an error, which it reports itself.
-        """
-        while True:
-            order, content = self._group.broadcast(_NO_ORDER)
-            if order == "failed":
-                raise SystemExit(2)
-            if order == "done":
-                return content
-            self._score(content)
-
-    def __enter__(self) -> "SharedFitness":
-        return self
-
-    def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        """Let the other processes go; after anything but a user's error they find out by themselves."""
-        if value is None or (isinstance(value, HatError | OSError) and not isinstance(value, RankError)):
-            with suppress(RankError):  # it would hide the error that ended the block
-                self._group.broadcast(("failed", None) if value else ("done", self.result))
-
-    def _score(self, archs: list[Arch]) -> list[Any]:
-        """Return what each process found: the losses of every size-th of `archs`, or an error."""
+    def _part(self, archs: list[Arch]) -> list[Any]:
+        """Score every size-th of `archs`; returns what each process found: losses or an error."""
         try:
             mine: Any = self._fitness(archs[self._group.rank :: self._group.size])
         except HatError as error:
@@ -135,18 +114,16 @@ class Progress:
     ) -> None:
         self._bar, self._tick, self._tell = bar, tick, tell
         self.stages: Mapping[str, int] = {}  # architectures that each is still to score
-        self._times: list[float] = []
-        self._scored = 0
+        self._times, self._counts = list[float](), list[int]()
 
     def __call__(self, scored: int) -> None:
         """Count architectures that were scored at the same time."""
         self._bar.update(scored)
         self._tick()
         self._times.append(time.perf_counter())
-        if len(self._times) > 1:  # the first one warms up
-            self._scored += scored
+        self._counts.append(scored)
         if len(self._times) == 1 + TIMED:
-            each_s = (self._times[-1] - self._times[0]) / self._scored
+            each_s = (self._times[-1] - self._times[0]) / sum(self._counts[1:])
             left = {name: count for name, count in self.stages.items() if count}
             self._tell("; ".join(f"{name}: {n} evaluations, {about(n * each_s)}" for name, n in left.items()))
 
@@ -205,20 +182,17 @@ def search(
         paths = paths_of(write_to, limits_ms)
         with nullcontext(group) if isinstance(group, ProcessGroup) else group as ranks:
             shared = SharedFitness(task.fitness(), ranks)
+            score = partial(task.score, shared, ranks.size, paths, warm_start, settings, progress)
+            result = shared.on_rank0(score)
             if not ranks.first:
-                return shared.serve()  # type: ignore[no-any-return]
-            with shared:
-                run, result = task.score(shared, ranks.size, paths, warm_start, settings, progress)
-                shared.result = result
+                return result
         if folder:  # the table and the front need no measurement
             result.write_scores(folder)
         timer = task.timer(measuring or {}) if measure and limits_ms else None
         winners = choose_finalists(task.ranked(result.scored), config.finalists, timer)
         conditions, seconds = timer.conditions if timer else {}, time.perf_counter() - task.began
         result = replace(result, winners=winners, conditions=conditions, seconds=seconds)
-        if folder:
-            result.write_scores(folder)
-        result.write_winners(folder, run)
+        result.write(folder, task.run)
     return result
 
 
@@ -288,10 +262,10 @@ class _Task:
         }
         if "checkpoint" not in facts:  # it is not known which file the weights came from
             tensors = (tensor.cpu().float().numpy() for tensor in self.network.state_dict().values())
-            facts["checkpoint"] = _sha256(*(tensor.tobytes() for tensor in tensors))
+            facts["checkpoint"] = sha256(b"".join(tensor.tobytes() for tensor in tensors)).hexdigest()
         if "predictor" not in facts:
             archs = [sample(self.space, rng_for(0, "digest", number)) for number in range(32)]
-            facts["predictor"] = _sha256(repr(self.predictor.predict_many(archs)).encode())
+            facts["predictor"] = sha256(repr(self.predictor.predict_many(archs)).encode()).hexdigest()
         if self.coverage:
             facts["coverage"] = self.coverage
         if self.config.max_flops or self.config.min_flops or "flops" in self.config.objectives:
@@ -332,17 +306,17 @@ class _Task:
         warm_start: str | Path | None,
         settings: Mapping[str, Any] | None,
         progress: bool,
-    ) -> tuple[Run, SearchResult]:
+    ) -> SearchResult:
         """Score what the strategy asks for, and the ablations; the result has no winners yet."""
         header, old = self.header(Path(warm_start) if warm_start else None)
         anchors, draws = self.within_reach(), self.ablations()
         common = shared, self.predictor.predict_many, processes
         cached = CachedFitness(self.journal("journal"), *common, header, old)
-        run = self.files.enter_context(self.record(settings, processes))
+        self.run = self.files.enter_context(self.record(settings, processes))
         whole, objectives = self.strategy.whole_front, self.config.objectives
         budget = self.strategy.budget(self.config) * (1 if whole else len(self.limits_ms))
         bar = tqdm(total=budget, desc="search", unit=" scored", disable=not progress, dynamic_ncols=True)
-        counter = cached.on_score = Progress(self.files.enter_context(bar), run.tick)
+        counter = cached.on_score = Progress(self.files.enter_context(bar), self.run.tick)
         if resumed := len(cached.losses):
             info(f"resumed {self.out}/journal.jsonl: {resumed} architectures are scored already")
             bar.update(resumed)
@@ -374,7 +348,7 @@ class _Task:
             losses = dict(zip(archs, others[name](archs), strict=True))
             points[name] = [each.point(objectives) for each in self.scored(losses)]
         reference = reference or worst(points["search"])
-        return run, SearchResult(
+        return SearchResult(
             front=tuple(scored[i] for i in front_numbers(points["search"])),
             scored=scored,
             histories=histories,
@@ -394,20 +368,14 @@ class _Task:
         if not self.config.ablations:
             return {}
         space, numbers = self.space, itertools.count()
-
-        def draw() -> Gene:
-            return gene_of(sample(space, rng_for(self.seed, "random search", next(numbers))), space)
-
-        depths = (sorted(set(side.layers_choice), reverse=True) for side in (space.encoder, space.decoder))
-        grid = [
-            replace(
-                space,
-                encoder=replace(space.encoder, layers_choice=(encoder,)),
-                decoder=replace(space.decoder, layers_choice=(decoder,)),
-            ).largest()
-            for encoder, decoder in itertools.product(*depths)
+        draws = (sample(space, rng_for(self.seed, "random search", number)) for number in numbers)
+        drawn = self.pool().collect(lambda: gene_of(next(draws), space), self.config.ablations)
+        sides: list[list[Any]] = [
+            [replace(side, layers_choice=(n,)) for n in sorted(set(side.layers_choice), reverse=True)]
+            for side in (space.encoder, space.decoder)
         ]
-        found = {"random": self.pool().collect(draw, self.config.ablations), "depth": self.pool().among(grid)}
+        grid = [replace(space, encoder=e, decoder=d).largest() for e, d in itertools.product(*sides)]
+        found = {"random": drawn, "depth": self.pool().among(grid)}
         return {name: [each.arch for each in few] for name, few in found.items()}
 
     def scored(self, losses: Mapping[Arch, float]) -> tuple[Candidate, ...]:
@@ -417,11 +385,8 @@ class _Task:
 
     def ranked(self, scored: Sequence[Candidate]) -> dict[float, list[Candidate]]:
         """Return for each limit those that keep it, lowest loss first."""
-        limits = {limit_ms: self.pool(limit_ms) for limit_ms in self.limits_ms}
-        return {
-            limit_ms: sorted(filter(limit.keeps, scored), key=lambda each: each.rank)
-            for limit_ms, limit in limits.items()
-        }
+        best_first = sorted(scored, key=lambda each: each.rank)
+        return {ms: [*filter(self.pool(ms).keeps, best_first)] for ms in self.limits_ms}
 
     def timer(self, measuring: Mapping[str, Any]) -> DeviceTimer | None:
         """Return what measures on the device of the predictor, or None, saying so, if this is another one."""
@@ -435,13 +400,8 @@ class _Task:
         from hat.latency import collect, measure  # late: most of a search measures nothing
 
         config = measure.MeasureConfig(**measuring)
-        threads = conditions.get("threads", torch.get_num_threads())
-        asked = {
-            "device": here,
-            "torch": torch.__version__,
-            **asdict(config.under(conditions)),
-            "threads": threads,
-        }
+        asked = {"device": here, "torch": torch.__version__, **asdict(config.under(conditions))}
+        asked["threads"] = conditions.get("threads", torch.get_num_threads())
         measure_fresh = partial(
             collect.measure_fresh,
             space=self.space,
@@ -454,13 +414,6 @@ class _Task:
         )
         texts = {name: str(value) for name, value in asked.items()}
         return DeviceTimer(measure_fresh, texts, self.journal("measured"))
-
-
-def _sha256(*parts: bytes) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()
 
 
 def states_of(strategy: Strategy, fitness: Score) -> Iterator[dict[str, Any]]:

@@ -267,9 +267,7 @@ class NSGA2(Strategy):
         if wanted < 1:
             return []
         offered = pool.offer(self._child, cfg.pareto_screen * cfg.pareto_children)
-        if (
-            cfg.pareto_screen > 1 and offered
-        ):  # what is scored only serves the guess: no child competes with it
+        if cfg.pareto_screen > 1 and offered:  # no child competes with what is scored: that only guesses
             losses = guess_losses(self.space, self.scored, [each.arch for each in offered])
             guessed = [replace(each, loss=loss) for each, loss in zip(offered, losses, strict=True)]
             offered = self._survivors(guessed, cfg.pareto_children)
@@ -367,7 +365,8 @@ def crowding(points: Sequence[Point]) -> list[float]:
         distance[order[[0, -1]]] = np.inf
         if along[-1] > along[0]:
             distance[order[1:-1]] += (along[2:] - along[:-2]) / (along[-1] - along[0])
-    return [float(value) for value in distance]
+    found: list[float] = distance.tolist()
+    return found
 
 
 def hypervolume(points: Sequence[Point] | Points, reference: Point) -> float:
@@ -426,13 +425,9 @@ def compare(methods: Mapping[str, Sequence[Point]]) -> dict[str, Any]:
     found = {}
     for name, values in grown.items():
         volume = max(values, default=0.0)
-        reached = [number for number, value in enumerate(values, 1) if value >= SHARE * base]
-        found[name] = {
-            "evaluations": len(values),
-            "hypervolume": volume,
-            "share": volume / base if base else None,
-            "reached": reached[0] if base and reached else None,
-        }
+        share = volume / base if base else None
+        reached = next((n for n, value in enumerate(values, 1) if base and value >= SHARE * base), None)
+        found[name] = {"evaluations": len(values), "hypervolume": volume, "share": share, "reached": reached}
     return {"reference": list(reference), "wanted_share": SHARE, "methods": found}
 
 

@@ -82,18 +82,22 @@ class ProcessGroup:
         for tensor in tensors:
             self._together("broadcast", tensor, src=0)
 
-    def on_rank0(self, work: Callable[[], T]) -> T:
+    def on_rank0(self, work: Callable[[], T], meanwhile: Callable[[Any], object] | None = None) -> T:
         """Let rank 0 do `work` and return its result in every process.
 
-        If `work` raises a HatError or OSError, rank 0 raises it and the others leave with exit code 2.
+        The others call `meanwhile` with each list that `work` broadcasts. If `work` raises a HatError or
+        OSError, rank 0 raises it and the others leave with exit code 2.
         """
         found: Any = (False, None)
         try:
             found = (True, work()) if self.first else found
-        except (HatError, OSError):
-            self.broadcast(found)
+        except (HatError, OSError) as error:
+            if not isinstance(error, RankError):  # the others find out by themselves
+                self.broadcast(found)
             raise
-        done, result = self.broadcast(found)
+        while isinstance(told := self.broadcast(found), list) and meanwhile:
+            meanwhile(told)
+        done, result = told
         if not done:
             raise SystemExit(2)
         return result  # type: ignore[no-any-return]

@@ -16,6 +16,7 @@ from benchmarks import commands, data, figures, latency_row, process, search_ste
 from benchmarks.peers import PlainTrainer
 from benchmarks.timing import Figure, Options
 from hat import EOS, DataError, HatError, ModelConfig, PairDataset, SearchSpace, SuperTransformer, sample
+from hat.latency.measure import Timing
 from hat.rng import rng_for
 from hat.train.loss import smoothed_loss
 from hat.train.trainer import target_rows
@@ -105,14 +106,23 @@ def test_update_of_a_gpu_is_that_of_the_configuration(monkeypatch: pytest.Monkey
 # --- the other figures and their data
 
 
-def test_latency_rows_are_measured_in_three_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hat.latency.measure.REFERENCE_S", 0.0)
+def test_latency_rows_are_measured_twice(tmp_path: Path) -> None:
     (tmp_path / "space.yml").write_text(yaml.safe_dump(SPACE))
-    figure = latency_row.latency_row(Options(rows=2), 1, latency_row.Task(tmp_path / "space.yml", 50, 3, 12))
-    assert [target.limit for target in figure.targets] == [1.0, 95.0, 95.0]
+    figure = latency_row.latency_row(Options(rows=2), 1, latency_row.Task(tmp_path / "space.yml", 50, 3))
+    assert [target.limit for target in figure.targets] == [95.0]
     found = values(figure)
-    ratio = found["a row at +-2%, s"] / found["the release's 5 + 20 iterations, s"]
-    assert figure.targets[0].value == pytest.approx(ratio) and found["rows, rows"] == 2
+    assert found["rows, rows"] == 2 and found["repeats of a row, repeats"] >= 9
+
+
+def test_two_measurements_are_compared_at_one_speed() -> None:
+    def timing(ms: float, anchor_ms: float, interval_ms: float = 0.1) -> Timing:
+        return Timing(0.0, ms, 0, 0, interval_ms, {"iterations": "9"}, anchor_ms)
+
+    once, again = [timing(10, 50), timing(20, 50)], [timing(20.2, 100), timing(44, 100)]
+    rows, (target,) = latency_row.summary_of(once, again, 0.5, [1.0, 2.0])
+    found = {row.name: row.value for row in rows}
+    assert found["largest distance of two measurements"] == pytest.approx(10)
+    assert target.value == 50 and found["two measurements within their interval"] == 0
 
 
 def test_random_task_is_checked_as_preprocessed_data_is(tmp_path: Path) -> None:
@@ -193,7 +203,8 @@ def test_a_process_that_fails_is_named(
 
 def test_every_figure_and_study_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     names = "train-step decode decode-batch latency-row search-step preprocess startup all"
-    assert list(command.NAMES) == [*names.split(), "rank-study", "predictor-study", "front-check"]
+    studies = "rank-study predictor-study latency-estimates front-check"
+    assert list(command.NAMES) == [*names.split(), *studies.split()]
     assert command.main(["--help"]) == 0
     listed = capsys.readouterr().out
     assert all(f"  {name} " in listed for name in command.NAMES)

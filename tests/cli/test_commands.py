@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from hat.cli import average_checkpoints, evo_search, latency_dataset, latency_predictor
+from hat.cli import evo_search, latency_dataset, latency_predictor
+from hat.cli.folders import average
 from hat.cli.new_task import new_task
 from hat.cli.translate import generate, score
 
@@ -37,8 +38,8 @@ SEARCH = ["--ckpt-path=a.pt", "--write-config-path=b.yml", "--restore-file=c.pt"
         (score, [], "--gen-output is needed"),
         (score, ["--gen-output=none.out"], "none.out is no file"),
         (score, ["--mode=sacr"], "did you mean sacre?"),
-        (average_checkpoints.main, [], "--inputs"),
-        (average_checkpoints.main, ["--inputs=."], "holds no checkpointN.pt"),
+        (average, [], "--inputs"),
+        (average, ["--inputs=."], "holds no checkpointN.pt"),
         (new_task, [], "required: --name, --source, --target, --template"),
         (new_task, ["--name=x", "--template=y", "--source=a", "--target=b"], "<name>.<source>-<target>"),
     ],

@@ -1,13 +1,14 @@
 """Runs that measure: tables in memory and in files, fresh processes, profiles. Tiny models, few repeats."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hat.errors import ConfigError, HatError
 from hat.latency import collect as runs
 from hat.latency.collect import collect, measure_fresh, profile
-from hat.latency.measure import MeasureConfig
+from hat.latency.measure import MeasureConfig, Timing
 from hat.latency.predictor import LatencyPredictor
 from hat.latency.table import read_table
 from hat.run import read_record
@@ -18,12 +19,7 @@ SPACE = SearchSpace(
     DecoderSpace(16, 24, 2, (16, 12), (24, 8), (2, 1), (4, 2), (4, 2), (1, 2)),
     8,
 )
-CFG = MeasureConfig(4, 4, beam=1, max_iterations=4, interval_percent=100.0, dtype="fp32")
-
-
-@pytest.fixture(autouse=True)
-def short_reference(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hat.latency.measure.REFERENCE_S", 0.0)
+CFG = MeasureConfig(4, 4, beam=1, max_iterations=3, interval_percent=100.0, dtype="fp32")
 
 
 def test_rows_in_memory_train_a_predictor() -> None:
@@ -52,6 +48,41 @@ def test_a_table_goes_on_and_mixes_no_conditions(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="t.csv holds rows measured with (vocab_size|beam)"):
             collect(SPACE, 6, **{"vocab_sizes": (11, 11), "config": CFG} | other, out=path)
         assert path.read_bytes() == before and read_record(path) == record
+
+
+def test_rows_of_all_groups_are_at_the_speed_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine is twice as slow for every further group."""
+    monkeypatch.setattr(runs, "TOGETHER", (2, 2))
+    slower = [1.0]
+
+    def in_turn(models: Any, cfg: Any, anchor: Any) -> list[Timing]:
+        slower[0] *= 2
+        assert len(anchor) == 2
+        return [Timing(slower[0], 9 * slower[0], 0, 0, 0, {}, 20 * slower[0]) for _ in models]
+
+    monkeypatch.setattr(runs, "measure_in_turn", in_turn)
+    table = collect(SPACE, 5, vocab_sizes=(11, 11), config=CFG)
+    assert [row.total_ms for row in table] == pytest.approx([20.0] * 5)
+    assert {row.conditions["reference_ms"] for row in table} == {"40.0000"}
+    assert table.drift_percent == pytest.approx(300)
+
+
+def test_the_budget_of_a_table_is_shared_and_ends(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, shares = [0.0], []
+
+    def in_turn(models: Any, cfg: MeasureConfig, anchor: Any) -> list[Timing]:
+        shares.append(cfg.row_budget_s)
+        now[0] += 2 * len(models)  # slower than wanted: three turns take so long
+        return [Timing(1.0, 9.0, 0, 0, 0, {}, 20.0) for _ in models]
+
+    monkeypatch.setattr(runs, "TOGETHER", (2, 2))
+    monkeypatch.setattr(runs, "measure_in_turn", in_turn)
+    monkeypatch.setattr(runs.time, "perf_counter", lambda: now[0])
+    assert len(collect(SPACE, 8, vocab_sizes=(11, 11), config=CFG, budget_s=7.2)) == 4
+    assert shares == pytest.approx([0.9, (7.2 - 4) / 6]), "the rest is shared among the rest"
+    assert "the budget of 7.2 s has ended; 4 rows instead of 8" in capsys.readouterr().err
 
 
 def test_a_small_space_ends(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,4 +128,4 @@ def test_profile() -> None:
     latency = whole["latency_ms"]
     assert whole["params"] == size["params"] and whole["flops"] > 0
     assert latency["total"] == pytest.approx(latency["encoder"] + latency["decoder"])
-    assert set(latency["spread"]) == {"encoder", "decoder", "total"} and whole["conditions"]["beam"] == "1"
+    assert latency["interval"] >= 0 and whole["conditions"]["beam"] == "1"

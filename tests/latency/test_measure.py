@@ -1,13 +1,16 @@
 """Several models timed in turn, on a clock that the test moves."""
 
-from collections.abc import Callable
+import math
+import random
+from collections.abc import Callable, Iterable
+from itertools import chain, repeat
 
 import pytest
 
 from hat.errors import ConfigError
-from hat.latency.measure import TURN, Anchor, MeasureConfig, Workload, middle, time_in_turn
+from hat.latency.measure import REPEATS, TURNS, MeasureConfig, Timing, Workload, time_in_turn
 
-CFG = MeasureConfig(17, 17)
+CFG = MeasureConfig(17, 17, row_budget_s=1.0)
 
 
 def nothing() -> None:
@@ -15,17 +18,17 @@ def nothing() -> None:
 
 
 class Clock:
-    """Time that passes only while something runs, `slower` times as fast as the machine before."""
+    """Time that passes only while something runs, `slower` times as slow as on a machine at rest."""
 
-    def __init__(self) -> None:
-        self.now_s, self.slower, self.ran = 0.0, 1.0, []
+    def __init__(self, slower: Iterable[float] = ()) -> None:
+        self.now_s, self.slower, self.ran = 0.0, chain(slower, repeat(1.0)), list[str]()
 
     def __call__(self) -> float:
         return self.now_s
 
     def part(self, name: str, ms: float) -> Callable[[], None]:
         def run() -> None:
-            self.now_s += self.slower * ms / 1e3
+            self.now_s += next(self.slower) * ms / 1e3
             self.ran.append(name)
 
         return run
@@ -35,49 +38,66 @@ class Clock:
             Workload(self.part(f"e{n}", 1.0 + n), self.part(f"d{n}", 10.0 * (1 + n))) for n in range(count)
         ]
 
+    def time(self, count: int, cfg: MeasureConfig = CFG, anchor: int = 0) -> list[Timing]:
+        works = self.works(count + anchor)
+        return time_in_turn(works[:count], cfg, {"beam": "5"}, nothing, self, works[count:])
 
-def test_each_is_known_by_the_same_number_of_repeats() -> None:
+
+def test_each_has_equally_many_turns_and_a_quiet_machine_needs_the_fewest() -> None:
     clock = Clock()
-    timings = time_in_turn(clock.works(3), CFG, {}, nothing, clock)
+    timings = clock.time(3)
     assert [timing.total_ms for timing in timings] == pytest.approx([11, 22, 33])
-    assert all(timing.stable and timing.total.interval_percent < 1e-6 for timing in timings)
-    assert {timing.total.count for timing in timings} == {7}
-    assert all(timing.anchor_ms is None for timing in timings)
+    assert clock.ran == [f"{part}{n}" for _ in range(TURNS) for n in range(3) for part in "ed" * REPEATS]
+    for timing in timings:
+        assert timing.interval_ms < 1e-6 and timing.anchor_ms is None
+        assert timing.conditions == {"beam": "5", "iterations": str(TURNS * REPEATS)}
 
 
-def test_they_have_short_turns_and_the_first_search_of_a_turn_does_not_count() -> None:
-    clock = Clock()
-    time_in_turn(clock.works(2), CFG, {}, nothing, clock)
-    turn = ["e0", "d0"] * (TURN + 1) + ["e1", "d1"] * (TURN + 1)
-    assert clock.ran == turn * 2, "ten repeats, of which three do not count"
-    alone = Clock()
-    time_in_turn(alone.works(1), CFG, {}, nothing, alone)
-    assert alone.ran == ["e0", "d0"] * 2 * TURN, "one model alone is not warmed again"
+def test_what_other_work_adds_does_not_count() -> None:
+    busy = [2.5, 1.7, 1.0, 3.0, 1.2, 9.0, 1.0] * 100
+    for timing, ms in zip(Clock(busy).time(3), (11, 22, 33), strict=True):
+        assert timing.total_ms == pytest.approx(ms)
 
 
-@pytest.mark.parametrize("slower", [0.8, 1.0, 1.02, 1.3])
-def test_latencies_are_those_of_the_machine_before_the_first_row(slower: float) -> None:
-    clock = Clock()
-    anchor = Anchor(clock.part("anchor", 5.0), 5.0)
-    clock.slower = slower
-    timings = time_in_turn(clock.works(2), CFG, {}, nothing, clock, anchor)
-    assert [timing.total_ms for timing in timings] == pytest.approx([11, 22])
-    assert [timing.anchor_ms for timing in timings] == pytest.approx([5 * slower] * 2)
+@pytest.mark.parametrize("slower", [0.8, 1.0, 1.3])
+def test_a_latency_at_the_speed_of_another_anchor(slower: float) -> None:
+    for timing in Clock(repeat(slower)).time(2, anchor=2):
+        assert timing.anchor_ms == pytest.approx(slower * (33 + 44))
+        at = timing.at_speed(33 + 44)
+        assert at.total_ms == pytest.approx(timing.total_ms / slower)
+        assert at.interval_ms == pytest.approx(0, abs=1e-6)
 
 
-def test_repeats_end_at_the_limit_where_nothing_settles() -> None:
-    clock = Clock()
-    lengths = iter(range(1, 10**6))
-    restless = Workload(clock.part("e", 1.0), lambda: clock.part("d", 10.0 * next(lengths))())
-    (timing,) = time_in_turn([restless], MeasureConfig(17, 17, max_iterations=20), {}, nothing, clock)
-    assert not timing.stable and timing.total.count == 20
+def test_the_interval_reaches_to_the_third_fastest_turn_and_adds_that_of_the_anchor() -> None:
+    turns = [[(1.0, ms), (1.0, ms + 5)] for ms in (20.0, 10.0, 13.0, 11.0)]
+    timing = Timing.of(turns, {})
+    assert (timing.encoder_ms, timing.decoder_ms, timing.interval_ms) == (1.0, 10.0, 3.0)
+    with_anchor = Timing(1.0, 9.0, 0.0, 0.0, 0.5, {}, anchor_ms=50.0, anchor_percent=2.0)
+    at = with_anchor.at_speed(100.0)
+    assert (at.total_ms, at.interval_ms) == pytest.approx((20.0, 2 * (0.5 + 0.2)))
 
 
-def test_few_odd_timings_do_not_move_what_the_anchor_says() -> None:
-    assert middle([5.0, 5.0, 5.0, 50.0]) == middle([5.0]) == middle([4.0, 6.0]) == 5.0
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("slower", [1.0, 2.0, 7.0])
+def test_the_budget_is_kept_whatever_else_runs(count: int, slower: float) -> None:
+    rng = random.Random(1)
+    noise = (slower * (1 + rng.random()) for _ in repeat(None))  # never known well enough
+    clock = Clock(noise)
+    clock.time(count, MeasureConfig(17, 17, row_budget_s=3.0, interval_percent=0, max_iterations=10**6))
+    assert 0.8 * 3.0 * count <= clock.now_s <= 1.2 * 3.0 * count
 
 
-@pytest.mark.parametrize("name", ["interval_percent", "max_iterations", "beam", "source_len"])
+def test_a_small_budget_leaves_three_turns_and_few_iterations_are_kept() -> None:
+    clock = Clock(iter(range(1, 10**6)))
+    (timing,) = clock.time(1, MeasureConfig(17, 17, row_budget_s=1e-3))
+    assert timing.conditions["iterations"] == str(TURNS * REPEATS)
+    for most in (1, 2, 3, 20):
+        patient = MeasureConfig(17, 17, max_iterations=most, row_budget_s=math.inf, interval_percent=0)
+        (timing,) = Clock(iter(range(1, 10**6))).time(1, patient)
+        assert most - REPEATS < int(timing.conditions["iterations"]) <= most
+
+
+@pytest.mark.parametrize("name", ["interval_percent", "max_iterations", "beam", "source_len", "row_budget_s"])
 def test_what_cannot_be_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')}"):
         MeasureConfig(**{name: -1})

@@ -253,21 +253,18 @@ class Odd:
 def search(ranks: ProcessGroup, refused: Arch | None = None) -> Any:
     odd = Odd(refused)
     shared = SharedFitness(odd, ranks)
-    if not ranks.first:
-        try:
-            return shared.serve(), odd.asked
-        except SystemExit as left:
-            return left.code, odd.asked
     try:
-        with shared:
-            return shared(ARCHS) + shared(ARCHS[:1]), odd.asked
+        return shared.on_rank0(lambda: shared(ARCHS) + shared(ARCHS[:1])), odd.asked
     except TrainingError as error:
         return str(error), odd.asked
+    except SystemExit as left:
+        return left.code, odd.asked
 
 
 def test_candidates_are_divided() -> None:
-    assert run(search) == ([([0.0, 1.0, 2.0, 3.0, 4.0, 0.0], 4), (None, 2)], [0, 0])
-    assert search(ALONE) == ([0.0, 1.0, 2.0, 3.0, 4.0, 0.0], 6)
+    losses = [0.0, 1.0, 2.0, 3.0, 4.0, 0.0]
+    assert run(search) == ([(losses, 4), (losses, 2)], [0, 0])
+    assert search(ALONE) == (losses, 6)
     refused = partial(search, refused=ARCHS[1])  # the second process scores it
     assert run(refused) == ([("the validation loss is nan", 3), (2, 2)], [0, 0])
 
@@ -275,14 +272,11 @@ def test_candidates_are_divided() -> None:
 def real_search(ranks: ProcessGroup) -> Any:
     model = SuperTransformer(SPACE, 11, ModelConfig(), torch.Generator().manual_seed(1))
     shared = SharedFitness(ValidationFitness(model, BATCHES, 0.1, CPU), ranks)
-    if not ranks.first:
-        return shared.serve()
-    with shared:
-        return shared(ARCHS)
+    return shared.on_rank0(lambda: shared(ARCHS))
 
 
 def test_a_divided_search_scores_bit_for_bit_as_one_process() -> None:
-    assert run(real_search)[0] == [real_search(ALONE), None]
+    assert run(real_search)[0] == 2 * [real_search(ALONE)]
 
 
 def test_where_a_launcher_put_this_process() -> None:
