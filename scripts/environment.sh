@@ -4,7 +4,8 @@
 venv=${HAT_VENV:-$PWD/.venv}
 stamp=$venv/.hat-installed
 wanted=$(cat setup.py constraints.txt | cksum)
-if [ ! -x "$venv/bin/python" ] || [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
+if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ] ||
+    ! "$venv/bin/python" -c 'import configargparse' 2>/dev/null; then # gone, or another version by now
     base=${PYTHON:-python3}
     "$base" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || {
         echo "Python 3.10 or newer is needed, $base is older; set PYTHON to a newer one" >&2

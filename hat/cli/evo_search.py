@@ -1,6 +1,5 @@
 """evo_search.py: find the best SubTransformer under a latency constraint, or the whole front at once."""
 
-import json
 import math
 import os
 import sys
@@ -12,7 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from hat.cli import settings
-from hat.cli.options import OutputOptions, command, only
+from hat.cli.options import OutputOptions, only, stage
 from hat.cli.settings import DeviceOptions, ProfileOptions, RankOptions, RunOptions, TaskData, TaskOptions
 from hat.config import Options, option, to_yaml_values
 from hat.errors import CheckpointError, ConfigError, install
@@ -71,17 +70,6 @@ _USED = (  # of the options in YAML files; those of the space are given there
     only(ProfileOptions, "latiter", "lat_interval"),
     OutputOptions,
 )
-
-
-@one_of_many
-@command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Search; see --help."""
-    groups = parsed(argv)
-    done = run(groups, argv)
-    if isinstance(done, dict) and groups[0].output.json:
-        print(json.dumps(done))
-    return done if isinstance(done, int) else 0
 
 
 def parsed(argv: Sequence[str] | None) -> tuple[Any, ...]:
@@ -246,3 +234,6 @@ def _lines(result: SearchResult, folder: Path) -> Iterator[str]:
         )
     if result.comparison:
         yield comparison_table(result.comparison)
+
+
+main = one_of_many(stage(parsed, run))

@@ -1,6 +1,5 @@
 """latency_dataset.py: measure random SubTransformers of a space, one CSV row each; profiling of train.py."""
 
-import json
 import math
 import sys
 from collections.abc import Sequence
@@ -9,7 +8,7 @@ from typing import Any
 
 import torch
 
-from hat.cli.options import OutputOptions, command, only, without
+from hat.cli.options import OutputOptions, only, stage, without
 from hat.cli.settings import (
     DeviceOptions,
     ProfileOptions,
@@ -41,16 +40,6 @@ class DatasetOptions(Options):
     """rows wanted"""
     lat_budget: float = option(math.inf, above=0, off=math.inf, role="lengthens")
     """seconds for the whole table; each row gets its share, but three turns at least"""
-
-
-@command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Collect rows until the file has as many as wanted; see --help."""
-    options = parsed(argv)
-    found = run(options)
-    if options[0].output.json:
-        print(json.dumps(found))
-    return 0
 
 
 def parsed(argv: Sequence[str] | None) -> tuple[Any, ...]:
@@ -122,3 +111,6 @@ def describe(result: dict[str, Any]) -> str:
         shown = ", ".join(f"{key} {value}" for key, value in result["conditions"].items())
         lines.append(f"measured with {shown}")
     return "\n".join(lines)
+
+
+main = stage(parsed, run)

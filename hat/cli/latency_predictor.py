@@ -1,6 +1,5 @@
 """The command `latency_predictor.py`: train a latency predictor and report its error."""
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, make_dataclass
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 
 from hat.cli.missing import advice, table_commands
-from hat.cli.options import OutputOptions, command, only, parse
+from hat.cli.options import OutputOptions, only, parse, stage
 from hat.config import Options, flag_of, option, to_yaml_values
 from hat.errors import ConfigError, DataError, install
 from hat.files.atomic import check_writable, digest_path, write_atomic
@@ -41,16 +40,6 @@ class PredictorOptions(Options):
 _KEYS = {int: "feature_dim hidden_dim hidden_layer_num train_steps bsz", float: "lat_norm predictor_lr lr"}
 _RELEASE = [(name, kind | None, None) for kind, names in _KEYS.items() for name in names.split()]
 ReleaseOptions = make_dataclass("ReleaseOptions", [("feature_norm", tuple[float, ...], ()), *_RELEASE])
-
-
-@command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Train a predictor on a latency table, write it and print its scores; return the exit status."""
-    groups = parsed(argv)
-    report = run(groups)
-    if groups[-1].json:
-        print(json.dumps(report))
-    return 0
 
 
 def parsed(argv: Sequence[str] | None) -> tuple[Any, ...]:
@@ -122,3 +111,6 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None = None) -> Report:
             where = f"lines {block['first'] + 2} to {block['last'] + 2} of {which}"
             print(f"{where} are {block['percent']:+.1f}% off the others (the device drifted) and count less")
     return report
+
+
+main = stage(parsed, run)

@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import dataclasses
 import functools
+import json
 import os
 import re
 import signal
@@ -91,36 +92,42 @@ def parse(
     prog: str,
     description: str,
     config_flags: Sequence[str] = (),
-    hidden: Sequence[type] = (),
     bare: str = "",
 ) -> tuple[Any, ...]:
     """Return one instance of each dataclass in `groups`, filled from `argv` and the YAML files it names.
 
     Args:
         argv: arguments; None for those of the process.
-        groups: dataclasses of options, or the `only` part of one that the command uses.
+        groups: dataclasses of options, or the `only` part of one that the command uses; the others of a part
+            are accepted and not listed.
         prog: name of the command in messages.
         description: first line of its help.
         config_flags: flags that name a YAML file.
-        hidden: dataclasses of options of other commands, accepted and not listed.
         bare: option whose flag may be left out.
 
     Raises ConfigError for unknown flags or keys (the nearest known one is suggested) and for values of the
     wrong type (file and line are named).
     """
     parts = [each if isinstance(each, Part) else Part(each, _names(each)) for each in groups]
-    parser = _Parser(prog, description, config_flags, [*parts, *(Part(each, frozenset()) for each in hidden)])
+    parser = _Parser(prog, description, config_flags, parts)
     if isinstance(argv, _Asks):
         argv.append(parser)
         raise SystemExit
     words = list(sys.argv[1:] if argv is None else argv)
     found = vars(parser.parse_strict(words, bare))
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+    values = {name: _at_home(value) for name, value in found.items()}
     try:
         return tuple(part.group(**{name: values[name] for name in _names(part.group)}) for part in parts)
     except ConfigError as error:
         place = parser.place_of(str(error), words)
         raise (ConfigError(f"{place}: {error}") if place else error) from error
+
+
+def _at_home(value: Any) -> Any:
+    """Return `value`, lists as tuples, with the home folder for a leading ~: no shell knows it in YAML."""
+    if isinstance(value, list | tuple):
+        return tuple(map(_at_home, value))
+    return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~") else value
 
 
 def _names(group: type) -> frozenset[str]:
@@ -133,8 +140,11 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> int:
         try:
+            _make_streams_usable()
             with terminating():
-                return main(argv)
+                code = main(argv)
+            sys.stdout.flush()  # while a pipe that is gone is still noticed
+            return code
         except HatError as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             return 2
@@ -152,6 +162,35 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
             return 128 + ended.number
 
     return run
+
+
+def _make_streams_usable() -> None:
+    """Make output UTF-8 as all files are, whatever the locale; what goes to a closed stream is lost."""
+    for name in ("stdout", "stderr"):
+        if (stream := getattr(sys, name)) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure") and stream.encoding.lower().replace("-", "") != "utf8":
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def stage(parsed: Callable[..., tuple[Any, ...]], run: Callable[..., Any]) -> Callable[..., int]:
+    """Return the `main` of a command that parses, runs, and prints what came out if --json asks for it.
+
+    `run` is given the options and the arguments; a number that it returns is the exit code.
+    """
+
+    @command
+    def main(argv: Sequence[str] | None = None) -> int:
+        options = parsed(argv)
+        done = run(options, argv)
+        if isinstance(done, int):
+            return done
+        flat = [one for each in options for one in (each if isinstance(each, tuple) else (each,))]
+        if any(isinstance(each, OutputOptions) and each.json for each in flat):
+            print(json.dumps(done))
+        return 0
+
+    return main
 
 
 def _refused_by_system(error: Exception) -> int:

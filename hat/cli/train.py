@@ -1,6 +1,5 @@
 """train.py: train or profile a SuperTransformer or a SubTransformer."""
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -9,7 +8,7 @@ from typing import Any
 
 from hat.cli import settings
 from hat.cli.interrupt import Interrupt
-from hat.cli.options import command, without
+from hat.cli.options import stage, without
 from hat.cli.settings import GROUPS, ProfileOptions, Settings, TaskData, TaskOptions, find_checkpoint
 from hat.errors import ConfigError
 from hat.log import info
@@ -32,23 +31,6 @@ UNLISTED: dict[type, tuple[str, ...]] = {
 }
 
 
-@one_of_many
-@command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Train, validate or profile; see --help."""
-    given = parsed(argv)
-    done = run(given, argv)
-    if isinstance(done, int):
-        return done
-    text, result = done
-    place = place_of(os.environ)
-    if place is None or place.first:
-        print(text)
-        if given.output.json:
-            print(json.dumps(result))
-    return 0
-
-
 def parsed(argv: Sequence[str] | None) -> Settings:
     """Return the settings that a command line and the YAML files it names give."""
     (given,) = settings.parse_settings(
@@ -61,8 +43,8 @@ def parsed(argv: Sequence[str] | None) -> Settings:
     return given  # type: ignore[no-any-return]
 
 
-def run(given: Settings, argv: Sequence[str] | None) -> tuple[str, dict[str, Any]] | int:
-    """Train, validate or profile; returns what came out, in words and in numbers, or an exit code."""
+def run(given: Settings, argv: Sequence[str] | None) -> dict[str, Any] | int:
+    """Train, validate or profile, tell the user, and return what came out; a number is an exit code."""
     options, task = given.run, given.task
     space, arch = settings.space_and_arch(given.space, given.arch)
     if arch is None and (options.train_subtransformer or options.validate_subtransformer):
@@ -87,8 +69,10 @@ def run(given: Settings, argv: Sequence[str] | None) -> tuple[str, dict[str, Any
         if arch and options.validate_subtransformer:
             start = find_checkpoint(options.restore_file or "checkpoint_best.pt", folder)
             found = validate(arch, space, data, start, config, device=where, group=group)
-            text = f"validation loss {found.loss:.4f} (base 2, smoothed), nll {found.nll_loss:.4f}, {start}"
-            return text, size | {"valid_loss": found.loss, "valid_nll_loss": found.nll_loss}
+            if not group.first:
+                return 0
+            print(f"validation loss {found.loss:.4f} (base 2, smoothed), nll {found.nll_loss:.4f}, {start}")
+            return size | {"valid_loss": found.loss, "valid_nll_loss": found.nll_loss}
         name = options.restore_file
         with Interrupt() as interrupt:
             trained = fit(
@@ -107,13 +91,15 @@ def run(given: Settings, argv: Sequence[str] | None) -> tuple[str, dict[str, Any
     if trained.stopped is not None:
         info(f"stopped by signal {trained.stopped} and saved; the same command goes on from here")
         return 128 + trained.stopped
+    if not group.first:
+        return 0
     best = "unknown" if trained.best_loss is None else f"{trained.best_loss:.3f} (base 2)"
     text = f"trained {trained.updates} updates in {trained.train_s:.0f} s, best validation loss {best}"
-    size |= {"training": trained.summary() | {"save_dir": str(folder)}}
-    return f"{text}; checkpoints in {folder}", size
+    print(f"{text}; checkpoints in {folder}")
+    return size | {"training": trained.summary() | {"save_dir": str(folder)}}
 
 
-def _profile(given: Settings, space: Any, arch: Any) -> tuple[str, dict[str, Any]]:
+def _profile(given: Settings, space: Any, arch: Any) -> dict[str, Any]:
     from hat.cli.latency_dataset import describe, measuring  # late: training measures nothing
     from hat.latency.collect import profile
 
@@ -128,4 +114,8 @@ def _profile(given: Settings, space: Any, arch: Any) -> tuple[str, dict[str, Any
         device=device if given.profile.latcpu or given.profile.latgpu else None,
         seed=given.device.seed,
     )
-    return describe(measured), measured
+    print(describe(measured))
+    return measured
+
+
+main = one_of_many(stage(parsed, run))

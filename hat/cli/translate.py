@@ -74,7 +74,7 @@ class ScoreOptions:
 @command
 def generate(argv: Sequence[str] | None = None) -> int:
     """Translate a split by beam search; prints S, T, H and P lines for each sentence."""
-    options, beam, task, device_options, optim, arch_options, output = parse(
+    options, beam, task, device_options, optim, arch_options, output, *_ = parse(
         argv,
         GenerateOptions,
         BeamConfig,
@@ -83,10 +83,10 @@ def generate(argv: Sequence[str] | None = None) -> int:
         only(OptimConfig, "amp"),
         ArchOptions,
         OutputOptions,
+        *map(only, GROUPS),  # of other commands that read the same files
         prog="hat generate",
         description=generate.__doc__,
         config_flags=("--configs", "--sub-configs"),
-        hidden=GROUPS,
     )
     if options.path is None:
         raise ConfigError("--path is needed: the checkpoint to translate with")

@@ -129,7 +129,8 @@ def _take_place(fresh: Path, destination: Path, dictionaries: list[str]) -> None
             os.fsync(file.fileno())
     sync_directory(fresh)
     if destination.exists():
-        os.chmod(fresh, destination.stat().st_mode)
+        with contextlib.suppress(OSError):  # some file systems have no modes
+            os.chmod(fresh, destination.stat().st_mode)
         _exchange(fresh, destination)
     else:
         os.rename(fresh, destination)

@@ -11,7 +11,9 @@ from filelock import SoftFileLock, Timeout
 from hat.errors import HatError
 from hat.files.atomic import remove_unfinished
 
-NO_FLOCK = frozenset((errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOLCK))
+NO_FLOCK = frozenset(  # EBADF: NFS locks only what is open for writing, so no folder
+    (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOLCK, errno.EBADF)
+)
 
 
 class Lock:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -53,7 +53,6 @@ from hat.train.loop import BatchConfig, validation_batches
 from hat.train.trainer import evaluate
 
 TIMED = 3  # scores that the forecast is made from, after one that warms up
-T = TypeVar("T")
 _SOURCES = {"checkpoint": "weights", "predictor": "predictor"}  # inputs, as files of architectures name them
 # entries of a header that tell how a search draws, not what it may find
 _HOW = {each.name for kind in (EvolutionConfig, ParetoConfig) for each in fields(kind)}
@@ -61,49 +60,45 @@ _HOW |= {"latency_constraint", "warm_start"}
 
 
 class ValidationFitness:
-    """Scores architectures on batches that stay on the device; one forward pass each, no gradient."""
+    """Scores architectures on batches that stay on the device; one forward pass each, no gradient.
 
-    def __init__(
-        self, model: Transformer, batches: Sequence[Batch], label_smoothing: float, device: torch.device
-    ) -> None:
-        self._model, self._batches = model.eval(), [batch.to(device) for batch in batches]
-        self._label_smoothing, self._device = label_smoothing, device
-
-    def __call__(self, archs: Sequence[Arch]) -> list[float]:
-        """Return the smoothed validation loss (base 2, per target token) of each architecture."""
-        rest = self._label_smoothing, self._device
-        return [evaluate(self._model, self._batches, arch, *rest).loss for arch in archs]
-
-
-class SharedFitness:
-    """A fitness whose architectures are divided among processes; rank 0 alone calls it.
-
-    Each architecture is scored by one process as it would be alone, so a search is the same with any number
-    of processes.
+    The processes of a group share the architectures: rank 0 calls this, the others `part`, in
+    `ProcessGroup.on_rank0`. One process scores each as it would alone, so their number changes no result.
     """
 
-    def __init__(self, fitness: Score, group: ProcessGroup) -> None:
-        self._fitness, self._group = fitness, group
+    def __init__(
+        self,
+        model: Transformer,
+        batches: Sequence[Batch],
+        label_smoothing: float,
+        device: torch.device,
+        group: ProcessGroup = ALONE,
+    ) -> None:
+        self._model, self._batches = model.eval(), [batch.to(device) for batch in batches]
+        self._label_smoothing, self._device, self._group = label_smoothing, device, group
 
-    def __call__(self, archs: list[Arch]) -> list[float]:
-        """Return the loss of each architecture; the error of a process is raised here."""
-        parts = self._part(self._group.broadcast(archs))
+    def __call__(self, archs: Sequence[Arch]) -> list[float]:
+        """Return the smoothed validation loss (base 2, per target token) of each architecture.
+
+        Raises the error of any process.
+        """
+        parts = self.part(self._group.broadcast(list(archs)))
         for part in parts:
             if isinstance(part, HatError):
                 raise part
         return [parts[n % len(parts)][n // len(parts)] for n in range(len(archs))]
 
-    def on_rank0(self, work: Callable[[], T]) -> T:
-        """Let rank 0 do `work`, which calls this, and return its result; see `ProcessGroup.on_rank0`."""
-        return self._group.on_rank0(work, self._part)
-
-    def _part(self, archs: list[Arch]) -> list[Any]:
+    def part(self, archs: Sequence[Arch]) -> list[Any]:
         """Score every size-th of `archs`; returns what each process found: losses or an error."""
         try:
-            mine: Any = self._fitness(archs[self._group.rank :: self._group.size])
+            mine: Any = [self.loss(arch) for arch in archs[self._group.rank :: self._group.size]]
         except HatError as error:
             mine = error
         return self._group.gather_objects(mine)
+
+    def loss(self, arch: Arch) -> float:
+        """Return the loss of one architecture."""
+        return evaluate(self._model, self._batches, arch, self._label_smoothing, self._device).loss
 
 
 class Progress:
@@ -181,9 +176,9 @@ def search(
         task = _Task(network, data, predictor, limits_ms, config, strategy, seed, folder, inputs, files)
         paths = paths_of(write_to, limits_ms)
         with nullcontext(group) if isinstance(group, ProcessGroup) else group as ranks:
-            shared = SharedFitness(task.fitness(), ranks)
-            score = partial(task.score, shared, ranks.size, paths, warm_start, settings, progress)
-            result = shared.on_rank0(score)
+            fitness = task.fitness(ranks)
+            score = partial(task.score, fitness, ranks.size, paths, warm_start, settings, progress)
+            result = ranks.on_rank0(score, fitness.part)
             if not ranks.first:
                 return result
         if folder:  # the table and the front need no measurement
@@ -242,7 +237,7 @@ class _Task:
         pools = map(self.pool, self.limits_ms or (None,))
         return [pool.initial(lambda: tuple(map(rng.choice, choices)), 1)[0].arch for pool in pools]
 
-    def fitness(self) -> ValidationFitness:
+    def fitness(self, group: ProcessGroup) -> ValidationFitness:
         """Return the loss on the validation pairs."""
         cfg = self.config
         multiple = cfg.required_batch_size_multiple
@@ -250,7 +245,7 @@ class _Task:
         slots = validation_batches(self.data, sizes, self.network.cfg).slots
         kept = (numbers[numbers < self.pairs] for numbers in slots if numbers is not None)
         batches = [self.data.batch(numbers) for numbers in kept if len(numbers)]
-        return ValidationFitness(self.network, batches, cfg.label_smoothing, self.weight.device)
+        return ValidationFitness(self.network, batches, cfg.label_smoothing, self.weight.device, group)
 
     def header(self, warm_start: Path | None) -> tuple[dict[str, Any], dict[Arch, float]]:
         """Return the first record of the journal, and the losses that an older journal holds."""
@@ -300,7 +295,7 @@ class _Task:
 
     def score(
         self,
-        shared: SharedFitness,
+        fitness: ValidationFitness,
         processes: int,
         paths: dict[float, Path],
         warm_start: str | Path | None,
@@ -310,7 +305,7 @@ class _Task:
         """Score what the strategy asks for, and the ablations; the result has no winners yet."""
         header, old = self.header(Path(warm_start) if warm_start else None)
         anchors, draws = self.within_reach(), self.ablations()
-        common = shared, self.predictor.predict_many, processes
+        common = fitness, self.predictor.predict_many, processes
         cached = CachedFitness(self.journal("journal"), *common, header, old)
         self.run = self.files.enter_context(self.record(settings, processes))
         whole, objectives = self.strategy.whole_front, self.config.objectives

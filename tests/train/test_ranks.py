@@ -22,7 +22,7 @@ from hat.data.batching import groups, shard
 from hat.errors import ConfigError, DataError, RankError, TrainingError
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer
-from hat.search.run import SharedFitness, ValidationFitness
+from hat.search.run import ValidationFitness
 from hat.space import Arch, draw_arch
 from hat.train.distributed import ALONE, ProcessGroup, joined, place_of
 from hat.train.policy import PolicyConfig, ScheduleConfig
@@ -237,24 +237,24 @@ def test_an_error_ends_all_ranks_and_is_said_once(
         assert answer is None if text is None else answer.startswith(text)
 
 
-class Odd:
+class Odd(ValidationFitness):
     """A fitness that knows how often it was asked, and refuses one architecture."""
 
-    def __init__(self, refused: Arch | None = None) -> None:
+    def __init__(self, group: ProcessGroup, refused: Arch | None = None) -> None:
+        super().__init__(torch.nn.Identity(), [], 0.1, CPU, group)
         self.asked, self.refused = 0, refused
 
-    def __call__(self, archs: list[Arch]) -> list[float]:
-        self.asked += len(archs)
-        if self.refused in archs:
+    def loss(self, arch: Arch) -> float:
+        self.asked += 1
+        if self.refused == arch:
             raise TrainingError("the validation loss is nan")
-        return [float(ARCHS.index(arch)) for arch in archs]
+        return float(ARCHS.index(arch))
 
 
 def search(ranks: ProcessGroup, refused: Arch | None = None) -> Any:
-    odd = Odd(refused)
-    shared = SharedFitness(odd, ranks)
+    odd = Odd(ranks, refused)
     try:
-        return shared.on_rank0(lambda: shared(ARCHS) + shared(ARCHS[:1])), odd.asked
+        return ranks.on_rank0(lambda: odd(ARCHS) + odd(ARCHS[:1]), odd.part), odd.asked
     except TrainingError as error:
         return str(error), odd.asked
     except SystemExit as left:
@@ -266,13 +266,13 @@ def test_candidates_are_divided() -> None:
     assert run(search) == ([(losses, 4), (losses, 2)], [0, 0])
     assert search(ALONE) == (losses, 6)
     refused = partial(search, refused=ARCHS[1])  # the second process scores it
-    assert run(refused) == ([("the validation loss is nan", 3), (2, 2)], [0, 0])
+    assert run(refused) == ([("the validation loss is nan", 3), (2, 1)], [0, 0])
 
 
 def real_search(ranks: ProcessGroup) -> Any:
     model = SuperTransformer(SPACE, 11, ModelConfig(), torch.Generator().manual_seed(1))
-    shared = SharedFitness(ValidationFitness(model, BATCHES, 0.1, CPU), ranks)
-    return shared.on_rank0(lambda: shared(ARCHS))
+    fitness = ValidationFitness(model, BATCHES, 0.1, CPU, ranks)
+    return ranks.on_rank0(lambda: fitness(ARCHS), fitness.part)
 
 
 def test_a_divided_search_scores_bit_for_bit_as_one_process() -> None:
