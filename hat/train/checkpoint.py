@@ -135,7 +135,7 @@ def load(path: Path, info: Callable[[str], None] = lambda text: None) -> Checkpo
     """
     from hat.files.tensors import read_foreign  # late: a run that starts anew reads no checkpoint
 
-    if path.is_dir():
+    if (path / "config.json").is_file():
         from hat.train.bundle import read_bundle  # late: it packs checkpoints
 
         return _checkpoint(read_bundle(path), path)
