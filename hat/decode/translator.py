@@ -87,8 +87,8 @@ class Model:
         options of beam search instead. At most `batch_size` sentences, and `max_tokens` tokens with padding,
         are translated at once. `engine` computes, see `hat.engine`; by default PyTorch does.
 
-        Raises DataError, naming the index, for a sentence longer than the model's positions, and for a model
-        without dictionaries or subword model.
+        Raises DataError for a sentence longer than the model's positions, with its number from 1, and for a
+        model without dictionaries or subword model.
         """
         cfg = config or BeamConfig(beam=beam, lenpen=lenpen)
         found = self.hypotheses(sentences, cfg, batch_size=batch_size, max_tokens=max_tokens, engine=engine)
@@ -115,12 +115,13 @@ class Model:
         limit = min(self.network.cfg.max_source_positions, max_tokens or MAX_POSITIONS)
         lengths = np.array([len(ids) for ids in sources], dtype=np.int64)
         for index in np.flatnonzero(lengths > limit)[:1]:
-            raise DataError(f"sentence {index} has {lengths[index]} tokens with its end, {limit} are allowed")
+            found = f"sentence {index + 1} has {lengths[index]} tokens with its end, {limit} are allowed"
+            raise DataError(f"{found}; shorten it")
         results: list[list[tuple[str, float]]] = [[] for _ in sources]
         wanted = np.array([i for i, ids in enumerate(sources) if ids[0] != EOS], dtype=np.int64)
         search, device = engine or torch_engine(self.network), self.network.source_embed.weight.device
         for places in by_length(lengths[wanted], batch_size, max_tokens):
             source_BS = pad(flat([sources[i] for i in wanted[places]]), left=True).to(device)
-            for i, found in zip(wanted[places], search(source_BS, config), strict=True):
-                results[i] = [(self.codec.decode(each.tokens), each.score) for each in found]
+            for i, hypotheses in zip(wanted[places], search(source_BS, config), strict=True):
+                results[i] = [(self.codec.decode(each.tokens), each.score) for each in hypotheses]
         return results
