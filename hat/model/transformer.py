@@ -4,6 +4,7 @@ B batch, T target length, S source length, D width, V vocabulary.
 """
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -92,6 +93,16 @@ class Transformer(nn.Module):
             table = sinusoids(length + PAD + 1, width).to(self.source_embed.weight)
             self.register_buffer(f"{side}_positions", table, persistent=False)
 
+    def lengthen(self, source: int | None, target: int | None) -> None:
+        """Make room for sentences of so many tokens, if it is more than before; positions have no weights."""
+        cfg = self.cfg
+        source, target = (
+            max(cfg.max_source_positions, source or 0),
+            max(cfg.max_target_positions, target or 0),
+        )
+        self.cfg = replace(cfg, max_source_positions=source, max_target_positions=target)
+        self._make_positions()
+
     def load_weights(self, weights: dict[str, Tensor]) -> None:
         """Make tensors, named as in `named_parameters`, the weights of a model on the meta device."""
         for module_name, module in self.named_modules():
@@ -165,7 +176,7 @@ class SuperTransformer(Transformer):
         if not self.source_embed.weight.is_meta:
             generator = generator or torch.Generator().manual_seed(1)
             for module in self.modules():
-                if isinstance(module, ElasticLinear | ElasticLayerNorm | ElasticEmbedding):
+                if isinstance(module, ElasticLinear | ElasticEmbedding):
                     module.init(generator)
 
 
