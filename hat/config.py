@@ -21,6 +21,7 @@ from typing import Any, Literal, TextIO, TypeVar, cast
 
 import yaml
 
+from hat.encoding import foreign, undecodable
 from hat.errors import ConfigError, suggest
 
 MAX_BYTES = 1 << 20  # a configuration is a page, not a data set
@@ -268,9 +269,12 @@ def open_config(path: str, mode: str = "r") -> TextIO:
     try:
         if Path(path).stat().st_size > MAX_BYTES:
             raise ConfigError(f"{path} has more than {MAX_BYTES} bytes; that is no configuration file")
+        with open(path, "rb") as file:
+            if found := foreign(path, file.read(1 << 12)):
+                raise ConfigError(f"{path}:1: the file {found}")
         return cast(TextIO, open(path, mode, encoding="utf-8-sig", newline="\n"))
     except OSError as error:
-        raise ConfigError(f"cannot read configuration {path}: {error.strerror}; check --configs") from error
+        raise ConfigError(f"cannot read configuration {path}: {error.strerror}; check the path") from error
 
 
 def read_config(path: str | Path) -> dict[str, str | list[str]]:
@@ -304,7 +308,8 @@ def read_flat_yaml(stream: TextIO) -> dict[str, tuple[str | list[str], int]]:
         raise ConfigError(f"cannot read configuration {name}: {error.strerror}; check the disk") from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"{name}:{line}: not UTF-8 text; save the file as UTF-8") from error
+        why = undecodable(name, error.object[error.object.rfind(b"\n", 0, error.start) + 1 :], error)
+        raise ConfigError(f"{name}:{line}: the line {why}") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1

@@ -6,7 +6,7 @@ Sampling, genes, features, YAML keys, options, checks and columns for regression
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, field, fields, make_dataclass
 from itertools import islice, product
 from math import prod
 from pathlib import Path
@@ -28,8 +28,8 @@ class Dim:
     """One elastic dimension of one side: where its values are held, its YAML keys and what bounds it.
 
     Values are whole numbers from 1 to `limit`: a number, or the YAML key of a size of the SuperTransformer.
-    Without a choice a space allows that size alone, or 1 if the limit is a number. If `added`, the 2020
-    release lacks the dimension, and files and calls that do not give it mean 1 in every layer.
+    Without a choice a space allows that size alone, or 1 if the limit is a number. If `added`, the dimension
+    is not of the 2020 release, and files and calls that do not give it mean 1 in every layer.
     """
 
     side: str  # "encoder" or "decoder"
@@ -319,19 +319,14 @@ class SearchSpace:
         return arch
 
 
-def space_to_plain(space: SearchSpace) -> dict[str, Any]:
-    """Return the space as nested plain values for a checkpoint file."""
-    return asdict(space)
-
-
 def space_from_plain(values: Mapping[str, Any]) -> SearchSpace:
-    """Return the space written by `space_to_plain`; older files have one qkv-dim for both sides."""
-
-    def side(name: str) -> dict[str, Any]:
-        return {key: tuple(v) if isinstance(v, list) else v for key, v in values[name].items()}
-
-    encoder, decoder = EncoderSpace(**side("encoder")), DecoderSpace(**side("decoder"))
-    return SearchSpace(encoder, decoder, values["qkv_dim"], values.get("decoder_qkv"))
+    """Return the space whose `asdict` is `values`; older files have one qkv-dim for both sides."""
+    encoder, decoder = (
+        dict[str, Any]({key: tuple(v) if isinstance(v, list) else v for key, v in values[side].items()})
+        for side in SIDES
+    )
+    sides = EncoderSpace(**encoder), DecoderSpace(**decoder)
+    return SearchSpace(*sides, values["qkv_dim"], values.get("decoder_qkv"))
 
 
 def sample(space: SearchSpace, rng: random.Random) -> Arch:
@@ -350,11 +345,10 @@ def draw_arch(space: SearchSpace, seed: int, number: int) -> Arch:
 
 
 def draw_fair_arch(space: SearchSpace, seed: int, number: int) -> Arch:
-    """Return the SubTransformer of draw `number`, each choice of each dimension equally often.
+    """Return the SubTransformer of draw `number`, each choice equally often (FairNAS, 2019); a pure function.
 
     Any n draws from a multiple of n on hold each of n widths or encoder depths once, in random order. What
-    exists at some depths only takes turns among the draws of these depths, so each size of each layer gets
-    its share of those (strict fairness of FairNAS, 2019). A pure function, as `draw_arch`.
+    exists at some depths only takes turns among the draws of these depths.
     """
 
     def turn(dim: Dim, allowed: tuple[int, ...], count: int, *where: int) -> int:
@@ -362,7 +356,7 @@ def draw_fair_arch(space: SearchSpace, seed: int, number: int) -> Arch:
         rng_for(seed, "fair", dim.label.removesuffix(" dim"), *where, count // len(order)).shuffle(order)
         return order[count % len(order)]
 
-    enc, dec = (next(d for d in DIMS if (d.side, d.attr) == (side, "num_layers")) for side in SIDES)
+    enc, dec = (dim for dim in DIMS if dim.attr == "num_layers")
     num_enc = turn(enc, space[enc], number)
     # each depth is drawn once in each block, so the block's number counts the draws of any one depth
     of_depth = number // len(space[enc])
@@ -378,10 +372,7 @@ def draw_fair_arch(space: SearchSpace, seed: int, number: int) -> Arch:
 
 
 def validation_archs(space: SearchSpace) -> dict[str, Arch]:
-    """Return the largest and the smallest SubTransformer, both attending to two encoder layers if they can.
-
-    HAT 2020 validates these two, with span 2 throughout; if the space has no span 2, its own extremes stand.
-    """
+    """Return the largest and the smallest SubTransformer, with span 2 if the space has it (HAT 2020)."""
 
     def pick_by(of: Callable[[tuple[int, ...]], int]) -> Pick:
         return lambda dim, allowed, _: 2 if dim.attr == "cross_span" and 2 in allowed else of(allowed)
@@ -436,8 +427,7 @@ def features(arch: Arch) -> list[float]:
 def layer_features(arch: Arch) -> list[float]:
     """Return the features, then means over layers of each layer's squares, and of its heads times its span.
 
-    Squares tell layers of 512 and 1536 from two of 1024, so a sum can follow a cost that is not linear in the
-    sizes of a layer; if a choice has two values they add nothing.
+    Squares tell layers of 512 and 1536 from two of 1024: a cost need not be linear in the sizes of a layer.
     """
     dec = arch.decoder
     squares = [fmean(value * value for value in arch[dim]) for dim in _PER_LAYER]
@@ -448,8 +438,8 @@ def layer_features(arch: Arch) -> list[float]:
 def layer_columns(arch: Arch, space: SearchSpace) -> list[float]:
     """Return one row of a regression on what each layer holds, equally long for all architectures of a space.
 
-    Of each side: width, one flag for each super layer (1.0 if it is used), and for each per-layer dimension
-    its values and their sum. An unused layer holds the mean of the others, so only its flag has an effect.
+    Of each side: width, a flag for each super layer (1.0 if it is used), and for each per-layer dimension its
+    values and their sum. An unused layer holds the mean of the others, so only its flag has an effect.
     """
     row: list[float] = []
     for dim in DIMS:

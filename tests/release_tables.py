@@ -20,7 +20,7 @@ def release_files(models: Sequence[ReleasedModel]) -> dict[Path, str]:
     return {
         Path(model.task_name, "subtransformer", f"{model.model_name}.yml"): _yaml(model)
         for model in models
-        if not model.is_super
+        if model.hardware
     }
 
 
@@ -30,9 +30,9 @@ def markdown_table(models: Sequence[ReleasedModel]) -> str:
         "| task | device | latency | #Params | FLOPs | BLEU | SacreBLEU | model |",
         "|---|---|--:|--:|--:|--:|--:|---|",
     ]
-    for m in sorted(models, key=lambda model: model.is_super):
+    for m in sorted(models, key=lambda model: not model.hardware):
         figures = ["any (SuperTransformer)", *[""] * 5]
-        if not m.is_super:
+        if m.hardware:
             sizes = f"{m.params_m:.2f} M", f"{m.flops_g:.2f} G"
             figures = [m.hardware, m.latency, *sizes, f"{m.bleu:.1f}", f"{m.sacrebleu:.1f}"]
         lines.append(f"| {' | '.join([m.task_name, *figures, f'[`{m.model_name}`]({m.url})'])} |")

@@ -131,8 +131,8 @@ def test_bombs_are_refused_at_once(text: str) -> None:
 def test_files(tmp_path: Path) -> None:
     path = tmp_path / "a.yml"
     for content, message in (
-        (b"a: \xff\n", f"{path}:1: not UTF-8 text"),
-        (b"a: 1\nb: \xc3\x28\n", f"{path}:2: not UTF-8 text"),
+        (b"a: \xff\n", f"{path}:1: the line is not UTF-8"),
+        (b"a: 1\nb: \xc3\x28\n", f"{path}:2: the line is not UTF-8"),
         (b"a: \0\n", f"{path}:1: not valid YAML"),
     ):
         path.write_bytes(content)
@@ -149,7 +149,7 @@ def test_huge_missing_and_foreign_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="big.yml has more than 1048576 bytes"):
         open_config(str(path))
     for wrong in (tmp_path / "none.yml", tmp_path, path / "x"):
-        with pytest.raises(ConfigError, match="cannot read configuration .*check --configs"):
+        with pytest.raises(ConfigError, match="cannot read configuration .*check the path"):
             open_config(str(wrong))
 
 

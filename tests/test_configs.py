@@ -28,8 +28,8 @@ from hat.space import Arch
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
-SUBS = [model for model in released_models() if not model.is_super]
-SUPERS = {model.task_name: model for model in released_models() if model.is_super}
+SUBS = [model for model in released_models() if model.hardware]
+SUPERS = {model.task_name: model for model in released_models() if not model.hardware}
 YAMLS = sorted(CONFIGS.rglob("*.yml"))
 
 

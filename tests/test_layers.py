@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYER = {
     "errors": 0,
+    "encoding": 0,
     "log": 1,
     "rng": 1,
     "config": 1,

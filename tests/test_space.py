@@ -3,7 +3,7 @@
 import hashlib
 import json
 import random
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -136,7 +136,7 @@ def test_round_trips(drawn) -> None:
     assert space.check(arch) is arch
     assert hs.arch_of_gene(hs.gene_of(arch, space), space) == arch
     assert Arch.from_yaml(json.loads(json.dumps(arch.to_yaml()))) == arch
-    assert hs.space_from_plain(json.loads(json.dumps(hs.space_to_plain(space)))) == space
+    assert hs.space_from_plain(json.loads(json.dumps(asdict(space)))) == space
     assert len(hs.layer_columns(arch, space)) == len(hs.layer_columns(space.smallest(), space))
 
 
@@ -185,7 +185,7 @@ def test_a_wrong_value_names_its_key(key: str) -> None:
     with pytest.raises(ArchError, match=f"lacks {key}; give all ten"):
         Arch.from_yaml({k: v for k, v in RELEASE.items() if k != key})
     for wrong in ("x", True, [1.5], {}, [[1]]):
-        with pytest.raises(ArchError, match=f"{key}: .* is not a whole number"):
+        with pytest.raises(ArchError, match=f"{key}: .*(is not a whole number|takes one value)"):
             Arch.from_yaml(RELEASE | {key: wrong})
     if "-all-" not in key:
         return

@@ -17,6 +17,7 @@ from hat.config import Options, option, to_yaml_values
 from hat.errors import CheckpointError, ConfigError, install
 from hat.files.atomic import write_atomic
 from hat.latency.predictor import LatencyPredictor
+from hat.latency.validity import check_valid, conditions_of_space
 from hat.log import info
 from hat.search.constraints import LimitOptions
 from hat.search.record import SearchResult
@@ -67,7 +68,7 @@ _USED = (  # of the options in YAML files; those of the space are given there
     only(OptimConfig, "label_smoothing", "amp", "fp16"),
     DeviceOptions,
     RankOptions,
-    only(ProfileOptions, "latiter", "lat_interval"),
+    only(ProfileOptions, "latiter", "lat_interval", "lat_row_budget"),
     OutputOptions,
 )
 
@@ -103,19 +104,13 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None) -> dict[str, Any] |
     limited = limits_of(limits_ms, config, strategy_of(config))
     (space, _), predictor = settings.space_and_arch(given.space, given.arch), _predictor(options)
     restore, data = settings.find_checkpoint(given.run.restore_file), TaskData(task)
-    measured = predictor.conditions.get("qkv_dim", str(space.qkv_dim))
-    if measured != str(space.qkv_dim):
-        raise ConfigError(
-            f"{options.ckpt_path} was trained on latencies of models with qkv-dim {measured}, this task has "
-            f"{space.qkv_dim}; measure a dataset for this task with latency_dataset.py"
-        )
+    length = config.profile_length
+    lengths = {"source_len": str(length), "target_len": str(length)}
+    known = conditions_of_space(space, data.vocab_sizes[1]) | lengths
+    check_valid(str(options.ckpt_path), predictor.conditions, known)
     place = place_of(os.environ)
     if place is None and (count := settings.processes(given.ranks, given.device)) > 1:
         return launch("hat.cli.evo_search", argv, count, given.ranks.distributed_port)
-    size = predictor.conditions.get("vocab_size", str(data.vocab_sizes[1]))
-    if size != str(data.vocab_sizes[1]):  # sizes that differ by little change the latency by little
-        of = f"a vocabulary of {size}, this task has {data.vocab_sizes[1]}"
-        info(f"{options.ckpt_path} was trained on latencies with {of}")
     precision = optim.amp, optim.fp16, settings.rank_device(given.device, place, given.ranks)
     dtype, device = compute_dtype(*precision), precision[-1]
     source = check_compatible(load(restore, info), restore, space, None, given.model, data)
@@ -147,6 +142,7 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None) -> dict[str, Any] |
             "beam": profile.lat_beam,
             "max_iterations": profile.latiter,
             "interval_percent": profile.lat_interval,
+            "row_budget_s": profile.lat_row_budget,
             "dtype": profile.lat_amp,
         },
         group=connected(),

@@ -21,9 +21,10 @@ from hat.cli.settings import (
 )
 from hat.config import Options, option, to_yaml_values
 from hat.errors import ConfigError
-from hat.latency.collect import collect
+from hat.latency.collect import collect, table_identity
 from hat.latency.measure import MeasureConfig
 from hat.model.layers import ModelConfig
+from hat.run import Identity
 from hat.space import SpaceOptions
 
 _MODEL = """share_all_embeddings share_decoder_input_output_embed encoder_normalize_before
@@ -90,14 +91,42 @@ def run(options: tuple[Any, ...], argv: Sequence[str] | None = None) -> dict[str
     return {"lat_dataset_path": str(table.path), "rows": len(table), **found}
 
 
+def identity(options: tuple[Any, ...]) -> Identity:
+    """Return what the rows depend on, as the run will record it; nothing is made or changed."""
+    settings, _ = options
+    gpu = torch.device("cuda", settings.device.gpu or 0)
+    return table_identity(
+        space_and_arch(settings.space, settings.arch)[0],
+        profile_sizes(settings.task),
+        measure_config(settings),
+        settings.model,
+        gpu if settings.profile.latgpu else torch.device("cpu"),
+        settings.device.seed,
+        settings.device.threads,
+    )
+
+
+def measure_config(settings: Settings) -> MeasureConfig:
+    """Return how to measure."""
+    options, length = settings.profile, settings.task.sentence_length()
+    return MeasureConfig(
+        length,
+        length,
+        options.lat_beam,
+        options.latiter,
+        options.lat_interval,
+        options.lat_amp,
+        options.lat_row_budget,
+    )
+
+
 def measuring(settings: Settings) -> tuple[MeasureConfig, torch.device]:
     """Return how and where to measure, after fixing the threads: the GPU with --latgpu, else the CPU."""
-    options, length = settings.profile, settings.task.sentence_length()
-    if options.latgpu and not torch.cuda.is_available():
+    gpu = settings.profile.latgpu
+    if gpu and not torch.cuda.is_available():
         raise ConfigError("--latgpu: this machine has no GPU that PyTorch can use; give --latcpu instead")
-    where = device_of(settings.device if options.latgpu else replace(settings.device, cpu=True, gpu=None))
-    cfg = MeasureConfig(length, length, options.lat_beam, options.latiter, dtype=options.lat_amp)
-    return replace(cfg, interval_percent=options.lat_interval, row_budget_s=options.lat_row_budget), where
+    where = device_of(settings.device if gpu else replace(settings.device, cpu=True, gpu=None))
+    return measure_config(settings), where
 
 
 def describe(result: dict[str, Any]) -> str:

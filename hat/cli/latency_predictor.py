@@ -19,7 +19,7 @@ from hat.latency.table import find_table, read_table
 from hat.log import info
 from hat.model.cpu import device_name
 from hat.report.figures import latency_chart, png
-from hat.run import Run, record_path
+from hat.run import Identity, Run, record_path
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class PredictorOptions(Options):
     """table (CSV) or predictor (.pt) of another device to start from; about 20 rows of the new one do then"""
     seed: int = option(1, low=0)
     """seed of the split into training and test rows and of the training"""
+    mixed: bool = False
+    """learn also from rows that were measured in different ways"""
 
 
 # Keys of the release, accepted without effect: the predictor finds its scales, size and steps itself.
@@ -47,6 +49,14 @@ def parsed(argv: Sequence[str] | None) -> tuple[Any, ...]:
     groups = PredictorOptions, only(ReleaseOptions), OutputOptions
     text = "Train a latency predictor on measured architectures; report its error on unseen ones."
     return parse(argv, *groups, prog="latency_predictor.py", description=text, config_flags=("--configs",))
+
+
+def identity(groups: tuple[Any, ...]) -> Identity:
+    """Return what the predictor depends on, as the run will record it; nothing is made or changed."""
+    options = groups[0]
+    inputs = {"table": find_table(options.lat_dataset_path)}
+    inputs |= {"transfer-from": Path(options.transfer_from)} if options.transfer_from else {}
+    return Identity.of("predictor", options, inputs=inputs)
 
 
 def run(groups: tuple[Any, ...], argv: Sequence[str] | None = None) -> Report:
@@ -72,11 +82,11 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None = None) -> Report:
             f"{path} is a predictor of the 2020 release, and its place beside one's own, {aside}, holds "
             "another file; move one of them away, or give another --ckpt-path"
         )
-    predictor = trained_predictor(table, transfer_from=old, seed=options.seed)
+    predictor = trained_predictor(table, transfer_from=old, seed=options.seed, mixed=options.mixed)
     report = predictor.report or {}
     facts: dict[str, Any] = {
         "settings": to_yaml_values(options),
-        "inputs": {"table": table} | ({"transfer-from": Path(old)} if old else {}),
+        "identity": identity(groups),
         "device": {"device": device_name(torch.device("cpu"))},
         "threads": torch.get_num_threads(),
     }
@@ -105,11 +115,6 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None = None) -> Report:
     coverage, bound = min(COVERAGE, predictor.max_coverage), report["bound"]
     held = f"; it held on {bound['held']:.1%} of the rows above" if bound else ""
     print(f"{coverage:.0%} upper bound: prediction {100 * (predictor.margin(coverage) - 1):+.1f}%{held}")
-    other = f"{old}" if str(old).endswith(".csv") else f"the table learnt by {old}"
-    for which, blocks in (("the table", report["drift"]), (other, report.get("old_drift", []))):
-        for block in blocks:
-            where = f"lines {block['first'] + 2} to {block['last'] + 2} of {which}"
-            print(f"{where} are {block['percent']:+.1f}% off the others (the device drifted) and count less")
     return report
 
 

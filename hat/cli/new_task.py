@@ -9,6 +9,7 @@ from pathlib import Path
 from hat.cli.options import OutputOptions, command, parse
 from hat.config import Options, option, to_yaml_values
 from hat.data.corpora import hold_out, line_pairs
+from hat.data.subwords import check_pieces
 from hat.data.text import write_rows
 from hat.errors import ConfigError
 from hat.files.atomic import write_text_atomic
@@ -46,7 +47,7 @@ def new_task(argv: Sequence[str] | None = None) -> int:
     """Make a task folder of two texts: configs/<name>/ and data/raw/<name>/."""
     groups = NewTaskOptions, OutputOptions
     options, out = parse(argv, *groups, prog="hat new-task", description=new_task.__doc__)
-    match = re.fullmatch(r"([A-Za-z0-9_]+)\.([A-Za-z_]+)-([A-Za-z_]+)", options.name)
+    match = re.fullmatch(r"([A-Za-z0-9_]+)\.([A-Za-z0-9_]+)-([A-Za-z0-9_]+)", options.name)
     if not match or match[2] == match[3]:
         raise ConfigError(
             f"--name {options.name!r} is not <name>.<source>-<target> with two languages, as mine.en-fr"
@@ -56,7 +57,9 @@ def new_task(argv: Sequence[str] | None = None) -> int:
         raise ConfigError(f"{folder} exists already; choose another --name or remove the folder")
     texts = _texts(Path("configs") / options.template, options, match)
     pairs, count = line_pairs((Path(options.source), Path(options.target))), options.held_out
-    for split, chosen in hold_out(pairs, count, count, options.seed).items():
+    splits = hold_out(pairs, count, count, options.seed, "--held-out")
+    check_pieces((line for pair in splits["train"] for line in pair), options.pieces, "--pieces")
+    for split, chosen in splits.items():
         write_rows([Path(f"data/raw/{options.name}/{split}.{lang}") for lang in match.groups()[1:]], chosen)
     for path, text in texts.items():
         write_text_atomic(folder / path, text)

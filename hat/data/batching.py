@@ -15,6 +15,7 @@ from hat.rng import seed_for
 
 Item = TypeVar("Item")
 MAX_POSITIONS = 1024
+SIDES = "source", "target"
 PREFETCH = 2  # batches made ahead
 
 
@@ -69,11 +70,13 @@ def usable(
     limits = min(max_source_positions, max_tokens), min(max_target_positions, max_tokens)
     good = (source_lengths <= limits[0]) & (target_lengths <= limits[1])
     if not drop_long and not good.all():
-        first = int(np.argmin(good))
+        first, most = int(np.argmin(good)), (max_source_positions, max_target_positions)
+        found = source_lengths[first], target_lengths[first]
+        side = 0 if found[0] > limits[0] else 1
+        flag = "--max-tokens-valid" if max_tokens < most[side] else f"--max-{SIDES[side]}-positions"
         raise DataError(
-            f"{np.count_nonzero(~good)} pairs are too long to score, first pair {first} with "
-            f"{source_lengths[first]} source and {target_lengths[first]} target tokens; allowed are "
-            f"{limits[0]} and {limits[1]}; raise --max-tokens (and the positions), or shorten them"
+            f"line {first + 1} of the {SIDES[side]} text has {found[side]} tokens with its end, "
+            f"{limits[side]} are allowed ({np.count_nonzero(~good)} such lines); shorten it, or raise {flag}"
         )
     return np.flatnonzero(good)
 

@@ -249,17 +249,18 @@ def split_pairs(
 
 
 def hold_out(
-    pairs: Iterable[tuple[str, str]], valid: int, test: int, seed: int
+    pairs: Iterable[tuple[str, str]], valid: int, test: int, seed: int, option: str = "valid and test"
 ) -> dict[str, list[tuple[str, str]]]:
     """Return "train", "valid" and "test" pairs: distinct pairs without an empty side, in a seeded order.
 
-    `valid` and `test` are numbers of pairs. Raises DataError if fewer than half would be left for training.
+    `valid` and `test` are numbers of pairs. Raises DataError, which names the `option` that sets them, if
+    fewer than half would be left for training.
     """
-    clean = ((source.strip(" \t\r"), target.strip(" \t\r")) for source, target in pairs)
+    clean = ((source.strip(), target.strip()) for source, target in pairs)
     distinct = list(dict.fromkeys(pair for pair in clean if all(pair)))
     if len(distinct) < 2 * (valid + test) or not distinct:
         found = f"{len(distinct)} distinct pairs are too few to set {valid} + {test} aside"
-        raise DataError(f"{found} for validation and test; set fewer aside (--held-out) or give more text")
+        raise DataError(f"{found} for validation and test; lower {option} or give more text")
     rng_for(seed, "split").shuffle(distinct)
     aside = valid + test
     return {"valid": distinct[:valid], "test": distinct[valid:aside], "train": distinct[aside:]}

@@ -11,7 +11,7 @@ from hat.data.corpora import hold_out
 from hat.data.folder import languages, replacing
 from hat.data.pairs import PairDataset, load_vocabs
 from hat.data.preprocess import PreprocessConfig, preprocess
-from hat.data.subwords import TextCodec
+from hat.data.subwords import TextCodec, check_pieces
 from hat.data.text import read_lines, unequal, write_rows
 from hat.data.vocab import Vocab
 from hat.errors import DataError
@@ -93,6 +93,7 @@ class Dataset:
             (one.replace("\n", " "), other.replace("\n", " ")) for one, other in zip(*sides, strict=True)
         )
         splits = hold_out(pairs, max(1, aside[0]), aside[1], seed)
+        check_pieces((line for pair in splits["train"] for line in pair), pieces, "pieces")
         with contextlib.ExitStack() as stack:
             temporary = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hat-data-")))
             texts = {}

@@ -62,7 +62,7 @@ def replacing(destination: Path, languages: tuple[str, str]) -> Iterator[Path]:
     destination = destination.resolve()
     if destination.is_file() or (others := _pairs_in(destination) - {languages}):
         found = "is a file" if destination.is_file() else f"holds data of {'-'.join(min(others))}"
-        raise DataError(f"{destination} {found}; choose another --destdir, or remove it")
+        raise DataError(f"{destination} {found}; choose another folder, or remove it")
     fresh = destination.with_name(f".{destination.name}.new")
     try:
         fresh.mkdir(parents=True, exist_ok=True)

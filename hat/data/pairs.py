@@ -162,7 +162,7 @@ class PairDataset:
             if not path.exists():
                 return None
             check_digests(self.folder, [path.name])
-        lines = [line.strip(" \t\r") for line in read_lines(path)]
+        lines = [line.removeprefix("\ufeff").strip() for line in read_lines(path)]
         if len(lines) != len(self):
             found = f"{path} has {len(lines)} lines, the {self.split} set {len(self)} sentences"
             raise DataError(f"{found}; each needs one line; give the text the data was made from")

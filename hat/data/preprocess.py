@@ -4,7 +4,7 @@ import functools
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +13,20 @@ import numpy as np
 from hat.config import Options, flag_of, option
 from hat.data.folder import CODES_FILE, MODEL_FILE, SPLITS, replacing
 from hat.data.indexed import write_parts
-from hat.data.subwords import count_tokens, learn_sentencepiece, load_pieces
-from hat.data.text import Chunk, Workers, chunks, read_lines, split_tokens, unequal
+from hat.data.subwords import (
+    MODEL_FILES,
+    Segmenter,
+    count_tokens,
+    is_split,
+    learn_sentencepiece,
+    load_bpe,
+    model_beside,
+    subword_kind,
+)
+from hat.data.text import Chunk, Workers, chunks, read_lines, unequal
 from hat.data.vocab import UNK, Vocab
 from hat.errors import ConfigError, DataError
+from hat.files.atomic import write_text_atomic
 
 
 @dataclass(frozen=True)
@@ -47,7 +57,7 @@ class PreprocessConfig(Options):
     nwordstgt: int = option(-1, low=5, off=-1)
     """the same for the target"""
     srcdict: str | None = option(None, role="file")
-    """use this source dictionary as it is"""
+    """use this source dictionary as it is; plain text is split by the subword model beside it"""
     tgtdict: str | None = option(None, role="file")
     """use this target dictionary as it is"""
     workers: int = option(1, low=1, role="machine")
@@ -105,7 +115,7 @@ def preprocess(cfg: PreprocessConfig, info: Callable[[str], object] = lambda lin
     }
     with Workers(cfg.workers) as workers, replacing(Path(cfg.destdir), cfg.languages) as folder:
         result: dict = {"dictionary": {}, "splits": {}}
-        counts, model = [Counter(), Counter()], None
+        counts: dict[Path, Counter] = {}
         for split, files in texts.items():
             read = [count_tokens(file, workers, allow_empty=cfg.allow_empty) for file in files]
             lines = [some for some, _ in read]
@@ -114,15 +124,14 @@ def preprocess(cfg: PreprocessConfig, info: Callable[[str], object] = lambda lin
             if not lines[0]:
                 raise DataError(f"{files[0]} is empty; at least one sentence is needed")
             result["splits"][split] = {"sentences": lines[0]}
-            counts = [found for _, found in read] if split == "train" else counts
+            counts |= {file: found for file, (_, found) in zip(files, read, strict=True)}
+        model = _subword_model(cfg, texts, folder, result, info)
         if cfg.sentencepiece is not None:
-            model = folder / MODEL_FILE
-            learn_sentencepiece(texts["train"], model, cfg.sentencepiece, cfg.seed)
-            info(f"sentencepiece: learnt on {2 * result['splits']['train']['sentences']} lines")
-            counts = [count_tokens(file, workers, model)[1] for file in texts["train"]]
-        if cfg.bpe_codes:
-            shutil.copyfile(cfg.bpe_codes, folder / CODES_FILE)
-        vocabs = _dictionaries(cfg, counts)
+            pieces = Segmenter("sentencepiece", model)
+            counts |= {file: count_tokens(file, workers, pieces)[1] for file in texts["train"]}
+        vocabs = _dictionaries(
+            cfg, [counts[file] for file in texts["train"]] if "train" in texts else [Counter()] * 2
+        )
         for lang, vocab in zip(cfg.languages, vocabs, strict=True):
             result["dictionary"][lang] = len(vocab)
             vocab.save(folder / f"dict.{lang}.txt")
@@ -130,15 +139,60 @@ def preprocess(cfg: PreprocessConfig, info: Callable[[str], object] = lambda lin
         for split, files in texts.items():
             stats = result["splits"][split]
             for lang, path, vocab in zip(cfg.languages, files, vocabs, strict=True):
-                prefix = folder / f"{split}.{'-'.join(cfg.languages)}.{lang}"
-                tokens, unknown = _binarise(workers, path, prefix, vocab, model)
+                prefix, segmenter = folder / f"{split}.{'-'.join(cfg.languages)}.{lang}", Segmenter()
+                kind, how = subword_kind(vocab), ""
+                is_plain = kind and (cfg.sentencepiece is not None or not is_split(counts[path], kind))
+                if kind and is_plain and model and not cfg.bpe_codes:
+                    segmenter, how = Segmenter.of(vocab, model, lang), f", split by {MODEL_FILES[kind]}"
+                elif kind:
+                    how = ", taken as split already" * (model is not None)
+                tokens, unknown = _binarise(workers, path, prefix, vocab, segmenter)
                 stats[lang] = {"tokens": tokens, "unk_percent": round(100 * unknown / tokens, 4)}
-                shown = f"{tokens} tokens, {stats[lang]['unk_percent']:.3g}% replaced by <unk>"
+                shown = f"{tokens} tokens, {stats[lang]['unk_percent']:.3g}% replaced by <unk>{how}"
+                if kind and is_plain and segmenter.kind is None and 5 * unknown > tokens:
+                    raise DataError(
+                        f"{path}: {shown}: the dictionary holds subwords, the text words; put "
+                        f"{MODEL_FILES[kind]}, with which the dictionary was made, beside the dictionary"
+                    )
                 info(f"[{lang}] {path}: {stats['sentences']} sentences, {shown}")
-                if model and split != "train":
+                if segmenter.kind and split != "train":
                     shutil.copyfile(path, f"{prefix}.txt")
     info(f"wrote {cfg.destdir}")
     return result
+
+
+def _subword_model(
+    cfg: PreprocessConfig,
+    texts: Mapping[str, list[Path]],
+    folder: Path,
+    result: dict,
+    info: Callable[[str], object],
+) -> bytes | None:
+    """Return the subword model that belongs to the dictionaries, after writing it into `folder`.
+
+    It is learnt, given as the file of merges, or lies beside a given dictionary.
+    """
+    if cfg.sentencepiece is not None:
+        learn_sentencepiece(texts["train"], folder / MODEL_FILE, cfg.sentencepiece, cfg.seed)
+        info(f"sentencepiece: learnt on {2 * result['splits']['train']['sentences']} lines")
+        return (folder / MODEL_FILE).read_bytes()
+    if cfg.bpe_codes:
+        codes = "\n".join(read_lines(cfg.bpe_codes))
+        load_bpe(codes, cfg.bpe_codes)
+        write_text_atomic(folder / CODES_FILE, codes + "\n")
+        return codes.encode()
+    found: dict[bytes, Path] = {}
+    for path in (Path(path) for path in (cfg.srcdict, cfg.tgtdict) if path):
+        vocab = Vocab.load(path)
+        if (model := model_beside(path.parent, vocab)) is not None:
+            found[model] = path.parent / MODEL_FILES[subword_kind(vocab) or "sentencepiece"]
+    if len(found) > 1:
+        both = " and ".join(map(str, found.values()))
+        raise DataError(f"--srcdict and --tgtdict have different subword models, {both}; give two of one set")
+    for model, path in found.items():
+        shutil.copyfile(path, folder / path.name)
+        return model
+    return None
 
 
 def _dictionaries(cfg: PreprocessConfig, counts: list[Counter]) -> list[Vocab]:
@@ -151,14 +205,14 @@ def _dictionaries(cfg: PreprocessConfig, counts: list[Counter]) -> list[Vocab]:
 
 
 def _binarise(
-    workers: Workers, path: Path, prefix: Path, vocab: Vocab, model: Path | None
+    workers: Workers, path: Path, prefix: Path, vocab: Vocab, segmenter: Segmenter
 ) -> tuple[int, int]:
     """Write one text as indexed data; return its numbers of tokens (with EOS) and of unknown ones."""
     tokens = unknown = 0
 
     def parts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         nonlocal tokens, unknown
-        work = functools.partial(_binarise_chunk, vocab=vocab, model=model)
+        work = functools.partial(_binarise_chunk, vocab=vocab, segmenter=segmenter)
         for ids, lengths in workers.run(work, chunks(path)):
             tokens += len(ids)
             unknown += int((ids == UNK).sum())
@@ -168,8 +222,8 @@ def _binarise(
     return tokens, unknown
 
 
-def _binarise_chunk(chunk: Chunk, vocab: Vocab, model: Path | None) -> tuple[np.ndarray, np.ndarray]:
+def _binarise_chunk(chunk: Chunk, vocab: Vocab, segmenter: Segmenter) -> tuple[np.ndarray, np.ndarray]:
     """Return the ids of all sentences of a chunk back to back, and their lengths."""
-    split = load_pieces(model) if model else split_tokens
+    split = segmenter.load()
     sentences = [vocab.encode_tokens(split(line)) for line in read_lines(*chunk)]
     return np.concatenate(sentences), np.array([len(ids) for ids in sentences])

@@ -3,11 +3,12 @@
 import contextlib
 import functools
 import io
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -52,24 +53,78 @@ def subword_kind(symbols: Iterable[str]) -> Kind | None:
     return "subword_nmt" if any(symbol.endswith("@@") for symbol in known) else None
 
 
+def model_beside(folder: Path, vocab: Vocab) -> bytes | None:
+    """Return the content of the subword model in `folder` that belongs to a dictionary, None if none is."""
+    kind = subword_kind(vocab)
+    path = Path(folder) / MODEL_FILES[kind] if kind else None
+    if path is None or not path.is_file():
+        return None
+    return "\n".join(read_lines(path)).encode() if kind == "subword_nmt" else path.read_bytes()
+
+
+def is_split(counts: Counter, kind: Kind) -> bool:
+    """Return whether counted tokens are subwords of that kind already; of plain text hardly one is marked."""
+    marked = sum(n for token, n in counts.items() if subword_kind([token]) == kind)
+    return 1000 * marked > sum(counts.values())
+
+
+class Segmenter(NamedTuple):
+    """What splits a line into tokens, as plain values that other processes can be given."""
+
+    kind: Kind | None = None
+    """None: words between white space"""
+    model: bytes = b""
+    """content of the sentencepiece model or of the file of merges"""
+    lang: str = ""
+    """language, for the Moses tokens that merges are applied to"""
+    mark: str | None = None
+    """how the dictionary writes a hyphen inside a word, None if it does not split there"""
+    is_lower: bool = False
+    """whether the dictionary has no capitals"""
+
+    @classmethod
+    def of(cls, vocab: Vocab, model: bytes, lang: str) -> "Segmenter":
+        """Return what makes symbols of a dictionary of plain text, by the subword model that belongs to it.
+
+        Dictionaries of BPE hold Moses tokens: the text is tokenised, and put in lower case if no symbol has a
+        capital.
+        """
+        mark = next((mark for mark in (GOOGLE_HYPHEN, "@-@") if mark in vocab), None)
+        is_lower = not any(symbol != symbol.lower() for symbol in vocab)
+        return cls(subword_kind(vocab), model, lang, mark, is_lower)
+
+    def load(self) -> Split:
+        """Return the function that splits a line."""
+        if self.kind is None:
+            return split_tokens
+        if self.kind == "sentencepiece":
+            return load_pieces(self.model)
+        steps, mark = ("tokenize", "lowercase") if self.is_lower else ("tokenize",), self.mark
+        tokens = line_function(self.lang, *steps, hyphens="split" if mark else "keep")
+        bpe = load_bpe(self.model.decode("utf-8", "replace"))
+        return lambda line: bpe(tokens(line).replace("@-@", mark or "@-@"))
+
+
+WORDS = Segmenter()
+
+
 def count_tokens(
-    path: Path, workers: Workers, model: Path | None = None, *, allow_empty: bool = True
+    path: Path, workers: Workers, segmenter: Segmenter = WORDS, *, allow_empty: bool = True
 ) -> tuple[int, Counter]:
     """Check a text; return its number of lines, and how often each token occurs.
 
-    Tokens are pieces of a sentencepiece `model`, else words. Raises DataError for an empty line if these are
-    not allowed.
+    Raises DataError for an empty line if these are not allowed.
     """
     lines, counts = 0, Counter()
-    work = functools.partial(_count_chunk, model=model, allow_empty=allow_empty)
+    work = functools.partial(_count_chunk, segmenter=segmenter, allow_empty=allow_empty)
     for some, found in workers.run(work, chunks(path)):
         lines += some
         counts.update(found)
     return lines, counts
 
 
-def _count_chunk(chunk: Chunk, model: Path | None, allow_empty: bool) -> tuple[int, Counter]:
-    split = load_pieces(model) if model else split_tokens
+def _count_chunk(chunk: Chunk, segmenter: Segmenter, allow_empty: bool) -> tuple[int, Counter]:
+    split = segmenter.load()
     lines, counts = 0, Counter()
     for lines, line in enumerate(read_lines(*chunk), 1):
         tokens = split(line)
@@ -80,6 +135,14 @@ def _count_chunk(chunk: Chunk, model: Path | None, allow_empty: bool) -> tuple[i
             )
         counts.update(tokens)
     return lines, counts
+
+
+def check_pieces(lines: Iterable[str], pieces: int, option: str) -> None:
+    """Raise ConfigError, naming the option, if a sentencepiece model needs more pieces for its characters."""
+    least = len({char for line in lines for word in split_tokens(line) for char in word}) + 2
+    if pieces < least:
+        found = f"{option} {pieces}: the characters of the text alone need {least}"
+        raise ConfigError(f"{found}; give at least as many")
 
 
 def learn_sentencepiece(files: Iterable[Path], model_path: Path, vocab_size: int, seed: int) -> None:
@@ -114,10 +177,9 @@ def learn_sentencepiece(files: Iterable[Path], model_path: Path, vocab_size: int
     except (RuntimeError, ValueError, OSError) as error:
         message = " ".join(str(error).split())[-200:]
     if not model.getvalue():
-        raise ConfigError(
-            f"cannot learn {vocab_size} sentencepiece pieces: {message}; the number must exceed that of "
-            "characters in the text; choose another with --sentencepiece"
-        )
+        least = re.search(r"[0-9]+ vs ([0-9]+)", message)
+        why = f"its characters alone need {least[1]}; give at least as many" if least else message
+        raise ConfigError(f"--sentencepiece {vocab_size}: cannot learn so many pieces on the text: {why}")
     write_atomic(model_path, lambda file: file.write(model.getvalue()))
 
 
@@ -217,8 +279,7 @@ class TextCodec:
     @classmethod
     def load(cls, folder: Path, languages: tuple[str, str], vocabs: tuple[Vocab, Vocab]) -> "TextCodec":
         """Take the subword model that `hat preprocess` left in `folder`, if it is there."""
-        path = Path(folder) / MODEL_FILES.get(subword_kind(vocabs[0]) or "", "")
-        return cls(languages, vocabs, path.read_bytes() if path.is_file() else None)
+        return cls(languages, vocabs, model_beside(folder, vocabs[0]))
 
     @functools.cached_property
     def kind(self) -> Kind | None:
@@ -228,9 +289,7 @@ class TextCodec:
     def encode(self, sentence: str) -> np.ndarray:
         """Return the ids [tokens + 1] (int32, EOS last) of a plain sentence of the source language.
 
-        Dictionaries of BPE hold Moses tokens: the sentence is tokenised, and put in lower case if no symbol
-        has a capital. Symbols of dictionaries without subwords are words between spaces.
-        Raises DataError if the subword model is missing.
+        Symbols of dictionaries without subwords are words. Raises DataError if the subword model is missing.
         """
         return self.vocabs[0].encode_tokens(self._split(sentence))
 
@@ -248,15 +307,7 @@ class TextCodec:
         if self.model is None:
             name = MODEL_FILES[self.kind]
             raise DataError(f"{name}, the subword model of the dictionaries, is missing; put it beside them")
-        if self.kind == "sentencepiece":
-            return load_pieces(self.model)
-        vocab = self.vocabs[0]
-        mark = next((mark for mark in (GOOGLE_HYPHEN, "@-@") if mark in vocab), None)
-        is_lower = not any(symbol != symbol.lower() for symbol in vocab)
-        steps = ("tokenize", "lowercase") if is_lower else ("tokenize",)
-        tokens = line_function(self.languages[0], *steps, hyphens="split" if mark else "keep")
-        bpe = load_bpe(self.model.decode("utf-8", "replace"))
-        return lambda line: bpe(tokens(line).replace("@-@", mark or "@-@"))
+        return Segmenter.of(self.vocabs[0], self.model, self.languages[0]).load()
 
     def to_plain(self) -> dict[str, Any]:
         """Return plain values and a tensor, as model files hold them; `from_plain` makes the codec again."""

@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from hat.encoding import BOM, foreign, undecodable, unwanted
 from hat.errors import DataError, HatError
 from hat.files.atomic import write_all_atomic
 
@@ -22,29 +23,33 @@ CHUNK_BYTES = 8 << 20
 def read_lines(
     path: Path | str, start: int = 0, end: int | None = None, errors: str = "strict"
 ) -> Iterator[str]:
-    """Yield the lines of a UTF-8 file without their newline; only "\\n" ends a line.
+    """Yield the lines of a UTF-8 file without newline, and without a byte order mark; only "\\n" ends a line.
 
     With `start` and `end` (byte offsets, `start` at the beginning of a line) only lines that begin in
-    [start, end) are read. Memory holds one line. Raises DataError for a missing file and, with the number of
-    the line, for bytes that are not UTF-8, NUL (with `errors` "replace" they become U+FFFD) and for more than
-    16 MiB.
+    [start, end) are read. Memory holds one line. Raises DataError, with the command that converts it, for a
+    file in another encoding, for a missing file and, with the number of the line, for bytes that are not
+    UTF-8, NUL (with `errors` "replace" they become U+FFFD) and for more than 16 MiB.
     """
-    position, index = start, 0
+    position, index, raw = start, 0, b""
     try:
         with open(path, "rb") as file:
+            if start == 0 and (found := foreign(path, file.peek(1 << 12)[: 1 << 12])):
+                raise DataError(f"{path} {found}")
             file.seek(start)
             while (end is None or position < end) and (raw := file.readline(MAX_LINE_BYTES + 1)):
                 if len(raw) > MAX_LINE_BYTES:
                     raise ValueError(f"has more than {MAX_LINE_BYTES} bytes; text has one sentence on a line")
-                if b"\0" in raw and errors == "strict":
-                    at = raw.index(0) + 1
-                    raise ValueError(f"holds a NUL at byte {at}; restore the file, or convert it from UTF-16")
-                yield raw.removesuffix(b"\n").decode("utf-8", errors).replace("\0", "\ufffd")
+                if (b"\0" in raw or b"\r" in raw) and errors == "strict" and (why := unwanted(path, raw)):
+                    raise ValueError(why)
+                text = raw if position else raw.removeprefix(BOM)
+                yield text.removesuffix(b"\n").decode("utf-8", errors).replace("\0", "\ufffd")
                 position, index = position + len(raw), index + 1
     except OSError as error:
         raise unreadable(path, error) from error
     except UnicodeDecodeError as error:
-        found = f"is not UTF-8: {error.reason} at byte {error.start + 1}; use iconv"
+        with open(path, "rb") as file:
+            file.seek(position)
+            found = undecodable(path, file.read(max(len(raw), 1 << 16)), error)
         raise DataError(f"{where(path, start, index)} {found}") from error
     except ValueError as error:
         raise DataError(f"{where(path, start, index)} {error}") from error
@@ -71,13 +76,11 @@ def where(path: Path | str, start: int, index: int) -> str:
 
 
 def split_tokens(line: str) -> list[str]:
-    """Return the tokens of a line: runs without space, tab or carriage return.
+    """Return the tokens of a line: what stands between white space of any kind, as in the 2020 release.
 
-    Other characters that Unicode calls white space (U+2028, U+00A0, ...) belong to their token.
+    A byte order mark in front, as joined files have it, is left out.
     """
-    if "\t" in line or "\r" in line:
-        line = line.replace("\t", " ").replace("\r", " ")
-    return [token for token in line.split(" ") if token]
+    return line.removeprefix("\ufeff").split()
 
 
 def write_rows(paths: Sequence[Path], rows: Iterable[Sequence[str | None]]) -> tuple[int, list[int]]:

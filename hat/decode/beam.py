@@ -20,7 +20,6 @@ from hat.model.transformer import EncoderOutput
 
 UNK = 3
 Candidates = tuple[Tensor, Tensor, Tensor]  # [B, C] best first: summed log-probability, origin, token
-BLOCK = 2**18  # logits that are looked at together: all passes over them stay in the cache
 
 
 @dataclass(frozen=True)
@@ -103,16 +102,7 @@ def search_from(model: InferenceModel, memory: EncoderOutput, cfg: BeamConfig) -
 def _candidates(
     logits: Tensor, scores: Tensor, cfg: BeamConfig, *, may_end: bool, must_end: bool
 ) -> Candidates:
-    """Choose among the words that may follow each hypothesis, by logits [N, V], some sentences at a time."""
-    batch, hypotheses = scores.shape
-    some = batch if logits.is_cuda else max(1, BLOCK // (hypotheses * logits.size(1)))
-    parts = zip(logits.split(some * hypotheses), scores.split(some), strict=True)
-    found = [_best(*part, cfg, may_end, must_end) for part in parts]
-    totals, origin, tokens = (torch.cat(values) for values in zip(*found, strict=True))
-    return totals, origin, tokens
-
-
-def _best(logits: Tensor, scores: Tensor, cfg: BeamConfig, may_end: bool, must_end: bool) -> Candidates:
+    """Choose among the words that may follow each hypothesis, by logits [N, V]."""
     totals = logits.log_softmax(1, dtype=torch.float32).view(*scores.shape, -1).add_(scores[:, :, None])
     hypotheses, words = totals.shape[1:]
     count = 2 * cfg.beam

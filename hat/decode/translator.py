@@ -74,8 +74,8 @@ class Model:
         options of beam search instead. At most `batch_size` sentences, and `max_tokens` tokens with padding,
         are translated at once.
 
-        Raises DataError, naming the index, for a sentence longer than the model's positions, and for a model
-        without dictionaries or subword model.
+        Raises DataError for a sentence longer than the model's positions, with its number from 1, and for a
+        model without dictionaries or subword model.
         """
         if isinstance(sentences, str):
             raise TypeError("translate takes a list of sentences, got one string")
@@ -86,7 +86,8 @@ class Model:
         limit = min(limit, max_tokens or limit)
         lengths = np.array([len(ids) for ids in sources], dtype=np.int64)
         for index in np.flatnonzero(lengths > limit)[:1]:
-            raise DataError(f"sentence {index} has {lengths[index]} tokens with its end, {limit} are allowed")
+            found = f"sentence {index + 1} has {lengths[index]} tokens with its end, {limit} are allowed"
+            raise DataError(f"{found}; shorten it")
         results = [""] * len(sources)
         wanted = np.array([i for i, ids in enumerate(sources) if ids[0] != EOS], dtype=np.int64)
         fixed, cfg = InferenceModel(self.network), config or BeamConfig(beam=beam, lenpen=lenpen)

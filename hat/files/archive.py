@@ -1,7 +1,6 @@
 """Take named files out of an archive that is not trusted: tar (also packed), zip, and single gzip files.
 
-Only plain files whose path was asked for are written, all of them or none. Nothing else that an archive
-holds is ever created: the members are copied one by one, the archive never says where to.
+Nothing else that an archive holds is ever created: members are copied one by one, to paths it does not name.
 """
 
 import gzip
@@ -22,21 +21,20 @@ MAX_BYTES = 256 << 30  # that the members asked for may have together
 _COPY = 1 << 20
 # What PyTorch wrote before 1.6 begins with a pickle of its number and one of its protocol.
 _SEQUENCE_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03."
-_BROKEN = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error)
-_DAMAGE = (*_BROKEN, EOFError, RuntimeError, ValueError, MemoryError)
+_BROKEN = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError)
+_DAMAGE = (*_BROKEN, RuntimeError, ValueError, MemoryError)
 
 
 def unpack(
     archive: Path, folder: Path, members: Sequence[str], *, flat: bool = False, max_bytes: int = MAX_BYTES
 ) -> list[Path]:
-    """Write `members` of `archive` to the same paths below `folder` and return these.
+    """Write `members` of `archive`, all or none, to the same paths below `folder` and return these.
 
-    `flat`: members are named without their folders, wherever in the archive they are. `./` in front of a path
-    in the archive is left out. A gzip file of something else than a tar archive has one member, named as the
-    file without its suffix.
-    Raises DataError, and writes nothing, if a member is missing, there twice, a link or no plain file, if the
-    path of any file in the archive is absolute or leads upwards, if the archive is damaged, or if the members
-    have more than `max_bytes`; ConfigError for a wrong member name; HatError if the disk refuses.
+    `flat`: members are named without their folders, wherever in the archive they are. A gzip file of
+    something else than a tar archive has one member, named as the file without its suffix.
+    Raises DataError if a member is missing, there twice or no plain file, if any path in the archive is
+    absolute or leads upwards, if it is damaged, or the members have more than `max_bytes`; ConfigError for a
+    wrong member name; HatError if the disk refuses.
     """
     wanted = list(dict.fromkeys(members))
     for name in wanted:
@@ -127,7 +125,7 @@ def _files_in(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
         return
     try:
         tar = tarfile.open(archive)  # noqa: SIM115 - closed below
-    except (tarfile.ReadError, EOFError, zlib.error) as error:
+    except _BROKEN as error:
         if not head.startswith(b"\x1f\x8b"):
             raise ValueError("it is no whole tar, zip or gzip archive") from error
         with gzip.open(archive) as packed:

@@ -65,8 +65,7 @@ def download(
     """Make `path` the file at `url`, unless it is there and intact.
 
     `timeout` is in seconds without a byte; `tries` attempts in a row may bring nothing new, with longer and
-    longer pauses, or those that the server asks for. `check` looks at the structure. Proxies and certificates
-    are those of the environment, as `requests` takes them.
+    longer pauses, or those that the server asks for. `check` looks at the structure.
     Raises ConfigError for an address that is not http(s), Unreachable and DataError if the network or the
     content fails, HatError if the disk refuses; `path` is then as it was before.
     """
@@ -134,9 +133,6 @@ class _Part(Lock):
         os.ftruncate(self.fd, 0)
         note = {"url": self.url, "version": version, "total": total}
         atomic.write_text_atomic(self.note, json.dumps(note) + "\n")
-
-    def __enter__(self) -> "_Part":
-        return self
 
     def __exit__(self, kind: type | None, value: object, trace: object) -> None:
         # What cannot be gone on with is removed, and all on a full disk, which harms everything that runs.

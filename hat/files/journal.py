@@ -1,11 +1,11 @@
 """Append-only files of records: each acknowledged record survives a kill, one writer at a time."""
 
-import contextlib
 import errno
 import json
 import os
 import zlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
@@ -15,15 +15,14 @@ from hat.files.lock import Lock
 from hat.log import info
 
 R = TypeVar("R")
-S = TypeVar("S")
 
 
-class Appended(Generic[R]):
+class Appended(AbstractContextManager[Any], Generic[R]):
     """Lines that one process appends to a file, which it locks until `close`; without a path, none are kept.
 
-    `records` are those that `read` finds in the content of the file. An unfinished last line, left by a kill,
-    is dropped on opening. Raises what `read` raises, the file stays as it is then, and HatError if another
-    process writes the file or the disk refuses; `advice` says what to do.
+    `records` are those that `read` finds in the content of the file; what it raises leaves the file as it is.
+    An unfinished last line, left by a kill, is dropped. Raises HatError, with `advice`, if another process
+    writes the file or the disk refuses.
     """
 
     def __init__(self, path: Path | None, read: Callable[[bytes], list[R]], advice: str) -> None:
@@ -63,7 +62,7 @@ class Appended(Generic[R]):
                 raise OSError(errno.ENOSPC, "the disk took only a part of the record")
             os.fsync(fd)
         except BaseException as error:
-            with contextlib.suppress(OSError):  # else the part is an unfinished line, dropped on opening
+            with suppress(OSError):  # else the part is an unfinished line, dropped on opening
                 os.ftruncate(fd, size)
             if not isinstance(error, OSError):
                 raise
@@ -77,19 +76,12 @@ class Appended(Generic[R]):
         if self._lock is not None:
             self._lock.close()
 
-    def __enter__(self: S) -> S:
-        return self
-
     def __exit__(self, *error: object) -> None:
         self.close()
 
 
 class Journal(Appended[dict[str, Any]]):
-    """JSON lines with a checksum each; opened by one process, which holds a lock until it ends.
-
-    Raises DataError if a record in the middle is damaged (the file and the line are named) and HatError if
-    another process writes the same journal. An unfinished last line, left by a kill, is dropped on opening.
-    """
+    """JSON lines with a checksum each. Raises DataError, naming the line, if one in the middle is damaged."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, lambda content: _parse(content, path), "choose another folder")

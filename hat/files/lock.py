@@ -3,7 +3,7 @@
 import errno
 import fcntl
 import os
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from filelock import SoftFileLock, Timeout
@@ -16,13 +16,12 @@ NO_FLOCK = frozenset(  # EBADF: NFS locks only what is open for writing, so no f
 )
 
 
-class Lock:
+class Lock(AbstractContextManager["Lock"]):
     """Holds the open file or folder `fd`, which lies at `path`, for this process until `close`.
 
-    The system's flock is used. File systems without it (Lustre, some shares) get the file `<path>.lock`,
-    which names host and process of its owner; the lock of a process that died is taken over. Raises HatError
-    at once if another process has the lock; `advice` then says what to do. `fd` is closed by `close`, and if
-    the lock is refused.
+    On file systems without flock (Lustre, some shares) the file `<path>.lock` names host and process of the
+    owner; the lock of a process that died is taken over. Raises HatError at once if another process has the
+    lock; `advice` then says what to do. `fd` is closed by `close`, and if the lock is refused.
     """
 
     def __init__(self, fd: int, path: Path, advice: str) -> None:
@@ -48,8 +47,11 @@ class Lock:
         self._soft.release()
         os.close(self.fd)
 
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
-class FolderLock:
+
+class FolderLock(AbstractContextManager["FolderLock"]):
     """Keeps a folder for one process; the empty file `run.lock` stays, a lock without its process does not.
 
     What writers killed before left unfinished is removed. If the block fails before anything else was
@@ -67,9 +69,6 @@ class FolderLock:
             raise HatError(f"cannot write {path}: {error.strerror}; choose another folder") from error
         self._lock = Lock(fd, folder, advice)
         remove_unfinished(folder)
-
-    def __enter__(self) -> "FolderLock":
-        return self
 
     def __exit__(self, kind: type | None, value: object, trace: object) -> None:
         before, name = self._before or set(), self._path.name

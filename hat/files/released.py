@@ -23,7 +23,7 @@ class ReleasedModel:
 
     model_name: str
     task_name: str
-    hardware: str
+    hardware: str  # empty for a SuperTransformer
     latency: str  # as printed, for example 3.5s or 137.9ms
     params_m: float | None  # millions, without embeddings
     flops_g: float | None
@@ -40,11 +40,6 @@ class ReleasedModel:
     decoder_ende_attention_heads: tuple[int, ...]
     decoder_arbitrary_ende_attn: tuple[int, ...]  # -1, 1, 2: the last one, two, three encoder layers
     url: str
-
-    @property
-    def is_super(self) -> bool:
-        """Return whether this is one of the four SuperTransformers."""
-        return not self.hardware
 
     @property
     def latency_data(self) -> str | None:

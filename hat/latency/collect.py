@@ -1,6 +1,5 @@
 """Runs that measure: a latency table, given architectures in a fresh process, one architecture alone."""
 
-import contextlib
 import io
 import math
 import os
@@ -10,8 +9,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ import torch
 from hat.errors import ConfigError, HatError
 from hat.latency.measure import MeasureConfig, Timing, conditions_of, measure_in_turn, workload
 from hat.latency.table import LatencyTable, Row, TableWriter, row_of
+from hat.latency.validity import SHARED, conditions_of_space, differences
 from hat.log import info
 from hat.log import progress as counting
 from hat.model.count import count_params, profile_macs
@@ -28,14 +29,15 @@ from hat.model.cpu import choose_dtype, device_name, keep_pages
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SubTransformer, SuperTransformer, extract
 from hat.rng import rng_for, seed_for
-from hat.run import Run, record_path
-from hat.space import Arch, SearchSpace, sample
+from hat.run import Identity, Run, read_record, record_path
+from hat.space import SIDES, Arch, SearchSpace, sample
 
 if TYPE_CHECKING:
     from hat.data.dataset import Dataset
 
 TOGETHER = 8, 24  # architectures that take turns: at least so many, more while their weights fit in MEMORY
 MEMORY = 1 << 29  # bytes
+ANCHOR = "largest+smallest"  # its models
 _SERVE = "from hat.latency.collect import _serve; _serve()"
 Sizes = tuple[int, int]
 Models = Callable[[Arch], SubTransformer]
@@ -55,6 +57,7 @@ def collect(
     progress: bool = False,
     settings: Mapping[str, Any] | None = None,
     budget_s: float = math.inf,
+    new_run: bool = False,
 ) -> LatencyTable:
     """Measure random SubTransformers of `space` until there are `rows` of them, in ms.
 
@@ -69,6 +72,7 @@ def collect(
         progress: show a bar on the terminal; otherwise a plain line every half minute.
         settings: options for the record, if the caller has more than the arguments above.
         budget_s: seconds for all rows; the table stays shorter if it ends before each has had three turns.
+        new_run: move a table that was measured in other ways out of the way.
 
     Raises ConfigError if `out` holds rows that were measured in other ways or on another device (they must
     not mix), DataError for a damaged table, HatError if another process writes it.
@@ -79,11 +83,13 @@ def collect(
         vocab_sizes = len(dataset.vocabs[0]), len(dataset.vocabs[1])
     cfg, where, start = config or MeasureConfig(), torch.device(device or "cpu"), time.perf_counter()
     models = _models(space, vocab_sizes, model_config, cfg, where, seed)
+    wanted = table_identity(space, vocab_sizes, cfg, model_config, where, seed)
+    choices = str(wanted.settings["space"])
     found, ends = LatencyTable(), (models(space.largest()), models(space.smallest()))
     found.path = path = Path(out) if out is not None else None
-    with TableWriter(path) as table:
+    with _own_table(path, wanted, new_run) as table:
         done = len(table.records)
-        reference_ms = _reference_ms(path, table.records, conditions_of(ends[0], cfg))
+        reference_ms = reference_of(table.records[0]) if done else None
         archs = _new_archs(space, seed, [row.arch for row in table.records], rows - done)
         weights = sum(each.numel() * each.element_size() for each in ends[0].parameters())
         together = min(max(MEMORY // weights, TOGETHER[0]), TOGETHER[1])
@@ -102,6 +108,7 @@ def collect(
         with Run(
             record_path(path, folder=False) if path else None,
             "latency-table",
+            identity=wanted,
             settings=settings or {"rows": rows, "vocab-size": list(vocab_sizes), "seed": seed, **asdict(cfg)},
             device={"device": device_name(where)},
             threads=torch.get_num_threads(),
@@ -109,7 +116,7 @@ def collect(
         ) as run:
             for arch, timing in counting(timings(), rows, "latency", "rows", quiet=not progress, done=done):
                 reference_ms = reference_ms or timing.anchor_ms or 0.0
-                table.append(row_of_timing(arch, timing, reference_ms))
+                table.append(row_of_timing(arch, timing, reference_ms, space=choices, anchor=ANCHOR))
                 found.drift_percent = 100 * ((timing.anchor_ms or 0.0) / reference_ms - 1)
                 run.tick()
             found[:], found.new_rows = table.records, len(table.records) - done
@@ -128,12 +135,63 @@ def collect(
     return found
 
 
-def row_of_timing(arch: Arch, timing: Timing, reference_ms: float) -> Row:
+def row_of_timing(arch: Arch, timing: Timing, reference_ms: float, **more: str) -> Row:
     """Return the row of one timing, at the speed at which the anchor takes `reference_ms`."""
     at = timing.at_speed(reference_ms)
     encoder, decoder = (at.encoder_ms, at.encoder_spread_ms), (at.decoder_ms, at.decoder_spread_ms)
     how = {"interval_ms": f"{at.interval_ms:.3f}", "anchor_ms": f"{timing.anchor_ms:.4f}"}
-    return row_of(arch, encoder, decoder, timing.conditions | how | {"reference_ms": f"{reference_ms:.4f}"})
+    how |= {"reference_ms": f"{reference_ms:.4f}", **more}
+    return row_of(arch, encoder, decoder, timing.conditions | how)
+
+
+def table_identity(
+    space: SearchSpace,
+    vocab_sizes: Sizes,
+    cfg: MeasureConfig,
+    model_config: ModelConfig | None,
+    device: torch.device,
+    seed: int,
+    threads: int | None = None,
+) -> Identity:
+    """Return what the rows of a table depend on; by default with the threads that torch has."""
+    settings: dict[str, Any] = conditions_of(
+        device, choose_dtype(cfg.dtype, device), vocab_sizes[1], space.qkv_dim, cfg, threads
+    )
+    settings |= conditions_of_space(space, vocab_sizes[1]) | {"anchor": ANCHOR}
+    settings |= {"seed": seed, "latiter": cfg.max_iterations}
+    settings |= {"lat-interval": cfg.interval_percent, "lat-row-budget": str(cfg.row_budget_s)}
+    normalize = [getattr(model_config or ModelConfig(), f"{side}_normalize_before") for side in SIDES]
+    return Identity("latency-table", settings | {"normalize-before": normalize})
+
+
+@contextmanager
+def _own_table(path: Path | None, wanted: Identity, new_run: bool) -> Iterator[TableWriter]:
+    """Open a table for rows of one identity; raises ConfigError if its rows are others.
+
+    `new_run` moves such a table out of the way instead.
+    """
+    with ExitStack() as files:
+        table = files.enter_context(TableWriter(path))
+        if path and table.records:
+            held, record = table.records[0].conditions, read_record(path, folder=False, note=info)
+            here = {name: str(value) for name, value in wanted.settings.items() if name in SHARED}
+            found = differences({"estimate": "median", **held}, here)
+            found = found or (record.made_from.differences(wanted) if record.made_from else [])
+            names = (path.with_name(f"{path.name}.{record.identity.short}{n or ''}") for n in count())
+            moved = next(name for name in names if not name.exists())
+            if found and not new_run:
+                raise ConfigError(
+                    f"{path} holds rows measured with {'; '.join(found)}; rows measured in different ways "
+                    f"must not mix: give another --lat-dataset-path, or --new-run, which moves it to {moved}"
+                )
+            if found:
+                files.close()
+                for old, new in ((path, moved), (record_path(path), record_path(moved))):
+                    if old.exists():
+                        os.replace(old, new)
+                info(f"{path} held rows measured with {'; '.join(found)}; it was moved to {moved}")
+                table = files.enter_context(TableWriter(path))
+        yield table
 
 
 def _models(
@@ -166,23 +224,6 @@ def _new_archs(space: SearchSpace, seed: int, known: Sequence[Arch | None], coun
         seen.add(arch)
         misses, count = 0, count - 1
         yield arch
-
-
-def _reference_ms(path: Path | None, rows: Sequence[Row], here: Mapping[str, str]) -> float | None:
-    """Return the anchor's latency during the first group of an existing table, in ms.
-
-    Raises ConfigError if the rows were measured in another way or on another device.
-    """
-    if not rows:
-        return None
-    held = {"estimate": "median", "runtime": "torch", **rows[0].conditions}
-    for name, value in here.items():
-        if held.get(name, value) != value:
-            raise ConfigError(
-                f"{path} holds rows measured with {name} {held[name]}, here it is {value}; rows measured in "
-                "different ways must not mix: give another --lat-dataset-path"
-            )
-    return reference_of(rows[0])
 
 
 def reference_of(row: Row) -> float | None:
@@ -222,7 +263,7 @@ def measure_fresh(
         with subprocess.Popen(command, stdin=wanted, stdout=subprocess.PIPE, stderr=said) as process:
             assert process.stdout is not None
             try:
-                with contextlib.suppress(EOFError, pickle.UnpicklingError):  # it failed; its last words tell
+                with suppress(EOFError, pickle.UnpicklingError):  # it failed; its last words tell
                     for _ in archs:
                         timing = pickle.load(process.stdout)
                         yield timing.at_speed(reference_ms) if reference_ms else timing
@@ -276,11 +317,10 @@ def profile(
     """
     result: dict[str, Any] = {"params": count_params(arch, space), "flops": None, "latency_ms": None}
     cfg, cpu = config or MeasureConfig(), torch.device("cpu")
-    if flops or device is not None:
-        model = _models(space, vocab_sizes, model_config, replace(cfg, dtype="fp32"), cpu, seed)(arch)
     if flops:
-        result["flops"] = 2 * profile_macs(model, cfg.source_len)
+        result["flops"] = 2 * profile_macs(arch, space, model_config or ModelConfig(), cfg.source_len)
     if device is not None:
+        model = _models(space, vocab_sizes, model_config, replace(cfg, dtype="fp32"), cpu, seed)(arch)
         where = torch.device(device)
         (timing,) = measure_in_turn([model.to(where, choose_dtype(cfg.dtype, where))], cfg)
         latency = {"encoder": timing.encoder_ms, "decoder": timing.decoder_ms, "total": timing.total_ms}

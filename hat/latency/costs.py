@@ -1,4 +1,4 @@
-"""The fit behind a latency predictor: costs of layers, a network for what they miss, drifting rows."""
+"""The fit behind a latency predictor: costs of layers, and a network for what they miss."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -24,10 +24,6 @@ MAX_LOG_RATIO = float(np.log(4))  # far from the training rows a network may not
 REWEIGHTINGS = 3
 FAR_OFF = 2.0  # median errors; beyond, a row counts by its distance alone
 RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # in rows; leaving one row out chooses among them
-SMOOTHING = 5  # rows; a running median over them hides single disturbed rows
-MIN_BLOCK = 12  # rows that drift together
-MIN_SHIFT = 0.02  # of the latency; what is less does no harm
-PENALTY = 3.0  # times the variance times log(rows), for each further segment
 _AT = {name: [i] for i, name in enumerate(LAYER_FEATURE_NAMES)}
 _SPAN, _DEPTH = _AT["decoder_arbitrary_ende_attn_avg"], _AT["decoder_layer_num"]
 
@@ -109,14 +105,13 @@ class Scaling:
         )
 
 
-def fit_ridge(columns: Floats, latency: Floats, weight: Floats, free: int | Sequence[int] = -2) -> Floats:
+def fit_ridge(columns: Floats, latency: Floats, free: int | Sequence[int] = -2) -> Floats:
     """Return coefficients [columns + 1] of `columns` [rows, columns] and a constant, the constant last.
 
     Fitted to relative errors; a ridge holds all coefficients together but those of the constant and of
     `free`, the last column if not given. Its strength is the one with the lowest error on rows left out one
     at a time (closed form). Rows far off count less (Huber's loss, by iteratively reweighted least squares),
-    because tables hold disturbed rows; `weight` [rows] says what is known of them beforehand. Constant
-    columns get 0.
+    because tables hold disturbed rows. Constant columns get 0.
     """
     scaling, scale = Scaling.of(columns), float(1 / np.mean(1 / latency))
     design = np.hstack([scaling.standard(columns), np.ones((len(columns), 1))]) * (scale / latency)[:, None]
@@ -126,16 +121,15 @@ def fit_ridge(columns: Floats, latency: Floats, weight: Floats, free: int | Sequ
     for ridge in RIDGES:
         robust = np.ones(len(design))
         for _ in range(1 + REWEIGHTINGS):
-            square = robust * weight
-            moments = design.T @ (design * square[:, None]) + np.diag(ridge * penalty + 1e-9)
-            influence = np.linalg.solve(moments, design.T * square)  # [columns + 1, rows]
+            moments = design.T @ (design * robust[:, None]) + np.diag(ridge * penalty + 1e-9)
+            influence = np.linalg.solve(moments, design.T * robust)  # [columns + 1, rows]
             solution = influence.sum(axis=1)
             leverage = np.minimum(np.einsum("rc,cr->r", design, influence), 1 - 1e-6)
             error = np.abs(design @ solution - 1) / (1 - leverage)
             robust = 1 / np.maximum(error, FAR_OFF * np.median(error) + 1e-9)
             robust /= robust.mean()
-        if np.mean(error * weight) < lowest:
-            best, lowest = solution, float(np.mean(error * weight))
+        if np.mean(error) < lowest:
+            best, lowest = solution, float(np.mean(error))
     slopes = scale * best[:-1] * scaling.inverse_spread
     return np.append(slopes, scale * best[-1] - slopes @ scaling.mean)
 
@@ -175,29 +169,40 @@ class CostModel:
         return sum_of(self.scaling.columns(features), self.base, self.floor_ms)
 
 
-def folds(count: int, seed: int) -> Chosen:
-    """Return [FOLDS, count]: whether each of `count` rows is left out of each fold."""
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    left_out: Chosen = order.numpy() % FOLDS == np.arange(FOLDS)[:, None]
+def groups_of(features: Floats) -> NDArray[np.int64]:
+    """Return a number for each row, the same for rows of one architecture: they stay together in a split.
+
+    If there are less than `FOLDS` architectures, each row has its own number.
+    """
+    known: dict[bytes, int] = {}
+    groups = np.array([known.setdefault(row.tobytes(), len(known)) for row in features])
+    return groups if len(known) >= FOLDS else np.arange(len(features))
+
+
+def folds(features: Floats, seed: int) -> Chosen:
+    """Return [FOLDS, rows]: whether each row is left out of each fold."""
+    groups = groups_of(features)
+    order = torch.randperm(int(groups.max()) + 1, generator=torch.Generator().manual_seed(seed))
+    left_out: Chosen = order.numpy()[groups] % FOLDS == np.arange(FOLDS)[:, None]
     return left_out
 
 
-def fit_costs(features: Floats, ms: Floats, weight: Floats, seed: int) -> tuple[CostModel, Floats]:
+def fit_costs(features: Floats, ms: Floats, seed: int) -> tuple[CostModel, Floats]:
     """Return a model of all rows, and log(measured / predicted) [rows] as predicted without each row's fold.
 
     The network learns log(measured / base). Five more fits, each without a fifth of the rows, say how long to
     train it and how much of it to use: its gain on rows left out less what chance may give. `features` are
-    [rows, features], measured latencies `ms` and how much each row counts, `weight`, [rows]; `seed` is that
-    of folds, initial weights and batches. The global random state is left alone.
+    [rows, features], measured latencies `ms` [rows]; `seed` is that of folds, initial weights and batches.
+    The global random state is left alone.
     """
-    scaling, out, floor_ms = Scaling.of(features), folds(len(ms), seed), float(ms.min() / 2)
+    scaling, out, floor_ms = Scaling.of(features), folds(features, seed), float(ms.min() / 2)
     columns, x = scaling.columns(features), scaling.standard(features)
     used = np.vstack([~out, np.ones(len(ms), dtype=bool)])
-    bases = [fit_ridge(columns[rows], ms[rows], weight[rows]) for rows in used]
+    bases = [fit_ridge(columns[rows], ms[rows]) for rows in used]
     target = np.log(ms / np.stack([sum_of(columns, base, floor_ms) for base in bases]))  # [FOLDS + 1, rows]
-    layers = _train(x, target, used, weight, seed)
+    layers = _train(x, target, used, seed)
     plain, network = target[:-1].T[out.T], apply_network(layers, x)[:-1].T[out.T]
-    before, after = (np.average(np.abs(rest), weights=weight) for rest in (plain, plain - network))
+    before, after = (float(np.mean(np.abs(rest))) for rest in (plain, plain - network))
     gain = 1 - after / before if before > 0 else 0.0
     share = float(np.clip(1 - NOISE / len(ms) ** 0.5 / max(gain, 1e-9), LEAST_SHARE, 1))
     *inner, last = ((each[-1], shift[-1, 0]) for each, shift in layers)
@@ -205,7 +210,7 @@ def fit_costs(features: Floats, ms: Floats, weight: Floats, seed: int) -> tuple[
     return CostModel(scaling, bases[-1], floor_ms, scaled), plain - share * network
 
 
-def _train(x: Floats, target: Floats, used: Chosen, weight: Floats, seed: int) -> Layers:
+def _train(x: Floats, target: Floats, used: Chosen, seed: int) -> Layers:
     """Return one network for each row of `target` [networks, rows]; their layers have one axis in front.
 
     Network k learns from the rows `used[k]`. All stop at the step at which those with rows left out have the
@@ -222,7 +227,7 @@ def _train(x: Floats, target: Floats, used: Chosen, weight: Floats, seed: int) -
             parameters.append(initial.repeat(count, 1, 1).requires_grad_())
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
-    arrays = x, target / unit, used * weight, ~used[:-1] * weight
+    arrays = x, target / unit, used, ~used[:-1]
     inputs, wanted, counts, tests = (torch.tensor(each, dtype=torch.float32) for each in arrays)
 
     def error(rows: Tensor | slice) -> Tensor:
@@ -250,9 +255,7 @@ def _train(x: Floats, target: Floats, used: Chosen, weight: Floats, seed: int) -
     return [*zip(found[:-2:2], found[1:-2:2], strict=True), (unit * found[-2], unit * found[-1])]
 
 
-def transfer_costs(
-    old: CostModel, features: Floats, ms: Floats, weight: Floats, seed: int
-) -> tuple[CostModel, Floats]:
+def transfer_costs(old: CostModel, features: Floats, ms: Floats, seed: int) -> tuple[CostModel, Floats]:
     """Return a model for another device from that of an `old` one and few rows; all else as `fit_costs`.
 
     Three ways are tried: the old latency times a constant; that plus additive costs and a line on the depth;
@@ -263,96 +266,17 @@ def transfer_costs(
     depth = columns.shape[1] - 1
 
     def scaled(rows: Chosen) -> CostModel:
-        order = np.argsort(ratio := ms[rows] / old_ms[rows])
-        below = np.cumsum(weight[rows][order]) / np.sum(weight[rows])
-        ends = [min(int(np.searchsorted(below, 0.5, side)), len(order) - 1) for side in ("left", "right")]
-        return replace(old, base=old.base * ratio[order][ends].mean())  # the weighted median
+        return replace(old, base=old.base * np.median(ms[rows] / old_ms[rows]))
 
     def corrected(rows: Chosen) -> CostModel:
         both, target = np.hstack([columns, old_base[:, None]])[rows], (ms * old_base / old_ms)[rows]
-        found = fit_ridge(both, target, weight[rows], free=(depth, depth + 1))
+        found = fit_ridge(both, target, free=(depth, depth + 1))
         return replace(old, base=np.delete(found, depth + 1) + found[depth + 1] * old.base)
 
-    tried = [fit_costs(features, ms, weight, seed)]
+    tried = [fit_costs(features, ms, seed)]
     for way in (scaled, corrected):
         rest = np.empty(len(ms))
-        for out in folds(len(ms), seed):
+        for out in folds(features, seed):
             rest[out] = np.log(ms[out] / way(~out).predict(features[out]))
         tried.append((way(np.ones(len(ms), dtype=bool)), rest))
-    return min(tried, key=lambda each: float(np.average(np.abs(each[1]), weights=weight)))
-
-
-@dataclass(frozen=True)
-class Block:
-    """Rows `first` to `last` (counted from 0, both included) are `percent` slower than the others."""
-
-    first: int
-    last: int
-    percent: float
-
-
-def drifting_rows(features: Floats, ms: Floats) -> tuple[list[Block], Floats]:
-    """Return blocks of a table, by `find_blocks` around an additive fit, and what each row should count.
-
-    The fit is repeated without the blocks, so that those do not hide themselves. `features` [rows,
-    features] and latencies `ms` [rows] stand in the order of measuring.
-    """
-    columns = Scaling.of(features).columns(features)
-    blocks, weight = list[Block](), np.ones(len(ms))
-    for _ in range(2):
-        fitted = sum_of(columns, fit_ridge(columns, ms, weight), float(ms.min() / 2))
-        blocks, weight = find_blocks(np.log(ms / fitted))
-    return blocks, weight
-
-
-def find_blocks(log_ratio: Floats) -> tuple[list[Block], Floats]:
-    """Return blocks of consecutive rows whose log(measured / predicted) [rows] lies off that of the others.
-
-    The smoothed series is cut if that lowers the squared error by more than a penalty (optimal partitioning,
-    Jackson et al. 2005); the level that the most rows have is the device's own. Also returns what each row
-    should count: 1, and in a block noise^2 / (noise^2 + shift^2). Needs the rows in the order of measuring;
-    0.1 s for 2,000 rows.
-    """
-    blocks, weight = list[Block](), np.ones(len(log_ratio))
-    if len(log_ratio) < 2 * MIN_BLOCK:
-        return blocks, weight
-    padded = np.pad(log_ratio, SMOOTHING // 2, mode="reflect")
-    smooth = np.median(np.lib.stride_tricks.sliding_window_view(padded, SMOOTHING), axis=1)
-    noise = np.pi**0.5 / 2 * float(np.mean(np.abs(np.diff(log_ratio)))) + 1e-6
-    cuts = _partition(smooth, PENALTY * np.pi / 2 * noise**2 * np.log(len(log_ratio)))
-    segments = list(zip(cuts, cuts[1:], strict=False))
-    levels = np.concatenate([np.full(b - a, np.median(log_ratio[a:b])) for a, b in segments])
-    reach = max(MIN_SHIFT / 2, noise / 2)
-    support = [int(np.sum(np.abs(levels - levels[a]) <= reach)) for a, _ in segments]
-    own = levels[cuts[int(np.argmax(support))]]
-    own = float(np.median(log_ratio[np.abs(levels - own) <= reach]))
-    for a, b in segments:
-        shift = float(levels[a] - own)
-        if abs(shift) < MIN_SHIFT:
-            continue
-        if blocks and blocks[-1].last == a - 1 and 2 / 3 < shift / np.log1p(blocks[-1].percent / 100) < 3 / 2:
-            a = blocks.pop().first  # one block whose level wanders
-            shift = float(np.median(log_ratio[a:b]) - own)
-        blocks.append(Block(a, b - 1, 100 * float(np.expm1(shift))))
-    scatter = 1.4826 * float(np.median(np.abs(log_ratio - np.median(log_ratio)))) + 1e-6
-    for block in blocks:
-        shift = float(np.log1p(block.percent / 100))
-        weight[block.first : block.last + 1] = scatter**2 / (scatter**2 + shift**2)
-    return blocks, weight
-
-
-def _partition(values: Floats, penalty: float) -> list[int]:
-    """Return 0, the starts of the further segments, and the length: the cheapest cut of `values`."""
-    sums, squares = np.append(0, np.cumsum(values)), np.append(0, np.cumsum(values**2))
-    cost, before = np.full(len(values) + 1, np.inf), np.zeros(len(values) + 1, dtype=int)
-    cost[0] = -penalty
-    for end in range(MIN_BLOCK, len(values) + 1):
-        start = np.arange(0, end - MIN_BLOCK + 1)
-        error = squares[end] - squares[start] - (sums[end] - sums[start]) ** 2 / (end - start)
-        total = cost[start] + error + penalty
-        before[end] = int(np.argmin(total))
-        cost[end] = total[before[end]]
-    cuts = [len(values)]
-    while cuts[-1] > 0:
-        cuts.append(int(before[cuts[-1]]))
-    return cuts[::-1]
+    return min(tried, key=lambda each: float(np.mean(np.abs(each[1]))))

@@ -123,14 +123,20 @@ class Timing:
         return cls(float(encoder), float(decoder), float(spread[0]), float(spread[1]), interval, known)
 
 
-def conditions_of(model: Transformer, cfg: MeasureConfig) -> dict[str, str]:
+def conditions_of(
+    device: torch.device,
+    dtype: torch.dtype,
+    vocab_size: int,
+    qkv_dim: int,
+    cfg: MeasureConfig,
+    threads: int | None = None,
+) -> dict[str, str]:
     """Return what a latency depends on besides the architecture, as the columns of a table name it."""
-    weight = model.source_embed.weight
-    known = {"device": device_name(weight.device), "threads": torch.get_num_threads()}
-    known |= {"dtype": dtype_name(weight.dtype), "torch": torch.__version__, "runtime": RUNTIME}
-    known |= {"vocab_size": model.target_embed.weight.size(0), "qkv_dim": model.space.qkv_dim}
-    known |= {"beam": cfg.beam, "source_len": cfg.source_len, "target_len": cfg.target_len}
-    return {name: str(value) for name, value in (known | {"estimate": ESTIMATE}).items()}
+    known = {"device": device_name(device), "threads": threads or torch.get_num_threads()}
+    known |= {"dtype": dtype_name(dtype), "torch": torch.__version__}
+    known |= {"runtime": RUNTIME, "vocab_size": vocab_size, "qkv_dim": qkv_dim, "beam": cfg.beam}
+    known |= {"source_len": cfg.source_len, "target_len": cfg.target_len, "estimate": ESTIMATE}
+    return {name: str(value) for name, value in known.items()}
 
 
 @torch.inference_mode()
@@ -138,8 +144,10 @@ def measure_in_turn(
     models: Sequence[Transformer], cfg: MeasureConfig, anchor: Sequence[Workload] = ()
 ) -> list[Timing]:
     """Return the latency of each of some stand-alone models in evaluation mode, see `time_in_turn`."""
-    conditions, sync = conditions_of(models[0], cfg), sync_of(models[0].source_embed.weight.device)
-    return time_in_turn([workload(model, cfg) for model in models], cfg, conditions, sync, anchor=anchor)
+    weight, vocab_size = models[0].source_embed.weight, models[0].target_embed.weight.size(0)
+    conditions = conditions_of(weight.device, weight.dtype, vocab_size, models[0].space.qkv_dim, cfg)
+    works, sync = [workload(model, cfg) for model in models], sync_of(weight.device)
+    return time_in_turn(works, cfg, conditions, sync, anchor=anchor)
 
 
 def time_in_turn(

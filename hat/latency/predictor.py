@@ -3,7 +3,7 @@
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,8 @@ from hat.errors import CheckpointError, ConfigError, DataError, brief
 from hat.files.atomic import digest_matches, write_with_digest
 from hat.files.tensors import read_foreign
 from hat.latency import costs
-from hat.latency.costs import Block, Chosen, CostModel, Floats, Scaling
+from hat.latency.costs import Chosen, CostModel, Floats, Scaling
+from hat.latency.validity import OF_MODEL, check_one_table, check_valid
 from hat.rng import rng_for, seed_for
 from hat.space import FEATURE_NAMES, LAYER_FEATURE_NAMES, Arch, features, layer_features
 
@@ -28,8 +29,7 @@ FORMAT = 3
 _AGAIN = "train it again with latency_predictor.py"
 
 # Scores on rows that the training did not see; `rows`, their number; `baselines`, scores of each; `bound`,
-# None or {coverage, above_percent of the prediction, held: share of the rows}; `drift`, blocks of the table,
-# rows counted from 0; if the predictor started from another device's, `old_drift`, the blocks of its table.
+# None or {coverage, above_percent of the prediction, held: share of the rows}.
 Report = dict[str, Any]
 
 
@@ -55,7 +55,6 @@ class LatencyPredictor:
     Attributes:
         report: scores on rows that the training did not see; None if there were none.
         conditions: what all rows of the table share: device, threads, number format, lengths, ...
-        drift: blocks of the table that were measured while the device was slower or faster.
         unseen: (measured, predicted) latency in ms of each row that the report is of; empty after loading.
     """
 
@@ -66,34 +65,33 @@ class LatencyPredictor:
         model: CostModel | ReleasedNetwork,
         residuals: Sequence[float] | Floats = (),
         conditions: Mapping[str, str] | None = None,
-        drift: Sequence[Block] = (),
         report: Report | None = None,
     ) -> None:
         self._model = model
         self._count = len(model.scaling.mean if isinstance(model, CostModel) else FEATURE_NAMES)
         self._residuals = np.sort(np.array(residuals, dtype=np.float64))  # log(measured / predicted)
-        self.report, self.conditions, self.drift = report, dict(conditions or {}), tuple(drift)
+        self.report, self.conditions = report, dict(conditions or {})
 
     @classmethod
     def fit(
-        cls, table: "Sequence[Row] | str | Path", *, seed: int = 1, test: bool = True
+        cls, table: "Sequence[Row] | str | Path", *, seed: int = 1, test: bool = True, mixed: bool = False
     ) -> "LatencyPredictor":
-        """Return a predictor trained on rows in the order of measuring, or a CSV file; 0.5 s for 2,000 rows.
+        """Return a predictor trained on rows, or on those of a CSV file; 0.3 s for 2,000 rows.
 
-        A pure function of them and of `seed`. Blocks of drifting rows count less. With `test` a tenth of the
-        rows is kept out, for the report; else all are learnt and there is no report. Raises DataError for
-        fewer than 10 rows.
+        A pure function of them and of `seed`. With `test` a tenth of the rows is kept out, for the
+        report; else all are learnt and there is no report. Raises DataError for fewer than 10 rows,
+        ConfigError if they were measured in different ways and may not be `mixed`.
         """
-        x, ms, conditions = _data(table, MIN_ROWS if test else MIN_ROWS - 2)
+        x, ms, conditions = _data(table, MIN_ROWS if test else MIN_ROWS - 2, mixed=mixed)
         out = np.zeros(len(ms), dtype=bool)
-        if test:  # 10 percent of the rows, at least two
-            order = rng_for(seed, "latency-split").sample(range(len(ms)), len(ms))
-            out[order[: max(2, len(ms) // 10)]] = True
-        blocks, weight = costs.drifting_rows(x[~out], ms[~out])
-        model, residuals = costs.fit_costs(x[~out], ms[~out], weight, seed_for(seed, "latency-predictor"))
-        train = np.flatnonzero(~out).tolist()
-        drift = [Block(train[block.first], train[block.last], block.percent) for block in blocks]
-        found = cls(model, residuals, conditions, drift)
+        if test:  # at least two; rows of one architecture are not on both sides
+            groups = costs.groups_of(x)
+            count = int(groups.max()) + 1
+            order = rng_for(seed, "latency-split").sample(range(count), count)
+            enough = np.searchsorted(np.cumsum(np.bincount(groups)[order]), max(2, len(ms) // 10)) + 1
+            out = np.isin(groups, order[:enough])
+        model, residuals = costs.fit_costs(x[~out], ms[~out], seed_for(seed, "latency-predictor"))
+        found = cls(model, residuals, conditions)
         if test:
             report = found._take_scores(x, ms, found.predict_features(x), [out])
             if found.max_coverage >= COVERAGE:
@@ -102,23 +100,22 @@ class LatencyPredictor:
                 report["bound"] = {"coverage": COVERAGE, "above_percent": 100 * (margin - 1), "held": held}
         return found
 
-    def transferred(self, table: "Sequence[Row] | str | Path", *, seed: int = 1) -> "LatencyPredictor":
+    def transferred(
+        self, table: "Sequence[Row] | str | Path", *, seed: int = 1, mixed: bool = False
+    ) -> "LatencyPredictor":
         """Return a predictor for the device of `table` from this one for another device; 20 rows do.
 
-        Its report is of each row as predicted without the row's fold. Rows stand in the order of measuring:
-        from 24 on, blocks of drifting ones are found and count less. Raises DataError for fewer than 10 rows
-        or rows without the features this predictor reads, CheckpointError if this one is of the release.
+        Its report is of each row as predicted without the row's fold. Raises DataError for fewer than 10 rows
+        or rows without the features this predictor reads, ConfigError for rows of other models than it is
+        valid for, CheckpointError if this one is of the release.
         """
         old, stream = self._own_model("transferred"), seed_for(seed, "transfer")
-        x, ms, conditions = _data(table, MIN_ROWS, self._count)
-        blocks, weight = list[Block](), np.ones(len(ms))
-        model, residuals = costs.transfer_costs(old, x, ms, weight, stream)
-        for _ in range(2):  # again without the blocks, so that those do not hide themselves
-            blocks, weight = costs.find_blocks(residuals)
-            model, residuals = costs.transfer_costs(old, x, ms, weight, stream)
-        found = LatencyPredictor(model, residuals, conditions, blocks)
-        report = found._take_scores(x, ms, ms / np.exp(residuals), costs.folds(len(ms), stream))
-        report["old_drift"] = [asdict(block) for block in self.drift]
+        x, ms, conditions = _data(table, MIN_ROWS, self._count, mixed)
+        wanted = {name: conditions[name] for name in OF_MODEL if name in conditions}
+        check_valid("the table or predictor of the old device", self.conditions, wanted)
+        model, residuals = costs.transfer_costs(old, x, ms, stream)
+        found = LatencyPredictor(model, residuals, conditions)
+        found._take_scores(x, ms, ms / np.exp(residuals), costs.folds(x, stream))
         return found
 
     def _take_scores(self, x: Floats, ms: Floats, own: Floats, parts: Sequence[Chosen] | Chosen) -> Report:
@@ -129,9 +126,8 @@ class LatencyPredictor:
         for name, fit in BASELINES.items():
             guesses = [fit(x[~out], ms[~out])(x[out]) for out in parts]
             baselines[name] = score(np.concatenate(guesses), truth)
-        drift = [asdict(block) for block in self.drift]
         self.report = score(own[order], truth)
-        self.report |= {"baselines": baselines, "rows": len(truth), "bound": None, "drift": drift}
+        self.report |= {"baselines": baselines, "rows": len(truth), "bound": None}
         return self.report
 
     def predict_ms(self, arch: Arch) -> float:
@@ -198,7 +194,6 @@ class LatencyPredictor:
             "biases": [torch.tensor(bias[None, None]) for _, bias in model.layers],
             "residuals": self._residuals.tolist(),
             "report": self.report,
-            "drift": [asdict(block) for block in self.drift],
             "conditions": self.conditions,
         }
         buffer = io.BytesIO()
@@ -290,7 +285,6 @@ def _own(content: Mapping[str, Any]) -> dict[str, Any]:
         "model": CostModel(Scaling(mean, inverse_spread), base, float(content["floor_ms"]), layers),
         "residuals": residuals,
         "conditions": content["conditions"],
-        "drift": [Block(**block) for block in content["drift"]],
         "report": content["report"] and dict(content["report"]),
     }
 
@@ -302,7 +296,7 @@ def _rows(table: "Sequence[Row] | str | Path") -> "Sequence[Row]":
 
 
 def _data(
-    table: "Sequence[Row] | str | Path", least: int, count: int | None = None
+    table: "Sequence[Row] | str | Path", least: int, count: int | None = None, mixed: bool = True
 ) -> tuple[Floats, Floats, dict[str, str]]:
     """Return features [rows, features], measured latencies in ms [rows] and conditions that all rows share.
 
@@ -314,6 +308,8 @@ def _data(
             f"{len(rows)} measured architectures are too few for a predictor; measure at least {least}, "
             "better some hundreds (20 if a predictor of another device is at hand)"
         )
+    if not mixed:
+        check_one_table(row.conditions for row in rows)
     archs = [row.arch for row in rows if row.arch]
     known = len(archs) == len(rows)
     whole = known if count is None else count > len(FEATURE_NAMES)
@@ -329,20 +325,22 @@ def _data(
 
 
 def trained_predictor(
-    table: str | Path, *, transfer_from: str | Path | None = None, seed: int = 1
+    table: str | Path, *, transfer_from: str | Path | None = None, seed: int = 1, mixed: bool = False
 ) -> LatencyPredictor:
     """Return a predictor of a table (CSV), started from another device's table or predictor if one is given.
 
-    Raises DataError or CheckpointError if a file is missing or damaged.
+    Raises DataError or CheckpointError if a file is missing or damaged, ConfigError as `fit` and
+    `transferred` do.
     """
     rows = _rows(table)
     if transfer_from is None:
-        return LatencyPredictor.fit(rows, seed=seed)
+        return LatencyPredictor.fit(rows, seed=seed, mixed=mixed)
     if Path(transfer_from).suffix != ".csv":
-        return LatencyPredictor.load(transfer_from).transferred(rows, seed=seed)
+        return LatencyPredictor.load(transfer_from).transferred(rows, seed=seed, mixed=mixed)
     averages = not all(row.arch for row in rows)  # then both by the ten features
     old = [replace(row, arch=None) if averages else row for row in _rows(transfer_from)]
-    return LatencyPredictor.fit(old, seed=seed, test=False).transferred(rows, seed=seed)
+    learnt = LatencyPredictor.fit(old, seed=seed, test=False, mixed=mixed)
+    return learnt.transferred(rows, seed=seed, mixed=mixed)
 
 
 def score(predicted_ms: Floats, measured_ms: Floats) -> dict[str, Any]:

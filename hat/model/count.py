@@ -1,12 +1,8 @@
-"""Parameters and multiply-accumulates of an architecture, in closed form and by torchprofile."""
+"""Parameters and multiply-accumulates of an architecture, in closed form."""
 
-import warnings
 from collections.abc import Iterator
 
-import torch
-from torch import nn
-
-from hat.model.transformer import SubTransformer
+from hat.model.layers import ModelConfig
 from hat.space import Arch, EncoderArch, SearchSpace
 
 
@@ -56,22 +52,11 @@ def count_macs(arch: Arch, space: SearchSpace, length: int) -> int:
     return total
 
 
-class _States(nn.Module):
-    """The traced pass: everything but the output matrix."""
+def profile_macs(arch: Arch, space: SearchSpace, cfg: ModelConfig, length: int) -> int:
+    """Return what torchprofile counts in that pass of a model with these options.
 
-    def __init__(self, model: SubTransformer) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        return self.model.decode(target, self.model.encode(source))
-
-
-def profile_macs(model: SubTransformer, length: int) -> int:
-    """Return what torchprofile counts in the same pass of a float32 model on the CPU."""
-    from torchprofile import profile_macs as torchprofile_macs
-
-    ids = torch.full((1, length), 4)  # any real token
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # unknown operators count 0; none of them multiplies
-        return int(torchprofile_macs(_States(model.eval()), (ids, ids)))
+    Also the products of integers, and the normalisation behind the last layer if layers begin with theirs.
+    """
+    norms = [arch.encoder.embed_dim] * cfg.encoder_normalize_before
+    norms += [arch.decoder.embed_dim] * cfg.decoder_normalize_before
+    return count_macs(arch, space, length) + length * (2 + sum(norms))

@@ -121,11 +121,7 @@ class Matrix:
 
 
 class PackedMatrix(Matrix):
-    """On CPUs: weights in the blocks that oneDNN reads.
-
-    A product of few rows is bound by reading the weights, and these are read in the order they lie in: up to
-    2.4 times faster than `Matrix` in bfloat16.
-    """
+    """On CPUs: weights in the blocks that oneDNN reads; products of few rows are bound by reading them."""
 
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None) -> None:
         super().__init__(torch.ops.mkldnn._reorder_linear_weight(weight_OI.detach().contiguous()), bias_O)
@@ -143,9 +139,8 @@ class PackedMatrix(Matrix):
 class Int8Matrix(Matrix):
     """On CPUs: 8-bit weights with one scale for each output; inputs are rounded to 8 bits as they come.
 
-    The model must be float32: one operator finds the range of its input, rounds, multiplies 8 by 8 bits, sums
-    in 32, scales and adds the bias, in FBGEMM or oneDNN. Up to `ROWS` rows share a range, so that one far
-    value does not make the others of a large batch coarse.
+    The model must be float32. Up to `ROWS` rows share a range, so that one far value does not make the others
+    of a large batch coarse.
     """
 
     ROWS = 16
@@ -223,8 +218,7 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 def keep_pages() -> None:
     """Let glibc reuse freed buffers of any size: mapping and clearing fresh pages costs 10-20% of a CPU step.
 
-    Memory once used stays with the process until it ends (a few GiB while training), so small boards are
-    left as they are. No effect on other C libraries.
+    Memory once used stays with the process (a few GiB while training), so small boards are left as they are.
     """
     if sys.platform != "linux" or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") < 12 << 30:
         return

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hat.model.cpu import CHUNK, Int8Matrix, Matrix, fixed_matrix, largest
-from hat.model.elastic import EVAL, ElasticLayerNorm, ElasticLinear
-from hat.model.layers import PAD, Block, Layer
+from hat.model.elastic import EVAL, Dropout, ElasticLayerNorm, ElasticLinear
+from hat.model.layers import PAD, Layer
 from hat.model.transformer import EncoderOutput, Transformer, extract
-from hat.space import SIDES, Arch
+from hat.space import SIDES, Arch, EncoderArch
 
 PADDED_FROM = 4096
 RESCORED = 16  # words whose logits are computed again in full precision where weights have 8 bits
@@ -79,15 +79,14 @@ class InferenceModel:
         """Feed one token of each hypothesis and return logits [N, V'].
 
         V' >= V: what a large vocabulary is padded with is -inf. `state` is one step further afterwards. The
-        first step may be given a single token of each sentence, where its hypotheses start alike.
+        first step may be given a single token of each sentence, if its hypotheses start alike.
         """
         state.begin()
         x = F.embedding(tokens_N, self._embed)
         x = torch.add(self._sines[PAD + state.length], x, alpha=self._scale)
         mask = state.mask(tokens_N.size(0) // state.lineage.size(0))
         for index, (layer, kept) in enumerate(zip(self._network.decoder_layers, state.layers, strict=True)):
-            blocks = _step_blocks(layer, kept, state.length, mask)
-            x = layer.blocks(x, self.arch.decoder, index, *blocks, EVAL)
+            x = layer.step(x, self.arch.decoder, index, kept, state.length, mask)
         x = self._network.decoder_norm(x)
         logits = self._output(x)
         if self._exact_output is not None:  # of all rounding, that of the best words' logits changes most
@@ -155,12 +154,50 @@ class DecoderState:
 class _FixedLayer:
     """A layer that is cut to size. Its attributes are plain: looking up those of modules takes time."""
 
-    __call__, blocks, residual = Layer.forward, Layer.blocks, Layer.residual
+    blocks, residual = Layer.blocks, Layer.residual
 
     def __init__(self, layer: Layer, matrix: MakeMatrix) -> None:
         vars(self).update(vars(layer))
         for name, child in layer.named_children():
             setattr(self, name, _fixed(child, matrix))
+
+    def __call__(
+        self, x_BSD: Tensor, stack: EncoderArch, index: int, mask: Tensor | None, drop: Dropout
+    ) -> Tensor:
+        """Return [B, S, D] of a layer of the encoder."""
+
+        def to_itself(h_BSD: Tensor) -> Tensor:
+            qkv = self.self_attn.qkv(h_BSD).unflatten(-1, (3, stack.self_heads[index], -1))
+            return _attend(*qkv.permute(2, 0, 3, 1, 4), mask)
+
+        return self.blocks(x_BSD, stack, index, to_itself, None, drop)
+
+    def step(
+        self,
+        x_ND: Tensor,
+        stack: EncoderArch,
+        index: int,
+        state: LayerState,
+        length: int,
+        mask: Tensor | None,
+    ) -> Tensor:
+        """Return [N, D] of a layer of the decoder for the newest token of each hypothesis.
+
+        Its keys and values go into `state`; `mask` hides those of other hypotheses.
+        """
+        batch, rows = state.cross_k.size(0), x_ND.size(0) // state.cross_k.size(0)
+
+        def to_itself(h_ND: Tensor) -> Tensor:
+            qkv = self.self_attn.qkv(h_ND).view(batch, rows, 3, state.own.size(2), -1).permute(2, 0, 3, 1, 4)
+            state.own[:, :, :, length - 1].copy_(qkv[1:])  # of a single first one, for all
+            k, v = state.own[:, :, :, :length].flatten(3, 4)
+            return _attend(qkv[0], k, v, mask).flatten(0, 1)
+
+        def to_source(h_ND: Tensor) -> Tensor:
+            q = self.cross_attn.q(h_ND).view(batch, rows, state.cross_k.size(1), -1).transpose(1, 2)
+            return _attend(q, state.cross_k, state.cross_v, state.cross_mask).flatten(0, 1)
+
+        return self.blocks(x_ND, stack, index, to_itself, to_source, EVAL)
 
 
 def _fixed(module: nn.Module, matrix: MakeMatrix) -> Any:
@@ -169,7 +206,8 @@ def _fixed(module: nn.Module, matrix: MakeMatrix) -> Any:
         return matrix(module.weight, module.bias)
     if isinstance(module, ElasticLayerNorm):
         weight, bias, eps = module.weight.detach(), module.bias.detach(), module.eps
-        return lambda x: torch.layer_norm(x, weight.shape, weight, bias, eps)
+        sizes = list(weight.shape)
+        return lambda x: torch.layer_norm(x, sizes, weight, bias, eps)
     if isinstance(module, nn.ModuleList):
         return [_FixedLayer(layer, matrix) for layer in module]
     if isinstance(module, nn.ModuleDict):  # keys and values of a source are made once and read in all steps
@@ -180,32 +218,10 @@ def _fixed(module: nn.Module, matrix: MakeMatrix) -> Any:
     return module
 
 
-def _step_blocks(layer: Layer, state: LayerState, length: int, lineage: Tensor | None) -> tuple[Block, Block]:
-    """Return both attentions of a decoder layer for the newest token of each hypothesis, [N, D] -> [N, Q].
-
-    The first one writes its keys and values into `state`.
-    """
-
-    batch = state.cross_k.size(0)
-
-    def to_itself(h_ND: Tensor) -> Tensor:
-        qkv = layer.self_attn.qkv(h_ND).view(batch, h_ND.size(0) // batch, 3, state.own.size(2), -1)
-        qkv = qkv.permute(2, 0, 3, 1, 4)
-        state.own[:, :, :, length - 1].copy_(qkv[1:])  # of a single first one, for all
-        k, v = state.own[:, :, :, :length].flatten(3, 4)
-        return _attend(qkv[0], k, v, lineage)
-
-    def to_source(h_ND: Tensor) -> Tensor:
-        q = layer.cross_attn.q(h_ND).view(batch, h_ND.size(0) // batch, state.cross_k.size(1), -1)
-        return _attend(q.transpose(1, 2), state.cross_k, state.cross_v, state.cross_mask)
-
-    return to_itself, to_source
-
-
 def _attend(q_BHTd: Tensor, k_BHSd: Tensor, v_BHSd: Tensor, mask: Tensor | None) -> Tensor:
-    """Return attention output [B * T, H * d]."""
+    """Return attention output [B, T, H * d]."""
     out_BHTd = F.scaled_dot_product_attention(q_BHTd, k_BHSd, v_BHSd, attn_mask=mask)
-    return out_BHTd.transpose(1, 2).flatten(2).flatten(0, 1)
+    return out_BHTd.transpose(1, 2).flatten(2)
 
 
 def _longer(cache: Tensor) -> Tensor:

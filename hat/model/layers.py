@@ -99,14 +99,13 @@ def attend(
 ) -> Tensor:
     """Return drop(softmax(q @ k^T / sqrt(d) + mask)) @ v, in `heads` groups of d columns each [B, T, Q].
 
-    Short sequences while training, and weights that are dropped, take two plain matrix products; others the
-    fused kernel.
+    Short sequences, and weights that are dropped, take two plain matrix products; long ones the fused kernel.
     """
     q_BHTd, k_BHSd, v_BHSd = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q_BTQ, k_BSQ, v_BSQ))
-    scale, inference = q_BHTd.size(-1) ** -0.5, torch.is_inference_mode_enabled()
-    if not (drop.active or inference):  # published FLOPs count this product, so a profiled pass makes it
+    scale = q_BHTd.size(-1) ** -0.5
+    if not drop.active:  # published FLOPs count this product, so a pass that is profiled makes it
         q_BHTd, scale = q_BHTd * scale, 1.0
-    if inference or (k_BHSd.size(2) > SHORT and not (drop.active and rate > 0)):
+    if k_BHSd.size(2) > SHORT and not (drop.active and rate > 0):
         out_BHTd = F.scaled_dot_product_attention(q_BHTd, k_BHSd, v_BHSd, attn_mask=mask, scale=scale)
     else:
         scores_BHTS = q_BHTd @ k_BHSd.transpose(2, 3)

@@ -158,7 +158,9 @@ class SuperTransformer(Transformer):
         generator: torch.Generator | None = None,
     ) -> None:
         sizes = vocab_size if isinstance(vocab_size, tuple) else (vocab_size, vocab_size)
-        super().__init__(space, super_shape(space), cfg or ModelConfig(), sizes)
+        # the architecture whose sizes the super parameters have; its heads and spans are not used
+        shape = space.build(lambda dim, allowed, layer: space.sizes.get(str(dim.limit), max(allowed)))
+        super().__init__(space, shape, cfg or ModelConfig(), sizes)
         self.default_arch = space.largest()
         if not self.source_embed.weight.is_meta:
             generator = generator or torch.Generator().manual_seed(1)
@@ -173,11 +175,6 @@ class SubTransformer(Transformer):
     def __init__(self, space: SearchSpace, arch: Arch, vocab_size: tuple[int, int], cfg: ModelConfig) -> None:
         super().__init__(space, arch, cfg, vocab_size)
         self.arch = arch
-
-
-def super_shape(space: SearchSpace) -> Arch:
-    """Return the architecture whose sizes the super parameters have; its heads and spans are not used."""
-    return space.build(lambda dim, allowed, layer: space.sizes.get(str(dim.limit), max(allowed)))
 
 
 def extract(model: Transformer, arch: Arch) -> SubTransformer:

@@ -5,7 +5,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from hat.run import Run, record_path
 from hat.search.constraints import Candidate, Point, Score
 from hat.search.finalists import Winner
 from hat.search.strategies import EvolutionConfig, SearchConfig
-from hat.space import Arch, SearchSpace, space_to_plain
+from hat.space import Arch, SearchSpace
 
 Histories = dict[float | None, list[dict[str, Any]]]  # states of a strategy by limit; None: one run for all
 # entries of a header that a loss depends on
@@ -40,7 +40,7 @@ def search_header(
         told = each.name in SearchConfig.__annotations__  # by `facts`
         if each.metadata.get("role", "counts") == "counts" and not told and (always or value != each.default):
             options[each.name] = value
-    head = {"kind": "hat search", "format": 1, "seed": seed, **options, "space": space_to_plain(space)}
+    head = {"kind": "hat search", "format": 1, "seed": seed, **options, "space": asdict(space)}
     plain: dict[str, Any] = json.loads(json.dumps({**head, **facts}))
     return plain  # as it is read back: tuples are lists
 

@@ -20,6 +20,7 @@ from hat.errors import ConfigError, HatError
 from hat.files.atomic import check_writable, file_digest
 from hat.files.journal import Journal
 from hat.latency.predictor import COVERAGE, LatencyPredictor
+from hat.latency.validity import check_valid, conditions_of_space
 from hat.log import RunLog, info
 from hat.model.cpu import device_name, dtype_name
 from hat.model.transformer import Transformer
@@ -213,6 +214,9 @@ class _Task:
         self.coverage = best if self.config.limit_by == "bound" else 0.0
         self.margin = self.predictor.margin(self.coverage) if self.coverage else 1.0
         self.pairs = min(len(self.data), self.config.valid_cnt_max or len(self.data))
+        if "predictor" not in self.inputs:  # of a file the command has checked it
+            known = conditions_of_space(self.space, self.network.output.weight.size(0))
+            check_valid("the predictor", self.predictor.conditions, known)
 
     def pool(self, limit_ms: float | None = None) -> Pool:
         """Return the architectures that keep one latency limit; None stands for the highest one."""

@@ -17,7 +17,7 @@ from hat.model.cpu import Amp
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SubTransformer, SuperTransformer, Transformer, extract
 from hat.run import Run, read_record, record_path
-from hat.space import DIMS, Arch, SearchSpace, space_from_plain, space_to_plain
+from hat.space import DIMS, Arch, SearchSpace, space_from_plain
 from hat.train.trainer import compute_dtype
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def pack(
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return what model a checkpoint holds, in plain values."""
     return {
-        "space": space_to_plain(checkpoint.space),
+        "space": asdict(checkpoint.space),
         "arch": checkpoint.arch.to_yaml() if checkpoint.arch else None,
         "model_config": asdict(checkpoint.model_config),
         "vocab_sizes": list(checkpoint.vocab_sizes),

@@ -1,9 +1,6 @@
 """The processes of one run: rank r of k on its own device, what they tell each other, and their launcher.
 
-Gradients are summed here and not by DistributedDataParallel, for three reasons. DDP sums in the compute
-type, so two bfloat16 processes would not equal one with twice the update-freq; here the sum is in float32. It
-needs a backward pass in every process, but at the end of an epoch a process may have no batch. And it sends
-zeros for every layer that the sampled SubTransformer does not use. One flat reduction per update avoids this.
+docs/distributed.md says why gradients are not summed by DistributedDataParallel.
 """
 
 import functools
@@ -139,17 +136,16 @@ def place_of(env: Mapping[str, str]) -> ProcessGroup | None:
 
 
 def _first_sentence(error: RuntimeError) -> str:
-    """Return the first sentence of an error of the backend, without the place in its source."""
+    """Return the first sentence of an error of the backend, without its place in the source."""
     return re.sub(r"^\[[^ ]*\] ", "", " ".join(str(error).split())).split(". ")[0][:160]
 
 
 @contextmanager
 def joined(place: ProcessGroup | None, device: torch.device) -> Iterator[ProcessGroup]:
-    """Connect the processes of a run: NCCL between GPUs, gloo between CPUs.
+    """Connect the processes of a run: NCCL between GPUs, gloo between CPUs; at the end all wait for all.
 
-    Leaving the block without an error waits for all processes. If one dies, the others raise RankError. An
-    error that all raise alike (of a loss, or of a checkpoint) is raised by rank 0 alone; the others leave
-    with exit code 2. If the launcher dies, its processes get SIGTERM, so that they save and end.
+    If one dies, the others raise RankError. An error that all raise alike (of a loss, or of a checkpoint) is
+    raised by rank 0 alone; the others leave with exit code 2. If the launcher dies, they get SIGTERM.
     """
     if place is None or place.size == 1:
         yield ALONE
@@ -191,8 +187,7 @@ def _end_with(launcher: int, left: threading.Event) -> None:
 def launch(module: str, argv: Sequence[str] | None, size: int, port: int | None) -> int:
     """Run `main` of `module` in `size` processes of torch's elastic launcher; returns their exit code.
 
-    Signals are passed on. If one process fails, the others are ended, and the failure is reported unless the
-    process reported it itself.
+    Signals are passed on. If one process fails, the others are ended, and that is said.
     """
     # late: only the launching process needs them
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hat.errors import ArchError, CheckpointError, ConfigError, brief
+from hat.errors import CheckpointError, HatError, brief
 from hat.model.layers import ModelConfig
 from hat.space import DIMS, ArchOptions, SearchSpace, SpaceOptions
 from hat.train.checkpoint import Checkpoint, as_float, check_weights
@@ -49,15 +49,7 @@ def from_release(values: dict[str, Any], path: Path) -> Checkpoint:
             raise ValueError("its embeddings differ, though its options say that they are shared")
         found = Checkpoint(space, None, cfg, (source.size(0), target.size(0)), ("", ""), weights, {})
         check_weights(found)
-    except (
-        LookupError,
-        AttributeError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-        ArchError,
-        ConfigError,
-    ) as error:
+    except (LookupError, AttributeError, RuntimeError, TypeError, ValueError, HatError) as error:
         why = f"it has no {brief(error)}" if isinstance(error, KeyError) else brief(error)
         raise CheckpointError(
             f"{path} is no whole checkpoint of the 2020 release: {why}; "

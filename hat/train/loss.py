@@ -43,20 +43,15 @@ class OutputMatrix:
         """The mean row: its product with a state is the mean of the state's logits."""
         return self.transposed_DV.mean(1, dtype=wide_of(self._fixed_VD))
 
-    @cached_property
-    def _longest(self) -> float:
-        return _longest_row(self._fixed_VD)
-
     def bounds(self, states_RD: Tensor) -> bool:
         """Return whether exp() of every logit of these states is safe without subtracting the maximum first.
 
-        By the inequality of Cauchy and Schwarz: |logit| <= |state| * |row|. Always False on a GPU, because
-        reading the answer would wait for it.
+        |logit| <= |state| * |row|. Always False on a GPU, where reading the answer would wait for it.
         """
         vocab = len(self._fixed_VD)
         if not (_on_cpu(states_RD) and len(states_RD) and vocab) or states_RD.dtype == torch.float16:
             return False
-        return _longest_row(states_RD) * self._longest < _MAX_LOG_SUM - math.log(vocab)
+        return _longest_row(states_RD) * _longest_row(self._fixed_VD) < _MAX_LOG_SUM - math.log(vocab)
 
 
 def smoothed_loss(

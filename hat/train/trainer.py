@@ -144,11 +144,10 @@ class Trainer:
     def train_step(self, batches: Sequence[Batch], plan: StepPlan | Arch) -> Losses:
         """Make one update from the gradients of `batches` of all processes, for all architectures of `plan`.
 
-        `batches` are the batches of this process, which takes every k-th of k processes; some processes may
-        have none. Dropout masks depend on the seed, the update, the position among the batches of all
-        processes and the position in the plan only. Gradient and losses are means over the plan, so
-        --clip-norm means the same for every policy. Raises TrainingError, in all processes, if the loss or
-        the gradient is not finite, before any weight has changed.
+        This process has every k-th batch of k processes, or none. Dropout masks depend only on the seed, the
+        update, and the positions of the batch among all and of the architecture in the plan. Gradient and
+        losses are means over the plan, so --clip-norm means the same for every policy. Raises TrainingError,
+        in all processes, if loss or gradient are not finite, before any weight has changed.
         """
         plan = StepPlan((plan,)) if isinstance(plan, Arch) else plan
         parts: list[Tensor] = []

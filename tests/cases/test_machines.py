@@ -22,7 +22,7 @@ from hat.cli.options import command, parse
 from hat.config import Options
 from hat.data.folder import replacing
 from hat.errors import HatError
-from hat.files.atomic import write_text_atomic, write_with_digest
+from hat.files.atomic import digest_matches, link_or_copy, write_text_atomic, write_with_digest
 from hat.files.download import download
 from hat.files.journal import Journal, read_journal
 from hat.files.lock import FolderLock
@@ -181,7 +181,9 @@ def replace_data(folder: Path, text: str) -> None:
 def test_c10_what_is_written_is_there(poor_disk: int, tmp_path: Path) -> None:
     for content in (b"one", b"two"):
         write_with_digest(tmp_path / "a", content)
-    assert (tmp_path / "a").read_bytes() == b"two"
+    link_or_copy(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() == b"two"
+    assert digest_matches(tmp_path / "a", b"two")
     with FolderLock(tmp_path, "wait"), Journal(tmp_path / "j") as journal:
         journal.append({"n": 1})
     assert read_journal(tmp_path / "j") == [{"n": 1}]

@@ -44,6 +44,7 @@ def search(files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
     ) -> tuple[dict, str]:
         argv = [f"{flag}={files}/space.yml", f"--restore-file={files}/super/checkpoint_last.pt"]
         argv += [f"--ckpt-path={predictor}", "--valid-cnt-max=8", f"--search-dir={files / name}"]
+        argv += ["--profile-length=4"]  # as the predictor's rows
         capsys.readouterr()
         with monkeypatch.context() as patch:
             if not draw:

@@ -27,7 +27,7 @@ def write_predictor(files: Path, device: str) -> Path:
     for _ in range(60):
         arch = sample(space, rng)
         ms = (5 + 10 * arch.decoder.num_layers + sum(arch.decoder.ffn_dims) / 16) * rng.uniform(0.97, 1.03)
-        rows.append(row_of(arch, (2.0, 0.1), (ms, 0.1), conditions | {"vocab_size": "60", "qkv_dim": "8"}))
+        rows.append(row_of(arch, (2.0, 0.1), (ms, 0.1), conditions | {"vocab_size": "440", "qkv_dim": "8"}))
     path = files / "latency.pt"
     LatencyPredictor.fit(rows).save(path)
     return path

@@ -8,6 +8,7 @@ from hat.cli import evo_search, latency_dataset, latency_predictor
 from hat.cli.folders import average
 from hat.cli.new_task import new_task
 from hat.cli.translate import generate, score
+from hat.run import read_record
 
 SPACE = ["--encoder-embed-dim=16", "--decoder-embed-dim=16", "--encoder-layers=1", "--decoder-layers=1"]
 TABLE = ["--lat-dataset-path=x.csv", *SPACE]
@@ -72,5 +73,7 @@ def test_latency_rows_of_different_conditions_do_not_mix(tmp_path, capsys) -> No
     assert latency_dataset.main([*more, "--lat-beam=2"]) == 2
     assert "measured with beam 5, here it is 2" in capsys.readouterr().err
     assert table.read_bytes() == before
+    wanted = latency_dataset.identity(latency_dataset.parsed(more))
+    assert wanted.digest == read_record(table).identity.digest
     assert latency_dataset.main(more) == 0
     assert table.read_bytes().startswith(before) and len(Path(table).read_text().split("\n")) == 5

@@ -173,11 +173,11 @@ def test_fetch_uses_the_same_downloader(
 
 def test_table_of_released_models(tmp_path: Path) -> None:
     models = released_models()
-    assert len(models) == 48 and sum(m.is_super for m in models) == 4
+    assert len(models) == 48 and sum(not m.hardware for m in models) == 4
     assert len({m.model_name for m in models}) == len({m.url for m in models}) == 48
     for m in models:
         assert m.url.startswith("https://www.dropbox.com/s/") and f"/{m.model_name}.pt?dl=0" in m.url
-        if m.is_super:
+        if not m.hardware:
             assert (m.bleu, m.latency_data, m.decoder_ffn_embed_dim) == (None, None, ())
             continue
         assert f"@{m.latency}_bleu@{m.bleu}" in m.model_name and m.sacrebleu and m.params_m and m.flops_g

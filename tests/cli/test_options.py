@@ -216,7 +216,7 @@ def test_wrong_flags(argv: list[str], message: str) -> None:
 def test_a_missing_file_is_said_once_with_its_nearest_neighbour(write) -> None:
     path = write("count: 3\n", "space0.yml")
     wrong = path.replace("space0", "spacee0")
-    message = f"cannot read configuration {wrong}: No such file or directory; check --configs"
+    message = f"cannot read configuration {wrong}: No such file or directory; check the path"
     assert refusal(f"--configs={wrong}") == f"{message}; did you mean {path}?"
 
 

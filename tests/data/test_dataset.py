@@ -61,7 +61,7 @@ def test_wrong_texts(tmp_path: Path) -> None:
         Dataset.from_text(ENGLISH, GERMAN[:-1])
     with pytest.raises(DataError, match="too few"):
         Dataset.from_text(ENGLISH[:1], GERMAN[:1])
-    with pytest.raises(ConfigError, match="cannot learn 3 sentencepiece pieces"):
+    with pytest.raises(ConfigError, match="pieces 3: the characters of the text"):
         Dataset.from_text(ENGLISH, GERMAN, pieces=3, folder=tmp_path / "d")
     assert list(tmp_path.iterdir()) == []
 

@@ -71,7 +71,7 @@ def test_sentencepiece_is_reproducible_and_loses_nothing(tmp_path, capfd):
 
 def test_sentencepiece_refuses_bad_text(tmp_path):
     (tmp_path / "empty").write_bytes(b"\n \n")
-    with pytest.raises(ConfigError, match="cannot learn 60 sentencepiece pieces"):
+    with pytest.raises(ConfigError, match="--sentencepiece 60: cannot learn"):
         learn_sentencepiece([tmp_path / "empty"], tmp_path / "m", 60, seed=1)
     assert not (tmp_path / "m").exists()
     with pytest.raises(DataError, match="cannot load the sentencepiece model"):

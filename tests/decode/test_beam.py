@@ -166,14 +166,6 @@ def test_batch_equals_one_by_one(dtype: torch.dtype) -> None:
     assert len({max(len(h.tokens) for h in found) for found in together}) > 1
 
 
-def test_blocks_of_logits_do_not_change_what_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, cfg, source = model_of(9, 6), BeamConfig(beam=3, max_len_b=8), source_of(9, 11, [5, 1, 3])
-    whole = search(model, source, cfg)
-    assert search(model, source, cfg) == whole
-    monkeypatch.setattr("hat.decode.beam.BLOCK", 20)  # two rows of 9 words
-    assert search(model, source, cfg) == whole
-
-
 def test_length_limit_follows_the_padded_width_and_the_positions() -> None:
     model = model_of(9, 5)
     wide, narrow = source_of(9, 1, [6, 2]), source_of(9, 1, [2])

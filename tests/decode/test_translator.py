@@ -68,7 +68,7 @@ def test_extracting(model: Model) -> None:
 
 
 def test_what_cannot_be_translated(model: Model) -> None:
-    with pytest.raises(DataError, match="sentence 1 has .* tokens .* 60 are allowed"):
+    with pytest.raises(DataError, match="sentence 2 has .* tokens .* 60 are allowed"):
         model.translate(["a", "we " * 200])
     with pytest.raises(DataError, match="has no dictionaries"):
         Model(model.network).translate(["a"])

@@ -17,7 +17,7 @@ from hat.cli.options import command
 from hat.cli.settings import parse_settings
 from hat.data.pairs import PairDataset
 
-KEPT = ("\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\u00a0", "\ufeff", "\u3000")
+RARE = ("\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\u00a0", "\u200b", "\u3000")
 BAD_UTF8 = (b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xc0\x80", b"\xf5\x80\x80\x80", b"\x80", b"\xe2\x82")
 
 
@@ -60,7 +60,7 @@ def spoilt(lines: list[bytes], kind: str, rng: random.Random) -> bytes:
         "NUL": b"\0" * rng.choice((1, 4096)),
         "carriage returns": b"\r",
     }
-    inserted["U+2028 and its like"] = rng.choice(KEPT).encode()
+    inserted["U+2028 and its like"] = rng.choice(RARE).encode()
     if kind in inserted:  # between two characters, perhaps inside a word
         text = lines[at].decode()
         cut = rng.randrange(len(text) + 1)
@@ -84,7 +84,7 @@ def expected(content: bytes) -> list[list[str]] | int:
     found = []
     for number, line in enumerate(lines, 1):
         try:
-            tokens = re.findall(r"[^ \t\r]+", line.decode("utf-8"))
+            tokens = line.decode("utf-8").removeprefix("\ufeff").split()
         except UnicodeDecodeError:
             return number
         if not tokens or "\0" in line.decode():
@@ -112,7 +112,7 @@ def test_text(kind: str, refused: Refused) -> None:
                 said = refused(preprocess, PAIR)
                 seen.add(bool(said))
                 if said and isinstance(want[side], int):
-                    assert f"train.{side}:{want[side]} " in said, said
+                    assert re.search(rf"train.{side}(:{want[side]} | is packed)", said), said
                 elif said:
                     assert len(want["en"]) != len(want["de"]) or not want[side]
                     assert all(f"{len(want[lang])}" in said for lang in want) and side in said, said

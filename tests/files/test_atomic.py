@@ -14,7 +14,6 @@ from hat.errors import HatError
 from hat.files.atomic import (
     digest_matches,
     digest_path,
-    link_or_copy,
     new_folders,
     write_atomic,
     write_text_atomic,
@@ -68,26 +67,6 @@ def test_what_fails_leaves_the_old_file_and_is_one_clear_error(
             write_atomic(path, lambda file: file.write(b"new"))
         assert f"cannot write {path}: No space left on device; the previous file" in str(refused.value)
         assert path.read_bytes() == b"old" and names(tmp_path) == ["a"]
-
-
-@pytest.mark.parametrize("code", [errno.EINVAL, errno.EPERM])
-def test_file_systems_without_links_and_folder_syncs(
-    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As shares of Windows and of virtual machines, and FAT; a file itself can be synchronised."""
-    sync, refuse = os.fsync, refusing(code)
-
-    def sync_files_only(fd: int) -> None:
-        (refuse if stat.S_ISDIR(os.fstat(fd).st_mode) else sync)(fd)
-
-    with monkeypatch.context() as patch:
-        patch.setattr("os.link", refuse)
-        patch.setattr("os.fsync", sync_files_only)
-        write_with_digest(tmp_path / "a", b"one")
-        link_or_copy(tmp_path / "a", tmp_path / "b")
-    assert intact(tmp_path / "a") == (tmp_path / "b").read_bytes() == b"one"
-    link_or_copy(tmp_path / "a", tmp_path / "c")
-    assert os.path.samefile(tmp_path / "a", tmp_path / "c")
 
 
 def test_new_folders_stay_only_if_used(tmp_path: Path) -> None:

@@ -126,13 +126,10 @@ def test_ridge_fit_recovers_additive_costs_and_leaves_the_unknown_at_0() -> None
     raw = np.array([features(draw_arch(random.Random(n))) for n in range(60)])
     columns = Scaling.of(raw).columns(raw)
     truth = 50 + 9 * columns[:, -1] + 0.5 * columns[:, 1]
-    found = fit_ridge(columns, truth, np.ones(60))
+    found = fit_ridge(columns, truth)
     np.testing.assert_allclose(columns @ found[:-1] + found[-1], truth, rtol=2e-3)
     constant = Scaling.of(columns).inverse_spread == 0
     assert constant.any() and (found[:-1][constant] == 0).all()
-    wrong = np.where(np.arange(60) < 12, 2 * truth, truth)
-    ignored = fit_ridge(columns, wrong, np.where(np.arange(60) < 12, 1e-6, 1))
-    np.testing.assert_allclose(columns @ ignored[:-1] + ignored[-1], truth, rtol=5e-3)
 
 
 def test_a_cost_that_is_no_straight_line_in_a_layer_is_learnt_from_whole_architectures() -> None:

@@ -64,7 +64,6 @@ BROKEN = {
     "floor_ms": [math.inf, math.nan],
     "residuals": [[math.nan], 5],
     "conditions": [5],
-    "drift": [[{"first": "x"}]],
     "weights": [[], None, ["x"], [torch.zeros(1, 17, 4), torch.zeros(1, 3, 1)]],
     "biases": [[], [torch.full((1, 1, 16), math.nan)] * 3],
 }

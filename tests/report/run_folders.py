@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from hat.report.figures import charts
 from hat.report.page import page
 from hat.rng import rng_for
 from hat.run import Run, record_path
-from hat.space import SearchSpace, sample, space_to_plain
+from hat.space import SearchSpace, sample
 
 HOSTILE = '</script><script src="https://example.org/x.js">alert(1)</script>$\\frac$ & "quoted" {{ 7 * 7 }}'
 SIZES = {
@@ -101,7 +102,7 @@ def search_folder(path: Path, *, old: bool = False, name: str = "small", **more:
         {"kind": "search", "update": 2, "best_loss": 5.25, "mean_parent_loss": 5.5, "evaluations": 5},
     )
     with Journal(path / "journal.jsonl") as journal:
-        journal.append({"kind": "hat search", "space": space_to_plain(SPACE)})
+        journal.append({"kind": "hat search", "space": asdict(SPACE)})
         for n in range(5):
             arch = sample(SPACE, rng_for(n, "scored")).to_yaml()
             journal.append({"arch": arch, "loss": 5.25 + n / 8, "latency_ms": 12.0 - n})

@@ -1,0 +1,323 @@
+"""Text as people have it: rows C6 to C9, C12, C14 to C16 of the cases, and siblings of each."""
+
+import bz2
+import gzip
+import lzma
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hat.cli.data import preprocess
+from hat.cli.evo_search import main as evo_search
+from hat.cli.new_task import new_task
+from hat.cli.translate import score
+from hat.config import read_config
+from hat.data.dataset import Dataset
+from hat.data.subwords import TextCodec, apply_bpe, learn_bpe
+from hat.data.text import read_lines
+from hat.data.vocab import UNK, Vocab
+from hat.decode.score import check_tokenizer, scores, tokenizer_of
+from hat.errors import ConfigError, DataError
+
+ROOT = Path(__file__).parents[2]
+
+LANGUAGES = {
+    "zh": "zh zh_CN zh-TW zh_Hant zho chi cmn yue wuu zh-Hans-CN ZH_cn lzh cn",
+    "ja-mecab": "ja jpn ja_JP jpn_Jpan JA jp",
+    "ko-mecab": "ko kor ko-KR kor_Hang",
+    "char": "th tha th_TH lo lao lao_Laoo km khm km_KH khm_Khmr my mya bur my-MM bo bod tib dz dzo shn",
+    "13a": "de deu en_TH fr-CA es_419 ru vi id zh_Latn ja-Latn th-Latn-TH sr-Latn mya_Latn xx tr_TR mo",
+}
+
+
+@pytest.fixture
+def no_downloads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder of sacrebleu in which nothing was downloaded."""
+    monkeypatch.setattr("sacrebleu.utils.SACREBLEU_DIR", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("lang", "name"), [(lang, name) for name, langs in LANGUAGES.items() for lang in langs.split()]
+)
+def test_c7_each_code_of_a_language_has_its_tokeniser(lang: str, name: str, no_downloads: Path) -> None:
+    assert tokenizer_of(lang) == name
+
+
+def test_c7_a_model_that_is_there_is_taken(no_downloads: Path) -> None:
+    (no_downloads / "models").mkdir()
+    (no_downloads / "models/flores200sacrebleuspm").touch()
+    assert (tokenizer_of("km"), tokenizer_of("zh"), tokenizer_of("de")) == ("flores200", "zh", "13a")
+
+
+@pytest.mark.parametrize(("lang", "name"), [("th", "char"), ("zh_TW", "zh")])
+def test_c7_text_without_spaces_is_scored(lang: str, name: str, no_downloads: Path) -> None:
+    text = {"th": "สุนัขสองตัววิ่ง", "zh_TW": "两只狗在跑步"}[lang]
+    found = scores([text], [text[:-1]], "sacre", lang)
+    assert found.bleu > 50 and f"tok:{name}" in found.signature
+    assert found.ter < 50 and found.ter_signature.endswith(f"split:{name}") and found.chrf > 50
+    assert scores([text], [text[:-1]], "sacre", "de").bleu == 0
+
+
+@pytest.mark.parametrize(("lang", "extra"), [("ja", "ja"), ("jpn", "ja"), ("kor", "ko"), ("ko_KR", "ko")])
+def test_c6_a_missing_package_is_named_by_our_extra(
+    lang: str, extra: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for name in ("ja", "ko"):
+        monkeypatch.setattr(f"sacrebleu.tokenizers.tokenizer_{name}_mecab.MeCab", None)
+    with pytest.raises(ConfigError, match=rf"pip install 'hardware-aware-transformers\[{extra}\]'"):
+        check_tokenizer(lang)
+    (tmp_path / "out").write_text("T-0\ta\nH-0\t-1\ta\n")
+    assert score([f"--gen-output={tmp_path}/out", "--mode=sacre", f"--target-lang={lang}"]) == 2
+    assert re.fullmatch(rf"ConfigError: .*\[{extra}\]'\n", capsys.readouterr().err)
+
+
+def test_c6_the_extras_are_those_of_sacrebleu() -> None:
+    setup = (ROOT / "setup.py").read_text("utf-8")
+    assert '"ja": ["sacrebleu[ja]"]' in setup and '"ko": ["sacrebleu[ko]"]' in setup
+
+
+RU = "красный автобус стоит здесь\nдве собаки бегут\nмальчик читает книгу\n"
+DE = "ein roter Bus hält hier\ndie Straße führt übers Land\nwir hören schöne Musik\n"
+ZH = "一辆红色的公共汽车停在这里\n两只狗在跑步\n男孩在读一本书\n"
+JA = "赤いバスがここに止まる\n二匹の犬が走る\n男の子が本を読む\n"
+BOM = "\ufeff"
+
+
+def advised(message: str) -> str:
+    """Return the command in a message."""
+    found = re.search(r"`(.+?)`", message)
+    assert found, message
+    return found[1]
+
+
+ENCODED: dict[str, tuple[str, Callable[[str], bytes]]] = {
+    "gzip": (RU, lambda text: gzip.compress(text.encode())),
+    "bzip2": (RU, lambda text: bz2.compress(text.encode())),
+    "xz": (RU, lambda text: lzma.compress(text.encode())),
+    "UTF-16": (RU, lambda text: (BOM + text).encode("utf-16-le")),
+    "UTF-16 ": (ZH, lambda text: (BOM + text).encode("utf-16-be")),
+    "UTF-16LE": (RU, lambda text: text.encode("utf-16-le")),
+    "UTF-16LE,": (ZH, lambda text: text.encode("utf-16-le")),
+    "UTF-16BE": (RU, lambda text: text.encode("utf-16-be")),
+    "UTF-32": (DE, lambda text: (BOM + text).encode("utf-32-le")),
+    "UTF-32BE": (ZH, lambda text: text.encode("utf-32-be")),
+    "CP1251": (RU, lambda text: text.encode("cp1251")),
+    "KOI8-R": (RU, lambda text: text.encode("koi8-r")),
+    "CP1252": (DE, lambda text: text.encode("latin-1")),
+    "GB18030": (ZH, lambda text: text.encode("gb18030")),
+    "EUC-JP": (JA, lambda text: text.encode("euc-jp")),
+    "CR alone": (DE, lambda text: text.replace("\n", "\r").encode()),
+    "a NUL": (DE, lambda text: text.replace("\nd", "\n\0d").encode()),
+    "drop such bytes": (RU, lambda text: text.encode().replace(b" ", b" \xff", 1)),
+}
+
+
+@pytest.mark.parametrize("name", ENCODED)
+def test_c8_an_encoding_is_named_and_the_command_converts_it(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text, encode = ENCODED[name]
+    Path("it's a.ru").write_bytes(encode(text))
+    with pytest.raises(DataError) as refused:
+        list(read_lines("it's a.ru"))
+    assert name in f"{refused.value} ", refused.value
+    subprocess.run(["bash", "-c", advised(str(refused.value))], check=True)
+    assert list(read_lines("it's a.ru")) == text.split("\n")[:-1]
+    assert Path("it's a.ru.old").read_bytes() == encode(text), "the file as it was"
+
+
+def test_c8_a_packed_file_with_its_suffix(tmp_path: Path) -> None:
+    path = tmp_path / "train.ru.gz"
+    path.write_bytes(gzip.compress(RU.encode()))
+    with pytest.raises(DataError, match=r"and give .*train\.ru$") as refused:
+        list(read_lines(path))
+    subprocess.run(["bash", "-c", advised(str(refused.value))], check=True)
+    assert "\n".join(read_lines(tmp_path / "train.ru")) == RU[:-1]
+
+
+def test_c8_a_utf16_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "a.yml"
+    for code in ("utf-16", "utf-16-be", "cp1251"):
+        path.write_bytes("data: данные здесь\ncpu: True\n".encode(code))
+        with pytest.raises(ConfigError, match=r"a\.yml:1: the (file is UTF-16|line is not UTF-8)") as refused:
+            read_config(path)
+        subprocess.run(["bash", "-c", advised(str(refused.value))], check=True)
+        assert read_config(path) == {"data": "данные здесь", "cpu": "True"}
+
+
+@pytest.fixture
+def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder, the working directory, with a parallel text in plain UTF-8."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("os.fsync", lambda fd: None)
+    write(ru=RU, de=DE)
+    return tmp_path
+
+
+def write(name: str = "train", **texts: str | bytes) -> None:
+    for lang, text in texts.items():
+        Path(f"{name}.{lang}").write_bytes(text if isinstance(text, bytes) else text.encode())
+
+
+def binary(folder: str, *more: str, code: int = 0) -> Dataset | None:
+    """Return the data that `hat preprocess` makes of the texts train.*, if it should."""
+    argv = ["--source-lang=ru", "--target-lang=de", f"--destdir={folder}", *more]
+    argv += [] if any("trainpref" in word for word in more) else ["--trainpref=train"]
+    assert preprocess(argv) == code
+    return None if code else Dataset.load(folder)
+
+
+def ids(data: Dataset, split: str = "train") -> list[list[int]]:
+    """Return the ids of the source sentences of a split."""
+    pairs = data.split(split)
+    return [pairs.source[number].tolist() for number in range(len(pairs))]
+
+
+def test_c8_a_byte_order_mark_is_no_word(raw: Path) -> None:
+    plain = binary("plain")
+    write(ru=BOM + RU.replace("две", BOM + "две"), de=(BOM + DE).replace("\n", "\r\n"))
+    marked = binary("marked")
+    assert marked.digests == plain.digests and ids(marked) == ids(plain)
+    for path in ("dict.ru.txt", "dict.de.txt"):
+        text = Path("plain", path).read_text("utf-8")
+        Path(path).write_text(BOM + text, "utf-8")
+    again = binary("again", "--srcdict=dict.ru.txt", "--tgtdict=dict.de.txt")
+    assert again.digests == plain.digests and ids(again) == ids(plain)
+    Path("again/dict.ru.txt").write_text(Path("dict.ru.txt").read_text("utf-8"), "utf-8")
+    assert list(Vocab.load("again/dict.ru.txt")) == list(plain.vocabs[0])
+
+
+def test_c8_a_byte_order_mark_before_bpe_codes(raw: Path) -> None:
+    pytest.importorskip("subword_nmt")
+    Path("codes").write_text(BOM + "#version: 0.2\nс о\nб а\n", "utf-8")
+    write(ru="со@@ ба@@ ка\n", de="Hund\n")
+    data = binary("out", "--bpe-codes=codes")
+    assert Path("out/bpe.codes").read_bytes().startswith(b"#version")
+    Path("out/bpe.codes").write_text(Path("codes").read_text("utf-8"), "utf-8")
+    assert TextCodec.load(Path("out"), ("ru", "de"), data.vocabs).model.startswith(b"#version")
+
+
+SPACES = "\u00a0\u202f\u3000\u2009\u2002\u205f\u1680\u2028\u2029\x85\x0b\x0c\x1c\t"
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_c8_spaces_of_all_kinds_separate_words(space: str, raw: Path) -> None:
+    plain, pieces = binary("plain"), binary("pieces", "--sentencepiece=70")
+    write(ru=RU.replace(" ", space), de=DE.replace(" ", f" {space}"))
+    for name, known in (("plain", plain), ("pieces", pieces)):
+        wide = binary(f"{name}2", *(["--sentencepiece=70"] if name == "pieces" else []))
+        assert wide.digests == known.digests and ids(wide) == ids(known)
+    assert scores([f"a b{space}c d"], ["a b c d"], "normal").bleu == pytest.approx(100)
+    assert scores([f"a b{space}c d"], ["a b c d"], "sacre", "de").bleu == pytest.approx(100)
+
+
+def test_c14_new_text_gets_the_subword_model_of_its_dictionary(
+    raw: Path, capsys: pytest.CaptureFixture
+) -> None:
+    write("new", ru="мальчик идёт здесь\n", de="wir hören den Bus\n")
+    made = binary("made", "--sentencepiece=70", "--joined-dictionary", "--testpref=new")
+    dicts = "--srcdict=made/dict.ru.txt", "--tgtdict=made/dict.de.txt"
+    capsys.readouterr()
+    new = binary("later", "--testpref=new", "--trainpref=train", *dicts)
+    assert ids(new, "test") == ids(made, "test") and ids(new) == ids(made) and new.digests == made.digests
+    assert "[ru] new.ru: 1 sentences" in (said := capsys.readouterr().out)
+    assert said.count("split by sentencepiece.model") == 4
+    assert new.split("test").raw_target() == ["wir hören den Bus"]
+    assert new.codec.encode("мальчик идёт здесь").tolist() == ids(made, "test")[0]
+    # text that is split already is not split again
+    for lang, vocab in zip(("ru", "de"), made.vocabs, strict=True):
+        pairs = made.split("test")
+        side = pairs.source if lang == "ru" else pairs.target
+        write("split", **{lang: vocab.decode(side[0]) + "\n"})
+    again = binary("again", "--testpref=split", "--trainpref=train", *dicts)
+    assert ids(again, "test") == ids(made, "test")
+    assert capsys.readouterr().out.count("taken as split already") == 2
+
+
+def test_c14_one_joined_dictionary_and_a_chain_of_folders(raw: Path) -> None:
+    made = binary("made", "--sentencepiece=70", "--joined-dictionary")
+    for before, folder in (("made", "one"), ("one", "two")):
+        new = binary(folder, "--joined-dictionary", f"--srcdict={before}/dict.ru.txt")
+        assert ids(new) == ids(made) and new.digests == made.digests
+
+
+def test_c14_a_dictionary_of_bpe_takes_moses_tokens(raw: Path) -> None:
+    pytest.importorskip("subword_nmt")
+    pytest.importorskip("sacremoses")
+    write("plain", ru="Собака, собака бежит!\n", de="Der Hund, der Hund läuft!\n")
+    write(ru="Собака , собака бежит !\n", de="Der Hund , der Hund läuft !\n")
+    learn_bpe([Path("train.ru"), Path("train.de")], Path("codes"), 8)
+    apply_bpe(Path("codes"), [Path("train.ru"), Path("train.de")], Path("split"))
+    made = binary("made", "--trainpref=split/train", "--bpe-codes=codes")
+    dicts = "--srcdict=made/dict.ru.txt", "--tgtdict=made/dict.de.txt"
+    new = binary("later", "--trainpref=split/train", "--testpref=plain", *dicts)
+    assert ids(new, "test") == ids(made) == ids(new) and UNK not in ids(new)[0]
+
+
+def test_c14_a_missing_or_foreign_model_is_an_error(raw: Path, capsys: pytest.CaptureFixture) -> None:
+    for folder, pieces in (("made", 70), ("other", 65)):
+        binary(folder, f"--sentencepiece={pieces}")
+    both = "--srcdict=made/dict.ru.txt", "--tgtdict=other/dict.de.txt"
+    assert binary("new", *both, code=2) is None
+    assert "different subword models" in capsys.readouterr().err
+    Path("made/sentencepiece.model").unlink()
+    assert binary("new", both[0], "--tgtdict=made/dict.de.txt", code=2) is None
+    assert "put sentencepiece.model" in capsys.readouterr().err and not Path("new").exists()
+
+
+CHINESE = [
+    ("".join(chr(0x4E00 + (7 * i + k) % 90) for k in range(6)), f"word{i % 9} b{i}") for i in range(60)
+]
+
+
+def new_task_argv(folder: Path, *more: str) -> list[str]:
+    """Return the arguments of `hat new-task` for a Chinese corpus, in a folder with the tasks of HAT."""
+    (folder / "configs").mkdir()
+    (folder / "configs/toy.en-de").symlink_to(ROOT / "configs/toy.en-de")
+    for side, lang in enumerate(("zh", "en")):
+        write("corpus", **{lang: "".join(f"{pair[side]}\n" for pair in CHINESE)})
+    argv = ["--name=mine.zh_TW-en", "--template=toy.en-de", "--source=corpus.zh", "--target=corpus.en"]
+    return [*argv, *more]
+
+
+def test_c15_the_flag_that_was_given_is_named(raw: Path, capsys: pytest.CaptureFixture) -> None:
+    argv = new_task_argv(raw, "--held-out=5")
+    assert new_task([*argv, "--pieces=60"]) == 2
+    said = capsys.readouterr().err
+    assert "--pieces 60" in said and "--sentencepiece" not in said
+    least = re.search(r"alone need (\d+)", said)[1]
+    assert new_task([*argv[:-1], "--held-out=50", f"--pieces={least}"]) == 2
+    assert "lower --held-out" in capsys.readouterr().err
+    assert not Path("configs/mine.zh_TW-en").exists() and not Path("data").exists()
+    assert new_task([*argv, f"--pieces={least}"]) == 0
+    splits = [f"--{split}pref=data/raw/mine.zh_TW-en/{split}" for split in ("train", "test")]
+    argv = ["--source-lang=zh_TW", "--target-lang=en", "--destdir=out", "--joined-dictionary", *splits]
+    assert preprocess([*argv, f"--sentencepiece={int(least) - 1}"]) == 2
+    assert (
+        f"--sentencepiece {int(least) - 1}" in (said := capsys.readouterr().err) and f"need {least}" in said
+    )
+    assert preprocess([*argv, f"--sentencepiece={least}"]) == 0, (
+        "the advice works, and the number is the least"
+    )
+
+
+def test_c15_the_library_names_its_parameters(raw: Path) -> None:
+    sides = [list(side) for side in zip(*CHINESE, strict=True)]
+    with pytest.raises(ConfigError, match="^pieces 60: "):
+        Dataset.from_text(*sides, pieces=60)
+    with pytest.raises(DataError, match="lower valid and test or give more text"):
+        Dataset.from_text(*sides, valid=40)
+
+
+@pytest.mark.parametrize("flag", ["--configs", "--evo-configs"])
+def test_c15_a_missing_file_is_not_blamed_on_another_flag(
+    flag: str, raw: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert evo_search([f"{flag}=no.yml"]) == 2
+    said = capsys.readouterr().err
+    assert "no.yml" in said and "check the path" in said and "check --configs" not in said
