@@ -119,11 +119,11 @@ def refuse_folder(path: Path) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Raise HatError if `path` cannot be written, before long work is spent on its content."""
+    """Raise HatError if `path` cannot be written, before long work is spent on its content; makes nothing."""
     refuse_folder(path)
     with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path.parent).close()
+        there = next(folder for folder in path.absolute().parents if folder.exists())
+        tempfile.TemporaryFile(dir=there).close()
 
 
 def digest_path(path: Path) -> Path:

@@ -44,19 +44,8 @@ class ElasticLinear(nn.Module):
         return residual + drop(self(x, residual.size(-1)), rate)
 
 
-class ElasticLayerNorm(nn.Module):
+class ElasticLayerNorm(nn.LayerNorm):
     """LayerNorm over the width of its input, with the front part of scale and shift; eps 1e-5."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.eps = 1e-5
-        self.weight = nn.Parameter(torch.empty(dim))
-        self.bias = nn.Parameter(torch.empty(dim))
-
-    def init(self, generator: torch.Generator) -> None:
-        """Scale one, shift zero; nothing is drawn."""
-        nn.init.ones_(self.weight)
-        nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise x [..., dim] over its last dimension."""
@@ -117,13 +106,8 @@ class Dropout:
     """
 
     def __init__(self, seed: int | None = None) -> None:
-        self.seed = seed
+        self.seed, self.active = seed, seed is not None  # active: drops at rates above 0
         self._bits: RandomBits | None = None
-
-    @property
-    def active(self) -> bool:
-        """Whether anything is dropped at rates above 0."""
-        return self.seed is not None
 
     def __call__(self, x: Tensor, rate: float) -> Tensor:
         """Return `x` with a fraction `rate` of its elements zero and the others scaled by 1 / (1 - rate)."""

@@ -165,7 +165,7 @@ class SuperTransformer(Transformer):
         if not self.source_embed.weight.is_meta:
             generator = generator or torch.Generator().manual_seed(1)
             for module in self.modules():
-                if isinstance(module, ElasticLinear | ElasticLayerNorm | ElasticEmbedding):
+                if isinstance(module, ElasticLinear | ElasticEmbedding):
                     module.init(generator)
 
 
