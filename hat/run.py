@@ -178,8 +178,9 @@ class Record:
 
     @property
     def digests(self) -> set[str]:
-        """Return the digests of the identities that the run has and had."""
-        return {self.identity.digest, *(str(part.get("before")) for part in self.parts)}
+        """Return the digests of the identities that the run has and had; "" before format 2."""
+        made = self.made_from.digest if self.made_from else ""
+        return {made, *(str(part.get("before")) for part in self.parts)}
 
     def differences(self, wanted: Identity) -> tuple[list[str], list[str]]:
         """Return what changes if a run of an identity goes on here, and of what the record does not tell."""

@@ -40,6 +40,8 @@ class RunOptions(Options):
     """folder of checkpoints and logs (default: checkpoints/<path of --configs>)"""
     restore_file: str | None = option(None, role="file")
     """checkpoint to start from (default: the newest one in --save-dir, if any)"""
+    new_run: bool = option(False, role="free")
+    """if the folder holds another run, move that to FOLDER.<its identity> instead of refusing to write"""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hat.cli import settings
 from hat.cli.interrupt import Interrupt
@@ -14,11 +14,15 @@ from hat.errors import ConfigError
 from hat.log import info
 from hat.model.count import count_params
 from hat.model.layers import ModelConfig
+from hat.run import Identity
 from hat.space import ArchOptions, SpaceOptions
 from hat.train.distributed import joined, launch, one_of_many, place_of
-from hat.train.loop import TrainConfig, fit, validate
+from hat.train.loop import TrainConfig, fit, training_identity, validate
 from hat.train.policy import PolicyConfig
 from hat.train.trainer import OptimConfig
+
+if TYPE_CHECKING:
+    from hat.data.dataset import Dataset
 
 # Accepted, but not in --help: what a YAML file of the search gives, and what hardly anyone changes.
 UNLISTED: dict[type, tuple[str, ...]] = {
@@ -61,7 +65,7 @@ def run(given: Settings, argv: Sequence[str] | None) -> dict[str, Any] | int:
     if place is None and (count := settings.processes(given.ranks, given.device)) > 1:
         return launch("hat.cli.train", argv, count, given.ranks.distributed_port)
     where = settings.rank_device(given.device, place, given.ranks)
-    config = TrainConfig(given.model, given.optim, given.schedule, given.policy, task, given.loop)
+    config = _config(given)
     if arch and given.policy != PolicyConfig():
         info("the options of --policy are not used: one architecture is trained")
     size: dict[str, Any] = {"params": params, "flops": None, "latency_ms": None}
@@ -87,6 +91,7 @@ def run(given: Settings, argv: Sequence[str] | None) -> dict[str, Any] | int:
                 group=group,
                 interrupt=interrupt,
                 progress=not given.output.no_progress_bar and sys.stderr.isatty(),
+                new_run=options.new_run,
             )
     if trained.stopped is not None:
         info(f"stopped by signal {trained.stopped} and saved; the same command goes on from here")
@@ -97,6 +102,25 @@ def run(given: Settings, argv: Sequence[str] | None) -> dict[str, Any] | int:
     text = f"trained {trained.updates} updates in {trained.train_s:.0f} s, best validation loss {best}"
     print(f"{text}; checkpoints in {folder}")
     return size | {"training": trained.summary() | {"save_dir": str(folder)}}
+
+
+def identity(given: Settings) -> Identity:
+    """Return the identity of the training that `run` makes of these settings; nothing is written."""
+    space, arch = settings.space_and_arch(given.space, given.arch)
+    place, start = place_of(os.environ), given.run.restore_file
+    return training_identity(
+        arch or space,
+        cast("Dataset", TaskData(given.task)),
+        _config(given),
+        space=space,
+        init=find_checkpoint(start) if start else None,
+        seed=given.device.seed,
+        processes=place.size if place else settings.processes(given.ranks, given.device),
+    )
+
+
+def _config(given: Settings) -> TrainConfig:
+    return TrainConfig(given.model, given.optim, given.schedule, given.policy, given.task, given.loop)
 
 
 def _profile(given: Settings, space: Any, arch: Any) -> dict[str, Any]:

@@ -30,13 +30,13 @@ _NO_SENTENCE = re.compile("<url>|<talkid>|<keywords>")
 _TITLES = re.compile("</?(?:title|description)>")
 
 
-def package(name: str) -> ModuleType:
-    """Import one of the optional packages for text. Raises ConfigError if it is not installed."""
+def package(name: str, extra: str = "text") -> ModuleType:
+    """Import a package of one of HAT's extras. Raises ConfigError if it is not installed."""
     try:
         return __import__(name, fromlist=["*"])
     except ImportError as error:
         missing = name.split(".")[0].replace("_", "-")
-        raise ConfigError(f"the package {missing} is not installed; run: {install('text')}") from error
+        raise ConfigError(f"the package {missing} is not installed; run: {install(extra)}") from error
 
 
 def segment(line: str) -> str | None:

@@ -1,8 +1,10 @@
 """Checkpoints: one file of plain types and tensors, a digest beside it, strict in what it loads."""
 
+import hashlib
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,7 @@ from hat.log import info
 from hat.model.cpu import Amp
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SubTransformer, SuperTransformer, Transformer, extract
-from hat.run import Run, read_record, record_path
+from hat.run import Identity, Run, digest_of, read_record, record_path
 from hat.space import DIMS, Arch, SearchSpace, space_from_plain
 from hat.train.trainer import compute_dtype
 
@@ -45,6 +47,11 @@ class Checkpoint:
     state: dict[str, Any]
     master: dict[str, Tensor] | None = None
     codec: dict[str, Any] | None = None  # plain values of a TextCodec, if the file is to translate by itself
+
+    @property
+    def run(self) -> str:
+        """Return the digest of the identity of the training that saved this; "" if it is not known."""
+        return str(self.state.get("run", ""))
 
     def empty(self) -> Transformer:
         """Return the model without memory for its weights."""
@@ -129,10 +136,16 @@ def save(checkpoint: Checkpoint, *paths: Path) -> None:
 def load(path: Path, info: Callable[[str], None] = lambda text: None) -> Checkpoint:
     """Return the checkpoint in `path`, of this system or of the 2020 release, with weights in float32.
 
+    `path` may also be the folder of a bundle.
+
     Raises CheckpointError if it is missing, damaged, of a newer format, or does not fit its own description.
     """
     from hat.files.tensors import read_foreign  # late: a run that starts anew reads no checkpoint
 
+    if (path / "config.json").is_file():
+        from hat.train.bundle import read_bundle  # late: it packs checkpoints
+
+        return _checkpoint(read_bundle(path), path)
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -157,6 +170,10 @@ def load(path: Path, info: Callable[[str], None] = lambda text: None) -> Checkpo
             f"{path} is not a checkpoint of this system that this version reads, nor one of the 2020 release"
             f"{found}; give a .pt file written by train.py or fetched by download_model.py, or upgrade"
         )
+    return _checkpoint(values, path)
+
+
+def _checkpoint(values: dict[str, Any], path: Path) -> Checkpoint:
     try:
         checkpoint = Checkpoint(
             space=space_from_plain(values["space"]),
@@ -166,7 +183,7 @@ def load(path: Path, info: Callable[[str], None] = lambda text: None) -> Checkpo
             vocab_digests=tuple(values["vocab_digests"]),
             weights=as_float(values["weights"]),
             state=dict(values["state"]),
-            master=as_float(values["master"]) if number == 2 else None,
+            master=as_float(values["master"]) if values["hat_format"] == 2 else None,
             codec=values.get("codec"),
         )
         check_weights(checkpoint)
@@ -228,11 +245,12 @@ def load_model(path: Path | str, dataset: "Dataset | None" = None) -> "Model":
     return Model(found.model(), codec, found.vocab_digests)
 
 
-def load_newest(folder: Path, info: Callable[[str], None]) -> Checkpoint | None:
+def load_newest(folder: Path, info: Callable[[str], None], runs: Set[str] | None = None) -> Checkpoint | None:
     """Return the newest readable checkpoint of a run, or None if there is none.
 
-    Says so if it falls back. Raises CheckpointError if none can be read, or if the newest holds nothing to go
-    on from, as the run would overwrite it.
+    `runs` are the digests of the identities that the run has or had; "" stands for version 0.1, which saved
+    none, and None for any run. Says so if it falls back. Raises CheckpointError if none can be read, or if
+    the newest would be overwritten: it holds nothing to go on from, or belongs to another run.
     """
     last, best = folder / "checkpoint_last.pt", folder / "checkpoint_best.pt"
     candidates = [path for path in (last, *numbered(folder), best) if path.exists()]
@@ -247,7 +265,13 @@ def load_newest(folder: Path, info: Callable[[str], None]) -> Checkpoint | None:
                 f"{path} holds weights, but no state to go on with, and this run would overwrite it; move "
                 "it to another folder, and start from it there with --restore-file"
             )
-        return checkpoint
+        if runs is None or checkpoint.run in runs:
+            return checkpoint
+        if path in (last, best):
+            raise CheckpointError(
+                f"{path} belongs to another run, and this run would overwrite it; move it to another folder"
+            )
+        info(f"{path} belongs to another run; trying the one before it")
     if candidates:
         many = f"none of the {len(candidates)} checkpoints in {folder}"
         raise CheckpointError(f"{many} can be read; move them away to start anew")
@@ -264,13 +288,26 @@ def numbered(folder: Path) -> list[Path]:
     return [path for *_, path in sorted(found, reverse=True)]
 
 
-def rotate(folder: Path, keep_epochs: int, keep_within: int) -> None:
-    """Remove all but the newest so many checkpoints of epochs' ends and within epochs; -1 keeps all."""
+def rotate(folder: Path, saved: Sequence[str], keep_epochs: int, keep_within: int) -> None:
+    """Remove all but the newest so many of the checkpoints of epochs' ends and within epochs; -1 keeps all.
+
+    `saved` are the names of those that the run has saved, the newest last; no other file is removed.
+    """
     for within, keep in ((False, keep_epochs), (True, keep_within)):
-        of_kind = [path for path in numbered(folder) if path.name.startswith("checkpoint_") == within]
-        for path in of_kind[keep:] if keep >= 0 else []:
-            path.unlink(missing_ok=True)
-            digest_path(path).unlink(missing_ok=True)
+        of_kind = [name for name in saved if name.startswith("checkpoint_") == within]
+        for name in of_kind[: max(0, len(of_kind) - keep)] if keep >= 0 else []:
+            (folder / name).unlink(missing_ok=True)
+            digest_path(folder / name).unlink(missing_ok=True)
+
+
+def content_of(model: "Path | Model") -> str:
+    """Return the SHA-256 of a checkpoint file, or of the weights of a model."""
+    if isinstance(model, Path):
+        return digest_of(model)
+    digest = hashlib.sha256()
+    for tensor in getattr(model, "network", model).state_dict().values():
+        digest.update(tensor.cpu().float().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def average(
@@ -279,44 +316,68 @@ def average(
     """Write the mean of the weights of several checkpoints of one model; returns its path and theirs.
 
     Args:
-        inputs: checkpoint files, or one run folder, whose newest epoch checkpoints are taken.
+        inputs: checkpoint files, or one run folder, whose newest epoch checkpoints are taken; what belongs to
+            another run is left out.
         output: file to write; default: average_model_N.pt in the folder.
         num_epoch_checkpoints: how many checkpoints of a folder, N.
 
-    Raises CheckpointError if there are none, they hold different models, or their mean is not finite.
+    Raises CheckpointError if there are none, they hold different models or several folders are given, or
+    their mean is not finite.
     """
     paths, most = [Path(name) for name in inputs], num_epoch_checkpoints
-    if len(paths) == 1 and paths[0].is_dir():
-        folder = paths[0]
-        paths = [path for path in numbered(folder) if not path.name.startswith("checkpoint_")][:most]
-        if not paths:
-            raise CheckpointError(f"{folder} holds no checkpointN.pt; train with --save-interval")
-        if len(paths) < most:
-            info(f"{folder} holds {len(paths)} epoch checkpoints, not {most}; averaging those")
-        output = output or folder / f"average_model_{most}.pt"
-    if output is None:
+    folder = next((path for path in paths if path.is_dir()), None)
+    if folder and len(paths) > 1:
+        runs = [read_record(path if path.is_dir() else path.parent, folder=True, note=info) for path in paths]
+        changed = next(filter(None, (runs[0].identity.differences(run.identity) for run in runs)), [])
+        of = f" are of different runs ({', '.join(changed)})" if changed else " are several"
+        raise CheckpointError(f"{', '.join(map(str, paths))}{of}; give one folder, or name checkpoint files")
+    if not folder and output is None:
         raise ConfigError("--output is needed if the inputs are single files")
-    target, names = Path(output), [str(path) for path in paths]
-    settings = {"num-epoch-checkpoints": most, "inputs": names}
-    sources = dict(zip(names, paths, strict=True))
-    with Run(record_path(target, folder=False), "average", settings=settings, inputs=sources) as run:
-        first = load(paths[0], info)
-        total = {name: weight.double() for name, weight in first.weights.items()}
-        for path in paths[1:]:
-            other = load(path, info)
-            if describe(other) != describe(first):
-                both = f"{path} and {paths[0]} hold different models"
-                raise CheckpointError(f"{both}; average checkpoints of one run")
-            for name, weight in other.weights.items():
-                total[name] += weight
-        means = {name: (weight / len(paths)).float() for name, weight in total.items()}
-        if not all(bool(mean.isfinite().all()) for mean in means.values()):
-            raise CheckpointError(
-                f"{paths[0]} or another of them holds numbers that are not finite; leave it out"
-            )
-        save(replace(first, weights=means, state={}, master=None), target)
+    used, runs, first, total = list[Path](), set[str](), None, dict[str, Tensor]()
+    for path, found in _of_run(folder, most) if folder else ((path, load(path, info)) for path in paths):
+        if first and describe(found) != describe(first):
+            both = f"{path} and {used[0]} hold different models"
+            raise CheckpointError(f"{both}; average checkpoints of one run")
+        for name, weight in found.weights.items():
+            total[name] = weight.double() + total.get(name, 0)
+        first = first or replace(found, state={}, master=None)
+        used.append(path)
+        runs.add(found.run)
+    if first is None:
+        raise CheckpointError(f"{folder} holds no checkpointN.pt of its run; train with --save-interval")
+    if folder and len(used) < most:
+        info(f"{folder} holds {len(used)} epoch checkpoints of its run, not {most}; averaging those")
+    if not folder and len(runs) > 1:
+        info(f"the checkpoints are of {len(runs)} different runs")
+    means = {name: (weight / len(used)).float() for name, weight in total.items()}
+    if not all(bool(mean.isfinite().all()) for mean in means.values()):
+        raise CheckpointError(f"{used[0]} or another of them holds numbers that are not finite; leave it out")
+    target = Path(output or paths[0] / f"average_model_{most}.pt")
+    settings = {"num-epoch-checkpoints": most, "inputs": [str(path) for path in used]}
+    inputs = {f"checkpoint {number}": path for number, path in enumerate(used, 1)}
+    identity = Identity.of("average", inputs=inputs)
+    record = record_path(target, folder=False)
+    with Run(record, "average", settings=settings, identity=identity, goes_on=False) as run:
+        save(replace(first, weights=means), target)
         run.vouch(target)
-    return target, paths
+    return target, used
+
+
+def _of_run(folder: Path, most: int) -> Iterator[tuple[Path, Checkpoint]]:
+    """Yield the newest epoch checkpoints of the run in a folder; what belongs to another run is left out."""
+    record, newest, saved = read_record(folder, folder=True, note=info), "", None
+    with suppress(CheckpointError):
+        last = load(folder / "checkpoint_last.pt")
+        newest, saved = last.run, last.state["progress"].get("saved")
+    runs = record.digests if record.made_from else {"", newest}
+    names = [path.name for path in numbered(folder)] if saved is None or newest not in runs else saved[::-1]
+    for path in (folder / name for name in names if not name.startswith("checkpoint_")):
+        found = load(path, info) if most and path.exists() else None
+        if found and found.run not in runs:
+            info(f"{path} belongs to another run; it is left out")
+        elif found:
+            most -= 1
+            yield path, found
 
 
 def check_compatible(

@@ -10,21 +10,20 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 
 from hat.config import Options, fill, option, read_config, to_yaml_values
 from hat.data.batching import EpochBatches, groups
 from hat.data.pairs import Batch, PairDataset
-from hat.errors import ConfigError
-from hat.files.lock import FolderLock
+from hat.errors import CheckpointError, ConfigError
 from hat.log import RunLog, info
 from hat.model.cpu import device_name, dtype_name
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer, Transformer
 from hat.rng import seed_for
-from hat.run import Run, record_path
+from hat.run import Claim, Identity, Record, Run, claim, digest_of, read_record, record_path
 from hat.space import DIMS, Arch, SearchSpace, validation_archs
 from hat.train import checkpoint as ckpt
 from hat.train.checkpoint import Checkpoint, check_compatible
@@ -121,6 +120,8 @@ class TrainConfig:
 
 
 _DEFAULTS = TrainConfig()
+_RESETS = ("optimizer", "lr-scheduler", "dataloader", "meters")
+_OF_LOSSES = ("label-smoothing ", "valid.", "dict.")  # changes after which a loss means something else
 
 
 class StopRequest(Protocol):
@@ -144,7 +145,18 @@ class Progress:
     best_loss: float | None = None
     stale: int = 0  # validations since the best one
     train_s: float = 0.0
-    started_from: str = ""
+    saved: list[str] = field(default_factory=list)  # checkpoints of epochs and within them, the newest last
+
+
+class _Start(NamedTuple):
+    """Where a run goes on or starts from."""
+
+    source: Checkpoint | None  # None: first weights
+    where: Path  # the folder of the run, or what the run starts from
+    identity: Identity | None  # None without a folder
+    parts: tuple[dict[str, Any], ...]  # as in the record of the run
+    changed: list[str]  # what the last part changes, if that is still to be carried out
+    resets: list[str]  # what it resets: optimizer, lr-scheduler, dataloader, meters
 
 
 @dataclass(frozen=True)
@@ -192,6 +204,7 @@ def fit(
     group: ProcessGroup = ALONE,
     interrupt: StopRequest | None = None,
     progress: bool = False,
+    new_run: bool = False,
 ) -> FitResult:
     """Train the SuperTransformer of a search space, or one SubTransformer, and return what it reached.
 
@@ -210,25 +223,21 @@ def fit(
         group: the processes that train together; each gets every k-th of k batches.
         interrupt: asks the run to save and end after the current update.
         progress: show a progress bar instead of lines.
+        new_run: move another run that is in `out` to `<out>.<its identity>`, instead of refusing it.
 
     Raises CheckpointError if `init` or a checkpoint in `out` does not fit, TrainingError if the loss is not
-    finite (the last checkpoint stays), and HatError if another process is training in `out`.
+    finite (the last checkpoint stays), and HatError if `out` holds a run of another identity (see
+    `hat.run.Identity`), or another process is training in it.
     """
-    arch = target if isinstance(target, Arch) else None
-    found = target if isinstance(target, SearchSpace) else space
-    if found is None:
-        raise ConfigError("an architecture is trained in its search space: give space=")
-    if arch:
-        found.check(arch)
     folder, loop = Path(out) if out is not None else None, config.loop
-    run = _Training(arch, found, dataset, config, folder, _device(device), seed, group, interrupt)
+    where, init = _device(device), Path(init) if isinstance(init, str) else init
+    run = _Training(*_arch_and_space(target, space), dataset, config, folder, where, seed, group, interrupt)
     losses, stopped = dict[str, float](), None
     with ExitStack() as stack:
-        if folder:
-            lock = partial(FolderLock, folder, "wait for it, stop it, or give another --save-dir")
-            group.on_rank0(lambda: stack.enter_context(lock()) and None)
-        run.restore(Path(init) if isinstance(init, str) else init)
-        record = stack.enter_context(run.record())
+        # rank 0 reads for all: only its machine needs the folder
+        start = group.on_rank0(lambda: run.start(stack, init, new_run))
+        run.restore(start)
+        record = stack.enter_context(run.record(start))
         log = run.log(progress)
         stack.callback(log.close)
         finished = run.finished(run.at.epoch - 1)  # also if a run is started again after it had ended
@@ -259,6 +268,22 @@ def fit(
         result = FitResult(*reached, folder, stopped, dataset, run.best)
         record.results |= result.summary()
     return result
+
+
+def training_identity(
+    target: SearchSpace | Arch,
+    dataset: "Dataset",
+    config: TrainConfig = _DEFAULTS,
+    *,
+    space: SearchSpace | None = None,
+    init: "Path | str | Model | None" = None,
+    seed: int = 1,
+    processes: int = 1,
+) -> Identity:
+    """Return the identity of the run that `fit` makes of the same arguments; nothing is written."""
+    rest = dataset, config, None, _device("cpu"), seed, ALONE, None
+    run = _Training(*_arch_and_space(target, space), *rest)
+    return run.identity(Path(init) if isinstance(init, str) else init, processes)
 
 
 def validate(
@@ -299,6 +324,14 @@ def _batches(
     return EpochBatches(data, *fixed, **more)
 
 
+def _arch_and_space(target: SearchSpace | Arch, space: SearchSpace | None) -> tuple[Arch | None, SearchSpace]:
+    arch = target if isinstance(target, Arch) else None
+    found = target if isinstance(target, SearchSpace) else space
+    if found is None:
+        raise ConfigError("an architecture is trained in its search space: give space=")
+    return found.check(arch) if arch else None, found
+
+
 def _device(given: torch.device | str | None) -> torch.device:
     return torch.device(given or ("cuda:0" if torch.cuda.is_available() else "cpu"))
 
@@ -325,14 +358,85 @@ class _Training:
         self.written = self.folder if self.group.first else None  # the other processes write nothing
         self.best: Checkpoint | None = None  # the best weights, if there is no folder for them
         self.recent: list[tuple[Losses, float]] = []  # updates since the last log line, and seconds
+        self.marks: dict[str, Any] = {}  # what checkpoints say of the run: digest of its identity, parts
 
     # --- where the run starts or goes on
 
-    def restore(self, init: "Path | Model | None") -> None:
+    def identity(self, init: "Path | Model | None", processes: int) -> Identity:
+        """Return what the result depends on. Tokens of an update count, however many processes share them."""
+        cfg, optim, cosine = self.cfg, self.cfg.optim, self.cfg.schedule.lr_scheduler == "cosine"
+        batches = BatchConfig(**{each.name: getattr(cfg.batches, each.name) for each in fields(BatchConfig)})
+        share = optim.update_freq * processes
+        settings: dict[str, Any] = dict.fromkeys(("max-tokens", "max-sentences", "update-freq"))
+        settings["max-tokens*update-freq*processes"] = batches.max_tokens * share
+        if batches.max_sentences:
+            settings["max-sentences*update-freq*processes"] = batches.max_sentences * share
+        settings |= {"max-update": optim.max_update} if cosine else {"max-lr": None}
+        settings |= {"seed": self.seed, **self.space.sizes}
+        if self.arch:
+            settings |= self.arch.to_yaml()
+        else:
+            settings |= self._choices() | cfg.policy.used()
+        inputs: dict[str, Path | str] = {} if init is None else {"checkpoint": ckpt.content_of(init)}
+        for number, side in enumerate(("source", "target")):
+            lang = getattr(self.pairs, f"{side}_lang")
+            inputs[f"train.{lang}"] = getattr(self.pairs, side).bin
+            inputs[f"valid.{lang}"] = getattr(self.valid.data, side).bin
+            inputs[f"dict.{lang}"] = self.dataset.digests[number]
+        options = cfg.model, optim, cfg.schedule, batches, cfg.loop
+        return Identity.of("train", *options, settings=settings, inputs=inputs)
+
+    def start(self, stack: ExitStack, init: "Path | Model | None", new_run: bool) -> _Start:
+        """Claim the folder, if there is one, until `stack` ends; return where the run goes on or starts."""
+        folder, source, where, carried = self.folder, None, Path("a given model"), 0
+        asked = [name for name in _RESETS if getattr(self.cfg.loop, f"reset_{name.replace('-', '_')}")]
+        inside = bool(folder) and isinstance(init, Path) and init.resolve().parent == folder.resolve()
+        identity, found = None, Claim(Record(""), [])
+        if folder:
+            identity = self.identity(None if inside and not new_run else init, self.group.size)
+            if (
+                inside and not new_run
+            ):  # a checkpoint of the run itself; the run started from what it started from
+                before = read_record(folder, folder=True, note=info).identity.inputs
+                started = {use: before[use] for use in ("checkpoint",) if use in before}
+                identity = replace(identity, inputs={**identity.inputs, **started})
+            advice = "wait for it, stop it, or give another --save-dir"
+            found = stack.enter_context(
+                claim(folder, identity, advice, new_run=new_run, may_change=bool(asked))
+            )
+            if found.moved and inside:
+                init = found.moved / Path(init).name
+            where, last = folder, folder / "checkpoint_last.pt"
+            source = ckpt.load_newest(folder, info, found.held.digests | {identity.digest})
+            carried = source.state.get("parts", 0) if source else 0
+        parts, before = [dict(part) for part in found.held.parts], found.held.made_from
+        anew = bool(asked) and (found.changed or not parts or parts[-1]["resets"] != asked)
+        if source and inside and not found.moved:
+            if anew:
+                source = ckpt.load(init, info)
+            elif last.exists() and digest_of(init) != digest_of(last):
+                raise CheckpointError(
+                    f"{init} is not the last checkpoint of this run, which goes on from {last.name}; leave "
+                    "out --restore-file, or give another --save-dir to go on from there"
+                )
+        if anew or (source and not before):  # what version 0.1 saved says nothing of its run
+            update = source.state["trainer"]["num_updates"] if source else 0
+            changes = {"changed": found.changed, "resets": asked if anew else []}
+            parts.append({"update": update, **changes, "before": before.digest if before else ""})
+        if source is None and init is not None:
+            where, carried = init if isinstance(init, Path) else where, 0
+            source = (
+                ckpt.load(init, info) if isinstance(init, Path) else ckpt.pack(init.network, init.digests)
+            )
+        if source:
+            source = check_compatible(source, where, self.space, self.arch, self.cfg.model, self.dataset)
+        undone = parts[-1] if carried < len(parts) else {"changed": [], "resets": []}
+        return _Start(source, where, identity, tuple(parts), undone["changed"], undone["resets"])
+
+    def restore(self, start: _Start) -> None:
         """Make the trainer, at the point where the run goes on or at its start."""
-        cfg, optim, loop, at = self.cfg, self.cfg.optim, self.cfg.loop, self.at
-        # rank 0 reads for all: only its machine needs the folder
-        source, where, at.started_from = self.group.on_rank0(lambda: self._source(init))
+        cfg, optim, at, source, resets = self.cfg, self.cfg.optim, self.at, start.source, start.resets
+        self.marks = {"run": start.identity.digest if start.identity else "", "parts": len(start.parts)}
         goes_on = source is not None and source.arch == self.arch and "trainer" in source.state
         if source is None:
             noise = torch.Generator().manual_seed(seed_for(self.seed, "init"))
@@ -348,45 +452,30 @@ class _Training:
         if source is None:
             return
         if not goes_on:
-            info(f"weights inherited from {where}; optimiser, schedule and data start anew")
+            info(f"weights inherited from {start.where}; optimiser, schedule and data start anew")
             return
         state, kept = source.state, source.state["progress"]
         trainer.load_average(source.weights)
         trainer.load_state_dict(
-            state["trainer"], optimizer=not loop.reset_optimizer, schedule=not loop.reset_lr_scheduler
+            state["trainer"], optimizer="optimizer" not in resets, schedule="lr-scheduler" not in resets
         )
-        if not loop.reset_dataloader:
+        if start.where == self.folder:
+            at.saved = kept.get("saved", [path.name for path in reversed(ckpt.numbered(start.where))])
+        at.train_s = kept["train_s"]
+        if "dataloader" not in resets:
             at.epoch, at.offset = kept["epoch"], kept["offset"]
-            if state["plan"] != self._batch_plan():
+            if state["plan"] != self._batch_plan() or any(
+                each.startswith("train.") for each in start.changed
+            ):
                 at.offset = 0
-                info("the batches are not those of before (seed, data or batch size); the epoch starts anew")
-        if not loop.reset_meters:
-            at.best_loss, at.stale, at.train_s = kept["best_loss"], kept["stale"], kept["train_s"]
-        if (before := state.get("recipe")) not in (None, now := self._recipe()):
-            info(f"until now this run was trained with {before}; it goes on with {now}")
-        info(f"resumed {where} at update {trainer.num_updates}, epoch {at.epoch}")
-
-    def _source(self, init: "Path | Model | None") -> tuple[Checkpoint | None, Path, str]:
-        """Return the checkpoint to go on from, if any, its place, and what the run was started from."""
-        folder, name = self.folder, str(init) if init is None or isinstance(init, Path) else "a given model"
-        source, where = ckpt.load_newest(folder, info) if folder and folder.is_dir() else None, folder
-        if source and init is None:
-            name = source.state["progress"]["started_from"]
-        elif not source or source.state["progress"]["started_from"] != name:
-            if init is None:
-                return None, Path(), ""
-            where = Path(name)
-            source = (
-                ckpt.load(init, info) if isinstance(init, Path) else ckpt.pack(init.network, init.digests)
-            )
-        assert where
-        fits = check_compatible(source, where, self.space, self.arch, self.cfg.model, self.dataset)
-        return fits, where, name
-
-    def _recipe(self) -> str:
-        """Return which architectures an update trains, and how their weights are averaged, in words."""
-        options = ({} if self.arch else self.cfg.policy.used()) | {"ema-decay": self.cfg.optim.ema_decay}
-        return ", ".join(f"--{name} {value}" for name, value in options.items())
+                info("the batches are not those of before; the epoch starts anew")
+        if "meters" not in resets and not any(each.startswith(_OF_LOSSES) for each in start.changed):
+            at.best_loss, at.stale = kept["best_loss"], kept["stale"]
+        if start.changed:
+            info(f"from here on under other settings: {', '.join(start.changed)}")
+        info(f"resumed {start.where} at update {trainer.num_updates}, epoch {at.epoch}")
+        if trainer.num_updates > optim.max_update:
+            info(f"that is beyond --max-update {optim.max_update}; nothing is left to do")
 
     def _batch_plan(self) -> list[str]:
         """Return what the batches of an epoch depend on."""
@@ -394,23 +483,22 @@ class _Training:
         limits = (batches.max_tokens, batches.max_sentences, batches.required_batch_size_multiple)
         return [str(self.seed), *map(str, limits), *self.dataset.digests, batches.train_subset]
 
-    def record(self) -> Run:
+    def _choices(self) -> dict[str, Any]:
+        return {dim.choice_key: [dim.encode(value) for value in self.space[dim]] for dim in DIMS}
+
+    def record(self, start: _Start) -> Run:
         """Return the record of the run: its settings as a new run of train.py takes them, and its inputs."""
         sizes = {key: size for key, size in self.space.sizes.items() if not key.endswith("of the decoder")}
         if self.space.decoder_qkv:  # as without the key: each side has its own width
             del sizes["qkv-dim"]
-        choices = {dim.choice_key: [dim.encode(value) for value in self.space[dim]] for dim in DIMS}
         arch, data = self.arch.to_yaml() if self.arch else {}, str(self.pairs.folder)
-        inputs: dict[str, Path | str] = {}
-        for number, side in enumerate(("source", "target")):
-            inputs[f"{side} dictionary"] = self.dataset.digests[number]
-            for pairs in (self.pairs, self.valid.data):
-                inputs[f"{pairs.split} {side}"] = getattr(pairs, side).bin
+        own = {"data": data, "seed": self.seed, **sizes, **self._choices(), **arch}
         return Run(
             record_path(self.written, folder=True) if self.written else None,
             "train",
-            settings={**self.cfg.to_yaml(), "data": data, "seed": self.seed, **sizes, **choices, **arch},
-            inputs=inputs,
+            settings={**self.cfg.to_yaml(), **own},
+            identity=start.identity,
+            parts=start.parts,
             device={"device": device_name(self.device), "dtype": dtype_name(self.trainer.dtype)},
             threads=torch.get_num_threads(),
             processes=self.group.size,
@@ -519,8 +607,10 @@ class _Training:
 
     def save(self, *names: str) -> None:
         """Save the run under each of these names, `checkpoint_last.pt` being the first."""
+        numbered = [name for name in names if name not in ("checkpoint_last.pt", "checkpoint_best.pt")]
+        self.at.saved = [name for name in self.at.saved if name not in numbered] + numbered
         state: dict[str, Any] = {"trainer": self.trainer.state_dict(), "progress": asdict(self.at)}
-        state |= {"plan": self._batch_plan(), "recipe": self._recipe()}
+        state |= {"plan": self._batch_plan(), **self.marks}
         packed = ckpt.pack(self.trainer.eval_model, self.dataset.digests, state, self.trainer.model)
         folder, loop = self.folder, self.cfg.loop
 
@@ -528,7 +618,7 @@ class _Training:
             # a resumed run starts from the first name, so that one is written last: after a kill in between
             # the others must not be older
             ckpt.save(packed, *(folder / name for name in reversed(names)))
-            ckpt.rotate(folder, loop.keep_last_epochs, loop.keep_interval_updates)
+            ckpt.rotate(folder, self.at.saved, loop.keep_last_epochs, loop.keep_interval_updates)
 
         if folder is not None:
             self.group.on_rank0(partial(write, folder))

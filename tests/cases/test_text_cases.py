@@ -13,16 +13,25 @@ import pytest
 from hat.cli.data import preprocess
 from hat.cli.evo_search import main as evo_search
 from hat.cli.new_task import new_task
-from hat.cli.translate import score
+from hat.cli.translate import generate, score, translate
 from hat.config import read_config
 from hat.data.dataset import Dataset
 from hat.data.subwords import TextCodec, apply_bpe, learn_bpe
 from hat.data.text import read_lines
 from hat.data.vocab import UNK, Vocab
-from hat.decode.score import check_tokenizer, scores, tokenizer_of
+from hat.decode.score import check_tokenizer, parse_output, scores, tokenizer_of
 from hat.errors import ConfigError, DataError
+from hat.model.layers import ModelConfig
+from hat.model.transformer import SuperTransformer
+from hat.space import DecoderSpace, EncoderSpace, SearchSpace
+from hat.train.checkpoint import pack, save
 
 ROOT = Path(__file__).parents[2]
+SPACE = SearchSpace(
+    EncoderSpace(8, 8, 1, (8,), (8,), (1,), (2,)),
+    DecoderSpace(8, 8, 1, (8,), (8,), (1,), (2,), (2,), (1,)),
+    8,
+)
 
 LANGUAGES = {
     "zh": "zh zh_CN zh-TW zh_Hant zho chi cmn yue wuu zh-Hans-CN ZH_cn lzh cn",
@@ -122,13 +131,13 @@ def test_c8_an_encoding_is_named_and_the_command_converts_it(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     text, encode = ENCODED[name]
-    Path("it's a.ru").write_bytes(encode(text))
+    Path("it's a.ru").write_bytes(content := encode(text))
     with pytest.raises(DataError) as refused:
         list(read_lines("it's a.ru"))
     assert name in f"{refused.value} ", refused.value
     subprocess.run(["bash", "-c", advised(str(refused.value))], check=True)
     assert list(read_lines("it's a.ru")) == text.split("\n")[:-1]
-    assert Path("it's a.ru.old").read_bytes() == encode(text), "the file as it was"
+    assert Path("it's a.ru.old").read_bytes() == content, "the file as it was"
 
 
 def test_c8_a_packed_file_with_its_suffix(tmp_path: Path) -> None:
@@ -321,3 +330,62 @@ def test_c15_a_missing_file_is_not_blamed_on_another_flag(
     assert evo_search([f"{flag}=no.yml"]) == 2
     said = capsys.readouterr().err
     assert "no.yml" in said and "check the path" in said and "check --configs" not in said
+
+
+@pytest.fixture
+def model(raw: Path) -> list[str]:
+    """Flags of a tiny model with 60 positions, and of its data."""
+    data = binary("data", "--sentencepiece=70", "--joined-dictionary", "--testpref=train")
+    cfg = ModelConfig(max_source_positions=60, max_target_positions=60)
+    save(pack(SuperTransformer(SPACE, data.vocab_sizes, cfg), data.digests), raw / "m.pt")
+    return ["--path=m.pt", "--data=data", "--cpu", "--max-len-a=0", "--max-len-b=5", "--beam=1"]
+
+
+def test_c9_a_long_sentence_is_named_by_its_line_and_the_advice_works(
+    raw: Path, model: list[str], capsys: pytest.CaptureFixture
+) -> None:
+    write("long", ru=RU + "собака " * 20 + "\nбегут\n", de=DE + "Hund\nwir\n")
+    binary("long", "--testpref=long", "--srcdict=data/dict.ru.txt", "--tgtdict=data/dict.de.txt")
+    for main, more, line in (
+        (generate, ["--data=long", "--results-path=out"], "line 4 of the source text has"),
+        (translate, ["--data=data", "--input=long.ru", "--results-path=out"], "long.ru: sentence 4 has"),
+    ):
+        argv = [word for word in model if "data" not in word] + more
+        capsys.readouterr()
+        assert main(argv) == 2 and not Path("out").exists()
+        said = capsys.readouterr().err
+        assert line in said and "--max-tokens" not in said
+        tokens = re.search(r"has (\d+) tokens", said)[1]
+        assert "raise --max-source-positions" in said
+        assert main([*argv, f"--max-source-positions={tokens}"]) == 0
+        Path("out").unlink()
+        for text in Path().glob("out*"):
+            text.unlink()
+
+
+def test_c14_plain_text_is_translated(
+    raw: Path, model: list[str], capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert generate([*model, "--remove-bpe=sentencepiece", "--results-path=out"]) == 0
+    found, _ = parse_output(read_lines("out"), "out")
+    capsys.readouterr()
+    write("new", ru=BOM + RU.replace(" ", "\u3000").replace("\n", "\r\n"))
+    assert translate([*model, "--input=new.ru"]) == 0
+    assert capsys.readouterr().out == "".join(f"{line}\n" for line in found)
+    Path("data/sentencepiece.model").unlink()
+    assert translate([*model, "--input=new.ru"]) == 2
+    assert "sentencepiece.model, the subword model of the dictionaries, is missing" in capsys.readouterr().err
+
+
+def test_c6_a_missing_tokeniser_is_found_before_translating(
+    raw: Path, model: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("sacrebleu.tokenizers.tokenizer_ja_mecab.MeCab", None)
+    argv = [word for word in model if "data" not in word]
+    for path in Path("data").glob("*"):
+        path.rename(path.with_name(path.name.replace("de", "ja").replace("inja", "inde")))
+    Path("data/SHA256SUMS").unlink()
+    argv += ["--data=data", "--results-path=out"]
+    assert generate([*argv, "--mode=sacre"]) == 2 and not Path("out").exists()
+    assert "hardware-aware-transformers[ja]" in capsys.readouterr().err
+    assert generate([*argv, "--mode=normal"]) == 0

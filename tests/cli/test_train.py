@@ -51,7 +51,7 @@ def test_super_training_writes_everything(files: Path, capsys: pytest.CaptureFix
     assert record.versions["torch"] == torch.__version__ and record.device["threads"] == 1
     assert record.settings["adam-eps"] == 1e-6, "an option that is not listed counts"
     assert record.results == {k: v for k, v in result.items() if k != "save_dir"}
-    assert {"train source", "valid target", "source dictionary"} <= set(record.inputs)
+    assert {"train.en", "valid.de", "dict.en"} <= set(record.inputs)
     assert last(files, "run").arch is None and updates(files, "run") == 12
 
 
@@ -102,12 +102,15 @@ def test_sub_from_scratch_and_inherited(files: Path, capsys: pytest.CaptureFixtu
     argv = sub_argv(files, "inherited", f"--restore-file={files}/super/checkpoint_best.pt", "--max-update=3")
     capsys.readouterr()
     # a rate of zero leaves the inherited weights as they are
-    assert main([*argv, "--lr=0", "--warmup-updates=0"]) == 0
+    still = ["--lr=0", "--warmup-updates=0"]
+    assert main([*argv, *still]) == 0
     assert "weights inherited from" in capsys.readouterr().err
     inherited = last(files, "inherited").weights
     for name, weight in whole.sub(scratch.arch).named_parameters():
         assert torch.equal(inherited[name], weight), name
-    assert main([*argv[:-1], "--max-update=5"]) == 0  # the same command goes on, it does not start anew
+    assert (
+        main([*argv[:-1], *still, "--max-update=5"]) == 0
+    )  # the same command goes on, it does not start anew
     assert "at update 3" in capsys.readouterr().err and updates(files, "inherited") == 5
 
 

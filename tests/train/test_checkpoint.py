@@ -171,11 +171,14 @@ def test_rotate_keeps_the_newest(tmp_path: Path) -> None:
         assert all((tmp_path / name).exists() for name in others)
         return [path.name for path in numbered(tmp_path)]
 
-    rotate(tmp_path, -1, -1)
+    saved = names[::-1]
+    rotate(tmp_path, saved, -1, -1)
     assert left() == names
-    rotate(tmp_path, 2, 3)
+    rotate(tmp_path, saved, 2, 3)
     assert left() == [*names[:4], "checkpoint_2_100.pt"]
-    rotate(tmp_path, 0, 0)
+    rotate(tmp_path, saved[:-2], 0, 0)
+    assert left() == names[:2]
+    rotate(tmp_path, saved, 0, 0)
     assert left() == [] and len(list(tmp_path.iterdir())) == 2 * len(others)
 
 

@@ -1,0 +1,340 @@
+"""A result says what it was made from: rows A5, A6, A6b, A10, A12, B2 and B4 of the cases, and siblings."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tiny_task import SPACE
+
+from hat.cli.train import identity, main, parsed
+from hat.data.preprocess import PreprocessConfig, preprocess
+from hat.data.toy import toy_pairs
+from hat.errors import CheckpointError
+from hat.files.lock import FolderLock
+from hat.run import read_record
+from hat.train.checkpoint import average, digest_path, load, numbered
+
+Train = Callable[..., str]
+SPLITS = ("train", "valid")
+
+
+def make_data(folder: Path, reverse: tuple[str, ...] = (), dictionary: Path | None = None) -> Path:
+    """Return binary data of 40 toy pairs; targets of the splits in `reverse` stand backwards."""
+    pairs, texts = toy_pairs(1, 40), folder.with_name(f"{folder.name}-text")
+    texts.mkdir(exist_ok=True)
+    for split, part in zip(SPLITS, (pairs[:30], pairs[30:]), strict=True):
+        for side, lang in enumerate(("en", "de")):
+            order = -1 if lang == "de" and split in reverse else 1
+            lines = [" ".join(pair[side].split()[::order]) for pair in part]
+            (texts / f"{split}.{lang}").write_text("".join(f"{line}\n" for line in lines))
+    known = {"srcdict": str(dictionary)} if dictionary else {}
+    more = {f"{split}pref": str(texts / split) for split in SPLITS}
+    preprocess(PreprocessConfig("en", "de", str(folder), joined_dictionary=True, **more, **known))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_data(tmp_path_factory.mktemp("corpus") / "bin")
+
+
+@pytest.fixture
+def task(tmp_path: Path, made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, with the settings of a task and its data."""
+    monkeypatch.setattr("os.fsync", lambda fd: None)
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(made, tmp_path / "bin")
+    settings = SPACE | {"data": "bin", "max-update": 2, "save-interval": 1, "log-interval": 1}
+    (tmp_path / "space.yml").write_text(yaml.safe_dump(settings))
+    return tmp_path
+
+
+@pytest.fixture
+def train(task: Path, capsys: pytest.CaptureFixture[str]) -> Train:
+    """Return a function that trains in the folder `run` with further options and returns what is said."""
+
+    def run(*more: str, code: int = 0, into: str = "run") -> str:
+        capsys.readouterr()
+        assert main(["--configs=space.yml", f"--save-dir={into}", *more]) == code
+        return "".join(capsys.readouterr())
+
+    return run
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def reached(folder: Path) -> int:
+    return load(folder / "checkpoint_last.pt").state["trainer"]["num_updates"]
+
+
+def change_data(task: Path, **how: object) -> None:
+    shutil.rmtree(task / "bin")
+    make_data(task / "bin", **how)  # type: ignore[arg-type]
+
+
+SETTINGS = {
+    "a6_seed_rate_and_dropout": (
+        ["--seed=7", "--lr=1e-4", "--dropout=0.4"],
+        "lr 0.005 -> 0.0001, seed 1 -> 7",
+    ),
+    "a12_label_smoothing": (["--label-smoothing=0.2"], "label-smoothing 0.1 -> 0.2"),
+    "warm_up": (["--warmup-updates=9"], "warmup-updates 4 -> 9"),
+    "schedule": (["--lr-scheduler=fixed"], "lr-scheduler inverse_sqrt -> fixed"),
+    "tokens_of_an_update": (["--update-freq=2"], "max-tokens*update-freq*processes 256 -> 512"),
+    "policy": (["--policy=sandwich"], "policy single -> sandwich, sandwich-random not given -> 1"),
+    "choices": (["--encoder-layer-num-choice", "2", "1"], "encoder-layer-num-choice [2] -> [2, 1]"),
+    "average": (["--ema-decay=0.5"], "ema-decay 0.0 -> 0.5"),
+}
+
+
+@pytest.mark.parametrize(("more", "differs"), SETTINGS.values(), ids=SETTINGS.keys())
+def test_a6_a12_other_settings_are_another_run(
+    more: list[str], differs: str, task: Path, train: Train
+) -> None:
+    train()
+    before = files_of(task)
+    said = train(*more, code=2)
+    assert all(each in said for each in differs.split(", ")), said
+    aside = f"run.{read_record(task / 'run').identity.short}"
+    assert f"give another folder, or --new-run, which moves the old one to {aside}" in said
+    assert files_of(task) == before and said.count("Error") == 1, "nothing was written"
+
+
+DATA = {
+    "a6b_train_reversed": ({"reverse": ("train",)}, "train.de content"),
+    "valid_reversed": ({"reverse": ("valid",)}, "valid.de content"),
+    "dictionary": ({}, "dict.en content"),
+}
+
+
+@pytest.mark.parametrize(("how", "differs"), DATA.values(), ids=DATA.keys())
+def test_a6b_other_data_are_another_run(how: dict, differs: str, task: Path, train: Train) -> None:
+    train()
+    dictionary = task / "dict.txt"
+    text = (task / "bin" / "dict.de.txt").read_text().splitlines(keepends=True)
+    if not how:
+        text[0], text[1] = text[1], text[0]  # as many symbols, two of them exchanged
+    dictionary.write_text("".join(text))
+    change_data(task, dictionary=dictionary, **how)
+    before = files_of(task / "run")
+    said = train(code=2)
+    assert "run holds another run: " in said and differs in said
+    assert ("dict." in said) is ("train.en" in said) is (not how), "nothing else differs"
+    assert files_of(task / "run") == before
+
+
+def test_new_run_moves_the_old_one_and_loses_nothing(task: Path, train: Train) -> None:
+    train()
+    before, short = files_of(task / "run"), read_record(task / "run").identity.short
+    said = train("--seed=7", "--new-run")
+    assert f"run held another run (seed 1 -> 7); it was moved to run.{short}" in said
+    assert {
+        path.replace(f"run.{short}", "run"): held for path, held in files_of(task / f"run.{short}").items()
+    } == before
+    assert read_record(task / "run").settings["seed"] == 7
+    assert "resumed run at update 2" in train("--seed=7", "--new-run", "--max-update=3"), "it is the same run"
+
+
+SAME = {
+    "cosmetic": ["--log-interval=2", "--no-progress-bar", "--save-interval=3", "--keep-last-epochs=4"],
+    "patience": ["--patience=9", "--max-epoch=5", "--validate-interval=2"],
+    "spelling": ["--dropout=.20", "--lr=0.0050", "--source-lang=en"],
+    "unused": ["--max-lr=1", "--sandwich-random=3", "--vocab-size", "77", "--max-tokens-valid=100"],
+    "halves": ["--max-tokens=128", "--update-freq=2"],
+}
+
+
+@pytest.mark.parametrize("more", SAME.values(), ids=SAME.keys())
+def test_what_changes_no_result_goes_on(more: list[str], task: Path, train: Train) -> None:
+    train()
+    said = train("--max-update=3", *more)
+    assert "resumed run at update 2" in said and reached(task / "run") == 3
+    assert "goes on with" not in said
+
+
+def test_another_machine_goes_on_and_says_so_in_one_line(task: Path, train: Train) -> None:
+    train()
+    said = train("--max-update=3", "--threads=2")
+    torch.set_num_threads(1)
+    assert said.count("the run goes on with threads 1 -> 2") == 1
+    assert (
+        identity(parsed(["--configs=space.yml"])).differences(
+            identity(parsed(["--configs=space.yml", "--max-tokens=128", "--distributed-world-size=2"]))
+        )
+        == []
+    )
+
+
+def test_moved_copied_and_touched_runs_are_the_same(task: Path, train: Train) -> None:
+    train()
+    (task / "run").rename(task / "elsewhere")
+    shutil.copytree(task / "bin", task / "copy of bin")
+    for path in (task / "copy of bin").iterdir():
+        os.utime(path, (1, 1))
+    shutil.rmtree(task / "bin")
+    said = train("--max-update=3", f"--data={task}/copy of bin", into="elsewhere")
+    assert "resumed elsewhere at update 2" in said
+
+
+def test_the_schedule_that_depends_on_the_length_counts_it(task: Path, train: Train) -> None:
+    cosine = ["--lr-scheduler=cosine", "--max-lr=0.01", "--lr=1e-4"]
+    train(*cosine)
+    assert "max-update 2 -> 3" in train(*cosine, "--max-update=3", code=2)
+    assert "max-lr 0.01 -> 0.02" in train(*cosine[:1], "--max-lr=0.02", cosine[2], code=2)
+    assert "resumed" in train(*cosine, "--max-epoch=7")
+
+
+def test_a_shorter_run_is_said_to_be_done(task: Path, train: Train) -> None:
+    train("--max-update=3")
+    assert "beyond --max-update 2; nothing is left to do" in train()
+
+
+def test_identity_is_what_the_run_records_and_writes_nothing(task: Path, train: Train) -> None:
+    before = files_of(task)
+    found = identity(parsed(["--configs=space.yml", "--save-dir=run"]))
+    assert files_of(task) == before and not (task / "run").exists()
+    train()
+    assert read_record(task / "run").identity == found
+    assert set(found.inputs) == {
+        f"{use}.{lang}" for use in ("train", "valid", "dict") for lang in ("en", "de")
+    }
+
+
+def test_b4_the_same_restore_file_is_the_same_file(task: Path, train: Train) -> None:
+    train(into="first")
+    shutil.copy(task / "first" / "checkpoint_last.pt", task / "super.pt")
+    shutil.copy(task / "super.pt", task / "other name.pt")
+    train("--restore-file=super.pt", "--max-update=3")
+    for name in (task / "super.pt", "./super.pt", "other name.pt"):
+        said = train(f"--restore-file={name}", "--max-update=3")
+        assert "resumed run at update 3" in said, "and not from super.pt"
+    assert "checkpoint is no longer given" in train(code=2)
+
+
+def test_another_restore_file_is_another_run(task: Path, train: Train) -> None:
+    train(into="first")
+    train("--seed=2", into="second")
+    train("--restore-file=first/checkpoint_last.pt", "--max-update=3")
+    said = train("--restore-file=second/checkpoint_last.pt", "--max-update=3", code=2)
+    assert "run holds another run: checkpoint content;" in said
+    assert "checkpoint is now given" in train(
+        "--restore-file=first/checkpoint_last.pt", code=2, into="second"
+    )
+
+
+def test_a_checkpoint_of_the_run_itself_is_no_other_start(task: Path, train: Train) -> None:
+    train("--max-update=4", "--max-epoch=2")
+    assert "resumed run at update" in train("--restore-file=checkpoint_last.pt", "--max-epoch=3")
+    said = train("--restore-file=run/checkpoint1.pt", "--max-epoch=3", code=2)
+    assert "is not the last checkpoint of this run" in said and "another --save-dir" in said
+    assert "resumed run at update" in train(
+        "--restore-file=checkpoint1.pt", "--reset-meters", "--max-epoch=3"
+    )
+
+
+def test_a5_a_second_run_cannot_enter_and_the_average_is_of_one_run(task: Path, train: Train) -> None:
+    epochs = ["--max-update=99", "--save-interval=1"]
+    train(*epochs, "--max-epoch=3")
+    train("--seed=2", *epochs, "--max-epoch=9", into="other")
+    shutil.copy(task / "other" / "checkpoint_last.pt", task / "super.pt")
+    before = files_of(task / "run")
+    said = train(*epochs, "--restore-file=super.pt", "--max-epoch=2", code=2)
+    assert "checkpoint is now given" in said and files_of(task / "run") == before
+    for path in numbered(task / "other")[:5]:  # someone puts files of another run there
+        for each in (path, digest_path(path)):
+            shutil.copy(each, task / "run")
+    _, used = average([task / "run"], num_epoch_checkpoints=5)
+    assert [path.name for path in used] == ["checkpoint3.pt", "checkpoint2.pt", "checkpoint1.pt"]
+    train(*epochs, "--max-epoch=4", "--keep-last-epochs=2")
+    own = {"checkpoint3.pt", "checkpoint4.pt"}
+    left = {path.name for path in numbered(task / "run")}
+    assert left == own | {f"checkpoint{number}.pt" for number in range(5, 10)}, "only its own were removed"
+
+
+def test_a5_averages_of_different_runs_are_wanted_or_refused(
+    task: Path, train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train()
+    train("--seed=2", into="other")
+    with pytest.raises(CheckpointError, match=r"are of different runs \(seed 1 -> 2\); give one folder"):
+        average(["run", "other"], "mean.pt")
+    assert not Path("mean.pt").exists()
+    average(["run/checkpoint1.pt", "other/checkpoint1.pt"], "mean.pt")
+    assert "the checkpoints are of 2 different runs" in capsys.readouterr().err
+    shutil.copy("other/checkpoint_last.pt", "run/checkpoint_last.pt")
+    shutil.copy("other/checkpoint_last.pt.sha256", "run/checkpoint_last.pt.sha256")
+    assert "checkpoint_last.pt belongs to another run" in train("--max-update=3", code=2)
+
+
+def test_a12_resets_say_that_a_run_goes_on_under_other_settings(task: Path, train: Train) -> None:
+    train()
+    first = read_record(task / "run").identity
+    best = load(task / "run" / "checkpoint_last.pt").state["progress"]["best_loss"]
+    more = ["--label-smoothing=0.3", "--lr=1", "--reset-optimizer"]
+    assert "from here on under other settings: label-smoothing 0.1 -> 0.3, lr" in train(
+        *more, "--max-update=3"
+    )
+    record, state = read_record(task / "run"), load(task / "run" / "checkpoint_last.pt").state
+    changed = {"changed": ["label-smoothing 0.1 -> 0.3", "lr 0.005 -> 1.0"], "resets": ["optimizer"]}
+    assert [dict(part) for part in record.parts] == [{"update": 2, **changed, "before": first.digest}]
+    assert state["progress"]["best_loss"] > best, "worse, but the best of losses that mean this"
+    assert "from here on" not in train(*more, "--max-update=4"), "the same command goes on"
+    assert reached(task / "run") == 4 and len(read_record(task / "run").parts) == 1
+    assert "label-smoothing 0.3 -> 0.1" in train(code=2)
+    assert len(average([task / "run"])[1]) >= 1, "all parts are one run"
+
+
+def test_resets_without_other_settings_happen_once(task: Path, train: Train) -> None:
+    train()
+    again = ["--reset-lr-scheduler", "--max-update=1"]
+    train(*again)
+    assert reached(task / "run") == 1
+    assert "resumed run at update 1" in train(*again)
+    assert reached(task / "run") == 1
+
+
+def test_b2_a_folder_that_is_trained_in_is_refused(task: Path, train: Train) -> None:
+    train()
+    with FolderLock(task / "run", ""):
+        before = files_of(task)
+        assert "is being written by another process; wait for it" in train("--max-update=9", code=2)
+        assert "is being written by another process" in train("--seed=7", "--new-run", code=2)
+        assert files_of(task) == before
+        assert average([task / "run"], "mean.pt")[1], "reading needs no lock"
+
+
+def test_a_refused_run_leaves_no_folder(task: Path, train: Train) -> None:
+    (task / "cut.pt").write_bytes(b"PK")
+    assert "cut.pt" in train("--restore-file=cut.pt", code=2, into="new/folder")
+    assert not (task / "new" / "folder").exists()
+
+
+def test_folders_of_version_0_1_go_on_after_one_line(task: Path, train: Train) -> None:
+    train()
+    record = read_record(task / "run")
+    (task / "run" / "run.json").unlink()
+    (task / "run" / "config.yml").write_text(yaml.safe_dump(dict(record.settings)))
+    for name in ("checkpoint_last.pt", "checkpoint_best.pt", "checkpoint1.pt"):
+        as_of_0_1(task / "run" / name)
+    said = train("--seed=7", code=2)
+    assert "seed 1 -> 7" in said
+    said = train("--max-update=3")
+    assert said.count("run of version 0.1, which does not say with what content: train.en, valid.en") == 1
+    assert "resumed run at update 2" in said and len(average([task / "run"])[1]) >= 1
+
+
+def as_of_0_1(path: Path) -> None:
+    """Take out of a checkpoint what version 0.1 did not write."""
+    from hat.train.checkpoint import save
+
+    found = load(path)
+    for name in ("run", "parts"):
+        del found.state[name]
+    del found.state["progress"]["saved"]
+    save(found, path)
