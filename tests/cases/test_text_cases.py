@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from hat.cli.data import preprocess
+from hat.cli.deploy import translate
 from hat.cli.evo_search import main as evo_search
 from hat.cli.new_task import new_task
-from hat.cli.translate import generate, score, translate
+from hat.cli.translate import generate, score
 from hat.config import read_config
 from hat.data.dataset import Dataset
 from hat.data.subwords import TextCodec, apply_bpe, learn_bpe
@@ -347,21 +348,16 @@ def test_c9_a_long_sentence_is_named_by_its_line_and_the_advice_works(
 ) -> None:
     write("long", ru=RU + "собака " * 20 + "\nбегут\n", de=DE + "Hund\nwir\n")
     binary("long", "--testpref=long", "--srcdict=data/dict.ru.txt", "--tgtdict=data/dict.de.txt")
-    for main, more, line in (
-        (generate, ["--data=long", "--results-path=out"], "line 4 of the source text has"),
-        (translate, ["--data=data", "--input=long.ru", "--results-path=out"], "long.ru: sentence 4 has"),
-    ):
-        argv = [word for word in model if "data" not in word] + more
-        capsys.readouterr()
-        assert main(argv) == 2 and not Path("out").exists()
-        said = capsys.readouterr().err
-        assert line in said and "--max-tokens" not in said
-        tokens = re.search(r"has (\d+) tokens", said)[1]
-        assert "raise --max-source-positions" in said
-        assert main([*argv, f"--max-source-positions={tokens}"]) == 0
-        Path("out").unlink()
-        for text in Path().glob("out*"):
-            text.unlink()
+    argv = [word for word in model if "data" not in word] + ["--data=long", "--results-path=out"]
+    capsys.readouterr()
+    assert generate(argv) == 2 and not Path("out").exists()
+    said = capsys.readouterr().err
+    assert "line 4 of the source text has" in said and "--max-tokens" not in said
+    tokens = re.search(r"has (\d+) tokens", said)[1]
+    assert "raise --max-source-positions" in said
+    assert generate([*argv, f"--max-source-positions={tokens}"]) == 0
+    assert translate(["--model=m.pt", "--data=data", "--input=long.ru", "--beam=1", "--max-len-b=5"]) == 0
+    assert "translated in parts: 1" in capsys.readouterr().err
 
 
 def test_c14_plain_text_is_translated(
@@ -371,10 +367,11 @@ def test_c14_plain_text_is_translated(
     found, _ = parse_output(read_lines("out"), "out")
     capsys.readouterr()
     write("new", ru=BOM + RU.replace(" ", "\u3000").replace("\n", "\r\n"))
-    assert translate([*model, "--input=new.ru"]) == 0
-    assert capsys.readouterr().out == "".join(f"{line}\n" for line in found)
+    words = ["--model=m.pt", "--data=data", "--max-len-b=5", "--beam=1", "--precision=fp32"]
+    assert translate([*words, "--input=new.ru", "--output=text"]) == 0
+    assert list(read_lines("text")) == found
     Path("data/sentencepiece.model").unlink()
-    assert translate([*model, "--input=new.ru"]) == 2
+    assert translate([*words, "--input=new.ru"]) == 2
     assert "sentencepiece.model, the subword model of the dictionaries, is missing" in capsys.readouterr().err
 
 
@@ -401,8 +398,6 @@ def test_c12_a_configuration_is_read_as_yaml_wherever_it_is_read(
     Path("common.yml").write_bytes(f"{line}\n".encode())
     argv = [word for word in model if "data" not in word]
     assert generate([*argv, "--configs=common.yml", "--results-path=out"]) == 0
-    assert translate([*argv, "--configs=common.yml", "--input=train.ru", "--results-path=text"]) == 0
-    assert Path("text").read_text("utf-8").count("\n") == 3
 
 
 def test_c12_a_template_with_comments_and_quotes(raw: Path) -> None:
