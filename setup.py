@@ -11,6 +11,8 @@ EXTRAS = {
     "log": ["tensorboard"],
     "report": ["matplotlib"],
     "bench": ["ctranslate2"],
+    "ctranslate2": ["ctranslate2"],
+    "onnx": ["onnx", "onnxruntime", "onnxscript"],
     "shell": ["shtab"],
     "ja": ["sacrebleu[ja]"],  # these two, with dictionaries, are no part of "all"
     "ko": ["sacrebleu[ko]"],

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,7 @@ from benchmarks.process import info
 from benchmarks.timing import describe_machine
 
 Floats = NDArray[np.float64]
-Estimate = Callable[[Floats, Floats], float]  # ms [rounds, repeats] of a model, of the anchor -> one number
-REPEATS = 3  # timed repeats of a turn; the first one also fills the caches
+Estimate = Callable[[Floats, Floats], float]  # ms [rounds, parts] of a model, [rounds] of the anchor
 BUSY = {  # condition: what helper processes do, one word each
     "quiet": (),
     "one-busy": ("spin",),
@@ -56,11 +57,11 @@ class EstimateOptions(hat.Options):
     """tokens of source and target"""
     archs: int = hat.option(12, low=2)
     """random architectures; the largest and the smallest are the anchor"""
-    seconds: float = hat.option(40.0, above=0)
+    seconds: float = hat.option(30.0, above=0)
     """how long each load is measured"""
     loads: tuple[str, ...] = tuple(BUSY)
     """what else runs meanwhile; those that are measured already are not measured again"""
-    rounds: tuple[int, ...] = hat.option((3, 5, 10, 20), low=1)
+    rounds: tuple[int, ...] = hat.option((5, 15, 30, 60), low=1)
     """how many rounds an estimate is taken from"""
     seed: int = hat.option(1, low=0)
     """seed of weights and architectures"""
@@ -68,25 +69,15 @@ class EstimateOptions(hat.Options):
     """folder of the timings (JSON, one file a load) and of the result, estimates.csv"""
 
 
-def _fastest(share: float) -> Estimate:
-    def mean(own: Floats, _: Floats) -> float:
-        ordered = np.sort(own, axis=None)
-        return float(ordered[: max(1, round(share * len(ordered)))].mean())
-
-    return mean
-
-
-def _with_anchor(reduce: Callable[[Floats], np.floating]) -> Estimate:
-    return lambda own, anchor: float(reduce(np.median(own, 1) / np.median(anchor, 1)))
-
-
 ESTIMATES: dict[str, Estimate] = {
-    "minimum": lambda own, _: float(own.min()),
-    "mean of the fastest tenth": _fastest(0.1),
-    "lower quartile": lambda own, _: float(np.quantile(own, 0.25)),
-    "median": lambda own, _: float(np.median(own)),
-    "median of the ratio to the anchor": _with_anchor(np.median),
-    "minimum of the ratio to the anchor": _with_anchor(np.min),
+    "lower decile of each step": lambda ms, _: float(np.quantile(ms, 0.1, axis=0).sum()),
+    "minimum of each step": lambda ms, _: float(ms.min(0).sum()),
+    "minimum": lambda ms, _: float(ms.sum(1).min()),
+    "mean of the fastest tenth": lambda ms, _: float(np.sort(ms.sum(1))[: max(1, len(ms) // 10)].mean()),
+    "lower quartile": lambda ms, _: float(np.quantile(ms.sum(1), 0.25)),
+    "median": lambda ms, _: float(np.median(ms.sum(1))),
+    "median of the ratio to the anchor": lambda ms, anchor: float(np.median(ms.sum(1) / anchor)),
+    "minimum of the ratio to the anchor": lambda ms, anchor: float(np.min(ms.sum(1) / anchor)),
 }
 
 
@@ -103,19 +94,24 @@ def helpers(works: Sequence[str]) -> Iterator[None]:
             process.wait()
 
 
-@torch.inference_mode()
-def timings(works: Sequence[Any], seconds: float) -> Floats:
-    """Return ms [rounds, models, repeats, 2]: wall clock and this thread's CPU time of encoder and search."""
+def timings(works: Sequence[Any], seconds: float) -> list[list[list[float]]]:
+    """Return ms [rounds][models][parts] of the parts of each search: encoder, start, decoder steps."""
     rounds, end = [], time.monotonic() + seconds
     while time.monotonic() < end or len(rounds) < 3:
-        taken = np.zeros((len(works), REPEATS, 2))
-        for number, repeat in itertools.product(range(len(works)), range(REPEATS)):
-            start, cpu = time.perf_counter(), time.thread_time()
-            works[number].encode()
-            works[number].decode()
-            taken[number, repeat] = time.perf_counter() - start, time.thread_time() - cpu
-        rounds.append(1e3 * taken)
-    return np.array(rounds)
+        taken = []
+        for work in works:
+            times: list[float] = []
+            mark = partial(_append_time, times)
+            mark()
+            work(mark)
+            mark()
+            taken.append([round(1e3 * (end - start), 4) for start, end in pairwise(times)])
+        rounds.append(taken)
+    return rounds
+
+
+def _append_time(times: list[float]) -> None:
+    times.append(time.perf_counter())
 
 
 def measure(options: EstimateOptions, out: Path) -> None:
@@ -139,7 +135,7 @@ def measure(options: EstimateOptions, out: Path) -> None:
             start = time.monotonic()
             found = timings(works, options.seconds)
         info(f"{name}: {len(found)} rounds of {len(works)} models in {time.monotonic() - start:.0f} s")
-        content = {"machine": describe_machine(), "load": name, "ms": np.round(found, 4).tolist()}
+        content = {"machine": describe_machine(), "load": name, "ms": found}
         hat.write_text_atomic(path_of(out, name), json.dumps(content))
 
 
@@ -149,7 +145,7 @@ def path_of(out: Path, load: str) -> Path:
 
 
 def compare(ms: dict[str, Floats], rounds: Sequence[int]) -> list[dict[str, object]]:
-    """Return for each clock, estimate, load and number of rounds how ratios differ from the quiet ones, in %.
+    """Return for each estimate, load and number of rounds how ratios differ from the quiet ones, in percent.
 
     `ms` holds `timings` by load. Of all blocks of so many consecutive rounds: `shift`, how much slower all
     models look; `error` and `largest`, mean and maximum of how far ratios between two models are off; `tau`,
@@ -157,12 +153,11 @@ def compare(ms: dict[str, Floats], rounds: Sequence[int]) -> list[dict[str, obje
     lie apart for one model.
     """
     rows: list[dict[str, object]] = []
-    for (clock, unit), (name, estimate) in itertools.product(enumerate(("wall", "cpu")), ESTIMATES.items()):
+    for name, estimate in ESTIMATES.items():
 
-        def values(block: Floats, clock: int = clock, estimate: Estimate = estimate) -> Floats:
-            own = block[:, 2:, :, clock]
-            anchor = block[:, :2, :, clock].sum(1)
-            return np.log([estimate(own[:, model], anchor) for model in range(own.shape[1])])
+        def values(block: Floats, estimate: Estimate = estimate) -> Floats:
+            anchor = block[:, :2].sum((1, 2))
+            return np.log([estimate(block[:, model], anchor) for model in range(2, block.shape[1])])
 
         truth = values(ms["quiet"])
         near = np.abs(truth[:, None] - truth) >= np.log(1.06)
@@ -178,7 +173,6 @@ def compare(ms: dict[str, Floats], rounds: Sequence[int]) -> list[dict[str, obje
             blocks = np.abs(found[:, None] - found[None])[np.triu_indices(len(found), 1)]
             rows.append(
                 {
-                    "clock": unit,
                     "estimate": name,
                     "load": load,
                     "rounds": count,

@@ -58,8 +58,7 @@ def recipe_s(model: hat.SubTransformer, how: hat.MeasureConfig, sync: Callable[[
     sync()
     start = time.perf_counter()
     for _ in range(WARMUP + ITERATIONS):
-        work.encode()
-        work.decode()
+        work(sync)
         sync()
     return time.perf_counter() - start
 

@@ -1,12 +1,12 @@
 """Latencies that follow from the architecture, for tests of which measuring is not the subject."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pytest
 
 from hat.latency import collect
-from hat.latency.measure import MeasureConfig, Timing, Workload, conditions_of
+from hat.latency.measure import MeasureConfig, Timing, Work, conditions_of
 from hat.space import Arch
 
 
@@ -20,7 +20,8 @@ def timing_of(arch: Arch, conditions: dict[str, str]) -> Timing:
 def fix_latencies(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nothing be measured, and no process be started for it."""
 
-    def in_turn(models: Sequence[Any], cfg: MeasureConfig, anchor: Sequence[Workload] = ()) -> list[Timing]:
+    def in_turn(models: Iterable[Any], cfg: MeasureConfig, anchor: Sequence[Work] = ()) -> list[Timing]:
+        models = list(models)
         weight, vocab_size = models[0].source_embed.weight, models[0].target_embed.weight.size(0)
         known = conditions_of(weight.device, weight.dtype, vocab_size, models[0].space.qkv_dim, cfg)
         return [timing_of(model.arch, known) for model in models]

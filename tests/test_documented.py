@@ -23,16 +23,17 @@ from hat.data.toy import toy_pairs
 from hat.files.download import Downloaded
 from hat.latency.predictor import LatencyPredictor
 from hat.model.transformer import SuperTransformer
-from hat.space import space_of
+from hat.space import Arch, space_of
 
 README, MULTI30K, OWN, FROM_2020 = "README.md", "docs/multi30k.md", "docs/your_own.md", "docs/from_2020.md"
-SEARCH = "docs/search.md"
+SEARCH, DEPLOY = "docs/search.md", "docs/deploy.md"
 SEARCH_SECTIONS = ["One limit", "Several limits", "The whole front", "Twenty limits"]
 SEARCH_SECTIONS += ["Going on, and starting warm"]
 ONE_COMMAND = [(README, "All of it with one command"), (MULTI30K, "All stages on Multi30k")]
 STAGES = ["1. Data", "2. SuperTransformer", "3. Latency dataset and predictor", "4. Search"]
 STAGES += ["5. Train, average and test the SubTransformer", "6. Profile"]
 OWN_SECTIONS = ["Your own device", "Your own task and language pair", "Your own search space"]
+DEPLOY_SECTIONS = ["A bundle", "Translate", "Other engines"]
 RELEASE = [
     "Data",
     "Testing",
@@ -65,7 +66,12 @@ def test_every_section_with_commands_is_run_by_a_test() -> None:
         (FROM_2020, "Your files"),
         (README, "Report"),
     }
-    mine = {command[:2] for command in ALL if command.document in (README, MULTI30K, OWN, FROM_2020, SEARCH)}
+    covered |= {(DEPLOY, section) for section in DEPLOY_SECTIONS}
+    mine = {
+        command[:2]
+        for command in ALL
+        if command.document in (README, MULTI30K, OWN, FROM_2020, SEARCH, DEPLOY)
+    }
     assert mine == covered
 
 
@@ -238,6 +244,13 @@ def test_the_stages_on_multi30k(workspace) -> None:
     found = workspace / "configs/multi30k.en-de/subtransformer/multi30kende_cpu@40ms.yml"
     assert found.exists()
     assert list(workspace.glob("checkpoints/multi30k.en-de/subtransformer/*/exp/average_model_5_test_*.out"))
+    Path("text.en").write_text("A man is sleeping.\n\nTwo dogs run.\n")
+    only_last_layer = set(Arch.from_yaml(found).decoder.cross_span) == {1}
+    for section in DEPLOY_SECTIONS:
+        for command in of(DEPLOY, section):
+            refused = "ctranslate2" in " ".join(command.words) and not only_last_layer
+            run(command.words, code=2 if refused else 0)
+    assert len(Path("text.de").read_text().splitlines()) == 3
     (report,) = of(README, "Report")
     run(report.words)
     page = (workspace / report.words[-1] / "report/index.html").read_text("utf-8")

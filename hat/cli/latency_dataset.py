@@ -12,6 +12,7 @@ from hat.cli.options import OutputOptions, only, stage, without
 from hat.cli.settings import (
     DeviceOptions,
     ProfileOptions,
+    RunOptions,
     Settings,
     TaskOptions,
     device_of,
@@ -56,6 +57,7 @@ def parsed(argv: Sequence[str] | None) -> tuple[Any, ...]:
             only(TaskOptions, "arch", "data", "source_lang", "target_lang", "vocab_size", "profile_length"),
             only(ModelConfig, *_MODEL.split()),
             only(DeviceOptions, "gpu", "threads", "seed"),
+            only(RunOptions, "new_run"),
             without(ProfileOptions, "profile_flops"),
             OutputOptions,
         ),
@@ -81,6 +83,7 @@ def run(options: tuple[Any, ...], argv: Sequence[str] | None = None) -> dict[str
         progress=not quiet and sys.stderr.isatty(),
         settings=to_yaml_values(data, *settings),
         budget_s=data.lat_budget,
+        new_run=settings.run.new_run,
     )
     print(
         f"{table.path}: {len(table)} rows, {table.new_rows} new in {table.seconds:.0f} s, each known to "

@@ -21,6 +21,8 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "report": ("folders:report", "make a page of a run: front, curves, latencies, costs"),
     },
     "Translate and score": {
+        "translate": ("deploy:translate", "translate plain text"),
+        "export": ("deploy:export_model", "write a model as a bundle or for another engine"),
         "generate": ("translate:generate", "translate a split of binary data"),
         "score": ("translate:score", "score translations"),
     },

@@ -19,13 +19,14 @@ from hat.data.subwords import remove_subwords
 from hat.decode.beam import BeamConfig
 from hat.decode.generate import Generated
 from hat.decode.generate import generate as generate_split
-from hat.decode.score import Mode, score_file
+from hat.decode.score import Mode, check_tokenizer, score_file
 from hat.errors import ConfigError, HatError
 from hat.files.atomic import write_text_atomic
 from hat.files.lock import file_lock
 from hat.log import info
 from hat.model.cpu import Int8Matrix, device_name, fixed_matrix
 from hat.model.inference import InferenceModel
+from hat.model.layers import MAX_POSITIONS
 from hat.run import Run, record_path
 from hat.space import ArchOptions, arch_of
 from hat.train.checkpoint import check_dictionaries, evaluation_dtype, load
@@ -51,6 +52,12 @@ class GenerateOptions(Options):
     """translate with 8-bit weights on the CPU: faster, not exactly the same words"""
     results_path: str | None = option(None, role="free")
     """file for the output, written whole (default: standard output)"""
+    mode: Mode | None = option(None, role="free")
+    """how the output is to be scored: what is missing for that is found before translating"""
+    max_source_positions: int | None = option(None, low=2, high=MAX_POSITIONS)
+    """room for longer source sentences than the model was trained for, in tokens"""
+    max_target_positions: int | None = option(None, low=2, high=MAX_POSITIONS)
+    """the same for translations"""
 
 
 @dataclass(frozen=True)
@@ -126,8 +133,11 @@ def _generate(
     source = load(path, info)
     dtype = torch.float32 if options.int8 else evaluation_dtype(source, optim.amp, optim.fp16, device)
     check_dictionaries(source, dataset, path)
+    if options.mode == "sacre":
+        check_tokenizer(dataset.languages[1])
     arch = arch_of(arch_options)
     model = source.model() if arch is None else source.sub(arch)
+    model.lengthen(options.max_source_positions, options.max_target_positions)
     arch = arch or source.arch or source.space.largest()
     fixed = InferenceModel(model.to(device, dtype), arch, Int8Matrix if options.int8 else fixed_matrix)
     data = dataset.split(options.gen_subset)

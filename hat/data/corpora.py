@@ -30,13 +30,13 @@ _NO_SENTENCE = re.compile("<url>|<talkid>|<keywords>")
 _TITLES = re.compile("</?(?:title|description)>")
 
 
-def package(name: str) -> ModuleType:
-    """Import one of the optional packages for text. Raises ConfigError if it is not installed."""
+def package(name: str, extra: str = "text") -> ModuleType:
+    """Import a package of one of HAT's extras. Raises ConfigError if it is not installed."""
     try:
         return __import__(name, fromlist=["*"])
     except ImportError as error:
         missing = name.split(".")[0].replace("_", "-")
-        raise ConfigError(f"the package {missing} is not installed; run: {install('text')}") from error
+        raise ConfigError(f"the package {missing} is not installed; run: {install(extra)}") from error
 
 
 def segment(line: str) -> str | None:
@@ -57,11 +57,6 @@ def segment(line: str) -> str | None:
 def talk_line(line: str) -> str | None:
     """Return a line of a talk's training text; its address, number and keywords are no sentences (None)."""
     return None if _NO_SENTENCE.search(line) else _TITLES.sub("", line)
-
-
-def tab_column(line: str, column: int) -> str:
-    """Return column `column` (from 1) of a tab-separated line, empty if the line has fewer."""
-    return "".join(line.split("\t")[column - 1 : column])
 
 
 def _normalizer(lang: str, hyphens: Hyphens) -> Step:
@@ -169,7 +164,8 @@ class PrepareConfig(Options):
     def extract(self, line: str, lang: str) -> str | None:
         """Return the sentence in a line of the files of `lang`, None if the line holds none."""
         if self.markup == "columns":
-            return tab_column(line, self.source_column if lang == self.source_lang else self.target_column)
+            column = self.source_column if lang == self.source_lang else self.target_column
+            return "".join(line.split("\t")[column - 1 : column])  # empty if the line has fewer
         return {"none": str, "segments": segment, "talks": talk_line}[self.markup](line)
 
 

@@ -35,7 +35,8 @@ def read_lines(
         with open(path, "rb") as file:
             if start == 0 and (found := foreign(path, file.peek(1 << 12)[: 1 << 12])):
                 raise DataError(f"{path} {found}")
-            file.seek(start)
+            if start:  # standard input cannot seek
+                file.seek(start)
             while (end is None or position < end) and (raw := file.readline(MAX_LINE_BYTES + 1)):
                 if len(raw) > MAX_LINE_BYTES:
                     raise ValueError(f"has more than {MAX_LINE_BYTES} bytes; text has one sentence on a line")
@@ -47,10 +48,11 @@ def read_lines(
     except OSError as error:
         raise unreadable(path, error) from error
     except UnicodeDecodeError as error:
-        with open(path, "rb") as file:
-            file.seek(position)
-            found = undecodable(path, file.read(max(len(raw), 1 << 16)), error)
-        raise DataError(f"{where(path, start, index)} {found}") from error
+        if Path(path).is_file():  # more text than the line tells more
+            with open(path, "rb") as file:
+                file.seek(position)
+                raw = file.read(max(len(raw), 1 << 16))
+        raise DataError(f"{where(path, start, index)} {undecodable(path, raw, error)}") from error
     except ValueError as error:
         raise DataError(f"{where(path, start, index)} {error}") from error
 

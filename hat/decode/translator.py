@@ -1,19 +1,31 @@
 """A model together with its dictionaries: plain sentences in, plain translations out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+from torch import Tensor
 
 from hat.data.pairs import flat, pad
 from hat.data.subwords import TextCodec
 from hat.data.vocab import EOS, Vocab
-from hat.decode.beam import BeamConfig, beam_search
+from hat.decode.beam import BeamConfig, Hypothesis, beam_search
 from hat.decode.generate import by_length
 from hat.errors import ArchError, DataError
+from hat.model.cpu import Int8Matrix, fixed_matrix
 from hat.model.inference import InferenceModel
+from hat.model.layers import MAX_POSITIONS
 from hat.model.transformer import SubTransformer, Transformer, extract
 from hat.space import Arch, SearchSpace
+
+Engine = Callable[[Tensor, BeamConfig], list[list[Hypothesis]]]
+"""Finds up to `beam` hypotheses, best first, for each row of left-padded ids [B, S] with EOS."""
+
+
+def torch_engine(network: Transformer, *, int8: bool = False) -> Engine:
+    """Return our own engine, which computes in the number format of the weights, or in 8 bits."""
+    return partial(beam_search, InferenceModel(network, matrix=Int8Matrix if int8 else fixed_matrix))
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +77,7 @@ class Model:
         batch_size: int = 32,
         max_tokens: int | None = None,
         config: BeamConfig | None = None,
+        engine: Engine | None = None,
     ) -> list[str]:
         """Return the translation of each sentence, in order, as plain text.
 
@@ -72,27 +85,43 @@ class Model:
 
         `beam` hypotheses are kept for each sentence, scores divided by length^`lenpen`; `config` gives all
         options of beam search instead. At most `batch_size` sentences, and `max_tokens` tokens with padding,
-        are translated at once.
+        are translated at once. `engine` computes, see `hat.engine`; by default PyTorch does.
 
         Raises DataError for a sentence longer than the model's positions, with its number from 1, and for a
         model without dictionaries or subword model.
+        """
+        cfg = config or BeamConfig(beam=beam, lenpen=lenpen)
+        found = self.hypotheses(sentences, cfg, batch_size=batch_size, max_tokens=max_tokens, engine=engine)
+        return [texts[0][0] if texts else "" for texts in found]
+
+    def hypotheses(
+        self,
+        sentences: Sequence[str],
+        config: BeamConfig,
+        *,
+        batch_size: int = 32,
+        max_tokens: int | None = None,
+        engine: Engine | None = None,
+    ) -> list[list[tuple[str, float]]]:
+        """Return up to `beam` translations of each sentence with their scores, best first.
+
+        Arguments and errors are those of `translate`; an empty sentence has no translation.
         """
         if isinstance(sentences, str):
             raise TypeError("translate takes a list of sentences, got one string")
         if self.codec is None:
             raise DataError("this model has no dictionaries; give the folder of its data when loading it")
         sources = [self.codec.encode(sentence) for sentence in sentences]
-        limit = self.network.cfg.max_source_positions
-        limit = min(limit, max_tokens or limit)
+        limit = min(self.network.cfg.max_source_positions, max_tokens or MAX_POSITIONS)
         lengths = np.array([len(ids) for ids in sources], dtype=np.int64)
         for index in np.flatnonzero(lengths > limit)[:1]:
             found = f"sentence {index + 1} has {lengths[index]} tokens with its end, {limit} are allowed"
             raise DataError(f"{found}; shorten it")
-        results = [""] * len(sources)
+        results: list[list[tuple[str, float]]] = [[] for _ in sources]
         wanted = np.array([i for i, ids in enumerate(sources) if ids[0] != EOS], dtype=np.int64)
-        fixed, cfg = InferenceModel(self.network), config or BeamConfig(beam=beam, lenpen=lenpen)
+        search, device = engine or torch_engine(self.network), self.network.source_embed.weight.device
         for places in by_length(lengths[wanted], batch_size, max_tokens):
-            source_BS = pad(flat([sources[i] for i in wanted[places]]), left=True).to(fixed.device)
-            for i, hypotheses in zip(wanted[places], beam_search(fixed, source_BS, cfg), strict=True):
-                results[i] = self.codec.decode(hypotheses[0].tokens)
+            source_BS = pad(flat([sources[i] for i in wanted[places]]), left=True).to(device)
+            for i, hypotheses in zip(wanted[places], search(source_BS, config), strict=True):
+                results[i] = [(self.codec.decode(each.tokens), each.score) for each in hypotheses]
         return results

@@ -1,15 +1,13 @@
 """Runs that measure: a latency table, given architectures in a fresh process, one architecture alone."""
 
-import io
 import math
 import os
 import pickle
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from itertools import count, islice
 from pathlib import Path
@@ -102,7 +100,7 @@ def collect(
                     break
                 row_s = min(cfg.row_budget_s, left_s / (rows - len(table.records)))
                 how = replace(cfg, row_budget_s=row_s)
-                measured = measure_in_turn([models(arch) for arch in group], how, anchor)
+                measured = measure_in_turn((models(arch) for arch in group), how, anchor)
                 yield from zip(group, measured, strict=True)
 
         with Run(
@@ -243,46 +241,36 @@ def measure_fresh(
     device: torch.device | str = "cpu",
     seed: int = 1,
     reference_ms: float | None = None,
-) -> Iterator[Timing]:
-    """Yield the timing of each architecture in their order, measured in one fresh process of their own.
+) -> list[Timing]:
+    """Return the timing of each architecture in their order, measured in one fresh process of their own.
 
-    All take turns, together with the anchor of a table of this space, so their latencies compare; with those
-    of a table only at the speed of its anchor: give its `reference_ms`, see `reference_of`. The process ends
-    with the iterator. Threads, dtype, beam, source_len and target_len are those of `conditions`, as
-    `LatencyPredictor.conditions` holds them; `config` says the rest. Raises HatError if the process fails,
-    with its last words.
+    All take turns, together with the anchor of their space. If `conditions`, as those of a predictor, are of
+    a table of this space, the latencies are at the speed of that table, or at which its anchor takes
+    `reference_ms`. Threads, dtype, beam and lengths are those of `conditions`; `config` says the rest. Raises
+    HatError if the process fails, with its last words.
     """
     cfg = (config or MeasureConfig()).under(conditions)
     threads = int(conditions.get("threads", torch.get_num_threads()))
     request = (archs, threads, (space, vocab_sizes, model_config, cfg, torch.device(device), seed))
     # a command of its own: multiprocessing would run the caller's script a second time
     command = [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; {_SERVE}"]
-    with tempfile.TemporaryFile() as wanted, tempfile.TemporaryFile("w+", errors="replace") as said:
-        pickle.dump(request, wanted)
-        wanted.seek(0)
-        with subprocess.Popen(command, stdin=wanted, stdout=subprocess.PIPE, stderr=said) as process:
-            assert process.stdout is not None
-            try:
-                with suppress(EOFError, pickle.UnpicklingError):  # it failed; its last words tell
-                    for _ in archs:
-                        timing = pickle.load(process.stdout)
-                        yield timing.at_speed(reference_ms) if reference_ms else timing
-                process.wait()
-            finally:
-                process.kill()  # if the caller left the iterator; a process that has ended does not mind
-        said.seek(0)
-        words = said.read().strip().splitlines()[-1:]
-    if process.returncode:
+    done = subprocess.run(command, input=pickle.dumps(request), capture_output=True)
+    if done.returncode:
+        words = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
         raise HatError(
             f"measuring {len(archs)} architectures in a fresh process failed: {' '.join(words)}; what was "
             "measured before is kept: run again to go on, or give --no-measure"
         )
+    timings: list[Timing] = pickle.loads(done.stdout)
+    if conditions.get("space") == conditions_of_space(space, 0)["space"]:
+        reference_ms = reference_ms or float(conditions["reference_ms"])
+    return [timing.at_speed(reference_ms) if reference_ms else timing for timing in timings]
 
 
 def _serve() -> None:
-    """Measure what standard input asks for, and write a pickled Timing of each to standard output."""
-    answers = io.FileIO(os.dup(1), "w")
-    os.dup2(2, 1)  # nothing else may stand between the answers
+    """Measure what standard input asks for, and write the pickled timings to standard output."""
+    answer = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # nothing else may stand beside the answer
     archs, threads, setting = pickle.load(sys.stdin.buffer)
     space, _, _, cfg, device, _ = setting
     keep_pages()
@@ -292,8 +280,8 @@ def _serve() -> None:
             raise ConfigError(f"{device}: this machine has no GPU that PyTorch can use")
         models = _models(*setting)
         anchor = [workload(models(arch), cfg) for arch in (space.largest(), space.smallest())]
-        for timing in measure_in_turn([models(arch) for arch in archs], cfg, anchor):
-            answers.write(pickle.dumps(timing))
+        with answer:
+            pickle.dump(measure_in_turn([models(arch) for arch in archs], cfg, anchor), answer)
     except HatError as error:
         sys.exit(f"{type(error).__name__}: {error}")
 

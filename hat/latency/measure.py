@@ -1,27 +1,30 @@
-"""Time stand-alone SubTransformers on this device: they take turns, and the fastest repeat of each counts."""
+"""Time stand-alone SubTransformers on this device: they take turns, and undisturbed repeats count."""
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple, cast
+from itertools import pairwise
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 from hat.config import Options, option
 from hat.decode.beam import BeamConfig, search_from
+from hat.latency.costs import Floats
 from hat.model.cpu import Amp, device_name, dtype_name
 from hat.model.inference import InferenceModel
 from hat.model.layers import EOS
 from hat.model.transformer import Transformer
 
-ESTIMATE = "minimum"  # of the repeats: other work only adds time (docs/performance.md compares estimates)
+ESTIMATE = "lower decile of each step"  # other work only adds time; docs/performance.md compares estimates
+SHARE = 0.1
 RUNTIME = "torch"
-TURNS = 3  # least turns of a model, also if its budget has ended
-REPEATS = 3  # of a turn; the first one also fills the caches
+TURNS = 5  # least repeats of a model, also if its budget has ended
 Run = Callable[[], object]
+Work = Callable[[Run], object]  # one sentence; the argument is called between its parts
 Clock = Callable[[], float]  # seconds
 
 
@@ -48,27 +51,40 @@ class MeasureConfig(Options):
         return replace(self, dtype=cast(Amp, conditions.get("dtype", self.dtype)), **known)
 
 
-class Workload(NamedTuple):
-    """The two parts of a model that are timed."""
+class _Marked:
+    """An inference model that calls `mark` before each decoder step."""
 
-    encode: Run
-    decode: Run
+    def __init__(self, model: InferenceModel, mark: Run) -> None:
+        self._model, self._mark = model, mark
+
+    def step(self, *arguments: Any) -> torch.Tensor:
+        self._mark()
+        return self._model.step(*arguments)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
 
 
 @torch.inference_mode()
-def workload(model: Transformer, cfg: MeasureConfig) -> Workload:
-    """Return encoder and beam search of a stand-alone model in evaluation mode on one random sentence.
+def workload(model: Transformer, cfg: MeasureConfig) -> Work:
+    """Return what translates one random sentence by a stand-alone model in evaluation mode.
 
-    The decoder's part is a whole beam search (HAT 2020 timed bare decoder layers): output matrix, top-k and
-    the bookkeeping of hypotheses included.
+    Its parts are the encoder, what begins the search, and each of its steps. A whole beam search is timed
+    (HAT 2020 timed bare decoder layers): output matrix, top-k and the bookkeeping of hypotheses included.
     """
     weight = model.source_embed.weight
     source = torch.randint(EOS + 1, weight.size(0), (1, cfg.source_len), device=weight.device)
     source[:, -1] = EOS
     beam = BeamConfig(beam=cfg.beam, max_len_b=cfg.target_len - 1, min_len=cfg.target_len - 1)
     fixed = InferenceModel(model)
-    encoded = fixed.encode(source)
-    return Workload(lambda: fixed.encode(source), lambda: search_from(fixed, encoded, beam))
+
+    @torch.inference_mode()
+    def translate(mark: Run) -> None:
+        encoded = fixed.encode(source)
+        mark()
+        search_from(cast(InferenceModel, _Marked(fixed, mark)), encoded, beam)
+
+    return translate
 
 
 def sync_of(device: torch.device) -> Run:
@@ -80,9 +96,9 @@ def sync_of(device: torch.device) -> Run:
 class Timing:
     """Latency of one architecture in milliseconds, and what it was measured with.
 
-    The true latency is at most what was measured, because other work only adds time. `interval_ms`, the
-    distance to the third fastest turn, says how far below it may lie: in a trial the ratio of two models
-    differed from that of a quiet machine by less than the sum of their intervals in 97% of all cases.
+    It is the sum over encoder and decoder steps of the lower decile of their repeats: a part of a millisecond
+    is often undisturbed on a busy machine, when a whole search never is. `interval_ms` says how far the
+    latencies of two halves of the repeats lie apart.
     """
 
     encoder_ms: float
@@ -113,14 +129,20 @@ class Timing:
         return replace(self, **scaled, interval_ms=factor * (self.interval_ms + more_ms))
 
     @classmethod
-    def of(cls, turns: Sequence[Sequence[tuple[float, float]]], conditions: Mapping[str, str]) -> "Timing":
-        """Return the latency of a model by its turns of repeats: ms of encoder and decoder."""
-        ms = np.array(turns)  # [turns, repeats, 2]
-        (encoder, decoder), spread = ms.min((0, 1)), ms.std((0, 1))
-        fastest = np.sort(ms.sum(2).min(1))[:3]  # of each turn
-        known = {**conditions, "iterations": str(ms.shape[0] * ms.shape[1])}
-        interval = float(fastest[-1] - fastest[0])
-        return cls(float(encoder), float(decoder), float(spread[0]), float(spread[1]), interval, known)
+    def of(cls, repeats: Sequence[Sequence[float]], conditions: Mapping[str, str]) -> "Timing":
+        """Return the latency of a model by the ms of each part of its repeats."""
+        ms = np.array(repeats)  # [repeats, parts]; the first part is the encoder
+
+        def estimate(some: Floats) -> Floats:
+            parts = np.quantile(some, SHARE, axis=0)
+            return np.array([parts[0], parts[1:].sum()])
+
+        half = len(ms) // 2
+        pairs = [(ms[::2], ms[1::2]), (ms[:half], ms[half:])] if half else []
+        apart = [abs(float((estimate(one) - estimate(other)).sum())) for one, other in pairs]
+        (encoder, decoder), known = estimate(ms).tolist(), {**conditions, "iterations": str(len(ms))}
+        spread = float(ms[:, 0].std()), float(ms[:, 1:].sum(1).std())
+        return cls(encoder, decoder, *spread, max(apart, default=0.0), known)
 
 
 def conditions_of(
@@ -141,52 +163,62 @@ def conditions_of(
 
 @torch.inference_mode()
 def measure_in_turn(
-    models: Sequence[Transformer], cfg: MeasureConfig, anchor: Sequence[Workload] = ()
+    models: Iterable[Transformer], cfg: MeasureConfig, anchor: Sequence[Work] = ()
 ) -> list[Timing]:
-    """Return the latency of each of some stand-alone models in evaluation mode, see `time_in_turn`."""
+    """Return the latency of each of some stand-alone models in evaluation mode, see `time_in_turn`.
+
+    The time in which `models` are made is part of the budget.
+    """
+    started, models = time.perf_counter(), list(models)
     weight, vocab_size = models[0].source_embed.weight, models[0].target_embed.weight.size(0)
     conditions = conditions_of(weight.device, weight.dtype, vocab_size, models[0].space.qkv_dim, cfg)
     works, sync = [workload(model, cfg) for model in models], sync_of(weight.device)
-    return time_in_turn(works, cfg, conditions, sync, anchor=anchor)
+    return time_in_turn(works, cfg, conditions, sync, anchor=anchor, started=started)
 
 
 def time_in_turn(
-    works: Sequence[Workload],
+    works: Sequence[Work],
     cfg: MeasureConfig,
     conditions: Mapping[str, str],
     sync: Run,
     clock: Clock = time.perf_counter,
-    anchor: Sequence[Workload] = (),
+    anchor: Sequence[Work] = (),
+    started: float | None = None,
 ) -> list[Timing]:
     """Return the latency of each workload, and with it the sum of those of `anchor`.
 
-    All have turns of a few repeats, equally many, so they meet the same speeds of the machine, and the
-    repeats of each are spread over seconds. Turns end when every interval is as small as wanted, before
-    another round would exceed the budget, or at `max_iterations` repeats.
+    Each is repeated once in every round, so all meet the same speeds of the machine, and their repeats are
+    spread over seconds. Rounds end when every interval is as small as wanted, before another one would exceed
+    the budget, or at `max_iterations`.
     """
-    repeats = max(1, min(REPEATS, cfg.max_iterations // TURNS))
-    started = clock()
+    began = clock()
+    budget_s = cfg.row_budget_s * len(works) - (began - (began if started is None else started))
 
-    def once(run: Run) -> float:
-        sync()
-        start = clock()
-        run()
-        sync()
-        return 1e3 * (clock() - start)
+    def once(work: Work) -> list[float]:
+        times: list[float] = []
 
-    def turn(work: Workload) -> list[tuple[float, float]]:
-        return [(once(work.encode), once(work.decode)) for _ in range(repeats)]
+        def mark() -> None:
+            sync()
+            times.append(clock())
 
-    turns: list[list[list[tuple[float, float]]]] = [[] for _ in (*works, *anchor)]
+        mark()
+        work(mark)
+        mark()
+        return [1e3 * (end - start) for start, end in pairwise(times)]
+
+    repeats: list[list[list[float]]] = [[] for _ in (*works, *anchor)]
     while True:
-        for taken, work in zip(turns, (*works, *anchor), strict=True):
-            taken.append(turn(work))
-        done, spent_s = len(turns[0]), clock() - started
-        timings = [Timing.of(taken, conditions) for taken in turns]
-        late = spent_s * (done + 1) / done > cfg.row_budget_s * len(works)
-        known = all(timing.interval_percent <= cfg.interval_percent for timing in timings)
-        if (done + 1) * repeats > cfg.max_iterations or (done >= TURNS and (late or known)):
+        for taken, work in zip(repeats, (*works, *anchor), strict=True):
+            taken.append(once(work))
+        done = len(repeats[0])
+        late = (clock() - began) * (done + 1) / done > budget_s
+        if done < min(TURNS, cfg.max_iterations):
+            continue
+        timings = [Timing.of(taken, conditions) for taken in repeats] if late or done % TURNS == 0 else []
+        known = timings and all(each.interval_percent <= cfg.interval_percent for each in timings)
+        if late or known or done >= cfg.max_iterations:
             break
+    timings = timings or [Timing.of(taken, conditions) for taken in repeats]
     found, beside = timings[: len(works)], timings[len(works) :]
     if not beside:
         return found

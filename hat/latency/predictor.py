@@ -153,22 +153,25 @@ class LatencyPredictor:
         """Return the highest coverage `upper_ms` can promise; 0 for a predictor without a bound."""
         return len(self._residuals) / (len(self._residuals) + 1)
 
-    def upper_ms(self, arch: Arch, coverage: float = COVERAGE) -> float:
-        """Return a latency in ms that a measurement of `arch` exceeds with probability 1 - coverage."""
+    def upper_ms(self, arch: Arch, coverage: float | None = None) -> float:
+        """Return a latency in ms that a measurement of `arch` exceeds with probability 1 - coverage.
+
+        None asks for 95%, or for what the predictor can promise if that is less.
+        """
         return self.predict_ms(arch) * self.margin(coverage)
 
-    def margin(self, coverage: float = COVERAGE) -> float:
+    def margin(self, coverage: float | None = None) -> float:
         """Return bound / prediction: the conformal quantile of measured / predicted on rows left out.
 
         It holds for architectures drawn like those rows (Vovk et al. 2005, Barber et al. 2021). Raises
         ConfigError if `coverage` is not between 0 and 1, or above `max_coverage`.
         """
+        if not (count := len(self._residuals)):
+            raise ConfigError(f"a predictor of the 2020 release has no upper bound; {_AGAIN}")
+        coverage = min(COVERAGE, self.max_coverage) if coverage is None else coverage
         if not 0 < coverage < 1:
             raise ConfigError(f"the coverage of a bound must lie between 0 and 1, got {coverage}")
-        count = len(self._residuals)
         rank = math.ceil((count + 1) * coverage - 1e-9)
-        if not count:
-            raise ConfigError(f"a predictor of the 2020 release has no upper bound; {_AGAIN}")
         if rank > count:
             raise ConfigError(
                 f"a bound of coverage {coverage} needs {math.ceil(coverage / (1 - coverage))} rows left out, "

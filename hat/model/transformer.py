@@ -4,6 +4,7 @@ B batch, T target length, S source length, D width, V vocabulary.
 """
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -91,6 +92,16 @@ class Transformer(nn.Module):
         ):
             table = sinusoids(length + PAD + 1, width).to(self.source_embed.weight)
             self.register_buffer(f"{side}_positions", table, persistent=False)
+
+    def lengthen(self, source: int | None, target: int | None) -> None:
+        """Make room for sentences of so many tokens, if it is more than before; positions have no weights."""
+        cfg = self.cfg
+        source, target = (
+            max(cfg.max_source_positions, source or 0),
+            max(cfg.max_target_positions, target or 0),
+        )
+        self.cfg = replace(cfg, max_source_positions=source, max_target_positions=target)
+        self._make_positions()
 
     def load_weights(self, weights: dict[str, Tensor]) -> None:
         """Make tensors, named as in `named_parameters`, the weights of a model on the meta device."""

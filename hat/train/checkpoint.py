@@ -136,10 +136,16 @@ def save(checkpoint: Checkpoint, *paths: Path) -> None:
 def load(path: Path, info: Callable[[str], None] = lambda text: None) -> Checkpoint:
     """Return the checkpoint in `path`, of this system or of the 2020 release, with weights in float32.
 
+    `path` may also be the folder of a bundle.
+
     Raises CheckpointError if it is missing, damaged, of a newer format, or does not fit its own description.
     """
     from hat.files.tensors import read_foreign  # late: a run that starts anew reads no checkpoint
 
+    if (path / "config.json").is_file():
+        from hat.train.bundle import read_bundle  # late: it packs checkpoints
+
+        return _checkpoint(read_bundle(path), path)
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -164,6 +170,10 @@ def load(path: Path, info: Callable[[str], None] = lambda text: None) -> Checkpo
             f"{path} is not a checkpoint of this system that this version reads, nor one of the 2020 release"
             f"{found}; give a .pt file written by train.py or fetched by download_model.py, or upgrade"
         )
+    return _checkpoint(values, path)
+
+
+def _checkpoint(values: dict[str, Any], path: Path) -> Checkpoint:
     try:
         checkpoint = Checkpoint(
             space=space_from_plain(values["space"]),
@@ -173,7 +183,7 @@ def load(path: Path, info: Callable[[str], None] = lambda text: None) -> Checkpo
             vocab_digests=tuple(values["vocab_digests"]),
             weights=as_float(values["weights"]),
             state=dict(values["state"]),
-            master=as_float(values["master"]) if number == 2 else None,
+            master=as_float(values["master"]) if values["hat_format"] == 2 else None,
             codec=values.get("codec"),
         )
         check_weights(checkpoint)
@@ -290,7 +300,7 @@ def rotate(folder: Path, saved: Sequence[str], keep_epochs: int, keep_within: in
             digest_path(folder / name).unlink(missing_ok=True)
 
 
-def content_of(model: "Path | Model") -> str:
+def content_of(model: "Path | Model | Transformer") -> str:
     """Return the SHA-256 of a checkpoint file, or of the weights of a model."""
     if isinstance(model, Path):
         return digest_of(model)

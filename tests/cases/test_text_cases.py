@@ -4,6 +4,7 @@ import bz2
 import gzip
 import lzma
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,18 +12,28 @@ from pathlib import Path
 import pytest
 
 from hat.cli.data import preprocess
+from hat.cli.deploy import translate
 from hat.cli.evo_search import main as evo_search
 from hat.cli.new_task import new_task
-from hat.cli.translate import score
+from hat.cli.translate import generate, score
 from hat.config import read_config
 from hat.data.dataset import Dataset
 from hat.data.subwords import TextCodec, apply_bpe, learn_bpe
 from hat.data.text import read_lines
 from hat.data.vocab import UNK, Vocab
-from hat.decode.score import check_tokenizer, scores, tokenizer_of
+from hat.decode.score import bleu, check_tokenizer, parse_output, tokenizer_of
 from hat.errors import ConfigError, DataError
+from hat.model.layers import ModelConfig
+from hat.model.transformer import SuperTransformer
+from hat.space import DecoderSpace, EncoderSpace, SearchSpace
+from hat.train.checkpoint import pack, save
 
 ROOT = Path(__file__).parents[2]
+SPACE = SearchSpace(
+    EncoderSpace(8, 8, 1, (8,), (8,), (1,), (2,)),
+    DecoderSpace(8, 8, 1, (8,), (8,), (1,), (2,), (2,), (1,)),
+    8,
+)
 
 LANGUAGES = {
     "zh": "zh zh_CN zh-TW zh_Hant zho chi cmn yue wuu zh-Hans-CN ZH_cn lzh cn",
@@ -56,10 +67,10 @@ def test_c7_a_model_that_is_there_is_taken(no_downloads: Path) -> None:
 @pytest.mark.parametrize(("lang", "name"), [("th", "char"), ("zh_TW", "zh")])
 def test_c7_text_without_spaces_is_scored(lang: str, name: str, no_downloads: Path) -> None:
     text = {"th": "สุนัขสองตัววิ่ง", "zh_TW": "两只狗在跑步"}[lang]
-    found = scores([text], [text[:-1]], "sacre", lang)
+    found = bleu([text], [text[:-1]], "sacre", lang)
     assert found.bleu > 50 and f"tok:{name}" in found.signature
     assert found.ter < 50 and found.ter_signature.endswith(f"split:{name}") and found.chrf > 50
-    assert scores([text], [text[:-1]], "sacre", "de").bleu == 0
+    assert bleu([text], [text[:-1]], "sacre", "de").bleu == 0
 
 
 @pytest.mark.parametrize(("lang", "extra"), [("ja", "ja"), ("jpn", "ja"), ("kor", "ko"), ("ko_KR", "ko")])
@@ -122,13 +133,13 @@ def test_c8_an_encoding_is_named_and_the_command_converts_it(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     text, encode = ENCODED[name]
-    Path("it's a.ru").write_bytes(encode(text))
+    Path("it's a.ru").write_bytes(content := encode(text))
     with pytest.raises(DataError) as refused:
         list(read_lines("it's a.ru"))
     assert name in f"{refused.value} ", refused.value
     subprocess.run(["bash", "-c", advised(str(refused.value))], check=True)
     assert list(read_lines("it's a.ru")) == text.split("\n")[:-1]
-    assert Path("it's a.ru.old").read_bytes() == encode(text), "the file as it was"
+    assert Path("it's a.ru.old").read_bytes() == content, "the file as it was"
 
 
 def test_c8_a_packed_file_with_its_suffix(tmp_path: Path) -> None:
@@ -212,8 +223,8 @@ def test_c8_spaces_of_all_kinds_separate_words(space: str, raw: Path) -> None:
     for name, known in (("plain", plain), ("pieces", pieces)):
         wide = binary(f"{name}2", *(["--sentencepiece=70"] if name == "pieces" else []))
         assert wide.digests == known.digests and ids(wide) == ids(known)
-    assert scores([f"a b{space}c d"], ["a b c d"], "normal").bleu == pytest.approx(100)
-    assert scores([f"a b{space}c d"], ["a b c d"], "sacre", "de").bleu == pytest.approx(100)
+    assert bleu([f"a b{space}c d"], ["a b c d"], "normal").bleu == pytest.approx(100)
+    assert bleu([f"a b{space}c d"], ["a b c d"], "sacre", "de").bleu == pytest.approx(100)
 
 
 def test_c14_new_text_gets_the_subword_model_of_its_dictionary(
@@ -321,3 +332,83 @@ def test_c15_a_missing_file_is_not_blamed_on_another_flag(
     assert evo_search([f"{flag}=no.yml"]) == 2
     said = capsys.readouterr().err
     assert "no.yml" in said and "check the path" in said and "check --configs" not in said
+
+
+@pytest.fixture
+def model(raw: Path) -> list[str]:
+    """Flags of a tiny model with 60 positions, and of its data."""
+    data = binary("data", "--sentencepiece=70", "--joined-dictionary", "--testpref=train")
+    cfg = ModelConfig(max_source_positions=60, max_target_positions=60)
+    save(pack(SuperTransformer(SPACE, data.vocab_sizes, cfg), data.digests), raw / "m.pt")
+    return ["--path=m.pt", "--data=data", "--cpu", "--max-len-a=0", "--max-len-b=5", "--beam=1"]
+
+
+def test_c9_a_long_sentence_is_named_by_its_line_and_the_advice_works(
+    raw: Path, model: list[str], capsys: pytest.CaptureFixture
+) -> None:
+    write("long", ru=RU + "собака " * 20 + "\nбегут\n", de=DE + "Hund\nwir\n")
+    binary("long", "--testpref=long", "--srcdict=data/dict.ru.txt", "--tgtdict=data/dict.de.txt")
+    argv = [word for word in model if "data" not in word] + ["--data=long", "--results-path=out"]
+    capsys.readouterr()
+    assert generate(argv) == 2 and not Path("out").exists()
+    said = capsys.readouterr().err
+    assert "line 4 of the source text has" in said and "--max-tokens" not in said
+    tokens = re.search(r"has (\d+) tokens", said)[1]
+    assert "raise --max-source-positions" in said
+    assert generate([*argv, f"--max-source-positions={tokens}"]) == 0
+    assert translate(["--model=m.pt", "--data=data", "--input=long.ru", "--beam=1", "--max-len-b=5"]) == 0
+    assert "translated in parts: 1" in capsys.readouterr().err
+
+
+def test_c14_plain_text_is_translated(
+    raw: Path, model: list[str], capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert generate([*model, "--remove-bpe=sentencepiece", "--results-path=out"]) == 0
+    found, _ = parse_output(read_lines("out"), "out")
+    capsys.readouterr()
+    write("new", ru=BOM + RU.replace(" ", "\u3000").replace("\n", "\r\n"))
+    words = ["--model=m.pt", "--data=data", "--max-len-b=5", "--beam=1", "--precision=fp32"]
+    assert translate([*words, "--input=new.ru", "--output=text"]) == 0
+    assert list(read_lines("text")) == found
+    Path("data/sentencepiece.model").unlink()
+    assert translate([*words, "--input=new.ru"]) == 2
+    assert "sentencepiece.model, the subword model of the dictionaries, is missing" in capsys.readouterr().err
+
+
+def test_c6_a_missing_tokeniser_is_found_before_translating(
+    raw: Path, model: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("sacrebleu.tokenizers.tokenizer_ja_mecab.MeCab", None)
+    argv = [word for word in model if "data" not in word]
+    for path in Path("data").glob("*"):
+        path.rename(path.with_name(path.name.replace("de", "ja").replace("inja", "inde")))
+    Path("data/SHA256SUMS").unlink()
+    argv += ["--data=data", "--results-path=out"]
+    assert generate([*argv, "--mode=sacre"]) == 2 and not Path("out").exists()
+    assert "hardware-aware-transformers[ja]" in capsys.readouterr().err
+    assert generate([*argv, "--mode=normal"]) == 0
+
+
+@pytest.mark.parametrize(
+    "line", ["data: data  # a comment", 'data: "data"', "data: 'data'\r", "data: data\r"]
+)
+def test_c12_a_configuration_is_read_as_yaml_wherever_it_is_read(
+    line: str, raw: Path, model: list[str], capsys: pytest.CaptureFixture
+) -> None:
+    Path("common.yml").write_bytes(f"{line}\n".encode())
+    argv = [word for word in model if "data" not in word]
+    assert generate([*argv, "--configs=common.yml", "--results-path=out"]) == 0
+
+
+def test_c12_a_template_with_comments_and_quotes(raw: Path) -> None:
+    argv = new_task_argv(raw, "--held-out=5", "--pieces=200")
+    Path("configs/toy.en-de").unlink()
+    shutil.copytree(ROOT / "configs/toy.en-de", "configs/toy.en-de")
+    for path in Path("configs/toy.en-de").glob("s*transformer/*.yml"):
+        text = path.read_text("utf-8").replace(
+            "data: data/binary/toy_en_de", "data: 'data/binary/toy_en_de'  # a"
+        )
+        path.write_text(text.replace("\n", "\r\n"), "utf-8")
+    assert new_task(argv) == 0
+    for path in Path("configs/mine.zh_TW-en").glob("s*transformer/*.yml"):
+        assert read_config(path).get("data", "data/binary/mine_zh_TW_en") == "data/binary/mine_zh_TW_en"

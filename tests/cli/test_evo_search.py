@@ -20,6 +20,7 @@ from hat.cli.evo_search import main
 from hat.data.pairs import PairDataset
 from hat.latency.measure import measure_in_turn
 from hat.latency.predictor import LatencyPredictor
+from hat.latency.validity import conditions_of_space
 from hat.model.count import count_params
 from hat.model.cpu import device_name
 from hat.model.transformer import SuperTransformer, extract
@@ -67,6 +68,17 @@ def test_one_limit_is_kept_by_the_bound(search, files) -> None:
     assert {k: v for k, v in again.items() if k != "seconds"} == {
         k: v for k, v in summary.items() if k != "seconds"
     }
+
+
+def test_a_predictor_of_something_else_is_refused(search, files) -> None:
+    """Row A7 of the cases: sentences of 60 tokens, and decoders that are deeper than those of the table."""
+    said = search("far", *TINY, "--latency-constraint=23", "--profile-length=60", code=2)[1]
+    assert f"{files}/latency.pt is valid for source_len 4, here it is 60" in said
+    predictor = LatencyPredictor.load(files / "latency.pt")
+    predictor.conditions |= conditions_of_space(replace(space_of(files), qkv_dim=16), 440)
+    predictor.save(files / "latency.pt")
+    said = search("far", *TINY, "--latency-constraint=23", code=2)[1]
+    assert "is valid for qkv_dim 16, here it is 8" in said and not (files / "far").exists()
 
 
 class FirstDraws(Strategy):
@@ -237,5 +249,5 @@ def test_what_a_search_loads(search, files) -> None:
     words += ["--profile-length=4", "--latency-constraint=23", f"--write-config-path={files}/one.yml"]
     done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True)
     loaded = done.stdout.splitlines()[-1].split()
-    assert "hat.search.run" in loaded and len(loaded) <= 46, (loaded, done.stderr)
+    assert "hat.search.run" in loaded and len(loaded) <= 47, (loaded, done.stderr)
     assert "no picture: matplotlib is not installed" in done.stderr

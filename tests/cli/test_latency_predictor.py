@@ -94,7 +94,7 @@ def test_the_resolved_config_repeats_the_run(
     assert main([config, "--json", "--seed", "7"]) == 0
     first = capsys.readouterr().out.splitlines()[-1]
     record = read_record(tmp_path / "out" / "toy.pt")
-    assert identity(parsed([config])).digest == record.identity.digest
+    assert identity(parsed([config, "--seed", "7"])).digest == record.identity.digest
     assert record.kind == "predictor" and json.loads(first).items() <= record.results.items()
     (tmp_path / "again.yml").write_text(json.dumps(record.settings))
     assert main([f"--configs={tmp_path}/again.yml", "--json"]) == 0

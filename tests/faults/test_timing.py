@@ -9,12 +9,12 @@ from tally import Tally, count
 from toy_rows import draw_arch
 
 from hat.latency.collect import row_of_timing
-from hat.latency.measure import MeasureConfig, Timing, Workload, time_in_turn
+from hat.latency.measure import MeasureConfig, Timing, Work, time_in_turn
 
 CFG = MeasureConfig(30, 30, row_budget_s=4.0)
 ARCH = draw_arch(random.Random(1))
 ANCHOR_MS = (100.0, 40.0)
-GROUP, GROUPS = 8, 8
+GROUP, GROUPS, PARTS = 8, 8, 6
 Slowness = Callable[[float, random.Random], float]  # (seconds since the start, rng) -> times slower
 
 
@@ -49,12 +49,15 @@ class Machine:
         self.slower, self.rng, self.now_s = slower, rng, 0.0
         self.noise = min(0.0055 * math.exp(0.55 * rng.gauss(0, 1)), 0.03)
 
-    def work(self, ms: float) -> Workload:
-        def run(ms: float) -> None:
-            noise = math.exp(self.noise * abs(self.rng.gauss(0, 1)))
-            self.now_s += ms * noise * self.slower(self.now_s, self.rng) / 1e3
+    def work(self, ms: float) -> Work:
+        def run(mark: Callable[[], object]) -> None:
+            for part in range(PARTS):
+                if part:
+                    mark()
+                noise = math.exp(self.noise * abs(self.rng.gauss(0, 1)))
+                self.now_s += ms / PARTS * noise * self.slower(self.now_s, self.rng) / 1e3
 
-        return Workload(lambda: run(0.1 * ms), lambda: run(0.9 * ms))
+        return run
 
     def time(self, rows_ms: list[float]) -> list[Timing]:
         works, anchor = map(self.work, rows_ms), map(self.work, ANCHOR_MS)

@@ -73,8 +73,9 @@ def test_the_budget_of_a_table_is_shared_and_ends(
     now, shares = [0.0], []
 
     def in_turn(models: Any, cfg: MeasureConfig, anchor: Any) -> list[Timing]:
+        models = list(models)
         shares.append(cfg.row_budget_s)
-        now[0] += 2 * len(models)  # slower than wanted: three turns take so long
+        now[0] += 2 * len(models)  # slower than wanted: the least turns take so long
         return [Timing(1.0, 9.0, 0, 0, 0, {}, 20.0) for _ in models]
 
     monkeypatch.setattr(runs, "TOGETHER", (2, 2))

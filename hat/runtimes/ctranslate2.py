@@ -1,0 +1,148 @@
+"""A stand-alone SubTransformer as a CTranslate2 model: any widths, depths and heads per layer, span 1."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.nn.functional import pad
+
+from hat.data.subwords import package
+from hat.data.vocab import EOS, PAD, SPECIALS, Vocab
+from hat.decode.beam import BeamConfig, Hypothesis
+from hat.errors import ConfigError
+from hat.model.transformer import SubTransformer
+from hat.space import DIMS
+
+TYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "int8"}
+_SPECIALS = ("<s>", "<blank>", "</s>", "<unk>")  # what CTranslate2 calls ids 0 to 3
+
+
+def check(model: SubTransformer) -> None:
+    """Raise ConfigError for an architecture that CTranslate2 has no form for."""
+    if set(spans := model.arch.decoder.cross_span) != {1}:
+        key = next(dim.choice_key for dim in DIMS if dim.attr == "cross_span")
+        raise ConfigError(
+            f"CTranslate2 attends to the last encoder layer only, this architecture has the spans {spans}; "
+            f"search with `{key}: [-1]`, or export to onnx"
+        )
+
+
+def export(model: SubTransformer, folder: Path, vocabs: tuple[Vocab, Vocab], precision: str = "fp32") -> None:
+    """Write `model` as a CTranslate2 model into `folder`; the weights in memory stay as they are.
+
+    Layers with fewer heads than others get heads of zeros: results stay the same. Raises ConfigError for an
+    architecture that CTranslate2 has no form for, and if CTranslate2 is not installed.
+    """
+    check(model)
+    specs = package("ctranslate2", "ctranslate2").specs
+    arch, cfg = model.arch, model.cfg
+    enc, dec = arch.encoder, arch.decoder
+    heads = max(enc.self_heads), max(*dec.self_heads, *dec.cross_heads)
+    spec = specs.TransformerSpec(
+        specs.TransformerEncoderSpec(enc.num_layers, heads[0], pre_norm=cfg.encoder_normalize_before),
+        specs.TransformerDecoderSpec(dec.num_layers, heads[1], pre_norm=cfg.decoder_normalize_before),
+    )
+    spec.register_source_vocabulary(tokens_of(vocabs[0]))
+    spec.register_target_vocabulary(tokens_of(vocabs[1]))
+    spec.config.decoder_start_token, spec.config.add_source_eos = _SPECIALS[EOS], True
+    for to, embed, sines, width, norm in (
+        (spec.encoder, model.source_embed, model.source_positions, enc.embed_dim, model.encoder_norm),
+        (spec.decoder, model.target_embed, model.target_positions, dec.embed_dim, model.decoder_norm),
+    ):
+        table = to.embeddings[0] if isinstance(to.embeddings, list) else to.embeddings
+        table.weight = _array(embed.columns(width))
+        to.position_encodings.encodings = _array(sines[PAD + 1 :, :width])
+        to.scale_embeddings = math.sqrt(sines.size(1) if cfg.vocab_original_scaling else width)
+        if hasattr(norm, "weight"):
+            _norm(to.layer_norm, norm)
+    spec.decoder.projection.weight = _array(model.output.columns(dec.embed_dim))
+    for to, layer, own in zip(spec.encoder.layer, model.encoder_layers, enc.self_heads, strict=True):
+        _layer(to, layer, own, heads[0])
+    for to, layer, own, cross in zip(
+        spec.decoder.layer, model.decoder_layers, dec.self_heads, dec.cross_heads, strict=True
+    ):
+        _layer(to, layer, own, heads[1])
+        linears = [(layer.cross_attn.q, 1), (layer.cross_attn.kv, 2)]
+        _attention(to.attention, linears, layer.cross_attn.out, cross, heads[1])
+        _norm(to.attention.layer_norm, layer.cross_norm)
+    spec.validate()
+    spec.optimize(quantization=None if precision == "fp32" else TYPES[precision])
+    spec.save(str(folder))
+
+
+def tokens_of(vocab: Vocab) -> list[str]:
+    """Return CTranslate2's token of each id: the symbol, but for the four specials."""
+    taken = {*_SPECIALS} - {*SPECIALS}
+    symbols = [f"{symbol}\N{SYMBOL FOR NULL}" if symbol in taken else symbol for symbol in vocab]
+    return [*_SPECIALS, *symbols[len(_SPECIALS) :]]
+
+
+class Engine:
+    """Translates ids by an exported model, `threads` for the products of one batch."""
+
+    def __init__(self, folder: Path, vocabs: tuple[Vocab, Vocab], precision: str, threads: int) -> None:
+        self._source, target = tokens_of(vocabs[0]), tokens_of(vocabs[1])
+        self._ids = {token: index for index, token in enumerate(target)}
+        allowed = package("ctranslate2", "ctranslate2").get_supported_compute_types("cpu")
+        if TYPES[precision] not in allowed:
+            known = ", ".join(name for name, kind in TYPES.items() if kind in allowed)
+            raise ConfigError(f"CTranslate2 does not compute in {precision} on this CPU; give one of {known}")
+        self._translator = package("ctranslate2", "ctranslate2").Translator(
+            str(folder), device="cpu", compute_type=TYPES[precision], intra_threads=threads
+        )
+
+    def __call__(self, source_BS: Tensor, cfg: BeamConfig) -> list[list[Hypothesis]]:
+        """Return up to `beam` hypotheses for each padded source, best score first."""
+        if cfg.unkpen or cfg.unnormalized:
+            raise ConfigError("CTranslate2 knows neither --unkpen nor --unnormalized; use --runtime torch")
+        rows = [[self._source[i] for i in row if i not in (PAD, EOS)] for row in source_BS.tolist()]
+        found = self._translator.translate_batch(
+            rows,
+            beam_size=cfg.beam,
+            num_hypotheses=cfg.beam,
+            length_penalty=cfg.lenpen,
+            max_decoding_length=int(cfg.max_len_a * source_BS.size(1) + cfg.max_len_b),
+            min_decoding_length=cfg.min_len,
+            return_scores=True,
+        )
+        return [
+            [
+                Hypothesis([*(self._ids[token] for token in tokens), EOS], score, [])
+                for tokens, score in zip(each.hypotheses, each.scores, strict=True)
+            ]
+            for each in found
+        ]
+
+
+def _layer(to: Any, layer: Any, heads: int, most: int) -> None:
+    _attention(to.self_attention, [(layer.self_attn.qkv, 3)], layer.self_attn.out, heads, most)
+    _norm(to.self_attention.layer_norm, layer.self_norm)
+    for one, linear in ((to.ffn.linear_0, layer.ffn.up), (to.ffn.linear_1, layer.ffn.down)):
+        one.weight, one.bias = _array(linear.weight), _array(linear.bias)
+    _norm(to.ffn.layer_norm, layer.ffn_norm)
+
+
+def _attention(to: Any, linears: Sequence[tuple[Any, int]], out: Any, heads: int, most: int) -> None:
+    # CTranslate2 would take the scale from the width of the layer, which need not be that of queries
+    to.queries_scale = np.float32((out.weight.size(1) // heads) ** -0.5)
+    for one, (linear, parts) in zip(to.linear, linears, strict=False):
+        one.weight, one.bias = (_array(_filled(x, parts, heads, most)) for x in (linear.weight, linear.bias))
+    to.linear[-1].weight = _array(_filled(out.weight.t(), 1, heads, most).t())
+    to.linear[-1].bias = _array(out.bias)
+
+
+def _filled(rows: Tensor, parts: int, heads: int, most: int) -> Tensor:
+    """Return rows [parts * heads * d, ...] with zeros for further heads, [parts * most * d, ...]."""
+    split = rows.unflatten(0, (parts, heads, -1))
+    return pad(split, (0, 0) * (split.dim() - 2) + (0, most - heads)).flatten(0, 2)
+
+
+def _norm(to: Any, norm: Any) -> None:
+    to.gamma, to.beta = _array(norm.weight), _array(norm.bias)
+
+
+def _array(weight: Tensor) -> Any:
+    return weight.detach().float().contiguous().clone().numpy()  # CTranslate2 quantises in place
