@@ -21,7 +21,6 @@ from hat.files.atomic import write_atomic
 from hat.latency.predictor import LatencyPredictor
 from hat.latency.validity import check_valid, conditions_of_space
 from hat.log import info
-from hat.model.cpu import device_name
 from hat.model.transformer import SuperTransformer
 from hat.run import Identity
 from hat.search.constraints import LimitOptions
@@ -264,22 +263,6 @@ def _lines(result: SearchResult, folder: Path) -> Iterator[str]:
         )
     if result.comparison:
         yield comparison_table(result.comparison)
-
-
-def identity(groups: tuple[Any, ...]) -> Identity:
-    """Return the identity of the search that `run` makes; candidates are measured on this device."""
-    given, options, *others = groups
-    data, task = TaskData(given.task), given.task
-    facts = {"label-smoothing": given.optim.label_smoothing, "profile-length": task.sentence_length()}
-    facts |= {"seed": given.device.seed, "device": device_name(torch.device("cpu"))}
-    facts |= {"valid-cnt-max": others[-1].valid_cnt_max, "no-measure": options.no_measure}
-    files: dict[str, Path | str] = {"predictor": Path(options.ckpt_path)}
-    files["checkpoint"] = settings.find_checkpoint(given.run.restore_file)
-    if options.warm_start:
-        files["warm-start"] = Path(options.warm_start)
-    for lang, ids in zip(data.languages, data.split(task.valid_subset).content(), strict=True):
-        files[f"valid.{lang}"] = ids
-    return Identity.of("search", options, *others, given.space, settings=facts, inputs=files)
 
 
 main = one_of_many(stage(parsed, run))

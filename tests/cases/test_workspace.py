@@ -37,7 +37,7 @@ MODELS = ("largest", "smallest", "found@15ms", "found@20ms")
 class Predictor:
     """Stands for a trained predictor: 1 ms for each 32 numbers of the decoder's feed-forward layers."""
 
-    conditions = {"threads": "1"}
+    conditions, max_coverage = {"threads": "1"}, 0.0
 
     def predict_ms(self, arch: Arch) -> float:
         return sum(arch.decoder.ffn_dims) / 32
@@ -60,11 +60,11 @@ class Workshop:
         ):
             fake = SimpleNamespace(parsed=module.parsed, identity=module.identity, run=run)
             monkeypatch.setattr(f"hat.cli.run.{module.__name__.rpartition('.')[2]}", fake)
-        for name in ("cli.run", "cli.evo_search", "latency.measure"):
+        for name in ("cli.run", "latency.measure"):
             monkeypatch.setattr(f"hat.{name}.device_name", lambda device: self.device)
         for name, fake in (("shell", self.shell), ("average", self.average), ("measure_fresh", self.fresh)):
             monkeypatch.setattr(f"hat.cli.run.{name}", fake)
-        monkeypatch.setattr("hat.cli.run.LatencyPredictor.load", lambda path: Predictor())
+        monkeypatch.setattr("hat.cli.run.LatencyPredictor.load", lambda *path: Predictor())
         monkeypatch.setattr("hat.cli.run.read_table", lambda path: [None])
         monkeypatch.setattr("hat.cli.run.reference_of", lambda row: None)
 
