@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 BOM = codecs.BOM_UTF8
+STDIN = "standard input"  # instead of a path
 _MARKS = {
     codecs.BOM_UTF32_LE: "UTF-32",
     codecs.BOM_UTF32_BE: "UTF-32",
@@ -62,6 +63,8 @@ def unwanted(path: Path | str, line: bytes) -> str | None:
 
 def _command(path: Path | str, program: str, plain: Path | None = None, end: str = "") -> str:
     """Return the command that runs `path` through a program; the file as it was stays beside it."""
+    if path == STDIN:
+        return f"`{program}` before it"
     name, old = shlex.quote(str(path)), shlex.quote(f"{path}.old")
     if plain:
         return f"`{program} < {name} > {shlex.quote(str(plain))}` and give {plain}"

@@ -15,6 +15,7 @@ from hat.cli.options import OutputOptions, command, parse
 from hat.cli.settings import find_checkpoint
 from hat.config import Options, option
 from hat.data.dataset import Dataset
+from hat.data.text import read_lines
 from hat.decode.beam import BeamConfig
 from hat.decode.translator import Engine, Model
 from hat.errors import ConfigError, DataError
@@ -108,7 +109,7 @@ def translate(argv: Sequence[str] | None = None) -> int:
     work = _Work(model, engine(model, cfg.runtime, cfg.precision, cfg.threads), cfg)
     bar = not out.no_progress_bar and sys.stderr.isatty() and not sys.stdin.isatty()
     with contextlib.ExitStack() as stack:
-        lines = iter(stack.enter_context(open(source, "rb")) if source else sys.stdin.buffer)
+        lines = read_lines(source or sys.stdin.buffer)
         shown = stack.enter_context(tqdm(unit=" lines", disable=not bar))
 
         def write(to: BinaryIO) -> None:
@@ -134,16 +135,12 @@ class _Work:
         self._model, self._search, self._cfg = model, search, cfg
         self._beam, self._count, self.split = BeamConfig(beam=cfg.beam, lenpen=cfg.lenpen), 0, 0
 
-    def translated(self, lines: Sequence[bytes]) -> Iterator[str]:
+    def translated(self, lines: Sequence[str]) -> Iterator[str]:
         """Yield the lines of output for some lines of input."""
         parts: list[str] = []
         counts: list[int] = []
         for number, line in enumerate(lines, self._count + 1):
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                raise DataError(f"line {number} is no UTF-8 text; convert it with iconv -t UTF-8") from error
-            some = list(self._parts(text, number))
+            some = list(self._parts(line.rstrip("\r"), number))
             self.split += len(some) > 1
             counts.append(len(some))
             parts += some

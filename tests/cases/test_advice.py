@@ -7,12 +7,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
+from tiny_task import SPACE, SUB
 
 from hat.cli.main import COMMANDS, load
 from hat.cli.options import parser_of
+from hat.config import fill
 from hat.data.dataset import Dataset
 from hat.data.subwords import TextCodec
 from hat.errors import HatError
+from hat.model.transformer import SuperTransformer
+from hat.space import SpaceOptions, space_of
+from hat.train.checkpoint import pack, save
 
 ROOT = Path(__file__).parents[2]
 ADVISED = re.compile(
@@ -90,7 +96,7 @@ def extras_are_ours(capsys: pytest.CaptureFixture) -> None:
         for path in (ROOT / "hat").rglob("*.py")
         for extra in re.findall(r"install\(['\"]([a-z]+)['\"]\)", path.read_text("utf-8"))
     ]
-    assert {"text", "report", "shell"} <= {*named}
+    assert {"report", "shell"} <= {*named}
     assert all(f'"{extra}": [' in setup for extra in [*named, "ja", "ko"])
 
 
@@ -98,6 +104,17 @@ def help_is_shown(capsys: pytest.CaptureFixture) -> None:
     for words in ("preprocess --help", "download --help", "download --list"):
         run(words)
     assert "HAT_wmt14ende_super_space0" in capsys.readouterr().out
+
+
+def an_architecture_is_cut_out(capsys: pytest.CaptureFixture) -> None:
+    run(PREPROCESS)
+    data, space = Dataset.load("data"), space_of(fill(SpaceOptions, SPACE))
+    save(pack(SuperTransformer(space, data.vocab_sizes), data.digests), Path("super.pt"))
+    Path("arch.yml").write_text(yaml.safe_dump(SUB))
+    run("export --model=super.pt --data=data --to=safetensors --output=out", code=2)
+    assert "cut one out with hat convert --configs" in capsys.readouterr().err
+    run("convert --configs=arch.yml --input=super.pt --output=sub.pt")
+    run("export --model=sub.pt --data=data --to=safetensors --output=out")
 
 
 STAGES = "tests/test_documented.py::test_the_stages_on_multi30k"
@@ -115,6 +132,10 @@ FOLLOWED: dict[str, Callable[[pytest.CaptureFixture], None] | str] = {
     "download_model.py --list": help_is_shown,
     "download_model.py --model-name": "tests/cli/test_download_model.py::test_one_model",
     "download_model.py --latency-data": "tests/cli/test_download_model.py::test_latency_data",
+    "hat convert --configs": an_architecture_is_cut_out,
+    "hat export": "tests/cli/test_deploy.py::test_export",
+    "hat export --model": "tests/cli/test_deploy.py::test_export",
+    "hat translate --model": "tests/cli/test_deploy.py::test_lines_stay_lines",
     "hat generate": "tests/decode/test_generate.py::test_generate_and_score_leave_a_record",
     "python -m hat report": STAGES,
     "train.py --configs": STAGES,

@@ -12,15 +12,16 @@ from pathlib import Path
 import pytest
 
 from hat.cli.data import preprocess
+from hat.cli.deploy import translate
 from hat.cli.evo_search import main as evo_search
 from hat.cli.new_task import new_task
-from hat.cli.translate import generate, score, translate
+from hat.cli.translate import generate, score
 from hat.config import read_config
 from hat.data.dataset import Dataset
 from hat.data.subwords import TextCodec, apply_bpe, learn_bpe
 from hat.data.text import read_lines
 from hat.data.vocab import UNK, Vocab
-from hat.decode.score import bleu, check_tokenizer, parse_output, tokenizer_of
+from hat.decode.score import bleu, check_tokenizer, tokenizer_of
 from hat.errors import ConfigError, DataError
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer
@@ -347,34 +348,32 @@ def test_c9_a_long_sentence_is_named_by_its_line_and_the_advice_works(
 ) -> None:
     write("long", ru=RU + "собака " * 20 + "\nбегут\n", de=DE + "Hund\nwir\n")
     binary("long", "--testpref=long", "--srcdict=data/dict.ru.txt", "--tgtdict=data/dict.de.txt")
-    for main, more, line in (
-        (generate, ["--data=long", "--results-path=out"], "line 4 of the source text has"),
-        (translate, ["--data=data", "--input=long.ru", "--results-path=out"], "long.ru: sentence 4 has"),
-    ):
-        argv = [word for word in model if "data" not in word] + more
-        capsys.readouterr()
-        assert main(argv) == 2 and not Path("out").exists()
-        said = capsys.readouterr().err
-        assert line in said and "--max-tokens" not in said
-        tokens = re.search(r"has (\d+) tokens", said)[1]
-        assert "raise --max-source-positions" in said
-        assert main([*argv, f"--max-source-positions={tokens}"]) == 0
-        Path("out").unlink()
-        for text in Path().glob("out*"):
-            text.unlink()
+    argv = [word for word in model if "data" not in word] + ["--data=long", "--results-path=out"]
+    assert generate(argv) == 2 and not Path("out").exists()
+    said = capsys.readouterr().err
+    found = re.search(r"line 4 of the source text has (\d+) tokens", said)
+    assert found and "--max-tokens" not in said and "raise --max-source-positions" in said
+    assert generate([*argv, f"--max-source-positions={found[1]}"]) == 0
+    assert translate(["--model=m.pt", "--data=data", "--input=long.ru", "--output=text", "--beam=1"]) == 0
+    assert Path("text").read_text("utf-8").count("\n") == 5
 
 
 def test_c14_plain_text_is_translated(
     raw: Path, model: list[str], capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert generate([*model, "--remove-bpe=sentencepiece", "--results-path=out"]) == 0
-    found, _ = parse_output(read_lines("out"), "out")
-    capsys.readouterr()
-    write("new", ru=BOM + RU.replace(" ", "\u3000").replace("\n", "\r\n"))
-    assert translate([*model, "--input=new.ru"]) == 0
-    assert capsys.readouterr().out == "".join(f"{line}\n" for line in found)
+    argv = ["--model=m.pt", "--data=data", "--beam=1"]
+    outputs = []
+    for text in (RU, BOM + RU.replace(" ", "\u3000").replace("\n", "\r\n")):
+        write("new", ru=text)
+        assert translate([*argv, "--input=new.ru"]) == 0
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1] and outputs[0].count("\n") == 3
+    write("new", ru=RU.encode("utf-16"))
+    assert translate([*argv, "--input=new.ru"]) == 2
+    subprocess.run(["bash", "-c", advised(capsys.readouterr().err)], check=True)
+    assert translate([*argv, "--input=new.ru"]) == 0 and capsys.readouterr().out == outputs[0]
     Path("data/sentencepiece.model").unlink()
-    assert translate([*model, "--input=new.ru"]) == 2
+    assert translate([*argv, "--input=new.ru"]) == 2
     assert "sentencepiece.model, the subword model of the dictionaries, is missing" in capsys.readouterr().err
 
 
@@ -401,8 +400,6 @@ def test_c12_a_configuration_is_read_as_yaml_wherever_it_is_read(
     Path("common.yml").write_bytes(f"{line}\n".encode())
     argv = [word for word in model if "data" not in word]
     assert generate([*argv, "--configs=common.yml", "--results-path=out"]) == 0
-    assert translate([*argv, "--configs=common.yml", "--input=train.ru", "--results-path=text"]) == 0
-    assert Path("text").read_text("utf-8").count("\n") == 3
 
 
 def test_c12_a_template_with_comments_and_quotes(raw: Path) -> None:

@@ -65,7 +65,7 @@ def test_nbest(bundle: str, tmp_path: Path, capfdbinary: object) -> None:
     [
         (["--nbest=9"], b"a", "--nbest 9 exceeds --beam 4"),
         (["--input=missing.txt"], b"a", "no such file; check --input"),
-        ([], "Gr\xfc\xdfe".encode("latin1"), "line 1 is no UTF-8 text"),
+        ([], "Gr\xfc\xdfe".encode("latin1"), "in.txt:1 is not UTF-8"),
         ([], b"x" * 500, "line 1 holds a word of 500 characters"),
         (["--runtime=onnxruntime", "--precision=bf16"], b"a", "onnxruntime cannot compute in bf16"),
     ],
