@@ -6,7 +6,6 @@ import shlex
 from pathlib import Path
 
 BOM = codecs.BOM_UTF8
-STDIN = "standard input"  # instead of a path
 _MARKS = {
     codecs.BOM_UTF32_LE: "UTF-32",
     codecs.BOM_UTF32_BE: "UTF-32",
@@ -63,7 +62,7 @@ def unwanted(path: Path | str, line: bytes) -> str | None:
 
 def _command(path: Path | str, program: str, plain: Path | None = None, end: str = "") -> str:
     """Return the command that runs `path` through a program; the file as it was stays beside it."""
-    if path == STDIN:
+    if str(path) == "/dev/stdin":
         return f"`{program}` before it"
     name, old = shlex.quote(str(path)), shlex.quote(f"{path}.old")
     if plain:

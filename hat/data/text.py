@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from hat.encoding import BOM, STDIN, foreign, undecodable, unwanted
+from hat.encoding import BOM, foreign, undecodable, unwanted
 from hat.errors import DataError, HatError
 from hat.files.atomic import write_all_atomic
 
@@ -21,7 +21,7 @@ CHUNK_BYTES = 8 << 20
 
 
 def read_lines(
-    path: Path | str | BinaryIO, start: int = 0, end: int | None = None, errors: str = "strict"
+    path: Path | str, start: int = 0, end: int | None = None, errors: str = "strict"
 ) -> Iterator[str]:
     """Yield the lines of a UTF-8 file without newline, and without a byte order mark; only "\\n" ends a line.
 
@@ -32,9 +32,8 @@ def read_lines(
     """
     position, index, raw = start, 0, b""
     try:
-        with open(path, "rb") if isinstance(path, str | Path) else contextlib.nullcontext(path) as file:
-            path = path if isinstance(path, str | Path) else STDIN
-            if start == 0 and hasattr(file, "peek") and (found := foreign(path, file.peek(1)[: 1 << 12])):
+        with open(path, "rb") as file:
+            if start == 0 and (found := foreign(path, file.peek(1 << 12)[: 1 << 12])):
                 raise DataError(f"{path} {found}")
             if start:  # standard input cannot seek
                 file.seek(start)
@@ -73,11 +72,9 @@ def unequal(source: object, target: object, counts: Sequence[int], unit: str = "
 
 def where(path: Path | str, start: int, index: int) -> str:
     """Return `file:line` of line `index` (from 0) after byte `start`; reads the file up to there."""
-    if start:
-        with open(path, "rb") as file:
-            blocks = (file.read(min(1 << 20, start - at)) for at in range(0, start, 1 << 20))
-            index += sum(block.count(10) for block in blocks)
-    return f"{path}:{index + 1}"
+    with open(path, "rb") as file:
+        blocks = (file.read(min(1 << 20, start - at)) for at in range(0, start, 1 << 20))
+        return f"{path}:{sum(block.count(10) for block in blocks) + index + 1}"
 
 
 def split_tokens(line: str) -> list[str]:

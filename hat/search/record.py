@@ -172,7 +172,8 @@ class SearchResult:
         winners: list[dict[str, Any]] = [
             {
                 "write_config_path": str(self.paths[limit_ms]) if limit_ms in self.paths else None,
-                **self._outcome(limit_ms),
+                "constraint_ms": known_ms(limit_ms),
+                **winner.plain(),
                 "finalists": [{**one.plain(), "measured_ms": list(ms)} for one, ms in winner.finalists],
             }
             for limit_ms, winner in self.winners.items()
@@ -230,7 +231,7 @@ class SearchResult:
         for limit_ms, path in self.paths.items():
             self._write_arch(path, self.winners[limit_ms], under(limit_ms))
             with Run(record_path(path, folder=False), made.kind, goes_on=False, **same) as own:
-                own.results |= self._outcome(limit_ms)
+                own.results |= {"constraint_ms": known_ms(limit_ms), **self.winners[limit_ms].plain()}
                 own.vouch(path)
         if out:
             self.write_scores(out)
@@ -239,12 +240,6 @@ class SearchResult:
             told = ("evaluations", "hypervolume", "coverage", "conditions", "winners")
             run.results |= {name: summary[name] for name in told if name in summary}
             run.vouch(out / "summary.json", out / "evaluations.csv")
-
-    def _outcome(self, limit_ms: float) -> dict[str, Any]:
-        winner = self.winners[limit_ms]
-        within = winner.holds if limit_ms < math.inf else None
-        found = {"constraint_ms": known_ms(limit_ms), **winner.plain()}
-        return {**found, "measured_ms": winner.measured_ms, "within": within}
 
     def _write_arch(self, path: Path, found: Candidate, limit: str) -> None:
         bound = f" (bound {found.bound_ms:.2f} ms)" if self.coverage else ""

@@ -7,18 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import yaml
-from tiny_task import SPACE, SUB
 
 from hat.cli.main import COMMANDS, load
 from hat.cli.options import parser_of
-from hat.config import fill
 from hat.data.dataset import Dataset
 from hat.data.subwords import TextCodec
 from hat.errors import HatError
-from hat.model.transformer import SuperTransformer
-from hat.space import SpaceOptions, space_of
-from hat.train.checkpoint import pack, save
 
 ROOT = Path(__file__).parents[2]
 ADVISED = re.compile(
@@ -94,9 +88,11 @@ def extras_are_ours(capsys: pytest.CaptureFixture) -> None:
     named = [
         extra
         for path in (ROOT / "hat").rglob("*.py")
-        for extra in re.findall(r"install\(['\"]([a-z]+)['\"]\)", path.read_text("utf-8"))
+        for extra in re.findall(
+            r"(?:install\(|package\(.+, |extra: str = )['\"]([a-z0-9]+)['\"]", path.read_text("utf-8")
+        )
     ]
-    assert {"report", "shell"} <= {*named}
+    assert {"text", "report", "shell", "onnx", "ctranslate2"} <= {*named}
     assert all(f'"{extra}": [' in setup for extra in [*named, "ja", "ko"])
 
 
@@ -106,19 +102,9 @@ def help_is_shown(capsys: pytest.CaptureFixture) -> None:
     assert "HAT_wmt14ende_super_space0" in capsys.readouterr().out
 
 
-def an_architecture_is_cut_out(capsys: pytest.CaptureFixture) -> None:
-    run(PREPROCESS)
-    data, space = Dataset.load("data"), space_of(fill(SpaceOptions, SPACE))
-    save(pack(SuperTransformer(space, data.vocab_sizes), data.digests), Path("super.pt"))
-    Path("arch.yml").write_text(yaml.safe_dump(SUB))
-    run("export --model=super.pt --data=data --to=safetensors --output=out", code=2)
-    assert "cut one out with hat convert --configs" in capsys.readouterr().err
-    run("convert --configs=arch.yml --input=super.pt --output=sub.pt")
-    run("export --model=sub.pt --data=data --to=safetensors --output=out")
-
-
 STAGES = "tests/test_documented.py::test_the_stages_on_multi30k"
 ENCODINGS = "tests/cases/test_text_cases.py::test_c8_an_encoding_is_named_and_the_command_converts_it"
+DEPLOYED = "tests/cli/test_deploy.py::test_advice_leads_to_a_bundle"
 RELEASED = "tests/cli/test_download_model.py::test_"
 FOLLOWED: dict[str, Callable[[pytest.CaptureFixture], None] | str] = {
     "hat preprocess": data_is_made_again,
@@ -132,12 +118,10 @@ FOLLOWED: dict[str, Callable[[pytest.CaptureFixture], None] | str] = {
     "download_model.py --list": help_is_shown,
     "download_model.py --model-name": "tests/cli/test_download_model.py::test_one_model",
     "download_model.py --latency-data": "tests/cli/test_download_model.py::test_latency_data",
-    "hat convert --configs": an_architecture_is_cut_out,
-    "hat export": "tests/cli/test_deploy.py::test_export",
-    "hat export --model": "tests/cli/test_deploy.py::test_export",
-    "hat translate --model": "tests/cli/test_deploy.py::test_lines_stay_lines",
     "hat generate": "tests/decode/test_generate.py::test_generate_and_score_leave_a_record",
     "python -m hat report": STAGES,
+    **dict.fromkeys(("hat convert --configs", "hat export", "hat export --model"), DEPLOYED),
+    "hat translate --model": DEPLOYED,
     "train.py --configs": STAGES,
     "latency_dataset.py --configs": STAGES,
     "latency_predictor.py --configs": STAGES,

@@ -21,7 +21,8 @@ from hat.data.dataset import Dataset
 from hat.data.subwords import TextCodec, apply_bpe, learn_bpe
 from hat.data.text import read_lines
 from hat.data.vocab import UNK, Vocab
-from hat.decode.score import bleu, check_tokenizer, tokenizer_of
+from hat.decode.score import bleu, check_tokenizer, parse_output, tokenizer_of
+from hat.encoding import foreign
 from hat.errors import ConfigError, DataError
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer
@@ -149,6 +150,11 @@ def test_c8_a_packed_file_with_its_suffix(tmp_path: Path) -> None:
         list(read_lines(path))
     subprocess.run(["bash", "-c", advised(str(refused.value))], check=True)
     assert "\n".join(read_lines(tmp_path / "train.ru")) == RU[:-1]
+
+
+def test_c8_standard_input_is_converted_in_the_pipe() -> None:
+    found = foreign("/dev/stdin", RU.encode("utf-16"))
+    assert found == "is UTF-16, not UTF-8; convert it with `iconv -f UTF-16 -t UTF-8` before it"
 
 
 def test_c8_a_utf16_configuration(tmp_path: Path) -> None:
@@ -349,31 +355,29 @@ def test_c9_a_long_sentence_is_named_by_its_line_and_the_advice_works(
     write("long", ru=RU + "собака " * 20 + "\nбегут\n", de=DE + "Hund\nwir\n")
     binary("long", "--testpref=long", "--srcdict=data/dict.ru.txt", "--tgtdict=data/dict.de.txt")
     argv = [word for word in model if "data" not in word] + ["--data=long", "--results-path=out"]
+    capsys.readouterr()
     assert generate(argv) == 2 and not Path("out").exists()
     said = capsys.readouterr().err
-    found = re.search(r"line 4 of the source text has (\d+) tokens", said)
-    assert found and "--max-tokens" not in said and "raise --max-source-positions" in said
-    assert generate([*argv, f"--max-source-positions={found[1]}"]) == 0
-    assert translate(["--model=m.pt", "--data=data", "--input=long.ru", "--output=text", "--beam=1"]) == 0
-    assert Path("text").read_text("utf-8").count("\n") == 5
+    assert "line 4 of the source text has" in said and "--max-tokens" not in said
+    tokens = re.search(r"has (\d+) tokens", said)[1]
+    assert "raise --max-source-positions" in said
+    assert generate([*argv, f"--max-source-positions={tokens}"]) == 0
+    assert translate(["--model=m.pt", "--data=data", "--input=long.ru", "--beam=1", "--max-len-b=5"]) == 0
+    assert "translated in parts: 1" in capsys.readouterr().err
 
 
 def test_c14_plain_text_is_translated(
     raw: Path, model: list[str], capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    argv = ["--model=m.pt", "--data=data", "--beam=1"]
-    outputs = []
-    for text in (RU, BOM + RU.replace(" ", "\u3000").replace("\n", "\r\n")):
-        write("new", ru=text)
-        assert translate([*argv, "--input=new.ru"]) == 0
-        outputs.append(capsys.readouterr().out)
-    assert outputs[0] == outputs[1] and outputs[0].count("\n") == 3
-    write("new", ru=RU.encode("utf-16"))
-    assert translate([*argv, "--input=new.ru"]) == 2
-    subprocess.run(["bash", "-c", advised(capsys.readouterr().err)], check=True)
-    assert translate([*argv, "--input=new.ru"]) == 0 and capsys.readouterr().out == outputs[0]
+    assert generate([*model, "--remove-bpe=sentencepiece", "--results-path=out"]) == 0
+    found, _ = parse_output(read_lines("out"), "out")
+    capsys.readouterr()
+    write("new", ru=BOM + RU.replace(" ", "\u3000").replace("\n", "\r\n"))
+    words = ["--model=m.pt", "--data=data", "--max-len-b=5", "--beam=1", "--precision=fp32"]
+    assert translate([*words, "--input=new.ru", "--output=text"]) == 0
+    assert list(read_lines("text")) == found
     Path("data/sentencepiece.model").unlink()
-    assert translate([*argv, "--input=new.ru"]) == 2
+    assert translate([*words, "--input=new.ru"]) == 2
     assert "sentencepiece.model, the subword model of the dictionaries, is missing" in capsys.readouterr().err
 
 
