@@ -9,18 +9,20 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from hat.config import to_yaml_values
 from hat.errors import ArchError, ConfigError, DataError, brief
 from hat.files.atomic import write_text_atomic
 from hat.files.journal import Journal, read_journal
-from hat.run import Run, record_path
+from hat.run import Identity, Run, record_path
 from hat.search.constraints import Candidate, Point, Score
 from hat.search.finalists import Winner
 from hat.search.strategies import EvolutionConfig, SearchConfig
-from hat.space import Arch, SearchSpace
+from hat.space import SIDES, Arch, SearchSpace
 
 Histories = dict[float | None, list[dict[str, Any]]]  # states of a strategy by limit; None: one run for all
 # entries of a header that a loss depends on
 SAME_LOSS = ("space", "checkpoint", "label_smoothing", "validation", "dtype")
+INPUTS = ("checkpoint", "predictor", "validation", "warm_start")  # entries of a header that are content
 
 
 def search_header(
@@ -43,6 +45,17 @@ def search_header(
     head = {"kind": "hat search", "format": 1, "seed": seed, **options, "space": asdict(space)}
     plain: dict[str, Any] = json.loads(json.dumps({**head, **facts}))
     return plain  # as it is read back: tuples are lists
+
+
+def identity_of_search(header: Mapping[str, Any], config: SearchConfig) -> Identity:
+    """Return what the result of a search with this header depends on."""
+    inputs = {use: str(header[use]) for use in INPUTS if use in header}
+    settings = {name.replace("_", "-"): value for name, value in header.items() if value is not None}
+    for name in ("kind", "format", *INPUTS):
+        settings.pop(name.replace("_", "-"), None)
+    for name, part in settings.pop("space", {}).items():  # each choice by itself: differences are short
+        settings |= {f"{name} {key}": each for key, each in part.items()} if name in SIDES else {name: part}
+    return Identity("search", settings, inputs, lengths=to_yaml_values(config, role="lengthens"))
 
 
 class CachedFitness:
