@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import lzma
+import os
 import re
 import shutil
 import subprocess
@@ -418,3 +419,11 @@ def test_c12_a_template_with_comments_and_quotes(raw: Path) -> None:
     assert new_task(argv) == 0
     for path in Path("configs/mine.zh_TW-en").glob("s*transformer/*.yml"):
         assert read_config(path).get("data", "data/binary/mine_zh_TW_en") == "data/binary/mine_zh_TW_en"
+
+
+def test_c6_the_script_says_how_it_scores_before_it_translates(tmp_path: Path) -> None:
+    argv = ["bash", str(ROOT / "configs/toy.en-de/test.sh"), f"{tmp_path}/m.pt", f"{tmp_path}/a.yml", "sacre"]
+    (tmp_path / "a.yml").touch()
+    env = os.environ | {"PYTHON": "echo"}
+    said = subprocess.run(argv, env=env, capture_output=True, text=True, check=True).stdout.split("\n")
+    assert "-m hat generate" in said[0] and "--mode=sacre" in said[0]
