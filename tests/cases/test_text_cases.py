@@ -22,6 +22,7 @@ from hat.data.subwords import TextCodec, apply_bpe, learn_bpe
 from hat.data.text import read_lines
 from hat.data.vocab import UNK, Vocab
 from hat.decode.score import bleu, check_tokenizer, parse_output, tokenizer_of
+from hat.encoding import foreign
 from hat.errors import ConfigError, DataError
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer
@@ -149,6 +150,11 @@ def test_c8_a_packed_file_with_its_suffix(tmp_path: Path) -> None:
         list(read_lines(path))
     subprocess.run(["bash", "-c", advised(str(refused.value))], check=True)
     assert "\n".join(read_lines(tmp_path / "train.ru")) == RU[:-1]
+
+
+def test_c8_standard_input_is_converted_in_the_pipe() -> None:
+    found = foreign("/dev/stdin", RU.encode("utf-16"))
+    assert found == "is UTF-16, not UTF-8; convert it with `iconv -f UTF-16 -t UTF-8` before it"
 
 
 def test_c8_a_utf16_configuration(tmp_path: Path) -> None:
