@@ -18,6 +18,7 @@ from hat.cli.evo_search import main as evo_search
 from hat.cli.new_task import new_task
 from hat.cli.translate import generate, score
 from hat.config import read_config
+from hat.data.corpora import detokenizer, line_function
 from hat.data.dataset import Dataset
 from hat.data.subwords import TextCodec, apply_bpe, learn_bpe
 from hat.data.text import read_lines
@@ -44,6 +45,13 @@ LANGUAGES = {
     "char": "th tha th_TH lo lao lao_Laoo km khm km_KH khm_Khmr my mya bur my-MM bo bod tib dz dzo shn",
     "13a": "de deu en_TH fr-CA es_419 ru vi id zh_Latn ja-Latn th-Latn-TH sr-Latn mya_Latn xx tr_TR mo",
 }
+
+
+@pytest.mark.parametrize("lang", ["fr", "fr_CA", "fra", "fre", "FR-ca"])
+def test_c7_moses_rules_of_a_language_do_not_depend_on_its_code(lang: str) -> None:
+    pytest.importorskip("sacremoses")
+    assert line_function(lang, "tokenize")("L'eau est là.") == "L&apos; eau est là ."
+    assert detokenizer(lang)("l&apos; eau est là .") == "l'eau est là."
 
 
 @pytest.fixture
