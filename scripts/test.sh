@@ -59,7 +59,7 @@ for flag in "${flags[@]}"; do
     case "$flag" in --remove-bpe*) joined+=("$flag") ;; esac
 done
 "$python" -m hat generate --configs="$common" --sub-configs="$arch" --path="$checkpoint" \
-    --gen-subset="$subset" --batch-size=128 --results-path="$output" "${flags[@]}"
+    --gen-subset="$subset" --batch-size=128 --results-path="$output" --mode="$mode" "${flags[@]}"
 echo "output: $output"
 "$python" -m hat score --configs="$common" --gen-output="$output" --mode="$mode" --gen-subset="$subset" \
     "${joined[@]}" ${HAT_JSON:+--json}
