@@ -69,7 +69,7 @@ def collect(
         vocab_sizes: sizes of source and target dictionary; by default those of `dataset`.
         progress: show a bar on the terminal; otherwise a plain line every half minute.
         settings: options for the record, if the caller has more than the arguments above.
-        budget_s: seconds for all rows; the table stays shorter if it ends before each has had three turns.
+        budget_s: seconds for all rows; the table stays shorter if they end before.
         new_run: move a table that was measured in other ways out of the way.
 
     Raises ConfigError if `out` holds rows that were measured in other ways or on another device (they must
