@@ -1,6 +1,5 @@
 """The commands translate and export: plain sentences by a model, and files of it for other programs."""
 
-import contextlib
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from hat.cli.options import OutputOptions, command, parse
 from hat.cli.settings import find_checkpoint
 from hat.config import Options, option
 from hat.data.dataset import Dataset
+from hat.data.text import read_lines
 from hat.decode.beam import BeamConfig
 from hat.decode.translator import Engine, Model
 from hat.errors import ConfigError, DataError
@@ -53,10 +53,6 @@ class TranslateOptions(Options):
     """text to translate, a sentence a line (default: standard input)"""
     output: str | None = None
     """file for the translations, line for line, written whole (default: standard output)"""
-    beam: int = option(4, low=1)
-    """hypotheses kept for each sentence"""
-    lenpen: float = option(1.0, low=-10, high=10)
-    """score = summed log-probability / length^lenpen; above 1 favours longer translations"""
     nbest: int | None = option(None, low=1)
     """print so many hypotheses of each line: number of the line, score and text, separated by tabs"""
     batch_size: int = option(32, low=1)
@@ -98,25 +94,21 @@ def export_model(argv: Sequence[str] | None = None) -> int:
 def translate(argv: Sequence[str] | None = None) -> int:
     """Translate plain text, line for line."""
     about = {"prog": "hat translate", "description": translate.__doc__}
-    cfg, out = parse(argv, TranslateOptions, OutputOptions, **about)
-    if cfg.nbest and cfg.nbest > cfg.beam:
-        raise ConfigError(f"--nbest {cfg.nbest} exceeds --beam {cfg.beam}; raise the latter")
-    source = Path(cfg.input) if cfg.input else None
-    if source and not source.is_file():
-        raise DataError(f"cannot read {source}: there is no such file; check --input")
+    cfg, beam, out = parse(argv, TranslateOptions, BeamConfig, OutputOptions, **about)
+    if cfg.nbest and cfg.nbest > beam.beam:
+        raise ConfigError(f"--nbest {cfg.nbest} exceeds --beam {beam.beam}; raise the latter")
     model = _model(find_checkpoint(cfg.model), cfg.data)
-    work = _Work(model, engine(model, cfg.runtime, cfg.precision, cfg.threads), cfg)
-    bar = not out.no_progress_bar and sys.stderr.isatty() and not sys.stdin.isatty()
-    with contextlib.ExitStack() as stack:
-        lines = iter(stack.enter_context(open(source, "rb")) if source else sys.stdin.buffer)
-        shown = stack.enter_context(tqdm(unit=" lines", disable=not bar))
+    work = _Work(model, engine(model, cfg.runtime, cfg.precision, cfg.threads), cfg, beam)
+    waits = cfg.input is None and sys.stdin.isatty()  # a person waits for each answer
+    lines, ahead = read_lines(cfg.input or "/dev/stdin"), 1 if waits else READ_AHEAD * cfg.batch_size
+    hidden = waits or out.no_progress_bar or not sys.stderr.isatty()
+    with tqdm(unit=" lines", disable=hidden) as bar:
 
         def write(to: BinaryIO) -> None:
-            waits = source is None and sys.stdin.isatty()  # a person waits for each answer
-            while some := list(islice(lines, 1 if waits else READ_AHEAD * cfg.batch_size)):
+            while some := list(islice(lines, ahead)):
                 to.write("".join(f"{line}\n" for line in work.translated(some)).encode())
                 to.flush()
-                shown.update(len(some))
+                bar.update(len(some))
 
         if cfg.output:
             write_atomic(Path(cfg.output), write)
@@ -130,20 +122,16 @@ def translate(argv: Sequence[str] | None = None) -> int:
 class _Work:
     """Translates lines as they come."""
 
-    def __init__(self, model: Model, search: Engine, cfg: TranslateOptions) -> None:
-        self._model, self._search, self._cfg = model, search, cfg
-        self._beam, self._count, self.split = BeamConfig(beam=cfg.beam, lenpen=cfg.lenpen), 0, 0
+    def __init__(self, model: Model, search: Engine, cfg: TranslateOptions, beam: BeamConfig) -> None:
+        self._model, self._search, self._cfg, self._beam = model, search, cfg, beam
+        self._count = self.split = 0
 
-    def translated(self, lines: Sequence[bytes]) -> Iterator[str]:
+    def translated(self, lines: Sequence[str]) -> Iterator[str]:
         """Yield the lines of output for some lines of input."""
         parts: list[str] = []
         counts: list[int] = []
         for number, line in enumerate(lines, self._count + 1):
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                raise DataError(f"line {number} is no UTF-8 text; convert it with iconv -t UTF-8") from error
-            some = list(self._parts(text, number))
+            some = list(self._parts(line, number))
             self.split += len(some) > 1
             counts.append(len(some))
             parts += some

@@ -24,7 +24,6 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "translate": ("deploy:translate", "translate plain text"),
         "export": ("deploy:export_model", "write a model as a bundle or for another engine"),
         "generate": ("translate:generate", "translate a split of binary data"),
-        "translate": ("translate:translate", "translate plain text"),
         "score": ("translate:score", "score translations"),
     },
     "Data": {

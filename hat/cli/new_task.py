@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hat.cli.options import OutputOptions, command, parse
-from hat.config import Options, option, to_yaml_values
+from hat.config import Options, option, read_config, to_yaml_values
 from hat.data.corpora import hold_out, line_pairs
 from hat.data.subwords import check_pieces
 from hat.data.text import write_rows
@@ -73,7 +73,7 @@ def _texts(template: Path, options: NewTaskOptions, name: re.Match) -> dict[Path
     """Return the files of the new folder: those of the template for one device, with the new names."""
     evo = sorted((template / "evo_search").glob(f"*_{HARDWARE}.yml"))
     super_yml = sorted((template / "supertransformer").glob("*.yml"))
-    data = re.search(r"(?m)^data: *(\S+)$", super_yml[0].read_text("utf-8")) if super_yml else None
+    data = read_config(super_yml[0]).get("data") if super_yml else None
     if len(evo) != 1 or data is None:
         raise ConfigError(
             f"{template} cannot serve as a template: it needs supertransformer/*.yml with a data key and one "
@@ -81,7 +81,7 @@ def _texts(template: Path, options: NewTaskOptions, name: re.Match) -> dict[Path
         )
     old_prefix = evo[0].stem.removesuffix(f"_{HARDWARE}")
     slug, prefix = "_".join(name.groups()), "".join(name.groups()).replace("_", "").lower()
-    renames = {old_prefix: prefix, Path(data[1]).name: slug, template.name: str(options.name)}
+    renames = {old_prefix: prefix, Path(str(data)).name: slug, template.name: str(options.name)}
     space_text = _space_text(options.space) if options.space else None
     texts = {}
     for path in (
@@ -96,9 +96,7 @@ def _texts(template: Path, options: NewTaskOptions, name: re.Match) -> dict[Path
         for old, new in renames.items():
             text = text.replace(old, new)
         text = re.sub(r"(?m)^profile-length: .*$", f"profile-length: {options.length}", text)
-        if (
-            space_text and "# SuperTransformer\n" in text
-        ):  # super sizes and choices, two paragraphs, are replaced
+        if space_text and "# SuperTransformer\n" in text:  # sizes and choices, two paragraphs, are replaced
             shared = "" if "share-decoder" in space_text else "share-all-embeddings: True\n"
             text = text.replace("share-all-embeddings: True\n", shared)
             before, _, after = text.partition("# SuperTransformer\n")

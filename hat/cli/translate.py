@@ -12,14 +12,12 @@ import torch
 from hat.cli.options import OutputOptions, command, only, parse
 from hat.cli.settings import GROUPS, DeviceOptions, TaskData, TaskOptions, device_of, find_checkpoint
 from hat.config import Options, option, to_yaml_values
-from hat.data.dataset import Dataset
 from hat.data.pairs import PairDataset
 from hat.data.subwords import remove_subwords
-from hat.data.text import read_lines
 from hat.decode.beam import BeamConfig
 from hat.decode.generate import generate as generate_split
 from hat.decode.score import Mode, check_tokenizer, score_file
-from hat.errors import ConfigError, DataError, HatError
+from hat.errors import ConfigError, HatError
 from hat.files.atomic import write_text_atomic
 from hat.log import info
 from hat.model.cpu import Int8Matrix, device_name, fixed_matrix
@@ -27,7 +25,7 @@ from hat.model.inference import InferenceModel
 from hat.model.layers import MAX_POSITIONS
 from hat.run import Run, record_path
 from hat.space import ArchOptions, arch_of
-from hat.train.checkpoint import check_dictionaries, evaluation_dtype, load, load_model
+from hat.train.checkpoint import check_dictionaries, evaluation_dtype, load
 from hat.train.distributed import place_of
 from hat.train.trainer import OptimConfig
 
@@ -52,24 +50,6 @@ class GenerateOptions(Options):
     """file for the output, written whole (default: standard output)"""
     mode: Mode | None = option(None, role="free")
     """how the output is to be scored: what is missing for that is found before translating"""
-    max_source_positions: int | None = option(None, low=2, high=MAX_POSITIONS)
-    """room for longer source sentences than the model was trained for, in tokens"""
-    max_target_positions: int | None = option(None, low=2, high=MAX_POSITIONS)
-    """the same for translations"""
-
-
-@dataclass(frozen=True)
-class TranslateOptions(Options):
-    """Translation"""
-
-    path: str
-    """checkpoint of the model"""
-    input: str = option("/dev/stdin", role="file")
-    """plain text, one sentence a line (default: standard input)"""
-    results_path: str | None = option(None, role="free")
-    """file for the translations, one a line, written whole (default: standard output)"""
-    batch_size: int = option(32, low=1, role="free")
-    """most sentences translated at once"""
     max_source_positions: int | None = option(None, low=2, high=MAX_POSITIONS)
     """room for longer source sentences than the model was trained for, in tokens"""
     max_target_positions: int | None = option(None, low=2, high=MAX_POSITIONS)
@@ -167,41 +147,6 @@ def generate(argv: Sequence[str] | None = None) -> int:
     )
     if output.json:
         print(json.dumps(counts))
-    return 0
-
-
-@command
-def translate(argv: Sequence[str] | None = None) -> int:
-    """Translate plain text, with the dictionaries and the subword model that the model was trained with."""
-    options, beam, task, device, chosen, output, *_ = parse(
-        argv,
-        TranslateOptions,
-        BeamConfig,
-        only(TaskOptions, "data", "source_lang", "target_lang"),
-        only(DeviceOptions, "cpu", "gpu", "threads"),
-        ArchOptions,
-        OutputOptions,
-        *map(only, GROUPS),
-        prog="hat translate",
-        description=translate.__doc__,
-        config_flags=("--configs", "--sub-configs"),
-    )
-    lines = list(read_lines(options.input))
-    names = (task.data, task.source_lang, task.target_lang)
-    model = load_model(find_checkpoint(options.path), Dataset.load(*names) if task.data else None)
-    model.network.lengthen(options.max_source_positions, options.max_target_positions)
-    model.network.to(device_of(device))
-    if (arch := arch_of(chosen)) is not None:
-        model = model.extract(arch)
-    try:
-        found = model.translate(lines, config=beam, batch_size=options.batch_size)
-    except DataError as error:
-        raise DataError(f"{options.input}: {error}, or raise --max-source-positions") from error
-    text = "".join(f"{line}\n" for line in found)
-    if options.results_path:
-        write_text_atomic(Path(options.results_path), text)
-    else:
-        sys.stdout.write(text)
     return 0
 
 

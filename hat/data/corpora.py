@@ -59,11 +59,6 @@ def talk_line(line: str) -> str | None:
     return None if _NO_SENTENCE.search(line) else _TITLES.sub("", line)
 
 
-def tab_column(line: str, column: int) -> str:
-    """Return column `column` (from 1) of a tab-separated line, empty if the line has fewer."""
-    return "".join(line.split("\t")[column - 1 : column])
-
-
 def _normalizer(lang: str, hyphens: Hyphens) -> Step:
     moses = package("sacremoses").MosesPunctNormalizer(lang=lang, perl_parity=True)
     # Perl sees the newline too: by its rule for German and French, `."` at the end becomes `".`
@@ -169,7 +164,8 @@ class PrepareConfig(Options):
     def extract(self, line: str, lang: str) -> str | None:
         """Return the sentence in a line of the files of `lang`, None if the line holds none."""
         if self.markup == "columns":
-            return tab_column(line, self.source_column if lang == self.source_lang else self.target_column)
+            column = self.source_column if lang == self.source_lang else self.target_column
+            return "".join(line.split("\t")[column - 1 : column])  # empty if the line has fewer
         return {"none": str, "segments": segment, "talks": talk_line}[self.markup](line)
 
 

@@ -142,18 +142,16 @@ def preprocess(cfg: PreprocessConfig, info: Callable[[str], object] = lambda lin
                 prefix, segmenter = folder / f"{split}.{'-'.join(cfg.languages)}.{lang}", Segmenter()
                 kind, how = subword_kind(vocab), ""
                 is_plain = kind and (cfg.sentencepiece is not None or not is_split(counts[path], kind))
-                if kind and is_plain and model and not cfg.bpe_codes:
-                    segmenter, how = Segmenter.of(vocab, model, lang), f", split by {MODEL_FILES[kind]}"
-                elif kind:
-                    how = ", taken as split already" * (model is not None)
+                if kind and model:
+                    applied = is_plain and not cfg.bpe_codes
+                    segmenter = Segmenter.of(vocab, model, lang) if applied else segmenter
+                    how = f", split by {MODEL_FILES[kind]}" if applied else ", taken as split already"
                 tokens, unknown = _binarise(workers, path, prefix, vocab, segmenter)
                 stats[lang] = {"tokens": tokens, "unk_percent": round(100 * unknown / tokens, 4)}
                 shown = f"{tokens} tokens, {stats[lang]['unk_percent']:.3g}% replaced by <unk>{how}"
-                if kind and is_plain and segmenter.kind is None and 5 * unknown > tokens:
-                    raise DataError(
-                        f"{path}: {shown}: the dictionary holds subwords, the text words; put "
-                        f"{MODEL_FILES[kind]}, with which the dictionary was made, beside the dictionary"
-                    )
+                if kind and is_plain and not segmenter.kind and 5 * unknown > tokens:
+                    found = f"{path}: {shown}: the dictionary holds subwords, the text words"
+                    raise DataError(f"{found}; put {MODEL_FILES[kind]}, which belongs to it, beside it")
                 info(f"[{lang}] {path}: {stats['sentences']} sentences, {shown}")
                 if segmenter.kind and split != "train":
                     shutil.copyfile(path, f"{prefix}.txt")

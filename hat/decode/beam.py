@@ -90,8 +90,8 @@ def search_from(model: InferenceModel, memory: EncoderOutput, cfg: BeamConfig) -
     finished: list[list[Hypothesis]] = [[] for _ in range(batch)]
     for step in range(longest + 1):
         logits = model.step(state.tokens[:, :, -1].flatten(), cache)
-        ending = {"may_end": step >= cfg.min_len, "must_end": step == longest}
-        _advance(state, _candidates(logits, state.scores, cfg, **ending), cache, finished, cfg)
+        found = _candidates(logits, state.scores, cfg, step >= cfg.min_len, step == longest)
+        _advance(state, found, cache, finished, cfg)
         if not state.sentences:
             break
     if not all(finished):
@@ -99,9 +99,7 @@ def search_from(model: InferenceModel, memory: EncoderOutput, cfg: BeamConfig) -
     return [sorted(hypotheses, key=lambda h: -h.score) for hypotheses in finished]
 
 
-def _candidates(
-    logits: Tensor, scores: Tensor, cfg: BeamConfig, *, may_end: bool, must_end: bool
-) -> Candidates:
+def _candidates(logits: Tensor, scores: Tensor, cfg: BeamConfig, may_end: bool, must_end: bool) -> Candidates:
     """Choose among the words that may follow each hypothesis, by logits [N, V]."""
     totals = logits.log_softmax(1, dtype=torch.float32).view(*scores.shape, -1).add_(scores[:, :, None])
     hypotheses, words = totals.shape[1:]

@@ -7,7 +7,6 @@
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -29,15 +28,6 @@ _TOKENIZERS = {
     "thai laoo khmr mymr tibt lana talu tale",
 }
 _TOKENIZER_OF = {code: name for name, codes in _TOKENIZERS.items() for code in codes.split()}
-
-
-@dataclass(frozen=True)
-class Bleu:
-    """A corpus score and the signature that makes it comparable."""
-
-    bleu: float
-    signature: str
-    text: str
 
 
 class Scores(NamedTuple):
@@ -89,41 +79,31 @@ def _metric(tokenizer: str, **options: Any) -> Any:
         ) from error
 
 
-def bleu(hypotheses: Sequence[str], references: Sequence[str], mode: Mode, target_lang: str = "") -> Bleu:
-    """Return BLEU (0 to 100) of one hypothesis against one reference each; DataError on unequal counts."""
-    if len(hypotheses) != len(references) or not hypotheses:
-        counts = f"{len(hypotheses)} hypotheses and {len(references)} references"
-        raise DataError(f"{counts}; each hypothesis needs one reference")
-    texts = [list(hypotheses), list(references)]
-    if mode == "normal":  # every hyphen inside a word is split, as the release scores
-        metric = _metric("none", smooth_method="none", force=True)
-        texts = [[_HYPHEN.sub(r"\1 ##AT##-##AT## \2", line) for line in lines] for lines in texts]
-    else:
-        metric = _metric(tokenizer_of(target_lang))
-    result = metric.corpus_score(texts[0], [texts[1]])
-    return Bleu(result.score, str(metric.get_signature()), str(result))
-
-
-def scores(hypotheses: Sequence[str], references: Sequence[str], mode: Mode, target_lang: str = "") -> Scores:
-    """Return BLEU, chrF and TER of one hypothesis against one reference each.
+def bleu(hypotheses: Sequence[str], references: Sequence[str], mode: Mode, target_lang: str = "") -> Scores:
+    """Return BLEU, chrF and TER of one hypothesis against one reference each; DataError on unequal counts.
 
     TER counts words; text without spaces is split by the tokeniser of BLEU before, as the signature says.
     """
     from sacrebleu.metrics import CHRF, TER
 
-    first, split = bleu(hypotheses, references, mode, target_lang), ""
-    chrf, ter, texts = CHRF(), TER(), [list(hypotheses), list(references)]
-    characters = chrf.corpus_score(texts[0], [texts[1]])
-    if mode == "sacre" and (name := tokenizer_of(target_lang)) != "13a":
-        tokenize = _metric(name).tokenizer
-        texts, split = [[tokenize(line) for line in lines] for lines in texts], f"|split:{name}"
-    edits = ter.corpus_score(texts[0], [texts[1]])
-    signatures = first.signature, str(chrf.get_signature()), f"{ter.get_signature()}{split}"
-    text = f"{first.text}\nsignature: {signatures[0]}"
-    for result, signature in zip((characters, edits), signatures[1:], strict=True):
-        text += f"\n{result}\nsignature: {signature}"
-    numbers = first.bleu, characters.score, edits.score
-    return Scores(*(part for pair in zip(numbers, signatures, strict=True) for part in pair), text)
+    if len(hypotheses) != len(references) or not hypotheses:
+        counts = f"{len(hypotheses)} hypotheses and {len(references)} references"
+        raise DataError(f"{counts}; each hypothesis needs one reference")
+    plain = hyphens = words = [list(hypotheses), list(references)]
+    split = ""
+    if mode == "normal":  # every hyphen inside a word is split, as the release scores
+        first = _metric("none", smooth_method="none", force=True)
+        hyphens = [[_HYPHEN.sub(r"\1 ##AT##-##AT## \2", line) for line in lines] for lines in plain]
+    else:
+        first = _metric(name := tokenizer_of(target_lang))
+        if name != "13a":
+            words, split = [list(map(first.tokenizer, lines)) for lines in plain], f"|split:{name}"
+    found = []
+    for metric, (ours, theirs), end in ((first, hyphens, ""), (CHRF(), plain, ""), (TER(), words, split)):
+        found.append((metric.corpus_score(ours, [theirs]), f"{metric.get_signature()}{end}"))
+    values = [value for result, signature in found for value in (result.score, signature)]
+    text = "\n".join(f"{result}\nsignature: {signature}" for result, signature in found)
+    return Scores(*values, text)
 
 
 def score_file(
@@ -165,7 +145,7 @@ def score_file(
             else None
         )
         references = references if raw is None else raw
-    return scores(hypotheses, references, mode, target_lang)
+    return bleu(hypotheses, references, mode, target_lang)
 
 
 def parse_output(lines: Iterable[str], name: str) -> tuple[list[str], list[str]]:

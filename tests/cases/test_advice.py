@@ -88,9 +88,11 @@ def extras_are_ours(capsys: pytest.CaptureFixture) -> None:
     named = [
         extra
         for path in (ROOT / "hat").rglob("*.py")
-        for extra in re.findall(r"install\(['\"]([a-z]+)['\"]\)", path.read_text("utf-8"))
+        for extra in re.findall(
+            r"(?:install\(|package\(.+, |extra: str = )['\"]([a-z0-9]+)['\"]", path.read_text("utf-8")
+        )
     ]
-    assert {"text", "report", "shell"} <= {*named}
+    assert {"text", "report", "shell", "onnx", "ctranslate2"} <= {*named}
     assert all(f'"{extra}": [' in setup for extra in [*named, "ja", "ko"])
 
 
@@ -102,6 +104,7 @@ def help_is_shown(capsys: pytest.CaptureFixture) -> None:
 
 STAGES = "tests/test_documented.py::test_the_stages_on_multi30k"
 ENCODINGS = "tests/cases/test_text_cases.py::test_c8_an_encoding_is_named_and_the_command_converts_it"
+DEPLOYED = "tests/cli/test_deploy.py::test_advice_leads_to_a_bundle"
 RELEASED = "tests/cli/test_download_model.py::test_"
 FOLLOWED: dict[str, Callable[[pytest.CaptureFixture], None] | str] = {
     "hat preprocess": data_is_made_again,
@@ -117,6 +120,8 @@ FOLLOWED: dict[str, Callable[[pytest.CaptureFixture], None] | str] = {
     "download_model.py --latency-data": "tests/cli/test_download_model.py::test_latency_data",
     "hat generate": "tests/decode/test_generate.py::test_generate_and_score_leave_a_record",
     "python -m hat report": STAGES,
+    **dict.fromkeys(("hat convert --configs", "hat export", "hat export --model"), DEPLOYED),
+    "hat translate --model": DEPLOYED,
     "train.py --configs": STAGES,
     "latency_dataset.py --configs": STAGES,
     "latency_predictor.py --configs": STAGES,

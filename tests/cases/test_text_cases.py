@@ -4,6 +4,7 @@ import bz2
 import gzip
 import lzma
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,15 +12,16 @@ from pathlib import Path
 import pytest
 
 from hat.cli.data import preprocess
+from hat.cli.deploy import translate
 from hat.cli.evo_search import main as evo_search
 from hat.cli.new_task import new_task
-from hat.cli.translate import generate, score, translate
+from hat.cli.translate import generate, score
 from hat.config import read_config
 from hat.data.dataset import Dataset
 from hat.data.subwords import TextCodec, apply_bpe, learn_bpe
 from hat.data.text import read_lines
 from hat.data.vocab import UNK, Vocab
-from hat.decode.score import check_tokenizer, parse_output, scores, tokenizer_of
+from hat.decode.score import bleu, check_tokenizer, parse_output, tokenizer_of
 from hat.errors import ConfigError, DataError
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer
@@ -65,10 +67,10 @@ def test_c7_a_model_that_is_there_is_taken(no_downloads: Path) -> None:
 @pytest.mark.parametrize(("lang", "name"), [("th", "char"), ("zh_TW", "zh")])
 def test_c7_text_without_spaces_is_scored(lang: str, name: str, no_downloads: Path) -> None:
     text = {"th": "สุนัขสองตัววิ่ง", "zh_TW": "两只狗在跑步"}[lang]
-    found = scores([text], [text[:-1]], "sacre", lang)
+    found = bleu([text], [text[:-1]], "sacre", lang)
     assert found.bleu > 50 and f"tok:{name}" in found.signature
     assert found.ter < 50 and found.ter_signature.endswith(f"split:{name}") and found.chrf > 50
-    assert scores([text], [text[:-1]], "sacre", "de").bleu == 0
+    assert bleu([text], [text[:-1]], "sacre", "de").bleu == 0
 
 
 @pytest.mark.parametrize(("lang", "extra"), [("ja", "ja"), ("jpn", "ja"), ("kor", "ko"), ("ko_KR", "ko")])
@@ -221,8 +223,8 @@ def test_c8_spaces_of_all_kinds_separate_words(space: str, raw: Path) -> None:
     for name, known in (("plain", plain), ("pieces", pieces)):
         wide = binary(f"{name}2", *(["--sentencepiece=70"] if name == "pieces" else []))
         assert wide.digests == known.digests and ids(wide) == ids(known)
-    assert scores([f"a b{space}c d"], ["a b c d"], "normal").bleu == pytest.approx(100)
-    assert scores([f"a b{space}c d"], ["a b c d"], "sacre", "de").bleu == pytest.approx(100)
+    assert bleu([f"a b{space}c d"], ["a b c d"], "normal").bleu == pytest.approx(100)
+    assert bleu([f"a b{space}c d"], ["a b c d"], "sacre", "de").bleu == pytest.approx(100)
 
 
 def test_c14_new_text_gets_the_subword_model_of_its_dictionary(
@@ -346,21 +348,16 @@ def test_c9_a_long_sentence_is_named_by_its_line_and_the_advice_works(
 ) -> None:
     write("long", ru=RU + "собака " * 20 + "\nбегут\n", de=DE + "Hund\nwir\n")
     binary("long", "--testpref=long", "--srcdict=data/dict.ru.txt", "--tgtdict=data/dict.de.txt")
-    for main, more, line in (
-        (generate, ["--data=long", "--results-path=out"], "line 4 of the source text has"),
-        (translate, ["--data=data", "--input=long.ru", "--results-path=out"], "long.ru: sentence 4 has"),
-    ):
-        argv = [word for word in model if "data" not in word] + more
-        capsys.readouterr()
-        assert main(argv) == 2 and not Path("out").exists()
-        said = capsys.readouterr().err
-        assert line in said and "--max-tokens" not in said
-        tokens = re.search(r"has (\d+) tokens", said)[1]
-        assert "raise --max-source-positions" in said
-        assert main([*argv, f"--max-source-positions={tokens}"]) == 0
-        Path("out").unlink()
-        for text in Path().glob("out*"):
-            text.unlink()
+    argv = [word for word in model if "data" not in word] + ["--data=long", "--results-path=out"]
+    capsys.readouterr()
+    assert generate(argv) == 2 and not Path("out").exists()
+    said = capsys.readouterr().err
+    assert "line 4 of the source text has" in said and "--max-tokens" not in said
+    tokens = re.search(r"has (\d+) tokens", said)[1]
+    assert "raise --max-source-positions" in said
+    assert generate([*argv, f"--max-source-positions={tokens}"]) == 0
+    assert translate(["--model=m.pt", "--data=data", "--input=long.ru", "--beam=1", "--max-len-b=5"]) == 0
+    assert "translated in parts: 1" in capsys.readouterr().err
 
 
 def test_c14_plain_text_is_translated(
@@ -370,10 +367,11 @@ def test_c14_plain_text_is_translated(
     found, _ = parse_output(read_lines("out"), "out")
     capsys.readouterr()
     write("new", ru=BOM + RU.replace(" ", "\u3000").replace("\n", "\r\n"))
-    assert translate([*model, "--input=new.ru"]) == 0
-    assert capsys.readouterr().out == "".join(f"{line}\n" for line in found)
+    words = ["--model=m.pt", "--data=data", "--max-len-b=5", "--beam=1", "--precision=fp32"]
+    assert translate([*words, "--input=new.ru", "--output=text"]) == 0
+    assert list(read_lines("text")) == found
     Path("data/sentencepiece.model").unlink()
-    assert translate([*model, "--input=new.ru"]) == 2
+    assert translate([*words, "--input=new.ru"]) == 2
     assert "sentencepiece.model, the subword model of the dictionaries, is missing" in capsys.readouterr().err
 
 
@@ -389,3 +387,28 @@ def test_c6_a_missing_tokeniser_is_found_before_translating(
     assert generate([*argv, "--mode=sacre"]) == 2 and not Path("out").exists()
     assert "hardware-aware-transformers[ja]" in capsys.readouterr().err
     assert generate([*argv, "--mode=normal"]) == 0
+
+
+@pytest.mark.parametrize(
+    "line", ["data: data  # a comment", 'data: "data"', "data: 'data'\r", "data: data\r"]
+)
+def test_c12_a_configuration_is_read_as_yaml_wherever_it_is_read(
+    line: str, raw: Path, model: list[str], capsys: pytest.CaptureFixture
+) -> None:
+    Path("common.yml").write_bytes(f"{line}\n".encode())
+    argv = [word for word in model if "data" not in word]
+    assert generate([*argv, "--configs=common.yml", "--results-path=out"]) == 0
+
+
+def test_c12_a_template_with_comments_and_quotes(raw: Path) -> None:
+    argv = new_task_argv(raw, "--held-out=5", "--pieces=200")
+    Path("configs/toy.en-de").unlink()
+    shutil.copytree(ROOT / "configs/toy.en-de", "configs/toy.en-de")
+    for path in Path("configs/toy.en-de").glob("s*transformer/*.yml"):
+        text = path.read_text("utf-8").replace(
+            "data: data/binary/toy_en_de", "data: 'data/binary/toy_en_de'  # a"
+        )
+        path.write_text(text.replace("\n", "\r\n"), "utf-8")
+    assert new_task(argv) == 0
+    for path in Path("configs/mine.zh_TW-en").glob("s*transformer/*.yml"):
+        assert read_config(path).get("data", "data/binary/mine_zh_TW_en") == "data/binary/mine_zh_TW_en"
