@@ -41,7 +41,7 @@ class DatasetOptions(Options):
     lat_dataset_size: int = option(200, low=1, role="lengthens")
     """rows wanted"""
     lat_budget: float = option(math.inf, above=0, off=math.inf, role="lengthens")
-    """seconds for the whole table; each row gets its share, but five turns at least"""
+    """seconds for the whole table; each row gets its share, but three turns at least"""
 
 
 def parsed(argv: Sequence[str] | None) -> tuple[Any, ...]:

@@ -96,9 +96,9 @@ def collect(
             anchor = [workload(model, cfg) for model in ends]
             while group := list(islice(archs, together)):
                 left_s = budget_s - (time.perf_counter() - start)
-                if left_s <= 0:
+                if left_s <= 0 and len(table.records) > done:
                     break
-                row_s = min(cfg.row_budget_s, left_s / (rows - len(table.records)))
+                row_s = min(cfg.row_budget_s, max(left_s, 0.01) / (rows - len(table.records)))
                 how = replace(cfg, row_budget_s=row_s)
                 measured = measure_in_turn((models(arch) for arch in group), how, anchor)
                 yield from zip(group, measured, strict=True)
