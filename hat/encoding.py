@@ -62,6 +62,8 @@ def unwanted(path: Path | str, line: bytes) -> str | None:
 
 def _command(path: Path | str, program: str, plain: Path | None = None, end: str = "") -> str:
     """Return the command that runs `path` through a program; the file as it was stays beside it."""
+    if str(path) == "/dev/stdin":
+        return f"`{program}` before it"
     name, old = shlex.quote(str(path)), shlex.quote(f"{path}.old")
     if plain:
         return f"`{program} < {name} > {shlex.quote(str(plain))}` and give {plain}"

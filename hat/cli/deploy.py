@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
 
 from tqdm import tqdm
 
@@ -104,16 +103,16 @@ def translate(argv: Sequence[str] | None = None) -> int:
     hidden = waits or out.no_progress_bar or not sys.stderr.isatty()
     with tqdm(unit=" lines", disable=hidden) as bar:
 
-        def write(to: BinaryIO) -> None:
+        def texts() -> Iterator[str]:
             while some := list(islice(lines, ahead)):
-                to.write("".join(f"{line}\n" for line in work.translated(some)).encode())
-                to.flush()
+                yield "".join(f"{line}\n" for line in work.translated(some))
                 bar.update(len(some))
 
         if cfg.output:
-            write_atomic(Path(cfg.output), write)
+            write_atomic(Path(cfg.output), lambda file: file.writelines(map(str.encode, texts())))
         else:
-            write(sys.stdout.buffer)
+            for text in texts():
+                print(text, end="", flush=True)
     if work.split:
         info(f"lines longer than the model's positions, translated in parts: {work.split}")
     return 0

@@ -10,6 +10,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import torch
+
 from hat.cli import settings
 from hat.cli.options import OutputOptions, only, stage
 from hat.cli.settings import DeviceOptions, ProfileOptions, RankOptions, RunOptions, TaskData, TaskOptions
@@ -19,9 +21,11 @@ from hat.files.atomic import write_atomic
 from hat.latency.predictor import LatencyPredictor
 from hat.latency.validity import check_valid, conditions_of_space
 from hat.log import info
+from hat.model.transformer import SuperTransformer
+from hat.run import Identity
 from hat.search.constraints import LimitOptions
 from hat.search.record import SearchResult
-from hat.search.run import limits_of, search
+from hat.search.run import limits_of, search, search_identity
 from hat.search.strategies import (
     EvolutionConfig,
     ParetoConfig,
@@ -63,7 +67,7 @@ class SearchOptions(Options):
 
 _TASK = "data source_lang target_lang max_tokens max_tokens_valid valid_subset profile_length"
 _USED = (  # of the options in YAML files; those of the space are given there
-    only(RunOptions, "restore_file"),
+    only(RunOptions, "restore_file", "new_run"),
     only(TaskOptions, *_TASK.split()),
     only(OptimConfig, "label_smoothing", "amp", "fp16"),
     DeviceOptions,
@@ -86,20 +90,48 @@ def parsed(argv: Sequence[str] | None) -> tuple[Any, ...]:
     )
 
 
-def run(groups: tuple[Any, ...], argv: Sequence[str] | None) -> dict[str, Any] | int:
-    """Search, tell the user, and return the summary; a number is the exit code of processes it started."""
+def identity(groups: tuple[Any, ...]) -> Identity:
+    """Return the identity of the search that `run` makes of these options; nothing is written."""
     given, options, *groups = groups
-    task, optim, profile = given.task, given.optim, given.profile
+    config, limits_ms = _config(given, options, groups)
+    _folder(options, given.run.restore_file, not config.pareto or bool(limits_ms))
+    space, data = settings.space_and_arch(given.space, given.arch)[0], TaskData(given.task)
+    optim, device = given.optim, settings.chosen_device(given.device)
+    with torch.device("meta"):
+        network = SuperTransformer(space, data.vocab_sizes, given.model)
+    restore = settings.find_checkpoint(given.run.restore_file)
+    return search_identity(
+        network.to(compute_dtype(optim.amp, optim.fp16, device)),
+        data,
+        _predictor(options),
+        limits_ms,
+        config,
+        seed=given.device.seed,
+        inputs={"checkpoint": restore, "predictor": Path(options.ckpt_path)},
+        warm_start=options.warm_start,
+    )
+
+
+def _config(given: Any, options: Any, groups: Sequence[Any]) -> tuple[SearchConfig, tuple[float, ...]]:
+    """Return the options of the search, and its latency limits in ms."""
+    task = given.task
     config = SearchConfig(
         **{name: value for group in groups for name, value in vars(group).items()},
-        label_smoothing=optim.label_smoothing,
+        label_smoothing=given.optim.label_smoothing,
         valid_subset=task.valid_subset,
         max_tokens=task.max_tokens_valid or task.max_tokens,
         required_batch_size_multiple=task.required_batch_size_multiple,
         profile_length=task.sentence_length(),
     )
     one = () if options.latency_constraint is None else (options.latency_constraint,)
-    limits_ms = options.latency_constraints or one
+    return config, options.latency_constraints or one
+
+
+def run(groups: tuple[Any, ...], argv: Sequence[str] | None) -> dict[str, Any] | int:
+    """Search, tell the user, and return the summary; a number is the exit code of processes it started."""
+    given, options, *groups = groups
+    task, optim, profile = given.task, given.optim, given.profile
+    config, limits_ms = _config(given, options, groups)
     folder = _folder(options, given.run.restore_file, not config.pareto or bool(limits_ms))
     limited = limits_of(limits_ms, config, strategy_of(config))
     (space, _), predictor = settings.space_and_arch(given.space, given.arch), _predictor(options)
@@ -147,6 +179,7 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None) -> dict[str, Any] |
         },
         group=connected(),
         progress=not given.output.no_progress_bar and sys.stderr.isatty(),
+        new_run=given.run.new_run,
     )
     if place and place.rank:
         return 0

@@ -171,6 +171,11 @@ def device_of(options: DeviceOptions) -> torch.device:
     keep_pages()
     if options.threads:
         torch.set_num_threads(options.threads)
+    return chosen_device(options)
+
+
+def chosen_device(options: DeviceOptions) -> torch.device:
+    """Return the device to use."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     gpu = options.gpu or 0
     if gpu >= max(count, 1):

@@ -1,5 +1,6 @@
 """Choose the winner under each limit: by loss, and by measured latencies on the predictor's device."""
 
+import math
 import statistics
 import time
 from collections import Counter, defaultdict
@@ -28,8 +29,12 @@ class Winner(Candidate):
     """The architecture chosen under one limit, and what was measured for it."""
 
     measured_ms: float | None = None  # the highest of its measurements
-    holds: bool | None = None  # whether that keeps the limit; None: not measured
+    holds: bool | None = None  # whether that keeps the limit; None: not measured, or there is no limit
     finalists: tuple[Finalist, ...] = ()
+
+    def plain(self) -> dict[str, Any]:
+        """Return architecture, loss, cost and measurement as plain values."""
+        return {**super().plain(), "measured_ms": self.measured_ms, "within": self.holds}
 
 
 def choose_finalists(
@@ -88,7 +93,7 @@ def choose_finalists(
                 f"{highest(best):.2f} ms; measure a larger latency dataset, or raise the limit"
             )
         measured_ms = highest(best) if timer else None
-        holds = None if measured_ms is None else measured_ms <= limit_ms
+        holds = None if measured_ms is None or limit_ms == math.inf else measured_ms <= limit_ms
         finalists = tuple(Finalist(each, measured[each.arch]) for each in few)
         winners[limit_ms] = Winner(**vars(best), measured_ms=measured_ms, holds=holds, finalists=finalists)
     return winners

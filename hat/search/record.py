@@ -9,18 +9,20 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from hat.config import to_yaml_values
 from hat.errors import ArchError, ConfigError, DataError, brief
 from hat.files.atomic import write_text_atomic
 from hat.files.journal import Journal, read_journal
-from hat.run import Run, record_path
+from hat.run import Identity, Run, record_path
 from hat.search.constraints import Candidate, Point, Score
 from hat.search.finalists import Winner
 from hat.search.strategies import EvolutionConfig, SearchConfig
-from hat.space import Arch, SearchSpace
+from hat.space import SIDES, Arch, SearchSpace
 
 Histories = dict[float | None, list[dict[str, Any]]]  # states of a strategy by limit; None: one run for all
 # entries of a header that a loss depends on
 SAME_LOSS = ("space", "checkpoint", "label_smoothing", "validation", "dtype")
+INPUTS = ("checkpoint", "predictor", "validation", "warm_start")  # entries of a header that are content
 
 
 def search_header(
@@ -43,6 +45,17 @@ def search_header(
     head = {"kind": "hat search", "format": 1, "seed": seed, **options, "space": asdict(space)}
     plain: dict[str, Any] = json.loads(json.dumps({**head, **facts}))
     return plain  # as it is read back: tuples are lists
+
+
+def identity_of_search(header: Mapping[str, Any], config: SearchConfig) -> Identity:
+    """Return what the result of a search with this header depends on."""
+    inputs = {use: str(header[use]) for use in INPUTS if use in header}
+    settings = {name.replace("_", "-"): value for name, value in header.items() if value is not None}
+    for name in ("kind", "format", *INPUTS):
+        settings.pop(name.replace("_", "-"), None)
+    for name, part in settings.pop("space", {}).items():  # each choice by itself: differences are short
+        settings |= {f"{name} {key}": each for key, each in part.items()} if name in SIDES else {name: part}
+    return Identity("search", settings, inputs, lengths=to_yaml_values(config, role="lengthens"))
 
 
 class CachedFitness:
@@ -172,7 +185,8 @@ class SearchResult:
         winners: list[dict[str, Any]] = [
             {
                 "write_config_path": str(self.paths[limit_ms]) if limit_ms in self.paths else None,
-                **self._outcome(limit_ms),
+                "constraint_ms": known_ms(limit_ms),
+                **winner.plain(),
                 "finalists": [{**one.plain(), "measured_ms": list(ms)} for one, ms in winner.finalists],
             }
             for limit_ms, winner in self.winners.items()
@@ -230,7 +244,7 @@ class SearchResult:
         for limit_ms, path in self.paths.items():
             self._write_arch(path, self.winners[limit_ms], under(limit_ms))
             with Run(record_path(path, folder=False), made.kind, goes_on=False, **same) as own:
-                own.results |= self._outcome(limit_ms)
+                own.results |= {"constraint_ms": known_ms(limit_ms), **self.winners[limit_ms].plain()}
                 own.vouch(path)
         if out:
             self.write_scores(out)
@@ -239,12 +253,6 @@ class SearchResult:
             told = ("evaluations", "hypervolume", "coverage", "conditions", "winners")
             run.results |= {name: summary[name] for name in told if name in summary}
             run.vouch(out / "summary.json", out / "evaluations.csv")
-
-    def _outcome(self, limit_ms: float) -> dict[str, Any]:
-        winner = self.winners[limit_ms]
-        within = winner.holds if limit_ms < math.inf else None
-        found = {"constraint_ms": known_ms(limit_ms), **winner.plain()}
-        return {**found, "measured_ms": winner.measured_ms, "within": within}
 
     def _write_arch(self, path: Path, found: Candidate, limit: str) -> None:
         bound = f" (bound {found.bound_ms:.2f} ms)" if self.coverage else ""

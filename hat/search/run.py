@@ -17,21 +17,22 @@ from tqdm import tqdm
 from hat.config import to_yaml_values
 from hat.data.pairs import Batch, PairDataset
 from hat.errors import ConfigError, HatError
-from hat.files.atomic import check_writable, file_digest
-from hat.files.journal import Journal
+from hat.files.atomic import check_writable
+from hat.files.journal import Journal, read_journal
 from hat.latency.predictor import COVERAGE, LatencyPredictor
 from hat.latency.validity import check_valid, conditions_of_space
 from hat.log import RunLog, info
 from hat.model.cpu import device_name, dtype_name
 from hat.model.transformer import Transformer
 from hat.rng import rng_for
-from hat.run import Run
+from hat.run import Identity, Run, digest_of
 from hat.search.constraints import Candidate, Point, Pool, Score
 from hat.search.finalists import DeviceTimer, about, choose_finalists
 from hat.search.record import (
     CachedFitness,
     Histories,
     SearchResult,
+    identity_of_search,
     known_ms,
     old_losses,
     search_header,
@@ -49,6 +50,7 @@ from hat.search.strategies import (
     worst,
 )
 from hat.space import Arch, gene_choices, gene_of, sample
+from hat.train.checkpoint import content_of
 from hat.train.distributed import ALONE, ProcessGroup
 from hat.train.loop import BatchConfig, validation_batches
 from hat.train.trainer import evaluate
@@ -142,6 +144,7 @@ def search(
     measuring: Mapping[str, Any] | None = None,
     group: ProcessGroup | AbstractContextManager[ProcessGroup] = ALONE,
     progress: bool = False,
+    new_run: bool = False,
 ) -> SearchResult:
     """Return the best architectures under latency limits, or the whole front of loss against latency.
 
@@ -164,9 +167,10 @@ def search(
         group: processes that share the scoring, or a context that connects them for as long as it lasts. All
             but rank 0 return what was scored, nothing measured.
         progress: show a progress bar.
+        new_run: move another search that is in `out` to `<out>.<its identity>`, instead of refusing it.
 
-    Raises ConfigError for limits that cannot be, Infeasible if no architecture keeps one, and TrainingError
-    for a loss that is not finite.
+    Raises ConfigError for limits that cannot be, Infeasible if no architecture keeps one, TrainingError for a
+    loss that is not finite, and HatError if `out` holds a search of another identity.
     """
     config, inputs = config or SearchConfig(), inputs or {}
     strategy = strategy or strategy_of(config)
@@ -178,7 +182,7 @@ def search(
         paths = paths_of(write_to, limits_ms)
         with nullcontext(group) if isinstance(group, ProcessGroup) else group as ranks:
             fitness = task.fitness(ranks)
-            score = partial(task.score, fitness, ranks.size, paths, warm_start, settings, progress)
+            score = partial(task.score, fitness, ranks.size, paths, warm_start, settings, progress, new_run)
             result = ranks.on_rank0(score, fitness.part)
             if not ranks.first:
                 return result
@@ -190,6 +194,27 @@ def search(
         result = replace(result, winners=winners, conditions=conditions, seconds=seconds)
         result.write(folder, task.run)
     return result
+
+
+def search_identity(
+    network: Transformer,
+    dataset: Any,
+    predictor: LatencyPredictor,
+    limits_ms: Sequence[float],
+    config: SearchConfig,
+    *,
+    seed: int,
+    inputs: Mapping[str, Path],
+    warm_start: str | Path | None = None,
+) -> Identity:
+    """Return the identity of the search that `search` makes of the same arguments; nothing is written.
+
+    The network may be without memory (on the device "meta") if `inputs` names its checkpoint.
+    """
+    strategy, data = strategy_of(config), dataset.split(config.valid_subset)
+    limits_ms, files = limits_of(limits_ms, config, strategy), ExitStack()
+    task = _Task(network, data, predictor, limits_ms, config, strategy, seed, None, inputs, files)
+    return identity_of_search(task.header(Path(warm_start) if warm_start else None)[0], config)
 
 
 @dataclass
@@ -254,14 +279,13 @@ class _Task:
     def header(self, warm_start: Path | None) -> tuple[dict[str, Any], dict[Arch, float]]:
         """Return the first record of the journal, and the losses that an older journal holds."""
         facts: dict[str, Any] = {
-            **{use: file_digest(path) for use, path in self.inputs.items() if use in _SOURCES},
+            **{use: digest_of(path) for use, path in self.inputs.items() if use in _SOURCES},
             "label_smoothing": self.config.label_smoothing,
             "validation": f"{self.pairs} pairs, SHA-256 {self.data.digest(self.pairs)}",
             "dtype": str(self.weight.dtype),
         }
         if "checkpoint" not in facts:  # it is not known which file the weights came from
-            tensors = (tensor.cpu().float().numpy() for tensor in self.network.state_dict().values())
-            facts["checkpoint"] = sha256(b"".join(tensor.tobytes() for tensor in tensors)).hexdigest()
+            facts["checkpoint"] = content_of(self.network)
         if "predictor" not in facts:
             archs = [sample(self.space, rng_for(0, "digest", number)) for number in range(32)]
             facts["predictor"] = sha256(repr(self.predictor.predict_many(archs)).encode()).hexdigest()
@@ -274,19 +298,24 @@ class _Task:
         if warm_start is None:
             return header, {}
         losses = old_losses(warm_start, header)
-        return header | {"warm_start": file_digest(warm_start)}, losses
+        return header | {"warm_start": digest_of(warm_start)}, losses
 
-    def record(self, settings: Mapping[str, Any] | None, processes: int) -> AbstractContextManager[Run]:
-        """Return the record of this run, kept in `out`."""
+    def record(
+        self, header: dict[str, Any], settings: Mapping[str, Any] | None, processes: int, new_run: bool
+    ) -> AbstractContextManager[Run]:
+        """Return the record of this run, kept in `out`, which must hold no other search."""
         device = self.weight.device
         limits = {"latency-constraints": list(self.limits_ms), "seed": self.seed}
-        validation = {"validation": self.data.digest(self.pairs)} if self.out else {}
+        journal = self.out / "journal.jsonl" if self.out else None
+        held = read_journal(journal) if journal and journal.exists() else []
         return Run.folder(
             self.out,
             "search",
             advice="wait for it or stop it",
+            identity=identity_of_search(header, self.config),
+            legacy=identity_of_search(held[0], self.config) if held else None,
+            new_run=new_run,
             settings=settings if settings is not None else to_yaml_values(self.config) | limits,
-            inputs={**self.inputs, **validation},
             device={"device": device_name(device), "dtype": dtype_name(self.weight.dtype)},
             threads=torch.get_num_threads(),
             processes=processes,
@@ -305,13 +334,14 @@ class _Task:
         warm_start: str | Path | None,
         settings: Mapping[str, Any] | None,
         progress: bool,
+        new_run: bool,
     ) -> SearchResult:
         """Score what the strategy asks for, and the ablations; the result has no winners yet."""
         header, old = self.header(Path(warm_start) if warm_start else None)
         anchors, draws = self.within_reach(), self.ablations()
         common = fitness, self.predictor.predict_many, processes
+        self.run = self.files.enter_context(self.record(header, settings, processes, new_run))
         cached = CachedFitness(self.journal("journal"), *common, header, old)
-        self.run = self.files.enter_context(self.record(settings, processes))
         whole, objectives = self.strategy.whole_front, self.config.objectives
         budget = self.strategy.budget(self.config) * (1 if whole else len(self.limits_ms))
         bar = tqdm(total=budget, desc="search", unit=" scored", disable=not progress, dynamic_ncols=True)

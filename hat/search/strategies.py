@@ -5,11 +5,9 @@ A strategy keeps no file and knows no network; `hat.search.run` does the rest fo
 """
 
 import math
-import random
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -194,6 +192,16 @@ class Strategy(ABC):
         """Return a gene whose positions are drawn uniformly."""
         return tuple(map(self.rng.choice, self.choices))
 
+    def cross(self, genes: Sequence[Gene]) -> Gene:
+        """Return a gene that takes each position from one of two random parents."""
+        draw = self.rng.choice
+        return tuple(map(draw, zip(draw(genes), draw(genes), strict=True)))
+
+    def mutate(self, genes: Sequence[Gene], probability: float) -> Gene:
+        """Return a random parent's gene with each position drawn anew with the given probability."""
+        rng, places = self.rng, zip(self.rng.choice(genes), self.choices, strict=True)
+        return tuple(rng.choice(few) if rng.random() < probability else one for one, few in places)
+
 
 class Evolution(Strategy):
     """Evolutionary search for the lowest loss within limits (HAT 2020, section 3.3)."""
@@ -218,10 +226,9 @@ class Evolution(Strategy):
         if self.told == cfg.evo_iter:
             return []
         genes = [parent.gene for parent in self.parents]
-        children = pool.collect(partial(cross, genes, self.rng), cfg.crossover_size)
+        children = pool.collect(lambda: self.cross(genes), cfg.crossover_size)
         count = cfg.mutation_size + cfg.crossover_size - len(children)  # similar parents have few crossings
-        mutant = partial(mutate, genes, self.choices, cfg.mutation_prob, self.rng)
-        return children + pool.collect(mutant, count)
+        return children + pool.collect(lambda: self.mutate(genes, cfg.mutation_prob), count)
 
     def tell(self, scored: Sequence[Candidate]) -> dict[str, Any]:
         """Keep the best as parents."""
@@ -280,9 +287,9 @@ class NSGA2(Strategy):
 
     def _child(self) -> Gene:
         """Return a mutated crossing of the winners of two binary tournaments."""
-        numbers, rng = range(len(self.parents)), self.rng
-        pair = [self.parents[min(rng.choices(numbers, k=2))].gene for _ in range(2)]
-        return mutate([cross(pair, rng)], self.choices, self.config.pareto_mutation_prob, rng)
+        numbers = range(len(self.parents))
+        pair = [self.parents[min(self.rng.choices(numbers, k=2))].gene for _ in range(2)]
+        return self.mutate([self.cross(pair)], self.config.pareto_mutation_prob)
 
     def _survivors(self, candidates: Sequence[Candidate], count: int) -> list[Candidate]:
         """Return `count` of them, front by front, of the last front those that stand apart; best first."""
@@ -298,21 +305,6 @@ class NSGA2(Strategy):
 def strategy_of(config: SearchConfig) -> type[Strategy]:
     """Return the strategy that the options ask for."""
     return NSGA2 if config.pareto else Evolution
-
-
-def mutate(
-    genes: Sequence[Gene], choices: Sequence[Sequence[int]], probability: float, rng: random.Random
-) -> Gene:
-    """Return a random parent's gene with each position drawn anew with the given probability."""
-    return tuple(
-        rng.choice(choice) if rng.random() < probability else value
-        for value, choice in zip(rng.choice(genes), choices, strict=True)
-    )
-
-
-def cross(genes: Sequence[Gene], rng: random.Random) -> Gene:
-    """Return a gene that takes each position from one of two random parents."""
-    return tuple(map(rng.choice, zip(rng.choice(genes), rng.choice(genes), strict=True)))
 
 
 def guess_losses(space: SearchSpace, scored: Sequence[Candidate], archs: Sequence[Arch]) -> list[float]:

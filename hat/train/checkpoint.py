@@ -300,7 +300,7 @@ def rotate(folder: Path, saved: Sequence[str], keep_epochs: int, keep_within: in
             digest_path(folder / name).unlink(missing_ok=True)
 
 
-def content_of(model: "Path | Model") -> str:
+def content_of(model: "Path | Model | Transformer") -> str:
     """Return the SHA-256 of a checkpoint file, or of the weights of a model."""
     if isinstance(model, Path):
         return digest_of(model)

@@ -9,7 +9,9 @@ import pytest
 import torch
 import yaml
 from tiny_task import SPACE
+from toy_predictor import save_predictor
 
+from hat.cli import evo_search
 from hat.cli.train import identity, main, parsed
 from hat.data.preprocess import PreprocessConfig, preprocess
 from hat.data.toy import toy_pairs
@@ -307,6 +309,73 @@ def test_b2_a_folder_that_is_trained_in_is_refused(task: Path, train: Train) -> 
         assert "is being written by another process" in train("--seed=7", "--new-run", code=2)
         assert files_of(task) == before
         assert average([task / "run"], "mean.pt")[1], "reading needs no lock"
+
+
+Search = Callable[..., str]
+
+
+@pytest.fixture
+def search(task: Path, train: Train, capsys: pytest.CaptureFixture[str]) -> Search:
+    """Return a function that searches with further options and returns what is said."""
+    train("--max-update=1", into="super")
+    shutil.copytree("super", "other")
+    save_predictor(task / "latency.pt")
+
+    def run(*more: str, code: int = 0) -> str:
+        capsys.readouterr()
+        assert evo_search.main([*SEARCH, *more]) == code
+        return "".join(capsys.readouterr())
+
+    return run
+
+
+SEARCH = ["--configs=space.yml", "--restore-file=super/checkpoint_last.pt", "--ckpt-path=latency.pt"]
+SEARCH += ["--search-dir=search", "--write-config-path=found.yml", "--latency-constraint=100", "--no-measure"]
+SEARCH += [
+    "--evo-iter=1",
+    "--population-size=4",
+    "--parent-size=2",
+    "--mutation-size=2",
+    "--crossover-size=0",
+]
+
+
+def test_a_search_folder_is_one_search(task: Path, search: Search) -> None:
+    found = evo_search.identity(evo_search.parsed(SEARCH))
+    assert not Path("search").exists()
+    search()
+    record = read_record(task / "search")
+    assert record.identity == found and set(found.inputs) == {"checkpoint", "predictor", "validation"}
+    before, winner = files_of(task / "search"), Path("found.yml").read_bytes()
+    change_data(task, reverse=("valid",))
+    assert "search holds another run: validation content; give another folder" in search(code=2)
+    change_data(task)
+    for more, differs in (
+        (["--seed=7", "--label-smoothing=0.5"], "seed 1 -> 7, label-smoothing 0.1 -> 0.5"),
+        (["--latency-constraint=90"], "latency-constraint 100.0 -> 90.0"),
+        (["--limit-by=mean"], "limit-by not given -> mean"),
+        (["--mutation-prob=0.5"], "mutation-prob 0.3 -> 0.5"),
+    ):
+        said = search(*more, code=2)
+        assert "search holds another run: " in said and differs in said
+    assert files_of(task / "search") == before and Path("found.yml").read_bytes() == winner
+    search("--seed=7", "--new-run")
+    assert read_record(task / f"search.{found.short}").identity == found
+    assert read_record(task / "search").settings["seed"] == 7
+
+
+def test_the_same_search_goes_on(task: Path, search: Search) -> None:
+    search()
+    shutil.copytree("bin", "copy")
+    Path("super").rename("moved")
+    same = ["--restore-file=moved/checkpoint_last.pt", "--data=copy", "--no-progress-bar", "--evo-iter=2"]
+    assert "architectures are scored already" in search(*same, "--finalists=2", "--max-tokens=99")
+    with FolderLock(task / "search", ""):
+        assert "is being written by another process; wait for it" in search(*same, code=2)
+    run = task / "search" / "run.json"
+    run.unlink()  # as version 0.1 left it: the journal tells what the search is of
+    assert "holds another run: mutation-prob 0.3 -> 0.5" in search(*same, "--mutation-prob=0.5", code=2)
+    assert not run.exists() and "scored already" in search(*same)
 
 
 def test_a_refused_run_leaves_no_folder(task: Path, train: Train) -> None:

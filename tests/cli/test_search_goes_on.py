@@ -102,7 +102,7 @@ def test_losses_of_other_data_or_smoothing_are_not_taken(search, files, data) ->
     for name, flag in (("validation", moved), ("label_smoothing", "--label-smoothing=0.5")):
         journal = (files / "one" / "journal.jsonl").read_bytes()
         _, said = search("one", *argv, flag, code=2)
-        assert f"belongs to another search: {name} is " in said and "use another folder" in said
+        assert f"one holds another run: {name.replace('_', '-')} " in said and "give another folder" in said
         assert (files / "one" / "journal.jsonl").read_bytes() == journal
         _, said = search("two", *warm, flag, code=2)
         assert f"cannot be a warm start: {name} is " in said
@@ -117,9 +117,10 @@ def test_a_journal_without_the_label_smoothing_is_refused(search, files) -> None
         old = {name: value for name, value in records[0].items() if name != "label_smoothing"}
         for record in (old | {"validation": "data/bin valid 8"}, *records[1:]):
             journal.append(record)
-    for name, more in (("old", []), ("new", [f"--warm-start={files}/old/journal.jsonl"])):
-        _, said = search(name, *argv, *more, code=2)
-        assert "it says nothing of label_smoothing, as an older version of HAT wrote it" in said
+    _, said = search("old", *argv, code=2)
+    assert "label-smoothing not given -> 0.1" in said and "give another folder" in said
+    _, said = search("new", *argv, f"--warm-start={files}/old/journal.jsonl", code=2)
+    assert "it says nothing of label_smoothing, as an older version of HAT wrote it" in said
 
 
 def test_what_was_measured_before_a_failure_is_kept(search, files, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,10 +21,8 @@ from hat.search.strategies import (
     Evolution,
     SearchConfig,
     Strategy,
-    cross,
     fronts,
     hypervolume,
-    mutate,
     worst,
 )
 from hat.space import Arch, DecoderSpace, EncoderSpace, SearchSpace, arch_of_gene, gene_choices, sample
@@ -255,12 +253,12 @@ def test_limits_are_kept(kind: type[Strategy], limits: dict) -> None:
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 2**32), st.floats(0, 1))
 def test_operators_stay_in_the_space(seed: int, probability: float) -> None:
-    rng, choices = random.Random(seed), gene_choices(SPACE)
-    genes = [tuple(map(rng.choice, choices)) for _ in range(2)]
-    child = cross(genes, rng)
+    strategy = Evolution(Pool(SPACE, latency), config(), seed)
+    genes = [strategy.random_gene() for _ in range(2)]
+    child = strategy.cross(genes)
     assert all(value in pair for value, pair in zip(child, zip(*genes, strict=True), strict=True))
-    SPACE.check(arch_of_gene(mutate([child], choices, probability, rng), SPACE))
-    assert mutate([child], choices, 0.0, rng) == child
+    SPACE.check(arch_of_gene(strategy.mutate([child], probability), SPACE))
+    assert strategy.mutate([child], 0.0) == child
 
 
 @pytest.mark.parametrize("kind", KINDS)
