@@ -292,7 +292,8 @@ def run_task(words: tuple[str, ...], *extra: str) -> None:
     run(("python", "-m", "hat", "run", f"--task={words[2]}", f"--hardware={words[3]}", *more, *extra))
     summary = json.loads(Path("runs", words[2], words[3], "summary.json").read_text())
     names = [model["name"] for model in summary["models"]]
-    assert names[:2] == ["largest", "smallest"] and all(name.startswith("found@") for name in names[2:])
+    kinds = [name.partition("@")[0] for name in names if name != "baseline"]
+    assert kinds[:2] == ["largest", "smallest"] and set(kinds[2:]) == {"found"}
     keys = {"name", "params", "flops", "constraint_ms", "predicted_ms", "measured_ms", "within_limit", "bleu"}
     assert all(keys <= model.keys() for model in summary["models"])
     page = Path("runs", words[2], words[3], "report/index.html").read_text("utf-8")

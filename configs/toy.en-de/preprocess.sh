@@ -6,7 +6,7 @@ usage() {
     cat <<'TEXT'
 usage: bash configs/toy.en-de/preprocess.sh
 
-Writes 20,000 generated sentence pairs to data/raw/toy.en-de and makes data/binary/toy_en_de of them: joint
+Writes 12,600 generated sentence pairs to data/raw/toy.en-de and makes data/binary/toy_en_de of them: joint
 sentencepiece model of 1000 pieces, joint dictionary. Text that is there already is taken as it is, and work that is
 up to date is skipped.
 Environment: PYTHON (default python), WORKERS (processes, default 1).

@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import json
 import lzma
 import os
 import re
@@ -413,6 +414,11 @@ def test_c12_a_configuration_is_read_as_yaml_wherever_it_is_read(
     Path("common.yml").write_bytes(f"{line}\n".encode())
     argv = [word for word in model if "data" not in word]
     assert generate([*argv, "--configs=common.yml", "--results-path=out"]) == 0
+    words = ["--gen-output=out", "--configs=common.yml", "--mode=sacre", "--remove-bpe=sentencepiece"]
+    capsys.readouterr()
+    assert score([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
+    assert {"bleu", "signature", "mode", "chrf", "chrf_signature", "ter", "ter_signature"} <= found.keys()
 
 
 def test_c12_a_template_with_comments_and_quotes(raw: Path) -> None:
@@ -435,3 +441,8 @@ def test_c6_the_script_says_how_it_scores_before_it_translates(tmp_path: Path) -
     env = os.environ | {"PYTHON": "echo"}
     said = subprocess.run(argv, env=env, capture_output=True, text=True, check=True).stdout.split("\n")
     assert "-m hat generate" in said[0] and "--mode=sacre" in said[0]
+
+
+def test_c12_no_script_reads_yaml_by_itself() -> None:
+    for path in [*ROOT.glob("scripts/*.sh"), *ROOT.glob("configs/*/*.sh")]:
+        assert not re.search(r"(sed|grep|awk|cut).*\.?yml|\$common\"\)$", path.read_text("utf-8"), re.M), path
