@@ -215,7 +215,8 @@ class _Collector:
     def collect(self) -> Report:
         report, found = self.report, list[_Found]()
         own = next(self._runs(self.root), _Found(self.root, "", "", Record("")))
-        summary = own.record.results if own.kind == "task" else self._mapping(self.root / "summary.json")
+        # of a folder that is a run, only its record tells; a study and a task of version 0.1 have none
+        summary = own.record.results if own.kind else self._mapping(self.root / "summary.json")
         stages, rows = _dict(summary.get("stages")), _rows(summary.get("models"))
         if own.kind == "task":
             for place in (place for entry in stages.values() for place in _dict(entry).get("places", ())):

@@ -17,6 +17,8 @@ from hat.data.preprocess import PreprocessConfig, preprocess
 from hat.data.toy import toy_pairs
 from hat.errors import CheckpointError
 from hat.files.lock import FolderLock
+from hat.report.collect import collect
+from hat.report.page import report
 from hat.run import read_record
 from hat.train.checkpoint import average, digest_path, load, numbered
 
@@ -219,6 +221,14 @@ def test_b4_the_same_restore_file_is_the_same_file(task: Path, train: Train) -> 
     assert "checkpoint is no longer given" in train(code=2)
 
 
+def test_a12_the_best_loss_of_another_run_is_not_that_of_this_one(task: Path, train: Train) -> None:
+    train(into="first")
+    train("--restore-file=first/checkpoint_last.pt", "--max-update=3", "--lr=1")
+    record = read_record(task / "run")
+    assert (task / "run" / "checkpoint_best.pt").exists()
+    assert record.results["best_loss"] == record.results["last_losses"]["mean"]
+
+
 def test_another_restore_file_is_another_run(task: Path, train: Train) -> None:
     train(into="first")
     train("--seed=2", into="second")
@@ -376,6 +386,17 @@ def test_the_same_search_goes_on(task: Path, search: Search) -> None:
     run.unlink()  # as version 0.1 left it: the journal tells what the search is of
     assert "holds another run: mutation-prob 0.3 -> 0.5" in search(*same, "--mutation-prob=0.5", code=2)
     assert not run.exists() and "scored already" in search(*same)
+
+
+def test_a10_a_report_reads_what_runs_recorded(task: Path, train: Train) -> None:
+    train()
+    lies = ("checkpoint_best_valid.out.sacre.json", "summary.json", "score.json")
+    for name in lies:
+        (task / "run" / name).write_text('{"bleu": 99.9, "mode": "sacre", "models": [{"bleu": 99.9}]}')
+    shutil.copy(task / "run" / "checkpoint1.pt", task / "run" / "checkpoint9.pt")
+    found = collect(task / "run")
+    assert all(model.bleu is None for model in found.models)
+    assert "99.9" not in report("run").read_text("utf-8")
 
 
 def test_a_refused_run_leaves_no_folder(task: Path, train: Train) -> None:
