@@ -8,8 +8,8 @@ case "${1:-}" in
 -h | --help)
     echo "usage: bash scripts/quickstart.sh [--small]"
     echo "Writes runs/quickstart/summary.json and report/index.html. About 4 minutes after installation, also if one"
-    echo "of 2 cores is busy; --small takes about one minute and trains too little to translate. A second run reuses"
-    echo "what is done."
+    echo "of 2 cores is busy; --small takes a minute and a half and trains too little to translate. A second run"
+    echo "reuses what is done."
     exit 0
     ;;
 "" | --small) ;;

@@ -270,6 +270,9 @@ def test_the_stages_on_multi30k(workspace) -> None:
     (command,), (same,) = (of(*place) for place in ONE_COMMAND)
     assert command.words == same.words
     run_task(command.words, f"--raw={workspace / 'raw'}")
+    said = run(("python", "-m", "hat", "run", f"--task={command.words[2]}", f"--raw={workspace / 'raw'}"))
+    stages = [line for line in said.splitlines() if line.startswith("stage ")]
+    assert len(stages) > 8 and all("up to date" in line for line in stages[1:]), "the script does the first"
 
 
 def tiny_search(words: tuple[str, ...]) -> list[str]:

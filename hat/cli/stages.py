@@ -146,17 +146,19 @@ class Stages:
                 asides = (place.with_name(f"{place.name}.{each}") for each in names)
                 yield place, next(aside for aside in asides if not aside.exists())
 
-    def _put_aside(self, name: str, held: Entry, suffix: str) -> Iterator[str]:
-        """Move a result out of the way and yield what was moved; a kill in between leaves it to `_bring`."""
+    def _put_aside(self, name: str, held: Entry, suffix: str) -> list[str]:
+        """Move a result out of the way and say so in a line; a kill in between leaves it to `_bring`."""
         if "identity" in held:
             self._bring(held)
-        for place, aside in self._moves(held, suffix):
+        moves = list(self._moves(held, suffix))
+        for place, aside in moves:
             os.replace(place, aside)
-            yield f"{place} is kept as {aside.name}"
         if "identity" in held and suffix != "damaged":
             self._earlier[name][suffix] = held
         self.known.pop(name, None)
         self._run.write()
+        rest = " with what belongs to it" if len(moves) > 1 else ""
+        return [f"{place} is kept as {aside.name}{rest}" for place, aside in moves[:1]]
 
     def _bring(self, held: Entry) -> None:
         """Move back what belongs to a result and is not in its place."""
