@@ -43,7 +43,7 @@ def test_a_bound_beyond_the_rows_is_refused() -> None:
     with pytest.raises(
         ConfigError, match="needs 19 rows left out, this predictor has 18; ask for at most 0.947"
     ):
-        predictor.upper_ms(draw_arch(random.Random(0)))
+        predictor.upper_ms(draw_arch(random.Random(0)), 0.95)
     assert LatencyPredictor.fit(rows_of(19), test=False).margin() > 0
     for coverage in (0.0, 1.0, -1.0, math.nan):
         with pytest.raises(ConfigError, match="must lie between 0 and 1"):
