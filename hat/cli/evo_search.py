@@ -18,8 +18,7 @@ from hat.cli.settings import DeviceOptions, ProfileOptions, RankOptions, RunOpti
 from hat.config import Options, option, to_yaml_values
 from hat.errors import CheckpointError, ConfigError, install
 from hat.files.atomic import write_atomic
-from hat.latency.predictor import LatencyPredictor
-from hat.latency.validity import check_valid, conditions_of_space
+from hat.latency.predictor import LatencyPredictor, check_valid, conditions_of_space
 from hat.log import info
 from hat.model.transformer import SuperTransformer
 from hat.run import Identity

@@ -18,8 +18,8 @@ import torch
 
 from hat.errors import ConfigError, HatError
 from hat.latency.measure import MeasureConfig, Timing, conditions_of, measure_in_turn, workload
+from hat.latency.predictor import SHARED, conditions_of_space, differences
 from hat.latency.table import LatencyTable, Row, TableWriter, row_of
-from hat.latency.validity import SHARED, conditions_of_space, differences
 from hat.log import info
 from hat.log import progress as counting
 from hat.model.count import count_params, profile_macs

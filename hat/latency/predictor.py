@@ -1,8 +1,13 @@
-"""Predict the latency of an architecture, in ms, and how far above that it may lie."""
+"""Predict the latency of an architecture, in ms, and how far above that it may lie.
+
+Also what a latency table and its predictor are valid for: conditions stand in the columns of a table, and
+those that all rows share go with the predictor.
+"""
 
 import io
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +20,9 @@ from hat.files.atomic import digest_matches, write_with_digest
 from hat.files.tensors import read_foreign
 from hat.latency import costs
 from hat.latency.costs import Chosen, CostModel, Floats, Scaling
-from hat.latency.validity import OF_MODEL, check_one_table, check_valid
+from hat.log import info
 from hat.rng import rng_for, seed_for
-from hat.space import FEATURE_NAMES, LAYER_FEATURE_NAMES, Arch, features, layer_features
+from hat.space import DIMS, FEATURE_NAMES, LAYER_FEATURE_NAMES, Arch, SearchSpace, features, layer_features
 
 if TYPE_CHECKING:
     from hat.latency.table import Row
@@ -27,6 +32,13 @@ COVERAGE = 0.95
 BASELINES = {"depth_only": costs.depth_only, "least_squares": costs.least_squares}
 FORMAT = 3
 _AGAIN = "train it again with latency_predictor.py"
+OF_MODEL = ["space", "qkv_dim", "vocab_size", "source_len", "target_len", "beam"]
+OF_DEVICE = ["device", "threads", "dtype", "torch", "runtime", "estimate", "anchor", "reference_ms"]
+SHARED = [*OF_MODEL, *OF_DEVICE]  # by all rows of a table; the other conditions are of a single row
+MINOR = ("torch", "estimate")  # what else changes a latency by little
+VOCABULARY_PERCENT = 5.0  # sizes that differ by less change a latency by little
+_DIMS = {dim.choice_key for dim in DIMS}
+_MEASURE = "measure a table for this with latency_dataset.py, and train a predictor on it"
 
 # Scores on rows that the training did not see; `rows`, their number; `baselines`, scores of each; `bound`,
 # None or {coverage, above_percent of the prediction, held: share of the rows}.
@@ -369,3 +381,71 @@ def kendall_tau(predicted: Floats, measured: Floats) -> float:
         agreement += float(np.sign(predicted[i + 1 :] - predicted[i]) @ order)
         untied += float(order @ order)
     return agreement / untied if untied else 0.0
+
+
+def conditions_of_space(space: SearchSpace, vocab_size: int) -> dict[str, str]:
+    """Return the conditions of a table that are those of a task; the space as JSON."""
+    choices = {dim.choice_key: sorted(set(space[dim])) for dim in DIMS}
+    text = json.dumps(choices, separators=(",", ":"))
+    return {"space": text, "qkv_dim": str(space.qkv_dim), "vocab_size": str(vocab_size)}
+
+
+def described(conditions: Mapping[str, str]) -> dict[str, str]:
+    """Return conditions with one entry for each dimension of the space, such as `4, 8`."""
+    known = dict(conditions)
+    choices = json.loads(known.pop("space", "{}"))
+    if "source_len" in known:  # older tables hold one length
+        known.setdefault("target_len", known["source_len"])
+    return known | {key: ", ".join(map(str, values)) for key, values in choices.items()}
+
+
+def differences(held: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
+    """Return the conditions of `held` that `here` are others, such as `beam 5, here it is 2`."""
+    old, new = described(held), described(here)
+    return [
+        f"{name} {old[name]}, here it is {value}"
+        for name, value in new.items()
+        if old.get(name, value) != value
+    ]
+
+
+def check_one_table(rows: Iterable[Mapping[str, str]]) -> None:
+    """Raise ConfigError if rows with these conditions were not measured alike."""
+    first: Mapping[str, str] = {}
+    for number, conditions in enumerate(rows, 1):
+        shared = {name: conditions.get(name, "unknown") for name in SHARED if name != "space"}
+        shared |= {"space": conditions["space"]} if "space" in conditions else {}
+        first = first or shared
+        if found := differences(first, shared):
+            what = found[0].replace("here it", f"that of row {number}")
+            raise ConfigError(
+                f"the first row of the table was measured with {what}; keep such rows in tables of their "
+                "own, or give --mixed to learn from all of them"
+            )
+
+
+def check_valid(of: str, conditions: Mapping[str, str], here: Mapping[str, str]) -> None:
+    """Check that a predictor or table holds for something else, whose conditions are `here`.
+
+    Raises ConfigError naming both values if not. What changes little, and what is not known of files of
+    2020 and of version 0.1, is said in one line.
+    """
+    old, new = described(conditions), described(here)
+    unknown = sorted(set(new) - set(old) - _DIMS) + ["the search space"] * bool(_DIMS & set(new) - set(old))
+    if unknown:
+        info(f"{of} does not say what it is valid for, which could not be checked: {', '.join(unknown)}")
+    for name in [name for name in new if name in old]:
+        held, value = old[name], new[name]
+        text = f"{of} is valid for {name} {held}, here it is {value}"
+        little = name in MINOR or name == "vocab_size" and _percent(held, value) <= VOCABULARY_PERCENT
+        within = name in _DIMS and set(value.split(", ")) <= set(held.split(", "))
+        if held == value or within:
+            continue
+        if not little:
+            raise ConfigError(f"{text}; {_MEASURE}")
+        info(f"{text}, which changes latencies by little")
+
+
+def _percent(held: str, value: str) -> float:
+    """Return how far two numbers lie apart, in percent of the first."""
+    return 100 * abs(int(value) / int(held) - 1)

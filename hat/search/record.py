@@ -14,8 +14,7 @@ from hat.errors import ArchError, ConfigError, DataError, brief
 from hat.files.atomic import write_text_atomic
 from hat.files.journal import Journal, read_journal
 from hat.run import Identity, Run, record_path
-from hat.search.constraints import Candidate, Point, Score
-from hat.search.finalists import Winner
+from hat.search.constraints import Candidate, Point, Score, Winner
 from hat.search.strategies import EvolutionConfig, SearchConfig
 from hat.space import SIDES, Arch, SearchSpace
 

@@ -19,15 +19,13 @@ from hat.data.pairs import Batch, PairDataset
 from hat.errors import ConfigError, HatError
 from hat.files.atomic import check_writable
 from hat.files.journal import Journal, read_journal
-from hat.latency.predictor import COVERAGE, LatencyPredictor
-from hat.latency.validity import check_valid, conditions_of_space
+from hat.latency.predictor import COVERAGE, LatencyPredictor, check_valid, conditions_of_space
 from hat.log import RunLog, info
 from hat.model.cpu import device_name, dtype_name
 from hat.model.transformer import Transformer
 from hat.rng import rng_for
 from hat.run import Identity, Run, digest_of
-from hat.search.constraints import Candidate, Point, Pool, Score
-from hat.search.finalists import DeviceTimer, about, choose_finalists
+from hat.search.constraints import Candidate, DeviceTimer, Point, Pool, Score, about, choose_finalists
 from hat.search.record import (
     CachedFitness,
     Histories,

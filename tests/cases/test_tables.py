@@ -13,9 +13,8 @@ from hat.cli.latency_predictor import main as train_predictor
 from hat.errors import ConfigError
 from hat.latency.collect import collect
 from hat.latency.measure import MeasureConfig
-from hat.latency.predictor import LatencyPredictor
+from hat.latency.predictor import LatencyPredictor, check_valid, conditions_of_space
 from hat.latency.table import LatencyTable, Row, TableWriter, read_table
-from hat.latency.validity import check_valid, conditions_of_space
 from hat.run import read_record
 from hat.space import DecoderSpace, EncoderSpace, SearchSpace
 

@@ -11,8 +11,7 @@ import pytest
 
 from hat.errors import HatError
 from hat.files.journal import Journal, read_journal
-from hat.search.constraints import Candidate
-from hat.search.finalists import ROUNDS, DeviceTimer, Winner, about, choose_finalists
+from hat.search.constraints import ROUNDS, Candidate, DeviceTimer, Winner, about, choose_finalists
 from hat.space import Arch, DecoderArch, EncoderArch
 
 
