@@ -274,6 +274,40 @@ def test_a5_averages_of_different_runs_are_wanted_or_refused(
     assert "checkpoint_last.pt belongs to another run" in train("--max-update=3", code=2)
 
 
+def test_a5_a_reset_does_not_go_on_from_another_checkpoint(task: Path, train: Train) -> None:
+    train()
+    train("--seed=2", into="other")
+    more = ["--restore-file=other/checkpoint_last.pt", "--max-update=3"]
+    said = train(*more, "--reset-optimizer", code=2)
+    assert "run holds another run: checkpoint is now given" in said and reached(task / "run") == 2
+    assert "it was moved to" in train(*more, "--new-run")
+
+
+def test_an_average_replaces_no_checkpoint_of_training(task: Path, train: Train) -> None:
+    train()
+    for name in ("checkpoint_last.pt", "checkpoint_best.pt", "checkpoint1.pt"):
+        with pytest.raises(CheckpointError, match=f"run/{name} is a checkpoint of training; give another"):
+            average(["run"], f"run/{name}")
+    average(["run"], "run/checkpoint_mean.pt")
+    average(["run"], "run/checkpoint_mean.pt")
+    assert reached(task / "run") == 2
+
+
+def test_new_run_behind_a_link_keeps_the_link(task: Path, train: Train, monkeypatch) -> None:
+    (task / "disk").mkdir()
+    (task / "run").symlink_to("disk")
+    train()
+    aside = f"disk.{read_record(task / 'run').identity.short}"
+    said = train("--seed=7", "--new-run")
+    assert f"it was moved to {task}/{aside}" in said and (task / "run").readlink() == Path("disk")
+    assert (
+        read_record(task / aside).settings["seed"] == 1 and read_record(task / "disk").settings["seed"] == 7
+    )
+    monkeypatch.chdir(task / "disk")
+    assert main(["--configs=../space.yml", "--data=../bin", "--save-dir=.", "--new-run"]) == 2
+    assert (task / "disk" / "checkpoint_last.pt").exists()
+
+
 def test_a12_resets_say_that_a_run_goes_on_under_other_settings(task: Path, train: Train) -> None:
     train()
     first = read_record(task / "run").identity
