@@ -13,6 +13,7 @@ from toy_predictor import save_predictor
 
 from hat.cli import evo_search
 from hat.cli.train import identity, main, parsed
+from hat.cli.translate import generate, score
 from hat.data.preprocess import PreprocessConfig, preprocess
 from hat.data.toy import toy_pairs
 from hat.errors import CheckpointError
@@ -343,6 +344,25 @@ def test_b2_a_folder_that_is_trained_in_is_refused(task: Path, train: Train) -> 
         assert "is being written by another process" in train("--seed=7", "--new-run", code=2)
         assert files_of(task) == before
         assert average([task / "run"], "mean.pt")[1], "reading needs no lock"
+
+
+def test_a1_a_translation_of_other_data_gets_no_score(
+    task: Path, train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train("--max-update=1")
+    split = ["--data=bin", "--gen-subset=valid"]
+    made = [*split, "--path=run/checkpoint_last.pt", "--beam=1", "--max-len-b=2"]
+    assert generate([*made, "--results-path=bin"]) == 2 and not Path("bin.run.json").exists()
+    assert generate([*made, "--results-path=out.txt"]) == 0 and score([*split, "--gen-output=out.txt"]) == 0
+    scored = Path("out.txt.normal.json").read_bytes()
+    change_data(task, reverse=("valid",))
+    assert score([*split, "--gen-output=out.txt"]) == 2
+    said = capsys.readouterr().err
+    assert "out.txt is no translation of the valid split of bin: other target-ids; generate again" in said
+    assert Path("out.txt.normal.json").read_bytes() == scored
+    with open("out.txt", "a") as file:  # another program's output under an old record
+        file.write("\n")
+    assert score([*split, "--gen-output=out.txt"]) == 0
 
 
 Search = Callable[..., str]
