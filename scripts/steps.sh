@@ -1,6 +1,6 @@
 # Sourced by the preprocess.sh and get_preprocessed.sh of the tasks, which define usage() and call begin first. Steps
 # want $work (folder of intermediate files), $binary, $src and $tgt set. RAW_DIR: folder of the archives.
-# A step is skipped while the files it wrote are there, its flags are the same and no input is newer.
+# A step is skipped while its flags, its inputs and what it wrote are the same: their content, not their times.
 
 python=${PYTHON:-python}
 
@@ -19,13 +19,12 @@ begin() {
     archives=${RAW_DIR:-${work:-}/orig}
 }
 
-# older <output> <input>...: whether the output is missing or not newer than one of the inputs
-older() {
-    local input
-    for input in "${@:2}"; do
-        if [ ! "$1" -nt "$input" ]; then return 0; fi
+# sums <file>...: name and checksum of each file that is there
+sums() {
+    local file
+    for file in "$@"; do
+        if [ -f "$file" ]; then echo "${file/#"$archives"/archives} $(cksum <"$file")"; fi
     done
-    return 1
 }
 
 # count_workers [number]: set $workers; by default 60 as in the release, or as many as there are cores
@@ -43,23 +42,24 @@ count_workers() {
 
 # is_done <stamp> <flags>: whether the step with the arrays $outputs and $inputs can be skipped
 is_done() {
-    local path
-    [ -f "$1" ] && [ "$(cat "$1")" = "$2" ] || return 1
+    local path sum
+    [ -f "$1" ] && [ "$(head -n 1 "$1")" = "$2" ] || return 1
     for path in "${outputs[@]}"; do [ -e "$path" ] || return 1; done
-    for path in "${inputs[@]}"; do
-        if [ -e "$path" ] && [ ! "$1" -nt "$path" ]; then return 1; fi
-    done
+    while IFS= read -r sum; do
+        grep -Fxq -- "$sum" "$1" || return 1
+    done < <(sums "${outputs[@]}" "${inputs[@]}")
 }
 
 # step <output>... : <input>... -- <command> <flag>...: run `python -m hat <command>` unless that was done
 step() {
-    local outputs=() inputs=() stamp before=()
+    local outputs=() inputs=() stamp flags before=()
     while [ "$1" != : ]; do outputs+=("$1") && shift; done
     shift
     while [ "$1" != -- ]; do inputs+=("$1") && shift; done
     shift
     stamp=$work/.done/${outputs[0]//\//_}
-    if is_done "$stamp" "$*"; then return; fi
+    flags="${*/#"$archives"/archives}"
+    if is_done "$stamp" "$flags"; then return; fi
     rm -f "$stamp"
     if [ -n "${archive_url:-}" ]; then
         "$python" -m hat fetch --url "$archive_url" --to "${inputs[0]}"
@@ -69,7 +69,7 @@ step() {
     esac
     "$python" -m hat "$1" "${before[@]}" "${@:2}"
     mkdir -p "$work/.done"
-    printf '%s\n' "$*" >"$stamp.new"
+    { echo "$flags" && sums "${outputs[@]}" "${inputs[@]}"; } >"$stamp.new"
     mv "$stamp.new" "$stamp"
 }
 
@@ -145,5 +145,13 @@ ready_made() {
     local archive_url=$2
     step "$binary/dict.$src.txt" "$binary"/{train,valid,test}.$src-$tgt.{$src,$tgt}.{bin,idx} : "$archives/$1" -- \
         unpack-data --archive "$archives/$1" --destdir "$binary" --source-lang "$src" --target-lang "$tgt"
+    echo "$binary is up to date"
+}
+
+# pieces <number> <train> <valid> <test>: make $binary of plain text, with a joint sentencepiece model and dictionary
+pieces() {
+    step "$binary/dict.$src.txt" "$binary"/{train,valid,test}.$src-$tgt.{$src,$tgt}.{bin,idx} : \
+        "$2".{$src,$tgt} "$3".{$src,$tgt} "$4".{$src,$tgt} -- preprocess --source-lang "$src" --target-lang "$tgt" \
+        --trainpref "$2" --validpref "$3" --testpref "$4" --sentencepiece "$1" --joined-dictionary --destdir "$binary"
     echo "$binary is up to date"
 }

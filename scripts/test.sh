@@ -15,14 +15,20 @@ while [ "$1" != -- ]; do
     shift
 done
 shift
-case "${1:-}" in
--h | --help | "")
-    echo "usage: bash configs/$task/test.sh <checkpoint> <architecture.yml> [normal|sacre] [gpu, default 0] [subset, default test]"
-    [ -n "${1:-}" ] && exit 0 || exit 2
-    ;;
-esac
+usage="usage: bash configs/$task/test.sh <checkpoint> <architecture.yml> [normal|sacre] [gpu, default 0] [subset, default test]
+[--results-path=FILE, default exp/ beside the checkpoint]"
+output=
+words=()
+for word in "$@"; do
+    case "$word" in
+    -h | --help) echo "$usage" && exit 0 ;;
+    --results-path=*) output=$(realpath -m -- "${word#*=}") ;;
+    *) words+=("$word") ;;
+    esac
+done
+set -- "${words[@]}"
 if [ $# -lt 2 ] || [ $# -gt 5 ]; then
-    echo "2 to 5 arguments are needed, got $#; see bash configs/$task/test.sh --help" >&2
+    echo "2 to 5 arguments are needed, got $#; $usage" >&2
     exit 2
 fi
 checkpoint=$(realpath -m -- "$1")
@@ -34,7 +40,7 @@ case "${4:-0}" in
     exit 2
     ;;
 esac
-export CUDA_VISIBLE_DEVICES=${4:-${CUDA_VISIBLE_DEVICES:-0}}
+export CUDA_VISIBLE_DEVICES=${4:-${CUDA_VISIBLE_DEVICES-0}}
 subset=${5:-test}
 case "$mode" in
 normal | sacre) ;;
@@ -46,8 +52,8 @@ esac
 CDPATH= cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 python=${PYTHON:-python}
 common=configs/$task/subtransformer/common.yml
-data=$(sed -n 's/^data: *//p' "$common")
-output=$(dirname "$checkpoint")/exp/$(basename "$checkpoint" .pt)_${subset}.out
+made=$(printf '%s\n' "${flags[@]}" | cat - "$arch" | cksum | cut -d ' ' -f 1) # of other options stays beside it
+output=${output:-$(dirname "$checkpoint")/exp/$(basename "$checkpoint" .pt)_${subset}_$(basename "$arch" .yml)_$made.out}
 joined=()
 for flag in "${flags[@]}"; do
     case "$flag" in --remove-bpe*) joined+=("$flag") ;; esac
@@ -55,5 +61,5 @@ done
 "$python" -m hat generate --configs="$common" --sub-configs="$arch" --path="$checkpoint" \
     --gen-subset="$subset" --batch-size=128 --results-path="$output" --mode="$mode" "${flags[@]}"
 echo "output: $output"
-"$python" -m hat score --gen-output="$output" --mode="$mode" --data="$data" --gen-subset="$subset" \
+"$python" -m hat score --configs="$common" --gen-output="$output" --mode="$mode" --gen-subset="$subset" \
     "${joined[@]}" ${HAT_JSON:+--json}

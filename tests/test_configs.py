@@ -23,7 +23,7 @@ from hat.cli.options import OutputOptions, parse
 from hat.cli.settings import Settings, parse_settings, space_and_arch
 from hat.files.released import latency_data_names, released_models
 from hat.model.count import count_macs, count_params
-from hat.search.strategies import EvolutionConfig
+from hat.search.strategies import EvolutionConfig, ScoringOptions
 from hat.space import Arch
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -87,7 +87,8 @@ def test_every_file_parses_with_the_options_of_its_command(path: Path, capsys) -
         (super_yml,) = (task / "supertransformer").glob("*.yml")
         argv = [f"--configs={super_yml}", f"--evo-configs={path}"]
         options = {"prog": "x", "description": "", "config_flags": ("--configs", "--evo-configs")}
-        _, search, _ = parse_settings(argv, SearchOptions, EvolutionConfig, **options)
+        groups = SearchOptions, EvolutionConfig, ScoringOptions
+        search = parse_settings(argv, *groups, **options)[1]
         assert search.ckpt_path
     elif kind == "subtransformer" and path.name != "common.yml":
         settings = settings_of(path, path.with_name("common.yml"))[0]

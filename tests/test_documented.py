@@ -135,8 +135,8 @@ def workspace(tmp_path, monkeypatch) -> Path:
         for path in (tmp_path / "configs" / task).glob("*/*.yml"):
             path.write_text("".join(shrink(line) + "\n" for line in path.read_text().splitlines()))
     toy = tmp_path / "configs/toy.en-de/preprocess.sh"
-    small = 'toy-data --to "$raw" --train 400 --valid 20 --test 12'
-    toy.write_text(toy.read_text().replace('toy-data --to "$raw"', small))
+    small = 'toy-data --to "$raw/new" --train 400 --valid 20 --test 12'
+    toy.write_text(toy.read_text().replace('toy-data --to "$raw/new"', small))
     (tmp_path / "hat").symlink_to(ROOT / "hat")
     for name in ("raw", "bin"):
         (tmp_path / name).mkdir()
@@ -212,8 +212,12 @@ def test_the_commands_of_the_release(release) -> None:
     ):
         assert text in everything, text
     LatencyPredictor.load("latency_dataset/predictors/wmt14ende_cpu_raspberrypi.pt")
-    outputs = sorted(path.name for path in release.rglob("exp/*.out"))
-    assert outputs == ["HAT_wmt14ende_raspberrypi@3.5s_bleu@25.8_test.out", "average_model_10_test.out"]
+    outputs = sorted(re.sub(r"_\d+\.out$", "", path.name) for path in release.rglob("exp/*.out"))
+    device = "raspberrypi@3.5s_bleu@25.8"
+    assert [name.partition("_test_")[0] for name in outputs] == [
+        f"HAT_wmt14ende_{device}",
+        "average_model_10",
+    ]
 
 
 # One's own.
@@ -239,7 +243,7 @@ def test_the_stages_on_multi30k(workspace) -> None:
             run(command.words, *extra)
     found = workspace / "configs/multi30k.en-de/subtransformer/multi30kende_cpu@40ms.yml"
     assert found.exists()
-    assert list(workspace.glob("checkpoints/multi30k.en-de/subtransformer/*/exp/average_model_5_test.out"))
+    assert list(workspace.glob("checkpoints/multi30k.en-de/subtransformer/*/exp/average_model_5_test_*.out"))
     Path("text.en").write_text("A man is sleeping.\n\nTwo dogs run.\n")
     only_last_layer = set(Arch.from_yaml(found).decoder.cross_span) == {1}
     for section in DEPLOY_SECTIONS:
@@ -266,6 +270,9 @@ def test_the_stages_on_multi30k(workspace) -> None:
     (command,), (same,) = (of(*place) for place in ONE_COMMAND)
     assert command.words == same.words
     run_task(command.words, f"--raw={workspace / 'raw'}")
+    said = run(("python", "-m", "hat", "run", f"--task={command.words[2]}", f"--raw={workspace / 'raw'}"))
+    stages = [line for line in said.splitlines() if line.startswith("stage ")]
+    assert len(stages) > 8 and all("up to date" in line for line in stages[1:]), "the script does the first"
 
 
 def tiny_search(words: tuple[str, ...]) -> list[str]:
@@ -285,7 +292,8 @@ def run_task(words: tuple[str, ...], *extra: str) -> None:
     run(("python", "-m", "hat", "run", f"--task={words[2]}", f"--hardware={words[3]}", *more, *extra))
     summary = json.loads(Path("runs", words[2], words[3], "summary.json").read_text())
     names = [model["name"] for model in summary["models"]]
-    assert names[:2] == ["largest", "smallest"] and all(name.startswith("found@") for name in names[2:])
+    kinds = [name.partition("@")[0] for name in names if name != "baseline"]
+    assert kinds[:2] == ["largest", "smallest"] and set(kinds[2:]) == {"found"}
     keys = {"name", "params", "flops", "constraint_ms", "predicted_ms", "measured_ms", "within_limit", "bleu"}
     assert all(keys <= model.keys() for model in summary["models"])
     page = Path("runs", words[2], words[3], "report/index.html").read_text("utf-8")

@@ -14,9 +14,11 @@ TEXT
 }
 
 given=${1:+$(realpath -m -- "$1")}
+src=en tgt=de work=data/text/multi30k_en_de binary=data/binary/multi30k_en_de
 # shellcheck source=scripts/steps.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../../scripts/steps.sh"
 begin 1 "$@"
+count_workers "${WORKERS:-1}"
 folder=$given
 if [ -n "$folder" ] && [ ! -d "$folder" ]; then
     echo "there is no folder $1; give the folder with train.en, train.de, ... or nothing to download them" >&2
@@ -24,12 +26,10 @@ if [ -n "$folder" ] && [ ! -d "$folder" ]; then
 fi
 url=https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw
 raw=data/raw/multi30k.en-de
-binary=data/binary/multi30k_en_de
 
-if [ -z "$folder" ] && [ -f "$raw/test.all.de" ] && [ -f "$binary/test.en-de.de.idx" ]; then
-    folder=$raw/kept # the text of an earlier call
-fi
-if [ -z "$folder" ]; then
+there=yes # the text of an earlier call
+for text in "$raw"/{train,valid,test}.all.{en,de}; do [ -f "$text" ] || there=; done
+if [ -z "$folder" ] && [ -z "$there" ]; then
     folder=$raw/download
     for split in train val test_2016_flickr; do
         for lang in en de; do
@@ -41,7 +41,7 @@ fi
 mkdir -p "$raw"
 # The plain text of each split, under the names train, valid, test; a copy is made only when the text changed.
 for name in train:train valid:val test:test_2016_flickr; do
-    [ "$folder" != "$raw/kept" ] || break
+    [ -n "$folder" ] || break
     for lang in en de; do
         from=$folder/${name#*:}.$lang
         to=$raw/${name%%:*}.all.$lang
@@ -57,11 +57,6 @@ for name in train:train valid:val test:test_2016_flickr; do
     done
 done
 
-if ! older "$binary/test.en-de.de.idx" "$raw"/{train,valid,test}.all.{en,de} configs/multi30k.en-de/preprocess.sh; then
-    echo "$binary is up to date"
-    exit 0
-fi
-"$python" -m hat clean --input "$raw/train.all" --output "$raw/train" --source-lang en --target-lang de
-"$python" -m hat preprocess --source-lang en --target-lang de \
-    --trainpref "$raw/train" --validpref "$raw/valid.all" --testpref "$raw/test.all" \
-    --sentencepiece 8000 --joined-dictionary --workers "${WORKERS:-1}" --destdir "$binary"
+step "$raw"/train.{en,de} : "$raw"/train.all.{en,de} -- \
+    clean --input "$raw/train.all" --output "$raw/train" --source-lang en --target-lang de
+pieces 8000 "$raw/train" "$raw/valid.all" "$raw/test.all"

@@ -74,11 +74,11 @@ class ToyOptions(Options):
     """folder to write {train,valid,test}.{en,de} to"""
     seed: int = 1
     """the same seed gives the same text everywhere"""
-    train: int = option(19_000, low=0)
+    train: int = option(12_000, low=0)
     """training pairs"""
-    valid: int = option(500, low=0)
+    valid: int = option(200, low=0)
     """validation pairs"""
-    test: int = option(500, low=0)
+    test: int = option(400, low=0)
     """test pairs"""
 
 

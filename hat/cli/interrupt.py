@@ -1,11 +1,16 @@
 """SIGTERM, SIGHUP and Ctrl-C ask a long run to save and end; a second one ends it at once."""
 
 import contextlib
+import os
 import signal
+import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import FrameType
+from typing import Any
+
+from hat.files.lock import held_locks
 
 _ECHO_S = 1.0  # torchrun passes a Ctrl-C on that the terminal has sent to every process already
 _ENDING = (signal.SIGTERM, signal.SIGHUP)  # SIGHUP: the terminal or the ssh connection has closed
@@ -36,6 +41,36 @@ class Interrupt:
             self.asked, self._asked_s = number, now
         elif now - self._asked_s > _ECHO_S:
             raise KeyboardInterrupt
+
+
+GRACE_S = 6.0  # a command that was asked to end has so long
+
+
+def run_group(command: Sequence[str], **how: Any) -> tuple[int, str]:
+    """Run a command with all it starts and return its exit code and what it printed, if that is a pipe.
+
+    A signal that ends this process is passed on to all of them; a second one, or `GRACE_S`, kills what is
+    left. They share the locks of this process, should it be killed.
+    """
+    with Interrupt() as interrupt:  # a signal while the process starts would leave it behind
+        process = subprocess.Popen(command, text=True, start_new_session=True, pass_fds=held_locks(), **how)
+    try:
+        if interrupt.asked is not None:
+            raise KeyboardInterrupt if interrupt.asked == signal.SIGINT else Terminated(interrupt.asked)
+        said, _ = process.communicate()
+        return process.returncode, said or ""
+    except BaseException as ended:
+        number = ended.number if isinstance(ended, Terminated) else signal.SIGINT
+        with contextlib.suppress(ProcessLookupError):
+            try:
+                os.killpg(process.pid, number)
+                for _ in range(round(GRACE_S / 0.05)):
+                    process.poll()
+                    os.killpg(process.pid, 0)  # an error once all have ended
+                    time.sleep(0.05)
+            finally:
+                os.killpg(process.pid, signal.SIGKILL)
+        raise
 
 
 class Terminated(BaseException):

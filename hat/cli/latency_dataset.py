@@ -139,7 +139,7 @@ def describe(result: dict[str, Any]) -> str:
         lines.append(f"FLOPs: {result['flops'] / 1e9:.3f} G (without the output matrix)")
     if latency := result["latency_ms"]:
         lines += [f"latency {part}: {latency[part]:.2f} ms" for part in ("encoder", "decoder")]
-        lines.append(f"latency total: {latency['total']:.2f} ms, at most {latency['interval']:.2f} too high")
+        lines.append(f"latency total: {latency['total']:.2f} +- {latency['interval']:.2f} ms")
         shown = ", ".join(f"{key} {value}" for key, value in result["conditions"].items())
         lines.append(f"measured with {shown}")
     return "\n".join(lines)

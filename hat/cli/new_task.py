@@ -123,14 +123,16 @@ def _preprocess_script(options: NewTaskOptions, name: re.Match) -> str:
 # data/raw/{options.name} -> data/binary/{slug}; work that is up to date is skipped
 set -euo pipefail
 
-cd "$(dirname "${{BASH_SOURCE[0]}}")/../.."
-raw=data/raw/{options.name}
-binary=data/binary/{slug}
-if [ "$binary/test.{source}-{target}.{target}.idx" -nt "$raw/train.{source}" ]; then
-    echo "$binary is up to date"
-    exit 0
-fi
-"${{PYTHON:-python}}" -m hat preprocess --source-lang {source} --target-lang {target} \\
-    --trainpref "$raw/train" --validpref "$raw/valid" --testpref "$raw/test" \\
-    --sentencepiece {options.pieces} --joined-dictionary --workers "${{WORKERS:-1}}" --destdir "$binary"
+usage() {{
+    echo "usage: bash configs/{options.name}/preprocess.sh [folder with train.{source}, train.{target}, ...]"
+}}
+
+raw=$(realpath -m -- "${{1:-.}}")
+src={source} tgt={target} work=data/text/{slug} binary=data/binary/{slug}
+# shellcheck source=scripts/steps.sh
+. "$(dirname "${{BASH_SOURCE[0]}}")/../../scripts/steps.sh"
+begin 1 "$@"
+count_workers "${{WORKERS:-1}}"
+if [ $# -eq 0 ]; then raw=data/raw/{options.name}; fi
+pieces {options.pieces} "$raw"/{{train,valid,test}}
 """

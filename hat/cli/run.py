@@ -1,14 +1,13 @@
 """hat run: every stage of a task folder, from raw text to a table of measured models and a report."""
 
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -18,22 +17,25 @@ import torch
 import yaml
 
 from hat.cli import evo_search, latency_dataset, latency_predictor, train
+from hat.cli.interrupt import run_group
 from hat.cli.options import OutputOptions, command, parse
 from hat.cli.settings import TaskData, parse_settings, space_and_arch
+from hat.cli.stages import Stages
 from hat.config import Options, flag_of, option, to_yaml_values
+from hat.decode.score import check_tokenizer
 from hat.errors import ConfigError, HatError
-from hat.files.atomic import file_digest, write_text_atomic
+from hat.files.atomic import digest_path, write_text_atomic
 from hat.latency.collect import measure_fresh, reference_of
 from hat.latency.measure import MeasureConfig
-from hat.latency.predictor import LatencyPredictor
+from hat.latency.predictor import COVERAGE, MIN_ROWS, LatencyPredictor
 from hat.latency.table import read_table
 from hat.log import versions
 from hat.model.count import count_macs, count_params
 from hat.model.cpu import device_name
-from hat.report.collect import Model, Report, duration, in_ms, kept, stage_costs
+from hat.report.collect import Model, Report, in_ms, kept, stage_costs
 from hat.report.page import report
 from hat.rng import rng_for
-from hat.run import Run, cpu_seconds, identity_of, read_record
+from hat.run import VERSIONS, Identity, Run, read_record, record_path
 from hat.space import Arch, sample
 from hat.train.checkpoint import average
 
@@ -43,9 +45,10 @@ _FIRST = (
     "train the SuperTransformer",
     "measure the latency dataset",
     "train the latency predictor",
+    "search",
 )
 _OF_A_MODEL, _LAST = ("train", "average", "test"), "measure all the models side by side"
-_SHOWN = ("json", "no-progress-bar", "configs", "sub-configs", "evo-configs")  # no result depends on these
+_BYTES_OF_A_PARAMETER = 12  # weight and two moments of the optimiser, in float32
 
 
 @dataclass(frozen=True)
@@ -98,93 +101,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-class Stages:
-    """Runs stages in order and keeps what came out in the record of the task.
-
-    Raises HatError if a stage fails; running again goes on there.
-    """
-
-    def __init__(self, run: Run, plan: Sequence[str]) -> None:
-        self._run, self.plan = run, list(plan)
-        self.known: dict[str, dict[str, Any]] = run.results.setdefault("stages", {})
-        self._seconds = {_like(name): entry["spent"].get("wall_s") for name, entry in self.known.items()}
-
-    def run(
-        self,
-        name: str,
-        function: Callable[[], Any],
-        *,
-        settings: Mapping[str, Any],
-        inputs: Sequence[Path],
-        outputs: Sequence[Path] = (),
-        state: Path | None = None,
-        always: bool = False,
-    ) -> Any:
-        """Run one stage, unless settings and the content of inputs are what they were and outputs exist.
-
-        `function` does the work and returns plain values, which are returned; with `always` it decides for
-        itself whether there is anything to do. `state` is what it goes on from when it is started again; if
-        settings or inputs changed, that is moved out of its way.
-        """
-        title = f"stage {self.plan.index(name) + 1} of {len(self.plan)}: {name}"
-        digests = {path.name: file_digest(path) for path in inputs if path.is_file()}
-        key, known = identity_of(name, settings, digests), self.known.get(name, {})
-        same = known.get("key") == key
-        whole = known.get("seconds") is not None and all(path.exists() for path in outputs)
-        if same and whole and not always:
-            print(f"{title}: up to date ({known['seconds']:.0f} s when it ran)", flush=True)
-            return known["result"]
-        print(title + self._left(name), flush=True)
-        if state and state.exists() and not same:
-            old = state.with_name(state.name + ".old")
-            shutil.rmtree(old, ignore_errors=True)  # a file is replaced below
-            os.replace(state, old)
-            print(f"the inputs changed: {state} was moved to {old}", flush=True)
-        spent = Counter(known["spent"] if same else {})
-        entry = self.known[name] = {"key": key, "seconds": None, "result": None, "spent": dict(spent)}
-        self._run.write()
-        start, cpu_s, threads = time.perf_counter(), cpu_seconds(), torch.get_num_threads()
-        try:
-            result = function()
-        finally:  # what failed or was interrupted counts: the next try goes on from there
-            torch.set_num_threads(threads)  # a stage may have set its own
-            wall_s = time.perf_counter() - start
-            spent.update({"wall_s": wall_s, "cpu_s": cpu_seconds() - cpu_s, "sittings": 1})
-            record = state or next(iter(outputs), None)
-            own = read_record(record, note=lambda text: None).cost if record else None
-            for part, value in own._asdict().items() if own else ():  # it knows those that were killed, too
-                spent[part] = max(spent[part], value or 0)
-            entry["spent"] = {part: round(value, 2) for part, value in spent.items()}
-            self._run.write()
-        if missing := [str(path) for path in outputs if not path.exists()]:
-            raise HatError(f"stage {name} ended without making {', '.join(missing)}; see its output above")
-        entry |= {"seconds": round(wall_s, 2), "result": result}
-        self._seconds[_like(name)] = wall_s
-        self._run.write()
-        return result
-
-    def _left(self, name: str) -> str:
-        """Return how long this stage and those after it take, if all of them, or their like, ran before."""
-        times = [self._seconds.get(_like(each)) for each in self.plan[self.plan.index(name) :]]
-        known = [seconds for seconds in times if seconds is not None]
-        return f" (about {duration(sum(known))} left)" if len(known) == len(times) else ""
-
-
-def _like(stage: str) -> str:
-    """Return what a stage has in common with those of other models, or with a search under other limits."""
-    return stage if " the " in stage else stage.split()[0]
-
-
 def shell(*words: str, result: bool = False) -> Any:
     """Run a bash script; with `result` return the last line that it prints, which is JSON."""
     env = os.environ | {"PYTHON": sys.executable, "HAT_JSON": "1" if result else ""}
-    done = subprocess.run(["bash", *words], stdout=subprocess.PIPE if result else None, text=True, env=env)
-    lines = (done.stdout or "").splitlines()
-    print("".join(f"{line}\n" for line in (lines if done.returncode else lines[:-1])), end="", flush=True)
-    if done.returncode:
+    code, said = run_group(["bash", *words], env=env, stdout=subprocess.PIPE if result else None)
+    lines = said.splitlines()
+    print("".join(f"{line}\n" for line in (lines if code else lines[:-1])), end="", flush=True)
+    if code:
         raise HatError(
-            f"{Path(words[0]).name} failed with exit code {done.returncode}; its message stands above. The "
-            "same command goes on from there"
+            f"{Path(words[0]).name} failed with exit code {code}; its message stands above. The same command "
+            "goes on from there"
         )
     return json.loads(lines[-1]) if result else None
 
@@ -212,6 +138,7 @@ class Task:
         self.space, _ = space_and_arch(self.settings.space, self.settings.arch)
         self.gpu = bool(yaml.safe_load(self.dataset_yml.read_text("utf-8")).get("latgpu"))
         self.super_best = self.folder / "super" / "checkpoint_best.pt"
+        self.table, self.predictor_pt = self.folder / "latency.csv", self.folder / "predictor.pt"
         self.common = [f"--seed={options.seed}", *(["--no-progress-bar"] if quiet else [])]
         self.rows: list[Row] = []
 
@@ -229,6 +156,7 @@ class Task:
 
     def run(self) -> dict[str, Any]:
         """Run everything and return the summary, which is written to summary.json and the record, too."""
+        self.check()
         ymls = (self.super_yml, self.common_yml, self.dataset_yml, self.predictor_yml, self.evo_yml)
         facts: dict[str, Any] = {"device": device_name(torch.device("cpu"))}
         held = read_record(self.folder, folder=True).results
@@ -242,9 +170,9 @@ class Task:
             threads=torch.get_num_threads(),
         ) as run:
             run.results |= held
-            self.stages = Stages(run, ())
+            self.stages = Stages(run, self.folder)
             scores = self._all_stages()
-            known = self.stages.known
+            known = {name: self.stages.known[name] for name in self.stages.plan}
             told = Report("", [Model.of_row(row) for row in self.rows], stages=stage_costs(known))
             summary = {
                 "task": self.options.task,
@@ -261,43 +189,107 @@ class Task:
         write_text_atomic(self.folder / "summary.json", json.dumps(summary, indent=1) + "\n")
         return summary
 
+    def check(self) -> None:
+        """Resolve the options of every stage, and see whether a later one lacks something.
+
+        Nothing is written. Raises HatError.
+        """
+        for script in ("preprocess.sh", "test.sh"):
+            if not (self.configs / script).is_file():
+                raise ConfigError(f"{self.configs / script} does not exist; see docs/your_own.md on a task")
+        limits = [f"{limit_ms:g}" for limit_ms in self.options.latency_constraints]
+        if twice := [limit for limit in limits if limits.count(limit) > 1]:
+            raise ConfigError(f"--latency-constraints: {twice[0]} is given twice; keep one of them")
+        train.parsed(self._words_of("super"))
+        trained = train.parsed(self._words_of("model", self.common_yml))
+        if trained.task.data != self.settings.task.data:
+            both = f"data {trained.task.data}, but {self.super_yml} {self.settings.task.data}"
+            raise ConfigError(f"{self.common_yml} names {both}; a task has one data folder")
+        rows = latency_dataset.parsed(self._words_of("table"))[1].lat_dataset_size
+        if rows < MIN_ROWS:
+            raise ConfigError(f"--dataset-rows {rows}: the latency predictor needs at least {MIN_ROWS} rows")
+        latency_predictor.parsed(self._words_of("predictor"))
+        evo_search.parsed([*self._words_of("search", self.folder / "found.yml"), "--latency-constraint=1"])
+        if self.gpu and not torch.cuda.is_available():
+            raise ConfigError(f"{self.dataset_yml} measures on a GPU, and PyTorch can use none here")
+        known = self.settings.task.target_lang or self.configs.name.rpartition("-")[2]
+        check_tokenizer(known)
+        place = next(each for each in (self.folder, *self.folder.absolute().parents) if each.exists())
+        if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+            raise HatError(
+                f"cannot write {self.folder}: {place} is no folder that can be written; give --run-dir"
+            )
+        count, loops = 1 + len(limits or "ab"), (self.settings.loop, trained.loop)
+        kept = [3 + max(loop.keep_last_epochs, 0) for loop in loops]  # besides those: best, last, average
+        size = _BYTES_OF_A_PARAMETER * count_params(self.space.largest(), self.space)
+        need, free = size * (kept[0] + count * kept[1]), shutil.disk_usage(place).free
+        if free < need:
+            gib = f"{need / 2**30:.1f} GiB of checkpoints, {free / 2**30:.1f} GiB are free"
+            raise HatError(f"{self.folder} needs {gib}; free space, lower keep-last-epochs or give --run-dir")
+
+    def _words_of(self, stage: str, path: Path | None = None) -> list[str]:
+        """Return the flags of the command of a stage; `path` is the architecture that it trains or finds."""
+        options, folder, best = self.options, self.folder, self.super_best
+        table, predictor = self.table, self.predictor_pt
+        words: dict[str, Any] = {}
+        if stage == "super":
+            words = {"configs": self.super_yml, "save_dir": best.parent, "max_update": options.super_updates}
+        elif stage == "table":
+            words = {"configs": self.dataset_yml, "lat_dataset_path": table}
+            words |= {"lat_dataset_size": options.dataset_rows}
+        elif stage == "predictor":
+            words = {"configs": self.predictor_yml, "lat_dataset_path": table, "ckpt_path": predictor}
+        elif stage == "search":
+            words = {"configs": self.super_yml, "evo_configs": self.evo_yml, "restore_file": best}
+            words |= {"ckpt_path": predictor, "search_dir": folder / "search"}
+            words |= {"write_config_path": path, "evo_iter": options.evo_iterations}
+        elif path:
+            words = {"configs": path, "restore_file": best, "max_update": options.sub_updates}
+            words |= {"sub_configs": self.common_yml} if path != self.common_yml else {}
+            words |= {"save_dir": folder / path.stem}
+        flags = (f"{flag_of(name)}={value}" for name, value in words.items() if value is not None)
+        return [*flags, *self.common]
+
     def _all_stages(self) -> Any:
         """Run the stages, fill `rows`, and return the scores of the predictor."""
-        options, data, folder = self.options, Path(self.settings.task.data or ""), self.folder
+        options, folder, best = self.options, self.folder, self.super_best
         ends = {"largest": self.space.largest(), "smallest": self.space.smallest()}
         ends |= {path.stem: self.space.check(Arch.from_yaml(path)) for path in self.baselines}
         self._plan([*ends, *(f"limit {n + 1}" for n in range(len(options.latency_constraints) or 2))])
-        script, raw = self.configs / "preprocess.sh", [options.raw] if options.raw else []
-        work = partial(shell, str(script), *raw)  # the script knows by itself what is up to date
-        how: dict[str, Any] = {"settings": {"raw": options.raw}, "inputs": [script], "outputs": [data]}
-        self.stages.run("prepare the data", work, always=True, **how)
-        dictionaries = sorted(data.glob("dict.*.txt"))
-        pairs = [path for split in ("train", "valid") for path in sorted(data.glob(f"{split}.*"))]
-        best, table, predictor = self.super_best, folder / "latency.csv", folder / "predictor.pt"
-        words = _words(configs=self.super_yml, save_dir=best.parent, max_update=options.super_updates)
-        self._stage("train the SuperTransformer", train, words, pairs + dictionaries, [best], best.parent)
-        rows = options.dataset_rows
-        words = _words(configs=self.dataset_yml, lat_dataset_path=table, lat_dataset_size=rows)
-        self._stage("measure the latency dataset", latency_dataset, words, dictionaries, [table], table)
-        words = _words(configs=self.predictor_yml, lat_dataset_path=table, ckpt_path=predictor)
-        scores = self._stage("train the latency predictor", latency_predictor, words, [table], [predictor])
+        words = [str(self.configs / "preprocess.sh"), *([options.raw] if options.raw else [])]
+        self.stages.run("prepare the data", partial(shell, *words), None)  # it knows what is up to date
+        self._stage("train the SuperTransformer", train, self._words_of("super"), [best], [best.parent])
+        table, predictor = self.table, self.predictor_pt
+        places = [table, record_path(table, folder=False)]
+        self._stage("measure the latency dataset", latency_dataset, self._words_of("table"), [table], places)
+        places = [
+            predictor,
+            record_path(predictor, folder=False),
+            digest_path(predictor),
+            predictor.with_suffix(".png"),
+        ]
+        words = self._words_of("predictor")
+        scores = self._stage("train the latency predictor", latency_predictor, words, [predictor], places)
         self.predictor = LatencyPredictor.load(predictor)
         limits = {f"{limit_ms:g}": limit_ms for limit_ms in options.latency_constraints or self._limits_ms()}
         found = {limit_ms: folder / f"found@{limit}ms.yml" for limit, limit_ms in limits.items()}
-        words = _words(configs=self.super_yml, evo_configs=self.evo_yml, restore_file=best)
-        words += _words(ckpt_path=predictor, search_dir=folder / "search", evo_iter=options.evo_iterations)
-        words += _words(write_config_path=next(iter(found.values())))
-        words += ["--latency-constraints", *limits]
-        self._plan(
-            [*ends, *(path.stem for path in found.values())], search := f"search under {', '.join(limits)} ms"
-        )
-        self._stage(search, evo_search, words, [best, predictor], [*found.values()], folder / "search")
+        words = [*self._words_of("search", next(iter(found.values()))), "--latency-constraints", *limits]
+        places = [
+            folder / "search",
+            *found.values(),
+            *(record_path(path, folder=False) for path in found.values()),
+        ]
+        self._plan([*ends, *(path.stem for path in found.values())])
+        title = f"search under {', '.join(limits)} ms"
+        self._stage("search", evo_search, words, [*found.values()], places, title)
         models = [_Model(name, arch, not options.no_baselines) for name, arch in ends.items()]
         for limit_ms, path in found.items():
             models.append(_Model(path.stem, Arch.from_yaml(path), True, limit_ms))
-        once = {(model.arch, model.trained): model for model in reversed(models)}  # the first of equal ones
-        self._plan([model.name for model in reversed(once.values())], search)
-        tested = {key: self._trained_and_tested(once[key]) for key in reversed(once)}
+        once: dict[tuple[Arch, bool], _Model] = {}
+        for model in models:
+            once.setdefault((model.arch, model.trained), model)
+        self._plan([model.name for model in once.values()])
+        tested = {key: self._trained_and_tested(model) for key, model in once.items()}
         archs = list(dict.fromkeys(model.arch for model in models))
         timings = dict(zip(archs, self._measured(archs), strict=True))
         for model in models:
@@ -306,36 +298,28 @@ class Task:
             self.rows.append(self._row(model, None if same == model.name else same, known))
         return scores
 
-    def _plan(self, models: Sequence[str], search: str = "search") -> None:
+    def _plan(self, models: Sequence[str]) -> None:
         """Say which stages there are, as far as it is known."""
-        inherited = (
-            ()
-            if not self.options.no_baselines
-            else ("largest", "smallest", *(p.stem for p in self.baselines))
+        ends = {"largest", "smallest", *(path.stem for path in self.baselines)}
+        inherited = ends if self.options.no_baselines else ()
+        of_models = (
+            f"{verb} {name}"
+            for name in models
+            for verb in (_OF_A_MODEL[-1:] if name in inherited else _OF_A_MODEL)
         )
-        self.stages.plan[:] = [*_FIRST, search]
-        for name in models:
-            self.stages.plan += (
-                [f"test {name}"] if name in inherited else [f"{verb} {name}" for verb in _OF_A_MODEL]
-            )
-        self.stages.plan.append(_LAST)
+        self.stages.plan[:] = [*_FIRST, *of_models, _LAST]
 
     def _stage(
         self,
         name: str,
         module: ModuleType,
         words: list[str],
-        inputs: Sequence[Path],
         outputs: Sequence[Path],
-        state: Path | None = None,
+        places: Sequence[Path],
+        title: str = "",
     ) -> Any:
-        """Run a command as a stage; its options, but for files, are what the result depends on."""
-        words = [*words, *self.common]
+        """Run a command as a stage."""
         options = module.parsed(words)
-        files = {str(path) for path in (*inputs, *outputs, state)}
-        groups = [one for each in options for one in (each if isinstance(each, tuple) else (each,))]
-        chosen = to_yaml_values(*groups)
-        settings = {key: chosen[key] for key in chosen if str(chosen[key]) not in files and key not in _SHOWN}
 
         def work() -> Any:
             done = module.run(options, words)
@@ -343,13 +327,17 @@ class Task:
                 raise SystemExit(done)  # a signal stopped it, or it failed and said why
             return done
 
-        return self.stages.run(name, work, settings=settings, inputs=inputs, outputs=outputs, state=state)
+        wanted = module.identity(options)
+        if module is latency_dataset:  # a table of more rows is the same table; here it is another result
+            wanted = replace(wanted, lengths=to_yaml_values(options[1], role="lengthens"))
+        return self.stages.run(name, work, wanted, outputs=outputs, places=places, title=title)
 
     def _limits_ms(self) -> tuple[float, ...]:
         """Return two limits in ms between the upper bounds of the space; some architectures keep each."""
         rng = rng_for(self.options.seed, "limits")
         archs = [self.space.smallest(), self.space.largest(), *(sample(self.space, rng) for _ in range(200))]
-        bounds_ms = [self.predictor.upper_ms(arch) for arch in archs]
+        coverage = min(COVERAGE, self.predictor.max_coverage)
+        bounds_ms = [self.predictor.upper_ms(arch, coverage) for arch in archs]
         low_ms, high_ms = min(bounds_ms), max(bounds_ms)
         limits = (float(f"{low_ms + share * (high_ms - low_ms):.3g}") for share in (0.35, 0.7))
         return tuple(dict.fromkeys(limit for limit in limits if limit >= low_ms)) or (low_ms,)
@@ -363,30 +351,40 @@ class Task:
             )
         if not model.trained:
             return self._test(f"test {name}", self.super_best, path) | {"size_bytes": None}
-        folder, best = self.folder / name, self.folder / name / "checkpoint_best.pt"
-        words = _words(configs=path, sub_configs=self.common_yml, restore_file=self.super_best)
-        words += _words(save_dir=folder, max_update=self.options.sub_updates)
-        self._stage(f"train {name}", train, words, [self.super_best], [best], folder)
-        averaged = folder / f"average_model_{count}.pt"
+        folder = self.folder / name
+        best, averaged = folder / "checkpoint_best.pt", folder / f"average_model_{count}.pt"
+        self._stage(f"train {name}", train, self._words_of("model", path), [best], [folder])
+        settings, inputs = {"num-epoch-checkpoints": count}, {"checkpoint": folder / "checkpoint_last.pt"}
         self.stages.run(
             f"average {name}",
             lambda: str(average([folder], averaged, num_epoch_checkpoints=count)[0]),
-            settings={"num-epoch-checkpoints": count},
-            inputs=[folder / "checkpoint_last.pt"],
+            Identity.of("average", settings=settings, inputs=inputs),
             outputs=[averaged],
         )
         return self._test(f"test {name}", averaged, path) | {"size_bytes": averaged.stat().st_size}
 
     def _test(self, name: str, checkpoint: Path, arch_yml: Path) -> Row:
         """Translate and score with the task's own test.sh, which knows its beam search; returns the score."""
-        inputs = [self.configs / "test.sh", checkpoint, arch_yml]
-        work = partial(shell, *map(str, inputs), "sacre", result=True)
-        return dict(self.stages.run(name, work, settings={}, inputs=inputs))
+        script, data = self.configs / "test.sh", TaskData(self.settings.task)
+        split = data.split("test")
+        lines = (line.strip() for line in script.read_text("utf-8").splitlines())
+        code = "\n".join(line for line in lines if line and not line.startswith("#"))
+        inputs: dict[str, Path | str] = {
+            "checkpoint": checkpoint,
+            "test.sh": hashlib.sha256(code.encode()).hexdigest(),
+        }
+        for lang, dictionary, ids in zip(data.languages, data.digests, split.content(), strict=True):
+            inputs |= {f"dict.{lang}": dictionary, f"test.{lang}": ids}
+        if (raw := Path(f"{split.target.prefix}.txt")).exists():
+            inputs["test references"] = raw
+        settings = {"arch": Arch.from_yaml(arch_yml).to_yaml(), "translation": VERSIONS["translation"]}
+        work = partial(shell, str(script), str(checkpoint), str(arch_yml), "sacre", result=True)
+        return dict(self.stages.run(name, work, Identity.of("score", settings=settings, inputs=inputs)))
 
     def _measured(self, archs: Sequence[Arch]) -> list[Row]:
         """Return the latency of each: all take turns in one process, scaled to the speed of the table."""
-        conditions, model = self.predictor.conditions, self.settings.model
-        length, table = self.settings.task.sentence_length(), self.folder / "latency.csv"
+        conditions, model, table = self.predictor.conditions, self.settings.model, self.table
+        length, device = self.settings.task.sentence_length(), torch.device("cuda" if self.gpu else "cpu")
 
         def work() -> list[Row]:
             timings = measure_fresh(
@@ -396,7 +394,7 @@ class Task:
                 vocab_sizes=TaskData(self.settings.task).vocab_sizes,
                 config=MeasureConfig(length, length),
                 model_config=model,
-                device="cuda" if self.gpu else "cpu",
+                device=device,
                 seed=self.options.seed,
                 reference_ms=reference_of(read_table(table)[0]),
             )
@@ -404,9 +402,11 @@ class Task:
                 {"measured_ms": each.total_ms, "measured_interval_ms": each.interval_ms} for each in timings
             ]
 
-        how = {"archs": [arch.to_yaml() for arch in archs], "conditions": conditions}
-        how |= {"model": asdict(model), "length": length}
-        return list(self.stages.run(_LAST, work, settings=how, inputs=[table]))
+        how = {"archs": [arch.to_yaml() for arch in archs], "conditions": conditions, "length": length}
+        how |= {"model": asdict(model), "device": device_name(device), "torch": torch.__version__}
+        return list(
+            self.stages.run(_LAST, work, Identity.of("latency", settings=how, inputs={"table": table}))
+        )
 
     def _row(self, model: "_Model", same_as: str | None, known: Row) -> Row:
         """Return the row of a model with its score and latency."""
@@ -440,11 +440,6 @@ class _Model(NamedTuple):
     limit_ms: float | None = None
 
 
-def _words(**options: object) -> list[str]:
-    """Return the flags of options that are not None."""
-    return [f"{flag_of(name)}={value}" for name, value in options.items() if value is not None]
-
-
 def text_table(rows: Sequence[Row]) -> str:
     """Return the rows as aligned text, and a line for each that misses its limit or equals another."""
     cells = [("model", "#Params", "FLOPs", "limit ms", "predicted ms", "measured ms", "BLEU", "weights")]
@@ -474,5 +469,7 @@ def text_table(rows: Sequence[Row]) -> str:
         texts = [text.rjust(width) for text, width in zip(numbers, widths[1:-1], strict=True)]
         lines.append("  ".join((name.ljust(widths[0]), *texts, weights)))
     lines.insert(1, "-" * max(map(len, lines)))
-    told = "Measured in turns in one process and brought to the speed of the latency table; +-: 95% interval."
+    told = (
+        "Measured in turns in one process and brought to the speed of the latency table; +- is how far off."
+    )
     return "\n".join([*lines, told, *notes])

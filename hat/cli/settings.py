@@ -106,7 +106,7 @@ class ProfileOptions(Options):
     lat_interval: float = option(1.2, low=0, high=100)
     """a latency that is known so well, in percent, is not repeated further"""
     lat_row_budget: float = option(1.0, above=0, off=math.inf)
-    """seconds of a latency measurement; every architecture has three turns of three repeats at least"""
+    """seconds of a latency measurement; every architecture has three turns at least"""
     latsilent: bool = option(False, role="free")
     """show no progress while measuring"""
     lat_beam: int = option(5, low=1)

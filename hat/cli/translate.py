@@ -4,8 +4,10 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,10 +17,12 @@ from hat.config import Options, option, to_yaml_values
 from hat.data.pairs import PairDataset
 from hat.data.subwords import remove_subwords
 from hat.decode.beam import BeamConfig
+from hat.decode.generate import Generated
 from hat.decode.generate import generate as generate_split
 from hat.decode.score import Mode, check_tokenizer, score_file
 from hat.errors import ConfigError, DataError, HatError
 from hat.files.atomic import check_writable, write_text_atomic
+from hat.files.lock import file_lock
 from hat.log import info
 from hat.model.cpu import Int8Matrix, device_name, fixed_matrix
 from hat.model.inference import InferenceModel
@@ -100,9 +104,33 @@ def generate(argv: Sequence[str] | None = None) -> int:
     if (place := place_of(os.environ)) and place.size > 1:
         raise ConfigError(f"translations are made by one process, {place.size} were started; start it alone")
     remove_subwords("", options.remove_bpe)  # an unknown kind is an error before the model is loaded
-    if options.results_path:
-        check_writable(Path(options.results_path))
-    path, dataset = find_checkpoint(options.path), TaskData(task)
+    product = Path(options.results_path) if options.results_path else None
+    if product:
+        check_writable(product)
+    lock = file_lock(product, "wait for it, or give another --results-path") if product else nullcontext()
+    with lock:
+        done = _generate(options, beam, task, device_options, optim, arch_options, output)
+    counts = {"sentences": done.sentences, "tokens": done.tokens, "seconds": round(done.seconds, 3)}
+    info(
+        f"translated {done.sentences} sentences ({done.tokens} tokens) in {done.seconds:.1f} s, "
+        f"{done.sentences / done.seconds:.1f} sentences/s, {done.tokens / done.seconds:.0f} tokens/s"
+    )
+    if output.json:
+        print(json.dumps(counts))
+    return 0
+
+
+def _generate(
+    options: GenerateOptions,
+    beam: BeamConfig,
+    task: TaskOptions,
+    device_options: DeviceOptions,
+    optim: OptimConfig,
+    arch_options: ArchOptions,
+    output: OutputOptions,
+) -> Generated:
+    """Translate, and write or print the translation."""
+    path, dataset = find_checkpoint(str(options.path)), TaskData(task)
     device = device_of(replace(device_options, cpu=device_options.cpu or options.int8))
     source = load(path, info)
     dtype = torch.float32 if options.int8 else evaluation_dtype(source, optim.amp, optim.fp16, device)
@@ -136,27 +164,21 @@ def generate(argv: Sequence[str] | None = None) -> int:
             nbest=options.nbest,
             show_bar=sys.stderr.isatty() and not output.no_progress_bar,
         )
-        counts = {"sentences": done.sentences, "tokens": done.tokens, "seconds": round(done.seconds, 3)}
-        run.results |= counts
+        run.results |= {"sentences": done.sentences, "tokens": done.tokens, "seconds": round(done.seconds, 3)}
         if product:
             write_text_atomic(product, done.text)
             run.vouch(product)
         else:
             sys.stdout.write(done.text)
-    info(
-        f"translated {done.sentences} sentences ({done.tokens} tokens) in {done.seconds:.1f} s, "
-        f"{done.sentences / done.seconds:.1f} sentences/s, {done.tokens / done.seconds:.0f} tokens/s"
-    )
-    if output.json:
-        print(json.dumps(counts))
-    return 0
+    return done
 
 
 @command
 def score(argv: Sequence[str] | None = None) -> int:
     """Print BLEU, chrF and TER of what hat generate wrote, and their signatures."""
-    groups = ScoreOptions, only(OutputOptions, "json")
-    options, output = parse(argv, *groups, prog="hat score", description=score.__doc__)
+    groups = ScoreOptions, only(OutputOptions, "json"), *map(only, GROUPS)  # GROUPS: of other commands
+    how: dict[str, Any] = {"description": score.__doc__, "config_flags": ("--configs",)}
+    options, output, *_ = parse(argv, *groups, prog="hat score", **how)
     path = Path(options.gen_output or "")
     if not path.is_file():
         raise ConfigError(f"--gen-output is needed: {options.gen_output} is no file; run hat generate first")
@@ -179,7 +201,8 @@ def score(argv: Sequence[str] | None = None) -> int:
     inputs = {"translation": path} | ({"reference": Path(options.ref)} if options.ref else {})
     record = record_path(product, folder=False)
     try:
-        with Run(record, "score", settings=to_yaml_values(options), inputs=inputs, goes_on=False) as run:
+        settings, lock = to_yaml_values(options), file_lock(product, "wait for it")
+        with lock, Run(record, "score", settings=settings, inputs=inputs, goes_on=False) as run:
             run.results |= found
             write_text_atomic(product, json.dumps(found) + "\n")
             run.vouch(product)

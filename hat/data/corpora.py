@@ -27,6 +27,12 @@ Step = Callable[[str], str]
 CHUNK_BYTES = 1 << 20  # about a second of work
 _SEGMENT = re.compile(r'<seg id="?[^">]*"?\s*>(.*)</seg>', re.IGNORECASE)
 _NO_SENTENCE = re.compile("<url>|<talkid>|<keywords>")
+# ISO 639-2 and 639-3 codes of the languages that Moses has rules for, each before the code that Moses knows
+_MOSES = (
+    "deu ger de eng en fra fre fr spa es ita it por pt nld dut nl ces cze cs pol pl rus ru ron rum ro fin fi "
+    "swe sv hun hu ell gre el cat ca isl ice is lav lv lit lt slk slo sk slv sl est et gle ga tam ta "
+    "zho chi cmn zh jpn ja kor ko"
+)
 _TITLES = re.compile("</?(?:title|description)>")
 
 
@@ -59,8 +65,15 @@ def talk_line(line: str) -> str | None:
     return None if _NO_SENTENCE.search(line) else _TITLES.sub("", line)
 
 
+def moses_language(lang: str) -> str:
+    """Return the code by which Moses knows a language of an ISO 639 code or BCP 47 tag: fr for fr_CA, fra."""
+    first = re.split("[-_]", lang.lower())[0]
+    found = re.search(rf"\b{re.escape(first)}(?: ...)* (..)\b", _MOSES) if len(first) == 3 else None
+    return found[1] if found else first
+
+
 def _normalizer(lang: str, hyphens: Hyphens) -> Step:
-    moses = package("sacremoses").MosesPunctNormalizer(lang=lang, perl_parity=True)
+    moses = package("sacremoses").MosesPunctNormalizer(lang=moses_language(lang), perl_parity=True)
     # Perl sees the newline too: by its rule for German and French, `."` at the end becomes `".`
     return lambda line: moses.normalize(line + "\n").strip()
 
@@ -72,7 +85,7 @@ def _remove_unprintable(line: str) -> str:
 
 
 def _tokenizer(lang: str, hyphens: Hyphens) -> Step:
-    moses = package("sacremoses").MosesTokenizer(lang=lang)
+    moses = package("sacremoses").MosesTokenizer(lang=moses_language(lang))
     letters, small = frozenset(moses.IsAlpha), frozenset(moses.IsLower)
     # Both build their set of letters on each call, which takes most of the time; the answers are the same.
     moses.isanyalpha = lambda text: not letters.isdisjoint(text)
@@ -108,7 +121,7 @@ def line_function(lang: str, *steps: str, hyphens: Hyphens = "keep") -> Step:
 @functools.cache
 def detokenizer(lang: str) -> Step:
     """Return the function that makes plain text of Moses tokens; ConfigError if sacremoses is missing."""
-    moses = package("sacremoses").MosesDetokenizer(lang=lang)
+    moses = package("sacremoses").MosesDetokenizer(lang=moses_language(lang))
     return lambda line: moses.detokenize(split_tokens(line))
 
 

@@ -1,7 +1,8 @@
 """Seeded English-German sentence pairs for trying the whole toolkit in minutes; nothing is downloaded.
 
-German cases, genders and word order are right: articles and adjectives agree, the finite verb is second in a
-main clause and last after a conjunction, separable verbs are split in the first case only.
+German cases, genders and word order are right: articles and adjectives agree; the finite verb is second in a
+main clause, with a separable prefix at the end, and last after a conjunction or a relative pronoun; time
+comes before companion, object and place.
 """
 
 import random
@@ -20,8 +21,6 @@ for _line in Path(__file__).with_name("toy.txt").read_text("utf-8").replace(",\n
         _group, _entries = _line.split(": ")
         WORDS[_group] = [tuple(entry.replace(";", ",").split("=")) for entry in _entries.split(", ")]
 ONES, TENS = WORDS["ones"], WORDS["tens"]
-ORDINALS = dict(WORDS["ordinals"])
-GERMAN_ORDINALS = {1: "erst", 3: "dritt", 7: "siebt", 8: "acht"}
 NOM, ACC, DAT = range(3)
 # by article of the noun and case: the article, the endings of ein and mein, of adjectives after the two
 DEFINITE = {"der": "der den dem", "die": "die die der", "das": "das das dem"}
@@ -32,24 +31,11 @@ PRONOUNS = (("I", "ich", 0), ("he", "er", 1), ("she", "sie", 1), ("we", "wir", 2
 
 
 def number(n: int) -> Pair:
-    """Return 0 <= n <= 999,999 in words, German as before a noun: "one hundred and one", "einhundertein"."""
+    """Return 2 <= n <= 99 in words: "twenty-one", "einundzwanzig"."""
     if n < 20:
         return ONES[n]
-    if n < 100:
-        tens, ones = TENS[n // 10], ONES[n % 10]
-        return (f"{tens[0]}-{ones[0]}", f"{ones[1]}und{tens[1]}") if n % 10 else tens
-    size, names = (100, ("hundred", "hundert")) if n < 1000 else (1000, ("thousand", "tausend"))
-    head, rest = number(n // size), number(n % size) if n % size else ("", "")
-    glue = "" if not n % size else " and " if n % size < 100 else " "
-    return f"{head[0]} {names[0]}{glue}{rest[0]}", head[1] + names[1] + rest[1]
-
-
-def ordinal(n: int) -> Pair:
-    """Return the ordinal of 1 <= n <= 99, in German without its ending: "twenty-first", "einundzwanzigst"."""
-    english, german = number(n)
-    head, dash, last = english.rpartition("-")
-    last = ORDINALS.get(last) or (last[:-1] + "ieth" if last.endswith("y") else last + "th")
-    return head + dash + last, GERMAN_ORDINALS.get(n) or german + ("t" if n < 20 else "st")
+    tens, ones = TENS[n // 10], ONES[n % 10]
+    return (f"{tens[0]}-{ones[0]}", f"{ones[1]}und{tens[1]}") if n % 10 else tens
 
 
 def noun_phrase(noun: Pair, case: int, determiner: str, adjective: Pair | None = None) -> Pair:
@@ -99,34 +85,40 @@ def clause(subject: tuple[str, str, int], verb: Pair, modal: Pair | None, rest: 
     return _join(*said, rest[0]), _join(*verb_second, rest[1], closing)
 
 
-def _some(rng: random.Random, kind: str, case: int) -> Pair:
+def _some(rng: random.Random, kind: str, case: int, noun: Pair | None = None) -> Pair:
     adjective = rng.choice(WORDS[f"of {kind}"]) if rng.randrange(2) else None
-    return noun_phrase(rng.choice(WORDS[kind]), case, rng.choice(("the", "a", "my", "our")), adjective)
+    return noun_phrase(
+        noun or rng.choice(WORDS[kind]), case, rng.choice(("the", "a", "my", "our")), adjective
+    )
 
 
 def _object(rng: random.Random) -> Pair:
-    kind, thing, n = rng.randrange(6), rng.choice(WORDS["things"]), rng.randrange(2, 41)
-    if kind == 0:
-        how, many = rng.choice(WORDS["of things"]), number(n)
-        return f"{many[0]} {how[0]} {thing[0]}s", f"{many[1]} {how[1]}e {thing[1].split()[-1]}"
-    return noun_phrase(thing, ACC, "the", ordinal(n)) if kind == 1 else _some(rng, "things", ACC)
+    if rng.randrange(5):
+        return _some(rng, "things", ACC)
+    how, thing, many = (
+        rng.choice(WORDS["of things"]),
+        rng.choice(WORDS["things"]),
+        number(rng.randrange(2, 100)),
+    )
+    return f"{many[0]} {how[0]} {thing[0]}s", f"{many[1]} {how[1]}e {thing[1].split()[-1]}"
 
 
-def _day(rng: random.Random) -> Pair:
-    """Return a day of the year; {} stands for the ending of the German ordinal."""
-    (english, german), month = ordinal(rng.randrange(1, 29)), rng.choice(WORDS["months"])
-    return f"the {english} of {month[0]}", f"{german}{{}} {month[1]}"
+def _who(rng: random.Random) -> tuple[str, str, int]:
+    """Return a subject: a pronoun or somebody, of whom a relative clause may tell more."""
+    if rng.randrange(4) == 0:
+        return rng.choice(PRONOUNS)
+    noun = rng.choice(WORDS["people"])
+    english, german = _some(rng, "people", NOM, noun)
+    if rng.randrange(3):
+        return english, german, 1
+    more = _clause(rng, "last", ("who", noun[1].split()[0], 1), timed=False)
+    return f"{english} {more[0]}", f"{german}, {more[1]},", 1
 
 
-def _time(rng: random.Random) -> Pair:
-    if rng.randrange(3) == 0:
-        return rng.choice(WORDS["times"])
-    english, german = _day(rng) if rng.randrange(2) else rng.choice(WORDS["weekdays"])
-    return f"on {english}", f"am {german.format('en')}"
-
-
-def _clause(rng: random.Random, order: str, timed: bool = True) -> Pair:
-    subject = rng.choice(PRONOUNS) if rng.randrange(3) == 0 else (*_some(rng, "people", NOM), 1)
+def _clause(
+    rng: random.Random, order: str, subject: tuple[str, str, int] | None = None, timed: bool = True
+) -> Pair:
+    subject = subject or _who(rng)
     verb, none = rng.choice(WORDS["intransitive"]), ("", "")
     thing = friend = none
     if rng.randrange(3):
@@ -134,7 +126,7 @@ def _clause(rng: random.Random, order: str, timed: bool = True) -> Pair:
         if rng.randrange(5) == 0:
             friend = map(" ".join, zip(("with", "mit"), _some(rng, "people", DAT), strict=True))
     place = rng.choice(WORDS["places"]) if rng.randrange(3) == 0 else none
-    time = _time(rng) if timed and rng.randrange(3) == 0 else none
+    time = rng.choice(WORDS["times"]) if timed and rng.randrange(3) == 0 else none
     modal = rng.choice(WORDS["modals"]) if rng.randrange(4) == 0 else None
     (with_whom, mit), (english, german) = friend, thing
     rest = _join(english, with_whom, place[0], time[0]), _join(time[1], mit, german, place[1])
@@ -146,25 +138,17 @@ def _sentence(rng: random.Random) -> Pair:
     kind = rng.randrange(6)
     if kind < 2:
         english, german = _clause(rng, ("main", "question")[kind])
-        return english + ".?"[kind], german + ".?"[kind]
-    before = _time(rng) if kind == 2 else rng.choice(WORDS["conjunctions" if kind == 3 else "openings"])
+        return english + ".?"[kind], german.rstrip(",") + ".?"[kind]
+    before = (
+        rng.choice(WORDS["times"])
+        if kind == 2
+        else rng.choice(WORDS["conjunctions" if kind == 3 else "openings"])
+    )
     if kind == 3:
         condition = rng.choice(WORDS["conditions"])
         before = f"{before[0]} {condition[0]},", f"{before[1]} {condition[1]},"
     english, german = _clause(rng, "first" if kind < 4 else "last", timed=kind != 2)
-    return f"{before[0]} {english}.", f"{before[1]} {german}."
-
-
-def _fact(rng: random.Random) -> Pair:
-    """Return a number, or a sentence about a date or an age."""
-    kind, n, day, weekday = rng.randrange(4), rng.randrange(2, 100), _day(rng), rng.choice(WORDS["weekdays"])
-    if kind < 2:
-        n = rng.randrange(10 ** rng.randrange(1, 7))
-        return number(n)[0], number(n)[1] + ("s" if n % 100 == 1 else "")
-    if kind == 2:
-        return f"today is {weekday[0]}, {day[0]}.", f"heute ist {weekday[1]}, der {day[1].format('e')}."
-    (english, german), years = _some(rng, "people", NOM), number(n)
-    return f"{english} is {years[0]} years old.", f"{german} ist {years[1]} Jahre alt."
+    return f"{before[0]} {english}.", f"{before[1]} {german.rstrip(',')}."
 
 
 def toy_pairs(seed: int, count: int) -> list[Pair]:
@@ -178,9 +162,8 @@ def toy_pairs(seed: int, count: int) -> list[Pair]:
     pairs: dict[str, str] = {}
     taken: set[str] = set()
     while len(pairs) < count:
-        english, german = rng.choice((_fact, _fact, _fact, *[_sentence] * 4))(rng)
-        if english[-1] in ".?":
-            english, german = english[0].upper() + english[1:], german[0].upper() + german[1:]
+        english, german = _sentence(rng)
+        english, german = english[0].upper() + english[1:], german[0].upper() + german[1:]
         if english not in pairs and german not in taken:
             pairs[english] = german
             taken.add(german)
@@ -188,7 +171,7 @@ def toy_pairs(seed: int, count: int) -> list[Pair]:
 
 
 def write_toy(
-    folder: Path | str, seed: int = 1, train: int = 19_000, valid: int = 500, test: int = 500
+    folder: Path | str, seed: int = 1, train: int = 12_000, valid: int = 200, test: int = 400
 ) -> dict[str, int]:
     """Write {train,valid,test}.{en,de} and return the number of pairs of each split.
 

@@ -3,14 +3,16 @@
 import errno
 import fcntl
 import os
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import SoftFileLock, Timeout
 
 from hat.errors import HatError
-from hat.files.atomic import remove_unfinished
+from hat.files.atomic import disk_errors, new_folders, refuse_folder, remove_unfinished
 
+_HELD = set[int]()  # open locks of this process
 NO_FLOCK = frozenset(  # EBADF: NFS locks only what is open for writing, so no folder
     (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOLCK, errno.EBADF)
 )
@@ -41,14 +43,35 @@ class Lock(AbstractContextManager["Lock"]):
                 raise HatError(reason) from error
             who = f", says {self._soft.lock_file}" if isinstance(error, Timeout) else ""
             raise HatError(f"{path} is being written by another process{who}; {advice}") from error
+        _HELD.add(fd)
 
     def close(self) -> None:
         """Give the lock up."""
+        _HELD.discard(self.fd)
         self._soft.release()
         os.close(self.fd)
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def held_locks() -> tuple[int, ...]:
+    """Return the open locks of this process, so that a process started by it can share them."""
+    return tuple(_HELD)
+
+
+@contextmanager
+def file_lock(path: Path, advice: str) -> Iterator[None]:
+    """Keep a file for the process that writes it; HatError if it cannot be written or another has it."""
+    refuse_folder(path)
+    beside = path.with_name(f".{path.name}.lock")
+    with ExitStack() as stack:
+        with disk_errors(path):
+            stack.enter_context(new_folders(path.parent))
+            fd = os.open(beside, os.O_RDWR | os.O_CREAT, 0o666)
+        stack.enter_context(Lock(fd, path, advice))
+        stack.callback(beside.unlink, missing_ok=True)
+        yield
 
 
 class FolderLock(AbstractContextManager["FolderLock"]):

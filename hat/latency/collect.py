@@ -69,7 +69,7 @@ def collect(
         vocab_sizes: sizes of source and target dictionary; by default those of `dataset`.
         progress: show a bar on the terminal; otherwise a plain line every half minute.
         settings: options for the record, if the caller has more than the arguments above.
-        budget_s: seconds for all rows; the table stays shorter if it ends before each has had three turns.
+        budget_s: seconds for all rows; the table stays shorter if they end before.
         new_run: move a table that was measured in other ways out of the way.
 
     Raises ConfigError if `out` holds rows that were measured in other ways or on another device (they must
@@ -96,9 +96,9 @@ def collect(
             anchor = [workload(model, cfg) for model in ends]
             while group := list(islice(archs, together)):
                 left_s = budget_s - (time.perf_counter() - start)
-                if left_s <= 0:
+                if left_s <= 0 and len(table.records) > done:
                     break
-                row_s = min(cfg.row_budget_s, left_s / (rows - len(table.records)))
+                row_s = min(cfg.row_budget_s, max(left_s, 0.01) / (rows - len(table.records)))
                 how = replace(cfg, row_budget_s=row_s)
                 measured = measure_in_turn((models(arch) for arch in group), how, anchor)
                 yield from zip(group, measured, strict=True)

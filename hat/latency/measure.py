@@ -19,10 +19,9 @@ from hat.model.inference import InferenceModel
 from hat.model.layers import EOS
 from hat.model.transformer import Transformer
 
-ESTIMATE = "lower decile of each step"  # other work only adds time; docs/performance.md compares estimates
-SHARE = 0.1
+ESTIMATE = "minimum of each step"  # other work only adds time; docs/performance.md compares estimates
 RUNTIME = "torch"
-TURNS = 5  # least repeats of a model, also if its budget has ended
+TURNS, ENOUGH = 3, 9  # least repeats of a model: if its budget has ended, and if it is known well
 Run = Callable[[], object]
 Work = Callable[[Run], object]  # one sentence; the argument is called between its parts
 Clock = Callable[[], float]  # seconds
@@ -96,8 +95,8 @@ def sync_of(device: torch.device) -> Run:
 class Timing:
     """Latency of one architecture in milliseconds, and what it was measured with.
 
-    It is the sum over encoder and decoder steps of the lower decile of their repeats: a part of a millisecond
-    is often undisturbed on a busy machine, when a whole search never is. `interval_ms` says how far the
+    It is the sum over encoder and decoder steps of the fastest of their repeats: a part of a millisecond is
+    sometimes undisturbed on a busy machine, when a whole search never is. `interval_ms` says how far the
     latencies of two halves of the repeats lie apart.
     """
 
@@ -134,7 +133,7 @@ class Timing:
         ms = np.array(repeats)  # [repeats, parts]; the first part is the encoder
 
         def estimate(some: Floats) -> Floats:
-            parts = np.quantile(some, SHARE, axis=0)
+            parts = some.min(0)
             return np.array([parts[0], parts[1:].sum()])
 
         half = len(ms) // 2
@@ -214,11 +213,10 @@ def time_in_turn(
         late = (clock() - began) * (done + 1) / done > budget_s
         if done < min(TURNS, cfg.max_iterations):
             continue
-        timings = [Timing.of(taken, conditions) for taken in repeats] if late or done % TURNS == 0 else []
-        known = timings and all(each.interval_percent <= cfg.interval_percent for each in timings)
-        if late or known or done >= cfg.max_iterations:
+        timings = [Timing.of(taken, conditions) for taken in repeats]
+        known = all(each.interval_percent <= cfg.interval_percent for each in timings)
+        if late or (known and done >= ENOUGH) or done >= cfg.max_iterations:
             break
-    timings = timings or [Timing.of(taken, conditions) for taken in repeats]
     found, beside = timings[: len(works)], timings[len(works) :]
     if not beside:
         return found

@@ -61,7 +61,7 @@ class LatencyTable(list[Row]):
 
     path: Path | None = None  # None if the rows are kept in memory only
     new_rows: int = 0  # rows that were measured now
-    interval_percent: float = 0.0  # median of the rows: how far below the truth may lie
+    interval_percent: float = 0.0  # median of the rows: how far the truth may lie
     seconds: float = 0.0  # time they took
     drift_percent: float = 0.0  # how much slower the machine was at the last row than at the first
 

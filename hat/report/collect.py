@@ -1,8 +1,9 @@
 """From the records that runs left in a folder to what a report shows of them.
 
-A report starts from the records (`run.json`, see docs/records.md) in a folder and up to three levels below,
-and reads the files that belong to a run of their kind: log, journal, predictor and table. Nothing in them is
-trusted: what is damaged becomes a note, and no path leads out of the folder.
+A report starts from `run.json` (see docs/records.md). That of a task names the folders and records of its
+stages; other folders are searched for run.json up to three levels below. Of a run its log, journals and table
+are read, and the records of files whose content they vouch for. Nothing in them is trusted: what is damaged
+becomes a note, and no path leads out of the folder.
 """
 
 import csv
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hat.errors import DataError, HatError
+from hat.files.atomic import file_digest
 from hat.model.count import count_macs, count_params, profile_length
 from hat.run import Cost, Record, read_record
 from hat.space import Arch, SearchSpace, space_from_plain
@@ -22,7 +24,6 @@ from hat.space import Arch, SearchSpace, space_from_plain
 Values = Mapping[str, Any]
 Points = tuple[tuple[float, float], ...]
 _DEPTH = 3
-_RECORDS = ("run.json", "config.yml", "version.json", "cost.json", "log.jsonl", "journal.jsonl")
 _DAMAGED = (HatError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
@@ -53,7 +54,7 @@ class Model:
         return kept(self.limit_ms, self.measured_ms, self.measured_interval_ms)
 
     @classmethod
-    def of_row(cls, row: Values, arch: Arch | None = None) -> "Model":
+    def of_row(cls, row: Values) -> "Model":
         """Return the model of a row of a summary."""
         name = str(row.get("name"))
         role = (
@@ -63,7 +64,7 @@ class Model:
             if name.startswith("baseline")
             else "found"
         )
-        return cls(name, role, str(row.get("weights", "")), _arch(row.get("arch")) or arch, **_figures(row))
+        return cls(name, role, str(row.get("weights", "")), _arch(row.get("arch")), **_figures(row))
 
 
 class Evaluation(NamedTuple):
@@ -190,8 +191,8 @@ class _Found:
 
     @property
     def winners(self) -> list[tuple[Values, Arch]]:
-        """Return what a search says of each architecture it found; version 0.1 knew one."""
-        rows = _rows(self.summary.get("winners", [self.summary])) if self.kind == "search" else []
+        """Return what a search says of each architecture it found."""
+        rows = _rows(self.summary.get("winners")) if self.kind == "search" else []
         return [(row, arch) for row in rows if (arch := _arch(row.get("arch")))]
 
 
@@ -212,18 +213,26 @@ class _Collector:
         self.note = self.report.notes.append
 
     def collect(self) -> Report:
-        report = self.report
-        found = [each for folder in self._folders() for each in self._records(folder)]
-        own = next((each.record for each in found if each.path == self.root), Record(""))
-        summary = {**self._mapping(self.root / "summary.json"), **(own.results if own.kind == "task" else {})}
-        every = [own, *(each.record for each in found)]
+        report, found = self.report, list[_Found]()
+        own = next(self._runs(self.root), _Found(self.root, "", "", Record("")))
+        # of a folder that is a run, only its record tells; a study and a task of version 0.1 have none
+        summary = own.record.results if own.kind else self._mapping(self.root / "summary.json")
+        stages, rows = _dict(summary.get("stages")), _rows(summary.get("models"))
+        if own.kind == "task":
+            for place in (place for entry in stages.values() for place in _dict(entry).get("places", ())):
+                path = self.root / str(place)
+                found += self._runs(path) if path.is_dir() else self._product(path)
+        else:
+            for folder in self._folders():
+                found += [*self._runs(folder)]
+                for file in sorted(folder.glob("*.run.json")):
+                    found += self._product(file)
+        every = [own.record, *(each.record for each in found)]
         facts = [_dict(summary.get("machine")), *({**each.device, **each.versions} for each in every)]
         report.machine = {str(name): str(value) for name, value in next(filter(None, facts), {}).items()}
         if isinstance(summary.get("rankings"), dict):  # its trainings are only means to it
             report.study, report.title = summary, f"Ranking study {report.title}"
             return report
-        stages, rows = _dict(summary.get("stages")), _rows(summary.get("models"))
-        stages = stages or self._mapping(self.root / "stages.json")  # version 0.1
         runs = [each for each in found if each.kind in ("train", "search")]
         if not runs and not rows and not stages:
             what = "holds no run" if self.root.is_dir() else "is no folder"
@@ -240,7 +249,7 @@ class _Collector:
             else:
                 report.trainings.append(_training(each))
         report.predictor = next((each.record.results for each in found if each.kind == "predictor"), {})
-        models = [self._listed(row) for row in rows] if rows else self._models(runs)
+        models = [Model.of_row(row) for row in rows] or self._models(runs)
         report.models = [self._completed(model, found) for model in models]
         report.stages = stage_costs(stages) or [
             (f"{e.kind} {e.name}", e.record.cost) for e in found if e.record.cost and e.kind != "task"
@@ -256,8 +265,7 @@ class _Collector:
         for name, below, _ in os.walk(self.root):
             yield Path(name)
             deep = len(Path(name).relative_to(self.root).parts) >= _DEPTH
-            others = {each for each in below if each in ("tensorboard", "report") or each.endswith(".old")}
-            below[:] = [] if deep else sorted(set(below) - others)
+            below[:] = [] if deep else sorted({*below} - {"tensorboard", "report"})
 
     def _plain(self, path: Path) -> bool:
         """Return whether a path is a regular file of this folder: no pipe or device, no link out of it."""
@@ -284,25 +292,32 @@ class _Collector:
         if bad:
             self.note(f"{path}: {bad} lines are damaged and left out")
 
-    def _records(self, folder: Path) -> Iterator[_Found]:
-        """Yield the run that a folder holds, and the products with a record in it."""
-        present = [folder / name for name in _RECORDS if os.path.lexists(folder / name)]
+    def _runs(self, folder: Path) -> Iterator[_Found]:
+        """Yield the run that a folder holds, if it holds one."""
+        present = [folder / name for name in ("run.json", "log.jsonl", "journal.jsonl")]
+        present = [path for path in present if os.path.lexists(path)]
         if not all(map(self._plain, present)):
             self.note(f"{folder} is left out: its record, log or journal is no plain file of this folder")
-        elif present:
-            record = read_record(folder, folder=True, note=self.note)
-            log = tuple(self._lines(folder / "log.jsonl"))
-            kinds = {str(each.get("kind")) for each in log}  # those of version 0.1
-            search = "search" if kinds & {"search", "front"} else ""
-            if kind := record.kind or search or ("train" if kinds & {"train", "valid"} else ""):
-                summary = self._mapping(folder / "summary.json") if kind == "search" else {}
-                name = str(folder.relative_to(self.root)) if folder != self.root else self.inside.name
-                yield _Found(folder, name, kind, record, log, {**summary, **record.results})
-        for file in filter(self._plain, sorted(folder.glob("*.run.json"))):
-            product = file.with_name(file.name.removesuffix(".run.json"))
-            record = read_record(product, folder=False, note=self.note)
-            kind = f"{record.kind} file" if record.kind in ("train", "search") else record.kind
-            yield _Found(product, str(product.relative_to(self.root)), kind, record)
+        elif folder / "run.json" in present:
+            record, log = (
+                read_record(folder, folder=True, note=self.note),
+                [*self._lines(folder / "log.jsonl")],
+            )
+            summary = self._mapping(folder / "summary.json") if record.kind == "search" else {}
+            name = str(folder.relative_to(self.root)) if folder != self.root else self.inside.name
+            yield _Found(folder, name, record.kind, record, tuple(log), {**summary, **record.results})
+
+    def _product(self, file: Path) -> Iterator[_Found]:
+        """Yield a file by its record F.run.json, if that vouches for its content; large ones are not read."""
+        product = file.with_name(file.name.removesuffix(".run.json"))
+        if product == file or not self._plain(file) or not self._plain(product):
+            return
+        record = read_record(product, folder=False, note=self.note)
+        small = record.kind in ("predictor", "score")
+        if small and record.outputs.get(product.name) != file_digest(product):
+            self.note(f"{product} is left out: its record does not vouch for its content")
+        elif record.kind not in ("train", "search"):
+            yield _Found(product, str(product.relative_to(self.root)), record.kind, record)
 
     # --- what runs hold
 
@@ -354,12 +369,6 @@ class _Collector:
             rows = [{str(name): _parsed(row[name]) for name in row} for row in csv.DictReader(lines)]
         return tuple(each for row in rows if (each := _evaluation({**row, "arch": row})))
 
-    def _listed(self, row: Values) -> Model:
-        """Return a model of the results of a task; version 0.1 kept its architecture in a file."""
-        name = str(row.get("name"))
-        file = self.root / f"{Path(name).name}.yml"
-        return Model.of_row(row, _arch(file) if self._plain(file) else None)
-
     def _models(self, runs: Sequence[_Found]) -> list[Model]:
         """Return largest and smallest, what searches found, and what was trained besides."""
         space, models = self.report.space, list[Model]()
@@ -402,7 +411,7 @@ class _Collector:
                 for product in (other for other in found if each.path in other.path.parents):
                     if product.kind == "average" and self._plain(product.path):
                         learn(size_bytes=product.path.stat().st_size)
-                    elif product.kind == "score":
+                    elif product.kind == "score" and product.record.settings.get("gen-subset") == "test":
                         score = _figures(product.record.results)
                         learn(bleu=score["bleu"], signature=score["signature"])
             for row, arch in each.winners:
@@ -473,9 +482,9 @@ def _evaluation(values: Values) -> Evaluation | None:
 
 
 def _arch(values: object) -> Arch | None:
-    """Return the architecture of a mapping with the ten keys or of a YAML file, or None."""
+    """Return the architecture of a mapping with the ten keys, or None."""
     try:
-        return Arch.from_yaml(values if isinstance(values, Path) else _dict(values))
+        return Arch.from_yaml(_dict(values))
     except _DAMAGED:
         return None
 

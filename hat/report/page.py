@@ -13,6 +13,7 @@ from markupsafe import Markup
 import hat
 from hat.errors import install
 from hat.files.atomic import write_atomic, write_text_atomic
+from hat.files.lock import file_lock
 from hat.log import info
 from hat.report.collect import Report, collect, duration, number
 from hat.report.figures import Chart, Point, architecture_png, charts, png, short
@@ -35,11 +36,13 @@ def report(folder: str | Path, out: str | Path | None = None) -> Path:
         pictures = {name: png([chart for chart in drawn if chart.section == name]) for name in sections}
         if arch and found.space:
             pictures["architecture"] = architecture_png(name, arch, found.space.largest())
-        for name, content in pictures.items():
-            write_atomic(target / f"{name}.png", partial(_write, content))
     except ImportError:
         info(f"no PNG files: matplotlib is not installed; run: {install('report')}")
-    write_text_atomic(target / "index.html", page(found, drawn))
+        pictures = {}
+    with file_lock(target / "index.html", "wait for it, or give another --to"):
+        for name, content in pictures.items():
+            write_atomic(target / f"{name}.png", partial(_write, content))
+        write_text_atomic(target / "index.html", page(found, drawn))
     return target / "index.html"
 
 

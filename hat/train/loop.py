@@ -459,7 +459,8 @@ class _Training:
         trainer.load_state_dict(
             state["trainer"], optimizer="optimizer" not in resets, schedule="lr-scheduler" not in resets
         )
-        if start.where == self.folder:
+        own = start.where == self.folder
+        if own:
             at.saved = kept.get("saved", [path.name for path in reversed(ckpt.numbered(start.where))])
         at.train_s = kept["train_s"]
         if "dataloader" not in resets:
@@ -469,7 +470,7 @@ class _Training:
             ):
                 at.offset = 0
                 info("the batches are not those of before; the epoch starts anew")
-        if "meters" not in resets and not any(each.startswith(_OF_LOSSES) for each in start.changed):
+        if own and "meters" not in resets and not any(each.startswith(_OF_LOSSES) for each in start.changed):
             at.best_loss, at.stale = kept["best_loss"], kept["stale"]
         if start.changed:
             info(f"from here on under other settings: {', '.join(start.changed)}")

@@ -1,5 +1,6 @@
 """A result says what it was made from: rows A5, A6, A6b, A10, A12, B2 and B4 of the cases, and siblings."""
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from hat.data.preprocess import PreprocessConfig, preprocess
 from hat.data.toy import toy_pairs
 from hat.errors import CheckpointError
 from hat.files.lock import FolderLock
+from hat.report.collect import collect
+from hat.report.page import report
 from hat.run import read_record
 from hat.train.checkpoint import average, digest_path, load, numbered
 
@@ -45,15 +48,30 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_data(tmp_path_factory.mktemp("corpus") / "bin")
 
 
+@pytest.fixture(scope="module")
+def done(made: Path) -> Path:
+    """A folder with the settings of a task, its data, and a run of two updates."""
+    settings = SPACE | {"data": "bin", "max-update": 2, "save-interval": 1, "log-interval": 1}
+    (made.parent / "space.yml").write_text(yaml.safe_dump(settings))
+    with contextlib.chdir(made.parent):
+        assert main(["--configs=space.yml", "--save-dir=run"]) == 0
+    return made.parent
+
+
 @pytest.fixture
-def task(tmp_path: Path, made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def task(tmp_path: Path, done: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to work in, with the settings of a task and its data."""
     monkeypatch.setattr("os.fsync", lambda fd: None)
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(made, tmp_path / "bin")
-    settings = SPACE | {"data": "bin", "max-update": 2, "save-interval": 1, "log-interval": 1}
-    (tmp_path / "space.yml").write_text(yaml.safe_dump(settings))
+    shutil.copytree(done / "bin", "bin")
+    shutil.copy(done / "space.yml", "space.yml")
     return tmp_path
+
+
+@pytest.fixture
+def trained(task: Path, done: Path) -> Path:
+    """The folder `run` of two updates, as copied from elsewhere."""
+    return shutil.copytree(done / "run", task / "run")
 
 
 @pytest.fixture
@@ -98,9 +116,8 @@ SETTINGS = {
 
 @pytest.mark.parametrize(("more", "differs"), SETTINGS.values(), ids=SETTINGS.keys())
 def test_a6_a12_other_settings_are_another_run(
-    more: list[str], differs: str, task: Path, train: Train
+    more: list[str], differs: str, task: Path, train: Train, trained: Path
 ) -> None:
-    train()
     before = files_of(task)
     said = train(*more, code=2)
     assert all(each in said for each in differs.split(", ")), said
@@ -117,8 +134,9 @@ DATA = {
 
 
 @pytest.mark.parametrize(("how", "differs"), DATA.values(), ids=DATA.keys())
-def test_a6b_other_data_are_another_run(how: dict, differs: str, task: Path, train: Train) -> None:
-    train()
+def test_a6b_other_data_make_another_run(
+    how: dict, differs: str, task: Path, train: Train, trained: Path
+) -> None:
     dictionary = task / "dict.txt"
     text = (task / "bin" / "dict.de.txt").read_text().splitlines(keepends=True)
     if not how:
@@ -132,8 +150,7 @@ def test_a6b_other_data_are_another_run(how: dict, differs: str, task: Path, tra
     assert files_of(task / "run") == before
 
 
-def test_new_run_moves_the_old_one_and_loses_nothing(task: Path, train: Train) -> None:
-    train()
+def test_new_run_moves_the_old_one_and_loses_nothing(task: Path, train: Train, trained: Path) -> None:
     before, short = files_of(task / "run"), read_record(task / "run").identity.short
     said = train("--seed=7", "--new-run")
     assert f"run held another run (seed 1 -> 7); it was moved to run.{short}" in said
@@ -154,15 +171,13 @@ SAME = {
 
 
 @pytest.mark.parametrize("more", SAME.values(), ids=SAME.keys())
-def test_what_changes_no_result_goes_on(more: list[str], task: Path, train: Train) -> None:
-    train()
+def test_what_changes_no_result_goes_on(more: list[str], task: Path, train: Train, trained: Path) -> None:
     said = train("--max-update=3", *more)
     assert "resumed run at update 2" in said and reached(task / "run") == 3
     assert "goes on with" not in said
 
 
-def test_another_machine_goes_on_and_says_so_in_one_line(task: Path, train: Train) -> None:
-    train()
+def test_another_machine_goes_on_and_says_so_in_one_line(task: Path, train: Train, trained: Path) -> None:
     said = train("--max-update=3", "--threads=2")
     torch.set_num_threads(1)
     assert said.count("the run goes on with threads 1 -> 2") == 1
@@ -174,8 +189,7 @@ def test_another_machine_goes_on_and_says_so_in_one_line(task: Path, train: Trai
     )
 
 
-def test_moved_copied_and_touched_runs_are_the_same(task: Path, train: Train) -> None:
-    train()
+def test_moved_copied_and_touched_runs_are_the_same(task: Path, train: Train, trained: Path) -> None:
     (task / "run").rename(task / "elsewhere")
     shutil.copytree(task / "bin", task / "copy of bin")
     for path in (task / "copy of bin").iterdir():
@@ -220,6 +234,14 @@ def test_b4_the_same_restore_file_is_the_same_file(task: Path, train: Train) -> 
     assert "checkpoint is no longer given" in train(code=2)
 
 
+def test_a12_the_best_loss_of_another_run_is_not_that_of_this_one(task: Path, train: Train) -> None:
+    train(into="first")
+    train("--restore-file=first/checkpoint_last.pt", "--max-update=3", "--lr=1")
+    record = read_record(task / "run")
+    assert (task / "run" / "checkpoint_best.pt").exists()
+    assert record.results["best_loss"] == record.results["last_losses"]["mean"]
+
+
 def test_another_restore_file_is_another_run(task: Path, train: Train) -> None:
     train(into="first")
     train("--seed=2", into="second")
@@ -244,12 +266,12 @@ def test_a_checkpoint_of_the_run_itself_is_no_other_start(task: Path, train: Tra
 def test_a5_a_second_run_cannot_enter_and_the_average_is_of_one_run(task: Path, train: Train) -> None:
     epochs = ["--max-update=99", "--save-interval=1"]
     train(*epochs, "--max-epoch=3")
-    train("--seed=2", *epochs, "--max-epoch=9", into="other")
+    train("--seed=2", *epochs, "--max-epoch=6", "--validate-interval=9", into="other")
     shutil.copy(task / "other" / "checkpoint_last.pt", task / "super.pt")
     before = files_of(task / "run")
     said = train(*epochs, "--restore-file=super.pt", "--max-epoch=2", code=2)
     assert "checkpoint is now given" in said and files_of(task / "run") == before
-    for path in numbered(task / "other")[:5]:  # someone puts files of another run there
+    for path in numbered(task / "other")[:2]:  # someone puts files of another run there
         for each in (path, digest_path(path)):
             shutil.copy(each, task / "run")
     _, used = average([task / "run"], num_epoch_checkpoints=5)
@@ -257,13 +279,12 @@ def test_a5_a_second_run_cannot_enter_and_the_average_is_of_one_run(task: Path, 
     train(*epochs, "--max-epoch=4", "--keep-last-epochs=2")
     own = {"checkpoint3.pt", "checkpoint4.pt"}
     left = {path.name for path in numbered(task / "run")}
-    assert left == own | {f"checkpoint{number}.pt" for number in range(5, 10)}, "only its own were removed"
+    assert left == own | {"checkpoint5.pt", "checkpoint6.pt"}, "only its own were removed"
 
 
 def test_a5_averages_of_different_runs_are_wanted_or_refused(
-    task: Path, train: Train, capsys: pytest.CaptureFixture[str]
+    task: Path, train: Train, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train()
     train("--seed=2", into="other")
     with pytest.raises(CheckpointError, match=r"are of different runs \(seed 1 -> 2\); give one folder"):
         average(["run", "other"], "mean.pt")
@@ -309,8 +330,7 @@ def test_new_run_behind_a_link_keeps_the_link(task: Path, train: Train, monkeypa
     assert (task / "disk" / "checkpoint_last.pt").exists()
 
 
-def test_a12_resets_say_that_a_run_goes_on_under_other_settings(task: Path, train: Train) -> None:
-    train()
+def test_a12_resets_go_on_under_other_settings(task: Path, train: Train, trained: Path) -> None:
     first = read_record(task / "run").identity
     best = load(task / "run" / "checkpoint_last.pt").state["progress"]["best_loss"]
     more = ["--label-smoothing=0.3", "--lr=1", "--reset-optimizer"]
@@ -327,8 +347,7 @@ def test_a12_resets_say_that_a_run_goes_on_under_other_settings(task: Path, trai
     assert len(average([task / "run"])[1]) >= 1, "all parts are one run"
 
 
-def test_resets_without_other_settings_happen_once(task: Path, train: Train) -> None:
-    train()
+def test_resets_without_other_settings_happen_once(task: Path, train: Train, trained: Path) -> None:
     again = ["--reset-lr-scheduler", "--max-update=1"]
     train(*again)
     assert reached(task / "run") == 1
@@ -336,8 +355,7 @@ def test_resets_without_other_settings_happen_once(task: Path, train: Train) -> 
     assert reached(task / "run") == 1
 
 
-def test_b2_a_folder_that_is_trained_in_is_refused(task: Path, train: Train) -> None:
-    train()
+def test_b2_a_folder_that_is_trained_in_is_refused(task: Path, train: Train, trained: Path) -> None:
     with FolderLock(task / "run", ""):
         before = files_of(task)
         assert "is being written by another process; wait for it" in train("--max-update=9", code=2)
@@ -369,10 +387,9 @@ Search = Callable[..., str]
 
 
 @pytest.fixture
-def search(task: Path, train: Train, capsys: pytest.CaptureFixture[str]) -> Search:
+def search(task: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> Search:
     """Return a function that searches with further options and returns what is said."""
-    train("--max-update=1", into="super")
-    shutil.copytree("super", "other")
+    shutil.copytree(trained, "super")
     save_predictor(task / "latency.pt")
 
     def run(*more: str, code: int = 0) -> str:
@@ -432,14 +449,23 @@ def test_the_same_search_goes_on(task: Path, search: Search) -> None:
     assert not run.exists() and "scored already" in search(*same)
 
 
+def test_a10_a_report_reads_what_runs_recorded(task: Path, train: Train, trained: Path) -> None:
+    lies = ("checkpoint_best_valid.out.sacre.json", "summary.json", "score.json")
+    for name in lies:
+        (task / "run" / name).write_text('{"bleu": 99.9, "mode": "sacre", "models": [{"bleu": 99.9}]}')
+    shutil.copy(task / "run" / "checkpoint1.pt", task / "run" / "checkpoint9.pt")
+    found = collect(task / "run")
+    assert all(model.bleu is None for model in found.models)
+    assert "99.9" not in report("run").read_text("utf-8")
+
+
 def test_a_refused_run_leaves_no_folder(task: Path, train: Train) -> None:
     (task / "cut.pt").write_bytes(b"PK")
     assert "cut.pt" in train("--restore-file=cut.pt", code=2, into="new/folder")
     assert not (task / "new" / "folder").exists()
 
 
-def test_folders_of_version_0_1_go_on_after_one_line(task: Path, train: Train) -> None:
-    train()
+def test_folders_of_version_0_1_go_on_after_one_line(task: Path, train: Train, trained: Path) -> None:
     record = read_record(task / "run")
     (task / "run" / "run.json").unlink()
     (task / "run" / "config.yml").write_text(yaml.safe_dump(dict(record.settings)))

@@ -99,7 +99,7 @@ def test_a_table_of_medians_gets_no_rows(measured, tmp_path: Path) -> None:
         for row in (first, *rest):
             known = {name: row.conditions[name] for name in ("device", "threads", "beam", "source_len")}
             table.append(replace(row, conditions=known))
-    with pytest.raises(ConfigError, match="measured with estimate median, here it is lower decile"):
+    with pytest.raises(ConfigError, match="measured with estimate median, here it is minimum of each step"):
         measured(14, path)
     assert LatencyPredictor.fit(path).conditions["source_len"] == "12"
 

@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import json
 import lzma
 import os
 import re
@@ -18,6 +19,7 @@ from hat.cli.evo_search import main as evo_search
 from hat.cli.new_task import new_task
 from hat.cli.translate import generate, score
 from hat.config import read_config
+from hat.data.corpora import detokenizer, line_function
 from hat.data.dataset import Dataset
 from hat.data.subwords import TextCodec, apply_bpe, learn_bpe
 from hat.data.text import read_lines
@@ -44,6 +46,13 @@ LANGUAGES = {
     "char": "th tha th_TH lo lao lao_Laoo km khm km_KH khm_Khmr my mya bur my-MM bo bod tib dz dzo shn",
     "13a": "de deu en_TH fr-CA es_419 ru vi id zh_Latn ja-Latn th-Latn-TH sr-Latn mya_Latn xx tr_TR mo",
 }
+
+
+@pytest.mark.parametrize("lang", ["fr", "fr_CA", "fra", "fre", "FR-ca"])
+def test_c7_moses_rules_of_a_language_do_not_depend_on_its_code(lang: str) -> None:
+    pytest.importorskip("sacremoses")
+    assert line_function(lang, "tokenize")("L'eau est là.") == "L&apos; eau est là ."
+    assert detokenizer(lang)("l&apos; eau est là .") == "l'eau est là."
 
 
 @pytest.fixture
@@ -405,6 +414,11 @@ def test_c12_a_configuration_is_read_as_yaml_wherever_it_is_read(
     Path("common.yml").write_bytes(f"{line}\n".encode())
     argv = [word for word in model if "data" not in word]
     assert generate([*argv, "--configs=common.yml", "--results-path=out"]) == 0
+    words = ["--gen-output=out", "--configs=common.yml", "--mode=sacre", "--remove-bpe=sentencepiece"]
+    capsys.readouterr()
+    assert score([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
+    assert {"bleu", "signature", "mode", "chrf", "chrf_signature", "ter", "ter_signature"} <= found.keys()
 
 
 def test_c12_a_template_with_comments_and_quotes(raw: Path) -> None:
@@ -427,3 +441,8 @@ def test_c6_the_script_says_how_it_scores_before_it_translates(tmp_path: Path) -
     env = os.environ | {"PYTHON": "echo"}
     said = subprocess.run(argv, env=env, capture_output=True, text=True, check=True).stdout.split("\n")
     assert "-m hat generate" in said[0] and "--mode=sacre" in said[0]
+
+
+def test_c12_no_script_reads_yaml_by_itself() -> None:
+    for path in [*ROOT.glob("scripts/*.sh"), *ROOT.glob("configs/*/*.sh")]:
+        assert not re.search(r"(sed|grep|awk|cut).*\.?yml|\$common\"\)$", path.read_text("utf-8"), re.M), path

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from hat.cli.options import OutputOptions
-from hat.cli.run import Stages, Task, TaskRunOptions, main, text_table
+from hat.cli.run import Task, TaskRunOptions, main, text_table
+from hat.cli.stages import Stages
 from hat.errors import HatError
 from hat.report.collect import Model, Report
-from hat.run import Run, read_record, record_path
+from hat.run import Identity, Run, read_record, record_path
 
 NUMBERS = ("params", "flops", "constraint_ms", "predicted_ms", "measured_ms", "bleu")
 LARGEST = dict(zip(NUMBERS, (1_390_000, 39_000_000, None, 26.97, 24.48, 86.79), strict=True))
@@ -25,7 +26,7 @@ model       #Params    FLOPs  limit ms  predicted ms  measured ms   BLEU  weight
 ---------------------------------------------------------------------------------
 largest      1.39 M  0.039 G                    27.0  24.5 +- 0.2  86.79  trained
 found@20ms   0.88 M  0.022 G        20          18.4  18.6 +- 0.4  97.54  trained
-Measured in turns in one process and brought to the speed of the latency table; +-: 95% interval."""
+Measured in turns in one process and brought to the speed of the latency table; +- is how far off."""
 
 
 def test_all_within_their_limits() -> None:
@@ -78,24 +79,21 @@ class Book:
     """A task folder whose one stage is started again and again."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.ran = folder, 0
-        self.given, self.made, self.state = (folder / name for name in ("given", "made", "state"))
-        self.given.write_text("1")
+        self.folder, self.ran, self.made = folder, 0, folder / "made"
 
-    def start(self, work: Callable[[], Any] | None = None, **changes: Any) -> Any:
-        held = read_record(self.folder, folder=True)
+    def start(self, work: Callable[[], Any] | None = None, seed: int = 1, **changes: Any) -> Any:
         run = Run(record_path(self.folder), "task", settings={})
-        run.results |= held.results
+        run.results |= read_record(self.folder, folder=True).results
 
         def function() -> Any:
             self.ran += 1
-            self.state.touch()
             self.made.touch()
             return work() if work else {"count": self.ran}
 
-        how = {"settings": {"seed": 1}, "inputs": [self.given], "outputs": [self.made], "state": self.state}
+        how: dict[str, Any] = {"outputs": [self.made], "places": [self.made]} | changes
         with run:
-            return Stages(run, ["one", "test a", "test b"]).run("one", function, **(how | changes))
+            stages = Stages(run, self.folder, ["one", "test a", "test b"])
+            return stages.run("one", function, Identity("search", {"seed": seed}), **how)
 
     @property
     def entry(self) -> dict[str, Any]:
@@ -108,19 +106,16 @@ def test_a_stage_that_is_up_to_date_is_skipped(tmp_path: Path, capsys: pytest.Ca
     assert book.start() == book.start() == {"count": 1}
     said = capsys.readouterr().out
     assert said == "stage 1 of 3: one\nstage 1 of 3: one: up to date (0 s when it ran)\n"
+    book.made.unlink()
+    assert book.start() == {"count": 2}
+    assert book.start(seed=2) == {"count": 3} and book.start(seed=1) == {"count": 2}
+    assert book.entry["spent"]["sittings"] == 1
+    capsys.readouterr()
     held = {name: {"spent": {"wall_s": 45.0}} for name in ("one", "test a")}  # of an earlier run
     with Run(record_path(tmp_path / "x"), "task", settings={}) as run:
         run.results["stages"] = held
-        Stages(run, ["one", "test a", "test b"]).run("one", int, settings={}, inputs=[])
+        Stages(run, tmp_path, ["one", "test a", "test b"]).run("one", int, None)
     assert capsys.readouterr().out == "stage 1 of 3: one (about 2 min 15 s left)\n"
-    book.given.touch()  # the same content
-    assert book.start() == {"count": 1}
-    book.made.unlink()
-    assert book.start() == {"count": 2} and not (tmp_path / "state.old").exists()
-    assert book.start(always=True) == {"count": 3}
-    book.given.write_text("2")
-    assert book.start() == {"count": 4} and book.start(settings={"seed": 2}) == {"count": 5}
-    assert (tmp_path / "state.old").exists() and book.entry["spent"]["sittings"] == 1
 
 
 @pytest.mark.parametrize("error", [HatError("no"), KeyboardInterrupt()])
@@ -133,12 +128,10 @@ def test_a_stage_that_failed_goes_on_and_its_costs_add_up(error: BaseException, 
     with pytest.raises(type(error)):
         book.start(fail)
     assert book.entry["seconds"] is None
-    assert book.start() == {"count": 2} and not (tmp_path / "state.old").exists()
-    assert book.entry["spent"]["sittings"] == 2
     for _ in range(3):  # the record of its folder knows sittings that were killed
         with Run(record_path(tmp_path / "made", folder=False), "train", settings={}, threads=2):
             pass
-    book.start(always=True, state=None)
+    assert book.start() == {"count": 2}
     assert book.entry["spent"]["sittings"] == 3 and book.entry["spent"]["threads"] == 2
 
 

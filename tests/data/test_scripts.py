@@ -62,6 +62,6 @@ def test_toy_from_nothing(copy):
     script = copy / "configs" / "toy.en-de" / "preprocess.sh"
     first = bash(copy, script)
     assert first.returncode == 0, first.stderr
-    assert "19000 train, 500 valid, 500 test" in first.stdout
+    assert "12000 train, 200 valid, 400 test" in first.stdout
     again = bash(copy, script).stdout
     assert "up to date" in again and "pairs" not in again

@@ -8,7 +8,7 @@ from itertools import chain, repeat
 import pytest
 
 from hat.errors import ConfigError
-from hat.latency.measure import TURNS, MeasureConfig, Timing, Work, time_in_turn
+from hat.latency.measure import ENOUGH, TURNS, MeasureConfig, Timing, Work, time_in_turn
 
 CFG = MeasureConfig(17, 17, row_budget_s=1.0)
 STEPS = 4
@@ -50,10 +50,10 @@ def test_each_has_equally_many_turns_and_a_quiet_machine_needs_the_fewest() -> N
     timings = clock.time(3)
     assert [timing.total_ms for timing in timings] == pytest.approx([11, 22, 33])
     assert [timing.encoder_ms for timing in timings] == pytest.approx([1, 2, 3])
-    assert clock.ran == [0, 1, 2] * TURNS
+    assert clock.ran == [0, 1, 2] * ENOUGH
     for timing in timings:
         assert timing.interval_ms < 1e-6 and timing.anchor_ms is None
-        assert timing.conditions == {"beam": "5", "iterations": str(TURNS)}
+        assert timing.conditions == {"beam": "5", "iterations": str(ENOUGH)}
 
 
 def test_what_other_work_adds_does_not_count() -> None:

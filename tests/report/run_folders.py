@@ -80,9 +80,11 @@ def lines(path: Path, *records: dict[str, Any]) -> None:
 
 
 def record(path: Path, kind: str, settings: dict[str, Any] | None = None, **results: Any) -> Path:
-    """Write the record of a folder, or of a product if the path is that of a file."""
+    """Write the record of a folder, or of a product if the path is that of a file, which it vouches for."""
     with Run(record_path(path), kind, settings=settings or {}, device={"device": "a CPU"}) as run:
         run.results |= results
+        if path.is_file():
+            run.vouch(path)
     return path
 
 
@@ -94,8 +96,8 @@ def spent(path: Path, wall_s: float, cpu_s: float, sittings: int = 1) -> None:
     file.write_text(json.dumps(held | {"cost": {"sittings": [one] * sittings}}))
 
 
-def search_folder(path: Path, *, old: bool = False, name: str = "small", **more: Any) -> Path:
-    """Write what evo_search.py leaves; `old`: as version 0.1 did."""
+def search_folder(path: Path, *, name: str = "small", **more: Any) -> Path:
+    """Write what evo_search.py leaves."""
     lines(
         path / "log.jsonl",
         {"kind": "search", "update": 1, "best_loss": 5.5, "mean_parent_loss": 6.0, "evaluations": 3},
@@ -109,17 +111,14 @@ def search_folder(path: Path, *, old: bool = False, name: str = "small", **more:
     found = {"arch": ARCH.to_yaml(), "loss": 5.25, "constraint_ms": 12.5, "predicted_ms": 12.0}
     found |= {"bound_ms": 12.25, "measured_ms": 12.75, "params": 98765, "write_config_path": f"{name}.yml"}
     summary = more or {"winners": [found]}
-    (path / "summary.json").write_text(json.dumps(summary.get("winners", [summary])[0] if old else summary))
-    if old:
-        (path / "config.yml").write_text("latency-constraint: 12.5\n")
-    else:
-        spent(record(path, "search"), 90.0, 180.0)
+    (path / "summary.json").write_text(json.dumps(summary))
+    spent(record(path, "search"), 90.0, 180.0)
     return path
 
 
-def task_folder(path: Path, *, old: bool = False, name: str = "found@12.5ms") -> Path:
+def task_folder(path: Path, *, name: str = "found@12.5ms") -> Path:
     """Write what run_task.sh leaves, with one model of the given name."""
-    search_folder(path / "search", old=old)
+    search_folder(path / "search")
     keys = ("name", "params", "flops", "predicted_ms", "measured_ms")
     large = dict(zip(keys, ("largest", 1_234_567, 34_500_000, 24.5, 25.0), strict=True))
     small = dict(zip(keys, ("smallest", 123_000, 3_450_000, 8.5, 8.25), strict=True))
@@ -128,22 +127,15 @@ def task_folder(path: Path, *, old: bool = False, name: str = "found@12.5ms") ->
     found |= {"signature": "nrefs:1|tok:13a", "within_limit": False}
     rows = [large, small, found]
     for row, arch in zip(rows, (SPACE.largest(), SPACE.smallest(), ARCH), strict=True):
-        if not old:
-            row["arch"] = arch.to_yaml()
-        elif "/" not in name:
-            text = "".join(f"{key}: {value}\n" for key, value in arch.to_yaml().items())
-            (path / f"{row['name']}.yml").write_text(text)
+        row["arch"] = arch.to_yaml()
     summary: dict[str, Any] = {"task": "toy", "hardware": "cpu", "models": rows, "machine": {"device": name}}
     if name == HOSTILE:
         summary["task"] = HOSTILE
     lines(path / "super/log.jsonl", {"kind": "train", "update": 10, "loss_base2": 7.0, "train_s": 5.0})
-    stages = {"train": {"seconds": 60.0, "spent": {"wall_s": 75.0, "cpu_s": 120.0, "sittings": 2}}}
-    if old:
-        (path / "stages.json").write_text(json.dumps(stages))
-        (path / "summary.json").write_text(json.dumps(summary))
-    else:
-        record(path / "super", "train")
-        record(path, "task", **summary, stages=stages)
+    places = ["super", "search", "predictor.pt", "predictor.pt.run.json"]
+    spent_s = {"wall_s": 75.0, "cpu_s": 120.0, "sittings": 2}
+    record(path / "super", "train")
+    record(path, "task", **summary, stages={"train": {"seconds": 60.0, "spent": spent_s, "places": places}})
     return path
 
 

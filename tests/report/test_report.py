@@ -31,9 +31,8 @@ from hat.search.record import evaluations_csv
 ALL = ["front", "models", "latency", "search", "training", "cost", "conditions"]
 
 
-@pytest.mark.parametrize("old", [False, True])
-def test_the_page_of_a_task(old: bool, tmp_path: Path) -> None:
-    page = Page(report(task_folder(tmp_path / "run", old=old)).read_text("utf-8"))
+def test_the_page_of_a_task(tmp_path: Path) -> None:
+    page = Page(report(task_folder(tmp_path / "run")).read_text("utf-8"))
     check_alone(page)
     assert page.sections == ALL
     cells = [text.strip() for text in page.texts]
@@ -50,11 +49,10 @@ def test_the_page_of_a_task(old: bool, tmp_path: Path) -> None:
     assert dict(zip(keys, page.data["archs"][found[7]], strict=True)) == ARCH.to_yaml()
 
 
-@pytest.mark.parametrize("old", [False, True])
-def test_nothing_in_a_run_is_trusted(old: bool, tmp_path: Path) -> None:
-    run = task_folder(tmp_path / "run", old=old, name=HOSTILE)
+def test_nothing_in_a_run_is_trusted(tmp_path: Path) -> None:
+    run = task_folder(tmp_path / "run", name=HOSTILE)
     (run / "search/evaluations.csv").write_text("loss,predicted_ms\nnan,1\n5.5,x\n\0,\n")
-    (run / "super" / ("config.yml" if old else "run.json")).write_text("a: [")
+    (run / "super/run.json").write_text("a: [")
     with open(run / "search/log.jsonl", "a") as log:
         log.write('{"kind": "search", "update": 1e999}\n[[[\n{"kind": "train", "up')
     page = written(run)
@@ -72,6 +70,7 @@ def test_only_plain_files_of_the_folder_are_read(what: str, name: str, tmp_path:
     (other / "evaluations.csv").write_text("loss,predicted_ms\n1.5,2.5\n")
     run = search_folder(tmp_path / "runs/run")
     lines(tmp_path / "runs/training/log.jsonl", {"kind": "train", "update": 1, "loss_base2": 7.0})
+    record(tmp_path / "runs/training", "train")
     (run / name).unlink(missing_ok=True)
     if what == "link":
         (run / name).symlink_to(other / name)
@@ -85,36 +84,54 @@ def test_only_plain_files_of_the_folder_are_read(what: str, name: str, tmp_path:
     assert all(each.loss != 1.5 for search in found.searches for each in search.evaluations)
 
 
-def test_names_in_a_task_lead_nowhere_else(tmp_path: Path) -> None:
-    (tmp_path / "secret.yml").write_text("".join(f"{k}: {v}\n" for k, v in ARCH.to_yaml().items()))
-    run = task_folder(tmp_path / "run", old=True)
-    summary = json.loads((run / "summary.json").read_text())
-    summary["models"][2]["name"] = "../secret"
-    (run / "summary.json").write_text(json.dumps(summary))
-    assert collect(run).models[2].arch is None
+@pytest.mark.parametrize(
+    "place", ["/etc", "../secret", "/etc/passwd", "/dev/zero", "fifo", "link", "fifo.run.json", 7, None]
+)
+def test_c4_a_report_reads_inside_its_folder_only(place: object, tmp_path: Path) -> None:
+    """Whatever a record names: nothing of another folder is shown, and nothing blocks."""
+    search_folder(tmp_path / "secret")
+    run = task_folder(tmp_path / "run")
+    os.mkfifo(run / "fifo")
+    (run / "fifo.run.json").symlink_to("/dev/zero")
+    (run / "link").symlink_to(tmp_path / "secret")
+    held = json.loads((run / "run.json").read_text())
+    held["results"]["stages"]["train"]["places"] = [place]
+    (run / "run.json").write_text(json.dumps(held))
+    found = collect(run)
+    assert not found.searches and not found.trainings and len(found.models) == 3
 
 
-@pytest.mark.parametrize("old", [False, True])
-def test_a_search_alone_says_what_is_missing(old: bool, tmp_path: Path) -> None:
-    page = written(search_folder(tmp_path / "search", old=old))
+def test_a10_what_lies_about_is_not_shown(tmp_path: Path) -> None:
+    run = task_folder(tmp_path / "run")
+    lie = {"bleu": 99.9, "signature": "nrefs:1", "mode": "sacre"}
+    for place in ("super/exp/checkpoint_best_valid.out", "search/test.out", "found/exp/test.out", "test.out"):
+        file = run / f"{place}.sacre.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(lie))
+        record(file, "score", {"gen-subset": "test"}, **lie)
+    search_folder(run / "search.1a2b3c4d")  # an earlier result that was moved out of the way
+    (run / "predictor.pt").touch()
+    record(run / "predictor.pt", "predictor", mape_percent=99.9)
+    (run / "predictor.pt").write_text("another")
+    text = written(run).text
+    assert "99.9" not in text and "does not vouch for its content" in text
+    assert len(collect(run).searches) == 1
+
+
+def test_a_search_alone_says_what_is_missing(tmp_path: Path) -> None:
+    page = written(search_folder(tmp_path / "search"))
     check_alone(page)
-    assert page.sections == [name for name in ALL if name != "training" and not (old and name == "cost")]
+    assert page.sections == [name for name in ALL if name != "training"]
     assert "the log of a training" in page.text and "BLEU with its signature" in page.text
     assert "0.10" in page.text and "98765" not in page.text  # M parameters
-    assert old or "1 min 30 s" in page.text
+    assert "1 min 30 s" in page.text
 
 
-@pytest.mark.parametrize("old", [False, True])
-def test_a_training_alone(old: bool, tmp_path: Path) -> None:
+def test_a_training_alone(tmp_path: Path) -> None:
     folder = tmp_path / "training"
     seen = {"kind": "valid", "update": 100, "sub_loss_base2": 6.5}
     lines(folder / "log.jsonl", {"kind": "train", "update": 100, "loss_base2": 7.5}, seen)
-    if old:
-        (folder / "config.yml").write_text("".join(f"{k}: {v}\n" for k, v in ARCH.to_yaml().items()))
-        one = {"wall_s": 3661.0, "cpu_s": 7322.0, "threads": 2, "processes": 1, "gpus": 0}
-        (folder / "cost.json").write_text(json.dumps({"sittings": [one]}))
-    else:
-        spent(record(folder, "train", ARCH.to_yaml()), 3661.0, 7322.0)
+    spent(record(folder, "train", ARCH.to_yaml()), 3661.0, 7322.0)
     page = written(folder)
     assert page.sections == ["models", "architecture", "training", "cost", "conditions"]
     assert "a search: python evo_search.py" in page.text and "1 h 01 min" in page.text
@@ -133,7 +150,7 @@ def test_products_of_a_training_belong_to_its_model(tmp_path: Path) -> None:
     ):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"x" * 2048)
-        record(folder / name, kind, **results)
+        record(folder / name, kind, {"gen-subset": "test"}, **results)
     (model,) = collect(tmp_path / "run").models
     assert (model.size_bytes, model.bleu, model.signature) == (2048, 21.5, "nrefs:1")
 

@@ -1,0 +1,209 @@
+"""The workspace of a task: the result of each stage is found by its identity or made, and never deleted."""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hat.errors import DataError, HatError
+from hat.files.atomic import link_or_copy
+from hat.report.collect import duration
+from hat.run import Identity, Run, cpu_seconds, digest_of, read_record
+
+Entry = dict[
+    str, Any
+]  # identity, seconds (None: not ended), result, spent, outputs (SHA-256 by path), places
+
+
+class Stages:
+    """Runs stages in order; what came out stands in the record of the task.
+
+    A stage is up to date if its identity is the wanted one and its outputs are as it left them. The result
+    of another identity is moved to `<path>.<short identity>`, and comes back from there if it is wanted
+    again. pydoit decides alike, but keeps one result of a task, forgets what interrupted tries cost and does
+    not say what changed: it would replace a quarter of this file, and its database would be a second record.
+    """
+
+    def __init__(self, run: Run, folder: Path, plan: Sequence[str] = ()) -> None:
+        self._run, self._folder, self.plan = run, folder, list(plan)
+        self.known: dict[str, Entry] = run.results.setdefault("stages", {})
+        self._earlier: dict[str, dict[str, Entry]] = run.results.setdefault("earlier", {})
+        times = {name: entry.get("spent", {}).get("wall_s") for name, entry in self.known.items()}
+        self._seconds = {_like(name): seconds for name, seconds in times.items()}
+
+    def run(
+        self,
+        name: str,
+        work: Callable[[], Any],
+        wanted: Identity | None,
+        *,
+        outputs: Sequence[Path] = (),
+        places: Sequence[Path] = (),
+        title: str = "",
+    ) -> Any:
+        """Run one stage unless it is up to date, and return its result; raises HatError if it fails.
+
+        Args:
+            work: does the work and returns plain values.
+            wanted: identity of the result; None: `work` knows by itself whether there is anything to do.
+            outputs: files whose content the stage vouches for.
+            places: files and folders that make up the result and are moved together.
+            title: what the user reads (default: the name).
+        """
+        title = f"stage {self.plan.index(name) + 1} of {len(self.plan)}: {title or name}"
+        notes = self._find(name, wanted, places) if wanted else []
+        held = self.known.get(name, {})
+        if wanted and held.get("seconds") is not None and _key(Identity(**held["identity"])) == _key(wanted):
+            print(
+                f"{title}: up to date ({held['seconds']:.0f} s when it ran)", *notes, sep="\n  ", flush=True
+            )
+            return held["result"]
+        print(f"{title}{self._left(name)}", *notes, sep="\n  ", flush=True)
+        spent: Counter[str] = Counter(held.get("spent", {}))
+        entry: Entry = {"seconds": None, "result": None, "outputs": {}, "spent": dict(spent)}
+        if wanted:
+            entry["identity"] = asdict(wanted)
+        entry["places"] = [os.path.relpath(place, self._folder) for place in places]
+        self.known[name] = entry
+        self._run.write()
+        start, cpu_s, threads = time.perf_counter(), cpu_seconds(), torch.get_num_threads()
+        try:
+            result = work()
+        finally:  # what failed or was interrupted counts: the next try goes on from there
+            torch.set_num_threads(threads)  # a stage may have set its own
+            wall_s = time.perf_counter() - start
+            spent.update({"wall_s": wall_s, "cpu_s": cpu_seconds() - cpu_s, "sittings": 1})
+            own = read_record(places[0], note=lambda text: None).cost if places else None
+            for part, value in own._asdict().items() if own else ():  # it knows those that were killed, too
+                spent[part] = max(spent[part], value or 0)
+            entry["spent"] = {part: round(value, 2) for part, value in spent.items()}
+            self._run.write()
+        if missing := [str(path) for path in outputs if not path.exists()]:
+            raise HatError(f"stage {name} ended without making {', '.join(missing)}; see its output above")
+        digests = {os.path.relpath(path, self._folder): digest_of(path) for path in outputs}
+        entry |= {"seconds": round(wall_s, 2), "result": result, "outputs": digests}
+        self._seconds[_like(name)] = wall_s
+        self._run.write()
+        return result
+
+    def _find(self, name: str, wanted: Identity, places: Sequence[Path]) -> list[str]:
+        """Put the result of the wanted identity in place, if there is one, and what is there out of its way.
+
+        Returns what a user should know of that.
+        """
+        held, notes, earlier = self.known.get(name), list[str](), self._earlier.setdefault(name, {})
+        if held is None or "places" not in held:  # made by hand, or by another version
+            there = [os.path.relpath(place, self._folder) for place in places if place.exists()]
+            held = {"places": there} if there else None
+        was = Identity(**held["identity"]) if held and "identity" in held else None
+        if held is not None and (was is None or _key(was) != _key(wanted)):
+            changes = _changes(was, wanted) if was else ["no record says what it was made from"]
+            notes.append(f"changed: {', '.join(changes)}")
+            longer = was and was.digest == wanted.digest and _longer(was, wanted)
+            if (
+                was and longer and _key(wanted) not in earlier
+            ):  # it goes on; what was made until now stays, too
+                for place, aside in self._moves(held):
+                    _copy(place, aside)
+                earlier[_key(was)] = dict(held)
+            else:
+                notes += self._put_aside(name, held, _key(was) if was else "unknown")
+        if name not in self.known and (back := earlier.pop(_key(wanted), None)):
+            self.known[name] = back
+            notes.append("an earlier result is found again")
+            self._run.write()
+        held = self.known.get(name)
+        if held and "identity" in held:
+            self._bring(held)
+            if held["seconds"] is not None and (bad := list(self._damaged(held))):
+                notes.append(f"missing or damaged: {', '.join(bad)}")
+                notes += self._put_aside(name, held, "damaged")
+        return notes
+
+    def _damaged(self, held: Entry) -> Iterator[str]:
+        """Yield the outputs that are not as the stage left them."""
+        for name, digest in held["outputs"].items():
+            try:
+                if digest_of(self._folder / name) != digest:
+                    yield name
+            except DataError:
+                yield name
+
+    def _moves(self, held: Entry, suffix: str = "") -> Iterator[tuple[Path, Path]]:
+        """Yield the places of a result that are there, and where each is moved to."""
+        suffix = suffix or _key(Identity(**held["identity"]))
+        for place in (self._folder / name for name in held["places"]):
+            if place.exists():
+                names = [suffix, *(f"{suffix}.{number}" for number in range(2, 1000))]
+                asides = (place.with_name(f"{place.name}.{each}") for each in names)
+                yield place, next(aside for aside in asides if not aside.exists())
+
+    def _put_aside(self, name: str, held: Entry, suffix: str) -> list[str]:
+        """Move a result out of the way and say so in a line; a kill in between leaves it to `_bring`."""
+        if "identity" in held:
+            self._bring(held)
+        moves = list(self._moves(held, suffix))
+        for place, aside in moves:
+            os.replace(place, aside)
+        if "identity" in held and suffix != "damaged":
+            self._earlier[name][suffix] = held
+        self.known.pop(name, None)
+        self._run.write()
+        rest = " with what belongs to it" if len(moves) > 1 else ""
+        return [f"{place} is kept as {aside.name}{rest}" for place, aside in moves[:1]]
+
+    def _bring(self, held: Entry) -> None:
+        """Move back what belongs to a result and is not in its place."""
+        key = _key(Identity(**held["identity"]))
+        for place in (self._folder / name for name in held["places"]):
+            aside = place.with_name(f"{place.name}.{key}")
+            if aside.exists() and not place.exists():
+                os.replace(aside, place)
+
+    def _left(self, name: str) -> str:
+        """Return how long this stage and those after it take, if all of them, or their like, ran before."""
+        times = [self._seconds.get(_like(each)) for each in self.plan[self.plan.index(name) :]]
+        known = [seconds for seconds in times if seconds is not None]
+        return f" (about {duration(sum(known))} left)" if len(known) == len(times) else ""
+
+
+def _like(stage: str) -> str:
+    """Return what a stage has in common with those of other models."""
+    return stage if " the " in stage else stage.split()[0]
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a result; checkpoints, which are never written in place, get a second name instead."""
+    if source.is_dir():
+        shutil.copytree(source, target, copy_function=lambda one, other: _copy(Path(one), Path(other)))
+    elif source.suffix == ".pt":
+        link_or_copy(source, target)
+    else:
+        shutil.copy2(source, target)
+
+
+def _key(identity: Identity) -> str:
+    """Return the short name of a result: its identity, and how far it goes."""
+    text = json.dumps([identity.digest, identity.lengths], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _changes(was: Identity, wanted: Identity) -> list[str]:
+    lengths = {**was.lengths, **wanted.lengths}
+    both = ((key, was.lengths.get(key), wanted.lengths.get(key)) for key in lengths)
+    return was.differences(wanted) + [f"{key} {old} -> {new}" for key, old, new in both if old != new]
+
+
+def _longer(was: Identity, wanted: Identity) -> bool:
+    """Return whether all that says how far a run goes is at least what it was."""
+    if was.lengths.keys() != wanted.lengths.keys():
+        return False
+    return all(wanted.lengths[key] >= old for key, old in was.lengths.items())
