@@ -1,7 +1,7 @@
-"""Text and data the figures are taken on: real captions and sentences, and random pairs of ids."""
+"""Text and data the figures are taken on, real and random; translations of a split and their BLEU."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -133,3 +133,21 @@ def first_pairs(batches: list[np.ndarray], count: int) -> list[np.ndarray]:
     """Return the batches without the pairs from number `count` on, as the search takes a part of a split."""
     kept = (indices[indices < count] for indices in batches)
     return [indices for indices in kept if len(indices)]
+
+
+def best_tokens(
+    model: hat.InferenceModel, data: hat.PairDataset, beam: hat.BeamConfig, batch_size: int = 128
+) -> list[list[int]]:
+    """Return the ids of the best translation of every sentence, in the order of the data."""
+    found: list[list[int]] = [[]] * len(data)
+    for batch in hat.translate(model, data, beam, batch_size=batch_size):
+        for translation in batch:
+            found[translation.index] = translation.hypotheses[0].tokens
+    return found
+
+
+def bleu_of(found: Sequence[Sequence[int]], dataset: hat.Dataset, data: hat.PairDataset) -> float:
+    """Return BLEU, 0 to 100, of translations of `data` against its plain text, or against its ids as text."""
+    decode = dataset.codec.decode
+    references = data.raw_target() or [decode(data.target[index]) for index in range(len(data))]
+    return float(hat.bleu(list(map(decode, found)), references, "sacre", data.target_lang).bleu)

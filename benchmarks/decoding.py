@@ -11,12 +11,11 @@ import torch
 
 import hat
 from benchmarks import timing
-from benchmarks.data import LANGS, WMT14, MissingData, multi30k
+from benchmarks.data import LANGS, WMT14, MissingData, best_tokens, bleu_of, multi30k, random_batch
 from benchmarks.floors import BareProducts, Lengths, decoding_products
 from benchmarks.peers import PIP, CTranslate2, has_ctranslate2, save_ctranslate2
 from benchmarks.process import info
 from benchmarks.timing import DTYPES, Figure, Row, Samples, Target, ratio
-from benchmarks.translation import best_tokens, bleu_of
 
 # HAT_wmt14ende_xeon@204.2ms with 8 heads and span 1 in every layer, which CTranslate2 can compute as well
 XEON_204 = hat.Arch(
@@ -83,10 +82,7 @@ def random_model(cfg: DecodeConfig) -> hat.SubTransformer:
 
 def random_source(cfg: DecodeConfig) -> torch.Tensor:
     """Return sources [B, S] of random words without padding, each ending with EOS."""
-    noise = torch.Generator().manual_seed(cfg.seed)
-    source = torch.randint(hat.EOS + 2, cfg.vocab_size, (cfg.sentences, cfg.source_len), generator=noise)
-    source[:, -1] = hat.EOS
-    return source
+    return random_batch(cfg.sentences, cfg.source_len, cfg.vocab_size, cfg.seed).source
 
 
 def our_cases(

@@ -15,8 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 import hat
-from benchmarks.agreement import csv_text
-from benchmarks.process import ROOT, info
+from benchmarks.process import ROOT, csv_text, info
 
 Floats = NDArray[np.float64]
 Record = dict[str, Any]
@@ -123,9 +122,8 @@ def study(argv: Sequence[str] | None = None) -> int:
     folder = Path(options.out_dir)
     with hat.Journal(folder / "journal.jsonl") as journal:
         means = mean_records(run_cells(cells, journal))
-    name, table_of = ("transfer", transfer_table) if options.transfer else ("study", study_table)
-    hat.write_text_atomic(folder / f"{name}.csv", csv_text(means))
-    print("\n".join([table_of(means), *repeats]))
+    hat.write_text_atomic(folder / f"{'transfer' if options.transfer else 'study'}.csv", csv_text(means))
+    print("\n".join([study_table(means), *repeats]))
     if not options.transfer:
         try:
             draw_study(folder / "study.png", means)
@@ -315,36 +313,25 @@ def mean_records(records: Sequence[Record]) -> list[Record]:
 
 
 def study_table(means: Sequence[Record]) -> str:
-    """Return MAPE in percent and Kendall's tau of each method against the number of rows, as aligned text."""
+    """Return MAPE in percent and Kendall's tau of each method by the number of rows, as aligned text."""
     counts = list(dict.fromkeys(mean["rows"] for mean in means))
     lines = []
     for table in dict.fromkeys(mean["table"] for mean in means):
         lines.append(f"{table}: MAPE % / Kendall tau (ties in the prediction count as no answer)")
         rows: list[tuple[str, list[Any]]] = [("rows", counts)]
-        for method in dict.fromkeys(mean["method"] for mean in means):
-            own = {m["rows"]: m for m in means if (m["table"], m["method"]) == (table, method)}
+        of_table = [mean for mean in means if mean["table"] == table]
+        for method, source in dict.fromkeys((mean["method"], mean["source"]) for mean in of_table):
+            own = {m["rows"]: m for m in of_table if (m["method"], m["source"]) == (method, source)}
             found = [own.get(count) for count in counts]
             cells = [f"{m['mape_percent']:.2f} / {m['kendall_tau']:.3f}" if m else "-" for m in found]
-            rows.append((LABELS[method][0], cells))
-            bounds = [
-                f"{100 * m['held']:.1f} at +{m['above_percent']:.1f}" if m and "held" in m else "-"
-                for m in found
-            ]
-            if set(bounds) != {"-"}:
-                rows.append(("  95% bound held, %", bounds))
-        lines += [f"  {label:20}" + "".join(f"{cell:>14}" for cell in cells) for label, cells in rows]
-    return "\n".join(lines)
-
-
-def transfer_table(means: Sequence[Record]) -> str:
-    """Return MAPE in percent and Kendall's tau of 20 rows with and without another table, as aligned text."""
-    lines = []
-    for table in dict.fromkeys(mean["table"] for mean in means):
-        lines.append(f"{table}, 20 rows: MAPE % / Kendall tau / 95% bound held, %")
-        for mean in (mean for mean in means if mean["table"] == table):
-            what = f"with {mean['source']}" if mean["source"] else "alone"
-            held = f"{100 * mean['held']:.1f}" if "held" in mean else "-"
-            lines.append(f"  {what:45} {mean['mape_percent']:6.2f} / {mean['kendall_tau']:.3f} / {held}")
+            rows.append((f"with {source}" if source else LABELS[method][0], cells))
+            if any(m and "held" in m for m in found):
+                shown = [
+                    m and "held" in m and f"{100 * m['held']:.1f} at +{m['above_percent']:.1f}" for m in found
+                ]
+                rows.append(("  95% bound held, %", [cell or "-" for cell in shown]))
+        width = max(20, *(len(label) for label, _ in rows))
+        lines += [f"  {label:{width}}" + "".join(f"{cell:>14}" for cell in cells) for label, cells in rows]
     return "\n".join(lines)
 
 

@@ -18,10 +18,9 @@ import torch
 
 import hat
 from benchmarks import ranking
-from benchmarks.agreement import csv_text
-from benchmarks.process import info
+from benchmarks.data import best_tokens, bleu_of
+from benchmarks.process import csv_text, info
 from benchmarks.ranking import Judged, Score
-from benchmarks.translation import best_tokens, bleu_of
 
 PROBED_UPDATES = 6
 

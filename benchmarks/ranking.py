@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import hat
-from benchmarks.agreement import pair_accuracy
 
 TRIVIAL = ("decoder depth", "parameters", "FLOPs", "predicted latency")  # rankings that need no weights
 _POOL = 50  # draws for each architecture that is chosen
@@ -72,6 +71,17 @@ def design(space: hat.SearchSpace, count: int, seed: int) -> list[hat.Arch]:
 def equal_depth_pairs(judged: Sequence[Judged]) -> list[tuple[int, int]]:
     """Return the pairs of architectures that decoder depth cannot tell apart."""
     return [(i, j) for i, j in combinations(range(len(judged)), 2) if judged[i].depth == judged[j].depth]
+
+
+def pair_accuracy(
+    predicted: Sequence[float], truth: Sequence[float], pairs: Sequence[tuple[int, int]]
+) -> float | None:
+    """Return the share of pairs that both order alike, 0 to 1; a tie in `predicted` counts half.
+
+    Pairs with equal truth are left out; None without any.
+    """
+    signs = [(predicted[i] - predicted[j]) * (truth[i] - truth[j]) for i, j in pairs if truth[i] != truth[j]]
+    return fmean(0.5 if sign == 0 else float(sign > 0) for sign in signs) if signs else None
 
 
 def rank_summary(judged: Sequence[Judged]) -> dict[str, Any]:
@@ -195,11 +205,7 @@ def rank_table(summary: Mapping[str, Any]) -> str:
 
 def _reached(tuned: Mapping[str, Any]) -> str:
     """Return the start of the sentence on fine-tuning, which goes on with the updates from scratch."""
-    equal = tuned["updates_equal_to_scratch"]
-    if equal is None:
+    if tuned["updates_equal_to_scratch"] is None:
         most = max(updates for updates, _ in tuned["curve"])
         return f"none of the tried fine-tunings (up to {most} updates) reaches"
-    if equal == 0:
-        return "without any fine-tuning its slices equal"
-    count = max(1, round(equal))
-    return "1 update of fine-tuning equals" if count == 1 else f"{count} updates of fine-tuning equal"
+    return f"{tuned['updates_equal_to_scratch']:.0f} updates of fine-tuning equal"

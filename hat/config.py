@@ -21,8 +21,7 @@ from typing import Any, Literal, TextIO, TypeVar, cast
 
 import yaml
 
-from hat.encoding import foreign, undecodable
-from hat.errors import ConfigError, suggest
+from hat.errors import ConfigError, foreign, suggest, undecodable
 
 MAX_BYTES = 1 << 20  # a configuration is a page, not a data set
 Role = Literal["counts", "free", "lengthens", "machine", "file"]

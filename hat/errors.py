@@ -1,7 +1,31 @@
-"""Errors a user can cause. Each message says what failed, the value, what is allowed and what to do."""
+"""Errors a user can cause. Each message says what failed, the value, what is allowed and what to do.
 
+Also what such messages tell: similar names, how to install an extra, what text is that is not UTF-8.
+"""
+
+import codecs
 import difflib
+import re
+import shlex
 from collections.abc import Iterable
+from pathlib import Path
+
+BOM = codecs.BOM_UTF8
+_MARKS = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+_PACKED = {
+    rb"\x1f\x8b": "gzip",
+    rb"BZh[1-9]1AY&SY": "bzip2",
+    rb"\xfd7zXZ\0": "xz",
+    rb"\x28\xb5\x2f\xfd": "zstd",
+}
+_EIGHT_BIT = (
+    "cp1252 cp1250 cp1251 cp1253 cp1254 cp1255 cp1256 cp1257 koi8_r gb18030 big5 shift_jis euc_jp cp949 cp874"
+)
 
 
 class HatError(Exception):
@@ -53,3 +77,77 @@ def brief(value: object, limit: int = 200) -> str:
 def install(extra: str) -> str:
     """Return the command that installs the packages of one of the extras in setup.py."""
     return f"pip install 'hardware-aware-transformers[{extra}]'"
+
+
+def foreign(path: Path | str, head: bytes) -> str | None:
+    """Return what is wrong with a file that begins with `head`, and what to do; None if it may be UTF-8.
+
+    Seen are packed files, UTF-16 and UTF-32, with and without a byte order mark, whatever the name says.
+    """
+    program = next((name for magic, name in _PACKED.items() if re.match(magic, head)), None)
+    if program:
+        plain = Path(path).with_suffix("") if Path(path).suffix in (".gz", ".bz2", ".xz", ".zst") else None
+        return f"is packed by {program}; unpack it with {_command(path, f'{program} -dc', plain)}"
+    wide = next((name for mark, name in _MARKS.items() if head.startswith(mark)), None) or _wide(head)
+    if wide:
+        return f"is {wide}, not UTF-8; convert it with {_command(path, f'iconv -f {wide} -t UTF-8')}"
+    return None
+
+
+def undecodable(path: Path | str, sample: bytes, error: UnicodeDecodeError) -> str:
+    """Return what is wrong with a line that is not UTF-8, and what to do; `sample` begins with that line."""
+    broken = sample.decode("utf-8", "replace").count("\ufffd")
+    if sum(ord(char) > 127 for char in sample.decode("utf-8", "ignore")) > broken:
+        repair = _command(path, "iconv -c -f UTF-8 -t UTF-8", end=" || true")
+        return f"is not UTF-8 at byte {error.start + 1}: repair the line, or drop such bytes with {repair}"
+    name = _guess(sample)
+    convert = _command(path, f"iconv -f {name} -t UTF-8")
+    return f"is not UTF-8, perhaps {name}; convert the file with {convert} and look at the result"
+
+
+def unwanted(path: Path | str, line: bytes) -> str | None:
+    """Return what is wrong with a line that holds NUL, or line ends other than "\\n"; None if nothing is."""
+    if b"\0" in line:
+        drop = _command(path, r"tr -d '\000'")
+        return f"holds a NUL at byte {line.index(0) + 1}; restore the file, or drop it with {drop}"
+    if b"\r" in line.rstrip(b"\r") and not line.endswith(b"\n"):
+        convert = _command(path, r"tr '\r' '\n'")
+        return f"ends its lines with CR alone; convert it with {convert}"
+    return None
+
+
+def _command(path: Path | str, program: str, plain: Path | None = None, end: str = "") -> str:
+    """Return the command that runs `path` through a program; the file as it was stays beside it."""
+    if str(path) == "/dev/stdin":
+        return f"`{program}` before it"
+    name, old = shlex.quote(str(path)), shlex.quote(f"{path}.old")
+    if plain:
+        return f"`{program} < {name} > {shlex.quote(str(plain))}` and give {plain}"
+    return f"`mv {name} {old} && {program} < {old} > {name}{end}`"
+
+
+def _wide(head: bytes) -> str | None:
+    """Return the encoding of text of 2 or 4 bytes for each character, by its spaces and line ends."""
+    ends = head.count(b" ") + head.count(b"\n")
+    for name, size in (("UTF-32LE", 4), ("UTF-32BE", 4), ("UTF-16LE", 2), ("UTF-16BE", 2)):
+        try:
+            text = head[: len(head) // size * size].decode(name)
+        except UnicodeDecodeError as error:
+            if error.end < len(head) - 3:  # not only cut off
+                continue
+            text = head[: error.start].decode(name)
+        if b"\0" in head and "\0" not in text and 2 * (text.count(" ") + text.count("\n")) > ends:
+            return name  # of plain ASCII with a NUL somewhere hardly one space stands beside it
+    return None
+
+
+def _guess(sample: bytes) -> str:
+    """Return the likely encoding of one or two bytes for each character, as iconv calls it."""
+    from charset_normalizer import from_bytes  # late: for an error only
+
+    found = from_bytes(sample, cp_isolation=_EIGHT_BIT.split())
+    best = max((match.coherence for match in found), default=0)
+    western = [match for match in found if "cp1252" in [match.encoding, *match.could_be_from_charset]]
+    if not found or any(match.coherence > best - 0.02 for match in western):
+        return "CP1252"  # of several that read well the most frequent one
+    return codecs.lookup(found[0].encoding).name.upper().replace("EUC_", "EUC-")

@@ -11,4 +11,4 @@ ruff check .
 ruff format --check .
 mypy
 export OMP_NUM_THREADS=1 # two test processes share the cores
-exec "$PYTHON" -m pytest -q -n 2 "$@"
+exec "$PYTHON" -m pytest -q -n 2 --dist worksteal "$@" # the files of a folder share what they make

@@ -10,10 +10,15 @@ settings.register_profile("hat", deadline=None, derandomize=True)  # a run repea
 settings.load_profile("hat")
 
 
+@pytest.fixture(autouse=True)
+def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is not waited for."""
+    monkeypatch.setattr("os.fsync", lambda fd: None)
+
+
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     """A local server to download from."""
-    monkeypatch.setattr("os.fsync", lambda fd: None)
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
     with serving() as site:

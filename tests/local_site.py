@@ -17,7 +17,7 @@ import torch
 from hat.files.download import download
 
 PAGE = b"<!DOCTYPE html><html><head><title>Sign \x1b[31min</title></head><body>no file</body></html>"
-get = partial(download, timeout=2.0)
+get = partial(download, timeout=30.0)
 
 
 def names(folder: Path) -> list[str]:

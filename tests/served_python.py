@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hat.cli.main import main
@@ -35,18 +35,29 @@ def in_process(main, words: Sequence[str]) -> tuple[int, str, str]:
     return code, out.getvalue(), err.getvalue()
 
 
-def run_script(words: Sequence[str], folder: Path, **more: str) -> tuple[int, str, str]:
+Served = Callable[[Sequence[str]], tuple[int | None, str, str]]
+
+
+def run_script(
+    words: Sequence[str],
+    folder: Path,
+    serve: Served = lambda argv: in_process(main, argv),
+    cwd: Path | None = None,
+    **more: str,
+) -> tuple[int, str, str]:
     """Run a command that may start Python; `folder` keeps the client and the socket.
 
+    `serve` does what `python -m hat` was asked for; if it returns no exit code, the command is killed.
     Returns exit code, output and errors.
     """
-    client, place = folder / "python", folder / "socket"
+    folder.mkdir(exist_ok=True)
+    client, socket_path = folder / "python", folder / "socket"
     client.write_text(CLIENT)
     (folder / "getconf").write_text("#!/bin/sh\necho 1\n")  # cores: no worker processes, which import much
     for path in (client, folder / "getconf"):
         path.chmod(0o755)
-    place.unlink(missing_ok=True)
-    env = os.environ | {"PYTHON": str(client), "HAT_SERVER": str(place)} | more
+    socket_path.unlink(missing_ok=True)
+    env = os.environ | {"PYTHON": str(client), "HAT_SERVER": str(socket_path)} | more
     env["PATH"] = f"{folder}:{env['PATH']}"
     here = os.getcwd()
     with (
@@ -54,21 +65,26 @@ def run_script(words: Sequence[str], folder: Path, **more: str) -> tuple[int, st
         open(folder / "out", "w+") as out,
         open(folder / "err", "w+") as err,
     ):
-        server.bind(str(place))
+        server.bind(str(socket_path))
         server.listen()
         server.settimeout(0.02)
-        with subprocess.Popen(words, env=env, stdout=out, stderr=err) as process:
+        with subprocess.Popen(words, cwd=cwd, env=env, stdout=out, stderr=err) as process:
             while process.poll() is None:
                 with contextlib.suppress(TimeoutError):
                     connection, _ = server.accept()
                     with connection:
                         connection.settimeout(None)
-                        argv, cwd = json.loads(b"".join(iter(lambda: connection.recv(65536), b"")))  # noqa: B023
-                        os.chdir(cwd)
+                        argv, place = json.loads(b"".join(iter(lambda: connection.recv(65536), b"")))  # noqa: B023
+                        os.chdir(place)
                         try:
-                            connection.sendall(json.dumps(in_process(main, argv)).encode())
+                            answer = serve(argv)
                         finally:
                             os.chdir(here)
+                        if answer[0] is None:
+                            process.kill()
+                            process.wait()
+                        with contextlib.suppress(OSError):
+                            connection.sendall(json.dumps(answer).encode())
         out.seek(0)
         err.seek(0)
         return process.returncode, out.read(), err.read()

@@ -104,7 +104,7 @@ SMALL = {
     "save-interval": "1",
     "validate-interval": "1",
     "profile-length": "3",
-    "lat-dataset-size": "12",
+    "lat-dataset-size": "24",
     "evo-iter": "2",
     "population-size": "4",
     "parent-size": "2",
@@ -141,9 +141,10 @@ def workspace(tmp_path, monkeypatch) -> Path:
     for name in ("raw", "bin"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("os.fsync", lambda fd: None)
     monkeypatch.setattr("hat.cli.run.shell", shell)
     fix_latencies(monkeypatch)
+    for name in ("png", "architecture_png"):  # drawn by tests/report
+        monkeypatch.setattr(f"hat.report.page.{name}", lambda *what: b"")
     return tmp_path
 
 
@@ -269,8 +270,9 @@ def test_the_stages_on_multi30k(workspace) -> None:
     }
     (command,), (same,) = (of(*place) for place in ONE_COMMAND)
     assert command.words == same.words
-    run_task(command.words, f"--raw={workspace / 'raw'}")
-    said = run(("python", "-m", "hat", "run", f"--task={command.words[2]}", f"--raw={workspace / 'raw'}"))
+    less = [f"--raw={workspace / 'raw'}", "--super-updates=2", "--sub-updates=1"]
+    run_task(command.words, *less)
+    said = run(("python", "-m", "hat", "run", f"--task={command.words[2]}", *less))
     stages = [line for line in said.splitlines() if line.startswith("stage ")]
     assert len(stages) > 8 and all("up to date" in line for line in stages[1:]), "the script does the first"
 
@@ -304,11 +306,12 @@ def run_task(words: tuple[str, ...], *extra: str) -> None:
 
 @pytest.mark.parametrize("section", OWN_SECTIONS)
 def test_ones_own(section, workspace) -> None:
-    write_corpus(700, workspace / "corpus.en", workspace / "corpus.de")
+    write_corpus(300, workspace / "corpus.en", workspace / "corpus.de")
     text = (ROOT / OWN).read_text("utf-8")
     (workspace / "my_space.yml").write_text(re.search(r"```yaml\n(.*?)```", text, re.DOTALL)[1])
     for command in of(OWN, section):
         if command.script == "scripts/run_task.sh":
-            run_task(command.words, "--latency-constraints=100000")  # one search instead of two
+            less = ["--super-updates=2", "--sub-updates=1", "--latency-constraints=100000"]
+            run_task(command.words, *less)
         else:
             run(command.words, *(["--held-out=12"] if "new-task" in command.words else []))

@@ -11,7 +11,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYER = {
     "errors": 0,
-    "encoding": 0,
     "log": 1,
     "rng": 1,
     "config": 1,

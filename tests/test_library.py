@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fixed_latencies import fix_latencies
 
 import hat
 
@@ -49,6 +50,7 @@ def test_the_tour_imports_hat_alone_in_a_few_statements() -> None:
 def work(tmp_path: Path, monkeypatch) -> Path:
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(tmp_path)
+    fix_latencies(monkeypatch)
     return tmp_path
 
 

@@ -12,8 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from hat.encoding import BOM, foreign, undecodable, unwanted
-from hat.errors import DataError, HatError
+from hat.errors import BOM, DataError, HatError, foreign, undecodable, unwanted
 from hat.files.atomic import write_all_atomic
 
 MAX_LINE_BYTES = 1 << 24  # a longer line is no sentence, and would take memory without bound

@@ -68,9 +68,10 @@ def sinusoids(num_positions: int, dim: int) -> Tensor:
     columns.
     """
     half = dim // 2
-    frequencies = torch.exp(torch.arange(half, dtype=torch.float) * -(math.log(10000) / max(half - 1, 1)))
-    angles = torch.arange(num_positions, dtype=torch.float)[:, None] * frequencies[None]
-    table = torch.cat([angles.sin(), angles.cos(), torch.zeros(num_positions, dim - 2 * half)], dim=1)
+    with torch.device("cpu"):  # on the meta device, torch would import 2 s of Python for these few operations
+        frequencies = torch.exp(torch.arange(half, dtype=torch.float) * -(math.log(10000) / max(half - 1, 1)))
+        angles = torch.arange(num_positions, dtype=torch.float)[:, None] * frequencies[None]
+        table = torch.cat([angles.sin(), angles.cos(), torch.zeros(num_positions, dim - 2 * half)], dim=1)
     table[PAD] = 0
     return table
 

@@ -12,10 +12,10 @@ import yaml
 from tiny_task import SPACE
 
 from benchmarks import __main__ as command
-from benchmarks import commands, data, figures, latency_row, process, search_step, timing, training
+from benchmarks import commands, data, figures, latency_row, process, timing, training
 from benchmarks.peers import PlainTrainer
 from benchmarks.timing import Figure, Options
-from hat import EOS, DataError, HatError, ModelConfig, PairDataset, SearchSpace, SuperTransformer, sample
+from hat import ModelConfig, SearchSpace, SuperTransformer, sample
 from hat.latency.measure import Timing
 from hat.rng import rng_for
 from hat.train.loss import smoothed_loss
@@ -89,20 +89,6 @@ def test_training_figure_has_every_number(tiny_space: SearchSpace) -> None:
     assert found["largest: bf16, tokens/s"] == pytest.approx(1e3 * 20 / found["largest: bf16, ms"])
 
 
-def test_update_of_a_gpu_is_that_of_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[training.StepConfig] = []
-    monkeypatch.setattr(training, "time_steps", made.append)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    training.train_step(Options(device="cuda"), 1)
-    (cfg,) = made
-    assert cfg.sentences * cfg.length <= 4096 < (cfg.sentences + 8) * cfg.length and cfg.batches == 16
-    # about 6 operations for each weight and token, and attention besides
-    enc, dec = 6 * (4 * 640 * 512 + 2 * 640 * 3072), 6 * (8 * 640 * 512 + 2 * 640 * 3072)
-    dec += 6 * 2 * 2 * 640 * 512  # keys and values of three encoder layers instead of one
-    weights, tokens = enc + dec + 640 * 32768, 136 * 30 * 16
-    assert 1 < cfg.flops(cfg.space.largest()) / (6 * weights * tokens) < 1.1
-
-
 # --- the other figures and their data
 
 
@@ -123,28 +109,6 @@ def test_two_measurements_are_compared_at_one_speed() -> None:
     found = {row.name: row.value for row in rows}
     assert found["largest distance of two measurements"] == pytest.approx(10)
     assert target.value == 50 and found["two measurements within their interval"] == 0
-
-
-def test_random_task_is_checked_as_preprocessed_data_is(tmp_path: Path) -> None:
-    data.random_task(tmp_path, 300)
-    found = PairDataset.load(tmp_path, "train")
-    assert len(found) == 300 and len(PairDataset.load(tmp_path, "valid")) == 300
-    assert (found.source_lengths >= 5).all() and (found.source_lengths <= 31).all()
-    assert all(found.target[index][-1] == EOS for index in range(0, 300, 50))
-    name = "train.en-de.de.bin"
-    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[::-1])
-    with pytest.raises(DataError, match="SHA256SUMS"):
-        PairDataset.load(tmp_path, "train")
-
-
-def test_scoring_is_timed_on_the_pairs_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search_step, "PAIRS", 40)
-    monkeypatch.setattr(search_step, "ARCHS", 2)
-    data.random_pairs(tmp_path, 60, 50)
-    figure = search_step.time_scoring(PairDataset.load(tmp_path, "train"), Options(rounds=1))
-    assert figure.targets[0].limit == 1.3 and figure.notes[0].startswith("40 pairs")
-    batches = [np.array([5, 0, 3]), np.array([4, 6]), np.array([1, 9])]
-    assert [batch.tolist() for batch in data.first_pairs(batches, 4)] == [[0, 3], [1]]
 
 
 def write_text(folder: Path, lines: str) -> None:
@@ -181,24 +145,6 @@ def test_a_figure_is_taken_in_a_process_with_its_threads(tmp_path: Path) -> None
     found = figures.take_apart("search-step", 2, Options(text=str(tmp_path), data=str(tmp_path)))
     assert found["machine"]["threads"] == 2 and found["rows"] == [] and found["error"] == ""
     assert "not taken" in found["notes"][0] and str(tmp_path) in found["notes"][0]
-
-
-@pytest.mark.parametrize(
-    ("code", "err", "said"),
-    [
-        (1, "Traceback\nhat.errors.DataError: damaged\n", "DataError: damaged"),
-        (1, "", "exit code 1"),
-        (-9, "half a li", "signal 9"),
-    ],
-)
-def test_a_process_that_fails_is_named(
-    code: int, err: str, said: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    done = process.subprocess.CompletedProcess([], code, "", err)
-    monkeypatch.setattr(process.subprocess, "run", lambda *what, **how: done)
-    with pytest.raises(HatError, match=said):
-        process.fresh_call("figures:take")
-    assert said in figures.take_apart("decode", 1, Options())["error"]
 
 
 def test_every_figure_and_study_is_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -67,17 +67,3 @@ def test_bare_products_compute_the_gradients_of_a_product() -> None:
         (left @ right).backward(result)  # the result serves as the gradient that comes back
         torch.testing.assert_close(by_left[2], left.grad)
         torch.testing.assert_close(by_right[2], right.grad.mT)
-
-
-def test_steps_of_decoding_share_the_weights() -> None:
-    found = decoding_products(ARCH, SPACE, VOCAB, Lengths(1, 6, 3, 2))
-    bare = BareProducts(found, torch.float32)
-    weights = {
-        right.data_ptr()
-        for product, (_, right, _) in zip(found, bare.operands, strict=True)
-        if product.groups == 1
-    }
-    assert len(weights) == len({product.name for product in found if product.groups == 1})
-    bare.run()
-    for left, right, result in bare.operands:
-        torch.testing.assert_close(result, left @ right)

@@ -1,7 +1,6 @@
 """The order of calls, medians, ratios and targets; times come from a clock of ours."""
 
 import pytest
-import torch
 
 from benchmarks import timing
 from benchmarks.timing import Figure, Row, Samples, Target, alternate, mean_of, median_row, rate_row, ratio
@@ -62,12 +61,3 @@ def test_figure_says_what_was_missed_and_what_not_taken() -> None:
         "threads",
     ):
         assert part in text
-
-
-@pytest.mark.parametrize(("bf16", "name"), [(True, "bf16"), (False, "fp16")])
-def test_the_fast_format_is_that_of_the_device(
-    monkeypatch: pytest.MonkeyPatch, bf16: bool, name: str
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
-    assert timing.formats(torch.device("cuda")) == (name, "fp32")
-    assert timing.formats(timing.CPU) == ("bf16", "fp32")

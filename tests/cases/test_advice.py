@@ -118,7 +118,7 @@ FOLLOWED: dict[str, Callable[[pytest.CaptureFixture], None] | str] = {
     "download_model.py --list": help_is_shown,
     "download_model.py --model-name": "tests/cli/test_download_model.py::test_one_model",
     "download_model.py --latency-data": "tests/cli/test_download_model.py::test_latency_data",
-    "hat generate": "tests/decode/test_generate.py::test_generate_and_score_leave_a_record",
+    "hat generate": "tests/decode/test_translator.py::test_generate_and_score_leave_a_record",
     "python -m hat report": STAGES,
     **dict.fromkeys(("hat convert --configs", "hat export", "hat export --model"), DEPLOYED),
     "hat translate --model": DEPLOYED,

@@ -116,6 +116,7 @@ def shell(tmp_path: Path) -> Shell:
 def test_c3_scripts_run_in_their_checkout_from_anywhere(shell: Shell) -> None:
     run, task = shell.base / "my r\u00fcn", shell.checkout / "configs/toy.en-de"
     run.mkdir()
+    (shell.base / "sub \u00e9.yml").touch()
     generate, score = shell(task / "test.sh", "best.pt", "../sub \u00e9.yml", "sacre", cwd=run)
     assert generate[:3] == ["-m", "hat", "generate"] and f"--path={run}/best.pt" in generate
     assert f"--sub-configs={shell.base}/sub \u00e9.yml" in generate
@@ -125,8 +126,12 @@ def test_c3_scripts_run_in_their_checkout_from_anywhere(shell: Shell) -> None:
     assert shell("average_checkpoint.sh", run, 3, cwd=task) == [average]
     (ran,) = shell(shell.checkout / "scripts/run_task.sh", "toy.en-de", "cpu", 6, "--", "--json", cwd=run)
     assert ran[:5] == ["-m", "hat", "run", "--task=toy.en-de", "--hardware=cpu"] and ran[-1] == "--json"
-    data = shell("configs/toy.en-de/preprocess.sh", cwd=shell.checkout)
-    assert [call[2] for call in data] == ["toy-data", "preprocess"]
+    raw = shell.checkout / "data/raw/toy.en-de"
+    raw.mkdir(parents=True)
+    for name in (f"{split}.{lang}" for split in ("train", "valid", "test") for lang in ("en", "de")):
+        (raw / name).write_text("text that is there is taken\n")
+    (call,) = shell("configs/toy.en-de/preprocess.sh", cwd=shell.checkout)
+    assert call[2] == "preprocess"
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,7 @@ from hat.data.subwords import TextCodec, apply_bpe, learn_bpe
 from hat.data.text import read_lines
 from hat.data.vocab import UNK, Vocab
 from hat.decode.score import bleu, check_tokenizer, parse_output, tokenizer_of
-from hat.encoding import foreign
-from hat.errors import ConfigError, DataError
+from hat.errors import ConfigError, DataError, foreign
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer
 from hat.space import DecoderSpace, EncoderSpace, SearchSpace

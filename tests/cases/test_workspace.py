@@ -233,17 +233,16 @@ def test_a2_latencies_belong_to_their_device(workshop: Workshop) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "stage"),
+    ("path", "damage", "stage"),
     [
-        ("latency.csv", "table"),
-        ("predictor.pt", "predictor"),
-        ("super/checkpoint_best.pt", "train super"),
-        ("found@15ms.yml", "search"),
+        ("latency.csv", b"", "table"),
+        ("predictor.pt", None, "predictor"),
+        ("super/checkpoint_best.pt", b"cut", "train super"),
+        ("found@15ms.yml", None, "search"),
     ],
 )
-@pytest.mark.parametrize("damage", [b"", None])
 def test_a9_a_damaged_output_is_no_output(
-    path: str, stage: str, damage: bytes | None, workshop: Workshop
+    path: str, damage: bytes | None, stage: str, workshop: Workshop
 ) -> None:
     workshop.run()
     file = Path("runs/a", path)

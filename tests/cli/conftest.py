@@ -1,6 +1,7 @@
 """A tiny task to train on, made once for each module."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,6 @@ from training import SPACE, argv_of, binarise
 
 from hat.cli.evo_search import main as evo_search
 from hat.cli.train import main as train
-
-
-@pytest.fixture(autouse=True)
-def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.fsync", lambda fd: None)
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +26,24 @@ def files(tmp_path: Path, data: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the run folder of a SuperTransformer, trained for two updates."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "space.yml").write_text(yaml.safe_dump(SPACE | {"data": str(data)}))
+    assert train(argv_of(folder, "super", "--max-update=2")) == 0
+    return folder / "super"
+
+
 @pytest.fixture
-def search(files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+def search(files: Path, trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     """Return a function that searches into a folder of that name and returns what is left and said.
 
     The picture, which takes longer than the search, is drawn if the test looks at it.
     """
-    assert train(argv_of(files, "super", "--max-update=2")) == 0
+    (files / "super").mkdir()
+    for path in trained.glob("checkpoint_last.pt*"):
+        shutil.copy(path, files / "super")
     predictor = write_predictor(files, "another device")
 
     def run(

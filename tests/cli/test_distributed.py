@@ -55,7 +55,7 @@ def start(words: list[str], **env: str) -> subprocess.Popen:
 
 def finish(process: subprocess.Popen, code: int = 0) -> tuple[str, str]:
     """Wait for a command; returns what it printed and said."""
-    out, error = process.communicate(timeout=120)
+    out, error = process.communicate(timeout=300)
     assert process.returncode == code, (out[-1000:], error[-3000:])
     return out, error
 
@@ -69,37 +69,15 @@ def losses(folder: Path) -> list[float]:
     return [record["loss_base2"] for record in log_of(folder, "train")]
 
 
-def test_two_processes_equal_one_and_each_goes_on_from_the_other(files: Path) -> None:
-    """20 updates: two processes by themselves, then one, then two of torchrun, in one run folder."""
-    more = ["--log-interval=1", "--save-interval=100", "--validate-interval=100"]
-    assert main(argv_of(files, "whole", *more, "--update-freq=2", "--max-update=20")) == 0
-    mixed = argv_of(files, "mixed", *more)
-    alone = documented("python train.py --configs=configs/toy")
-    out, error = finish(start([*alone, *mixed, "--max-update=7", "--json"]))
-    assert out.count("parameters") <= 2 and out.count("trained 7 updates") == 1
-    assert json.loads(out.splitlines()[-1])["training"]["updates"] == 7
-    assert "in 2 processes" in error and error.count("update 7/7") == 1, "one of them speaks"
-    assert last(files, "mixed").state["progress"]["offset"] % 2 == 0
-    assert main([*mixed, "--update-freq=2", "--max-update=13"]) == 0
-    run = small(documented("torchrun --nproc-per-node"))
-    out, error = finish(start([*run, *mixed, "--max-update=20"]))
-    assert out.count("trained 20 updates") == 1 and "resumed" in error and "at update 13" in error
-    one, other = losses(files / "whole"), losses(files / "mixed")
-    assert len(one) == len(other) == 20
-    assert other == pytest.approx(one, abs=1e-5)
-    assert one[-1] < one[0]
-    whole, theirs = (log_of(files / name, "valid")[-1]["mean_loss_base2"] for name in ("whole", "mixed"))
-    assert theirs == pytest.approx(whole, abs=1e-5)
-
-
 class Run:
     """A training of two processes that does not end by itself."""
 
     def __init__(self, files: Path, words: list[str]) -> None:
-        more = ["--max-update=1000000", "--save-interval-updates=5", "--cpu"]
-        self.argv = argv_of(files, "run")
-        self.process = start([*words, *self.argv, *more])
-        deadline = time.monotonic() + 120
+        self.more = ["--log-interval=1", "--save-interval=1000", "--validate-interval=1000"]
+        self.argv = argv_of(files, "run", *self.more)
+        endless = ["--max-update=1000000", "--save-interval-updates=5", "--cpu"]
+        self.process = start([*words, *self.argv, *endless])
+        deadline = time.monotonic() + 300
         while not (files / "run" / "checkpoint_last.pt").exists():
             assert self.process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
@@ -119,12 +97,6 @@ class Run:
             assert time.monotonic() - began < within_s, "processes are left"
             time.sleep(0.05)
         return self.process.returncode, self.process.communicate(timeout=10)[1]
-
-    def goes_on(self, files: Path) -> None:
-        """One process finishes what two began."""
-        done = updates(files, "run")
-        assert done >= 5 and main([*self.argv, f"--max-update={done + 1}"]) == 0
-        assert updates(files, "run") == done + 1
 
     def close(self) -> None:
         for pid in self.ranks.values():
@@ -155,25 +127,37 @@ def run(files: Path) -> Iterator[Run]:
     run.close()
 
 
-@pytest.mark.parametrize(
-    ("who", "number", "code", "said"),
-    [
-        (None, signal.SIGTERM, 143, "stopped by signal 15 and saved"),
-        (
-            1,
-            signal.SIGKILL,
-            137,
-            "RankError: rank 1 of 2 was killed by SIGKILL; all were stopped; run the same",
-        ),
-    ],
-)
-def test_a_signal_ends_all_with_one_line(
-    who: int | None, number: int, code: int, said: str, run: Run, files: Path
-) -> None:
-    found, error = run.hit(who, number, within_s=20)
-    assert found == code and error.count(said) == 1
-    assert error.count("Error") == said.count("Error") and "Traceback" not in error
-    run.goes_on(files)
+def test_two_processes_equal_one_and_each_goes_on_from_the_other(run: Run, files: Path) -> None:
+    """In one run folder: two processes until a signal ends them, then one, then two of torchrun."""
+    code, error = run.hit(None, signal.SIGTERM, within_s=60)
+    assert code == 143 and error.count("stopped by signal 15 and saved") == 1
+    assert "Error" not in error and "Traceback" not in error
+    assert "in 2 processes" in error and error.count("update 5/") == 1, "one of them speaks"
+    done = updates(files, "run")
+    assert done >= 5 and last(files, "run").state["progress"]["offset"] % 2 == 0
+    assert main([*run.argv, "--update-freq=2", f"--max-update={done + 6}"]) == 0
+    torchrun = small(documented("torchrun --nproc-per-node"))
+    out, error = finish(start([*torchrun, *run.argv, f"--max-update={done + 9}", "--json"]))
+    assert "resumed" in error and f"at update {done + 6}" in error
+    assert out.count("parameters") <= 2 and out.count(f"trained {done + 9} updates") == 1
+    assert json.loads(out.splitlines()[-1])["training"]["updates"] == done + 9
+    assert main(argv_of(files, "whole", *run.more, "--update-freq=2", f"--max-update={done + 9}")) == 0
+    one, other = losses(files / "whole"), losses(files / "run")
+    assert len(one) == len(other) == done + 9
+    assert other == pytest.approx(one, abs=1e-5) and one[-1] < one[0]
+    whole, theirs = (log_of(files / name, "valid")[-1]["mean_loss_base2"] for name in ("whole", "run"))
+    assert theirs == pytest.approx(whole, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_all_with_one_line(run: Run, files: Path) -> None:
+    """Each kind of fault is met in tests/faults/test_many_processes.py."""
+    found, error = run.hit(1, signal.SIGKILL, within_s=60)
+    said = "RankError: rank 1 of 2 was killed by SIGKILL; all were stopped; run the same"
+    assert found == 137 and error.count(said) == error.count("Error") == 1 and "Traceback" not in error
+    done = updates(files, "run")
+    assert done >= 5 and main([*run.argv, f"--max-update={done + 1}"]) == 0
+    assert updates(files, "run") == done + 1
 
 
 @pytest.mark.slow
@@ -220,6 +204,7 @@ def test_a_search_of_two_processes_is_that_of_one(files: Path) -> None:
     assert found["one"] == found["two"] and found["one"][0].count(b"\n") == 9
 
 
+@pytest.mark.slow
 def test_an_error_of_the_input_is_said_once(files: Path) -> None:
     words = documented("python train.py --configs=configs/toy")
     _, error = finish(start([*words, *argv_of(files, "run", "--restore-file=/no/such.pt")]), code=2)

@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from strategies import spaces_with_archs
 
 from hat.cli.options import IGNORED, command, parse
-from hat.cli.settings import GROUPS
 from hat.config import to_yaml_values
 from hat.errors import ConfigError, DataError
 from hat.space import ArchOptions, arch_of
@@ -102,37 +101,21 @@ def test_precedence(write) -> None:
     assert toy(f"--configs={first}", "--no-flag").flag is False
 
 
-def test_off_in_a_second_file_overrides_on_in_the_first(write) -> None:
-    first, second = write("no-bar: True\nflag: True\n"), write("no-bar: False\nflag: False\n", "b.yml")
-    both = toy(f"--configs={first}", f"--sub-configs={second}")
-    assert (both.no_bar, both.flag) == (False, False)
-    assert toy(f"--configs={second}", f"--sub-configs={first}").no_bar is True
-
-
 @pytest.mark.parametrize(
     ("text", "field", "value"),
     [
         ("rate: 1e-3", "rate", 1e-3),
-        ("rate: 1e-7", "rate", 1e-7),
-        ("rate: 1.0e-07", "rate", 1e-7),
         ("rate: -1", "rate", -1.0),
-        ("rate: .5", "rate", 0.5),
-        ("rate: 3", "rate", 3.0),
         ("count: -3", "count", -3),
         ("count: '7'", "count", 7),
         ("name: no", "name", "no"),
         ("name: 010", "name", "010"),
-        ("name: 12:30", "name", "12:30"),
         ("name: -x --count 9", "name", "-x --count 9"),
-        ("name: \u00fc", "name", "\u00fc"),
-        ("folder: a=b", "folder", "a=b"),
         ("limit: 5", "limit", 5),
         ("sizes: [-1, 1, 2]", "sizes", (-1, 1, 2)),
         ("sizes:\n- 4\n- 5", "sizes", (4, 5)),
-        ("sizes: 4", "sizes", (4,)),
         ("betas: (0.9, 0.98)", "betas", (0.9, 0.98)),
         ("betas: '(0.8,0.9)'", "betas", (0.8, 0.9)),
-        ("betas: [0.7, 0.8]", "betas", (0.7, 0.8)),
         ("kind: green", "kind", "green"),
         *((f"flag: {word}", "flag", True) for word in ("yes", "True", "true", "on", "ON")),
         *((f"lamp: {word}", "lamp", False) for word in ("no", "False", "false", "off")),
@@ -147,17 +130,12 @@ def test_yaml_values(text: str, field: str, value: object, write) -> None:
     ("text", "message"),
     [
         ("count: 010", "count: '010' is not a whole number"),
-        ("count: 12:30", "count: '12:30' is not a whole number"),
         ("count: 1e3", "count: '1e3' is not a whole number"),
-        ("count: 1.0", "is not a whole number"),
         ("count: 1_000", "is not a whole number"),
-        ("count: 0x10", "is not a whole number"),
         ("count: " + "9" * 5000, "count"),
         ("count: \u0663", "is not a whole number"),
         ("rate: 01.5", "rate: '01.5' is not a number"),
-        ("rate: 12:30", "is not a number"),
         ("rate: nan", "is not a number"),
-        ("rate: .inf", "is not a number"),
         ("rate: fast", "rate: 'fast' is not a number such as 0.1 or 1e-7"),
         ("rate: [1, 2]", "rate: takes one value, got the list"),
         ("sizes: []", "sizes: needs at least one value, got an empty list"),
@@ -167,15 +145,10 @@ def test_yaml_values(text: str, field: str, value: object, write) -> None:
         ("betas: [0.9, x]", "betas: 'x' is not a number"),
         ("kind: gren", "kind: 'gren' is not one of red, green; did you mean green?"),
         ("flag: 1", "flag: must be True or False, got '1'"),
-        ("flag: [True]", "flag: takes one value, got the list"),
-        ("no-bar: maybe", "no-bar: must be True or False"),
         ("cuont: 3", "unknown key 'cuont'; did you mean count?; see toy.py --help"),
-        ("flag-: True", "unknown key 'flag-'"),
         ("<<: 3", "unknown key '<<'"),
         ("count: 3\ncount: 4", "key 'count' stands already on line 2"),
         ("count:", "key 'count' has no value"),
-        ("count: null", "key 'count' has no value"),
-        ("name: ''", "key 'name' has no value"),
     ],
 )
 def test_wrong_yaml_names_file_and_line(text: str, message: str, write) -> None:
@@ -196,15 +169,12 @@ def test_the_right_file_is_named(write) -> None:
     ("argv", "message"),
     [
         (["--cuont", "3"], "unknown option --cuont; did you mean --count?"),
-        (["--cuont=3"], "unknown option --cuont; did you mean --count?"),
         (["--coun", "3"], "unknown option --coun; did you mean --count?"),
         (["word"], "unknown option word"),
         (["--count", "010"], "'010' is not a whole number"),
         (["--count"], "expected one argument"),
-        (["--rate", "x"], "'x' is not a number"),
         (["--kind", "blue"], "'blue' is not one of red, green"),
         (["--sizes"], "expected at least one argument"),
-        (["--betas", "1"], "is not a pair of numbers"),
         (["--flag=3"], "ignored explicit argument"),
         (["--configs", "/no/such.yml"], "cannot read configuration /no/such.yml"),
     ],
@@ -251,16 +221,6 @@ def test_help_comes_from_the_dataclass(capsys) -> None:
     for part in ("Toy group", "how many, 100% (default: 3)", "a rate told in two lines (default: 0.5)"):
         assert part in text
     assert "More text" not in text and "(default: 0.9 0.98)" in text
-
-
-def test_every_option_of_train_has_help() -> None:
-    from dataclasses import fields
-
-    from hat.config import help_of
-
-    for group in GROUPS:
-        missing = {f.name for f in fields(group)} - set(help_of(group)) - {"configs"}
-        assert not missing, f"{group.__name__}: {missing}"
 
 
 def test_the_resolved_options_can_be_given_again(write) -> None:

@@ -11,6 +11,8 @@ import yaml
 from hat.cli.settings import TaskData, parse_settings, space_and_arch
 from hat.cli.train import main as train
 from hat.cli.translate import generate
+from hat.data.indexed import write_indexed
+from hat.data.pairs import PairDataset
 from hat.train.checkpoint import check_compatible, load
 
 COMPAT = Path(__file__).resolve().parents[3] / "shared" / "compat"
@@ -53,17 +55,25 @@ def test_validation_loss(
 
 
 def test_translations(asked: tuple[dict[str, Any], list[str], Path], tmp_path: Path) -> None:
-    """All 200 scores, from the command with its own choice of precision; tests/train compares the words."""
-    expected, argv, checkpoint = asked
-    argv += [f"--path={checkpoint}", "--beam=5", f"--results-path={tmp_path}/out.txt", "--no-progress-bar"]
-    assert generate(argv) == 0
-    scores = {
-        line.split("\t")[0].removeprefix("H-"): float(line.split("\t")[1])
-        for line in (tmp_path / "out.txt").read_text("utf-8").splitlines()
-        if line.startswith("H-")
-    }
-    for line, best in expected["beam5_lenpen1"].items():
-        assert abs(scores[line] - best["score"]) < 1e-4, line
+    """40 scores, in the precision that the command chooses; tests/train compares all of them, and words."""
+    (expected, argv, checkpoint), n = asked, 40
+    answers = expected["beam5_lenpen1"]
+    lines = list(answers)[:n]
+    data = PairDataset.load(argv[-1].removeprefix("--data="), "test")
+    for lang, vocab, side in (
+        (data.source_lang, data.source_vocab, data.source),
+        (data.target_lang, data.target_vocab, data.target),
+    ):
+        vocab.save(tmp_path / f"dict.{lang}.txt")
+        name = f"test.{data.source_lang}-{data.target_lang}.{lang}"
+        write_indexed(tmp_path / name, (side[int(line)] for line in lines), len(vocab))
+    argv += [f"--data={tmp_path}", f"--path={checkpoint}", "--beam=5", f"--results-path={tmp_path}/out.txt"]
+    assert generate([*argv, "--no-progress-bar"]) == 0
+    found = [line.split("\t") for line in (tmp_path / "out.txt").read_text("utf-8").splitlines()]
+    scores = {words[0][2:]: float(words[1]) for words in found if words[0].startswith("H-")}
+    assert len(scores) == n
+    for number, line in enumerate(lines):
+        assert abs(scores[str(number)] - answers[line]["score"]) < 1e-4, line
 
 
 @pytest.mark.parametrize("name", DATA)

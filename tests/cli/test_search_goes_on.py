@@ -143,7 +143,8 @@ def test_what_was_measured_before_a_failure_is_kept(search, files, monkeypatch: 
     assert any((files / "front" / "front").iterdir())
     kept = read_journal(files / "front" / "measured.jsonl")
     assert len(kept) == 3
-    summary, _ = search("front", *argv)
+    summary, said = search("front", *argv)
+    assert " of 2 limits hold as measured, on average " in said
     assert read_record(files / "front").cost.sittings == 2
     assert read_journal(files / "front" / "measured.jsonl")[:3] == kept
     ends = [(files / "front" / "evaluations.csv").read_bytes(), (files / "front@23ms.yml").read_bytes()]

@@ -1,6 +1,9 @@
 """What the tests of training from the command line share: argument lists, children, logs, refusals."""
 
+import importlib
 import json
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,6 +102,30 @@ def assert_same_run(files: Path, *runs: str) -> tuple[Checkpoint, Checkpoint]:
     one, other = (last(files, run) for run in runs)
     assert_same(one, other)
     return one, other
+
+
+def loaded_by(main: str, argv: list[str]) -> list[str]:
+    """Return the modules of hat that a command loads, run in a fork of this process that has forgotten them.
+
+    `main` is written as "module:function"; matplotlib is not installed there.
+    """
+    source, sink = os.pipe()
+    other = os.fork()
+    if other == 0:
+        try:
+            for name in [name for name in sys.modules if name.partition(".")[0] == "hat"]:
+                del sys.modules[name]
+            sys.modules["matplotlib"] = None  # type: ignore[assignment]
+            module, _, function = main.partition(":")
+            assert getattr(importlib.import_module(module), function)(argv) == 0
+            os.write(sink, " ".join(name for name in sys.modules if name.startswith("hat.")).encode())
+        finally:
+            os._exit(0)
+    os.close(sink)
+    with open(source, encoding="ascii") as answer:
+        loaded = answer.read().split()
+    os.waitpid(other, 0)
+    return loaded
 
 
 def refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:

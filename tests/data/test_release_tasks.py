@@ -3,18 +3,16 @@
 The commands of the scripts are done by this process: each start of Python takes longer than they do.
 """
 
-import contextlib
-import io
 import os
-import select
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from release_archives import IWSLT_TESTS, MAKE, sentences
+from served_python import in_process, run_script
 
 from hat.cli.main import main
 from hat.data.corpora import line_function
@@ -33,12 +31,6 @@ FOLDER = {
 READY = {name: f"{name}.preprocessed.tgz" for name in FOLDER.values()} | {
     "iwslt14_de_en": "iwslt14_de_en.preproessed.tgz"  # spelt so
 }
-PYTHON = """#!/usr/bin/env bash
-# hands its arguments to the test, which does the command and answers with the exit status
-printf '%s\\0' "$@" . >"$ASKED"
-read -r status <"$ANSWERED"
-exit "$status"
-"""
 
 
 class Checkout:
@@ -49,13 +41,6 @@ class Checkout:
         self.raw.mkdir()
         for name in ("scripts", f"configs/{task}"):
             shutil.copytree(ROOT / name, self.root / name)
-        self.pipes = {name: str(folder / name) for name in ("ASKED", "ANSWERED")}
-        for pipe in self.pipes.values():
-            os.mkfifo(pipe)
-        (folder / "python").write_text(PYTHON)
-        (folder / "python").chmod(0o755)
-        self.env = os.environ | self.pipes | {"PYTHON": str(folder / "python"), "RAW_DIR": "raw data"}
-        self.env["BPE_MERGES"] = "40"
         self.text = self.root / "data/text" / FOLDER[task]
         self.binary = self.root / "data/binary" / FOLDER[task]
         self.done: list[str] = []  # the commands of the last run
@@ -65,44 +50,21 @@ class Checkout:
     ) -> subprocess.CompletedProcess:
         """Run a script; `kill_at` names the command at whose end it is killed."""
         command = ["bash", str(self.root / "configs" / self.task / script), *map(str, argv)]
-        out, err = io.StringIO(), io.StringIO()
         self.done = []
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(contextlib.redirect_stdout(out))
-            stack.enter_context(contextlib.redirect_stderr(err))
-            asked, answered = (os.open(pipe, os.O_RDWR) for pipe in self.pipes.values())
-            stack.callback(os.close, asked)
-            stack.callback(os.close, answered)
-            files = [stack.enter_context(open(self.raw.parent / name, "w+")) for name in ("out", "err")]
-            process = subprocess.Popen(
-                command, cwd=self.raw.parent, env=self.env | env, stdout=files[0], stderr=files[1]
-            )
-            while process.poll() is None:
-                if not select.select([asked], [], [], 0.01)[0]:
-                    continue
-                words = b""
-                while not words.endswith(b"\0.\0"):
-                    words += os.read(asked, 1 << 16)
-                status = self.do(words.decode().split("\0")[2:-2])
-                if kill_at and self.done[-1].startswith(kill_at):
-                    process.kill()
-                os.write(answered, b"%d\n" % status)
-            for file, stream in zip(files, (out, err), strict=True):
-                file.seek(0)
-                stream.write(file.read())
-        return subprocess.CompletedProcess(command, process.returncode, out.getvalue(), err.getvalue())
 
-    def do(self, words: list[str]) -> int:
-        self.done.append(" ".join(words))
-        if words[0] == "fetch":  # there is no network
-            print(*words)
-            return 0 if Path(words[-1]).exists() else 2
-        before = os.getcwd()
-        os.chdir(self.root)
-        try:
-            return main(words)
-        finally:
-            os.chdir(before)
+        def serve(words: Sequence[str]) -> tuple[int | None, str, str]:
+            self.done.append(" ".join(words))
+            if words[0] == "fetch":  # there is no network
+                return (0 if Path(words[-1]).exists() else 2), " ".join(words), ""
+            os.chdir(self.root)
+            code, out, err = in_process(main, words)
+            return (None if kill_at and self.done[-1].startswith(kill_at) else code), out, err
+
+        settings = {"RAW_DIR": "raw data", "BPE_MERGES": "40"} | env
+        folder = self.raw.parent
+        return subprocess.CompletedProcess(
+            command, *run_script(command, folder / "bin", serve, folder, **settings)
+        )
 
     def ok(self, *argv: object, **kwargs: str) -> str:
         result = self.run(*argv, **kwargs)
@@ -121,9 +83,7 @@ class Checkout:
 
 
 @pytest.fixture
-def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Checkout]:
-    monkeypatch.setattr("os.fsync", lambda fd: None)
-
+def made(tmp_path: Path) -> Callable[[str], Checkout]:
     def make(task: str) -> Checkout:
         checkout = Checkout(tmp_path, task)
         MAKE[task](checkout.raw)
@@ -208,22 +168,6 @@ def test_iwslt14_de_en(made: Callable[[str], Checkout]) -> None:
     checkout.ok(BPE_MERGES="30")  # learnt again, no more
     assert [command.split()[0] for command in checkout.done] == ["learn-bpe", "apply-bpe", "preprocess"]
     assert len(checkout.lines("code")) == 31
-
-
-def test_iwslt_says_what_is_wrong(made: Callable[[str], Checkout]) -> None:
-    checkout = made("iwslt14.de-en")
-    for argv in (("0",), ("x",), ("1", "2")):
-        assert checkout.run(*argv).returncode == 2
-    (checkout.raw / "de-en.tgz").unlink()
-    missing = checkout.run()
-    assert missing.returncode == 2 and "wit3.fbk.eu/archive/2014-01" in missing.stdout
-    assert f"--to {checkout.raw / 'de-en.tgz'}" in missing.stdout
-    with tarfile.open(checkout.raw / "de-en.tgz", "w:gz") as archive:
-        info = tarfile.TarInfo("de-en/train.tags.de-en.de")
-        info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
-        archive.addfile(info)
-    hostile = checkout.run()
-    assert hostile.returncode == 2 and "is a link" in hostile.stderr and not checkout.binary.exists()
 
 
 def test_wmt19_en_de(made: Callable[[str], Checkout]) -> None:

@@ -114,7 +114,7 @@ configs = st.builds(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     configs,
     st.integers(4, 9),

@@ -1,21 +1,26 @@
-"""A model with its dictionaries: plain sentences in, plain sentences out."""
+"""Plain sentences in, plain sentences out, by a model and by the commands generate and score."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
+from hat.cli.translate import generate as generate_command
+from hat.cli.translate import score
 from hat.data.dataset import Dataset
 from hat.data.toy import toy_pairs
 from hat.decode.beam import BeamConfig, beam_search
 from hat.decode.generate import generate
-from hat.decode.score import parse_output
+from hat.decode.score import parse_output, score_file
 from hat.decode.translator import Model
-from hat.errors import ArchError, DataError
+from hat.errors import ArchError, ConfigError, DataError
 from hat.model.inference import InferenceModel
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer
+from hat.run import read_record
 from hat.space import DecoderSpace, EncoderSpace, SearchSpace
+from hat.train.checkpoint import pack, save
 
 SPACE = SearchSpace(
     EncoderSpace(8, 8, 3, (8, 6), (8,), (3, 2), (2,)),
@@ -87,3 +92,49 @@ def test_a_split_is_generated_in_the_order_of_the_corpus(model: Model, data: Dat
     assert references == valid.raw_target()
     sources = [line.split("\t")[1] for line in lines if line.startswith("S-")]
     assert hypotheses == model.translate(sources, beam=2)
+
+
+def test_generate_and_score_leave_a_record(
+    model: Model,
+    data: Dataset,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save(pack(model.network, data.digests), Path("model.pt"))
+    given = [f"--data={data.folder}", "--gen-subset=valid"]
+    argv = ["--path=model.pt", *given, "--cpu", "--max-len-b=9", "--beam=2"]
+    argv += ["--remove-bpe=sentencepiece", "--results-path=out.txt", "--json"]
+    assert generate_command(argv) == 0
+    said = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
+    record = read_record(Path("out.txt"))
+    assert (record.kind, record.state, said["sentences"]) == ("translation", "done", 10)
+    assert record.results == said and record.settings["beam"] == 2 and len(record.inputs["checkpoint"]) == 64
+    assert list(record.outputs) == ["out.txt"]
+    for mode in ("normal", "sacre"):
+        more = ["--remove-bpe=sentencepiece", *given]
+        assert score(["--gen-output=out.txt", f"--mode={mode}", *more, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
+        assert json.loads(Path(f"out.txt.{mode}.json").read_text()) == found
+        record = read_record(Path(f"out.txt.{mode}.json"))
+        assert (record.kind, record.results) == ("score", found) and "translation" in record.inputs
+    assert score(["--gen-output=out.txt", given[0], "--gen-subset=train"]) == 2
+    assert "holds 10 sentences, the train set has 190" in capsys.readouterr().err
+
+
+def test_score_of_perfect_and_detokenised_text(tmp_path: Path) -> None:
+    pytest.importorskip("sacremoses")
+    output = tmp_path / "out"
+    lines = ["Das ist gut , oder ?", "Ein well-known Haus .", "Ja , heute .", "Nein , nie , danke ."]
+    output.write_text("".join(f"T-{n}\t{line}\nH-{n}\t-1\t{line}\n" for n, line in enumerate(lines)))
+    assert score_file(output).bleu == pytest.approx(100)
+    raw = tmp_path / "raw"
+    raw.write_text("Das ist gut, oder?\nEin well-known Haus.\nJa, heute.\nNein, nie, danke.\n")
+    found = score_file(output, "sacre", reference=raw, target_lang="de")
+    assert found.bleu == pytest.approx(100) and "tok:13a" in found.signature
+    with pytest.raises(ConfigError, match="--target-lang or --data"):
+        score_file(output, "sacre")
+    raw.write_text("eins\n")
+    with pytest.raises(DataError, match="4 hypotheses and 1 references"):
+        score_file(output, "sacre", reference=raw, target_lang="de")

@@ -158,8 +158,6 @@ def child(command: str, argv: list[str], folder: str, fault: dict, said: str, na
 def serve() -> None:
     """Answer requests, one a line, until standard input ends."""
     torch.set_num_threads(1)
-    with torch.device("meta"):
-        sinusoids(4, 4)  # imports what each child would import anew
     weight = torch.nn.Parameter(torch.zeros(1))
     weight.sum().backward()
     torch.optim.AdamW([weight], fused=True).step()
@@ -187,7 +185,6 @@ if __name__ == "__main__":
 
     import hat.train.legacy  # noqa: F401  # as others above, what children would import anew
     from hat.cli.main import load
-    from hat.model.layers import sinusoids
 
     for each in COMMANDS.values():
         load(each.line.split()[0])

@@ -22,8 +22,7 @@ BAD_UTF8 = (b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xc0\x80", b"\xf5\x80\x80\x80",
 
 
 @pytest.fixture(autouse=True)
-def quick_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("os.fsync", lambda fd: None)
+def in_tmp_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
@@ -124,26 +123,6 @@ def test_text(kind: str, refused: Refused) -> None:
                         found = [vocabs[lang].decode(ids[n]) for n in range(len(ids))]
                         assert found == [" ".join(tokens) for tokens in want[lang]], (kind, texts[lang])
     assert (kind not in ("carriage returns", "U+2028 and its like")) in seen
-
-
-def test_dictionaries(refused: Refused) -> None:
-    def symbols(content: bytes) -> list[bytes]:
-        return [line.rpartition(b" ")[0] for line in content.split(b"\n") if line]
-
-    rng, seen = random.Random(1), set[bool]()
-    for lang in ("en", "de"):
-        Path(f"train.{lang}").write_text("a b c\nd e f\n")
-    whole = "".join(f"{symbol} {100 - n}\n" for n, symbol in enumerate("abcdefgh\u00e4\u2028")).encode()
-    with Tally(9, "dictionaries") as tally:
-        for _ in range(count(20, 200)):
-            content = mutated(whole, rng)
-            Path("dict").write_bytes(content)
-            with tally.fault():
-                said = refused(preprocess, [*PAIR, "--joined-dictionary", "--srcdict=dict"])
-                seen.add(bool(said))
-                assert not said or re.search(r" dict:\d+[: ]", said), said
-                assert said or symbols(Path("out/dict.en.txt").read_bytes()) == symbols(content)
-    assert True in seen
 
 
 def test_a_line_without_end(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,6 @@ from forks import REFUSABLE, Fault
 from tally import Tally, count, is_full
 
 from hat.errors import HatError
-from hat.files.journal import Journal
 from hat.files.lock import FolderLock
 from hat.latency.table import TableWriter, read_table
 from hat.train.checkpoint import load, numbered
@@ -61,11 +60,18 @@ def assert_held(name: str, work: Path, had: int, end: Path) -> int:
     return 0
 
 
-@pytest.mark.parametrize("row", ROWS, ids=["killed", "ended", "refused"])
-@pytest.mark.parametrize("name", NAMES)
+# a command that ends within a second is not asked to; tests/files refuses what a single atomic file needs
+BRIEF = ("predict", "average", "unpack")
+CASES = [
+    (name, row)
+    for name in NAMES
+    for row in ROWS
+    if name in LONG or row == 1 or (row == 6 and (is_full() or name not in BRIEF))
+]
+
+
+@pytest.mark.parametrize(("name", "row"), CASES)
 def test_a_fault_at_a_call(name: str, row: int, run: Run, made: Made, tmp_path: Path) -> None:
-    if row == 10 and name not in LONG:
-        pytest.skip("ends within a second")
     start, end, calls = made(name, begun=row == 6)
     want, work = products(end), tmp_path / "work"
     had, rng = len(COMMANDS[name].held(start / "run")), random.Random(f"{name} {row}")
@@ -115,7 +121,7 @@ def test_what_cannot_be_read(name: str, run: Run, made: Made, tmp_path: Path) ->
 LOCKS = {
     "super": lambda run: FolderLock(run, "wait"),
     "collect": lambda run: TableWriter(run / "rows.csv"),
-    "search": lambda run: Journal(run / "journal.jsonl"),
+    "search": lambda run: FolderLock(run, "wait"),
 }
 
 
@@ -157,10 +163,9 @@ SUMMED = {  # those of the products that have checksums
 
 @pytest.mark.parametrize("name", [*SUMMED, "table"])
 def test_damage_is_not_read(
-    name: str, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Refused by name, or the state before it or fewer records are read, each said."""
-    monkeypatch.setattr("os.fsync", lambda fd: None)
     by, rng = "collect" if name == "table" else name, random.Random(name)
     folder = copy_of(made(by).end, tmp_path / "work") / "run"
     read = (lambda run: read_table(run / "rows.csv")) if name == "table" else COMMANDS[by].read

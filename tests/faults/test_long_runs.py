@@ -25,10 +25,11 @@ def test_a_loss_that_is_not_finite(amp: str, run: Run, place: Path, tmp_path: Pa
         work = copy_of(place, tmp_path / "work")
         assert run("super", work, None, f"--amp={amp}", "--max-update=4").code == 0
         before = load(work / "run" / "checkpoint_last.pt")
-        done = run("super", work, None, f"--amp={amp}", *burst)
+        start = "--restore-file=run/checkpoint_last.pt"
+        done = run("super", work, None, f"--amp={amp}", *burst, "--save-dir=burst", start)
         assert_refused(done, "no weight was changed", "Lower --lr")
         assert_same(load(work / "run" / "checkpoint_last.pt"), before)
-        for path in (work / "run").glob("*.pt"):
+        for path in work.glob("*/*.pt"):
             assert all(bool(weight.isfinite().all()) for weight in load(path).weights.values())
         done = run("super", work, None, f"--amp={amp}")
         assert done.code == 0 and "resumed run at update 4" in done.err, done.err

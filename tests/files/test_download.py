@@ -9,7 +9,7 @@ import pytest
 from archives import entry, tar, zipped
 from local_site import PAGE, Site, get, names, old_checkpoint, zip_checkpoint
 
-from hat.errors import ConfigError, DataError, HatError
+from hat.errors import DataError, HatError
 from hat.files.archive import check_file
 from hat.files.download import Downloaded, Unreachable, _Part, direct_url, download
 
@@ -59,7 +59,7 @@ def test_stalls_and_errors_are_retried(
     site: Site, tmp_path: Path, pauses: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.plan = [("stall", 100_000), ("error", 500), ("busy", 7), ("busy", 9_000)]
-    get(site.url, tmp_path / "a.pt", timeout=0.1)
+    get(site.url, tmp_path / "a.pt", timeout=1.0)  # of which only the stall takes all
     assert (tmp_path / "a.pt").read_bytes() == site.content
     assert pauses == [1, 7, 120] and not site.plan
     said = capsys.readouterr().err
@@ -167,22 +167,6 @@ def test_no_network_is_said_soon(tmp_path: Path) -> None:
     with pytest.raises(Unreachable, match="not known|name resolution"):
         get("http://nowhere.invalid/x", tmp_path / "a")
     assert names(tmp_path) == []
-
-
-def test_wrong_addresses(tmp_path: Path) -> None:
-    for url in ("http://a b/", "http://a..b/", "http://127.0.0.1:port/", "http:///x"):
-        with pytest.raises(DataError, match="cannot download"):
-            get(url, tmp_path / "a")
-    with pytest.raises(ConfigError, match="http"):
-        get("ftp://a/", tmp_path / "a")
-
-
-def test_places_where_no_file_can_be(site: Site, tmp_path: Path) -> None:
-    get(site.url, tmp_path / "a.pt")
-    (tmp_path / "folder.pt").mkdir()
-    for path in (tmp_path / "folder.pt", tmp_path / "a.pt" / "b.pt", tmp_path / ("n" * 300)):
-        with pytest.raises(HatError, match="cannot"):
-            get(site.url, path)
 
 
 def test_one_process_at_a_time(site: Site, tmp_path: Path) -> None:

@@ -19,11 +19,6 @@ VALUES = st.recursive(
 RECORDS = st.lists(st.dictionaries(TEXT, VALUES, max_size=4), max_size=5)
 
 
-@pytest.fixture(autouse=True)
-def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.fsync", lambda fd: None)
-
-
 def write(path: Path, records: list[dict]) -> None:
     with Journal(path) as journal:
         for record in records:

@@ -1,6 +1,5 @@
 """The latency table: round trips, hostile rows, cuts at every byte, one writer."""
 
-import os
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -16,14 +15,6 @@ from hat.latency.table import RELEASE_COLUMNS, Row, TableWriter, find_table, rea
 CONDITIONS = {"device": 'cpu "x", 2 GHz', "threads": 1, "beam": 4}
 HEAD = ",".join(RELEASE_COLUMNS)
 PLAIN = "640,6,2048.0,8.0,512,2,1024.0,4.0,4.0,1.5,5.5,124.5,0.05,0.4"
-
-
-@pytest.fixture(autouse=True)
-def synced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Count instead of waiting for the disk: these tests write thousands of rows."""
-    calls: list[int] = []
-    monkeypatch.setattr(os, "fsync", calls.append)
-    return calls
 
 
 def row_number(n: int) -> Row:
@@ -48,21 +39,6 @@ def test_round_trip(tmp_path: Path) -> None:
     assert read_table(path) == [] and len(fill(path, 2)) == 2
 
 
-def test_rows_are_on_disk_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, synced: list[int]) -> None:
-    with TableWriter(tmp_path / "t.csv") as table:
-        before = len(synced)
-        table.append(row_number(0))
-        assert len(synced) == before + 1
-        content, write = (tmp_path / "t.csv").read_bytes(), os.write
-        with monkeypatch.context() as full_disk:
-            full_disk.setattr(os, "write", lambda fd, data: write(fd, data[:100]))
-            with pytest.raises(HatError, match="only a part of the record; free disk space"):
-                table.append(row_number(1))
-        assert (tmp_path / "t.csv").read_bytes() == content
-        table.append(row_number(1))
-    assert read_table(tmp_path / "t.csv") == [row_number(0), row_number(1)]
-
-
 def test_release_table(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text(f"{HEAD}\r\n{PLAIN}\r\n")
@@ -71,20 +47,6 @@ def test_release_table(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no latency table of our own .*give another --lat-dataset-path"):
         TableWriter(path)
     assert path.read_text().endswith("0.4\n")
-
-
-def test_cut_at_every_byte_of_the_last_two_rows_then_resumed(tmp_path: Path) -> None:
-    path = tmp_path / "t.csv"
-    fill(path, 4)
-    whole = path.read_bytes()
-    lines = whole.split(b"\n")
-    for cut in [*range(len(whole) - len(lines[-2]) - len(lines[-3]) - 2, len(whole)), 0, 1, len(HEAD), 500]:
-        path.write_bytes(whole[:cut])
-        if not whole[:cut].endswith(b"\n"):
-            with pytest.raises(DataError):
-                read_table(path)
-        fill(path, 4)
-        assert path.read_bytes() == whole, cut
 
 
 def test_one_writer_and_one_way_of_measuring(tmp_path: Path) -> None:

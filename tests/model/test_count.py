@@ -62,7 +62,7 @@ def test_all_released_figures_follow_from_the_closed_forms() -> None:
 
 
 @needs_release
-@pytest.mark.parametrize("index", [0, 15, 33, 43])
+@pytest.mark.parametrize("index", [0, 43])
 def test_torchprofile_gives_released_figures(index: int) -> None:
     row, space, arch, length = released()[index]
     found = profiled(space, arch, ModelConfig(), length)
@@ -70,7 +70,7 @@ def test_torchprofile_gives_released_figures(index: int) -> None:
     assert found == profile_macs(arch, space, ModelConfig(), length)
 
 
-@settings(max_examples=8)
+@settings(max_examples=4)
 @given(spaces_with_archs(), st.booleans(), st.booleans())
 def test_torchprofile_equals_the_closed_form(
     pair: tuple[SearchSpace, Arch], enc_first: bool, dec_first: bool

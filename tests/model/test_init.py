@@ -7,7 +7,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hat.errors import ConfigError
 from hat.model.layers import EOS, PAD, ModelConfig, positions, sinusoids
 from hat.model.transformer import SuperTransformer, Transformer, extract
 from hat.space import DecoderSpace, EncoderSpace, SearchSpace
@@ -99,23 +98,3 @@ def test_embedding_scale_and_positions_of_a_slice(original: bool, alone: bool) -
     expected = F.layer_norm(F.layer_norm(expected, (8,), eps=1e-5), (8,), eps=1e-5)
     found = extract(model, arch).encode(ids) if alone else model.encode(ids, arch)
     torch.testing.assert_close(found.outputs[0], expected)
-
-
-def test_the_longest_sentence_has_positions() -> None:
-    model = SuperTransformer(space(16, 16), 11, ModelConfig(max_source_positions=9, max_target_positions=5))
-    source, target = torch.full((1, 9), 4), torch.full((1, 5), 4)
-    assert bool(model(source, target).isfinite().all())
-    with pytest.raises(IndexError):
-        model(torch.full((1, 10), 4), target)
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "bounds"),
-    [
-        *((f"{kind}dropout", 1.0, "be at least 0 and below 1") for kind in ("", "attention_", "activation_")),
-        *((f"max_{side}_positions", 1, "lie between 2 and 65536") for side in ("source", "target")),
-    ],
-)
-def test_impossible_options(name: str, value: float, bounds: str) -> None:
-    with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')} must {bounds}, got {value}"):
-        ModelConfig(**{name: value})

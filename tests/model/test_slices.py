@@ -25,7 +25,7 @@ NAMES = [f"{norm}-{sharing}" for norm in ("post", "pre") for sharing in ("separa
 
 
 @pytest.mark.parametrize("cfg", CONFIGS, ids=NAMES)
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(st.data())
 def test_slice_and_its_gradient_equal_the_extracted_sub(cfg: ModelConfig, data: st.DataObject) -> None:
     space, arch = data.draw(spaces_with_archs(one_width=cfg.share_all_embeddings))
@@ -66,7 +66,7 @@ def test_a_sub_is_a_copy_of_exactly_its_size(pair: tuple[SearchSpace, Arch]) -> 
 
 
 @pytest.mark.parametrize("cfg", CONFIGS, ids=NAMES)
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(st.data())
 def test_names_are_unique_and_sizes_follow_the_closed_form(cfg: ModelConfig, data: st.DataObject) -> None:
     space, arch = data.draw(spaces_with_archs(one_width=cfg.share_all_embeddings))

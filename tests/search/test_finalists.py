@@ -8,13 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tqdm import tqdm
 
 from hat.errors import HatError
 from hat.files.journal import Journal, read_journal
 from hat.search.constraints import Candidate
 from hat.search.finalists import ROUNDS, DeviceTimer, Winner, about, choose_finalists
-from hat.search.run import Progress
 from hat.space import Arch, DecoderArch, EncoderArch
 
 
@@ -162,30 +160,6 @@ def test_measurements_of_other_conditions_do_not_count(tmp_path: Path) -> None:
         assert first != other and device.count == 2
         again = timer_of({"beam": "4"})
         assert again([arch]) == first and again([arch]) == [9.03], "in another process"
-
-
-@pytest.mark.parametrize(
-    ("stages", "at_once", "text"),
-    [
-        (
-            {"search": 150, "random": 1000, "depth": 6},
-            1,
-            "search: 150 evaluations, about 2.5 min; random: 1000 evaluations, about 16.7 min; depth: 6 "
-            "evaluations, about 0.1 min",
-        ),
-        ({"search": 0, "random": 600}, 4, "random: 600 evaluations, about 2.5 min"),
-    ],
-)
-def test_stages_are_told_once_by_the_scores_after_the_first(stages, at_once, text, monkeypatch) -> None:
-    """Those after the first take a second each; processes share; what is done is left out."""
-    told: list[str] = []
-    times = iter([50.0, *map(float, range(51, 70))])
-    monkeypatch.setattr("time.perf_counter", lambda: next(times))
-    progress = Progress(tqdm(disable=True), lambda: None, told.append)
-    progress.stages = stages
-    for _ in range(10):
-        progress(at_once)
-    assert told == [text]
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(1.0, "0.1"), (89.0, "1.5"), (7200.0, "120.0")])

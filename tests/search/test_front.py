@@ -61,17 +61,17 @@ def test_hypervolume_by_hand() -> None:
 
 
 @pytest.mark.parametrize("axes", [2, 3, 4])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_hypervolume_by_counting_random_darts(axes: int, seed: int) -> None:
     rng = random.Random(seed)
     reference = tuple(rng.uniform(1, 9) for _ in range(axes))
     points = [tuple(rng.uniform(0, 1.1) * limit for limit in reference) for _ in range(12)]
-    darts = 20_000
+    darts = 8_000
     hits = 0
     for _ in range(darts):
         dart = tuple(rng.random() * limit for limit in reference)
         hits += any(all(a <= b for a, b in zip(point, dart, strict=True)) for point in points)
-    assert hypervolume(points, reference) == pytest.approx(hits / darts, abs=0.012)
+    assert hypervolume(points, reference) == pytest.approx(hits / darts, abs=0.018)
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=15))

@@ -33,11 +33,6 @@ SOURCE, TARGET = torch.tensor([[5, 6, EOS]]), torch.tensor([[EOS, 7]])
 STATE = {"trainer": {"num_updates": 3, "betas": (0.9, 0.98)}, "progress": {"best": None, "loss": 1.5}}
 
 
-@pytest.fixture(autouse=True)
-def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.fsync", lambda fd: None)
-
-
 def super_model(seed: int = 1) -> SuperTransformer:
     return SuperTransformer(SPACE, (9, 11), ModelConfig(dropout=0.2), torch.Generator().manual_seed(seed))
 

@@ -147,8 +147,9 @@ def test_every_weight_is_needed_and_none_is_too_many(case: str) -> None:
     whole = release_of(case, model_of(case))
     names = [name for name in whole["model"] if not name.endswith(("version", "_float_tensor"))]
     changes: list[dict[str, Any]] = [{"encoder.embed_positions.weight": torch.ones(3, 12)}]
-    changes += [{name: None} for name in names]
-    changes += [{name: F.pad(whole["model"][name], (0, 1))} for name in names]
+    some = names if case == "separate" else names[::5]
+    changes += [{name: None} for name in some]
+    changes += [{name: F.pad(whole["model"][name], (0, 1))} for name in some]
     changes += [{names[5]: bad} for bad in (torch.ones(3, dtype=torch.long), 3, [], torch.tensor(1.0))]
     for change in changes:
         weights = {key: weight for key, weight in (whole["model"] | change).items() if weight is not None}

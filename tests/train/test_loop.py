@@ -28,11 +28,6 @@ CONFIG = TrainConfig(
 )
 
 
-@pytest.fixture(autouse=True)
-def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.fsync", lambda fd: None)
-
-
 @pytest.fixture(scope="module")
 def data() -> Dataset:
     english, german = zip(*toy_pairs(1, 120), strict=True)

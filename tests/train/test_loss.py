@@ -145,18 +145,6 @@ def test_partial_gradients(needs: tuple[bool, bool]) -> None:
     assert (states.grad is not None, output.grad is not None) == needs
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_pieces_of_a_chunk_change_nothing(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    states, output, target = inputs(41, 8, 30, dtype)
-    results = []
-    for cached in (1 << 20, 30 * 4 * 7):  # one piece, and pieces of seven rows
-        monkeypatch.setattr(hat.train.loss, "CACHED_BYTES", cached)
-        loss, nll = smoothed_loss(states, output, target, 0.1)
-        results.append((loss, nll, *torch.autograd.grad(loss, (states, output))))
-    for ours, theirs in zip(*results, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
-
-
 def test_large_and_small_logits_are_judged_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bounded logits make fewer passes; both ways agree, and no logit of bounded ones exceeds the bound."""
     states, output, target = inputs(41, 8, 30, torch.float32)
