@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hat.encoding import BOM, foreign
-from hat.errors import DataError, HatError, brief
+from hat.errors import BOM, DataError, HatError, brief, foreign
 from hat.files.atomic import digest_matches, digest_path
 from hat.files.journal import Appended
 from hat.log import info
