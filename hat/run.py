@@ -246,8 +246,8 @@ def claim(
     """Lock a run folder for the run of one identity; `legacy` is what other files of an older one tell of it.
 
     Another run in the folder is an error that names the differences, before anything is written; `new_run`
-    moves it out of the way instead, and `may_change` goes on with it. Raises HatError, also if another
-    process has the folder, or if it cannot be written.
+    moves it out of the way instead, and `may_change` goes on with it, unless it is to start from another
+    checkpoint. Raises HatError, also if another process has the folder, or if it cannot be written.
     """
     with ExitStack() as stack:
         stack.enter_context(FolderLock(folder, advice))
@@ -256,8 +256,10 @@ def claim(
         known = wanted and (held.made_from or held.settings)
         changed, unknown = held.differences(wanted) if wanted and known else ([], [])
         moved = None
-        if changed and not may_change:
-            names = (folder.with_name(f"{folder.name}.{held.identity.short}{n}") for n in _NUMBERS)
+        start = {"checkpoint content", "checkpoint is now given"}.intersection(changed)  # cannot go on there
+        if changed and (start or not may_change):
+            real = folder.resolve() if folder.is_symlink() or folder.name in ("", "..") else folder
+            names = (real.with_name(f"{real.name}.{held.identity.short}{n}") for n in _NUMBERS)
             moved = next(name for name in names if not name.exists())
             shown = ", ".join(
                 changed[:_SHOWN] + [f"and {len(changed) - _SHOWN} more"] * (len(changed) > _SHOWN)
@@ -267,9 +269,13 @@ def claim(
                     f"{folder} holds another run: {shown}; give another folder, or --new-run, which moves "
                     f"the old one to {moved}"
                 )
+            if Path.cwd().is_relative_to(real.resolve()):
+                raise HatError(f"cannot move {real}: it is the working directory; start from another one")
             stack.close()
             try:
-                folder.rename(moved)
+                real.rename(moved)
+                if folder.is_symlink():
+                    real.mkdir()  # the link stays one to the folder of the new run
             except OSError as error:
                 raise HatError(
                     f"cannot move {folder} to {moved}: {error.strerror}; move it yourself"

@@ -17,7 +17,7 @@ from hat.data.text import read_lines
 from hat.decode.beam import BeamConfig
 from hat.decode.translator import Engine, Model
 from hat.errors import ConfigError, DataError
-from hat.files.atomic import write_atomic
+from hat.files.atomic import check_writable, write_atomic
 from hat.log import info
 from hat.runtimes.engines import Precision, Runtime, Target, engine, export
 from hat.train.bundle import save_bundle
@@ -96,6 +96,10 @@ def translate(argv: Sequence[str] | None = None) -> int:
     cfg, beam, out = parse(argv, TranslateOptions, BeamConfig, OutputOptions, **about)
     if cfg.nbest and cfg.nbest > beam.beam:
         raise ConfigError(f"--nbest {cfg.nbest} exceeds --beam {beam.beam}; raise the latter")
+    if cfg.output:
+        check_writable(Path(cfg.output))
+        if cfg.input and Path(cfg.output).resolve() == Path(cfg.input).resolve():
+            raise ConfigError(f"--output {cfg.output} is the text to translate; give another file")
     model = _model(find_checkpoint(cfg.model), cfg.data)
     work = _Work(model, engine(model, cfg.runtime, cfg.precision, cfg.threads), cfg, beam)
     waits = cfg.input is None and sys.stdin.isatty()  # a person waits for each answer

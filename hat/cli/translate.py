@@ -20,14 +20,14 @@ from hat.decode.beam import BeamConfig
 from hat.decode.generate import Generated
 from hat.decode.generate import generate as generate_split
 from hat.decode.score import Mode, check_tokenizer, score_file
-from hat.errors import ConfigError, HatError
-from hat.files.atomic import write_text_atomic
+from hat.errors import ConfigError, DataError, HatError
+from hat.files.atomic import check_writable, write_text_atomic
 from hat.files.lock import file_lock
 from hat.log import info
 from hat.model.cpu import Int8Matrix, device_name, fixed_matrix
 from hat.model.inference import InferenceModel
 from hat.model.layers import MAX_POSITIONS
-from hat.run import Run, record_path
+from hat.run import Run, digest_of, read_record, record_path
 from hat.space import ArchOptions, arch_of
 from hat.train.checkpoint import check_dictionaries, evaluation_dtype, load
 from hat.train.distributed import place_of
@@ -105,6 +105,8 @@ def generate(argv: Sequence[str] | None = None) -> int:
         raise ConfigError(f"translations are made by one process, {place.size} were started; start it alone")
     remove_subwords("", options.remove_bpe)  # an unknown kind is an error before the model is loaded
     product = Path(options.results_path) if options.results_path else None
+    if product:
+        check_writable(product)
     lock = file_lock(product, "wait for it, or give another --results-path") if product else nullcontext()
     with lock:
         done = _generate(options, beam, task, device_options, optim, arch_options, output)
@@ -146,7 +148,7 @@ def _generate(
         record_path(product, folder=False) if product else None,
         "translation",
         settings=to_yaml_values(options, beam, arch_options) | {"data": task.data, "amp": optim.amp},
-        inputs={"checkpoint": path, "source-ids": data.content()[0]},
+        inputs={"checkpoint": path, **_ids(data)},
         device={"device": device_name(device), "dtype": str(fixed.dtype)},
         threads=torch.get_num_threads(),
         gpus=int(device.type == "cuda"),
@@ -182,6 +184,15 @@ def score(argv: Sequence[str] | None = None) -> int:
         raise ConfigError(f"--gen-output is needed: {options.gen_output} is no file; run hat generate first")
     names = ("data", "gen_subset", "source_lang", "target_lang")
     data = PairDataset.load(*(getattr(options, name) for name in names)) if options.data else None
+    if data and (held := read_record(path, folder=False, note=info)).outputs.get(path.name) == digest_of(
+        path
+    ):
+        other = [use for use, digest in _ids(data).items() if held.inputs.get(use, digest) != digest]
+        if other:
+            raise DataError(
+                f"{path} is no translation of the {data.split} split of {options.data}: other "
+                f"{' and '.join(other)}; generate again, or give the split it is of as --gen-subset"
+            )
     lang = {"target_lang": options.target_lang or "", "remove_bpe": options.remove_bpe}
     result = score_file(path, options.mode, data=data, reference=options.ref, **lang)
     found = {"mode": options.mode} | result._asdict()
@@ -200,3 +211,8 @@ def score(argv: Sequence[str] | None = None) -> int:
     if output.json:
         print(json.dumps(found))
     return 0
+
+
+def _ids(data: PairDataset) -> dict[str, str]:
+    """Return the digests of what is translated, and of its reference."""
+    return dict(zip(("source-ids", "target-ids"), data.content(), strict=True))

@@ -182,8 +182,10 @@ def _subword_model(
     found: dict[bytes, Path] = {}
     for path in (Path(path) for path in (cfg.srcdict, cfg.tgtdict) if path):
         vocab = Vocab.load(path)
-        if (model := model_beside(path.parent, vocab)) is not None:
-            found[model] = path.parent / MODEL_FILES[subword_kind(vocab) or "sentencepiece"]
+        for folder_of in (path.parent, path.resolve().parent):  # the name may be a link
+            if (model := model_beside(folder_of, vocab)) is not None:
+                found[model] = folder_of / MODEL_FILES[subword_kind(vocab) or "sentencepiece"]
+                break
     if len(found) > 1:
         both = " and ".join(map(str, found.values()))
         raise DataError(f"--srcdict and --tgtdict have different subword models, {both}; give two of one set")

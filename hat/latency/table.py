@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hat.errors import DataError, HatError, brief
+from hat.errors import BOM, DataError, HatError, brief, foreign
 from hat.files.atomic import digest_matches, digest_path
 from hat.files.journal import Appended
 from hat.log import info
@@ -104,6 +104,8 @@ def read_table(path: str | Path) -> list[Row]:
     except OSError as error:
         why = f"{error.strerror}; check --lat-dataset-path"
         raise DataError(f"cannot read the latency table {path}: {why}") from error
+    if found := foreign(path, content[:4096]):
+        raise DataError(f"{path}: the file {found}")
     if not content.endswith(b"\n"):
         raise DataError(
             f"{path}:{content.count(10) + 1}: the file is empty or its last line does not end, so it may be "
@@ -114,7 +116,7 @@ def read_table(path: str | Path) -> list[Row]:
             f"{path} is damaged: its SHA-256 differs from {digest_path(path).name}; fetch it again with "
             "download_model.py, or restore it from a copy"
         )
-    return _parse(content, path)
+    return _parse(content.removeprefix(BOM), path)
 
 
 class TableWriter(Appended[Row]):

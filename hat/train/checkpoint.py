@@ -322,7 +322,7 @@ def average(
         num_epoch_checkpoints: how many checkpoints of a folder, N.
 
     Raises CheckpointError if there are none, they hold different models or several folders are given, or
-    their mean is not finite.
+    their mean is not finite, or `output` is a checkpoint of training.
     """
     paths, most = [Path(name) for name in inputs], num_epoch_checkpoints
     folder = next((path for path in paths if path.is_dir()), None)
@@ -333,6 +333,10 @@ def average(
         raise CheckpointError(f"{', '.join(map(str, paths))}{of}; give one folder, or name checkpoint files")
     if not folder and output is None:
         raise ConfigError("--output is needed if the inputs are single files")
+    target = Path(output or paths[0] / f"average_model_{most}.pt")
+    own = target.name in ("checkpoint_last.pt", "checkpoint_best.pt") or _NAMES.fullmatch(target.name)
+    if own and target.exists():
+        raise CheckpointError(f"{target} is a checkpoint of training; give another file as --output")
     used, runs, first, total = list[Path](), set[str](), None, dict[str, Tensor]()
     for path, found in _of_run(folder, most) if folder else ((path, load(path, info)) for path in paths):
         if first and describe(found) != describe(first):
@@ -352,7 +356,6 @@ def average(
     means = {name: (weight / len(used)).float() for name, weight in total.items()}
     if not all(bool(mean.isfinite().all()) for mean in means.values()):
         raise CheckpointError(f"{used[0]} or another of them holds numbers that are not finite; leave it out")
-    target = Path(output or paths[0] / f"average_model_{most}.pt")
     settings = {"num-epoch-checkpoints": most, "inputs": [str(path) for path in used]}
     inputs = {f"checkpoint {number}": path for number, path in enumerate(used, 1)}
     identity = Identity.of("average", inputs=inputs)

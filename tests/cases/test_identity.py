@@ -14,6 +14,7 @@ from toy_predictor import save_predictor
 
 from hat.cli import evo_search
 from hat.cli.train import identity, main, parsed
+from hat.cli.translate import generate, score
 from hat.data.preprocess import PreprocessConfig, preprocess
 from hat.data.toy import toy_pairs
 from hat.errors import CheckpointError
@@ -295,6 +296,40 @@ def test_a5_averages_of_different_runs_are_wanted_or_refused(
     assert "checkpoint_last.pt belongs to another run" in train("--max-update=3", code=2)
 
 
+def test_a5_a_reset_does_not_go_on_from_another_checkpoint(task: Path, train: Train) -> None:
+    train()
+    train("--seed=2", into="other")
+    more = ["--restore-file=other/checkpoint_last.pt", "--max-update=3"]
+    said = train(*more, "--reset-optimizer", code=2)
+    assert "run holds another run: checkpoint is now given" in said and reached(task / "run") == 2
+    assert "it was moved to" in train(*more, "--new-run")
+
+
+def test_an_average_replaces_no_checkpoint_of_training(task: Path, train: Train) -> None:
+    train()
+    for name in ("checkpoint_last.pt", "checkpoint_best.pt", "checkpoint1.pt"):
+        with pytest.raises(CheckpointError, match=f"run/{name} is a checkpoint of training; give another"):
+            average(["run"], f"run/{name}")
+    average(["run"], "run/checkpoint_mean.pt")
+    average(["run"], "run/checkpoint_mean.pt")
+    assert reached(task / "run") == 2
+
+
+def test_new_run_behind_a_link_keeps_the_link(task: Path, train: Train, monkeypatch) -> None:
+    (task / "disk").mkdir()
+    (task / "run").symlink_to("disk")
+    train()
+    aside = f"disk.{read_record(task / 'run').identity.short}"
+    said = train("--seed=7", "--new-run")
+    assert f"it was moved to {task}/{aside}" in said and (task / "run").readlink() == Path("disk")
+    assert (
+        read_record(task / aside).settings["seed"] == 1 and read_record(task / "disk").settings["seed"] == 7
+    )
+    monkeypatch.chdir(task / "disk")
+    assert main(["--configs=../space.yml", "--data=../bin", "--save-dir=.", "--new-run"]) == 2
+    assert (task / "disk" / "checkpoint_last.pt").exists()
+
+
 def test_a12_resets_go_on_under_other_settings(task: Path, train: Train, trained: Path) -> None:
     first = read_record(task / "run").identity
     best = load(task / "run" / "checkpoint_last.pt").state["progress"]["best_loss"]
@@ -327,6 +362,25 @@ def test_b2_a_folder_that_is_trained_in_is_refused(task: Path, train: Train, tra
         assert "is being written by another process" in train("--seed=7", "--new-run", code=2)
         assert files_of(task) == before
         assert average([task / "run"], "mean.pt")[1], "reading needs no lock"
+
+
+def test_a1_a_translation_of_other_data_gets_no_score(
+    task: Path, train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train("--max-update=1")
+    split = ["--data=bin", "--gen-subset=valid"]
+    made = [*split, "--path=run/checkpoint_last.pt", "--beam=1", "--max-len-b=2"]
+    assert generate([*made, "--results-path=bin"]) == 2 and not Path("bin.run.json").exists()
+    assert generate([*made, "--results-path=out.txt"]) == 0 and score([*split, "--gen-output=out.txt"]) == 0
+    scored = Path("out.txt.normal.json").read_bytes()
+    change_data(task, reverse=("valid",))
+    assert score([*split, "--gen-output=out.txt"]) == 2
+    said = capsys.readouterr().err
+    assert "out.txt is no translation of the valid split of bin: other target-ids; generate again" in said
+    assert Path("out.txt.normal.json").read_bytes() == scored
+    with open("out.txt", "a") as file:  # another program's output under an old record
+        file.write("\n")
+    assert score([*split, "--gen-output=out.txt"]) == 0
 
 
 Search = Callable[..., str]

@@ -267,7 +267,9 @@ def test_c14_new_text_gets_the_subword_model_of_its_dictionary(
 
 def test_c14_one_joined_dictionary_and_a_chain_of_folders(raw: Path) -> None:
     made = binary("made", "--sentencepiece=70", "--joined-dictionary")
-    for before, folder in (("made", "one"), ("one", "two")):
+    Path("links").mkdir()
+    Path("links/dict.ru.txt").symlink_to("../made/dict.ru.txt")
+    for before, folder in (("made", "one"), ("one", "two"), ("links", "three")):
         new = binary(folder, "--joined-dictionary", f"--srcdict={before}/dict.ru.txt")
         assert ids(new) == ids(made) and new.digests == made.digests
 
@@ -385,6 +387,9 @@ def test_c14_plain_text_is_translated(
     words = ["--model=m.pt", "--data=data", "--max-len-b=5", "--beam=1", "--precision=fp32"]
     assert translate([*words, "--input=new.ru", "--output=text"]) == 0
     assert list(read_lines("text")) == found
+    before = Path("new.ru").read_bytes()
+    assert translate([*words, "--input=new.ru", "--output=./new.ru"]) == 2
+    assert "is the text to translate" in capsys.readouterr().err and Path("new.ru").read_bytes() == before
     Path("data/sentencepiece.model").unlink()
     assert translate([*words, "--input=new.ru"]) == 2
     assert "sentencepiece.model, the subword model of the dictionaries, is missing" in capsys.readouterr().err
