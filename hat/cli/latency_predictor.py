@@ -19,7 +19,7 @@ from hat.latency.table import find_table, read_table
 from hat.log import info
 from hat.model.cpu import device_name
 from hat.report.figures import latency_chart, png
-from hat.run import Identity, Run, record_path
+from hat.run import Identity, Run, digest_of, read_record, record_path
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,9 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None = None) -> Report:
             raise DataError(f"{error}; {advice(commands, '')}") from error
         raise
     check_writable(path)
+    made = read_record(table, folder=False, note=info).outputs.get(table.name)
+    if made and made != digest_of(table):
+        info(f"{table} is not as it was measured: its record {record_path(table, folder=False)} differs")
     if given := ", ".join(to_yaml_values(ignored)):
         info(f"{given}: no effect here; the predictor finds its scales, size and steps itself")
     aside = beside_own(path) if is_released(path) else None

@@ -24,7 +24,7 @@ from hat.data.subwords import (
     subword_kind,
 )
 from hat.data.text import Chunk, Workers, chunks, read_lines, unequal
-from hat.data.vocab import UNK, Vocab
+from hat.data.vocab import SPECIALS, UNK, Vocab
 from hat.errors import ConfigError, DataError
 from hat.files.atomic import write_text_atomic
 
@@ -199,9 +199,16 @@ def _dictionaries(cfg: PreprocessConfig, counts: list[Counter]) -> list[Vocab]:
     limits = (cfg.thresholdsrc, cfg.nwordssrc), (cfg.thresholdtgt, cfg.nwordstgt)
     if cfg.joined_dictionary:
         given = cfg.srcdict or cfg.tgtdict
-        return [Vocab.load(given) if given else Vocab.build(counts[0] + counts[1], *limits[0])] * 2
+        return [_given(given) if given else Vocab.build(counts[0] + counts[1], *limits[0])] * 2
     sides = zip((cfg.srcdict, cfg.tgtdict), counts, limits, strict=True)
-    return [Vocab.load(given) if given else Vocab.build(count, *most) for given, count, most in sides]
+    return [_given(given) if given else Vocab.build(count, *most) for given, count, most in sides]
+
+
+def _given(path: str) -> Vocab:
+    """Return the dictionary in a file; raises DataError if it has no symbols."""
+    if len(vocab := Vocab.load(path)) > len(SPECIALS):
+        return vocab
+    raise DataError(f"{path} holds no symbols; give a dictionary that hat preprocess wrote, or none")
 
 
 def _binarise(

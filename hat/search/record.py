@@ -13,7 +13,8 @@ from hat.config import to_yaml_values
 from hat.errors import ArchError, ConfigError, DataError, brief
 from hat.files.atomic import write_text_atomic
 from hat.files.journal import Journal, read_journal
-from hat.run import Identity, Run, record_path
+from hat.log import info
+from hat.run import Identity, Run, read_record, record_path
 from hat.search.constraints import Candidate, Point, Score, Winner
 from hat.search.strategies import EvolutionConfig, SearchConfig
 from hat.space import SIDES, Arch, SearchSpace
@@ -240,7 +241,11 @@ class SearchResult:
         """Write the YAML file of each winner, beside it a record of its own; into `out` table and summary."""
         made = run.record
         same: dict[str, Any] = {"settings": made.settings, "inputs": made.inputs, "device": made.device}
+        same["identity"] = made.identity
         for limit_ms, path in self.paths.items():
+            held = read_record(path, folder=False, note=info)
+            if path.exists() and held.made_from and held.identity.digest != made.identity.digest:
+                info(f"{path}, which another search found, is replaced")
             self._write_arch(path, self.winners[limit_ms], under(limit_ms))
             with Run(record_path(path, folder=False), made.kind, goes_on=False, **same) as own:
                 own.results |= {"constraint_ms": known_ms(limit_ms), **self.winners[limit_ms].plain()}

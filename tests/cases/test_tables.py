@@ -190,6 +190,14 @@ def test_a_cut_table_is_no_finished_one(measured, tmp_path: Path) -> None:
     assert measured(12, path).new_rows == 6, "the rows are measured again, not taken as done"
 
 
+def test_learning_from_a_cut_table_says_that_it_is_cut(measured, tmp_path: Path, capsys) -> None:
+    path = tmp_path / "t.csv"
+    measured(12, path)
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:11]))
+    assert train_predictor([f"--lat-dataset-path={path}", f"--ckpt-path={tmp_path / 'p.pt'}"]) == 0
+    assert f"{path} is not as it was measured: its record" in capsys.readouterr().err
+
+
 def test_a_table_that_a_spreadsheet_saved_is_read_or_named(measured, tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     rows, content = list(measured(4, path)), path.read_bytes()

@@ -395,6 +395,12 @@ def test_c14_plain_text_is_translated(
     assert "sentencepiece.model, the subword model of the dictionaries, is missing" in capsys.readouterr().err
 
 
+def test_c14_a_dictionary_without_symbols_is_refused(raw: Path, capsys: pytest.CaptureFixture) -> None:
+    Path("empty.txt").write_text("")
+    binary("data", "--srcdict=empty.txt", "--joined-dictionary", "--testpref=train", code=2)
+    assert "empty.txt holds no symbols" in capsys.readouterr().err and not Path("data").exists()
+
+
 def test_c6_a_missing_tokeniser_is_found_before_translating(
     raw: Path, model: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -203,6 +203,15 @@ def test_wrong_options(more: list[str], message: str, capsys: pytest.CaptureFixt
     assert message in capsys.readouterr().err
 
 
+def test_another_search_replaces_a_found_architecture_with_a_word(search, files) -> None:
+    search("first", *TINY, "--latency-constraint=23")
+    made = (files / "first.yml").read_bytes()
+    (files / "second.yml").write_bytes(made)
+    (files / "second.yml.run.json").write_bytes((files / "first.yml.run.json").read_bytes())
+    said = search("second", *TINY, "--latency-constraint=24")[1]
+    assert "second.yml, which another search found, is replaced" in said
+
+
 def test_what_a_search_loads(search, files) -> None:
     search("one", *TINY, "--latency-constraint=23")
     words = [f"--configs={files}/space.yml", f"--restore-file={files}/super/checkpoint_last.pt", *TINY]
