@@ -292,12 +292,19 @@ def run_task(words: tuple[str, ...], *extra: str) -> None:
     """Run scripts/run_task.sh as the command it starts, in this process, and look at its result."""
     more = words[words.index("--") + 1 :] if "--" in words else ()
     run(("python", "-m", "hat", "run", f"--task={words[2]}", f"--hardware={words[3]}", *more, *extra))
+    Path("corpus.txt").write_text("the dog sleeps\n")
     summary = json.loads(Path("runs", words[2], words[3], "summary.json").read_text())
     names = [model["name"] for model in summary["models"]]
     kinds = [name.partition("@")[0] for name in names if name != "baseline"]
     assert kinds[:2] == ["largest", "smallest"] and set(kinds[2:]) == {"found"}
     keys = {"name", "params", "flops", "constraint_ms", "predicted_ms", "measured_ms", "within_limit", "bleu"}
     assert all(keys <= model.keys() for model in summary["models"])
+    for model in summary["models"]:
+        made = model["weights"] == "trained" and not model["same_as"]
+        assert made == ("bundle" in model)
+        if made:
+            assert f"| quality | {model['bleu']:.2f} BLEU" in Path(model["bundle"], "README.md").read_text()
+            run(("python", "-m", "hat", "translate", f"--model={model['bundle']}", "--input=corpus.txt"))
     page = Path("runs", words[2], words[3], "report/index.html").read_text("utf-8")
     assert 'id="front"' in page and all(name in page for name in names)
     assert all(f">{model['bleu']:.2f}<" in page for model in summary["models"])

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from hat.cli.options import OutputOptions, command, parse
 from hat.cli.settings import TaskData, parse_settings, space_and_arch
 from hat.cli.stages import Stages
 from hat.config import Options, flag_of, option, to_yaml_values
+from hat.data.dataset import Dataset
 from hat.decode.score import check_tokenizer
 from hat.errors import ConfigError, HatError
 from hat.files.atomic import digest_path, write_text_atomic
@@ -29,7 +30,7 @@ from hat.latency.collect import measure_fresh, reference_of
 from hat.latency.measure import MeasureConfig
 from hat.latency.predictor import COVERAGE, MIN_ROWS, LatencyPredictor
 from hat.latency.table import read_table
-from hat.log import versions
+from hat.log import info, versions
 from hat.model.count import count_macs, count_params
 from hat.model.cpu import device_name
 from hat.report.collect import Model, Report, in_ms, kept, stage_costs
@@ -37,7 +38,8 @@ from hat.report.page import report
 from hat.rng import rng_for
 from hat.run import VERSIONS, Identity, Run, read_record, record_path
 from hat.space import Arch, sample
-from hat.train.checkpoint import average
+from hat.train.bundle import save_bundle
+from hat.train.checkpoint import average, load_model
 
 Row = dict[str, Any]  # a model of the final table, by the keys of summary.json; None: not measured
 _FIRST = (
@@ -96,6 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"\n{text_table(task.rows)}\n\n{summary['found']}\n{summary['price']}")
     print(f"written: {task.folder}/summary.json")
     print(f"written: {report(task.folder)}, the page to look at")
+    if bundles := [row["bundle"] for row in task.rows if "bundle" in row]:
+        print(f"to translate plain text: python -m hat translate --model={bundles[-1]}")
     if out.json:
         print(json.dumps(summary))
     return 0
@@ -172,6 +176,7 @@ class Task:
             run.results |= held
             self.stages = Stages(run, self.folder)
             scores = self._all_stages()
+            self._bundles()
             known = {name: self.stages.known[name] for name in self.stages.plan}
             told = Report("", [Model.of_row(row) for row in self.rows], stages=stage_costs(known))
             summary = {
@@ -408,6 +413,22 @@ class Task:
             self.stages.run(_LAST, work, Identity.of("latency", settings=how, inputs={"table": table}))
         )
 
+    def _bundles(self) -> None:
+        """Write a folder that translates by itself for each trained model."""
+        data = Dataset.load(self.settings.task.data or "")
+        for row in self.rows:
+            if row["weights"] != "trained" or row["same_as"]:
+                continue
+            folder, facts = self.folder / row["name"], {"task": self.options.task}
+            facts |= {"bleu": row["bleu"], "signature": row["signature"]}
+            how = ", ".join(f"{key} {value}" for key, value in _shown(self.predictor.conditions))
+            facts["latency"] = f"{in_ms(row['measured_ms'], row['measured_interval_ms'])} ({how})"
+            try:
+                model = load_model(folder / f"average_model_{self.options.average}.pt", data)
+                row["bundle"] = str(save_bundle(model, folder / "bundle", facts))
+            except HatError as error:
+                info(f"no bundle of {row['name']}: {error}")
+
     def _row(self, model: "_Model", same_as: str | None, known: Row) -> Row:
         """Return the row of a model with its score and latency."""
         limit_ms, measured_ms = model.limit_ms, known["measured_ms"]
@@ -429,6 +450,12 @@ class Task:
             "same_as": same_as,
             "arch": model.arch.to_yaml(),
         }
+
+
+def _shown(conditions: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield the conditions of a latency that a model card tells."""
+    names = ("device", "threads", "dtype", "runtime", "beam", "source_len", "target_len")
+    return ((name, conditions[name]) for name in names if name in conditions)
 
 
 class _Model(NamedTuple):

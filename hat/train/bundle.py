@@ -51,6 +51,9 @@ def save_bundle(model: "Model", folder: Path | str, facts: Mapping[str, Any] | N
         raise ConfigError(
             "the dictionaries of this model are not known; give the folder of its data (--data)"
         )
+    if codec.kind and codec.model is None:
+        what = "the subword model of this model's dictionaries is missing"
+        raise ConfigError(f"{what}; put it beside them in the folder of the data")
     if folder.is_file() or (folder.is_dir() and not (folder / CONFIG).exists() and any(folder.iterdir())):
         raise ConfigError(f"{folder} holds other files than a bundle; give another --output")
     folder.mkdir(parents=True, exist_ok=True)
