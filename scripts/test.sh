@@ -54,12 +54,6 @@ python=${PYTHON:-python}
 common=configs/$task/subtransformer/common.yml
 made=$(printf '%s\n' "${flags[@]}" | cat - "$arch" | cksum | cut -d ' ' -f 1) # of other options stays beside it
 output=${output:-$(dirname "$checkpoint")/exp/$(basename "$checkpoint" .pt)_${subset}_$(basename "$arch" .yml)_$made.out}
-joined=()
-for flag in "${flags[@]}"; do
-    case "$flag" in --remove-bpe*) joined+=("$flag") ;; esac
-done
-"$python" -m hat generate --configs="$common" --sub-configs="$arch" --path="$checkpoint" \
-    --gen-subset="$subset" --batch-size=128 --results-path="$output" --mode="$mode" "${flags[@]}"
 echo "output: $output"
-"$python" -m hat score --configs="$common" --gen-output="$output" --mode="$mode" --gen-subset="$subset" \
-    "${joined[@]}" ${HAT_JSON:+--json}
+exec "$python" -m hat generate --configs="$common" --sub-configs="$arch" --path="$checkpoint" --mode="$mode" \
+    --gen-subset="$subset" --batch-size=128 --results-path="$output" "${flags[@]}" ${HAT_JSON:+--json}

@@ -53,7 +53,7 @@ class GenerateOptions(Options):
     results_path: str | None = option(None, role="free")
     """file for the output, written whole (default: standard output)"""
     mode: Mode | None = option(None, role="free")
-    """how the output is to be scored: what is missing for that is found before translating"""
+    """score the file of the output, too, as hat score does; what that lacks is found before translating"""
     max_source_positions: int | None = option(None, low=2, high=MAX_POSITIONS)
     """room for longer source sentences than the model was trained for, in tokens"""
     max_target_positions: int | None = option(None, low=2, high=MAX_POSITIONS)
@@ -115,8 +115,13 @@ def generate(argv: Sequence[str] | None = None) -> int:
         f"translated {done.sentences} sentences ({done.tokens} tokens) in {done.seconds:.1f} s, "
         f"{done.sentences / done.seconds:.1f} sentences/s, {done.tokens / done.seconds:.0f} tokens/s"
     )
+    found: dict[str, Any] = {}
+    if options.mode and product:
+        names = {name: getattr(task, name) for name in ("data", "source_lang", "target_lang")}
+        names |= {name: getattr(options, name) for name in ("mode", "gen_subset", "remove_bpe")}
+        found = _score(ScoreOptions(gen_output=str(product), **names))
     if output.json:
-        print(json.dumps(counts))
+        print(json.dumps(counts | found))
     return 0
 
 
@@ -179,6 +184,14 @@ def score(argv: Sequence[str] | None = None) -> int:
     groups = ScoreOptions, only(OutputOptions, "json"), *map(only, GROUPS)  # GROUPS: of other commands
     how: dict[str, Any] = {"description": score.__doc__, "config_flags": ("--configs",)}
     options, output, *_ = parse(argv, *groups, prog="hat score", **how)
+    found = _score(options)
+    if output.json:
+        print(json.dumps(found))
+    return 0
+
+
+def _score(options: ScoreOptions) -> dict[str, Any]:
+    """Score, print the scores, keep them beside the output, and return them."""
     path = Path(options.gen_output or "")
     if not path.is_file():
         raise ConfigError(f"--gen-output is needed: {options.gen_output} is no file; run hat generate first")
@@ -208,9 +221,7 @@ def score(argv: Sequence[str] | None = None) -> int:
             run.vouch(product)
     except HatError as error:  # the output may lie where others may only read
         info(f"the score is not kept beside the output: {error}")
-    if output.json:
-        print(json.dumps(found))
-    return 0
+    return found
 
 
 def _ids(data: PairDataset) -> dict[str, str]:

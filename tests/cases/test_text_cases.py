@@ -450,7 +450,7 @@ def test_c6_the_script_says_how_it_scores_before_it_translates(tmp_path: Path) -
     (tmp_path / "a.yml").touch()
     env = os.environ | {"PYTHON": "echo"}
     said = subprocess.run(argv, env=env, capture_output=True, text=True, check=True).stdout.split("\n")
-    assert "-m hat generate" in said[0] and "--mode=sacre" in said[0]
+    assert "-m hat generate" in said[1] and "--mode=sacre" in said[1]
 
 
 def test_c12_no_script_reads_yaml_by_itself() -> None:

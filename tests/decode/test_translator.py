@@ -120,7 +120,11 @@ def test_generate_and_score_leave_a_record(
         record = read_record(Path(f"out.txt.{mode}.json"))
         assert (record.kind, record.results) == ("score", found) and "translation" in record.inputs
     assert score(["--gen-output=out.txt", given[0], "--gen-subset=train"]) == 2
-    assert "holds 10 sentences, the train set has 190" in capsys.readouterr().err
+    assert "out.txt is no translation of the train split" in capsys.readouterr().err
+    scores = json.loads(Path("out.txt.sacre.json").read_text())
+    assert generate_command([*argv, "--mode=sacre"]) == 0
+    both = json.loads(capsys.readouterr().out.strip().split("\n")[-1])
+    assert scores.items() <= both.items() and both["sentences"] == 10
 
 
 def test_score_of_perfect_and_detokenised_text(tmp_path: Path) -> None:
