@@ -248,7 +248,7 @@ class _Collector:
                 report.searches += self._searches(each)
             else:
                 report.trainings.append(_training(each))
-        report.predictor = next((each.record.results for each in found if each.kind == "predictor"), {})
+        report.predictor = self._predictor(found)
         models = [Model.of_row(row) for row in rows] or self._models(runs)
         report.models = [self._completed(model, found) for model in models]
         report.stages = stage_costs(stages) or [
@@ -320,6 +320,15 @@ class _Collector:
             yield _Found(product, str(product.relative_to(self.root)), record.kind, record)
 
     # --- what runs hold
+
+    def _predictor(self, found: Sequence[_Found]) -> Mapping[str, Any]:
+        """Return the results of the predictor that the searches used; of any, if there is no search."""
+        used = {each.record.inputs.get("predictor") for each in found if each.kind == "search"} - {None}
+        own = [each for each in found if each.kind == "predictor"]
+        fitting = [each for each in own if not used or used & {*each.record.outputs.values()}]
+        if own and not fitting:
+            self.note(f"{own[0].path} is left out: the searches here used another predictor")
+        return fitting[0].record.results if fitting else {}
 
     def _space(self, of: _Found) -> SearchSpace | None:
         try:

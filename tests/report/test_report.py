@@ -26,6 +26,7 @@ from hat.model.count import count_macs
 from hat.report.collect import Evaluation, Report, Search, collect, duration
 from hat.report.figures import charts, pareto_front
 from hat.report.page import page, report
+from hat.run import Run, record_path
 from hat.search.record import evaluations_csv
 
 ALL = ["front", "models", "latency", "search", "training", "cost", "conditions"]
@@ -240,6 +241,9 @@ def test_what_a_predictor_says_of_rows_it_did_not_learn_from(tmp_path: Path) -> 
     assert page.series("latency")["rows not learnt from (2)"]["points"] == [[10, 11, ""], [12, 12.5, ""]]
     assert "depth only" in page.text and "The upper bound of 95% lies 3.0% above" in page.text
     assert page.series("latency")["largest"]["points"] == [[25.0, 24.5, "largest"]]
+    with Run(record_path(folder / "search"), "search", settings={}, inputs={"predictor": "0" * 64}):
+        pass
+    assert "predictor.pt is left out: the searches here used another predictor" in written(folder).text
 
 
 def test_the_rankings_of_a_study(tmp_path: Path) -> None:
