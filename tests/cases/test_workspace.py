@@ -209,6 +209,27 @@ def test_b1_going_back_finds_the_earlier_result(
     assert workshop.run(**flags) == []
 
 
+def test_b1_what_was_interrupted_goes_on_after_going_back(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workshop.run()
+
+    def interrupted(options: Any, words: Any) -> None:
+        workshop.train(options, words)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hat.cli.run.train.run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            workshop.run(seed=2)
+    begun = Path("runs/a/super/checkpoint_best.pt").read_text()
+    assert workshop.made and not workshop.run()
+    assert [path.read_text() for path in Path("runs/a").glob("super.*/checkpoint_best.pt")] == [begun]
+    capsys.readouterr()
+    assert workshop.run(seed=2)[0] == "train super"
+    assert "an earlier try goes on" in capsys.readouterr().out
+
+
 def test_a1_other_references_are_scored_anew(workshop: Workshop, capsys: pytest.CaptureFixture[str]) -> None:
     workshop.run()
     shutil.copy(RAW / "test.en", RAW / "test.de")
