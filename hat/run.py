@@ -209,7 +209,8 @@ class Record:
 
 
 def _change(key: str, was: object, now: object) -> str:
-    return f"{key} {brief(str(was), 40)} -> {brief(str(now), 40)}"
+    old, new = brief(was, 40), brief(now, 40)
+    return key if old == new else f"{key} {old} -> {new}"  # what differs is behind that
 
 
 def _alike(one: Any, other: Any) -> bool:

@@ -219,11 +219,11 @@ class Task:
             raise ConfigError(f"{self.dataset_yml} measures on a GPU, and PyTorch can use none here")
         known = self.settings.task.target_lang or self.configs.name.rpartition("-")[2]
         check_tokenizer(known)
-        place = next(each for each in (self.folder, *self.folder.absolute().parents) if each.exists())
-        if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-            raise HatError(
-                f"cannot write {self.folder}: {place} is no folder that can be written; give --run-dir"
-            )
+        if self.options.raw and not Path(self.options.raw).exists():
+            raise ConfigError(f"--raw {self.options.raw} does not exist; check the path")
+        place, data = _writable(self.folder, "give --run-dir"), Path(self.settings.task.data)
+        if not data.exists():  # data that are there may be finished
+            _writable(data, "change the rights of that folder")
         count, loops = 1 + len(limits or "ab"), (self.settings.loop, trained.loop)
         kept = [3 + max(loop.keep_last_epochs, 0) for loop in loops]  # besides those: best, last, average
         size = _BYTES_OF_A_PARAMETER * count_params(self.space.largest(), self.space)
@@ -407,7 +407,7 @@ class Task:
                 {"measured_ms": each.total_ms, "measured_interval_ms": each.interval_ms} for each in timings
             ]
 
-        how = {"archs": [arch.to_yaml() for arch in archs], "conditions": conditions, "length": length}
+        how = {**conditions, "architectures": [arch.to_yaml() for arch in archs], "length": length}
         how |= {"model": asdict(model), "device": device_name(device), "torch": torch.__version__}
         return list(
             self.stages.run(_LAST, work, Identity.of("latency", settings=how, inputs={"table": table}))
@@ -456,6 +456,14 @@ def _shown(conditions: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Yield the conditions of a latency that a model card tells."""
     names = ("device", "threads", "dtype", "runtime", "beam", "source_len", "target_len")
     return ((name, conditions[name]) for name in names if name in conditions)
+
+
+def _writable(path: Path, advice: str) -> Path:
+    """Return the folder that is there of the path of one to write; raises HatError if none can be made."""
+    place = next(each for each in (path, *path.absolute().parents) if each.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise HatError(f"cannot write {path}: {place} is no folder that can be written; {advice}")
+    return place
 
 
 class _Model(NamedTuple):

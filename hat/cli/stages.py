@@ -118,7 +118,8 @@ class Stages:
                 notes += self._put_aside(name, held, _key(was) if was else "unknown")
         if name not in self.known and (back := earlier.pop(_key(wanted), None)):
             self.known[name] = back
-            notes.append("an earlier result is found again")
+            ended = back["seconds"] is not None
+            notes.append("an earlier result is found again" if ended else "an earlier try goes on")
             self._run.write()
         held = self.known.get(name)
         if held and "identity" in held:

@@ -209,6 +209,27 @@ def test_b1_going_back_finds_the_earlier_result(
     assert workshop.run(**flags) == []
 
 
+def test_b1_what_was_interrupted_goes_on_after_going_back(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workshop.run()
+
+    def interrupted(options: Any, words: Any) -> None:
+        workshop.train(options, words)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hat.cli.run.train.run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            workshop.run(seed=2)
+    begun = Path("runs/a/super/checkpoint_best.pt").read_text()
+    assert workshop.made and not workshop.run()
+    assert [path.read_text() for path in Path("runs/a").glob("super.*/checkpoint_best.pt")] == [begun]
+    capsys.readouterr()
+    assert workshop.run(seed=2)[0] == "train super"
+    assert "an earlier try goes on" in capsys.readouterr().out
+
+
 def test_a1_other_references_are_scored_anew(workshop: Workshop, capsys: pytest.CaptureFixture[str]) -> None:
     workshop.run()
     shutil.copy(RAW / "test.en", RAW / "test.de")
@@ -222,10 +243,12 @@ def test_a1_other_references_are_scored_anew(workshop: Workshop, capsys: pytest.
     assert workshop.run() == []
 
 
-def test_a2_latencies_belong_to_their_device(workshop: Workshop) -> None:
+def test_a2_latencies_belong_to_their_device(workshop: Workshop, capsys: pytest.CaptureFixture[str]) -> None:
     workshop.run()
     workshop.device = "another CPU"
+    capsys.readouterr()
     made = workshop.run()
+    assert "  changed: device a CPU -> another CPU, table content\n" in capsys.readouterr().out
     assert made[:3] == ["table", "predictor", "search"] and made[-1] == "measure"
     assert not [name for name in made if name.startswith(("train", "test"))], "the same models were found"
     workshop.device = "a CPU"
@@ -420,6 +443,7 @@ def test_a4_content_decides_whether_data_are_made_again(
         (["--latency-constraints", "nan"], "not a number"),
         (["--seed=-1"], "--seed must be"),
         (["--run-dir=configs/toy.en-de/test.sh"], "no folder that can be written"),
+        (["--raw=nowhere"], "--raw nowhere does not exist"),
     ],
 )
 def test_c2_what_a_later_stage_would_refuse_is_refused_first(
@@ -460,6 +484,17 @@ def test_c2_a_language_without_tokeniser_and_a_full_disk(
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1 << 20))
     assert main(["--task=toy.en-de"]) == 2 and "GiB are free" in capsys.readouterr().err
     assert not Path("runs").exists() and not workshop.made
+
+
+def test_c2_a_data_folder_that_cannot_be_made_is_found_first(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    access = os.access
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path).name != "data" and access(path, mode))
+    assert main(["--task=toy.en-de", "--run-dir=runs/a"]) == 2
+    assert "cannot write data/binary/toy_en_de: " in capsys.readouterr().err and not Path("runs").exists()
+    binarise(RAW)
+    assert len(workshop.run()) == len(ALL), "what is there may be finished"
 
 
 STOPPED = """
