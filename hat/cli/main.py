@@ -49,10 +49,16 @@ COMMANDS = {name: each for group in GROUPS.values() for name, each in group.item
 SHELLS = ("bash", "zsh", "tcsh")
 
 
-@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that the first argument names; returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if words and words[0] in COMMANDS:  # while it is imported a signal ends the process at once
+        return load(words[0])(words[1:])
+    return _without_command(words)
+
+
+@command
+def _without_command(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(_overview())
         return 0 if words else 2
@@ -62,9 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if name == "completion":
         return _completion(rest)
-    if name not in COMMANDS:
-        raise ConfigError(f"unknown command {name!r}{suggest(name, COMMANDS)}; see hat --help")
-    return load(name)(rest)
+    raise ConfigError(f"unknown command {name!r}{suggest(name, COMMANDS)}; see hat --help")
 
 
 def load(name: str) -> Callable[[Sequence[str]], int]:
