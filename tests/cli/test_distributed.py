@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 from toy_predictor import save_predictor
-from training import ROOT, argv_of, last, log_of, updates
+from training import ROOT, argv_of, log_of, updates
 
 from hat.cli.evo_search import main as evo_search
 from hat.cli.interrupt import Interrupt
@@ -134,7 +134,7 @@ def test_two_processes_equal_one_and_each_goes_on_from_the_other(run: Run, files
     assert "Error" not in error and "Traceback" not in error
     assert "in 2 processes" in error and error.count("update 5/") == 1, "one of them speaks"
     done = updates(files, "run")
-    assert done >= 5 and last(files, "run").state["progress"]["offset"] % 2 == 0
+    assert done >= 5
     assert main([*run.argv, "--update-freq=2", f"--max-update={done + 6}"]) == 0
     torchrun = small(documented("torchrun --nproc-per-node"))
     out, error = finish(start([*torchrun, *run.argv, f"--max-update={done + 9}", "--json"]))
