@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -159,8 +160,24 @@ class Task:
         )
 
     def run(self) -> dict[str, Any]:
-        """Run everything and return the summary, which is written to summary.json and the record, too."""
+        """Run everything and return the summary, which is written to summary.json and the record, too.
+
+        Raises HatError; if nothing was made by then, no folder is left.
+        """
         self.check()
+        made = [each for each in (self.folder, *self.folder.parents) if not each.exists()]
+        try:
+            return self._run()
+        except HatError:
+            if made and {path.name for path in self.folder.glob("*")} <= {"run.json", "run.lock"}:
+                for path in self.folder.glob("*"):
+                    path.unlink()
+                for each in made:
+                    with suppress(OSError):
+                        each.rmdir()
+            raise
+
+    def _run(self) -> dict[str, Any]:
         ymls = (self.super_yml, self.common_yml, self.dataset_yml, self.predictor_yml, self.evo_yml)
         facts: dict[str, Any] = {"device": device_name(torch.device("cpu"))}
         held = read_record(self.folder, folder=True).results

@@ -109,6 +109,7 @@ def _card(config: Mapping[str, Any], params: int, folder: Path) -> str:
     facts, (source, target) = config["facts"], config["languages"]
     size_mb = (folder / WEIGHTS).stat().st_size / 1e6
     quality = f"{facts['bleu']:.2f} BLEU ({facts['signature']})" if "bleu" in facts else "not recorded"
+    quality = quality.replace("|", "\\|")  # of the signature; it would end the cell
     latency = facts.get("latency", "not recorded")
     arch = "\n".join(f"    {key}: {value}" for key, value in config["arch"].items())
     return f"""# Translation from {source} to {target}

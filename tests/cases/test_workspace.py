@@ -497,6 +497,18 @@ def test_c2_a_data_folder_that_cannot_be_made_is_found_first(
     assert len(workshop.run()) == len(ALL), "what is there may be finished"
 
 
+@pytest.mark.parametrize("base", ["runs/a", "new/deep/a"])
+def test_c2_a_first_stage_that_refuses_leaves_no_folder(
+    workshop: Workshop, base: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*words: str, result: bool = False) -> None:
+        raise HatError("preprocess.sh failed with exit code 2")
+
+    monkeypatch.setattr("hat.cli.run.shell", refuse)
+    assert main(["--task=toy.en-de", f"--run-dir={base}"]) == 2
+    assert "exit code 2" in capsys.readouterr().err and not Path(base.split("/")[0]).exists()
+
+
 STOPPED = """
 import sys
 from hat.cli.interrupt import run_group
