@@ -3,11 +3,9 @@
 import copy
 import importlib.util
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,73 +26,10 @@ def token(index: int) -> str:
 
 
 def save_ctranslate2(model: hat.SubTransformer, folder: Path) -> None:
-    """Write `model` (float32, post-norm, one head count, span 1 in every layer) as a CTranslate2 model.
-
-    The files hold copies: CTranslate2 quantises in place. Raises ConfigError for an architecture that
-    CTranslate2 has no form for.
-    """
-    from ctranslate2.specs import TransformerSpec
-
-    arch = model.arch
-    heads = {*arch.encoder.self_heads, *arch.decoder.self_heads, *arch.decoder.cross_heads}
-    if len(heads) != 1 or set(arch.decoder.cross_span) != {1}:
-        raise hat.ConfigError(
-            f"the peer takes one head count and attends to the last encoder layer; got heads {sorted(heads)} "
-            f"and spans {arch.decoder.cross_span}; give an architecture with one head count and span 1"
-        )
-    if model.cfg.encoder_normalize_before or model.cfg.decoder_normalize_before:
-        raise hat.ConfigError("the CTranslate2 peer is written for post-norm models; leave pre-norm out")
-    count = heads.pop()
-    layers = (arch.encoder.num_layers, arch.decoder.num_layers)
-    spec = TransformerSpec.from_config(layers, count, pre_norm=False)
-    spec.register_source_vocabulary([token(index) for index in range(model.source_embed.weight.size(0))])
-    spec.register_target_vocabulary([token(index) for index in range(model.target_embed.weight.size(0))])
-    spec.config.decoder_start_token = token(hat.EOS)
-    for side, table, sines, width in (
-        (spec.encoder, model.source_embed, model.source_positions, arch.encoder.embed_dim),
-        (spec.decoder, model.target_embed, model.target_positions, arch.decoder.embed_dim),
-    ):
-        embeddings = side.embeddings[0] if isinstance(side.embeddings, list) else side.embeddings
-        embeddings.weight = _array(table.weight)
-        side.position_encodings.encodings = _array(sines[hat.PAD + 1 :, :width])
-        side.scale_embeddings = math.sqrt(width)
-    spec.decoder.projection.weight = _array(model.output.weight)
-    for layer_spec, layer in zip(spec.encoder.layer, model.encoder_layers, strict=True):
-        _fill_layer(layer_spec, layer, count)
-    for layer_spec, layer in zip(spec.decoder.layer, model.decoder_layers, strict=True):
-        _fill_layer(layer_spec, layer, count)
-        cross = layer.cross_attn
-        _fill_attention(layer_spec.attention, (cross.q, cross.kv, cross.out), count)
-        _fill_norm(layer_spec.attention.layer_norm, layer.cross_norm)
-    spec.validate()
-    folder.mkdir(parents=True, exist_ok=True)
-    spec.save(str(folder))
-
-
-def _fill_layer(spec: Any, layer: Any, heads: int) -> None:
-    _fill_attention(spec.self_attention, (layer.self_attn.qkv, layer.self_attn.out), heads)
-    _fill_norm(spec.self_attention.layer_norm, layer.self_norm)
-    _fill((spec.ffn.linear_0, spec.ffn.linear_1), (layer.ffn.up, layer.ffn.down))
-    _fill_norm(spec.ffn.layer_norm, layer.ffn_norm)
-
-
-def _fill_attention(spec: Any, linears: Sequence[Any], heads: int) -> None:
-    # CTranslate2 would derive the scale from the width of the layer, which need not be the width of queries
-    spec.queries_scale = np.float32((linears[-1].weight.size(1) // heads) ** -0.5)
-    _fill(spec.linear, linears)
-
-
-def _fill(specs: Sequence[Any], linears: Sequence[Any]) -> None:
-    for spec, linear in zip(specs, linears, strict=True):
-        spec.weight, spec.bias = _array(linear.weight), _array(linear.bias)
-
-
-def _fill_norm(spec: Any, norm: Any) -> None:
-    spec.gamma, spec.beta = _array(norm.weight), _array(norm.bias)
-
-
-def _array(weight: Tensor) -> Any:
-    return weight.detach().to(torch.float32).clone(memory_format=torch.contiguous_format).numpy()
+    """Write `model` as a CTranslate2 model in float32; see `hat.export`."""
+    sizes = (model.source_embed.weight.size(0), model.target_embed.weight.size(0))
+    source, target = (hat.Vocab(token(index) for index in range(4, size)) for size in sizes)
+    hat.export_ctranslate2(model, folder, (source, target))
 
 
 class CTranslate2:
@@ -120,7 +55,8 @@ class CTranslate2:
 
     def translate(self, source_BS: Tensor, length: int, beam: int) -> list[list[str]]:
         """Return the best translation of each unpadded source, exactly `length` tokens each."""
-        sources = [[token(index) for index in row] for row in source_BS.tolist()]
+        # CTranslate2 adds the end of a source by itself
+        sources = [[token(index) for index in row if index != hat.EOS] for row in source_BS.tolist()]
         results = self.translator.translate_batch(
             sources,
             beam_size=beam,

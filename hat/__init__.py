@@ -43,6 +43,7 @@ _NAMES = {  # module: its public names, name=other if it is called otherwise the
     "report.page": "report",
     "rng": "rng_for",
     "run": "Run read_record",
+    "runtimes.ctranslate2": "export_ctranslate2=export",
     "runtimes.engines": "engine export",
     "search.constraints": "Pool",
     "search.record": "SearchResult",

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -22,14 +23,14 @@ from hat.cli.interrupt import run_group
 from hat.cli.options import OutputOptions, command, parse
 from hat.cli.settings import TaskData, parse_settings, space_and_arch
 from hat.cli.stages import Stages
-from hat.config import Options, flag_of, option, to_yaml_values
+from hat.config import Options, flag_of, option, read_config, to_yaml_values
 from hat.data.dataset import Dataset
 from hat.decode.score import check_tokenizer
 from hat.errors import ConfigError, HatError
 from hat.files.atomic import digest_path, write_text_atomic
 from hat.latency.collect import measure_fresh, reference_of
 from hat.latency.measure import MeasureConfig
-from hat.latency.predictor import COVERAGE, MIN_ROWS, LatencyPredictor
+from hat.latency.predictor import MIN_ROWS, LatencyPredictor
 from hat.latency.table import read_table
 from hat.log import info, versions
 from hat.model.count import count_macs, count_params
@@ -52,6 +53,8 @@ _FIRST = (
 )
 _OF_A_MODEL, _LAST = ("train", "average", "test"), "measure all the models side by side"
 _BYTES_OF_A_PARAMETER = 12  # weight and two moments of the optimiser, in float32
+# Keys of common.yml, which test.sh reads, that a translation depends on besides its checkpoint.
+_OF_A_TRANSLATION = ("amp", "fp16", "max-source-positions", "max-target-positions")
 
 
 @dataclass(frozen=True)
@@ -358,8 +361,7 @@ class Task:
         """Return two limits in ms between the upper bounds of the space; some architectures keep each."""
         rng = rng_for(self.options.seed, "limits")
         archs = [self.space.smallest(), self.space.largest(), *(sample(self.space, rng) for _ in range(200))]
-        coverage = min(COVERAGE, self.predictor.max_coverage)
-        bounds_ms = [self.predictor.upper_ms(arch, coverage) for arch in archs]
+        bounds_ms = [self.predictor.upper_ms(arch) for arch in archs]
         low_ms, high_ms = min(bounds_ms), max(bounds_ms)
         limits = (float(f"{low_ms + share * (high_ms - low_ms):.3g}") for share in (0.35, 0.7))
         return tuple(dict.fromkeys(limit for limit in limits if limit >= low_ms)) or (low_ms,)
@@ -388,20 +390,20 @@ class Task:
     def _test(self, name: str, checkpoint: Path, arch_yml: Path) -> Row:
         """Translate and score with the task's own test.sh, which knows its beam search; returns the score."""
         script, data = self.configs / "test.sh", TaskData(self.settings.task)
-        split = data.split("test")
-        lines = (line.strip() for line in script.read_text("utf-8").splitlines())
-        code = "\n".join(line for line in lines if line and not line.startswith("#"))
-        inputs: dict[str, Path | str] = {
-            "checkpoint": checkpoint,
-            "test.sh": hashlib.sha256(code.encode()).hexdigest(),
-        }
+        split, given = data.split("test"), read_config(self.common_yml)  # test.sh reads it, too
+        inputs: dict[str, Path | str] = {"checkpoint": checkpoint}
+        for each in (script, Path("scripts/test.sh")):  # the first calls the second
+            inputs |= {f"{each.parent.name}/test.sh": _code(each)} if each.is_file() else {}
         for lang, dictionary, ids in zip(data.languages, data.digests, split.content(), strict=True):
             inputs |= {f"dict.{lang}": dictionary, f"test.{lang}": ids}
         if (raw := Path(f"{split.target.prefix}.txt")).exists():
             inputs["test references"] = raw
         settings = {"arch": Arch.from_yaml(arch_yml).to_yaml(), "translation": VERSIONS["translation"]}
+        settings |= {key: given[key] for key in _OF_A_TRANSLATION if key in given}
+        settings["sacrebleu"] = version("sacrebleu")
         work = partial(shell, str(script), str(checkpoint), str(arch_yml), "sacre", result=True)
-        return dict(self.stages.run(name, work, Identity.of("score", settings=settings, inputs=inputs)))
+        wanted = Identity.of("score", settings=settings, inputs=inputs)
+        return dict(self.stages.run(name, work, wanted))
 
     def _measured(self, archs: Sequence[Arch]) -> list[Row]:
         """Return the latency of each: all take turns in one process, scaled to the speed of the table."""
@@ -467,6 +469,13 @@ class Task:
             "same_as": same_as,
             "arch": model.arch.to_yaml(),
         }
+
+
+def _code(script: Path) -> str:
+    """Return the SHA-256 of a script without comments, empty lines and indentation."""
+    lines = (line.strip() for line in script.read_text("utf-8").splitlines())
+    code = "\n".join(line for line in lines if line and not line.startswith("#"))
+    return hashlib.sha256(code.encode()).hexdigest()
 
 
 def _shown(conditions: Mapping[str, str]) -> Iterator[tuple[str, str]]:

@@ -53,7 +53,7 @@ def test_peer_is_the_same_model_and_leaves_ours_alone(cfg: DecodeConfig, tmp_pat
     ours = logits.log_softmax(-1)[0].gather(1, torch.tensor(target)[:, None]).flatten()
     for kind, replicas, apart in (("float32", 1, 1e-4), ("int8_float32", 2, 0.3)):
         peer = peers.CTranslate2(tmp_path, kind, 1, replicas)
-        words = [[[peers.token(index) for index in ids]] for ids in (source[0].tolist(), target[:-1])]
+        words = [[[peers.token(index) for index in ids]] for ids in (source[0, :-1].tolist(), target[:-1])]
         (result,) = peer.translator.score_batch(*words)
         torch.testing.assert_close(torch.tensor(result.log_probs), ours, rtol=apart, atol=apart)
         found = peer.translate(source, cfg.target_len, cfg.beam)

@@ -241,6 +241,17 @@ def test_a1_other_references_are_scored_anew(workshop: Workshop, capsys: pytest.
     assert workshop.run() == [f"test {name}" for name in MODELS]
     change("configs/toy.en-de/test.sh", "# BLEU", "# Score")
     assert workshop.run() == []
+    common = Path("configs/toy.en-de/subtransformer/common.yml")
+    kept = common.read_text()
+    assert "amp:" not in kept or "amp: fp32" in kept
+    kept = kept.replace("amp: fp32\n", "")
+    common.write_text(f"{kept}amp: bf16\n")  # another number format may give other words
+    capsys.readouterr()
+    assert workshop.run() == [f"test {name}" for name in MODELS]
+    assert "changed: amp " in capsys.readouterr().out
+    kept += "amp: bf16\n"
+    common.write_text(f"{kept}# a comment\nlog-interval: 7\n")
+    assert workshop.run() == []
 
 
 def test_a2_latencies_belong_to_their_device(workshop: Workshop, capsys: pytest.CaptureFixture[str]) -> None:
