@@ -38,7 +38,7 @@ from hat.model.cpu import device_name
 from hat.report.collect import Model, Report, in_ms, kept, stage_costs
 from hat.report.page import report
 from hat.rng import rng_for
-from hat.run import VERSIONS, Identity, Run, read_record, record_path
+from hat.run import VERSIONS, Identity, Run, claim, read_record, record_path
 from hat.space import Arch, sample
 from hat.train.bundle import save_bundle
 from hat.train.checkpoint import average, load_model
@@ -184,15 +184,16 @@ class Task:
         ymls = (self.super_yml, self.common_yml, self.dataset_yml, self.predictor_yml, self.evo_yml)
         facts: dict[str, Any] = {"device": device_name(torch.device("cpu"))}
         held = read_record(self.folder, folder=True).results
-        with Run.folder(
-            self.folder,
+        advice = "wait for it, stop it, or give another --run-dir"
+        run = Run(
+            record_path(self.folder, folder=True),
             "task",
-            advice="wait for it, stop it, or give another --run-dir",
             settings=to_yaml_values(self.options),
             inputs={str(path.relative_to(self.configs)): path for path in ymls if path.exists()},
             device=facts,
             threads=torch.get_num_threads(),
-        ) as run:
+        )
+        with claim(self.folder, None, advice), run:
             run.results |= held
             self.stages = Stages(run, self.folder)
             scores = self._all_stages()

@@ -241,7 +241,12 @@ class _Task:
         inputs["validation"] = f"{self.pairs} pairs, SHA-256 {self.data.digest(self.pairs)}"
         if warm_start:
             inputs["warm_start"] = digest_of(warm_start)
-        settings = {"seed": self.seed, "dtype": str(self.weight.dtype), **self.space.to_yaml()}
+        settings = {
+            "seed": self.seed,
+            "dtype": str(self.weight.dtype),
+            **self.space.sizes,
+            **self.space.choices,
+        }
         settings |= {"latency-constraints": limits or None, "coverage": self.coverage or None}
         if not (cfg.max_flops or cfg.min_flops or "flops" in cfg.objectives):
             settings["profile-length"] = None
