@@ -65,6 +65,9 @@ class TaskRunOptions(Options):
     """name of the folder in configs/"""
     hardware: str = "cpu"
     """name of the YAML files in its latency_dataset/ and latency_predictor/"""
+    space: str | None = None
+    """name of the file in its supertransformer/ (default: the first one; the other files of another one end
+    with _<its name>)"""
     latency_constraints: tuple[float, ...] = option((), above=0)
     """limits in ms (default: two, at a third and two thirds between smallest and largest SubTransformer)"""
     run_dir: str | None = None
@@ -133,14 +136,22 @@ class Task:
         self.options, self.configs = options, Path("configs") / options.task
         if not self.configs.is_dir():
             raise ConfigError(f"there is no task {options.task!r}; there are {tasks} in configs/")
-        device = options.hardware.partition("_")[2]  # the release names searches without cpu_ and gpu_
-        self.super_yml = self._one("supertransformer/*.yml")
-        self.dataset_yml = self._one(f"latency_dataset/{options.hardware}.yml")
-        self.predictor_yml = self._one(f"latency_predictor/{options.hardware}.yml")
-        self.evo_yml = self._one(f"evo_search/*_{options.hardware}.yml", f"evo_search/*_{device}.yml")
-        self.common_yml = self.configs / "subtransformer" / "common.yml"
-        self.baselines = sorted(self.configs.glob("subtransformer/baseline*.yml"))  # made by hand
-        self.folder = Path(options.run_dir or f"runs/{options.task}/{options.hardware}")
+        spaces = sorted(path.stem for path in self.configs.glob("supertransformer/*.yml")) or ["*"]
+        space = options.space or spaces[0]
+        end = "" if space == spaces[0] else f"_{space}"
+        hardware = f"{options.hardware}{end}"
+        device = hardware.partition("_")[2]  # the release names searches without cpu_ and gpu_
+        self.super_yml = self._one(f"supertransformer/{space}.yml")
+        self.dataset_yml = self._one(f"latency_dataset/{hardware}.yml")
+        self.predictor_yml = self._one(f"latency_predictor/{hardware}.yml")
+        self.evo_yml = self._one(f"evo_search/*_{hardware}.yml", f"evo_search/*_{device}.yml")
+        self.common_yml = self.configs / "subtransformer" / f"common{end}.yml"
+        made, others = (
+            self.configs.glob(f"subtransformer/baseline*{end}.yml"),
+            tuple(f"_{s}" for s in spaces[1:]),
+        )
+        self.baselines = sorted(path for path in made if end or not path.stem.endswith(others))  # by hand
+        self.folder = Path(options.run_dir or f"runs/{options.task}/{hardware}")
         words, flags = [f"--configs={self.super_yml}"], ("--configs",)
         self.settings = parse_settings(words, prog="hat run", description="", config_flags=flags)[0]
         self.space, _ = space_and_arch(self.settings.space, self.settings.arch)
