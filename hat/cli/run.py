@@ -24,7 +24,6 @@ from hat.cli.options import OutputOptions, command, parse
 from hat.cli.settings import TaskData, parse_settings, space_and_arch
 from hat.cli.stages import Stages
 from hat.config import Options, flag_of, option, read_config, to_yaml_values
-from hat.data.dataset import Dataset
 from hat.decode.score import check_tokenizer
 from hat.errors import ConfigError, HatError
 from hat.files.atomic import digest_path, write_text_atomic
@@ -32,7 +31,7 @@ from hat.latency.collect import measure_fresh, reference_of
 from hat.latency.measure import MeasureConfig
 from hat.latency.predictor import MIN_ROWS, LatencyPredictor
 from hat.latency.table import read_table
-from hat.log import info, versions
+from hat.log import versions
 from hat.model.count import count_macs, count_params
 from hat.model.cpu import device_name
 from hat.report.collect import Model, Report, in_ms, kept, stage_costs
@@ -40,8 +39,7 @@ from hat.report.page import report
 from hat.rng import rng_for
 from hat.run import VERSIONS, Identity, Run, read_record, record_path
 from hat.space import Arch, sample
-from hat.train.bundle import save_bundle
-from hat.train.checkpoint import average, load_model
+from hat.train.checkpoint import average, leave_bundle
 
 Row = dict[str, Any]  # a model of the final table, by the keys of summary.json; None: not measured
 _FIRST = (
@@ -444,8 +442,7 @@ class Task:
         )
 
     def _bundles(self) -> None:
-        """Write a folder that translates by itself for each trained model."""
-        data = Dataset.load(self.settings.task.data or "")
+        """Tell in the bundle of each trained model what was measured."""
         for row in self.rows:
             if row["weights"] != "trained" or row["same_as"]:
                 continue
@@ -453,11 +450,8 @@ class Task:
             facts |= {"bleu": row["bleu"], "signature": row["signature"]}
             how = ", ".join(f"{key} {value}" for key, value in _shown(self.predictor.conditions))
             facts["latency"] = f"{in_ms(row['measured_ms'], row['measured_interval_ms'])} ({how})"
-            try:
-                model = load_model(folder / f"average_model_{self.options.average}.pt", data)
-                row["bundle"] = str(save_bundle(model, folder / "bundle", facts))
-            except HatError as error:
-                info(f"no bundle of {row['name']}: {error}")
+            made = leave_bundle(folder / f"average_model_{self.options.average}.pt", facts)
+            row |= {"bundle": str(made)} if made else {}
 
     def _row(self, model: "_Model", same_as: str | None, known: Row) -> Row:
         """Return the row of a model with its score and latency."""
