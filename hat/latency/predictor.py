@@ -36,7 +36,7 @@ OF_MODEL = ["space", "qkv_dim", "vocab_size", "source_len", "target_len", "beam"
 OF_DEVICE = ["device", "threads", "dtype", "torch", "runtime", "estimate", "anchor", "reference_ms"]
 SHARED = [*OF_MODEL, *OF_DEVICE]  # by all rows of a table; the other conditions are of a single row
 MINOR = ("torch", "estimate")  # what else changes a latency by little
-VOCABULARY_PERCENT = 5.0  # sizes that differ by less change a latency by little
+VOCABULARY_SHARE = 0.05  # sizes that differ by less change a latency by little
 _DIMS = {dim.choice_key for dim in DIMS}
 _MEASURE = "measure a table for this with latency_dataset.py, and train a predictor on it"
 
@@ -436,16 +436,10 @@ def check_valid(of: str, conditions: Mapping[str, str], here: Mapping[str, str])
         info(f"{of} does not say what it is valid for, which could not be checked: {', '.join(unknown)}")
     for name in [name for name in new if name in old]:
         held, value = old[name], new[name]
-        text = f"{of} is valid for {name} {held}, here it is {value}"
-        little = name in MINOR or name == "vocab_size" and _percent(held, value) <= VOCABULARY_PERCENT
-        within = name in _DIMS and set(value.split(", ")) <= set(held.split(", "))
-        if held == value or within:
+        if held == value or name in _DIMS and set(value.split(", ")) <= set(held.split(", ")):
             continue
-        if not little:
+        text = f"{of} is valid for {name} {held}, here it is {value}"
+        near = name == "vocab_size" and abs(int(value) / int(held) - 1) <= VOCABULARY_SHARE
+        if name not in MINOR and not near:
             raise ConfigError(f"{text}; {_MEASURE}")
         info(f"{text}, which changes latencies by little")
-
-
-def _percent(held: str, value: str) -> float:
-    """Return how far two numbers lie apart, in percent of the first."""
-    return 100 * abs(int(value) / int(held) - 1)

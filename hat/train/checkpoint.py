@@ -353,10 +353,8 @@ def average(
     paths, most = [Path(name) for name in inputs], num_epoch_checkpoints
     folder = next((path for path in paths if path.is_dir()), None)
     if folder and len(paths) > 1:
-        runs = [read_record(path if path.is_dir() else path.parent, folder=True, note=info) for path in paths]
-        changed = next(filter(None, (runs[0].identity.differences(run.identity) for run in runs)), [])
-        of = f" are of different runs ({', '.join(changed)})" if changed else " are several"
-        raise CheckpointError(f"{', '.join(map(str, paths))}{of}; give one folder, or name checkpoint files")
+        several = ", ".join(map(str, paths))
+        raise CheckpointError(f"{several} are several inputs; give one run folder, or name checkpoint files")
     if not folder and output is None:
         raise ConfigError("--output is needed if the inputs are single files")
     target = Path(output or paths[0] / f"average_model_{most}.pt")

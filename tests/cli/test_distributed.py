@@ -150,17 +150,6 @@ def test_two_processes_equal_one_and_each_goes_on_from_the_other(run: Run, files
 
 
 @pytest.mark.slow
-def test_a_killed_process_ends_all_with_one_line(run: Run, files: Path) -> None:
-    """Each kind of fault is met in tests/faults/test_many_processes.py."""
-    found, error = run.hit(1, signal.SIGKILL, within_s=60)
-    said = "RankError: rank 1 of 2 was killed by SIGKILL; all were stopped; run the same"
-    assert found == 137 and error.count(said) == error.count("Error") == 1 and "Traceback" not in error
-    done = updates(files, "run")
-    assert done >= 5 and main([*run.argv, f"--max-update={done + 1}"]) == 0
-    assert updates(files, "run") == done + 1
-
-
-@pytest.mark.slow
 def test_two_machines(files: Path) -> None:
     """Two launchers of torchrun on this one; only the first machine has the run's folder."""
     words = small(documented("torchrun --nnodes"), processes=1)
