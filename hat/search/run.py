@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from tqdm import tqdm
@@ -22,9 +22,11 @@ from hat.files.journal import Journal
 from hat.latency.predictor import COVERAGE, LatencyPredictor, check_valid, conditions_of_space
 from hat.log import RunLog, info
 from hat.model.cpu import device_name, dtype_name
+from hat.model.rounding import ROUNDINGS, rounded
 from hat.model.transformer import Transformer
 from hat.rng import rng_for
 from hat.run import Identity, Run, claim, digest_of, record_path
+from hat.runtimes.engines import Precision
 from hat.search.constraints import Candidate, DeviceTimer, Point, Pool, Score, choose_finalists
 from hat.search.record import CachedFitness, Histories, SearchResult, known_ms, old_losses, under
 from hat.search.strategies import SearchConfig, Strategy, front_numbers, growth, strategy_of, worst
@@ -42,6 +44,7 @@ class ValidationFitness:
 
     The processes of a group share the architectures: rank 0 calls this, the others `part`, in
     `ProcessGroup.on_rank0`. One process scores each as it would alone, so their number changes no result.
+    `int8_of` names the runtime whose rounding to 8 bits the losses are of.
     """
 
     def __init__(
@@ -51,9 +54,11 @@ class ValidationFitness:
         label_smoothing: float,
         device: torch.device,
         group: ProcessGroup = ALONE,
+        int8_of: str | None = None,
     ) -> None:
         self._model, self._batches = model.eval(), [batch.to(device) for batch in batches]
         self._label_smoothing, self._device, self._group = label_smoothing, device, group
+        self._rounding = ROUNDINGS[int8_of] if int8_of else None
 
     def __call__(self, archs: Sequence[Arch]) -> list[float]:
         """Return the smoothed validation loss (base 2, per target token) of each architecture.
@@ -76,7 +81,8 @@ class ValidationFitness:
 
     def loss(self, arch: Arch) -> float:
         """Return the loss of one architecture."""
-        return evaluate(self._model, self._batches, arch, self._label_smoothing, self._device).loss
+        model = rounded(self._model, arch, self._rounding) if self._rounding else self._model
+        return evaluate(model, self._batches, arch, self._label_smoothing, self._device).loss
 
 
 def search(
@@ -95,6 +101,8 @@ def search(
     inputs: Mapping[str, Path] | None = None,
     settings: Mapping[str, Any] | None = None,
     measuring: Mapping[str, Any] | None = None,
+    runtime: str | None = None,
+    precision: str = "auto",
     group: ProcessGroup | AbstractContextManager[ProcessGroup] = ALONE,
     progress: bool = False,
     new_run: bool = False,
@@ -117,6 +125,9 @@ def search(
         inputs: files that `model` ("checkpoint") and `predictor` ("predictor") came from.
         settings: options that the record of the run holds (default: `config`).
         measuring: fields of `hat.latency.measure.MeasureConfig`, for what the predictor's table does not say.
+        runtime: engine that the architectures are for (default: that of the predictor).
+        precision: "int8" scores slices with weights and inputs rounded as `runtime` does; any other format in
+            the type of `model`. "auto" is that of the predictor.
         group: processes that share the scoring, or a context that connects them for as long as it lasts. All
             but rank 0 return what was scored, nothing measured.
         progress: show a progress bar.
@@ -132,6 +143,7 @@ def search(
     network, folder = getattr(model, "network", model), Path(out) if out else None
     with ExitStack() as files:
         task = _Task(network, data, predictor, limits_ms, config, strategy, seed, folder, inputs, files)
+        task.choose_rounding(runtime, precision)
         paths = paths_of(write_to, limits_ms)
         with nullcontext(group) if isinstance(group, ProcessGroup) else group as ranks:
             fitness = task.fitness(ranks)
@@ -159,6 +171,8 @@ def search_identity(
     seed: int,
     inputs: Mapping[str, Path],
     warm_start: str | Path | None = None,
+    runtime: str | None = None,
+    precision: str = "auto",
 ) -> Identity:
     """Return the identity of the search that `search` makes of the same arguments; nothing is written.
 
@@ -167,6 +181,7 @@ def search_identity(
     strategy, data = strategy_of(config), dataset.split(config.valid_subset)
     limits_ms, files = limits_of(limits_ms, config, strategy), ExitStack()
     task = _Task(network, data, predictor, limits_ms, config, strategy, seed, None, inputs, files)
+    task.choose_rounding(runtime, precision)
     return task.identity(Path(warm_start) if warm_start else None)
 
 
@@ -184,6 +199,7 @@ class _Task:
     out: Path | None
     inputs: Mapping[str, Path]
     files: ExitStack  # closes what is opened for the whole search
+    int8_of: str | None = None  # runtime that losses are rounded as
     began: float = field(default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
@@ -195,6 +211,23 @@ class _Task:
         if "predictor" not in self.inputs:  # of a file the command has checked it
             known = conditions_of_space(self.space, self.network.output.weight.size(0))
             check_valid("the predictor", self.predictor.conditions, known)
+
+    def choose_rounding(self, runtime: str | None, precision: str) -> None:
+        """Score in 8 bits if these, or else the predictor, ask for it."""
+        if precision not in get_args(Precision):
+            raise ConfigError(f"precision must be one of {', '.join(get_args(Precision))}, got {precision!r}")
+        known = self.predictor.conditions
+        runtime = runtime or known.get("runtime", "torch")
+        if precision == "int8" or (precision == "auto" and known.get("dtype") == "int8"):
+            self.int8_of = runtime if runtime in ROUNDINGS else None
+            if not self.int8_of:
+                info(f"slices are scored in {self.dtype}: it is not known how {runtime} rounds to 8 bits")
+
+    @property
+    def dtype(self) -> str:
+        """Return the number format of the losses."""
+        name = str(self.weight.dtype)
+        return f"int8 as {self.int8_of} rounds, computed in {name}" if self.int8_of else name
 
     def pool(self, limit_ms: float | None = None) -> Pool:
         """Return the architectures that keep one latency limit; None stands for the highest one."""
@@ -227,7 +260,9 @@ class _Task:
         slots = validation_batches(self.data, sizes, self.network.cfg).slots
         kept = (numbers[numbers < self.pairs] for numbers in slots if numbers is not None)
         batches = [self.data.batch(numbers) for numbers in kept if len(numbers)]
-        return ValidationFitness(self.network, batches, cfg.label_smoothing, self.weight.device, group)
+        return ValidationFitness(
+            self.network, batches, cfg.label_smoothing, self.weight.device, group, self.int8_of
+        )
 
     def identity(self, warm_start: Path | None) -> Identity:
         """Return what the result depends on."""
@@ -241,7 +276,7 @@ class _Task:
         inputs["validation"] = f"{self.pairs} pairs, SHA-256 {self.data.digest(self.pairs)}"
         if warm_start:
             inputs["warm_start"] = digest_of(warm_start)
-        settings = {"seed": self.seed, "dtype": str(self.weight.dtype), **self.space.to_yaml()}
+        settings = {"seed": self.seed, "dtype": self.dtype, **self.space.to_yaml()}
         settings |= {"latency-constraints": limits or None, "coverage": self.coverage or None}
         if not (cfg.max_flops or cfg.min_flops or "flops" in cfg.objectives):
             settings["profile-length"] = None
@@ -251,7 +286,7 @@ class _Task:
         """Return the first record of the journal: the search it belongs to, and what losses depend on."""
         head = {"kind": "hat search", "format": 2, "identity": identity.digest, "space": asdict(self.space)}
         head |= {use: identity.inputs[use] for use in ("checkpoint", "validation")}
-        head |= {"label_smoothing": self.config.label_smoothing, "dtype": str(self.weight.dtype)}
+        head |= {"label_smoothing": self.config.label_smoothing, "dtype": self.dtype}
         plain: dict[str, Any] = json.loads(json.dumps(head))
         return plain  # as it is read back: tuples are lists
 
