@@ -29,7 +29,7 @@ from hat.log import info, versions
 FORMAT = 2
 # Of each kind of run. Raise one if the same settings and inputs make another result, or a default changes.
 VERSIONS = {"train": 1, "latency-table": 1, "predictor": 1, "search": 1, "average": 1}
-VERSIONS |= {"translation": 1, "score": 1, "task": 1}
+VERSIONS |= {"translation": 1, "score": 1, "task": 1, "distillation": 1}
 _SHOWN = 8  # differences in a message
 _NUMBERS = ("", *(f".{number}" for number in range(2, 1000)))  # behind the name of a folder that is moved
 _TICK_S = 15.0  # a kill loses at most this much of the cost

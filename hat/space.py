@@ -305,12 +305,28 @@ class SearchSpace:
 
     def size(self) -> int:
         """Return how many different SubTransformers the space has."""
-        total, sized = 0, [dim for dim in DIMS if dim.attr != "num_layers"]
-        for encoder, decoder in product(set(self.encoder.layers_choice), set(self.decoder.layers_choice)):
+        return sum(self.sizes_by_depth().values())
+
+    def sizes_by_depth(self) -> dict[tuple[int, int], int]:
+        """Return how many SubTransformers have so many encoder and decoder layers, the deepest first."""
+        sized, found = [dim for dim in DIMS if dim.attr != "num_layers"], {}
+        choices = (sorted(set(side.layers_choice), reverse=True) for side in (self.encoder, self.decoder))
+        for encoder, decoder in product(*choices):
             depth = {"encoder": encoder, "decoder": decoder}
             counts = {dim: len(set(self.allowed(dim, encoder))) for dim in sized}
-            total += prod(n ** (depth[dim.side] if dim.per_layer else 1) for dim, n in counts.items())
-        return total
+            found[encoder, decoder] = prod(
+                n ** (depth[dim.side] if dim.per_layer else 1) for dim, n in counts.items()
+            )
+        return found
+
+    def sizes_by_dim(self) -> dict[Dim, int]:
+        """Return how many different settings each dimension has, over all depths of its side."""
+        found = {}
+        for dim in DIMS:
+            count = len(set(self.allowed(dim, max(self.encoder.layers_choice))))
+            depths = set(getattr(self, dim.side).layers_choice) if dim.per_layer else {1}
+            found[dim] = sum(count**depth for depth in depths)
+        return found
 
     def check(self, arch: Arch) -> Arch:
         """Return `arch` if every value is one of the choices; raises ArchError naming the first other."""

@@ -16,7 +16,7 @@ import torch
 
 from hat.config import Options, fill, option, read_config, to_yaml_values
 from hat.data.batching import EpochBatches, groups
-from hat.data.pairs import Batch, PairDataset
+from hat.data.pairs import ORIGINAL, Batch, PairDataset, mixed
 from hat.errors import CheckpointError, ConfigError
 from hat.log import RunLog, info
 from hat.model.cpu import device_name, dtype_name
@@ -52,6 +52,9 @@ class BatchConfig(Options):
     """split to train on"""
     valid_subset: str = option("valid", role="file")
     """split used for validation and search"""
+    distill_mix: float = option(0.0, low=0, high=1)
+    """with data of hat distill: share of the pairs whose target is that of the text and not the teacher's,
+    drawn anew for each epoch"""
 
 
 @dataclass(frozen=True)
@@ -360,6 +363,7 @@ class _Training:
         pairs = self.dataset.split(batches.valid_subset)
         self.valid = validation_batches(pairs, batches, self.cfg.model, self.group)
         self.pairs = self.dataset.split(batches.train_subset)
+        mixed(self.pairs, batches.distill_mix, self.seed, 0)  # raises what is wrong
         self.written = self.folder if self.group.first else None  # the other processes write nothing
         self.best: Checkpoint | None = None  # the best weights, if there is no folder for them
         self.recent: list[tuple[Losses, float]] = []  # updates since the last log line, and seconds
@@ -383,6 +387,8 @@ class _Training:
         else:
             settings |= self._choices() | cfg.policy.used()
         inputs: dict[str, Path | str] = {} if init is None else {"checkpoint": ckpt.content_of(init)}
+        if batches.distill_mix:
+            inputs["original targets"] = self.dataset.split(ORIGINAL).target.bin
         for number, side in enumerate(("source", "target")):
             lang = getattr(self.pairs, f"{side}_lang")
             inputs[f"train.{lang}"] = getattr(self.pairs, side).bin
@@ -487,7 +493,8 @@ class _Training:
         """Return what the batches of an epoch depend on."""
         batches = self.cfg.batches
         limits = (batches.max_tokens, batches.max_sentences, batches.required_batch_size_multiple)
-        return [str(self.seed), *map(str, limits), *self.dataset.digests, batches.train_subset]
+        mix = [f"{batches.distill_mix}"] if batches.distill_mix else []
+        return [str(self.seed), *map(str, limits), *self.dataset.digests, batches.train_subset, *mix]
 
     def _choices(self) -> dict[str, Any]:
         return {dim.choice_key: [dim.encode(value) for value in self.space[dim]] for dim in DIMS}
@@ -544,7 +551,8 @@ class _Training:
         """Train on the rest of the epoch; returns whether it is done, or the last update came before."""
         cfg, optim, loop, trainer, at = self.cfg, self.cfg.optim, self.cfg.loop, self.trainer, self.at
         of_epoch = (cfg.batches.max_tokens, self.seed, at.epoch, at.offset, cfg.batches.max_sentences)
-        batches = _batches(self.pairs, cfg.batches, cfg.model, self.group, *of_epoch)
+        pairs = mixed(self.pairs, cfg.batches.distill_mix, self.seed, at.epoch)
+        batches = _batches(pairs, cfg.batches, cfg.model, self.group, *of_epoch)
         if batches.num_skipped and (at.epoch, at.offset) == (1, 0):
             count = f"{batches.num_skipped} of {len(self.pairs)}"
             info(f"{count} training pairs are too long and are skipped")
