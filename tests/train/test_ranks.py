@@ -19,7 +19,7 @@ from torch.distributed import TCPStore
 
 import hat.train.trainer
 from hat.data.batching import groups, shard
-from hat.errors import ConfigError, DataError, RankError, TrainingError
+from hat.errors import ConfigError, DataError, TrainingError
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer
 from hat.search.run import ValidationFitness
