@@ -12,11 +12,11 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from hat.data.corpora import detokenizer, line_function, package
+from hat.data.corpora import detokenizer, line_function
 from hat.data.folder import CODES_FILE, MODEL_FILE
 from hat.data.text import Chunk, Workers, chunks, read_lines, split_tokens, where
 from hat.data.vocab import Vocab
-from hat.errors import ConfigError, DataError
+from hat.errors import ConfigError, DataError, package
 from hat.files.atomic import write_atomic, write_text_atomic
 
 Kind = Literal["sentencepiece", "subword_nmt"]
@@ -59,7 +59,12 @@ def model_beside(folder: Path, vocab: Vocab) -> bytes | None:
     path = Path(folder) / MODEL_FILES[kind] if kind else None
     if path is None or not path.is_file():
         return None
-    return "\n".join(read_lines(path)).encode() if kind == "subword_nmt" else path.read_bytes()
+    return read_codes(path) if kind == "subword_nmt" else path.read_bytes()
+
+
+def read_codes(path: Path | str) -> bytes:
+    """Return a file of merges without byte order mark. Raises DataError for what is no text."""
+    return "".join(f"{line}\n" for line in read_lines(path)).encode()
 
 
 def is_split(counts: Counter, kind: Kind) -> bool:
@@ -116,8 +121,8 @@ def count_tokens(
     Raises DataError for an empty line if these are not allowed.
     """
     lines, counts = 0, Counter()
-    work = functools.partial(_count_chunk, segmenter=segmenter, allow_empty=allow_empty)
-    for some, found in workers.run(work, chunks(path)):
+    options = {"segmenter": segmenter, "allow_empty": allow_empty}
+    for some, found in workers.run(_count_chunk, chunks(path), **options):
         lines += some
         counts.update(found)
     return lines, counts
@@ -228,12 +233,11 @@ def apply_bpe(codes: Path, inputs: Sequence[Path], folder: Path, workers: int = 
     if len(set(outputs)) != len(outputs) or folder.resolve() in [path.resolve().parent for path in inputs]:
         found = f"--to {folder}"
         raise ConfigError(f"{found}: texts whose names differ are written to another folder than theirs")
-    content = "\n".join(read_lines(codes))
+    content = read_codes(codes).decode()
     load_bpe(content, str(codes))  # what is wrong with the codes is told here, not in a worker
     with Workers(workers) as pool:
         for path, output in zip(inputs, outputs, strict=True):
-            work = functools.partial(_apply_chunk, codes=content)
-            parts = pool.run(work, chunks(path, APPLY_CHUNK))
+            parts = pool.run(_apply_chunk, chunks(path, APPLY_CHUNK), codes=content)
             write_atomic(output, lambda file, parts=parts: file.writelines(parts))
     return outputs
 

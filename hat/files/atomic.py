@@ -70,7 +70,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise HatError(
-            f"cannot write {path}: {error.strerror or error}; the previous file, if any, is intact; "
+            f"cannot write {path}: {error.strerror or error}; what was there before is intact; "
             "free disk space or choose another folder"
         ) from error
 
