@@ -48,7 +48,7 @@ _NAMES = {  # module: its public names, name=other if it is called otherwise the
     "search.constraints": "Pool",
     "search.record": "SearchResult",
     "search.run": "ValidationFitness search",
-    "search.strategies": "NSGA2 Evolution SearchConfig Strategy comparison_table",
+    "search.strategies": "NSGA2 Evolution SearchConfig Strategy growth",
     "space": "DIMS Arch DecoderArch EncoderArch SearchSpace sample space_from_plain space_of",
     "train.bundle": "save_bundle",
     "train.checkpoint": "average load=load_model load_checkpoint=load save=save_model",

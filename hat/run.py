@@ -12,8 +12,8 @@ import os
 import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
 from math import fsum, inf, prod
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -236,24 +236,25 @@ class Claim(NamedTuple):
 
 @contextmanager
 def claim(
-    folder: Path,
+    folder: Path | None,
     wanted: Identity | None,
     advice: str,
     *,
     new_run: bool = False,
     may_change: bool = False,
-    legacy: Identity | None = None,
 ) -> Iterator[Claim]:
-    """Lock a run folder for the run of one identity; `legacy` is what other files of an older one tell of it.
+    """Lock a run folder, if there is one, for the run of one identity; it is made if it is missing.
 
     Another run in the folder is an error that names the differences, before anything is written; `new_run`
     moves it out of the way instead, and `may_change` goes on with it, unless it is to start from another
     checkpoint. Raises HatError, also if another process has the folder, or if it cannot be written.
     """
+    if folder is None:
+        yield Claim(Record(""), [])
+        return
     with ExitStack() as stack:
         stack.enter_context(FolderLock(folder, advice))
         held = read_record(folder, folder=True, note=info)
-        held = replace(held, made_from=held.made_from or legacy)
         known = wanted and (held.made_from or held.settings)
         changed, unknown = held.differences(wanted) if wanted and known else ([], [])
         moved = None
@@ -371,17 +372,16 @@ class Run:
         advice: str,
         identity: Identity | None = None,
         new_run: bool = False,
-        legacy: Identity | None = None,
         **more: Any,
     ) -> Iterator["Run"]:
         """Claim a run folder and keep its record inside the block; without a folder nothing is written.
 
-        The folder is made if it is missing; `identity`, `new_run` and `legacy` are those of `claim`, whose
-        errors are raised, and `more` are further arguments of `Run`.
+        The folder is made if it is missing; `identity` and `new_run` are those of `claim`, whose errors are
+        raised, and `more` are further arguments of `Run`.
         """
         path = record_path(folder, folder=True) if folder else None
         with (
-            claim(folder, identity, advice, new_run=new_run, legacy=legacy) if folder else nullcontext(),
+            claim(folder, identity, advice, new_run=new_run),
             cls(path, kind, identity=identity, **more) as run,
         ):
             yield run

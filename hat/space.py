@@ -271,6 +271,11 @@ class SearchSpace:
         sides = {f"{s}-{key}": getattr(getattr(self, s), attr) for s in SIDES for key, attr in _SIZES.items()}
         return {**sides, QKV["encoder"]: self.qkv_dim, QKV["decoder"]: self.decoder_qkv_dim}
 
+    def to_yaml(self) -> dict[str, Any]:
+        """Return sizes and choices by their YAML keys."""
+        choices = {dim.choice_key: [dim.encode(value) for value in self[dim]] for dim in DIMS}
+        return {**self.sizes, **choices}
+
     def allowed(self, dim: Dim, encoder_layers: int) -> tuple[int, ...]:
         """Return the choice of a dimension, of spans those that an encoder of this depth can serve."""
         choice = self[dim]

@@ -30,7 +30,6 @@ from hat.search.strategies import (
     ParetoConfig,
     ScoringOptions,
     SearchConfig,
-    comparison_table,
     strategy_of,
 )
 from hat.train.checkpoint import check_compatible, load
@@ -260,8 +259,6 @@ def _lines(result: SearchResult, folder: Path) -> Iterator[str]:
             f"{sum(percent >= 0 for percent in below)} of {len(below)} limits hold as measured, on average "
             f"{fmean(below):.1f}% below the limit ({min(below):.1f} to {max(below):.1f}%)"
         )
-    if result.comparison:
-        yield comparison_table(result.comparison)
 
 
 main = one_of_many(stage(parsed, run))

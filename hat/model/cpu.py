@@ -30,13 +30,14 @@ _LOWEST, _HIGHEST = -(1 << 63), (1 << 63) - 1
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
-    """Return bf16 for CPUs with AMX and GPUs that have it, fp16 for other GPUs, fp32 for other CPUs."""
+    """Return bf16 for CPUs and GPUs that multiply it themselves, fp16 for other GPUs, fp32 for other CPUs."""
     if device.type == "cuda":
         # PyTorch answers for the current GPU, which is also what a device without a number means
         with nullcontext() if device.index is None else torch.cuda.device(device):
             bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if bf16 else torch.float16
-    return torch.bfloat16 if "amx_bf16" in _cpu_facts() else torch.float32
+    facts = _cpu_facts()
+    return torch.bfloat16 if "amx_bf16" in facts or "avx512_bf16" in facts else torch.float32
 
 
 def choose_dtype(amp: Amp, device: torch.device) -> torch.dtype:

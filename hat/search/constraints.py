@@ -5,7 +5,6 @@ The winner under each limit is chosen by loss, and by measured latencies on the 
 
 import math
 import statistics
-import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -327,7 +326,6 @@ class DeviceTimer:
         new = [arch for arch in archs if len(self._held[arch]) == self._processes[arch]]
         if self._journal and (held := len(archs) - len(new)):
             info(f"{self._journal.path}: {held} of {len(archs)} finalists are measured already")
-        start = time.perf_counter()
         for arch, result in zip(new, self._measure(new) if new else [], strict=True):
             record = {
                 "arch": arch.to_yaml(),
@@ -342,15 +340,8 @@ class DeviceTimer:
             if not self.conditions:
                 self.conditions = record["conditions"]
                 facts = ", ".join(f"{name} {value}" for name, value in self.conditions.items())
-                left_s = (len(new) - 1) * (time.perf_counter() - start)
-                left = f"{len(new) - 1} more, {about(left_s)}"
-                info(f"finalists are measured in fresh processes: {facts}; {left}")
+                info(f"finalists are measured in fresh processes: {facts}")
         found = [self._held[arch][self._processes[arch]] for arch in archs]
         self._processes.update(archs)
         self.conditions = found[-1]["conditions"]
         return [record["measured_ms"] for record in found]
-
-
-def about(seconds: float) -> str:
-    """Return a time in minutes, as it is expected."""
-    return f"about {max(seconds / 60, 0.1):.1f} min"

@@ -4,58 +4,22 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hat.config import to_yaml_values
 from hat.errors import ArchError, ConfigError, DataError, brief
 from hat.files.atomic import write_text_atomic
 from hat.files.journal import Journal, read_journal
 from hat.log import info
-from hat.run import Identity, Run, read_record, record_path
+from hat.run import Run, read_record, record_path
 from hat.search.constraints import Candidate, Point, Score, Winner
-from hat.search.strategies import EvolutionConfig, SearchConfig
-from hat.space import SIDES, Arch, SearchSpace
+from hat.space import Arch
 
 Histories = dict[float | None, list[dict[str, Any]]]  # states of a strategy by limit; None: one run for all
-# entries of a header that a loss depends on
+# entries of the first record of a journal that a loss depends on
 SAME_LOSS = ("space", "checkpoint", "label_smoothing", "validation", "dtype")
-INPUTS = ("checkpoint", "predictor", "validation", "warm_start")  # entries of a header that are content
-
-
-def search_header(
-    space: SearchSpace, config: SearchConfig, limits_ms: Sequence[float], seed: int, **facts: str | float
-) -> dict[str, Any]:
-    """Return what must be equal for a search to go on, the first record of its journal.
-
-    It holds the space, the options, the seed, and `facts`: digests of what the search reads. Of the options
-    those beyond version 0.1's first search stand there only if they are not at their default. Options that
-    only lengthen a search are left out: a longer one goes on from a shorter one.
-    """
-    options: dict[str, Any] = {"latency_constraint": limits_ms[0] if len(limits_ms) == 1 else None}
-    if len(limits_ms) > 1:
-        options["latency_constraints"] = limits_ms
-    for each in fields(config):
-        value, always = getattr(config, each.name), each.name in EvolutionConfig.__annotations__
-        told = each.name in SearchConfig.__annotations__  # by `facts`
-        if each.metadata.get("role", "counts") == "counts" and not told and (always or value != each.default):
-            options[each.name] = value
-    head = {"kind": "hat search", "format": 1, "seed": seed, **options, "space": asdict(space)}
-    plain: dict[str, Any] = json.loads(json.dumps({**head, **facts}))
-    return plain  # as it is read back: tuples are lists
-
-
-def identity_of_search(header: Mapping[str, Any], config: SearchConfig) -> Identity:
-    """Return what the result of a search with this header depends on."""
-    inputs = {use: str(header[use]) for use in INPUTS if use in header}
-    settings = {name.replace("_", "-"): value for name, value in header.items() if value is not None}
-    for name in ("kind", "format", *INPUTS):
-        settings.pop(name.replace("_", "-"), None)
-    for name, part in settings.pop("space", {}).items():  # each choice by itself: differences are short
-        settings |= {f"{name} {key}": each for key, each in part.items()} if name in SIDES else {name: part}
-    return Identity("search", settings, inputs, lengths=to_yaml_values(config, role="lengthens"))
 
 
 class CachedFitness:
@@ -86,10 +50,11 @@ class CachedFitness:
         self._at_once, self._known, self.on_score = at_once, known or {}, on_score
         self.losses: dict[Arch, float] = {}  # in the order of scoring
         if journal and journal.records:
-            held = journal.records[0]
-            if why := _difference((*header, *held), held, header):
-                advice = "use another folder, or move the file away"
-                raise ConfigError(f"{journal.path} belongs to another search: {why}; {advice}")
+            if journal.records[0] != header:
+                raise ConfigError(
+                    f"{journal.path} belongs to another search, or to one of an older version; use another "
+                    f"folder (--search-dir), to which --warm-start={journal.path} brings its losses"
+                )
             self.losses = _losses(journal.records, journal.path)
 
     def __call__(self, archs: Sequence[Arch]) -> list[float]:
@@ -125,9 +90,13 @@ def old_losses(path: Path, header: Mapping[str, Any]) -> dict[Arch, float]:
     held = records[0] if records else {}
     if held.get("kind") != header["kind"]:
         raise DataError(f"{path} is not the journal of a search; give the journal.jsonl of a search folder")
-    if why := _difference(SAME_LOSS, held, header):
-        why = f"{why}, so its losses may be others; leave out --warm-start"
-        raise ConfigError(f"{path} cannot be a warm start: {why}")
+    for name in (name for name in SAME_LOSS if held.get(name) != header[name]):
+        there, here = (brief(repr(each.get(name)), 60) for each in (held, header))
+        why = f"{name} is {there} there and {here} here"
+        if name not in held:
+            why = f"it says nothing of {name}, as an older version of HAT wrote it"
+        advice = "so its losses may be others; leave out --warm-start"
+        raise ConfigError(f"{path} cannot be a warm start: {why}, {advice}")
     return _losses(records, path)
 
 
@@ -143,17 +112,6 @@ def _losses(records: Sequence[Mapping[str, Any]], path: Path) -> dict[Arch, floa
     return found
 
 
-def _difference(names: Iterable[str], held: Mapping[str, Any], header: Mapping[str, Any]) -> str:
-    """Return the first difference between two headers in entries of these names; empty if there is none."""
-    for name in names:
-        if held.get(name) != header.get(name):
-            if name in SAME_LOSS and name not in held:
-                return f"it says nothing of {name}, as an older version of HAT wrote it"
-            there, here = (brief(repr(each.get(name)), 60) for each in (held, header))
-            return f"{name} is {there} there and {here} here"
-    return ""
-
-
 @dataclass(frozen=True)
 class SearchResult:
     """What a search found; latencies in ms."""
@@ -163,7 +121,6 @@ class SearchResult:
     histories: Histories
     reference: Point  # of the hypervolume: the worst of the first generation
     hypervolumes: list[float]  # share of the box below `reference` that is dominated, after each score
-    comparison: dict[str, Any] | None  # with the ablations, see hat.search.strategies.compare
     coverage: float  # share of measurements below the bound; 0 if limits are kept by the mean
     whole_front: bool  # one run of the strategy served all limits
     objectives: tuple[str, ...]
@@ -191,7 +148,6 @@ class SearchResult:
             }
             for limit_ms, winner in self.winners.items()
         ]
-        more = {"conditions": self.conditions, "comparison": self.comparison}
         return {
             **(winners[0] if len(winners) == 1 and not self.whole_front else {}),
             "mode": "pareto" if self.whole_front else "constraint",
@@ -205,7 +161,7 @@ class SearchResult:
             "hypervolume": self.hypervolumes[-1],
             "winners": winners,
             "front": [each.plain() for each in self.front],
-            **{name: value for name, value in more.items() if value},
+            **({"conditions": self.conditions} if self.conditions else {}),
         }
 
     def write_scores(self, out: Path) -> None:

@@ -1,11 +1,11 @@
 """One search as a function: score what a strategy asks for, choose and measure winners, write the results."""
 
-import itertools
+import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -18,46 +18,23 @@ from hat.config import to_yaml_values
 from hat.data.pairs import Batch, PairDataset
 from hat.errors import ConfigError, HatError
 from hat.files.atomic import check_writable
-from hat.files.journal import Journal, read_journal
+from hat.files.journal import Journal
 from hat.latency.predictor import COVERAGE, LatencyPredictor, check_valid, conditions_of_space
 from hat.log import RunLog, info
 from hat.model.cpu import device_name, dtype_name
 from hat.model.transformer import Transformer
 from hat.rng import rng_for
-from hat.run import Identity, Run, digest_of
-from hat.search.constraints import Candidate, DeviceTimer, Point, Pool, Score, about, choose_finalists
-from hat.search.record import (
-    CachedFitness,
-    Histories,
-    SearchResult,
-    identity_of_search,
-    known_ms,
-    old_losses,
-    search_header,
-    under,
-)
-from hat.search.strategies import (
-    EvolutionConfig,
-    ParetoConfig,
-    SearchConfig,
-    Strategy,
-    compare,
-    front_numbers,
-    growth,
-    strategy_of,
-    worst,
-)
+from hat.run import Identity, Run, claim, digest_of, record_path
+from hat.search.constraints import Candidate, DeviceTimer, Point, Pool, Score, choose_finalists
+from hat.search.record import CachedFitness, Histories, SearchResult, known_ms, old_losses, under
+from hat.search.strategies import SearchConfig, Strategy, front_numbers, growth, strategy_of, worst
 from hat.space import Arch, gene_choices, gene_of, sample
 from hat.train.checkpoint import content_of
 from hat.train.distributed import ALONE, ProcessGroup
 from hat.train.loop import BatchConfig, validation_batches
 from hat.train.trainer import evaluate
 
-TIMED = 3  # scores that the forecast is made from, after one that warms up
 _SOURCES = {"checkpoint": "weights", "predictor": "predictor"}  # inputs, as files of architectures name them
-# entries of a header that tell how a search draws, not what it may find
-_HOW = {each.name for kind in (EvolutionConfig, ParetoConfig) for each in fields(kind)}
-_HOW |= {"latency_constraint", "warm_start"}
 
 
 class ValidationFitness:
@@ -100,28 +77,6 @@ class ValidationFitness:
     def loss(self, arch: Arch) -> float:
         """Return the loss of one architecture."""
         return evaluate(self._model, self._batches, arch, self._label_smoothing, self._device).loss
-
-
-class Progress:
-    """Counts scores: moves the bar, writes the record, says once how long each of the `stages` will take."""
-
-    def __init__(
-        self, bar: "tqdm[Any]", tick: Callable[[], object], tell: Callable[[str], object] = info
-    ) -> None:
-        self._bar, self._tick, self._tell = bar, tick, tell
-        self.stages: Mapping[str, int] = {}  # architectures that each is still to score
-        self._times, self._counts = list[float](), list[int]()
-
-    def __call__(self, scored: int) -> None:
-        """Count architectures that were scored at the same time."""
-        self._bar.update(scored)
-        self._tick()
-        self._times.append(time.perf_counter())
-        self._counts.append(scored)
-        if len(self._times) == 1 + TIMED:
-            each_s = (self._times[-1] - self._times[0]) / sum(self._counts[1:])
-            left = {name: count for name, count in self.stages.items() if count}
-            self._tell("; ".join(f"{name}: {n} evaluations, {about(n * each_s)}" for name, n in left.items()))
 
 
 def search(
@@ -212,7 +167,7 @@ def search_identity(
     strategy, data = strategy_of(config), dataset.split(config.valid_subset)
     limits_ms, files = limits_of(limits_ms, config, strategy), ExitStack()
     task = _Task(network, data, predictor, limits_ms, config, strategy, seed, None, inputs, files)
-    return identity_of_search(task.header(Path(warm_start) if warm_start else None)[0], config)
+    return task.identity(Path(warm_start) if warm_start else None)
 
 
 @dataclass
@@ -274,51 +229,31 @@ class _Task:
         batches = [self.data.batch(numbers) for numbers in kept if len(numbers)]
         return ValidationFitness(self.network, batches, cfg.label_smoothing, self.weight.device, group)
 
-    def header(self, warm_start: Path | None) -> tuple[dict[str, Any], dict[Arch, float]]:
-        """Return the first record of the journal, and the losses that an older journal holds."""
-        facts: dict[str, Any] = {
-            **{use: digest_of(path) for use, path in self.inputs.items() if use in _SOURCES},
-            "label_smoothing": self.config.label_smoothing,
-            "validation": f"{self.pairs} pairs, SHA-256 {self.data.digest(self.pairs)}",
-            "dtype": str(self.weight.dtype),
-        }
-        if "checkpoint" not in facts:  # it is not known which file the weights came from
-            facts["checkpoint"] = content_of(self.network)
-        if "predictor" not in facts:
+    def identity(self, warm_start: Path | None) -> Identity:
+        """Return what the result depends on."""
+        cfg, limits = self.config, [limit_ms for limit_ms in self.limits_ms if limit_ms < math.inf]
+        inputs = {use: digest_of(path) for use, path in self.inputs.items() if use in _SOURCES}
+        if "checkpoint" not in inputs:  # it is not known which file the weights came from
+            inputs["checkpoint"] = content_of(self.network)
+        if "predictor" not in inputs:
             archs = [sample(self.space, rng_for(0, "digest", number)) for number in range(32)]
-            facts["predictor"] = sha256(repr(self.predictor.predict_many(archs)).encode()).hexdigest()
-        if self.coverage:
-            facts["coverage"] = self.coverage
-        if self.config.max_flops or self.config.min_flops or "flops" in self.config.objectives:
-            facts["profile_length"] = self.config.profile_length
-        limits = [limit_ms for limit_ms in self.limits_ms if limit_ms < math.inf]
-        header = search_header(self.space, self.config, limits, self.seed, **facts)
-        if warm_start is None:
-            return header, {}
-        losses = old_losses(warm_start, header)
-        return header | {"warm_start": digest_of(warm_start)}, losses
+            inputs["predictor"] = sha256(repr(self.predictor.predict_many(archs)).encode()).hexdigest()
+        inputs["validation"] = f"{self.pairs} pairs, SHA-256 {self.data.digest(self.pairs)}"
+        if warm_start:
+            inputs["warm_start"] = digest_of(warm_start)
+        settings = {"seed": self.seed, "dtype": str(self.weight.dtype), **self.space.to_yaml()}
+        settings |= {"latency-constraints": limits or None, "coverage": self.coverage or None}
+        if not (cfg.max_flops or cfg.min_flops or "flops" in cfg.objectives):
+            settings["profile-length"] = None
+        return Identity.of("search", cfg, settings=settings, inputs=inputs)
 
-    def record(
-        self, header: dict[str, Any], settings: Mapping[str, Any] | None, processes: int, new_run: bool
-    ) -> AbstractContextManager[Run]:
-        """Return the record of this run, kept in `out`, which must hold no other search."""
-        device = self.weight.device
-        limits = {"latency-constraints": list(self.limits_ms), "seed": self.seed}
-        journal = self.out / "journal.jsonl" if self.out else None
-        held = read_journal(journal) if journal and journal.exists() else []
-        return Run.folder(
-            self.out,
-            "search",
-            advice="wait for it or stop it",
-            identity=identity_of_search(header, self.config),
-            legacy=identity_of_search(held[0], self.config) if held else None,
-            new_run=new_run,
-            settings=settings if settings is not None else to_yaml_values(self.config) | limits,
-            device={"device": device_name(device), "dtype": dtype_name(self.weight.dtype)},
-            threads=torch.get_num_threads(),
-            processes=processes,
-            gpus=processes if device.type == "cuda" else 0,
-        )
+    def header(self, identity: Identity) -> dict[str, Any]:
+        """Return the first record of the journal: the search it belongs to, and what losses depend on."""
+        head = {"kind": "hat search", "format": 2, "identity": identity.digest, "space": asdict(self.space)}
+        head |= {use: identity.inputs[use] for use in ("checkpoint", "validation")}
+        head |= {"label_smoothing": self.config.label_smoothing, "dtype": str(self.weight.dtype)}
+        plain: dict[str, Any] = json.loads(json.dumps(head))
+        return plain  # as it is read back: tuples are lists
 
     def journal(self, name: str) -> Journal | None:
         """Open a journal in `out` until the search ends."""
@@ -334,25 +269,39 @@ class _Task:
         progress: bool,
         new_run: bool,
     ) -> SearchResult:
-        """Score what the strategy asks for, and the ablations; the result has no winners yet."""
-        header, old = self.header(Path(warm_start) if warm_start else None)
-        anchors, draws = self.within_reach(), self.ablations()
-        common = fitness, self.predictor.predict_many, processes
-        self.run = self.files.enter_context(self.record(header, settings, processes, new_run))
-        cached = CachedFitness(self.journal("journal"), *common, header, old)
+        """Score what the strategy asks for; the result has no winners yet."""
+        older = Path(warm_start) if warm_start else None
+        identity = self.identity(older)
+        header = self.header(identity)
+        old, anchors = old_losses(older, header) if older else {}, self.within_reach()
+        device, limits = self.weight.device, {"latency-constraints": [*self.limits_ms], "seed": self.seed}
+        self.files.enter_context(claim(self.out, identity, "wait for it or stop it", new_run=new_run))
+        journal, predict_ms = self.journal("journal"), self.predictor.predict_many
+        cached = CachedFitness(journal, fitness, predict_ms, processes, header, old)
+        self.run = Run(
+            record_path(self.out, folder=True) if self.out else None,
+            "search",
+            settings=settings if settings is not None else to_yaml_values(self.config) | limits,
+            identity=identity,
+            device={"device": device_name(device), "dtype": dtype_name(self.weight.dtype)},
+            threads=torch.get_num_threads(),
+            processes=processes,
+            gpus=processes if device.type == "cuda" else 0,
+        )
+        self.files.enter_context(self.run)
         whole, objectives = self.strategy.whole_front, self.config.objectives
         budget = self.strategy.budget(self.config) * (1 if whole else len(self.limits_ms))
         bar = tqdm(total=budget, desc="search", unit=" scored", disable=not progress, dynamic_ncols=True)
-        counter = cached.on_score = Progress(self.files.enter_context(bar), self.run.tick)
+        self.files.enter_context(bar)
+
+        def on_score(count: int) -> None:
+            bar.update(count)
+            self.run.tick()
+
+        cached.on_score = on_score
         if resumed := len(cached.losses):
             info(f"resumed {self.out}/journal.jsonl: {resumed} architectures are scored already")
             bar.update(resumed)
-        same = {name: value for name, value in header.items() if name not in _HOW}
-        same["highest_ms"] = known_ms(max(self.limits_ms, default=math.inf))
-        others = {name: CachedFitness(self.journal(name), *common, same, {}, counter) for name in draws}
-        new = {name: sum(arch not in others[name].losses for arch in archs) for name, archs in draws.items()}
-        counter.stages = {"search": budget - sum(arch not in old for arch in cached.losses), **new}
-
         log, histories, reference = RunLog(self.out, total=budget, unit="", bar=False), Histories(), Point()
         first = sorted(old, key=lambda arch: (old[arch], gene_of(arch, self.space)))
         for limit_ms in (None,) if whole else self.limits_ms:
@@ -369,19 +318,14 @@ class _Task:
         log.close()
 
         scored = self.scored(cached.losses)
-        points = {"search": [each.point(objectives) for each in scored]}
-        for name, archs in draws.items():
-            info(f"{name} architectures: {len(archs)}, of which {new[name]} are not in {name}.jsonl yet")
-            losses = dict(zip(archs, others[name](archs), strict=True))
-            points[name] = [each.point(objectives) for each in self.scored(losses)]
-        reference = reference or worst(points["search"])
+        points = [each.point(objectives) for each in scored]
+        reference = reference or worst(points)
         return SearchResult(
-            front=tuple(scored[i] for i in front_numbers(points["search"])),
+            front=tuple(scored[i] for i in front_numbers(points)),
             scored=scored,
             histories=histories,
             reference=reference,
-            hypervolumes=growth(points["search"], reference),
-            comparison=compare(points) if points.get("random") else None,
+            hypervolumes=growth(points, reference),
             coverage=self.coverage,
             whole_front=whole,
             objectives=objectives,
@@ -389,21 +333,6 @@ class _Task:
             paths=paths,
             scoring_s=time.perf_counter() - self.began,
         )
-
-    def ablations(self) -> dict[str, list[Arch]]:
-        """Return random architectures within the limits, and those that differ from the largest in depth."""
-        if not self.config.ablations:
-            return {}
-        space, numbers = self.space, itertools.count()
-        draws = (sample(space, rng_for(self.seed, "random search", number)) for number in numbers)
-        drawn = self.pool().collect(lambda: gene_of(next(draws), space), self.config.ablations)
-        sides: list[list[Any]] = [
-            [replace(side, layers_choice=(n,)) for n in sorted(set(side.layers_choice), reverse=True)]
-            for side in (space.encoder, space.decoder)
-        ]
-        grid = [replace(space, encoder=e, decoder=d).largest() for e, d in itertools.product(*sides)]
-        found = {"random": drawn, "depth": self.pool().among(grid)}
-        return {name: [each.arch for each in few] for name, few in found.items()}
 
     def scored(self, losses: Mapping[Arch, float]) -> tuple[Candidate, ...]:
         """Return what each architecture costs, with its loss."""

@@ -6,7 +6,7 @@ A strategy keeps no file and knows no network; `hat.search.run` does the rest fo
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -20,7 +20,6 @@ from hat.search.constraints import Candidate, LimitOptions, Point, Pool
 from hat.space import Arch, Gene, SearchSpace, gene_choices, layer_columns
 
 Points = NDArray[np.float64]  # [points, coordinates], all to be made small
-SHARE = 0.99  # of the hypervolume of random search
 Objective = Literal["latency", "params", "flops"]
 STIFFNESS = 1.0  # of the ridge regression; one scored architecture counts as much
 
@@ -84,7 +83,7 @@ class ParetoConfig(Options):
 
 @dataclass(frozen=True)
 class ScoringOptions(Options):
-    """Scores, finalists and comparison"""
+    """Scores and finalists"""
 
     valid_cnt_max: int | None = option(None, low=1, role="file")
     """validation sentences that a loss is computed on (default: all)"""
@@ -92,8 +91,6 @@ class ScoringOptions(Options):
     """what keeps a latency limit: the predictor's upper bound, or its prediction"""
     finalists: int = option(5, low=1, role="lengthens")
     """best architectures under each limit that are measured if the predictor is of this device"""
-    ablations: int = option(0, low=0, role="lengthens")
-    """random architectures to score beside, and a grid of depths, for a table of hypervolumes; 0 for none"""
 
 
 @dataclass(frozen=True)
@@ -402,35 +399,3 @@ def front_numbers(points: Sequence[Point]) -> list[int]:
 def worst(points: Sequence[Point]) -> Point:
     """Return the highest value on each axis: a reference that no point lies above."""
     return tuple(map(max, zip(*points, strict=True)))
-
-
-def compare(methods: Mapping[str, Sequence[Point]]) -> dict[str, Any]:
-    """Return how each method's hypervolume grows against that of all points of the method `random`.
-
-    The reference point is the worst of the random points, of which there must be one. For each method:
-    `evaluations`, `hypervolume`, its `share` of random search's and `reached`, the evaluations to 99% of it.
-    Both are None if the random points are too few for a volume, the latter also if it is not reached.
-    """
-    reference = worst(methods["random"])
-    grown = {name: growth(points, reference) for name, points in methods.items()}
-    base = grown["random"][-1]
-    found = {}
-    for name, values in grown.items():
-        volume = max(values, default=0.0)
-        share = volume / base if base else None
-        reached = next((n for n, value in enumerate(values, 1) if base and value >= SHARE * base), None)
-        found[name] = {"evaluations": len(values), "hypervolume": volume, "share": share, "reached": reached}
-    return {"reference": list(reference), "wanted_share": SHARE, "methods": found}
-
-
-def comparison_table(comparison: Mapping[str, Any]) -> str:
-    """Return `compare`'s result as aligned text."""
-    wanted = f"{100 * comparison['wanted_share']:g}% after"
-    lines = [f"{'method':10}{'scored':>8}{'hypervolume':>14}{'of random':>12}{wanted:>14}"]
-    for name, found in comparison["methods"].items():
-        share = "-" if found["share"] is None else f"{100 * found['share']:.2f}%"
-        row = f"{name:10}{found['evaluations']:>8}{found['hypervolume']:>14.6f}{share:>12}"
-        lines.append(row + f"{found['reached'] or 'never':>14}")
-    loss, *others = comparison["reference"]
-    values = ", ".join(f"{value:.6g}" for value in others)
-    return "\n".join([*lines, f"reference: loss {loss:.4f}, {values} (worst of random)"])

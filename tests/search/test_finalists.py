@@ -1,4 +1,4 @@
-"""Who wins under a limit once finalists are measured, and what a search says of its time beforehand."""
+"""Who wins under a limit once finalists are measured."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ import pytest
 
 from hat.errors import HatError
 from hat.files.journal import Journal, read_journal
-from hat.search.constraints import ROUNDS, Candidate, DeviceTimer, Winner, about, choose_finalists
+from hat.search.constraints import ROUNDS, Candidate, DeviceTimer, Winner, choose_finalists
 from hat.space import Arch, DecoderArch, EncoderArch
 
 
@@ -159,8 +159,3 @@ def test_measurements_of_other_conditions_do_not_count(tmp_path: Path) -> None:
         assert first != other and device.count == 2
         again = timer_of({"beam": "4"})
         assert again([arch]) == first and again([arch]) == [9.03], "in another process"
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(1.0, "0.1"), (89.0, "1.5"), (7200.0, "120.0")])
-def test_minutes(seconds: float, text: str) -> None:
-    assert about(seconds) == f"about {text} min"

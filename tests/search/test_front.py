@@ -8,8 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hat.search.strategies import (
-    compare,
-    comparison_table,
     crowding,
     front_numbers,
     fronts,
@@ -85,19 +83,3 @@ def test_growth_is_the_hypervolume_of_each_beginning(values: list[tuple[int, int
 
 def test_the_front_from_the_lowest_loss() -> None:
     assert front_numbers([(3.0, 1.0), (1.0, 3.0), (2.0, 2.0), (2.0, 4.0)]) == [1, 2, 0]
-
-
-def test_comparison_by_hand() -> None:
-    random = [(4.0, 10.0), (2.0, 5.0)]  # reference (4, 10): the second one has half by half
-    search = [(3.0, 5.0), (1.0, 5.0), (1.0, 2.5)]  # 1/8, 3/8, 9/16
-    found = compare({"search": search, "random": random, "depth": []})
-    assert found["reference"] == [4.0, 10.0]
-    assert found["methods"] == {
-        "search": {"evaluations": 3, "hypervolume": 9 / 16, "share": 9 / 4, "reached": 2},
-        "random": {"evaluations": 2, "hypervolume": 0.25, "share": 1.0, "reached": 2},
-        "depth": {"evaluations": 0, "hypervolume": 0.0, "share": 0.0, "reached": None},
-    }
-    text = comparison_table(found)
-    assert "225.00%" in text and "99% after" in text and "reference: loss 4.0000, 10" in text
-    few = compare({"search": search, "random": random[:1]})
-    assert few["methods"]["search"]["share"] is None and "never" in comparison_table(few)

@@ -14,7 +14,7 @@ from hat.errors import ConfigError, Infeasible
 from hat.files.journal import Journal, read_journal
 from hat.model.count import count_macs, count_params
 from hat.search.constraints import Pool
-from hat.search.record import CachedFitness, old_losses, search_header
+from hat.search.record import SAME_LOSS, CachedFitness, old_losses
 from hat.search.run import states_of
 from hat.search.strategies import (
     NSGA2,
@@ -39,6 +39,7 @@ TINY = SearchSpace(
 )  # 2 widths * (2 + 4) FFN lists = 12 architectures
 EVERYTHING = {arch_of_gene(gene, TINY) for gene in product(*gene_choices(TINY))}
 KINDS = [Evolution, NSGA2]
+HEADER = {"kind": "hat search", "identity": "a", **dict.fromkeys(SAME_LOSS, "same")}
 
 
 def config(**changes: object) -> SearchConfig:
@@ -98,10 +99,6 @@ def search(
 
 def cached(journal: Journal | None, fitness: Any, header: dict, known: dict | None = None) -> CachedFitness:
     return CachedFitness(journal, fitness, latency, 1, header, known)
-
-
-def header(cfg: SearchConfig, seed: int = 1, space: SearchSpace = SPACE, **facts: str) -> dict:
-    return search_header(space, cfg, (150.0,), seed, **facts)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -254,7 +251,7 @@ def test_a_killed_search_goes_on_as_if_it_had_not_stopped(kind, tmp_path: Path, 
     for total in [*kills, math.inf]:
         fitness = Counting(dies_after=total - len(scored))
         with Journal(tmp_path / "j") as journal:
-            journalled = cached(journal, fitness, header(config(), checkpoint="abc"))
+            journalled = cached(journal, fitness, HEADER)
             assert len(journalled.losses) == len(scored)
             if total < math.inf:
                 with pytest.raises(KeyboardInterrupt):
@@ -275,62 +272,30 @@ def test_a_longer_search_goes_on_from_a_shorter_one(kind, name, lengths, new, tm
     for length, count in zip(lengths, new, strict=True):
         cfg, fitness = config(**{name: length}), Counting()
         with Journal(tmp_path / "j") as journal:
-            search(kind, cached(journal, fitness, header(cfg)), cfg)
+            search(kind, cached(journal, fitness, HEADER), cfg)
         assert len(fitness.scored) == count
 
 
-@pytest.mark.parametrize(
-    ("other", "name"),
-    [
-        (header(config(), 2, checkpoint="abc"), "seed is 1 there and 2 here"),
-        (header(config(), space=TINY, checkpoint="abc"), "space"),
-        (header(config(mutation_prob=0.5), checkpoint="abc"), "mutation_prob is 0.3 there"),
-        (header(config(max_params=9), checkpoint="abc"), "max_params is None there and 9 here"),
-        (header(config(), checkpoint="abd"), "checkpoint is 'abc' there and 'abd' here"),
-        (search_header(SPACE, config(), (9.0,), 1, checkpoint="abc"), "latency_constraint is 150.0 there"),
-        (header(config()), "checkpoint"),
-    ],
-)
-def test_another_search_does_not_use_the_journal(tmp_path: Path, other: dict, name: str) -> None:
+@pytest.mark.parametrize("other", [{"identity": "b"}, {"dtype": "torch.float64"}, {"seed": 7}])
+def test_another_search_does_not_use_the_journal(tmp_path: Path, other: dict) -> None:
     with Journal(tmp_path / "j") as journal:
-        cached(journal, Counting(), header(config(), checkpoint="abc"))([SPACE.smallest()])
-        with pytest.raises(ConfigError, match=f"another search: {name}.*use another folder"):
-            cached(journal, Counting(), other)
-
-
-def test_the_header_is_that_of_version_0_1() -> None:
-    one = header(SearchConfig(finalists=9, max_tokens=7), 7, checkpoint="c")
-    assert {name: value for name, value in one.items() if name != "space"} == {
-        "kind": "hat search",
-        "format": 1,
-        "seed": 7,
-        "population_size": 125,
-        "parent_size": 25,
-        "mutation_size": 50,
-        "crossover_size": 50,
-        "mutation_prob": 0.3,
-        "latency_constraint": 150.0,
-        "max_tries": 1000,
-        "checkpoint": "c",
-    }
-    cfg = SearchConfig(pareto=True, pareto_children=3, limit_by="mean")
-    several = search_header(SPACE, cfg, (3.0, 4.0), 7)
-    assert several["latency_constraints"] == [3.0, 4.0] and several["latency_constraint"] is None
-    assert (several["pareto"], several["limit_by"], "pareto_screen" in several) == (True, "mean", False)
+        cached(journal, Counting(), HEADER)([SPACE.smallest()])
+        with pytest.raises(ConfigError, match=f"another search.*--warm-start={tmp_path}/j"):
+            cached(journal, Counting(), HEADER | other)
 
 
 def test_a_warm_start_scores_nothing_again_and_keeps_its_journal(tmp_path: Path) -> None:
     cfg = config(objectives=("latency", "params"))
     with Journal(tmp_path / "old") as journal:
-        journalled = cached(journal, Counting(), header(config(), checkpoint="abc"))
+        journalled = cached(journal, Counting(), HEADER)
         search(NSGA2, journalled, config(pareto_evaluations=30))
-    old = old_losses(tmp_path / "old", header(cfg, checkpoint="abc"))
+    old = old_losses(tmp_path / "old", HEADER)
     assert len(old) == 30
     runs = []
     for name, dies_after in (("whole", math.inf), ("cut", 12), ("cut", math.inf)):
         fitness = Counting(dies_after)
         with Journal(tmp_path / name) as journal:
-            journalled = cached(journal, fitness, header(cfg, checkpoint="abc"), old)
+            journalled = cached(journal, fitness, HEADER, old)
             try:
                 runs.append(search(NSGA2, journalled, cfg, first=tuple(old)))
             except KeyboardInterrupt:
