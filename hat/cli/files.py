@@ -219,8 +219,6 @@ class ConvertOptions(Options):
     """safetensors file to write: the weights under our names, the description as metadata"""
     fp16: bool = False
     """write weights in half precision; they are read as float32 again"""
-    json: bool = False
-    """print one machine-readable JSON line last"""
 
     def __post_init__(self) -> None:
         written = [path for path in (self.output, self.safetensors) if path]
@@ -230,8 +228,8 @@ class ConvertOptions(Options):
             raise ConfigError("--input, --output and --safetensors must be different files")
 
 
-@takes("hat convert", ConvertOptions, ArchOptions, config_flags=("--configs",))
-def convert(cfg: ConvertOptions, arch_options: ArchOptions) -> dict:
+@takes("hat convert", ConvertOptions, ArchOptions, only(OutputOptions, "json"), config_flags=("--configs",))
+def convert(cfg: ConvertOptions, arch_options: ArchOptions, out: OutputOptions) -> dict:
     """Turn a checkpoint of the 2020 release into one of this system.
 
     With --configs ARCH.yml the SubTransformer is cut out: all that is trained in a released SubTransformer.

@@ -155,7 +155,7 @@ def preprocess(cfg: PreprocessConfig, info: Callable[[str], object] = lambda lin
 
 def _given_model(cfg: PreprocessConfig, folder: Path) -> bytes | None:
     """Return the subword model that is given or lies beside a given dictionary, after writing it."""
-    models: dict[bytes, subwords.Kind] = {}
+    models: dict = {}  # content -> kind
     if cfg.bpe_codes:
         model = subwords.read_codes(cfg.bpe_codes)
         subwords.load_bpe(model.decode(), cfg.bpe_codes)
@@ -164,8 +164,8 @@ def _given_model(cfg: PreprocessConfig, folder: Path) -> bytes | None:
         for path in map(Path, filter(None, (cfg.srcdict, cfg.tgtdict))):
             vocab = Vocab.load(path)
             for folder_of in (path.parent, path.resolve().parent):  # the name may be a link
-                if (kind := subword_kind(vocab)) and (found := subwords.model_beside(folder_of, vocab)):
-                    models[found] = kind
+                if (found := subwords.model_beside(folder_of, vocab)) is not None:
+                    models[found] = subword_kind(vocab)
                     break
     if len(models) > 1:
         raise DataError("--srcdict and --tgtdict have different subword models; give two of one set")

@@ -188,22 +188,18 @@ def learn_sentencepiece(files: Iterable[Path], model_path: Path, vocab_size: int
     write_atomic(model_path, lambda file: file.write(model.getvalue()))
 
 
-def load_pieces(model: Path | bytes) -> Split:
-    """Return the function that splits a raw line by a sentencepiece model, given as a file or its content.
+def load_pieces(model: bytes) -> Split:
+    """Return the function that splits a raw line by the content of a sentencepiece model.
 
-    `remove_subwords(" ".join(pieces), "sentencepiece")` undoes it. Raises DataError if it is missing or no
-    sentencepiece model.
+    `remove_subwords(" ".join(pieces), "sentencepiece")` undoes it. Raises DataError for other content.
     """
+    processor = package("sentencepiece").SentencePieceProcessor()
     try:
-        content = model if isinstance(model, bytes) else model.read_bytes()
-        encode = package("sentencepiece").SentencePieceProcessor(model_proto=content).encode
-    except (RuntimeError, OSError) as error:
-        name, why = "" if isinstance(model, bytes) else f" {model}", " ".join(str(error).split())[-120:]
-        raise DataError(
-            f"cannot load the sentencepiece model{name}: {why}; make it again with hat preprocess "
-            "--sentencepiece"
-        ) from error
-    return lambda line: encode(" ".join(split_tokens(line)), out_type=str)
+        processor.LoadFromSerializedProto(model)
+    except RuntimeError as error:
+        found = f"cannot load the sentencepiece model: {' '.join(str(error).split())[-120:]}"
+        raise DataError(f"{found}; make it again with hat preprocess --sentencepiece") from error
+    return lambda line: processor.encode(" ".join(split_tokens(line)), out_type=str)
 
 
 def learn_bpe(files: Sequence[Path], codes: Path, merges: int, workers: int = 1) -> int:

@@ -43,9 +43,7 @@ def link_or_copy(source: Path, target: Path) -> None:
     """Make `target` another name of the file `source`; a copy if the file system has no hard links."""
     try:
         os.link(source, target, follow_symlinks=False)
-    except OSError as error:
-        if error.errno not in UNSUPPORTED | {errno.EXDEV, errno.EMLINK}:
-            raise
+    except OSError:
         shutil.copyfile(source, target, follow_symlinks=False)
 
 
