@@ -441,6 +441,15 @@ def read_record(of: Path, *, folder: bool | None = None, note: Note | None = Non
     return Record("", settings, {}, device, facts, sittings=sittings, format=0)
 
 
+def training_settings(checkpoint: Path) -> Mapping[str, Any]:
+    """Return the recorded settings of the training of a checkpoint, or of those that it is the mean of."""
+    used = read_record(checkpoint, folder=False, note=info).settings.get("inputs", ())
+    for each in (checkpoint, *map(Path, used)):
+        if "data" in (settings := read_record(each.parent, folder=True, note=info).settings):
+            return settings
+    return {}
+
+
 def _record(path: Path, note: Note | None) -> Record:
     def parse(text: str) -> Record:
         content = json.loads(text)

@@ -16,6 +16,7 @@ from hat.cli.evo_search import SearchOptions
 from hat.cli.latency_dataset import DatasetOptions
 from hat.cli.latency_predictor import PredictorOptions, ReleaseOptions
 from hat.cli.main import load
+from hat.cli.missing import space_of
 from hat.cli.options import OutputOptions, parse
 from hat.cli.settings import Settings, parse_settings, space_and_arch
 from hat.files.released import latency_data_names, released_models
@@ -74,20 +75,19 @@ def task_folder(short: str) -> Path:
 
 @pytest.mark.parametrize("path", YAMLS, ids=lambda path: str(path.relative_to(CONFIGS)))
 def test_every_file_parses_with_the_options_of_its_command(path: Path, capsys) -> None:
-    kind, task = path.parent.name, path.parents[1]
+    kind = path.parent.name
     if kind == "latency_predictor":
         groups = (PredictorOptions, ReleaseOptions, OutputOptions)
         cfg = parse([f"--configs={path}"], *groups, prog="x", description="", config_flags=("--configs",))[0]
         assert cfg.lat_dataset_path and cfg.ckpt_path
     elif kind == "evo_search":
-        (super_yml,) = (task / "supertransformer").glob("*.yml")
-        argv = [f"--configs={super_yml}", f"--evo-configs={path}"]
+        argv = [f"--configs={space_of(path)[0]}", f"--evo-configs={path}"]
         options = {"prog": "x", "description": "", "config_flags": ("--configs", "--evo-configs")}
         groups = SearchOptions, EvolutionConfig, ScoringOptions
         search = parse_settings(argv, *groups, **options)[1]
         assert search.ckpt_path
-    elif kind == "subtransformer" and path.name != "common.yml":
-        settings = settings_of(path, path.with_name("common.yml"))[0]
+    elif kind == "subtransformer" and not path.name.startswith("common"):
+        settings = settings_of(path, path.with_name(f"common{space_of(path)[1]}.yml"))[0]
         assert space_and_arch(settings.space, settings.arch)[1] is not None
         assert settings.run.train_subtransformer
     else:

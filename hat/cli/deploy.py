@@ -2,9 +2,12 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from queue import Empty, Queue
+from threading import Thread
 
 from tqdm import tqdm
 
@@ -14,46 +17,59 @@ from hat.config import Options, option
 from hat.data.dataset import Dataset
 from hat.data.text import read_lines
 from hat.decode.beam import BeamConfig
+from hat.decode.generate import SORTED
 from hat.decode.translator import Engine, Model
-from hat.errors import ConfigError, DataError
+from hat.errors import ConfigError, DataError, HatError
 from hat.files.atomic import check_writable, write_atomic
 from hat.log import info
 from hat.runtimes.engines import Precision, Runtime, Target, engine, export
-from hat.train.bundle import save_bundle
+from hat.train.bundle import known_facts, save_bundle
 from hat.train.checkpoint import load_model
 
-READ_AHEAD = 16  # batches of lines that are sorted by length before they are translated
+LONGEST = BeamConfig().max_len_b  # tokens of a line that is not cut in parts: translations end there
+STOPS = (".", "!", "?", ";", ":", "\N{HORIZONTAL ELLIPSIS}")
+PAUSE_S = 0.1  # if no further line comes for so long, those that are there are translated
+
+
+@dataclass(frozen=True)
+class ModelOptions(Options):
+    """Model"""
+
+    model: str
+    """bundle, or checkpoint of one architecture"""
+    data: str | None = None
+    """folder with the model's dictionaries and subword model, if its record does not name it"""
+    source_lang: str | None = None
+    """source language (default: read off the names of the binary data in --data)"""
+    target_lang: str | None = None
+    """target language (default: likewise)"""
+    subwords: str | None = None
+    """sentencepiece model or BPE merges of the dictionaries, if that is not beside them"""
 
 
 @dataclass(frozen=True)
 class ExportOptions(Options):
     """Export"""
 
-    model: str
-    """bundle, or checkpoint of one architecture"""
     output: str
     """folder to write"""
     to: Target = "bundle"
     """bundle (complete in itself), ctranslate2, onnx or safetensors"""
     precision: Precision = "auto"
     """number format of the weights: fp32, fp16, bf16 or int8"""
-    data: str | None = None
-    """folder with the model's dictionaries and subword model, if its record does not name it"""
 
 
 @dataclass(frozen=True)
 class TranslateOptions(Options):
     """Translation"""
 
-    model: str
-    """bundle, or checkpoint whose dictionaries are known"""
     input: str | None = None
     """text to translate, a sentence a line (default: standard input)"""
     output: str | None = None
     """file for the translations, line for line, written whole (default: standard output)"""
     nbest: int | None = option(None, low=1)
     """print so many hypotheses of each line: number of the line, score and text, separated by tabs"""
-    batch_size: int = option(32, low=1)
+    batch_size: int = option(128, low=1)
     """most sentences translated at once"""
     runtime: Runtime = "torch"
     """engine that computes: torch, ctranslate2 or onnxruntime"""
@@ -61,23 +77,21 @@ class TranslateOptions(Options):
     """number format: fp32, fp16, bf16 or int8 (default: what is fast)"""
     threads: int | None = option(None, low=1)
     """CPU threads (default: all cores)"""
-    data: str | None = None
-    """folder with the model's dictionaries and subword model, if its record does not name it"""
 
 
-@takes("hat export", ExportOptions, OutputOptions)
-def export_model(cfg: ExportOptions, out: OutputOptions) -> dict:
+@takes("hat export", ModelOptions, ExportOptions, OutputOptions)
+def export_model(given: ModelOptions, cfg: ExportOptions, out: OutputOptions) -> dict:
     """Write a model as a bundle, or for another program."""
-    path, folder = find_checkpoint(cfg.model), Path(cfg.output)
+    path, folder = find_checkpoint(given.model), Path(cfg.output)
     if path.resolve() == folder.resolve():
         raise ConfigError(f"--output {folder} is the model itself; give another folder")
-    model = _model(path, cfg.data)
+    model = _model(path, given)
     if cfg.to == "bundle":
         if cfg.precision not in ("auto", "fp32"):
             raise ConfigError(
                 "a bundle holds float32; give --to for another program, or leave out --precision"
             )
-        save_bundle(model, folder)
+        save_bundle(model, folder, known_facts(path))
     else:
         export(model, folder, cfg.to, cfg.precision)
     sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir()) if file.is_file()}
@@ -85,8 +99,8 @@ def export_model(cfg: ExportOptions, out: OutputOptions) -> dict:
     return {"path": folder, "to": cfg.to, "bytes": sum(sizes.values()), "files": sizes}
 
 
-@takes("hat translate", TranslateOptions, BeamConfig, OutputOptions)
-def translate(cfg: TranslateOptions, beam: BeamConfig, out: OutputOptions) -> int:
+@takes("hat translate", ModelOptions, TranslateOptions, BeamConfig, OutputOptions)
+def translate(given: ModelOptions, cfg: TranslateOptions, beam: BeamConfig, out: OutputOptions) -> int:
     """Translate plain text, line for line."""
     if cfg.nbest and cfg.nbest > beam.beam:
         raise ConfigError(f"--nbest {cfg.nbest} exceeds --beam {beam.beam}; raise the latter")
@@ -94,15 +108,14 @@ def translate(cfg: TranslateOptions, beam: BeamConfig, out: OutputOptions) -> in
         check_writable(Path(cfg.output))
         if cfg.input and Path(cfg.output).resolve() == Path(cfg.input).resolve():
             raise ConfigError(f"--output {cfg.output} is the text to translate; give another file")
-    model = _model(find_checkpoint(cfg.model), cfg.data)
+    model = _model(find_checkpoint(given.model), given)
     work = _Work(model, engine(model, cfg.runtime, cfg.precision, cfg.threads), cfg, beam)
-    waits = cfg.input is None and sys.stdin.isatty()  # a person waits for each answer
-    lines, ahead = read_lines(cfg.input or "/dev/stdin"), 1 if waits else READ_AHEAD * cfg.batch_size
-    hidden = waits or out.no_progress_bar or not sys.stderr.isatty()
+    asked = cfg.input is None and sys.stdin.isatty()
+    hidden = asked or out.no_progress_bar or not sys.stderr.isatty()
     with tqdm(unit=" lines", disable=hidden) as bar:
 
         def texts() -> Iterator[str]:
-            while some := list(islice(lines, ahead)):
+            for some in _arriving(read_lines(cfg.input or "/dev/stdin"), SORTED * cfg.batch_size):
                 yield "".join(f"{line}\n" for line in work.translated(some))
                 bar.update(len(some))
 
@@ -112,8 +125,35 @@ def translate(cfg: TranslateOptions, beam: BeamConfig, out: OutputOptions) -> in
             for text in texts():
                 print(text, end="", flush=True)
     if work.split:
-        info(f"lines longer than the model's positions, translated in parts: {work.split}")
+        info(f"lines that are too long, translated in parts: {work.split}")
     return 0
+
+
+def _arriving(lines: Iterator[str], most: int) -> Iterator[list[str]]:
+    """Yield up to `most` lines at once: those that are there when none comes for a while."""
+    arrived: Queue[str | HatError | None] = Queue(most)
+
+    def read() -> None:
+        try:
+            for line in lines:
+                arrived.put(line)
+            arrived.put(None)
+        except HatError as error:
+            arrived.put(error)
+
+    Thread(target=read, daemon=True).start()  # who reads waits for the next line, who translates does not
+    last: str | HatError | None = ""
+    while isinstance(last, str):
+        some: list[str] = []
+        with suppress(Empty):
+            while len(some) < most and isinstance(
+                last := arrived.get(timeout=PAUSE_S if some else None), str
+            ):
+                some.append(last)
+        if some:
+            yield some
+    if last is not None:
+        raise last
 
 
 class _Work:
@@ -146,20 +186,25 @@ class _Work:
         self._count += len(lines)
 
     def _parts(self, text: str, number: int) -> Iterator[str]:
-        """Yield a sentence, cut in halves between words until the model's positions suffice."""
+        """Yield a sentence, cut in two as long as it is too long: near its middle, best behind a stop."""
         assert self._model.codec is not None
-        if len(self._model.codec.encode(text)) <= self._model.network.cfg.max_source_positions:
+        tokens = len(self._model.codec.encode(text))
+        if tokens <= min(self._model.network.cfg.max_source_positions, LONGEST):
             yield text
             return
         words = text.split()
         if len(words) == 1:
             raise DataError(f"line {number} holds a word of {len(text)} characters; shorten it")
-        yield from self._parts(" ".join(words[: len(words) // 2]), number)
-        yield from self._parts(" ".join(words[len(words) // 2 :]), number)
+        places = sorted(range(1, len(words)), key=lambda i: abs(2 * i - len(words)))
+        middle = next((i for i in places if words[i - 1].endswith(STOPS)), places[0])
+        yield from self._parts(" ".join(words[:middle]), number)
+        yield from self._parts(" ".join(words[middle:]), number)
 
 
-def _model(path: Path, data: str | None) -> Model:
-    model = load_model(path, Dataset.load(data) if data else None)
+def _model(path: Path, given: ModelOptions) -> Model:
+    """Return the model at `path`, which knows its dictionaries."""
+    languages = given.source_lang, given.target_lang
+    model = load_model(path, Dataset.load(given.data, *languages) if given.data else None)
     if model.codec is None:
         raise DataError(f"the dictionaries of {path} are not known; give the folder of its data with --data")
-    return model
+    return replace(model, codec=model.codec.with_model(Path(given.subwords))) if given.subwords else model

@@ -30,7 +30,7 @@ def checkpoint_commands(path: str | Path) -> list[str]:
         return [f"python download_model.py --model-name={path.stem}{save}"]
     _, below, run = path.parent.as_posix().rpartition("checkpoints/")
     config = Path("configs", f"{run}.yml")
-    common = config.with_name("common.yml")
+    common = config.with_name(f"common{space_of(config)[1]}.yml")
     more = f" --sub-configs={common}" if common.exists() else ""
     return [f"python train.py --configs={config}{more}"] if below and config.exists() else []
 
@@ -50,10 +50,19 @@ def predictor_commands(path: str | Path) -> list[str]:
 def config_commands(path: str | Path) -> list[str]:
     """Return the search that writes a configuration."""
     return [
-        f"python evo_search.py --configs={config} --evo-configs={evo}"
+        f"python evo_search.py --configs={space_of(evo)[0]} --evo-configs={evo}"
         for evo in _that_name("evo_search", "write-config-path", path)
-        for config in sorted(evo.parents[1].glob("supertransformer/*.yml"))
     ]
+
+
+def space_of(config: Path) -> tuple[Path, str]:
+    """Return the SuperTransformer that a file of a task belongs to, and how the names of its files end.
+
+    It is the one whose name ends that of `config`, before an @; files of the first one have no such ending.
+    """
+    first, *others = sorted(config.parents[1].glob("supertransformer/*.yml")) or [Path()]
+    name = config.stem.partition("@")[0]
+    return next(((path, f"_{path.stem}") for path in others if name.endswith(f"_{path.stem}")), (first, ""))
 
 
 def near_config(path: str | Path) -> str:

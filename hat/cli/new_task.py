@@ -66,7 +66,7 @@ def new_task(options: NewTaskOptions, out: OutputOptions) -> dict:
 def _texts(template: Path, options: NewTaskOptions, name: re.Match) -> dict[Path, str]:
     """Return the files of the new folder: those of the template for one device, with the new names."""
     evo = sorted((template / "evo_search").glob(f"*_{HARDWARE}.yml"))
-    super_yml = sorted((template / "supertransformer").glob("*.yml"))
+    super_yml = sorted((template / "supertransformer").glob("*.yml"))[:1]  # one space is enough
     data = read_config(super_yml[0]).get("data") if super_yml else None
     if len(evo) != 1 or data is None:
         raise ConfigError(

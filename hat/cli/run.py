@@ -24,7 +24,6 @@ from hat.cli.options import OutputOptions, command, parse
 from hat.cli.settings import TaskData, parse_settings, space_and_arch
 from hat.cli.stages import Stages
 from hat.config import Options, flag_of, option, read_config, to_yaml_values
-from hat.data.dataset import Dataset
 from hat.decode.score import check_tokenizer
 from hat.errors import ConfigError, HatError
 from hat.files.atomic import digest_path, write_text_atomic
@@ -32,7 +31,7 @@ from hat.latency.collect import measure_fresh, reference_of
 from hat.latency.measure import MeasureConfig
 from hat.latency.predictor import MIN_ROWS, LatencyPredictor
 from hat.latency.table import read_table
-from hat.log import info, versions
+from hat.log import versions
 from hat.model.count import count_macs, count_params
 from hat.model.cpu import device_name
 from hat.report.collect import Model, Report, in_ms, kept, stage_costs
@@ -40,8 +39,7 @@ from hat.report.page import report
 from hat.rng import rng_for
 from hat.run import VERSIONS, Identity, Run, read_record, record_path
 from hat.space import Arch, sample
-from hat.train.bundle import save_bundle
-from hat.train.checkpoint import average, load_model
+from hat.train.checkpoint import average, leave_bundle
 
 Row = dict[str, Any]  # a model of the final table, by the keys of summary.json; None: not measured
 _FIRST = (
@@ -65,6 +63,9 @@ class TaskRunOptions(Options):
     """name of the folder in configs/"""
     hardware: str = "cpu"
     """name of the YAML files in its latency_dataset/ and latency_predictor/"""
+    space: str | None = None
+    """name of the file in its supertransformer/ (default: the first one; the other files of another one end
+    with _<its name>)"""
     latency_constraints: tuple[float, ...] = option((), above=0)
     """limits in ms (default: two, at a third and two thirds between smallest and largest SubTransformer)"""
     run_dir: str | None = None
@@ -133,14 +134,22 @@ class Task:
         self.options, self.configs = options, Path("configs") / options.task
         if not self.configs.is_dir():
             raise ConfigError(f"there is no task {options.task!r}; there are {tasks} in configs/")
-        device = options.hardware.partition("_")[2]  # the release names searches without cpu_ and gpu_
-        self.super_yml = self._one("supertransformer/*.yml")
-        self.dataset_yml = self._one(f"latency_dataset/{options.hardware}.yml")
-        self.predictor_yml = self._one(f"latency_predictor/{options.hardware}.yml")
-        self.evo_yml = self._one(f"evo_search/*_{options.hardware}.yml", f"evo_search/*_{device}.yml")
-        self.common_yml = self.configs / "subtransformer" / "common.yml"
-        self.baselines = sorted(self.configs.glob("subtransformer/baseline*.yml"))  # made by hand
-        self.folder = Path(options.run_dir or f"runs/{options.task}/{options.hardware}")
+        spaces = sorted(path.stem for path in self.configs.glob("supertransformer/*.yml")) or ["*"]
+        space = options.space or spaces[0]
+        end = "" if space == spaces[0] else f"_{space}"
+        hardware = f"{options.hardware}{end}"
+        device = hardware.partition("_")[2]  # the release names searches without cpu_ and gpu_
+        self.super_yml = self._one(f"supertransformer/{space}.yml")
+        self.dataset_yml = self._one(f"latency_dataset/{hardware}.yml")
+        self.predictor_yml = self._one(f"latency_predictor/{hardware}.yml")
+        self.evo_yml = self._one(f"evo_search/*_{hardware}.yml", f"evo_search/*_{device}.yml")
+        self.common_yml = self.configs / "subtransformer" / f"common{end}.yml"
+        made, others = (
+            self.configs.glob(f"subtransformer/baseline*{end}.yml"),
+            tuple(f"_{s}" for s in spaces[1:]),
+        )
+        self.baselines = sorted(path for path in made if end or not path.stem.endswith(others))  # by hand
+        self.folder = Path(options.run_dir or f"runs/{options.task}/{hardware}")
         words, flags = [f"--configs={self.super_yml}"], ("--configs",)
         self.settings = parse_settings(words, prog="hat run", description="", config_flags=flags)[0]
         self.space, _ = space_and_arch(self.settings.space, self.settings.arch)
@@ -433,8 +442,7 @@ class Task:
         )
 
     def _bundles(self) -> None:
-        """Write a folder that translates by itself for each trained model."""
-        data = Dataset.load(self.settings.task.data or "")
+        """Tell in the bundle of each trained model what was measured."""
         for row in self.rows:
             if row["weights"] != "trained" or row["same_as"]:
                 continue
@@ -442,11 +450,8 @@ class Task:
             facts |= {"bleu": row["bleu"], "signature": row["signature"]}
             how = ", ".join(f"{key} {value}" for key, value in _shown(self.predictor.conditions))
             facts["latency"] = f"{in_ms(row['measured_ms'], row['measured_interval_ms'])} ({how})"
-            try:
-                model = load_model(folder / f"average_model_{self.options.average}.pt", data)
-                row["bundle"] = str(save_bundle(model, folder / "bundle", facts))
-            except HatError as error:
-                info(f"no bundle of {row['name']}: {error}")
+            made = leave_bundle(folder / f"average_model_{self.options.average}.pt", facts)
+            row |= {"bundle": str(made)} if made else {}
 
     def _row(self, model: "_Model", same_as: str | None, known: Row) -> Row:
         """Return the row of a model with its score and latency."""

@@ -13,7 +13,7 @@ import torch
 
 from hat.cli.options import OutputOptions, command, only, parse
 from hat.cli.settings import GROUPS, DeviceOptions, TaskData, TaskOptions, device_of, find_checkpoint
-from hat.config import Options, option, to_yaml_values
+from hat.config import Options, defaults_of, option, to_yaml_values
 from hat.data.pairs import PairDataset
 from hat.data.subwords import remove_subwords
 from hat.decode.beam import BeamConfig
@@ -29,6 +29,7 @@ from hat.model.inference import InferenceModel
 from hat.model.layers import MAX_POSITIONS
 from hat.run import Run, digest_of, read_record, record_path
 from hat.space import ArchOptions, arch_of
+from hat.train.bundle import add_facts
 from hat.train.checkpoint import check_dictionaries, evaluation_dtype, load
 from hat.train.distributed import place_of
 from hat.train.trainer import OptimConfig
@@ -219,9 +220,20 @@ def _score(options: ScoreOptions) -> dict[str, Any]:
             run.results |= found
             write_text_atomic(product, json.dumps(found) + "\n")
             run.vouch(product)
+        _tell_bundle(path, options, found)
     except HatError as error:  # the output may lie where others may only read
         info(f"the score is not kept beside the output: {error}")
     return found
+
+
+def _tell_bundle(output: Path, options: ScoreOptions, found: dict[str, Any]) -> None:
+    """Write SacreBLEU into the card of the bundle of the checkpoint that `output` was translated with."""
+    made = read_record(output, folder=False, note=info)
+    path = Path(made.settings.get("path") or "")
+    if options.mode == "sacre" and path.is_file() and digest_of(path) == made.inputs.get("checkpoint"):
+        usual, given = defaults_of(BeamConfig()), made.settings
+        search = (f"--{key}={given[key]}" for key in usual if given.get(key, usual[key]) != usual[key])
+        add_facts(path, found | {"split": given["gen-subset"], "search": " ".join(search)})
 
 
 def _ids(data: PairDataset) -> dict[str, str]:

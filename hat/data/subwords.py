@@ -6,7 +6,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from hat.data.corpora import detokenizer, line_function
 from hat.data.folder import CODES_FILE, MODEL_FILE
-from hat.data.text import Chunk, Workers, chunks, read_lines, split_tokens, where
+from hat.data.text import Chunk, Workers, chunks, read_lines, split_tokens, unreadable, where
 from hat.data.vocab import Vocab
 from hat.errors import ConfigError, DataError, package
 from hat.files.atomic import write_atomic, write_text_atomic
@@ -45,6 +45,11 @@ def remove_subwords(line: str, kind: str | None) -> str:
     return line
 
 
+def plain_text(words: str, lang: str) -> str:
+    """Return the sentence of a line of Moses tokens."""
+    return detokenizer(lang)(words.replace(GOOGLE_HYPHEN, "@-@"))
+
+
 def subword_kind(symbols: Iterable[str]) -> Kind | None:
     """Return how the symbols of a dictionary are joined to words, None if they are words themselves."""
     known = list(symbols)
@@ -57,14 +62,17 @@ def model_beside(folder: Path, vocab: Vocab) -> bytes | None:
     """Return the content of the subword model in `folder` that belongs to a dictionary, None if none is."""
     kind = subword_kind(vocab)
     path = Path(folder) / MODEL_FILES[kind] if kind else None
-    if path is None or not path.is_file():
-        return None
-    return read_codes(path) if kind == "subword_nmt" else path.read_bytes()
+    return None if path is None or not path.is_file() else read_model(path, kind)
 
 
-def read_codes(path: Path | str) -> bytes:
-    """Return a file of merges without byte order mark. Raises DataError for what is no text."""
-    return "".join(f"{line}\n" for line in read_lines(path)).encode()
+def read_model(path: Path, kind: Kind | None) -> bytes:
+    """Return the content of a subword model; merges without byte order mark. DataError if it is unreadable."""
+    try:
+        if kind == "subword_nmt":
+            return "".join(f"{line}\n" for line in read_lines(path)).encode()
+        return path.read_bytes()
+    except OSError as error:
+        raise unreadable(path, error) from error
 
 
 def is_split(counts: Counter, kind: Kind) -> bool:
@@ -229,7 +237,7 @@ def apply_bpe(codes: Path, inputs: Sequence[Path], folder: Path, workers: int = 
     if len(set(outputs)) != len(outputs) or folder.resolve() in [path.resolve().parent for path in inputs]:
         found = f"--to {folder}"
         raise ConfigError(f"{found}: texts whose names differ are written to another folder than theirs")
-    content = read_codes(codes).decode()
+    content = read_model(codes, "subword_nmt").decode()
     load_bpe(content, str(codes))  # what is wrong with the codes is told here, not in a worker
     with Workers(workers) as pool:
         for path, output in zip(inputs, outputs, strict=True):
@@ -281,10 +289,26 @@ class TextCodec:
         """Take the subword model that `hat preprocess` left in `folder`, if it is there."""
         return cls(languages, vocabs, model_beside(folder, vocabs[0]))
 
+    def with_model(self, path: Path) -> "TextCodec":
+        """Return the codec with the subword model in a file; raises DataError if it is none of its kind."""
+        if self.kind is None:
+            raise DataError(f"{path} is not needed: the symbols of the dictionaries are words; leave it out")
+        codec = replace(self, model=read_model(path, self.kind))
+        codec.encode("")  # loads it
+        return codec
+
     @functools.cached_property
     def kind(self) -> Kind | None:
         """Return how subwords are marked in the dictionaries; None if their symbols are words."""
         return subword_kind(self.vocabs[0])
+
+    @property
+    def normalisation(self) -> dict[str, Any]:
+        """Return what is done to plain text before it is split into subwords."""
+        if self.kind != "subword_nmt":
+            return {"tokens": "words between white space"}
+        made = Segmenter.of(self.vocabs[0], b"", self.languages[0])
+        return {"tokens": "Moses", "hyphens": made.mark, "lowercase": made.is_lower}
 
     def encode(self, sentence: str) -> np.ndarray:
         """Return the ids [tokens + 1] (int32, EOS last) of a plain sentence of the source language.
@@ -296,9 +320,7 @@ class TextCodec:
     def decode(self, ids: Iterable[int]) -> str:
         """Return the plain sentence of ids of the target language; Moses' tokens of BPE text are joined."""
         words = remove_subwords(self.vocabs[1].decode(ids), self.kind)
-        if self.kind != "subword_nmt":
-            return words
-        return detokenizer(self.languages[1])(words.replace(GOOGLE_HYPHEN, "@-@"))
+        return plain_text(words, self.languages[1]) if self.kind == "subword_nmt" else words
 
     @functools.cached_property
     def _split(self) -> Split:

@@ -15,6 +15,8 @@ from hat.decode.beam import BeamConfig, Hypothesis, beam_search
 from hat.log import progress
 from hat.model.inference import InferenceModel
 
+SORTED = 8  # batches that are sorted by length at a time: how files and streams of text are translated alike
+
 
 class Translation(NamedTuple):
     """One sentence of the corpus with its hypotheses, best first."""
@@ -50,17 +52,18 @@ def translate(
     batch_size: int,
     max_tokens: int | None = None,
 ) -> Iterator[list[Translation]]:
-    """Yield the translations of each batch, from long sentences to short.
+    """Yield the translations of each batch; of `SORTED` batches the long sentences come first.
 
     Raises DataError if a source sentence is longer than the model's positions.
     """
     lengths = data.source_lengths
     limit = min(model.cfg.max_source_positions, max_tokens or model.cfg.max_source_positions)
     usable(lengths, np.ones_like(lengths), limit, limit, drop_long=False)
-    for indices in by_length(lengths, batch_size, max_tokens):
-        batch = data.batch(indices).to(model.device)
-        found = beam_search(model, batch.source, cfg)
-        yield [Translation(int(index), hypotheses) for index, hypotheses in zip(indices, found, strict=True)]
+    for start in range(0, len(data), step := SORTED * batch_size):
+        for indices in by_length(lengths[start : start + step], batch_size, max_tokens):
+            indices = indices + start
+            found = beam_search(model, data.batch(indices).to(model.device).source, cfg)
+            yield [Translation(int(index), each) for index, each in zip(indices, found, strict=True)]
 
 
 def generate(

@@ -10,9 +10,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from hat.data.corpora import detokenizer
 from hat.data.pairs import PairDataset
-from hat.data.subwords import remove_subwords
+from hat.data.subwords import plain_text, remove_subwords
 from hat.data.text import read_lines
 from hat.errors import ConfigError, DataError, install
 
@@ -135,8 +134,9 @@ def score_file(
         if remove_bpe != "sentencepiece":
             if not target_lang:
                 raise ConfigError("--target-lang or --data is needed to detokenise")
-            plain = detokenizer(target_lang)
-            hypotheses, references = [*map(plain, hypotheses)], [*map(plain, references)]
+            hypotheses, references = (
+                [plain_text(words, target_lang) for words in lines] for lines in (hypotheses, references)
+            )
         raw = (
             data.raw_target(reference)
             if data is not None

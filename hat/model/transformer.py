@@ -205,3 +205,16 @@ def extract(model: Transformer, arch: Arch) -> SubTransformer:
         slices[name] = block.clone(memory_format=torch.contiguous_format)
     sub.load_weights(slices)
     return sub
+
+
+def untie(model: SubTransformer) -> None:
+    """Give both embeddings and the output matrix tables of their own, cut to their widths like positions."""
+    enc, dec = model.arch.encoder.embed_dim, model.arch.decoder.embed_dim
+    tables = {"source_embed": enc, "target_embed": dec, "output": dec}
+    for name, weight in {name: getattr(model, name).columns(dim) for name, dim in tables.items()}.items():
+        with torch.device("meta"):
+            own = ElasticEmbedding(*weight.shape)
+        own.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
+        setattr(model, name, own)
+    model.source_positions = model.source_positions[:, :enc].clone()
+    model.target_positions = model.target_positions[:, :dec].clone()

@@ -10,7 +10,6 @@ import contextlib
 import copy
 import io
 import logging
-import math
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 from hat.data.subwords import package
 from hat.decode.beam import BeamConfig, Hypothesis, beam_search
 from hat.model.layers import PAD
-from hat.model.transformer import SubTransformer
+from hat.model.transformer import SubTransformer, untie
 
 FILES = ("encoder.onnx", "step.onnx")
 HIDDEN = -1e9  # added to the scores of pads: -inf would make NaN of a row that is all pads
@@ -61,7 +60,7 @@ def _feed_forward(layer: Any, x: Tensor) -> Tensor:
 
 def _embed(model: Any, side: str, ids: Tensor, places: Tensor, width: int) -> Tensor:
     sines = getattr(model, f"{side}_positions")
-    scale = math.sqrt(sines.size(1) if model.cfg.vocab_original_scaling else width)
+    scale = model.scale("encoder" if side == "source" else "decoder", width)
     table = getattr(model, f"{side}_embed").columns(width)
     return F.embedding(ids, table) * scale + F.embedding(places, sines[:, :width])
 
@@ -146,7 +145,10 @@ def export(model: SubTransformer, folder: Path, precision: str = "fp32") -> None
         package(needed, "onnx")
     with tempfile.TemporaryDirectory() as place:
         made = Path(place) if precision == "int8" else folder
-        _write_graphs(copy.deepcopy(model).float().eval(), made)
+        network = copy.deepcopy(model).float().eval()
+        if precision == "int8":  # what the graph would cut or transpose of a shared table stays in floats
+            untie(network)
+        _write_graphs(network, made)
         if precision == "int8":
             quantization = package("onnxruntime.quantization", "onnx")
             how = {"weight_type": quantization.QuantType.QInt8, "per_channel": True}

@@ -1,12 +1,15 @@
 """Bundles: one folder that holds all that a SubTransformer needs to translate, wherever it is moved.
 
-`model.safetensors`, `config.json` (architecture, space, options, digests of the other files), both
-dictionaries, the subword model, and `README.md`, a model card.
+`model.safetensors`, `config.json` (architecture, space, options, languages, how text is normalised, what is
+known of the model, digests of the other files), both dictionaries, the subword model, and `README.md`, a
+model card.
 """
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
@@ -16,6 +19,8 @@ from hat.data.folder import CODES_FILE, MODEL_FILE
 from hat.errors import CheckpointError, ConfigError, DataError, brief
 from hat.files.atomic import file_digest, write_text_atomic
 from hat.files.tensors import write_safetensors
+from hat.log import info
+from hat.run import digest_of, read_record, training_settings
 from hat.runtimes.engines import save_text, stand_alone
 
 if TYPE_CHECKING:
@@ -38,8 +43,9 @@ CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 def save_bundle(model: "Model", folder: Path | str, facts: Mapping[str, Any] | None = None) -> Path:
     """Write a model of one architecture with all that it needs; returns the folder.
 
-    `facts` are for the model card: task, bleu, signature, latency_ms and conditions, as far as they are
-    known. A bundle that is there is replaced; `config.json` is written last and vouches for the other files.
+    `facts` are for the model card: task, checkpoint, bleu, chrf, their signatures and latency, as far as they
+    are known. A bundle that is there is replaced; `config.json` is written last and vouches for the other
+    files.
 
     Raises CheckpointError for a SuperTransformer, ConfigError if the dictionaries are not known or the folder
     holds other files.
@@ -53,21 +59,45 @@ def save_bundle(model: "Model", folder: Path | str, facts: Mapping[str, Any] | N
         )
     if codec.kind and codec.model is None:
         what = "the subword model of this model's dictionaries is missing"
-        raise ConfigError(f"{what}; put it beside them in the folder of the data")
+        raise ConfigError(f"{what}; put it beside them in the folder of the data, or give it as --subwords")
     if folder.is_file() or (folder.is_dir() and not (folder / CONFIG).exists() and any(folder.iterdir())):
         raise ConfigError(f"{folder} holds other files than a bundle; give another --output")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG).unlink(missing_ok=True)
+    write_text_atomic(folder / CONFIG, "{}\n")  # until the rest is there it is no bundle, but known as ours
     write_safetensors(folder / WEIGHTS, dict(network.named_parameters()), {"format": "hat bundle"})
     names = [WEIGHTS, *save_text(codec, folder)]
     config = {"hat_bundle": FORMAT, "languages": list(codec.languages), "subwords": codec.kind}
+    params = sum(each.numel() for each in network.parameters())
+    config |= {"normalisation": codec.normalisation, "params": params}
     config |= describe(pack(network, model.digests)) | {"facts": dict(facts or {})}
     config["sha256"] = {name: file_digest(folder / name) for name in names}
-    write_text_atomic(
-        folder / CARD, _card(config, sum(each.numel() for each in network.parameters()), folder)
-    )
-    write_text_atomic(folder / CONFIG, json.dumps(config, indent=1) + "\n")
+    _write_card(folder, config)
     return folder
+
+
+def bundle_of(checkpoint: Path) -> Path:
+    """Return where the bundle of a checkpoint is left."""
+    in_run = read_record(checkpoint.parent, folder=True, note=info).kind == "train"
+    return checkpoint.parent / "bundle" if in_run else checkpoint.with_suffix(".bundle")
+
+
+def known_facts(checkpoint: Path) -> dict[str, Any]:
+    """Return what is known of a checkpoint: what its bundle tells, if it has one, and its record."""
+    if checkpoint.is_dir():
+        return dict(_read_config(checkpoint).get("facts", {}))
+    data = training_settings(checkpoint).get("data")
+    own = {"checkpoint": checkpoint.name, "sha256": digest_of(checkpoint)}
+    own |= {"task": Path(data).name} if data else {}
+    told = _read_config(bundle_of(checkpoint)).get("facts", {})
+    return own | (told if told.get("sha256") == own["sha256"] else {})
+
+
+def add_facts(checkpoint: Path, facts: Mapping[str, Any]) -> None:
+    """Write facts into the card of the bundle of a checkpoint, if there is one of just this checkpoint."""
+    folder = checkpoint if checkpoint.is_dir() else bundle_of(checkpoint)
+    config = _read_config(folder)
+    told = config.get("facts", {})
+    if config and (checkpoint.is_dir() or told.get("sha256") == digest_of(checkpoint)):
+        _write_card(folder, config | {"facts": told | facts})
 
 
 def read_bundle(folder: Path) -> dict[str, Any]:
@@ -104,26 +134,41 @@ def read_bundle(folder: Path) -> dict[str, Any]:
         ) from error
 
 
-def _card(config: Mapping[str, Any], params: int, folder: Path) -> str:
-    """Return the model card."""
-    facts, (source, target) = config["facts"], config["languages"]
+def _read_config(folder: Path) -> dict[str, Any]:
+    """Return what `config.json` of a bundle says; nothing if there is none, or none that is whole."""
+    with suppress(*_DAMAGED):
+        config = json.loads((folder / CONFIG).read_text("utf-8"))
+        return config if isinstance(config["facts"], dict) else {}
+    return {}
+
+
+def _write_card(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write the model card and, last, `config.json`."""
+    facts, (source, target), name = config["facts"], config["languages"], quote(folder.resolve().name)
     size_mb = (folder / WEIGHTS).stat().st_size / 1e6
-    quality = f"{facts['bleu']:.2f} BLEU ({facts['signature']})" if "bleu" in facts else "not recorded"
-    quality = quality.replace("|", "\\|")  # of the signature; it would end the cell
-    latency = facts.get("latency", "not recorded")
+    scores = [
+        f"{facts[key]:.2f} {what} ({facts[signature]})".replace("|", "\\|")  # it would end the cell
+        for key, what, signature in (("bleu", "BLEU", "signature"), ("chrf", "chrF", "chrf_signature"))
+        if facts.keys() >= {key, signature}
+    ]
+    scores += (
+        [f"on {facts['split']} by {facts['search'] or 'the default search'}"] if "search" in facts else []
+    )
+    how = f"--model={name} {facts.get('search', '')}".rstrip()
     arch = "\n".join(f"    {key}: {value}" for key, value in config["arch"].items())
-    return f"""# Translation from {source} to {target}
+    card = f"""# Translation from {source} to {target}
 
 A SubTransformer of HAT (Hardware-Aware Transformers), complete in this folder: move it anywhere.
 
 | | |
 |---|---|
 | task | {facts.get("task", "not recorded")} |
-| parameters | {params / 1e6:.2f} M |
+| made from | {facts.get("checkpoint", "not recorded")} |
+| parameters | {config["params"] / 1e6:.2f} M |
 | weights on disk | {size_mb:.2f} MB |
 | subwords | {config["subwords"] or "none: words between spaces"} |
-| quality | {quality} |
-| latency | {latency} |
+| quality | {", ".join(scores) or "not recorded"} |
+| latency | {facts.get("latency", "not recorded")} |
 
 Architecture:
 
@@ -131,8 +176,10 @@ Architecture:
 
 How to run:
 
-    hat translate --model={folder.name} --input=text.{source} --output=text.{target}
-    hat export --model={folder.name} --to=ctranslate2 --output=ctranslate2_model
+    hat translate {how} --input=text.{source} --output=text.{target}
+    hat export --model={name} --to=ctranslate2 --output=ctranslate2_model
 
-In Python: `hat.load("{folder.name}").translate(["..."])`.
+In Python: `hat.load("{folder.resolve().name}").translate(["..."])`.
 """
+    write_text_atomic(folder / CARD, card)
+    write_text_atomic(folder / CONFIG, json.dumps(config, indent=1) + "\n")

@@ -3,7 +3,7 @@
 import hashlib
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from hat.errors import ArchError, CheckpointError, ConfigError, brief
+from hat.errors import ArchError, CheckpointError, ConfigError, HatError, brief
 from hat.files.atomic import digest_matches, digest_path, write_with_digest
 from hat.log import info
 from hat.model.cpu import Amp
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SubTransformer, SuperTransformer, Transformer, extract
-from hat.run import Identity, Run, digest_of, read_record, record_path
+from hat.run import Identity, Run, digest_of, read_record, record_path, training_settings
 from hat.space import DIMS, Arch, SearchSpace, space_from_plain
 from hat.train.trainer import compute_dtype
 
@@ -220,7 +220,7 @@ def save_model(model: "Model", path: Path | str) -> None:
 
 
 def load_model(path: Path | str, dataset: "Dataset | None" = None) -> "Model":
-    """Return the model in a checkpoint, also in one of the 2020 release.
+    """Return the model in a checkpoint, also in one of the 2020 release; one architecture stands alone.
 
     Its dictionaries are those in the file, those of `dataset`, or those of the data folder in the record of
     the training run; a model without them cannot translate. Raises CheckpointError if the file is damaged, or
@@ -232,17 +232,42 @@ def load_model(path: Path | str, dataset: "Dataset | None" = None) -> "Model":
 
     path = Path(path)
     found = load(path, info)
+    if found.arch is None and (only := found.space.largest()) == found.space.smallest():
+        found = pack(found.sub(only), found.vocab_digests)  # as a released SubTransformer is stored
     if dataset is not None:
         check_dictionaries(found, dataset, path)
     elif found.codec is None:
-        folder = read_record(path.parent, folder=True, note=info).settings.get("data")
+        settings = training_settings(path)
+        folder = settings.get("data")
         if folder and Path(folder).is_dir():
-            recorded = Dataset.load(folder)
+            recorded = Dataset.load(folder, settings.get("source-lang"), settings.get("target-lang"))
             dataset = recorded if recorded.digests == found.vocab_digests else None
     if dataset is not None:
         return Model(found.model(), dataset.codec, dataset.digests)
     codec = None if found.codec is None else TextCodec.from_plain(found.codec)
     return Model(found.model(), codec, found.vocab_digests)
+
+
+def leave_bundle(checkpoint: Path, facts: Mapping[str, Any] | None = None) -> Path | None:
+    """Write the bundle of a checkpoint that a run has made, and return its folder.
+
+    That is `bundle` in a folder of training, elsewhere the name of the file with `.bundle`. What is known of
+    the same checkpoint is kept, and `facts` are added. If there can be none, a line says why: a run that has
+    made its checkpoint does not fail.
+    """
+    from hat.train.bundle import bundle_of, known_facts, save_bundle  # late: training translates nothing
+
+    folder = bundle_of(checkpoint)
+    try:
+        save_bundle(load_model(checkpoint), folder, known_facts(checkpoint) | dict(facts or {}))
+        info(
+            f"{folder} translates as {checkpoint.name}, wherever it is moved: hat translate --model={folder}"
+        )
+        return folder
+    except HatError as error:
+        how = f"hat export --to=bundle --model={checkpoint} --data=FOLDER --output={folder}"
+        info(f"no bundle of {checkpoint}: {error}; {how} makes one")
+        return None
 
 
 def load_newest(folder: Path, info: Callable[[str], None], runs: Set[str] | None = None) -> Checkpoint | None:
@@ -315,6 +340,8 @@ def average(
 ) -> tuple[Path, list[Path]]:
     """Write the mean of the weights of several checkpoints of one model; returns its path and theirs.
 
+    That of a SubTransformer leaves a bundle, too.
+
     Args:
         inputs: checkpoint files, or one run folder, whose newest epoch checkpoints are taken; what belongs to
             another run is left out.
@@ -363,6 +390,8 @@ def average(
     with Run(record, "average", settings=settings, identity=identity, goes_on=False) as run:
         save(replace(first, weights=means), target)
         run.vouch(target)
+    if first.arch:
+        leave_bundle(target)
     return target, used
 
 

@@ -217,7 +217,8 @@ def fit(
         config: options by subject.
         space: the search space of an architecture; needed if `target` is one.
         init: checkpoint or model whose weights to start from; an architecture inherits its slice.
-        out: folder of checkpoints, log and run.json; None keeps the best weights in memory, writes nothing.
+        out: folder of checkpoints, log and run.json, and of the bundle of a SubTransformer once it ends; None
+            keeps the best weights in memory, writes nothing.
         device: default: the first GPU, or the CPU if there is none.
         seed: of first weights, batches, dropout and sampled architectures.
         group: the processes that train together; each gets every k-th of k batches.
@@ -237,6 +238,7 @@ def fit(
         # rank 0 reads for all: only its machine needs the folder
         start = group.on_rank0(lambda: run.start(stack, init, new_run))
         run.restore(start)
+        began = run.trainer.num_updates
         record = stack.enter_context(run.record(start))
         log = run.log(progress)
         stack.callback(log.close)
@@ -267,6 +269,9 @@ def fit(
         reached = (updates, at.epoch - (at.offset == 0), at.best_loss, losses, round(at.train_s, 1))
         result = FitResult(*reached, folder, stopped, dataset, run.best)
         record.results |= result.summary()
+        made = run.arch and run.written and stopped is None and run.written / "bundle"
+        if made and (updates > began or not made.exists()):  # an average may have replaced it since the end
+            ckpt.leave_bundle(made.with_name("checkpoint_best.pt"))
     return result
 
 
@@ -493,7 +498,8 @@ class _Training:
         if self.space.decoder_qkv:  # as without the key: each side has its own width
             del sizes["qkv-dim"]
         arch, data = self.arch.to_yaml() if self.arch else {}, str(self.pairs.folder)
-        own = {"data": data, "seed": self.seed, **sizes, **self._choices(), **arch}
+        own = {"data": data, "source-lang": self.pairs.source_lang, "target-lang": self.pairs.target_lang}
+        own |= {"seed": self.seed, **sizes, **self._choices(), **arch}
         return Run(
             record_path(self.written, folder=True) if self.written else None,
             "train",

@@ -125,6 +125,9 @@ def test_onnxruntime_finds_the_same_with_all_spans(
     export(model, tmp_path / "fp32", "onnx")
     sizes = [(tmp_path / name / "step.onnx").stat().st_size for name in ("int8", "fp32")]
     assert sizes[0] < sizes[1]
+    nodes = pytest.importorskip("onnx").load(tmp_path / "int8" / "step.onnx").graph.node
+    rounded = sum(node.op_type == "MatMulInteger" for node in nodes)
+    assert rounded == 6 * model.network.arch.decoder.num_layers + 1, "a matrix stayed in floats"
     for name in ("encoder.onnx", "step.onnx"):  # plain onnxruntime opens them
         runtime.InferenceSession(tmp_path / "int8" / name, providers=["CPUExecutionProvider"])
 
