@@ -66,7 +66,7 @@ def model_beside(folder: Path, vocab: Vocab) -> bytes | None:
 
 
 def read_model(path: Path, kind: Kind | None) -> bytes:
-    """Return the content of a subword model; merges without byte order mark. DataError if it is unreadable."""
+    """Return the content of a subword model, merges without a byte order mark; DataError if unreadable."""
     try:
         if kind == "subword_nmt":
             return "".join(f"{line}\n" for line in read_lines(path)).encode()
