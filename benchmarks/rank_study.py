@@ -7,7 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -112,14 +112,7 @@ class Task:
 
     def recipe(self, updates: int) -> hat.TrainConfig:
         """Return the options of a training of `updates`; its warm-up is at most a fifth of it."""
-        optim, schedule = self.config.optim, self.config.schedule
-        return replace(
-            self.config,
-            optim=replace(optim, max_update=updates, max_epoch=None),
-            schedule=replace(schedule, warmup_updates=min(schedule.warmup_updates, updates // 5)),
-            # validated at the end alone, which is what the study scores
-            loop=hat.LoopConfig(validate_interval=10**9, keep_last_epochs=0, no_tensorboard=True),
-        )
+        return hat.short_training(self.config, updates)
 
     @cached_property
     def content(self) -> list[Any]:

@@ -47,6 +47,7 @@ _NAMES = {  # module: its public names, name=other if it is called otherwise the
     "runtimes.engines": "engine export",
     "search.constraints": "Pool",
     "search.record": "SearchResult",
+    "search.rerank": "guess_trained halving short_training",
     "search.run": "ValidationFitness search",
     "search.strategies": "NSGA2 Evolution SearchConfig Strategy growth",
     "space": "DIMS Arch DecoderArch EncoderArch SearchSpace sample space_from_plain space_of",

@@ -136,12 +136,13 @@ def counted(*options: Any) -> dict[str, Any]:
 
 
 def digest_of(of: Path | str) -> str:
-    """Return the SHA-256 of a file's content; a text is a SHA-256 already.
+    """Return the SHA-256 of a file's content, of a bundle's weights; a text is a SHA-256 already.
 
     What was read is remembered by size, time and number of the file, only to spare reading it again.
     """
     if isinstance(of, str):
         return of
+    of = of / "model.safetensors" if of.is_dir() else of
     try:
         facts = of.stat()
         return _digest_of(of.absolute(), facts.st_size, facts.st_mtime_ns, facts.st_ino)

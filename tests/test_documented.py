@@ -27,7 +27,7 @@ from hat.space import Arch, space_of
 
 README, MULTI30K, OWN, FROM_2020 = "README.md", "docs/multi30k.md", "docs/your_own.md", "docs/from_2020.md"
 SEARCH, DEPLOY = "docs/search.md", "docs/deploy.md"
-SEARCH_SECTIONS = ["One limit", "Several limits", "The whole front", "Twenty limits"]
+SEARCH_SECTIONS = ["One limit", "Several limits", "The whole front", "Twenty limits", "Short trainings"]
 SEARCH_SECTIONS += ["Going on, and starting warm"]
 ONE_COMMAND = [(README, "All of it with one command"), (MULTI30K, "All stages on Multi30k")]
 STAGES = ["1. Data", "2. SuperTransformer", "3. Latency dataset and predictor", "4. Search"]
@@ -282,6 +282,7 @@ def tiny_search(words: tuple[str, ...]) -> list[str]:
     extra = ["--no-measure", "--pareto-evaluations=8", "--pareto-population=4", "--pareto-children=4"]
     if "--latency-constraints" in words:
         extra += ["--max-params=1e9", "--latency-constraints", "100000", "200000"]
+    extra += ["--rerank=2", "--rerank-updates=1"] if "--rerank=8" in words else []
     one = [word for word in words if word.startswith("--latency-constraint=")]
     return extra + (["--latency-constraint=100000", "--search-dir=runs/one"] if one else [])
 

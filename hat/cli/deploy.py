@@ -15,6 +15,7 @@ from hat.cli.options import OutputOptions, takes
 from hat.cli.settings import find_checkpoint
 from hat.config import Options, option
 from hat.data.dataset import Dataset
+from hat.data.subwords import model_beside
 from hat.data.text import read_lines
 from hat.decode.beam import BeamConfig
 from hat.decode.generate import SORTED
@@ -207,4 +208,8 @@ def _model(path: Path, given: ModelOptions) -> Model:
     model = load_model(path, Dataset.load(given.data, *languages) if given.data else None)
     if model.codec is None:
         raise DataError(f"the dictionaries of {path} are not known; give the folder of its data with --data")
-    return replace(model, codec=model.codec.with_model(Path(given.subwords))) if given.subwords else model
+    if given.subwords:
+        content = model_beside(Path(given.subwords), model.codec.vocabs[0])
+        model = replace(model, codec=(codec := replace(model.codec, model=content)))
+        codec.encode("")  # raises DataError if it is missing or of another kind
+    return model

@@ -34,6 +34,7 @@ from hat.search.strategies import (
 )
 from hat.train.checkpoint import check_compatible, load
 from hat.train.distributed import ProcessGroup, joined, launch, one_of_many, place_of
+from hat.train.loop import TrainConfig
 from hat.train.trainer import OptimConfig, compute_dtype
 
 
@@ -59,6 +60,8 @@ class SearchOptions(Options):
     --write-config-path>)"""
     no_measure: bool = option(False, role="free")
     """do not measure the architecture found, even if the predictor is of this device"""
+    rerank_configs: str | None = option(None, metavar="FILE", role="file")
+    """YAML file with the options of the short trainings of --rerank (default: those of --configs)"""
     warm_start: str | None = option(None, metavar="FILE", role="file")
     """journal of an older search with the same checkpoint, whose architectures start this one"""
 
@@ -175,6 +178,9 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None) -> dict[str, Any] |
             "row_budget_s": profile.lat_row_budget,
             "dtype": profile.lat_amp,
         },
+        training=TrainConfig.from_yaml(options.rerank_configs)
+        if options.rerank_configs
+        else TrainConfig(given.model, given.optim, given.schedule, batches=task),
         group=connected(),
         progress=not given.output.no_progress_bar and sys.stderr.isatty(),
         new_run=given.run.new_run,

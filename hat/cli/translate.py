@@ -229,8 +229,8 @@ def _score(options: ScoreOptions) -> dict[str, Any]:
 def _tell_bundle(output: Path, options: ScoreOptions, found: dict[str, Any]) -> None:
     """Write SacreBLEU into the card of the bundle of the checkpoint that `output` was translated with."""
     made = read_record(output, folder=False, note=info)
-    path = Path(made.settings.get("path") or "")
-    if options.mode == "sacre" and path.is_file() and digest_of(path) == made.inputs.get("checkpoint"):
+    path = Path(made.settings.get("path") or "none")
+    if options.mode == "sacre" and path.exists() and digest_of(path) == made.inputs.get("checkpoint"):
         usual, given = defaults_of(BeamConfig()), made.settings
         search = (f"--{key}={given[key]}" for key in usual if given.get(key, usual[key]) != usual[key])
         add_facts(path, found | {"split": given["gen-subset"], "search": " ".join(search)})

@@ -157,7 +157,7 @@ def _given_model(cfg: PreprocessConfig, folder: Path) -> bytes | None:
     """Return the subword model that is given or lies beside a given dictionary, after writing it."""
     models: dict = {}  # content -> kind
     if cfg.bpe_codes:
-        model = subwords.read_model(Path(cfg.bpe_codes), "subword_nmt")
+        model = subwords.read_codes(cfg.bpe_codes)
         subwords.load_bpe(model.decode(), cfg.bpe_codes)
         models[model] = "subword_nmt"
     else:

@@ -6,7 +6,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from hat.data.corpora import detokenizer, line_function
 from hat.data.folder import CODES_FILE, MODEL_FILE
-from hat.data.text import Chunk, Workers, chunks, read_lines, split_tokens, unreadable, where
+from hat.data.text import Chunk, Workers, chunks, read_lines, split_tokens, where
 from hat.data.vocab import Vocab
 from hat.errors import ConfigError, DataError, package
 from hat.files.atomic import write_atomic, write_text_atomic
@@ -58,21 +58,21 @@ def subword_kind(symbols: Iterable[str]) -> Kind | None:
     return "subword_nmt" if any(symbol.endswith("@@") for symbol in known) else None
 
 
-def model_beside(folder: Path, vocab: Vocab) -> bytes | None:
-    """Return the content of the subword model in `folder` that belongs to a dictionary, None if none is."""
+def model_beside(place: Path, vocab: Vocab) -> bytes | None:
+    """Return the content of the subword model of a dictionary, None if there is none.
+
+    `place` is its file, or the folder that may hold it.
+    """
     kind = subword_kind(vocab)
-    path = Path(folder) / MODEL_FILES[kind] if kind else None
-    return None if path is None or not path.is_file() else read_model(path, kind)
+    path = Path(place) / MODEL_FILES[kind] if kind and Path(place).is_dir() else Path(place)
+    if not kind or not path.is_file():
+        return None
+    return read_codes(path) if kind == "subword_nmt" else path.read_bytes()
 
 
-def read_model(path: Path, kind: Kind | None) -> bytes:
-    """Return the content of a subword model, merges without a byte order mark; DataError if unreadable."""
-    try:
-        if kind == "subword_nmt":
-            return "".join(f"{line}\n" for line in read_lines(path)).encode()
-        return path.read_bytes()
-    except OSError as error:
-        raise unreadable(path, error) from error
+def read_codes(path: Path | str) -> bytes:
+    """Return a file of merges without byte order mark. Raises DataError for what is no text."""
+    return "".join(f"{line}\n" for line in read_lines(path)).encode()
 
 
 def is_split(counts: Counter, kind: Kind) -> bool:
@@ -237,7 +237,7 @@ def apply_bpe(codes: Path, inputs: Sequence[Path], folder: Path, workers: int = 
     if len(set(outputs)) != len(outputs) or folder.resolve() in [path.resolve().parent for path in inputs]:
         found = f"--to {folder}"
         raise ConfigError(f"{found}: texts whose names differ are written to another folder than theirs")
-    content = read_model(codes, "subword_nmt").decode()
+    content = read_codes(codes).decode()
     load_bpe(content, str(codes))  # what is wrong with the codes is told here, not in a worker
     with Workers(workers) as pool:
         for path, output in zip(inputs, outputs, strict=True):
@@ -289,26 +289,10 @@ class TextCodec:
         """Take the subword model that `hat preprocess` left in `folder`, if it is there."""
         return cls(languages, vocabs, model_beside(folder, vocabs[0]))
 
-    def with_model(self, path: Path) -> "TextCodec":
-        """Return the codec with the subword model in a file; raises DataError if it is none of its kind."""
-        if self.kind is None:
-            raise DataError(f"{path} is not needed: the symbols of the dictionaries are words; leave it out")
-        codec = replace(self, model=read_model(path, self.kind))
-        codec.encode("")  # loads it
-        return codec
-
     @functools.cached_property
     def kind(self) -> Kind | None:
         """Return how subwords are marked in the dictionaries; None if their symbols are words."""
         return subword_kind(self.vocabs[0])
-
-    @property
-    def normalisation(self) -> dict[str, Any]:
-        """Return what is done to plain text before it is split into subwords."""
-        if self.kind != "subword_nmt":
-            return {"tokens": "words between white space"}
-        made = Segmenter.of(self.vocabs[0], b"", self.languages[0])
-        return {"tokens": "Moses", "hyphens": made.mark, "lowercase": made.is_lower}
 
     def encode(self, sentence: str) -> np.ndarray:
         """Return the ids [tokens + 1] (int32, EOS last) of a plain sentence of the source language.

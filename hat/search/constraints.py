@@ -71,6 +71,7 @@ class Candidate:
     params: int  # of the layers
     flops: int
     loss: float = math.nan  # validation loss with inherited weights (base 2)
+    trained: tuple[int, float] | None = None  # updates of its longest short training, and the loss after it
 
     @property
     def rank(self) -> tuple[float, float, Gene]:
@@ -84,7 +85,8 @@ class Candidate:
     def plain(self) -> dict[str, Any]:
         """Return architecture, loss and cost as plain values."""
         costs = {name: getattr(self, name) for name in ("predicted_ms", "bound_ms", "params", "flops")}
-        return {"arch": self.arch.to_yaml(), "loss": self.loss, **costs}
+        more = dict(zip(("trained_updates", "trained_loss"), self.trained or (), strict=False))
+        return {"arch": self.arch.to_yaml(), "loss": self.loss, **costs, **more}
 
 
 class Pool:

@@ -127,6 +127,7 @@ class SearchResult:
     sources: str  # of weights and predictor, for the files of architectures
     paths: dict[float, Path]  # YAML file of each winner
     scoring_s: float
+    ranked: dict[float, list[Candidate]]  # by limit: those that keep it, best first
     # known once winners are chosen
     winners: dict[float, Winner] = field(default_factory=dict)  # by limit; infinity if there is none in ms
     conditions: dict[str, str] = field(default_factory=dict)  # that finalists were measured under, if any

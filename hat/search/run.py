@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from hat.config import to_yaml_values
 from hat.data.pairs import Batch, PairDataset
+from hat.decode.translator import Model
 from hat.errors import ConfigError, HatError
 from hat.files.atomic import check_writable
 from hat.files.journal import Journal
@@ -27,11 +28,12 @@ from hat.rng import rng_for
 from hat.run import Identity, Run, claim, digest_of, record_path
 from hat.search.constraints import Candidate, DeviceTimer, Point, Pool, Score, choose_finalists
 from hat.search.record import CachedFitness, Histories, SearchResult, known_ms, old_losses, under
+from hat.search.rerank import guess_trained, halving, rounds_of, short_training, spread
 from hat.search.strategies import SearchConfig, Strategy, front_numbers, growth, strategy_of, worst
 from hat.space import Arch, gene_choices, gene_of, sample
 from hat.train.checkpoint import content_of
 from hat.train.distributed import ALONE, ProcessGroup
-from hat.train.loop import BatchConfig, validation_batches
+from hat.train.loop import BatchConfig, TrainConfig, fit, validation_batches
 from hat.train.trainer import evaluate
 
 _SOURCES = {"checkpoint": "weights", "predictor": "predictor"}  # inputs, as files of architectures name them
@@ -51,31 +53,36 @@ class ValidationFitness:
         label_smoothing: float,
         device: torch.device,
         group: ProcessGroup = ALONE,
+        train: Callable[[Arch, int], float] | None = None,
     ) -> None:
+        self._train = train
         self._model, self._batches = model.eval(), [batch.to(device) for batch in batches]
         self._label_smoothing, self._device, self._group = label_smoothing, device, group
 
-    def __call__(self, archs: Sequence[Arch]) -> list[float]:
+    def __call__(self, archs: Sequence[Arch], updates: int = 0) -> list[float]:
         """Return the smoothed validation loss (base 2, per target token) of each architecture.
 
-        Raises the error of any process.
+        With `updates` it is that of a short training of each. Raises the error of any process.
         """
-        parts = self.part(self._group.broadcast(list(archs)))
+        parts = self.part(self._group.broadcast([(arch, updates) for arch in archs]))
         for part in parts:
             if isinstance(part, HatError):
                 raise part
         return [parts[n % len(parts)][n // len(parts)] for n in range(len(archs))]
 
-    def part(self, archs: Sequence[Arch]) -> list[Any]:
-        """Score every size-th of `archs`; returns what each process found: losses or an error."""
+    def part(self, asked: Sequence[tuple[Arch, int]]) -> list[Any]:
+        """Score every size-th of `asked`; returns what each process found: losses or an error."""
         try:
-            mine: Any = [self.loss(arch) for arch in archs[self._group.rank :: self._group.size]]
+            mine: Any = [self.loss(*each) for each in asked[self._group.rank :: self._group.size]]
         except HatError as error:
             mine = error
         return self._group.gather_objects(mine)
 
-    def loss(self, arch: Arch) -> float:
-        """Return the loss of one architecture."""
+    def loss(self, arch: Arch, updates: int = 0) -> float:
+        """Return the loss of one architecture, after a short training of it if `updates` are given."""
+        if updates:
+            assert self._train is not None
+            return self._train(arch, updates)
         return evaluate(self._model, self._batches, arch, self._label_smoothing, self._device).loss
 
 
@@ -95,6 +102,7 @@ def search(
     inputs: Mapping[str, Path] | None = None,
     settings: Mapping[str, Any] | None = None,
     measuring: Mapping[str, Any] | None = None,
+    training: TrainConfig | None = None,
     group: ProcessGroup | AbstractContextManager[ProcessGroup] = ALONE,
     progress: bool = False,
     new_run: bool = False,
@@ -117,6 +125,7 @@ def search(
         inputs: files that `model` ("checkpoint") and `predictor` ("predictor") came from.
         settings: options that the record of the run holds (default: `config`).
         measuring: fields of `hat.latency.measure.MeasureConfig`, for what the predictor's table does not say.
+        training: options of the short trainings of config.rerank, which need a `Dataset`.
         group: processes that share the scoring, or a context that connects them for as long as it lasts. All
             but rank 0 return what was scored, nothing measured.
         progress: show a progress bar.
@@ -130,8 +139,11 @@ def search(
     limits_ms = limits_of(limits_ms, config, strategy)
     data = dataset if isinstance(dataset, PairDataset) else dataset.split(config.valid_subset)
     network, folder = getattr(model, "network", model), Path(out) if out else None
+    if config.rerank and (isinstance(dataset, PairDataset) or training is None or not limits_ms):
+        raise ConfigError("--rerank needs a limit, options of training and data to train on; leave it out")
     with ExitStack() as files:
         task = _Task(network, data, predictor, limits_ms, config, strategy, seed, folder, inputs, files)
+        task.dataset, task.training = dataset, training
         paths = paths_of(write_to, limits_ms)
         with nullcontext(group) if isinstance(group, ProcessGroup) else group as ranks:
             fitness = task.fitness(ranks)
@@ -142,7 +154,7 @@ def search(
         if folder:  # the table and the front need no measurement
             result.write_scores(folder)
         timer = task.timer(measuring or {}) if measure and limits_ms else None
-        winners = choose_finalists(task.ranked(result.scored), config.finalists, timer)
+        winners = choose_finalists(result.ranked, config.finalists, timer)
         conditions, seconds = timer.conditions if timer else {}, time.perf_counter() - task.began
         result = replace(result, winners=winners, conditions=conditions, seconds=seconds)
         result.write(folder, task.run)
@@ -184,6 +196,8 @@ class _Task:
     out: Path | None
     inputs: Mapping[str, Path]
     files: ExitStack  # closes what is opened for the whole search
+    dataset: Any = None  # for short trainings
+    training: TrainConfig | None = None
     began: float = field(default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
@@ -227,7 +241,17 @@ class _Task:
         slots = validation_batches(self.data, sizes, self.network.cfg).slots
         kept = (numbers[numbers < self.pairs] for numbers in slots if numbers is not None)
         batches = [self.data.batch(numbers) for numbers in kept if len(numbers)]
-        return ValidationFitness(self.network, batches, cfg.label_smoothing, self.weight.device, group)
+        given = (self.network, batches, cfg.label_smoothing, self.weight.device, group)
+        return ValidationFitness(*given, train=self.train)
+
+    def train(self, arch: Arch, updates: int) -> float:
+        """Return the validation loss of one architecture that is trained from its slice."""
+        assert self.training is not None
+        start = self.inputs.get("checkpoint") or Model(self.network)
+        how: dict[str, Any] = {"space": self.space, "device": self.weight.device, "seed": self.seed}
+        return fit(arch, self.dataset, short_training(self.training, updates), init=start, **how).losses[
+            "mean"
+        ]
 
     def identity(self, warm_start: Path | None) -> Identity:
         """Return what the result depends on."""
@@ -318,6 +342,9 @@ class _Task:
         log.close()
 
         scored = self.scored(cached.losses)
+        ranked = self.ranked(scored)
+        if self.config.rerank:
+            ranked = self.reranked(ranked, fitness, processes, header)
         points = [each.point(objectives) for each in scored]
         reference = reference or worst(points)
         return SearchResult(
@@ -332,6 +359,7 @@ class _Task:
             sources=", ".join(f"{_SOURCES[use]} {of}" for use, of in self.inputs.items() if use in _SOURCES),
             paths=paths,
             scoring_s=time.perf_counter() - self.began,
+            ranked=ranked,
         )
 
     def scored(self, losses: Mapping[Arch, float]) -> tuple[Candidate, ...]:
@@ -343,6 +371,47 @@ class _Task:
         """Return for each limit those that keep it, lowest loss first."""
         best_first = sorted(scored, key=lambda each: each.rank)
         return {ms: [*filter(self.pool(ms).keeps, best_first)] for ms in self.limits_ms}
+
+    def reranked(
+        self,
+        ranked: Mapping[float, Sequence[Candidate]],
+        fitness: ValidationFitness,
+        processes: int,
+        header: Mapping[str, Any],
+    ) -> dict[float, list[Candidate]]:
+        """Return what keeps each limit in the order that short trainings give it; these are journalled."""
+        assert self.training is not None
+        rounds = {limit_ms: rounds_of(len(few), self.config) for limit_ms, few in ranked.items()}
+        most = sum(count * updates for each in rounds.values() for count, updates in each)
+        info(f"short trainings ({self.config.rerank_by}): at most {most} updates in all, {rounds}")
+        recipe, trained = self.training.to_yaml(), dict[Arch, tuple[int, float]]()
+        known: dict[int, CachedFitness] = {}
+
+        def train(archs: Sequence[Arch], updates: int) -> list[float]:
+            if updates not in known:
+                held = {**header, "updates": updates, "recipe": recipe}
+                score = partial(fitness, updates=updates)
+                journal, predict_ms = self.journal(f"trained_{updates}"), self.predictor.predict_many
+                known[updates] = CachedFitness(journal, score, predict_ms, processes, held)
+                known[updates].on_score = lambda count: self.run.tick()
+            losses = known[updates](archs)
+            trained.update({arch: (updates, loss) for arch, loss in zip(archs, losses, strict=True)})
+            return losses
+
+        found = {}
+        for limit_ms, few in ranked.items():
+            by_arch = {each.arch: each for each in few}
+            if self.config.rerank_by == "halving":
+                order = halving(list(by_arch), rounds[limit_ms], train)
+            else:
+                ((count, updates),) = rounds[limit_ms]
+                tried = spread(list(by_arch), count)
+                losses = dict(zip(tried, train(tried, updates), strict=True))
+                guessed = guess_trained(self.space, {each.arch: each.loss for each in few}, losses)
+                order = sorted(guessed, key=guessed.__getitem__)
+            found[limit_ms] = [replace(by_arch[arch], trained=trained.get(arch)) for arch in order]
+        self.run.results["trained_updates"] = sum(n * len(each.losses) for n, each in known.items())
+        return found
 
     def timer(self, measuring: Mapping[str, Any]) -> DeviceTimer | None:
         """Return what measures on the device of the predictor, or None, saying so, if this is another one."""

@@ -91,6 +91,13 @@ class ScoringOptions(Options):
     """what keeps a latency limit: the predictor's upper bound, or its prediction"""
     finalists: int = option(5, low=1, role="lengthens")
     """best architectures under each limit that are measured if the predictor is of this device"""
+    rerank: int = option(0, low=0, role="lengthens")
+    """best architectures under each limit that short trainings from their slices compare; 0 for none"""
+    rerank_updates: int = option(100, low=1, role="lengthens")
+    """updates of each short training in the first round"""
+    rerank_by: Literal["halving", "ridge"] = option("halving", role="lengthens")
+    """halving trains the better half again with twice the updates, until one is left; ridge trains 10 or more
+    once and guesses the losses of all others from theirs"""
 
 
 @dataclass(frozen=True)
@@ -312,14 +319,22 @@ def guess_losses(space: SearchSpace, scored: Sequence[Candidate], archs: Sequenc
     arithmetic do not choose.
     """
     x = np.array([layer_columns(each.arch, space) for each in scored])
-    y = np.array([each.loss for each in scored])
-    middle, spread, mean = x.mean(axis=0), x.std(axis=0), y.mean()
+    columns = np.array([layer_columns(arch, space) for arch in archs])
+    values: list[float] = np.round(ridge(x, [each.loss for each in scored], columns), 6).tolist()
+    return values
+
+
+def ridge(x: Points, y: Sequence[float], wanted: Points, weights: Points | float = 1.0) -> Points:
+    """Return what ridge regression of `y` on the rows of `x` says of the rows of `wanted`.
+
+    Columns are brought to mean 0 and a standard deviation of `weights`: the larger, the freer a column is.
+    """
+    middle, spread, mean = x.mean(axis=0), x.std(axis=0) / weights, np.mean(y)
     spread[spread == 0] = 1.0
     z = (x - middle) / spread
-    weights = np.linalg.solve(z.T @ z + STIFFNESS * np.eye(z.shape[1]), z.T @ (y - mean))
-    columns = np.array([layer_columns(arch, space) for arch in archs])
-    values: list[float] = np.round(mean + (columns - middle) / spread @ weights, 6).tolist()
-    return values
+    slopes = np.linalg.solve(z.T @ z + STIFFNESS * np.eye(z.shape[1]), z.T @ (np.array(y) - mean))
+    found: Points = mean + (wanted - middle) / spread @ slopes
+    return found
 
 
 def fronts(points: Sequence[Point] | Points) -> list[list[int]]:

@@ -16,6 +16,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 
 from hat.data.folder import CODES_FILE, MODEL_FILE
+from hat.data.subwords import Segmenter
 from hat.errors import CheckpointError, ConfigError, DataError, brief
 from hat.files.atomic import file_digest, write_text_atomic
 from hat.files.tensors import write_safetensors
@@ -67,7 +68,10 @@ def save_bundle(model: "Model", folder: Path | str, facts: Mapping[str, Any] | N
     names = [WEIGHTS, *save_text(codec, folder)]
     config = {"hat_bundle": FORMAT, "languages": list(codec.languages), "subwords": codec.kind}
     params = sum(each.numel() for each in network.parameters())
-    config |= {"normalisation": codec.normalisation, "params": params}
+    config |= {"normalisation": None, "params": params}
+    if codec.kind == "subword_nmt":  # the others take text as it is
+        rules = Segmenter.of(codec.vocabs[0], b"", codec.languages[0])
+        config["normalisation"] = {"moses": rules.lang, "hyphens": rules.mark, "lowercase": rules.is_lower}
     config |= describe(pack(network, model.digests)) | {"facts": dict(facts or {})}
     config["sha256"] = {name: file_digest(folder / name) for name in names}
     _write_card(folder, config)

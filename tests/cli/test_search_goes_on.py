@@ -37,6 +37,29 @@ def test_a_search_cut_in_the_middle_of_a_record_ends_the_same(mode, search, file
         assert one == other
 
 
+@pytest.mark.parametrize("by", ["halving", "ridge"])
+def test_short_trainings_choose_the_winner_and_are_made_once(by, search, files, monkeypatch) -> None:
+    argv = [*TINY, "--latency-constraint=40", "--rerank=4", "--rerank-updates=2", f"--rerank-by={by}"]
+    found, said = search("one", *argv)
+    journals = {path.name: read_journal(path) for path in (files / "one").glob("trained_*.jsonl")}
+    trained = {name: len(records) - 1 for name, records in journals.items()}
+    scored = len(table_of(files / "one"))
+    assert trained == (
+        {"trained_2.jsonl": 4, "trained_4.jsonl": 2}
+        if by == "halving"
+        else {"trained_2.jsonl": min(10, scored)}
+    )
+    cost = sum(count * int(name[8:-6]) for name, count in trained.items())
+    assert f"at most {cost} updates in all" in said
+    assert read_record(files / "one").results["trained_updates"] == cost
+    if by == "halving":
+        best = min(journals["trained_4.jsonl"][1:], key=lambda record: record["loss"])
+        assert (found["arch"], found["trained_loss"]) == (best["arch"], best["loss"])
+        assert found["trained_updates"] == 4
+    monkeypatch.setattr("hat.search.run.fit", None)
+    assert search("one", *argv)[0]["arch"] == found["arch"]
+
+
 def test_the_front_alone_and_a_warm_start(search, files) -> None:
     first, said = search("front", *FRONT, "--pareto-evaluations=8", "--objectives", "latency", "params")
     assert first["winners"] == [] and first["objectives"] == ["latency", "params"]

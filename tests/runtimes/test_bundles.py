@@ -47,15 +47,12 @@ def test_training_and_averaging_leave_a_bundle(
 
     split = data.split("valid")
     short = ["--beam=2", "--max-len-b=9"]
-    words = [f"--path={averaged}", f"--data={data.folder}", "--gen-subset=valid", "--mode=sacre", *short]
-    assert generate([*words, "--remove-bpe=sentencepiece", f"--results-path={tmp_path / 'out'}"]) == 0
-    for told in (
-        " BLEU (nrefs:1",
-        " chrF (nrefs:1",
-        "on valid by --beam=2 --max-len-b=9 |",
-        "=bundle --beam=2",
-    ):
-        assert told in card(run)
+    words = [f"--data={data.folder}", "--gen-subset=valid", "--mode=sacre", "--remove-bpe=sentencepiece"]
+    words += [f"--results-path={tmp_path / 'out'}"]
+    for path, search in ((averaged, ["--beam=3", "--max-len-b=8"]), (run / "bundle", short)):
+        assert generate([f"--path={path}", *words, *search]) == 0
+        for told in (" BLEU (nrefs:1", " chrF (nrefs:1", f"by {' '.join(search)} |", f"=bundle {search[0]}"):
+            assert told in card(run)
     lines = [line.split("\t")[2] for line in (tmp_path / "out").read_text().splitlines() if line[0] == "H"]
     raw = Path(f"{split.source.prefix}.txt")
     words = [f"--model={run / 'bundle'}", f"--input={raw}", f"--output={tmp_path / 'de'}", *short]
@@ -120,7 +117,10 @@ def test_dictionaries_of_elsewhere(
         ((), "cannot tell the languages"),
         (("--source-lang=en", "--target-lang=de"), "give it as --subwords"),
         (("--source-lang=en", "--target-lang=de", f"--subwords={texts / 'dict.en.txt'}"), "cannot load"),
-        (("--source-lang=en", "--target-lang=de", f"--subwords={texts / 'none'}"), "none: No such file"),
+        (
+            ("--source-lang=en", "--target-lang=de", f"--subwords={texts / 'none'}"),
+            "subword model of the dictionaries, is missing",
+        ),
     ):
         assert export_model([*words, *missing]) == 2
         assert message in capsys.readouterr().err and not (tmp_path / "made").exists()
