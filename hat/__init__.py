@@ -24,6 +24,7 @@ _NAMES = {  # module: its public names, name=other if it is called otherwise the
     "data.toy": "toy_pairs",
     "data.vocab": "EOS PAD Vocab",
     "decode.beam": "BeamConfig beam_search",
+    "decode.distill": "distill",
     "decode.generate": "translate",
     "decode.score": "bleu",
     "decode.translator": "Model",

@@ -10,6 +10,7 @@ import functools
 import inspect
 import json
 import math
+import operator
 import re
 import textwrap
 import types
@@ -25,6 +26,13 @@ from hat.errors import ConfigError, foreign, suggest, undecodable
 
 MAX_BYTES = 1 << 20  # a configuration is a page, not a data set
 Role = Literal["counts", "free", "lengthens", "machine", "file"]
+_LIST = "tag:yaml.org,2002:seq"
+_BOUNDS = {  # of an option: in words, and whether a number keeps it
+    "low": ("at least", operator.ge),
+    "high": ("at most", operator.le),
+    "above": ("above", operator.gt),
+    "below": ("below", operator.lt),
+}
 _HIDDEN_ENDS = re.compile("[\x85\u2028\u2029]|\r(?!$)", re.MULTILINE)
 
 
@@ -55,17 +63,12 @@ def option(
             never does, "lengthens" says when the run ends, "machine" on what it runs; "file" names a file, a
             folder, a split or a language, of which the content counts and not the name.
     """
-    bounds = {"low": low, "high": high, "above": above, "below": below, "off": off}
-    found: dict[str, Any] = {name: value for name, value in bounds.items() if value is not None}
     texts = {"help": help, "metavar": metavar, "role": role}
+    known = {"low": low, "high": high, "above": above, "below": below, "off": off}
+    found: dict[str, Any] = {name: value for name, value in known.items() if value is not None}
     found |= {name: text for name, text in texts.items() if text}
-    if const is not MISSING:
-        found["const"] = const
-    return (
-        dataclasses.field(metadata=found)
-        if default is MISSING
-        else dataclasses.field(default=default, metadata=found)
-    )
+    found |= {} if const is MISSING else {"const": const}
+    return dataclasses.field(default=default, metadata=found)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,58 +93,37 @@ def check_bounds(field: Field[Any], value: Any) -> None:
     if typing.get_origin(field.type) is typing.Literal and value not in typing.get_args(field.type):
         one = ", ".join(typing.get_args(field.type))
         raise ConfigError(f"{flag_of(field.name)} must be one of {one}, got {value!r}")
-    known = field.metadata
-    low, high, above, below = (known.get(name) for name in ("low", "high", "above", "below"))
+    bounds = {name: field.metadata[name] for name in _BOUNDS if name in field.metadata}
     for number in value if isinstance(value, tuple) else (value,):
         if isinstance(number, str) and field.type in (int, float):
             raise ConfigError(f"{flag_of(field.name)} must be a number, got {number!r}")
-        if number is None or isinstance(number, str | bool) or number == known.get("off"):
+        if number is None or isinstance(number, str | bool) or number == field.metadata.get("off"):
             continue
-        inside = (
-            (low is None or number >= low)
-            and (high is None or number <= high)
-            and (above is None or number > above)
-            and (below is None or number < below)
-        )
-        if inside and math.isfinite(number):
+        if math.isfinite(number) and all(_BOUNDS[name][1](number, of) for name, of in bounds.items()):
             continue
-        parts = [
-            f"{word} {bound:g}" if isinstance(bound, float) else f"{word} {bound}"
-            for word, bound in (("at least", low), ("at most", high), ("above", above), ("below", below))
-            if bound is not None
-        ]
-        if low is not None and high is not None:
-            parts = [f"between {low} and {high}"]
-        text = f"must {'lie' if 'between' in parts[0] else 'be'} {' and '.join(parts)}"
-        if "off" in known:
-            text += f", or {known['off']}"
-        raise ConfigError(f"{flag_of(field.name)} {text}, got {number}")
+        shown = {name: f"{of:g}" if isinstance(of, float) else str(of) for name, of in bounds.items()}
+        text = "be " + " and ".join(f"{_BOUNDS[name][0]} {of}" for name, of in shown.items())
+        if {"low", "high"} <= shown.keys():
+            text = f"lie between {shown['low']} and {shown['high']}"
+        text += f", or {field.metadata['off']}" if "off" in field.metadata else ""
+        raise ConfigError(f"{flag_of(field.name)} must {text}, got {number}")
 
 
 @functools.cache
 def help_of(group: type) -> dict[str, str]:
     """Return the help of each field of a dataclass: the text below it, or the one that `option` was given."""
-    texts: dict[str, str] = {}
-    for each in fields(group):
-        if "help" in each.metadata:
-            texts[each.name] = each.metadata["help"]
+    texts = {each.name: each.metadata["help"] for each in fields(group) if "help" in each.metadata}
     for cls in reversed(group.__mro__[:-1]):
         if not dataclasses.is_dataclass(cls):
             continue
         try:
-            source = textwrap.dedent(inspect.getsource(cls))
+            body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body  # type: ignore[attr-defined]
         except (OSError, TypeError):  # a class that a function made has no text
             continue
-        statements = ast.parse(source).body[0]
-        body = statements.body if isinstance(statements, ast.ClassDef) else []
-        for field, text in zip(body, body[1:], strict=False):
-            if (
-                isinstance(field, ast.AnnAssign)
-                and isinstance(field.target, ast.Name)
-                and isinstance(text, ast.Expr)
-                and isinstance(text.value, ast.Constant)
-            ):
-                texts[field.target.id] = " ".join(str(text.value.value).split())
+        for pair in zip(body, body[1:], strict=False):
+            match pair:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=text)):
+                    texts[name] = " ".join(str(text).split())
     return texts
 
 
@@ -292,7 +274,7 @@ def read_flat_yaml(stream: TextIO) -> dict[str, tuple[str | list[str], int]]:
     Raises ConfigError, with file and line, for duplicate keys, empty values, nesting and tags.
     """
     name = getattr(stream, "name", "configuration")
-    text = ""
+    text, line = "", 1
     try:
         text = stream.read()
         if name.endswith("run.json"):
@@ -309,33 +291,28 @@ def read_flat_yaml(stream: TextIO) -> dict[str, tuple[str | list[str], int]]:
         line = error.object.count(b"\n", 0, error.start) + 1
         why = undecodable(name, error.object[error.object.rfind(b"\n", 0, error.start) + 1 :], error)
         raise ConfigError(f"{name}:{line}: the line {why}") from error
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
-        raise ConfigError(f"{name}:{line}: not valid YAML: {error.problem or error.context}") from error
-    except yaml.reader.ReaderError as error:
-        raise ConfigError(
-            f"{name}:{_line(text, error.position)}: not valid YAML: the character {chr(error.character)!a} "
-            "is not allowed; remove it"
-        ) from error
-    except (OverflowError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{name}:1: not valid YAML: {error}; write plain `key: value` lines") from error
+    except (yaml.YAMLError, OverflowError, ValueError, RecursionError) as error:
+        why = f"{error}; write plain `key: value` lines"
+        if isinstance(error, yaml.MarkedYAMLError):
+            mark = error.problem_mark or error.context_mark
+            line, why = mark.line + 1 if mark else 1, str(error.problem or error.context)
+        elif isinstance(error, yaml.reader.ReaderError):
+            line, character = _line(text, error.position), chr(error.character)
+            why = f"the character {character!a} is not allowed; remove it"
+        raise ConfigError(f"{name}:{line}: not valid YAML: {why}") from error
     if root is None:
         return {}
     if not isinstance(root, yaml.MappingNode):
         raise ConfigError(f"{name}:{root.start_mark.line + 1}: expected `key: value` lines")
     found: dict[str, tuple[str | list[str], int]] = {}
     for key, value in root.value:
-        many = isinstance(value, yaml.SequenceNode) and not value.tag.startswith(
-            ("!", "tag:yaml.org,2002:py")
-        )
+        line, many = key.start_mark.line + 1, isinstance(value, yaml.SequenceNode) and value.tag == _LIST
         for each in (key, *(value.value if many else [value])):
             _check_scalar(each, f"{name}:{each.start_mark.line + 1}", getattr(key, "value", ""))
-        line = key.start_mark.line + 1
         if key.value in found:
+            first = found[key.value][1]
             raise ConfigError(
-                f"{name}:{line}: key {key.value!r} stands already on line {found[key.value][1]}; keep one of "
-                "them"
+                f"{name}:{line}: key {key.value!r} stands already on line {first}; keep one of them"
             )
         found[key.value] = ([each.value for each in value.value] if many else value.value, line)
     return found

@@ -42,7 +42,8 @@ def progress(
         now = time.monotonic()
         if now - shown > 30:
             shown = now
-            left = f"/{total} {unit}, about {(now - start) / n * (total - done - n):.0f} s left"
+            rate = n / (now - start)
+            left = f"/{total} {unit}, {rate:.3g}/s, about {(total - done - n) / rate:.0f} s left"
             info(f"{what}: {done + n}{left if total else f' {unit}'}")
 
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
-from math import fsum, inf, prod
+from math import fsum, inf
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -29,7 +29,7 @@ from hat.log import info, versions
 FORMAT = 2
 # Of each kind of run. Raise one if the same settings and inputs make another result, or a default changes.
 VERSIONS = {"train": 1, "latency-table": 1, "predictor": 1, "search": 1, "average": 1}
-VERSIONS |= {"translation": 1, "score": 1, "task": 1}
+VERSIONS |= {"translation": 1, "score": 1, "task": 1, "distillation": 1}
 _SHOWN = 8  # differences in a message
 _NUMBERS = ("", *(f".{number}" for number in range(2, 1000)))  # behind the name of a folder that is moved
 _TICK_S = 15.0  # a kill loses at most this much of the cost
@@ -62,10 +62,8 @@ class Identity:
     """
 
     kind: str
-    settings: Mapping[str, Any]  # by their YAML keys, see `counted`
-    inputs: Mapping[str, str] = field(
-        default_factory=dict
-    )  # SHA-256 of content by use: "train.de", "checkpoint"
+    settings: Mapping[str, Any]  # those that change a result (role "counts"), by their YAML keys
+    inputs: Mapping[str, str] = field(default_factory=dict)  # SHA-256 by use: "train.de", "checkpoint"
     version: int = 0  # of the kind, see VERSIONS; 0: the current one
     defaults: Mapping[str, Any] = field(default_factory=dict)  # settings at their default, for `differences`
     lengths: Mapping[str, Any] = field(default_factory=dict)
@@ -87,7 +85,7 @@ class Identity:
 
         `inputs` are files, whose content is read, or digests that are known.
         """
-        found, lengths = counted(*options), to_yaml_values(*options, role="lengthens")
+        found, lengths = (to_yaml_values(*options, role=role) for role in ("counts", "lengthens"))
         same = {
             key: found[key]
             for key, value in defaults_of(*options).items()
@@ -130,11 +128,6 @@ class Identity:
         return found
 
 
-def counted(*options: Any) -> dict[str, Any]:
-    """Return the settings that change a result (role "counts") by YAML key, with defaults filled in."""
-    return to_yaml_values(*options, role="counts")
-
-
 def digest_of(of: Path | str) -> str:
     """Return the SHA-256 of a file's content, of a bundle's weights; a text is a SHA-256 already.
 
@@ -170,33 +163,11 @@ class Record:
     state: str = "done"  # running (also if it was killed), done, stopped (by a signal) or failed
     format: int = FORMAT  # version of the schema; 0 for the files of HAT 0.1
     made_from: Identity | None = None  # None before format 2
-    parts: tuple[Mapping[str, Any], ...] = ()  # of a training that went on under other settings: what changed
 
     @property
     def identity(self) -> Identity:
         """Return what the result depends on; before format 2, all settings and inputs."""
         return self.made_from or Identity(self.kind, self.settings, self.inputs)
-
-    @property
-    def digests(self) -> set[str]:
-        """Return the digests of the identities that the run has and had; "" before format 2."""
-        made = self.made_from.digest if self.made_from else ""
-        return {made, *(str(part.get("before")) for part in self.parts)}
-
-    def differences(self, wanted: Identity) -> tuple[list[str], list[str]]:
-        """Return what changes if a run of an identity goes on here, and of what the record does not tell."""
-        if self.made_from:
-            return self.made_from.differences(wanted), []
-        last = self.sittings[-1] if self.sittings else {}
-        held = {"update-freq": 1, "processes": max(1, last.get("processes", 1)), **self.settings}
-        changed = [_change("kind", self.kind, wanted.kind)] if self.kind not in ("", wanted.kind) else []
-        for key, now in {**wanted.defaults, **wanted.settings}.items():
-            names = key.split("*")  # a product, such as max-tokens*update-freq*processes
-            if all(name in held for name in names):
-                was = held[key] if len(names) == 1 else prod(int(held[name]) for name in names)
-                if not _alike(was, now):
-                    changed.append(_change(key, was, now))
-        return changed, list(wanted.inputs)
 
     @property
     def cost(self) -> Cost | None:
@@ -214,59 +185,28 @@ def _change(key: str, was: object, now: object) -> str:
     return key if old == new else f"{key} {old} -> {new}"  # what differs is behind that
 
 
-def _alike(one: Any, other: Any) -> bool:
-    """Return whether two values are the same, one of which YAML may have read as a text."""
-    try:
-        return one == other or str(one) == str(other) or float(one) == float(other)
-    except (TypeError, ValueError):
-        return False
-
-
-def identity_of(kind: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
-    """Return the digest of an identity."""
-    return Identity(kind, settings, inputs).digest
-
-
-class Claim(NamedTuple):
-    """What was in a run folder that a run has locked for itself."""
-
-    held: Record  # without a kind if there was nothing
-    changed: list[str]  # what changes, if the run goes on under another identity
-    moved: Path | None = None  # where another run was moved to
-
-
 @contextmanager
 def claim(
-    folder: Path | None,
-    wanted: Identity | None,
-    advice: str,
-    *,
-    new_run: bool = False,
-    may_change: bool = False,
-) -> Iterator[Claim]:
+    folder: Path | None, wanted: Identity | None, advice: str, *, new_run: bool = False
+) -> Iterator[Path | None]:
     """Lock a run folder, if there is one, for the run of one identity; it is made if it is missing.
 
-    Another run in the folder is an error that names the differences, before anything is written; `new_run`
-    moves it out of the way instead, and `may_change` goes on with it, unless it is to start from another
-    checkpoint. Raises HatError, also if another process has the folder, or if it cannot be written.
+    Another run in the folder is an error that names the differences, before anything is written. `new_run`
+    moves it out of the way instead, and its new place is yielded. Raises HatError, also if another process
+    has the folder, or if it cannot be written.
     """
     if folder is None:
-        yield Claim(Record(""), [])
+        yield None
         return
     with ExitStack() as stack:
         stack.enter_context(FolderLock(folder, advice))
-        held = read_record(folder, folder=True, note=info)
-        known = wanted and (held.made_from or held.settings)
-        changed, unknown = held.differences(wanted) if wanted and known else ([], [])
-        moved = None
-        start = {"checkpoint content", "checkpoint is now given"}.intersection(changed)  # cannot go on there
-        if changed and (start or not may_change):
+        held, moved = read_record(folder, folder=True, note=info), None
+        if wanted and held.made_from and (changed := held.made_from.differences(wanted)):
             real = folder.resolve() if folder.is_symlink() or folder.name in ("", "..") else folder
             names = (real.with_name(f"{real.name}.{held.identity.short}{n}") for n in _NUMBERS)
             moved = next(name for name in names if not name.exists())
-            shown = ", ".join(
-                changed[:_SHOWN] + [f"and {len(changed) - _SHOWN} more"] * (len(changed) > _SHOWN)
-            )
+            more = [f"and {len(changed) - _SHOWN} more"] * (len(changed) > _SHOWN)
+            shown = ", ".join(changed[:_SHOWN] + more)
             if not new_run:
                 raise HatError(
                     f"{folder} holds another run: {shown}; give another folder, or --new-run, which moves "
@@ -280,16 +220,11 @@ def claim(
                 if folder.is_symlink():
                     real.mkdir()  # the link stays one to the folder of the new run
             except OSError as error:
-                raise HatError(
-                    f"cannot move {folder} to {moved}: {error.strerror}; move it yourself"
-                ) from error
+                how = f"{error.strerror}; move it yourself"
+                raise HatError(f"cannot move {folder} to {moved}: {how}") from error
             info(f"{folder} held another run ({shown}); it was moved to {moved}")
             stack.enter_context(FolderLock(folder, advice))
-            held, changed, unknown = Record(""), [], []
-        if unknown:
-            made = "version 0.1" if held.format == 0 else "an older version"
-            info(f"{folder} is a run of {made}, which does not say with what content: {', '.join(unknown)}")
-        yield Claim(held, changed, moved)
+        yield moved
 
 
 def record_path(of: Path, *, folder: bool | None = None) -> Path:
@@ -314,7 +249,6 @@ class Run:
         inputs: for each use a file, whose content is read, or a SHA-256 that is known (default: those of
             `identity`).
         identity: what the result depends on (default: all settings and inputs).
-        parts: of a run that went on under other settings, see `Record`.
         threads: CPU threads of each process.
         processes: processes that work alike: the CPU time of this one counts so many times.
     """
@@ -327,7 +261,6 @@ class Run:
         settings: Mapping[str, Any],
         inputs: Mapping[str, Path | str] | None = None,
         identity: Identity | None = None,
-        parts: tuple[Mapping[str, Any], ...] = (),
         device: Mapping[str, Any] | None = None,
         threads: int = 1,
         processes: int = 1,
@@ -351,41 +284,16 @@ class Run:
             versions=versions(),
             sittings=held.sittings,
             made_from=identity or Identity(kind, settings, digests),
-            parts=parts,
         )
         now, before = {**device, "processes": processes}, dict(held.device)
         before["processes"] = int(held.sittings[-1]["processes"]) if held.sittings else processes
-        other = [key for key in now if not _alike(before.get(key, now[key]), now[key])]
+        other = [key for key in now if str(before.get(key, now[key])) != str(now[key])]
         if other:
             info(f"the run goes on with {', '.join(_change(key, before[key], now[key]) for key in other)}")
         self._sitting = {"started_unix_s": round(time.time(), 3), "threads": threads}
         self._sitting |= {"processes": processes, "gpus": gpus}
         self._began = self._written = time.perf_counter()
         self._cpu_began = _cpu_seconds()
-
-    @classmethod
-    @contextmanager
-    def folder(
-        cls,
-        folder: Path | None,
-        kind: str,
-        *,
-        advice: str,
-        identity: Identity | None = None,
-        new_run: bool = False,
-        **more: Any,
-    ) -> Iterator["Run"]:
-        """Claim a run folder and keep its record inside the block; without a folder nothing is written.
-
-        The folder is made if it is missing; `identity` and `new_run` are those of `claim`, whose errors are
-        raised, and `more` are further arguments of `Run`.
-        """
-        path = record_path(folder, folder=True) if folder else None
-        with (
-            claim(folder, identity, advice, new_run=new_run),
-            cls(path, kind, identity=identity, **more) as run,
-        ):
-            yield run
 
     def tick(self) -> None:
         """Write the record, but not more often than every quarter of a minute; cheap to call."""
@@ -461,7 +369,6 @@ def _record(path: Path, note: Note | None) -> Record:
         of_run: dict[str, Any] = {name: dict(content.get(name, {})) for name in _PARTS}
         if held > 1:
             of_run["made_from"] = Identity(**{name: content["identity"][name] for name in _IDENTITY})
-            of_run["parts"] = tuple(dict(part) for part in content.get("parts", ()))
         return Record(str(kind), **of_run, sittings=sittings, state=str(state), format=held)
 
     return _read(path, parse, note, Record(""))

@@ -271,10 +271,10 @@ class SearchSpace:
         sides = {f"{s}-{key}": getattr(getattr(self, s), attr) for s in SIDES for key, attr in _SIZES.items()}
         return {**sides, QKV["encoder"]: self.qkv_dim, QKV["decoder"]: self.decoder_qkv_dim}
 
-    def to_yaml(self) -> dict[str, Any]:
-        """Return sizes and choices by their YAML keys."""
-        choices = {dim.choice_key: [dim.encode(value) for value in self[dim]] for dim in DIMS}
-        return {**self.sizes, **choices}
+    @property
+    def choices(self) -> dict[str, list[int]]:
+        """Choices of all dimensions, by their YAML keys."""
+        return {dim.choice_key: [dim.encode(value) for value in self[dim]] for dim in DIMS}
 
     def allowed(self, dim: Dim, encoder_layers: int) -> tuple[int, ...]:
         """Return the choice of a dimension, of spans those that an encoder of this depth can serve."""
@@ -305,12 +305,28 @@ class SearchSpace:
 
     def size(self) -> int:
         """Return how many different SubTransformers the space has."""
-        total, sized = 0, [dim for dim in DIMS if dim.attr != "num_layers"]
-        for encoder, decoder in product(set(self.encoder.layers_choice), set(self.decoder.layers_choice)):
+        return sum(self.sizes_by_depth().values())
+
+    def sizes_by_depth(self) -> dict[tuple[int, int], int]:
+        """Return how many SubTransformers have so many encoder and decoder layers, the deepest first."""
+        sized, found = [dim for dim in DIMS if dim.attr != "num_layers"], {}
+        choices = (sorted(set(side.layers_choice), reverse=True) for side in (self.encoder, self.decoder))
+        for encoder, decoder in product(*choices):
             depth = {"encoder": encoder, "decoder": decoder}
             counts = {dim: len(set(self.allowed(dim, encoder))) for dim in sized}
-            total += prod(n ** (depth[dim.side] if dim.per_layer else 1) for dim, n in counts.items())
-        return total
+            found[encoder, decoder] = prod(
+                n ** (depth[dim.side] if dim.per_layer else 1) for dim, n in counts.items()
+            )
+        return found
+
+    def sizes_by_dim(self) -> dict[Dim, int]:
+        """Return how many different settings each dimension has, over all depths of its side."""
+        found = {}
+        for dim in DIMS:
+            count = len(set(self.allowed(dim, max(self.encoder.layers_choice))))
+            depths = set(getattr(self, dim.side).layers_choice) if dim.per_layer else {1}
+            found[dim] = sum(count**depth for depth in depths)
+        return found
 
     def check(self, arch: Arch) -> Arch:
         """Return `arch` if every value is one of the choices; raises ArchError naming the first other."""

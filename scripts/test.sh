@@ -54,6 +54,8 @@ python=${PYTHON:-python}
 common=configs/$task/subtransformer/common.yml
 made=$(printf '%s\n' "${flags[@]}" | cat - "$arch" | cksum | cut -d ' ' -f 1) # of other options stays beside it
 output=${output:-$(dirname "$checkpoint")/exp/$(basename "$checkpoint" .pt)_${subset}_$(basename "$arch" .yml)_$made.out}
+words=(generate --configs="$common" --sub-configs="$arch" --path="$checkpoint" --mode="$mode" --gen-subset="$subset"
+    --batch-size=128 --results-path="$output" "${flags[@]}")
+if [ -n "${HAT_ASKED:-}" ]; then printf '%s\0' "${words[@]}" && exit; fi # hat run does it in its own process
 echo "output: $output"
-exec "$python" -m hat generate --configs="$common" --sub-configs="$arch" --path="$checkpoint" --mode="$mode" \
-    --gen-subset="$subset" --batch-size=128 --results-path="$output" "${flags[@]}" ${HAT_JSON:+--json}
+exec "$python" -m hat "${words[@]}"

@@ -6,6 +6,7 @@ Recipes are those of REFERENCE section 3, written out here by hand.
 import json
 import shlex
 import shutil
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from hat.cli.settings import Settings, parse_settings, space_and_arch
 from hat.files.released import latency_data_names, released_models
 from hat.model.count import count_macs, count_params
 from hat.search.strategies import EvolutionConfig, ScoringOptions
+from hat.space import Arch, DecoderArch, EncoderArch, SearchSpace
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
@@ -96,6 +98,17 @@ def test_every_file_parses_with_the_options_of_its_command(path: Path, capsys) -
         assert arch is None and space.check(space.largest()) and space.check(space.smallest())
         assert settings.task.data and (kind == "latency_dataset") == (data.lat_dataset_path is not None)
     assert capsys.readouterr().err == "", "a key without effect"
+
+
+@pytest.mark.parametrize(("task", "ffn_dim"), [("multi30k.en-de", 1024), ("tatoeba.en-de", 1536)])
+def test_spaces_hold_the_shapes_that_people_make(task: str, ffn_dim: int) -> None:
+    space = SearchSpace.from_yaml(CONFIGS / task / "supertransformer/space1.yml")
+    widths = zip(space.encoder.embed_choice, space.encoder.ffn_choice, strict=True)
+    for (layers, depth), (width, ffn) in product([(6, 2), (12, 1), (12, 4), (6, 4), (3, 1)], widths):
+        decoder = DecoderArch(width, (ffn,) * depth, (4,) * depth, (4,) * depth, (1,) * depth)
+        assert space.check(Arch(EncoderArch(width, (ffn,) * layers, (4,) * layers), decoder))
+    assert space.decoder.cross_span_choice == (1,) and space.encoder.embed_choice[0] == 256
+    assert space.largest().encoder.ffn_dims[0] == ffn_dim
 
 
 def test_architectures_are_those_of_the_table() -> None:

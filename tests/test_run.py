@@ -1,19 +1,31 @@
 """The record of a run: what it holds, that sittings add up, and that records of version 0.1 are read."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from hat.config import Options, option
+from hat.config import Options, option, to_yaml_values
 from hat.errors import DataError, HatError
 from hat.files.atomic import file_digest
-from hat.run import Cost, Identity, Run, claim, counted, digest_of, read_record, record_path
+from hat.run import Cost, Identity, Run, claim, digest_of, read_record, record_path
 
 
 def run_in(folder: Path, **more: object) -> Run:
     return Run(record_path(folder, folder=True), "train", settings={"seed": 1, "none": None}, **more)
+
+
+@contextmanager
+def claimed(folder: Path | None, identity: Identity | None = None, new_run: bool = False) -> Iterator[Run]:
+    path = record_path(folder, folder=True) if folder else None
+    with (
+        claim(folder, identity, "wait for it", new_run=new_run),
+        Run(path, "train", settings={}, identity=identity) as run,
+    ):
+        yield run
 
 
 def test_a_record_says_what_a_run_is(tmp_path: Path) -> None:
@@ -61,16 +73,15 @@ def test_how_a_run_ended(tmp_path: Path, error: type[BaseException], state: str)
 
 def test_no_folder_means_no_file(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with Run.folder(None, "train", advice="", settings={}, inputs={"a": Path("missing")}) as run:
+    with claimed(None) as run:
         run.vouch(Path("missing"))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_is_written_by_one_process(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    same = {"advice": "wait for it", "settings": {}}
-    with Run.folder(folder, "train", **same):
-        with pytest.raises(HatError, match="wait for it"), Run.folder(folder, "x", **same):
+    with claimed(folder):
+        with pytest.raises(HatError, match="wait for it"), claimed(folder):
             pass
         assert read_record(folder).kind == "train"
 
@@ -122,7 +133,7 @@ def of(options: Options, **inputs: Path | str) -> Identity:
 
 
 def test_what_counts() -> None:
-    assert counted(Some(data="x", max_epoch=3)) == {"dropout": 0.1, "sizes": [1, 2]}
+    assert to_yaml_values(Some(data="x", max_epoch=3), role="counts") == {"dropout": 0.1, "sizes": [1, 2]}
     base = of(Some())
     assert base.settings == {"seed": 1} and base.defaults == {"dropout": 0.1, "sizes": [1, 2]}
     same = Some(log_interval=1, max_epoch=3, amp="bf16", data="elsewhere")
@@ -172,11 +183,10 @@ def test_content_counts_and_neither_path_nor_time(tmp_path: Path) -> None:
 
 def test_another_run_in_a_folder_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     folder, first, other = tmp_path / "run", of(Some()), of(Some(dropout=0.4))
-    how = {"advice": "", "settings": {}}
-    with Run.folder(folder, "train", identity=first, **how):
+    with claimed(folder, first):
         pass
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(HatError) as error, Run.folder(folder, "train", identity=other, **how):
+    with pytest.raises(HatError) as error, claimed(folder, other):
         pass
     aside = Path(f"{folder}.{first.short}")
     assert str(error.value) == (
@@ -184,11 +194,11 @@ def test_another_run_in_a_folder_is_refused_before_anything_is_written(tmp_path:
         f"the old one to {aside}"
     )
     assert before == {path.name: path.read_bytes() for path in folder.iterdir()} and not aside.exists()
-    with Run.folder(folder, "train", identity=other, new_run=True, **how):
+    with claimed(folder, other, new_run=True):
         pass
     assert read_record(aside).identity == first and read_record(folder).identity == other
     aside.rename(folder.with_name("elsewhere"))  # a moved run is the same run
-    with Run.folder(folder.with_name("elsewhere"), "train", identity=first, new_run=True, **how):
+    with claimed(folder.with_name("elsewhere"), first, new_run=True):
         pass
     assert read_record(folder.with_name("elsewhere")).cost.sittings == 2
 
@@ -196,30 +206,10 @@ def test_another_run_in_a_folder_is_refused_before_anything_is_written(tmp_path:
 def test_moved_runs_never_replace_each_other(tmp_path: Path) -> None:
     folder, runs = tmp_path / "run", [of(Some(dropout=share)) for share in (0.1, 0.4, 0.1, 0.4, 0.1)]
     for identity in runs:
-        with Run.folder(folder, "train", advice="", settings={}, identity=identity, new_run=True):
+        with claimed(folder, identity, new_run=True):
             pass
     names = [f"run.{each.short}{end}" for end in ("", ".2") for each in runs[:2]]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["run", *names])
-
-
-def test_runs_before_format_2_are_compared_as_far_as_they_tell(tmp_path: Path, capsys) -> None:
-    (tmp_path / "config.yml").write_text("dropout: 0.1\nlr: 1e-7\nmax-tokens: 512\nupdate-freq: 2\n")
-    same = {"dropout": 0.1, "lr": 1e-7, "other": 1, "max-tokens*update-freq*processes": 1024}
-    other = Identity("train", same | {"lr": 1.0, "max-tokens*update-freq*processes": 512})
-    with pytest.raises(HatError, match="run: lr 1e-7 -> 1.0, max.* 1024 -> 512;"), claim(tmp_path, other, ""):
-        pass
-    assert [path.name for path in tmp_path.iterdir()] == ["config.yml"]
-    with claim(tmp_path, Identity("train", same, {"train.de": "a"}), "") as found:
-        assert found.held.format == 0 and found.changed == []
-    assert "of version 0.1, which does not say with what content: train.de" in capsys.readouterr().err
-    (tmp_path / "run.json").write_text(
-        '{"format": 1, "kind": "search", "settings": {"a": 1}, "identity": "ab"}'
-    )
-    with (
-        pytest.raises(HatError, match="kind search -> train"),
-        claim(tmp_path, Identity("train", {}, {}), ""),
-    ):
-        pass
 
 
 def test_a_run_that_goes_on_elsewhere_says_so(tmp_path: Path, capsys) -> None:

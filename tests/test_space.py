@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -128,6 +129,9 @@ def test_size_counts_every_architecture() -> None:
     genes = hs.gene_choices(space)
     drawn = {hs.arch_of_gene(tuple(map(random.Random(n).choice, genes)), space) for n in range(3000)}
     assert space.size() == len(drawn) == 2 * (2 + 2**2) + 2 * (4 + 4**2)
+    depths = Counter((arch.encoder.num_layers, arch.decoder.num_layers) for arch in drawn)
+    assert space.sizes_by_depth() == depths == {(2, 2): 32, (2, 1): 8, (1, 2): 8, (1, 1): 4}
+    assert space.sizes_by_dim() == {dim: len({arch[dim] for arch in drawn}) for dim in hs.DIMS}
 
 
 @given(spaces_with_archs())

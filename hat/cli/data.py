@@ -8,10 +8,11 @@ from hat.cli.options import OutputOptions, only, takes
 from hat.config import Options, option
 from hat.data import corpora, subwords, toy
 from hat.data import preprocess as binary
+from hat.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class PairOptions:
+class PairOptions(Options):
     """Parallel text"""
 
     source_lang: str
@@ -46,6 +47,12 @@ class SplitOptions(PairOptions):
     """path of the validation text to write, without .<language>"""
     every: int = 0
     """make each pair of this number validation: 23 takes pairs 23, 46, ... of the joined text"""
+    test: str | None = None
+    """path of the test text to write, for --held-out"""
+    held_out: int = option(0, low=1, off=0)
+    """draw so many distinct pairs for validation, and as many for --test; training has no sentence of them"""
+    seed: int = 1
+    """draws the pairs of --held-out"""
 
 
 @dataclass(frozen=True)
@@ -111,9 +118,15 @@ def clean(cfg: CleanOptions, limits: corpora.Limits) -> None:
 
 @takes("hat split-pairs", SplitOptions)
 def split_pairs(cfg: SplitOptions) -> None:
-    """Join parallel texts and put every n-th pair aside for validation."""
-    valid = cfg.pair(cfg.valid) if cfg.valid else None
-    kept, aside = corpora.split_pairs([*map(cfg.pair, cfg.inputs)], cfg.pair(cfg.train), valid, cfg.every)
+    """Join parallel texts and put every n-th pair, or drawn ones, aside for validation."""
+    inputs, train, valid, test = [*map(cfg.pair, cfg.inputs)], cfg.pair(cfg.train), cfg.valid, cfg.test
+    if cfg.held_out:
+        if not (valid and test) or cfg.every:
+            raise ConfigError("--held-out needs --valid and --test, the texts to write, and no --every")
+        both = cfg.pair(valid), cfg.pair(test)
+        kept, aside = corpora.split_at_random(inputs, train, *both, cfg.held_out, cfg.seed)
+    else:
+        kept, aside = corpora.split_pairs(inputs, train, cfg.pair(valid) if valid else None, cfg.every)
     print(f"{cfg.train}: {kept} pairs" + (f", {cfg.valid}: {aside}" if cfg.valid else ""))
 
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -16,8 +17,7 @@ from hat.cli import settings
 from hat.cli.options import OutputOptions, only, stage
 from hat.cli.settings import DeviceOptions, ProfileOptions, RankOptions, RunOptions, TaskData, TaskOptions
 from hat.config import Options, option, to_yaml_values
-from hat.errors import CheckpointError, ConfigError, install
-from hat.files.atomic import write_atomic
+from hat.errors import CheckpointError, ConfigError
 from hat.latency.predictor import LatencyPredictor, check_valid, conditions_of_space
 from hat.log import info
 from hat.model.transformer import SuperTransformer
@@ -223,17 +223,11 @@ def _predictor(options: SearchOptions) -> LatencyPredictor:
 
 
 def _draw(folder: Path) -> None:
-    """Write front.png into the search's folder if matplotlib is installed."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        info(f"no picture: matplotlib is not installed; run: {install('report')}")
-        return
-    from hat.report.collect import collect  # late: without matplotlib nothing is drawn
-    from hat.report.figures import charts, png
+    from hat.report.collect import collect  # late: most of a search draws nothing
+    from hat.report.figures import charts, png, write_png
 
-    content = png([chart for chart in charts(collect(folder)) if chart.section == "front"])
-    write_atomic(folder / "front.png", lambda file: file.write(content))
+    front = [chart for chart in charts(collect(folder)) if chart.section == "front"]
+    write_png(folder / "front.png", partial(png, front))
 
 
 def _lines(result: SearchResult, folder: Path) -> Iterator[str]:

@@ -11,14 +11,14 @@ import torch
 from hat.cli.missing import advice, table_commands
 from hat.cli.options import OutputOptions, only, parse, stage
 from hat.config import Options, flag_of, option, to_yaml_values
-from hat.errors import ConfigError, DataError, install
-from hat.files.atomic import check_writable, digest_path, write_atomic
+from hat.errors import ConfigError, DataError
+from hat.files.atomic import check_writable, digest_path
 from hat.files.released import beside_own
 from hat.latency.predictor import COVERAGE, Report, is_released, trained_predictor
 from hat.latency.table import find_table, read_table
 from hat.log import info
 from hat.model.cpu import device_name
-from hat.report.figures import latency_chart, png
+from hat.report.figures import latency_chart, png, write_png
 from hat.run import Identity, Run, digest_of, read_record, record_path
 
 
@@ -85,6 +85,7 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None = None) -> Report:
             f"{path} is a predictor of the 2020 release, and its place beside one's own, {aside}, holds "
             "another file; move one of them away, or give another --ckpt-path"
         )
+    torch.set_num_threads(1)  # the network is tiny: threads only wait for each other, long if other work runs
     predictor = trained_predictor(table, transfer_from=old, seed=options.seed, mixed=options.mixed)
     report = predictor.report or {}
     facts: dict[str, Any] = {
@@ -104,11 +105,7 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None = None) -> Report:
         kept.results |= report | {"unseen": predictor.unseen, "conditions": predictor.conditions}
         kept.vouch(path)
     if old is None:
-        try:
-            content = png([latency_chart(predictor.unseen, ())])
-            write_atomic(path.with_suffix(".png"), lambda file: file.write(content))
-        except ImportError:
-            info(f"no picture: matplotlib is not installed; run: {install('report')}")
+        write_png(path.with_suffix(".png"), lambda: png([latency_chart(predictor.unseen, ())]))
     seen = f"{len(read_table(table))} rows of {table}, scores on {report['rows']} that training did not see"
     print(f"{seen}; predictor: {path}")
     print(f"{'':14} {'MAPE %':>8} {'RMSE ms':>10} {'Kendall tau':>12}")

@@ -30,9 +30,11 @@ def checkpoint_commands(path: str | Path) -> list[str]:
         return [f"python download_model.py --model-name={path.stem}{save}"]
     _, below, run = path.parent.as_posix().rpartition("checkpoints/")
     config = Path("configs", f"{run}.yml")
+    if not below or not config.exists():
+        return []
     common = config.with_name(f"common{space_of(config)[1]}.yml")
     more = f" --sub-configs={common}" if common.exists() else ""
-    return [f"python train.py --configs={config}{more}"] if below and config.exists() else []
+    return [f"python train.py --configs={config}{more}"]
 
 
 def table_commands(path: str | Path) -> list[str]:

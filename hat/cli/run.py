@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 import yaml
 
-from hat.cli import evo_search, latency_dataset, latency_predictor, train
+from hat.cli import evo_search, latency_dataset, latency_predictor, train, translate
 from hat.cli.interrupt import run_group
 from hat.cli.options import OutputOptions, command, parse
 from hat.cli.settings import TaskData, parse_settings, space_and_arch
@@ -37,7 +38,7 @@ from hat.model.cpu import device_name
 from hat.report.collect import Model, Report, in_ms, kept, stage_costs
 from hat.report.page import report
 from hat.rng import rng_for
-from hat.run import VERSIONS, Identity, Run, read_record, record_path
+from hat.run import VERSIONS, Identity, Run, claim, read_record, record_path
 from hat.space import Arch, sample
 from hat.train.checkpoint import average, leave_bundle
 
@@ -49,10 +50,13 @@ _FIRST = (
     "train the latency predictor",
     "search",
 )
-_OF_A_MODEL, _LAST = ("train", "average", "test"), "measure all the models side by side"
+_LAST = "measure all the models side by side"
 _BYTES_OF_A_PARAMETER = 12  # weight and two moments of the optimiser, in float32
 # Keys of common.yml, which test.sh reads, that a translation depends on besides its checkpoint.
 _OF_A_TRANSLATION = ("amp", "fp16", "max-source-positions", "max-target-positions")
+# Conditions of a latency that a model card tells, and what of a model stands in the summary as it came out.
+_OF_A_ROW = ("measured_ms", "measured_interval_ms", "bleu", "signature", "size_bytes")
+_OF_A_LATENCY = ("device", "threads", "dtype", "runtime", "beam", "source_len", "target_len")
 
 
 @dataclass(frozen=True)
@@ -110,18 +114,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def shell(*words: str, result: bool = False) -> Any:
-    """Run a bash script; with `result` return the last line that it prints, which is JSON."""
-    env = os.environ | {"PYTHON": sys.executable, "HAT_JSON": "1" if result else ""}
-    code, said = run_group(["bash", *words], env=env, stdout=subprocess.PIPE if result else None)
-    lines = said.splitlines()
-    print("".join(f"{line}\n" for line in (lines if code else lines[:-1])), end="", flush=True)
+def shell(*words: str, asked: bool = False) -> list[str]:
+    """Run a bash script; with `asked` return the words of the hat command that it would run at its end."""
+    env = os.environ | {"PYTHON": sys.executable, "HAT_ASKED": "1" if asked else ""}
+    code, said = run_group(["bash", *words], env=env, stdout=subprocess.PIPE if asked else None)
     if code:
-        raise HatError(
-            f"{Path(words[0]).name} failed with exit code {code}; its message stands above. The same command "
-            "goes on from there"
-        )
-    return json.loads(lines[-1]) if result else None
+        message = "its message stands above. The same command goes on from there"
+        raise HatError(f"{Path(words[0]).name} failed with exit code {code}; {message}")
+    if asked and "\0" not in said:
+        raise HatError(f"{words[0]} does not end by calling scripts/test.sh of this version; change it so")
+    return said.split("\0")[:-1]
 
 
 class Task:
@@ -144,11 +146,9 @@ class Task:
         self.predictor_yml = self._one(f"latency_predictor/{hardware}.yml")
         self.evo_yml = self._one(f"evo_search/*_{hardware}.yml", f"evo_search/*_{device}.yml")
         self.common_yml = self.configs / "subtransformer" / f"common{end}.yml"
-        made, others = (
-            self.configs.glob(f"subtransformer/baseline*{end}.yml"),
-            tuple(f"_{s}" for s in spaces[1:]),
-        )
-        self.baselines = sorted(path for path in made if end or not path.stem.endswith(others))  # by hand
+        made = sorted(self.configs.glob(f"subtransformer/baseline*{end}.yml"))  # by hand
+        others = () if end else tuple(f"_{each}" for each in spaces[1:])
+        self.baselines = [path for path in made if not path.stem.endswith(others)]
         self.folder = Path(options.run_dir or f"runs/{options.task}/{hardware}")
         words, flags = [f"--configs={self.super_yml}"], ("--configs",)
         self.settings = parse_settings(words, prog="hat run", description="", config_flags=flags)[0]
@@ -182,9 +182,8 @@ class Task:
             return self._run()
         except HatError:
             if made and {path.name for path in self.folder.glob("*")} <= {"run.json", "run.lock"}:
-                for path in self.folder.glob("*"):
-                    path.unlink()
-                for each in made:
+                shutil.rmtree(self.folder, ignore_errors=True)
+                for each in made[1:]:
                     with suppress(OSError):
                         each.rmdir()
             raise
@@ -193,15 +192,16 @@ class Task:
         ymls = (self.super_yml, self.common_yml, self.dataset_yml, self.predictor_yml, self.evo_yml)
         facts: dict[str, Any] = {"device": device_name(torch.device("cpu"))}
         held = read_record(self.folder, folder=True).results
-        with Run.folder(
-            self.folder,
+        advice = "wait for it, stop it, or give another --run-dir"
+        run = Run(
+            record_path(self.folder, folder=True),
             "task",
-            advice="wait for it, stop it, or give another --run-dir",
             settings=to_yaml_values(self.options),
             inputs={str(path.relative_to(self.configs)): path for path in ymls if path.exists()},
             device=facts,
             threads=torch.get_num_threads(),
-        ) as run:
+        )
+        with claim(self.folder, None, advice), run:
             run.results |= held
             self.stages = Stages(run, self.folder)
             scores = self._all_stages()
@@ -234,95 +234,90 @@ class Task:
         limits = [f"{limit_ms:g}" for limit_ms in self.options.latency_constraints]
         if twice := [limit for limit in limits if limits.count(limit) > 1]:
             raise ConfigError(f"--latency-constraints: {twice[0]} is given twice; keep one of them")
-        train.parsed(self._words_of("super"))
-        trained = train.parsed(self._words_of("model", self.common_yml))
+        full, trained = (train.parsed(self._words_of(*of)) for of in (("super",), ("model", self.common_yml)))
+        self.sub_share = trained.optim.max_update / full.optim.max_update
         if trained.task.data != self.settings.task.data:
             both = f"data {trained.task.data}, but {self.super_yml} {self.settings.task.data}"
             raise ConfigError(f"{self.common_yml} names {both}; a task has one data folder")
-        rows = latency_dataset.parsed(self._words_of("table"))[1].lat_dataset_size
+        how, data = latency_dataset.parsed(self._words_of("table"))
+        rows = data.lat_dataset_size
+        most_s = min(rows * how.profile.lat_row_budget, data.lat_budget)
+        self.table_s = most_s if most_s < math.inf else 0.0
         if rows < MIN_ROWS:
             raise ConfigError(f"--dataset-rows {rows}: the latency predictor needs at least {MIN_ROWS} rows")
         latency_predictor.parsed(self._words_of("predictor"))
         evo_search.parsed([*self._words_of("search", self.folder / "found.yml"), "--latency-constraint=1"])
         if self.gpu and not torch.cuda.is_available():
             raise ConfigError(f"{self.dataset_yml} measures on a GPU, and PyTorch can use none here")
-        known = self.settings.task.target_lang or self.configs.name.rpartition("-")[2]
-        check_tokenizer(known)
+        check_tokenizer(self.settings.task.target_lang or self.configs.name.rpartition("-")[2])
         if self.options.raw and not Path(self.options.raw).exists():
             raise ConfigError(f"--raw {self.options.raw} does not exist; check the path")
         place, data = _writable(self.folder, "give --run-dir"), Path(self.settings.task.data)
         if not data.exists():  # data that are there may be finished
             _writable(data, "change the rights of that folder")
-        count, loops = 1 + len(limits or "ab"), (self.settings.loop, trained.loop)
-        kept = [3 + max(loop.keep_last_epochs, 0) for loop in loops]  # besides those: best, last, average
+        count = len(limits or "ab") + (0 if self.options.no_baselines else 2 + len(self.baselines))
+        loops = [self.settings.loop, *[trained.loop] * count]
         size = _BYTES_OF_A_PARAMETER * count_params(self.space.largest(), self.space)
-        need, free = size * (kept[0] + count * kept[1]), shutil.disk_usage(place).free
+        need = size * sum(3 + max(loop.keep_last_epochs, 0) for loop in loops)  # 3: best, last, average
+        free = shutil.disk_usage(place).free
         if free < need:
             gib = f"{need / 2**30:.1f} GiB of checkpoints, {free / 2**30:.1f} GiB are free"
             raise HatError(f"{self.folder} needs {gib}; free space, lower keep-last-epochs or give --run-dir")
 
     def _words_of(self, stage: str, path: Path | None = None) -> list[str]:
         """Return the flags of the command of a stage; `path` is the architecture that it trains or finds."""
-        options, folder, best = self.options, self.folder, self.super_best
-        table, predictor = self.table, self.predictor_pt
-        words: dict[str, Any] = {}
+        options, best = self.options, self.super_best
+        table, predictor = {"lat_dataset_path": self.table}, {"ckpt_path": self.predictor_pt}
+        words: dict[str, Any] = {"configs": self.super_yml}
         if stage == "super":
-            words = {"configs": self.super_yml, "save_dir": best.parent, "max_update": options.super_updates}
+            words |= {"save_dir": best.parent, "max_update": options.super_updates}
         elif stage == "table":
-            words = {"configs": self.dataset_yml, "lat_dataset_path": table}
-            words |= {"lat_dataset_size": options.dataset_rows}
+            words = {"configs": self.dataset_yml, "lat_dataset_size": options.dataset_rows} | table
         elif stage == "predictor":
-            words = {"configs": self.predictor_yml, "lat_dataset_path": table, "ckpt_path": predictor}
+            words = {"configs": self.predictor_yml} | table | predictor
         elif stage == "search":
-            words = {"configs": self.super_yml, "evo_configs": self.evo_yml, "restore_file": best}
-            words |= {"ckpt_path": predictor, "search_dir": folder / "search"}
-            words |= {"write_config_path": path, "evo_iter": options.evo_iterations}
+            words |= {"evo_configs": self.evo_yml, "restore_file": best, "write_config_path": path}
+            words |= {"search_dir": self.folder / "search", "evo_iter": options.evo_iterations} | predictor
         elif path:
             words = {"configs": path, "restore_file": best, "max_update": options.sub_updates}
             words |= {"sub_configs": self.common_yml} if path != self.common_yml else {}
-            words |= {"save_dir": folder / path.stem}
+            words |= {"save_dir": self.folder / path.stem}
         flags = (f"{flag_of(name)}={value}" for name, value in words.items() if value is not None)
         return [*flags, *self.common]
 
     def _all_stages(self) -> Any:
         """Run the stages, fill `rows`, and return the scores of the predictor."""
-        options, folder, best = self.options, self.folder, self.super_best
+        options, folder, best, table = self.options, self.folder, self.super_best, self.table
         ends = {"largest": self.space.largest(), "smallest": self.space.smallest()}
         ends |= {path.stem: self.space.check(Arch.from_yaml(path)) for path in self.baselines}
-        self._plan([*ends, *(f"limit {n + 1}" for n in range(len(options.latency_constraints) or 2))])
+        models = [_Model(name, arch, not options.no_baselines) for name, arch in ends.items()]
+        self._plan(
+            [*models, *(_Model(f"limit {n + 1}") for n in range(len(options.latency_constraints) or 2))]
+        )
         words = [str(self.configs / "preprocess.sh"), *([options.raw] if options.raw else [])]
         self.stages.run("prepare the data", partial(shell, *words), None)  # it knows what is up to date
-        self._stage("train the SuperTransformer", train, self._words_of("super"), [best], [best.parent])
-        table, predictor = self.table, self.predictor_pt
-        places = [table, record_path(table, folder=False)]
-        self._stage("measure the latency dataset", latency_dataset, self._words_of("table"), [table], places)
-        places = [
-            predictor,
-            record_path(predictor, folder=False),
-            digest_path(predictor),
-            predictor.with_suffix(".png"),
-        ]
-        words = self._words_of("predictor")
-        scores = self._stage("train the latency predictor", latency_predictor, words, [predictor], places)
+        expected_s = self.stages.expected_s
+        self._stage(_FIRST[1], train, self._words_of("super"), outputs=[best], places=[best.parent])
+        expected_s.setdefault("train", self.sub_share * expected_s.get(_FIRST[1], 0.0))
+        expected_s.setdefault(_FIRST[2], self.table_s)
+        places = _with_record(table)
+        self._stage(_FIRST[2], latency_dataset, self._words_of("table"), outputs=[table], places=places)
+        predictor, words = self.predictor_pt, self._words_of("predictor")
+        places = [*_with_record(predictor), digest_path(predictor), predictor.with_suffix(".png")]
+        scores = self._stage(_FIRST[3], latency_predictor, words, outputs=[predictor], places=places)
         self.predictor = LatencyPredictor.load(predictor)
         limits = {f"{limit_ms:g}": limit_ms for limit_ms in options.latency_constraints or self._limits_ms()}
         found = {limit_ms: folder / f"found@{limit}ms.yml" for limit, limit_ms in limits.items()}
         words = [*self._words_of("search", next(iter(found.values()))), "--latency-constraints", *limits]
-        places = [
-            folder / "search",
-            *found.values(),
-            *(record_path(path, folder=False) for path in found.values()),
-        ]
-        self._plan([*ends, *(path.stem for path in found.values())])
+        places = [folder / "search", *(each for path in found.values() for each in _with_record(path))]
+        self._plan([*models, *(_Model(path.stem) for path in found.values())])
         title = f"search under {', '.join(limits)} ms"
-        self._stage("search", evo_search, words, [*found.values()], places, title)
-        models = [_Model(name, arch, not options.no_baselines) for name, arch in ends.items()]
-        for limit_ms, path in found.items():
-            models.append(_Model(path.stem, Arch.from_yaml(path), True, limit_ms))
-        once: dict[tuple[Arch, bool], _Model] = {}
+        self._stage("search", evo_search, words, outputs=[*found.values()], places=places, title=title)
+        models += [_Model(path.stem, Arch.from_yaml(path), limit_ms=ms) for ms, path in found.items()]
+        once: dict[Any, _Model] = {}
         for model in models:
             once.setdefault((model.arch, model.trained), model)
-        self._plan([model.name for model in once.values()])
+        self._plan(list(once.values()))
         tested = {key: self._trained_and_tested(model) for key, model in once.items()}
         archs = list(dict.fromkeys(model.arch for model in models))
         timings = dict(zip(archs, self._measured(archs), strict=True))
@@ -332,27 +327,14 @@ class Task:
             self.rows.append(self._row(model, None if same == model.name else same, known))
         return scores
 
-    def _plan(self, models: Sequence[str]) -> None:
+    def _plan(self, models: "Sequence[_Model]") -> None:
         """Say which stages there are, as far as it is known."""
-        ends = {"largest", "smallest", *(path.stem for path in self.baselines)}
-        inherited = ends if self.options.no_baselines else ()
-        of_models = (
-            f"{verb} {name}"
-            for name in models
-            for verb in (_OF_A_MODEL[-1:] if name in inherited else _OF_A_MODEL)
-        )
+        verbs = {True: ("train", "average", "test"), False: ("test",)}
+        of_models = (f"{verb} {model.name}" for model in models for verb in verbs[model.trained])
         self.stages.plan[:] = [*_FIRST, *of_models, _LAST]
 
-    def _stage(
-        self,
-        name: str,
-        module: ModuleType,
-        words: list[str],
-        outputs: Sequence[Path],
-        places: Sequence[Path],
-        title: str = "",
-    ) -> Any:
-        """Run a command as a stage."""
+    def _stage(self, name: str, module: ModuleType, words: list[str], **how: Any) -> Any:
+        """Run a command as a stage; `how` are further arguments of Stages.run."""
         options = module.parsed(words)
 
         def work() -> Any:
@@ -364,7 +346,7 @@ class Task:
         wanted = module.identity(options)
         if module is latency_dataset:  # a table of more rows is the same table; here it is another result
             wanted = replace(wanted, lengths=to_yaml_values(options[1], role="lengthens"))
-        return self.stages.run(name, work, wanted, outputs=outputs, places=places, title=title)
+        return self.stages.run(name, work, wanted, **how)
 
     def _limits_ms(self) -> tuple[float, ...]:
         """Return two limits in ms between the upper bounds of the space; some architectures keep each."""
@@ -379,14 +361,14 @@ class Task:
         """Return the score of a model: with inherited weights, or trained from its slice and averaged."""
         path, name, count = self.folder / f"{model.name}.yml", model.name, self.options.average
         if model.limit_ms is None:  # the search has written the others
-            write_text_atomic(
-                path, "".join(f"{key}: {value}\n" for key, value in model.arch.to_yaml().items())
-            )
+            lines = (f"{key}: {value}\n" for key, value in model.arch.to_yaml().items())
+            write_text_atomic(path, "".join(lines))
         if not model.trained:
             return self._test(f"test {name}", self.super_best, path) | {"size_bytes": None}
         folder = self.folder / name
         best, averaged = folder / "checkpoint_best.pt", folder / f"average_model_{count}.pt"
-        self._stage(f"train {name}", train, self._words_of("model", path), [best], [folder])
+        words = self._words_of("model", path)
+        self._stage(f"train {name}", train, words, outputs=[best], places=[folder])
         settings, inputs = {"num-epoch-checkpoints": count}, {"checkpoint": folder / "checkpoint_last.pt"}
         self.stages.run(
             f"average {name}",
@@ -410,7 +392,11 @@ class Task:
         settings = {"arch": Arch.from_yaml(arch_yml).to_yaml(), "translation": VERSIONS["translation"]}
         settings |= {key: given[key] for key in _OF_A_TRANSLATION if key in given}
         settings["sacrebleu"] = version("sacrebleu")
-        work = partial(shell, str(script), str(checkpoint), str(arch_yml), "sacre", result=True)
+
+        def work() -> Row:
+            _, *words = shell(str(script), str(checkpoint), str(arch_yml), "sacre", asked=True)
+            return dict(translate.run(translate.parsed([*words, *self.common[1:]])))
+
         wanted = Identity.of("score", settings=settings, inputs=inputs)
         return dict(self.stages.run(name, work, wanted))
 
@@ -431,15 +417,12 @@ class Task:
                 seed=self.options.seed,
                 reference_ms=reference_of(read_table(table)[0]),
             )
-            return [
-                {"measured_ms": each.total_ms, "measured_interval_ms": each.interval_ms} for each in timings
-            ]
+            return [{"measured_ms": t.total_ms, "measured_interval_ms": t.interval_ms} for t in timings]
 
         how = {**conditions, "architectures": [arch.to_yaml() for arch in archs], "length": length}
         how |= {"model": asdict(model), "device": device_name(device), "torch": torch.__version__}
-        return list(
-            self.stages.run(_LAST, work, Identity.of("latency", settings=how, inputs={"table": table}))
-        )
+        wanted = Identity.of("latency", settings=how, inputs={"table": table})
+        return list(self.stages.run(_LAST, work, wanted))
 
     def _bundles(self) -> None:
         """Tell in the bundle of each trained model what was measured."""
@@ -448,7 +431,8 @@ class Task:
                 continue
             folder, facts = self.folder / row["name"], {"task": self.options.task}
             facts |= {"bleu": row["bleu"], "signature": row["signature"]}
-            how = ", ".join(f"{key} {value}" for key, value in _shown(self.predictor.conditions))
+            known = self.predictor.conditions
+            how = ", ".join(f"{name} {known[name]}" for name in _OF_A_LATENCY if name in known)
             facts["latency"] = f"{in_ms(row['measured_ms'], row['measured_interval_ms'])} ({how})"
             made = leave_bundle(folder / f"average_model_{self.options.average}.pt", facts)
             row |= {"bundle": str(made)} if made else {}
@@ -463,12 +447,8 @@ class Task:
             "flops": 2 * count_macs(model.arch, self.space, length),
             "constraint_ms": limit_ms,
             "predicted_ms": self.predictor.predict_ms(model.arch),
-            "measured_ms": measured_ms,
-            "measured_interval_ms": known["measured_interval_ms"],
-            "bleu": float(known["bleu"]),
+            **{key: known.get(key) for key in _OF_A_ROW},
             "weights": "trained" if model.trained else "inherited",
-            "signature": known.get("signature"),
-            "size_bytes": known["size_bytes"],
             "within_limit": None if limit_ms is None else measured_ms <= limit_ms,
             "limit_kept": kept(limit_ms, measured_ms, known["measured_interval_ms"]),
             "same_as": same_as,
@@ -483,12 +463,6 @@ def _code(script: Path) -> str:
     return hashlib.sha256(code.encode()).hexdigest()
 
 
-def _shown(conditions: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield the conditions of a latency that a model card tells."""
-    names = ("device", "threads", "dtype", "runtime", "beam", "source_len", "target_len")
-    return ((name, conditions[name]) for name in names if name in conditions)
-
-
 def _writable(path: Path, advice: str) -> Path:
     """Return the folder that is there of the path of one to write; raises HatError if none can be made."""
     place = next(each for each in (path, *path.absolute().parents) if each.exists())
@@ -501,9 +475,13 @@ class _Model(NamedTuple):
     """A row of the table before it is known what comes out."""
 
     name: str
-    arch: Arch
-    trained: bool
+    arch: Any = None  # known once it is found
+    trained: bool = True
     limit_ms: float | None = None
+
+
+def _with_record(product: Path) -> list[Path]:
+    return [product, record_path(product, folder=False)]
 
 
 def text_table(rows: Sequence[Row]) -> str:
@@ -524,10 +502,8 @@ def text_table(rows: Sequence[Row]) -> str:
             notes.append(f"= {name} and {row['same_as']} are one architecture, trained and measured once")
             mark = f" ={mark}"
         sizes = (f"{row['params'] / 1e6:.2f} M", f"{row['flops'] / 1e9:.3f} G")
-        times = (
-            "" if limit_ms is None else f"{limit_ms:g}",
-            *(text[:-3] for text in (in_ms(row["predicted_ms"]), measured)),
-        )
+        limit = "" if limit_ms is None else f"{limit_ms:g}"
+        times = (limit, *(text.removesuffix(" ms") for text in (in_ms(row["predicted_ms"]), measured)))
         cells.append((name, *sizes, *times, f"{row['bleu']:.2f}", row["weights"] + mark))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = []
@@ -535,7 +511,5 @@ def text_table(rows: Sequence[Row]) -> str:
         texts = [text.rjust(width) for text, width in zip(numbers, widths[1:-1], strict=True)]
         lines.append("  ".join((name.ljust(widths[0]), *texts, weights)))
     lines.insert(1, "-" * max(map(len, lines)))
-    told = (
-        "Measured in turns in one process and brought to the speed of the latency table; +- is how far off."
-    )
-    return "\n".join([*lines, told, *notes])
+    told = "Measured in turns in one process and brought to the speed of the latency table; "
+    return "\n".join([*lines, f"{told}+- is how far off.", *notes])

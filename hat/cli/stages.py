@@ -18,9 +18,8 @@ from hat.files.atomic import link_or_copy
 from hat.report.collect import duration
 from hat.run import Identity, Run, cpu_seconds, digest_of, read_record
 
-Entry = dict[
-    str, Any
-]  # identity, seconds (None: not ended), result, spent, outputs (SHA-256 by path), places
+# identity, seconds (None: not ended), result, spent, outputs (SHA-256 by path), places
+Entry = dict[str, Any]
 
 
 class Stages:
@@ -34,10 +33,11 @@ class Stages:
 
     def __init__(self, run: Run, folder: Path, plan: Sequence[str] = ()) -> None:
         self._run, self._folder, self.plan = run, folder, list(plan)
+        run.results["plan"] = self.plan  # of what is known, the rest belongs to earlier runs
         self.known: dict[str, Entry] = run.results.setdefault("stages", {})
         self._earlier: dict[str, dict[str, Entry]] = run.results.setdefault("earlier", {})
         times = {name: entry.get("spent", {}).get("wall_s") for name, entry in self.known.items()}
-        self._seconds = {_like(name): seconds for name, seconds in times.items()}
+        self.expected_s = {_like(name): seconds for name, seconds in times.items() if seconds is not None}
 
     def run(
         self,
@@ -59,19 +59,18 @@ class Stages:
             title: what the user reads (default: the name).
         """
         title = f"stage {self.plan.index(name) + 1} of {len(self.plan)}: {title or name}"
-        notes = self._find(name, wanted, places) if wanted else []
+        notes = self._find(name, wanted, places, outputs) if wanted else []
         held = self.known.get(name, {})
-        if wanted and held.get("seconds") is not None and _key(Identity(**held["identity"])) == _key(wanted):
-            print(
-                f"{title}: up to date ({held['seconds']:.0f} s when it ran)", *notes, sep="\n  ", flush=True
-            )
+        if wanted and _is(held, wanted):
+            took = f"({held['seconds']:.0f} s when it ran)"
+            print(f"{title}: up to date {took}", *notes, sep="\n  ", flush=True)
             return held["result"]
-        print(f"{title}{self._left(name)}", *notes, sep="\n  ", flush=True)
+        print(f"{title}{self._left(name) if wanted else ''}", *notes, sep="\n  ", flush=True)
         spent: Counter[str] = Counter(held.get("spent", {}))
         entry: Entry = {"seconds": None, "result": None, "outputs": {}, "spent": dict(spent)}
         if wanted:
             entry["identity"] = asdict(wanted)
-        entry["places"] = [os.path.relpath(place, self._folder) for place in places]
+        entry["places"] = self._names(places)
         self.known[name] = entry
         self._run.write()
         start, cpu_s, threads = time.perf_counter(), cpu_seconds(), torch.get_num_threads()
@@ -88,29 +87,32 @@ class Stages:
             self._run.write()
         if missing := [str(path) for path in outputs if not path.exists()]:
             raise HatError(f"stage {name} ended without making {', '.join(missing)}; see its output above")
-        digests = {os.path.relpath(path, self._folder): digest_of(path) for path in outputs}
+        digests = dict(zip(self._names(outputs), map(digest_of, outputs), strict=True))
         entry |= {"seconds": round(wall_s, 2), "result": result, "outputs": digests}
-        self._seconds[_like(name)] = wall_s
+        self.expected_s[_like(name)] = wall_s
         self._run.write()
         return result
 
-    def _find(self, name: str, wanted: Identity, places: Sequence[Path]) -> list[str]:
+    def _find(
+        self, name: str, wanted: Identity, places: Sequence[Path], outputs: Sequence[Path]
+    ) -> list[str]:
         """Put the result of the wanted identity in place, if there is one, and what is there out of its way.
 
         Returns what a user should know of that.
         """
         held, notes, earlier = self.known.get(name), list[str](), self._earlier.setdefault(name, {})
-        if held is None or "places" not in held:  # made by hand, or by another version
-            there = [os.path.relpath(place, self._folder) for place in places if place.exists()]
-            held = {"places": there} if there else None
+        if held is None or "places" not in held:  # made by hand, by a command, or by another version
+            there = [place for place in places if place.exists()]
+            held = {"places": self._names(there), "seconds": None, "outputs": {}} if there else None
+            made = read_record(there[0], note=lambda text: None).made_from if there else None
+            if held and made and made.digest == wanted.digest:
+                held["identity"] = asdict(made if made.lengths else wanted)
         was = Identity(**held["identity"]) if held and "identity" in held else None
         if held is not None and (was is None or _key(was) != _key(wanted)):
             changes = _changes(was, wanted) if was else ["no record says what it was made from"]
             notes.append(f"changed: {', '.join(changes)}")
             longer = was and was.digest == wanted.digest and _longer(was, wanted)
-            if (
-                was and longer and _key(wanted) not in earlier
-            ):  # it goes on; what was made until now stays, too
+            if was and longer and _key(wanted) not in earlier:  # it goes on; what was made stays, too
                 for place, aside in self._moves(held):
                     _copy(place, aside)
                 earlier[_key(was)] = dict(held)
@@ -121,6 +123,7 @@ class Stages:
             ended = back["seconds"] is not None
             notes.append("an earlier result is found again" if ended else "an earlier try goes on")
             self._run.write()
+        notes += self._adopt(name, wanted, places, outputs) if name not in self.known else []
         held = self.known.get(name)
         if held and "identity" in held:
             self._bring(held)
@@ -128,6 +131,25 @@ class Stages:
                 notes.append(f"missing or damaged: {', '.join(bad)}")
                 notes += self._put_aside(name, held, "damaged")
         return notes
+
+    def _names(self, paths: Sequence[Path]) -> list[str]:
+        return [os.path.relpath(path, self._folder) for path in paths]
+
+    def _adopt(
+        self, name: str, wanted: Identity, places: Sequence[Path], outputs: Sequence[Path]
+    ) -> list[str]:
+        """Copy the result of another stage of the same identity: of an equal model with another name."""
+        for other, held in self.known.items():
+            if not _is(held, wanted) or any(self._damaged(held)) or any(map(Path.exists, places)):
+                continue
+            for old, new in zip([*held["places"], *held["outputs"]], [*places, *outputs], strict=True):
+                if not new.exists():
+                    _copy(self._folder / old, new)
+            digests = dict(zip(self._names(outputs), held["outputs"].values(), strict=True))
+            self.known[name] = {**held, "places": self._names(places), "outputs": digests, "spent": {}}
+            self._run.write()
+            return [f"equal to stage {other}, whose result is taken"]
+        return []
 
     def _damaged(self, held: Entry) -> Iterator[str]:
         """Yield the outputs that are not as the stage left them."""
@@ -170,10 +192,17 @@ class Stages:
                 os.replace(aside, place)
 
     def _left(self, name: str) -> str:
-        """Return how long this stage and those after it take, if all of them, or their like, ran before."""
-        times = [self._seconds.get(_like(each)) for each in self.plan[self.plan.index(name) :]]
-        known = [seconds for seconds in times if seconds is not None]
-        return f" (about {duration(sum(known))} left)" if len(known) == len(times) else ""
+        """Return how long this stage and those after it take, as far as that can be expected."""
+        stages = [_like(each) for each in self.plan[self.plan.index(name) :]]
+        known = [self.expected_s[each] for each in stages if each in self.expected_s]
+        about = "about" if len(known) == len(stages) else "at least"
+        return f" ({about} {duration(sum(known))} left)" if sum(known) >= 1 else ""
+
+
+def _is(held: Entry, wanted: Identity) -> bool:
+    """Return whether an entry is of a result of this identity, which is complete."""
+    ended = held.get("seconds") is not None and "identity" in held
+    return ended and _key(Identity(**held["identity"])) == _key(wanted)
 
 
 def _like(stage: str) -> str:

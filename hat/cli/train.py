@@ -29,7 +29,7 @@ UNLISTED: dict[type, tuple[str, ...]] = {
     ArchOptions: tuple(each.name for each in fields(ArchOptions)),
     SpaceOptions: ("encoder_attention_heads", "decoder_attention_heads"),
     TaskOptions: ("arch", "required_batch_size_multiple"),
-    ModelConfig: ("max_source_positions", "max_target_positions"),
+    ModelConfig: ("max_source_positions", "max_target_positions", "vocab_original_scaling"),
     OptimConfig: ("optimizer", "adam_betas", "adam_eps", "sentence_avg", "fp16", "fp16_init_scale"),
     ProfileOptions: ("latsilent",),
 }

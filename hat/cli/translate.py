@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from hat.cli.options import OutputOptions, command, only, parse
+from hat.cli.options import OutputOptions, command, only, parse, stage
 from hat.cli.settings import GROUPS, DeviceOptions, TaskData, TaskOptions, device_of, find_checkpoint
 from hat.config import Options, defaults_of, option, to_yaml_values
 from hat.data.pairs import PairDataset
@@ -83,10 +83,9 @@ class ScoreOptions:
     """how the output was joined; sentencepiece output is text already, other output is detokenised"""
 
 
-@command
-def generate(argv: Sequence[str] | None = None) -> int:
-    """Translate a split by beam search; prints S, T, H and P lines for each sentence."""
-    options, beam, task, device_options, optim, arch_options, output, *_ = parse(
+def parsed(argv: Sequence[str] | None) -> tuple[Any, ...]:
+    """Return the options of a translation."""
+    return parse(
         argv,
         GenerateOptions,
         BeamConfig,
@@ -97,9 +96,14 @@ def generate(argv: Sequence[str] | None = None) -> int:
         OutputOptions,
         *map(only, GROUPS),  # of other commands that read the same files
         prog="hat generate",
-        description=generate.__doc__,
+        description="Translate a split by beam search; prints S, T, H and P lines for each sentence.",
         config_flags=("--configs", "--sub-configs"),
     )
+
+
+def run(groups: tuple[Any, ...], argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Translate, score if that is asked for, and return what came out."""
+    options, beam, task, device_options, optim, arch_options, output, *_ = groups
     if options.path is None:
         raise ConfigError("--path is needed: the checkpoint to translate with")
     if (place := place_of(os.environ)) and place.size > 1:
@@ -121,9 +125,10 @@ def generate(argv: Sequence[str] | None = None) -> int:
         names = {name: getattr(task, name) for name in ("data", "source_lang", "target_lang")}
         names |= {name: getattr(options, name) for name in ("mode", "gen_subset", "remove_bpe")}
         found = _score(ScoreOptions(gen_output=str(product), **names))
-    if output.json:
-        print(json.dumps(counts | found))
-    return 0
+    return counts | found
+
+
+generate = stage(parsed, run)
 
 
 def _generate(

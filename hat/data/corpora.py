@@ -248,6 +248,21 @@ def split_pairs(
     return counts[0], total - counts[0]
 
 
+def split_at_random(
+    inputs: Sequence[PathPair], train: PathPair, valid: PathPair, test: PathPair, count: int, seed: int
+) -> tuple[int, int]:
+    """Write `count` pairs each to `valid` and `test`, drawn by `seed`, the other distinct ones to `train`.
+
+    Left out are pairs with a sentence of `valid` or `test`. Returns the pairs of `train` and `valid`.
+    """
+    splits = hold_out(itertools.chain(*map(line_pairs, inputs)), count, count, seed, "--held-out")
+    held = {sentence for split in ("valid", "test") for pair in splits[split] for sentence in pair}
+    splits["train"] = [pair for pair in splits["train"] if held.isdisjoint(pair)]
+    for paths, split in ((train, "train"), (valid, "valid"), (test, "test")):
+        write_rows(paths, splits[split])
+    return len(splits["train"]), count
+
+
 def hold_out(
     pairs: Iterable[tuple[str, str]], valid: int, test: int, seed: int, option: str = "valid and test"
 ) -> dict[str, list[tuple[str, str]]]:

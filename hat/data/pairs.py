@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -16,9 +17,11 @@ from hat.data.folder import check_digests, languages, listing
 from hat.data.indexed import IndexedData, paths_of
 from hat.data.text import read_lines, unequal
 from hat.data.vocab import EOS, PAD, Vocab
-from hat.errors import DataError
+from hat.errors import ConfigError, DataError
 from hat.files.atomic import file_digest
+from hat.rng import seed_for
 
+ORIGINAL = "original"  # split of a distilled folder: the targets that the text had
 Flat = tuple[np.ndarray, np.ndarray]  # ids of sentences back to back, and the length of each
 
 
@@ -167,3 +170,38 @@ class PairDataset:
             found = f"{path} has {len(lines)} lines, the {self.split} set {len(self)} sentences"
             raise DataError(f"{found}; each needs one line; give the text the data was made from")
         return lines
+
+
+@dataclass(frozen=True)
+class _Mixture:
+    """Of each sentence one of two targets; what batches ask an IndexedData for."""
+
+    sides: tuple[IndexedData, IndexedData]
+    chosen: np.ndarray  # 0 or 1 for each sentence
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.where(self.chosen, self.sides[1].lengths, self.sides[0].lengths)
+
+    def gather(self, indices: np.ndarray) -> Flat:
+        return flat([self.sides[self.chosen[index]][index] for index in indices])
+
+
+def mixed(data: PairDataset, share: float, seed: int, epoch: int) -> PairDataset:
+    """Return the pairs of one epoch: a drawn `share` of those of `data` have their original targets.
+
+    Raises ConfigError if the folder is not one of hat distill.
+    """
+    if not share:
+        return data
+    names = data.folder, ORIGINAL, data.source_lang, data.target_lang
+    try:
+        original = PairDataset.load(*names).target
+    except DataError as error:
+        raise ConfigError(f"--distill-mix {share} needs data of hat distill: {error}") from error
+    if len(original) != len(data):
+        raise unequal(original.prefix, data.target.prefix, [len(original), len(data)], "sentences")
+    chosen = np.zeros(len(data), dtype=np.int64)
+    order = np.random.default_rng(seed_for(seed, "mixture", epoch)).permutation(len(data))
+    chosen[order[: round(share * len(data))]] = 1
+    return replace(data, target=cast(IndexedData, _Mixture((data.target, original), chosen)))

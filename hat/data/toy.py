@@ -87,19 +87,15 @@ def clause(subject: tuple[str, str, int], verb: Pair, modal: Pair | None, rest: 
 
 def _some(rng: random.Random, kind: str, case: int, noun: Pair | None = None) -> Pair:
     adjective = rng.choice(WORDS[f"of {kind}"]) if rng.randrange(2) else None
-    return noun_phrase(
-        noun or rng.choice(WORDS[kind]), case, rng.choice(("the", "a", "my", "our")), adjective
-    )
+    noun = noun or rng.choice(WORDS[kind])
+    return noun_phrase(noun, case, rng.choice(("the", "a", "my", "our")), adjective)
 
 
 def _object(rng: random.Random) -> Pair:
     if rng.randrange(5):
         return _some(rng, "things", ACC)
-    how, thing, many = (
-        rng.choice(WORDS["of things"]),
-        rng.choice(WORDS["things"]),
-        number(rng.randrange(2, 100)),
-    )
+    how, thing = rng.choice(WORDS["of things"]), rng.choice(WORDS["things"])
+    many = number(rng.randrange(2, 100))
     return f"{many[0]} {how[0]} {thing[0]}s", f"{many[1]} {how[1]}e {thing[1].split()[-1]}"
 
 
@@ -139,11 +135,7 @@ def _sentence(rng: random.Random) -> Pair:
     if kind < 2:
         english, german = _clause(rng, ("main", "question")[kind])
         return english + ".?"[kind], german.rstrip(",") + ".?"[kind]
-    before = (
-        rng.choice(WORDS["times"])
-        if kind == 2
-        else rng.choice(WORDS["conjunctions" if kind == 3 else "openings"])
-    )
+    before = rng.choice(WORDS[("times", "conjunctions", "openings", "openings")[kind - 2]])
     if kind == 3:
         condition = rng.choice(WORDS["conditions"])
         before = f"{before[0]} {condition[0]},", f"{before[1]} {condition[1]},"

@@ -42,7 +42,7 @@ class Model:
     predicted_ms: float | None = None
     bound_ms: float | None = None
     measured_ms: float | None = None
-    measured_interval_ms: float | None = None  # half-width of its 95% interval
+    measured_interval_ms: float | None = None  # how far it may be off
     bleu: float | None = None
     signature: str | None = None
     inherited_loss: float | None = None  # validation loss (base 2) with the SuperTransformer's weights
@@ -56,14 +56,8 @@ class Model:
     @classmethod
     def of_row(cls, row: Values) -> "Model":
         """Return the model of a row of a summary."""
-        name = str(row.get("name"))
-        role = (
-            name
-            if name in ("largest", "smallest")
-            else "baseline"
-            if name.startswith("baseline")
-            else "found"
-        )
+        name, known = str(row.get("name")), ("largest", "smallest", "baseline")
+        role = next((each for each in known if name.startswith(each)), "found")
         return cls(name, role, str(row.get("weights", "")), _arch(row.get("arch")), **_figures(row))
 
 
@@ -86,8 +80,6 @@ class Search:
     steps: tuple[Mapping[str, float], ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
     front: tuple[Evaluation, ...] = ()  # lowest loss first; of a search for the whole front only
-    random: tuple[Evaluation, ...] = ()  # scored for comparison, as are those of the grid of depths
-    depth: tuple[Evaluation, ...] = ()
 
 
 class Training(NamedTuple):
@@ -129,22 +121,21 @@ class Report:
         best, largest = self.winner, next((model for model in self.models if model.role == "largest"), None)
         if best is None:
             return ""
-        parts = []
+        parts, than, ms = list[str](), list[str](), best.measured_ms
         if best.bleu is not None:
             parts.append(f"translates at {best.bleu:.2f} BLEU")
-        if best.measured_ms is not None:
-            parts.append(f"takes {in_ms(best.measured_ms, best.measured_interval_ms)} for a sentence")
+        if ms is not None:
+            parts.append(f"takes {in_ms(ms, best.measured_interval_ms)} for a sentence")
         text = f"{best.name} {' and '.join(parts) or 'was found'}"
-        if best.limit_ms is not None and best.measured_ms is not None:
-            percent = 100 * (best.measured_ms / best.limit_ms - 1)
-            where = "below" if percent <= 0 else "above"
-            text += f", {abs(percent):.1f}% {where} its limit of {best.limit_ms:g} ms"
-            text += "" if best.within_limit is not None else ", as far as that can be measured"
-        than = []
-        if largest and largest.params and best.params:
-            than.append(f"{100 * best.params / largest.params:.0f}% of its parameters")
-        if largest and largest.measured_ms and best.measured_ms:
-            than.append(f"{100 * best.measured_ms / largest.measured_ms:.0f}% of its latency")
+        if best.limit_ms is not None and ms is not None:
+            apart = (
+                f"{abs(100 * (ms / best.limit_ms - 1)):.1f}% {'below' if ms <= best.limit_ms else 'above'}"
+            )
+            text += f", {apart} its limit of {best.limit_ms:g} ms"
+            text += ", as far as that can be measured" if best.within_limit is None else ""
+        for what, field_ in (("parameters", "params"), ("latency", "measured_ms")) if largest else ():
+            if (own := getattr(best, field_)) and (whole := getattr(largest, field_)):
+                than.append(f"{100 * own / whole:.0f}% of its {what}")
         if largest and largest.bleu is not None and best.bleu is not None:
             than.append(f"{best.bleu - largest.bleu:+.2f} BLEU")
         return f"{text}; against the largest: {', '.join(than)}." if than else f"{text}."
@@ -154,10 +145,8 @@ class Report:
         """Return one sentence on what all stages took."""
         if not self.stages:
             return ""
-        wall_s, cpu_s, gpu_s = (
-            sum(getattr(c, part) or 0 for _, c in self.stages) for part in ("wall_s", "cpu_s", "gpu_s")
-        )
-        name, most = max(self.stages, key=lambda stage: stage[1].wall_s)
+        sums = (sum(cost[part] or 0 for _, cost in self.stages) for part in range(3))
+        (wall_s, cpu_s, gpu_s), (name, most) = sums, max(self.stages, key=lambda stage: stage[1].wall_s)
         gpu = f" and {gpu_s / 3600:.2f} GPU hours" if gpu_s else ""
         return (
             f"The price: {duration(wall_s)} in {len(self.stages)} stages, {cpu_s / 3600:.2f} CPU core hours"
@@ -218,15 +207,13 @@ class _Collector:
         # of a folder that is a run, only its record tells; a study and a task of version 0.1 have none
         summary = own.record.results if own.kind else self._mapping(self.root / "summary.json")
         stages, rows = _dict(summary.get("stages")), _rows(summary.get("models"))
-        if own.kind == "task":
-            for place in (place for entry in stages.values() for place in _dict(entry).get("places", ())):
-                path = self.root / str(place)
-                found += self._runs(path) if path.is_dir() else self._product(path)
-        else:
-            for folder in self._folders():
-                found += [*self._runs(folder)]
-                for file in sorted(folder.glob("*.run.json")):
-                    found += self._product(file)
+        if isinstance(plan := summary.get("plan"), list):  # the others are of earlier limits
+            stages = {name: stages[name] for name in map(str, plan) if name in stages}
+        paths = [self.root / str(place) for e in stages.values() for place in _dict(e).get("places", ())]
+        if own.kind != "task":
+            paths = [each for f in self._folders() for each in (f, *sorted(f.glob("*.run.json")))]
+        for path in paths:
+            found += self._runs(path) if path.is_dir() else self._product(path)
         every = [own.record, *(each.record for each in found)]
         facts = [_dict(summary.get("machine")), *({**each.device, **each.versions} for each in every)]
         report.machine = {str(name): str(value) for name, value in next(filter(None, facts), {}).items()}
@@ -243,19 +230,17 @@ class _Collector:
         if "task" in summary:
             report.title = f"{summary['task']} on {summary.get('hardware', 'an unnamed device')}"
         report.space = next((space for each in runs if (space := self._space(each))), None)
-        for each in runs:
-            if each.kind == "search":
-                report.searches += self._searches(each)
-            else:
-                report.trainings.append(_training(each))
+        report.searches = [one for each in runs if each.kind == "search" for one in self._searches(each)]
+        report.trainings = [_training(each) for each in runs if each.kind == "train"]
         report.predictor = self._predictor(found)
         models = [Model.of_row(row) for row in rows] or self._models(runs)
         report.models = [self._completed(model, found) for model in models]
         report.stages = stage_costs(stages) or [
             (f"{e.kind} {e.name}", e.record.cost) for e in found if e.record.cost and e.kind != "task"
         ]
-        for name in (name for name, entry in stages.items() if _dict(entry).get("seconds") is None):
-            self.note(f"stage {name} has not ended; bash scripts/run_task.sh goes on with it")
+        for name, entry in stages.items():
+            if _dict(entry).get("seconds") is None:
+                self.note(f"stage {name} has not ended; bash scripts/run_task.sh goes on with it")
         return report
 
     # --- files: regular ones inside the folder only
@@ -299,13 +284,11 @@ class _Collector:
         if not all(map(self._plain, present)):
             self.note(f"{folder} is left out: its record, log or journal is no plain file of this folder")
         elif folder / "run.json" in present:
-            record, log = (
-                read_record(folder, folder=True, note=self.note),
-                [*self._lines(folder / "log.jsonl")],
-            )
+            record = read_record(folder, folder=True, note=self.note)
+            log = tuple(self._lines(folder / "log.jsonl"))
             summary = self._mapping(folder / "summary.json") if record.kind == "search" else {}
             name = str(folder.relative_to(self.root)) if folder != self.root else self.inside.name
-            yield _Found(folder, name, record.kind, record, tuple(log), {**summary, **record.results})
+            yield _Found(folder, name, record.kind, record, log, {**summary, **record.results})
 
     def _product(self, file: Path) -> Iterator[_Found]:
         """Yield a file by its record F.run.json, if that vouches for its content; large ones are not read."""
@@ -351,15 +334,9 @@ class _Collector:
         limits = [winner.get("constraint_ms") for winner, _ in of.winners]
         limits = limits or [of.record.settings.get("latency-constraint")]
         known = tuple(dict.fromkeys(ms for ms in map(number, limits) if ms is not None))
-        scored, random, depth = (
-            tuple(
-                each
-                for entry in self._lines(of.path / f"{name}.jsonl")
-                if (each := _evaluation(_dict(entry.get("record"))))
-            )
-            for name in ("journal", "random", "depth")
-        )
-        scored = self._table(of.path / "evaluations.csv") or scored  # it tells bounds, too
+        entries = (_dict(entry.get("record")) for entry in self._lines(of.path / "journal.jsonl"))
+        scored = self._table(of.path / "evaluations.csv")  # it tells bounds, too
+        scored = scored or tuple(filter(None, map(_evaluation, entries)))
         found = [
             Search(of.name, known if ms is None else (ms,), tuple(own[at] for at in sorted(own)))
             for (_, ms), own in steps.items()
@@ -367,7 +344,7 @@ class _Collector:
         listed = _rows(of.summary.get("front")) if of.summary.get("mode") == "pareto" else []
         front = tuple(sorted(filter(None, map(_evaluation, listed)), key=lambda each: each[:2]))
         first, *later = found or [Search(of.name, known)]
-        return [replace(first, evaluations=scored, front=front, random=random, depth=depth), *later]
+        return [replace(first, evaluations=scored, front=front), *later]
 
     def _table(self, path: Path) -> tuple[Evaluation, ...]:
         """Return the rows of evaluations.csv, whose lists are JSON."""
@@ -376,7 +353,7 @@ class _Collector:
         with open(path, encoding="utf-8", errors="replace", newline="") as file:
             lines = (line.replace("\0", "") for line in file)
             rows = [{str(name): _parsed(row[name]) for name in row} for row in csv.DictReader(lines)]
-        return tuple(each for row in rows if (each := _evaluation({**row, "arch": row})))
+        return tuple(filter(None, (_evaluation({**row, "arch": row}) for row in rows)))
 
     def _models(self, runs: Sequence[_Found]) -> list[Model]:
         """Return largest and smallest, what searches found, and what was trained besides."""
@@ -405,7 +382,7 @@ class _Collector:
                     values.setdefault(name, value)
 
         for search in self.report.searches:
-            for scored in (*search.evaluations, *search.depth, *search.random):
+            for scored in search.evaluations:
                 if scored.arch == model.arch:
                     ms = {} if model.role == "found" else {"predicted_ms": scored.predicted_ms}
                     learn(inherited_loss=scored.loss, bound_ms=scored.bound_ms, **ms)
@@ -469,16 +446,11 @@ def _training(of: _Found) -> Training:
 
 def _figures(row: Values) -> dict[str, Any]:
     """Return the numbers of a row of a summary, by the fields of a Model."""
-    signature = row.get("signature")
-    return {
-        **{name: _whole(row.get(name)) for name in ("params", "flops", "size_bytes")},
-        **{
-            name: number(row.get(name))
-            for name in ("predicted_ms", "bound_ms", "measured_ms", "measured_interval_ms", "bleu")
-        },
-        "limit_ms": number(row.get("constraint_ms")),
-        "signature": signature if isinstance(signature, str) else None,
-    }
+    floats, signature = "predicted_ms bound_ms measured_ms measured_interval_ms bleu", row.get("signature")
+    found: dict[str, Any] = {name: _whole(row.get(name)) for name in ("params", "flops", "size_bytes")}
+    found |= {name: number(row.get(name)) for name in floats.split()}
+    found["limit_ms"] = number(row.get("constraint_ms"))
+    return found | {"signature": signature if isinstance(signature, str) else None}
 
 
 def _evaluation(values: Values) -> Evaluation | None:

@@ -2,11 +2,14 @@
 
 import io
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hat.errors import install
+from hat.files.atomic import write_atomic
+from hat.log import info
 from hat.report.collect import Evaluation, Model, Report, Search, Training, number
 from hat.space import DIMS, SIDES, Arch
 
@@ -17,6 +20,7 @@ SERIES = ("blue", "red", "green", "purple")
 MARKS = {"dot": "o", "ring": "o", "square": "s", "triangle": "v", "diamond": "D", "cross": "X"}
 _SHAPES = {"largest": "square", "smallest": "triangle", "baseline": "cross", "found": "diamond"}
 _MOST_DOTS, _MOST_POINTS, _MOST_TRAININGS = 4000, 500, 40  # so a page stays below 2 MB
+_LOSS = "validation loss (base 2)"
 _STYLE = Path(__file__).parent / "templates" / "pictures.mplstyle"
 
 
@@ -38,7 +42,6 @@ class Series:
     colour: str
     points: tuple[Point, ...]
     size: float = 4.0  # radius of a mark in CSS pixels
-    faint: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,27 +84,29 @@ def pareto_front(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
 def _front(report: Report) -> Chart:
     """Return loss against latency: what was scored, the front of it, winners, baselines and limits."""
     scored = [each for search in report.searches for each in search.evaluations]
-    random, depth = ([e for s in report.searches for e in getattr(s, kind)] for kind in ("random", "depth"))
     measured = [each for each in scored if each.measured_ms is not None]
     front = pareto_front(scored)
 
-    def points(of: Sequence[Evaluation], most: int = _MOST_DOTS) -> tuple[Point, ...]:
-        return tuple(Point(each.predicted_ms, each.loss, each) for each in _thinned(of, most))
+    def points(of: Sequence[Evaluation]) -> tuple[Point, ...]:
+        return tuple(Point(each.predicted_ms, each.loss, each) for each in _thinned(of, _MOST_DOTS))
 
     rings = tuple(Point(each.measured_ms or 0.0, each.loss, each) for each in measured)
     series = [
-        Series(f"random ({len(random):,})", "dot", "muted", points(random, _MOST_DOTS // 4), 2, faint=True),
         Series(f"scored ({len(scored):,})", "dot", "sky", points(scored), 3.5),
-        Series(f"largest at other depths ({len(depth)})", "cross", "purple", points(depth), 6),
         Series(f"front ({len(front)})", "step", "blue", points(front)),
         Series(f"measured ({len(measured)})", "ring", "green", rings, 6),
     ]
-    for role, shape in _SHAPES.items() if scored else ():
-        marks = [point for model in report.models if model.role == role and (point := _mark(model))]
-        series.append(Series(role, shape, "red" if role == "found" else "ink", tuple(marks), 6))
+    series += _marks(report.models, _mark) if scored else ()
     limits = sorted({limit for search in report.searches for limit in search.limits_ms})
-    labels = ("Loss against latency", "latency (ms)", "validation loss (base 2)")
+    labels = ("Loss against latency", "latency (ms)", _LOSS)
     return Chart("front", *labels, tuple(series), tuple(limits))
+
+
+def _marks(models: Sequence[Model], place: Callable[[Model], Point | None]) -> Iterator[Series]:
+    """Yield the models of each role where `place` puts them."""
+    for role, shape in _SHAPES.items():
+        points = tuple(filter(None, (place(model) for model in models if model.role == role)))
+        yield Series(role, shape, "red" if role == "found" else "ink", points, 6)
 
 
 def _mark(model: Model) -> Point | None:
@@ -122,13 +127,12 @@ def latency_chart(unseen: object, models: Sequence[Model]) -> Chart:
     pairs = [tuple(map(number, row)) for row in rows if isinstance(row, list | tuple) and len(row) == 2]
     points = _thinned([Point(x, y) for x, y in pairs if x and y])
     series = [Series(f"rows not learnt from ({len(points)})", "dot", "blue", points)]
-    for role, shape in _SHAPES.items():
-        points = tuple(
-            Point(m.measured_ms, m.predicted_ms, name=short(m.name))
-            for m in models
-            if m.role == role and m.measured_ms is not None and m.predicted_ms is not None
-        )
-        series.append(Series(role, shape, "red" if role == "found" else "ink", points, 6))
+
+    def place(m: Model) -> Point | None:
+        known = m.measured_ms is not None and m.predicted_ms is not None
+        return Point(m.measured_ms or 0.0, m.predicted_ms or 0.0, name=short(m.name)) if known else None
+
+    series += _marks(models, place)
     labels = ("Predicted against measured", "measured latency (ms)", "predicted latency (ms)")
     return Chart("latency", *labels, tuple(series), equal=True)
 
@@ -141,24 +145,19 @@ def _progress(searches: Sequence[Search], volume: bool) -> Chart:
         one = len(search.limits_ms) == 1 and not search.front
         which = f"under {search.limits_ms[0]:g} ms" if one else short(search.name)
         for key, (name, kind) in ({"hypervolume": ("", "line")} if volume else keys).items():
-            points = [
-                Point(s["evaluations"], s[key]) for s in search.steps if {key, "evaluations"} <= s.keys()
-            ]
+            steps = [step for step in search.steps if {key, "evaluations"} <= step.keys()]
+            points = [Point(step["evaluations"], step[key]) for step in steps]
             series.append(Series(name + which, kind, SERIES[index % len(SERIES)], _thinned(points)))
-    if volume:
-        labels = ("Hypervolume of the front", "architectures scored", "share of the box")
-    else:
-        labels = ("Best loss so far", "architectures scored", "validation loss (base 2)")
-    return Chart("search", *labels, tuple(series))
+    title, y = ("Hypervolume of the front", "share of the box") if volume else ("Best loss so far", _LOSS)
+    return Chart("search", title, "architectures scored", y, tuple(series))
 
 
 def _training(training: Training) -> Chart:
     looks = {"sub": ("validation", "red"), "largest": ("largest", "red"), "smallest": ("smallest", "purple")}
     series = [Series("training", "line", "sky", _thinned([Point(*each) for each in training.train]))]
-    for key, points in training.valid.items():
-        if key in looks:
-            name, colour = looks[key]
-            series.append(Series(name, "line", colour, _thinned([Point(*each) for each in points])))
+    for key, (name, colour) in looks.items():
+        points = _thinned([Point(*each) for each in training.valid.get(key, ())])
+        series.append(Series(name, "line", colour, points))
     return Chart("training", short(training.name), "updates", "loss (base 2)", tuple(series))
 
 
@@ -169,6 +168,17 @@ def _thinned(points: Sequence[Any], most: int = _MOST_POINTS) -> tuple[Any, ...]
 
 
 # --- PNG
+
+
+def write_png(path: Path, draw: Callable[[], bytes]) -> bool:
+    """Write what `draw` returns; if matplotlib is missing, say so and return False."""
+    try:
+        content = draw()
+    except ImportError:
+        info(f"no picture: matplotlib is not installed; run: {install('report')}")
+        return False
+    write_atomic(path, lambda file: file.write(content))
+    return True
 
 
 def png(drawn: Sequence[Chart]) -> bytes:
@@ -227,26 +237,23 @@ def _draw(axes: Any, chart: Chart) -> None:
         look = {"color": COLOURS[series.colour], "label": series.name, "zorder": 2}
         if series.kind in MARKS:
             ring = {"facecolors": "none", "edgecolors": look.pop("color")} if series.kind == "ring" else {}
-            area, alpha = 3.2 * series.size**2, 0.35 if series.faint else 0.85
-            axes.scatter(x, y, s=area, marker=MARKS[series.kind], alpha=alpha, **look, **ring)
+            axes.scatter(x, y, s=3.2 * series.size**2, marker=MARKS[series.kind], alpha=0.85, **look, **ring)
             for point in series.points[:3]:
                 axes.annotate(point.name, point[:2], (8, 4), textcoords="offset points", fontsize="small")
         elif series.kind == "step":
             axes.step(x, y, where="post", marker="o", markersize=4, **look)
         else:
             axes.plot(x, y, linestyle="--" if series.kind == "dashed" else "-", **look)
-    limits = " to ".join(
-        f"{limit:g}" for limit in dict.fromkeys((*chart.limits_ms[:1], *chart.limits_ms[-1:]))
-    )
+    ends = dict.fromkeys((*chart.limits_ms[:1], *chart.limits_ms[-1:]))
     for at, limit in enumerate(chart.limits_ms):
-        label = None if at else f"limits: {limits} ms"
+        label = None if at else f"limits: {' to '.join(f'{end:g}' for end in ends)} ms"
         axes.axvline(limit, color=COLOURS["red"], linewidth=1, linestyle=":", zorder=1, label=label)
     if chart.equal:
         every = [value for series in chart.series for point in series.points for value in point[:2]]
-        ends = [0.94 * min(every), 1.06 * max(every)]
-        low, high = [0.95 * end for end in ends], [1.05 * end for end in ends]
-        axes.fill_between(ends, low, high, color=COLOURS["grid"], linewidth=0, label="equal, 5%")
-        axes.plot(ends, ends, color=COLOURS["muted"], linewidth=1)
-        axes.set(xlim=ends, ylim=ends, aspect="equal")
+        line = [0.94 * min(every), 1.06 * max(every)]
+        low, high = [0.95 * end for end in line], [1.05 * end for end in line]
+        axes.fill_between(line, low, high, color=COLOURS["grid"], linewidth=0, label="equal, 5%")
+        axes.plot(line, line, color=COLOURS["muted"], linewidth=1)
+        axes.set(xlim=line, ylim=line, aspect="equal")
     axes.set(title=chart.title, xlabel=chart.x, ylabel=chart.y)
     axes.legend()

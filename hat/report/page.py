@@ -2,21 +2,19 @@
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from jinja2 import ChainableUndefined, Environment, PackageLoader
 from markupsafe import Markup
 
 import hat
-from hat.errors import install
-from hat.files.atomic import write_atomic, write_text_atomic
+from hat.files.atomic import write_text_atomic
 from hat.files.lock import file_lock
-from hat.log import info
 from hat.report.collect import Report, collect, duration, number
-from hat.report.figures import Chart, Point, architecture_png, charts, png, short
+from hat.report.figures import Chart, Point, architecture_png, charts, png, short, write_png
 from hat.space import DIMS, Arch
 
 DASH = "\N{EN DASH}"
@@ -31,23 +29,17 @@ def report(folder: str | Path, out: str | Path | None = None) -> Path:
     root = Path(folder)
     found = collect(root)
     target, drawn, (name, arch) = Path(out or root / "report"), charts(found), found.shown
-    try:
-        sections = dict.fromkeys(chart.section for chart in drawn)
-        pictures = {name: png([chart for chart in drawn if chart.section == name]) for name in sections}
-        if arch and found.space:
-            pictures["architecture"] = architecture_png(name, arch, found.space.largest())
-    except ImportError:
-        info(f"no PNG files: matplotlib is not installed; run: {install('report')}")
-        pictures = {}
+    pictures: dict[str, Callable[[], bytes]] = {}
+    for section in dict.fromkeys(chart.section for chart in drawn):
+        pictures[section] = partial(png, [chart for chart in drawn if chart.section == section])
+    if arch and found.space:
+        pictures["architecture"] = partial(architecture_png, name, arch, found.space.largest())
     with file_lock(target / "index.html", "wait for it, or give another --to"):
-        for name, content in pictures.items():
-            write_atomic(target / f"{name}.png", partial(_write, content))
+        for section, draw in pictures.items():
+            if not write_png(target / f"{section}.png", draw):
+                break
         write_text_atomic(target / "index.html", page(found, drawn))
     return target / "index.html"
-
-
-def _write(content: bytes, file: BinaryIO) -> None:
-    file.write(content)
 
 
 def page(found: Report, drawn: Sequence[Chart]) -> str:
@@ -85,20 +77,17 @@ def _plain(found: Report, drawn: Sequence[Chart]) -> dict[str, Any]:
         of = [] if point.of is None else [*map(_round, point.of[:4]), number_of(point.of.arch)]
         return [_round(point.x), _round(point.y), point.name, *of]
 
-    drawn_plain = [
-        vars(chart)
-        | {"series": [vars(each) | {"points": [*map(plain, each.points)]} for each in chart.series]}
-        for chart in drawn
-    ]
-    largest = number_of(found.space.largest() if found.space else None)
-    content = {"charts": drawn_plain, "largest": largest, "shown": number_of(found.shown[1])}
-    values = [arch.to_yaml() for arch in numbers]
-    known = {dim.arch_key: dim for dim in DIMS}
-    dims = [
+    content: dict[str, Any] = {"charts": [dict(vars(chart)) for chart in drawn]}
+    for chart in content["charts"]:
+        chart["series"] = [vars(each) | {"points": [*map(plain, each.points)]} for each in chart["series"]]
+    content["largest"] = number_of(found.space.largest() if found.space else None)
+    content["shown"] = number_of(found.shown[1])
+    values, known = [arch.to_yaml() for arch in numbers], {dim.arch_key: dim for dim in DIMS}
+    content["dims"] = [
         {"key": key, "side": dim.side, "name": dim.label.split(" ", 1)[1], "codes": dim.codes}
         for key, dim in ((key, known[key]) for key in (values or [{}])[0])
     ]
-    return {**content, "dims": dims, "archs": [[*each.values()] for each in values]}
+    return content | {"archs": [[*each.values()] for each in values]}
 
 
 def _round(value: float | None) -> float | None:

@@ -265,7 +265,12 @@ class _Task:
         inputs["validation"] = f"{self.pairs} pairs, SHA-256 {self.data.digest(self.pairs)}"
         if warm_start:
             inputs["warm_start"] = digest_of(warm_start)
-        settings = {"seed": self.seed, "dtype": str(self.weight.dtype), **self.space.to_yaml()}
+        settings = {
+            "seed": self.seed,
+            "dtype": str(self.weight.dtype),
+            **self.space.sizes,
+            **self.space.choices,
+        }
         settings |= {"latency-constraints": limits or None, "coverage": self.coverage or None}
         if not (cfg.max_flops or cfg.min_flops or "flops" in cfg.objectives):
             settings["profile-length"] = None
@@ -424,6 +429,13 @@ class _Task:
             return None
         from hat.latency import collect, measure  # late: most of a search measures nothing
 
+        if (held := conditions.get("estimate", "median")) != measure.ESTIMATE:
+            info(
+                f"the table of the predictor holds the {held} of repeats, finalists are measured by the "
+                f"{measure.ESTIMATE}, which is lower: measured and predicted latencies do not compare, and a "
+                "limit that holds as measured may be missed by the measure of the table; to compare them, "
+                "measure the table anew with latency_dataset.py, and train its predictor"
+            )
         config = measure.MeasureConfig(**measuring)
         asked = {"device": here, "torch": torch.__version__, **asdict(config.under(conditions))}
         asked["threads"] = conditions.get("threads", torch.get_num_threads())

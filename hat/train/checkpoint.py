@@ -3,7 +3,7 @@
 import hashlib
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -270,12 +270,12 @@ def leave_bundle(checkpoint: Path, facts: Mapping[str, Any] | None = None) -> Pa
         return None
 
 
-def load_newest(folder: Path, info: Callable[[str], None], runs: Set[str] | None = None) -> Checkpoint | None:
+def load_newest(folder: Path, info: Callable[[str], None], run: str | None = None) -> Checkpoint | None:
     """Return the newest readable checkpoint of a run, or None if there is none.
 
-    `runs` are the digests of the identities that the run has or had; "" stands for version 0.1, which saved
-    none, and None for any run. Says so if it falls back. Raises CheckpointError if none can be read, or if
-    the newest would be overwritten: it holds nothing to go on from, or belongs to another run.
+    `run` is the digest of its identity, None for that of any. Says so if it falls back. Raises
+    CheckpointError if none can be read, or if the newest would be overwritten: it holds nothing to go on
+    from, or belongs to another run, as one of version 0.1 does.
     """
     last, best = folder / "checkpoint_last.pt", folder / "checkpoint_best.pt"
     candidates = [path for path in (last, *numbered(folder), best) if path.exists()]
@@ -285,18 +285,17 @@ def load_newest(folder: Path, info: Callable[[str], None], runs: Set[str] | None
         except CheckpointError as error:
             info(f"{error}; trying the one before it")
             continue
-        if "trainer" not in checkpoint.state:
-            raise CheckpointError(
-                f"{path} holds weights, but no state to go on with, and this run would overwrite it; move "
-                "it to another folder, and start from it there with --restore-file"
-            )
-        if runs is None or checkpoint.run in runs:
+        ours = run in (None, checkpoint.run)
+        if "trainer" in checkpoint.state and ours:
             return checkpoint
-        if path in (last, best):
-            raise CheckpointError(
-                f"{path} belongs to another run, and this run would overwrite it; move it to another folder"
-            )
-        info(f"{path} belongs to another run; trying the one before it")
+        why = "belongs to another run" if not ours else "holds weights, but no state to go on with"
+        if not ours and path not in (last, best):
+            info(f"{path} {why}; trying the one before it")
+            continue
+        raise CheckpointError(
+            f"{path} {why}, and this run would overwrite it; give another --save-dir, and --restore-file to "
+            "start from it there"
+        )
     if candidates:
         many = f"none of the {len(candidates)} checkpoints in {folder}"
         raise CheckpointError(f"{many} can be read; move them away to start anew")
@@ -325,9 +324,9 @@ def rotate(folder: Path, saved: Sequence[str], keep_epochs: int, keep_within: in
             digest_path(folder / name).unlink(missing_ok=True)
 
 
-def content_of(model: "Path | Model | Transformer") -> str:
-    """Return the SHA-256 of a checkpoint file, or of the weights of a model."""
-    if isinstance(model, Path):
+def content_of(model: "Path | str | Model | Transformer") -> str:
+    """Return the SHA-256 of a checkpoint file, or of the weights of a model; a text is a SHA-256 already."""
+    if isinstance(model, Path | str):
         return digest_of(model)
     digest = hashlib.sha256()
     for tensor in getattr(model, "network", model).state_dict().values():
@@ -397,15 +396,16 @@ def average(
 
 def _of_run(folder: Path, most: int) -> Iterator[tuple[Path, Checkpoint]]:
     """Yield the newest epoch checkpoints of the run in a folder; what belongs to another run is left out."""
-    record, newest, saved = read_record(folder, folder=True, note=info), "", None
+    record, last = read_record(folder, folder=True, note=info), None
     with suppress(CheckpointError):
         last = load(folder / "checkpoint_last.pt")
-        newest, saved = last.run, last.state["progress"].get("saved")
-    runs = record.digests if record.made_from else {"", newest}
-    names = [path.name for path in numbered(folder)] if saved is None or newest not in runs else saved[::-1]
+    run = record.made_from.digest if record.made_from else last.run if last else ""
+    names = [path.name for path in numbered(folder)]
+    if last and last.run == run:
+        names = last.state["progress"].get("saved", names[::-1])[::-1]
     for path in (folder / name for name in names if not name.startswith("checkpoint_")):
         found = load(path, info) if most and path.exists() else None
-        if found and found.run not in runs:
+        if found and found.run != run:
             info(f"{path} belongs to another run; it is left out")
         elif found:
             most -= 1

@@ -16,15 +16,15 @@ import torch
 
 from hat.config import Options, fill, option, read_config, to_yaml_values
 from hat.data.batching import EpochBatches, groups
-from hat.data.pairs import Batch, PairDataset
-from hat.errors import CheckpointError, ConfigError
+from hat.data.pairs import ORIGINAL, Batch, PairDataset, mixed
+from hat.errors import ConfigError
 from hat.log import RunLog, info
 from hat.model.cpu import device_name, dtype_name
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer, Transformer
 from hat.rng import seed_for
-from hat.run import Claim, Identity, Record, Run, claim, digest_of, read_record, record_path
-from hat.space import DIMS, Arch, SearchSpace, validation_archs
+from hat.run import Identity, Run, claim, read_record, record_path
+from hat.space import Arch, SearchSpace, validation_archs
 from hat.train import checkpoint as ckpt
 from hat.train.checkpoint import Checkpoint, check_compatible
 from hat.train.distributed import ALONE, ProcessGroup
@@ -52,20 +52,21 @@ class BatchConfig(Options):
     """split to train on"""
     valid_subset: str = option("valid", role="file")
     """split used for validation and search"""
+    distill_mix: float = option(0.0, low=0, high=1)
+    """with data of hat distill: share of the pairs whose target is that of the text and not the teacher's,
+    drawn anew for each epoch"""
 
 
 @dataclass(frozen=True)
 class LoopConfig(Options):
     """Saving, validating and logging"""
 
-    reset_optimizer: bool = option(False, role="free")
-    """do not take the optimiser's moments from the checkpoint"""
-    reset_lr_scheduler: bool = option(False, role="free")
+    reset_optimizer: bool = False
+    """do not take the optimiser's moments from --restore-file"""
+    reset_lr_scheduler: bool = False
     """start the learning-rate schedule, and with it the update count, anew"""
-    reset_dataloader: bool = option(False, role="free")
+    reset_dataloader: bool = False
     """start at the first epoch"""
-    reset_meters: bool = option(False, role="free")
-    """forget the best validation loss"""
     save_interval: int = option(1, low=1, role="free")
     """epochs between checkpoints"""
     save_interval_updates: int = option(0, low=0, role="free")
@@ -120,8 +121,6 @@ class TrainConfig:
 
 
 _DEFAULTS = TrainConfig()
-_RESETS = ("optimizer", "lr-scheduler", "dataloader", "meters")
-_OF_LOSSES = ("label-smoothing ", "valid.", "dict.")  # changes after which a loss means something else
 
 
 class StopRequest(Protocol):
@@ -154,9 +153,6 @@ class _Start(NamedTuple):
     source: Checkpoint | None  # None: first weights
     where: Path  # the folder of the run, or what the run starts from
     identity: Identity | None  # None without a folder
-    parts: tuple[dict[str, Any], ...]  # as in the record of the run
-    changed: list[str]  # what the last part changes, if that is still to be carried out
-    resets: list[str]  # what it resets: optimizer, lr-scheduler, dataloader, meters
 
 
 @dataclass(frozen=True)
@@ -360,15 +356,19 @@ class _Training:
         pairs = self.dataset.split(batches.valid_subset)
         self.valid = validation_batches(pairs, batches, self.cfg.model, self.group)
         self.pairs = self.dataset.split(batches.train_subset)
+        mixed(self.pairs, batches.distill_mix, self.seed, 0)  # raises what is wrong
         self.written = self.folder if self.group.first else None  # the other processes write nothing
         self.best: Checkpoint | None = None  # the best weights, if there is no folder for them
         self.recent: list[tuple[Losses, float]] = []  # updates since the last log line, and seconds
-        self.marks: dict[str, Any] = {}  # what checkpoints say of the run: digest of its identity, parts
+        self.run = ""  # digest of its identity
 
     # --- where the run starts or goes on
 
-    def identity(self, init: "Path | Model | None", processes: int) -> Identity:
-        """Return what the result depends on. Tokens of an update count, however many processes share them."""
+    def identity(self, init: "Path | Model | str | None", processes: int) -> Identity:
+        """Return what the result depends on; `init` may be a SHA-256.
+
+        Tokens of an update count, however many processes share them.
+        """
         cfg, optim, cosine = self.cfg, self.cfg.optim, self.cfg.schedule.lr_scheduler == "cosine"
         batches = BatchConfig(**{each.name: getattr(cfg.batches, each.name) for each in fields(BatchConfig)})
         share = optim.update_freq * processes
@@ -381,8 +381,10 @@ class _Training:
         if self.arch:
             settings |= self.arch.to_yaml()
         else:
-            settings |= self._choices() | cfg.policy.used()
+            settings |= self.space.choices | cfg.policy.used()
         inputs: dict[str, Path | str] = {} if init is None else {"checkpoint": ckpt.content_of(init)}
+        if batches.distill_mix:
+            inputs["original targets"] = self.dataset.split(ORIGINAL).target.bin
         for number, side in enumerate(("source", "target")):
             lang = getattr(self.pairs, f"{side}_lang")
             inputs[f"train.{lang}"] = getattr(self.pairs, side).bin
@@ -393,55 +395,29 @@ class _Training:
 
     def start(self, stack: ExitStack, init: "Path | Model | None", new_run: bool) -> _Start:
         """Claim the folder, if there is one, until `stack` ends; return where the run goes on or starts."""
-        folder, source, where, carried = self.folder, None, Path("a given model"), 0
-        asked = [name for name in _RESETS if getattr(self.cfg.loop, f"reset_{name.replace('-', '_')}")]
-        inside = bool(folder) and isinstance(init, Path) and init.resolve().parent == folder.resolve()
-        identity, found = None, Claim(Record(""), [])
+        folder, source, where, identity = self.folder, None, Path("a given model"), None
         if folder:
-            identity = self.identity(None if inside and not new_run else init, self.group.size)
-            if (
-                inside and not new_run
-            ):  # a checkpoint of the run itself; the run started from what it started from
-                before = read_record(folder, folder=True, note=info).identity.inputs
-                started = {use: before[use] for use in ("checkpoint",) if use in before}
-                identity = replace(identity, inputs={**identity.inputs, **started})
+            inside = isinstance(init, Path) and init.resolve().parent == folder.resolve()
+            if inside and init.name == "checkpoint_last.pt" and not new_run:  # started from what it started
+                init = read_record(folder, folder=True, note=info).identity.inputs.get("checkpoint")
+            identity = self.identity(init, self.group.size)
             advice = "wait for it, stop it, or give another --save-dir"
-            found = stack.enter_context(
-                claim(folder, identity, advice, new_run=new_run, may_change=bool(asked))
-            )
-            if found.moved and inside:
-                init = found.moved / Path(init).name
-            where, last = folder, folder / "checkpoint_last.pt"
-            source = ckpt.load_newest(folder, info, found.held.digests | {identity.digest})
-            carried = source.state.get("parts", 0) if source else 0
-        parts, before = [dict(part) for part in found.held.parts], found.held.made_from
-        anew = bool(asked) and (found.changed or not parts or parts[-1]["resets"] != asked)
-        if source and inside and not found.moved:
-            if anew:
-                source = ckpt.load(init, info)
-            elif last.exists() and digest_of(init) != digest_of(last):
-                raise CheckpointError(
-                    f"{init} is not the last checkpoint of this run, which goes on from {last.name}; leave "
-                    "out --restore-file, or give another --save-dir to go on from there"
-                )
-        if anew or (source and not before):  # what version 0.1 saved says nothing of its run
-            update = source.state["trainer"]["num_updates"] if source else 0
-            changes = {"changed": found.changed, "resets": asked if anew else []}
-            parts.append({"update": update, **changes, "before": before.digest if before else ""})
-        if source is None and init is not None:
-            where, carried = init if isinstance(init, Path) else where, 0
-            source = (
-                ckpt.load(init, info) if isinstance(init, Path) else ckpt.pack(init.network, init.digests)
-            )
+            moved = stack.enter_context(claim(folder, identity, advice, new_run=new_run))
+            if moved and inside:
+                init = moved / Path(init).name
+            where, source = folder, ckpt.load_newest(folder, info, identity.digest)
+        if source is None and isinstance(init, Path):
+            where, source = init, ckpt.load(init, info)
+        elif source is None and init is not None:
+            source = ckpt.pack(init.network, init.digests)
         if source:
             source = check_compatible(source, where, self.space, self.arch, self.cfg.model, self.dataset)
-        undone = parts[-1] if carried < len(parts) else {"changed": [], "resets": []}
-        return _Start(source, where, identity, tuple(parts), undone["changed"], undone["resets"])
+        return _Start(source, where, identity)
 
     def restore(self, start: _Start) -> None:
         """Make the trainer, at the point where the run goes on or at its start."""
-        cfg, optim, at, source, resets = self.cfg, self.cfg.optim, self.at, start.source, start.resets
-        self.marks = {"run": start.identity.digest if start.identity else "", "parts": len(start.parts)}
+        cfg, optim, source, loop = self.cfg, self.cfg.optim, start.source, self.cfg.loop
+        self.run = start.identity.digest if start.identity else ""
         goes_on = source is not None and source.arch == self.arch and "trainer" in source.state
         if source is None:
             noise = torch.Generator().manual_seed(seed_for(self.seed, "init"))
@@ -459,26 +435,19 @@ class _Training:
         if not goes_on:
             info(f"weights inherited from {start.where}; optimiser, schedule and data start anew")
             return
-        state, kept = source.state, source.state["progress"]
+        state, kept, own = source.state, Progress(**source.state["progress"]), start.where == self.folder
         trainer.load_average(source.weights)
         trainer.load_state_dict(
-            state["trainer"], optimizer="optimizer" not in resets, schedule="lr-scheduler" not in resets
+            state["trainer"],
+            optimizer=own or not loop.reset_optimizer,
+            schedule=own or not loop.reset_lr_scheduler,
         )
-        own = start.where == self.folder
-        if own:
-            at.saved = kept.get("saved", [path.name for path in reversed(ckpt.numbered(start.where))])
-        at.train_s = kept["train_s"]
-        if "dataloader" not in resets:
-            at.epoch, at.offset = kept["epoch"], kept["offset"]
-            if state["plan"] != self._batch_plan() or any(
-                each.startswith("train.") for each in start.changed
-            ):
+        self.at = at = kept if own else Progress(train_s=kept.train_s)
+        if own or not loop.reset_dataloader:
+            at.epoch, at.offset = kept.epoch, kept.offset
+            if state["plan"] != self._batch_plan():
                 at.offset = 0
                 info("the batches are not those of before; the epoch starts anew")
-        if own and "meters" not in resets and not any(each.startswith(_OF_LOSSES) for each in start.changed):
-            at.best_loss, at.stale = kept["best_loss"], kept["stale"]
-        if start.changed:
-            info(f"from here on under other settings: {', '.join(start.changed)}")
         info(f"resumed {start.where} at update {trainer.num_updates}, epoch {at.epoch}")
         if trainer.num_updates > optim.max_update:
             info(f"that is beyond --max-update {optim.max_update}; nothing is left to do")
@@ -487,10 +456,8 @@ class _Training:
         """Return what the batches of an epoch depend on."""
         batches = self.cfg.batches
         limits = (batches.max_tokens, batches.max_sentences, batches.required_batch_size_multiple)
-        return [str(self.seed), *map(str, limits), *self.dataset.digests, batches.train_subset]
-
-    def _choices(self) -> dict[str, Any]:
-        return {dim.choice_key: [dim.encode(value) for value in self.space[dim]] for dim in DIMS}
+        mix = [f"{batches.distill_mix}"] if batches.distill_mix else []
+        return [str(self.seed), *map(str, limits), *self.dataset.digests, batches.train_subset, *mix]
 
     def record(self, start: _Start) -> Run:
         """Return the record of the run: its settings as a new run of train.py takes them, and its inputs."""
@@ -499,13 +466,12 @@ class _Training:
             del sizes["qkv-dim"]
         arch, data = self.arch.to_yaml() if self.arch else {}, str(self.pairs.folder)
         own = {"data": data, "source-lang": self.pairs.source_lang, "target-lang": self.pairs.target_lang}
-        own |= {"seed": self.seed, **sizes, **self._choices(), **arch}
+        own |= {"seed": self.seed, **sizes, **self.space.choices, **arch}
         return Run(
             record_path(self.written, folder=True) if self.written else None,
             "train",
             settings={**self.cfg.to_yaml(), **own},
             identity=start.identity,
-            parts=start.parts,
             device={"device": device_name(self.device), "dtype": dtype_name(self.trainer.dtype)},
             threads=torch.get_num_threads(),
             processes=self.group.size,
@@ -544,7 +510,8 @@ class _Training:
         """Train on the rest of the epoch; returns whether it is done, or the last update came before."""
         cfg, optim, loop, trainer, at = self.cfg, self.cfg.optim, self.cfg.loop, self.trainer, self.at
         of_epoch = (cfg.batches.max_tokens, self.seed, at.epoch, at.offset, cfg.batches.max_sentences)
-        batches = _batches(self.pairs, cfg.batches, cfg.model, self.group, *of_epoch)
+        pairs = mixed(self.pairs, cfg.batches.distill_mix, self.seed, at.epoch)
+        batches = _batches(pairs, cfg.batches, cfg.model, self.group, *of_epoch)
         if batches.num_skipped and (at.epoch, at.offset) == (1, 0):
             count = f"{batches.num_skipped} of {len(self.pairs)}"
             info(f"{count} training pairs are too long and are skipped")
@@ -617,7 +584,7 @@ class _Training:
         numbered = [name for name in names if name not in ("checkpoint_last.pt", "checkpoint_best.pt")]
         self.at.saved = [name for name in self.at.saved if name not in numbered] + numbered
         state: dict[str, Any] = {"trainer": self.trainer.state_dict(), "progress": asdict(self.at)}
-        state |= {"plan": self._batch_plan(), **self.marks}
+        state |= {"plan": self._batch_plan(), "run": self.run}
         packed = ckpt.pack(self.trainer.eval_model, self.dataset.digests, state, self.trainer.model)
         folder, loop = self.folder, self.cfg.loop
 

@@ -22,7 +22,7 @@ from hat.files.lock import FolderLock
 from hat.report.collect import collect
 from hat.report.page import report
 from hat.run import read_record
-from hat.train.checkpoint import average, digest_path, load, numbered
+from hat.train.checkpoint import average, digest_path, load, numbered, save
 
 Train = Callable[..., str]
 SPLITS = ("train", "valid")
@@ -256,11 +256,10 @@ def test_another_restore_file_is_another_run(task: Path, train: Train) -> None:
 def test_a_checkpoint_of_the_run_itself_is_no_other_start(task: Path, train: Train) -> None:
     train("--max-update=4", "--max-epoch=2")
     assert "resumed run at update" in train("--restore-file=checkpoint_last.pt", "--max-epoch=3")
-    said = train("--restore-file=run/checkpoint1.pt", "--max-epoch=3", code=2)
-    assert "is not the last checkpoint of this run" in said and "another --save-dir" in said
-    assert "resumed run at update" in train(
-        "--restore-file=checkpoint1.pt", "--reset-meters", "--max-epoch=3"
-    )
+    assert "checkpoint is now given" in train("--restore-file=run/checkpoint1.pt", "--max-epoch=3", code=2)
+    shutil.copy("run/checkpoint_last.pt", "super.pt")
+    train("--restore-file=super.pt", "--max-update=5", into="other")
+    assert "resumed other" in train("--restore-file=checkpoint_last.pt", "--max-update=9", into="other")
 
 
 def test_a5_a_second_run_cannot_enter_and_the_average_is_of_one_run(task: Path, train: Train) -> None:
@@ -296,15 +295,6 @@ def test_a5_averages_of_different_runs_are_wanted_or_refused(
     assert "checkpoint_last.pt belongs to another run" in train("--max-update=3", code=2)
 
 
-def test_a5_a_reset_does_not_go_on_from_another_checkpoint(task: Path, train: Train) -> None:
-    train()
-    train("--seed=2", into="other")
-    more = ["--restore-file=other/checkpoint_last.pt", "--max-update=3"]
-    said = train(*more, "--reset-optimizer", code=2)
-    assert "run holds another run: checkpoint is now given" in said and reached(task / "run") == 2
-    assert "it was moved to" in train(*more, "--new-run")
-
-
 def test_an_average_replaces_no_checkpoint_of_training(task: Path, train: Train) -> None:
     train()
     for name in ("checkpoint_last.pt", "checkpoint_best.pt", "checkpoint1.pt"):
@@ -330,29 +320,19 @@ def test_new_run_behind_a_link_keeps_the_link(task: Path, train: Train, monkeypa
     assert (task / "disk" / "checkpoint_last.pt").exists()
 
 
-def test_a12_resets_go_on_under_other_settings(task: Path, train: Train, trained: Path) -> None:
-    first = read_record(task / "run").identity
+def test_a12_a_reset_is_another_run_that_starts_from_this_one_once(
+    task: Path, train: Train, trained: Path
+) -> None:
+    more = ["--label-smoothing=0.3", "--reset-lr-scheduler"]
+    said = train(*more, code=2)
+    assert "label-smoothing 0.1 -> 0.3" in said and "reset-lr-scheduler False -> True" in said
     best = load(task / "run" / "checkpoint_last.pt").state["progress"]["best_loss"]
-    more = ["--label-smoothing=0.3", "--lr=1", "--reset-optimizer"]
-    assert "from here on under other settings: label-smoothing 0.1 -> 0.3, lr" in train(
-        *more, "--max-update=3"
-    )
-    record, state = read_record(task / "run"), load(task / "run" / "checkpoint_last.pt").state
-    changed = {"changed": ["label-smoothing 0.1 -> 0.3", "lr 0.005 -> 1.0"], "resets": ["optimizer"]}
-    assert [dict(part) for part in record.parts] == [{"update": 2, **changed, "before": first.digest}]
+    more += ["--restore-file=run/checkpoint_last.pt", "--new-run"]
+    assert f"resumed run.{read_record(task / 'run').identity.short}" in train(*more, "--max-update=1")
+    state = load(task / "run" / "checkpoint_last.pt").state
     assert state["progress"]["best_loss"] > best, "worse, but the best of losses that mean this"
-    assert "from here on" not in train(*more, "--max-update=4"), "the same command goes on"
-    assert reached(task / "run") == 4 and len(read_record(task / "run").parts) == 1
-    assert "label-smoothing 0.3 -> 0.1" in train(code=2)
-    assert len(average([task / "run"])[1]) >= 1, "all parts are one run"
-
-
-def test_resets_without_other_settings_happen_once(task: Path, train: Train, trained: Path) -> None:
-    again = ["--reset-lr-scheduler", "--max-update=1"]
-    train(*again)
-    assert reached(task / "run") == 1
-    assert "resumed run at update 1" in train(*again)
-    assert reached(task / "run") == 1
+    more[2] = f"--restore-file={next(task.glob('run.*'))}/checkpoint_last.pt"
+    assert "resumed run at update 1" in train(*more, "--max-update=2") and reached(task / "run") == 2
 
 
 def test_b2_a_folder_that_is_trained_in_is_refused(task: Path, train: Train, trained: Path) -> None:
@@ -465,25 +445,16 @@ def test_a_refused_run_leaves_no_folder(task: Path, train: Train) -> None:
     assert not (task / "new" / "folder").exists()
 
 
-def test_folders_of_version_0_1_go_on_after_one_line(task: Path, train: Train, trained: Path) -> None:
-    record = read_record(task / "run")
+def test_a_run_of_version_0_1_is_a_start_and_not_gone_on_with(
+    task: Path, train: Train, trained: Path
+) -> None:
     (task / "run" / "run.json").unlink()
-    (task / "run" / "config.yml").write_text(yaml.safe_dump(dict(record.settings)))
-    for name in ("checkpoint_last.pt", "checkpoint_best.pt", "checkpoint1.pt"):
-        as_of_0_1(task / "run" / name)
-    said = train("--seed=7", code=2)
-    assert "seed 1 -> 7" in said
-    said = train("--max-update=3")
-    assert said.count("run of version 0.1, which does not say with what content: train.en, valid.en") == 1
-    assert "resumed run at update 2" in said and len(average([task / "run"])[1]) >= 1
-
-
-def as_of_0_1(path: Path) -> None:
-    """Take out of a checkpoint what version 0.1 did not write."""
-    from hat.train.checkpoint import save
-
-    found = load(path)
-    for name in ("run", "parts"):
-        del found.state[name]
-    del found.state["progress"]["saved"]
-    save(found, path)
+    found = load(task / "run" / "checkpoint_last.pt")
+    del found.state["run"], found.state["progress"]["saved"]  # which version 0.1 did not write
+    for name in ("checkpoint_last.pt", "checkpoint1.pt"):
+        save(found, task / "run" / name)
+    before = files_of(task / "run")
+    assert "checkpoint_last.pt belongs to another run, and this run would overwrite it" in train(code=2)
+    assert files_of(task / "run") == before and len(average([task / "run"], "mean.pt")[1]) == 1
+    said = train("--restore-file=run/checkpoint_last.pt", "--max-update=3", into="new")
+    assert "resumed run/checkpoint_last.pt at update 2" in said and reached(task / "new") == 3

@@ -177,6 +177,7 @@ def test_limits_without_latency_have_a_winner(search, files, mode, monkeypatch) 
     assert (winner["constraint_ms"], winner["within"]) == (None, None) and winner["measured_ms"] > 0
     assert "Infinity" not in (files / "small" / "summary.json").read_text() and " inf" not in said
     assert "in fresh processes; " in said and "constraint" not in said
+    assert said.count("holds the median of repeats, finalists are measured by the minimum of each step") == 1
     assert summary["conditions"]["beam"] == "2" and summary["conditions"]["source_len"] == "4"
 
 

@@ -80,8 +80,11 @@ class Book:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.ran, self.made = folder, 0, folder / "made"
+        self.expected_s: dict[str, float] = {}
 
-    def start(self, work: Callable[[], Any] | None = None, seed: int = 1, **changes: Any) -> Any:
+    def start(
+        self, work: Callable[[], Any] | None = None, seed: int = 1, rows: int = 1, **changes: Any
+    ) -> Any:
         run = Run(record_path(self.folder), "task", settings={})
         run.results |= read_record(self.folder, folder=True).results
 
@@ -93,7 +96,9 @@ class Book:
         how: dict[str, Any] = {"outputs": [self.made], "places": [self.made]} | changes
         with run:
             stages = Stages(run, self.folder, ["one", "test a", "test b"])
-            return stages.run("one", function, Identity("search", {"seed": seed}), **how)
+            stages.expected_s |= self.expected_s
+            wanted = Identity("search", {"seed": seed}, lengths={"rows": rows})
+            return stages.run("one", function, wanted, **how)
 
     @property
     def entry(self) -> dict[str, Any]:
@@ -111,11 +116,19 @@ def test_a_stage_that_is_up_to_date_is_skipped(tmp_path: Path, capsys: pytest.Ca
     assert book.start(seed=2) == {"count": 3} and book.start(seed=1) == {"count": 2}
     assert book.entry["spent"]["sittings"] == 1
     capsys.readouterr()
-    held = {name: {"spent": {"wall_s": 45.0}} for name in ("one", "test a")}  # of an earlier run
-    with Run(record_path(tmp_path / "x"), "task", settings={}) as run:
-        run.results["stages"] = held
-        Stages(run, tmp_path, ["one", "test a", "test b"]).run("one", int, None)
-    assert capsys.readouterr().out == "stage 1 of 3: one (about 2 min 15 s left)\n"
+    book.expected_s = {"one": 5.0, "test": 45.0}
+    book.start(seed=3)
+    assert capsys.readouterr().out.startswith("stage 1 of 3: one (about 1 min 35 s left)\n")
+
+
+def test_a_longer_run_goes_on_and_keeps_what_was(tmp_path: Path) -> None:
+    book = Book(tmp_path)
+
+    def append() -> str:
+        book.made.write_text(text := f"{book.made.read_text()}{book.ran}")
+        return text
+
+    assert [book.start(append, rows=rows) for rows in (1, 2, 2, 1, 2)] == ["1", "12", "12", "1", "12"]
 
 
 @pytest.mark.parametrize("error", [HatError("no"), KeyboardInterrupt()])

@@ -70,7 +70,7 @@ def test_dictionaries_of_the_same_size_but_other_words(
         (twin / f"dict.{lang}.txt").write_text(
             "\n".join([lines[1], lines[0], *lines[2:]]) + "\n", encoding="utf-8"
         )
-    message = refused(argv_of(files, "super", f"--data={twin}", "--reset-meters"), capsys)
+    message = refused(argv_of(files, "a", trained, f"--data={twin}"), capsys)
     assert message.startswith("CheckpointError: ") and "dictionaries" in message
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hat.cli.data import prepare as prepare_command
+from hat.cli.data import split_pairs as split_command
 from hat.data import corpora, subwords
 from hat.data.corpora import (
     Limits,
@@ -159,6 +160,21 @@ def test_every_nth_pair_of_the_joined_text(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has 4 lines but .* has 3"):
         split_pairs(pairs, out[0], out[1], 3)
     assert out[0][0].read_text().startswith("1.en\n2.en\n3.en\n")  # as before
+
+
+def test_drawn_pairs_share_no_sentence_with_training(tmp_path: Path) -> None:
+    (tmp_path / "x.en").write_text("".join(f"{n // 2}.en\n" for n in range(40)))  # two translations of each
+    (tmp_path / "x.de").write_text("".join(f"{n}.de\n" for n in range(40)))
+    flags = [f"--inputs={tmp_path / 'x'}", "--source-lang=en", "--target-lang=de", "--held-out=3"]
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        splits = [f"--{split}={tmp_path / name / split}" for split in ("train", "valid", "test")]
+        assert split_command([*flags, *splits, f"--seed={seed}"]) == 0
+    read = {path.relative_to(tmp_path).as_posix(): path.read_text().split() for path in tmp_path.glob("*/*")}
+    held = {*read["a/valid.en"], *read["a/test.en"]}
+    assert len(read["a/valid.de"]) == len(read["a/test.de"]) == 3 and held.isdisjoint(read["a/train.en"])
+    assert len(read["a/train.en"]) == 40 - 2 * len(held)
+    assert read["a/train.en"] == read["b/train.en"] != read["c/train.en"]
+    assert split_command([*flags, splits[0], "--every=2"]) == 2
 
 
 def test_limits() -> None:

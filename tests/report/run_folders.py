@@ -134,8 +134,11 @@ def task_folder(path: Path, *, name: str = "found@12.5ms") -> Path:
     lines(path / "super/log.jsonl", {"kind": "train", "update": 10, "loss_base2": 7.0, "train_s": 5.0})
     places = ["super", "search", "predictor.pt", "predictor.pt.run.json"]
     spent_s = {"wall_s": 75.0, "cpu_s": 120.0, "sittings": 2}
-    record(path / "super", "train")
-    record(path, "task", **summary, stages={"train": {"seconds": 60.0, "spent": spent_s, "places": places}})
+    for name in ("super", "old"):
+        record(path / name, "train")
+    stages = {"train": {"seconds": 60.0, "spent": spent_s, "places": places}}
+    stages["train old"] = {"seconds": 987.0, "spent": {"wall_s": 987.0}, "places": ["old"]}  # of other limits
+    record(path, "task", **summary, stages=stages, plan=["train"])
     return path
 
 

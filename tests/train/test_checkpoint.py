@@ -202,7 +202,7 @@ def test_load_newest_falls_back_and_says_so(tmp_path: Path) -> None:
     assert newest().state == state(1)
     assert len(said) == 2 and "checkpoint_2_15.pt" in said[1]
     saved(tmp_path / "checkpoint1.pt", state={})
-    with pytest.raises(CheckpointError, match=r"checkpoint1.pt holds weights.* would overwrite it; move"):
+    with pytest.raises(CheckpointError, match=r"checkpoint1.pt holds weights.* would overwrite it; give"):
         newest()
     (tmp_path / "checkpoint1.pt").write_bytes(b"")
     with pytest.raises(CheckpointError, match="none of the 3 checkpoints .* can be read"):

@@ -38,7 +38,7 @@
     if (series.kind === "cross") return { fill: "none", stroke: "currentColor", "stroke-width": 2.5 };
     if (isMark(series)) {
       const large = series.size >= 6 ? { stroke: "var(--paper)", "stroke-width": 1.5 } : {};
-      return { fill: "currentColor", "fill-opacity": series.faint ? 0.35 : series.size < 4 ? 0.75 : 1, ...large };
+      return { fill: "currentColor", "fill-opacity": series.size < 4 ? 0.75 : 1, ...large };
     }
     const dash = series.kind === "dashed" ? { "stroke-dasharray": "4 3" } : {};
     return { fill: "none", stroke: "currentColor", "stroke-width": series.kind === "dashed" ? 1.25 : 2, ...dash };
