@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from tqdm import tqdm
@@ -23,9 +23,11 @@ from hat.files.journal import Journal
 from hat.latency.predictor import COVERAGE, LatencyPredictor, check_valid, conditions_of_space
 from hat.log import RunLog, info
 from hat.model.cpu import device_name, dtype_name
+from hat.model.rounding import ROUNDINGS, rounded
 from hat.model.transformer import Transformer
 from hat.rng import rng_for
 from hat.run import Identity, Run, claim, digest_of, record_path
+from hat.runtimes.engines import Precision
 from hat.search.constraints import Candidate, DeviceTimer, Point, Pool, Score, choose_finalists
 from hat.search.record import CachedFitness, Histories, SearchResult, known_ms, old_losses, under
 from hat.search.rerank import guess_trained, halving, rounds_of, short_training, spread
@@ -33,7 +35,7 @@ from hat.search.strategies import SearchConfig, Strategy, front_numbers, growth,
 from hat.space import Arch, gene_choices, gene_of, sample
 from hat.train.checkpoint import content_of
 from hat.train.distributed import ALONE, ProcessGroup
-from hat.train.loop import BatchConfig, TrainConfig, fit, validation_batches
+from hat.train.loop import BatchConfig, FitResult, TrainConfig, fit, validation_batches
 from hat.train.trainer import evaluate
 
 _SOURCES = {"checkpoint": "weights", "predictor": "predictor"}  # inputs, as files of architectures name them
@@ -44,6 +46,7 @@ class ValidationFitness:
 
     The processes of a group share the architectures: rank 0 calls this, the others `part`, in
     `ProcessGroup.on_rank0`. One process scores each as it would alone, so their number changes no result.
+    `int8_of` names the runtime whose rounding to 8 bits the losses are of.
     """
 
     def __init__(
@@ -53,11 +56,13 @@ class ValidationFitness:
         label_smoothing: float,
         device: torch.device,
         group: ProcessGroup = ALONE,
-        train: Callable[[Arch, int], float] | None = None,
+        train: Callable[[Arch, int], FitResult] | None = None,
+        int8_of: str | None = None,
     ) -> None:
         self._train = train
         self._model, self._batches = model.eval(), [batch.to(device) for batch in batches]
         self._label_smoothing, self._device, self._group = label_smoothing, device, group
+        self._rounding = ROUNDINGS[int8_of] if int8_of else None
 
     def __call__(self, archs: Sequence[Arch], updates: int = 0) -> list[float]:
         """Return the smoothed validation loss (base 2, per target token) of each architecture.
@@ -80,10 +85,15 @@ class ValidationFitness:
 
     def loss(self, arch: Arch, updates: int = 0) -> float:
         """Return the loss of one architecture, after a short training of it if `updates` are given."""
+        model = self._model
         if updates:
             assert self._train is not None
-            return self._train(arch, updates)
-        return evaluate(self._model, self._batches, arch, self._label_smoothing, self._device).loss
+            trained = self._train(arch, updates)
+            if not self._rounding:
+                return trained.losses["mean"]
+            model = trained.model.network
+        model = rounded(model, arch, self._rounding) if self._rounding else model
+        return evaluate(model, self._batches, arch, self._label_smoothing, self._device).loss
 
 
 def search(
@@ -103,6 +113,8 @@ def search(
     settings: Mapping[str, Any] | None = None,
     measuring: Mapping[str, Any] | None = None,
     training: TrainConfig | None = None,
+    runtime: str | None = None,
+    precision: str = "auto",
     group: ProcessGroup | AbstractContextManager[ProcessGroup] = ALONE,
     progress: bool = False,
     new_run: bool = False,
@@ -126,6 +138,9 @@ def search(
         settings: options that the record of the run holds (default: `config`).
         measuring: fields of `hat.latency.measure.MeasureConfig`, for what the predictor's table does not say.
         training: options of the short trainings of config.rerank, which need a `Dataset`.
+        runtime: engine that the architectures are for (default: that of the predictor).
+        precision: "int8" scores slices with weights and inputs rounded as `runtime` does; any other format in
+            the type of `model`. "auto" is that of the predictor.
         group: processes that share the scoring, or a context that connects them for as long as it lasts. All
             but rank 0 return what was scored, nothing measured.
         progress: show a progress bar.
@@ -144,6 +159,7 @@ def search(
     with ExitStack() as files:
         task = _Task(network, data, predictor, limits_ms, config, strategy, seed, folder, inputs, files)
         task.dataset, task.training = dataset, training
+        task.choose_rounding(runtime, precision)
         paths = paths_of(write_to, limits_ms)
         with nullcontext(group) if isinstance(group, ProcessGroup) else group as ranks:
             fitness = task.fitness(ranks)
@@ -171,6 +187,8 @@ def search_identity(
     seed: int,
     inputs: Mapping[str, Path],
     warm_start: str | Path | None = None,
+    runtime: str | None = None,
+    precision: str = "auto",
 ) -> Identity:
     """Return the identity of the search that `search` makes of the same arguments; nothing is written.
 
@@ -179,6 +197,7 @@ def search_identity(
     strategy, data = strategy_of(config), dataset.split(config.valid_subset)
     limits_ms, files = limits_of(limits_ms, config, strategy), ExitStack()
     task = _Task(network, data, predictor, limits_ms, config, strategy, seed, None, inputs, files)
+    task.choose_rounding(runtime, precision)
     return task.identity(Path(warm_start) if warm_start else None)
 
 
@@ -198,6 +217,7 @@ class _Task:
     files: ExitStack  # closes what is opened for the whole search
     dataset: Any = None  # for short trainings
     training: TrainConfig | None = None
+    int8_of: str | None = None  # runtime that losses are rounded as
     began: float = field(default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
@@ -209,6 +229,23 @@ class _Task:
         if "predictor" not in self.inputs:  # of a file the command has checked it
             known = conditions_of_space(self.space, self.network.output.weight.size(0))
             check_valid("the predictor", self.predictor.conditions, known)
+
+    def choose_rounding(self, runtime: str | None, precision: str) -> None:
+        """Score in 8 bits if these, or else the predictor, ask for it."""
+        if precision not in get_args(Precision):
+            raise ConfigError(f"precision must be one of {', '.join(get_args(Precision))}, got {precision!r}")
+        known = self.predictor.conditions
+        runtime = runtime or known.get("runtime", "torch")
+        if precision == "int8" or (precision == "auto" and known.get("dtype") == "int8"):
+            self.int8_of = runtime if runtime in ROUNDINGS else None
+            if not self.int8_of:
+                info(f"slices are scored in {self.dtype}: it is not known how {runtime} rounds to 8 bits")
+
+    @property
+    def dtype(self) -> str:
+        """Return the number format of the losses."""
+        name = str(self.weight.dtype)
+        return f"int8 as {self.int8_of} rounds, computed in {name}" if self.int8_of else name
 
     def pool(self, limit_ms: float | None = None) -> Pool:
         """Return the architectures that keep one latency limit; None stands for the highest one."""
@@ -242,16 +279,14 @@ class _Task:
         kept = (numbers[numbers < self.pairs] for numbers in slots if numbers is not None)
         batches = [self.data.batch(numbers) for numbers in kept if len(numbers)]
         given = (self.network, batches, cfg.label_smoothing, self.weight.device, group)
-        return ValidationFitness(*given, train=self.train)
+        return ValidationFitness(*given, self.train, self.int8_of)
 
-    def train(self, arch: Arch, updates: int) -> float:
-        """Return the validation loss of one architecture that is trained from its slice."""
+    def train(self, arch: Arch, updates: int) -> FitResult:
+        """Return one architecture that is trained from its slice, with its validation loss."""
         assert self.training is not None
         start = self.inputs.get("checkpoint") or Model(self.network)
         how: dict[str, Any] = {"space": self.space, "device": self.weight.device, "seed": self.seed}
-        return fit(arch, self.dataset, short_training(self.training, updates), init=start, **how).losses[
-            "mean"
-        ]
+        return fit(arch, self.dataset, short_training(self.training, updates), init=start, **how)
 
     def identity(self, warm_start: Path | None) -> Identity:
         """Return what the result depends on."""
@@ -265,12 +300,7 @@ class _Task:
         inputs["validation"] = f"{self.pairs} pairs, SHA-256 {self.data.digest(self.pairs)}"
         if warm_start:
             inputs["warm_start"] = digest_of(warm_start)
-        settings = {
-            "seed": self.seed,
-            "dtype": str(self.weight.dtype),
-            **self.space.sizes,
-            **self.space.choices,
-        }
+        settings = {"seed": self.seed, "dtype": self.dtype, **self.space.sizes, **self.space.choices}
         settings |= {"latency-constraints": limits or None, "coverage": self.coverage or None}
         if not (cfg.max_flops or cfg.min_flops or "flops" in cfg.objectives):
             settings["profile-length"] = None
@@ -280,7 +310,7 @@ class _Task:
         """Return the first record of the journal: the search it belongs to, and what losses depend on."""
         head = {"kind": "hat search", "format": 2, "identity": identity.digest, "space": asdict(self.space)}
         head |= {use: identity.inputs[use] for use in ("checkpoint", "validation")}
-        head |= {"label_smoothing": self.config.label_smoothing, "dtype": str(self.weight.dtype)}
+        head |= {"label_smoothing": self.config.label_smoothing, "dtype": self.dtype}
         plain: dict[str, Any] = json.loads(json.dumps(head))
         return plain  # as it is read back: tuples are lists
 

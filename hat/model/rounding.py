@@ -1,0 +1,114 @@
+"""What 8 bits make of an architecture: weights and inputs are rounded as an engine rounds them, in floats.
+
+B sentences, T tokens, D width.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from hat.model.elastic import ElasticEmbedding, ElasticLinear
+from hat.model.transformer import SubTransformer, Transformer, extract
+from hat.space import SIDES, Arch
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """How an engine rounds to multiples of a step.
+
+    Weights of linear maps have a step for each output: the largest absolute value / 127.
+    """
+
+    symmetric: bool  # steps of inputs: largest absolute value / 127; else (highest - lowest or 0) / 255
+    by_token: bool  # each token of a source has a step; else the tokens of a sentence share one
+    tables: Literal["rows", "whole", "exact"]  # embeddings: a step for each row; one, positions too; floats
+    exact: tuple[str, ...] = ()  # linear maps that are not rounded
+
+
+ROUNDINGS = {  # by runtime
+    "ctranslate2": Rounding(symmetric=True, by_token=True, tables="rows"),
+    "onnxruntime": Rounding(symmetric=False, by_token=False, tables="whole"),
+    # the largest logits decide the loss, and `InferenceModel` computes these of weights that are not rounded
+    "torch": Rounding(symmetric=False, by_token=False, tables="exact", exact=("kv", "output")),
+}
+
+
+def rounded(model: Transformer, arch: Arch, how: Rounding) -> SubTransformer:
+    """Return `arch` cut out of `model` with rounded weights; its linear maps round what they multiply.
+
+    The tokens of a target are rounded one by one, as they are decoded, and each source by itself: how
+    sentences are batched changes nothing.
+    """
+    sub, inputs = extract(model, arch), _Inputs(how)
+    widths = (arch.encoder.embed_dim, *[arch.decoder.embed_dim] * 2)
+    tables = [getattr(sub, name) for name in ("source_embed", "target_embed", "output")]
+    sub.source_embed, sub.target_embed, sub.output = (
+        _own(*each) for each in zip(tables, widths, strict=True)
+    )
+    for side, name in zip(SIDES, ("source", "target"), strict=True):
+        for layer in getattr(sub, f"{side}_layers"):
+            layer.register_forward_pre_hook(partial(inputs.see_pads, side))
+            for path, linear in layer.named_modules():
+                kind = path.rpartition(".")[2]
+                if isinstance(linear, ElasticLinear) and kind not in how.exact:
+                    _round(linear.weight, by_row=True)
+                    linear.register_forward_pre_hook(partial(inputs.hook, side == "encoder" or kind == "kv"))
+        if how.tables != "exact":
+            _round(getattr(sub, f"{name}_embed").weight, how.tables == "rows")
+        if how.tables == "whole":
+            _round(getattr(sub, f"{name}_positions"), by_row=False)
+    if "output" not in how.exact:
+        _round(sub.output.weight, by_row=True)
+        sub.decoder_norm.register_forward_hook(lambda module, args, states: inputs.rounded(states))
+    return sub
+
+
+class _Inputs:
+    """Rounds what linear maps multiply."""
+
+    def __init__(self, how: Rounding) -> None:
+        self._how = how
+        self._pads_BT1: Tensor | None = None  # of the source that is multiplied next
+
+    def see_pads(self, side: str, layer: nn.Module, args: Any) -> None:
+        """Remember, before a layer, which tokens have no part in the step of their sentence."""
+        mask = args[3] if side == "encoder" else args[5][1]
+        self._pads_BT1 = None if mask is None else mask[:, 0, 0, :, None] < 0
+
+    def hook(self, of_source: bool, linear: nn.Module, args: Any) -> Any:
+        """Return the arguments of a linear map, the first one rounded."""
+        return self.rounded(args[0], of_source), *args[1:]
+
+    def rounded(self, x_BTD: Tensor, of_source: bool = False) -> Tensor:
+        """Return `x_BTD` rounded."""
+        low, high = torch.aminmax(x_BTD, dim=-1, keepdim=True)
+        if of_source and not self._how.by_token:
+            if self._pads_BT1 is not None:
+                low, high = (x.masked_fill(self._pads_BT1, 0) for x in (low, high))
+            low, high = low.amin(1, keepdim=True), high.amax(1, keepdim=True)
+        return _in_steps(x_BTD, low, high, self._how.symmetric)
+
+
+def _in_steps(x: Tensor, low: Tensor, high: Tensor, symmetric: bool) -> Tensor:
+    """Return `x` rounded to the 255 or 256 numbers between `low` and `high`, one of which is 0."""
+    low, high = low.float().clamp(max=0), high.float().clamp(min=0)
+    step = torch.maximum(-low, high) / 127 if symmetric else (high - low) / 255
+    step = step.clamp(min=torch.finfo(torch.float32).tiny)
+    return (x / step).round_().mul_(step).to(x.dtype)
+
+
+def _round(weight: Tensor, by_row: bool) -> None:
+    low, high = torch.aminmax(weight, dim=1, keepdim=True) if by_row else torch.aminmax(weight)
+    weight.data = _in_steps(weight.detach(), low.detach(), high.detach(), symmetric=by_row)
+
+
+def _own(table: ElasticEmbedding, dim: int) -> ElasticEmbedding:
+    """Return a copy of `dim` columns: what uses share is rounded in other ways for each."""
+    weight = table.columns(dim).detach().clone()
+    with torch.device("meta"):
+        own = ElasticEmbedding(*weight.shape)
+    own.weight = nn.Parameter(weight, requires_grad=False)
+    return own
