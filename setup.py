@@ -78,7 +78,7 @@ setup(
         "requests",
         "charset-normalizer",
         "safetensors",
-        "urllib3>=2",
+        "urllib3>=2.6",
     ],
     extras_require=EXTRAS | {"all": sorted({name for key in EXTRAS if len(key) > 2 for name in EXTRAS[key]})},
 )

@@ -5,24 +5,18 @@ Also what such messages tell: similar names, how to install an extra, what text 
 
 import codecs
 import difflib
+import importlib
 import re
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
 
 BOM = codecs.BOM_UTF8
-_MARKS = {
-    codecs.BOM_UTF32_LE: "UTF-32",
-    codecs.BOM_UTF32_BE: "UTF-32",
-    codecs.BOM_UTF16_LE: "UTF-16",
-    codecs.BOM_UTF16_BE: "UTF-16",
-}
-_PACKED = {
-    rb"\x1f\x8b": "gzip",
-    rb"BZh[1-9]1AY&SY": "bzip2",
-    rb"\xfd7zXZ\0": "xz",
-    rb"\x28\xb5\x2f\xfd": "zstd",
-}
+_MARKS = dict.fromkeys((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), "UTF-32") | dict.fromkeys(
+    (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), "UTF-16"
+)
+_PACKED = {rb"\x1f\x8b": "gzip", rb"BZh[1-9]1A": "bzip2", rb"\xfd7zXZ\0": "xz", rb"\x28\xb5\x2f\xfd": "zstd"}
 _EIGHT_BIT = (
     "cp1252 cp1250 cp1251 cp1253 cp1254 cp1255 cp1256 cp1257 koi8_r gb18030 big5 shift_jis euc_jp cp949 cp874"
 )
@@ -79,17 +73,24 @@ def install(extra: str) -> str:
     return f"pip install 'hardware-aware-transformers[{extra}]'"
 
 
+def package(name: str, extra: str = "text") -> ModuleType:
+    """Import a package of one of HAT's extras. Raises ConfigError if it is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        missing = name.split(".")[0].replace("_", "-")
+        raise ConfigError(f"the package {missing} is not installed; run: {install(extra)}") from error
+
+
 def foreign(path: Path | str, head: bytes) -> str | None:
     """Return what is wrong with a file that begins with `head`, and what to do; None if it may be UTF-8.
 
     Seen are packed files, UTF-16 and UTF-32, with and without a byte order mark, whatever the name says.
     """
-    program = next((name for magic, name in _PACKED.items() if re.match(magic, head)), None)
-    if program:
+    if program := next((name for magic, name in _PACKED.items() if re.match(magic, head)), None):
         plain = Path(path).with_suffix("") if Path(path).suffix in (".gz", ".bz2", ".xz", ".zst") else None
         return f"is packed by {program}; unpack it with {_command(path, f'{program} -dc', plain)}"
-    wide = next((name for mark, name in _MARKS.items() if head.startswith(mark)), None) or _wide(head)
-    if wide:
+    if wide := next((name for mark, name in _MARKS.items() if head.startswith(mark)), None) or _wide(head):
         return f"is {wide}, not UTF-8; convert it with {_command(path, f'iconv -f {wide} -t UTF-8')}"
     return None
 
@@ -130,13 +131,9 @@ def _wide(head: bytes) -> str | None:
     """Return the encoding of text of 2 or 4 bytes for each character, by its spaces and line ends."""
     ends = head.count(b" ") + head.count(b"\n")
     for name, size in (("UTF-32LE", 4), ("UTF-32BE", 4), ("UTF-16LE", 2), ("UTF-16BE", 2)):
-        try:
-            text = head[: len(head) // size * size].decode(name)
-        except UnicodeDecodeError as error:
-            if error.end < len(head) - 3:  # not only cut off
-                continue
-            text = head[: error.start].decode(name)
-        if b"\0" in head and "\0" not in text and 2 * (text.count(" ") + text.count("\n")) > ends:
+        text = head[: len(head) // size * size].decode(name, "replace")
+        wrong = b"\0" not in head or "\0" in text or "\ufffd" in text[:-1]  # the last one may be cut off
+        if not wrong and 2 * (text.count(" ") + text.count("\n")) > ends:
             return name  # of plain ASCII with a NUL somewhere hardly one space stands beside it
     return None
 

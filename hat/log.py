@@ -6,6 +6,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -104,8 +105,6 @@ def versions() -> dict[str, str]:
     """Return the versions that a result depends on."""
     found = {"hat": hat.__version__, "python": platform.python_version(), "platform": platform.platform()}
     for package in ("torch", "numpy", "sacrebleu", "sentencepiece"):
-        try:
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found

@@ -53,6 +53,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if site.watched is not None:
             site.states.add(site.watched.read_bytes() if site.watched.exists() else None)
         site.asked.append((self.path, self.headers.get("Range")))
+        site.content = site.content_of(self.path) if site.content_of else site.content
         self.close_connection = True
         with contextlib.suppress(OSError):  # the client left
             ANSWERS[name](self, site.content, number)
@@ -158,6 +159,7 @@ class Site:
     def __init__(self, url: str) -> None:
         self.url = url
         self.content = zip_checkpoint()
+        self.content_of: Callable[[str], bytes] | None = None  # by path, instead of `content`
         self.etag: str | None = '"v1"'
         self.date: str | None = None
         self.plan: list[tuple[str, int]] = []

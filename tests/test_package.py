@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hat.cli.folders import init
+from hat.cli.files import init
 
 ROOT = Path(__file__).parents[1]
 

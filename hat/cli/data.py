@@ -1,12 +1,10 @@
-"""Commands that make data; each returns its exit status, and its docstring heads its help."""
+"""Commands that make data."""
 
-import json
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hat.cli.options import OutputOptions, command, only, parse
+from hat.cli.options import OutputOptions, only, takes
 from hat.config import Options, option
 from hat.data import corpora, subwords, toy
 from hat.data import preprocess as binary
@@ -89,48 +87,38 @@ class ToyOptions(Options):
     """test pairs"""
 
 
-@command
-def preprocess(argv: Sequence[str] | None = None) -> int:
+@takes("hat preprocess", binary.PreprocessConfig, only(OutputOptions, "json"))
+def preprocess(cfg: binary.PreprocessConfig, out: OutputOptions) -> dict:
     """Turn parallel text, one sentence per line, into dictionaries and binary data."""
-    groups = binary.PreprocessConfig, only(OutputOptions, "json")
-    cfg, output = parse(argv, *groups, prog="hat preprocess", description=preprocess.__doc__)
     start = time.perf_counter()
     result = binary.preprocess(cfg, info=lambda line: print(line, flush=True))
     seconds = time.perf_counter() - start
     sentences = sum(split["sentences"] for split in result["splits"].values())
     print(f"{sentences} pairs in {seconds:.1f} s, {sentences / seconds:,.0f} pairs/s")
-    if output.json:
-        print(json.dumps(result | {"seconds": round(seconds, 3)}))
-    return 0
+    return result | {"seconds": round(seconds, 3)}
 
 
-@command
-def prepare(argv: Sequence[str] | None = None) -> int:
+@takes("hat prepare", corpora.PrepareConfig)
+def prepare(cfg: corpora.PrepareConfig) -> None:
     """Take the sentences out of a published corpus and do the steps of the Moses scripts."""
-    (cfg,) = parse(argv, corpora.PrepareConfig, prog="hat prepare", description=prepare.__doc__)
     sentences, invalid = corpora.prepare(cfg)
     parts = f" ({' + '.join(map(str, sentences))})" if len(sentences) > 1 else ""
     print(f"{cfg.output}: {sum(sentences)} pairs{parts}")
     if invalid and cfg.replace_invalid:
         print(f"{cfg.output}: {invalid} lines have bytes that are not UTF-8, or U+FFFD")
-    return 0
 
 
-@command
-def clean(argv: Sequence[str] | None = None) -> int:
+@takes("hat clean", CleanOptions, corpora.Limits)
+def clean(cfg: CleanOptions, limits: corpora.Limits) -> None:
     """Copy parallel text without pairs that have an empty side or are beyond limits."""
-    groups = CleanOptions, corpora.Limits
-    cfg, limits = parse(argv, *groups, prog="hat clean", description=clean.__doc__)
     kept, dropped = corpora.clean_pairs(cfg.pair(cfg.input), cfg.pair(cfg.output), limits)
     why = "with an empty side" if limits == corpora.Limits() else "outside the limits"
     print(f"{cfg.output}: {kept} pairs kept, {dropped} {why} dropped")
-    return 0
 
 
-@command
-def split_pairs(argv: Sequence[str] | None = None) -> int:
+@takes("hat split-pairs", SplitOptions)
+def split_pairs(cfg: SplitOptions) -> None:
     """Join parallel texts and put every n-th pair, or drawn ones, aside for validation."""
-    (cfg,) = parse(argv, SplitOptions, prog="hat split-pairs", description=split_pairs.__doc__)
     inputs, train, valid, test = [*map(cfg.pair, cfg.inputs)], cfg.pair(cfg.train), cfg.valid, cfg.test
     if cfg.held_out:
         if not (valid and test) or cfg.every:
@@ -140,33 +128,24 @@ def split_pairs(argv: Sequence[str] | None = None) -> int:
     else:
         kept, aside = corpora.split_pairs(inputs, train, cfg.pair(valid) if valid else None, cfg.every)
     print(f"{cfg.train}: {kept} pairs" + (f", {cfg.valid}: {aside}" if cfg.valid else ""))
-    return 0
 
 
-@command
-def learn_bpe(argv: Sequence[str] | None = None) -> int:
+@takes("hat learn-bpe", only(BpeOptions, "inputs", "codes", "merges", "workers"))
+def learn_bpe(cfg: BpeOptions) -> None:
     """Learn byte-pair merges with subword-nmt."""
-    group = only(BpeOptions, "inputs", "codes", "merges", "workers")
-    (cfg,) = parse(argv, group, prog="hat learn-bpe", description=learn_bpe.__doc__)
     merges = subwords.learn_bpe([*map(Path, cfg.inputs)], Path(cfg.codes), cfg.merges, cfg.workers)
     print(f"{cfg.codes}: {merges} merges")
-    return 0
 
 
-@command
-def apply_bpe(argv: Sequence[str] | None = None) -> int:
+@takes("hat apply-bpe", only(BpeOptions, "inputs", "codes", "to", "workers"))
+def apply_bpe(cfg: BpeOptions) -> None:
     """Split words into subwords with subword-nmt."""
-    group = only(BpeOptions, "inputs", "codes", "to", "workers")
-    (cfg,) = parse(argv, group, prog="hat apply-bpe", description=apply_bpe.__doc__)
     for path in subwords.apply_bpe(Path(cfg.codes), [*map(Path, cfg.inputs)], Path(cfg.to), cfg.workers):
         print(f"{path} written")
-    return 0
 
 
-@command
-def toy_data(argv: Sequence[str] | None = None) -> int:
+@takes("hat toy-data", ToyOptions)
+def toy_data(cfg: ToyOptions) -> None:
     """Write generated English-German sentence pairs, no sentence in more than one split."""
-    (cfg,) = parse(argv, ToyOptions, prog="hat toy-data", description=toy_data.__doc__)
     sizes = toy.write_toy(cfg.to, cfg.seed, cfg.train, cfg.valid, cfg.test)
     print(f"{cfg.to}: " + ", ".join(f"{size} {split}" for split, size in sizes.items()) + " pairs")
-    return 0

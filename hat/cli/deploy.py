@@ -1,6 +1,5 @@
 """The commands translate and export: plain sentences by a model, and files of it for other programs."""
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -12,7 +11,7 @@ from threading import Thread
 
 from tqdm import tqdm
 
-from hat.cli.options import OutputOptions, command, parse
+from hat.cli.options import OutputOptions, takes
 from hat.cli.settings import find_checkpoint
 from hat.config import Options, option
 from hat.data.dataset import Dataset
@@ -81,11 +80,9 @@ class TranslateOptions(Options):
     """CPU threads (default: all cores)"""
 
 
-@command
-def export_model(argv: Sequence[str] | None = None) -> int:
+@takes("hat export", ModelOptions, ExportOptions, OutputOptions)
+def export_model(given: ModelOptions, cfg: ExportOptions, out: OutputOptions) -> dict:
     """Write a model as a bundle, or for another program."""
-    about = {"prog": "hat export", "description": export_model.__doc__}
-    given, cfg, out = parse(argv, ModelOptions, ExportOptions, OutputOptions, **about)
     path, folder = find_checkpoint(given.model), Path(cfg.output)
     if path.resolve() == folder.resolve():
         raise ConfigError(f"--output {folder} is the model itself; give another folder")
@@ -100,16 +97,12 @@ def export_model(argv: Sequence[str] | None = None) -> int:
         export(model, folder, cfg.to, cfg.precision)
     sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir()) if file.is_file()}
     print(f"{folder}: {', '.join(sizes)}; {sum(sizes.values()) / 1e6:.2f} MB")
-    if out.json:
-        print(json.dumps({"path": str(folder), "to": cfg.to, "bytes": sum(sizes.values()), "files": sizes}))
-    return 0
+    return {"path": folder, "to": cfg.to, "bytes": sum(sizes.values()), "files": sizes}
 
 
-@command
-def translate(argv: Sequence[str] | None = None) -> int:
+@takes("hat translate", ModelOptions, TranslateOptions, BeamConfig, OutputOptions)
+def translate(given: ModelOptions, cfg: TranslateOptions, beam: BeamConfig, out: OutputOptions) -> int:
     """Translate plain text, line for line."""
-    about = {"prog": "hat translate", "description": translate.__doc__}
-    given, cfg, beam, out = parse(argv, ModelOptions, TranslateOptions, BeamConfig, OutputOptions, **about)
     if cfg.nbest and cfg.nbest > beam.beam:
         raise ConfigError(f"--nbest {cfg.nbest} exceeds --beam {beam.beam}; raise the latter")
     if cfg.output:

@@ -1,14 +1,15 @@
-"""The commands about files: download and fetch, unpack archives, convert checkpoints."""
+"""The commands about files and folders: download, unpack, convert, average, report, init."""
 
-import difflib
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from hat.cli.options import OutputOptions, command, parse
-from hat.config import Options, option
-from hat.errors import CheckpointError, ConfigError, DataError
+from hat.cli.missing import advice, checkpoint_commands
+from hat.cli.options import OutputOptions, only, takes
+from hat.config import Options, option, shipped
+from hat.errors import CheckpointError, ConfigError, DataError, suggest
 from hat.files.archive import check_file, unpack
 from hat.files.download import Check, Downloaded, Unreachable, download
 from hat.files.released import (
@@ -49,12 +50,9 @@ class DownloadOptions(Options):
     """folder to write to (default: ./downloaded_models, for --latency-data ./latency_dataset)"""
 
 
-@command
-def download_model(argv: Sequence[str] | None = None) -> int:
+@takes("download_model.py", DownloadOptions, NetworkOptions, OutputOptions)
+def download_model(options: DownloadOptions, network: NetworkOptions, out: OutputOptions) -> dict:
     """List and download the models, latency tables and predictors of the 2020 release."""
-    groups = DownloadOptions, NetworkOptions, OutputOptions
-    about = {"prog": "download_model.py", "description": download_model.__doc__}
-    options, network, out = parse(argv, *groups, **about)
     asked = [options.model_name is not None, options.download_all, options.list, options.latency_data]
     if sum(asked) != 1:
         raise ConfigError(
@@ -64,9 +62,7 @@ def download_model(argv: Sequence[str] | None = None) -> int:
     models = released_models()
     if options.list:
         print(model_table(models))
-        if out.json:
-            print(json.dumps({"models": [asdict(model) for model in models]}))
-        return 0
+        return {"models": [asdict(model) for model in models]}
     if options.latency_data:
         wanted = _latency_data(models, Path(options.save_path or "latency_dataset"))
     else:
@@ -91,9 +87,7 @@ def download_model(argv: Sequence[str] | None = None) -> int:
             f"{len(failed)} of {len(wanted)} files failed: {', '.join(failed)}; the reasons are above; run "
             "the same command again to fetch what is missing"
         )
-    if out.json:
-        print(json.dumps({"files": [asdict(file) for file in found]}, default=str))
-    return 0
+    return {"files": [asdict(file) for file in found]}
 
 
 def model_table(models: Sequence[ReleasedModel]) -> str:
@@ -110,9 +104,8 @@ def model_table(models: Sequence[ReleasedModel]) -> str:
 def _named(name: str, models: Sequence[ReleasedModel]) -> ReleasedModel:
     names = {model.model_name: model for model in models}
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=3, cutoff=0.3)
-        nearest = f"; the nearest names are {', '.join(near)}" if near else ""
-        raise ConfigError(f"there is no model {name!a}{nearest}; download_model.py --list shows all")
+        known = f"{suggest(name, names)}; download_model.py --list shows all"
+        raise ConfigError(f"there is no model {name!a}{known}")
     return names[name]
 
 
@@ -154,19 +147,14 @@ class FetchOptions(Options):
     """SHA-256 that the file must have"""
 
 
-@command
-def fetch(argv: Sequence[str] | None = None) -> int:
+@takes("hat fetch", FetchOptions, NetworkOptions, OutputOptions)
+def fetch(cfg: FetchOptions, network: NetworkOptions, out: OutputOptions) -> dict:
     """Download one file, whole or not at all."""
-    groups = FetchOptions, NetworkOptions, OutputOptions
-    cfg, network, out = parse(argv, *groups, prog="hat fetch", description=fetch.__doc__)
     options = {"sha256": cfg.sha256, "quiet": out.no_progress_bar, **asdict(network)}
     found = download(cfg.url, Path(cfg.to), **options)
     there = "" if found.status == "downloaded" else " is already there"
     print(f"{cfg.to}{there}: {found.num_bytes} bytes")
-    if out.json:
-        values = {"path": cfg.to, "bytes": found.num_bytes, "sha256": found.sha256, "status": found.status}
-        print(json.dumps(values))
-    return 0
+    return {"path": cfg.to, "bytes": found.num_bytes, "sha256": found.sha256, "status": found.status}
 
 
 @dataclass(frozen=True)
@@ -185,13 +173,11 @@ class UnpackOptions(Options):
     """most that the members may have together, in GiB"""
 
 
-@command
-def unpack_files(argv: Sequence[str] | None = None) -> int:
+@takes("hat unpack", UnpackOptions)
+def unpack_files(cfg: UnpackOptions) -> None:
     """Take named files, and nothing else, out of an archive."""
-    (cfg,) = parse(argv, UnpackOptions, prog="hat unpack", description=unpack_files.__doc__)
     paths = unpack(Path(cfg.archive), Path(cfg.to), cfg.members, flat=cfg.flat, max_bytes=cfg.max_gib << 30)
     print(f"{cfg.archive}: {len(paths)} files unpacked to {cfg.to}")
-    return 0
 
 
 @dataclass(frozen=True)
@@ -210,17 +196,15 @@ class UnpackDataOptions(Options):
     """splits that the archive must hold"""
 
 
-@command
-def unpack_data(argv: Sequence[str] | None = None) -> int:
+@takes("hat unpack-data", UnpackDataOptions)
+def unpack_data(cfg: UnpackDataOptions) -> None:
     """Take dictionaries and binary data out of an archive, and check that they fit together."""
     from hat.data import dataset
 
-    (cfg,) = parse(argv, UnpackDataOptions, prog="hat unpack-data", description=unpack_data.__doc__)
     languages = (cfg.source_lang, cfg.target_lang)
     pairs = dataset.unpack_data(Path(cfg.archive), Path(cfg.destdir), languages, cfg.splits)
     counts = ", ".join(f"{number} {split}" for split, number in pairs.items())
     print(f"{cfg.destdir}: {counts} pairs")
-    return 0
 
 
 @dataclass(frozen=True)
@@ -235,8 +219,6 @@ class ConvertOptions(Options):
     """safetensors file to write: the weights under our names, the description as metadata"""
     fp16: bool = False
     """write weights in half precision; they are read as float32 again"""
-    json: bool = False
-    """print one machine-readable JSON line last"""
 
     def __post_init__(self) -> None:
         written = [path for path in (self.output, self.safetensors) if path]
@@ -246,14 +228,12 @@ class ConvertOptions(Options):
             raise ConfigError("--input, --output and --safetensors must be different files")
 
 
-@command
-def convert(argv: Sequence[str] | None = None) -> int:
+@takes("hat convert", ConvertOptions, ArchOptions, only(OutputOptions, "json"), config_flags=("--configs",))
+def convert(cfg: ConvertOptions, arch_options: ArchOptions, out: OutputOptions) -> dict:
     """Turn a checkpoint of the 2020 release into one of this system.
 
     With --configs ARCH.yml the SubTransformer is cut out: all that is trained in a released SubTransformer.
     """
-    about = {"prog": "hat convert", "description": convert.__doc__, "config_flags": ("--configs",)}
-    cfg, arch_options = parse(argv, ConvertOptions, ArchOptions, **about)
     from hat.cli.settings import find_checkpoint
     from hat.files.tensors import write_safetensors
     from hat.train.checkpoint import describe, load, pack, save
@@ -277,6 +257,77 @@ def convert(argv: Sequence[str] | None = None) -> int:
             params, size = sum(weight.numel() for weight in held.weights.values()), Path(path).stat().st_size
             report[what] = {"path": path, "bytes": size, "params": params}
             print(f"{what} {path}: {size} bytes, {params} parameters")
-    if cfg.json:
-        print(json.dumps(report))
-    return 0
+    return report
+
+
+@dataclass(frozen=True)
+class AverageOptions(Options):
+    """Averaging"""
+
+    inputs: tuple[str, ...] = option((), role="file")
+    """checkpoint files, or one folder of a run"""
+    num_epoch_checkpoints: int = option(10, low=1)
+    """newest epoch checkpoints taken from a folder"""
+    output: str | None = option(None, role="free")
+    """file to write (default: average_model_N.pt in the folder)"""
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """Report"""
+
+    run_dir: str | None = None
+    """folder of run_task.sh, of one search or training, or one above several; the flag may be left out"""
+    to: str | None = None
+    """folder to write (default: report in the run's folder)"""
+
+
+@dataclass(frozen=True)
+class InitOptions(Options):
+    """Folder"""
+
+    to: str = option(".", metavar="DIR")
+    """folder that gets configs/ and scripts/"""
+
+
+@takes("hat average", AverageOptions, only(OutputOptions, "json"))
+def average(given: AverageOptions, out: OutputOptions) -> dict:
+    """Write the mean of the weights of several checkpoints of one model."""
+    if not given.inputs:
+        raise ConfigError("--inputs is needed: checkpoint files, or the folder of a run")
+    if missing := [name for name in given.inputs if not Path(name).exists()]:
+        commands = checkpoint_commands(Path(missing[0]) / "checkpoint1.pt") or checkpoint_commands(missing[0])
+        how = advice(commands, "give checkpoint files or a folder")
+        raise CheckpointError(f"{', '.join(missing)} does not exist; {how}")
+    from hat.train import checkpoint  # after the checks: it loads torch
+
+    count = given.num_epoch_checkpoints
+    output, used = checkpoint.average(given.inputs, given.output, num_epoch_checkpoints=count)
+    print(f"{output}: mean of {', '.join(path.name for path in used)}")
+    return {"output": output, "inputs": used}
+
+
+@takes("hat report", ReportOptions, only(OutputOptions, "json"), bare="run_dir")
+def report(options: ReportOptions, out: OutputOptions) -> dict:
+    """Show what a run found and what it cost, as one self-contained page: hat report RUN_DIR."""
+    if options.run_dir is None:
+        raise ConfigError("no folder is given; name one: python -m hat report runs/<task>/<hardware>")
+    from hat.report import page as pages  # late: the other commands show nothing
+
+    page = pages.report(options.run_dir, options.to)
+    pictures = sorted(page.parent.glob("*.png"))
+    print(f"written: {page} and {', '.join(path.name for path in pictures) or 'no picture'} beside it")
+    return {"page": page, "pictures": pictures}
+
+
+@takes("hat init", InitOptions)
+def init(options: InitOptions) -> None:
+    """Put the tasks (configs/) and shell scripts (scripts/) of this HAT into a folder; overwrites nothing."""
+    folder = Path(options.to)
+    targets = {name: folder / name for name in ("configs", "scripts")}
+    for path in targets.values():
+        if path.exists():
+            raise ConfigError(f"{path} exists already and is kept; give another folder with --to")
+    for name, path in targets.items():
+        shutil.copytree(shipped(name), path, ignore=shutil.ignore_patterns("__pycache__", "*.py"))
+    print(f"{folder}: go there and run bash scripts/run_task.sh toy.en-de cpu")

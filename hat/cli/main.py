@@ -7,7 +7,7 @@ from importlib import import_module
 
 import hat
 from hat.cli.options import command, parser_of
-from hat.errors import ConfigError, install, suggest
+from hat.errors import ConfigError, package, suggest
 
 # "module:function" below `hat.cli` of each command, and what it does, in one line
 GROUPS: dict[str, dict[str, tuple[str, str]]] = {
@@ -19,8 +19,8 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "distill": ("distill:main", "make training data of a teacher's translations"),
         "space": ("space:main", "count the architectures of a search space"),
         "run": ("run:main", "run every stage of a task in order"),
-        "average": ("folders:average", "average the checkpoints of a run"),
-        "report": ("folders:report", "make a page of a run: front, curves, latencies, costs"),
+        "average": ("files:average", "average the checkpoints of a run"),
+        "report": ("files:report", "make a page of a run: front, curves, latencies, costs"),
     },
     "Translate and score": {
         "translate": ("deploy:translate", "translate plain text"),
@@ -29,7 +29,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "score": ("translate:score", "score translations"),
     },
     "Data": {
-        "init": ("folders:init", "put configs/ and scripts/ into a folder to work in"),
+        "init": ("files:init", "put configs/ and scripts/ into a folder to work in"),
         "preprocess": ("data:preprocess", "make binary data of a parallel text"),
         "new-task": ("new_task:new_task", "make a task of your own text"),
         "prepare": ("data:prepare", "normalise and tokenise raw text as the release did"),
@@ -91,11 +91,7 @@ def _completion(words: Sequence[str]) -> int:
     """Print the completion script of a shell for all commands."""
     if len(words) != 1 or words[0] not in SHELLS:
         raise ConfigError(f"hat completion takes one of {', '.join(SHELLS)}, got {words}")
-    try:
-        import shtab
-    except ImportError as error:
-        why = f"completions need shtab, which is not installed; run: {install('shell')}"
-        raise ConfigError(why) from error
+    shtab = package("shtab", "shell")
     root = argparse.ArgumentParser(prog="hat", description="Hardware-Aware Transformers")
     commands = root.add_subparsers()
     for name, (_, does) in COMMANDS.items():

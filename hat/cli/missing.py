@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hat.config import read_config
-from hat.errors import DataError, HatError, suggest
-from hat.files.released import ReleasedModel, latency_data_names, released_models
+from hat.errors import HatError, suggest
+from hat.files.released import latency_data_names, released_models
 
 DOWNLOADS = Path("downloaded_models")
 
@@ -25,7 +25,7 @@ def data_commands(folder: str | None) -> list[str]:
 def checkpoint_commands(path: str | Path) -> list[str]:
     """Return what downloads a released checkpoint, or trains the run in whose folder it would lie."""
     path = Path(path)
-    if path.stem in {model.model_name for model in _released()}:
+    if path.stem in {model.model_name for model in released_models()}:
         save = "" if path.parent.resolve() == DOWNLOADS.resolve() else f" --save-path={path.parent}"
         return [f"python download_model.py --model-name={path.stem}{save}"]
     _, below, run = path.parent.as_posix().rpartition("checkpoints/")
@@ -41,16 +41,12 @@ def table_commands(path: str | Path) -> list[str]:
     """Return what measures a latency table or downloads it; with or without `_all` it is one table."""
     path = Path(path)
     own = path.with_name(path.stem.removesuffix("_all") + path.suffix)
-    configs = [each for of in (path, own) for each in _that_name("latency_dataset", "lat-dataset-path", of)]
-    found = [f"python latency_dataset.py --configs={config}" for config in dict.fromkeys(configs)]
-    return found + _latency_data(own.stem)
+    return _latency_commands("latency_dataset.py --configs", "lat-dataset-path", path, own)
 
 
 def predictor_commands(path: str | Path) -> list[str]:
     """Return what trains a latency predictor or downloads it."""
-    configs = _that_name("latency_predictor", "ckpt-path", path)
-    found = [f"python latency_predictor.py --configs={config}" for config in configs]
-    return found + _latency_data(Path(path).stem)
+    return _latency_commands("latency_predictor.py --configs", "ckpt-path", Path(path))
 
 
 def config_commands(path: str | Path) -> list[str]:
@@ -76,9 +72,13 @@ def near_config(path: str | Path) -> str:
     return suggest(str(path), [str(other) for other in Path(path).parent.glob("*.yml")])
 
 
-def _latency_data(name: str) -> list[str]:
-    known = name in latency_data_names(_released())
-    return ["python download_model.py --latency-data"] if known else []
+def _latency_commands(script: str, key: str, *paths: Path) -> list[str]:
+    """Return the script with each configuration that names one of the paths, and what downloads the last."""
+    kind = script.partition(".")[0]
+    configs = dict.fromkeys(config for path in paths for config in _that_name(kind, key, path))
+    is_released = paths[-1].stem in latency_data_names(released_models())
+    found = [f"python {script}={config}" for config in configs]
+    return found + ["python download_model.py --latency-data"] * is_released
 
 
 def _that_name(kind: str, key: str, wanted: str | Path | None) -> list[Path]:
@@ -92,10 +92,3 @@ def _that_name(kind: str, key: str, wanted: str | Path | None) -> list[Path]:
         if isinstance(value, str) and Path(value).resolve() == Path(str(wanted)).resolve():
             found.append(config)
     return found
-
-
-def _released() -> tuple[ReleasedModel, ...]:
-    try:
-        return released_models()
-    except DataError:
-        return ()  # an installation without configs/

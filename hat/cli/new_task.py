@@ -1,12 +1,10 @@
 """hat new-task: a task folder for another language pair, made of two texts."""
 
-import json
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hat.cli.options import OutputOptions, command, parse
+from hat.cli.options import OutputOptions, parse, takes
 from hat.config import Options, option, read_config, to_yaml_values
 from hat.data.corpora import hold_out, line_pairs
 from hat.data.subwords import check_pieces
@@ -42,11 +40,9 @@ class NewTaskOptions(Options):
     """seed of the split"""
 
 
-@command
-def new_task(argv: Sequence[str] | None = None) -> int:
+@takes("hat new-task", NewTaskOptions, OutputOptions)
+def new_task(options: NewTaskOptions, out: OutputOptions) -> dict:
     """Make a task folder of two texts: configs/<name>/ and data/raw/<name>/."""
-    groups = NewTaskOptions, OutputOptions
-    options, out = parse(argv, *groups, prog="hat new-task", description=new_task.__doc__)
     match = re.fullmatch(r"([A-Za-z0-9_]+)\.([A-Za-z0-9_]+)-([A-Za-z0-9_]+)", options.name)
     if not match or match[2] == match[3]:
         raise ConfigError(
@@ -64,9 +60,7 @@ def new_task(argv: Sequence[str] | None = None) -> int:
     for path, text in texts.items():
         write_text_atomic(folder / path, text)
     print(f"made {folder} with {len(texts)} files; next: bash scripts/run_task.sh {options.name} {HARDWARE}")
-    if out.json:
-        print(json.dumps({"folder": str(folder), "files": sorted(map(str, texts))}))
-    return 0
+    return {"folder": folder, "files": sorted(map(str, texts))}
 
 
 def _texts(template: Path, options: NewTaskOptions, name: re.Match) -> dict[Path, str]:

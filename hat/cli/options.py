@@ -183,15 +183,36 @@ def stage(parsed: Callable[..., tuple[Any, ...]], run: Callable[..., Any]) -> Ca
     @command
     def main(argv: Sequence[str] | None = None) -> int:
         options = parsed(argv)
-        done = run(options, argv)
-        if isinstance(done, int):
-            return done
         flat = [one for each in options for one in (each if isinstance(each, tuple) else (each,))]
-        if any(isinstance(each, OutputOptions) and each.json for each in flat):
-            print(json.dumps(done))
-        return 0
+        return _answer(run(options, argv), flat)
 
     return main
+
+
+def takes(prog: str, *groups: type | Part, **how: Any) -> Callable[..., Callable[..., int]]:
+    """Make a command of a function of its options; its docstring heads the help, see `parse` for the others.
+
+    What the function returns is printed if --json asks for it.
+    """
+
+    def made(run: Callable[..., Any]) -> Callable[..., int]:
+        @functools.wraps(run)
+        def main(argv: Sequence[str] | None = None) -> int:
+            options = parse(argv, *groups, prog=prog, description=str(run.__doc__), **how)
+            return _answer(run(*options), options)
+
+        return command(main)
+
+    return made
+
+
+def _answer(done: Any, options: Sequence[Any]) -> int:
+    """Return the exit code of a command that returned `done`, after printing that if --json asks for it."""
+    if isinstance(done, int):
+        return done
+    if any(getattr(each, "json", False) for each in options):
+        print(json.dumps(done, default=str))
+    return 0
 
 
 def _refused_by_system(error: Exception) -> int:

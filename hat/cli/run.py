@@ -19,12 +19,13 @@ from typing import Any, NamedTuple
 import torch
 import yaml
 
-from hat.cli import evo_search, latency_dataset, latency_predictor, train, translate
+from hat.cli import distill, evo_search, latency_dataset, latency_predictor, train, translate
 from hat.cli.interrupt import run_group
 from hat.cli.options import OutputOptions, command, parse
-from hat.cli.settings import TaskData, parse_settings, space_and_arch
+from hat.cli.settings import TaskData, find_checkpoint, parse_settings, space_and_arch
 from hat.cli.stages import Stages
 from hat.config import Options, flag_of, option, read_config, to_yaml_values
+from hat.data.folder import SUMS
 from hat.decode.score import check_tokenizer
 from hat.errors import ConfigError, HatError
 from hat.files.atomic import digest_path, write_text_atomic
@@ -50,7 +51,7 @@ _FIRST = (
     "train the latency predictor",
     "search",
 )
-_LAST = "measure all the models side by side"
+_DISTIL, _LAST = "translate by the teacher", "measure all the models side by side"
 _BYTES_OF_A_PARAMETER = 12  # weight and two moments of the optimiser, in float32
 # Keys of common.yml, which test.sh reads, that a translation depends on besides its checkpoint.
 _OF_A_TRANSLATION = ("amp", "fp16", "max-source-positions", "max-target-positions")
@@ -84,6 +85,8 @@ class TaskRunOptions(Options):
     """rows of the latency dataset (default: as the task says)"""
     evo_iterations: int | None = option(None, low=1)
     """iterations of each search (default: as the task says)"""
+    distill: str | None = option(None, const="largest", role="file", metavar="MODEL")
+    """train on translations by the largest, which is trained first, or by this checkpoint or bundle"""
     no_baselines: bool = False
     """do not train what found ones are compared with: the largest, the smallest and hand-made ones"""
     average: int = option(5, low=1)
@@ -158,6 +161,8 @@ class Task:
         self.table, self.predictor_pt = self.folder / "latency.csv", self.folder / "predictor.pt"
         self.common = [f"--seed={options.seed}", *(["--no-progress-bar"] if quiet else [])]
         self.rows: list[Row] = []
+        self.teacher = ["largest"] if options.distill == "largest" else []
+        self.distilled: Path | None = None  # data of the teacher's translations, once they are made
 
     def _one(self, *patterns: str) -> Path:
         """Return the file of the first pattern that has any."""
@@ -250,6 +255,8 @@ class Task:
         if self.gpu and not torch.cuda.is_available():
             raise ConfigError(f"{self.dataset_yml} measures on a GPU, and PyTorch can use none here")
         check_tokenizer(self.settings.task.target_lang or self.configs.name.rpartition("-")[2])
+        if self.options.distill and not self.teacher:
+            find_checkpoint(self.options.distill)
         if self.options.raw and not Path(self.options.raw).exists():
             raise ConfigError(f"--raw {self.options.raw} does not exist; check the path")
         place, data = _writable(self.folder, "give --run-dir"), Path(self.settings.task.data)
@@ -281,7 +288,7 @@ class Task:
         elif path:
             words = {"configs": path, "restore_file": best, "max_update": options.sub_updates}
             words |= {"sub_configs": self.common_yml} if path != self.common_yml else {}
-            words |= {"save_dir": self.folder / path.stem}
+            words |= {"save_dir": self.folder / path.stem, "data": self.distilled}
         flags = (f"{flag_of(name)}={value}" for name, value in words.items() if value is not None)
         return [*flags, *self.common]
 
@@ -290,7 +297,8 @@ class Task:
         options, folder, best, table = self.options, self.folder, self.super_best, self.table
         ends = {"largest": self.space.largest(), "smallest": self.space.smallest()}
         ends |= {path.stem: self.space.check(Arch.from_yaml(path)) for path in self.baselines}
-        models = [_Model(name, arch, not options.no_baselines) for name, arch in ends.items()]
+        own = set() if options.no_baselines else set(ends)  # the ends that are trained
+        models = [_Model(name, arch, name in own | set(self.teacher)) for name, arch in ends.items()]
         self._plan(
             [*models, *(_Model(f"limit {n + 1}") for n in range(len(options.latency_constraints) or 2))]
         )
@@ -318,7 +326,13 @@ class Task:
         for model in models:
             once.setdefault((model.arch, model.trained), model)
         self._plan(list(once.values()))
-        tested = {key: self._trained_and_tested(model) for key, model in once.items()}
+        if options.distill and not self.teacher:
+            self._distil(Path(options.distill))
+        tested = {}
+        for key, model in once.items():
+            tested[key] = self._trained_and_tested(model)
+            if model.name in self.teacher:
+                self._distil(folder / model.name / f"average_model_{options.average}.pt")
         archs = list(dict.fromkeys(model.arch for model in models))
         timings = dict(zip(archs, self._measured(archs), strict=True))
         for model in models:
@@ -330,7 +344,9 @@ class Task:
     def _plan(self, models: "Sequence[_Model]") -> None:
         """Say which stages there are, as far as it is known."""
         verbs = {True: ("train", "average", "test"), False: ("test",)}
-        of_models = (f"{verb} {model.name}" for model in models for verb in verbs[model.trained])
+        of_models = [f"{verb} {model.name}" for model in models for verb in verbs[model.trained]]
+        if self.options.distill:
+            of_models.insert(of_models.index("test largest") + 1 if self.teacher else 0, _DISTIL)
         self.stages.plan[:] = [*_FIRST, *of_models, _LAST]
 
     def _stage(self, name: str, module: ModuleType, words: list[str], **how: Any) -> Any:
@@ -377,6 +393,14 @@ class Task:
             outputs=[averaged],
         )
         return self._test(f"test {name}", averaged, path) | {"size_bytes": averaged.stat().st_size}
+
+    def _distil(self, teacher: Path) -> None:
+        """Let a trained model translate the training text; what is trained from now on learns from that."""
+        out = self.folder / "distilled"
+        words = [f"--teacher={teacher}", f"--data={self.settings.task.data}", f"--output={out}"]
+        words += self.common[1:]
+        self._stage(_DISTIL, distill, words, outputs=[out / SUMS], places=[out])
+        self.distilled = out
 
     def _test(self, name: str, checkpoint: Path, arch_yml: Path) -> Row:
         """Translate and score with the task's own test.sh, which knows its beam search; returns the score."""

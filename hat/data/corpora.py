@@ -11,12 +11,11 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import BinaryIO, Literal
 
 from hat.config import Options, option
 from hat.data.text import Chunk, Workers, chunks, read_lines, split_tokens, unequal, where, write_rows
-from hat.errors import ConfigError, DataError, install
+from hat.errors import ConfigError, DataError, package
 from hat.files.atomic import write_all_atomic
 from hat.rng import rng_for
 
@@ -34,15 +33,6 @@ _MOSES = (
     "zho chi cmn zh jpn ja kor ko"
 )
 _TITLES = re.compile("</?(?:title|description)>")
-
-
-def package(name: str, extra: str = "text") -> ModuleType:
-    """Import a package of one of HAT's extras. Raises ConfigError if it is not installed."""
-    try:
-        return __import__(name, fromlist=["*"])
-    except ImportError as error:
-        missing = name.split(".")[0].replace("_", "-")
-        raise ConfigError(f"the package {missing} is not installed; run: {install(extra)}") from error
 
 
 def segment(line: str) -> str | None:
@@ -165,10 +155,11 @@ class PrepareConfig(Options):
         super().__post_init__()
         if self.source_lang == self.target_lang:
             raise ConfigError(f"--target-lang {self.target_lang}: it must differ from the source language")
-        counts = len(self.source_inputs), len(self.target_inputs)
-        if counts[0] != counts[1]:
-            found = f"{counts[0]} and {counts[1]} files of two languages"
-            raise ConfigError(f"{found}: as many of both are needed, in the same order")
+        sources, targets = len(self.source_inputs), len(self.target_inputs)
+        if sources != targets:
+            raise ConfigError(
+                f"{sources} and {targets} files of two languages: as many of both are needed, in one order"
+            )
 
     def steps(self, lang: str) -> Step:
         """Return the function that does the steps to a sentence of language `lang`."""
@@ -198,8 +189,8 @@ def prepare(cfg: PrepareConfig) -> tuple[list[int], int]:
         for (lang, files), out in zip(sides.items(), outs, strict=True):
             cfg.steps(lang)  # a missing package is told here, not in a worker
             for number, file in enumerate(files):
-                work = functools.partial(_prepare_chunk, cfg=cfg, lang=lang)
-                for text, sentences, replaced in pool.run(work, chunks(Path(file), CHUNK_BYTES)):
+                parts = chunks(Path(file), CHUNK_BYTES)
+                for text, sentences, replaced in pool.run(_prepare_chunk, parts, cfg=cfg, lang=lang):
                     out.write(text)
                     counts[lang][number] += sentences
                     invalid += replaced

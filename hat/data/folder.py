@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from hat.data.text import read_lines, unreadable
-from hat.errors import DataError, HatError
-from hat.files.atomic import file_digest, link_or_copy, sync_directory, write_text_atomic
+from hat.errors import DataError
+from hat.files.atomic import disk_errors, file_digest, link_or_copy, sync_directory, write_text_atomic
 from hat.files.lock import Lock
 
 SUMS = "SHA256SUMS"  # as sha256sum writes it, of every other file that preprocessing wrote
@@ -64,19 +64,13 @@ def replacing(destination: Path, languages: tuple[str, str]) -> Iterator[Path]:
         found = "is a file" if destination.is_file() else f"holds data of {'-'.join(min(others))}"
         raise DataError(f"{destination} {found}; choose another folder, or remove it")
     fresh = destination.with_name(f".{destination.name}.new")
-    try:
+    with disk_errors(destination), contextlib.ExitStack() as stack:
         fresh.mkdir(parents=True, exist_ok=True)
-        with contextlib.ExitStack() as stack:
-            stack.callback(Lock(os.open(fresh, os.O_RDONLY), destination, "wait for it or stop it").close)
-            _empty(fresh, destination)  # a killed run may have left something
-            stack.callback(_empty, fresh, destination, remove=True)
-            yield fresh
-            _take_place(fresh, destination, [f"dict.{lang}.txt" for lang in languages])
-    except OSError as error:
-        raise HatError(
-            f"cannot write {destination}: {error.strerror or error}; earlier data, if any, is intact; "
-            "free disk space or choose another folder"
-        ) from error
+        stack.enter_context(Lock(os.open(fresh, os.O_RDONLY), destination, "wait for it or stop it"))
+        _empty(fresh, destination)  # a killed run may have left something
+        stack.callback(_empty, fresh, destination, remove=True)
+        yield fresh
+        _take_place(fresh, destination, [f"dict.{lang}.txt" for lang in languages])
 
 
 def check_digests(folder: Path, names: Iterable[str]) -> None:

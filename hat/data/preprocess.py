@@ -1,32 +1,22 @@
 """Parallel text -> `dict.<lang>.txt` and `<split>.<src>-<tgt>.<lang>.{bin,idx}`, by several processes."""
 
-import functools
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from hat.config import Options, flag_of, option
-from hat.data.folder import CODES_FILE, MODEL_FILE, SPLITS, replacing
+from hat.data import subwords
+from hat.data.folder import MODEL_FILE, SPLITS, replacing
 from hat.data.indexed import write_parts
-from hat.data.subwords import (
-    MODEL_FILES,
-    Segmenter,
-    count_tokens,
-    is_split,
-    learn_sentencepiece,
-    load_bpe,
-    model_beside,
-    subword_kind,
-)
+from hat.data.subwords import MODEL_FILES, Segmenter, subword_kind
 from hat.data.text import Chunk, Workers, chunks, read_lines, unequal
 from hat.data.vocab import SPECIALS, UNK, Vocab
 from hat.errors import ConfigError, DataError
-from hat.files.atomic import write_text_atomic
 
 
 @dataclass(frozen=True)
@@ -114,119 +104,107 @@ def preprocess(cfg: PreprocessConfig, info: Callable[[str], object] = lambda lin
         split: [Path(f"{prefix}.{lang}") for lang in cfg.languages] for split, prefix in prefixes if prefix
     }
     with Workers(cfg.workers) as workers, replacing(Path(cfg.destdir), cfg.languages) as folder:
-        result: dict = {"dictionary": {}, "splits": {}}
+        splits: dict[str, dict] = {}
         counts: dict[Path, Counter] = {}
         for split, files in texts.items():
-            read = [count_tokens(file, workers, allow_empty=cfg.allow_empty) for file in files]
+            read = [subwords.count_tokens(file, workers, allow_empty=cfg.allow_empty) for file in files]
             lines = [some for some, _ in read]
             if lines[0] != lines[1]:
                 raise unequal(*files, lines)
             if not lines[0]:
                 raise DataError(f"{files[0]} is empty; at least one sentence is needed")
-            result["splits"][split] = {"sentences": lines[0]}
+            splits[split] = {"sentences": lines[0]}
             counts |= {file: found for file, (_, found) in zip(files, read, strict=True)}
-        model = _subword_model(cfg, texts, folder, result, info)
         if cfg.sentencepiece is not None:
+            subwords.learn_sentencepiece(texts["train"], folder / MODEL_FILE, cfg.sentencepiece, cfg.seed)
+            info(f"sentencepiece: learnt on {2 * splits['train']['sentences']} lines")
+            model = (folder / MODEL_FILE).read_bytes()
             pieces = Segmenter("sentencepiece", model)
-            counts |= {file: count_tokens(file, workers, pieces)[1] for file in texts["train"]}
-        vocabs = _dictionaries(
-            cfg, [counts[file] for file in texts["train"]] if "train" in texts else [Counter()] * 2
-        )
+            counts |= {file: subwords.count_tokens(file, workers, pieces)[1] for file in texts["train"]}
+        else:
+            model = _given_model(cfg, folder)
+        train = [counts[file] for file in texts["train"]] if "train" in texts else [Counter()] * 2
+        vocabs = _dictionaries(cfg, *train)
         for lang, vocab in zip(cfg.languages, vocabs, strict=True):
-            result["dictionary"][lang] = len(vocab)
             vocab.save(folder / f"dict.{lang}.txt")
             info(f"[{lang}] dictionary: {len(vocab)} types")
         for split, files in texts.items():
-            stats = result["splits"][split]
             for lang, path, vocab in zip(cfg.languages, files, vocabs, strict=True):
                 prefix, segmenter = folder / f"{split}.{'-'.join(cfg.languages)}.{lang}", Segmenter()
                 kind, how = subword_kind(vocab), ""
-                is_plain = kind and (cfg.sentencepiece is not None or not is_split(counts[path], kind))
+                is_plain = kind and (
+                    cfg.sentencepiece is not None or not subwords.is_split(counts[path], kind)
+                )
                 if kind and model:
                     applied = is_plain and not cfg.bpe_codes
                     segmenter = Segmenter.of(vocab, model, lang) if applied else segmenter
                     how = f", split by {MODEL_FILES[kind]}" if applied else ", taken as split already"
                 tokens, unknown = _binarise(workers, path, prefix, vocab, segmenter)
-                stats[lang] = {"tokens": tokens, "unk_percent": round(100 * unknown / tokens, 4)}
-                shown = f"{tokens} tokens, {stats[lang]['unk_percent']:.3g}% replaced by <unk>{how}"
+                splits[split][lang] = {"tokens": tokens, "unk_percent": round(100 * unknown / tokens, 4)}
+                shown = f"{tokens} tokens, {100 * unknown / tokens:.3g}% replaced by <unk>{how}"
                 if kind and is_plain and not segmenter.kind and 5 * unknown > tokens:
                     found = f"{path}: {shown}: the dictionary holds subwords, the text words"
                     raise DataError(f"{found}; put {MODEL_FILES[kind]}, which belongs to it, beside it")
-                info(f"[{lang}] {path}: {stats['sentences']} sentences, {shown}")
+                info(f"[{lang}] {path}: {splits[split]['sentences']} sentences, {shown}")
                 if segmenter.kind and split != "train":
                     shutil.copyfile(path, f"{prefix}.txt")
     info(f"wrote {cfg.destdir}")
-    return result
+    sizes = {lang: len(vocab) for lang, vocab in zip(cfg.languages, vocabs, strict=True)}
+    return {"dictionary": sizes, "splits": splits}
 
 
-def _subword_model(
-    cfg: PreprocessConfig,
-    texts: Mapping[str, list[Path]],
-    folder: Path,
-    result: dict,
-    info: Callable[[str], object],
-) -> bytes | None:
-    """Return the subword model that belongs to the dictionaries, after writing it into `folder`.
-
-    It is learnt, given as the file of merges, or lies beside a given dictionary.
-    """
-    if cfg.sentencepiece is not None:
-        learn_sentencepiece(texts["train"], folder / MODEL_FILE, cfg.sentencepiece, cfg.seed)
-        info(f"sentencepiece: learnt on {2 * result['splits']['train']['sentences']} lines")
-        return (folder / MODEL_FILE).read_bytes()
+def _given_model(cfg: PreprocessConfig, folder: Path) -> bytes | None:
+    """Return the subword model that is given or lies beside a given dictionary, after writing it."""
+    models: dict = {}  # content -> kind
     if cfg.bpe_codes:
-        codes = "\n".join(read_lines(cfg.bpe_codes))
-        load_bpe(codes, cfg.bpe_codes)
-        write_text_atomic(folder / CODES_FILE, codes + "\n")
-        return codes.encode()
-    found: dict[bytes, Path] = {}
-    for path in (Path(path) for path in (cfg.srcdict, cfg.tgtdict) if path):
-        vocab = Vocab.load(path)
-        for folder_of in (path.parent, path.resolve().parent):  # the name may be a link
-            if (model := model_beside(folder_of, vocab)) is not None:
-                found[model] = folder_of / MODEL_FILES[subword_kind(vocab) or "sentencepiece"]
-                break
-    if len(found) > 1:
-        both = " and ".join(map(str, found.values()))
-        raise DataError(f"--srcdict and --tgtdict have different subword models, {both}; give two of one set")
-    for model, path in found.items():
-        shutil.copyfile(path, folder / path.name)
-        return model
-    return None
+        model = subwords.read_codes(cfg.bpe_codes)
+        subwords.load_bpe(model.decode(), cfg.bpe_codes)
+        models[model] = "subword_nmt"
+    else:
+        for path in map(Path, filter(None, (cfg.srcdict, cfg.tgtdict))):
+            vocab = Vocab.load(path)
+            for folder_of in (path.parent, path.resolve().parent):  # the name may be a link
+                if (found := subwords.model_beside(folder_of, vocab)) is not None:
+                    models[found] = subword_kind(vocab)
+                    break
+    if len(models) > 1:
+        raise DataError("--srcdict and --tgtdict have different subword models; give two of one set")
+    for model, kind in models.items():
+        (folder / MODEL_FILES[kind]).write_bytes(model)
+    return next(iter(models), None)
 
 
-def _dictionaries(cfg: PreprocessConfig, counts: list[Counter]) -> list[Vocab]:
-    limits = (cfg.thresholdsrc, cfg.nwordssrc), (cfg.thresholdtgt, cfg.nwordstgt)
-    if cfg.joined_dictionary:
-        given = cfg.srcdict or cfg.tgtdict
-        return [_given(given) if given else Vocab.build(counts[0] + counts[1], *limits[0])] * 2
-    sides = zip((cfg.srcdict, cfg.tgtdict), counts, limits, strict=True)
-    return [_given(given) if given else Vocab.build(count, *most) for given, count, most in sides]
+def _dictionaries(cfg: PreprocessConfig, source: Counter, target: Counter) -> list[Vocab]:
+    """Return the dictionaries of both languages: those given, else of the counted tokens."""
 
-
-def _given(path: str) -> Vocab:
-    """Return the dictionary in a file; raises DataError if it has no symbols."""
-    if len(vocab := Vocab.load(path)) > len(SPECIALS):
+    def made(given: str | None, counts: Counter, threshold: int, nwords: int) -> Vocab:
+        vocab = Vocab.load(given) if given else Vocab.build(counts, threshold, nwords)
+        if given and len(vocab) == len(SPECIALS):
+            raise DataError(f"{given} holds no symbols; give a dictionary that hat preprocess wrote, or none")
         return vocab
-    raise DataError(f"{path} holds no symbols; give a dictionary that hat preprocess wrote, or none")
+
+    if cfg.joined_dictionary:
+        return [made(cfg.srcdict or cfg.tgtdict, source + target, cfg.thresholdsrc, cfg.nwordssrc)] * 2
+    return [
+        made(cfg.srcdict, source, cfg.thresholdsrc, cfg.nwordssrc),
+        made(cfg.tgtdict, target, cfg.thresholdtgt, cfg.nwordstgt),
+    ]
 
 
 def _binarise(
     workers: Workers, path: Path, prefix: Path, vocab: Vocab, segmenter: Segmenter
 ) -> tuple[int, int]:
     """Write one text as indexed data; return its numbers of tokens (with EOS) and of unknown ones."""
-    tokens = unknown = 0
+    seen = [0, 0]
 
-    def parts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        nonlocal tokens, unknown
-        work = functools.partial(_binarise_chunk, vocab=vocab, segmenter=segmenter)
-        for ids, lengths in workers.run(work, chunks(path)):
-            tokens += len(ids)
-            unknown += int((ids == UNK).sum())
-            yield ids, lengths
+    def counted(part: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        seen[0] += len(part[0])
+        seen[1] += int((part[0] == UNK).sum())
+        return part
 
-    write_parts(prefix, parts(), len(vocab))
-    return tokens, unknown
+    parts = workers.run(_binarise_chunk, chunks(path), vocab=vocab, segmenter=segmenter)
+    write_parts(prefix, map(counted, parts), len(vocab))
+    return seen[0], seen[1]
 
 
 def _binarise_chunk(chunk: Chunk, vocab: Vocab, segmenter: Segmenter) -> tuple[np.ndarray, np.ndarray]:

@@ -12,11 +12,11 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from hat.data.corpora import detokenizer, line_function, package
+from hat.data.corpora import detokenizer, line_function
 from hat.data.folder import CODES_FILE, MODEL_FILE
 from hat.data.text import Chunk, Workers, chunks, read_lines, split_tokens, where
 from hat.data.vocab import Vocab
-from hat.errors import ConfigError, DataError
+from hat.errors import ConfigError, DataError, package
 from hat.files.atomic import write_atomic, write_text_atomic
 
 Kind = Literal["sentencepiece", "subword_nmt"]
@@ -67,7 +67,12 @@ def model_beside(place: Path, vocab: Vocab) -> bytes | None:
     path = Path(place) / MODEL_FILES[kind] if kind and Path(place).is_dir() else Path(place)
     if not kind or not path.is_file():
         return None
-    return "\n".join(read_lines(path)).encode() if kind == "subword_nmt" else path.read_bytes()
+    return read_codes(path) if kind == "subword_nmt" else path.read_bytes()
+
+
+def read_codes(path: Path | str) -> bytes:
+    """Return a file of merges without byte order mark. Raises DataError for what is no text."""
+    return "".join(f"{line}\n" for line in read_lines(path)).encode()
 
 
 def is_split(counts: Counter, kind: Kind) -> bool:
@@ -124,8 +129,8 @@ def count_tokens(
     Raises DataError for an empty line if these are not allowed.
     """
     lines, counts = 0, Counter()
-    work = functools.partial(_count_chunk, segmenter=segmenter, allow_empty=allow_empty)
-    for some, found in workers.run(work, chunks(path)):
+    options = {"segmenter": segmenter, "allow_empty": allow_empty}
+    for some, found in workers.run(_count_chunk, chunks(path), **options):
         lines += some
         counts.update(found)
     return lines, counts
@@ -191,22 +196,18 @@ def learn_sentencepiece(files: Iterable[Path], model_path: Path, vocab_size: int
     write_atomic(model_path, lambda file: file.write(model.getvalue()))
 
 
-def load_pieces(model: Path | bytes) -> Split:
-    """Return the function that splits a raw line by a sentencepiece model, given as a file or its content.
+def load_pieces(model: bytes) -> Split:
+    """Return the function that splits a raw line by the content of a sentencepiece model.
 
-    `remove_subwords(" ".join(pieces), "sentencepiece")` undoes it. Raises DataError if it is missing or no
-    sentencepiece model.
+    `remove_subwords(" ".join(pieces), "sentencepiece")` undoes it. Raises DataError for other content.
     """
+    processor = package("sentencepiece").SentencePieceProcessor()
     try:
-        content = model if isinstance(model, bytes) else model.read_bytes()
-        encode = package("sentencepiece").SentencePieceProcessor(model_proto=content).encode
-    except (RuntimeError, OSError) as error:
-        name, why = "" if isinstance(model, bytes) else f" {model}", " ".join(str(error).split())[-120:]
-        raise DataError(
-            f"cannot load the sentencepiece model{name}: {why}; make it again with hat preprocess "
-            "--sentencepiece"
-        ) from error
-    return lambda line: encode(" ".join(split_tokens(line)), out_type=str)
+        processor.LoadFromSerializedProto(model)
+    except RuntimeError as error:
+        found = f"cannot load the sentencepiece model: {' '.join(str(error).split())[-120:]}"
+        raise DataError(f"{found}; make it again with hat preprocess --sentencepiece") from error
+    return lambda line: processor.encode(" ".join(split_tokens(line)), out_type=str)
 
 
 def learn_bpe(files: Sequence[Path], codes: Path, merges: int, workers: int = 1) -> int:
@@ -236,12 +237,11 @@ def apply_bpe(codes: Path, inputs: Sequence[Path], folder: Path, workers: int = 
     if len(set(outputs)) != len(outputs) or folder.resolve() in [path.resolve().parent for path in inputs]:
         found = f"--to {folder}"
         raise ConfigError(f"{found}: texts whose names differ are written to another folder than theirs")
-    content = "\n".join(read_lines(codes))
+    content = read_codes(codes).decode()
     load_bpe(content, str(codes))  # what is wrong with the codes is told here, not in a worker
     with Workers(workers) as pool:
         for path, output in zip(inputs, outputs, strict=True):
-            work = functools.partial(_apply_chunk, codes=content)
-            parts = pool.run(work, chunks(path, APPLY_CHUNK))
+            parts = pool.run(_apply_chunk, chunks(path, APPLY_CHUNK), codes=content)
             write_atomic(output, lambda file, parts=parts: file.writelines(parts))
     return outputs
 

@@ -29,7 +29,7 @@ def read_lines(
     file in another encoding, for a missing file and, with the number of the line, for bytes that are not
     UTF-8, NUL (with `errors` "replace" they become U+FFFD) and for more than 16 MiB.
     """
-    position, index, raw = start, 0, b""
+    position, index = start, 0
     try:
         with open(path, "rb") as file:
             if start == 0 and (found := foreign(path, file.peek(1 << 12)[: 1 << 12])):
@@ -37,23 +37,22 @@ def read_lines(
             if start:  # standard input cannot seek
                 file.seek(start)
             while (end is None or position < end) and (raw := file.readline(MAX_LINE_BYTES + 1)):
+                wrong, text = None, raw if position else raw.removeprefix(BOM)
                 if len(raw) > MAX_LINE_BYTES:
-                    raise ValueError(f"has more than {MAX_LINE_BYTES} bytes; text has one sentence on a line")
-                if (b"\0" in raw or b"\r" in raw) and errors == "strict" and (why := unwanted(path, raw)):
-                    raise ValueError(why)
-                text = raw if position else raw.removeprefix(BOM)
-                yield text.removesuffix(b"\n").decode("utf-8", errors).replace("\0", "\ufffd")
+                    wrong = f"has more than {MAX_LINE_BYTES} bytes; text has one sentence on a line"
+                elif (b"\0" in raw or b"\r" in raw) and errors == "strict":
+                    wrong = unwanted(path, raw)
+                try:
+                    line = text.removesuffix(b"\n").decode("utf-8", errors)
+                except UnicodeDecodeError as error:  # more text than the line tells more
+                    more = file.read(1 << 16) if file.seekable() else b""
+                    wrong = wrong or undecodable(path, raw + more, error)
+                if wrong:
+                    raise DataError(f"{where(path, start, index)} {wrong}")
+                yield line.replace("\0", "\ufffd")
                 position, index = position + len(raw), index + 1
     except OSError as error:
         raise unreadable(path, error) from error
-    except UnicodeDecodeError as error:
-        if Path(path).is_file():  # more text than the line tells more
-            with open(path, "rb") as file:
-                file.seek(position)
-                raw = file.read(max(len(raw), 1 << 16))
-        raise DataError(f"{where(path, start, index)} {undecodable(path, raw, error)}") from error
-    except ValueError as error:
-        raise DataError(f"{where(path, start, index)} {error}") from error
 
 
 def unreadable(path: Path | str, error: OSError) -> DataError:
@@ -149,12 +148,13 @@ class Workers(contextlib.ExitStack):
         super().__init__()
         self.count = count
 
-    def run(self, work: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
-        """Yield work(task) of each task in order; `work` is a top-level function.
+    def run(self, work: Callable[..., Any], tasks: Sequence[Any], **options: Any) -> Iterator[Any]:
+        """Yield work(task, **options) of each task in order; `work` is a top-level function.
 
         At most two results of each process wait. The first exception ends everything; a killed process is a
         HatError. A single task, or a single process, needs no other process than this.
         """
+        work = functools.partial(work, **options)
         try:
             alone = min(self.count, len(tasks)) <= 1
             yield from map(work, tasks) if alone else in_order(self._pool, work, tasks, 2 * self.count)

@@ -1,5 +1,6 @@
 """Symbols and their ids, kept as `dict.<lang>.txt`: one `symbol count` per line, most frequent first."""
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -34,14 +35,11 @@ class Vocab:
         """
         kept = [item for item in counts.items() if item[1] >= threshold and item[0] not in SPECIALS]
         kept.sort(key=lambda item: (-item[1], item[0]))
-        if nwords >= 0:
-            kept = kept[: max(0, nwords - len(SPECIALS))]
-        known, number = {symbol for symbol, _ in kept}, 0
-        while (len(kept) + len(SPECIALS)) % pad_to:
-            if (symbol := f"madeupword{number:04d}") not in known:
-                kept.append((symbol, 0))
-            number += 1
-        return cls([symbol for symbol, _ in kept], [count for _, count in kept])
+        count_of = dict(kept[: max(0, nwords - len(SPECIALS)) if nwords >= 0 else None])
+        names = (f"madeupword{number:04d}" for number in itertools.count())
+        while (len(count_of) + len(SPECIALS)) % pad_to:
+            count_of.setdefault(next(names), 0)
+        return cls(count_of, list(count_of.values()))
 
     @classmethod
     def load(cls, path: Path | str) -> "Vocab":
@@ -54,18 +52,18 @@ class Vocab:
     @classmethod
     def parse(cls, lines: Iterable[str], name: str) -> "Vocab":
         """Return the dictionary of the lines of a file called `name`; raises what `load` raises."""
-        count_of = dict.fromkeys(SPECIALS, 0)
+        count_of: dict[str, int] = {}
         for number, line in enumerate(lines, 1):
             symbol, _, count = line.rstrip("\r").rpartition(" ")
-            if not (symbol and count.isascii() and count.isdigit()) or symbol in count_of:
+            good = symbol and count.isascii() and count.isdigit()
+            if not good or symbol in count_of or symbol in SPECIALS:
                 raise DataError(
                     f"{name}:{number}: dictionary line {line[:60]!r} must be 'symbol count', with a symbol "
                     "that is in no earlier line and none of the four specials; repair the line or build the "
                     "dictionary again with hat preprocess"
                 )
             count_of[symbol] = int(count[:18])
-        symbols, counts = list(count_of), list(count_of.values())
-        return cls(symbols[len(SPECIALS) :], counts[len(SPECIALS) :])
+        return cls(count_of, list(count_of.values()))
 
     def text(self) -> str:
         """Return the content of the dictionary file: a line for each symbol but the four specials."""

@@ -43,9 +43,7 @@ def link_or_copy(source: Path, target: Path) -> None:
     """Make `target` another name of the file `source`; a copy if the file system has no hard links."""
     try:
         os.link(source, target, follow_symlinks=False)
-    except OSError as error:
-        if error.errno not in UNSUPPORTED | {errno.EXDEV, errno.EMLINK}:
-            raise
+    except OSError:
         shutil.copyfile(source, target, follow_symlinks=False)
 
 
@@ -70,7 +68,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise HatError(
-            f"cannot write {path}: {error.strerror or error}; the previous file, if any, is intact; "
+            f"cannot write {path}: {error.strerror or error}; what was there before is intact; "
             "free disk space or choose another folder"
         ) from error
 

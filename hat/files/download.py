@@ -5,7 +5,6 @@ Bytes go to `<name>.part`; the same command goes on behind them after a cut or a
 """
 
 import html
-import json
 import os
 import re
 import time
@@ -29,7 +28,7 @@ from hat.files.archive import check_file
 from hat.files.lock import Lock
 from hat.log import info, progress
 
-MAX_PAUSE_S = 120.0  # between two tries, also if a server asks for more
+MAX_PAUSE_S = 120  # between two tries, also if a server asks for more
 _MIB = 1 << 20
 _BUSY = (408, 425, 429, 500, 502, 503, 504, 509)  # answers that may be others a moment later
 _PAGE = rb"(\xef\xbb\xbf)?\s*(<!--.*?-->\s*)*<(!doctype\s+html|html|head|body|script)\b"
@@ -106,20 +105,20 @@ def _existing(path: Path, check: Check, expected: str | None) -> Downloaded | st
 
 
 class _Part(Lock):
-    """`<name>.part`: what was received so far. `<name>.part.json` tells of which version of which address."""
+    """`<name>.part`: what was received so far. `<name>.part.from` holds its address and version."""
 
     def __init__(self, target: Path, url: str) -> None:
         self.target, self.url = target, url
-        self.path, self.note = (target.with_name(target.name + end) for end in (".part", ".part.json"))
+        self.path, self.note = (target.with_name(target.name + end) for end in (".part", ".part.from"))
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         super().__init__(fd, target, "wait for it or stop it")
+        self.push(self._leave)
         self.resumed = False  # whether bytes of two answers are joined
         self.version = ""  # ETag or date, if the server says one
         self.total: int | None = None  # bytes
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            note = json.loads(self.note.read_text("utf-8"))
-            if note["url"] == url:
-                self.version, self.total = note["version"], note["total"]
+        with suppress(OSError, ValueError):
+            known, version = self.note.read_text("utf-8").split("\n")
+            self.version = version if known == url else ""
         if not self.version:
             os.ftruncate(fd, 0)
 
@@ -131,22 +130,13 @@ class _Part(Lock):
         """Forget what was received; the next bytes are the first of `version`."""
         self.version, self.total, self.resumed = version, total, False
         os.ftruncate(self.fd, 0)
-        note = {"url": self.url, "version": version, "total": total}
-        atomic.write_text_atomic(self.note, json.dumps(note) + "\n")
+        atomic.write_text_atomic(self.note, f"{self.url}\n{version}")
 
-    def __exit__(self, kind: type | None, value: object, trace: object) -> None:
+    def _leave(self, kind: type | None, value: object, trace: object) -> None:
         # What cannot be gone on with is removed, and all on a full disk, which harms everything that runs.
         if value is None or isinstance(value, OSError) or not (self.version and self.size):
             self.path.unlink(missing_ok=True)
             self.note.unlink(missing_ok=True)
-        self.close()
-
-
-class _Retry(Retry):
-    def parse_retry_after(self, retry_after: str) -> float:
-        pause_s = min(super().parse_retry_after(retry_after), MAX_PAUSE_S)
-        info(f"the server is busy; asking again in {pause_s:.0f} s")
-        return pause_s
 
 
 def _fetch(part: _Part, check: Check, sha256: str | None, tries: int, timeout: float, quiet: bool) -> str:
@@ -155,8 +145,8 @@ def _fetch(part: _Part, check: Check, sha256: str | None, tries: int, timeout: f
     if most:
         info(f"{part.target.name}: going on behind the {most} bytes of an earlier run")
     # Until an answer begins urllib3 asks again; the loop does, from the next byte on, if the answer is cut.
-    retry = _Retry(tries - 1, connect=1, other=0, status_forcelist=_BUSY, backoff_factor=1)
-    adapter = HTTPAdapter(max_retries=retry.new(respect_retry_after_header=True, raise_on_status=False))
+    how = {"status_forcelist": _BUSY, "retry_after_max": MAX_PAUSE_S, "raise_on_status": False}
+    adapter = HTTPAdapter(max_retries=Retry(tries - 1, connect=1, other=0, backoff_factor=1, **how))
     with requests.Session() as session:
         session.headers.update({"User-Agent": f"hat/{hat.__version__}", "Accept-Encoding": "identity"})
         session.adapters.update({"https://": adapter, "http://": adapter})

@@ -5,19 +5,19 @@ import json
 import os
 import zlib
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
-from hat.errors import DataError, HatError
-from hat.files.atomic import sync_directory
+from hat.errors import DataError
+from hat.files.atomic import disk_errors, sync_directory
 from hat.files.lock import Lock
 from hat.log import info
 
 R = TypeVar("R")
 
 
-class Appended(AbstractContextManager[Any], Generic[R]):
+class Appended(ExitStack, Generic[R]):
     """Lines that one process appends to a file, which it locks until `close`; without a path, none are kept.
 
     `records` are those that `read` finds in the content of the file; what it raises leaves the file as it is.
@@ -26,58 +26,43 @@ class Appended(AbstractContextManager[Any], Generic[R]):
     """
 
     def __init__(self, path: Path | None, read: Callable[[bytes], list[R]], advice: str) -> None:
+        super().__init__()
         self.records: list[R] = []
-        self._lock: Lock | None = None
+        self._fd: int | None = None
         if path is None:
             return
         self.path = path
-        try:
+        with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-        except OSError as error:
-            raise HatError(f"cannot open {path}: {error.strerror}; {advice}") from error
-        self._lock = Lock(fd, path, f"wait for it, stop it, or {advice}")
-        try:
-            content = path.read_bytes()
-            self.records, whole = read(content), content.rfind(b"\n") + 1
-            if whole < len(content):
-                info(f"{path}: the unfinished last record is dropped, {len(self.records)} records are kept")
-                os.ftruncate(fd, whole)
-                os.fsync(fd)
-            sync_directory(path.parent)
-        except BaseException as error:
-            self.close()  # a refused file stays free for others
-            if isinstance(error, OSError):
-                raise HatError(f"cannot read {path}: {error.strerror}; check the disk") from error
-            raise
+            self.enter_context(Lock(fd, path, f"wait for it, stop it, or {advice}"))
+            self._fd = fd
+            try:
+                content = path.read_bytes()
+                self.records, whole = read(content), content.rfind(b"\n") + 1
+                if whole < len(content):
+                    info(f"{path}: the unfinished last record is dropped, {len(self.records)} are kept")
+                    os.ftruncate(fd, whole)
+                    os.fsync(fd)
+                sync_directory(path.parent)
+            except BaseException:
+                self.close()  # a refused file stays free for others
+                raise
 
     def _append_line(self, line: bytes) -> None:
         """Append `line` and wait for the disk; a failed write leaves no part of it behind."""
-        if self._lock is None:
+        if (fd := self._fd) is None:
             return
-        fd = self._lock.fd
         size = os.fstat(fd).st_size
-        try:
-            if os.write(fd, line) != len(line):
-                raise OSError(errno.ENOSPC, "the disk took only a part of the record")
-            os.fsync(fd)
-        except BaseException as error:
-            with suppress(OSError):  # else the part is an unfinished line, dropped on opening
-                os.ftruncate(fd, size)
-            if not isinstance(error, OSError):
+        with disk_errors(self.path):
+            try:
+                if os.write(fd, line) != len(line):
+                    raise OSError(errno.ENOSPC, "the disk took only a part of the record")
+                os.fsync(fd)
+            except BaseException:
+                with suppress(OSError):  # else the part is an unfinished line, dropped on opening
+                    os.ftruncate(fd, size)
                 raise
-            raise HatError(
-                f"cannot write {self.path}: {error.strerror}; free disk space and run again; what was "
-                "written before is kept"
-            ) from error
-
-    def close(self) -> None:
-        """Release the lock."""
-        if self._lock is not None:
-            self._lock.close()
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
 
 class Journal(Appended[dict[str, Any]]):

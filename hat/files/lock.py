@@ -4,7 +4,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import SoftFileLock, Timeout
@@ -18,7 +18,7 @@ NO_FLOCK = frozenset(  # EBADF: NFS locks only what is open for writing, so no f
 )
 
 
-class Lock(AbstractContextManager["Lock"]):
+class Lock(ExitStack):
     """Holds the open file or folder `fd`, which lies at `path`, for this process until `close`.
 
     On file systems without flock (Lustre, some shares) the file `<path>.lock` names host and process of the
@@ -27,32 +27,27 @@ class Lock(AbstractContextManager["Lock"]):
     """
 
     def __init__(self, fd: int, path: Path, advice: str) -> None:
+        super().__init__()
         self.fd = fd
-        self._soft = SoftFileLock(path.parent / f"{path.name}.lock", thread_local=False)
+        self.callback(os.close, fd)
+        soft = SoftFileLock(path.parent / f"{path.name}.lock", thread_local=False)
         try:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 if error.errno not in NO_FLOCK:
                     raise
-                self._soft.acquire(blocking=False)
+                soft.acquire(blocking=False)
+                self.callback(soft.release)
         except OSError as error:
-            os.close(fd)
+            self.close()
             if not isinstance(error, BlockingIOError | Timeout):
                 reason = f"cannot lock {path}: {error.strerror}; choose another folder"
                 raise HatError(reason) from error
-            who = f", says {self._soft.lock_file}" if isinstance(error, Timeout) else ""
+            who = f", says {soft.lock_file}" if isinstance(error, Timeout) else ""
             raise HatError(f"{path} is being written by another process{who}; {advice}") from error
         _HELD.add(fd)
-
-    def close(self) -> None:
-        """Give the lock up."""
-        _HELD.discard(self.fd)
-        self._soft.release()
-        os.close(self.fd)
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
+        self.callback(_HELD.discard, fd)
 
 
 def held_locks() -> tuple[int, ...]:
@@ -74,7 +69,7 @@ def file_lock(path: Path, advice: str) -> Iterator[None]:
         yield
 
 
-class FolderLock(AbstractContextManager["FolderLock"]):
+class FolderLock(ExitStack):
     """Keeps a folder for one process; the empty file `run.lock` stays, a lock without its process does not.
 
     What writers killed before left unfinished is removed. If the block fails before anything else was
@@ -83,22 +78,19 @@ class FolderLock(AbstractContextManager["FolderLock"]):
     """
 
     def __init__(self, folder: Path, advice: str) -> None:
-        self._path = path = folder / "run.lock"
-        self._before = set(os.listdir(folder)) if folder.is_dir() else None
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
+        super().__init__()
+        path = folder / "run.lock"
+        is_new = not path.exists()
+        with disk_errors(path):
+            self.enter_context(new_folders(folder))
             fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise HatError(f"cannot write {path}: {error.strerror}; choose another folder") from error
-        self._lock = Lock(fd, folder, advice)
+        self.enter_context(Lock(fd, folder, advice))
         remove_unfinished(folder)
+        before = set(os.listdir(folder))
 
-    def __exit__(self, kind: type | None, value: object, trace: object) -> None:
-        before, name = self._before or set(), self._path.name
-        if value is not None and name not in before:
+        def remove(kind: type | None, value: object, trace: object) -> None:
             with suppress(OSError):
-                if set(os.listdir(self._path.parent)) == {*before, name}:
-                    self._path.unlink()
-                    if self._before is None:
-                        self._path.parent.rmdir()
-        self._lock.close()
+                if value is not None and is_new and set(os.listdir(folder)) == before:
+                    path.unlink()
+
+        self.push(remove)

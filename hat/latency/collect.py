@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 TOGETHER = 8, 24  # architectures that take turns: at least so many, more while their weights fit in MEMORY
 MEMORY = 1 << 29  # bytes
+WIDE_PERCENT = 10.0  # a wider interval is said
 ANCHOR = "largest+smallest"  # its models
 _SERVE = "from hat.latency.collect import _serve; _serve()"
 Sizes = tuple[int, int]
@@ -264,7 +265,10 @@ def measure_fresh(
     timings: list[Timing] = pickle.loads(done.stdout)
     if conditions.get("space") == conditions_of_space(space, 0)["space"]:
         reference_ms = reference_ms or float(conditions["reference_ms"])
-    return [timing.at_speed(reference_ms) if reference_ms else timing for timing in timings]
+    timings = [timing.at_speed(reference_ms) if reference_ms else timing for timing in timings]
+    if (most := max(timing.interval_percent for timing in timings)) > WIDE_PERCENT:
+        info(f"other work keeps this machine busy: these latencies are known to +- {most:.0f}% only")
+    return timings
 
 
 def _serve() -> None:

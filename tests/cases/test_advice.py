@@ -119,9 +119,12 @@ FOLLOWED: dict[str, Callable[[pytest.CaptureFixture], None] | str] = {
     "download_model.py --model-name": "tests/cli/test_download_model.py::test_one_model",
     "download_model.py --latency-data": "tests/cli/test_download_model.py::test_latency_data",
     "hat generate": "tests/decode/test_translator.py::test_generate_and_score_leave_a_record",
+    "hat distill": "tests/cli/test_distill.py::test_training_takes_a_mixture_and_refuses_it",
     "python -m hat report": STAGES,
-    **dict.fromkeys(("hat convert --configs", "hat export", "hat export --model"), DEPLOYED),
-    **dict.fromkeys(("hat translate --model", "python -m hat translate --model"), DEPLOYED),
+    **dict.fromkeys(
+        ("hat convert --configs", "hat export", "hat export --model", "hat export --to"), DEPLOYED
+    ),
+    **dict.fromkeys(("hat translate", "hat translate --model", "python -m hat translate --model"), DEPLOYED),
     "train.py --configs": STAGES,
     "latency_dataset.py --configs": STAGES,
     "latency_predictor.py --configs": STAGES,

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from hat.cli import evo_search, latency_dataset, latency_predictor, train
+from hat.cli import distill, evo_search, latency_dataset, latency_predictor, train
 from hat.cli.data import preprocess
 from hat.cli.run import Task, TaskRunOptions, main
 from hat.cli.translate import generate
@@ -184,6 +184,32 @@ def test_b1_what_changes_no_result_makes_nothing_again(workshop: Workshop, tmp_p
     cosmetics()
     shutil.move("runs/a", "runs/moved")
     assert workshop.run(run_dir="runs/moved") == []
+
+
+def test_the_others_train_on_what_the_largest_translates(workshop: Workshop, monkeypatch) -> None:
+    data, at = "data/binary/toy_en_de", []
+
+    def translate(options: Any, words: Any) -> dict[str, Any]:
+        assert options[1].teacher == "runs/a/largest/average_model_1.pt" and options[0].task.data == data
+        shutil.copytree(data, options[1].output)
+        workshop.write(Path(options[1].output, "run.json"), "translate")
+        return {}
+
+    def note(options: Any, words: Any) -> None:
+        at.append((Path(options.run.save_dir).name, options.task.data))
+        workshop.train(options, words)
+
+    for module, run in ((distill, translate), (train, note)):
+        fake = SimpleNamespace(parsed=module.parsed, identity=module.identity, run=run)
+        monkeypatch.setattr(f"hat.cli.run.{module.__name__.rpartition('.')[2]}", fake)
+    ends = ["train largest", "test largest", "translate", "test smallest"]
+    assert workshop.run(distill="largest") == [*ALL[:4], *ends, *FOUND, "measure"]
+    assert at[:2] == [("super", data), ("largest", data)]
+    assert at[2:] == [(name, "runs/a/distilled") for name in MODELS[2:]]
+    Path("runs/a/distilled/run.json").unlink()
+    assert workshop.run(distill="largest") == []
+    with pytest.raises(HatError, match=r"the checkpoint none\.pt does not exist"):
+        workshop.run(distill="none.pt")
 
 
 @pytest.mark.parametrize(

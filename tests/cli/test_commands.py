@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hat.cli import evo_search, latency_dataset, latency_predictor
-from hat.cli.folders import average
+from hat.cli.files import average
 from hat.cli.new_task import new_task
 from hat.cli.translate import generate, score
 from hat.run import read_record

@@ -5,14 +5,11 @@ import json
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from local_site import zip_checkpoint
+from local_site import Site, zip_checkpoint
 
 from hat.cli.files import download_model as main
 from hat.files.released import LATENCY_DATA_URL, latency_data_names, released_models
@@ -21,39 +18,19 @@ from hat.latency.table import RELEASE_COLUMNS
 ROOT = Path(__file__).parents[2]
 PAGE = b"<html><title>Gone</title></html>"
 FIRST = "HAT_wmt14ende_raspberrypi@3.5s_bleu@25.8"
-
-
 CONTENT = zip_checkpoint(size=10)
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Serves by suffix; a path with `super` is a web page."""
-
-    def do_GET(self) -> None:
-        self.server.asked.append(self.path)
-        table = ",".join(RELEASE_COLUMNS) + "\n" + ",".join("1" for _ in RELEASE_COLUMNS) + "\n"
-        content = table.encode() if ".csv" in self.path else PAGE if "super" in self.path else CONTENT
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *args: object) -> None:
-        pass
+TABLE = "\n".join([",".join(RELEASE_COLUMNS), ",".join("1" for _ in RELEASE_COLUMNS), ""]).encode()
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Serve all models and latency data locally; the addresses asked for."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.asked = []
-        url = f"http://127.0.0.1:{server.server_port}"
-        models = tuple(replace(m, url=f"{url}/{m.model_name}.pt?dl=0") for m in released_models())
-        monkeypatch.setattr("hat.cli.files.released_models", lambda: models)
-        monkeypatch.setattr("hat.cli.files.LATENCY_DATA_URL", f"{url}/latency_dataset")
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        yield server.asked
-        server.shutdown()
+def asked(site: Site, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None]]:
+    """Serve all models and latency data locally, for a SuperTransformer a page; the addresses asked for."""
+    site.content_of = lambda path: TABLE if ".csv" in path else PAGE if "super" in path else CONTENT
+    url = site.url.removesuffix("/file")
+    models = tuple(replace(m, url=f"{url}/{m.model_name}.pt?dl=0") for m in released_models())
+    monkeypatch.setattr("hat.cli.files.released_models", lambda: models)
+    monkeypatch.setattr("hat.cli.files.LATENCY_DATA_URL", f"{url}/latency_dataset")
+    return site.asked
 
 
 def test_list_needs_no_torch(tmp_path: Path) -> None:
@@ -74,7 +51,7 @@ def test_list_needs_no_torch(tmp_path: Path) -> None:
 
 
 def test_one_model(
-    asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    asked: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     argv = [f"--model-name={FIRST}", "--json", "--no-progress-bar"]
@@ -97,7 +74,7 @@ def test_one_model(
 
 
 def test_all_models_go_on_after_one_that_is_refused(
-    asked: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    asked: list, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["--download-all", "--save-path", str(tmp_path), "--no-progress-bar"]) == 2
     assert len(asked) == 48 and len(list(tmp_path.glob("*.pt"))) == 44
@@ -108,15 +85,15 @@ def test_all_models_go_on_after_one_that_is_refused(
 
 
 def test_latency_data(
-    asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    asked: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["--latency-data"]) == 0
     folder = tmp_path / "latency_dataset"
     assert (folder / "wmt14enfr_cpu_xeon_all.csv").is_file()
     assert (folder / "predictors" / "iwslt14deen_gpu_titanxp.pt").is_file()
-    assert len(asked) == 16 and asked[0] == "/latency_dataset/wmt14ende_cpu_raspberrypi_all.csv"
-    assert asked[1] == "/latency_dataset/predictors/wmt14ende_cpu_raspberrypi.pt"
+    assert len(asked) == 16 and asked[0][0] == "/latency_dataset/wmt14ende_cpu_raspberrypi_all.csv"
+    assert asked[1][0] == "/latency_dataset/predictors/wmt14ende_cpu_raspberrypi.pt"
     (folder / "wmt14enfr_cpu_xeon_all.csv").write_text("a,b\n1,2\n")
     assert main(["--latency-data"]) == 0 and len(asked) == 17
     assert "is damaged" in capsys.readouterr().err
@@ -125,7 +102,7 @@ def test_latency_data(
 @pytest.mark.parametrize(
     ("argv", "text"),
     [
-        (["--model-name=HAT_wmt14ende_raspberry@3.5s"], f"the nearest names are {FIRST}, HAT_wmt14ende_rasp"),
+        (["--model-name=HAT_wmt14ende_raspberry@3.5s"], f"; did you mean {FIRST}?"),
         (["--model-name=../../etc/passwd"], "there is no model '../../etc/passwd'"),
         ([], "0 of --model-name, --download-all, --list and --latency-data are given"),
         (["--list", "--download-all"], "2 of --model-name"),

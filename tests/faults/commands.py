@@ -204,7 +204,7 @@ def leaves(value: object) -> dict[str, object]:
 
 
 # what tells of locks, clocks and versions, or is left of a kill
-UNLIKE = (".sha256", ".lock", ".unfinished", ".part.json", "run.json", "log.jsonl")
+UNLIKE = (".sha256", ".lock", ".unfinished", ".part.from", "run.json", "log.jsonl")
 
 
 def products(work: Path) -> dict[str, Any]:

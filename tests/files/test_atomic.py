@@ -65,7 +65,7 @@ def test_what_fails_leaves_the_old_file_and_is_one_clear_error(
         with monkeypatch.context() as patch, pytest.raises(HatError) as refused:
             patch.setattr(call, refusing(errno.ENOSPC))
             write_atomic(path, lambda file: file.write(b"new"))
-        assert f"cannot write {path}: No space left on device; the previous file" in str(refused.value)
+        assert f"cannot write {path}: No space left on device; what was there" in str(refused.value)
         assert path.read_bytes() == b"old" and names(tmp_path) == ["a"]
 
 

@@ -1,6 +1,8 @@
 """Runs that measure: tables in memory and in files, fresh processes, profiles. Tiny models, few repeats."""
 
+import pickle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -103,6 +105,17 @@ def test_a_fresh_process_measures_in_order() -> None:
         held = timing.conditions
         assert conditions.items() <= held.items() and held["vocab_size"] == "12" and timing.anchor_ms
         assert held["target_len"] == "3" and timing.total_ms > 0
+
+
+@pytest.mark.parametrize(("interval_ms", "said"), [(0.4, ""), (1.0, "known to +- 20% only")])
+def test_a_latency_that_is_hardly_known_is_said(
+    interval_ms: float, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = pickle.dumps([Timing(1.0, 4.0, 0.1, 0.1, interval_ms, {})])
+    monkeypatch.setattr("subprocess.run", lambda *a, **how: SimpleNamespace(returncode=0, stdout=answer))
+    measure_fresh([SPACE.largest()], SPACE, {}, vocab_sizes=(11, 11), config=CFG)
+    found = capsys.readouterr().err
+    assert said in found and bool(said) == bool(found)
 
 
 def test_a_fresh_process_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

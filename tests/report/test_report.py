@@ -20,7 +20,7 @@ from run_folders import (
     written,
 )
 
-from hat.cli.folders import report as main
+from hat.cli.files import report as main
 from hat.model.count import count_macs
 from hat.report.collect import Evaluation, Report, Search, collect, duration
 from hat.report.figures import charts, pareto_front
