@@ -76,9 +76,7 @@ def run(options: tuple[Any, ...], argv: Sequence[str] | None = None) -> dict[str
     model = InferenceModel(source.sub(arch).to(device, dtype))
     with joined(place, device) as group, ExitStack() as stack:
         wanted, advice = identity(options), "wait for it, stop it, or give another --output"
-        group.on_rank0(
-            lambda: stack.enter_context(claim(out, wanted, advice, new_run=settings.run.new_run)).held
-        )
+        group.on_rank0(lambda: stack.enter_context(claim(out, wanted, advice, new_run=settings.run.new_run)))
         record = stack.enter_context(
             Run(
                 record_path(out, folder=True) if group.first else None,
