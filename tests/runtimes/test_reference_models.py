@@ -10,7 +10,7 @@ from hat.data.dataset import Dataset
 from hat.data.pairs import flat, pad
 from hat.data.vocab import EOS
 from hat.decode.beam import BeamConfig, Hypothesis
-from hat.decode.translator import Model, torch_engine
+from hat.decode.translator import Model
 from hat.runtimes.engines import engine
 from hat.space import DIMS, Arch, sample
 from hat.train.checkpoint import load
@@ -35,7 +35,7 @@ def agreeing(ours: list[list[Hypothesis]], theirs: list[list[Hypothesis]], cfg: 
 @pytest.mark.slow
 @pytest.mark.parametrize("which", ["A", "B"])
 @pytest.mark.parametrize(
-    ("runtime", "package"), [("ctranslate2", "ctranslate2"), ("onnxruntime", "onnxscript")]
+    ("runtime", "package"), [("ctranslate2", "ctranslate2"), ("onnxruntime", "onnxruntime")]
 )
 def test_engines_agree(which: str, runtime: str, package: str) -> None:
     pytest.importorskip(package, reason=f"the extra for {runtime} is not installed")
@@ -54,6 +54,6 @@ def test_engines_agree(which: str, runtime: str, package: str) -> None:
             values = {dim: arch[dim] for dim in DIMS} | {span: (1,) * arch.decoder.num_layers}
             arch = Arch.of(values)
         model = Model(full.network, full.codec).extract(arch)
-        engines = torch_engine(model.network), engine(model, runtime, "fp32", threads=1)  # type: ignore[arg-type]
+        engines = engine(model, "torch", "fp32"), engine(model, runtime, "fp32", threads=1)  # type: ignore[arg-type]
         found = [[each for batch in sources for each in search(batch, cfg)] for search in engines]
         assert agreeing(*found, cfg) >= 0.995, (which, number)
