@@ -12,7 +12,7 @@ EXTRAS = {
     "report": ["matplotlib"],
     "bench": ["ctranslate2"],
     "ctranslate2": ["ctranslate2"],
-    "onnx": ["onnx", "onnxruntime", "onnxscript"],
+    "onnx": ["onnx", "onnxruntime"],
     "shell": ["shtab"],
     "ja": ["sacrebleu[ja]"],  # these two, with dictionaries, are no part of "all"
     "ko": ["sacrebleu[ko]"],

@@ -48,6 +48,7 @@ def option(
     metavar: str = "",
     const: Any = MISSING,
     role: Role = "counts",
+    alias: str = "",
 ) -> Any:
     """Return a dataclass field with bounds, which `Options` checks; None and values in tuples are known.
 
@@ -62,8 +63,9 @@ def option(
         role: what the option does to the result of a run, see hat.run.Identity. "counts" changes it, "free"
             never does, "lengthens" says when the run ends, "machine" on what it runs; "file" names a file, a
             folder, a split or a language, of which the content counts and not the name.
+        alias: older name, which serves as well.
     """
-    texts = {"help": help, "metavar": metavar, "role": role}
+    texts = {"help": help, "metavar": metavar, "role": role, "alias": alias}
     known = {"low": low, "high": high, "above": above, "below": below, "off": off}
     found: dict[str, Any] = {name: value for name, value in known.items() if value is not None}
     found |= {name: text for name, text in texts.items() if text}

@@ -22,8 +22,8 @@ def fix_latencies(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def in_turn(models: Iterable[Any], cfg: MeasureConfig, anchor: Sequence[Work] = ()) -> list[Timing]:
         models = list(models)
-        weight, vocab_size = models[0].source_embed.weight, models[0].target_embed.weight.size(0)
-        known = conditions_of(weight.device, weight.dtype, vocab_size, models[0].space.qkv_dim, cfg)
+        device, vocab_size = models[0].source_embed.weight.device, models[0].vocab_sizes[1]
+        known = conditions_of(device, vocab_size, models[0].space.qkv_dim, cfg)
         return [timing_of(model.arch, known) for model in models]
 
     def fresh(archs: Sequence[Arch], space: Any, conditions: Any, **how: Any) -> Iterator[Timing]:

@@ -11,20 +11,21 @@ from threading import Thread
 
 from tqdm import tqdm
 
-from hat.cli.options import OutputOptions, takes
-from hat.cli.settings import find_checkpoint
+from hat.cli.options import OutputOptions, only, takes
+from hat.cli.settings import EngineOptions, find_checkpoint
 from hat.config import Options, option
 from hat.data.dataset import Dataset
 from hat.data.subwords import model_beside
 from hat.data.text import read_lines
 from hat.decode.beam import BeamConfig
 from hat.decode.generate import SORTED
-from hat.decode.translator import Engine, Model
+from hat.decode.translator import BeamSearch, Model
 from hat.errors import ConfigError, DataError, HatError
 from hat.files.atomic import check_writable, write_atomic
 from hat.log import info
-from hat.runtimes.engines import Precision, Runtime, Target, engine, export
-from hat.train.bundle import known_facts, save_bundle
+from hat.runtimes import Precision
+from hat.runtimes.bundle import known_facts, save_bundle
+from hat.runtimes.engines import Target, engine, export
 from hat.train.checkpoint import load_model
 
 LONGEST = BeamConfig().max_len_b  # tokens of a line that is not cut in parts: translations end there
@@ -72,10 +73,6 @@ class TranslateOptions(Options):
     """print so many hypotheses of each line: number of the line, score and text, separated by tabs"""
     batch_size: int = option(128, low=1)
     """most sentences translated at once"""
-    runtime: Runtime = "torch"
-    """engine that computes: torch, ctranslate2 or onnxruntime"""
-    precision: Precision = "auto"
-    """number format: fp32, fp16, bf16 or int8 (default: what is fast)"""
     threads: int | None = option(None, low=1)
     """CPU threads (default: all cores)"""
 
@@ -102,8 +99,13 @@ def export_model(given: ModelOptions, cfg: ExportOptions, out: OutputOptions) ->
     return {"path": folder, "to": cfg.to, "bytes": total, "bytes_before": before, "files": sizes}
 
 
-@takes("hat translate", ModelOptions, TranslateOptions, BeamConfig, OutputOptions)
-def translate(given: ModelOptions, cfg: TranslateOptions, beam: BeamConfig, out: OutputOptions) -> int:
+_ENGINE = only(EngineOptions, "runtime", "precision")
+
+
+@takes("hat translate", ModelOptions, TranslateOptions, BeamConfig, _ENGINE, OutputOptions)
+def translate(
+    given: ModelOptions, cfg: TranslateOptions, beam: BeamConfig, how: EngineOptions, out: OutputOptions
+) -> int:
     """Translate plain text, line for line."""
     if cfg.nbest and cfg.nbest > beam.beam:
         raise ConfigError(f"--nbest {cfg.nbest} exceeds --beam {beam.beam}; raise the latter")
@@ -112,7 +114,7 @@ def translate(given: ModelOptions, cfg: TranslateOptions, beam: BeamConfig, out:
         if cfg.input and Path(cfg.output).resolve() == Path(cfg.input).resolve():
             raise ConfigError(f"--output {cfg.output} is the text to translate; give another file")
     model = _model(find_checkpoint(given.model), given)
-    work = _Work(model, engine(model, cfg.runtime, cfg.precision, cfg.threads), cfg, beam)
+    work = _Work(model, engine(model, how.runtime or "torch", how.precision, cfg.threads), cfg, beam)
     asked = cfg.input is None and sys.stdin.isatty()
     hidden = asked or out.no_progress_bar or not sys.stderr.isatty()
     with tqdm(unit=" lines", disable=hidden) as bar:
@@ -162,7 +164,7 @@ def _arriving(lines: Iterator[str], most: int) -> Iterator[list[str]]:
 class _Work:
     """Translates lines as they come."""
 
-    def __init__(self, model: Model, search: Engine, cfg: TranslateOptions, beam: BeamConfig) -> None:
+    def __init__(self, model: Model, search: BeamSearch, cfg: TranslateOptions, beam: BeamConfig) -> None:
         self._model, self._search, self._cfg, self._beam = model, search, cfg, beam
         self._count = self.split = 0
 

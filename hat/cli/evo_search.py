@@ -15,7 +15,15 @@ import torch
 
 from hat.cli import settings
 from hat.cli.options import OutputOptions, only, stage
-from hat.cli.settings import DeviceOptions, ProfileOptions, RankOptions, RunOptions, TaskData, TaskOptions
+from hat.cli.settings import (
+    DeviceOptions,
+    EngineOptions,
+    ProfileOptions,
+    RankOptions,
+    RunOptions,
+    TaskData,
+    TaskOptions,
+)
 from hat.config import Options, option, to_yaml_values
 from hat.errors import CheckpointError, ConfigError
 from hat.latency.predictor import LatencyPredictor, check_valid, conditions_of_space
@@ -74,6 +82,7 @@ _USED = (  # of the options in YAML files; those of the space are given there
     DeviceOptions,
     RankOptions,
     only(ProfileOptions, "latiter", "lat_interval", "lat_row_budget"),
+    EngineOptions,
     OutputOptions,
 )
 
@@ -110,6 +119,8 @@ def identity(groups: tuple[Any, ...]) -> Identity:
         seed=given.device.seed,
         inputs={"checkpoint": restore, "predictor": Path(options.ckpt_path)},
         warm_start=options.warm_start,
+        runtime=given.engine.runtime,
+        precision=given.engine.precision,
     )
 
 
@@ -176,11 +187,14 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None) -> dict[str, Any] |
             "max_iterations": profile.latiter,
             "interval_percent": profile.lat_interval,
             "row_budget_s": profile.lat_row_budget,
-            "dtype": profile.lat_amp,
+            "dtype": given.engine.precision,
+            "command": given.engine.lat_command or "",
         },
         training=TrainConfig.from_yaml(options.rerank_configs)
         if options.rerank_configs
         else TrainConfig(given.model, given.optim, given.schedule, batches=task),
+        runtime=given.engine.runtime,
+        precision=given.engine.precision,
         group=connected(),
         progress=not given.output.no_progress_bar and sys.stderr.isatty(),
         new_run=given.run.new_run,

@@ -11,6 +11,7 @@ import torch
 from hat.cli.options import OutputOptions, only, stage, without
 from hat.cli.settings import (
     DeviceOptions,
+    EngineOptions,
     ProfileOptions,
     RunOptions,
     Settings,
@@ -59,6 +60,7 @@ def parsed(argv: Sequence[str] | None) -> tuple[Any, ...]:
             only(DeviceOptions, "gpu", "threads", "seed"),
             only(RunOptions, "new_run"),
             without(ProfileOptions, "profile_flops"),
+            EngineOptions,
             OutputOptions,
         ),
     )
@@ -111,15 +113,17 @@ def identity(options: tuple[Any, ...]) -> Identity:
 
 def measure_config(settings: Settings) -> MeasureConfig:
     """Return how to measure."""
-    options, length = settings.profile, settings.task.sentence_length()
+    options, engine, length = settings.profile, settings.engine, settings.task.sentence_length()
     return MeasureConfig(
         length,
         length,
         options.lat_beam,
         options.latiter,
         options.lat_interval,
-        options.lat_amp,
+        engine.precision,
         options.lat_row_budget,
+        engine.runtime or "torch",
+        engine.lat_command or "",
     )
 
 
@@ -138,7 +142,8 @@ def describe(result: dict[str, Any]) -> str:
     if result["flops"] is not None:
         lines.append(f"FLOPs: {result['flops'] / 1e9:.3f} G (without the output matrix)")
     if latency := result["latency_ms"]:
-        lines += [f"latency {part}: {latency[part]:.2f} ms" for part in ("encoder", "decoder")]
+        parts = ("encoder", "decoder") if latency["encoder"] else ()  # some runtimes are timed as a whole
+        lines += [f"latency {part}: {latency[part]:.2f} ms" for part in parts]
         lines.append(f"latency total: {latency['total']:.2f} +- {latency['interval']:.2f} ms")
         shown = ", ".join(f"{key} {value}" for key, value in result["conditions"].items())
         lines.append(f"measured with {shown}")

@@ -279,8 +279,9 @@ class _Parser(configargparse.ArgParser):
                 continue
             if each.name not in part.names | part.unlisted:
                 self._unused.add(flag)
-            self._hints[flag[2:]] = hints[each.name]
-            action = section.add_argument(flag, dest=each.name, **_argument(each, hints[each.name], listed))
+            flags = [flag_of(name) for name in (each.name, each.metadata.get("alias")) if name]
+            self._hints |= {name[2:]: hints[each.name] for name in flags}
+            action = section.add_argument(*flags, dest=each.name, **_argument(each, hints[each.name], listed))
             text = help_of(part.group).get(each.name, "")
             if action.default not in (None, (), False, ""):
                 many = isinstance(action.default, tuple)

@@ -21,6 +21,7 @@ import yaml
 
 from hat.cli import distill, evo_search, latency_dataset, latency_predictor, train, translate
 from hat.cli.interrupt import run_group
+from hat.cli.latency_dataset import measure_config
 from hat.cli.options import OutputOptions, command, parse
 from hat.cli.settings import TaskData, find_checkpoint, parse_settings, space_and_arch
 from hat.cli.stages import Stages
@@ -54,7 +55,7 @@ _FIRST = (
 _DISTIL, _LAST = "translate by the teacher", "measure all the models side by side"
 _BYTES_OF_A_PARAMETER = 12  # weight and two moments of the optimiser, in float32
 # Keys of common.yml, which test.sh reads, that a translation depends on besides its checkpoint.
-_OF_A_TRANSLATION = ("amp", "fp16", "max-source-positions", "max-target-positions")
+_OF_A_TRANSLATION = ("amp", "fp16", "max-source-positions", "max-target-positions", "runtime", "precision")
 # Conditions of a latency that a model card tells, and what of a model stands in the summary as it came out.
 _OF_A_ROW = ("measured_ms", "measured_interval_ms", "bleu", "signature", "size_bytes")
 _OF_A_LATENCY = ("device", "threads", "dtype", "runtime", "beam", "source_len", "target_len")
@@ -156,7 +157,9 @@ class Task:
         words, flags = [f"--configs={self.super_yml}"], ("--configs",)
         self.settings = parse_settings(words, prog="hat run", description="", config_flags=flags)[0]
         self.space, _ = space_and_arch(self.settings.space, self.settings.arch)
-        self.gpu = bool(yaml.safe_load(self.dataset_yml.read_text("utf-8")).get("latgpu"))
+        how = yaml.safe_load(self.dataset_yml.read_text("utf-8"))
+        self.gpu, self.command = bool(how.get("latgpu")), how.get("lat-command")
+        self.device = torch.device("cuda" if self.gpu else "cpu")
         self.super_best = self.folder / "super" / "checkpoint_best.pt"
         self.table, self.predictor_pt = self.folder / "latency.csv", self.folder / "predictor.pt"
         self.common = [f"--seed={options.seed}", *(["--no-progress-bar"] if quiet else [])]
@@ -254,6 +257,7 @@ class Task:
         evo_search.parsed([*self._words_of("search", self.folder / "found.yml"), "--latency-constraint=1"])
         if self.gpu and not torch.cuda.is_available():
             raise ConfigError(f"{self.dataset_yml} measures on a GPU, and PyTorch can use none here")
+        measure_config(how).check(self.space.largest(), self.device)
         check_tokenizer(self.settings.task.target_lang or self.configs.name.rpartition("-")[2])
         if self.options.distill and not self.teacher:
             find_checkpoint(self.options.distill)
@@ -285,6 +289,7 @@ class Task:
         elif stage == "search":
             words |= {"evo_configs": self.evo_yml, "restore_file": best, "write_config_path": path}
             words |= {"search_dir": self.folder / "search", "evo_iter": options.evo_iterations} | predictor
+            words |= {"lat_command": self.command}
         elif path:
             words = {"configs": path, "restore_file": best, "max_update": options.sub_updates}
             words |= {"sub_configs": self.common_yml} if path != self.common_yml else {}
@@ -427,7 +432,7 @@ class Task:
     def _measured(self, archs: Sequence[Arch]) -> list[Row]:
         """Return the latency of each: all take turns in one process, scaled to the speed of the table."""
         conditions, model, table = self.predictor.conditions, self.settings.model, self.table
-        length, device = self.settings.task.sentence_length(), torch.device("cuda" if self.gpu else "cpu")
+        length, device = self.settings.task.sentence_length(), self.device
 
         def work() -> list[Row]:
             timings = measure_fresh(
@@ -435,7 +440,7 @@ class Task:
                 self.space,
                 conditions,
                 vocab_sizes=TaskData(self.settings.task).vocab_sizes,
-                config=MeasureConfig(length, length),
+                config=MeasureConfig(length, length, command=self.command or ""),
                 model_config=model,
                 device=device,
                 seed=self.options.seed,

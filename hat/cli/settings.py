@@ -18,8 +18,9 @@ from hat.errors import CheckpointError, ConfigError, DataError
 from hat.files.atomic import file_digest
 from hat.log import info
 from hat.model.count import profile_length
-from hat.model.cpu import Amp, keep_pages
+from hat.model.cpu import keep_pages
 from hat.model.layers import ModelConfig
+from hat.runtimes import Precision, RuntimeName
 from hat.space import Arch, ArchOptions, SearchSpace, SpaceOptions, arch_of, space_of
 from hat.train.distributed import ProcessGroup
 from hat.train.loop import BatchConfig, LoopConfig
@@ -111,12 +112,22 @@ class ProfileOptions(Options):
     """show no progress while measuring"""
     lat_beam: int = option(5, low=1)
     """beam of the timed search"""
-    lat_amp: Amp = "auto"
-    """number format of the timed model; auto takes what is fast on the device"""
 
     def asked(self) -> bool:
         """Return whether profiling is all the user wants."""
         return self.latcpu or self.latgpu or self.profile_flops
+
+
+@dataclass(frozen=True)
+class EngineOptions(Options):
+    """Engine that translates or is timed"""
+
+    runtime: RuntimeName | None = option(None, role="machine")
+    """what computes; command: the program of --lat-command (default: torch; in a search as the predictor)"""
+    precision: Precision = option("auto", role="machine", alias="lat_amp")
+    """number format; auto: what is fast; in a search as the predictor"""
+    lat_command: str | None = option(None, role="machine", metavar="'PROGRAM ...'")
+    """program that is given the path of a bundle and prints milliseconds, see docs/deploy.md"""
 
 
 class Settings(NamedTuple):
@@ -134,6 +145,7 @@ class Settings(NamedTuple):
     device: DeviceOptions
     ranks: RankOptions
     profile: ProfileOptions
+    engine: EngineOptions
     output: OutputOptions
 
 

@@ -31,7 +31,7 @@ UNLISTED: dict[type, tuple[str, ...]] = {
     TaskOptions: ("arch", "required_batch_size_multiple"),
     ModelConfig: ("max_source_positions", "max_target_positions", "vocab_original_scaling"),
     OptimConfig: ("optimizer", "adam_betas", "adam_eps", "sentence_avg", "fp16", "fp16_init_scale"),
-    ProfileOptions: ("latsilent",),
+    ProfileOptions: ("latsilent", "lat_interval", "lat_row_budget"),
 }
 
 
@@ -56,6 +56,8 @@ def run(given: Settings, argv: Sequence[str] | None) -> dict[str, Any] | int:
         raise ConfigError(f"--train-subtransformer needs an architecture: {how}")
     if given.profile.asked():
         return _profile(given, space, arch)
+    if given.engine != settings.EngineOptions():
+        info("--runtime and --precision are for --latcpu and --latgpu; training computes in --amp")
     place = place_of(os.environ)
     params = count_params(arch or space.largest(), space)
     if place is None or (place.first and not place.ours):

@@ -11,25 +11,34 @@ from typing import Any
 
 import torch
 
-from hat.cli.options import OutputOptions, command, only, parse, stage
-from hat.cli.settings import GROUPS, DeviceOptions, TaskData, TaskOptions, device_of, find_checkpoint
+from hat.cli.options import OutputOptions, command, only, parse, stage, without
+from hat.cli.settings import (
+    GROUPS,
+    DeviceOptions,
+    EngineOptions,
+    TaskData,
+    TaskOptions,
+    device_of,
+    find_checkpoint,
+)
 from hat.config import Options, defaults_of, option, to_yaml_values
 from hat.data.pairs import PairDataset
-from hat.data.subwords import remove_subwords
+from hat.data.subwords import TextCodec, remove_subwords
 from hat.decode.beam import BeamConfig
 from hat.decode.generate import Generated
 from hat.decode.generate import generate as generate_split
 from hat.decode.score import Mode, check_tokenizer, score_file
+from hat.decode.translator import Model
 from hat.errors import ConfigError, DataError, HatError
 from hat.files.atomic import check_writable, write_text_atomic
 from hat.files.lock import file_lock
 from hat.log import info
-from hat.model.cpu import Int8Matrix, device_name, fixed_matrix
-from hat.model.inference import InferenceModel
+from hat.model.cpu import device_name, dtype_name
 from hat.model.layers import MAX_POSITIONS
 from hat.run import Run, digest_of, read_record, record_path
+from hat.runtimes.bundle import add_facts
+from hat.runtimes.engines import engine
 from hat.space import ArchOptions, arch_of
-from hat.train.bundle import add_facts
 from hat.train.checkpoint import check_dictionaries, evaluation_dtype, load
 from hat.train.distributed import place_of
 from hat.train.trainer import OptimConfig
@@ -50,7 +59,7 @@ class GenerateOptions(Options):
     nbest: int = option(1, low=1)
     """hypotheses printed for each sentence"""
     int8: bool = False
-    """translate with 8-bit weights on the CPU: faster, not exactly the same words"""
+    """the same as --precision int8"""
     results_path: str | None = option(None, role="free")
     """file for the output, written whole (default: standard output)"""
     mode: Mode | None = option(None, role="free")
@@ -87,11 +96,12 @@ def parsed(argv: Sequence[str] | None) -> tuple[Any, ...]:
     """Return the options of a translation."""
     return parse(
         argv,
-        GenerateOptions,
+        without(GenerateOptions, "int8"),
         BeamConfig,
         only(TaskOptions, "data", "source_lang", "target_lang"),
         only(DeviceOptions, "cpu", "gpu", "threads"),
         only(OptimConfig, "amp"),
+        only(EngineOptions, "runtime", "precision"),
         ArchOptions,
         OutputOptions,
         *map(only, GROUPS),  # of other commands that read the same files
@@ -103,7 +113,7 @@ def parsed(argv: Sequence[str] | None) -> tuple[Any, ...]:
 
 def run(groups: tuple[Any, ...], argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Translate, score if that is asked for, and return what came out."""
-    options, beam, task, device_options, optim, arch_options, output, *_ = groups
+    options, beam, task, device_options, optim, engine_options, arch_options, output, *_ = groups
     if options.path is None:
         raise ConfigError("--path is needed: the checkpoint to translate with")
     if (place := place_of(os.environ)) and place.size > 1:
@@ -114,7 +124,7 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None = None) -> dict[str,
         check_writable(product)
     lock = file_lock(product, "wait for it, or give another --results-path") if product else nullcontext()
     with lock:
-        done = _generate(options, beam, task, device_options, optim, arch_options, output)
+        done = _generate(options, beam, task, device_options, optim, engine_options, arch_options, output)
     counts = {"sentences": done.sentences, "tokens": done.tokens, "seconds": round(done.seconds, 3)}
     info(
         f"translated {done.sentences} sentences ({done.tokens} tokens) in {done.seconds:.1f} s, "
@@ -137,37 +147,47 @@ def _generate(
     task: TaskOptions,
     device_options: DeviceOptions,
     optim: OptimConfig,
+    engine_options: EngineOptions,
     arch_options: ArchOptions,
     output: OutputOptions,
 ) -> Generated:
     """Translate, and write or print the translation."""
     path, dataset = find_checkpoint(str(options.path)), TaskData(task)
-    device = device_of(replace(device_options, cpu=device_options.cpu or options.int8))
+    runtime, precision = engine_options.runtime or "torch", engine_options.precision
+    if options.int8 and precision not in ("auto", "int8"):
+        raise ConfigError(f"--int8 contradicts --precision {precision}; give one of them")
+    precision = "int8" if options.int8 else precision
+    on_cpu = precision == "int8" or runtime != "torch"
+    device = device_of(replace(device_options, cpu=device_options.cpu or on_cpu))
     source = load(path, info)
-    dtype = torch.float32 if options.int8 else evaluation_dtype(source, optim.amp, optim.fp16, device)
+    if precision == "auto" and runtime == "torch":
+        precision = dtype_name(evaluation_dtype(source, optim.amp, optim.fp16, device))
     check_dictionaries(source, dataset, path)
     if options.mode == "sacre":
         check_tokenizer(dataset.languages[1])
-    arch = arch_of(arch_options)
+    arch, only_one = arch_of(arch_options), source.space.largest()
+    if arch is None and source.arch is None and only_one == source.space.smallest():
+        arch = only_one  # a released SubTransformer
     model = source.model() if arch is None else source.sub(arch)
     model.lengthen(options.max_source_positions, options.max_target_positions)
-    arch = arch or source.arch or source.space.largest()
-    fixed = InferenceModel(model.to(device, dtype), arch, Int8Matrix if options.int8 else fixed_matrix)
+    whole = Model(model.to(device), TextCodec(dataset.languages, dataset.vocabs))
+    translator = engine(whole, runtime, precision)
     data = dataset.split(options.gen_subset)
     product = Path(options.results_path) if options.results_path else None
     run = Run(
         record_path(product, folder=False) if product else None,
         "translation",
-        settings=to_yaml_values(options, beam, arch_options) | {"data": task.data, "amp": optim.amp},
+        settings=to_yaml_values(options, beam, arch_options, engine_options)
+        | {"data": task.data, "amp": optim.amp},
         inputs={"checkpoint": path, **_ids(data)},
-        device={"device": device_name(device), "dtype": str(fixed.dtype)},
+        device={"device": device_name(device), "dtype": precision},
         threads=torch.get_num_threads(),
         gpus=int(device.type == "cuda"),
         goes_on=False,
     )
     with run:
         done = generate_split(
-            fixed,
+            translator,
             data,
             beam,
             batch_size=options.batch_size,
@@ -236,7 +256,7 @@ def _tell_bundle(output: Path, options: ScoreOptions, found: dict[str, Any]) -> 
     made = read_record(output, folder=False, note=info)
     path = Path(made.settings.get("path") or "none")
     if options.mode == "sacre" and path.exists() and digest_of(path) == made.inputs.get("checkpoint"):
-        usual, given = defaults_of(BeamConfig()), made.settings
+        usual, given = defaults_of(BeamConfig(), EngineOptions()), made.settings
         search = (f"--{key}={given[key]}" for key in usual if given.get(key, usual[key]) != usual[key])
         add_facts(path, found | {"split": given["gen-subset"], "search": " ".join(search)})
 

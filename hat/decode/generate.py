@@ -4,7 +4,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,7 +13,6 @@ from hat.data.pairs import PairDataset
 from hat.data.subwords import remove_subwords
 from hat.decode.beam import BeamConfig, Hypothesis, beam_search
 from hat.log import progress
-from hat.model.inference import InferenceModel
 
 SORTED = 8  # batches that are sorted by length at a time: how files and streams of text are translated alike
 
@@ -45,29 +44,31 @@ def by_length(lengths: np.ndarray, batch_size: int, max_tokens: int | None = Non
 
 
 def translate(
-    model: InferenceModel,
+    model: Any,
     data: PairDataset,
     cfg: BeamConfig,
     *,
     batch_size: int,
     max_tokens: int | None = None,
 ) -> Iterator[list[Translation]]:
-    """Yield the translations of each batch; of `SORTED` batches the long sentences come first.
+    """Yield the translations of each batch by an InferenceModel or an engine; of `SORTED` batches the long
+    sentences come first.
 
     Raises DataError if a source sentence is longer than the model's positions.
     """
     lengths = data.source_lengths
     limit = min(model.cfg.max_source_positions, max_tokens or model.cfg.max_source_positions)
     usable(lengths, np.ones_like(lengths), limit, limit, drop_long=False)
+    search = model if callable(model) else partial(beam_search, model)
     for start in range(0, len(data), step := SORTED * batch_size):
         for indices in by_length(lengths[start : start + step], batch_size, max_tokens):
             indices = indices + start
-            found = beam_search(model, data.batch(indices).to(model.device).source, cfg)
+            found = search(data.batch(indices).to(model.device).source, cfg)
             yield [Translation(int(index), each) for index, each in zip(indices, found, strict=True)]
 
 
 def generate(
-    model: InferenceModel,
+    model: Any,
     data: PairDataset,
     cfg: BeamConfig,
     *,
@@ -76,7 +77,7 @@ def generate(
     nbest: int = 1,
     show_bar: bool = False,
 ) -> Generated:
-    """Translate a whole split, at most `batch_size` sentences at once, by a model of one architecture.
+    """Translate a whole split, at most `batch_size` sentences at once, by an InferenceModel or an engine.
 
     `remove_bpe` says how subwords are joined, see `remove_subwords`; `nbest` hypotheses of each sentence are
     written. Raises DataError if a source sentence is longer than the model's positions.

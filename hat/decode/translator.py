@@ -13,19 +13,13 @@ from hat.data.vocab import EOS, Vocab
 from hat.decode.beam import BeamConfig, Hypothesis, beam_search
 from hat.decode.generate import by_length
 from hat.errors import ArchError, DataError
-from hat.model.cpu import Int8Matrix, fixed_matrix
 from hat.model.inference import InferenceModel
 from hat.model.layers import MAX_POSITIONS
 from hat.model.transformer import SubTransformer, Transformer, extract
 from hat.space import Arch, SearchSpace
 
-Engine = Callable[[Tensor, BeamConfig], list[list[Hypothesis]]]
+BeamSearch = Callable[[Tensor, BeamConfig], list[list[Hypothesis]]]
 """Finds up to `beam` hypotheses, best first, for each row of left-padded ids [B, S] with EOS."""
-
-
-def torch_engine(network: Transformer, *, int8: bool = False) -> Engine:
-    """Return our own engine, which computes in the number format of the weights, or in 8 bits."""
-    return partial(beam_search, InferenceModel(network, matrix=Int8Matrix if int8 else fixed_matrix))
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +71,7 @@ class Model:
         batch_size: int = 32,
         max_tokens: int | None = None,
         config: BeamConfig | None = None,
-        engine: Engine | None = None,
+        engine: BeamSearch | None = None,
     ) -> list[str]:
         """Return the translation of each sentence, in order, as plain text.
 
@@ -101,7 +95,7 @@ class Model:
         *,
         batch_size: int = 32,
         max_tokens: int | None = None,
-        engine: Engine | None = None,
+        engine: BeamSearch | None = None,
     ) -> list[list[tuple[str, float]]]:
         """Return up to `beam` translations of each sentence with their scores, best first.
 
@@ -119,7 +113,8 @@ class Model:
             raise DataError(f"{found}; shorten it")
         results: list[list[tuple[str, float]]] = [[] for _ in sources]
         wanted = np.array([i for i, ids in enumerate(sources) if ids[0] != EOS], dtype=np.int64)
-        search, device = engine or torch_engine(self.network), self.network.source_embed.weight.device
+        search = engine or partial(beam_search, InferenceModel(self.network))
+        device = self.network.source_embed.weight.device
         for places in by_length(lengths[wanted], batch_size, max_tokens):
             source_BS = pad(flat([sources[i] for i in wanted[places]]), left=True).to(device)
             for i, hypotheses in zip(wanted[places], search(source_BS, config), strict=True):

@@ -23,7 +23,7 @@ from hat.latency.table import LatencyTable, Row, TableWriter, row_of
 from hat.log import info
 from hat.log import progress as counting
 from hat.model.count import count_params, profile_macs
-from hat.model.cpu import choose_dtype, device_name, keep_pages
+from hat.model.cpu import DTYPES, keep_pages
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SubTransformer, SuperTransformer, extract
 from hat.rng import rng_for, seed_for
@@ -66,6 +66,7 @@ def collect(
     killed collection goes on; `out.run.json` is its record. Without a file the rows stay in memory.
 
     Args:
+        config: how to measure, and with what runtime.
         device: by default the CPU, with the threads that torch has.
         vocab_sizes: sizes of source and target dictionary; by default those of `dataset`.
         progress: show a bar on the terminal; otherwise a plain line every half minute.
@@ -74,13 +75,15 @@ def collect(
         new_run: move a table that was measured in other ways out of the way.
 
     Raises ConfigError if `out` holds rows that were measured in other ways or on another device (they must
-    not mix), DataError for a damaged table, HatError if another process writes it.
+    not mix), or the runtime is missing or has no form for all of the space; DataError for a damaged table,
+    HatError if another process writes it.
     """
     if vocab_sizes is None:
         if dataset is None:
             raise ConfigError("measuring needs the sizes of the dictionaries: give vocab_sizes or dataset")
         vocab_sizes = len(dataset.vocabs[0]), len(dataset.vocabs[1])
     cfg, where, start = config or MeasureConfig(), torch.device(device or "cpu"), time.perf_counter()
+    cfg.check(space.largest(), where)
     models = _models(space, vocab_sizes, model_config, cfg, where, seed)
     wanted = table_identity(space, vocab_sizes, cfg, model_config, where, seed)
     choices = str(wanted.settings["space"])
@@ -109,7 +112,7 @@ def collect(
             "latency-table",
             identity=wanted,
             settings=settings or {"rows": rows, "vocab-size": list(vocab_sizes), "seed": seed, **asdict(cfg)},
-            device={"device": device_name(where)},
+            device={"device": cfg.device_name(where)},
             threads=torch.get_num_threads(),
             gpus=int(where.type == "cuda"),
         ) as run:
@@ -153,9 +156,7 @@ def table_identity(
     threads: int | None = None,
 ) -> Identity:
     """Return what the rows of a table depend on; by default with the threads that torch has."""
-    settings: dict[str, Any] = conditions_of(
-        device, choose_dtype(cfg.dtype, device), vocab_sizes[1], space.qkv_dim, cfg, threads
-    )
+    settings: dict[str, Any] = conditions_of(device, vocab_sizes[1], space.qkv_dim, cfg, threads)
     settings |= conditions_of_space(space, vocab_sizes[1]) | {"anchor": ANCHOR}
     settings |= {"seed": seed, "latiter": cfg.max_iterations}
     settings |= {"lat-interval": cfg.interval_percent, "lat-row-budget": str(cfg.row_budget_s)}
@@ -207,7 +208,9 @@ def _models(
     if max(length, cfg.target_len) > limit:
         raise ConfigError(f"--profile-length {length} exceeds the {limit} positions of the model; lower it")
     noise = torch.Generator().manual_seed(seed_for(seed, "init"))
-    full = SuperTransformer(space, sizes, options, noise).to(choose_dtype(cfg.dtype, device))
+    exact = cfg.runtime != "torch" or cfg.dtype == "int8"
+    dtype = torch.float32 if exact else DTYPES[cfg.engine().precision(cfg.dtype, device)]
+    full = SuperTransformer(space, sizes, options, noise).to(dtype)
     return lambda arch: extract(full, space.check(arch)).to(device).eval()
 
 
@@ -247,8 +250,8 @@ def measure_fresh(
 
     All take turns, together with the anchor of their space. If `conditions`, as those of a predictor, are of
     a table of this space, the latencies are at the speed of that table, or at which its anchor takes
-    `reference_ms`. Threads, dtype, beam and lengths are those of `conditions`; `config` says the rest. Raises
-    HatError if the process fails, with its last words.
+    `reference_ms`. Threads, runtime, dtype, beam and lengths are those of `conditions`; `config` says the
+    rest. Raises HatError if the process fails, with its last words.
     """
     cfg = (config or MeasureConfig()).under(conditions)
     threads = int(conditions.get("threads", torch.get_num_threads()))
@@ -305,17 +308,20 @@ def profile(
 
     Returns params (without embeddings and output matrix), flops of one sentence (without output matrix),
     latency_ms {encoder, decoder, total, interval}; None for what was not asked for: `flops`, and a `device`
-    to measure on. With a latency come the conditions of measuring. Weights are random: they do not matter.
+    to measure on, and for parts that the engine does not tell. With a latency come the conditions of
+    measuring. Weights are random: they do not matter.
     """
     result: dict[str, Any] = {"params": count_params(arch, space), "flops": None, "latency_ms": None}
-    cfg, cpu = config or MeasureConfig(), torch.device("cpu")
+    cfg = config or MeasureConfig()
     if flops:
         result["flops"] = 2 * profile_macs(arch, space, model_config or ModelConfig(), cfg.source_len)
     if device is not None:
-        model = _models(space, vocab_sizes, model_config, replace(cfg, dtype="fp32"), cpu, seed)(arch)
         where = torch.device(device)
-        (timing,) = measure_in_turn([model.to(where, choose_dtype(cfg.dtype, where))], cfg)
-        latency = {"encoder": timing.encoder_ms, "decoder": timing.decoder_ms, "total": timing.total_ms}
-        result["latency_ms"] = latency | {"interval": timing.interval_ms}
+        cfg.check(arch, where)
+        model = _models(space, vocab_sizes, model_config, cfg, where, seed)(arch)
+        (timing,) = measure_in_turn([model], cfg)
+        parts = (timing.encoder_ms, timing.decoder_ms) if timing.encoder_ms else (None, None)
+        latency = dict(zip(("encoder", "decoder"), parts, strict=True))
+        result["latency_ms"] = latency | {"total": timing.total_ms, "interval": timing.interval_ms}
         result["conditions"] = timing.conditions
     return result

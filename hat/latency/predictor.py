@@ -33,9 +33,9 @@ BASELINES = {"depth_only": costs.depth_only, "least_squares": costs.least_square
 FORMAT = 3
 _AGAIN = "train it again with latency_predictor.py"
 OF_MODEL = ["space", "qkv_dim", "vocab_size", "source_len", "target_len", "beam"]
-OF_DEVICE = ["device", "threads", "dtype", "torch", "runtime", "estimate", "anchor", "reference_ms"]
+OF_DEVICE = ["device", "threads", "dtype", "torch", "runtime", "engine", "estimate", "anchor", "reference_ms"]
 SHARED = [*OF_MODEL, *OF_DEVICE]  # by all rows of a table; the other conditions are of a single row
-MINOR = ("torch", "estimate")  # what else changes a latency by little
+MINOR = ("torch", "engine", "estimate")  # what else changes a latency by little
 VOCABULARY_SHARE = 0.05  # sizes that differ by less change a latency by little
 _DIMS = {dim.choice_key for dim in DIMS}
 _MEASURE = "measure a table for this with latency_dataset.py, and train a predictor on it"
@@ -430,7 +430,7 @@ def check_valid(of: str, conditions: Mapping[str, str], here: Mapping[str, str])
     Raises ConfigError naming both values if not. What changes little, and what is not known of files of
     2020 and of version 0.1, is said in one line.
     """
-    old, new = described(conditions), described(here)
+    old, new = {"runtime": "torch"} | described(conditions), described(here)  # at first there was no other
     unknown = sorted(set(new) - set(old) - _DIMS) + ["the search space"] * bool(_DIMS & set(new) - set(old))
     if unknown:
         info(f"{of} does not say what it is valid for, which could not be checked: {', '.join(unknown)}")

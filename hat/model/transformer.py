@@ -93,6 +93,11 @@ class Transformer(nn.Module):
             table = sinusoids(length + PAD + 1, width).to(self.source_embed.weight)
             self.register_buffer(f"{side}_positions", table, persistent=False)
 
+    @property
+    def vocab_sizes(self) -> tuple[int, int]:
+        """Return the sizes of both dictionaries."""
+        return self.source_embed.weight.size(0), self.target_embed.weight.size(0)
+
     def lengthen(self, source: int | None, target: int | None) -> None:
         """Make room for sentences of so many tokens, if it is more than before; positions have no weights."""
         cfg = self.cfg
@@ -195,9 +200,8 @@ def extract(model: Transformer, arch: Arch) -> SubTransformer:
     output equals that of `model` called with `arch`. Raises ArchError if `arch` is outside the space.
     """
     model.space.check(arch)
-    vocab_size = (model.source_embed.weight.size(0), model.target_embed.weight.size(0))
     with torch.device("meta"):
-        sub = SubTransformer(model.space, arch, vocab_size, model.cfg)
+        sub = SubTransformer(model.space, arch, model.vocab_sizes, model.cfg)
     weights = dict(model.named_parameters())
     slices = {}
     for name, parameter in sub.named_parameters():
@@ -205,16 +209,3 @@ def extract(model: Transformer, arch: Arch) -> SubTransformer:
         slices[name] = block.clone(memory_format=torch.contiguous_format)
     sub.load_weights(slices)
     return sub
-
-
-def untie(model: SubTransformer) -> None:
-    """Give both embeddings and the output matrix tables of their own, cut to their widths like positions."""
-    enc, dec = model.arch.encoder.embed_dim, model.arch.decoder.embed_dim
-    tables = {"source_embed": enc, "target_embed": dec, "output": dec}
-    for name, weight in {name: getattr(model, name).columns(dim) for name, dim in tables.items()}.items():
-        with torch.device("meta"):
-            own = ElasticEmbedding(*weight.shape)
-        own.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
-        setattr(model, name, own)
-    model.source_positions = model.source_positions[:, :enc].clone()
-    model.target_positions = model.target_positions[:, :dec].clone()

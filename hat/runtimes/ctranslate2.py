@@ -1,33 +1,65 @@
 """A stand-alone SubTransformer as a CTranslate2 model: any widths, depths and heads per layer, span 1."""
 
 import math
+import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from hat.data.subwords import package
 from hat.data.vocab import EOS, PAD, SPECIALS, Vocab
 from hat.decode.beam import BeamConfig, Hypothesis
+from hat.decode.translator import Model
 from hat.errors import ConfigError
 from hat.model.transformer import SubTransformer
-from hat.space import DIMS
+from hat.runtimes import Precision
+from hat.runtimes.engines import Mark, Runtime, codec_of, stand_alone
+from hat.space import DIMS, Arch
 
 TYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "int8"}
 _SPECIALS = ("<s>", "<blank>", "</s>", "<unk>")  # what CTranslate2 calls ids 0 to 3
 
 
-def check(model: SubTransformer) -> None:
-    """Raise ConfigError for an architecture that CTranslate2 has no form for."""
-    if set(spans := model.arch.decoder.cross_span) != {1}:
-        key = next(dim.choice_key for dim in DIMS if dim.attr == "cross_span")
-        raise ConfigError(
-            f"CTranslate2 attends to the last encoder layer only, this architecture has the spans {spans}; "
-            f"search with `{key}: [-1]`, or export to onnx"
-        )
+class CTranslate2(Runtime):
+    """CTranslate2 on the CPU; a search is timed as a whole."""
+
+    precisions = ("fp32", "fp16", "bf16", "int8")
+    needs = ("ctranslate2", "ctranslate2")
+
+    def check(self, arch: Arch) -> None:
+        """Raise ConfigError for an architecture that CTranslate2 has no form for."""
+        if set(spans := arch.decoder.cross_span) != {1}:
+            key = next(dim.choice_key for dim in DIMS if dim.attr == "cross_span")
+            raise ConfigError(
+                f"CTranslate2 attends to the last encoder layer only, this architecture has spans {spans}; "
+                f"search with `{key}: [-1]`, or take another runtime: onnxruntime knows all spans"
+            )
+
+    def precision(self, asked: Precision, device: torch.device) -> Precision:
+        """Return the number format that `asked` stands for; raises ConfigError if this CPU has none."""
+        found = super().precision(asked, device)
+        allowed = package(*self.needs).get_supported_compute_types("cpu")
+        if TYPES[found] not in allowed:
+            known = ", ".join(name for name, kind in TYPES.items() if kind in allowed)
+            raise ConfigError(f"CTranslate2 does not compute in {found} on this CPU; give one of {known}")
+        return found
+
+    def prepare(self, model: Model, precision: Precision, threads: int) -> "Engine":
+        """Return the engine of a model of one architecture, which computes a batch with `threads`."""
+        network, vocabs = stand_alone(model), codec_of(model).vocabs
+        self.check(network.arch)
+        with tempfile.TemporaryDirectory() as folder:
+            export(network, Path(folder), vocabs, precision)
+            translator = package(*self.needs).Translator(
+                folder, device="cpu", compute_type=TYPES[precision], intra_threads=threads
+            )
+        return Engine(network, vocabs, translator)
 
 
 def export(model: SubTransformer, folder: Path, vocabs: tuple[Vocab, Vocab], precision: str = "fp32") -> None:
@@ -36,8 +68,8 @@ def export(model: SubTransformer, folder: Path, vocabs: tuple[Vocab, Vocab], pre
     Layers with fewer heads than others get heads of zeros: results stay the same. Raises ConfigError for an
     architecture that CTranslate2 has no form for, and if CTranslate2 is not installed.
     """
-    check(model)
-    specs = package("ctranslate2", "ctranslate2").specs
+    CTranslate2().check(model.arch)
+    specs = package(*CTranslate2.needs).specs
     arch, cfg = model.arch, model.cfg
     enc, dec = arch.encoder, arch.decoder
     heads = max(enc.self_heads), max(*dec.self_heads, *dec.cross_heads)
@@ -81,18 +113,18 @@ def tokens_of(vocab: Vocab) -> list[str]:
 
 
 class Engine:
-    """Translates ids by an exported model, `threads` for the products of one batch."""
+    """Translates ids by an exported model."""
 
-    def __init__(self, folder: Path, vocabs: tuple[Vocab, Vocab], precision: str, threads: int) -> None:
+    device = torch.device("cpu")
+
+    def __init__(self, network: SubTransformer, vocabs: tuple[Vocab, Vocab], translator: Any) -> None:
+        self.cfg, self._translator = network.cfg, translator
         self._source, target = tokens_of(vocabs[0]), tokens_of(vocabs[1])
         self._ids = {token: index for index, token in enumerate(target)}
-        allowed = package("ctranslate2", "ctranslate2").get_supported_compute_types("cpu")
-        if TYPES[precision] not in allowed:
-            known = ", ".join(name for name, kind in TYPES.items() if kind in allowed)
-            raise ConfigError(f"CTranslate2 does not compute in {precision} on this CPU; give one of {known}")
-        self._translator = package("ctranslate2", "ctranslate2").Translator(
-            str(folder), device="cpu", compute_type=TYPES[precision], intra_threads=threads
-        )
+
+    def timed(self, source_BS: Tensor, cfg: BeamConfig, mark: Mark) -> None:
+        """Run one search; CTranslate2 does not count the step that forces the end."""
+        self(source_BS, replace(cfg, max_len_b=cfg.max_len_b + 1, min_len=cfg.min_len + 1))
 
     def __call__(self, source_BS: Tensor, cfg: BeamConfig) -> list[list[Hypothesis]]:
         """Return up to `beam` hypotheses for each padded source, best score first."""

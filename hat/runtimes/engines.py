@@ -1,61 +1,165 @@
-"""Engines that translate with a model, by name, and the files of other programs that a model becomes."""
+"""Runtimes by name, and the files of other programs that a model becomes.
 
-import copy
-import tempfile
+A `Runtime` prepares a model in a number format; the `Engine` that comes of it translates batches and runs
+timed searches. So what is searched for, and what translates, may be any of them; docs/extending.md adds one.
+"""
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, Protocol, cast
 
 import torch
+from torch import Tensor
 
 from hat.data.folder import CODES_FILE, MODEL_FILE
-from hat.data.subwords import TextCodec
-from hat.decode.translator import Engine, Model, torch_engine
+from hat.data.subwords import TextCodec, package
+from hat.decode.beam import BeamConfig, Hypothesis, beam_search, search_from
+from hat.decode.translator import Model
 from hat.errors import CheckpointError, ConfigError, DataError
 from hat.files.atomic import write_atomic
 from hat.files.tensors import write_safetensors
-from hat.model.cpu import choose_dtype
-from hat.model.transformer import SubTransformer
+from hat.model.cpu import DTYPES, Int8Matrix, choose_dtype, dtype_name, fixed_matrix
+from hat.model.inference import InferenceModel
+from hat.model.layers import ModelConfig
+from hat.model.transformer import SubTransformer, extract
+from hat.runtimes import Precision, RuntimeName
+from hat.space import Arch
 
-Runtime = Literal["torch", "ctranslate2", "onnxruntime"]
-Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 Target = Literal["bundle", "ctranslate2", "onnx", "safetensors"]
-_PRECISIONS: dict[str, tuple[str, ...]] = {  # what each can, the one that "auto" means first
-    "torch": ("auto", "fp32", "fp16", "bf16", "int8"),
+Mark = Callable[[], object]
+_RUNTIMES: dict[RuntimeName, str] = {  # module of this package, and the class in it
+    "torch": "engines:Torch",
+    "onnxruntime": "onnx:OnnxRuntime",
+    "ctranslate2": "ctranslate2:CTranslate2",
+    "command": "command:Command",
+}
+_PRECISIONS: dict[str, tuple[Precision, ...]] = {  # of files; the first is what "auto" means
     "ctranslate2": ("fp32", "fp16", "bf16", "int8"),
-    "onnxruntime": ("fp32", "int8"),
     "onnx": ("fp32", "int8"),
     "safetensors": ("fp32", "fp16", "bf16"),
 }
-_TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class Engine(Protocol):
+    """A model that is ready to translate; `cfg` are its options, `device` is where it wants its input."""
+
+    cfg: ModelConfig
+    device: torch.device
+
+    def __call__(self, source_BS: Tensor, cfg: BeamConfig) -> list[list[Hypothesis]]:
+        """Return up to `beam` hypotheses for each left-padded row of ids with EOS, best score first."""
+
+    def timed(self, source_BS: Tensor, cfg: BeamConfig, mark: Mark) -> Sequence[float] | None:
+        """Run one search whose time is taken from outside; `mark` is called between its parts, if it has any.
+
+        The first part is the encoder. An engine that takes the time itself returns the milliseconds of one
+        or more repeats instead.
+        """
+
+
+class Runtime:
+    """What prepares models for one program; a subclass for each.
+
+    Attributes:
+        precisions: number formats that it computes in; the first one is what "auto" means.
+        estimate: how the repeats of a search become a latency, as tables name it.
+        needs: Python package of the program, and the extra of HAT that installs it; empty if there is none.
+    """
+
+    precisions: tuple[Precision, ...] = ("fp32", "int8")
+    estimate = "minimum"
+    needs: tuple[str, ...] = ()
+
+    def precision(self, asked: Precision, device: torch.device) -> Precision:
+        """Return the number format that `asked` stands for; raises ConfigError if there is none."""
+        return _checked(self.needs[0] if self.needs else type(self).__name__, self.precisions, asked)
+
+    def version(self) -> dict[str, str]:
+        """Return name and version of the program, as tables name it; raises ConfigError if it is missing."""
+        return {"engine": f"{self.needs[0]} {package(*self.needs).__version__}"} if self.needs else {}
+
+    def check(self, arch: Arch) -> None:
+        """Raise ConfigError for an architecture that the program has no form for."""
+
+    def prepare(self, model: Model, precision: Precision, threads: int) -> Engine:
+        """Return the engine of a model of one architecture, which computes a batch with `threads`."""
+        raise NotImplementedError
+
+
+class StepEngine:
+    """Translates by our beam search with a network that has `encode`, `start` and `step`."""
+
+    def __init__(self, network: Any) -> None:
+        self._network, self.cfg, self.device = network, network.cfg, network.device
+
+    def __call__(self, source_BS: Tensor, cfg: BeamConfig) -> list[list[Hypothesis]]:
+        """Return up to `beam` hypotheses for each left-padded source, best score first."""
+        return beam_search(self._network, source_BS, cfg)
+
+    def timed(self, source_BS: Tensor, cfg: BeamConfig, mark: Mark) -> None:
+        """Run one search; its parts are the encoder, what begins the search, and each step."""
+        encoded = self._network.encode(source_BS)
+        mark()
+        search_from(cast(InferenceModel, _Marked(self._network, mark)), encoded, cfg)
+
+
+class _Marked:
+    """A network that calls `mark` before each decoder step."""
+
+    def __init__(self, network: Any, mark: Mark) -> None:
+        self._network, self._mark = network, mark
+
+    def step(self, *arguments: Any) -> Tensor:
+        self._mark()
+        return cast(Tensor, self._network.step(*arguments))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._network, name)
+
+
+class Torch(Runtime):
+    """PyTorch, on the device of the model."""
+
+    precisions = ("auto", "fp32", "fp16", "bf16", "int8")
+    estimate = "minimum of each step"  # other work only adds time; docs/performance.md compares estimates
+
+    def precision(self, asked: Precision, device: torch.device) -> Precision:
+        """Return the number format: "auto" means what is fast on the device."""
+        return asked if asked == "int8" else cast(Precision, dtype_name(choose_dtype(asked, device)))
+
+    def prepare(self, model: Model, precision: Precision, threads: int = 0) -> StepEngine:
+        """Return our own engine; its threads are those of PyTorch."""
+        network, int8 = model.network, precision == "int8"
+        weight = network.source_embed.weight
+        dtype = torch.float32 if int8 else DTYPES[self.precision(precision, weight.device)]
+        if weight.dtype != dtype:
+            network = extract(network, network.default_arch).to(dtype)
+        return StepEngine(InferenceModel(network, matrix=Int8Matrix if int8 else fixed_matrix))
+
+
+def runtime_of(name: RuntimeName, *options: Any) -> Runtime:
+    """Return a runtime; `options` are those of its class."""
+    module, _, kind = _RUNTIMES[name].partition(":")
+    return cast(Runtime, getattr(import_module(f"hat.runtimes.{module}"), kind)(*options))
 
 
 def engine(
-    model: Model, runtime: Runtime = "torch", precision: Precision = "auto", threads: int | None = None
+    model: Model, runtime: RuntimeName = "torch", precision: Precision = "auto", threads: int | None = None
 ) -> Engine:
-    """Return the engine `runtime` for a model, to be given to `Model.translate`.
+    """Return the engine of a model, to be given to `Model.translate`.
 
     `precision` is the number format of the weights; "auto" is what is fast in torch, float32 elsewhere.
     `threads` compute one batch; None for as many as torch uses.
 
-    Raises ConfigError if the engine is not installed or cannot compute so, or the architecture has no form
-    for it.
+    Raises ConfigError if the program is not installed, cannot compute so or does not translate, or the
+    architecture has no form for it.
     """
-    precision, threads = _checked(runtime, precision), threads or torch.get_num_threads()
-    if runtime == "torch":
-        dtype = torch.float32 if precision == "int8" else choose_dtype(precision, torch.device("cpu"))
-        return torch_engine(copy.deepcopy(model.network).to(dtype), int8=precision == "int8")
-    network = stand_alone(model)
-    with tempfile.TemporaryDirectory() as folder:
-        if runtime == "onnxruntime":
-            from hat.runtimes import onnx  # late: it loads the exporter
-
-            onnx.export(network, Path(folder), precision)
-            return onnx.Engine(Path(folder), network, threads)
-        from hat.runtimes import ctranslate2  # late: an extra
-
-        vocabs = _codec(model).vocabs
-        ctranslate2.export(network, Path(folder), vocabs, precision)
-        return ctranslate2.Engine(Path(folder), vocabs, precision, threads)
+    if runtime == "command":
+        raise ConfigError("the runtime command only measures; translate with another --runtime")
+    found = runtime_of(runtime)
+    precision = found.precision(precision, model.network.source_embed.weight.device)
+    return found.prepare(model, precision, threads or torch.get_num_threads())
 
 
 def export(model: Model, folder: Path | str, to: Target, precision: Precision = "auto") -> Path:
@@ -63,20 +167,20 @@ def export(model: Model, folder: Path | str, to: Target, precision: Precision = 
 
     Dictionaries and subword model are written beside it, if they are known. Returns the folder.
     """
-    precision, network, folder = _checked(to, precision), stand_alone(model), Path(folder)
+    precision, network, folder = _checked(to, _PRECISIONS[to], precision), stand_alone(model), Path(folder)
     if to == "ctranslate2":
-        from hat.runtimes import ctranslate2  # late: an extra
-
-        ctranslate2.check(network)
+        runtime_of("ctranslate2").check(network.arch)
     folder.mkdir(parents=True, exist_ok=True)
     if to == "ctranslate2":
-        ctranslate2.export(network, folder, _codec(model).vocabs, precision)
+        from hat.runtimes import ctranslate2  # late: it imports this module
+
+        ctranslate2.export(network, folder, codec_of(model).vocabs, precision)
     elif to == "onnx":
-        from hat.runtimes import onnx  # late: it loads the exporter
+        from hat.runtimes import onnx  # late, as above
 
         onnx.export(network, folder, precision)
     else:
-        weights = {name: weight.to(_TYPES[precision]) for name, weight in network.named_parameters()}
+        weights = {name: weight.to(DTYPES[precision]) for name, weight in network.named_parameters()}
         if wrong := [name for name, weight in weights.items() if not weight.isfinite().all()]:
             raise CheckpointError(f"{wrong[0]} holds numbers that {precision} cannot hold; export as fp32")
         write_safetensors(
@@ -108,7 +212,8 @@ def stand_alone(model: Model) -> SubTransformer:
     )
 
 
-def _codec(model: Model) -> TextCodec:
+def codec_of(model: Model) -> TextCodec:
+    """Return the dictionaries of a model; raises DataError if they are not known."""
     if model.codec is None:
         raise DataError(
             "the dictionaries of this model are not known; give the folder of its data with --data"
@@ -116,9 +221,8 @@ def _codec(model: Model) -> TextCodec:
     return model.codec
 
 
-def _checked(what: str, precision: str) -> Precision:
-    allowed = _PRECISIONS[what]
+def _checked(what: str, allowed: Sequence[Precision], precision: Precision) -> Precision:
     chosen = allowed[0] if precision == "auto" else precision
     if chosen not in allowed:
         raise ConfigError(f"{what} cannot compute in {precision}; give one of {', '.join(allowed)}")
-    return next(one for one in get_args(Precision) if one == chosen)
+    return chosen

@@ -3,135 +3,223 @@
 `encoder.onnx` makes of source ids [B, S] a mask [B, S] and, for each decoder layer, the keys and values that
 it attends to; `step.onnx` feeds one token of each of K hypotheses and gives logits [B, K, V] and the caches,
 which are one token longer.
-B sentences, K hypotheses, S source length, t tokens fed so far, H heads, d head width, D width, V vocabulary.
+B sentences, K hypotheses, S source length, t tokens fed so far, H heads, d head width, D width, Q width of
+all heads, V vocabulary.
 """
 
 import contextlib
-import copy
 import io
 import logging
 import tempfile
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from hat.data.subwords import package
-from hat.decode.beam import BeamConfig, Hypothesis, beam_search
+from hat.decode.translator import Model
 from hat.model.layers import PAD
-from hat.model.transformer import SubTransformer, untie
+from hat.model.transformer import SubTransformer
+from hat.runtimes import Precision
+from hat.runtimes.engines import Runtime, StepEngine, stand_alone
 
+NEEDS = ("onnx", "onnxruntime")
 FILES = ("encoder.onnx", "step.onnx")
 HIDDEN = -1e9  # added to the scores of pads: -inf would make NaN of a row that is all pads
+KINDS = "key", "value"
+OPSET, IR_VERSION = 17, 8
+Block = Callable[[str], str]
 
 
-def _heads(x_BTQ: Tensor, heads: int) -> Tensor:
-    return x_BTQ.unflatten(-1, (heads, -1)).transpose(1, 2)
+class _Graph:
+    """A graph under construction; values are known by their names, what is called adds a node."""
+
+    def __init__(self) -> None:
+        self._nodes, self._weights = list[Any](), list[Any]()
+        self._inputs, self._outputs = list[Any](), list[Any]()
+
+    def __call__(self, op: str, *inputs: Any, name: str = "", count: int = 1, **attributes: Any) -> Any:
+        """Return the name of the result of an operator, or the names of `count`; inputs that are no names
+        become constants."""
+        onnx = package("onnx", "onnx")
+        names = []
+        for each in inputs:
+            if not isinstance(each, str):
+                array = each.detach().float().numpy() if isinstance(each, Tensor) else np.array(each)
+                self._weights.append(onnx.numpy_helper.from_array(array, f"w{len(self._weights)}"))
+                each = self._weights[-1].name
+            names.append(each)
+        found = [name or f"{op}{len(self._nodes)}.{n}" for n in range(count)]
+        self._nodes.append(onnx.helper.make_node(op, names, found, **attributes))
+        return found if count > 1 else found[0]
+
+    def input(self, name: str, shape: Sequence[int | str], kind: str = "FLOAT") -> str:
+        """Add an input; a name in its shape is a size that is free."""
+        self._inputs.append(self._value(name, shape, kind))
+        return name
+
+    def output(self, name: str, value: str, shape: Sequence[int | str]) -> None:
+        """Let a value be an output."""
+        self("Identity", value, name=name)
+        self._outputs.append(self._value(name, shape, "FLOAT"))
+
+    def _value(self, name: str, shape: Sequence[int | str], kind: str) -> Any:
+        onnx = package("onnx", "onnx")
+        return onnx.helper.make_tensor_value_info(name, getattr(onnx.TensorProto, kind), shape)
+
+    def save(self, path: Path) -> None:
+        """Write the graph."""
+        onnx = package("onnx", "onnx")
+        graph = onnx.helper.make_graph(self._nodes, path.stem, self._inputs, self._outputs, self._weights)
+        known = {"opset_imports": [onnx.helper.make_opsetid("", OPSET)], "ir_version": IR_VERSION}
+        onnx.save(onnx.helper.make_model(graph, producer_name="hat", **known), path)
+
+    def linear(self, x: str, weight_OI: Tensor, bias_O: Tensor | None = None) -> str:
+        """Return x @ weight^T + bias."""
+        product = self("MatMul", x, weight_OI.t().contiguous())
+        return str(product if bias_O is None else self("Add", product, bias_O))
+
+    def norm(self, norm: Any, x: str) -> str:
+        """Return x, normalised over its last dimension."""
+        return str(self("LayerNormalization", x, norm.weight, norm.bias, axis=-1, epsilon=norm.eps))
+
+    def queries(self, maps: Any, x: str, heads: int, parts: int) -> list[str]:
+        """Return x, mapped to `parts` times Q columns and cut into them; the first are scaled queries."""
+        weight, bias = maps.weight.detach().clone(), maps.bias.detach().clone()
+        width = weight.size(0) // parts
+        for each in (weight, bias):
+            each[:width] *= (width // heads) ** -0.5
+        return self.cut(self.linear(x, weight, bias), parts)
+
+    def cut(self, x: str, parts: int) -> list[str]:
+        """Return x, cut into equal parts of its columns."""
+        return list(self("Split", x, count=parts, axis=-1)) if parts > 1 else [x]
+
+    def heads(self, x_BTQ: str, heads: int) -> str:
+        """Return [B, H, T, d]."""
+        return str(self("Transpose", self("Reshape", x_BTQ, [0, 0, heads, -1]), perm=[0, 2, 1, 3]))
+
+    def attend(self, queries: str, keys: str, values: str, mask: str = "") -> str:
+        """Return softmax(queries @ keys^T + mask) @ values, of scaled queries [..., T, d]."""
+        order = [0, 1, 3, 2] if mask else [0, 1, 2, 4, 3]
+        scores = self("MatMul", queries, self("Transpose", keys, perm=order))
+        scores = self("Add", scores, mask) if mask else scores
+        return str(self("MatMul", self("Softmax", scores, axis=-1), values))
+
+    def join(self, x_BHTd: str, out: Any) -> str:
+        """Return the heads side by side, mapped to the width of the layer."""
+        x_BTQ = self("Reshape", self("Transpose", x_BHTd, perm=[0, 2, 1, 3]), [0, 0, out.weight.size(1)])
+        return self.linear(x_BTQ, out.weight, out.bias)
+
+    def residual(self, pre_norm: bool, norm: Any, x: str, block: Block) -> str:
+        """Return x + block(x), normalised before the block or after the sum."""
+        if pre_norm:
+            return str(self("Add", x, block(self.norm(norm, x))))
+        return self.norm(norm, self("Add", x, block(x)))
+
+    def feed_forward(self, layer: Any, x: str) -> str:
+        """Return the output of a layer by that of its attention."""
+        up, down = layer.ffn.up, layer.ffn.down
+
+        def block(h: str) -> str:
+            return self.linear(self("Relu", self.linear(h, up.weight, up.bias)), down.weight, down.bias)
+
+        return self.residual(layer.pre_norm, layer.ffn_norm, x, block)
+
+    def embed(self, model: Any, side: str, ids: str, places: str, width: int) -> str:
+        """Return scaled embeddings plus positions."""
+        sines = getattr(model, f"{side}_positions")
+        scale = model.scale("encoder" if side == "source" else "decoder", width)
+        table = self("Gather", getattr(model, f"{side}_embed").columns(width) * scale, ids)
+        return str(self("Add", table, self("Gather", sines[:, :width], places)))
 
 
-def _attend(q_BHTd: Tensor, k_BHSd: Tensor, v_BHSd: Tensor, mask: Tensor | None) -> Tensor:
-    out_BHTd = F.scaled_dot_product_attention(q_BHTd, k_BHSd, v_BHSd, attn_mask=mask)
-    return out_BHTd.transpose(1, 2).flatten(2)
+def _encoder(model: SubTransformer) -> _Graph:
+    """Return the graph of `encoder.onnx`."""
+    graph, enc, dec = _Graph(), model.arch.encoder, model.arch.decoder
+    source = graph.input("source", ["batch", "length"], "INT64")
+    real = graph("Cast", graph("Not", graph("Equal", source, PAD)), to=7)  # int64
+    hidden = graph("Mul", graph("Cast", graph("Equal", source, PAD), to=1), np.float32(HIDDEN))
+    mask = graph("Unsqueeze", hidden, [1, 2])
+    places = graph("Add", graph("Mul", graph("CumSum", real, 1), real), PAD)
+    x, outputs = graph.embed(model, "source", source, places, enc.embed_dim), list[str]()
+    for layer, heads in zip(model.encoder_layers, enc.self_heads, strict=True):
+
+        def attention(h: str, layer: Any = layer, heads: int = heads) -> str:
+            q, k, v = (graph.heads(each, heads) for each in graph.queries(layer.self_attn.qkv, h, heads, 3))
+            return graph.join(graph.attend(q, k, v, mask), layer.self_attn.out)
+
+        x = graph.residual(layer.pre_norm, layer.self_norm, x, attention)
+        x = graph.feed_forward(layer, x)
+        outputs.insert(0, x)
+    if model.cfg.encoder_normalize_before:
+        outputs[0] = graph.norm(model.encoder_norm, x)
+    graph.output("mask", hidden, ["batch", "length"])
+    for i, (layer, heads) in enumerate(zip(model.decoder_layers, dec.cross_heads, strict=True)):
+        maps, seen = layer.cross_attn.kv, outputs[: dec.cross_span[i]]
+        both = graph("Concat", *seen, axis=1) if len(seen) > 1 else seen[0]
+        for kind, each in zip(KINDS, graph.cut(graph.linear(both, maps.weight, maps.bias), 2), strict=True):
+            shape = ["batch", heads, "seen", model.space.decoder_qkv_dim // heads]
+            graph.output(f"cross.{i}.{kind}", graph.heads(each, heads), shape)
+    return graph
 
 
-def _linear(linear: Any, x: Tensor) -> Tensor:
-    return F.linear(x, linear.weight, linear.bias)
+def _step(model: SubTransformer) -> _Graph:
+    """Return the graph of `step.onnx`."""
+    graph, dec, qkv_dim = _Graph(), model.arch.decoder, model.space.decoder_qkv_dim
+    token, place = graph.input("token", ["batch", "beam"], "INT64"), graph.input("place", [1], "INT64")
+    mask = graph.input("mask", ["batch", "length"])
+    cross, past = (
+        [
+            [
+                graph.input(f"{what}.{i}.{kind}", [*front, heads, size, qkv_dim // heads])
+                for kind in ("key", "value")
+            ]
+            for i, heads in enumerate(counts)
+        ]
+        for what, front, counts, size in (
+            ("cross", ["batch"], dec.cross_heads, "seen"),
+            ("past", ["batch", "beam"], dec.self_heads, "time"),
+        )
+    )
+    masks = {
+        span: graph("Unsqueeze", graph("Concat", *[mask] * span, axis=1), [1, 2])
+        for span in set(dec.cross_span)
+    }
+    x, grown = graph.embed(model, "target", token, place, dec.embed_dim), list[tuple[str, int]]()
+    for i, layer in enumerate(model.decoder_layers):
 
+        def to_past(h: str, i: int = i, layer: Any = layer) -> str:
+            heads, own = dec.self_heads[i], layer.self_attn
+            q, *new = (
+                graph("Reshape", each, [0, 0, heads, 1, -1]) for each in graph.queries(own.qkv, h, heads, 3)
+            )
+            k, v = (graph("Concat", *both, axis=3) for both in zip(past[i], new, strict=True))
+            grown.extend(((k, heads), (v, heads)))
+            found = graph("Reshape", graph.attend(q, k, v), [0, 0, qkv_dim])
+            return graph.linear(found, own.out.weight, own.out.bias)
 
-def _norm(norm: Any, x: Tensor) -> Tensor:
-    return F.layer_norm(x, (x.size(-1),), norm.weight, norm.bias, norm.eps)
+        def to_source(h: str, i: int = i, layer: Any = layer) -> str:
+            heads = dec.cross_heads[i]
+            (q,) = graph.queries(layer.cross_attn.q, h, heads, 1)
+            found = graph.attend(graph.heads(q, heads), *cross[i], masks[dec.cross_span[i]])
+            return graph.join(found, layer.cross_attn.out)
 
-
-def _residual(pre_norm: bool, norm: Any, x: Tensor, block: Any) -> Tensor:
-    return x + block(_norm(norm, x)) if pre_norm else _norm(norm, x + block(x))
-
-
-def _feed_forward(layer: Any, x: Tensor) -> Tensor:
-    def block(h: Tensor) -> Tensor:
-        return _linear(layer.ffn.down, F.relu(_linear(layer.ffn.up, h)))
-
-    return _residual(layer.pre_norm, layer.ffn_norm, x, block)
-
-
-def _embed(model: Any, side: str, ids: Tensor, places: Tensor, width: int) -> Tensor:
-    sines = getattr(model, f"{side}_positions")
-    scale = model.scale("encoder" if side == "source" else "decoder", width)
-    table = getattr(model, f"{side}_embed").columns(width)
-    return F.embedding(ids, table) * scale + F.embedding(places, sines[:, :width])
-
-
-class Encoder(nn.Module):
-    """What `encoder.onnx` computes."""
-
-    def __init__(self, model: SubTransformer) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, source_BS: Tensor) -> tuple[Tensor, ...]:
-        """Return the mask and two caches [B, H, span * S, d] for each decoder layer."""
-        model, enc, dec = self.model, self.model.arch.encoder, self.model.arch.decoder
-        real_BS = source_BS.ne(PAD).long()
-        mask_BS = (1.0 - real_BS.float()) * HIDDEN
-        places_BS = real_BS.cumsum(1) * real_BS + PAD
-        x, outputs = _embed(model, "source", source_BS, places_BS, enc.embed_dim), list[Tensor]()
-        for layer, heads in zip(model.encoder_layers, enc.self_heads, strict=True):
-
-            def attention(h: Tensor, layer: Any = layer, heads: int = heads) -> Tensor:
-                q, k, v = (_heads(part, heads) for part in _linear(layer.self_attn.qkv, h).chunk(3, -1))
-                return _linear(layer.self_attn.out, _attend(q, k, v, mask_BS[:, None, None]))
-
-            x = _feed_forward(layer, _residual(layer.pre_norm, layer.self_norm, x, attention))
-            outputs.insert(0, x)
-        if model.cfg.encoder_normalize_before:
-            outputs[0] = _norm(model.encoder_norm, x)
-        found = [mask_BS]
-        for layer, heads, span in zip(model.decoder_layers, dec.cross_heads, dec.cross_span, strict=True):
-            both = _linear(layer.cross_attn.kv, torch.cat(outputs[:span], 1)).chunk(2, -1)
-            found += [_heads(part, heads) for part in both]
-        return tuple(found)
-
-
-class Step(nn.Module):
-    """What `step.onnx` computes."""
-
-    def __init__(self, model: SubTransformer) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(
-        self, token_BK: Tensor, place: Tensor, mask_BS: Tensor, *caches: Tensor
-    ) -> tuple[Tensor, ...]:
-        """Caches: two of the source [B, H, span * S, d] per layer, then two of the past [B, K, H, t, d]."""
-        model, dec = self.model, self.model.arch.decoder
-        cross, past, grown = caches[: 2 * dec.num_layers], caches[2 * dec.num_layers :], list[Tensor]()
-        x_BKD = _embed(model, "target", token_BK, place, dec.embed_dim)
-        for i, layer in enumerate(model.decoder_layers):
-
-            def to_past(h_BKD: Tensor, i: int = i, layer: Any = layer) -> Tensor:
-                heads = dec.self_heads[i]
-                parts = _linear(layer.self_attn.qkv, h_BKD).unflatten(-1, (3, heads, -1))[:, :, :, :, None]
-                k, v = (torch.cat([past[2 * i + n], parts[:, :, 1 + n]], 3) for n in (0, 1))
-                grown.extend((k, v))
-                q, keys, values = (part.flatten(0, 1) for part in (parts[:, :, 0], k, v))  # [N, H, ., d]
-                out_NQ = _attend(q, keys, values, None).flatten(1)
-                return _linear(layer.self_attn.out, out_NQ.unflatten(0, h_BKD.shape[:2]))
-
-            def to_source(h_BKD: Tensor, i: int = i, layer: Any = layer) -> Tensor:
-                q_BHKd = _heads(_linear(layer.cross_attn.q, h_BKD), dec.cross_heads[i])
-                mask = mask_BS.repeat(1, dec.cross_span[i])[:, None, None]
-                return _linear(layer.cross_attn.out, _attend(q_BHKd, cross[2 * i], cross[2 * i + 1], mask))
-
-            x_BKD = _residual(layer.pre_norm, layer.self_norm, x_BKD, to_past)
-            x_BKD = _residual(layer.pre_norm, layer.cross_norm, x_BKD, to_source)
-            x_BKD = _feed_forward(layer, x_BKD)
-        if model.cfg.decoder_normalize_before:
-            x_BKD = _norm(model.decoder_norm, x_BKD)
-        return F.linear(x_BKD, model.output.columns(dec.embed_dim)), *grown
+        x = graph.residual(layer.pre_norm, layer.self_norm, x, to_past)
+        x = graph.residual(layer.pre_norm, layer.cross_norm, x, to_source)
+        x = graph.feed_forward(layer, x)
+    if model.cfg.decoder_normalize_before:
+        x = graph.norm(model.decoder_norm, x)
+    output_VD = model.output.columns(dec.embed_dim)
+    graph.output("logits", graph.linear(x, output_VD), ["batch", "beam", len(output_VD)])
+    for n, (value, heads) in enumerate(grown):
+        shape = ["batch", "beam", heads, "more", qkv_dim // heads]
+        graph.output(f"grown.{n // 2}.{KINDS[n % 2]}", value, shape)
+    return graph
 
 
 @torch.inference_mode()
@@ -141,14 +229,12 @@ def export(model: SubTransformer, folder: Path, precision: str = "fp32") -> None
     `precision` is fp32, or int8 for weights rounded to 8 bits. Raises ConfigError if the packages of the
     extra `onnx` are missing.
     """
-    for needed in ("onnx", "onnxscript", "onnxruntime"):
+    for needed in NEEDS:
         package(needed, "onnx")
     with tempfile.TemporaryDirectory() as place:
         made = Path(place) if precision == "int8" else folder
-        network = copy.deepcopy(model).float().eval()
-        if precision == "int8":  # what the graph would cut or transpose of a shared table stays in floats
-            untie(network)
-        _write_graphs(network, made)
+        for name, graph in zip(FILES, (_encoder, _step), strict=True):
+            graph(model).save(made / name)
         if precision == "int8":
             quantization = package("onnxruntime.quantization", "onnx")
             how = {"weight_type": quantization.QuantType.QInt8, "per_channel": True}
@@ -159,50 +245,13 @@ def export(model: SubTransformer, folder: Path, precision: str = "fp32") -> None
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide what the exporters tell their developers."""
+    """Hide what the quantiser tells its developers."""
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
+        with contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
         logging.disable(logging.NOTSET)
-
-
-def _write_graphs(model: SubTransformer, folder: Path) -> None:
-    dec, qkv_dim, free = model.arch.decoder, model.space.decoder_qkv_dim, torch.export.Dim.DYNAMIC
-    of_layers = [f"{i}.{kind}" for i in range(dec.num_layers) for kind in ("key", "value")]
-    cross_names, past_names, grown_names = (
-        [f"{what}.{one}" for one in of_layers] for what in ("cross", "past", "grown")
-    )
-    source_BS = torch.tensor([[PAD, 5, 6, 2], [7, 8, 9, 2]])
-    mask_BS, *cross = Encoder(model)(source_BS)
-    past = [torch.zeros(2, 3, heads, 5, qkv_dim // heads) for heads in dec.self_heads for _ in (0, 1)]
-    inputs = (torch.full((2, 3), 5), torch.tensor([7]), mask_BS, *cross, *past)
-    caches = [{0: free, 2: free}] * len(cross) + [{0: free, 1: free, 3: free}] * len(past)
-    graphs: list[tuple[nn.Module, Any, Any, list[str], list[str]]] = [
-        (Encoder(model), (source_BS,), ({0: free, 1: free},), ["source"], ["mask", *cross_names]),
-        (
-            Step(model),
-            inputs,
-            ({0: free, 1: free}, {}, {0: free, 1: free}, tuple(caches)),
-            ["token", "place", "mask", *cross_names, *past_names],
-            ["logits", *grown_names],
-        ),
-    ]
-    for name, (graph, given, shapes, names, results) in zip(FILES, graphs, strict=True):
-        with _quiet():
-            torch.onnx.export(
-                graph.eval(),
-                given,
-                folder / name,
-                input_names=names,
-                output_names=results,
-                dynamic_shapes=shapes,
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-            )
 
 
 class _State:
@@ -226,8 +275,28 @@ class _State:
         )
 
 
-class Engine:
-    """Translates ids by the graphs in `folder`; has the methods that beam search calls on a model."""
+class OnnxRuntime(Runtime):
+    """ONNX Runtime on the CPU, driven by our beam search."""
+
+    estimate = "minimum of each step"
+    needs = ("onnxruntime", "onnx")
+
+    def version(self) -> dict[str, str]:
+        """Return name and version of the program; raises ConfigError if it, or what exports, is missing."""
+        return [super(OnnxRuntime, self).version() for needed in NEEDS if package(needed, "onnx")][-1]
+
+    def prepare(self, model: Model, precision: Precision, threads: int) -> StepEngine:
+        """Return the engine of a model of one architecture, which computes a batch with `threads`."""
+        network = stand_alone(model)
+        with tempfile.TemporaryDirectory() as folder:
+            export(network, Path(folder), precision)
+            return StepEngine(Graphs(Path(folder), network, threads))
+
+
+class Graphs:
+    """The graphs in `folder`, with the methods that beam search calls on a network."""
+
+    device = torch.device("cpu")
 
     def __init__(self, folder: Path, model: SubTransformer, threads: int) -> None:
         runtime = package("onnxruntime", "onnx")
@@ -243,10 +312,6 @@ class Engine:
             model.arch.decoder.self_heads,
             model.space.decoder_qkv_dim,
         )
-
-    def __call__(self, source_BS: Tensor, cfg: BeamConfig) -> list[list[Hypothesis]]:
-        """Return up to `beam` hypotheses for each left-padded source, best score first."""
-        return beam_search(self, source_BS, cfg)  # type: ignore[arg-type]
 
     def encode(self, source_BS: Tensor) -> Any:
         """Run the encoder."""

@@ -125,6 +125,7 @@ class SearchResult:
     whole_front: bool  # one run of the strategy served all limits
     objectives: tuple[str, ...]
     sources: str  # of weights and predictor, for the files of architectures
+    latency_of: dict[str, str]  # device, threads, runtime and dtype that latencies and limits are of
     paths: dict[float, Path]  # YAML file of each winner
     scoring_s: float
     ranked: dict[float, list[Candidate]]  # by limit: those that keep it, best first
@@ -154,6 +155,7 @@ class SearchResult:
             "mode": "pareto" if self.whole_front else "constraint",
             "objectives": list(self.objectives),
             "coverage": self.coverage or None,
+            "latency_of": self.latency_of,
             "evaluations": len(self.scored),
             "seconds": round(self.seconds, 2),
             "history": self.history,
@@ -211,7 +213,7 @@ class SearchResult:
             self.write_scores(out)
             summary = self.summary()
             write_text_atomic(out / "summary.json", json.dumps(summary, indent=1) + "\n")
-            told = ("evaluations", "hypervolume", "coverage", "conditions", "winners")
+            told = ("evaluations", "hypervolume", "coverage", "latency_of", "conditions", "winners")
             run.results |= {name: summary[name] for name in told if name in summary}
             run.vouch(out / "summary.json", out / "evaluations.csv")
 
@@ -219,7 +221,8 @@ class SearchResult:
         bound = f" (bound {found.bound_ms:.2f} ms)" if self.coverage else ""
         head = f"# found by evo_search.py {limit}: predicted {found.predicted_ms:.2f} ms{bound}, "
         head += f"validation loss {found.loss:.4f} (inherited, base 2)\n"
-        head += f"# {self.sources}\n" if self.sources else ""
+        of = ", ".join(f"{name} {value}" for name, value in self.latency_of.items())
+        head += "".join(f"# {text}\n" for text in (self.sources, of and f"milliseconds of {of}") if text)
         lines = (f"{key}: {value}\n" for key, value in found.arch.to_yaml().items())
         write_text_atomic(path, head + "".join(lines))
 

@@ -27,7 +27,7 @@ from hat.model.rounding import ROUNDINGS, rounded
 from hat.model.transformer import Transformer
 from hat.rng import rng_for
 from hat.run import Identity, Run, claim, digest_of, record_path
-from hat.runtimes.engines import Precision
+from hat.runtimes import Precision
 from hat.search.constraints import Candidate, DeviceTimer, Point, Pool, Score, choose_finalists
 from hat.search.record import CachedFitness, Histories, SearchResult, known_ms, old_losses, under
 from hat.search.rerank import guess_trained, halving, rounds_of, short_training, spread
@@ -38,6 +38,7 @@ from hat.train.distributed import ALONE, ProcessGroup
 from hat.train.loop import BatchConfig, FitResult, TrainConfig, fit, validation_batches
 from hat.train.trainer import evaluate
 
+_OF_LIMITS = ("device", "threads", "runtime", "dtype")  # what a limit in ms is of, from the predictor
 _SOURCES = {"checkpoint": "weights", "predictor": "predictor"}  # inputs, as files of architectures name them
 
 
@@ -161,6 +162,7 @@ def search(
         task.dataset, task.training = dataset, training
         task.choose_rounding(runtime, precision)
         paths = paths_of(write_to, limits_ms)
+        timer_of = task.timer(measuring or {}) if measure and limits_ms else None
         with nullcontext(group) if isinstance(group, ProcessGroup) else group as ranks:
             fitness = task.fitness(ranks)
             score = partial(task.score, fitness, ranks.size, paths, warm_start, settings, progress, new_run)
@@ -169,7 +171,7 @@ def search(
                 return result
         if folder:  # the table and the front need no measurement
             result.write_scores(folder)
-        timer = task.timer(measuring or {}) if measure and limits_ms else None
+        timer = timer_of(task.journal("measured")) if timer_of else None
         winners = choose_finalists(result.ranked, config.finalists, timer)
         conditions, seconds = timer.conditions if timer else {}, time.perf_counter() - task.began
         result = replace(result, winners=winners, conditions=conditions, seconds=seconds)
@@ -231,10 +233,12 @@ class _Task:
             check_valid("the predictor", self.predictor.conditions, known)
 
     def choose_rounding(self, runtime: str | None, precision: str) -> None:
-        """Score in 8 bits if these, or else the predictor, ask for it."""
+        """Score in 8 bits if these, or else the predictor, ask for it; refuse a predictor of others."""
         if precision not in get_args(Precision):
             raise ConfigError(f"precision must be one of {', '.join(get_args(Precision))}, got {precision!r}")
         known = self.predictor.conditions
+        asked = {"runtime": runtime, "dtype": precision if precision != "auto" else None}
+        check_valid("the predictor", known, {name: value for name, value in asked.items() if value})
         runtime = runtime or known.get("runtime", "torch")
         if precision == "int8" or (precision == "auto" and known.get("dtype") == "int8"):
             self.int8_of = runtime if runtime in ROUNDINGS else None
@@ -380,6 +384,7 @@ class _Task:
         ranked = self.ranked(scored)
         if self.config.rerank:
             ranked = self.reranked(ranked, fitness, processes, header)
+        told = self.predictor.conditions
         points = [each.point(objectives) for each in scored]
         reference = reference or worst(points)
         return SearchResult(
@@ -392,6 +397,7 @@ class _Task:
             whole_front=whole,
             objectives=objectives,
             sources=", ".join(f"{_SOURCES[use]} {of}" for use, of in self.inputs.items() if use in _SOURCES),
+            latency_of={name: told[name] for name in _OF_LIMITS if name in told},
             paths=paths,
             scoring_s=time.perf_counter() - self.began,
             ranked=ranked,
@@ -448,39 +454,51 @@ class _Task:
         self.run.results["trained_updates"] = sum(n * len(each.losses) for n, each in known.items())
         return found
 
-    def timer(self, measuring: Mapping[str, Any]) -> DeviceTimer | None:
-        """Return what measures on the device of the predictor, or None, saying so, if this is another one."""
+    def timer(self, measuring: Mapping[str, Any]) -> Callable[[Journal | None], DeviceTimer] | None:
+        """Return what makes, of its journal, a timer of the predictor's device and runtime.
+
+        None, saying so, if this is another device. Raises ConfigError if the runtime is missing.
+        """
         conditions, network = self.predictor.conditions, self.network
         there = conditions.get("device", "an unnamed device")
         gpu = torch.cuda.is_available() and there == torch.cuda.get_device_name()
         here = torch.cuda.get_device_name() if gpu else device_name(torch.device("cpu"))
+        how = ""
+        if conditions.get("runtime") == "command":
+            here, how = measuring.get("command") or here, "; --lat-command with these words measures there"
         if there != here:
-            info(f"not measured: the predictor is of {there}, this is {here}")
+            info(f"not measured: the predictor is of {there}, this is {here}{how}")
             return None
         from hat.latency import collect, measure  # late: most of a search measures nothing
 
-        if (held := conditions.get("estimate", "median")) != measure.ESTIMATE:
+        config = measure.MeasureConfig(**measuring).under(conditions)
+        device = torch.device("cuda" if gpu else "cpu")
+        config.check(self.space.largest(), device)
+        own = config.engine().estimate
+        if (held := conditions.get("estimate", "median")) != own:
             info(
                 f"the table of the predictor holds the {held} of repeats, finalists are measured by the "
-                f"{measure.ESTIMATE}, which is lower: measured and predicted latencies do not compare, and a "
+                f"{own}, which is lower: measured and predicted latencies do not compare, and a "
                 "limit that holds as measured may be missed by the measure of the table; to compare them, "
                 "measure the table anew with latency_dataset.py, and train its predictor"
             )
-        config = measure.MeasureConfig(**measuring)
-        asked = {"device": here, "torch": torch.__version__, **asdict(config.under(conditions))}
+        asked: dict[str, Any] = {"device": here, "torch": torch.__version__, **asdict(config)}
+        asked |= config.engine().version()
+        for name, first in (("runtime", "torch"), ("command", "")):  # older journals do not name them
+            if asked[name] == first:
+                del asked[name]
         asked["threads"] = conditions.get("threads", torch.get_num_threads())
         measure_fresh = partial(
             collect.measure_fresh,
             space=self.space,
             conditions=conditions,
-            vocab_sizes=(network.source_embed.weight.size(0), network.output.weight.size(0)),
+            vocab_sizes=network.vocab_sizes,
             config=config,
             model_config=network.cfg,
-            device="cuda" if gpu else "cpu",
+            device=device.type,
             seed=self.seed,
         )
-        texts = {name: str(value) for name, value in asked.items()}
-        return DeviceTimer(measure_fresh, texts, self.journal("measured"))
+        return partial(DeviceTimer, measure_fresh, {name: str(value) for name, value in asked.items()})
 
 
 def states_of(strategy: Strategy, fitness: Score) -> Iterator[dict[str, Any]]:

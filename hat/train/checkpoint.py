@@ -96,11 +96,10 @@ def pack(
     def weights_of(model: Transformer) -> dict[str, Tensor]:
         return {name: weight.detach() for name, weight in model.named_parameters()}
 
-    sizes = (model.source_embed.weight.size(0), model.target_embed.weight.size(0))
     arch = model.arch if isinstance(model, SubTransformer) else None
     kept = None if master in (None, model) else weights_of(master)
     return Checkpoint(
-        model.space, arch, model.cfg, sizes, vocab_digests, weights_of(model), state or {}, kept
+        model.space, arch, model.cfg, model.vocab_sizes, vocab_digests, weights_of(model), state or {}, kept
     )
 
 
@@ -143,7 +142,7 @@ def load(path: Path, info: Callable[[str], None] = lambda text: None) -> Checkpo
     from hat.files.tensors import read_foreign  # late: a run that starts anew reads no checkpoint
 
     if (path / "config.json").is_file():
-        from hat.train.bundle import read_bundle  # late: it packs checkpoints
+        from hat.runtimes.bundle import read_bundle  # late: it loads safetensors
 
         return _checkpoint(read_bundle(path), path)
     try:
@@ -255,7 +254,7 @@ def leave_bundle(checkpoint: Path, facts: Mapping[str, Any] | None = None) -> Pa
     the same checkpoint is kept, and `facts` are added. If there can be none, a line says why: a run that has
     made its checkpoint does not fail.
     """
-    from hat.train.bundle import bundle_of, known_facts, save_bundle  # late: training translates nothing
+    from hat.runtimes.bundle import bundle_of, known_facts, save_bundle  # late: training translates nothing
 
     folder = bundle_of(checkpoint)
     try:

@@ -12,7 +12,7 @@ from hat.data.dataset import Dataset
 from hat.decode.translator import Model
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer
-from hat.train.bundle import save_bundle
+from hat.runtimes.bundle import save_bundle
 from hat.train.checkpoint import save_model
 from tests.runtimes.test_engines import data, made, space  # noqa: F401 - a fixture
 

@@ -10,16 +10,15 @@ import torch
 
 from hat.data.dataset import Dataset
 from hat.data.toy import toy_pairs
-from hat.data.vocab import EOS, PAD
+from hat.data.vocab import EOS
 from hat.decode.beam import BeamConfig
 from hat.decode.translator import Model
 from hat.errors import CheckpointError, ConfigError, DataError
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer
-from hat.runtimes import onnx
+from hat.runtimes.bundle import save_bundle
 from hat.runtimes.engines import engine, export
 from hat.space import DecoderSpace, EncoderSpace, SearchSpace, sample
-from hat.train.bundle import save_bundle
 from hat.train.checkpoint import load_model
 
 SENTENCES = ["The cat sleeps.", "", "We wait until the very old man sells his big hat.", "Why?"]
@@ -88,39 +87,14 @@ def test_ctranslate2_finds_the_same(data: Dataset, pre_norm: bool) -> None:
     assert compared >= 12
 
 
-@pytest.mark.parametrize("pre_norm", [False, True])
-def test_what_becomes_graphs_computes_as_the_model(data: Dataset, pre_norm: bool) -> None:
-    model = made(data, 3, (1, 2, 3), pre_norm).network
-    source_BS = torch.tensor([[PAD, 7, 8, EOS], [9, 5, 6, EOS]])
-    input_BT = torch.tensor([[EOS, 7, 8], [EOS, 5, 5]])
-    want_BTV = model(source_BS, input_BT)
-    mask, *cross = onnx.Encoder(model)(source_BS)
-    dec, width = model.arch.decoder, model.space.decoder_qkv_dim
-    past = [torch.zeros(2, 1, heads, 0, width // heads) for heads in dec.self_heads for _ in (0, 1)]
-    for t in range(3):
-        place = torch.tensor([t + PAD + 1])
-        logits_BKV, *past = onnx.Step(model)(input_BT[:, t : t + 1], place, mask, *cross, *past)
-        torch.testing.assert_close(logits_BKV[:, 0], want_BTV[:, t], atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("seed", "pre_norm"),
-    [
-        (1, False),
-        pytest.param(2, True, marks=pytest.mark.slow),
-        pytest.param(3, False, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize(("seed", "pre_norm"), [(1, False), (2, True), (3, False)])
 def test_onnxruntime_finds_the_same_with_all_spans(
     data: Dataset, seed: int, pre_norm: bool, tmp_path: Path
 ) -> None:
-    pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
+    pytest.importorskip("onnx", reason="the extra onnx is not installed")
     runtime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
     model = made(data, seed, (1, 2, 3), pre_norm)
     assert texts(model, engine(model, "onnxruntime", threads=1)) == texts(model)
-    if seed == 1:
-        return
     export(model, tmp_path / "int8", "onnx", "int8")
     export(model, tmp_path / "fp32", "onnx")
     sizes = [(tmp_path / name / "step.onnx").stat().st_size for name in ("int8", "fp32")]

@@ -8,24 +8,23 @@ model card.
 import json
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import safetensors.torch
 from safetensors import SafetensorError
 
 from hat.data.folder import CODES_FILE, MODEL_FILE
 from hat.data.subwords import Segmenter
+from hat.decode.translator import Model
 from hat.errors import CheckpointError, ConfigError, DataError, brief
 from hat.files.atomic import file_digest, write_text_atomic
 from hat.files.tensors import write_safetensors
 from hat.log import info
 from hat.run import digest_of, read_record, training_settings
 from hat.runtimes.engines import save_text, stand_alone
-
-if TYPE_CHECKING:
-    from hat.decode.translator import Model
 
 FORMAT = 1
 _DAMAGED = (
@@ -41,7 +40,7 @@ _DAMAGED = (
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 
 
-def save_bundle(model: "Model", folder: Path | str, facts: Mapping[str, Any] | None = None) -> Path:
+def save_bundle(model: Model, folder: Path | str, facts: Mapping[str, Any] | None = None) -> Path:
     """Write a model of one architecture with all that it needs; returns the folder.
 
     `facts` are for the model card: task, checkpoint, bleu, chrf, their signatures and latency, as far as they
@@ -51,8 +50,6 @@ def save_bundle(model: "Model", folder: Path | str, facts: Mapping[str, Any] | N
     Raises CheckpointError for a SuperTransformer, ConfigError if the dictionaries are not known or the folder
     holds other files.
     """
-    from hat.train.checkpoint import describe, pack
-
     folder, network, codec = Path(folder), stand_alone(model), model.codec
     if codec is None:
         raise ConfigError(
@@ -72,7 +69,9 @@ def save_bundle(model: "Model", folder: Path | str, facts: Mapping[str, Any] | N
     if codec.kind == "subword_nmt":  # the others take text as it is
         rules = Segmenter.of(codec.vocabs[0], b"", codec.languages[0])
         config["normalisation"] = {"moses": rules.lang, "hyphens": rules.mark, "lowercase": rules.is_lower}
-    config |= describe(pack(network, model.digests)) | {"facts": dict(facts or {})}
+    config |= {"space": asdict(network.space), "arch": network.arch.to_yaml()}
+    config |= {"model_config": asdict(network.cfg), "vocab_sizes": list(network.vocab_sizes)}
+    config |= {"vocab_digests": list(model.digests), "facts": dict(facts or {})}
     config["sha256"] = {name: file_digest(folder / name) for name in names}
     _write_card(folder, config)
     return folder
