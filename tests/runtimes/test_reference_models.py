@@ -24,7 +24,7 @@ TOY = SearchSpace(
     DecoderSpace(64, 128, 3, (64, 48), (128, 64), (3, 2, 1), (4, 2), (4, 2), (1, 2, 3)),
     64,
 )
-PACKAGES = {"ctranslate2": "ctranslate2", "onnxruntime": "onnxscript", "torch": "torch"}
+PACKAGES = {"ctranslate2": "ctranslate2", "onnxruntime": "onnxruntime", "torch": "torch"}
 ENGINES = pytest.mark.parametrize("runtime", ["ctranslate2", "onnxruntime"])
 
 
