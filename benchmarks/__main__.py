@@ -16,6 +16,7 @@ STUDIES = {
     "predictor-study": ("predictor_study", "latency predictors by the number of rows, and transfer"),
     "latency-estimates": ("latency_estimates", "which estimate of a latency survives a busy machine"),
     "engines": ("engines", "models in every engine: equal sentences, BLEU, MB, ms"),
+    "int8-study": ("int8_study", "is a front found in 8 bits better than one found in floats?"),
     "front-check": ("front_check", "how soon a search overtook random search"),
 }
 NAMES = (*FIGURES, "all", *STUDIES)

@@ -16,13 +16,11 @@ from hat.data.toy import toy_pairs
 from hat.decode.translator import Model
 from hat.errors import ConfigError, HatError
 from hat.latency.predictor import LatencyPredictor, kendall_tau
-from hat.model.cpu import Int8Matrix
-from hat.model.inference import InferenceModel
 from hat.model.layers import ModelConfig
 from hat.model.rounding import ROUNDINGS, rounded
 from hat.model.transformer import SuperTransformer, Transformer
 from hat.runtimes.ctranslate2 import tokens_of
-from hat.runtimes.engines import export
+from hat.runtimes.engines import engine, export
 from hat.search.record import SearchResult
 from hat.search.run import ValidationFitness, search
 from hat.search.strategies import SearchConfig
@@ -31,7 +29,7 @@ from hat.train.loop import BatchConfig, TrainConfig, fit
 from hat.train.policy import ScheduleConfig
 from hat.train.trainer import OptimConfig
 
-NEEDS = {"ctranslate2": "ctranslate2"}
+NEEDS = {"ctranslate2": "ctranslate2", "onnxruntime": "onnx"}
 SPACE = SearchSpace(
     EncoderSpace(64, 96, 2, (64, 48), (96, 64, 32), (2, 1), (4, 2)),
     DecoderSpace(64, 96, 3, (64, 48), (96, 64, 32), (3, 2, 1), (4, 2), (4, 2), (1,)),
@@ -66,7 +64,8 @@ def logs_of_engine(model: Model, runtime: str, pairs: list[Batch], folder: Path)
         words = [tokens_of(vocab) for vocab in model.vocabs or ()]
         sides = [[[of[i] for i in ids] for ids in side] for of, side in zip(words, texts, strict=True)]
         return np.concatenate([each.log_probs for each in program.score_batch(*sides)])
-    network, found = InferenceModel(model.network, matrix=Int8Matrix), list[float]()
+    program = engine(model, runtime, "int8", threads=1)  # type: ignore[arg-type]
+    network, found = program._network, list[float]()  # type: ignore[attr-defined]
     for batch in pairs:
         state = network.start(network.encode(batch.source), 1)
         steps = torch.stack([network.step(token[None], state)[0] for token in batch.decoder_input[0]])
@@ -99,7 +98,7 @@ def test_rounding_is_that_of_the_engine(runtime: str, data: Dataset, tmp_path: P
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("runtime", [*NEEDS, "torch"])
+@pytest.mark.parametrize("runtime", ROUNDINGS)
 def test_losses_rank_as_those_of_the_engine(
     runtime: str, trained: Model, data: Dataset, tmp_path: Path
 ) -> None:
@@ -127,9 +126,9 @@ def test_a_search_in_8_bits_is_another_search(data: Dataset, tmp_path: Path) -> 
     predictor = LatencyPredictor.load(str(tmp_path / "predictor.pt"))
     config = SearchConfig(pareto=True, pareto_evaluations=3, pareto_population=3, valid_cnt_max=10)
 
-    def run(name: str, precision: str = "auto", **more: Any) -> SearchResult:
-        more = {"config": config, "runtime": "ctranslate2", "precision": precision, **more}
-        return search(network, data, predictor, out=tmp_path / name, **more)
+    def run(name: str, precision: str, runtime: str = "ctranslate2", **more: Any) -> SearchResult:
+        predictor.conditions = {"runtime": runtime, "dtype": precision}  # what it is of
+        return search(network, data, predictor, out=tmp_path / name, config=config, **more)
 
     found = run("int8", "int8")
     assert "int8 as ctranslate2" in (tmp_path / "int8" / "journal.jsonl").read_text().splitlines()[0]
@@ -139,9 +138,9 @@ def test_a_search_in_8_bits_is_another_search(data: Dataset, tmp_path: Path) -> 
     assert fitness(archs) == pytest.approx([each.loss for each in found.scored], abs=2e-3)
     assert run("int8", "int8", seed=1).scored == found.scored
     for precision, runtime in (("fp32", "ctranslate2"), ("int8", "onnxruntime")):
-        with pytest.raises(HatError, match="dtype int8 as ctranslate2 rounds.* -> "):
-            run("int8", precision, runtime=runtime)
+        with pytest.raises(HatError, match="dtype '?int8 as ctranslate2 rounds"):
+            run("int8", precision, runtime)
         with pytest.raises(ConfigError, match="cannot be a warm start: dtype is"):
-            run("other", precision, runtime=runtime, warm_start=tmp_path / "int8" / "journal.jsonl")
+            run("other", precision, runtime, warm_start=tmp_path / "int8" / "journal.jsonl")
     with pytest.raises(ConfigError, match="must be one of auto, fp32, fp16, bf16, int8, got 'int4'"):
-        run("wrong", "int4")
+        search(network, data, predictor, config=config, precision="int4")
