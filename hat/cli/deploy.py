@@ -93,8 +93,10 @@ def export_model(given: ModelOptions, cfg: ExportOptions, out: OutputOptions) ->
     else:
         export(model, folder, cfg.to, cfg.precision)
     sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir()) if file.is_file()}
-    print(f"{folder}: {', '.join(sizes)}; {sum(sizes.values()) / 1e6:.2f} MB")
-    return {"path": folder, "to": cfg.to, "bytes": sum(sizes.values()), "files": sizes}
+    total, files = sum(sizes.values()), [path] if path.is_file() else list(path.iterdir())
+    before = sum(file.stat().st_size for file in files)
+    print(f"{folder}: {', '.join(sizes)}; {total / 1e6:.2f} MB, the model had {before / 1e6:.2f} MB")
+    return {"path": folder, "to": cfg.to, "bytes": total, "bytes_before": before, "files": sizes}
 
 
 _ENGINE = only(EngineOptions, "runtime", "precision")
