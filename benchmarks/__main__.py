@@ -15,6 +15,7 @@ STUDIES = {
     "rank-study": ("rank_study", "do slices rank as training from scratch does?"),
     "predictor-study": ("predictor_study", "latency predictors by the number of rows, and transfer"),
     "latency-estimates": ("latency_estimates", "which estimate of a latency survives a busy machine"),
+    "engines": ("engines", "models in every engine: equal sentences, BLEU, MB, ms"),
     "front-check": ("front_check", "how soon a search overtook random search"),
 }
 NAMES = (*FIGURES, "all", *STUDIES)
