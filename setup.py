@@ -10,9 +10,9 @@ EXTRAS = {
     "text": ["sacremoses>=0.1", "subword-nmt"],
     "log": ["tensorboard"],
     "report": ["matplotlib"],
-    "bench": ["ctranslate2"],
     "ctranslate2": ["ctranslate2"],
     "onnx": ["onnx", "onnxruntime"],
+    "bench": ["ctranslate2", "onnx", "onnxruntime"],
     "shell": ["shtab"],
     "ja": ["sacrebleu[ja]"],  # these two, with dictionaries, are no part of "all"
     "ko": ["sacrebleu[ko]"],

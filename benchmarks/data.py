@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -136,9 +137,9 @@ def first_pairs(batches: list[np.ndarray], count: int) -> list[np.ndarray]:
 
 
 def best_tokens(
-    model: hat.InferenceModel, data: hat.PairDataset, beam: hat.BeamConfig, batch_size: int = 128
+    model: Any, data: hat.PairDataset, beam: hat.BeamConfig, batch_size: int = 128
 ) -> list[list[int]]:
-    """Return the ids of the best translation of every sentence, in the order of the data."""
+    """Return the ids of the best translation of each sentence by an InferenceModel or an engine, in order."""
     found: list[list[int]] = [[]] * len(data)
     for batch in hat.translate(model, data, beam, batch_size=batch_size):
         for translation in batch:

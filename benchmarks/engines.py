@@ -15,7 +15,6 @@ from benchmarks.timing import describe_machine
 CASES = (  # engine, number format, and the file whose size counts
     ("torch", "fp32", "safetensors", "fp32"),
     ("torch", "bf16", "safetensors", "bf16"),
-    ("torch", "int8", "safetensors", "fp32"),  # rounded when it is loaded
     ("onnxruntime", "fp32", "onnx", "fp32"),
     ("onnxruntime", "int8", "onnx", "int8"),
     ("ctranslate2", "fp32", "ctranslate2", "fp32"),

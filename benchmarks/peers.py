@@ -1,7 +1,6 @@
 """The peers: CTranslate2 with the weights of one of our models, and a training step in plain PyTorch."""
 
 import copy
-import importlib.util
 import math
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import hat
-
-PIP = "pip install -c constraints.txt -e '.[bench]'"
-
-
-def has_ctranslate2() -> bool:
-    """Return whether CTranslate2 is installed."""
-    return importlib.util.find_spec("ctranslate2") is not None
 
 
 def token(index: int) -> str:

@@ -155,7 +155,7 @@ def text_of(figure: Mapping[str, Any]) -> str:
 
 def describe_machine(device: torch.device = CPU, threads: int | None = None) -> dict[str, Any]:
     """Return what must stand beside a figure so that others can compare: machine, versions, load, date."""
-    peer = importlib.util.find_spec("ctranslate2") is not None
+    engines = {name: importlib.util.find_spec(name) is not None for name in ("ctranslate2", "onnxruntime")}
     affinity = getattr(os, "sched_getaffinity", lambda process: range(os.cpu_count() or 1))(0)
     return {
         "gpu": "" if device.type == "cpu" else f"{hat.device_name(device)} CUDA {torch.version.cuda}",
@@ -164,7 +164,7 @@ def describe_machine(device: torch.device = CPU, threads: int | None = None) -> 
         "threads": threads or torch.get_num_threads(),
         "load": round(os.getloadavg()[0], 1),  # mean number of busy processes over the last minute
         "torch": torch.__version__,
-        "ctranslate2": importlib.metadata.version("ctranslate2") if peer else "",
+        **{name: importlib.metadata.version(name) if there else "" for name, there in engines.items()},
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%MZ"),
     }
 

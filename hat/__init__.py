@@ -37,7 +37,7 @@ _NAMES = {  # module: its public names, name=other if it is called otherwise the
     "latency.predictor": "LatencyPredictor kendall_tau",
     "latency.table": "LatencyTable read_table",
     "model.count": "count_macs count_params",
-    "model.cpu": "Int8Matrix can_int8 device_name dtype_name fast_dtype keep_pages",
+    "model.cpu": "device_name dtype_name fast_dtype keep_pages",
     "model.inference": "InferenceModel",
     "model.layers": "ModelConfig",
     "model.transformer": "SubTransformer SuperTransformer extract",

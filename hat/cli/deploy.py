@@ -25,7 +25,7 @@ from hat.files.atomic import check_writable, write_atomic
 from hat.log import info
 from hat.runtimes import Precision
 from hat.runtimes.bundle import known_facts, save_bundle
-from hat.runtimes.engines import Target, engine, export
+from hat.runtimes.engines import Target, engine, export, fastest
 from hat.train.checkpoint import load_model
 
 LONGEST = BeamConfig().max_len_b  # tokens of a line that is not cut in parts: translations end there
@@ -114,7 +114,12 @@ def translate(
         if cfg.input and Path(cfg.output).resolve() == Path(cfg.input).resolve():
             raise ConfigError(f"--output {cfg.output} is the text to translate; give another file")
     model = _model(find_checkpoint(given.model), given)
-    work = _Work(model, engine(model, how.runtime or "torch", how.precision, cfg.threads), cfg, beam)
+    work = _Work(
+        model,
+        engine(model, how.runtime or fastest(model, how.precision, beam), how.precision, cfg.threads),
+        cfg,
+        beam,
+    )
     asked = cfg.input is None and sys.stdin.isatty()
     hidden = asked or out.no_progress_bar or not sys.stderr.isatty()
     with tqdm(unit=" lines", disable=hidden) as bar:

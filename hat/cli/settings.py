@@ -123,7 +123,8 @@ class EngineOptions(Options):
     """Engine that translates or is timed"""
 
     runtime: RuntimeName | None = option(None, role="machine")
-    """what computes; command: the program of --lat-command (default: torch; in a search as the predictor)"""
+    """what computes; command: the program of --lat-command (default: torch;
+    to translate with int8 the fastest engine here; in a search as the predictor)"""
     precision: Precision = option("auto", role="machine", alias="lat_amp")
     """number format; auto: what is fast; in a search as the predictor"""
     lat_command: str | None = option(None, role="machine", metavar="'PROGRAM ...'")

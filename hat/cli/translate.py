@@ -37,7 +37,7 @@ from hat.model.cpu import device_name, dtype_name
 from hat.model.layers import MAX_POSITIONS
 from hat.run import Run, digest_of, read_record, record_path
 from hat.runtimes.bundle import add_facts
-from hat.runtimes.engines import engine
+from hat.runtimes.engines import engine, fastest
 from hat.space import ArchOptions, arch_of
 from hat.train.checkpoint import check_dictionaries, evaluation_dtype, load
 from hat.train.distributed import place_of
@@ -153,14 +153,14 @@ def _generate(
 ) -> Generated:
     """Translate, and write or print the translation."""
     path, dataset = find_checkpoint(str(options.path)), TaskData(task)
-    runtime, precision = engine_options.runtime or "torch", engine_options.precision
+    runtime, precision = engine_options.runtime, engine_options.precision
     if options.int8 and precision not in ("auto", "int8"):
         raise ConfigError(f"--int8 contradicts --precision {precision}; give one of them")
     precision = "int8" if options.int8 else precision
-    on_cpu = precision == "int8" or runtime != "torch"
+    on_cpu = precision == "int8" or runtime not in (None, "torch")
     device = device_of(replace(device_options, cpu=device_options.cpu or on_cpu))
     source = load(path, info)
-    if precision == "auto" and runtime == "torch":
+    if precision == "auto" and not on_cpu:
         precision = dtype_name(evaluation_dtype(source, optim.amp, optim.fp16, device))
     check_dictionaries(source, dataset, path)
     if options.mode == "sacre":
@@ -171,7 +171,7 @@ def _generate(
     model = source.model() if arch is None else source.sub(arch)
     model.lengthen(options.max_source_positions, options.max_target_positions)
     whole = Model(model.to(device), TextCodec(dataset.languages, dataset.vocabs))
-    translator = engine(whole, runtime, precision)
+    translator = engine(whole, runtime or fastest(whole, precision, beam), precision)
     data = dataset.split(options.gen_subset)
     product = Path(options.results_path) if options.results_path else None
     run = Run(

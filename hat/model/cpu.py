@@ -7,7 +7,6 @@ import ctypes
 import os
 import platform
 import sys
-import warnings
 from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
@@ -17,8 +16,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from hat.errors import ConfigError
 
 Amp = Literal["auto", "bf16", "fp16", "fp32"]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -137,43 +134,6 @@ class PackedMatrix(Matrix):
         return torch.ops.mkldnn._linear_pointwise.binary(x, residual, self.weight, self.bias, "add")
 
 
-class Int8Matrix(Matrix):
-    """On CPUs: 8-bit weights with one scale for each output; inputs are rounded to 8 bits as they come.
-
-    The model must be float32. Up to `ROWS` rows share a range, so that one far value does not make the others
-    of a large batch coarse.
-    """
-
-    ROWS = 16
-
-    def __init__(self, weight_OI: Tensor, bias_O: Tensor | None) -> None:
-        if not can_int8():
-            raise ConfigError(
-                f"PyTorch {torch.__version__} was built without 8-bit kernels, which 8-bit weights need; "
-                "translate without --int8, or install a build with FBGEMM or oneDNN"
-            )
-        super().__init__(weight_OI, bias_O)
-        weight = self.weight
-        if weight.device.type != "cpu" or weight.dtype != torch.float32:
-            raise ConfigError(
-                f"8-bit weights are made from float32 weights on the CPU, got {weight.dtype} on "
-                f"{weight.device}; give --cpu --amp=fp32"
-            )
-        scale = weight.abs().amax(1).clamp(min=1e-12) / 127
-        rounded = (weight / scale[:, None]).round_().to(torch.int8)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # PyTorch means to move these operators elsewhere
-            quantised = torch._make_per_channel_quantized_tensor(
-                rounded, scale.double(), torch.zeros(len(scale), dtype=torch.long), 0
-            )
-            self.weight = torch.ops.quantized.linear_prepack(quantised, self.bias)
-
-    def __call__(self, x: Tensor, out_dim: int = 0) -> Tensor:
-        x_NI, product = x.flatten(0, -2), torch.ops.quantized.linear_dynamic
-        whole = torch.cat([product(group, self.weight) for group in x_NI.split(self.ROWS)])
-        return whole.view(*x.shape[:-1], -1)
-
-
 def fixed_matrix(weight_OI: Tensor, bias_O: Tensor | None) -> Matrix:
     """Return the fastest exact form of a linear map for the device and type of its weight."""
     kind = PackedMatrix if weight_OI.device.type == "cpu" and can_pack(weight_OI.dtype) else Matrix
@@ -191,11 +151,6 @@ def can_pack(dtype: torch.dtype) -> bool:
         return bool(torch.equal(packed.plus(x, x), 2 * x) and torch.equal(packed.relu(x), x))
     except (AttributeError, RuntimeError, NotImplementedError):
         return False  # operators of the compiler's runtime: absent from some builds
-
-
-def can_int8() -> bool:
-    """Return whether this build of PyTorch has the kernels of `Int8Matrix`."""
-    return any(engine != "none" for engine in torch.backends.quantized.supported_engines)
 
 
 def largest(rows_NV: Tensor, count: int) -> tuple[Tensor, Tensor]:

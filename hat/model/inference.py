@@ -5,7 +5,6 @@ d head width, D width, V vocabulary.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -14,29 +13,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hat.model.cpu import CHUNK, Int8Matrix, Matrix, fixed_matrix, largest
+from hat.model.cpu import CHUNK, fixed_matrix
 from hat.model.elastic import EVAL, Dropout, ElasticLayerNorm, ElasticLinear
 from hat.model.layers import PAD, Layer
 from hat.model.transformer import EncoderOutput, Transformer, extract
 from hat.space import SIDES, Arch, EncoderArch
 
 PADDED_FROM = 4096
-RESCORED = 16  # words whose logits are computed again in full precision where weights have 8 bits
-
-MakeMatrix = Callable[[Tensor, Tensor | None], Matrix]
 
 
 class InferenceModel:
     """What `model` computes with `arch`, in weights of its own: it neither trains nor follows later changes.
 
-    `matrix` lays out the linear maps. With the default the results differ from those of `model` by the
-    rounding of its number type only; `Int8Matrix` rounds weights and inputs to 8 bits, but for the keys and
-    values of the source.
+    The results differ from those of `model` by the rounding of its number type only.
     """
 
-    def __init__(
-        self, model: Transformer, arch: Arch | None = None, matrix: MakeMatrix = fixed_matrix
-    ) -> None:
+    def __init__(self, model: Transformer, arch: Arch | None = None) -> None:
         self.cfg, self.arch = model.cfg, arch or model.default_arch
         self._network = network = extract(model, self.arch)
         dim = self.arch.decoder.embed_dim
@@ -48,11 +40,10 @@ class InferenceModel:
         self.vocab_size = len(output_VD)
         missing = -len(output_VD) % CHUNK if len(output_VD) >= PADDED_FROM else 0  # to whole chunks
         bias = F.pad(output_VD.new_zeros(len(output_VD)), (0, missing), value=-math.inf) if missing else None
-        self._output = matrix(F.pad(output_VD, (0, 0, 0, missing)), bias)
-        self._exact_output = output_VD if matrix is Int8Matrix else None
+        self._output = fixed_matrix(F.pad(output_VD, (0, 0, 0, missing)), bias)
         for side in SIDES:
             for name in (f"{side}_layers", f"{side}_norm"):
-                fixed = _fixed(getattr(network, name), matrix)
+                fixed = _fixed(getattr(network, name))
                 delattr(network, name)  # a module cannot be replaced by what is none
                 setattr(network, name, fixed)
 
@@ -87,12 +78,7 @@ class InferenceModel:
         mask = state.mask(tokens_N.size(0) // state.lineage.size(0))
         for index, (layer, kept) in enumerate(zip(self._network.decoder_layers, state.layers, strict=True)):
             x = layer.step(x, self.arch.decoder, index, kept, state.length, mask)
-        x = self._network.decoder_norm(x)
-        logits = self._output(x)
-        if self._exact_output is not None:  # of all rounding, that of the best words' logits changes most
-            words = largest(logits, min(RESCORED, self.vocab_size))[1]
-            logits.scatter_(1, words, torch.bmm(self._exact_output[words], x[:, :, None])[:, :, 0])
-        return logits
+        return self._output(self._network.decoder_norm(x))
 
 
 @dataclass
@@ -156,10 +142,10 @@ class _FixedLayer:
 
     blocks, residual = Layer.blocks, Layer.residual
 
-    def __init__(self, layer: Layer, matrix: MakeMatrix) -> None:
+    def __init__(self, layer: Layer) -> None:
         vars(self).update(vars(layer))
         for name, child in layer.named_children():
-            setattr(self, name, _fixed(child, matrix))
+            setattr(self, name, _fixed(child))
 
     def __call__(
         self, x_BSD: Tensor, stack: EncoderArch, index: int, mask: Tensor | None, drop: Dropout
@@ -200,21 +186,18 @@ class _FixedLayer:
         return self.blocks(x_ND, stack, index, to_itself, to_source, EVAL)
 
 
-def _fixed(module: nn.Module, matrix: MakeMatrix) -> Any:
+def _fixed(module: nn.Module) -> Any:
     """Return what computes the same as `module`, whose sizes are those of its weights."""
     if isinstance(module, ElasticLinear):
-        return matrix(module.weight, module.bias)
+        return fixed_matrix(module.weight, module.bias)
     if isinstance(module, ElasticLayerNorm):
         weight, bias, eps = module.weight.detach(), module.bias.detach(), module.eps
         sizes = list(weight.shape)
         return lambda x: torch.layer_norm(x, sizes, weight, bias, eps)
     if isinstance(module, nn.ModuleList):
-        return [_FixedLayer(layer, matrix) for layer in module]
-    if isinstance(module, nn.ModuleDict):  # keys and values of a source are made once and read in all steps
-        kinds = {"kv": fixed_matrix if matrix is Int8Matrix else matrix}
-        return SimpleNamespace(
-            **{name: _fixed(each, kinds.get(name, matrix)) for name, each in module.items()}
-        )
+        return [_FixedLayer(layer) for layer in module]
+    if isinstance(module, nn.ModuleDict):
+        return SimpleNamespace(**{name: _fixed(each) for name, each in module.items()})
     return module
 
 

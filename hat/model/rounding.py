@@ -24,15 +24,12 @@ class Rounding:
 
     symmetric: bool  # steps of inputs: largest absolute value / 127; else (highest - lowest or 0) / 255
     by_token: bool  # each token of a source has a step; else the tokens of a sentence share one
-    tables: Literal["rows", "whole", "exact"]  # embeddings: a step for each row; one, positions too; floats
-    exact: tuple[str, ...] = ()  # linear maps that are not rounded
+    tables: Literal["rows", "whole"]  # embeddings: a step for each row; one, positions too
 
 
 ROUNDINGS = {  # by runtime
     "ctranslate2": Rounding(symmetric=True, by_token=True, tables="rows"),
     "onnxruntime": Rounding(symmetric=False, by_token=False, tables="whole"),
-    # the largest logits decide the loss, and `InferenceModel` computes these of weights that are not rounded
-    "torch": Rounding(symmetric=False, by_token=False, tables="exact", exact=("kv", "output")),
 }
 
 
@@ -53,16 +50,14 @@ def rounded(model: Transformer, arch: Arch, how: Rounding) -> SubTransformer:
             layer.register_forward_pre_hook(partial(inputs.see_pads, side))
             for path, linear in layer.named_modules():
                 kind = path.rpartition(".")[2]
-                if isinstance(linear, ElasticLinear) and kind not in how.exact:
+                if isinstance(linear, ElasticLinear):
                     _round(linear.weight, by_row=True)
                     linear.register_forward_pre_hook(partial(inputs.hook, side == "encoder" or kind == "kv"))
-        if how.tables != "exact":
-            _round(getattr(sub, f"{name}_embed").weight, how.tables == "rows")
+        _round(getattr(sub, f"{name}_embed").weight, how.tables == "rows")
         if how.tables == "whole":
             _round(getattr(sub, f"{name}_positions"), by_row=False)
-    if "output" not in how.exact:
-        _round(sub.output.weight, by_row=True)
-        sub.decoder_norm.register_forward_hook(lambda module, args, states: inputs.rounded(states))
+    _round(sub.output.weight, by_row=True)
+    sub.decoder_norm.register_forward_hook(lambda module, args, states: inputs.rounded(states))
     return sub
 
 

@@ -19,7 +19,7 @@ from hat.decode.translator import Model
 from hat.errors import CheckpointError, ConfigError, DataError
 from hat.files.atomic import write_atomic
 from hat.files.tensors import write_safetensors
-from hat.model.cpu import DTYPES, Int8Matrix, choose_dtype, dtype_name, fixed_matrix
+from hat.model.cpu import DTYPES, choose_dtype, dtype_name
 from hat.model.inference import InferenceModel
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SubTransformer, extract
@@ -121,21 +121,25 @@ class _Marked:
 class Torch(Runtime):
     """PyTorch, on the device of the model."""
 
-    precisions = ("auto", "fp32", "fp16", "bf16", "int8")
+    precisions = ("auto", "fp32", "fp16", "bf16")
     estimate = "minimum of each step"  # other work only adds time; docs/performance.md compares estimates
 
     def precision(self, asked: Precision, device: torch.device) -> Precision:
         """Return the number format: "auto" means what is fast on the device."""
-        return asked if asked == "int8" else cast(Precision, dtype_name(choose_dtype(asked, device)))
+        if asked == "int8":
+            raise ConfigError(
+                "torch cannot compute in int8; give fp32, bf16 or fp16, or --runtime ctranslate2, onnxruntime"
+            )
+        return cast(Precision, dtype_name(choose_dtype(asked, device)))
 
     def prepare(self, model: Model, precision: Precision, threads: int = 0) -> StepEngine:
         """Return our own engine; its threads are those of PyTorch."""
-        network, int8 = model.network, precision == "int8"
+        network = model.network
         weight = network.source_embed.weight
-        dtype = torch.float32 if int8 else DTYPES[self.precision(precision, weight.device)]
+        dtype = DTYPES[self.precision(precision, weight.device)]
         if weight.dtype != dtype:
             network = extract(network, network.default_arch).to(dtype)
-        return StepEngine(InferenceModel(network, matrix=Int8Matrix if int8 else fixed_matrix))
+        return StepEngine(InferenceModel(network))
 
 
 def runtime_of(name: RuntimeName, *options: Any) -> Runtime:
@@ -144,10 +148,35 @@ def runtime_of(name: RuntimeName, *options: Any) -> Runtime:
     return cast(Runtime, getattr(import_module(f"hat.runtimes.{module}"), kind)(*options))
 
 
+def fastest(model: Model, precision: Precision, cfg: BeamConfig | None = None) -> RuntimeName:
+    """Return the runtime that translates fastest with `model` here, see docs/performance.md.
+
+    In floats that is torch, in 8 bits CTranslate2, or ONNX Runtime if CTranslate2 is missing, has no form for
+    the architecture or does not know the options `cfg`. Raises ConfigError if neither can.
+    """
+    if precision != "int8":
+        return "torch"
+    only_ours, reasons = cfg is not None and (cfg.unkpen or cfg.unnormalized), list[str]()
+    names: tuple[RuntimeName, ...] = ("onnxruntime",) if only_ours else ("ctranslate2", "onnxruntime")
+    for name in names:
+        runtime = runtime_of(name)
+        try:
+            runtime.version()
+            runtime.precision(precision, torch.device("cpu"))
+            runtime.check(model.network.default_arch)
+            return name
+        except ConfigError as error:
+            reasons.append(str(error))
+    raise ConfigError(f"int8 needs another engine than PyTorch: {'; or: '.join(reasons)}")
+
+
 def engine(
-    model: Model, runtime: RuntimeName = "torch", precision: Precision = "auto", threads: int | None = None
+    model: Model,
+    runtime: RuntimeName | None = None,
+    precision: Precision = "auto",
+    threads: int | None = None,
 ) -> Engine:
-    """Return the engine of a model, to be given to `Model.translate`.
+    """Return the engine of a model, to be given to `Model.translate`; by default the fastest here.
 
     `precision` is the number format of the weights; "auto" is what is fast in torch, float32 elsewhere.
     `threads` compute one batch; None for as many as torch uses.
@@ -157,7 +186,7 @@ def engine(
     """
     if runtime == "command":
         raise ConfigError("the runtime command only measures; translate with another --runtime")
-    found = runtime_of(runtime)
+    found = runtime_of(runtime or fastest(model, precision))
     precision = found.precision(precision, model.network.source_embed.weight.device)
     return found.prepare(model, precision, threads or torch.get_num_threads())
 

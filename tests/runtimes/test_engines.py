@@ -2,6 +2,7 @@
 
 import json
 import random
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from hat.errors import CheckpointError, ConfigError, DataError
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer
 from hat.runtimes.bundle import save_bundle
-from hat.runtimes.engines import engine, export
+from hat.runtimes.engines import engine, export, fastest
 from hat.space import DecoderSpace, EncoderSpace, SearchSpace, sample
 from hat.train.checkpoint import load_model
 
@@ -106,9 +107,14 @@ def test_onnxruntime_finds_the_same_with_all_spans(
         runtime.InferenceSession(tmp_path / "int8" / name, providers=["CPUExecutionProvider"])
 
 
+def wide_model(data: Dataset) -> Model:
+    """Return a model that CTranslate2 has no form for."""
+    return next(m for s in range(9) if max((m := made(data, s, (1, 2))).network.arch.decoder.cross_span) > 1)
+
+
 def test_what_an_engine_cannot_do_is_said(data: Dataset) -> None:
     pytest.importorskip("ctranslate2", reason="the extra ctranslate2 is not installed")
-    wide = next(m for s in range(9) if max((m := made(data, s, (1, 2))).network.arch.decoder.cross_span) > 1)
+    wide = wide_model(data)
     with pytest.raises(
         ConfigError, match=r"last encoder layer only.*decoder-arbitrary-ende-attn-choice: \[-1\]"
     ):
@@ -126,9 +132,32 @@ def test_precisions_of_torch(data: Dataset) -> None:
     model = made(data, 1)
     want = texts(model)
     assert texts(model, engine(model, "torch", "fp32")) == want
-    for precision in ("bf16", "int8"):
-        assert [bool(each) for each in texts(model, engine(model, "torch", precision))] == [1, 0, 1, 1]
+    assert [bool(each) for each in texts(model, engine(model, "torch", "bf16"))] == [1, 0, 1, 1]
+    with pytest.raises(ConfigError, match="torch cannot compute in int8.*--runtime ctranslate2, onnx"):
+        engine(model, "torch", "int8")
     assert texts(model) == want, "an engine changed the model"
+
+
+def test_8_bits_take_the_fastest_engine_that_can(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Installed:
+        __version__ = "1"
+
+        @staticmethod
+        def get_supported_compute_types(device: str) -> set[str]:
+            return {"int8"}
+
+    model = made(data, 1)
+    for name in ("onnx", "onnxruntime", "ctranslate2"):
+        monkeypatch.setitem(sys.modules, name, Installed)
+    assert fastest(model, "auto") == fastest(model, "bf16") == "torch"
+    assert fastest(model, "int8", FLAT) == "ctranslate2"
+    assert fastest(wide_model(data), "int8") == "onnxruntime"
+    assert fastest(model, "int8", BeamConfig(unkpen=1.0)) == "onnxruntime", "CTranslate2 knows no --unkpen"
+    monkeypatch.setitem(sys.modules, "ctranslate2", None)
+    assert fastest(model, "int8") == "onnxruntime"
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ConfigError, match=r"(?s)int8 needs another.*\[ctranslate2\].*\[onnx\]"):
+        engine(model, precision="int8")
 
 
 def test_a_bundle_is_complete_wherever_it_is(data: Dataset, tmp_path: Path) -> None:

@@ -16,8 +16,6 @@ from hat.data.toy import toy_pairs
 from hat.decode.translator import Model
 from hat.errors import ConfigError, HatError
 from hat.latency.predictor import LatencyPredictor, kendall_tau
-from hat.model.cpu import Int8Matrix
-from hat.model.inference import InferenceModel
 from hat.model.layers import ModelConfig
 from hat.model.rounding import ROUNDINGS, rounded
 from hat.model.transformer import SuperTransformer, Transformer
@@ -59,19 +57,12 @@ def trained(data: Dataset) -> Model:
 
 def logs_of_engine(model: Model, runtime: str, pairs: list[Batch], folder: Path) -> np.ndarray:
     """Return the log probability of each token of the references by an engine in 8 bits, pair by pair."""
-    if runtime == "ctranslate2":
-        export(model, folder, "ctranslate2", "int8")
-        program = pytest.importorskip("ctranslate2").Translator(str(folder), compute_type="int8")
-        texts = zip(*((batch.source[0][:-1], batch.target[0][:-1]) for batch in pairs), strict=True)
-        words = [tokens_of(vocab) for vocab in model.vocabs or ()]
-        sides = [[[of[i] for i in ids] for ids in side] for of, side in zip(words, texts, strict=True)]
-        return np.concatenate([each.log_probs for each in program.score_batch(*sides)])
-    network, found = InferenceModel(model.network, matrix=Int8Matrix), list[float]()
-    for batch in pairs:
-        state = network.start(network.encode(batch.source), 1)
-        steps = torch.stack([network.step(token[None], state)[0] for token in batch.decoder_input[0]])
-        found += steps.log_softmax(-1).gather(1, batch.target.t())[:, 0].tolist()
-    return np.array(found)
+    export(model, folder, "ctranslate2", "int8")
+    program = pytest.importorskip("ctranslate2").Translator(str(folder), compute_type="int8")
+    texts = zip(*((batch.source[0][:-1], batch.target[0][:-1]) for batch in pairs), strict=True)
+    words = [tokens_of(vocab) for vocab in model.vocabs or ()]
+    sides = [[[of[i] for i in ids] for ids in side] for of, side in zip(words, texts, strict=True)]
+    return np.concatenate([each.log_probs for each in program.score_batch(*sides)])
 
 
 @torch.inference_mode()
@@ -99,11 +90,11 @@ def test_rounding_is_that_of_the_engine(runtime: str, data: Dataset, tmp_path: P
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("runtime", [*NEEDS, "torch"])
+@pytest.mark.parametrize("runtime", NEEDS)
 def test_losses_rank_as_those_of_the_engine(
     runtime: str, trained: Model, data: Dataset, tmp_path: Path
 ) -> None:
-    pytest.importorskip(NEEDS.get(runtime, "torch"), reason=f"the extra for {runtime} is not installed")
+    pytest.importorskip(NEEDS[runtime], reason=f"the extra for {runtime} is not installed")
     split, rng = data.split("valid"), random.Random(1)
     archs = list(dict.fromkeys(sample(SPACE, rng) for _ in range(200)))[:30]
     pairs, batch = [split.batch(np.array([i])) for i in range(20)], split.batch(np.arange(20))
