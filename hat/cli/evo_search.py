@@ -25,7 +25,7 @@ from hat.cli.settings import (
     TaskOptions,
 )
 from hat.config import Options, option, to_yaml_values
-from hat.errors import CheckpointError, ConfigError
+from hat.errors import CheckpointError, ConfigError, install
 from hat.latency.predictor import LatencyPredictor, check_valid, conditions_of_space
 from hat.log import info
 from hat.model.transformer import SuperTransformer
@@ -237,6 +237,12 @@ def _predictor(options: SearchOptions) -> LatencyPredictor:
 
 
 def _draw(folder: Path) -> None:
+    """Write front.png into the search's folder if matplotlib is installed."""
+    try:
+        import matplotlib  # noqa: F401 - otherwise the report is not loaded
+    except ImportError:
+        info(f"no picture: matplotlib is not installed; run: {install('report')}")
+        return
     from hat.report.collect import collect  # late: most of a search draws nothing
     from hat.report.figures import charts, png, write_png
 

@@ -12,25 +12,21 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from tqdm import tqdm
 
 from hat.config import to_yaml_values
 from hat.data.pairs import Batch, PairDataset
-from hat.decode.translator import Model
 from hat.errors import ConfigError, HatError
 from hat.files.atomic import check_writable
 from hat.files.journal import Journal
 from hat.latency.predictor import COVERAGE, LatencyPredictor, check_valid, conditions_of_space
 from hat.log import RunLog, info
 from hat.model.cpu import device_name, dtype_name
-from hat.model.rounding import ROUNDINGS, rounded
 from hat.model.transformer import Transformer
 from hat.rng import rng_for
 from hat.run import Identity, Run, claim, digest_of, record_path
 from hat.runtimes import Precision
 from hat.search.constraints import Candidate, DeviceTimer, Point, Pool, Score, choose_finalists
 from hat.search.record import CachedFitness, Histories, SearchResult, known_ms, old_losses, under
-from hat.search.rerank import guess_trained, halving, rounds_of, short_training, spread
 from hat.search.strategies import SearchConfig, Strategy, front_numbers, growth, strategy_of, worst
 from hat.space import Arch, gene_choices, gene_of, sample
 from hat.train.checkpoint import content_of
@@ -63,7 +59,11 @@ class ValidationFitness:
         self._train = train
         self._model, self._batches = model.eval(), [batch.to(device) for batch in batches]
         self._label_smoothing, self._device, self._group = label_smoothing, device, group
-        self._rounding = ROUNDINGS[int8_of] if int8_of else None
+        self._rounded: Callable[[Transformer, Arch], Transformer] | None = None
+        if int8_of:
+            from hat.model.rounding import ROUNDINGS, rounded  # late: most searches score in float
+
+            self._rounded = partial(rounded, how=ROUNDINGS[int8_of])
 
     def __call__(self, archs: Sequence[Arch], updates: int = 0) -> list[float]:
         """Return the smoothed validation loss (base 2, per target token) of each architecture.
@@ -90,10 +90,10 @@ class ValidationFitness:
         if updates:
             assert self._train is not None
             trained = self._train(arch, updates)
-            if not self._rounding:
+            if not self._rounded:
                 return trained.losses["mean"]
             model = trained.model.network
-        model = rounded(model, arch, self._rounding) if self._rounding else model
+        model = self._rounded(model, arch) if self._rounded else model
         return evaluate(model, self._batches, arch, self._label_smoothing, self._device).loss
 
 
@@ -144,7 +144,7 @@ def search(
             the type of `model`. "auto" is that of the predictor.
         group: processes that share the scoring, or a context that connects them for as long as it lasts. All
             but rank 0 return what was scored, nothing measured.
-        progress: show a progress bar.
+        progress: show a progress bar, if there is a folder.
         new_run: move another search that is in `out` to `<out>.<its identity>`, instead of refusing it.
 
     Raises ConfigError for limits that cannot be, Infeasible if no architecture keeps one, TrainingError for a
@@ -241,6 +241,8 @@ class _Task:
         check_valid("the predictor", known, {name: value for name, value in asked.items() if value})
         runtime = runtime or known.get("runtime", "torch")
         if precision == "int8" or (precision == "auto" and known.get("dtype") == "int8"):
+            from hat.model.rounding import ROUNDINGS  # late, as above
+
             self.int8_of = runtime if runtime in ROUNDINGS else None
             if not self.int8_of:
                 info(f"slices are scored in {self.dtype}: it is not known how {runtime} rounds to 8 bits")
@@ -287,10 +289,13 @@ class _Task:
 
     def train(self, arch: Arch, updates: int) -> FitResult:
         """Return one architecture that is trained from its slice, with its validation loss."""
+        from hat.decode.translator import Model  # late: most searches train nothing
+        from hat.search import rerank
+
         assert self.training is not None
         start = self.inputs.get("checkpoint") or Model(self.network)
         how: dict[str, Any] = {"space": self.space, "device": self.weight.device, "seed": self.seed}
-        return fit(arch, self.dataset, short_training(self.training, updates), init=start, **how)
+        return fit(arch, self.dataset, rerank.short_training(self.training, updates), init=start, **how)
 
     def identity(self, warm_start: Path | None) -> Identity:
         """Return what the result depends on."""
@@ -354,19 +359,18 @@ class _Task:
         self.files.enter_context(self.run)
         whole, objectives = self.strategy.whole_front, self.config.objectives
         budget = self.strategy.budget(self.config) * (1 if whole else len(self.limits_ms))
-        bar = tqdm(total=budget, desc="search", unit=" scored", disable=not progress, dynamic_ncols=True)
-        self.files.enter_context(bar)
+        log, histories = RunLog(self.out, total=budget, unit="scored", bar=progress), Histories()
+        self.files.callback(log.close)
 
         def on_score(count: int) -> None:
-            bar.update(count)
+            log.advance(len(cached.losses))
             self.run.tick()
 
         cached.on_score = on_score
         if resumed := len(cached.losses):
             info(f"resumed {self.out}/journal.jsonl: {resumed} architectures are scored already")
-            bar.update(resumed)
-        log, histories, reference = RunLog(self.out, total=budget, unit="", bar=False), Histories(), Point()
-        first = sorted(old, key=lambda arch: (old[arch], gene_of(arch, self.space)))
+            log.advance(resumed)
+        first, reference = sorted(old, key=lambda arch: (old[arch], gene_of(arch, self.space))), Point()
         for limit_ms in (None,) if whole else self.limits_ms:
             strategy = self.strategy(self.pool(limit_ms), self.config, self.seed, first, anchors)
             which = f"{under(limit_ms)}: " if limit_ms and len(self.limits_ms) > 1 else ""
@@ -378,7 +382,6 @@ class _Task:
                 line = which + strategy.line.format(**state)
                 log.metrics(strategy.record, step, line, **dict(values), **limit)
             reference = strategy.reference
-        log.close()
 
         scored = self.scored(cached.losses)
         ranked = self.ranked(scored)
@@ -421,8 +424,10 @@ class _Task:
         header: Mapping[str, Any],
     ) -> dict[float, list[Candidate]]:
         """Return what keeps each limit in the order that short trainings give it; these are journalled."""
+        from hat.search import rerank  # late, as above
+
         assert self.training is not None
-        rounds = {limit_ms: rounds_of(len(few), self.config) for limit_ms, few in ranked.items()}
+        rounds = {limit_ms: rerank.rounds_of(len(few), self.config) for limit_ms, few in ranked.items()}
         most = sum(count * updates for each in rounds.values() for count, updates in each)
         info(f"short trainings ({self.config.rerank_by}): at most {most} updates in all, {rounds}")
         recipe, trained = self.training.to_yaml(), dict[Arch, tuple[int, float]]()
@@ -443,12 +448,12 @@ class _Task:
         for limit_ms, few in ranked.items():
             by_arch = {each.arch: each for each in few}
             if self.config.rerank_by == "halving":
-                order = halving(list(by_arch), rounds[limit_ms], train)
+                order = rerank.halving(list(by_arch), rounds[limit_ms], train)
             else:
                 ((count, updates),) = rounds[limit_ms]
-                tried = spread(list(by_arch), count)
+                tried = rerank.spread(list(by_arch), count)
                 losses = dict(zip(tried, train(tried, updates), strict=True))
-                guessed = guess_trained(self.space, {each.arch: each.loss for each in few}, losses)
+                guessed = rerank.guess_trained(self.space, {each.arch: each.loss for each in few}, losses)
                 order = sorted(guessed, key=guessed.__getitem__)
             found[limit_ms] = [replace(by_arch[arch], trained=trained.get(arch)) for arch in order]
         self.run.results["trained_updates"] = sum(n * len(each.losses) for n, each in known.items())

@@ -215,4 +215,4 @@ def test_what_a_search_loads(search, files) -> None:
     words += [f"--ckpt-path={files}/latency.pt", "--valid-cnt-max=8", f"--search-dir={files}/one"]
     words += ["--profile-length=4", "--latency-constraint=23", f"--write-config-path={files}/one.yml"]
     loaded = loaded_by("hat.cli.evo_search:main", words)
-    assert "hat.search.run" in loaded and len(loaded) <= 45, loaded
+    assert "hat.search.run" in loaded and len(loaded) <= 45, " ".join(loaded)
