@@ -125,7 +125,7 @@ class EngineOptions(Options):
     runtime: RuntimeName | None = option(None, role="machine")
     """what computes; command: the program of --lat-command (default: torch;
     to translate with int8 the fastest engine here; in a search as the predictor)"""
-    precision: Precision = option("auto", role="machine", alias="lat_amp")
+    precision: Precision = option("auto", metavar="FORMAT", role="machine", alias="lat_amp")
     """number format; auto: what is fast; in a search as the predictor"""
     lat_command: str | None = option(None, role="machine", metavar="'PROGRAM ...'")
     """program that is given the path of a bundle and prints milliseconds, see docs/deploy.md"""

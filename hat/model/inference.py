@@ -5,6 +5,7 @@ d head width, D width, V vocabulary.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hat.model.cpu import CHUNK, fixed_matrix
+from hat.model.cpu import CHUNK, Matrix, fixed_matrix
 from hat.model.elastic import EVAL, Dropout, ElasticLayerNorm, ElasticLinear
 from hat.model.layers import PAD, Layer
 from hat.model.transformer import EncoderOutput, Transformer, extract
@@ -21,14 +22,19 @@ from hat.space import SIDES, Arch, EncoderArch
 
 PADDED_FROM = 4096
 
+MakeMatrix = Callable[[Tensor, Tensor | None], Matrix]  # of a weight and a bias
+
 
 class InferenceModel:
     """What `model` computes with `arch`, in weights of its own: it neither trains nor follows later changes.
 
-    The results differ from those of `model` by the rounding of its number type only.
+    The results differ from those of `model` by the rounding of its number type only. `matrix` lays out the
+    linear maps; by default as the processor multiplies fastest.
     """
 
-    def __init__(self, model: Transformer, arch: Arch | None = None) -> None:
+    def __init__(
+        self, model: Transformer, arch: Arch | None = None, matrix: MakeMatrix = fixed_matrix
+    ) -> None:
         self.cfg, self.arch = model.cfg, arch or model.default_arch
         self._network = network = extract(model, self.arch)
         dim = self.arch.decoder.embed_dim
@@ -40,10 +46,10 @@ class InferenceModel:
         self.vocab_size = len(output_VD)
         missing = -len(output_VD) % CHUNK if len(output_VD) >= PADDED_FROM else 0  # to whole chunks
         bias = F.pad(output_VD.new_zeros(len(output_VD)), (0, missing), value=-math.inf) if missing else None
-        self._output = fixed_matrix(F.pad(output_VD, (0, 0, 0, missing)), bias)
+        self._output = matrix(F.pad(output_VD, (0, 0, 0, missing)), bias)
         for side in SIDES:
             for name in (f"{side}_layers", f"{side}_norm"):
-                fixed = _fixed(getattr(network, name))
+                fixed = _fixed(getattr(network, name), matrix)
                 delattr(network, name)  # a module cannot be replaced by what is none
                 setattr(network, name, fixed)
 
@@ -142,10 +148,10 @@ class _FixedLayer:
 
     blocks, residual = Layer.blocks, Layer.residual
 
-    def __init__(self, layer: Layer) -> None:
+    def __init__(self, layer: Layer, matrix: MakeMatrix) -> None:
         vars(self).update(vars(layer))
         for name, child in layer.named_children():
-            setattr(self, name, _fixed(child))
+            setattr(self, name, _fixed(child, matrix))
 
     def __call__(
         self, x_BSD: Tensor, stack: EncoderArch, index: int, mask: Tensor | None, drop: Dropout
@@ -186,18 +192,18 @@ class _FixedLayer:
         return self.blocks(x_ND, stack, index, to_itself, to_source, EVAL)
 
 
-def _fixed(module: nn.Module) -> Any:
+def _fixed(module: nn.Module, matrix: MakeMatrix) -> Any:
     """Return what computes the same as `module`, whose sizes are those of its weights."""
     if isinstance(module, ElasticLinear):
-        return fixed_matrix(module.weight, module.bias)
+        return matrix(module.weight, module.bias)
     if isinstance(module, ElasticLayerNorm):
         weight, bias, eps = module.weight.detach(), module.bias.detach(), module.eps
         sizes = list(weight.shape)
         return lambda x: torch.layer_norm(x, sizes, weight, bias, eps)
     if isinstance(module, nn.ModuleList):
-        return [_FixedLayer(layer) for layer in module]
+        return [_FixedLayer(layer, matrix) for layer in module]
     if isinstance(module, nn.ModuleDict):
-        return SimpleNamespace(**{name: _fixed(each) for name, each in module.items()})
+        return SimpleNamespace(**{name: _fixed(each, matrix) for name, each in module.items()})
     return module
 
 

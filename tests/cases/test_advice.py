@@ -89,7 +89,8 @@ def extras_are_ours(capsys: pytest.CaptureFixture) -> None:
         extra
         for path in (ROOT / "hat").rglob("*.py")
         for extra in re.findall(
-            r"(?:install\(|package\(.+, |extra: str = )['\"]([a-z0-9]+)['\"]", path.read_text("utf-8")
+            r"(?:install\(|package\(.+, |extra: str = |needs = \(.+, )['\"]([a-z0-9]+)['\"]",
+            path.read_text("utf-8"),
         )
     ]
     assert {"text", "report", "shell", "onnx", "ctranslate2"} <= {*named}
