@@ -11,10 +11,10 @@ import json
 import os
 import resource
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
-from math import fsum, inf
+from dataclasses import asdict, dataclass, field, replace
+from math import fsum, inf, prod
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -163,6 +163,28 @@ class Record:
     state: str = "done"  # running (also if it was killed), done, stopped (by a signal) or failed
     format: int = FORMAT  # version of the schema; 0 for the files of HAT 0.1
     made_from: Identity | None = None  # None before format 2
+    parts: tuple[Mapping[str, Any], ...] = ()  # of a training that went on under other settings: what changed
+
+    @property
+    def digests(self) -> set[str]:
+        """Return the digests of the identities that the run has and had; "" before format 2."""
+        made = self.made_from.digest if self.made_from else ""
+        return {made, *(str(part.get("before")) for part in self.parts)}
+
+    def differences(self, wanted: Identity) -> list[str]:
+        """Return what changes if a run of an identity goes on here, before format 2 as far as this tells."""
+        if self.made_from:
+            return self.made_from.differences(wanted)
+        last = self.sittings[-1] if self.sittings else {}
+        found = [_change("kind", self.kind, wanted.kind)] if self.kind not in ("", wanted.kind) else []
+        held = {"update-freq": 1, "processes": max(1, last.get("processes", 1)), **self.settings}
+        for key, now in {**wanted.defaults, **wanted.settings}.items():
+            names = key.split("*")  # a product, such as max-tokens*update-freq*processes
+            if all(name in held for name in names):
+                was = held[key] if len(names) == 1 else prod(int(held[name]) for name in names)
+                if not _alike(was, now):
+                    found.append(_change(key, was, now))
+        return found
 
     @property
     def identity(self) -> Identity:
@@ -185,23 +207,49 @@ def _change(key: str, was: object, now: object) -> str:
     return key if old == new else f"{key} {old} -> {new}"  # what differs is behind that
 
 
+def _alike(one: Any, other: Any) -> bool:
+    """Return whether two values are the same, one of which YAML may have read as a text, such as 1e-7."""
+    try:
+        return one == other or str(one) == str(other) or float(one) == float(other)
+    except (TypeError, ValueError):
+        return False
+
+
+class Claim(NamedTuple):
+    """What was in a run folder that a run has locked for itself."""
+
+    held: Record = Record("")  # without a kind if there was nothing
+    changed: Sequence[str] = ()  # what changes, if the run goes on under another identity
+    moved: Path | None = None  # where another run was moved to
+
+
 @contextmanager
 def claim(
-    folder: Path | None, wanted: Identity | None, advice: str, *, new_run: bool = False
-) -> Iterator[Path | None]:
+    folder: Path | None,
+    wanted: Identity | None,
+    advice: str,
+    *,
+    new_run: bool = False,
+    may_change: bool = False,
+    told: Identity | None = None,
+) -> Iterator[Claim]:
     """Lock a run folder, if there is one, for the run of one identity; it is made if it is missing.
 
-    Another run in the folder is an error that names the differences, before anything is written. `new_run`
-    moves it out of the way instead, and its new place is yielded. Raises HatError, also if another process
-    has the folder, or if it cannot be written.
+    Another run in the folder is an error that names the differences, before anything is written; `new_run`
+    moves it out of the way instead, and `may_change` goes on with it, unless it is of another kind or is to
+    start from another checkpoint. Before format 2 what the record says is compared, or the identity that is
+    `told` elsewhere. Raises HatError, also if another process has the folder, or if it cannot be written.
     """
     if folder is None:
-        yield None
+        yield Claim()
         return
     with ExitStack() as stack:
         stack.enter_context(FolderLock(folder, advice))
         held, moved = read_record(folder, folder=True, note=info), None
-        if wanted and held.made_from and (changed := held.made_from.differences(wanted)):
+        held = held if held.made_from else replace(held, made_from=told)
+        changed = held.differences(wanted) if wanted else []
+        never = ("kind ", "checkpoint content", "checkpoint is now given")
+        if changed and (not may_change or any(each.startswith(never) for each in changed)):
             real = folder.resolve() if folder.is_symlink() or folder.name in ("", "..") else folder
             names = (real.with_name(f"{real.name}.{held.identity.short}{n}") for n in _NUMBERS)
             moved = next(name for name in names if not name.exists())
@@ -224,7 +272,12 @@ def claim(
                 raise HatError(f"cannot move {folder} to {moved}: {how}") from error
             info(f"{folder} held another run ({shown}); it was moved to {moved}")
             stack.enter_context(FolderLock(folder, advice))
-        yield moved
+            held, changed = Record(""), []
+        if wanted and held.settings and not held.made_from and wanted.inputs:
+            made = "version 0.1" if held.format == 0 else "an older version"
+            unknown = ", ".join(wanted.inputs)
+            info(f"{folder} is a run of {made}, which does not say with what content: {unknown}")
+        yield Claim(held, changed, moved)
 
 
 def record_path(of: Path, *, folder: bool | None = None) -> Path:
@@ -249,6 +302,7 @@ class Run:
         inputs: for each use a file, whose content is read, or a SHA-256 that is known (default: those of
             `identity`).
         identity: what the result depends on (default: all settings and inputs).
+        parts: of a run that went on under other settings, see `Record`.
         threads: CPU threads of each process.
         processes: processes that work alike: the CPU time of this one counts so many times.
     """
@@ -261,6 +315,7 @@ class Run:
         settings: Mapping[str, Any],
         inputs: Mapping[str, Path | str] | None = None,
         identity: Identity | None = None,
+        parts: tuple[Mapping[str, Any], ...] = (),
         device: Mapping[str, Any] | None = None,
         threads: int = 1,
         processes: int = 1,
@@ -284,6 +339,7 @@ class Run:
             versions=versions(),
             sittings=held.sittings,
             made_from=identity or Identity(kind, settings, digests),
+            parts=parts,
         )
         now, before = {**device, "processes": processes}, dict(held.device)
         before["processes"] = int(held.sittings[-1]["processes"]) if held.sittings else processes
@@ -369,6 +425,7 @@ def _record(path: Path, note: Note | None) -> Record:
         of_run: dict[str, Any] = {name: dict(content.get(name, {})) for name in _PARTS}
         if held > 1:
             of_run["made_from"] = Identity(**{name: content["identity"][name] for name in _IDENTITY})
+            of_run["parts"] = tuple(dict(part) for part in content.get("parts", ()))
         return Record(str(kind), **of_run, sittings=sittings, state=str(state), format=held)
 
     return _read(path, parse, note, Record(""))

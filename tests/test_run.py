@@ -212,6 +212,26 @@ def test_moved_runs_never_replace_each_other(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["run", *names])
 
 
+def test_runs_before_format_2_are_compared_as_far_as_they_tell(tmp_path: Path, capsys) -> None:
+    (tmp_path / "config.yml").write_text("dropout: 0.1\nlr: 1e-7\nmax-tokens: 512\nupdate-freq: 2\n")
+    same = {"dropout": 0.1, "lr": 1e-7, "other": 1, "max-tokens*update-freq*processes": 1024}
+    other = Identity("train", same | {"lr": 1.0, "max-tokens*update-freq*processes": 512})
+    with pytest.raises(HatError, match="run: lr 1e-7 -> 1.0, max.* 1024 -> 512;"), claim(tmp_path, other, ""):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yml"]
+    with claim(tmp_path, Identity("train", same, {"train.de": "a"}), "") as found:
+        assert found.held.format == 0 and found.changed == []
+    assert "of version 0.1, which does not say with what content: train.de" in capsys.readouterr().err
+    (tmp_path / "run.json").write_text(
+        '{"format": 1, "kind": "search", "settings": {"a": 1}, "identity": "ab"}'
+    )
+    with (
+        pytest.raises(HatError, match="kind search -> train"),
+        claim(tmp_path, Identity("train", {}, {}), ""),
+    ):
+        pass
+
+
 def test_a_run_that_goes_on_elsewhere_says_so(tmp_path: Path, capsys) -> None:
     with run_in(tmp_path, device={"dtype": "float32"}, threads=2):
         pass

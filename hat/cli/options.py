@@ -48,7 +48,6 @@ IGNORED = {
     "no-epoch-checkpoints": "use --keep-last-epochs 1",
     "fp16-scale-window": "the loss scale follows torch's GradScaler",
     "memory-efficient-fp16": "weights are always kept once in float32 and once in the compute precision",
-    "reset-meters": "a run that starts from --restore-file has no best loss yet",
     "find-unused-parameters": "inactive layers need no flag",
 }
 

@@ -13,11 +13,11 @@ from typing import Any, get_args
 
 import torch
 
-from hat.config import to_yaml_values
+from hat.config import defaults_of, to_yaml_values
 from hat.data.pairs import Batch, PairDataset
 from hat.errors import ConfigError, HatError
 from hat.files.atomic import check_writable
-from hat.files.journal import Journal
+from hat.files.journal import Journal, read_journal
 from hat.latency.predictor import COVERAGE, LatencyPredictor, check_valid, conditions_of_space
 from hat.log import RunLog, info
 from hat.model.cpu import device_name, dtype_name
@@ -28,7 +28,7 @@ from hat.runtimes import Precision
 from hat.search.constraints import Candidate, DeviceTimer, Point, Pool, Score, choose_finalists
 from hat.search.record import CachedFitness, Histories, SearchResult, known_ms, old_losses, under
 from hat.search.strategies import SearchConfig, Strategy, front_numbers, growth, strategy_of, worst
-from hat.space import Arch, gene_choices, gene_of, sample
+from hat.space import Arch, gene_choices, gene_of, sample, space_from_plain
 from hat.train.checkpoint import content_of
 from hat.train.distributed import ALONE, ProcessGroup
 from hat.train.loop import BatchConfig, FitResult, TrainConfig, fit, validation_batches
@@ -323,6 +323,24 @@ class _Task:
         plain: dict[str, Any] = json.loads(json.dumps(head))
         return plain  # as it is read back: tuples are lists
 
+    def told_by_0_1(self) -> Identity | None:
+        """Return what the search in `out` is of, if a journal of version 0.1 tells it."""
+        path = self.out and self.out / "journal.jsonl"
+        records = read_journal(path) if path and path.exists() else []
+        if not records or records[0].get("format") != 1:
+            return None
+        head = {name.replace("_", "-"): value for name, value in records[0].items() if value is not None}
+        uses = {use.replace("_", "-"): use for use in (*_SOURCES, "validation", "warm_start")}
+        inputs = {use: head.pop(key) for key, use in uses.items() if key in head}
+        space = space_from_plain(head.pop("space"))
+        if "latency-constraint" in head:
+            head["latency-constraints"] = [head.pop("latency-constraint")]
+        del head["kind"], head["format"]
+        unknown = dict.fromkeys(("label-smoothing", "dtype"), "not given")  # if the journal is still older
+        settings = unknown | head | space.sizes | space.choices
+        same = {key: value for key, value in defaults_of(self.config).items() if key not in settings}
+        return Identity("search", settings, inputs, defaults=same)
+
     def journal(self, name: str) -> Journal | None:
         """Open a journal in `out` until the search ends."""
         return self.files.enter_context(Journal(self.out / f"{name}.jsonl")) if self.out else None
@@ -343,9 +361,11 @@ class _Task:
         header = self.header(identity)
         old, anchors = old_losses(older, header) if older else {}, self.within_reach()
         device, limits = self.weight.device, {"latency-constraints": [*self.limits_ms], "seed": self.seed}
-        self.files.enter_context(claim(self.out, identity, "wait for it or stop it", new_run=new_run))
+        held, advice = self.told_by_0_1(), "wait for it or stop it"
+        found = self.files.enter_context(claim(self.out, identity, advice, new_run=new_run, told=held))
         journal, predict_ms = self.journal("journal"), self.predictor.predict_many
-        cached = CachedFitness(journal, fitness, predict_ms, processes, header, old)
+        head = journal.records[0] if journal and held and not found.moved else header
+        cached = CachedFitness(journal, fitness, predict_ms, processes, head, old)
         self.run = Run(
             record_path(self.out, folder=True) if self.out else None,
             "search",

@@ -3,7 +3,7 @@
 import hashlib
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -269,12 +269,12 @@ def leave_bundle(checkpoint: Path, facts: Mapping[str, Any] | None = None) -> Pa
         return None
 
 
-def load_newest(folder: Path, info: Callable[[str], None], run: str | None = None) -> Checkpoint | None:
+def load_newest(folder: Path, info: Callable[[str], None], runs: Set[str] | None = None) -> Checkpoint | None:
     """Return the newest readable checkpoint of a run, or None if there is none.
 
-    `run` is the digest of its identity, None for that of any. Says so if it falls back. Raises
-    CheckpointError if none can be read, or if the newest would be overwritten: it holds nothing to go on
-    from, or belongs to another run, as one of version 0.1 does.
+    `runs` are the digests of the identities that the run has or had; "" stands for version 0.1, which saved
+    none, and None for any run. Says so if it falls back. Raises CheckpointError if none can be read, or if
+    the newest would be overwritten: it holds nothing to go on from, or belongs to another run.
     """
     last, best = folder / "checkpoint_last.pt", folder / "checkpoint_best.pt"
     candidates = [path for path in (last, *numbered(folder), best) if path.exists()]
@@ -284,7 +284,7 @@ def load_newest(folder: Path, info: Callable[[str], None], run: str | None = Non
         except CheckpointError as error:
             info(f"{error}; trying the one before it")
             continue
-        ours = run in (None, checkpoint.run)
+        ours = runs is None or checkpoint.run in runs
         if "trainer" in checkpoint.state and ours:
             return checkpoint
         why = "belongs to another run" if not ours else "holds weights, but no state to go on with"
@@ -396,13 +396,13 @@ def _of_run(folder: Path, most: int) -> Iterator[tuple[Path, Checkpoint]]:
     record, last = read_record(folder, folder=True, note=info), None
     with suppress(CheckpointError):
         last = load(folder / "checkpoint_last.pt")
-    run = record.made_from.digest if record.made_from else last.run if last else ""
+    runs = record.digests if record.made_from else {"", last.run if last else ""}
     names = [path.name for path in numbered(folder)]
-    if last and last.run == run:
+    if last and last.run in runs:
         names = last.state["progress"].get("saved", names[::-1])[::-1]
     for path in (folder / name for name in names if not name.startswith("checkpoint_")):
         found = load(path, info) if most and path.exists() else None
-        if found and found.run != run:
+        if found and found.run not in runs:
             info(f"{path} belongs to another run; it is left out")
         elif found:
             most -= 1

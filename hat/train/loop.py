@@ -5,7 +5,7 @@ Nothing here knows a command line: folders, signals, processes and progress bars
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property, partial
@@ -17,13 +17,13 @@ import torch
 from hat.config import Options, fill, option, read_config, to_yaml_values
 from hat.data.batching import EpochBatches, groups
 from hat.data.pairs import ORIGINAL, Batch, PairDataset, mixed
-from hat.errors import ConfigError
+from hat.errors import CheckpointError, ConfigError
 from hat.log import RunLog, info
 from hat.model.cpu import device_name, dtype_name
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer, Transformer
 from hat.rng import seed_for
-from hat.run import Identity, Run, claim, read_record, record_path
+from hat.run import Claim, Identity, Run, claim, read_record, record_path
 from hat.space import Arch, SearchSpace, validation_archs
 from hat.train import checkpoint as ckpt
 from hat.train.checkpoint import Checkpoint, check_compatible
@@ -61,12 +61,14 @@ class BatchConfig(Options):
 class LoopConfig(Options):
     """Saving, validating and logging"""
 
-    reset_optimizer: bool = False
-    """do not take the optimiser's moments from --restore-file"""
-    reset_lr_scheduler: bool = False
+    reset_optimizer: bool = option(False, role="free")
+    """do not take the optimiser's moments from the checkpoint"""
+    reset_lr_scheduler: bool = option(False, role="free")
     """start the learning-rate schedule, and with it the update count, anew"""
-    reset_dataloader: bool = False
+    reset_dataloader: bool = option(False, role="free")
     """start at the first epoch"""
+    reset_meters: bool = option(False, role="free")
+    """forget the best validation loss"""
     save_interval: int = option(1, low=1, role="free")
     """epochs between checkpoints"""
     save_interval_updates: int = option(0, low=0, role="free")
@@ -121,6 +123,8 @@ class TrainConfig:
 
 
 _DEFAULTS = TrainConfig()
+_RESETS = ("optimizer", "lr-scheduler", "dataloader", "meters")
+_OF_LOSSES = ("label-smoothing ", "valid.", "dict.")  # changes after which a loss means something else
 
 
 class StopRequest(Protocol):
@@ -153,6 +157,9 @@ class _Start(NamedTuple):
     source: Checkpoint | None  # None: first weights
     where: Path  # the folder of the run, or what the run starts from
     identity: Identity | None  # None without a folder
+    parts: tuple[dict[str, Any], ...]  # as in the record of the run
+    changed: Sequence[str]  # what the last part changes, if that is still to be carried out
+    resets: Sequence[str]  # what it resets: optimizer, lr-scheduler, dataloader, meters
 
 
 @dataclass(frozen=True)
@@ -360,7 +367,7 @@ class _Training:
         self.written = self.folder if self.group.first else None  # the other processes write nothing
         self.best: Checkpoint | None = None  # the best weights, if there is no folder for them
         self.recent: list[tuple[Losses, float]] = []  # updates since the last log line, and seconds
-        self.run = ""  # digest of its identity
+        self.marks: dict[str, Any] = {}  # what checkpoints say of the run: digest of its identity, parts
 
     # --- where the run starts or goes on
 
@@ -396,28 +403,48 @@ class _Training:
     def start(self, stack: ExitStack, init: "Path | Model | None", new_run: bool) -> _Start:
         """Claim the folder, if there is one, until `stack` ends; return where the run goes on or starts."""
         folder, source, where, identity = self.folder, None, Path("a given model"), None
+        asked = [name for name in _RESETS if getattr(self.cfg.loop, f"reset_{name.replace('-', '_')}")]
+        found, own, carried, runs = Claim(), None, 0, set[str]()
         if folder:
             inside = isinstance(init, Path) and init.resolve().parent == folder.resolve()
-            if inside and init.name == "checkpoint_last.pt" and not new_run:  # started from what it started
+            ours = {"checkpoint_last.pt"}
+            if asked:
+                ours |= {"checkpoint_best.pt", *(path.name for path in ckpt.numbered(folder))}
+            if inside and not new_run and init.name in ours:
+                own = init  # of the run itself, which started from what it started from
                 init = read_record(folder, folder=True, note=info).identity.inputs.get("checkpoint")
             identity = self.identity(init, self.group.size)
             advice = "wait for it, stop it, or give another --save-dir"
-            moved = stack.enter_context(claim(folder, identity, advice, new_run=new_run))
-            if moved and inside:
-                init = moved / Path(init).name
-            where, source = folder, ckpt.load_newest(folder, info, identity.digest)
+            how = {"new_run": new_run, "may_change": bool(asked)}
+            found = stack.enter_context(claim(folder, identity, advice, **how))
+            if found.moved and inside:
+                init = found.moved / Path(init).name
+            where, runs = folder, found.held.digests | {identity.digest}
+            source = ckpt.load_newest(folder, info, runs)
+            carried = source.state.get("parts", 0) if source else 0
+        parts, before = [dict(part) for part in found.held.parts], found.held.made_from
+        anew = asked and (found.changed or not parts or parts[-1]["resets"] != asked)
+        if anew or (source and not before):  # what version 0.1 saved says nothing of its run
+            update = source.state["trainer"]["num_updates"] if source else 0
+            changes = {"changed": found.changed, "resets": asked if anew else []}
+            parts.append({"update": update, **changes, "before": before.digest if before else ""})
+        undone = parts[-1] if carried < len(parts) else {"changed": [], "resets": []}
+        if source and own and undone["resets"]:
+            source = ckpt.load(own, info)
+            if source.run not in runs:
+                raise CheckpointError(f"{own} is no checkpoint of this run; give another --save-dir")
         if source is None and isinstance(init, Path):
             where, source = init, ckpt.load(init, info)
         elif source is None and init is not None:
             source = ckpt.pack(init.network, init.digests)
         if source:
             source = check_compatible(source, where, self.space, self.arch, self.cfg.model, self.dataset)
-        return _Start(source, where, identity)
+        return _Start(source, where, identity, tuple(parts), undone["changed"], undone["resets"])
 
     def restore(self, start: _Start) -> None:
         """Make the trainer, at the point where the run goes on or at its start."""
-        cfg, optim, source, loop = self.cfg, self.cfg.optim, start.source, self.cfg.loop
-        self.run = start.identity.digest if start.identity else ""
+        cfg, optim, source, resets = self.cfg, self.cfg.optim, start.source, start.resets
+        self.marks = {"run": start.identity.digest if start.identity else "", "parts": len(start.parts)}
         goes_on = source is not None and source.arch == self.arch and "trainer" in source.state
         if source is None:
             noise = torch.Generator().manual_seed(seed_for(self.seed, "init"))
@@ -435,19 +462,23 @@ class _Training:
         if not goes_on:
             info(f"weights inherited from {start.where}; optimiser, schedule and data start anew")
             return
-        state, kept, own = source.state, Progress(**source.state["progress"]), start.where == self.folder
+        state, kept, own = source.state, source.state["progress"], start.where == self.folder
         trainer.load_average(source.weights)
         trainer.load_state_dict(
-            state["trainer"],
-            optimizer=own or not loop.reset_optimizer,
-            schedule=own or not loop.reset_lr_scheduler,
+            state["trainer"], optimizer="optimizer" not in resets, schedule="lr-scheduler" not in resets
         )
-        self.at = at = kept if own else Progress(train_s=kept.train_s)
-        if own or not loop.reset_dataloader:
-            at.epoch, at.offset = kept.epoch, kept.offset
-            if state["plan"] != self._batch_plan():
+        self.at = at = Progress(train_s=kept["train_s"])
+        if own:
+            at.saved = kept.get("saved", [path.name for path in reversed(ckpt.numbered(start.where))])
+        if "dataloader" not in resets:
+            at.epoch, at.offset = kept["epoch"], kept["offset"]
+            if state["plan"] != self._batch_plan() or any(c.startswith("train.") for c in start.changed):
                 at.offset = 0
                 info("the batches are not those of before; the epoch starts anew")
+        if own and "meters" not in resets and not any(c.startswith(_OF_LOSSES) for c in start.changed):
+            at.best_loss, at.stale = kept["best_loss"], kept["stale"]
+        if start.changed:
+            info(f"from here on under other settings: {', '.join(start.changed)}")
         info(f"resumed {start.where} at update {trainer.num_updates}, epoch {at.epoch}")
         if trainer.num_updates > optim.max_update:
             info(f"that is beyond --max-update {optim.max_update}; nothing is left to do")
@@ -472,6 +503,7 @@ class _Training:
             "train",
             settings={**self.cfg.to_yaml(), **own},
             identity=start.identity,
+            parts=start.parts,
             device={"device": device_name(self.device), "dtype": dtype_name(self.trainer.dtype)},
             threads=torch.get_num_threads(),
             processes=self.group.size,
@@ -584,7 +616,7 @@ class _Training:
         numbered = [name for name in names if name not in ("checkpoint_last.pt", "checkpoint_best.pt")]
         self.at.saved = [name for name in self.at.saved if name not in numbered] + numbered
         state: dict[str, Any] = {"trainer": self.trainer.state_dict(), "progress": asdict(self.at)}
-        state |= {"plan": self._batch_plan(), "run": self.run}
+        state |= {"plan": self._batch_plan(), **self.marks}
         packed = ckpt.pack(self.trainer.eval_model, self.dataset.digests, state, self.trainer.model)
         folder, loop = self.folder, self.cfg.loop
 

@@ -18,10 +18,11 @@ from hat.cli.translate import generate, score
 from hat.data.preprocess import PreprocessConfig, preprocess
 from hat.data.toy import toy_pairs
 from hat.errors import CheckpointError
+from hat.files.journal import Journal, read_journal
 from hat.files.lock import FolderLock
 from hat.report.collect import collect
 from hat.report.page import report
-from hat.run import read_record
+from hat.run import Identity, read_record
 from hat.train.checkpoint import average, digest_path, load, numbered, save
 
 Train = Callable[..., str]
@@ -258,6 +259,8 @@ def test_a_checkpoint_of_the_run_itself_is_no_other_start(task: Path, train: Tra
     assert "resumed run at update" in train("--restore-file=checkpoint_last.pt", "--max-epoch=3")
     assert "checkpoint is now given" in train("--restore-file=run/checkpoint1.pt", "--max-epoch=3", code=2)
     shutil.copy("run/checkpoint_last.pt", "super.pt")
+    again = ["--restore-file=checkpoint1.pt", "--reset-meters", "--max-update=5", "--max-epoch=9"]
+    assert "resumed run at update 3" in train(*again) and "at update 5" in train(*again)
     train("--restore-file=super.pt", "--max-update=5", into="other")
     assert "resumed other" in train("--restore-file=checkpoint_last.pt", "--max-update=9", into="other")
 
@@ -295,6 +298,18 @@ def test_a5_averages_of_different_runs_are_wanted_or_refused(
     assert "checkpoint_last.pt belongs to another run" in train("--max-update=3", code=2)
 
 
+def test_a5_a_reset_does_not_go_on_from_another_checkpoint(task: Path, train: Train) -> None:
+    train()
+    train("--seed=2", into="other")
+    more = ["--restore-file=other/checkpoint_last.pt", "--max-update=3"]
+    said = train(*more, "--reset-optimizer", code=2)
+    assert "run holds another run: checkpoint is now given" in said and reached(task / "run") == 2
+    shutil.copy("other/checkpoint1.pt", "run/checkpoint9.pt")
+    said = train("--restore-file=run/checkpoint9.pt", "--reset-meters", code=2)
+    assert "run/checkpoint9.pt is no checkpoint of this run; give another --save-dir" in said
+    assert "it was moved to" in train(*more, "--new-run")
+
+
 def test_an_average_replaces_no_checkpoint_of_training(task: Path, train: Train) -> None:
     train()
     for name in ("checkpoint_last.pt", "checkpoint_best.pt", "checkpoint1.pt"):
@@ -320,19 +335,29 @@ def test_new_run_behind_a_link_keeps_the_link(task: Path, train: Train, monkeypa
     assert (task / "disk" / "checkpoint_last.pt").exists()
 
 
-def test_a12_a_reset_is_another_run_that_starts_from_this_one_once(
-    task: Path, train: Train, trained: Path
-) -> None:
-    more = ["--label-smoothing=0.3", "--reset-lr-scheduler"]
-    said = train(*more, code=2)
-    assert "label-smoothing 0.1 -> 0.3" in said and "reset-lr-scheduler False -> True" in said
+def test_a12_resets_go_on_under_other_settings(task: Path, train: Train, trained: Path) -> None:
+    first = read_record(task / "run").identity
     best = load(task / "run" / "checkpoint_last.pt").state["progress"]["best_loss"]
-    more += ["--restore-file=run/checkpoint_last.pt", "--new-run"]
-    assert f"resumed run.{read_record(task / 'run').identity.short}" in train(*more, "--max-update=1")
-    state = load(task / "run" / "checkpoint_last.pt").state
+    more = ["--label-smoothing=0.3", "--lr=1", "--reset-optimizer"]
+    assert "from here on under other settings: label-smoothing 0.1 -> 0.3, lr" in train(
+        *more, "--max-update=3"
+    )
+    record, state = read_record(task / "run"), load(task / "run" / "checkpoint_last.pt").state
+    changed = {"changed": ["label-smoothing 0.1 -> 0.3", "lr 0.005 -> 1.0"], "resets": ["optimizer"]}
+    assert [dict(part) for part in record.parts] == [{"update": 2, **changed, "before": first.digest}]
     assert state["progress"]["best_loss"] > best, "worse, but the best of losses that mean this"
-    more[2] = f"--restore-file={next(task.glob('run.*'))}/checkpoint_last.pt"
-    assert "resumed run at update 1" in train(*more, "--max-update=2") and reached(task / "run") == 2
+    assert "from here on" not in train(*more, "--max-update=4"), "the same command goes on"
+    assert reached(task / "run") == 4 and len(read_record(task / "run").parts) == 1
+    assert "label-smoothing 0.3 -> 0.1" in train(code=2)
+    assert len(average([task / "run"])[1]) >= 1, "all parts are one run"
+
+
+def test_resets_without_other_settings_happen_once(task: Path, train: Train, trained: Path) -> None:
+    again = ["--reset-lr-scheduler", "--max-update=1"]
+    train(*again)
+    assert reached(task / "run") == 1
+    assert "resumed run at update 1" in train(*again)
+    assert reached(task / "run") == 1
 
 
 def test_b2_a_folder_that_is_trained_in_is_refused(task: Path, train: Train, trained: Path) -> None:
@@ -424,9 +449,28 @@ def test_the_same_search_goes_on(task: Path, search: Search) -> None:
     with FolderLock(task / "search", ""):
         assert "is being written by another process; wait for it" in search(*same, code=2)
     run = task / "search" / "run.json"
+    found = evo_search.identity(evo_search.parsed([*SEARCH, *same]))
+    journal_of_0_1(task / "search" / "journal.jsonl", found)
     run.unlink()  # as version 0.1 left it: the journal tells what the search is of
-    assert "journal.jsonl belongs to another search" in search(*same, "--mutation-prob=0.5", code=2)
-    assert "scored already" in search(*same)
+    assert "holds another run: mutation-prob 0.3 -> 0.5;" in search(*same, "--mutation-prob=0.5", code=2)
+    said = search(*same, "--label-smoothing=0.3", "--limit-by=mean", code=2)
+    assert "label-smoothing 0.1 -> 0.3" in said and "limit-by bound -> mean" in said
+    assert not run.exists() and "scored already" in search(*same)
+    assert read_record(task / "search").identity == found and "scored already" in search(*same)
+
+
+def journal_of_0_1(path: Path, of: Identity) -> None:
+    """Let a journal begin as version 0.1 began it."""
+    head, *scores = read_journal(path)
+    known = {key.replace("-", "_"): value for key, value in {**of.defaults, **of.settings}.items()}
+    names = "seed population_size parent_size mutation_size crossover_size mutation_prob max_tries"
+    head |= {name: known[name] for name in (*names.split(), "coverage") if name in known}
+    head |= {"format": 1, "latency_constraint": known["latency_constraints"][0], **of.inputs}
+    del head["identity"]
+    path.unlink()
+    with Journal(path) as journal:
+        for record in (head, *scores):
+            journal.append(record)
 
 
 def test_a10_a_report_reads_what_runs_recorded(task: Path, train: Train, trained: Path) -> None:
@@ -445,16 +489,24 @@ def test_a_refused_run_leaves_no_folder(task: Path, train: Train) -> None:
     assert not (task / "new" / "folder").exists()
 
 
-def test_a_run_of_version_0_1_is_a_start_and_not_gone_on_with(
-    task: Path, train: Train, trained: Path
-) -> None:
+def test_folders_of_version_0_1_go_on_after_one_line(task: Path, train: Train, trained: Path) -> None:
+    record = read_record(task / "run")
     (task / "run" / "run.json").unlink()
-    found = load(task / "run" / "checkpoint_last.pt")
-    del found.state["run"], found.state["progress"]["saved"]  # which version 0.1 did not write
-    for name in ("checkpoint_last.pt", "checkpoint1.pt"):
-        save(found, task / "run" / name)
-    before = files_of(task / "run")
-    assert "checkpoint_last.pt belongs to another run, and this run would overwrite it" in train(code=2)
-    assert files_of(task / "run") == before and len(average([task / "run"], "mean.pt")[1]) == 1
-    said = train("--restore-file=run/checkpoint_last.pt", "--max-update=3", into="new")
-    assert "resumed run/checkpoint_last.pt at update 2" in said and reached(task / "new") == 3
+    (task / "run" / "config.yml").write_text(yaml.safe_dump(dict(record.settings)))
+    for name in ("checkpoint_last.pt", "checkpoint_best.pt", "checkpoint1.pt"):
+        as_of_0_1(task / "run" / name)
+    said = train("--seed=7", code=2)
+    assert "seed 1 -> 7" in said
+    said = train("--max-update=3")
+    assert said.count("run of version 0.1, which does not say with what content: train.en, valid.en") == 1
+    assert "resumed run at update 2" in said and len(average([task / "run"])[1]) >= 1
+
+
+def as_of_0_1(path: Path) -> None:
+    """Take out of a checkpoint what version 0.1 did not write."""
+    found = load(path)
+    for name in ("run", "parts"):
+        del found.state[name]
+    del found.state["progress"]["saved"]
+    found.state["progress"]["started_from"] = None
+    save(found, path)
