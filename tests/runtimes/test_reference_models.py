@@ -24,7 +24,6 @@ TOY = SearchSpace(
     DecoderSpace(64, 128, 3, (64, 48), (128, 64), (3, 2, 1), (4, 2), (4, 2), (1, 2, 3)),
     64,
 )
-PACKAGES = {"ctranslate2": "ctranslate2", "onnxruntime": "onnxruntime", "torch": "torch"}
 ENGINES = pytest.mark.parametrize("runtime", ["ctranslate2", "onnxruntime"])
 
 
@@ -87,7 +86,7 @@ def assert_engines_agree(full: hat.Model, data: hat.Dataset, runtime: str, count
 
 @pytest.fixture
 def installed(runtime: str) -> str:
-    pytest.importorskip(PACKAGES[runtime], reason=f"the extra for {runtime} is not installed")
+    pytest.importorskip(runtime, reason=f"the extra for {runtime} is not installed")
     return runtime
 
 
@@ -105,7 +104,7 @@ def test_engines_agree_on_what_was_trained(toy: tuple[hat.Model, hat.Dataset], i
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("runtime", PACKAGES)
+@ENGINES
 def test_int8_keeps_bleu(installed: str) -> None:
     full, _ = reference("A")
     model = full.extract(archs_of(full.space, "ctranslate2", 1)[0])
