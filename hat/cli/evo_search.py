@@ -121,7 +121,15 @@ def identity(groups: tuple[Any, ...]) -> Identity:
         warm_start=options.warm_start,
         runtime=given.engine.runtime,
         precision=given.engine.precision,
+        training=_training(given, options),
     )
+
+
+def _training(given: Any, options: SearchOptions) -> TrainConfig:
+    """Return the options of short trainings."""
+    if options.rerank_configs:
+        return TrainConfig.from_yaml(options.rerank_configs)
+    return TrainConfig(given.model, given.optim, given.schedule, batches=given.task)
 
 
 def _config(given: Any, options: Any, groups: Sequence[Any]) -> tuple[SearchConfig, tuple[float, ...]]:
@@ -190,9 +198,7 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None) -> dict[str, Any] |
             "dtype": given.engine.precision,
             "command": given.engine.lat_command or "",
         },
-        training=TrainConfig.from_yaml(options.rerank_configs)
-        if options.rerank_configs
-        else TrainConfig(given.model, given.optim, given.schedule, batches=task),
+        training=_training(given, options),
         runtime=given.engine.runtime,
         precision=given.engine.precision,
         group=connected(),

@@ -156,7 +156,10 @@ def search(
     data = dataset if isinstance(dataset, PairDataset) else dataset.split(config.valid_subset)
     network, folder = getattr(model, "network", model), Path(out) if out else None
     if config.rerank and (isinstance(dataset, PairDataset) or training is None or not limits_ms):
-        raise ConfigError("--rerank needs a limit, options of training and data to train on; leave it out")
+        raise ConfigError(
+            f"--rerank {config.rerank} needs a latency limit, options of training and a Dataset to train on; "
+            "give --latency-constraint, training and dataset, or --rerank 0"
+        )
     with ExitStack() as files:
         task = _Task(network, data, predictor, limits_ms, config, strategy, seed, folder, inputs, files)
         task.dataset, task.training = dataset, training
@@ -191,6 +194,7 @@ def search_identity(
     warm_start: str | Path | None = None,
     runtime: str | None = None,
     precision: str = "auto",
+    training: TrainConfig | None = None,
 ) -> Identity:
     """Return the identity of the search that `search` makes of the same arguments; nothing is written.
 
@@ -199,6 +203,7 @@ def search_identity(
     strategy, data = strategy_of(config), dataset.split(config.valid_subset)
     limits_ms, files = limits_of(limits_ms, config, strategy), ExitStack()
     task = _Task(network, data, predictor, limits_ms, config, strategy, seed, None, inputs, files)
+    task.dataset, task.training = dataset, training
     task.choose_rounding(runtime, precision)
     return task.identity(Path(warm_start) if warm_start else None)
 
@@ -313,7 +318,15 @@ class _Task:
         settings |= {"latency-constraints": limits or None, "coverage": self.coverage or None}
         if not (cfg.max_flops or cfg.min_flops or "flops" in cfg.objectives):
             settings["profile-length"] = None
-        return Identity.of("search", cfg, settings=settings, inputs=inputs)
+        found = Identity.of("search", cfg, settings=settings, inputs=inputs)
+        return replace(found, lengths=dict(found.lengths) | self.short_trainings())
+
+    def short_trainings(self) -> dict[str, Any]:
+        """Return what losses of short trainings depend on besides the search; empty if there are none."""
+        if not self.config.rerank or self.training is None:
+            return {}
+        train = self.dataset.split(self.training.batches.train_subset).content()
+        return {"recipe": self.training.to_yaml(), "train": train}
 
     def header(self, identity: Identity) -> dict[str, Any]:
         """Return the first record of the journal: the search it belongs to, and what losses depend on."""
@@ -449,13 +462,16 @@ class _Task:
         assert self.training is not None
         rounds = {limit_ms: rerank.rounds_of(len(few), self.config) for limit_ms, few in ranked.items()}
         most = sum(count * updates for each in rounds.values() for count, updates in each)
-        info(f"short trainings ({self.config.rerank_by}): at most {most} updates in all, {rounds}")
-        recipe, trained = self.training.to_yaml(), dict[Arch, tuple[int, float]]()
+        info(f"short trainings ({self.config.rerank_by}): at most {most} updates in all")
+        for limit_ms, some in rounds.items():
+            steps = ", then ".join(f"{count} architectures for {updates}" for count, updates in some)
+            info(f"{under(limit_ms)}: {steps or 'none, for only one architecture keeps it'}")
+        depends, trained = self.short_trainings(), dict[Arch, tuple[int, float]]()
         known: dict[int, CachedFitness] = {}
 
         def train(archs: Sequence[Arch], updates: int) -> list[float]:
             if updates not in known:
-                held = {**header, "updates": updates, "recipe": recipe}
+                held = {**header, "updates": updates, **depends}
                 score = partial(fitness, updates=updates)
                 journal, predict_ms = self.journal(f"trained_{updates}"), self.predictor.predict_many
                 known[updates] = CachedFitness(journal, score, predict_ms, processes, held)

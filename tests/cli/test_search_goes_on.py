@@ -9,6 +9,7 @@ import pytest
 import torch
 from searching import FRONT, TINY, table_of, write_predictor
 
+from hat.cli import evo_search
 from hat.data.indexed import IndexedData, write_indexed
 from hat.errors import HatError
 from hat.files.journal import Journal, read_journal
@@ -58,6 +59,16 @@ def test_short_trainings_choose_the_winner_and_are_made_once(by, search, files, 
         assert found["trained_updates"] == 4
     monkeypatch.setattr("hat.search.run.fit", None)
     assert search("one", *argv)[0]["arch"] == found["arch"]
+    recipe = files / "recipe.yml"
+    recipe.write_text((files / "space.yml").read_text() + "max-lr: 0.5\n")
+    words = [f"--configs={files}/space.yml", f"--restore-file={files}/super/checkpoint_last.pt", *argv]
+    words += [f"--ckpt-path={files}/latency.pt", "--valid-cnt-max=8", f"--search-dir={files}/one"]
+    words += ["--profile-length=4", f"--write-config-path={files}/one.yml"]
+    one, other = (
+        evo_search.identity(evo_search.parsed([*words, f"--rerank-configs={files}/{name}.yml"]))
+        for name in ("space", "recipe")
+    )
+    assert one.digest == other.digest and one.lengths != other.lengths, "another recipe is no result of this"
 
 
 def test_the_front_alone_and_a_warm_start(search, files) -> None:
