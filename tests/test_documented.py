@@ -145,8 +145,7 @@ def workspace(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("hat.cli.run.shell", shell)
     fix_latencies(monkeypatch)
-    for name in ("png", "architecture_png"):  # drawn by tests/report
-        monkeypatch.setattr(f"hat.report.page.{name}", lambda *what: b"")
+    monkeypatch.setattr("hat.report.page.png", lambda *what: b"")  # drawn by tests/report
     return tmp_path
 
 

@@ -1,16 +1,16 @@
 """From the records that runs left in a folder to what a report shows of them.
 
 A report starts from `run.json` (see docs/records.md). That of a task names the folders and records of its
-stages; other folders are searched for run.json up to three levels below. Of a run its log, journals and table
-are read, and the records of files whose content they vouch for. Nothing in them is trusted: what is damaged
-becomes a note, and no path leads out of the folder.
+stages; other folders are searched for run.json up to three levels below. Of a run its log, its table and the
+head of its journal are read, and the records of files whose content they vouch for. Nothing in them is
+trusted: what is damaged becomes a note, and no path leads out of the folder.
 """
 
 import csv
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ from hat.space import Arch, SearchSpace, space_from_plain
 Values = Mapping[str, Any]
 Points = tuple[tuple[float, float], ...]
 _DEPTH = 3
+_ENDS = ("largest", "smallest")
 _DAMAGED = (HatError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
@@ -57,8 +58,8 @@ class Model:
     @classmethod
     def of_row(cls, row: Values) -> "Model":
         """Return the model of a row of a summary."""
-        name, known = str(row.get("name")), ("largest", "smallest", "baseline")
-        role = next((each for each in known if name.startswith(each)), "found")
+        name = str(row.get("name"))
+        role = next((each for each in (*_ENDS, "baseline") if name.startswith(each)), "found")
         return cls(name, role, str(row.get("weights", "")), _arch(row.get("arch")), **_figures(row))
 
 
@@ -103,7 +104,6 @@ class Report:
     stages: list[tuple[str, Cost]] = field(default_factory=list)
     space: SearchSpace | None = None
     machine: dict[str, str] = field(default_factory=dict)
-    study: Values = field(default_factory=dict)  # the summary of a ranking study
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -169,25 +169,17 @@ class _Found:
 
     path: Path  # the folder, or the product
     name: str
-    kind: str
     record: Record
-    log: tuple[Values, ...] = ()
-    summary: Values = field(default_factory=dict)
+    log: Sequence[Values] = ()
 
     @property
     def arch(self) -> Arch | None:
         """Return the architecture that was trained."""
-        return _arch(self.record.settings) if self.kind == "train" else None
-
-    @property
-    def winners(self) -> list[tuple[Values, Arch]]:
-        """Return what a search says of each architecture it found."""
-        rows = _rows(self.summary.get("winners")) if self.kind == "search" else []
-        return [(row, arch) for row in rows if (arch := _arch(row.get("arch")))]
+        return _arch(self.record.settings) if self.record.kind == "train" else None
 
 
 def collect(root: Path) -> Report:
-    """Return what `root` holds: a task, search, training, ranking study, or a folder above several.
+    """Return what `root` holds: a task, search or training, or a folder above several.
 
     Raises DataError if there is none of these. What is damaged or missing becomes a note.
     """
@@ -203,26 +195,24 @@ class _Collector:
         self.note = self.report.notes.append
 
     def collect(self) -> Report:
-        report, found = self.report, list[_Found]()
-        own = next(self._runs(self.root), _Found(self.root, "", "", Record("")))
-        # of a folder that is a run, only its record tells; a study and a task of version 0.1 have none
-        summary = own.record.results if own.kind else self._mapping(self.root / "summary.json")
+        report, own = self.report, next(iter(self._runs(self.root)), None)
+        summary = own.record.results if own and own.record.kind == "task" else {}
         stages, rows = _dict(summary.get("stages")), _rows(summary.get("models"))
         if isinstance(plan := summary.get("plan"), list):  # the others are of earlier limits
             stages = {name: stages[name] for name in map(str, plan) if name in stages}
         paths = [self.root / str(place) for e in stages.values() for place in _dict(e).get("places", ())]
-        if own.kind != "task":
-            paths = [each for f in self._folders() for each in (f, *sorted(f.glob("*.run.json")))]
-        for path in paths:
-            found += self._runs(path) if path.is_dir() else self._product(path)
-        every = [own.record, *(each.record for each in found)]
+        if not summary:
+            for name, below, _ in os.walk(self.root):  # links are not followed
+                folder = Path(name)
+                deep = len(folder.relative_to(self.root).parts) >= _DEPTH
+                below[:] = [] if deep else sorted({*below} - {"tensorboard", "report"})
+                paths += [folder, *sorted(folder.glob("*.run.json"))]
+        found = [one for path in paths for one in (self._runs if path.is_dir() else self._product)(path)]
+        every = [each.record for each in (*([own] if own else ()), *found)]
         facts = [_dict(summary.get("machine")), *({**each.device, **each.versions} for each in every)]
         report.machine = {str(name): str(value) for name, value in next(filter(None, facts), {}).items()}
-        if isinstance(summary.get("rankings"), dict):  # its trainings are only means to it
-            report.study, report.title = summary, f"Ranking study {report.title}"
-            return report
-        runs = [each for each in found if each.kind in ("train", "search")]
-        if not runs and not rows and not stages:
+        trainings, searches = ([e for e in found if e.record.kind == kind] for kind in ("train", "search"))
+        if not (trainings or searches or rows or stages):
             what = "holds no run" if self.root.is_dir() else "is no folder"
             raise DataError(
                 f"{self.root} {what}: no run.json of train.py, evo_search.py or run_task.sh is here or up to "
@@ -230,14 +220,14 @@ class _Collector:
             )
         if "task" in summary:
             report.title = f"{summary['task']} on {summary.get('hardware', 'an unnamed device')}"
-        report.space = next((space for each in runs if (space := self._space(each))), None)
-        report.searches = [one for each in runs if each.kind == "search" for one in self._searches(each)]
-        report.trainings = [_training(each) for each in runs if each.kind == "train"]
+        report.space = next(filter(None, map(self._space, (*trainings, *searches))), None)
+        report.searches = [one for each in searches for one in self._searches(each)]
+        report.trainings = [_training(each) for each in trainings]
         report.predictor = self._predictor(found)
-        models = [Model.of_row(row) for row in rows] or self._models(runs)
+        models = [Model.of_row(row) for row in rows] or self._models(trainings, searches)
         report.models = [self._completed(model, found) for model in models]
         report.stages = stage_costs(stages) or [
-            (f"{e.kind} {e.name}", e.record.cost) for e in found if e.record.cost and e.kind != "task"
+            (f"{e.record.kind} {e.name}", e.record.cost) for e in found if e.record.cost
         ]
         for name, entry in stages.items():
             if _dict(entry).get("seconds") is None:
@@ -246,69 +236,51 @@ class _Collector:
 
     # --- files: regular ones inside the folder only
 
-    def _folders(self) -> Iterator[Path]:
-        """Yield the folder and those up to three levels below it; links are not followed."""
-        for name, below, _ in os.walk(self.root):
-            yield Path(name)
-            deep = len(Path(name).relative_to(self.root).parts) >= _DEPTH
-            below[:] = [] if deep else sorted({*below} - {"tensorboard", "report"})
+    def _text(self, path: Path) -> str:
+        """Return the text of a regular file of this folder; none of a pipe, a device or a link out of it."""
+        plain = path.is_file() and path.resolve().is_relative_to(self.inside)
+        return path.read_text("utf-8", "replace") if plain else ""
 
-    def _plain(self, path: Path) -> bool:
-        """Return whether a path is a regular file of this folder: no pipe or device, no link out of it."""
-        return path.is_file() and path.resolve().is_relative_to(self.inside)
-
-    def _mapping(self, path: Path) -> Values:
-        """Return what a JSON file holds; a missing file is empty, a damaged one is noted."""
-        try:
-            return _dict(json.loads(path.read_text("utf-8"))) if self._plain(path) else {}
-        except (OSError, ValueError, RecursionError) as error:
-            self.note(f"{path} is left out: it is damaged ({type(error).__name__})")
-            return {}
-
-    def _lines(self, path: Path) -> Iterator[Values]:
-        """Yield the JSON objects of a file, one a line; an unfinished last line is left by a kill."""
-        bad = 0
-        with open(path if self._plain(path) else os.devnull, encoding="utf-8", errors="replace") as file:
-            for line in file:
-                record = _parsed(line)
-                if isinstance(record, dict):
-                    yield record
-                else:
-                    bad += line.endswith("\n")
-        if bad:
+    def _lines(self, path: Path) -> list[Values]:
+        """Return the JSON objects of a file, one a line; an unfinished last line is left by a kill."""
+        *lines, _ = self._text(path).split("\n")
+        found = [record for line in lines if isinstance(record := _parsed(line), dict)]
+        if bad := len(lines) - len(found):
             self.note(f"{path}: {bad} lines are damaged and left out")
+        return found
 
-    def _runs(self, folder: Path) -> Iterator[_Found]:
-        """Yield the run that a folder holds, if it holds one."""
-        present = [folder / name for name in ("run.json", "log.jsonl", "journal.jsonl")]
-        present = [path for path in present if os.path.lexists(path)]
-        if not all(map(self._plain, present)):
-            self.note(f"{folder} is left out: its record, log or journal is no plain file of this folder")
-        elif folder / "run.json" in present:
-            record = read_record(folder, folder=True, note=self.note)
-            log = tuple(self._lines(folder / "log.jsonl"))
-            summary = self._mapping(folder / "summary.json") if record.kind == "search" else {}
-            name = str(folder.relative_to(self.root)) if folder != self.root else self.inside.name
-            yield _Found(folder, name, record.kind, record, log, {**summary, **record.results})
+    def _runs(self, folder: Path) -> list[_Found]:
+        """Return the run that a folder holds, if it holds one."""
+        if not self._text(folder / "run.json"):
+            return []
+        record = read_record(folder, folder=True, note=self.note)
+        if record.kind == "search":
+            summary = _dict(_parsed(self._text(folder / "summary.json")))
+            record = replace(record, results={**summary, **record.results})
+        name = str(folder.relative_to(self.root)) if folder != self.root else self.inside.name
+        return [_Found(folder, name, record, self._lines(folder / "log.jsonl"))]
 
-    def _product(self, file: Path) -> Iterator[_Found]:
-        """Yield a file by its record F.run.json, if that vouches for its content; large ones are not read."""
+    def _product(self, file: Path) -> list[_Found]:
+        """Return a file by its record F.run.json; a small one only if that vouches for its content."""
         product = file.with_name(file.name.removesuffix(".run.json"))
-        if product == file or not self._plain(file) or not self._plain(product):
-            return
-        record = read_record(product, folder=False, note=self.note)
+        if product == file or not self._text(file) or not product.resolve().is_relative_to(self.inside):
+            return []
+        record = read_record(product, folder=False, note=self.note) if product.is_file() else Record("")
         small = record.kind in ("predictor", "score")
         if small and record.outputs.get(product.name) != file_digest(product):
             self.note(f"{product} is left out: its record does not vouch for its content")
-        elif record.kind not in ("train", "search"):
-            yield _Found(product, str(product.relative_to(self.root)), record.kind, record)
+            return []
+        known = record.kind not in ("", "train", "search")
+        return [_Found(product, str(product.relative_to(self.root)), record)] if known else []
 
     # --- what runs hold
 
-    def _predictor(self, found: Sequence[_Found]) -> Mapping[str, Any]:
+    def _predictor(self, found: Sequence[_Found]) -> Values:
         """Return the results of the predictor that the searches used; of any, if there is no search."""
-        used = {each.record.inputs.get("predictor") for each in found if each.kind == "search"} - {None}
-        own = [each for each in found if each.kind == "predictor"]
+        used = {each.record.inputs.get("predictor") for each in found if each.record.kind == "search"} - {
+            None
+        }
+        own = [each for each in found if each.record.kind == "predictor"]
         fitting = [each for each in own if not used or used & {*each.record.outputs.values()}]
         if own and not fitting:
             self.note(f"{own[0].path} is left out: the searches here used another predictor")
@@ -318,101 +290,78 @@ class _Collector:
         try:
             if "encoder-embed-choice" in of.record.settings:
                 return SearchSpace.from_yaml(of.record.settings)
-            head = next(self._lines(of.path / "journal.jsonl"))
-            return space_from_plain(head["record"]["space"])
-        except (*_DAMAGED, StopIteration):
+            return space_from_plain(self._lines(of.path / "journal.jsonl")[0]["record"]["space"])
+        except (*_DAMAGED, IndexError):
             return None
 
     def _searches(self, of: _Found) -> list[Search]:
         """Return the searches of a folder, one for each limit or front; the first has all that was scored."""
         steps: dict[tuple[str, float | None], dict[float, dict[str, float]]] = {}
         for record in of.log:
-            update = number(record.get("update"))
-            if record.get("kind") in ("search", "front") and update is not None:
+            if record.get("kind") in ("search", "front") and (update := number(record.get("update"))):
                 values = {key: held for key, v in record.items() if (held := number(v)) is not None}
                 which = (str(record["kind"]), values.get("constraint_ms"))
                 steps.setdefault(which, {})[update] = values  # a resumed search repeats records
-        limits = [winner.get("constraint_ms") for winner, _ in of.winners]
+        results = of.record.results
+        limits = [winner.get("constraint_ms") for winner in _rows(results.get("winners"))]
         limits = limits or [of.record.settings.get("latency-constraint")]
         known = tuple(dict.fromkeys(ms for ms in map(number, limits) if ms is not None))
-        entries = (_dict(entry.get("record")) for entry in self._lines(of.path / "journal.jsonl"))
-        scored = self._table(of.path / "evaluations.csv")  # it tells bounds, too
-        scored = scored or tuple(filter(None, map(_evaluation, entries)))
-        found = [
+        table = csv.DictReader(self._text(of.path / "evaluations.csv").replace("\0", "").splitlines())
+        rows = [{str(name): _parsed(row[name]) for name in row} for row in table]  # its lists are JSON
+        front = _rows(results.get("front")) if results.get("mode") == "pareto" else []
+        scored, best = ([one for each in of if (one := _evaluation(each))] for of in (rows, front))
+        first, *later = [
             Search(of.name, known if ms is None else (ms,), tuple(own[at] for at in sorted(own)))
             for (_, ms), own in steps.items()
-        ]
-        listed = _rows(of.summary.get("front")) if of.summary.get("mode") == "pareto" else []
-        front = tuple(sorted(filter(None, map(_evaluation, listed)), key=lambda each: each[:2]))
-        first, *later = found or [Search(of.name, known)]
-        return [replace(first, evaluations=scored, front=front), *later]
+        ] or [Search(of.name, known)]
+        front = tuple(sorted(best, key=lambda each: each[:2]))
+        return [replace(first, evaluations=tuple(scored), front=front), *later]
 
-    def _table(self, path: Path) -> tuple[Evaluation, ...]:
-        """Return the rows of evaluations.csv, whose lists are JSON."""
-        if not self._plain(path):
-            return ()
-        with open(path, encoding="utf-8", errors="replace", newline="") as file:
-            lines = (line.replace("\0", "") for line in file)
-            rows = [{str(name): _parsed(row[name]) for name in row} for row in csv.DictReader(lines)]
-        return tuple(filter(None, (_evaluation({**row, "arch": row}) for row in rows)))
-
-    def _models(self, runs: Sequence[_Found]) -> list[Model]:
+    def _models(self, trainings: Sequence[_Found], searches: Sequence[_Found]) -> list[Model]:
         """Return largest and smallest, what searches found, and what was trained besides."""
-        space, models = self.report.space, list[Model]()
-        for role in ("largest", "smallest") if space else ():
-            models.append(Model(role, role, "inherited", getattr(space, role)()))
-        trained = {arch: each for each in runs if (arch := each.arch)}
-        for each in runs:
-            for row, arch in each.winners:
-                name = Path(str(row.get("write_config_path") or each.name)).stem
+        space, trained = self.report.space, {arch: each for each in trainings if (arch := each.arch)}
+        models = [Model(role, role, "inherited", getattr(space, role)()) for role in _ENDS if space]
+        for each in searches:
+            for row in _rows(each.record.results.get("winners")):
+                name, arch = str(row.get("write_config_path") or each.name), _arch(row.get("arch"))
                 weights = "trained" if arch in trained else "inherited"
-                models.append(Model(name, "found", weights, arch, **_figures(row)))
+                models.append(Model(Path(name).stem, "found", weights, arch, **_figures(row)))
         known = {model.arch for model in models if model.role == "found"}
         others = {arch: each.path.resolve().name for arch, each in trained.items() if arch not in known}
         return models + [Model(name, "found", "trained", arch) for arch, name in others.items()]
 
     def _completed(self, model: Model, found: Sequence[_Found]) -> Model:
         """Return a model with what records, searches and formulas know of it besides."""
-        if model.arch is None:
-            return model
-        values: dict[str, Any] = {}
-
-        def learn(**more: Any) -> None:
-            for name, value in more.items():
-                if getattr(model, name) is None and value is not None:
-                    values.setdefault(name, value)
-
-        for search in self.report.searches:
-            for scored in search.evaluations:
-                if scored.arch == model.arch:
-                    ms = {} if model.role == "found" else {"predicted_ms": scored.predicted_ms}
-                    learn(inherited_loss=scored.loss, bound_ms=scored.bound_ms, **ms)
+        told: list[dict[str, Any]] = []  # the first that is known counts
+        scored = (each for search in self.report.searches for each in search.evaluations)
+        for loss, predicted, bound, _, arch in scored if model.arch else ():
+            if arch == model.arch:
+                told.append({"inherited_loss": loss, "predicted_ms": predicted, "bound_ms": bound})
         curves = {training.name: training.valid for training in self.report.trainings}
-        for each in found:
+        for each in found if model.arch else ():
             valid = curves.get(each.name, {})
             if model.role != "found" and model.role in valid and "mean" in valid:
                 best = min(valid["mean"], key=lambda point: point[1])[0]
-                learn(inherited_loss=dict(valid[model.role]).get(best))
+                told.append({"inherited_loss": dict(valid[model.role]).get(best)})
             elif each.arch == model.arch and "sub" in valid:
-                learn(trained_loss=min(loss for _, loss in valid["sub"]))
+                told.append({"trained_loss": min(loss for _, loss in valid["sub"])})
                 for product in (other for other in found if each.path in other.path.parents):
-                    if product.kind == "average" and self._plain(product.path):
-                        learn(size_bytes=product.path.stat().st_size)
-                    elif product.kind == "score" and product.record.settings.get("gen-subset") == "test":
+                    kind, settings = product.record.kind, product.record.settings
+                    if kind == "average" and product.path.is_file():
+                        told.append({"size_bytes": product.path.stat().st_size})
+                    elif kind == "score" and settings.get("gen-subset") == "test":
                         score = _figures(product.record.results)
-                        learn(bleu=score["bleu"], signature=score["signature"])
-            for row, arch in each.winners:
-                if arch == model.arch:
-                    learn(inherited_loss=number(row.get("loss")), bound_ms=number(row.get("bound_ms")))
-        if space := self.report.space:
+                        told.append({name: score[name] for name in ("bleu", "signature")})
+        if model.arch and (space := self.report.space):
             settings = [each.record.settings for each in found]
             lengths = [_whole(each.get("profile-length")) or 0 for each in settings]
             families = (each["arch"] for each in settings if isinstance(each.get("arch"), str))
             lengths += map(profile_length, families)
-            length = next((length for length in lengths if length > 0), None)
-            learn(params=count_params(model.arch, space))
-            learn(flops=2 * count_macs(model.arch, space, length) if length else None)
-        return replace(model, **values)
+            told.append({"params": count_params(model.arch, space)})
+            if length := next((length for length in lengths if length > 0), None):
+                told.append({"flops": 2 * count_macs(model.arch, space, length)})
+        values = {name: value for more in reversed(told) for name, value in more.items() if value is not None}
+        return replace(model, **{name: v for name, v in values.items() if getattr(model, name) is None})
 
 
 def stage_costs(stages: Values) -> list[tuple[str, Cost]]:
@@ -455,12 +404,13 @@ def _figures(row: Values) -> dict[str, Any]:
 
 
 def _evaluation(values: Values) -> Evaluation | None:
-    """Return an evaluation; `latency_ms` is the name of the prediction in a journal."""
-    loss, ms = number(values.get("loss")), number(values.get("predicted_ms", values.get("latency_ms")))
+    """Return a row of a front, or of a table, which holds the keys of the architecture itself."""
+    loss, ms, bound, measured = (
+        number(values.get(name)) for name in ("loss", "predicted_ms", "bound_ms", "measured_ms")
+    )
     if loss is None or ms is None:
         return None
-    bound, measured = (number(values.get(name)) for name in ("bound_ms", "measured_ms"))
-    return Evaluation(loss, ms, bound, measured, _arch(values.get("arch")))
+    return Evaluation(loss, ms, bound, measured, _arch(values.get("arch", values)))
 
 
 def _arch(values: object) -> Arch | None:

@@ -11,7 +11,6 @@ from hat.errors import install
 from hat.files.atomic import write_atomic
 from hat.log import info
 from hat.report.collect import Evaluation, Model, Report, Search, Training, number
-from hat.space import DIMS, SIDES, Arch
 
 # Okabe and Ito (2008): told apart with every kind of colour vision; on the page each is a CSS variable.
 COLOURS = {"blue": "#0072b2", "red": "#d55e00", "green": "#009e73", "purple": "#aa4a8b", "sky": "#a9cfe6"}
@@ -96,7 +95,17 @@ def _front(report: Report) -> Chart:
         Series(f"front ({len(front)})", "step", "blue", points(front)),
         Series(f"measured ({len(measured)})", "ring", "green", rings, 6),
     ]
-    series += _marks(report.models, _mark) if scored else ()
+
+    def place(model: Model) -> Point | None:
+        """Return where a model stands: at its measured latency, else at the predicted one."""
+        ms = model.predicted_ms if model.measured_ms is None else model.measured_ms
+        loss = model.trained_loss if model.inherited_loss is None else model.inherited_loss
+        if ms is None or loss is None:
+            return None
+        of = Evaluation(loss, model.predicted_ms or ms, model.bound_ms, model.measured_ms, model.arch)
+        return Point(ms, loss, of, short(model.name))
+
+    series += _marks(report.models, place) if scored else ()
     limits = sorted({limit for search in report.searches for limit in search.limits_ms})
     labels = ("Loss against latency", "latency (ms)", _LOSS)
     return Chart("front", *labels, tuple(series), tuple(limits))
@@ -107,16 +116,6 @@ def _marks(models: Sequence[Model], place: Callable[[Model], Point | None]) -> I
     for role, shape in _SHAPES.items():
         points = tuple(filter(None, (place(model) for model in models if model.role == role)))
         yield Series(role, shape, "red" if role == "found" else "ink", points, 6)
-
-
-def _mark(model: Model) -> Point | None:
-    """Return where a model stands in the front: at its measured latency, else at the predicted one."""
-    ms = model.predicted_ms if model.measured_ms is None else model.measured_ms
-    loss = model.trained_loss if model.inherited_loss is None else model.inherited_loss
-    if ms is None or loss is None:
-        return None
-    of = Evaluation(loss, model.predicted_ms or ms, model.bound_ms, model.measured_ms, model.arch)
-    return Point(ms, loss, of, short(model.name))
 
 
 def latency_chart(unseen: object, models: Sequence[Model]) -> Chart:
@@ -182,51 +181,17 @@ def write_png(path: Path, draw: Callable[[], bytes]) -> bool:
 
 
 def png(drawn: Sequence[Chart]) -> bytes:
-    """Return the charts of one section as a PNG of 1920 pixels width, on white."""
-    across = min(2, len(drawn))
-    down = -(-len(drawn) // across)
-
-    def draw(figure: Any) -> None:
-        panels = list(figure.subplots(down, across, squeeze=False).flat)
-        for axes, chart in zip(panels, drawn, strict=False):
-            _draw(axes, chart)
-        for axes in panels[len(drawn) :]:
-            axes.set_visible(False)
-
-    return _rendered(draw, 6.4 if across == 1 else 4.8 * down)
-
-
-def architecture_png(name: str, arch: Arch, largest: Arch) -> bytes:
-    """Return an architecture layer by layer, with the largest of its space as an outline behind each bar."""
-    rows = max(len(largest[dim]) for dim in DIMS)
-    columns = [dim for dim in DIMS if dim.per_layer]
-
-    def draw(figure: Any) -> None:
-        figure.suptitle(short(name, 60), x=0.01, ha="left", fontweight="bold")
-        for axes, dim in zip(figure.subplots(1, len(columns), sharey=True), columns, strict=True):
-            axes.barh(range(len(largest[dim])), largest[dim], color="none", edgecolor=COLOURS["grid"])
-            colour = COLOURS["sky" if dim.side == SIDES[0] else "blue"]
-            bars = axes.barh(range(len(arch[dim])), arch[dim], color=colour)
-            axes.bar_label(bars, padding=3, fontsize="small")
-            axes.set_title(dim.label, fontsize="small", fontweight="normal")
-            axes.set(xticks=[], yticks=range(rows), yticklabels=range(1, rows + 1))
-            axes.invert_yaxis() if dim is columns[0] else None
-            axes.grid(visible=False)
-            axes.margins(x=0.25)
-
-    return _rendered(draw, 1.4 + 0.5 * rows)
-
-
-def _rendered(draw: Callable[[Any], None], height: float) -> bytes:
-    """Return what `draw` draws into a figure of so many inches as PNG, in the style of all pictures."""
+    """Return the charts of one section as a PNG of 1920 pixels width, on white, in one style."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    content = io.BytesIO()
+    across = min(2, len(drawn))
+    down, content = -(-len(drawn) // across), io.BytesIO()
     with matplotlib.rc_context(fname=_STYLE), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # glyphs that the font lacks; a browser has others
-        figure = Figure(figsize=(13.3, height), layout="constrained")
-        draw(figure)
+        figure = Figure(figsize=(13.3, 6.4 if across == 1 else 4.8 * down), layout="constrained")
+        for place, chart in enumerate(drawn, 1):
+            _draw(figure.add_subplot(down, across, place), chart)
         figure.savefig(content, format="png", dpi=144, facecolor="white")
     return content.getvalue()
 

@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import hat
 from hat.files.atomic import write_text_atomic
 from hat.files.lock import file_lock
 from hat.report.collect import Report, collect, duration, number
-from hat.report.figures import Chart, Point, architecture_png, charts, png, short, write_png
+from hat.report.figures import Chart, Point, charts, png, short, write_png
 from hat.space import DIMS, Arch
 
 DASH = "\N{EN DASH}"
@@ -28,15 +28,11 @@ def report(folder: str | Path, out: str | Path | None = None) -> Path:
     """
     root = Path(folder)
     found = collect(root)
-    target, drawn, (name, arch) = Path(out or root / "report"), charts(found), found.shown
-    pictures: dict[str, Callable[[], bytes]] = {}
-    for section in dict.fromkeys(chart.section for chart in drawn):
-        pictures[section] = partial(png, [chart for chart in drawn if chart.section == section])
-    if arch and found.space:
-        pictures["architecture"] = partial(architecture_png, name, arch, found.space.largest())
+    target, drawn = Path(out or root / "report"), charts(found)
     with file_lock(target / "index.html", "wait for it, or give another --to"):
-        for section, draw in pictures.items():
-            if not write_png(target / f"{section}.png", draw):
+        for section in dict.fromkeys(chart.section for chart in drawn):
+            picture = [chart for chart in drawn if chart.section == section]
+            if not write_png(target / f"{section}.png", partial(png, picture)):
                 break
         write_text_atomic(target / "index.html", page(found, drawn))
     return target / "index.html"

@@ -14,6 +14,7 @@ from hat.report.figures import charts
 from hat.report.page import page
 from hat.rng import rng_for
 from hat.run import Run, record_path
+from hat.search.record import evaluations_csv
 from hat.space import SearchSpace, sample
 
 HOSTILE = '</script><script src="https://example.org/x.js">alert(1)</script>$\\frac$ & "quoted" {{ 7 * 7 }}'
@@ -105,9 +106,10 @@ def search_folder(path: Path, *, name: str = "small", **more: Any) -> Path:
     )
     with Journal(path / "journal.jsonl") as journal:
         journal.append({"kind": "hat search", "space": asdict(SPACE)})
-        for n in range(5):
-            arch = sample(SPACE, rng_for(n, "scored")).to_yaml()
-            journal.append({"arch": arch, "loss": 5.25 + n / 8, "latency_ms": 12.0 - n})
+    rows = [{"loss": 5.25, "predicted_ms": 12.0, "bound_ms": 12.25, "measured_ms": 12.75}]
+    rows += [{**rows[0], "loss": 5.25 + n / 8, "predicted_ms": 12.0 - n} for n in range(1, 5)]
+    archs = [ARCH, *(sample(SPACE, rng_for(n, "scored")) for n in range(1, 5))]
+    (path / "evaluations.csv").write_text(evaluations_csv(rows, archs))
     found = {"arch": ARCH.to_yaml(), "loss": 5.25, "constraint_ms": 12.5, "predicted_ms": 12.0}
     found |= {"bound_ms": 12.25, "measured_ms": 12.75, "params": 98765, "write_config_path": f"{name}.yml"}
     summary = more or {"winners": [found]}

@@ -40,7 +40,7 @@ def test_the_page_of_a_task(tmp_path: Path) -> None:
     assert not [number for number in shown if number not in cells]
     assert "nrefs:1|tok:13a" in page.text and "2.0% above its limit of 12.5 ms" in page.text
     assert "1 min 15 s" in page.text and "a predictor: python latency_dataset.py" in page.text
-    for name in ("front", "latency", "search", "architecture", "training"):
+    for name in ("front", "latency", "search", "training"):
         content = (tmp_path / "run/report" / f"{name}.png").read_bytes()
         assert content.startswith(b"\x89PNG\r\n\x1a\n") and content.endswith(b"IEND\xaeB`\x82")
     found = page.series("front")["found"]["points"][0]  # what pointing at it shows
@@ -239,26 +239,6 @@ def test_what_a_predictor_says_of_rows_it_did_not_learn_from(tmp_path: Path) -> 
     assert "predictor.pt is left out: the searches here used another predictor" in written(folder).text
 
 
-def test_the_rankings_of_a_study(tmp_path: Path) -> None:
-    row = {"kendall_tau": 0.625, "equal_depth_accuracy": 0.5, "kendall_tau_bleu": None}
-    rankings = {HOSTILE: row, "decoder depth": row | {"kendall_tau": 0.375}, "bad": [1]}
-    summary = {"archs": 12, "seeds": 2, "rankings": rankings, "ceiling": row | {"kendall_tau": 0.875}}
-    folder = tmp_path / "rank"
-    lines(folder / "trainings/one/log.jsonl", {"kind": "train", "update": 1, "loss_base2": 7.0})
-    (folder / "summary.json").write_text(json.dumps(summary))
-    page = written(folder)
-    check_alone(page)
-    assert page.sections == ["ranking", "conditions"]
-    for number in ("0.625", "0.375", "0.875", "0.500", "12 architectures, 2 trainings of each"):
-        assert number in page.text, number
-    assert (
-        "Kendall tau 0.625; two trainings agree to 0.875." in page.text
-        and "What is not here" not in page.text
-    )
-    (folder / "summary.json").write_text(json.dumps(summary | {"ceiling": None}))
-    assert "agree to" not in written(folder).text
-
-
 def test_a_large_run_stays_small_on_the_page() -> None:
     many = tuple(Evaluation(5 + n / 1e4, 10 + n / 7, 11 + n / 7, None, ARCH) for n in range(20_000))
     run = Report("large", searches=[Search("one", (), (), many)], space=SPACE)
@@ -281,8 +261,7 @@ def test_a_folder_without_a_run_is_refused(
 def test_the_folder_stands_anywhere(
     flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("png", "architecture_png"):
-        monkeypatch.setattr(f"hat.report.page.{name}", lambda *what: b"")
+    monkeypatch.setattr("hat.report.page.png", lambda *what: b"")
     places = {"RUN": str(search_folder(tmp_path / "run")), "TO": f"{tmp_path}/to"}
     for name, place in places.items():
         flags = [flag.replace(name, place) for flag in flags]
