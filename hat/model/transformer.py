@@ -209,3 +209,24 @@ def extract(model: Transformer, arch: Arch) -> SubTransformer:
         slices[name] = block.clone(memory_format=torch.contiguous_format)
     sub.load_weights(slices)
     return sub
+
+
+@torch.no_grad()
+def implant(model: Transformer, sub: SubTransformer) -> None:
+    """Give a SuperTransformer the weights of a trained SubTransformer of its space, in place.
+
+    As that architecture it computes what `sub` does. Feed-forward units are sorted, the most important
+    first, so that narrower slices keep those. Blocks of the layers that `sub` does not have start as zero:
+    normalised before their blocks, they change nothing until they are trained.
+    """
+    model.space.check(sub.arch)
+    given = {name: weight.detach() for name, weight in sub.named_parameters()}
+    for name in [name for name in given if name.endswith("ffn.up.weight")]:
+        up, bias, down = (f"{name[:-9]}{end}" for end in ("up.weight", "up.bias", "down.weight"))
+        order = (given[up].norm(dim=1) * given[down].norm(dim=0)).argsort(descending=True)
+        given |= {up: given[up][order], bias: given[bias][order], down: given[down][:, order]}
+    for name, weight in model.named_parameters():
+        if name in given:
+            weight[tuple(map(slice, given[name].shape))] = given[name]
+        elif ".out." in name or ".down." in name:
+            weight.zero_()
