@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hat.data.batching import plan_batches, usable
-from hat.data.pairs import PairDataset
+from hat.data.pairs import PairDataset, plan_batches, usable
 from hat.data.subwords import remove_subwords
 from hat.decode.beam import BeamConfig, Hypothesis, beam_search
 from hat.log import progress

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 import torch
 
 from hat.config import Options, fill, option, read_config, to_yaml_values
-from hat.data.batching import EpochBatches, groups
-from hat.data.pairs import ORIGINAL, Batch, PairDataset, mixed
+from hat.data.pairs import ORIGINAL, Batch, EpochBatches, PairDataset, groups, mixed
 from hat.errors import CheckpointError, ConfigError
 from hat.log import RunLog, info
 from hat.model.cpu import device_name, dtype_name
