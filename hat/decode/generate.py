@@ -1,27 +1,20 @@
 """Translate a split of a data set: batches sorted by length, results in the order of the corpus."""
 
-import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from hat.data.batching import plan_batches, usable
-from hat.data.pairs import PairDataset
+from hat.data.pairs import PairDataset, flat, pad
 from hat.data.subwords import remove_subwords
 from hat.decode.beam import BeamConfig, Hypothesis, beam_search
 from hat.log import progress
 
 SORTED = 8  # batches that are sorted by length at a time: how files and streams of text are translated alike
-
-
-class Translation(NamedTuple):
-    """One sentence of the corpus with its hypotheses, best first."""
-
-    index: int
-    hypotheses: list[Hypothesis]
 
 
 class Generated(NamedTuple):
@@ -43,28 +36,36 @@ def by_length(lengths: np.ndarray, batch_size: int, max_tokens: int | None = Non
     return plan_batches(lengths, lengths, max_tokens=budget, max_sentences=batch_size, **fixed)[::-1]
 
 
-def translate(
-    model: Any,
-    data: PairDataset,
+def searched(
+    search: Callable[..., list[list[Hypothesis]]],
+    device: torch.device,
+    sources: Sequence[np.ndarray],
     cfg: BeamConfig,
-    *,
     batch_size: int,
     max_tokens: int | None = None,
-) -> Iterator[list[Translation]]:
-    """Yield the translations of each batch by an InferenceModel or an engine; of `SORTED` batches the long
-    sentences come first.
+) -> Iterator[tuple[int, list[Hypothesis]]]:
+    """Yield the place of each source (ids with EOS) and what `search` finds for it, see `by_length`."""
+    lengths = np.array([len(ids) for ids in sources], dtype=np.int64)
+    for places in by_length(lengths, batch_size, max_tokens):
+        source_BS = pad(flat([sources[place] for place in places]), left=True).to(device)
+        yield from zip(places.tolist(), search(source_BS, cfg), strict=True)
 
-    Raises DataError if a source sentence is longer than the model's positions.
+
+def translate(
+    model: Any, data: PairDataset, cfg: BeamConfig, *, batch_size: int
+) -> Iterator[tuple[int, list[Hypothesis]]]:
+    """Yield the number of each sentence and its hypotheses, best first, by an InferenceModel or an engine.
+
+    Of `SORTED` batches the long sentences come first. Raises DataError if a source is longer than the model's
+    positions.
     """
-    lengths = data.source_lengths
-    limit = min(model.cfg.max_source_positions, max_tokens or model.cfg.max_source_positions)
+    limit, lengths = model.cfg.max_source_positions, data.source_lengths
     usable(lengths, np.ones_like(lengths), limit, limit, drop_long=False)
     search = model if callable(model) else partial(beam_search, model)
     for start in range(0, len(data), step := SORTED * batch_size):
-        for indices in by_length(lengths[start : start + step], batch_size, max_tokens):
-            indices = indices + start
-            found = search(data.batch(indices).to(model.device).source, cfg)
-            yield [Translation(int(index), each) for index, each in zip(indices, found, strict=True)]
+        sources = [data.source[n] for n in range(start, min(start + step, len(data)))]
+        for place, hypotheses in searched(search, model.device, sources, cfg, batch_size):
+            yield start + place, hypotheses
 
 
 def generate(
@@ -83,24 +84,23 @@ def generate(
     written. Raises DataError if a source sentence is longer than the model's positions.
     """
     join, start, tokens = partial(remove_subwords, kind=remove_bpe), time.perf_counter(), 0
-    results: list[list[str]] = [[]] * len(data)
-    found = itertools.chain.from_iterable(translate(model, data, cfg, batch_size=batch_size))
-    for translation in progress(found, len(data), "translate", "sentences", quiet=not show_bar):
-        results[translation.index] = list(output_lines(data, translation, join, nbest))
-        tokens += len(translation.hypotheses[0].tokens)
-    text = "".join(f"{line}\n" for line in itertools.chain.from_iterable(results))
+    results, found = [""] * len(data), translate(model, data, cfg, batch_size=batch_size)
+    for index, hypotheses in progress(found, len(data), "translate", "sentences", quiet=not show_bar):
+        lines = output_lines(data, index, hypotheses[:nbest], join)
+        results[index] = "".join(f"{line}\n" for line in lines)
+        tokens += len(hypotheses[0].tokens)
+    text = "".join(results)
     return Generated(text, len(data), tokens, time.perf_counter() - start)
 
 
 def output_lines(
-    data: PairDataset, translation: Translation, join: Callable[[str], str], nbest: int = 1
+    data: PairDataset, index: int, hypotheses: Sequence[Hypothesis], join: Callable[[str], str]
 ) -> Iterator[str]:
     """Yield the release's lines of a sentence: S source, T target, then H score and text, P token scores."""
-    index = translation.index
     yield f"S-{index}\t{join(data.source_vocab.decode(data.source[index]))}"
     # `<<unk>>` in the reference can never match a hypothesis, which prints `<unk>`
     yield f"T-{index}\t{join(data.target_vocab.decode(data.target[index], unk='<<unk>>'))}"
-    for hypothesis in translation.hypotheses[:nbest]:
+    for hypothesis in hypotheses:
         text = join(data.target_vocab.decode(np.array(hypothesis.tokens)))
         yield f"H-{index}\t{hypothesis.score}\t{text}"
         yield f"P-{index}\t{' '.join(f'{score:.4f}' for score in hypothesis.token_scores)}"

@@ -7,11 +7,10 @@ from functools import partial
 import numpy as np
 from torch import Tensor
 
-from hat.data.pairs import flat, pad
 from hat.data.subwords import TextCodec
 from hat.data.vocab import EOS, Vocab
 from hat.decode.beam import BeamConfig, Hypothesis, beam_search
-from hat.decode.generate import by_length
+from hat.decode.generate import searched
 from hat.errors import ArchError, DataError
 from hat.model.inference import InferenceModel
 from hat.model.layers import MAX_POSITIONS
@@ -112,11 +111,10 @@ class Model:
             found = f"sentence {index + 1} has {lengths[index]} tokens with its end, {limit} are allowed"
             raise DataError(f"{found}; shorten it")
         results: list[list[tuple[str, float]]] = [[] for _ in sources]
-        wanted = np.array([i for i, ids in enumerate(sources) if ids[0] != EOS], dtype=np.int64)
+        wanted = [index for index, ids in enumerate(sources) if ids[0] != EOS]
         search = engine or partial(beam_search, InferenceModel(self.network))
         device = self.network.source_embed.weight.device
-        for places in by_length(lengths[wanted], batch_size, max_tokens):
-            source_BS = pad(flat([sources[i] for i in wanted[places]]), left=True).to(device)
-            for i, hypotheses in zip(wanted[places], search(source_BS, config), strict=True):
-                results[i] = [(self.codec.decode(each.tokens), each.score) for each in hypotheses]
+        given = [sources[index] for index in wanted]
+        for place, found in searched(search, device, given, config, batch_size, max_tokens):
+            results[wanted[place]] = [(self.codec.decode(each.tokens), each.score) for each in found]
         return results

@@ -24,7 +24,7 @@ from hat.files.atomic import file_digest, write_text_atomic
 from hat.files.tensors import write_safetensors
 from hat.log import info
 from hat.run import digest_of, read_record, training_settings
-from hat.runtimes.engines import save_text, stand_alone
+from hat.runtimes.engines import codec_of, save_text, stand_alone
 
 FORMAT = 1
 _DAMAGED = (
@@ -47,14 +47,10 @@ def save_bundle(model: Model, folder: Path | str, facts: Mapping[str, Any] | Non
     are known. A bundle that is there is replaced; `config.json` is written last and vouches for the other
     files.
 
-    Raises CheckpointError for a SuperTransformer, ConfigError if the dictionaries are not known or the folder
-    holds other files.
+    Raises CheckpointError for a SuperTransformer, DataError if the dictionaries are not known, ConfigError if
+    the subword model is missing or the folder holds other files.
     """
-    folder, network, codec = Path(folder), stand_alone(model), model.codec
-    if codec is None:
-        raise ConfigError(
-            "the dictionaries of this model are not known; give the folder of its data (--data)"
-        )
+    folder, network, codec = Path(folder), stand_alone(model), codec_of(model)
     if codec.kind and codec.model is None:
         what = "the subword model of this model's dictionaries is missing"
         raise ConfigError(f"{what}; put it beside them in the folder of the data, or give it as --subwords")

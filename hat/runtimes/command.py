@@ -43,7 +43,6 @@ class Command(Runtime):
             raise ConfigError(f"--runtime command needs --lat-command: {what}; see docs/deploy.md")
 
     def prepare(self, model: Model, precision: Precision, threads: int) -> "Engine":
-        """Return the engine of a model of one architecture."""
         return Engine(model, self._words, {"precision": precision, "threads": threads}, self._limit_s)
 
 

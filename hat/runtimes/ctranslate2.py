@@ -51,7 +51,6 @@ class CTranslate2(Runtime):
         return found
 
     def prepare(self, model: Model, precision: Precision, threads: int) -> "Engine":
-        """Return the engine of a model of one architecture, which computes a batch with `threads`."""
         network, vocabs = stand_alone(model), codec_of(model).vocabs
         self.check(network.arch)
         with tempfile.TemporaryDirectory() as folder:
@@ -127,7 +126,6 @@ class Engine:
         self(source_BS, replace(cfg, max_len_b=cfg.max_len_b + 1, min_len=cfg.min_len + 1))
 
     def __call__(self, source_BS: Tensor, cfg: BeamConfig) -> list[list[Hypothesis]]:
-        """Return up to `beam` hypotheses for each padded source, best score first."""
         if cfg.unkpen or cfg.unnormalized:
             raise ConfigError("CTranslate2 knows neither --unkpen nor --unnormalized; use --runtime torch")
         rows = [[self._source[i] for i in row if i not in (PAD, EOS)] for row in source_BS.tolist()]

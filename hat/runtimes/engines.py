@@ -7,6 +7,7 @@ timed searches. So what is searched for, and what translates, may be any of them
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal, Protocol, cast
 
 import torch
@@ -94,28 +95,20 @@ class StepEngine:
         self._network, self.cfg, self.device = network, network.cfg, network.device
 
     def __call__(self, source_BS: Tensor, cfg: BeamConfig) -> list[list[Hypothesis]]:
-        """Return up to `beam` hypotheses for each left-padded source, best score first."""
         return beam_search(self._network, source_BS, cfg)
 
     def timed(self, source_BS: Tensor, cfg: BeamConfig, mark: Mark) -> None:
         """Run one search; its parts are the encoder, what begins the search, and each step."""
-        encoded = self._network.encode(source_BS)
+        network = self._network
+        encoded = network.encode(source_BS)
         mark()
-        search_from(cast(InferenceModel, _Marked(self._network, mark)), encoded, cfg)
 
+        def step(*arguments: Any) -> Tensor:
+            mark()
+            return cast(Tensor, network.step(*arguments))
 
-class _Marked:
-    """A network that calls `mark` before each decoder step."""
-
-    def __init__(self, network: Any, mark: Mark) -> None:
-        self._network, self._mark = network, mark
-
-    def step(self, *arguments: Any) -> Tensor:
-        self._mark()
-        return cast(Tensor, self._network.step(*arguments))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._network, name)
+        marked = SimpleNamespace(cfg=network.cfg, start=network.start, step=step)
+        search_from(cast(InferenceModel, marked), encoded, cfg)
 
 
 class Torch(Runtime):

@@ -286,7 +286,6 @@ class OnnxRuntime(Runtime):
         return [super(OnnxRuntime, self).version() for needed in NEEDS if package(needed, "onnx")][-1]
 
     def prepare(self, model: Model, precision: Precision, threads: int) -> StepEngine:
-        """Return the engine of a model of one architecture, which computes a batch with `threads`."""
         network = stand_alone(model)
         with tempfile.TemporaryDirectory() as folder:
             export(network, Path(folder), precision)

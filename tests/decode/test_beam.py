@@ -187,13 +187,3 @@ def test_longer_than_the_first_capacity_of_the_cache() -> None:
     logp = model(source_of(9, 1, [3]), tokens)[0].log_softmax(-1)
     expected = logp.gather(1, torch.tensor(found[0].tokens)[:, None])[:, 0]
     assert found[0].token_scores == pytest.approx(expected.tolist(), abs=2e-5)
-
-
-def test_unknown_words_can_be_forbidden() -> None:
-    model, source = model_of(6, 7), source_of(6, 2, [4, 3, 3, 4])
-
-    def unknown(penalty: float) -> int:
-        found = search(model, source, BeamConfig(beam=3, unkpen=penalty, max_len_b=9))
-        return sum(h.tokens.count(UNK) for hypotheses in found for h in hypotheses)
-
-    assert unknown(100.0) == 0 < unknown(-3.0)

@@ -13,7 +13,7 @@ from toy_rows import draw_arch, rows_of
 
 from hat.errors import CheckpointError, ConfigError
 from hat.files.atomic import digest_path
-from hat.latency.predictor import FORMAT, LatencyPredictor, is_released
+from hat.latency.predictor import FORMAT, LatencyPredictor
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "hat_release" / "predictors"
@@ -119,12 +119,3 @@ def test_released_predictor(name: str) -> None:
         predictor.save("q.pt")
     with pytest.raises(CheckpointError, match="cannot be transferred; .*the table .CSV. of the old device"):
         predictor.transferred(rows_of(20))
-
-
-def test_released_weights_are_known(fitted: LatencyPredictor, tmp_path: Path) -> None:
-    path = tmp_path / "p.pt"
-    assert not is_released(path)
-    torch.save(released_weights(4), path)
-    assert is_released(path)
-    fitted.save(path)
-    assert not is_released(path)

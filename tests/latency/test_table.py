@@ -5,8 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from toy_rows import draw_arch
 
 from hat.errors import DataError, HatError
@@ -99,19 +97,6 @@ def test_damaged_architecture(tmp_path: Path, cell: str, monkeypatch: pytest.Mon
     (tmp_path / "t.csv").write_text(f"{head}\n{','.join(line.split(',')[:14])},{quoted},cpu,1,4,crc32=0\n")
     with pytest.raises(DataError, match=r"t.csv:2"):
         read_table(tmp_path / "t.csv")
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.binary(max_size=200), st.integers(0, 2000), st.integers(0, 40))
-def test_any_damage_is_a_data_error_or_read(tmp_path_factory, junk: bytes, at: int, removed: int) -> None:
-    path = tmp_path_factory.mktemp("junk") / "t.csv"
-    fill(path, 2)
-    whole = path.read_bytes()
-    path.write_bytes(whole[:at] + junk + whole[at + removed :])
-    try:
-        assert all(row.total_ms > 0 for row in read_table(path))
-    except DataError as error:
-        assert "t.csv" in str(error)
 
 
 def test_find_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
