@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import count, islice
 from pathlib import Path
 from statistics import median
@@ -84,8 +84,8 @@ def collect(
         vocab_sizes = len(dataset.vocabs[0]), len(dataset.vocabs[1])
     cfg, where, start = config or MeasureConfig(), torch.device(device or "cpu"), time.perf_counter()
     cfg.check(space.largest(), where)
-    models = _models(space, vocab_sizes, model_config, cfg, where, seed)
-    wanted = table_identity(space, vocab_sizes, cfg, model_config, where, seed)
+    subject = Subject(space, vocab_sizes, cfg, model_config, where, seed)
+    models, wanted = subject.models(), subject.identity()
     choices = str(wanted.settings["space"])
     found, ends = LatencyTable(), (models(space.largest()), models(space.smallest()))
     found.path = path = Path(out) if out is not None else None
@@ -146,22 +146,41 @@ def row_of_timing(arch: Arch, timing: Timing, reference_ms: float, **more: str) 
     return row_of(arch, encoder, decoder, timing.conditions | how)
 
 
-def table_identity(
-    space: SearchSpace,
-    vocab_sizes: Sizes,
-    cfg: MeasureConfig,
-    model_config: ModelConfig | None,
-    device: torch.device,
-    seed: int,
-    threads: int | None = None,
-) -> Identity:
-    """Return what the rows of a table depend on; by default with the threads that torch has."""
-    settings: dict[str, Any] = conditions_of(device, vocab_sizes[1], space.qkv_dim, cfg, threads)
-    settings |= conditions_of_space(space, vocab_sizes[1]) | {"anchor": ANCHOR}
-    settings |= {"seed": seed, "latiter": cfg.max_iterations}
-    settings |= {"lat-interval": cfg.interval_percent, "lat-row-budget": str(cfg.row_budget_s)}
-    normalize = [getattr(model_config or ModelConfig(), f"{side}_normalize_before") for side in SIDES]
-    return Identity("latency-table", settings | {"normalize-before": normalize})
+@dataclass(frozen=True)
+class Subject:
+    """What is measured, how, and on what device."""
+
+    space: SearchSpace
+    vocab_sizes: Sizes
+    cfg: MeasureConfig
+    model_config: ModelConfig | None
+    device: torch.device
+    seed: int
+
+    def identity(self, threads: int | None = None) -> Identity:
+        """Return what the rows of a table depend on; by default with the threads that torch has."""
+        cfg, space, size = self.cfg, self.space, self.vocab_sizes[1]
+        settings: dict[str, Any] = conditions_of(self.device, size, space.qkv_dim, cfg, threads)
+        settings |= conditions_of_space(space, size) | {"anchor": ANCHOR}
+        settings |= {"seed": self.seed, "latiter": cfg.max_iterations}
+        settings |= {"lat-interval": cfg.interval_percent, "lat-row-budget": str(cfg.row_budget_s)}
+        options = self.model_config or ModelConfig()
+        normalize = [getattr(options, f"{side}_normalize_before") for side in SIDES]
+        return Identity("latency-table", settings | {"normalize-before": normalize})
+
+    def models(self) -> Models:
+        """Return a function that gives an architecture as a model of its own, on the device."""
+        options, cfg = self.model_config or ModelConfig(), self.cfg
+        limit, length = min(options.max_source_positions, options.max_target_positions), cfg.source_len
+        if max(length, cfg.target_len) > limit:
+            raise ConfigError(
+                f"--profile-length {length} exceeds the {limit} positions of the model; lower it"
+            )
+        noise = torch.Generator().manual_seed(seed_for(self.seed, "init"))
+        exact = cfg.runtime != "torch" or cfg.dtype == "int8"
+        dtype = torch.float32 if exact else DTYPES[cfg.engine().precision(cfg.dtype, self.device)]
+        full = SuperTransformer(self.space, self.vocab_sizes, options, noise).to(dtype)
+        return lambda arch: extract(full, self.space.check(arch)).to(self.device).eval()
 
 
 @contextmanager
@@ -192,26 +211,6 @@ def _own_table(path: Path | None, wanted: Identity, new_run: bool) -> Iterator[T
                 info(f"{path} held rows measured with {'; '.join(found)}; it was moved to {moved}")
                 table = files.enter_context(TableWriter(path))
         yield table
-
-
-def _models(
-    space: SearchSpace,
-    sizes: Sizes,
-    model_config: ModelConfig | None,
-    cfg: MeasureConfig,
-    device: torch.device,
-    seed: int,
-) -> Models:
-    """Return a function that gives an architecture as a model of its own, on the device, for evaluation."""
-    options = model_config or ModelConfig()
-    limit, length = min(options.max_source_positions, options.max_target_positions), cfg.source_len
-    if max(length, cfg.target_len) > limit:
-        raise ConfigError(f"--profile-length {length} exceeds the {limit} positions of the model; lower it")
-    noise = torch.Generator().manual_seed(seed_for(seed, "init"))
-    exact = cfg.runtime != "torch" or cfg.dtype == "int8"
-    dtype = torch.float32 if exact else DTYPES[cfg.engine().precision(cfg.dtype, device)]
-    full = SuperTransformer(space, sizes, options, noise).to(dtype)
-    return lambda arch: extract(full, space.check(arch)).to(device).eval()
 
 
 def _new_archs(space: SearchSpace, seed: int, known: Sequence[Arch | None], count: int) -> Iterator[Arch]:
@@ -255,7 +254,7 @@ def measure_fresh(
     """
     cfg = (config or MeasureConfig()).under(conditions)
     threads = int(conditions.get("threads", torch.get_num_threads()))
-    request = (archs, threads, (space, vocab_sizes, model_config, cfg, torch.device(device), seed))
+    request = archs, threads, Subject(space, vocab_sizes, cfg, model_config, torch.device(device), seed)
     # a command of its own: multiprocessing would run the caller's script a second time
     command = [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; {_SERVE}"]
     done = subprocess.run(command, input=pickle.dumps(request), capture_output=True)
@@ -278,14 +277,14 @@ def _serve() -> None:
     """Measure what standard input asks for, and write the pickled timings to standard output."""
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # nothing else may stand beside the answer
-    archs, threads, setting = pickle.load(sys.stdin.buffer)
-    space, _, _, cfg, device, _ = setting
+    archs, threads, subject = pickle.load(sys.stdin.buffer)
+    space, cfg = subject.space, subject.cfg
     keep_pages()
     torch.set_num_threads(threads)
     try:
-        if device.type == "cuda" and not torch.cuda.is_available():
-            raise ConfigError(f"{device}: this machine has no GPU that PyTorch can use")
-        models = _models(*setting)
+        if subject.device.type == "cuda" and not torch.cuda.is_available():
+            raise ConfigError(f"{subject.device}: this machine has no GPU that PyTorch can use")
+        models = subject.models()
         anchor = [workload(models(arch), cfg) for arch in (space.largest(), space.smallest())]
         with answer:
             pickle.dump(measure_in_turn([models(arch) for arch in archs], cfg, anchor), answer)
@@ -318,8 +317,8 @@ def profile(
     if device is not None:
         where = torch.device(device)
         cfg.check(arch, where)
-        model = _models(space, vocab_sizes, model_config, cfg, where, seed)(arch)
-        (timing,) = measure_in_turn([model], cfg)
+        models = Subject(space, vocab_sizes, cfg, model_config, where, seed).models()
+        (timing,) = measure_in_turn([models(arch)], cfg)
         parts = (timing.encoder_ms, timing.decoder_ms) if timing.encoder_ms else (None, None)
         latency = dict(zip(("encoder", "decoder"), parts, strict=True))
         result["latency_ms"] = latency | {"total": timing.total_ms, "interval": timing.interval_ms}

@@ -55,7 +55,6 @@ class Engine:
         self.cfg, self._model = model.network.cfg, model
         self._words, self._facts, self._limit_s = words, facts, limit_s
         self._place = tempfile.TemporaryDirectory(prefix="hat-")
-        self._told: dict[str, object] = {}
 
     def __call__(self, source_BS: Tensor, cfg: BeamConfig) -> list[list[Hypothesis]]:
         """Raise ConfigError: a program that measures gives no translation."""
@@ -69,11 +68,10 @@ class Engine:
         bundle = Path(self._place.name) / "bundle"
         told = {"beam": cfg.beam, "source_len": source_BS.size(1), "target_len": cfg.max_len_b + 1}
         told |= self._facts
-        if told != self._told:
+        if not bundle.exists():
             save_bundle(self._model, bundle, {"measure": told})
-            self._told = told
         shown = f"the program of --lat-command, {shlex.join(self._words)!r},"
-        out, code = self._run([*self._words, str(bundle)], shown)
+        out, code = self._run([*self._words, str(bundle)], told, shown)
         try:
             found = [float(word) for word in out.split()]
         except ValueError:
@@ -84,9 +82,9 @@ class Engine:
             raise HatError(f"{shown} {why}; {how}; try it by hand with the folder of a bundle")
         return found
 
-    def _run(self, words: Sequence[str], shown: str) -> tuple[str, int]:
+    def _run(self, words: Sequence[str], told: dict[str, object], shown: str) -> tuple[str, int]:
         """Return what the program prints, and its exit code; whatever happens, it has ended by then."""
-        env = os.environ | {f"HAT_{name.upper()}": str(value) for name, value in self._told.items()}
+        env = os.environ | {f"HAT_{name.upper()}": str(value) for name, value in told.items()}
         none, pipe = subprocess.DEVNULL, subprocess.PIPE
         try:  # a session of its own, so that what it starts ends with it; its standard error is ours
             process = subprocess.Popen(

@@ -494,18 +494,12 @@ class _Training:
         own = {"data": data, "source-lang": self.pairs.source_lang, "target-lang": self.pairs.target_lang}
         own |= {"seed": self.seed, **sizes, **self.space.choices, **arch}
         dtype, folder, loop = dtype_name(self.trainer.dtype), self.written, self.cfg.loop
-        run = Run(
-            record_path(folder, folder=True) if folder else None,
-            "train",
-            settings={**self.cfg.to_yaml(), **own},
-            identity=self.made_from,
-            parts=self.parts,
-            device={"device": device_name(self.device), "dtype": dtype},
-            threads=torch.get_num_threads(),
-            processes=self.group.size,
-            gpus=self.group.size if self.device.type == "cuda" else 0,
-        )
-        record = stack.enter_context(run)
+        size, settings = self.group.size, {**self.cfg.to_yaml(), **own}
+        told: dict[str, Any] = {"identity": self.made_from, "parts": self.parts, "processes": size}
+        told |= {"threads": torch.get_num_threads(), "gpus": size if self.device.type == "cuda" else 0}
+        told["device"] = {"device": device_name(self.device), "dtype": dtype}
+        path = record_path(folder, folder=True) if folder else None
+        record = stack.enter_context(Run(path, "train", settings=settings, **told))
         many = f" in {self.group.size} processes" if self.group.size > 1 else ""
         info(f"computing in {dtype} on {self.device}{many}, {len(self.pairs)} training pairs")
         board = None
@@ -520,12 +514,9 @@ class _Training:
     def finished(self, epochs: int) -> bool:
         """Return whether a limit is reached, once so many epochs are done."""
         optim, trainer = self.cfg.optim, self.trainer
-        return (
-            trainer.num_updates >= optim.max_update
-            or trainer.lr() <= self.cfg.schedule.min_lr
-            or epochs >= (optim.max_epoch or math.inf)
-            or 0 < self.cfg.loop.patience <= self.at.stale
-        )
+        done = trainer.num_updates >= optim.max_update or epochs >= (optim.max_epoch or math.inf)
+        done = done or 0 < self.cfg.loop.patience <= self.at.stale
+        return done or trainer.lr() <= self.cfg.schedule.min_lr
 
     def leave_if_asked(self) -> None:
         """Raise _Stopped in all processes if any was asked to end."""

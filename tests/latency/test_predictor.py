@@ -3,7 +3,6 @@
 import json
 import math
 import random
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ from toy_rows import draw_arch, rows_of, true_ms
 
 from hat.latency.costs import Scaling, depth_only, least_squares
 from hat.latency.predictor import LatencyPredictor, kendall_tau
-from hat.latency.table import Row
 from hat.space import Arch, DecoderArch, EncoderArch, features
 
 
@@ -97,19 +95,3 @@ def test_baselines_by_hand() -> None:
     np.testing.assert_allclose(least_squares(raw, per_layer)(raw), per_layer)
     unknown = Scaling.of(raw).inverse_spread
     assert unknown[1] == 0 and unknown[5] > 0
-
-
-def test_a_cost_that_is_no_straight_line_in_a_layer_is_learnt_from_whole_architectures() -> None:
-    def with_cost(row: Row, keep: bool) -> Row:
-        assert row.arch
-        extra = sum({1024: 0.0, 2048: 9.0, 3072: 0.0}[ffn] for ffn in row.arch.decoder.ffn_dims)
-        slower = replace(row, latency_mean_decoder=row.latency_mean_decoder + extra)
-        return slower if keep else replace(slower, arch=None)
-
-    errors = []
-    for keep in (True, False):
-        rows = [with_cost(row, keep) for row in rows_of(400, seed=3)]
-        predictor = LatencyPredictor.fit(rows)
-        assert predictor.report
-        errors.append(predictor.report["mape_percent"])
-    assert errors[0] < 1 and errors[0] < errors[1] / 5

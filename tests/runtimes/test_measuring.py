@@ -16,7 +16,7 @@ from hat.cli.translate import generate
 from hat.decode.beam import BeamConfig
 from hat.decode.translator import Model
 from hat.errors import ConfigError, HatError
-from hat.latency.collect import collect, measure_fresh, profile, table_identity
+from hat.latency.collect import Subject, collect, measure_fresh, profile
 from hat.latency.measure import MeasureConfig
 from hat.latency.predictor import check_valid
 from hat.latency.table import read_table
@@ -169,7 +169,7 @@ def test_older_names_mean_the_same(toy_yml: str, tmp_path: Path) -> None:
         file.write("lat-amp: bf16\n")
     assert how().dtype == "bf16" and how("--precision=int8").dtype == how("--lat-amp=int8").dtype == "int8"
     toy = SearchSpace.from_yaml(toy_yml)
-    old = table_identity(toy, (40, 40), MeasureConfig(6, 6), None, torch.device("cpu"), 1).settings
+    old = Subject(toy, (40, 40), MeasureConfig(6, 6), None, torch.device("cpu"), 1).identity().settings
     assert old["runtime"] == "torch" and not {"engine", "command"} & set(old), "older tables go on"
 
 
