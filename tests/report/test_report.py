@@ -21,7 +21,6 @@ from run_folders import (
 )
 
 from hat.cli.files import report as main
-from hat.model.count import count_macs
 from hat.report.collect import Evaluation, Report, Search, collect
 from hat.report.figures import charts
 from hat.report.page import page, report
@@ -170,23 +169,6 @@ def test_several_limits_and_a_front_in_one_folder(tmp_path: Path) -> None:
     assert front.limits_ms == (12.5, 20.0)
     assert {"scored (2)", "front (2)", "measured (1)"} <= {series.name for series in front.series}
     assert "Hypervolume of the front" in {chart["title"] for chart in written(folder).charts("search")}
-
-
-@pytest.mark.parametrize(
-    ("settings", "length"),
-    [
-        ({"arch": "transformersuper_iwslt_de_en"}, 23),
-        ({"arch": "transformersuper_iwslt_de_en", "profile-length": 17}, 17),
-        ({"arch": [1], "profile-length": -3}, None),
-    ],
-)
-def test_flops_are_those_of_the_length_of_the_task(
-    settings: dict[str, Any], length: int | None, tmp_path: Path
-) -> None:
-    record(search_folder(tmp_path / "search"), "search", settings)
-    largest, _, found = collect(tmp_path / "search").models
-    expected = [2 * count_macs(arch, SPACE, length) if length else None for arch in (SPACE.largest(), ARCH)]
-    assert [largest.flops, found.flops] == expected
 
 
 def test_a_front_without_limits(tmp_path: Path) -> None:
