@@ -23,8 +23,7 @@ from hat.latency.table import read_table
 from hat.model.layers import EOS, ModelConfig
 from hat.model.transformer import SuperTransformer
 from hat.run import read_record
-from hat.runtimes.command import Command
-from hat.runtimes.engines import engine
+from hat.runtimes.engines import Command, engine
 from hat.space import SearchSpace
 from hat.train.checkpoint import load_model, save_model
 from tests.runtimes.test_engines import data, made, space  # noqa: F401 - a fixture
