@@ -18,7 +18,7 @@ from hat.data.folder import CODES_FILE, MODEL_FILE, SUMS, check_digests
 from hat.data.indexed import IndexedData, write_parts
 from hat.data.pairs import ORIGINAL, PairDataset, flat
 from hat.decode.beam import BeamConfig, beam_search
-from hat.decode.generate import searched
+from hat.decode.translator import searched
 from hat.errors import DataError
 from hat.files.atomic import file_digest, link_or_copy, write_atomic, write_text_atomic
 from hat.log import info, progress

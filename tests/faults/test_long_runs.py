@@ -10,7 +10,7 @@ from tiny_task import assert_same
 
 from hat.data.pairs import PairDataset
 from hat.decode.beam import BeamConfig
-from hat.decode.generate import translate
+from hat.decode.translator import translate
 from hat.model.inference import InferenceModel
 from hat.train.checkpoint import load
 from hat.train.policy import ScheduleConfig
