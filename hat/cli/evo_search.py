@@ -30,7 +30,7 @@ from hat.latency.predictor import LatencyPredictor, check_valid, conditions_of_s
 from hat.log import info
 from hat.model.transformer import SuperTransformer
 from hat.run import Identity
-from hat.search.constraints import LimitOptions
+from hat.search.constraints import LimitOptions, in_ms
 from hat.search.record import SearchResult
 from hat.search.run import limits_of, search, search_identity
 from hat.search.strategies import (
@@ -277,13 +277,16 @@ def _lines(result: SearchResult, folder: Path) -> Iterator[str]:
         )
         if winner.measured_ms is not None:
             below.append(100 * (1 - winner.measured_ms / limit_ms))
-            kept = f"{'within' if winner.holds else 'ABOVE'} the constraint{limit}, " if limit else ""
+            kept = {True: "within", False: "ABOVE", None: "open: it may be within or above"}[winner.holds]
+            kept = f"{kept} the constraint{limit}, " if limit else ""
+            measured = in_ms(winner.measured_ms, winner.measured_interval_ms)
             number = f"{len(winner.finalists)} finalists measured"
-            yield f"measured {winner.measured_ms:.2f} ms, {kept}in fresh processes; {number}"
+            yield f"measured {measured}, {kept}in a fresh process; {number}"
     if len(below) > 1:
+        holds = [winner.holds for winner in result.winners.values()]
         yield (
-            f"{sum(percent >= 0 for percent in below)} of {len(below)} limits hold as measured, on average "
-            f"{fmean(below):.1f}% below the limit ({min(below):.1f} to {max(below):.1f}%)"
+            f"{holds.count(True)} of {len(below)} limits hold as measured, {holds.count(None)} are open, on "
+            f"average {fmean(below):.1f}% below the limit ({min(below):.1f} to {max(below):.1f}%)"
         )
 
 

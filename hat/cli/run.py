@@ -29,20 +29,21 @@ from hat.config import Options, flag_of, option, read_config, to_yaml_values
 from hat.data.folder import SUMS
 from hat.decode.score import check_tokenizer
 from hat.errors import ConfigError, HatError
-from hat.files.atomic import digest_path, write_text_atomic
+from hat.files.atomic import digest_path, link_or_copy, write_text_atomic
 from hat.latency.collect import measure_fresh, reference_of
 from hat.latency.measure import MeasureConfig
 from hat.latency.predictor import MIN_ROWS, LatencyPredictor
 from hat.latency.table import read_table
-from hat.log import versions
+from hat.log import info, versions
 from hat.model.count import count_macs, count_params
 from hat.model.cpu import device_name
-from hat.report.collect import Model, Report, in_ms, kept, stage_costs
+from hat.report.collect import Model, Report, stage_costs
 from hat.report.page import report
 from hat.rng import rng_for
 from hat.run import VERSIONS, Identity, Run, claim, read_record, record_path
+from hat.search.constraints import in_ms, kept
 from hat.space import Arch, sample
-from hat.train.checkpoint import average, leave_bundle
+from hat.train.checkpoint import average, check_compatible, leave_bundle, load
 
 Row = dict[str, Any]  # a model of the final table, by the keys of summary.json; None: not measured
 _FIRST = (
@@ -80,6 +81,8 @@ class TaskRunOptions(Options):
     """folder with raw text, handed to the task's preprocess.sh"""
     super_updates: int | None = option(None, low=1)
     """updates of the SuperTransformer (default: as the task says)"""
+    super_checkpoint: str | None = option(None, role="file", metavar="FILE")
+    """SuperTransformer of the same space and dictionaries to take instead of training one"""
     sub_updates: int | None = option(None, low=1)
     """updates of each SubTransformer (default: as the task says)"""
     dataset_rows: int | None = option(None, low=1)
@@ -261,6 +264,10 @@ class Task:
         check_tokenizer(self.settings.task.target_lang or self.configs.name.rpartition("-")[2])
         if self.options.distill and not self.teacher:
             find_checkpoint(self.options.distill)
+        if self.options.super_checkpoint and self.options.super_updates:
+            raise ConfigError("--super-updates and --super-checkpoint are given; one of them is allowed")
+        if self.options.super_checkpoint and Path(self.settings.task.data).is_dir():
+            self._given_super()
         if self.options.raw and not Path(self.options.raw).exists():
             raise ConfigError(f"--raw {self.options.raw} does not exist; check the path")
         place, data = _writable(self.folder, "give --run-dir"), Path(self.settings.task.data)
@@ -310,8 +317,14 @@ class Task:
         words = [str(self.configs / "preprocess.sh"), *([options.raw] if options.raw else [])]
         self.stages.run("prepare the data", partial(shell, *words), None)  # it knows what is up to date
         expected_s = self.stages.expected_s
-        self._stage(_FIRST[1], train, self._words_of("super"), outputs=[best], places=[best.parent])
-        expected_s.setdefault("train", self.sub_share * expected_s.get(_FIRST[1], 0.0))
+        if options.super_checkpoint:
+            inputs = {"checkpoint": find_checkpoint(options.super_checkpoint)}
+            wanted, title = Identity.of("train", inputs=inputs), f"take {options.super_checkpoint}"
+            how: dict[str, Any] = {"outputs": [best], "places": [best.parent], "title": title}
+            self.stages.run(_FIRST[1], self._take_super, wanted, **how)
+        else:
+            self._stage(_FIRST[1], train, self._words_of("super"), outputs=[best], places=[best.parent])
+            expected_s.setdefault("train", self.sub_share * expected_s.get(_FIRST[1], 0.0))
         expected_s.setdefault(_FIRST[2], self.table_s)
         places = _with_record(table)
         self._stage(_FIRST[2], latency_dataset, self._words_of("table"), outputs=[table], places=places)
@@ -339,12 +352,27 @@ class Task:
             if model.name in self.teacher:
                 self._distil(folder / model.name / f"average_model_{options.average}.pt")
         archs = list(dict.fromkeys(model.arch for model in models))
+        expected_s.setdefault(_LAST, len(archs) * MeasureConfig.row_budget_s)
         timings = dict(zip(archs, self._measured(archs), strict=True))
         for model in models:
             same = once[model.arch, model.trained].name
             known = tested[model.arch, model.trained] | timings[model.arch]
             self.rows.append(self._row(model, None if same == model.name else same, known))
         return scores
+
+    def _given_super(self) -> Path:
+        """Return the SuperTransformer that the user gives; raises CheckpointError if it does not fit."""
+        path, data = find_checkpoint(str(self.options.super_checkpoint)), TaskData(self.settings.task)
+        found = check_compatible(load(path, info), path, self.space, None, self.settings.model, data)
+        found.sub(None)  # one of another kind
+        return path
+
+    def _take_super(self) -> None:
+        path = self._given_super()
+        self.super_best.parent.mkdir(parents=True, exist_ok=True)
+        for source, target in ((path, self.super_best), (digest_path(path), digest_path(self.super_best))):
+            if source.exists() and not target.exists():
+                link_or_copy(source.resolve(), target)
 
     def _plan(self, models: "Sequence[_Model]") -> None:
         """Say which stages there are, as far as it is known."""

@@ -19,6 +19,7 @@ from hat.errors import DataError, HatError
 from hat.files.atomic import file_digest
 from hat.model.count import count_macs, count_params, profile_length
 from hat.run import Cost, Record, read_record
+from hat.search.constraints import in_ms, kept
 from hat.space import Arch, SearchSpace, space_from_plain
 
 Values = Mapping[str, Any]
@@ -434,21 +435,6 @@ def _parsed(text: object) -> object:
         return json.loads(str(text))
     except (ValueError, RecursionError):
         return None
-
-
-def kept(limit_ms: float | None, measured_ms: float | None, interval_ms: float | None) -> bool | None:
-    """Return whether a latency keeps a limit; None if one of them is unknown, or if the limit lies within the
-    interval of the measurement, so that it is open.
-    """
-    if limit_ms is None or measured_ms is None or 0 < abs(measured_ms - limit_ms) < (interval_ms or 0.0):
-        return None
-    return measured_ms <= limit_ms
-
-
-def in_ms(value: float, interval: float | None = None) -> str:
-    """Return a latency in words, with its interval if that is known."""
-    digits = 1 if value >= 10 else 2
-    return f"{value:.{digits}f}{'' if interval is None else f' +- {interval:.{digits}f}'} ms"
 
 
 def duration(seconds: float) -> str:

@@ -5,9 +5,8 @@ The winner under each limit is chosen by loss, and by measured latencies on the 
 
 import math
 import statistics
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 from hat.config import Options, flag_of, option
@@ -19,7 +18,7 @@ from hat.space import Arch, Gene, SearchSpace, arch_of_gene, gene_of
 
 Point = tuple[float, ...]  # coordinates that are all to be made small
 Score = Callable[[list[Arch]], list[float]]  # one number for each architecture: its loss, or its latency
-Timer = Callable[[Sequence[Arch]], list[float]]  # measured ms of each, all in one fresh process
+Timer = Callable[[Sequence[Arch]], list["Measured"]]  # of each, all in one fresh process
 ROUNDS = 4  # of following candidates, if no finalist keeps its limit
 OBJECTIVES = {"latency": "predicted_ms", "params": "params", "flops": "flops"}  # fields of Candidate
 _RULES = {  # option: field of Candidate, 1 if it is the highest value and -1 if it is the lowest
@@ -216,24 +215,46 @@ class Pool:
         )
 
 
-class Finalist(NamedTuple):
-    """A candidate and its measured latencies, each from another process."""
+def kept(limit_ms: float | None, measured_ms: float | None, interval_ms: float | None) -> bool | None:
+    """Return whether a latency keeps a limit; None if one of them is unknown, or if the limit lies within the
+    interval of the measurement, so that it is open.
+    """
+    if limit_ms is None or measured_ms is None or 0 < abs(measured_ms - limit_ms) < (interval_ms or 0.0):
+        return None
+    return measured_ms <= limit_ms
 
-    candidate: Candidate
-    measured_ms: tuple[float, ...]
+
+def in_ms(value: float, interval: float | None = None) -> str:
+    """Return a latency in words, with its interval if that is known."""
+    digits = 1 if value >= 10 else 2
+    return f"{value:.{digits}f}{'' if interval is None else f' +- {interval:.{digits}f}'} ms"
+
+
+class Measured(NamedTuple):
+    """A latency in ms, and how far it may be off."""
+
+    measured_ms: float
+    measured_interval_ms: float
 
 
 @dataclass(frozen=True)
-class Winner(Candidate):
-    """The architecture chosen under one limit, and what was measured for it."""
+class Finalist(Candidate):
+    """A candidate under a limit, as it was measured; that of a winner also holds all that were tried."""
 
-    measured_ms: float | None = None  # the highest of its measurements
-    holds: bool | None = None  # whether that keeps the limit; None: not measured, or there is no limit
-    finalists: tuple[Finalist, ...] = ()
+    limit_ms: float | None = None
+    measured_ms: float | None = None
+    measured_interval_ms: float | None = None
+    finalists: tuple["Finalist", ...] = ()
+
+    @property
+    def holds(self) -> bool | None:
+        """Return whether the latency keeps the limit, see `kept`."""
+        return kept(self.limit_ms, self.measured_ms, self.measured_interval_ms)
 
     def plain(self) -> dict[str, Any]:
         """Return architecture, loss, cost and measurement as plain values."""
-        return {**super().plain(), "measured_ms": self.measured_ms, "within": self.holds}
+        measured = {name: getattr(self, name) for name in Measured._fields}
+        return {**super().plain(), **measured, "within": self.holds}
 
 
 def choose_finalists(
@@ -241,68 +262,61 @@ def choose_finalists(
     count: int,
     timer: Timer | None,
     tell: Callable[[str], object] = info,
-) -> dict[float, Winner]:
+) -> dict[float, Finalist]:
     """Return the winner under each limit in ms.
 
-    The winner is the best whose measured latency keeps the limit in two processes. If none of the first
-    `count` does, those that follow and should keep it by the ratio of measured to predicted latency are
-    measured too; if none keeps it at all, the winner is the fastest one measured. No architecture is measured
-    more often than needed.
+    The winner is the best whose measured latency keeps the limit, see `kept`. If none of the first `count`
+    does, those that follow and should keep it by the ratio of measured to predicted latency are measured too.
+    If none keeps it at all, the winner is the best of which that is open, or else the fastest one measured.
 
     `ranked` holds for each limit the candidates that keep it as predicted, best first. `timer` measures
     architectures in a fresh process; None chooses by loss alone. `tell` hears what a user should know.
     """
     tried = {limit_ms: list(few[:count]) for limit_ms, few in ranked.items()}
-    measured: defaultdict[Arch, tuple[float, ...]] = defaultdict(tuple)
+    measured: dict[Arch, Measured] = {}
 
-    def highest(candidate: Candidate) -> float:
-        return max(measured[candidate.arch])
+    def new() -> list[Arch]:
+        archs = dict.fromkeys(each.arch for few in tried.values() for each in few)
+        return [arch for arch in archs if arch not in measured]
 
-    def best_within(limit_ms: float) -> Candidate | None:
-        return next((each for each in tried[limit_ms] if highest(each) <= limit_ms), None)
-
-    wanted = {each.arch: 1 for few in tried.values() for each in few} if timer else {}
-    while timer and wanted:
-        archs = [arch for arch, times in wanted.items() if len(measured[arch]) < times]
-        for arch, ms in zip(archs, timer(archs) if archs else [], strict=True):
-            measured[arch] += (ms,)
-        wanted = {}
+    while timer and (archs := new()):
+        measured |= zip(archs, timer(archs), strict=True)
         for limit_ms, few in tried.items():
-            if best := best_within(limit_ms):
-                if len(measured[best.arch]) == 1:
-                    wanted[best.arch] = 2
+            if len(few) > ROUNDS * count or any(kept(limit_ms, *measured[each.arch]) for each in few):
                 continue
-            ratio = statistics.median(highest(each) / each.predicted_ms for each in few)
+            ratio = statistics.median(sum(measured[each.arch]) / each.predicted_ms for each in few)
             likely = [each for each in ranked[limit_ms] if ratio * each.predicted_ms <= limit_ms]
-            following = [each for each in likely if each not in few][:count]
-            if following and len(few) <= ROUNDS * count:
+            if following := [each for each in likely if each not in few][:count]:
                 tell(
-                    f"none of {len(few)} finalists measures within {limit_ms:g} ms (measured / predicted: "
-                    f"{ratio:.3f}); going on with {len(following)} predicted below {limit_ms / ratio:.2f} ms"
+                    f"none of {len(few)} finalists measures within {limit_ms:g} ms (measured with interval / "
+                    f"predicted: {ratio:.3f}); going on with {len(following)} predicted below "
+                    f"{limit_ms / ratio:.2f} ms"
                 )
                 few += following
-                wanted |= {each.arch: 1 for each in following if each.arch not in wanted}
     winners = {}
-    for limit_ms, few in tried.items():
-        best = best_within(limit_ms) if timer else few[0]
-        if best is None:
-            best = min(few, key=highest)
-            tell(
-                f"none of {len(few)} finalists measures within {limit_ms:g} ms, the fastest takes "
-                f"{highest(best):.2f} ms; measure a larger latency dataset, or raise the limit"
-            )
-        measured_ms = highest(best) if timer else None
-        holds = None if measured_ms is None or limit_ms == math.inf else measured_ms <= limit_ms
-        finalists = tuple(Finalist(each, measured[each.arch]) for each in few)
-        winners[limit_ms] = Winner(**vars(best), measured_ms=measured_ms, holds=holds, finalists=finalists)
+    for limit_ms, some in tried.items():
+        limit = limit_ms if limit_ms < math.inf else None
+        finalists = [Finalist(**vars(each), limit_ms=limit) for each in some]
+        if timer:
+            finalists = [replace(each, **measured[each.arch]._asdict()) for each in finalists]
+        best = next((each for wanted in (True, None) for each in finalists if each.holds is wanted), None)
+        best = best or min(finalists, key=lambda each: each.measured_ms or math.inf)
+        if best.limit_ms and best.measured_ms and not best.holds:
+            found = in_ms(best.measured_ms, best.measured_interval_ms)
+            what = f"the best that may takes {found}, so this limit is open"
+            if best.holds is False:
+                what = f"the fastest takes {found}; measure a larger latency dataset, or raise the limit"
+            tell(f"none of {len(finalists)} finalists measures within {limit_ms:g} ms, {what}")
+        winners[limit_ms] = replace(best, finalists=tuple(finalists))
     return winners
 
 
 class DeviceTimer:
     """Measures architectures in fresh processes, and keeps each measurement in a journal if there is one.
 
-    `measure` yields what holds `total_ms` and `conditions` for each architecture, all measured in one fresh
-    process. A search that goes on takes from the journal what was measured under the conditions `asked`.
+    `measure` yields what holds `total_ms`, `interval_ms` and `conditions` for each architecture, all measured
+    in one fresh process. A search that goes on takes from the journal what was measured under the conditions
+    `asked`.
     """
 
     def __init__(
@@ -312,38 +326,28 @@ class DeviceTimer:
         journal: Journal | None = None,
     ) -> None:
         self._measure, self._asked, self._journal = measure, dict(asked), journal
-        self._processes: Counter[Arch] = Counter()  # in which each architecture was measured
-        self._held: defaultdict[Arch, list[dict[str, Any]]] = defaultdict(list)
+        self._held: dict[Arch, dict[str, Any]] = {}
         self.conditions: dict[str, str] = {}  # of the last measurement
         for record in journal.records if journal else ():
-            if record.get("asked") == self._asked:
-                self._held[Arch.from_yaml(record["arch"])].append(record)
+            if record.get("asked") == self._asked and Measured._fields[1] in record:
+                self._held[Arch.from_yaml(record["arch"])] = record
 
-    def __call__(self, archs: Sequence[Arch]) -> list[float]:
-        """Return the latency of each architecture in ms, all measured in one fresh process.
-
-        The n-th call with an architecture returns its n-th measurement under these conditions. Only those
-        that the journal does not hold are made, and each is on disk before the next is made.
-        """
-        new = [arch for arch in archs if len(self._held[arch]) == self._processes[arch]]
+    def __call__(self, archs: Sequence[Arch]) -> list[Measured]:
+        """Return the latency of each architecture; those that no journal holds share one fresh process."""
+        new = [arch for arch in archs if arch not in self._held]
         if self._journal and (held := len(archs) - len(new)):
             info(f"{self._journal.path}: {held} of {len(archs)} finalists are measured already")
         for arch, result in zip(new, self._measure(new) if new else [], strict=True):
-            record = {
-                "arch": arch.to_yaml(),
-                "process": self._processes[arch] + 1,
-                "asked": self._asked,
-                "measured_ms": result.total_ms,
-                "conditions": dict(result.conditions),
-            }
+            measured = Measured(result.total_ms, result.interval_ms)._asdict()
+            record = {"arch": arch.to_yaml(), "asked": self._asked, **measured}
+            record["conditions"] = dict(result.conditions)
             if self._journal:
                 self._journal.append(record)
-            self._held[arch].append(record)
+            self._held[arch] = record
             if not self.conditions:
                 self.conditions = record["conditions"]
                 facts = ", ".join(f"{name} {value}" for name, value in self.conditions.items())
                 info(f"finalists are measured in fresh processes: {facts}")
-        found = [self._held[arch][self._processes[arch]] for arch in archs]
-        self._processes.update(archs)
+        found = [self._held[arch] for arch in archs]
         self.conditions = found[-1]["conditions"]
-        return [record["measured_ms"] for record in found]
+        return [Measured(*(record[name] for name in Measured._fields)) for record in found]

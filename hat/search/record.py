@@ -14,7 +14,7 @@ from hat.files.atomic import write_text_atomic
 from hat.files.journal import Journal, read_journal
 from hat.log import info
 from hat.run import Run, read_record, record_path
-from hat.search.constraints import Candidate, Point, Score, Winner
+from hat.search.constraints import Candidate, Finalist, Point, Score
 from hat.space import Arch
 
 Histories = dict[float | None, list[dict[str, Any]]]  # states of a strategy by limit; None: one run for all
@@ -130,7 +130,7 @@ class SearchResult:
     scoring_s: float
     ranked: dict[float, list[Candidate]]  # by limit: those that keep it, best first
     # known once winners are chosen
-    winners: dict[float, Winner] = field(default_factory=dict)  # by limit; infinity if there is none in ms
+    winners: dict[float, Finalist] = field(default_factory=dict)  # by limit; infinity if there is none in ms
     conditions: dict[str, str] = field(default_factory=dict)  # that finalists were measured under, if any
     seconds: float = 0.0  # with measuring
 
@@ -146,7 +146,7 @@ class SearchResult:
                 "write_config_path": str(self.paths[limit_ms]) if limit_ms in self.paths else None,
                 "constraint_ms": known_ms(limit_ms),
                 **winner.plain(),
-                "finalists": [{**one.plain(), "measured_ms": list(ms)} for one, ms in winner.finalists],
+                "finalists": [each.plain() for each in winner.finalists],
             }
             for limit_ms, winner in self.winners.items()
         ]
@@ -170,7 +170,7 @@ class SearchResult:
     def write_scores(self, out: Path) -> None:
         """Write evaluations.csv, a row for each scored architecture, and if wanted the front into front/."""
         finalists = [each for winner in self.winners.values() for each in winner.finalists]
-        measured = {one.arch: round(max(ms), 4) for one, ms in finalists if ms}
+        measured = {each.arch: round(each.measured_ms, 4) for each in finalists if each.measured_ms}
         front = {each.arch for each in self.front}
         rows = [
             {

@@ -1,8 +1,9 @@
-"""python -m benchmarks rank-study on a tiny corpus: resumable, exact, refusing."""
+"""python -m benchmarks rank-study on a tiny corpus: resumable, exact, refusing; agreement by hand."""
 
 import json
 import os
 import signal
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,19 +11,20 @@ import yaml
 from tiny_task import SPACE
 from toy_predictor import save_predictor
 
-from benchmarks import rank_study
-from benchmarks.rank_study import study
+from benchmarks.rank_study import agreement, design, study
+from benchmarks.trainings import Trainings
 from hat.data.dataset import Dataset
 from hat.data.toy import toy_pairs
+from hat.model.count import count_params
 from hat.model.layers import ModelConfig
-from hat.space import SearchSpace
+from hat.space import Arch, DecoderArch, EncoderArch, SearchSpace
 from hat.train.loop import BatchConfig, TrainConfig, fit
 from hat.train.trainer import OptimConfig, Trainer
 
 
 @pytest.fixture(scope="module")
 def argv(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Return a study of one SuperTransformer, without BLEU and fine-tuning."""
+    """Return a study of one SuperTransformer."""
     tmp_path = tmp_path_factory.mktemp("study")
     source, target = zip(*toy_pairs(1, 120), strict=True)
     dataset = Dataset.from_text(source, target, pieces=60, valid=10, folder=tmp_path / "bin")
@@ -32,61 +34,59 @@ def argv(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     config = TrainConfig(model, OptimConfig(max_update=4), batches=BatchConfig(max_tokens=512))
     fit(space, dataset, config, out=tmp_path / "one", device="cpu")
     save_predictor(tmp_path / "latency.pt")
-    words = ["--num-archs=3", "--updates=4", "--max-len-b=5", "--beam=2", "--finetune-archs=2", "--cpu"]
-    words += ["--max-tokens=512"]
-    words += [f"--configs={tmp_path}/space.yml", f"--super=one={tmp_path}/one/checkpoint_best.pt", "--seed=3"]
+    words = ["--num-archs=4", "--updates=4", "--short-updates=1", "--max-tokens=512", "--seed=3", "--cpu"]
+    words += [f"--configs={tmp_path}/space.yml", f"--super={tmp_path}/one/checkpoint_best.pt"]
     return [*words, f"--ckpt-path={tmp_path}/latency.pt"]
 
 
 def test_a_study_goes_on_where_it_was_interrupted(
     argv: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """3 slices, 6 trainings from scratch, 2 from slices; Ctrl-C in the second training."""
+    """4 slices, 4 short trainings, 8 from scratch; Ctrl-C in the first of those."""
     real, calls = Trainer.train_step, []
 
     def step(self: Trainer, *args: object) -> object:
         calls.append(1)
-        if len(calls) == 2 + 4 + 2:  # a probe makes 2
+        if len(calls) == 6 + 4 + 2:  # a probe makes 6
             os.kill(os.getpid(), signal.SIGINT)
         return real(self, *args)  # type: ignore[arg-type]
 
+    def words(folder: str, *more: str) -> list[str]:
+        return [*argv, f"--out-dir={tmp_path}/{folder}", f"--results={tmp_path}/{folder}", *more]
+
     monkeypatch.setattr(Trainer, "train_step", step)
-    monkeypatch.setattr(rank_study, "PROBED_UPDATES", 1)
-    argv = [*argv, "--finetune-updates=3"]
-    assert study([*argv, f"--out-dir={tmp_path}/cut"]) == 130
+    assert study(words("cut")) == 130
     said = capsys.readouterr().err
-    assert "0 of 11 scores are known" in said and "stopped; the same command goes on" in said
-    for stage, count in (("slices of one", 3), ("from scratch, seed 4", 3), ("fine-tuning of one", 2)):
-        assert f"{stage}: {count} left, about " in said
-    assert study([*argv, f"--out-dir={tmp_path}/cut"]) == 0
+    assert "16 of 16 losses are not known; they take 36 updates" in said
+    assert "stopped; the same command goes on" in said
+    assert study(words("cut", "--json")) == 0
     captured = capsys.readouterr()
-    assert "4 of 11 scores are known" in captured.err and "BLEU" in captured.out
-    for part in ("1/2", "2/2"):
-        assert study([*argv, f"--out-dir={tmp_path}/whole", f"--part={part}"]) == 0
-        assert not (tmp_path / "whole" / "summary.json").exists()
-    assert study([*argv, f"--out-dir={tmp_path}/whole", "--json"]) == 0
-    for name in ("summary.json", "archs.csv"):
-        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert "8 of 16 losses are not known" in captured.err
+    for part in ("1", "2"):
+        assert study(words("whole", f"--part={part}", "--parts=2")) == 0
+        assert ("| tau |" in capsys.readouterr().out) == (part == "2")
+    assert study(words("whole", "--json")) == 0
+    again = capsys.readouterr()
+    assert again.out == captured.out and "not known" not in again.err
+    rankings = json.loads(again.out.splitlines()[-1])
+    names = ["slices", "after 1 updates each", "successive halving", "ridge regression, each left out"]
     trivial = ["decoder depth", "parameters", "FLOPs", "predicted latency"]
-    assert list(summary["rankings"]) == ["one", *trivial] and summary["seeds"] == 2
-    assert [point[0] for point in summary["finetuning"]["one"]["curve"]] == [0, 3]
-    assert "one</td><td>" in (tmp_path / "cut" / "report" / "index.html").read_text("utf-8")
-    assert not list((tmp_path / "cut").rglob("*.pt")), "scored trainings leave no weights"
-    assert study([*argv, f"--out-dir={tmp_path}/cut", "--seeds=3", "--budget"]) == 0
-    assert "11 of 14 scores are known" in capsys.readouterr().err
+    assert list(rankings) == [*names, *trivial] and "| ceiling: seed to seed |" in again.out
+    assert sorted(rankings["successive halving"]) == [0, 1, 2, 3]
+    lines = Trainings(tmp_path / "whole").lines("ranking")
+    assert len(lines) == 16 + 2, "the last round of successive halving trains two"
+    assert {line["note"] for line in lines.values()} == {"slice", "from its slice", "from scratch"}
+    assert not list((tmp_path / "cut").rglob("*.pt")), "what is scored leaves no weights"
+    assert study(words("cut", "--seeds=3", "--budget")) == 0
+    assert "4 of 20 losses are not known" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--super", "checkpoint.pt"], "--super takes different names without spaces, each"),
-        (["--super", "a=/no/such.pt"], "/no/such.pt does not exist"),
-        (["--super=a=b", "--super=c=d"], "--super is given twice"),
-        (["--super=a=b", "--finetune-updates", "5", "5"], "--finetune-updates names a number twice: [5, 5]"),
-        (["--part=3/2"], "--part takes a part and how many there are, such as 1/2, got '3/2'"),
+        (["--super", "/no/such.pt"], "--super /no/such.pt does not exist; train that model first"),
+        (["--part=3", "--parts=2"], "--part 3 of --parts 2: give a part from 1 to that"),
         (["--num-archs=300"], "were found in the space; ask for fewer"),
-        (["--finetune-updates", "5"], "--finetune-updates needs --super"),
     ],
 )
 def test_refusals_are_one_line(
@@ -97,3 +97,30 @@ def test_refusals_are_one_line(
     assert study([f"--configs={tmp_path}/space.yml", f"--out-dir={tmp_path}/out", *flags]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert message in lines[-1] and "Error: " in lines[-1] and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("count", [2, 3, 7, 12])
+def test_a_design_is_spread_over_depth_and_size(count: int) -> None:
+    space = SearchSpace.from_yaml(SPACE)
+    archs = design(space, count, 1)
+    assert len(set(archs)) == count and archs == design(space, count, 1)
+    depths = Counter(arch.decoder.num_layers for arch in archs)
+    assert max(depths.values()) - min(depths.values()) <= 1
+    for depth in depths:
+        sizes = [count_params(arch, space) for arch in archs if arch.decoder.num_layers == depth]
+        assert sizes == sorted(sizes)
+
+
+def test_agreement_by_hand() -> None:
+    """Of six pairs one is ordered otherwise; depth ties two pairs, which are no answer or a coin."""
+    archs = [
+        Arch(
+            EncoderArch(8, (16,), (2,)),
+            DecoderArch(8, (n,) * depth, (2,) * depth, (2,) * depth, (1,) * depth),
+        )
+        for depth, n in ((1, 8), (1, 16), (2, 8), (2, 16))
+    ]
+    truth = [3.1, 2.8, 2.5, 2.4]
+    assert agreement([5.0, 4.0, 4.5, 3.0], truth, archs) == (pytest.approx(4 / 6), 1)
+    assert agreement([-1, -1, -2, -2], truth, archs) == (pytest.approx(4 / 6), 0.5)
+    assert agreement([1, 2, 2, 1], truth, archs)[1] == 0.5

@@ -18,13 +18,17 @@ import pytest
 from hat.cli import distill, evo_search, latency_dataset, latency_predictor, train
 from hat.cli.data import preprocess
 from hat.cli.run import Task, TaskRunOptions, main
+from hat.cli.settings import TaskData
 from hat.cli.translate import generate
 from hat.data.toy import toy_pairs
-from hat.errors import HatError
-from hat.files.atomic import write_text_atomic
+from hat.errors import CheckpointError, HatError
+from hat.files.atomic import file_digest, write_text_atomic
 from hat.files.lock import FolderLock, file_lock
-from hat.run import Run, record_path
+from hat.model.layers import ModelConfig
+from hat.model.transformer import SuperTransformer, extract
+from hat.run import Run, read_record, record_path
 from hat.space import Arch
+from hat.train.checkpoint import pack, save
 
 ROOT = Path(__file__).parents[2]
 RAW = Path("data/raw/toy.en-de")
@@ -210,6 +214,30 @@ def test_the_others_train_on_what_the_largest_translates(workshop: Workshop, mon
     assert workshop.run(distill="largest") == []
     with pytest.raises(HatError, match=r"the checkpoint none\.pt does not exist"):
         workshop.run(distill="none.pt")
+
+
+def test_a_supertransformer_from_elsewhere_is_taken(workshop: Workshop) -> None:
+    workshop.run()
+    task = Task(TaskRunOptions(**FLAGS), quiet=True)
+    data, given = TaskData(task.settings.task), {"super_updates": None, "super_checkpoint": "given.pt"}
+    network = SuperTransformer(task.space, data.vocab_sizes, task.settings.model)
+    save(pack(network, data.digests), Path("given.pt"))
+    made = workshop.run(**given)
+    assert made[0] == "search" and {*FOUND, "test largest"} <= {*made} and "train super" not in made
+    assert Path("runs/a/super/checkpoint_best.pt").read_bytes() == Path("given.pt").read_bytes()
+    stage = read_record(Path("runs/a")).results["stages"]["train the SuperTransformer"]
+    assert stage["identity"]["inputs"] == {"checkpoint": file_digest(Path("given.pt"))}
+    assert workshop.run(**given) == workshop.run() == []
+    with pytest.raises(HatError, match="--super-updates and --super-checkpoint are given"):
+        workshop.run(super_checkpoint="given.pt")
+    for wrong, why in (
+        (pack(network, ("0", "0")), "was trained with other dictionaries"),
+        (pack(extract(network, task.space.smallest()), data.digests), "holds a SubTransformer"),
+        (pack(SuperTransformer(task.space, data.vocab_sizes, ModelConfig()), data.digests), "structure"),
+    ):
+        save(wrong, Path("given.pt"))
+        with pytest.raises(CheckpointError, match=why):
+            workshop.run(**given)
 
 
 @pytest.mark.parametrize(

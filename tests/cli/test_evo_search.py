@@ -164,7 +164,7 @@ def test_the_front_with_limits_beside_random_search(search, files) -> None:
 @pytest.mark.parametrize("mode", [TINY, [*FRONT, "--pareto-evaluations=10"]])
 def test_limits_without_latency_have_a_winner(search, files, mode, monkeypatch) -> None:
     def device(archs: Sequence[Arch], space: SearchSpace, conditions: dict, **_: object) -> Iterator:
-        yield from (SimpleNamespace(total_ms=20.0, conditions=conditions) for _ in archs)
+        yield from (SimpleNamespace(total_ms=20.0, interval_ms=0.5, conditions=conditions) for _ in archs)
 
     monkeypatch.setattr("hat.latency.collect.measure_fresh", device)
     write_predictor(files, device_name(torch.device("cpu")))
@@ -176,7 +176,7 @@ def test_limits_without_latency_have_a_winner(search, files, mode, monkeypatch) 
     assert winner["loss"] == min(float(row["loss"]) for row in rows if int(row["params"]) <= 4500)
     assert (winner["constraint_ms"], winner["within"]) == (None, None) and winner["measured_ms"] > 0
     assert "Infinity" not in (files / "small" / "summary.json").read_text() and " inf" not in said
-    assert "in fresh processes; " in said and "constraint" not in said
+    assert "measured 20.0 +- 0.5 ms, in a fresh process; " in said and "constraint" not in said
     assert said.count("holds the median of repeats, finalists are measured by the minimum of each step") == 1
     assert summary["conditions"]["beam"] == "2" and summary["conditions"]["source_len"] == "4"
 
