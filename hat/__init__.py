@@ -30,9 +30,9 @@ _NAMES = {  # module: its public names, name=other if it is called otherwise the
     "errors": "ArchError CheckpointError ConfigError DataError HatError Infeasible TrainingError",
     "files.atomic": "write_text_atomic",
     "files.journal": "Journal read_journal",
-    "latency.collect": "collect measure_fresh profile",
     "latency.costs": "depth_only least_squares",
-    "latency.measure": "MeasureConfig Timing measure_in_turn sync_of time_in_turn workload",
+    "latency.measure": "MeasureConfig Timing collect measure_fresh measure_in_turn profile sync_of "
+    "time_in_turn workload",
     "latency.predictor": "LatencyPredictor kendall_tau",
     "latency.table": "LatencyTable read_table",
     "model.count": "count_macs count_params",

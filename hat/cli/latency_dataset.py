@@ -23,8 +23,7 @@ from hat.cli.settings import (
 )
 from hat.config import Options, option, to_yaml_values
 from hat.errors import ConfigError
-from hat.latency.collect import Subject, collect
-from hat.latency.measure import MeasureConfig
+from hat.latency.measure import MeasureConfig, Subject, collect
 from hat.model.layers import ModelConfig
 from hat.run import Identity
 from hat.space import SpaceOptions

@@ -8,8 +8,7 @@ import pytest
 from tally import Tally, count
 from toy_rows import draw_arch
 
-from hat.latency.collect import row_of_timing
-from hat.latency.measure import MeasureConfig, Timing, Work, time_in_turn
+from hat.latency.measure import MeasureConfig, Timing, Work, row_of_timing, time_in_turn
 
 CFG = MeasureConfig(30, 30, row_budget_s=4.0)
 ARCH = draw_arch(random.Random(1))

@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 
 from hat.errors import ConfigError, HatError
-from hat.latency import collect as runs
-from hat.latency.collect import collect, measure_fresh, profile
-from hat.latency.measure import MeasureConfig, Timing
+from hat.latency import measure as runs
+from hat.latency.measure import MeasureConfig, Timing, collect, measure_fresh, profile
 from hat.latency.predictor import LatencyPredictor
 from hat.latency.table import read_table
 from hat.run import read_record

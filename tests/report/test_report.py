@@ -22,8 +22,7 @@ from run_folders import (
 
 from hat.cli.files import report as main
 from hat.report.collect import Evaluation, Report, Search, collect
-from hat.report.figures import charts
-from hat.report.page import page, report
+from hat.report.page import charts, page, report
 from hat.run import Run, record_path
 
 ALL = ["front", "models", "latency", "search", "training", "cost", "conditions"]

@@ -16,8 +16,7 @@ from hat.cli.translate import generate
 from hat.decode.beam import BeamConfig
 from hat.decode.translator import Model
 from hat.errors import ConfigError, HatError
-from hat.latency.collect import Subject, collect, measure_fresh, profile
-from hat.latency.measure import MeasureConfig
+from hat.latency.measure import MeasureConfig, Subject, collect, measure_fresh, profile
 from hat.latency.predictor import check_valid
 from hat.latency.table import read_table
 from hat.model.layers import EOS, ModelConfig
