@@ -16,7 +16,7 @@ import textwrap
 import types
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, Literal, TextIO, TypeVar, cast
 
@@ -32,6 +32,16 @@ _BOUNDS = {  # of an option: in words, and whether a number keeps it
     "high": ("at most", operator.le),
     "above": ("above", operator.gt),
     "below": ("below", operator.lt),
+}
+_NUMBER = r"[+-]?(?:(?:0|[1-9]\d*)\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+_FORMS: dict[Any, tuple[str, str]] = {  # of a scalar type: the text of its values, and what to call it
+    int: (r"[+-]?(0|[1-9]\d*)", "a whole number such as 4096"),
+    float: (_NUMBER, "a number such as 0.1 or 1e-7"),
+    bool: ("(?i:true|yes|on|false|no|off)", "True or False"),
+    tuple[float, float]: (
+        rf"\s*[(\[]*\s*{_NUMBER}\s*,\s*{_NUMBER}\s*[)\]]*\s*",
+        "a pair of numbers such as (0.9, 0.98)",
+    ),
 }
 _HIDDEN_ENDS = re.compile("[\x85\u2028\u2029]|\r(?!$)", re.MULTILINE)
 
@@ -65,50 +75,40 @@ def option(
             folder, a split or a language, of which the content counts and not the name.
         alias: older name, which serves as well.
     """
-    texts = {"help": help, "metavar": metavar, "role": role, "alias": alias}
-    known = {"low": low, "high": high, "above": above, "below": below, "off": off}
-    found: dict[str, Any] = {name: value for name, value in known.items() if value is not None}
-    found |= {name: text for name, text in texts.items() if text}
-    found |= {} if const is MISSING else {"const": const}
+    given = {"low": low, "high": high, "above": above, "below": below, "off": off, "const": const}
+    given |= {"help": help, "metavar": metavar, "role": role, "alias": alias}
+    found = {name: value for name, value in given.items() if value not in (None, "", MISSING)}
     return dataclasses.field(default=default, metadata=found)
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Base of all dataclasses of options: checks the bounds of its fields.
-
-    Raises ConfigError, naming the option, the value and what is allowed.
+    """Base of all dataclasses of options: checks the bounds of its fields. Raises ConfigError, naming the
+    option, the value and what is allowed.
     """
 
     def __post_init__(self) -> None:
-        for each in fields(self):
-            check_bounds(each, getattr(self, each.name))
+        for field in fields(self):
+            value, flag = getattr(self, field.name), flag_of(field.name)
+            choices = typing.get_args(field.type) if typing.get_origin(field.type) is Literal else ()
+            if choices and value not in choices:
+                raise ConfigError(f"{flag} must be one of {', '.join(choices)}, got {value!r}")
+            bounds = {name: field.metadata[name] for name in _BOUNDS if name in field.metadata}
+            for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, str) and field.type in (int, float):
+                    raise ConfigError(f"{flag} must be a number, got {number!r}")
+                if number is None or isinstance(number, str | bool) or number == field.metadata.get("off"):
+                    continue
+                if math.isfinite(number) and all(_BOUNDS[name][1](number, of) for name, of in bounds.items()):
+                    continue
+                allowed = " and ".join(f"{_BOUNDS[name][0]} {of:.15g}" for name, of in bounds.items())
+                allowed += f", or {field.metadata['off']}" if "off" in field.metadata else ""
+                raise ConfigError(f"{flag} must be {allowed or 'finite'}, got {number}")
 
 
 def flag_of(name: str) -> str:
     """Return the flag of a field, for example `--max-update`."""
     return f"--{name.replace('_', '-')}"
-
-
-def check_bounds(field: Field[Any], value: Any) -> None:
-    """Raise ConfigError if a value of a field made by `option` is out of its bounds; None never is."""
-    if typing.get_origin(field.type) is typing.Literal and value not in typing.get_args(field.type):
-        one = ", ".join(typing.get_args(field.type))
-        raise ConfigError(f"{flag_of(field.name)} must be one of {one}, got {value!r}")
-    bounds = {name: field.metadata[name] for name in _BOUNDS if name in field.metadata}
-    for number in value if isinstance(value, tuple) else (value,):
-        if isinstance(number, str) and field.type in (int, float):
-            raise ConfigError(f"{flag_of(field.name)} must be a number, got {number!r}")
-        if number is None or isinstance(number, str | bool) or number == field.metadata.get("off"):
-            continue
-        if math.isfinite(number) and all(_BOUNDS[name][1](number, of) for name, of in bounds.items()):
-            continue
-        shown = {name: f"{of:g}" if isinstance(of, float) else str(of) for name, of in bounds.items()}
-        text = "be " + " and ".join(f"{_BOUNDS[name][0]} {of}" for name, of in shown.items())
-        if {"low", "high"} <= shown.keys():
-            text = f"lie between {shown['low']} and {shown['high']}"
-        text += f", or {field.metadata['off']}" if "off" in field.metadata else ""
-        raise ConfigError(f"{flag_of(field.name)} must {text}, got {number}")
 
 
 @functools.cache
@@ -142,49 +142,25 @@ def kind_of(hint: Any) -> tuple[Any, bool]:
 def converter(kind: Any) -> Callable[[str], Any]:
     """Return what makes a value of a scalar type from its text; it raises ValueError for any other text."""
     choices = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
+    form, what = _FORMS.get(kind, ("(?s).*", ""))
 
-    def one_of(text: str) -> str:
-        if text not in choices:
+    def convert(text: str) -> Any:
+        if choices and text not in choices:
             raise ValueError(f"{text!r} is not one of {', '.join(choices)}{suggest(text, choices)}")
-        return text
+        if not re.fullmatch(form, text, re.ASCII):
+            raise ValueError(f"{text!r} is not {what}")
+        if kind is bool:
+            return text.lower() in ("true", "yes", "on")
+        if kind == tuple[float, float]:
+            return tuple(map(float, re.findall(_NUMBER, text, re.ASCII)))
+        return kind(text) if kind in (int, float) else text
 
-    if choices:
-        return one_of
-    return {int: _int, float: _float, bool: _bool, tuple[float, float]: _pair}.get(kind, str)
-
-
-def _int(text: str) -> int:
-    if not re.fullmatch(r"[+-]?(0|[1-9][0-9]*)", text):
-        raise ValueError(f"{text!r} is not a whole number such as 4096")
-    return int(text)
-
-
-def _float(text: str) -> float:
-    number = r"[+-]?(0|[1-9][0-9]*)?(\.[0-9]*)?([eE][+-]?[0-9]+)?"
-    if not re.fullmatch(number, text) or not re.match(r"[+-]?\.?[0-9]", text):
-        raise ValueError(f"{text!r} is not a number such as 0.1 or 1e-7")
-    if math.isinf(value := float(text)):
-        raise ValueError(f"{text!r} is too large for a number")
-    return value
-
-
-def _bool(text: str) -> bool:
-    if text.lower() not in ("true", "yes", "on", "false", "no", "off"):
-        raise ValueError(f"must be True or False, got {text!r}")
-    return text.lower() in ("true", "yes", "on")
-
-
-def _pair(text: str) -> tuple[float, float]:
-    parts = text.strip().strip("()[]").split(",")
-    if len(parts) != 2:
-        raise ValueError(f"{text!r} is not a pair of numbers such as (0.9, 0.98)")
-    return _float(parts[0].strip()), _float(parts[1].strip())
+    return convert
 
 
 def value_of(hint: Any, entry: Any) -> Any:
-    """Return the value of an option with this type hint that an entry of a YAML file stands for.
-
-    The entry is a text or a list of them. Raises ValueError, saying what the option takes, for any other.
+    """Return the value of an option with this type hint that an entry of a YAML file stands for. The entry is
+    a text or a list of them. Raises ValueError, saying what the option takes, for any other.
     """
     kind, many = kind_of(hint)
     texts = [str(text) for text in entry] if isinstance(entry, list | tuple) else [str(entry)]
@@ -282,10 +258,8 @@ def read_flat_yaml(stream: TextIO) -> dict[str, tuple[str | list[str], int]]:
         if name.endswith("run.json"):
             return _settings_of_record(text, name)
         if hidden := _HIDDEN_ENDS.search(text):  # a key behind one would be invisible in an editor
-            raise ConfigError(
-                f"{name}:{_line(text, hidden.start())}: the character {hidden[0]!a} ends a line here, for "
-                "YAML only; remove it, or write it as an escape in double quotes"
-            )
+            line = _line(text, hidden.start())
+            raise ValueError(f"the character {hidden[0]!a} ends a line, for YAML only; remove or escape it")
         root = yaml.compose(text, Loader=yaml.BaseLoader)
     except OSError as error:
         raise ConfigError(f"cannot read configuration {name}: {error.strerror}; check the disk") from error
@@ -312,39 +286,33 @@ def read_flat_yaml(stream: TextIO) -> dict[str, tuple[str | list[str], int]]:
         for each in (key, *(value.value if many else [value])):
             _check_scalar(each, f"{name}:{each.start_mark.line + 1}", getattr(key, "value", ""))
         if key.value in found:
-            first = found[key.value][1]
-            raise ConfigError(
-                f"{name}:{line}: key {key.value!r} stands already on line {first}; keep one of them"
-            )
+            twice = f"key {key.value!r} stands already on line {found[key.value][1]}; keep one of them"
+            raise ConfigError(f"{name}:{line}: {twice}")
         found[key.value] = ([each.value for each in value.value] if many else value.value, line)
     return found
 
 
 def _settings_of_record(text: str, name: str) -> dict[str, tuple[str | list[str], int]]:
     try:
-        settings = json.loads(text)["settings"]
-        return {
-            str(key): ([str(each) for each in value] if isinstance(value, list) else str(value), 1)
-            for key, value in settings.items()
-        }
+        found = json.loads(text)["settings"].items()
+        return {str(key): ([*map(str, v)] if isinstance(v, list) else str(v), 1) for key, v in found}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{name}:1: not the record of a run ({error!r}); give a YAML file") from error
 
 
 def _check_scalar(node: yaml.Node, where: str, key: object) -> None:
+    why = ""
     if not isinstance(node, yaml.ScalarNode):
-        raise ConfigError(
-            f"{where}: a nested mapping or list under {key!r}; keys stand at the top level only, and a value "
-            "is one text or a list of them"
-        )
-    if node.tag != "tag:yaml.org,2002:str":
-        raise ConfigError(f"{where}: the tag {node.tag} is not allowed; write a plain value")
-    if "\0" in node.value:
-        raise ConfigError(f"{where}: a NUL character is not allowed; remove it")
-    if not node.value or (node.style is None and node.value in ("~", "null", "Null", "NULL")):
-        raise ConfigError(
-            f"{where}: key {key!r} has no value, or an empty entry in its list; write one or remove it"
-        )
+        why = f"a nested mapping or list under {key!r}; keys stand at the top level only, and a value is one "
+        why += "text or a list of them"
+    elif node.tag != "tag:yaml.org,2002:str":
+        why = f"the tag {node.tag} is not allowed; write a plain value"
+    elif "\0" in node.value:
+        why = "a NUL character is not allowed; remove it"
+    elif not node.value or (node.style is None and node.value in ("~", "null", "Null", "NULL")):
+        why = f"key {key!r} has no value, or an empty entry in its list; write one or remove it"
+    if why:
+        raise ConfigError(f"{where}: {why}")
 
 
 def _line(text: str, position: int) -> int:

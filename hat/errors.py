@@ -23,10 +23,7 @@ _EIGHT_BIT = (
 
 
 class HatError(Exception):
-    """Base of all errors that are the input's fault.
-
-    Commands print it without a traceback and exit with 2.
-    """
+    """Base of all errors that are the input's fault; commands print it without a traceback and exit 2."""
 
 
 class ConfigError(HatError):
@@ -83,9 +80,8 @@ def package(name: str, extra: str = "text") -> ModuleType:
 
 
 def foreign(path: Path | str, head: bytes) -> str | None:
-    """Return what is wrong with a file that begins with `head`, and what to do; None if it may be UTF-8.
-
-    Seen are packed files, UTF-16 and UTF-32, with and without a byte order mark, whatever the name says.
+    """Return what is wrong with a file that begins with `head`, and what to do; None if it may be UTF-8. Seen
+    are packed files, UTF-16 and UTF-32, with and without a byte order mark, whatever the name says.
     """
     if program := next((name for magic, name in _PACKED.items() if re.match(magic, head)), None):
         plain = Path(path).with_suffix("") if Path(path).suffix in (".gz", ".bz2", ".xz", ".zst") else None

@@ -22,7 +22,7 @@ import yaml
 
 from hat.config import defaults_of, to_yaml_values
 from hat.errors import DataError, HatError, brief
-from hat.files.atomic import file_digest, write_text_atomic
+from hat.files.atomic import disk_errors, file_digest, write_text_atomic
 from hat.files.lock import FolderLock
 from hat.log import info, versions
 
@@ -82,22 +82,17 @@ class Identity:
         inputs: Mapping[str, Path | str] | None = None,
     ) -> "Identity":
         """Return the identity that options and further settings make; a setting of None leaves an option out.
-
         `inputs` are files, whose content is read, or digests that are known.
         """
         found, lengths = (to_yaml_values(*options, role=role) for role in ("counts", "lengthens"))
-        same = {
-            key: found[key]
-            for key, value in defaults_of(*options).items()
-            if key in found and found[key] == value
-        }
+        usual = defaults_of(*options)
+        same = {key: found.pop(key) for key in [key for key in found if found[key] == usual[key]]}
         for key, value in (settings or {}).items():
             for each in (found, same, lengths):
                 each.pop(key, None)
             found |= {} if value is None else {key: value}
-        different = {key: value for key, value in found.items() if key not in same}
         digests = {use: digest_of(of) for use, of in (inputs or {}).items()}
-        return cls(kind, different, digests, defaults=same, lengths=lengths)
+        return cls(kind, found, digests, defaults=same, lengths=lengths)
 
     @property
     def digest(self) -> str:
@@ -112,10 +107,10 @@ class Identity:
 
     def differences(self, other: "Identity") -> list[str]:
         """Return what changes from this identity to another, such as `seed 1 -> 7` and `train.de content`."""
+        old, new = ({**each.defaults, **each.settings} for each in (self, other))
         found = [] if self.kind == other.kind else [f"kind {self.kind} -> {other.kind}"]
         if not found and self.version != other.version:
             found.append(f"{self.kind} version {self.version} -> {other.version}")
-        old, new = ({**each.defaults, **each.settings} for each in (self, other))
         for key in {**old, **new}:
             both = key in old and key in new
             if old[key] != new[key] if both else key in self.settings or key in other.settings:
@@ -129,9 +124,8 @@ class Identity:
 
 
 def digest_of(of: Path | str) -> str:
-    """Return the SHA-256 of a file's content, of a bundle's weights; a text is a SHA-256 already.
-
-    What was read is remembered by size, time and number of the file, only to spare reading it again.
+    """Return the SHA-256 of a file's content, of a bundle's weights; a text is a SHA-256 already. What was
+    read is remembered by size, time and number of the file, only to spare reading it again.
     """
     if isinstance(of, str):
         return of
@@ -175,10 +169,9 @@ class Record:
         """Return what changes if a run of an identity goes on here, before format 2 as far as this tells."""
         if self.made_from:
             return self.made_from.differences(wanted)
-        last = self.sittings[-1] if self.sittings else {}
-        found = [_change("kind", self.kind, wanted.kind)] if self.kind not in ("", wanted.kind) else []
-        held = {"update-freq": 1, "processes": max(1, last.get("processes", 1)), **self.settings}
-        for key, now in {**wanted.defaults, **wanted.settings}.items():
+        processes, found = max(1, self.sittings[-1]["processes"]) if self.sittings else 1, []
+        held = {"kind": self.kind or wanted.kind, "update-freq": 1, "processes": processes, **self.settings}
+        for key, now in {"kind": wanted.kind, **wanted.defaults, **wanted.settings}.items():
             names = key.split("*")  # a product, such as max-tokens*update-freq*processes
             if all(name in held for name in names):
                 was = held[key] if len(names) == 1 else prod(int(held[name]) for name in names)
@@ -253,37 +246,29 @@ def claim(
             real = folder.resolve() if folder.is_symlink() or folder.name in ("", "..") else folder
             names = (real.with_name(f"{real.name}.{held.identity.short}{n}") for n in _NUMBERS)
             moved = next(name for name in names if not name.exists())
-            more = [f"and {len(changed) - _SHOWN} more"] * (len(changed) > _SHOWN)
-            shown = ", ".join(changed[:_SHOWN] + more)
+            shown = ", ".join(changed[:_SHOWN] + ["..."] * (len(changed) > _SHOWN))
             if not new_run:
-                raise HatError(
-                    f"{folder} holds another run: {shown}; give another folder, or --new-run, which moves "
-                    f"the old one to {moved}"
-                )
+                other = f"{folder} holds another run: {shown}; give another folder, or --new-run"
+                raise HatError(f"{other}, which moves the old one to {moved}")
             if Path.cwd().is_relative_to(real.resolve()):
                 raise HatError(f"cannot move {real}: it is the working directory; start from another one")
             stack.close()
-            try:
+            with disk_errors(moved):
                 real.rename(moved)
                 if folder.is_symlink():
                     real.mkdir()  # the link stays one to the folder of the new run
-            except OSError as error:
-                how = f"{error.strerror}; move it yourself"
-                raise HatError(f"cannot move {folder} to {moved}: {how}") from error
             info(f"{folder} held another run ({shown}); it was moved to {moved}")
             stack.enter_context(FolderLock(folder, advice))
             held, changed = Record(""), []
         if wanted and held.settings and not held.made_from and wanted.inputs:
-            made = "version 0.1" if held.format == 0 else "an older version"
             unknown = ", ".join(wanted.inputs)
-            info(f"{folder} is a run of {made}, which does not say with what content: {unknown}")
+            info(f"{folder} is a run of version 0.1, which does not say with what content: {unknown}")
         yield Claim(held, changed, moved)
 
 
 def record_path(of: Path, *, folder: bool | None = None) -> Path:
-    """Return where the record of a folder (`run.json` in it) or of a file (`F.run.json`) is.
-
-    `folder` says which of both `of` is; None looks, for one that exists.
+    """Return where the record of a folder (`run.json` in it) or of a file (`F.run.json`) is. `folder` says
+    which of both `of` is; None looks, for one that exists.
     """
     inside = of.is_dir() if folder is None else folder
     return of / "run.json" if inside else of.with_name(f"{of.name}.run.json")
@@ -325,9 +310,8 @@ class Run:
         self.path, self.state = path, "running"
         self.results: dict[str, Any] = {}
         self.outputs: dict[str, str] = {}
-        if inputs is None and identity:
-            inputs = identity.inputs
-        digests = {use: digest_of(of) for use, of in (inputs or {}).items()} if path else {}
+        inputs = identity.inputs if inputs is None and identity else inputs or {}
+        digests = {use: digest_of(of) for use, of in inputs.items()} if path else {}
         settings = {key: value for key, value in settings.items() if value is not None and value != ()}
         held = _record(path, lambda text: None) if path and goes_on else Record("")
         device = {**(device or {}), "threads": threads}
@@ -388,10 +372,9 @@ class Run:
 
 
 def read_record(of: Path, *, folder: bool | None = None, note: Note | None = None) -> Record:
-    """Return the record of a run folder or of a file; one without content if there is none.
-
-    Records of HAT 0.1 (`config.yml`, `version.json`, `cost.json`, for a file with its name in front) are read
-    as format 0. What is damaged is left out, and `note` is told; without `note` that is a DataError.
+    """Return the record of a run folder or of a file; one without content if there is none. Records of HAT
+    0.1 (`config.yml`, `version.json`, `cost.json`, for a file with its name in front) are read as format 0.
+    What is damaged is left out, and `note` is told; without `note` that is a DataError.
     """
     path = record_path(of, folder=folder)
     if path.exists():
@@ -418,15 +401,15 @@ def training_settings(checkpoint: Path) -> Mapping[str, Any]:
 def _record(path: Path, note: Note | None) -> Record:
     def parse(text: str) -> Record:
         content = json.loads(text)
-        held, kind, state = (content.get(name) for name in ("format", "kind", "state"))
+        held = content.get("format")
         if type(held) is not int or not 1 <= held <= FORMAT:
             raise ValueError(f"format {held}, this version reads up to {FORMAT}")
-        sittings = _sittings(content.get("cost", {}))
         of_run: dict[str, Any] = {name: dict(content.get(name, {})) for name in _PARTS}
+        of_run |= {"sittings": _sittings(content.get("cost", {})), "state": str(content.get("state"))}
         if held > 1:
             of_run["made_from"] = Identity(**{name: content["identity"][name] for name in _IDENTITY})
             of_run["parts"] = tuple(dict(part) for part in content.get("parts", ()))
-        return Record(str(kind), **of_run, sittings=sittings, state=str(state), format=held)
+        return Record(str(content.get("kind")), **of_run, format=held)
 
     return _read(path, parse, note, Record(""))
 

@@ -139,9 +139,8 @@ class DecoderArch(EncoderArch):
 
 @dataclass(frozen=True)
 class Arch:
-    """One SubTransformer (HAT 2020, section 3.1): what the search chooses, and a stand-alone model is.
-
-    Raises ArchError if a decoder layer attends to more encoder layers than there are.
+    """One SubTransformer (HAT 2020, section 3.1): what the search chooses, and a stand-alone model is. Raises
+    ArchError if a decoder layer attends to more encoder layers than there are.
     """
 
     encoder: EncoderArch
@@ -162,9 +161,8 @@ class Arch:
 
     @classmethod
     def of(cls, values: Mapping[Dim, tuple[int, ...]]) -> "Arch":
-        """Return the architecture for which arch[dim] == values[dim].
-
-        Raises ArchError if a list has not one entry for each layer.
+        """Return the architecture for which arch[dim] == values[dim]. Raises ArchError if a list has not one
+        entry for each layer.
         """
         sides: dict[str, dict[str, Any]] = {side: {} for side in SIDES}
         depth = {dim.side: value[0] for dim, value in values.items() if dim.attr == "num_layers"}
@@ -179,7 +177,6 @@ class Arch:
     @classmethod
     def from_yaml(cls, source: str | Path | Mapping[str, Any]) -> "Arch":
         """Return the architecture of a YAML file or a mapping with the release's ten *-subtransformer keys.
-
         Other keys are ignored. Raises ArchError for missing keys, or values that describe no architecture.
         """
         if (arch := arch_of(_options(ArchOptions, source))) is None:
@@ -253,9 +250,8 @@ class SearchSpace:
 
     @classmethod
     def from_yaml(cls, source: str | Path | Mapping[str, Any]) -> "SearchSpace":
-        """Return the space of a YAML file, or a mapping with its keys, as in configs/*/supertransformer.
-
-        A choice left out holds the super size alone, or, if the file gives an architecture, what that uses.
+        """Return the space of a YAML file, or a mapping with its keys, as in configs/*/supertransformer. A
+        choice left out holds the super size alone, or, if the file gives an architecture, what that uses.
         Other keys are ignored. Raises ArchError for values that contradict each other.
         """
         return space_of(_options(SpaceOptions, source), arch_of(_options(ArchOptions, source)))
@@ -367,7 +363,6 @@ def draw_arch(space: SearchSpace, seed: int, number: int) -> Arch:
 
 def draw_fair_arch(space: SearchSpace, seed: int, number: int) -> Arch:
     """Return the SubTransformer of draw `number`, each choice equally often (FairNAS, 2019); a pure function.
-
     Any n draws from a multiple of n on hold each of n widths or encoder depths once, in random order. What
     exists at some depths only takes turns among the draws of these depths.
     """
@@ -447,7 +442,6 @@ def features(arch: Arch) -> list[float]:
 
 def layer_features(arch: Arch) -> list[float]:
     """Return the features, then means over layers of each layer's squares, and of its heads times its span.
-
     Squares tell layers of 512 and 1536 from two of 1024: a cost need not be linear in the sizes of a layer.
     """
     dec = arch.decoder
@@ -458,7 +452,6 @@ def layer_features(arch: Arch) -> list[float]:
 
 def layer_columns(arch: Arch, space: SearchSpace) -> list[float]:
     """Return one row of a regression on what each layer holds, equally long for all architectures of a space.
-
     Of each side: width, a flag for each super layer (1.0 if it is used), and for each per-layer dimension its
     values and their sum. An unused layer holds the mean of the others, so only its flag has an effect.
     """
@@ -516,9 +509,8 @@ class ArchOptions(make_dataclass("_ArchFields", _ARCH_FIELDS, frozen=True)):  # 
 
 
 def space_of(options: SpaceOptions, arch: Arch | None = None) -> SearchSpace:
-    """Return the search space that the options describe; raises ArchError if they contradict each other.
-
-    A choice left out holds what `arch` uses, as in YAML files of the 2020 release, or the super size alone.
+    """Return the search space that the options describe; raises ArchError if they contradict each other. A
+    choice left out holds what `arch` uses, as in YAML files of the 2020 release, or the super size alone.
     """
     given = _by_key(options)
     sides = {side: {attr: given[f"{side}-{key}"] for key, attr in _SIZES.items()} for side in SIDES}
@@ -534,9 +526,8 @@ def space_of(options: SpaceOptions, arch: Arch | None = None) -> SearchSpace:
 
 
 def arch_of(options: ArchOptions) -> Arch | None:
-    """Return the architecture of the options, or None if none of them is given.
-
-    Raises ArchError if the length of a list is not its depth or a key is missing.
+    """Return the architecture of the options, or None if none of them is given. Raises ArchError if the
+    length of a list is not its depth or a key is missing.
     """
     values = _by_key(options)
     given = {dim: value for dim in DIMS if (value := values[dim.arch_key]) not in (None, ())}

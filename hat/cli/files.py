@@ -187,7 +187,7 @@ class UnpackDataOptions(Options):
     archive: str
     """a tar, tar.gz or zip archive with dictionaries and indexed data"""
     destdir: str
-    """folder to write; data in it is replaced at the end, in one step"""
+    """folder to write; data in it is replaced at the end"""
     source_lang: str
     """source language, for example en"""
     target_lang: str

@@ -28,7 +28,7 @@ from hat.cli.stages import Stages
 from hat.config import Options, flag_of, option, read_config, to_yaml_values
 from hat.data.folder import SUMS
 from hat.decode.score import check_tokenizer
-from hat.errors import ConfigError, HatError
+from hat.errors import ArchError, ConfigError, HatError
 from hat.files.atomic import digest_path, link_or_copy, write_text_atomic
 from hat.latency.measure import MeasureConfig, measure_fresh, reference_of
 from hat.latency.predictor import MIN_ROWS, LatencyPredictor
@@ -89,7 +89,8 @@ class TaskRunOptions(Options):
     evo_iterations: int | None = option(None, low=1)
     """iterations of each search (default: as the task says)"""
     distill: str | None = option(None, const="largest", role="file", metavar="MODEL")
-    """train on translations by the largest, which is trained first, or by this checkpoint or bundle"""
+    """train on translations by the largest, which is trained first, or by this checkpoint or bundle; if a
+    checkpoint is of the space, the SuperTransformer starts from it"""
     no_baselines: bool = False
     """do not train what found ones are compared with: the largest, the smallest and hand-made ones"""
     average: int = option(5, low=1)
@@ -288,6 +289,7 @@ class Task:
         words: dict[str, Any] = {"configs": self.super_yml}
         if stage == "super":
             words |= {"save_dir": best.parent, "max_update": options.super_updates}
+            words |= {"data": self.distilled, "restore_file": self._seed()}
         elif stage == "table":
             words = {"configs": self.dataset_yml, "lat_dataset_size": options.dataset_rows} | table
         elif stage == "predictor":
@@ -316,6 +318,8 @@ class Task:
         words = [str(self.configs / "preprocess.sh"), *([options.raw] if options.raw else [])]
         self.stages.run("prepare the data", partial(shell, *words), None)  # it knows what is up to date
         expected_s = self.stages.expected_s
+        if options.distill and not self.teacher:
+            self._distil(Path(options.distill))
         if options.super_checkpoint:
             inputs = {"checkpoint": find_checkpoint(options.super_checkpoint)}
             wanted, title = Identity.of("train", inputs=inputs), f"take {options.super_checkpoint}"
@@ -343,8 +347,6 @@ class Task:
         for model in models:
             once.setdefault((model.arch, model.trained), model)
         self._plan(list(once.values()))
-        if options.distill and not self.teacher:
-            self._distil(Path(options.distill))
         tested = {}
         for key, model in once.items():
             tested[key] = self._trained_and_tested(model)
@@ -377,9 +379,10 @@ class Task:
         """Say which stages there are, as far as it is known."""
         verbs = {True: ("train", "average", "test"), False: ("test",)}
         of_models = [f"{verb} {model.name}" for model in models for verb in verbs[model.trained]]
+        plan = [*_FIRST, *of_models, _LAST]
         if self.options.distill:
-            of_models.insert(of_models.index("test largest") + 1 if self.teacher else 0, _DISTIL)
-        self.stages.plan[:] = [*_FIRST, *of_models, _LAST]
+            plan.insert(plan.index("test largest") + 1 if self.teacher else 1, _DISTIL)
+        self.stages.plan[:] = plan
 
     def _stage(self, name: str, module: ModuleType, words: list[str], **how: Any) -> Any:
         """Run a command as a stage; `how` are further arguments of Stages.run."""
@@ -433,6 +436,22 @@ class Task:
         words += self.common[1:]
         self._stage(_DISTIL, distill, words, outputs=[out / SUMS], places=[out])
         self.distilled = out
+
+    def _seed(self) -> Path | None:
+        """Return the teacher if the SuperTransformer, which learns from it, can start from its weights."""
+        if not self.distilled or self.teacher:
+            return None
+        path = find_checkpoint(str(self.options.distill))
+        if path.is_dir():  # a bundle
+            return None
+        source = load(path)
+        same = (
+            source.space.sizes == self.space.sizes
+            and source.model_config.structure == self.settings.model.structure
+        )
+        with suppress(ArchError):
+            return path if same and source.arch and self.space.check(source.arch) else None
+        return None
 
     def _test(self, name: str, checkpoint: Path, arch_yml: Path) -> Row:
         """Translate and score with the task's own test.sh, which knows its beam search; returns the score."""

@@ -7,11 +7,11 @@ import functools
 import itertools
 import math
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
+from unicodedata import category
 
 from hat.config import Options, option
 from hat.data.text import Chunk, Workers, chunks, read_lines, split_tokens, unequal, where, write_rows
@@ -35,24 +35,15 @@ _MOSES = (
 _TITLES = re.compile("</?(?:title|description)>")
 
 
-def segment(line: str) -> str | None:
-    """Return the text of the `<seg id=..>` of a line of SGML or XML, right single quotes made apostrophes.
-
-    None if the line holds none. Entities such as `&amp;` stay, as in the reference. Raises DataError for a
-    segment that does not end on its line and for two on one line.
-    """
+def _segment(line: str) -> str | None:
+    """Return the text of the `<seg id=..>` of a line of SGML or XML, right single quotes made apostrophes."""
     if "<seg " not in line.lower():
         return None
     found = _SEGMENT.search(line)
     if not found or "<seg" in found[1].lower():
         allowed = "each line must hold one whole <seg id=..>..</seg>"
         raise DataError(f"cannot read the segment {line.strip()[:80]!a}: {allowed}")
-    return found[1].strip().replace("\u2019", "'")
-
-
-def talk_line(line: str) -> str | None:
-    """Return a line of a talk's training text; its address, number and keywords are no sentences (None)."""
-    return None if _NO_SENTENCE.search(line) else _TITLES.sub("", line)
+    return found[1].strip().replace("\u2019", "'")  # entities such as &amp; stay, as in the reference
 
 
 def moses_language(lang: str) -> str:
@@ -60,40 +51,6 @@ def moses_language(lang: str) -> str:
     first = re.split("[-_]", lang.lower())[0]
     found = re.search(rf"\b{re.escape(first)}(?: ...)* (..)\b", _MOSES) if len(first) == 3 else None
     return found[1] if found else first
-
-
-def _normalizer(lang: str, hyphens: Hyphens) -> Step:
-    moses = package("sacremoses").MosesPunctNormalizer(lang=moses_language(lang), perl_parity=True)
-    # Perl sees the newline too: by its rule for German and French, `."` at the end becomes `".`
-    return lambda line: moses.normalize(line + "\n").strip()
-
-
-def _remove_unprintable(line: str) -> str:
-    if line.isprintable():
-        return line
-    return "".join(" " if unicodedata.category(c)[0] == "C" else c for c in line)
-
-
-def _tokenizer(lang: str, hyphens: Hyphens) -> Step:
-    moses = package("sacremoses").MosesTokenizer(lang=moses_language(lang))
-    letters, small = frozenset(moses.IsAlpha), frozenset(moses.IsLower)
-    # Both build their set of letters on each call, which takes most of the time; the answers are the same.
-    moses.isanyalpha = lambda text: not letters.isdisjoint(text)
-    moses.islower = lambda text: small.issuperset(text)
-    flags = {"aggressive_dash_splits": hyphens == "split", "return_str": True}
-    return lambda line: " ".join(moses.tokenize(line, **flags).split())
-
-
-def _lower_case(line: str) -> str:  # each character by itself: a sigma that ends a word is no other one
-    return "".join(map(str.lower, line)) if "\u03a3" in line else line.lower()
-
-
-STEPS: dict[str, Callable[[str, Hyphens], Step]] = {
-    "normalize": _normalizer,
-    "printable": lambda lang, hyphens: _remove_unprintable,
-    "tokenize": _tokenizer,
-    "lowercase": lambda lang, hyphens: _lower_case,
-}
 
 
 @functools.lru_cache(maxsize=8)
@@ -104,8 +61,26 @@ def line_function(lang: str, *steps: str, hyphens: Hyphens = "keep") -> Step:
     unassigned character, "tokenize" makes Moses tokens, with XML escapes, "lowercase" lower case. `hyphens`
     "split" makes hyphens inside words tokens, @-@. Raises ConfigError if sacremoses is missing.
     """
-    functions = [STEPS[step](lang, hyphens) for step in steps]
-    return lambda line: functools.reduce(lambda text, function: function(text), functions, line)
+    functions = dict[str, Step]()
+    if "normalize" in steps:
+        moses = package("sacremoses").MosesPunctNormalizer(lang=moses_language(lang), perl_parity=True)
+        # Perl sees the newline too: by its rule for German and French, `."` at the end becomes `".`
+        functions["normalize"] = lambda line: moses.normalize(line + "\n").strip()
+    if "tokenize" in steps:
+        tokenizer = package("sacremoses").MosesTokenizer(lang=moses_language(lang))
+        letters, small = frozenset(tokenizer.IsAlpha), frozenset(tokenizer.IsLower)
+        # Both build their set of letters on each call, which takes most of the time; the answers are equal.
+        tokenizer.isanyalpha = lambda text: not letters.isdisjoint(text)
+        tokenizer.islower = lambda text: small.issuperset(text)
+        flags = {"aggressive_dash_splits": hyphens == "split", "return_str": True}
+        functions["tokenize"] = lambda line: " ".join(tokenizer.tokenize(line, **flags).split())
+    functions["printable"] = lambda line: (
+        line if line.isprintable() else "".join(" " if category(c)[0] == "C" else c for c in line)
+    )
+    # each character by itself: a sigma that ends a word is no other one
+    functions["lowercase"] = lambda line: "".join(map(str.lower, line)) if "\u03a3" in line else line.lower()
+    chosen = [functions[step] for step in steps]
+    return lambda line: functools.reduce(lambda text, function: function(text), chosen, line)
 
 
 @functools.cache
@@ -163,14 +138,19 @@ class PrepareConfig(Options):
 
     def steps(self, lang: str) -> Step:
         """Return the function that does the steps to a sentence of language `lang`."""
-        return line_function(lang, *(step for step in STEPS if getattr(self, step)), hyphens=self.hyphens)
+        steps = ("normalize", "printable", "tokenize", "lowercase")
+        return line_function(lang, *(step for step in steps if getattr(self, step)), hyphens=self.hyphens)
 
     def extract(self, line: str, lang: str) -> str | None:
-        """Return the sentence in a line of the files of `lang`, None if the line holds none."""
+        """Return the sentence in a line of the files of `lang`, None if the line holds none. Raises DataError
+        for a `<seg>` that does not end on its line and for two on one line.
+        """
         if self.markup == "columns":
             column = self.source_column if lang == self.source_lang else self.target_column
             return "".join(line.split("\t")[column - 1 : column])  # empty if the line has fewer
-        return {"none": str, "segments": segment, "talks": talk_line}[self.markup](line)
+        if self.markup == "talks":  # address, number and keywords of a talk are no sentences
+            return None if _NO_SENTENCE.search(line) else _TITLES.sub("", line)
+        return _segment(line) if self.markup == "segments" else line
 
 
 def prepare(cfg: PrepareConfig) -> tuple[list[int], int]:
@@ -252,7 +232,6 @@ def split_at_random(
     inputs: Sequence[PathPair], train: PathPair, valid: PathPair, test: PathPair, count: int, seed: int
 ) -> tuple[int, int]:
     """Write `count` pairs each to `valid` and `test`, drawn by `seed`, the other distinct ones to `train`.
-
     Left out are pairs with a sentence of `valid` or `test`. Returns the pairs of `train` and `valid`.
     """
     splits = hold_out(itertools.chain(*map(line_pairs, inputs)), count, count, seed, "--held-out")
@@ -267,7 +246,6 @@ def hold_out(
     pairs: Iterable[tuple[str, str]], valid: int, test: int, seed: int, option: str = "valid and test"
 ) -> dict[str, list[tuple[str, str]]]:
     """Return "train", "valid" and "test" pairs: distinct pairs without an empty side, in a seeded order.
-
     `valid` and `test` are numbers of pairs. Raises DataError, which names the `option` that sets them, if
     fewer than half would be left for training.
     """
@@ -307,13 +285,11 @@ class Limits(Options):
 
 
 def clean_pairs(inputs: PathPair, outputs: PathPair, limits: Limits | None = None) -> tuple[int, int]:
-    """Copy the pairs within `limits`, by default those whose sentences both have a word.
-
-    Returns how many were kept and how many dropped. The outputs are written whole or not at all; memory stays
-    flat. Raises DataError if the inputs have different numbers of lines.
+    """Copy the pairs within `limits`, by default those whose sentences both have a word. Returns how many
+    were kept and how many dropped. The outputs are written whole or not at all; memory stays flat. Raises
+    DataError if the inputs have different numbers of lines.
     """
     keep = (limits or Limits()).keep
-    total, counts = write_rows(
-        outputs, (pair if keep(*pair) else (None, None) for pair in line_pairs(inputs))
-    )
+    rows = (pair if keep(*pair) else (None, None) for pair in line_pairs(inputs))
+    total, counts = write_rows(outputs, rows)
     return counts[0], total - counts[0]

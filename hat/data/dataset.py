@@ -45,9 +45,8 @@ class Dataset:
     def load(
         cls, folder: Path | str, source_lang: str | None = None, target_lang: str | None = None
     ) -> "Dataset":
-        """Open a folder of binary data; languages that are not given come from the names of its files.
-
-        Raises DataError, listing what is there, if there is no data or data of several language pairs.
+        """Open a folder of binary data; languages that are not given come from the names of its files. Raises
+        DataError, listing what is there, if there is no data or data of several language pairs.
         """
         return cls(folder, *languages(folder, source_lang, target_lang))
 
@@ -123,9 +122,8 @@ def unpack_data(
     archive: Path, destdir: Path, languages: tuple[str, str], splits: Sequence[str]
 ) -> dict[str, int]:
     """Make `destdir` the binary data in `archive`, in whatever folder there; return the pairs of each split.
-
-    The data is read and checked before it takes the place of what is in `destdir`, in one step. Raises
-    DataError if something is missing, damaged or does not fit together.
+    The data is read and checked before it takes the place of what is in `destdir`. Raises DataError if
+    something is missing, damaged or does not fit together.
     """
     pair = "-".join(languages)
     sides = [

@@ -5,7 +5,7 @@ Written in the default format of fairseq; its legacy format is read only.
 
 import struct
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,6 +19,12 @@ LEGACY_MAGIC, LEGACY_LAYOUT = b"TNTIDX\x00\x00", "<QQQQQ"  # version, code, elem
 DTYPES = {1: "<u1", 2: "<i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2", 9: "<u4"}
 MAX_UINT16_VOCAB = 65_500  # dictionaries of this size and more need int32
 CHUNK = 1 << 22  # numbers looked at together, so that scans keep memory flat
+Flat = tuple[np.ndarray, np.ndarray]  # ids of sentences back to back, and the length of each
+
+
+def flat(sentences: Sequence[np.ndarray]) -> Flat:
+    """Return sentences (1-d id arrays that end with EOS, at least one) back to back, and their lengths."""
+    return np.concatenate(sentences).astype(np.int64), np.array([len(ids) for ids in sentences])
 
 
 def paths_of(prefix: Path | str) -> tuple[Path, Path]:
@@ -27,33 +33,25 @@ def paths_of(prefix: Path | str) -> tuple[Path, Path]:
 
 
 def write_indexed(prefix: Path | str, sentences: Iterable[np.ndarray], vocab_size: int) -> int:
-    """Write sentences (1-d integer arrays with EOS, ids below `vocab_size`) and return their number.
-
-    Memory holds one sentence and four bytes for each. Raises DataError for an empty sentence or an id out of
-    range; both files then stay as they were.
+    """Write sentences (1-d integer arrays with EOS, ids below `vocab_size`) and return their number. Raises
+    what `write_parts` raises.
     """
-
-    def parts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for number, ids in enumerate(sentences):
-            if not len(ids) or ids.min() < 0 or ids.max() >= vocab_size:
-                raise DataError(
-                    f"cannot write sentence {number} of {prefix}: its ids are {ids[:9]}; at least EOS, "
-                    f"and 0 to {vocab_size - 1} are allowed; encode it with the dictionary it is written for"
-                )
-            yield ids, np.array([len(ids)])
-
-    return write_parts(prefix, parts(), vocab_size)
+    return write_parts(prefix, (flat([ids]) for ids in sentences), vocab_size)
 
 
-def write_parts(prefix: Path | str, parts: Iterable[tuple[np.ndarray, np.ndarray]], vocab_size: int) -> int:
-    """Write parts, each the ids of some sentences back to back and their lengths; return the number of
-    sentences. Memory holds one part and four bytes for each sentence; a failure leaves the old files.
+def write_parts(prefix: Path | str, parts: Iterable[Flat], vocab_size: int) -> int:
+    """Write parts, each of some sentences, and return the number of sentences. Memory holds one part and four
+    bytes for each sentence. Raises DataError for an empty sentence or an id out of range; a failure leaves
+    both files as they were.
     """
     code = 8 if vocab_size < MAX_UINT16_VOCAB else 4
     dtype, lengths = np.dtype(DTYPES[code]), array("i")
 
     def fill(files: list[BinaryIO]) -> None:
         for ids, some in parts:
+            if not some.all() or ids.min() < 0 or ids.max() >= vocab_size:
+                allowed = f"at least EOS, and 0 to {vocab_size - 1}, are allowed; take its own dictionary"
+                raise DataError(f"cannot write to {prefix} from sentence {len(lengths)} on: {allowed}")
             files[0].write(ids.astype(dtype).tobytes())
             lengths.frombytes(some.astype(np.int32).tobytes())
         files[1].write(MAGIC + struct.pack(LAYOUT, 1, code, len(lengths)) + lengths.tobytes())
@@ -69,14 +67,12 @@ def write_parts(prefix: Path | str, parts: Iterable[tuple[np.ndarray, np.ndarray
 
 class IndexedData:
     """The sentences under `prefix`, memory-mapped: ids stay on disk, only lengths and offsets are in memory.
-
     `lengths` is an int32 array [sentences] of ids per sentence, EOS included.
     """
 
     def __init__(self, prefix: Path | str) -> None:
-        """Open and check both files, of either format.
-
-        Raises DataError, naming the file, if one is missing, cut off, too long or contradicts the other.
+        """Open and check both files, of either format. Raises DataError, naming the file, if one is missing,
+        cut off, too long or contradicts the other.
         """
         self.prefix = Path(prefix)
         self.bin, self._idx = paths_of(prefix)
@@ -87,16 +83,13 @@ class IndexedData:
             self._check(size == total * dtype.itemsize, found, self.bin)
             self._ids = np.memmap(self.bin, dtype, "r", shape=(total,)) if total else np.zeros(0, dtype)
         except OSError as error:
-            raise DataError(
-                f"cannot read the data {error.filename or self._idx}: {error.strerror}; both .idx and .bin "
-                "are needed; make them with hat preprocess"
-            ) from error
+            found = f"cannot read the data {error.filename or self._idx}: {error.strerror}"
+            raise DataError(f"{found}; .idx and .bin are needed; make them with hat preprocess") from error
 
     def _check(self, good: bool | np.bool_, found: str, path: Path | None = None) -> None:
         if not good:
-            raise DataError(
-                f"{path or self._idx} is damaged: {found}; make the data again with hat preprocess"
-            )
+            path = path or self._idx
+            raise DataError(f"{path} is damaged: {found}; make the data again with hat preprocess")
 
     def _read_index(self, index: bytes) -> np.dtype:
         """Take lengths and offsets out of the content of the index and return the type of ids."""
@@ -135,7 +128,7 @@ class IndexedData:
             raise IndexError(f"sentence {index} of {len(self)}")
         return self._ids[self._starts[index] : self._starts[index + 1]].astype(np.int64) - self._shift
 
-    def gather(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def gather(self, indices: np.ndarray) -> Flat:
         """Return the ids of several sentences back to back (int64 [sum of lengths]) and the lengths."""
         lengths = self.lengths[indices].astype(np.int64)
         ends = np.cumsum(lengths)
@@ -149,10 +142,8 @@ class IndexedData:
             part = self._ids[start : start + CHUNK]
             low, high = int(part.min()) - self._shift, int(part.max()) - self._shift
             if low < 0 or high >= vocab_size:
-                raise DataError(
-                    f"{self.bin} has ids from {low} to {high}, its dictionary has 0 to {vocab_size - 1}; "
-                    "they must belong together; make both again with hat preprocess"
-                )
+                found = f"{self.bin} has ids from {low} to {high}, its dictionary has 0 to {vocab_size - 1}"
+                raise DataError(f"{found}; they must belong together; make both with hat preprocess")
         ends = self._ids[self._starts[1:] - 1].astype(np.int64) - self._shift
         for number in np.flatnonzero(ends != eos)[:1]:
             self._check(False, f"sentence {number} does not end with </s> (id {eos}), as each must", self.bin)

@@ -1,44 +1,44 @@
-"""Sentence pairs as padded batches.
+"""Sentence pairs, batches of about equal padded size planned from lengths alone, and the epochs made of them.
 
 Letters: B sentences of a batch, S longest source, T longest target (both with EOS).
 """
 
 import hashlib
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hat.data.folder import check_digests, languages, listing
-from hat.data.indexed import IndexedData, paths_of
-from hat.data.text import read_lines, unequal
+from hat.data.indexed import Flat, IndexedData, flat, paths_of
+from hat.data.text import in_order, read_lines, unequal
 from hat.data.vocab import EOS, PAD, Vocab
 from hat.errors import ConfigError, DataError
 from hat.files.atomic import file_digest
 from hat.rng import seed_for
 
+Item = TypeVar("Item")
+MAX_POSITIONS = 1024
+SIDES = "source", "target"
+PREFETCH = 2  # batches made ahead
 ORIGINAL = "original"  # split of a distilled folder: the targets that the text had
-Flat = tuple[np.ndarray, np.ndarray]  # ids of sentences back to back, and the length of each
 
 
 @dataclass(frozen=True)
 class Batch:
     """A padded batch; all tensors are int64."""
 
-    ids: Tensor
-    """[B] numbers of the pairs in their dataset"""
-    source: Tensor
-    """[B, S] left-padded, ends with EOS"""
-    decoder_input: Tensor
-    """[B, T] right-padded, EOS followed by the target without its EOS"""
-    target: Tensor
-    """[B, T] right-padded, ends with EOS"""
-    num_tokens: int
-    """target tokens without padding"""
+    ids: Tensor  # [B] numbers of the pairs in their dataset
+    source: Tensor  # [B, S] left-padded, ends with EOS
+    decoder_input: Tensor  # [B, T] right-padded, EOS followed by the target without its EOS
+    target: Tensor  # [B, T] right-padded, ends with EOS
+    num_tokens: int  # target tokens without padding
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -49,11 +49,6 @@ class Batch:
         overlap = torch.device(device).type != "cpu"
         names = ("ids", "source", "decoder_input", "target")
         return replace(self, **{name: getattr(self, name).to(device, non_blocking=overlap) for name in names})
-
-
-def flat(sentences: Sequence[np.ndarray]) -> Flat:
-    """Return sentences (1-d id arrays that end with EOS, at least one) back to back, and their lengths."""
-    return np.concatenate(sentences).astype(np.int64), np.array([len(ids) for ids in sentences])
 
 
 def collate(ids: Sequence[int] | np.ndarray, source: Flat, target: Flat) -> Batch:
@@ -104,7 +99,6 @@ class PairDataset:
         cls, folder: Path | str, split: str, source_lang: str | None = None, target_lang: str | None = None
     ) -> "PairDataset":
         """Open `<split>.<src>-<tgt>.<lang>.*` in `folder`; without languages they come from the file names.
-
         Raises DataError if files are missing, damaged or do not fit together; all ids are read to see it.
         """
         folder = Path(folder)
@@ -114,8 +108,8 @@ class PairDataset:
             prefix = folder / f"{split}.{'-'.join(both)}.{lang}"
             ids, index = paths_of(prefix)
             if not index.exists():
-                found = f"there is no {index}; {listing(folder)}"
-                raise DataError(f"{found}; check split and languages, or make the data with hat preprocess")
+                advice = "check split and languages, or make the data with hat preprocess"
+                raise DataError(f"there is no {index}; {listing(folder)}; {advice}")
             check_digests(folder, [index.name, ids.name, f"dict.{lang}.txt"])
             sides.append(IndexedData(prefix))
         if len(sides[0]) != len(sides[1]):
@@ -156,9 +150,8 @@ class PairDataset:
         return [file_digest(side.bin) for side in (self.source, self.target)]
 
     def raw_target(self, path: Path | str | None = None) -> list[str] | None:
-        """Return the untokenised reference of every pair, from `path` or as preprocessing kept it.
-
-        None when no path is given and none was kept. Raises DataError when the number of lines differs.
+        """Return the untokenised reference of every pair, from `path` or as preprocessing kept it. None when
+        no path is given and none was kept. Raises DataError when the number of lines differs.
         """
         if path is None:
             path = Path(f"{self.target.prefix}.txt")
@@ -188,15 +181,13 @@ class _Mixture:
 
 
 def mixed(data: PairDataset, share: float, seed: int, epoch: int) -> PairDataset:
-    """Return the pairs of one epoch: a drawn `share` of those of `data` have their original targets.
-
-    Raises ConfigError if the folder is not one of hat distill.
+    """Return the pairs of one epoch: a drawn `share` of those of `data` have their original targets. Raises
+    ConfigError if the folder is not one of hat distill.
     """
     if not share:
         return data
-    names = data.folder, ORIGINAL, data.source_lang, data.target_lang
     try:
-        original = PairDataset.load(*names).target
+        original = PairDataset.load(data.folder, ORIGINAL, data.source_lang, data.target_lang).target
     except DataError as error:
         raise ConfigError(f"--distill-mix {share} needs data of hat distill: {error}") from error
     if len(original) != len(data):
@@ -205,3 +196,131 @@ def mixed(data: PairDataset, share: float, seed: int, epoch: int) -> PairDataset
     order = np.random.default_rng(seed_for(seed, "mixture", epoch)).permutation(len(data))
     chosen[order[: round(share * len(data))]] = 1
     return replace(data, target=cast(IndexedData, _Mixture((data.target, original), chosen)))
+
+
+def plan_batches(
+    source_lengths: np.ndarray,
+    target_lengths: np.ndarray,
+    *,
+    max_tokens: int,
+    max_sentences: int | None = None,
+    multiple: int = 8,
+    seed: int,
+    epoch: int,
+    shuffle: bool = True,
+) -> list[np.ndarray]:
+    """Return index arrays that hold every pair once; lengths are [pairs], EOS included.
+
+    Pairs are sorted by source, then target length; each batch takes as many as fit: longest (of source and
+    target) * count <= max_tokens and count <= max_sentences, rounded down to a `multiple` when there are that
+    many. Ties and the order of batches are random as a function of (seed, epoch); without `shuffle` ties keep
+    their order and batches run from short to long. No pair may be longer than max_tokens, see `usable`.
+    """
+    rng = np.random.default_rng(seed_for(seed, "batches", epoch))
+    order = rng.permutation(len(source_lengths)) if shuffle else np.arange(len(source_lengths))
+    order = order[np.lexsort((target_lengths[order], source_lengths[order]))]
+    lengths = np.maximum(source_lengths, target_lengths).astype(np.int64)[order]
+    assert lengths.max(initial=0) <= max_tokens, "pairs that are too long are left out before, see `usable`"
+    batches, start = [], 0
+    while start < len(lengths):
+        most = min(max_tokens // lengths[start], max_sentences or max_tokens)
+        longest = np.maximum.accumulate(lengths[start : start + most])
+        count = int(np.count_nonzero(longest * np.arange(1, len(longest) + 1) <= max_tokens))
+        if count > multiple:
+            count -= count % multiple
+        batches.append(order[start : start + count])
+        start += count
+    return [batches[index] for index in rng.permutation(len(batches))] if shuffle else batches
+
+
+def usable(
+    source_lengths: np.ndarray,
+    target_lengths: np.ndarray,
+    max_tokens: int,
+    max_source_positions: int = MAX_POSITIONS,
+    max_target_positions: int = MAX_POSITIONS,
+    *,
+    drop_long: bool = True,
+) -> np.ndarray:
+    """Return the indices of the pairs that are short enough. Training leaves the others out; validation and
+    test may not, and without `drop_long` they are a DataError.
+    """
+    limits = min(max_source_positions, max_tokens), min(max_target_positions, max_tokens)
+    good = (source_lengths <= limits[0]) & (target_lengths <= limits[1])
+    if not drop_long and not good.all():
+        first, most = int(np.argmin(good)), (max_source_positions, max_target_positions)
+        found = source_lengths[first], target_lengths[first]
+        side = 0 if found[0] > limits[0] else 1
+        flag = "--max-tokens-valid" if max_tokens < most[side] else f"--max-{SIDES[side]}-positions"
+        raise DataError(
+            f"line {first + 1} of the {SIDES[side]} text has {found[side]} tokens with its end, "
+            f"{limits[side]} are allowed ({np.count_nonzero(~good)} such lines); shorten it, or raise {flag}"
+        )
+    return np.flatnonzero(good)
+
+
+def shard(batches: Sequence[Item], rank: int, world: int) -> list[Item | None]:
+    """Return the slots of one rank: batches rank, rank + world, ... Every rank has equally many slots; if the
+    batches do not go round, the last slot of a rank is None.
+    """
+    slots: list[Item | None] = list(batches[rank::world])
+    return slots + [None] * (-(-len(batches) // world) - len(slots))
+
+
+@dataclass
+class EpochBatches:
+    """The batches of one epoch for one rank; iterating yields them, and None if other ranks have one more.
+
+    A function of its fields alone: iterating again, or with another `start`, gives the same batches. Rank r
+    of k takes batches start + k*i + r, so an epoch begun by some ranks can be finished by more or fewer.
+    While the consumer works, a thread makes the next two. Raises DataError if no pair is short enough.
+    """
+
+    data: PairDataset
+    max_tokens: int  # most padded tokens of a batch on either side
+    seed: int
+    epoch: int
+    start: int = 0  # batches already done by all ranks together, when an interrupted epoch is resumed
+    max_sentences: int | None = None
+    rank: int = 0
+    world: int = 1
+    shuffle: bool = True
+    multiple: int = 8
+    drop_long: bool = True  # leave too long pairs out (training); else they are an error (validation, test)
+    max_source_positions: int = MAX_POSITIONS
+    max_target_positions: int = MAX_POSITIONS
+
+    def __post_init__(self) -> None:
+        lengths = self.data.source_lengths, self.data.target_lengths
+        limits = self.max_tokens, self.max_source_positions, self.max_target_positions
+        kept = usable(*lengths, *limits, drop_long=self.drop_long)
+        self.num_skipped = len(lengths[0]) - len(kept)
+        if not len(kept):
+            found = (
+                f"none of the {self.num_skipped} {self.data.split} pairs fits into {self.max_tokens} tokens"
+            )
+            raise DataError(f"{self.data.folder}: {found}; raise --max-tokens or give other data")
+        names = ("max_tokens", "max_sentences", "multiple", "seed", "epoch", "shuffle")
+        options = {name: getattr(self, name) for name in names}
+        self.plan = plan_batches(*(side[kept] for side in lengths), **options)
+        self.slots = shard([kept[batch] for batch in self.plan[self.start :]], self.rank, self.world)
+
+    def __len__(self) -> int:
+        """Return the batches of the whole epoch: of all ranks, those before `start` included."""
+        return len(self.plan)
+
+    def __iter__(self) -> Iterator[Batch | None]:
+        def make(indices: np.ndarray | None) -> Batch | None:
+            return None if indices is None else self.data.batch(indices)
+
+        with ThreadPoolExecutor(1, "batches") as pool:
+            yield from in_order(pool, make, self.slots, PREFETCH)
+
+
+def groups(batches: Iterable[Batch | None], size: int) -> Iterator[list[Batch]]:
+    """Yield `size` slots at a time, the last group of an epoch may have fewer; empty slots are left out. Only
+    the last slot of an epoch may be empty, so the place in a list is the place among the slots.
+    """
+    slots = iter(batches)
+    while group := list(itertools.islice(slots, size)):
+        yield [batch for batch in group if batch is not None]

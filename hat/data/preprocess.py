@@ -3,18 +3,16 @@
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from hat.config import Options, flag_of, option
 from hat.data import subwords
 from hat.data.folder import MODEL_FILE, SPLITS, replacing
-from hat.data.indexed import write_parts
-from hat.data.subwords import MODEL_FILES, Segmenter, subword_kind
-from hat.data.text import Chunk, Workers, chunks, read_lines, unequal
+from hat.data.indexed import Flat, flat, write_parts
+from hat.data.subwords import MODEL_FILES, splitter, subword_kind
+from hat.data.text import Chunk, Workers, chunks, read_lines, split_tokens, unequal
 from hat.data.vocab import SPECIALS, UNK, Vocab
 from hat.errors import ConfigError, DataError
 
@@ -28,8 +26,8 @@ class PreprocessConfig(Options):
     target_lang: str
     """target language, the ending of its files, for example de"""
     destdir: str = option(role="free")
-    """folder to write; data of an earlier run in it is replaced at the end, in one step; splits not given now
-    stay if the dictionaries do"""
+    """folder to write; data of an earlier run in it is replaced at the end; splits not given now stay if the
+    dictionaries do"""
     trainpref: str | None = option(None, role="file")
     """path of the training text without .<language>"""
     validpref: str | None = option(None, role="file")
@@ -94,8 +92,8 @@ class PreprocessConfig(Options):
 def preprocess(cfg: PreprocessConfig, info: Callable[[str], object] = lambda line: None) -> dict:
     """Write the binary data of `cfg` and return its statistics.
 
-    Everything is built in a temporary folder beside `cfg.destdir` which takes its place at the end: a run
-    that fails or is killed leaves the earlier data as it was. `info` receives one line for each thing done.
+    Everything is built in a temporary folder in `cfg.destdir` and moved from there at the end: a run that
+    fails or is killed before leaves the earlier data as it was. `info` receives one line for each thing done.
     Returns {"dictionary": {lang: size}, "splits": {split: {"sentences", lang: {"tokens", "unk_percent"}}}}.
     Raises DataError for text that is missing, not UTF-8, of unequal length or (unless allowed) empty.
     """
@@ -119,8 +117,7 @@ def preprocess(cfg: PreprocessConfig, info: Callable[[str], object] = lambda lin
             subwords.learn_sentencepiece(texts["train"], folder / MODEL_FILE, cfg.sentencepiece, cfg.seed)
             info(f"sentencepiece: learnt on {2 * splits['train']['sentences']} lines")
             model = (folder / MODEL_FILE).read_bytes()
-            pieces = Segmenter("sentencepiece", model)
-            counts |= {file: subwords.count_tokens(file, workers, pieces)[1] for file in texts["train"]}
+            counts |= {file: subwords.count_tokens(file, workers, model)[1] for file in texts["train"]}
         else:
             model = _given_model(cfg, folder)
         train = [counts[file] for file in texts["train"]] if "train" in texts else [Counter()] * 2
@@ -130,23 +127,20 @@ def preprocess(cfg: PreprocessConfig, info: Callable[[str], object] = lambda lin
             info(f"[{lang}] dictionary: {len(vocab)} types")
         for split, files in texts.items():
             for lang, path, vocab in zip(cfg.languages, files, vocabs, strict=True):
-                prefix, segmenter = folder / f"{split}.{'-'.join(cfg.languages)}.{lang}", Segmenter()
-                kind, how = subword_kind(vocab), ""
-                is_plain = kind and (
-                    cfg.sentencepiece is not None or not subwords.is_split(counts[path], kind)
-                )
-                if kind and model:
-                    applied = is_plain and not cfg.bpe_codes
-                    segmenter = Segmenter.of(vocab, model, lang) if applied else segmenter
-                    how = f", split by {MODEL_FILES[kind]}" if applied else ", taken as split already"
-                tokens, unknown = _binarise(workers, path, prefix, vocab, segmenter)
+                prefix, kind = folder / f"{split}.{'-'.join(cfg.languages)}.{lang}", subword_kind(vocab)
+                learnt = cfg.sentencepiece is not None
+                is_plain = kind and (learnt or not subwords.is_split(counts[path], kind))
+                applied = model if is_plain and not cfg.bpe_codes else None
+                how = f", split by {MODEL_FILES[kind]}" if applied else ", taken as split already"
+                tokens, unknown = _binarise(workers, path, prefix, vocab, applied, lang)
                 splits[split][lang] = {"tokens": tokens, "unk_percent": round(100 * unknown / tokens, 4)}
-                shown = f"{tokens} tokens, {100 * unknown / tokens:.3g}% replaced by <unk>{how}"
-                if kind and is_plain and not segmenter.kind and 5 * unknown > tokens:
+                shown = f"{tokens} tokens, {100 * unknown / tokens:.3g}% replaced by <unk>"
+                shown += how if kind and model else ""
+                if is_plain and not applied and 5 * unknown > tokens:
                     found = f"{path}: {shown}: the dictionary holds subwords, the text words"
                     raise DataError(f"{found}; put {MODEL_FILES[kind]}, which belongs to it, beside it")
                 info(f"[{lang}] {path}: {splits[split]['sentences']} sentences, {shown}")
-                if segmenter.kind and split != "train":
+                if applied and split != "train":
                     shutil.copyfile(path, f"{prefix}.txt")
     info(f"wrote {cfg.destdir}")
     sizes = {lang: len(vocab) for lang, vocab in zip(cfg.languages, vocabs, strict=True)}
@@ -192,23 +186,22 @@ def _dictionaries(cfg: PreprocessConfig, source: Counter, target: Counter) -> li
 
 
 def _binarise(
-    workers: Workers, path: Path, prefix: Path, vocab: Vocab, segmenter: Segmenter
+    workers: Workers, path: Path, prefix: Path, vocab: Vocab, model: bytes | None, lang: str
 ) -> tuple[int, int]:
     """Write one text as indexed data; return its numbers of tokens (with EOS) and of unknown ones."""
     seen = [0, 0]
 
-    def counted(part: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        seen[0] += len(part[0])
-        seen[1] += int((part[0] == UNK).sum())
-        return part
+    def parts() -> Iterator[Flat]:
+        for part in workers.run(_binarise_chunk, chunks(path), vocab=vocab, model=model, lang=lang):
+            seen[0] += len(part[0])
+            seen[1] += int((part[0] == UNK).sum())
+            yield part
 
-    parts = workers.run(_binarise_chunk, chunks(path), vocab=vocab, segmenter=segmenter)
-    write_parts(prefix, map(counted, parts), len(vocab))
+    write_parts(prefix, parts(), len(vocab))
     return seen[0], seen[1]
 
 
-def _binarise_chunk(chunk: Chunk, vocab: Vocab, segmenter: Segmenter) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ids of all sentences of a chunk back to back, and their lengths."""
-    split = segmenter.load()
-    sentences = [vocab.encode_tokens(split(line)) for line in read_lines(*chunk)]
-    return np.concatenate(sentences), np.array([len(ids) for ids in sentences])
+def _binarise_chunk(chunk: Chunk, vocab: Vocab, model: bytes | None, lang: str) -> Flat:
+    """Return the ids of all sentences of a chunk; without a model its words are the tokens."""
+    split = splitter(vocab, model, lang) if model else split_tokens
+    return flat([vocab.encode_tokens(split(line)) for line in read_lines(*chunk)])

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
@@ -30,19 +30,17 @@ MODEL_FILES = {"sentencepiece": MODEL_FILE, "subword_nmt": CODES_FILE}
 
 
 def remove_subwords(line: str, kind: str | None) -> str:
-    """Return the words of a line of subwords.
-
-    `kind` is None (nothing to join), "@@ " or "subword_nmt" (a piece ending in @@ continues), or
-    "sentencepiece". Raises ConfigError for any other.
+    """Return the words of a line of subwords. `kind` is None (nothing to join), "@@ " or "subword_nmt" (a
+    piece ending in @@ continues), or "sentencepiece". Raises ConfigError for any other.
     """
     if kind in ("@@ ", "subword_nmt"):
         return (line + " ").replace("@@ ", "").rstrip(" ")
     if kind == "sentencepiece":
         return line.replace(" ", "").replace(SPACE_MARK, " ").strip(" ")
-    if kind is not None:
-        allowed = "allowed are '@@ ', 'subword_nmt' and 'sentencepiece'"
-        raise ConfigError(f"cannot join subwords of kind {kind!r}; {allowed}")
-    return line
+    if kind is None:
+        return line
+    allowed = "allowed are '@@ ', 'subword_nmt' and 'sentencepiece'"
+    raise ConfigError(f"cannot join subwords of kind {kind!r}; {allowed}")
 
 
 def plain_text(words: str, lang: str) -> str:
@@ -59,9 +57,8 @@ def subword_kind(symbols: Iterable[str]) -> Kind | None:
 
 
 def model_beside(place: Path, vocab: Vocab) -> bytes | None:
-    """Return the content of the subword model of a dictionary, None if there is none.
-
-    `place` is its file, or the folder that may hold it.
+    """Return the content of the subword model of a dictionary, None if there is none. `place` is its file, or
+    the folder that may hold it.
     """
     kind = subword_kind(vocab)
     path = Path(place) / MODEL_FILES[kind] if kind and Path(place).is_dir() else Path(place)
@@ -81,71 +78,54 @@ def is_split(counts: Counter, kind: Kind) -> bool:
     return 1000 * marked > sum(counts.values())
 
 
-class Segmenter(NamedTuple):
-    """What splits a line into tokens, as plain values that other processes can be given."""
-
-    kind: Kind | None = None
-    """None: words between white space"""
-    model: bytes = b""
-    """content of the sentencepiece model or of the file of merges"""
-    lang: str = ""
-    """language, for the Moses tokens that merges are applied to"""
-    mark: str | None = None
-    """how the dictionary writes a hyphen inside a word, None if it does not split there"""
-    is_lower: bool = False
-    """whether the dictionary has no capitals"""
-
-    @classmethod
-    def of(cls, vocab: Vocab, model: bytes, lang: str) -> "Segmenter":
-        """Return what makes symbols of a dictionary of plain text, by the subword model that belongs to it.
-
-        Dictionaries of BPE hold Moses tokens: the text is tokenised, and put in lower case if no symbol has a
-        capital.
-        """
-        mark = next((mark for mark in (GOOGLE_HYPHEN, "@-@") if mark in vocab), None)
-        is_lower = not any(symbol != symbol.lower() for symbol in vocab)
-        return cls(subword_kind(vocab), model, lang, mark, is_lower)
-
-    def load(self) -> Split:
-        """Return the function that splits a line."""
-        if self.kind is None:
-            return split_tokens
-        if self.kind == "sentencepiece":
-            return load_pieces(self.model)
-        steps, mark = ("tokenize", "lowercase") if self.is_lower else ("tokenize",), self.mark
-        tokens = line_function(self.lang, *steps, hyphens="split" if mark else "keep")
-        bpe = load_bpe(self.model.decode("utf-8", "replace"))
-        return lambda line: bpe(tokens(line).replace("@-@", mark or "@-@"))
+def moses_rules(vocab: Vocab) -> tuple[str | None, bool]:
+    """Return how a dictionary of BPE writes a hyphen inside a word, None if it does not split there, and
+    whether it has no capitals.
+    """
+    mark = next((mark for mark in (GOOGLE_HYPHEN, "@-@") if mark in vocab), None)
+    return mark, not any(symbol != symbol.lower() for symbol in vocab)
 
 
-WORDS = Segmenter()
+def splitter(vocab: Vocab, model: bytes | None, lang: str) -> Split:
+    """Return the function that makes symbols of `vocab` of plain text, by the dictionary's subword model.
+    Dictionaries of BPE hold Moses tokens: the text is tokenised, and put in lower case if no symbol has a
+    capital. Symbols of dictionaries without subwords are words. Raises DataError if the model is missing.
+    """
+    if (kind := subword_kind(vocab)) is None:
+        return split_tokens
+    if model is None:
+        name = MODEL_FILES[kind]
+        raise DataError(f"{name}, the subword model of the dictionaries, is missing; put it beside them")
+    if kind == "sentencepiece":
+        return load_pieces(model)
+    mark, is_lower = moses_rules(vocab)
+    steps = ("tokenize", "lowercase") if is_lower else ("tokenize",)
+    tokens = line_function(lang, *steps, hyphens="split" if mark else "keep")
+    bpe = load_bpe(model.decode("utf-8", "replace"))
+    return lambda line: bpe(tokens(line).replace("@-@", mark or "@-@"))
 
 
 def count_tokens(
-    path: Path, workers: Workers, segmenter: Segmenter = WORDS, *, allow_empty: bool = True
+    path: Path, workers: Workers, pieces: bytes = b"", *, allow_empty: bool = True
 ) -> tuple[int, Counter]:
-    """Check a text; return its number of lines, and how often each token occurs.
-
-    Raises DataError for an empty line if these are not allowed.
+    """Check a text; return its number of lines, and how often each word occurs, or each of the `pieces` of a
+    sentencepiece model. Raises DataError for an empty line if these are not allowed.
     """
     lines, counts = 0, Counter()
-    options = {"segmenter": segmenter, "allow_empty": allow_empty}
-    for some, found in workers.run(_count_chunk, chunks(path), **options):
+    for some, found in workers.run(_count_chunk, chunks(path), pieces=pieces, allow_empty=allow_empty):
         lines += some
         counts.update(found)
     return lines, counts
 
 
-def _count_chunk(chunk: Chunk, segmenter: Segmenter, allow_empty: bool) -> tuple[int, Counter]:
-    split = segmenter.load()
+def _count_chunk(chunk: Chunk, pieces: bytes, allow_empty: bool) -> tuple[int, Counter]:
+    split = load_pieces(pieces) if pieces else split_tokens
     lines, counts = 0, Counter()
     for lines, line in enumerate(read_lines(*chunk), 1):
         tokens = split(line)
         if not (tokens or allow_empty):
-            raise DataError(
-                f"{where(chunk.path, chunk.start, lines - 1)} is empty; a sentence needs at least one word; "
-                "remove the line in both languages, or pass --allow-empty"
-            )
+            advice = "remove the line in both languages, or pass --allow-empty"
+            raise DataError(f"{where(chunk.path, chunk.start, lines - 1)} is empty; {advice}")
         counts.update(tokens)
     return lines, counts
 
@@ -170,23 +150,13 @@ def learn_sentencepiece(files: Iterable[Path], model_path: Path, vocab_size: int
     words = (split_tokens(line) for path in files for line in read_lines(path))
     model, message = io.BytesIO(), "no text"
     sentencepiece.set_random_generator_seed(seed)
+    options = {"model_type": "bpe", "vocab_size": vocab_size, "hard_vocab_limit": False, "num_threads": 1}
+    options |= {"normalization_rule_name": "identity", "character_coverage": 1.0, "bos_id": -1, "eos_id": -1}
+    options |= {"input_sentence_size": MAX_LEARN_SENTENCES, "shuffle_input_sentence": True}
+    options |= {"max_sentence_length": 1 << 16, "minloglevel": 3, "model_writer": model}
+    lines = (" ".join(some) for some in words if some)
     try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=(" ".join(some) for some in words if some),
-            model_writer=model,
-            model_type="bpe",
-            vocab_size=vocab_size,
-            hard_vocab_limit=False,
-            normalization_rule_name="identity",
-            character_coverage=1.0,
-            input_sentence_size=MAX_LEARN_SENTENCES,
-            shuffle_input_sentence=True,
-            max_sentence_length=1 << 16,
-            bos_id=-1,
-            eos_id=-1,
-            num_threads=1,
-            minloglevel=3,
-        )
+        sentencepiece.SentencePieceTrainer.train(sentence_iterator=lines, **options)
     except (RuntimeError, ValueError, OSError) as error:
         message = " ".join(str(error).split())[-200:]
     if not model.getvalue():
@@ -197,31 +167,30 @@ def learn_sentencepiece(files: Iterable[Path], model_path: Path, vocab_size: int
 
 
 def load_pieces(model: bytes) -> Split:
-    """Return the function that splits a raw line by the content of a sentencepiece model.
-
-    `remove_subwords(" ".join(pieces), "sentencepiece")` undoes it. Raises DataError for other content.
+    """Return the function that splits a raw line by the content of a sentencepiece model. `remove_subwords`
+    of the pieces, joined by spaces, undoes it. Raises DataError for other content.
     """
     processor = package("sentencepiece").SentencePieceProcessor()
     try:
         processor.LoadFromSerializedProto(model)
     except RuntimeError as error:
-        found = f"cannot load the sentencepiece model: {' '.join(str(error).split())[-120:]}"
-        raise DataError(f"{found}; make it again with hat preprocess --sentencepiece") from error
+        advice = "make it again with hat preprocess --sentencepiece"
+        raise DataError(f"cannot load the sentencepiece model: {str(error)[-120:]!a}; {advice}") from error
     return lambda line: processor.encode(" ".join(split_tokens(line)), out_type=str)
 
 
 def learn_bpe(files: Sequence[Path], codes: Path, merges: int, workers: int = 1) -> int:
-    """Learn at most `merges` merges on the words of all `files` together; return how many were written.
-
-    The codes are those of `subword-nmt learn-bpe` on the joined text. Memory holds the distinct words. Raises
+    """Learn at most `merges` merges on the words of all `files` together; return how many were written. The
+    codes are those of `subword-nmt learn-bpe` on the joined text. Memory holds the distinct words. Raises
     DataError for text without two characters side by side.
     """
     learner, out = package("subword_nmt.learn_bpe"), io.StringIO()
     with Workers(workers) as pool:
         counts = sum((count_tokens(path, pool)[1] for path in files), Counter())
     if not any(len(word) > 1 for word in counts):
-        names = ", ".join(map(str, files))
-        raise DataError(f"{names}: words of two or more characters are needed to learn merges on")
+        raise DataError(
+            f"{', '.join(map(str, files))}: words of two or more characters are needed for merges"
+        )
     with contextlib.redirect_stderr(io.StringIO()):  # a bar, and a line when the text has no more pairs
         learner.learn_bpe((f"{word} {n}" for word, n in counts.items()), out, merges, is_dict=True)
     write_text_atomic(codes, out.getvalue())
@@ -230,13 +199,13 @@ def learn_bpe(files: Sequence[Path], codes: Path, merges: int, workers: int = 1)
 
 def apply_bpe(codes: Path, inputs: Sequence[Path], folder: Path, workers: int = 1) -> list[Path]:
     """Write each text of `inputs`, split into subwords, under its own name into `folder`; return the paths.
-
     Each is written whole or not at all and does not depend on the number of processes.
     """
     outputs = [folder / path.name for path in inputs]
     if len(set(outputs)) != len(outputs) or folder.resolve() in [path.resolve().parent for path in inputs]:
-        found = f"--to {folder}"
-        raise ConfigError(f"{found}: texts whose names differ are written to another folder than theirs")
+        raise ConfigError(
+            f"--to {folder}: texts whose names differ are written to another folder than theirs"
+        )
     content = read_codes(codes).decode()
     load_bpe(content, str(codes))  # what is wrong with the codes is told here, not in a worker
     with Workers(workers) as pool:
@@ -254,16 +223,13 @@ def _apply_chunk(chunk: Chunk, codes: str) -> bytes:
 @functools.lru_cache(maxsize=2)
 def load_bpe(codes: str, name: str = "the file of merges") -> Split:
     """Return the function that splits the words of a line by `codes`, the text of a file called `name`.
-
     Raises DataError if that is no file of merges.
     """
     first, *merges = codes.removesuffix("\n").split("\n")
     wrong = [line for line in merges if len(line.split(" ")) != 2 or not all(line.split(" "))]
     if not first.startswith("#version: 0.2") or not merges or wrong:
-        raise DataError(
-            f"{name} is no file of merges: a line '#version: 0.2', then lines of two pieces with a space "
-            f"between are needed, found {[first, *wrong][-1][:60]!r}; make it with hat learn-bpe"
-        )
+        needed = f"'#version: 0.2', then lines of two pieces, not {[first, *wrong][-1][:60]!r}"
+        raise DataError(f"{name} is no file of merges, which holds {needed}; make it with hat learn-bpe")
     bpe = package("subword_nmt.apply_bpe").BPE(io.StringIO("\n".join([first, *merges, ""]), newline="\n"))
 
     def split(line: str) -> list[str]:
@@ -295,9 +261,8 @@ class TextCodec:
         return subword_kind(self.vocabs[0])
 
     def encode(self, sentence: str) -> np.ndarray:
-        """Return the ids [tokens + 1] (int32, EOS last) of a plain sentence of the source language.
-
-        Symbols of dictionaries without subwords are words. Raises DataError if the subword model is missing.
+        """Return the ids [tokens + 1] (int32, EOS last) of a plain sentence of the source language. Raises
+        DataError if the subword model is missing.
         """
         return self.vocabs[0].encode_tokens(self._split(sentence))
 
@@ -308,12 +273,7 @@ class TextCodec:
 
     @functools.cached_property
     def _split(self) -> Split:
-        if self.kind is None:
-            return split_tokens
-        if self.model is None:
-            name = MODEL_FILES[self.kind]
-            raise DataError(f"{name}, the subword model of the dictionaries, is missing; put it beside them")
-        return Segmenter.of(self.vocabs[0], self.model, self.languages[0]).load()
+        return splitter(self.vocabs[0], self.model, self.languages[0])
 
     def to_plain(self) -> dict[str, Any]:
         """Return plain values and a tensor, as model files hold them; `from_plain` makes the codec again."""

@@ -62,10 +62,8 @@ def unreadable(path: Path | str, error: OSError) -> DataError:
 
 def unequal(source: object, target: object, counts: Sequence[int], unit: str = "lines") -> DataError:
     """Return what to raise if a text called `source` and its translation have these numbers of lines."""
-    return DataError(
-        f"{source} has {counts[0]} {unit} but {target} has {counts[1]}; each needs its translation; nothing "
-        "was written; repair the texts"
-    )
+    found = f"{source} has {counts[0]} {unit} but {target} has {counts[1]}"
+    return DataError(f"{found}; each needs its translation; nothing was written; repair the texts")
 
 
 def where(path: Path | str, start: int, index: int) -> str:
@@ -76,17 +74,15 @@ def where(path: Path | str, start: int, index: int) -> str:
 
 
 def split_tokens(line: str) -> list[str]:
-    """Return the tokens of a line: what stands between white space of any kind, as in the 2020 release.
-
-    A byte order mark in front, as joined files have it, is left out.
+    """Return the tokens of a line: what stands between white space of any kind, as in the 2020 release. A
+    byte order mark in front, as joined files have it, is left out.
     """
     return line.removeprefix("\ufeff").split()
 
 
 def write_rows(paths: Sequence[Path], rows: Iterable[Sequence[str | None]]) -> tuple[int, list[int]]:
-    """Write column i of all rows, without those that are None, to path i; all files whole or none.
-
-    Returns the number of rows, and of lines in each file.
+    """Write column i of all rows, without those that are None, to path i; all files whole or none. Returns
+    the number of rows, and of lines in each file.
     """
     total, counts = 0, [0] * len(paths)
 
@@ -149,20 +145,17 @@ class Workers(contextlib.ExitStack):
         self.count = count
 
     def run(self, work: Callable[..., Any], tasks: Sequence[Any], **options: Any) -> Iterator[Any]:
-        """Yield work(task, **options) of each task in order; `work` is a top-level function.
-
-        At most two results of each process wait. The first exception ends everything; a killed process is a
-        HatError. A single task, or a single process, needs no other process than this.
+        """Yield work(task, **options) of each task in order; `work` is a top-level function. At most two
+        results of each process wait. The first exception ends everything; a killed process is a HatError. A
+        single task, or a single process, needs no other process than this.
         """
         work = functools.partial(work, **options)
         try:
             alone = min(self.count, len(tasks)) <= 1
             yield from map(work, tasks) if alone else in_order(self._pool, work, tasks, 2 * self.count)
         except BrokenProcessPool as error:
-            raise HatError(
-                "a worker process was killed, probably because memory ran out; nothing was written; "
-                "lower --workers and run again"
-            ) from error
+            found = "a worker process was killed, probably for want of memory; nothing was written"
+            raise HatError(f"{found}; lower --workers and run again") from error
 
     @functools.cached_property
     def _pool(self) -> Executor:

@@ -61,7 +61,6 @@ def _third(base: str) -> str:
 
 def clause(subject: tuple[str, str, int], verb: Pair, modal: Pair | None, rest: Pair, order: str) -> Pair:
     """Return a clause in both languages; the subject's number is 0 for forms as of ich, 1 of er, 2 of wir.
-
     `order` is "main" (the finite German verb is second), "first" (behind a time or a clause), "question"
     (first too, and asked in English), or "last" (behind a conjunction: all German verbs are last).
     """
@@ -144,9 +143,8 @@ def _sentence(rng: random.Random) -> Pair:
 
 
 def toy_pairs(seed: int, count: int) -> list[Pair]:
-    """Return `count` pairs; no English and no German sentence occurs twice.
-
-    The first n pairs of a larger count are those of count n. Raises ConfigError beyond 200,000 pairs.
+    """Return `count` pairs; no English and no German sentence occurs twice. The first n pairs of a larger
+    count are those of count n. Raises ConfigError beyond 200,000 pairs.
     """
     if not 0 <= count <= MAX_PAIRS:
         raise ConfigError(f"cannot make {count} toy pairs; 0 to {MAX_PAIRS} are allowed; ask for fewer")
@@ -165,9 +163,8 @@ def toy_pairs(seed: int, count: int) -> list[Pair]:
 def write_toy(
     folder: Path | str, seed: int = 1, train: int = 12_000, valid: int = 200, test: int = 400
 ) -> dict[str, int]:
-    """Write {train,valid,test}.{en,de} and return the number of pairs of each split.
-
-    The splits share no English and no German sentence. Raises ConfigError beyond 200,000 pairs.
+    """Write {train,valid,test}.{en,de} and return the number of pairs of each split. The splits share no
+    English and no German sentence. Raises ConfigError beyond 200,000 pairs.
     """
     sizes = {"train": train, "valid": valid, "test": test}
     pairs, start = toy_pairs(seed, sum(sizes.values())), 0

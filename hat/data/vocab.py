@@ -28,10 +28,9 @@ class Vocab:
 
     @classmethod
     def build(cls, counts: Counter, threshold: int = 0, nwords: int = -1, pad_to: int = 8) -> "Vocab":
-        """Return the dictionary of counted tokens, sorted by count (descending), then code points.
-
-        Tokens seen less than `threshold` times are left out; `nwords` (-1: no limit) is the size including
-        the four specials, before `madeupword0000`, ... pad it to a multiple of `pad_to`.
+        """Return the dictionary of counted tokens, sorted by count (descending), then code points. Tokens
+        seen less than `threshold` times are left out; `nwords` (-1: no limit) is the size including the four
+        specials, before `madeupword0000`, ... pad it to a multiple of `pad_to`.
         """
         kept = [item for item in counts.items() if item[1] >= threshold and item[0] not in SPECIALS]
         kept.sort(key=lambda item: (-item[1], item[0]))
@@ -43,9 +42,8 @@ class Vocab:
 
     @classmethod
     def load(cls, path: Path | str) -> "Vocab":
-        """Read a dictionary file as it is: nothing is sorted, cut or padded.
-
-        Raises DataError, with file and line, for a line that is not `symbol count` or a symbol given twice.
+        """Read a dictionary file as it is: nothing is sorted, cut or padded. Raises DataError, with file and
+        line, for a line that is not `symbol count` or a symbol given twice.
         """
         return cls.parse(read_lines(path), str(path))
 
@@ -57,11 +55,11 @@ class Vocab:
             symbol, _, count = line.rstrip("\r").rpartition(" ")
             good = symbol and count.isascii() and count.isdigit()
             if not good or symbol in count_of or symbol in SPECIALS:
-                raise DataError(
-                    f"{name}:{number}: dictionary line {line[:60]!r} must be 'symbol count', with a symbol "
-                    "that is in no earlier line and none of the four specials; repair the line or build the "
-                    "dictionary again with hat preprocess"
+                must = (
+                    "must be 'symbol count', with a symbol of no earlier line and none of the four specials"
                 )
+                advice = "repair it, or make the dictionary again with hat preprocess"
+                raise DataError(f"{name}:{number}: dictionary line {line[:60]!r} {must}; {advice}")
             count_of[symbol] = int(count[:18])
         return cls(count_of, list(count_of.values()))
 
@@ -101,9 +99,8 @@ class Vocab:
         return np.array([lookup.get(token, UNK) for token in tokens] + [EOS], dtype=np.int32)
 
     def decode(self, ids: Iterable[int], unk: str = "<unk>") -> str:
-        """Return the tokens of `ids` (array, tensor or list) joined by spaces, without BOS, PAD and EOS.
-
-        UNK is written as `unk`.
+        """Return the tokens of `ids` (array, tensor or list) joined by spaces, without BOS, PAD and EOS. UNK
+        is written as `unk`.
         """
         values = ids.tolist() if hasattr(ids, "tolist") else ids
         return " ".join(unk if i == UNK else self._symbols[i] for i in values if i not in (BOS, PAD, EOS))

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hat.data.batching import plan_batches, usable
-from hat.data.pairs import PairDataset, flat, pad
+from hat.data.pairs import PairDataset, flat, pad, plan_batches, usable
 from hat.data.subwords import TextCodec, remove_subwords
 from hat.data.vocab import EOS, Vocab
 from hat.decode.beam import BeamConfig, Hypothesis, beam_search

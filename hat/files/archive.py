@@ -39,10 +39,8 @@ def unpack(
     wanted = list(dict.fromkeys(members))
     for name in wanted:
         if name in ("", ".") or _unsafe(name) or str(PurePosixPath(name)) != name or (flat and "/" in name):
-            raise ConfigError(
-                f"cannot unpack member {name!a}: a relative path without '..' is allowed"
-                f"{', for --flat without folders' if flat else ''}; see --help"
-            )
+            allowed = "a relative path without '..', for --flat without folders, is allowed"
+            raise ConfigError(f"cannot unpack member {name!a}: {allowed}; see --help")
     targets = [folder / name for name in wanted]
     for target in targets:
         refuse_folder(target)
@@ -56,10 +54,8 @@ def unpack(
         try:
             _copy(archive, dict(zip(wanted, files, strict=True)), flat, max_bytes)
         except _DAMAGE as error:
-            raise DataError(
-                f"cannot unpack {archive}: {_reason(error)}; nothing was written; fetch the archive again, "
-                "or look into it"
-            ) from error
+            advice = "nothing was written; fetch the archive again, or look into it"
+            raise DataError(f"cannot unpack {archive}: {_reason(error)}; {advice}") from error
 
     write_all_atomic(targets, fill)
     return targets
@@ -93,10 +89,9 @@ def _copy(archive: Path, files: dict[str, BinaryIO], flat: bool, left: int) -> N
         key = path.name if flat else str(path)
         if key not in files:
             continue
-        if content is None:
-            raise ValueError(f"member {str(path)!a} is a link or device, or locked, not a plain file")
-        if key not in missing:
-            raise ValueError(f"member {str(path)!a} is there twice")
+        if content is None or key not in missing:
+            wrong = "there twice" if content else "a link or device, or locked, not a plain file"
+            raise ValueError(f"member {str(path)!a} is {wrong}")
         del missing[key]
         while block := content.read(_COPY):
             left -= len(block)
@@ -108,9 +103,8 @@ def _copy(archive: Path, files: dict[str, BinaryIO], flat: bool, left: int) -> N
 
 
 def _files_in(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
-    """Yield path and content of all but folders; the content of what is no plain file is None.
-
-    A content is read, if at all, before the next one is asked for.
+    """Yield path and content of all but folders; the content of what is no plain file is None. A content is
+    read, if at all, before the next one is asked for.
     """
     with open(archive, "rb") as file:
         head = file.read(4)

@@ -74,9 +74,8 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def write_atomic(path: Path, fill: Callable[[BinaryIO], object]) -> None:
-    """Create or replace `path` with what `fill` writes; a crash leaves the previous file intact.
-
-    Raises HatError when the disk refuses (full, no permission, file-size limit); nothing temporary is left.
+    """Create or replace `path` with what `fill` writes; a crash leaves the previous file intact. Raises
+    HatError when the disk refuses (full, no permission, file-size limit); nothing temporary is left.
     """
     unfinished = path.parent / f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}"
     with disk_errors(path), new_folders(path.parent):

@@ -43,12 +43,12 @@ class Unreachable(DataError):
 
 @dataclass(frozen=True)
 class Downloaded:
-    """A file that is there and proven. `status`: what this run did for it."""
+    """A file that is there and proven."""
 
     path: Path
     num_bytes: int
     sha256: str
-    status: Literal["downloaded", "intact", "recorded"]  # recorded: it was there, its digest was not
+    status: Literal["downloaded", "intact"]  # intact: it was there
 
 
 def download(
@@ -73,35 +73,25 @@ def download(
     sha256 = sha256 and sha256.lower()
     atomic.refuse_folder(path)
     with atomic.disk_errors(path):
-        found = _existing(path, check, sha256)
-        if isinstance(found, Downloaded):
-            return found
+        if path.exists():
+            digest, recorded = atomic.file_digest(path), atomic.recorded_digests(path)
+            try:
+                if (sha256 and digest != sha256) or (recorded and digest not in recorded):
+                    raise ValueError("its SHA-256 is another one than recorded")
+                if not recorded:
+                    check(path)
+                    with suppress(HatError), atomic.recording(path, digest):
+                        pass  # a folder to be read only serves as well
+                return Downloaded(path, path.stat().st_size, digest, "intact")
+            except ValueError as error:
+                info(f"{path} is damaged ({error}); downloading it again")
         with atomic.new_folders(path.parent), _Part(path, url) as part:
-            if found:
-                info(f"{path} is damaged ({found}); downloading it again")
             digest = _fetch(part, check, sha256, tries, timeout, quiet)
             with atomic.recording(path, digest):
                 os.fsync(part.fd)
                 os.replace(part.path, path)
                 atomic.sync_directory(path.parent)
             return Downloaded(path, path.stat().st_size, digest, "downloaded")
-
-
-def _existing(path: Path, check: Check, expected: str | None) -> Downloaded | str:
-    """Return the file at `path` if it is intact, else what is wrong with it: nothing if there is none."""
-    if not path.exists():
-        return ""
-    digest, size, recorded = atomic.file_digest(path), path.stat().st_size, atomic.recorded_digests(path)
-    if (expected and digest != expected) or (recorded and digest not in recorded):
-        return "its SHA-256 is another one than recorded"
-    if not recorded:
-        try:
-            check(path)
-        except ValueError as error:
-            return str(error)
-        with suppress(HatError), atomic.recording(path, digest):  # a folder to be read only serves as well
-            return Downloaded(path, size, digest, "recorded")
-    return Downloaded(path, size, digest, "intact")
 
 
 class _Part(Lock):
@@ -125,6 +115,19 @@ class _Part(Lock):
     @property
     def size(self) -> int:
         return os.fstat(self.fd).st_size
+
+    def proven(self, check: Check, sha256: str | None) -> str:
+        """Return the SHA-256 of the whole file; what is another file than asked for is refused."""
+        digest = atomic.file_digest(self.path)
+        try:
+            check(self.path)
+            if sha256 and digest != sha256:
+                raise ValueError(f"its SHA-256 is {digest}, not {sha256}")
+        except ValueError as error:
+            kind = HTTPError if self.resumed else ValueError  # received in one piece it may be right
+            self.restart()
+            raise kind(str(error)) from error
+        return digest
 
     def restart(self, version: str = "", total: int | None = None) -> None:
         """Forget what was received; the next bytes are the first of `version`."""
@@ -153,7 +156,7 @@ def _fetch(part: _Part, check: Check, sha256: str | None, tries: int, timeout: f
         while True:
             try:
                 _receive(session, part, timeout, quiet, direct_url(part.url))
-                return _proven(part, check, sha256)
+                return part.proven(check, sha256)
             except (HTTPError, requests.RequestException, ValueError) as error:
                 failures = 0 if part.size >= most + _MIB else failures + 1
                 if failures >= tries or not isinstance(error, HTTPError):
@@ -205,20 +208,6 @@ def _receive(session: requests.Session, part: _Part, timeout: float, quiet: bool
                 block = block[os.write(part.fd, block) :]
     if part.size != (part.total or part.size):
         raise HTTPError(f"it ended after {part.size} of {part.total} bytes")
-
-
-def _proven(part: _Part, check: Check, sha256: str | None) -> str:
-    """Return the SHA-256 of the whole file; what is another file than asked for is refused."""
-    digest = atomic.file_digest(part.path)
-    try:
-        check(part.path)
-        if sha256 and digest != sha256:
-            raise ValueError(f"its SHA-256 is {digest}, not {sha256}")
-    except ValueError as error:
-        kind = HTTPError if part.resumed else ValueError  # received in one piece it may be right
-        part.restart()
-        raise kind(str(error)) from error
-    return digest
 
 
 def direct_url(url: str) -> str:

@@ -80,7 +80,6 @@ class Journal(Appended[dict[str, Any]]):
 
 def read_journal(path: Path) -> list[dict[str, Any]]:
     """Return the records of a journal without opening it for writing; an unfinished last line is left out.
-
     Raises DataError if it is missing or damaged.
     """
     try:

@@ -54,16 +54,21 @@ def beside_own(predictor: Path) -> Path:
 
 
 def released_models(path: Path = TABLE) -> tuple[ReleasedModel, ...]:
-    """Return the 48 models of the 2020 release in the order of the table.
-
-    Raises DataError if the table is missing or a row of it is not as declared above (the line is named).
+    """Return the 48 models of the 2020 release in the order of the table. Raises DataError if the table is
+    missing or a row of it is not as declared above (the line is named).
     """
     hints, rows, models = get_type_hints(ReleasedModel), None, []
+
+    def value(cell: str, hint: Any) -> Any:
+        if hint == tuple[int, ...]:
+            return tuple(map(int, cell.split()))
+        return cell if hint is str else (int if hint == int | None else float)(cell) if cell else None
+
     try:
         with open(path, encoding="utf-8", newline="") as file:
             rows = csv.DictReader(file)
             for row in rows:
-                models.append(ReleasedModel(**{name: _value(row[name], hints[name]) for name in hints}))
+                models.append(ReleasedModel(**{name: value(row[name], hints[name]) for name in hints}))
     except (OSError, ValueError, KeyError) as error:
         where = f"{path}:{rows.line_num}" if rows else path
         raise DataError(f"cannot read {where}: {error}; restore it from the repository") from error
@@ -73,11 +78,3 @@ def released_models(path: Path = TABLE) -> tuple[ReleasedModel, ...]:
 def latency_data_names(models: tuple[ReleasedModel, ...]) -> tuple[str, ...]:
     """Return the names of the released latency tables, each once, in the order of `models`."""
     return tuple(dict.fromkeys(name for model in models if (name := model.latency_data)))
-
-
-def _value(cell: str, hint: Any) -> Any:
-    if hint is str:
-        return cell
-    if hint == tuple[int, ...]:
-        return tuple(map(int, cell.split()))
-    return (int if hint == int | None else float)(cell) if cell else None

@@ -55,9 +55,12 @@ def read_foreign(path: Path, content: bytes) -> Any:
             warnings.simplefilter("ignore")  # about protocols of pickle
             return _read(content)
     except Exception as error:  # damage makes the parsers raise many kinds
+        text = str(error).partition("Check the documentation of torch.load")[0].strip()  # to trust the file
+        why = text.rpartition("\n")[2].rpartition("WeightsUnpickler error: ")[2].partition(" Please use ")[0]
+        why = why if isinstance(error, ValueError | pickle.UnpicklingError) else ""
         raise CheckpointError(
-            f"{path} is damaged or cannot be read safely ({_reason(error)}); allowed are files of torch.save "
-            "with tensors and plain values; fetch the file again, or save its weights anew with torch.save"
+            f"{path} is damaged or cannot be read safely ({brief(why or repr(error))}); allowed are files of "
+            "torch.save with tensors and plain values; fetch it again, or save its weights with torch.save"
         ) from error
 
 
@@ -88,14 +91,6 @@ def _read(content: bytes) -> Any:
             if unknown is None or unknown[1] in stubs or len(stubs) > MAX_CLASSES:
                 raise
             stubs[unknown[1]] = Opaque
-
-
-def _reason(error: Exception) -> str:
-    """Return what torch says, without its advice to trust the file."""
-    lines = str(error).partition("Check the documentation of torch.load")[0].strip().splitlines()
-    last = lines[-1].rpartition("WeightsUnpickler error: ")[2].partition(" Please use ")[0] if lines else ""
-    plain = isinstance(error, ValueError | pickle.UnpicklingError) and last
-    return brief(last.strip() if plain else repr(error))
 
 
 def write_safetensors(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

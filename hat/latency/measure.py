@@ -32,7 +32,7 @@ from hat.latency.predictor import SHARED, conditions_of_space, differences
 from hat.latency.table import LatencyTable, Row, TableWriter, row_of
 from hat.log import info
 from hat.log import progress as counting
-from hat.model.count import count_params, profile_macs
+from hat.model.count import count_macs, count_params
 from hat.model.cpu import DTYPES, device_name, keep_pages
 from hat.model.layers import EOS, ModelConfig
 from hat.model.transformer import SubTransformer, SuperTransformer, Transformer, extract
@@ -539,7 +539,7 @@ def profile(
     result: dict[str, Any] = {"params": count_params(arch, space), "flops": None, "latency_ms": None}
     cfg = config or MeasureConfig()
     if flops:
-        result["flops"] = 2 * profile_macs(arch, space, model_config or ModelConfig(), cfg.source_len)
+        result["flops"] = 2 * count_macs(arch, space, cfg.source_len, model_config or ModelConfig())
     if device is not None:
         where = torch.device(device)
         cfg.check(arch, where)

@@ -32,12 +32,13 @@ def count_params(arch: Arch, space: SearchSpace) -> int:
     return total
 
 
-def count_macs(arch: Arch, space: SearchSpace, length: int) -> int:
+def count_macs(arch: Arch, space: SearchSpace, length: int, cfg: ModelConfig | None = None) -> int:
     """Return the multiply-accumulates of one forward pass, batch 1, `length` source and target tokens.
 
     Teacher forcing, without the output matrix. Counted as torchprofile 0.1 counts the plain float32 pass:
-    matrix products, normalisations with scale, and element-wise products (embedding scale and query
-    scale; not the two products of integers a position is computed with).
+    matrix products, normalisations with scale, and element-wise products (embedding scale and query scale).
+    With the options of a model also the two products of integers a position is computed with, and the
+    normalisation behind the last layer if layers begin with theirs: torchprofile's number to the last digit.
     """
     n = length
     total = n * (arch.encoder.embed_dim + arch.decoder.embed_dim)  # embeddings times their scale
@@ -49,14 +50,7 @@ def count_macs(arch: Arch, space: SearchSpace, length: int) -> int:
             total += 2 * n * keys * qkv + n * qkv  # both products, and the scaled queries
         total += 2 * n * dim * stack.ffn_dims[index]
         total += n * dim * (len(attentions) + 1)  # a normalisation of each block
+    if cfg:
+        total += n * (2 + arch.encoder.embed_dim * cfg.encoder_normalize_before)
+        total += n * arch.decoder.embed_dim * cfg.decoder_normalize_before
     return total
-
-
-def profile_macs(arch: Arch, space: SearchSpace, cfg: ModelConfig, length: int) -> int:
-    """Return what torchprofile counts in that pass of a model with these options.
-
-    Also the products of integers, and the normalisation behind the last layer if layers begin with theirs.
-    """
-    norms = [arch.encoder.embed_dim] * cfg.encoder_normalize_before
-    norms += [arch.decoder.embed_dim] * cfg.decoder_normalize_before
-    return count_macs(arch, space, length) + length * (2 + sum(norms))

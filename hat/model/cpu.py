@@ -74,10 +74,9 @@ def random_bits(seed: int, device: torch.device) -> RandomBits:
 
 
 def dropout_mask(like: Tensor, rate: float, bits: RandomBits) -> Tensor:
-    """Return zeros, a fraction `rate`, and 1 / (1 - rate), in the shape and type of `like`.
-
-    Four 15-bit uniform numbers come from each 64 random bits, a quarter of the draws of a Bernoulli mask; the
-    rate is exact to 1/32768. The same elements are dropped whatever the type.
+    """Return zeros, a fraction `rate`, and 1 / (1 - rate), in the shape and type of `like`. Four 15-bit
+    uniform numbers come from each 64 random bits, a quarter of the draws of a Bernoulli mask; the rate is
+    exact to 1/32768. The same elements are dropped whatever the type.
     """
     count = like.numel()
     quarter = max(1, (count + 3) // 4)
@@ -98,7 +97,6 @@ def dropout_mask(like: Tensor, rate: float, bits: RandomBits) -> Tensor:
 
 class Matrix:
     """x [.., I] -> x @ weight^T + bias [.., O], and what usually follows, as PyTorch multiplies everywhere.
-
     Takes the place of an `ElasticLinear` whose size is fixed; nothing is dropped or differentiated.
     """
 
@@ -154,9 +152,8 @@ def can_pack(dtype: torch.dtype) -> bool:
 
 
 def largest(rows_NV: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return the `count` largest values of each row, largest first, and their places, both [N, count].
-
-    They lie in the `count` chunks with the largest maxima; to look only there is faster on CPUs.
+    """Return the `count` largest values of each row, largest first, and their places, both [N, count]. They
+    lie in the `count` chunks with the largest maxima; to look only there is faster on CPUs.
     """
     if rows_NV.is_cuda or rows_NV.size(1) < 2 * count * CHUNK or rows_NV.size(1) % CHUNK:
         values, places = rows_NV.topk(count, dim=1)
@@ -173,7 +170,6 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 
 def keep_pages() -> None:
     """Let glibc reuse freed buffers of any size: mapping and clearing fresh pages costs 10-20% of a CPU step.
-
     Memory once used stays with the process (a few GiB while training), so small boards are left as they are.
     """
     if sys.platform != "linux" or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") < 12 << 30:

@@ -14,9 +14,8 @@ from hat.model.cpu import RandomBits, dropout_mask, random_bits
 
 
 class ElasticLinear(nn.Module):
-    """A linear map that uses the front `[out, in]` block of its weight (HAT 2020, section 3.1).
-
-    `fan_out` is the height of a larger matrix that this one is part of.
+    """A linear map that uses the front `[out, in]` block of its weight (HAT 2020, section 3.1). `fan_out` is
+    the height of a larger matrix that this one is part of.
     """
 
     def __init__(self, in_dim: int, out_dim: int, fan_out: int | None = None) -> None:
@@ -54,9 +53,8 @@ class ElasticLayerNorm(nn.LayerNorm):
 
 
 class ElasticEmbedding(nn.Module):
-    """Token embedding that uses the front columns of its table; also serves as the output matrix.
-
-    The row of `pad`, if any, is zero and receives no gradient.
+    """Token embedding that uses the front columns of its table; also serves as the output matrix. The row of
+    `pad`, if any, is zero and receives no gradient.
     """
 
     def __init__(self, vocab_size: int, dim: int, pad: int | None = None) -> None:
@@ -99,10 +97,9 @@ class _Lookup(torch.autograd.Function):
 
 
 class Dropout:
-    """Drops elements with masks that follow from a seed; without a seed (evaluation) it changes nothing.
-
-    One object serves one forward pass, along which it is passed. Two passes with one seed drop the same
-    elements, so a resumed run repeats the uninterrupted one whatever other random numbers were drawn.
+    """Drops elements with masks that follow from a seed; without a seed (evaluation) it changes nothing. One
+    object serves one forward pass, along which it is passed. Two passes with one seed drop the same elements,
+    so a resumed run repeats the uninterrupted one whatever other random numbers were drawn.
     """
 
     def __init__(self, seed: int | None = None) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from hat.model.cpu import CHUNK, Matrix, fixed_matrix
 from hat.model.elastic import EVAL, Dropout, ElasticLayerNorm, ElasticLinear
-from hat.model.layers import PAD, Layer
+from hat.model.layers import PAD, Layer, Mask
 from hat.model.transformer import EncoderOutput, Transformer, extract
 from hat.space import SIDES, Arch, EncoderArch
 
@@ -27,7 +27,6 @@ MakeMatrix = Callable[[Tensor, Tensor | None], Matrix]  # of a weight and a bias
 
 class InferenceModel:
     """What `model` computes with `arch`, in weights of its own: it neither trains nor follows later changes.
-
     The results differ from those of `model` by the rounding of its number type only. `matrix` lays out the
     linear maps; by default as the processor multiplies fastest.
     """
@@ -73,10 +72,9 @@ class InferenceModel:
 
     @torch.inference_mode()
     def step(self, tokens_N: Tensor, state: "DecoderState") -> Tensor:
-        """Feed one token of each hypothesis and return logits [N, V'].
-
-        V' >= V: what a large vocabulary is padded with is -inf. `state` is one step further afterwards. The
-        first step may be given a single token of each sentence, if its hypotheses start alike.
+        """Feed one token of each hypothesis and return logits [N, V']. V' >= V: what a large vocabulary is
+        padded with is -inf. `state` is one step further afterwards. The first step may be given a single
+        token of each sentence, if its hypotheses start alike.
         """
         state.begin()
         x = F.embedding(tokens_N, self._embed)
@@ -165,17 +163,10 @@ class _FixedLayer:
         return self.blocks(x_BSD, stack, index, to_itself, None, drop)
 
     def step(
-        self,
-        x_ND: Tensor,
-        stack: EncoderArch,
-        index: int,
-        state: LayerState,
-        length: int,
-        mask: Tensor | None,
+        self, x_ND: Tensor, stack: EncoderArch, index: int, state: LayerState, length: int, mask: Mask
     ) -> Tensor:
-        """Return [N, D] of a layer of the decoder for the newest token of each hypothesis.
-
-        Its keys and values go into `state`; `mask` hides those of other hypotheses.
+        """Return [N, D] of a layer of the decoder for the newest token of each hypothesis. Its keys and
+        values go into `state`; `mask` hides those of other hypotheses.
         """
         batch, rows = state.cross_k.size(0), x_ND.size(0) // state.cross_k.size(0)
 

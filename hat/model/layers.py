@@ -20,7 +20,8 @@ from hat.space import Arch, EncoderArch, SearchSpace
 MAX_POSITIONS = 1 << 16  # no weight proves the number in a file, and the table takes memory for each
 PAD, EOS = 1, 2  # ids fixed by the dictionary format
 Block = Callable[[Tensor], Tensor]
-Source = tuple[Tensor, Tensor | None] | None  # outputs of the encoder and their mask
+Mask = Tensor | None  # what to add to attention scores
+Source = tuple[Tensor, Mask] | None  # outputs of the encoder and their mask
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,6 @@ class ModelConfig(Options):
 
 def sinusoids(num_positions: int, dim: int) -> Tensor:
     """Return the position table [num_positions, dim]: sines in the front half, cosines behind, zero at PAD.
-
     Frequencies are exp(-i * ln(10000) / (half - 1)), at the *super* width; a SubTransformer takes front
     columns.
     """
@@ -99,7 +99,6 @@ def attend(
     q_BTQ: Tensor, k_BSQ: Tensor, v_BSQ: Tensor, heads: int, mask: Tensor | None, drop: Dropout, rate: float
 ) -> Tensor:
     """Return drop(softmax(q @ k^T / sqrt(d) + mask)) @ v, in `heads` groups of d columns each [B, T, Q].
-
     Short sequences, and weights that are dropped, take two plain matrix products; long ones the fused kernel.
     """
     q_BHTd, k_BHSd, v_BHSd = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q_BTQ, k_BSQ, v_BSQ))
@@ -120,7 +119,6 @@ def attend(
 
 class Layer(nn.Module):
     """Self-attention, in a decoder attention to the encoder, and feed-forward, each with a residual branch.
-
     As large as layer `index` of one side of `shape`; only the embedding side of its projections is cut.
     """
 
@@ -144,13 +142,7 @@ class Layer(nn.Module):
         self.ffn_norm = ElasticLayerNorm(dim)
 
     def forward(
-        self,
-        x: Tensor,
-        stack: EncoderArch,
-        index: int,
-        mask: Tensor | None,
-        drop: Dropout,
-        source: Source = None,
+        self, x: Tensor, stack: EncoderArch, index: int, mask: Mask, drop: Dropout, source: Source = None
     ) -> Tensor:
         """Return [B, T, D], computed as layer `index` of `stack`; in a decoder of a source and its mask."""
         rate = self.cfg.attention_dropout

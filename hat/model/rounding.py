@@ -17,9 +17,8 @@ from hat.space import SIDES, Arch
 
 @dataclass(frozen=True)
 class Rounding:
-    """How an engine rounds to multiples of a step.
-
-    Weights of linear maps have a step for each output: the largest absolute value / 127.
+    """How an engine rounds to multiples of a step. Weights of linear maps have a step for each output: the
+    largest absolute value / 127.
     """
 
     symmetric: bool  # steps of inputs: largest absolute value / 127; else (highest - lowest or 0) / 255
@@ -34,12 +33,25 @@ ROUNDINGS = {  # by runtime
 
 
 def rounded(model: Transformer, arch: Arch, how: Rounding) -> SubTransformer:
-    """Return `arch` cut out of `model` with rounded weights; its linear maps round what they multiply.
-
-    The tokens of a target are rounded one by one, as they are decoded, and each source by itself: how
-    sentences are batched changes nothing.
+    """Return `arch` cut out of `model` with rounded weights; its linear maps round what they multiply. The
+    tokens of a target are rounded one by one, as they are decoded, and each source by itself: how sentences
+    are batched changes nothing.
     """
-    sub, inputs = extract(model, arch), _Inputs(how)
+    sub, pads = extract(model, arch), list[Tensor | None]([None])  # of the source that is multiplied next
+
+    def see_pads(layer: nn.Module, args: Any, side: str) -> None:
+        """Remember, before a layer, which tokens have no part in the step of their sentence."""
+        mask = args[3] if side == "encoder" else args[5][1]
+        pads[0] = None if mask is None else mask[:, 0, 0, :, None] < 0
+
+    def in_steps(x_BTD: Tensor, of_source: bool = False) -> Tensor:
+        low, high = torch.aminmax(x_BTD, dim=-1, keepdim=True)
+        if of_source and not how.by_token:
+            if pads[0] is not None:
+                low, high = (x.masked_fill(pads[0], 0) for x in (low, high))
+            low, high = low.amin(1, keepdim=True), high.amax(1, keepdim=True)
+        return _in_steps(x_BTD, low, high, how.symmetric)
+
     widths = (arch.encoder.embed_dim, *[arch.decoder.embed_dim] * 2)
     tables = [getattr(sub, name) for name in ("source_embed", "target_embed", "output")]
     sub.source_embed, sub.target_embed, sub.output = (
@@ -47,44 +59,20 @@ def rounded(model: Transformer, arch: Arch, how: Rounding) -> SubTransformer:
     )
     for side, name in zip(SIDES, ("source", "target"), strict=True):
         for layer in getattr(sub, f"{side}_layers"):
-            layer.register_forward_pre_hook(partial(inputs.see_pads, side))
+            layer.register_forward_pre_hook(partial(see_pads, side=side))
             for path, linear in layer.named_modules():
-                kind = path.rpartition(".")[2]
                 if isinstance(linear, ElasticLinear):
                     _round(linear.weight, by_row=True)
-                    linear.register_forward_pre_hook(partial(inputs.hook, side == "encoder" or kind == "kv"))
+                    of_source = side == "encoder" or path.endswith(".kv")
+                    linear.register_forward_pre_hook(
+                        lambda linear, args, of=of_source: (in_steps(args[0], of), *args[1:])
+                    )
         _round(getattr(sub, f"{name}_embed").weight, how.tables == "rows")
         if how.tables == "whole":
             _round(getattr(sub, f"{name}_positions"), by_row=False)
     _round(sub.output.weight, by_row=True)
-    sub.decoder_norm.register_forward_hook(lambda module, args, states: inputs.rounded(states))
+    sub.decoder_norm.register_forward_hook(lambda module, args, states: in_steps(states))
     return sub
-
-
-class _Inputs:
-    """Rounds what linear maps multiply."""
-
-    def __init__(self, how: Rounding) -> None:
-        self._how = how
-        self._pads_BT1: Tensor | None = None  # of the source that is multiplied next
-
-    def see_pads(self, side: str, layer: nn.Module, args: Any) -> None:
-        """Remember, before a layer, which tokens have no part in the step of their sentence."""
-        mask = args[3] if side == "encoder" else args[5][1]
-        self._pads_BT1 = None if mask is None else mask[:, 0, 0, :, None] < 0
-
-    def hook(self, of_source: bool, linear: nn.Module, args: Any) -> Any:
-        """Return the arguments of a linear map, the first one rounded."""
-        return self.rounded(args[0], of_source), *args[1:]
-
-    def rounded(self, x_BTD: Tensor, of_source: bool = False) -> Tensor:
-        """Return `x_BTD` rounded."""
-        low, high = torch.aminmax(x_BTD, dim=-1, keepdim=True)
-        if of_source and not self._how.by_token:
-            if self._pads_BT1 is not None:
-                low, high = (x.masked_fill(self._pads_BT1, 0) for x in (low, high))
-            low, high = low.amin(1, keepdim=True), high.amax(1, keepdim=True)
-        return _in_steps(x_BTD, low, high, self._how.symmetric)
 
 
 def _in_steps(x: Tensor, low: Tensor, high: Tensor, symmetric: bool) -> Tensor:

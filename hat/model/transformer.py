@@ -13,15 +13,7 @@ from torch import Tensor, nn
 
 from hat.errors import ConfigError
 from hat.model.elastic import EVAL, Dropout, ElasticEmbedding, ElasticLayerNorm, ElasticLinear
-from hat.model.layers import (
-    PAD,
-    Layer,
-    ModelConfig,
-    causal_mask,
-    padding_mask,
-    positions,
-    sinusoids,
-)
+from hat.model.layers import PAD, Layer, ModelConfig, causal_mask, padding_mask, positions, sinusoids
 from hat.space import SIDES, Arch, SearchSpace
 
 
@@ -33,7 +25,6 @@ class EncoderOutput(NamedTuple):
 
     def by_span(self, arch: Arch) -> dict[int, tuple[Tensor, Tensor | None]]:
         """Return for each span of `arch` the outputs of so many last encoder layers, and their additive mask.
-
         The outputs stand side by side in time, [B, span * S, D]; the mask is None without pads.
         """
         return {
@@ -47,7 +38,6 @@ class EncoderOutput(NamedTuple):
 
 class Transformer(nn.Module):
     """An encoder-decoder whose parameters have the sizes of `shape`; a call may use a smaller architecture.
-
     `space` gives the super widths, on which positions, dropout and (optionally) embedding scale depend.
     """
 
@@ -57,16 +47,11 @@ class Transformer(nn.Module):
         super().__init__()
         enc, dec, shared = shape.encoder, shape.decoder, cfg.share_all_embeddings
         source_size, target_size = vocab_size
-        if shared and source_size != target_size:
-            raise ConfigError(
-                f"--share-all-embeddings needs a joint dictionary, got {source_size} source and "
-                f"{target_size} target entries; preprocess with --joined-dictionary"
-            )
         widths = [side.super_embed_dim for side in (space.encoder, space.decoder)]
-        if shared and widths[0] != widths[1]:
+        if shared and (source_size != target_size or widths[0] != widths[1]):
             raise ConfigError(
-                f"--share-all-embeddings needs equal widths, got encoder-embed-dim {widths[0]} and "
-                f"decoder-embed-dim {widths[1]}; set both alike"
+                "--share-all-embeddings needs a joint dictionary (preprocess with --joined-dictionary) and "
+                f"equal widths, got {source_size} and {target_size} entries, widths of {widths}"
             )
         self.space, self.cfg = space, cfg
         self.default_arch = shape
@@ -101,11 +86,8 @@ class Transformer(nn.Module):
     def lengthen(self, source: int | None, target: int | None) -> None:
         """Make room for sentences of so many tokens, if it is more than before; positions have no weights."""
         cfg = self.cfg
-        source, target = (
-            max(cfg.max_source_positions, source or 0),
-            max(cfg.max_target_positions, target or 0),
-        )
-        self.cfg = replace(cfg, max_source_positions=source, max_target_positions=target)
+        longer = max(cfg.max_source_positions, source or 0), max(cfg.max_target_positions, target or 0)
+        self.cfg = replace(cfg, max_source_positions=longer[0], max_target_positions=longer[1])
         self._make_positions()
 
     def load_weights(self, weights: dict[str, Tensor]) -> None:
@@ -152,9 +134,8 @@ class Transformer(nn.Module):
 
     def scale(self, side: str, dim: int) -> float:
         """Return what embeddings of `dim` columns are multiplied with."""
-        return math.sqrt(
-            getattr(self.space, side).super_embed_dim if self.cfg.vocab_original_scaling else dim
-        )
+        super_dim = getattr(self.space, side).super_embed_dim
+        return math.sqrt(super_dim if self.cfg.vocab_original_scaling else dim)
 
     def _embed(self, side: str, ids: Tensor, dim: int, drop: Dropout) -> Tensor:
         name = "source" if side == "encoder" else "target"
@@ -194,10 +175,9 @@ class SubTransformer(Transformer):
 
 
 def extract(model: Transformer, arch: Arch) -> SubTransformer:
-    """Return `arch` as a model of its own size, with copies of the slices it uses.
-
-    Every slice is a front block, so the shape of the small tensor says which part of the large one it is. The
-    output equals that of `model` called with `arch`. Raises ArchError if `arch` is outside the space.
+    """Return `arch` as a model of its own size, with copies of the slices it uses. Every slice is a front
+    block, so the shape of the small tensor says which part of the large one it is. The output equals that of
+    `model` called with `arch`. Raises ArchError if `arch` is outside the space.
     """
     model.space.check(arch)
     with torch.device("meta"):
@@ -209,3 +189,24 @@ def extract(model: Transformer, arch: Arch) -> SubTransformer:
         slices[name] = block.clone(memory_format=torch.contiguous_format)
     sub.load_weights(slices)
     return sub
+
+
+@torch.no_grad()
+def implant(model: Transformer, sub: SubTransformer) -> None:
+    """Give a SuperTransformer the weights of a trained SubTransformer of its space, in place.
+
+    As that architecture it computes what `sub` does. Feed-forward units are sorted, the most important
+    first, so that narrower slices keep those. Blocks of the layers that `sub` does not have start as zero:
+    normalised before their blocks, they change nothing until they are trained.
+    """
+    model.space.check(sub.arch)
+    given = {name: weight.detach() for name, weight in sub.named_parameters()}
+    for name in [name for name in given if name.endswith("ffn.up.weight")]:
+        up, bias, down = (f"{name[:-9]}{end}" for end in ("up.weight", "up.bias", "down.weight"))
+        order = (given[up].norm(dim=1) * given[down].norm(dim=0)).argsort(descending=True)
+        given |= {up: given[up][order], bias: given[bias][order], down: given[down][:, order]}
+    for name, weight in model.named_parameters():
+        if name in given:
+            weight[tuple(map(slice, given[name].shape))] = given[name]
+        elif ".out." in name or ".down." in name:
+            weight.zero_()

@@ -17,7 +17,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 
 from hat.data.folder import CODES_FILE, MODEL_FILE
-from hat.data.subwords import Segmenter
+from hat.data.subwords import moses_rules
 from hat.decode.translator import Model
 from hat.errors import CheckpointError, ConfigError, DataError, brief
 from hat.files.atomic import file_digest, write_text_atomic
@@ -55,8 +55,8 @@ def save_bundle(model: Model, folder: Path | str, facts: Mapping[str, Any] | Non
     params = sum(each.numel() for each in network.parameters())
     config |= {"normalisation": None, "params": params}
     if codec.kind == "subword_nmt":  # the others take text as it is
-        rules = Segmenter.of(codec.vocabs[0], b"", codec.languages[0])
-        config["normalisation"] = {"moses": rules.lang, "hyphens": rules.mark, "lowercase": rules.is_lower}
+        mark, is_lower = moses_rules(codec.vocabs[0])
+        config["normalisation"] = {"moses": codec.languages[0], "hyphens": mark, "lowercase": is_lower}
     config |= {"space": asdict(network.space), "arch": network.arch.to_yaml()}
     config |= {"model_config": asdict(network.cfg), "vocab_sizes": list(network.vocab_sizes)}
     config |= {"vocab_digests": list(model.digests), "facts": dict(facts or {})}

@@ -10,18 +10,17 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import torch
 
 from hat.config import Options, fill, option, read_config, to_yaml_values
-from hat.data.batching import EpochBatches, groups
-from hat.data.pairs import ORIGINAL, Batch, PairDataset, mixed
+from hat.data.pairs import ORIGINAL, Batch, EpochBatches, PairDataset, groups, mixed
 from hat.errors import CheckpointError, ConfigError
 from hat.log import RunLog, info
 from hat.model.cpu import device_name, dtype_name
 from hat.model.layers import ModelConfig
-from hat.model.transformer import SuperTransformer, Transformer
+from hat.model.transformer import SubTransformer, SuperTransformer, Transformer, implant
 from hat.rng import seed_for
 from hat.run import Claim, Identity, Run, claim, read_record, record_path
 from hat.space import Arch, SearchSpace, validation_archs
@@ -438,9 +437,11 @@ class _Training:
         source, where, self.made_from, self.parts, changed, resets = start
         cfg, optim = self.cfg, self.cfg.optim
         goes_on = source is not None and source.arch == self.arch and "trainer" in source.state
-        if source is None:
+        if source is None or (source.arch and self.arch is None):
             noise = torch.Generator().manual_seed(seed_for(self.seed, "init"))
             model: Transformer = SuperTransformer(self.space, self.dataset.vocab_sizes, cfg.model, noise)
+            if source:
+                implant(model, cast("SubTransformer", source.model()))
             model = ckpt.pack(model).sub(self.arch)
         else:
             weights = source.master if goes_on and source.master is not None else source.weights

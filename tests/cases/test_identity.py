@@ -243,17 +243,6 @@ def test_a12_the_best_loss_of_another_run_is_not_that_of_this_one(task: Path, tr
     assert record.results["best_loss"] == record.results["last_losses"]["mean"]
 
 
-def test_another_restore_file_is_another_run(task: Path, train: Train) -> None:
-    train(into="first")
-    train("--seed=2", into="second")
-    train("--restore-file=first/checkpoint_last.pt", "--max-update=3")
-    said = train("--restore-file=second/checkpoint_last.pt", "--max-update=3", code=2)
-    assert "run holds another run: checkpoint content;" in said
-    assert "checkpoint is now given" in train(
-        "--restore-file=first/checkpoint_last.pt", code=2, into="second"
-    )
-
-
 def test_a_checkpoint_of_the_run_itself_is_no_other_start(task: Path, train: Train) -> None:
     train("--max-update=4", "--max-epoch=2")
     assert "resumed run at update" in train("--restore-file=checkpoint_last.pt", "--max-epoch=3")
@@ -318,21 +307,6 @@ def test_an_average_replaces_no_checkpoint_of_training(task: Path, train: Train)
     average(["run"], "run/checkpoint_mean.pt")
     average(["run"], "run/checkpoint_mean.pt")
     assert reached(task / "run") == 2
-
-
-def test_new_run_behind_a_link_keeps_the_link(task: Path, train: Train, monkeypatch) -> None:
-    (task / "disk").mkdir()
-    (task / "run").symlink_to("disk")
-    train()
-    aside = f"disk.{read_record(task / 'run').identity.short}"
-    said = train("--seed=7", "--new-run")
-    assert f"it was moved to {task}/{aside}" in said and (task / "run").readlink() == Path("disk")
-    assert (
-        read_record(task / aside).settings["seed"] == 1 and read_record(task / "disk").settings["seed"] == 7
-    )
-    monkeypatch.chdir(task / "disk")
-    assert main(["--configs=../space.yml", "--data=../bin", "--save-dir=.", "--new-run"]) == 2
-    assert (task / "disk" / "checkpoint_last.pt").exists()
 
 
 def test_a12_resets_go_on_under_other_settings(task: Path, train: Train, trained: Path) -> None:
@@ -407,13 +381,8 @@ def search(task: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> Sea
 
 SEARCH = ["--configs=space.yml", "--restore-file=super/checkpoint_last.pt", "--ckpt-path=latency.pt"]
 SEARCH += ["--search-dir=search", "--write-config-path=found.yml", "--latency-constraint=100", "--no-measure"]
-SEARCH += [
-    "--evo-iter=1",
-    "--population-size=4",
-    "--parent-size=2",
-    "--mutation-size=2",
-    "--crossover-size=0",
-]
+SEARCH += ["--evo-iter=1", "--population-size=4", "--parent-size=2", "--mutation-size=2"]
+SEARCH += ["--crossover-size=0"]
 
 
 def test_a_search_folder_is_one_search(task: Path, search: Search) -> None:

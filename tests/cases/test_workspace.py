@@ -131,12 +131,8 @@ class Workshop:
 
 def binarise(raw: Path) -> None:
     flags = [f"--{name}pref={raw / name}" for name in ("train", "valid", "test")]
-    flags += [
-        "--source-lang=en",
-        "--target-lang=de",
-        "--joined-dictionary",
-        "--destdir=data/binary/toy_en_de",
-    ]
+    flags += ["--source-lang=en", "--target-lang=de", "--joined-dictionary"]
+    flags += ["--destdir=data/binary/toy_en_de"]
     assert preprocess(flags) == 0
 
 
@@ -191,16 +187,17 @@ def test_b1_what_changes_no_result_makes_nothing_again(workshop: Workshop, tmp_p
 
 
 def test_the_others_train_on_what_the_largest_translates(workshop: Workshop, monkeypatch) -> None:
-    data, at = "data/binary/toy_en_de", []
+    data, at, teachers = "data/binary/toy_en_de", [], []
 
     def translate(options: Any, words: Any) -> dict[str, Any]:
-        assert options[1].teacher == "runs/a/largest/average_model_1.pt" and options[0].task.data == data
+        teachers.append(options[1].teacher)
+        assert options[0].task.data == data
         shutil.copytree(data, options[1].output)
         workshop.write(Path(options[1].output, "run.json"), "translate")
         return {}
 
     def note(options: Any, words: Any) -> None:
-        at.append((Path(options.run.save_dir).name, options.task.data))
+        at.append((Path(options.run.save_dir).name, options.task.data, options.run.restore_file))
         workshop.train(options, words)
 
     for module, run in ((distill, translate), (train, note)):
@@ -208,12 +205,20 @@ def test_the_others_train_on_what_the_largest_translates(workshop: Workshop, mon
         monkeypatch.setattr(f"hat.cli.run.{module.__name__.rpartition('.')[2]}", fake)
     ends = ["train largest", "test largest", "translate", "test smallest"]
     assert workshop.run(distill="largest") == [*ALL[:4], *ends, *FOUND, "measure"]
-    assert at[:2] == [("super", data), ("largest", data)]
-    assert at[2:] == [(name, "runs/a/distilled") for name in MODELS[2:]]
+    best = "runs/a/super/checkpoint_best.pt"
+    assert at[:2] == [("super", data, None), ("largest", data, best)]
+    assert at[2:] == [(name, "runs/a/distilled", best) for name in MODELS[2:]]
     Path("runs/a/distilled/run.json").unlink()
     assert workshop.run(distill="largest") == []
     with pytest.raises(HatError, match=r"the checkpoint none\.pt does not exist"):
         workshop.run(distill="none.pt")
+    task = Task(TaskRunOptions(**FLAGS), quiet=True)
+    known = TaskData(task.settings.task)
+    network = SuperTransformer(task.space, known.vocab_sizes, task.settings.model)
+    save(pack(extract(network, task.space.largest()), known.digests), Path("given.pt"))
+    assert workshop.run(distill="given.pt", run_dir="runs/b")[:2] == ["translate", "train super"]
+    assert teachers == ["runs/a/largest/average_model_1.pt", "given.pt"]
+    assert ("super", "runs/b/distilled", "given.pt") in at, "the SuperTransformer starts from its teacher"
 
 
 def test_a_supertransformer_from_elsewhere_is_taken(workshop: Workshop) -> None:
@@ -378,29 +383,6 @@ def test_b2_a_workspace_has_one_owner(workshop: Workshop) -> None:
     with FolderLock(Path("runs/a"), ""), pytest.raises(HatError, match="being written by another process"):
         workshop.run(super_updates=40)
     assert workshop.made == []
-
-
-def test_a_kill_while_results_move_loses_nothing(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    workshop.run()
-    before = Path("runs/a/latency.csv").read_text()
-    moves, replace = [], os.replace
-
-    def stop(source: Any, target: Any) -> None:
-        if ".csv" in str(source) and "unfinished" not in str(source):
-            moves.append(source)
-            if len(moves) == limit:
-                raise KeyboardInterrupt
-        replace(source, target)
-
-    for limit in (1, 2):  # noqa: B007
-        moves.clear()
-        with monkeypatch.context() as patched:
-            patched.setattr("os.replace", stop)
-            with pytest.raises(KeyboardInterrupt):
-                workshop.run(seed=2)
-        workshop.made.clear()
-        assert "table" not in workshop.run()
-        assert Path("runs/a/latency.csv").read_text() == before
 
 
 def test_what_has_no_record_is_moved_and_kept(workshop: Workshop) -> None:

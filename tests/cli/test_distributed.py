@@ -249,7 +249,7 @@ def test_how_many_processes_a_machine_gets(monkeypatch: pytest.MonkeyPatch) -> N
     gpus(monkeypatch, 0)
     assert [processes(RankOptions(asked), DeviceOptions()) for asked in (None, 3)] == [1, 3]
     for wrong in ({"distributed_world_size": 0}, {"distributed_port": 70000}):
-        with pytest.raises(ConfigError, match="must lie between 1 and"):
+        with pytest.raises(ConfigError, match="must be at least 1 and"):
             RankOptions(**wrong)
 
 

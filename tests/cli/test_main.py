@@ -73,7 +73,7 @@ def test_a_command_lists_only_what_it_uses(tmp_path, capsys) -> None:
     assert capsys.readouterr().err == ""
     command(["--unused=0.1"])
     assert "--unused: no effect on this command" in capsys.readouterr().err
-    with pytest.raises(ConfigError, match="--used must lie between 1 and 9, got 10"):
+    with pytest.raises(ConfigError, match="--used must be at least 1 and at most 9, got 10"):
         command(["--used=10"])
     with pytest.raises(ConfigError, match="--unused must be above 0 and below 1, got 1"):
         command(["--unused=1"])

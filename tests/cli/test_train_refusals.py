@@ -29,13 +29,16 @@ def test_checkpoints_that_do_not_fit(
         (argv_of(files, "a", trained, "--encoder-ffn-embed-dim=48"), "another search space: encoder-ffn"),
         (argv_of(files, "a", trained, "--no-share-all-embeddings"), "share-all-embeddings True there, False"),
         (argv_of(files, "a", trained, f"--data={other}"), "--data"),
-        (argv_of(files, "a", sub), "holds a SubTransformer"),
         (another, "another SubTransformer than the one asked for"),
         (argv_of(files, "a", f"--restore-file={files}/cut.pt"), "cut.pt"),
     ):
         found = refused(argv, capsys)
         assert found.startswith("CheckpointError: ") and message in found
     assert not list((files / "a").glob("*.pt"))
+    assert main(argv_of(files, "grown", sub, "--max-update=1")) == 0, (
+        "a SuperTransformer grows from any of its own"
+    )
+    assert "weights inherited from" in capsys.readouterr().err
 
 
 def test_a_supertransformer_serves_every_part_of_its_space(

@@ -9,17 +9,7 @@ import pytest
 from hat.cli.data import prepare as prepare_command
 from hat.cli.data import split_pairs as split_command
 from hat.data import corpora, subwords
-from hat.data.corpora import (
-    Limits,
-    PrepareConfig,
-    clean_pairs,
-    hold_out,
-    line_function,
-    prepare,
-    segment,
-    split_pairs,
-    talk_line,
-)
+from hat.data.corpora import Limits, PrepareConfig, clean_pairs, line_function, prepare, split_pairs
 from hat.data.subwords import apply_bpe, learn_bpe
 from hat.errors import ConfigError, DataError
 
@@ -28,23 +18,23 @@ ALL = {"normalize": True, "printable": True, "tokenize": True, "hyphens": "split
 
 
 @pytest.mark.parametrize(
-    ("read", "line", "expected"),
+    ("markup", "line", "expected"),
     [
-        (segment, '<seg id="1">Two words</seg>', "Two words"),
-        (segment, '  <seg id="12"> it\u2019s spaced </seg>  ', "it's spaced"),
-        (segment, '<hl><seg id="3">A &amp; B</seg></hl>', "A &amp; B"),  # as the reference: entities stay
-        (segment, "<SEG ID=4>capitals, no quotes</SEG>", "capitals, no quotes"),
-        (segment, '<seg id="6"></seg>', ""),
-        (segment, "<doc docid=x>", None),
-        (talk_line, "<url>http://x</url>", None),
-        (talk_line, "<talkid>7</talkid>", None),
-        (talk_line, "<keywords>a, b</keywords>", None),
-        (talk_line, "<title>A: B</title>", "A: B"),
-        (talk_line, " D  <reviewer>", " D  <reviewer>"),
+        ("segments", '<seg id="1">Two words</seg>', "Two words"),
+        ("segments", '<hl>  <seg id="3"> it\u2019s A &amp; B </seg></hl>', "it's A &amp; B"),  # entities stay
+        ("segments", "<SEG ID=4>capitals, no quotes</SEG>", "capitals, no quotes"),
+        ("segments", '<seg id="6"></seg>', ""),
+        ("segments", "<doc docid=x>", None),
+        ("talks", "<url>http://x</url>", None),
+        ("talks", "<talkid>7</talkid>", None),
+        ("talks", "<keywords>a, b</keywords>", None),
+        ("talks", "<title>A: B</title>", "A: B"),
+        ("talks", " D  <reviewer>", " D  <reviewer>"),
     ],
 )
-def test_sentences_in_markup(read, line: str, expected: str | None) -> None:
-    assert read(line) == expected
+def test_sentences_in_markup(markup: str, line: str, expected: str | None) -> None:
+    cfg = PrepareConfig("en", "fr", ("a",), ("b",), "c", markup=markup)
+    assert cfg.extract(line, "en") == expected
 
 
 @pytest.mark.parametrize(
@@ -196,16 +186,6 @@ def test_cleaning_copies_the_pairs_within_the_limits(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has 4 lines but .* has 1"):
         clean_pairs(paths, out)
     assert out[1].read_text() == "eins zwei\n"  # as before
-
-
-def test_holding_out() -> None:
-    pairs = [(f"s{n}", f" t{n} ") for n in range(20)]
-    splits = hold_out([*pairs, ("", "x"), pairs[0]], 3, 2, seed=1)
-    assert {split: len(chosen) for split, chosen in splits.items()} == {"valid": 3, "test": 2, "train": 15}
-    assert sorted(sum(splits.values(), [])) == sorted((s, t.strip()) for s, t in pairs)
-    assert hold_out(pairs, 3, 2, seed=1) == splits != hold_out(pairs, 3, 2, seed=2)
-    with pytest.raises(DataError, match="20 distinct pairs are too few"):
-        hold_out(pairs, 6, 5, seed=1)
 
 
 def test_bpe_is_that_of_subword_nmt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,6 @@
-"""Padding, shifted decoder input, datasets and their errors."""
+"""Padding, shifted decoder input, datasets and their errors; batch plans, shards and resumable epochs."""
+
+import threading
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 
 from hat.data.folder import SUMS, languages
 from hat.data.indexed import write_indexed
-from hat.data.pairs import PairDataset, collate, flat
+from hat.data.pairs import EpochBatches, PairDataset, collate, flat, plan_batches, shard, usable
 from hat.data.preprocess import PreprocessConfig, preprocess
 from hat.data.vocab import EOS, PAD
 from hat.errors import DataError
@@ -105,3 +107,134 @@ def test_data_that_does_not_fit(folder, sentences, message):
     (folder / SUMS).unlink()  # as in data of other programs
     with pytest.raises(DataError, match=message):
         PairDataset.load(folder, "train")
+
+
+LENGTHS = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), max_size=200).map(
+    lambda pairs: np.array(pairs, dtype=np.int32).reshape(-1, 2).T
+)
+
+
+def plan(lengths, **changes):
+    return plan_batches(*lengths, **{"max_tokens": 100, "seed": 1, "epoch": 1, **changes})
+
+
+@given(LENGTHS, st.integers(40, 400), st.one_of(st.none(), st.integers(1, 20)), st.booleans())
+def test_every_pair_once_within_the_budget(lengths, max_tokens, max_sentences, shuffle):
+    options = {"max_tokens": max_tokens, "max_sentences": max_sentences, "shuffle": shuffle}
+    batches = plan(lengths, **options)
+    assert sorted(np.concatenate(batches)) == list(range(lengths.shape[1])) if batches else not lengths.size
+    longest = lengths.max(axis=0) if lengths.size else lengths
+    for batch in batches:
+        assert longest[batch].max() * len(batch) <= max_tokens
+        assert max_sentences is None or len(batch) <= max_sentences
+        assert len(batch) < 8 or len(batch) % 8 == 0
+    again = plan(lengths, **options)
+    assert [b.tolist() for b in again] == [b.tolist() for b in batches]
+
+
+@given(LENGTHS)
+def test_batches_are_runs_of_the_sorted_pairs_and_as_large_as_allowed(lengths):
+    batches = plan(lengths, shuffle=False)
+    order = [tuple(lengths[:, i]) for batch in batches for i in batch]
+    assert order == sorted(order)
+    longest = lengths.max(axis=0)
+    flat, end = np.concatenate(batches) if batches else np.zeros(0, int), 0
+    for batch in batches:
+        end += len(batch)
+        step = 8 if len(batch) >= 8 else 1
+        grown = flat[end - len(batch) : end + step]
+        assert end + step > len(flat) or longest[grown].max() * len(grown) > 100
+
+
+def test_hand_made_plan():
+    source, target = np.array([5, 3, 3, 9]), np.array([5, 4, 2, 1])
+    batches = plan_batches(source, target, max_tokens=12, seed=1, epoch=1, shuffle=False)
+    assert [b.tolist() for b in batches] == [[2, 1], [0], [3]]  # lengths 3, 4 | 5 | 9
+
+
+def test_plan_is_a_function_of_seed_and_epoch():
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(5, 9, (2, 500))
+    plans = [
+        [b.tolist() for b in plan(lengths, seed=seed, epoch=epoch)]
+        for seed, epoch in ((1, 1), (1, 2), (2, 1))
+    ]
+    assert plans[0] != plans[1] != plans[2] != plans[0]
+    assert [b.tolist() for b in plan(lengths)] == plans[0]
+
+
+def test_bad_limits_and_too_long_pairs():
+    lengths = np.array([[3, 200, 4], [3, 5, 300]])
+    assert usable(*lengths, max_tokens=100).tolist() == [0]
+    assert usable(*lengths, max_tokens=1000, max_source_positions=100).tolist() == [0, 2]
+    with pytest.raises(DataError, match="line 2 of the source text has 200 tokens.*--max-tokens-valid"):
+        usable(*lengths, max_tokens=100, drop_long=False)
+    assert len(usable(*lengths, max_tokens=300, drop_long=False)) == 3
+
+
+@given(st.integers(0, 30), st.integers(1, 8))
+def test_shards_have_equal_slots_and_drop_nothing(count, world):
+    shards = [shard(range(count), rank, world) for rank in range(world)]
+    assert len({len(slots) for slots in shards}) == 1
+    merged = [slots[i] for i in range(len(shards[0])) for slots in shards]
+    assert merged[:count] == list(range(count)) and set(merged[count:]) <= {None}
+    assert len(merged) - count < world
+
+
+class Pairs:
+    """A dataset in memory."""
+
+    folder, split = "memory", "train"
+
+    def __init__(self, count, broken=()):
+        rng = np.random.default_rng(0)
+        self.source_lengths, self.target_lengths = rng.integers(2, 30, (2, count))
+        self.broken = broken
+        self.made = 0
+
+    def batch(self, indices):
+        self.made += 1
+        if set(self.broken) & set(indices.tolist()):
+            raise DataError("broken pair")
+        ids = [np.full(self.source_lengths[i], 4) for i in indices]
+        return collate(indices, flat(ids), flat(ids))
+
+
+def epoch(data, **changes):
+    return EpochBatches(data, **{"max_tokens": 200, "seed": 1, "epoch": 3, **changes})
+
+
+def ids(batches):
+    return [None if batch is None else batch.ids.tolist() for batch in batches]
+
+
+def test_resumed_epoch_is_the_tail_of_the_whole():
+    data = Pairs(300)
+    whole = ids(epoch(data))
+    assert len(whole) == len(epoch(data)) > 10
+    for start in (0, 1, 7, len(whole) - 1, len(whole)):
+        assert ids(epoch(data, start=start)) == whole[start:]
+
+
+def test_long_pairs_are_skipped_in_training_and_refused_else():
+    data = Pairs(300)
+    data.source_lengths[17] = 2000
+    batches = epoch(data)
+    assert batches.num_skipped == 1
+    assert sorted(sum(ids(batches), [])) == [i for i in range(300) if i != 17]
+    with pytest.raises(DataError, match="line 18 of the source text"):
+        epoch(data, drop_long=False)
+    with pytest.raises(DataError, match="none of the"):
+        epoch(data, max_tokens=1)
+
+
+def test_errors_reach_the_consumer_and_no_thread_stays():
+    before = threading.active_count()
+    with pytest.raises(DataError, match="broken pair"):
+        list(epoch(Pairs(300, broken=[150])))
+    data = Pairs(300)
+    iterator = iter(epoch(data))
+    first = next(iterator)
+    iterator.close()
+    assert data.made <= 4 and torch.is_tensor(first.source)
+    assert threading.active_count() == before

@@ -49,10 +49,7 @@ def contents(folder):
 @needs_compat
 @pytest.mark.parametrize(
     ("pair", "options"),
-    [
-        (("en", "de"), {"joined_dictionary": True}),
-        (("de", "en"), {"thresholdsrc": 2, "thresholdtgt": 2}),
-    ],
+    [(("en", "de"), {"joined_dictionary": True}), (("de", "en"), {"thresholdsrc": 2, "thresholdtgt": 2})],
 )
 def test_same_bytes_as_the_reference(tmp_path, pair, options):
     prefixes = {f"{split}pref": str(COMPAT / "bpe8k" / split) for split in ("train", "valid", "test")}
@@ -124,10 +121,7 @@ def test_given_dictionary_is_used_as_it_is(raw, tmp_path):
         assert name == folder_module.SUMS or content == (out / name).read_bytes()
 
 
-@pytest.mark.parametrize("exchange", [True, False])
-def test_new_run_replaces_its_data_and_keeps_foreign_files(raw, tmp_path, monkeypatch, exchange):
-    if not exchange:  # a system that cannot swap folders in one step
-        monkeypatch.setattr(folder_module.ctypes, "CDLL", lambda *args, **kwargs: object())
+def test_new_run_replaces_its_data_and_keeps_foreign_files(raw, tmp_path):
     out = tmp_path / "out"
     preprocess(config(raw, out, sentencepiece=80))
     (out / "notes").mkdir()

@@ -1,8 +1,9 @@
-"""preprocess.sh and get_preprocessed.sh of the 2020 tasks, on tiny archives with real paths and markup.
+"""preprocess.sh and get_preprocessed.sh of the 2020 tasks and Multi30k, on tiny texts with real paths.
 
 The commands of the scripts are done by this process: each start of Python takes longer than they do.
 """
 
+import gzip
 import os
 import shutil
 import subprocess
@@ -41,8 +42,8 @@ class Checkout:
         self.raw.mkdir()
         for name in ("scripts", f"configs/{task}"):
             shutil.copytree(ROOT / name, self.root / name)
-        self.text = self.root / "data/text" / FOLDER[task]
-        self.binary = self.root / "data/binary" / FOLDER[task]
+        self.name = FOLDER.get(task, "multi30k_en_de")
+        self.text, self.binary = (self.root / "data" / kind / self.name for kind in ("text", "binary"))
         self.done: list[str] = []  # the commands of the last run
 
     def run(
@@ -73,7 +74,7 @@ class Checkout:
 
     def is_up_to_date(self, *argv: object, **kwargs: str) -> bool:
         said = self.ok(*argv, **kwargs)
-        return not self.done and said == f"data/binary/{FOLDER[self.task]} is up to date\n"
+        return not self.done and said == f"data/binary/{self.name} is up to date\n"
 
     def lines(self, name: str) -> list[str]:
         return (self.text / name).read_text("utf-8").splitlines()
@@ -125,6 +126,9 @@ def test_get_preprocessed(made: Callable[[str], Checkout]) -> None:
             archive.add(path, f"wmt16_en_de/{path.name}")
     content = {path.name: path.read_bytes() for path in checkout.binary.iterdir()}
     shutil.rmtree(checkout.binary)
+    for task, name in FOLDER.items():
+        assert f"/{READY[name]}?dl=1" in (ROOT / "configs" / task / "get_preprocessed.sh").read_text()
+    assert checkout.run(1, 2, 3, script="get_preprocessed.sh").returncode == 2
     assert "40 train, 5 valid, 6 test pairs" in checkout.ok(script="get_preprocessed.sh")
     assert {path.name: path.read_bytes() for path in checkout.binary.iterdir()} == content
     assert checkout.is_up_to_date(script="get_preprocessed.sh")
@@ -208,14 +212,23 @@ def test_wmt14_en_fr(made: Callable[[str], Checkout]) -> None:
     assert checkout.is_up_to_date()
 
 
-@pytest.mark.parametrize("task", FOLDER)
-def test_help(task: str, tmp_path: Path) -> None:
-    checkout = Checkout(tmp_path, task)
-    for script in ("preprocess.sh", "get_preprocessed.sh"):
-        text = checkout.ok("-h", script=script)
-        assert text.startswith("usage: ") and "disk" in text and ("GB" in text or "MB" in text)
-        assert "RAW_DIR" in text
-        assert checkout.run(1, 2, 3, script=script).returncode == 2
-        assert sorted(p.name for p in checkout.root.iterdir()) == ["configs", "scripts"]
-    source = (checkout.root / "configs" / task / "get_preprocessed.sh").read_text()
-    assert f"/{READY[FOLDER[task]]}?dl=1" in source
+def test_multi30k_from_a_folder_plain_or_compressed(tmp_path: Path) -> None:
+    checkout, raw = Checkout(tmp_path, "multi30k.en-de"), tmp_path / "raw"
+    raw.mkdir()
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    en = [" ".join(letters[(i * k) % 26 :][:5] for k in (1, 3, 7)) for i in range(80)]
+    for split in ("train", "val", "test_2016_flickr"):
+        for lang in ("en", "de"):
+            lines = [line[::-1] if lang == "de" else line for line in en]
+            if (split, lang) == ("train", "en"):
+                lines[3] = ""
+            with gzip.open(raw / f"{split}.{lang}.gz", "wt") as file:
+                file.write("".join(line + "\n" for line in lines))
+    (raw / "val.en").write_text("".join(line + "\n" for line in en))
+    assert "79 pairs kept, 1 with an empty side dropped" in checkout.ok(raw)
+    assert (checkout.binary / "valid.en-de.en.txt").read_bytes() == (raw / "val.en").read_bytes()
+    assert checkout.is_up_to_date(raw)
+    (raw / "val.en").unlink()
+    (raw / "val.en.gz").unlink()
+    missing = checkout.run(raw)
+    assert missing.returncode == 2 and "val.en" in missing.stderr

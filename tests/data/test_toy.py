@@ -5,36 +5,11 @@ import hashlib
 import pytest
 
 from hat.cli.data import toy_data
-from hat.data import toy
-from hat.data.toy import clause, noun_phrase, number, toy_pairs
+from hat.data.toy import clause, toy_pairs
 
 PICK_UP, HAT = ("pick up", "ab.holen"), ("the hat", "den Hut")
 MAN, WE = ("the man", "der Mann", 1), ("we", "wir", 2)
 WANT, CAN = ("want to", "wollen will"), ("can", "konnen kann")
-
-
-@pytest.mark.parametrize(
-    ("n", "english", "german"),
-    [(12, "twelve", "zw\u00f6lf"), (30, "thirty", "drei\u00dfig"), (21, "twenty-one", "einundzwanzig")],
-)
-def test_numbers(n, english, german):
-    assert number(n) == (english, german)
-
-
-@pytest.mark.parametrize(
-    ("name", "case", "determiner", "english", "german"),
-    [
-        ("hat", toy.ACC, "the", "the old hat", "den alten Hut"),
-        ("hat", toy.ACC, "a", "an old hat", "einen alten Hut"),
-        ("hat", toy.DAT, "our", "our old hat", "unserem alten Hut"),
-        ("woman", toy.DAT, "my", "my old woman", "meiner alten Frau"),
-        ("book", toy.ACC, "the", "the old book", "das alte Buch"),
-        ("child", toy.NOM, "our", "our old child", "unser altes Kind"),
-    ],
-)
-def test_articles_and_adjectives_agree(name, case, determiner, english, german):
-    noun = next(pair for pair in toy.WORDS["people"] + toy.WORDS["things"] if pair[0] == name)
-    assert noun_phrase(noun, case, determiner, ("old", "alt")) == (english, german)
 
 
 @pytest.mark.parametrize(

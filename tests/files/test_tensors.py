@@ -60,7 +60,7 @@ def test_what_is_refused_is_named(pack) -> None:
             read_foreign(PATH, pack(body))
         text = str(refused.value)
         assert text.startswith("foreign.pt ") and "add_safe_globals" not in text and text.isprintable()
-        assert "fetch the file again, or save its weights anew with torch.save" in text
+        assert "fetch it again, or save its weights with torch.save" in text
 
 
 def test_what_is_allowed_is_allowed_while_reading_only() -> None:

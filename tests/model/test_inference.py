@@ -127,19 +127,6 @@ def test_attention_is_scaled_alike_by_both_kernels_while_training_and_not(length
         torch.testing.assert_close(attend(*flat, 3, mask, drop, rate), expected)
 
 
-@torch.inference_mode()
-def test_the_encoder_returns_its_last_layers_last_first() -> None:
-    model, arch = model_of(TINY), arch_with((3,) * 2)
-    found = model.encode(sentences(6, [4]), arch)
-    assert len(found.outputs) == 3
-    spanned, mask = found.by_span(arch)[3]
-    assert torch.equal(spanned, torch.cat(found.outputs, 1)) and spanned.shape == (1, 12, 8) and mask is None
-    for weight in model.encoder_layers[2].parameters():
-        weight.zero_()
-    changed = model.encode(sentences(6, [4]), arch).outputs
-    assert not changed[0].any() and all(map(torch.equal, changed[1:], found.outputs[1:]))
-
-
 SPACE = SearchSpace(
     EncoderSpace(64, 128, 3, (64, 48), (128, 96), (3,), (4, 2)),
     DecoderSpace(64, 128, 3, (64, 48), (128, 96), (3, 2), (4, 2), (4, 2), (1, 2, 3)),

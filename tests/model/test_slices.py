@@ -1,6 +1,6 @@
 """A slice of the SuperTransformer, the stand-alone SubTransformer and its closed-form size agree."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from strategies import random_model, spaces_with_archs
 from hat.errors import ArchError, ConfigError
 from hat.model.count import count_params
 from hat.model.layers import EOS, PAD, ModelConfig
-from hat.model.transformer import SuperTransformer, extract
+from hat.model.transformer import SuperTransformer, extract, implant
 from hat.space import Arch, DecoderSpace, EncoderSpace, SearchSpace
 
 SOURCE = torch.tensor([[5, 6, 7, 8, EOS], [PAD, PAD, 9, 4, EOS]])
@@ -46,6 +46,37 @@ def test_slice_and_its_gradient_equal_the_extracted_sub(cfg: ModelConfig, data: 
         outside = weight.grad.clone()
         outside[block] = 0
         assert not outside.any(), f"{name} has gradient outside its active block"
+
+
+@pytest.mark.parametrize("cfg", CONFIGS[3:], ids=NAMES[3:])
+@settings(max_examples=12)
+@given(st.data())
+def test_an_implanted_sub_computes_the_same_also_with_layers_that_are_new(
+    cfg: ModelConfig, data: st.DataObject
+) -> None:
+    space, arch = data.draw(spaces_with_archs(one_width=cfg.share_all_embeddings))
+    arch = replace(arch, decoder=replace(arch.decoder, cross_span=(1,) * arch.decoder.num_layers))
+    space = replace(space, decoder=replace(space.decoder, cross_span_choice=(1,)))
+    sub, model, largest = extract(random_model(space, cfg), arch), random_model(space, cfg), space.largest()
+    implant(model, sub)
+    expected = sub(SOURCE, TARGET)
+    torch.testing.assert_close(model(SOURCE, TARGET, arch), expected, rtol=1e-9, atol=1e-9)
+    deep = {}
+    for side, short in (("encoder", arch.encoder), ("decoder", arch.decoder)):
+        whole, kept = getattr(largest, side), {}
+        for field in fields(short):
+            value = getattr(short, field.name)
+            kept[field.name] = (
+                value + getattr(whole, field.name)[len(value) :] if field.name != "embed_dim" else value
+            )
+        deep[side] = replace(short, **kept)
+    torch.testing.assert_close(model(SOURCE, TARGET, Arch(**deep)), expected, rtol=1e-9, atol=1e-9)
+    for layer in sub.encoder_layers:  # narrower slices keep the units that count most
+        norms = [layer.ffn.up.weight.norm(dim=1), layer.ffn.down.weight.norm(dim=0)]
+        largest_unit = int((norms[0] * norms[1]).argmax())
+        index = list(sub.encoder_layers).index(layer)
+        first = model.encoder_layers[index].ffn.up.bias[0]
+        assert torch.equal(first, layer.ffn.up.bias[largest_unit])
 
 
 @settings(max_examples=20)
@@ -92,7 +123,6 @@ def test_sharing_needs_one_dictionary_and_one_width() -> None:
         8,
     )
     shared = ModelConfig(share_all_embeddings=True)
-    with pytest.raises(ConfigError, match="needs a joint dictionary, got 11 source and 13 target"):
-        SuperTransformer(space, (11, 13), shared)
-    with pytest.raises(ConfigError, match="needs equal widths"):
-        SuperTransformer(space, 11, shared)
+    for sizes in ((11, 13), 11):
+        with pytest.raises(ConfigError, match=r"a joint dictionary .* equal widths, got 11 .* .8, 6."):
+            SuperTransformer(space, sizes, shared)

@@ -312,7 +312,7 @@ def test_a_warm_start_scores_nothing_again_and_keeps_its_journal(tmp_path: Path)
     ("changes", "message"),
     [
         (dict(population_size=25), r"--population-size 25 .* 6 \+ 10 \+ 8 = 24; set it to 24"),
-        (dict(mutation_prob=1.5), "--mutation-prob must lie between 0 and 1"),
+        (dict(mutation_prob=1.5), "--mutation-prob must be at least 0 and at most 1"),
         (dict(pareto_children=0), "--pareto-children must be at least 1, got 0"),
         (dict(objectives=()), "--objectives takes some of"),
         (dict(objectives=("params", "params")), "each once"),

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from hat.data.batching import EpochBatches
-from hat.data.pairs import PairDataset
+from hat.data.pairs import EpochBatches, PairDataset
 from hat.decode.beam import BeamConfig, Hypothesis, beam_search
 from hat.model.count import count_params
 from hat.model.inference import InferenceModel

@@ -18,7 +18,7 @@ from test_trainer import BOTH, CPU, ONE, SPACE, TWO, batch_of, weights
 from torch.distributed import TCPStore
 
 import hat.train.trainer
-from hat.data.batching import groups, shard
+from hat.data.pairs import groups, shard
 from hat.errors import ConfigError, DataError, TrainingError
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer
