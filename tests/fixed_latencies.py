@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from hat.latency import collect
+from hat.latency import measure
 from hat.latency.measure import MeasureConfig, Timing, Work, conditions_of
 from hat.space import Arch
 
@@ -29,6 +29,6 @@ def fix_latencies(monkeypatch: pytest.MonkeyPatch) -> None:
     def fresh(archs: Sequence[Arch], space: Any, conditions: Any, **how: Any) -> Iterator[Timing]:
         return iter([timing_of(arch, dict(conditions)) for arch in archs])
 
-    monkeypatch.setattr(collect, "measure_in_turn", in_turn)
-    for place in ("hat.latency.collect", "hat.cli.run"):
+    monkeypatch.setattr(measure, "measure_in_turn", in_turn)
+    for place in ("hat.latency.measure", "hat.cli.run"):
         monkeypatch.setattr(f"{place}.measure_fresh", fresh)

@@ -18,8 +18,7 @@ from hat.data.dataset import Dataset
 from hat.data.subwords import model_beside
 from hat.data.text import read_lines
 from hat.decode.beam import BeamConfig
-from hat.decode.generate import SORTED
-from hat.decode.translator import BeamSearch, Model
+from hat.decode.translator import SORTED, BeamSearch, Model
 from hat.errors import ConfigError, DataError, HatError
 from hat.files.atomic import check_writable, write_atomic
 from hat.log import info

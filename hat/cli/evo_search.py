@@ -250,7 +250,7 @@ def _draw(folder: Path) -> None:
         info(f"no picture: matplotlib is not installed; run: {install('report')}")
         return
     from hat.report.collect import collect  # late: most of a search draws nothing
-    from hat.report.figures import charts, png, write_png
+    from hat.report.page import charts, png, write_png
 
     front = [chart for chart in charts(collect(folder)) if chart.section == "front"]
     write_png(folder / "front.png", partial(png, front))

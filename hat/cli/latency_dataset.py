@@ -23,8 +23,7 @@ from hat.cli.settings import (
 )
 from hat.config import Options, option, to_yaml_values
 from hat.errors import ConfigError
-from hat.latency.collect import collect, table_identity
-from hat.latency.measure import MeasureConfig
+from hat.latency.measure import MeasureConfig, Subject, collect
 from hat.model.layers import ModelConfig
 from hat.run import Identity
 from hat.space import SpaceOptions
@@ -100,15 +99,10 @@ def identity(options: tuple[Any, ...]) -> Identity:
     """Return what the rows depend on, as the run will record it; nothing is made or changed."""
     settings, _ = options
     gpu = torch.device("cuda", settings.device.gpu or 0)
-    return table_identity(
-        space_and_arch(settings.space, settings.arch)[0],
-        profile_sizes(settings.task),
-        measure_config(settings),
-        settings.model,
-        gpu if settings.profile.latgpu else torch.device("cpu"),
-        settings.device.seed,
-        settings.device.threads,
-    )
+    device = gpu if settings.profile.latgpu else torch.device("cpu")
+    space, sizes = space_and_arch(settings.space, settings.arch)[0], profile_sizes(settings.task)
+    subject = Subject(space, sizes, measure_config(settings), settings.model, device, settings.device.seed)
+    return subject.identity(settings.device.threads)
 
 
 def measure_config(settings: Settings) -> MeasureConfig:

@@ -18,7 +18,7 @@ from hat.latency.predictor import COVERAGE, Report, is_released, trained_predict
 from hat.latency.table import find_table, read_table
 from hat.log import info
 from hat.model.cpu import device_name
-from hat.report.figures import latency_chart, png, write_png
+from hat.report.page import latency_chart, png, write_png
 from hat.run import Identity, Run, digest_of, read_record, record_path
 
 

@@ -30,8 +30,7 @@ from hat.data.folder import SUMS
 from hat.decode.score import check_tokenizer
 from hat.errors import ArchError, ConfigError, HatError
 from hat.files.atomic import digest_path, link_or_copy, write_text_atomic
-from hat.latency.collect import measure_fresh, reference_of
-from hat.latency.measure import MeasureConfig
+from hat.latency.measure import MeasureConfig, measure_fresh, reference_of
 from hat.latency.predictor import MIN_ROWS, LatencyPredictor
 from hat.latency.table import read_table
 from hat.log import info, versions

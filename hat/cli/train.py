@@ -127,7 +127,7 @@ def _config(given: Settings) -> TrainConfig:
 
 def _profile(given: Settings, space: Any, arch: Any) -> dict[str, Any]:
     from hat.cli.latency_dataset import describe, measuring  # late: training measures nothing
-    from hat.latency.collect import profile
+    from hat.latency.measure import profile
 
     how, device = measuring(given)
     measured = profile(

@@ -25,10 +25,9 @@ from hat.config import Options, defaults_of, option, to_yaml_values
 from hat.data.pairs import PairDataset
 from hat.data.subwords import TextCodec, remove_subwords
 from hat.decode.beam import BeamConfig
-from hat.decode.generate import Generated
-from hat.decode.generate import generate as generate_split
 from hat.decode.score import Mode, check_tokenizer, score_file
-from hat.decode.translator import Model
+from hat.decode.translator import Generated, Model
+from hat.decode.translator import generate as generate_split
 from hat.errors import ConfigError, DataError, HatError
 from hat.files.atomic import check_writable, write_text_atomic
 from hat.files.lock import file_lock

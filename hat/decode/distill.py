@@ -8,6 +8,7 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from hat.data.folder import CODES_FILE, MODEL_FILE, SUMS, check_digests
 from hat.data.indexed import IndexedData, write_parts
 from hat.data.pairs import ORIGINAL, PairDataset, flat
 from hat.decode.beam import BeamConfig, beam_search
-from hat.decode.generate import by_length
+from hat.decode.translator import searched
 from hat.errors import DataError
 from hat.files.atomic import file_digest, link_or_copy, write_atomic, write_text_atomic
 from hat.log import info, progress
@@ -72,11 +73,10 @@ def _translate(
 ) -> Part:
     """Return the translations of the sentences from `start` on."""
     found = {n: [data.target[n]] for n in range(start, min(start + PART, len(data)))}
-    fits = np.array([n for n in found if data.source_lengths[n] <= teacher.cfg.max_source_positions], int)
-    for places in by_length(data.source_lengths[fits], batch_size) if len(fits) else ():
-        source = data.batch(fits[places]).source.to(teacher.device)
-        for n, hypotheses in zip(fits[places], beam_search(teacher, source, cfg), strict=True):
-            found[int(n)] = [np.array(each.tokens) for each in hypotheses[:nbest]]
+    fits = [n for n in found if data.source_lengths[n] <= teacher.cfg.max_source_positions]
+    sources, search = [data.source[n] for n in fits], partial(beam_search, teacher)
+    for place, hypotheses in searched(search, teacher.device, sources, cfg, batch_size):
+        found[fits[place]] = [np.array(each.tokens) for each in hypotheses[:nbest]]
     ids, lengths = flat([ids for each in found.values() for ids in each])
     return {"ids": ids, "lengths": lengths, "counts": np.array([len(each) for each in found.values()])}
 

@@ -137,14 +137,10 @@ def score_file(
             hypotheses, references = (
                 [plain_text(words, target_lang) for words in lines] for lines in (hypotheses, references)
             )
-        raw = (
-            data.raw_target(reference)
-            if data is not None
-            else list(read_lines(reference))
-            if reference
-            else None
-        )
-        references = references if raw is None else raw
+        if data is not None:
+            references = data.raw_target(reference) or references
+        elif reference:
+            references = list(read_lines(reference))
     return bleu(hypotheses, references, mode, target_lang)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hat.errors import CheckpointError, brief
-from hat.files.atomic import write_atomic
+from hat.files.atomic import digest_matches, digest_path, write_atomic
 
 MAX_CLASSES = 20  # of other programs that a file may name
 
@@ -62,6 +62,21 @@ def read_foreign(path: Path, content: bytes) -> Any:
             f"{path} is damaged or cannot be read safely ({brief(why or repr(error))}); allowed are files of "
             "torch.save with tensors and plain values; fetch it again, or save its weights with torch.save"
         ) from error
+
+
+def read_verified(path: Path, what: str, advice: str) -> tuple[Any, bool]:
+    """Return what a `.pt` file holds, see `read_foreign`, and whether a digest beside it vouches for it.
+
+    `what` names it in the CheckpointError if it cannot be read (then with `advice`) or its digest differs.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"cannot read {what} {path}: {error.strerror}; {advice}") from error
+    intact, digest = digest_matches(path, content), digest_path(path).name
+    if intact is False:
+        raise CheckpointError(f"{path} is damaged: its SHA-256 differs from {digest}; restore it from a copy")
+    return read_foreign(path, content), bool(intact)
 
 
 def _read(content: bytes) -> Any:

@@ -1,12 +1,22 @@
-"""Time stand-alone SubTransformers in a runtime: they take turns, and undisturbed repeats count."""
+"""Time stand-alone SubTransformers: they take turns in a runtime, and undisturbed repeats count.
+
+Runs that measure: a latency table, given architectures in a fresh process, one architecture alone.
+"""
 
 import math
+import os
+import pickle
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
-from itertools import count, pairwise
-from typing import Any
+from itertools import count, islice, pairwise
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,21 +26,38 @@ from hat.data.subwords import TextCodec
 from hat.data.vocab import SPECIALS, Vocab
 from hat.decode.beam import BeamConfig
 from hat.decode.translator import Model
-from hat.errors import ConfigError
+from hat.errors import ConfigError, HatError
 from hat.latency.costs import Floats
-from hat.model.cpu import device_name
-from hat.model.layers import EOS
-from hat.model.transformer import Transformer
+from hat.latency.predictor import SHARED, conditions_of_space, differences
+from hat.latency.table import LatencyTable, Row, TableWriter, row_of
+from hat.log import info
+from hat.log import progress as counting
+from hat.model.count import count_macs, count_params
+from hat.model.cpu import DTYPES, device_name, keep_pages
+from hat.model.layers import EOS, ModelConfig
+from hat.model.transformer import SubTransformer, SuperTransformer, Transformer, extract
+from hat.rng import rng_for, seed_for
+from hat.run import Identity, Run, read_record, record_path
 from hat.runtimes import Precision, RuntimeName
 from hat.runtimes.engines import Runtime, runtime_of
-from hat.space import Arch
+from hat.space import SIDES, Arch, SearchSpace, sample
+
+if TYPE_CHECKING:
+    from hat.data.dataset import Dataset
 
 TURNS, ENOUGH = 3, 9  # least repeats of a model: if its budget has ended, and if it is known well
 COMMAND_S, COMMAND_BUDGETS = 60.0, 20.0  # a program may take so many seconds, or so many budgets of a row
-Run = Callable[[], object]
+Action = Callable[[], object]
 # One sentence; the argument is called between its parts. What takes the time itself returns milliseconds.
-Work = Callable[[Run], Sequence[float] | None]
+Work = Callable[[Action], Sequence[float] | None]
 Clock = Callable[[], float]  # seconds
+TOGETHER = 8, 24  # architectures that take turns: at least so many, more while their weights fit in MEMORY
+MEMORY = 1 << 29  # bytes
+WIDE_PERCENT = 10.0  # a wider interval is said
+ANCHOR = "largest+smallest"  # its models
+_SERVE = "from hat.latency.measure import _serve; _serve()"
+Sizes = tuple[int, int]
+Models = Callable[[Arch], SubTransformer]
 
 
 @dataclass(frozen=True)
@@ -107,7 +134,7 @@ def workload(model: Transformer, cfg: MeasureConfig) -> Work:
     return lambda mark: engine.timed(source, beam, mark)
 
 
-def sync_of(device: torch.device) -> Run:
+def sync_of(device: torch.device) -> Action:
     """Return a function that waits until a device has done all its work; a CPU has always finished."""
     return partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
 
@@ -197,7 +224,7 @@ def time_in_turn(
     works: Sequence[Work],
     cfg: MeasureConfig,
     conditions: Mapping[str, str],
-    sync: Run,
+    sync: Action,
     clock: Clock = time.perf_counter,
     anchor: Sequence[Work] = (),
 ) -> list[Timing]:
@@ -239,3 +266,287 @@ def time_in_turn(
         return found
     anchor_ms, interval_ms = (sum(getattr(t, of) for t in beside) for of in ("total_ms", "interval_ms"))
     return [replace(t, anchor_ms=anchor_ms, anchor_percent=100 * interval_ms / anchor_ms) for t in found]
+
+
+def collect(
+    space: SearchSpace,
+    rows: int,
+    *,
+    vocab_sizes: Sizes | None = None,
+    dataset: "Dataset | None" = None,
+    config: MeasureConfig | None = None,
+    model_config: ModelConfig | None = None,
+    out: str | Path | None = None,
+    device: torch.device | str | None = None,
+    seed: int = 1,
+    progress: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    budget_s: float = math.inf,
+    new_run: bool = False,
+) -> LatencyTable:
+    """Measure random SubTransformers of `space` until there are `rows` of them, in ms.
+
+    Groups of distinct architectures take turns, together with an anchor: the largest and the smallest one.
+    By the anchor all rows are brought to the machine's speed during the first group (docs/performance.md).
+    Their order depends on the seed only. Rows are appended to the CSV file `out`, and those in it count: a
+    killed collection goes on; `out.run.json` is its record. Without a file the rows stay in memory.
+
+    Args:
+        config: how to measure, and with what runtime.
+        device: by default the CPU, with the threads that torch has.
+        vocab_sizes: sizes of source and target dictionary; by default those of `dataset`.
+        progress: show a bar on the terminal; otherwise a plain line every half minute.
+        settings: options for the record, if the caller has more than the arguments above.
+        budget_s: seconds for all rows; the table stays shorter if they end before.
+        new_run: move a table that was measured in other ways out of the way.
+
+    Raises ConfigError if `out` holds rows that were measured in other ways or on another device (they must
+    not mix), or the runtime is missing or has no form for all of the space; DataError for a damaged table,
+    HatError if another process writes it.
+    """
+    if vocab_sizes is None:
+        if dataset is None:
+            raise ConfigError("measuring needs the sizes of the dictionaries: give vocab_sizes or dataset")
+        vocab_sizes = len(dataset.vocabs[0]), len(dataset.vocabs[1])
+    cfg, where, start = config or MeasureConfig(), torch.device(device or "cpu"), time.perf_counter()
+    cfg.check(space.largest(), where)
+    subject = Subject(space, vocab_sizes, cfg, model_config, where, seed)
+    models, wanted = subject.models(), subject.identity()
+    choices = str(wanted.settings["space"])
+    found, ends = LatencyTable(), (models(space.largest()), models(space.smallest()))
+    found.path = path = Path(out) if out is not None else None
+    with _own_table(path, wanted, new_run) as table:
+        done = len(table.records)
+        reference_ms = reference_of(table.records[0]) if done else None
+        archs = _new_archs(space, seed, [row.arch for row in table.records], rows - done)
+        weights = sum(each.numel() * each.element_size() for each in ends[0].parameters())
+        together = min(max(MEMORY // weights, TOGETHER[0]), TOGETHER[1])
+
+        def timings() -> Iterator[tuple[Arch, Timing]]:
+            anchor = [workload(model, cfg) for model in ends]
+            while group := list(islice(archs, together)):
+                left_s = budget_s - (time.perf_counter() - start)
+                if left_s <= 0 and len(table.records) > done:
+                    break
+                row_s = min(cfg.row_budget_s, max(left_s, 0.01) / (rows - len(table.records)))
+                how = replace(cfg, row_budget_s=row_s)
+                measured = measure_in_turn((models(arch) for arch in group), how, anchor)
+                yield from zip(group, measured, strict=True)
+
+        with Run(
+            record_path(path, folder=False) if path else None,
+            "latency-table",
+            identity=wanted,
+            settings=settings or {"rows": rows, "vocab-size": list(vocab_sizes), "seed": seed, **asdict(cfg)},
+            device={"device": cfg.device_name(where)},
+            threads=torch.get_num_threads(),
+            gpus=int(where.type == "cuda"),
+        ) as run:
+            for arch, timing in counting(timings(), rows, "latency", "rows", quiet=not progress, done=done):
+                reference_ms = reference_ms or timing.anchor_ms or 0.0
+                table.append(row_of_timing(arch, timing, reference_ms, space=choices, anchor=ANCHOR))
+                found.drift_percent = 100 * ((timing.anchor_ms or 0.0) / reference_ms - 1)
+                run.tick()
+            found[:], found.new_rows = table.records, len(table.records) - done
+            intervals = [100 * float(row.conditions["interval_ms"]) / row.total_ms for row in found]
+            found.interval_percent = median(intervals or [0.0])
+            known = {"interval_percent": found.interval_percent, "drift_percent": found.drift_percent}
+            run.results |= {"rows": len(found), "new_rows": found.new_rows}
+            run.results |= {name: round(value, 3) for name, value in known.items()}
+            if path:
+                run.vouch(path)
+    if len(found) < rows:
+        ended = time.perf_counter() - start >= budget_s
+        why = f"the budget of {budget_s:g} s has ended" if ended else "the space has no further architectures"
+        info(f"{why}; {len(found)} rows instead of {rows}")
+    found.seconds = time.perf_counter() - start
+    return found
+
+
+def row_of_timing(arch: Arch, timing: Timing, reference_ms: float, **more: str) -> Row:
+    """Return the row of one timing, at the speed at which the anchor takes `reference_ms`."""
+    at = timing.at_speed(reference_ms)
+    encoder, decoder = (at.encoder_ms, at.encoder_spread_ms), (at.decoder_ms, at.decoder_spread_ms)
+    how = {"interval_ms": f"{at.interval_ms:.3f}", "anchor_ms": f"{timing.anchor_ms:.4f}"}
+    how |= {"reference_ms": f"{reference_ms:.4f}", **more}
+    return row_of(arch, encoder, decoder, timing.conditions | how)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured, how, and on what device."""
+
+    space: SearchSpace
+    vocab_sizes: Sizes
+    cfg: MeasureConfig
+    model_config: ModelConfig | None
+    device: torch.device
+    seed: int
+
+    def identity(self, threads: int | None = None) -> Identity:
+        """Return what the rows of a table depend on; by default with the threads that torch has."""
+        cfg, space, size = self.cfg, self.space, self.vocab_sizes[1]
+        settings: dict[str, Any] = conditions_of(self.device, size, space.qkv_dim, cfg, threads)
+        settings |= conditions_of_space(space, size) | {"anchor": ANCHOR}
+        settings |= {"seed": self.seed, "latiter": cfg.max_iterations}
+        settings |= {"lat-interval": cfg.interval_percent, "lat-row-budget": str(cfg.row_budget_s)}
+        options = self.model_config or ModelConfig()
+        normalize = [getattr(options, f"{side}_normalize_before") for side in SIDES]
+        return Identity("latency-table", settings | {"normalize-before": normalize})
+
+    def models(self) -> Models:
+        """Return a function that gives an architecture as a model of its own, on the device."""
+        options, cfg = self.model_config or ModelConfig(), self.cfg
+        limit, length = min(options.max_source_positions, options.max_target_positions), cfg.source_len
+        if max(length, cfg.target_len) > limit:
+            raise ConfigError(
+                f"--profile-length {length} exceeds the {limit} positions of the model; lower it"
+            )
+        noise = torch.Generator().manual_seed(seed_for(self.seed, "init"))
+        exact = cfg.runtime != "torch" or cfg.dtype == "int8"
+        dtype = torch.float32 if exact else DTYPES[cfg.engine().precision(cfg.dtype, self.device)]
+        full = SuperTransformer(self.space, self.vocab_sizes, options, noise).to(dtype)
+        return lambda arch: extract(full, self.space.check(arch)).to(self.device).eval()
+
+
+@contextmanager
+def _own_table(path: Path | None, wanted: Identity, new_run: bool) -> Iterator[TableWriter]:
+    """Open a table for rows of one identity; raises ConfigError if its rows are others.
+
+    `new_run` moves such a table out of the way instead.
+    """
+    with ExitStack() as files:
+        table = files.enter_context(TableWriter(path))
+        if path and table.records:
+            held, record = table.records[0].conditions, read_record(path, folder=False, note=info)
+            here = {name: str(value) for name, value in wanted.settings.items() if name in SHARED}
+            found = differences({"estimate": "median", **held}, here)
+            found = found or (record.made_from.differences(wanted) if record.made_from else [])
+            names = (path.with_name(f"{path.name}.{record.identity.short}{n or ''}") for n in count())
+            moved = next(name for name in names if not name.exists())
+            if found and not new_run:
+                raise ConfigError(
+                    f"{path} holds rows measured with {'; '.join(found)}; rows measured in different ways "
+                    f"must not mix: give another --lat-dataset-path, or --new-run, which moves it to {moved}"
+                )
+            if found:
+                files.close()
+                for old, new in ((path, moved), (record_path(path), record_path(moved))):
+                    if old.exists():
+                        os.replace(old, new)
+                info(f"{path} held rows measured with {'; '.join(found)}; it was moved to {moved}")
+                table = files.enter_context(TableWriter(path))
+        yield table
+
+
+def _new_archs(space: SearchSpace, seed: int, known: Sequence[Arch | None], count: int) -> Iterator[Arch]:
+    """Yield distinct architectures, none of `known`, in an order that depends on the seed only."""
+    seen, draw, misses = set(known), 0, 0
+    while count > 0 and misses < 1000:
+        arch = sample(space, rng_for(seed, "latency", draw))
+        draw += 1
+        if arch in seen:
+            misses += draw > len(known)  # the first draws are those of the rows that exist
+            continue
+        seen.add(arch)
+        misses, count = 0, count - 1
+        yield arch
+
+
+def reference_of(row: Row) -> float | None:
+    """Return the latency in ms of a table's anchor, to whose speed its rows are scaled; None if not told."""
+    held = row.conditions.get("reference_ms")
+    return float(held) if held else None
+
+
+def measure_fresh(
+    archs: Sequence[Arch],
+    space: SearchSpace,
+    conditions: Mapping[str, str],
+    *,
+    vocab_sizes: Sizes,
+    config: MeasureConfig | None = None,
+    model_config: ModelConfig | None = None,
+    device: torch.device | str = "cpu",
+    seed: int = 1,
+    reference_ms: float | None = None,
+) -> list[Timing]:
+    """Return the timing of each architecture in their order, measured in one fresh process of their own.
+
+    All take turns, together with the anchor of their space. If `conditions`, as those of a predictor, are of
+    a table of this space, the latencies are at the speed of that table, or at which its anchor takes
+    `reference_ms`. Threads, runtime, dtype, beam and lengths are those of `conditions`; `config` says the
+    rest. Raises HatError if the process fails, with its last words.
+    """
+    cfg = (config or MeasureConfig()).under(conditions)
+    threads = int(conditions.get("threads", torch.get_num_threads()))
+    request = archs, threads, Subject(space, vocab_sizes, cfg, model_config, torch.device(device), seed)
+    # a command of its own: multiprocessing would run the caller's script a second time
+    command = [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; {_SERVE}"]
+    done = subprocess.run(command, input=pickle.dumps(request), capture_output=True)
+    if done.returncode:
+        words = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        raise HatError(
+            f"measuring {len(archs)} architectures in a fresh process failed: {' '.join(words)}; what was "
+            "measured before is kept: run again to go on, or give --no-measure"
+        )
+    timings: list[Timing] = pickle.loads(done.stdout)
+    if conditions.get("space") == conditions_of_space(space, 0)["space"]:
+        reference_ms = reference_ms or float(conditions["reference_ms"])
+    timings = [timing.at_speed(reference_ms) if reference_ms else timing for timing in timings]
+    if (most := max(timing.interval_percent for timing in timings)) > WIDE_PERCENT:
+        info(f"other work keeps this machine busy: these latencies are known to +- {most:.0f}% only")
+    return timings
+
+
+def _serve() -> None:
+    """Measure what standard input asks for, and write the pickled timings to standard output."""
+    answer = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # nothing else may stand beside the answer
+    archs, threads, subject = pickle.load(sys.stdin.buffer)
+    space, cfg = subject.space, subject.cfg
+    keep_pages()
+    torch.set_num_threads(threads)
+    try:
+        if subject.device.type == "cuda" and not torch.cuda.is_available():
+            raise ConfigError(f"{subject.device}: this machine has no GPU that PyTorch can use")
+        models = subject.models()
+        anchor = [workload(models(arch), cfg) for arch in (space.largest(), space.smallest())]
+        with answer:
+            pickle.dump(measure_in_turn([models(arch) for arch in archs], cfg, anchor), answer)
+    except HatError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+def profile(
+    space: SearchSpace,
+    arch: Arch,
+    *,
+    vocab_sizes: Sizes,
+    config: MeasureConfig | None = None,
+    model_config: ModelConfig | None = None,
+    flops: bool = False,
+    device: torch.device | str | None = None,
+    seed: int = 1,
+) -> dict[str, Any]:
+    """Return the size of one architecture, and its FLOPs and latency if they are asked for.
+
+    Returns params (without embeddings and output matrix), flops of one sentence (without output matrix),
+    latency_ms {encoder, decoder, total, interval}; None for what was not asked for: `flops`, and a `device`
+    to measure on, and for parts that the engine does not tell. With a latency come the conditions of
+    measuring. Weights are random: they do not matter.
+    """
+    result: dict[str, Any] = {"params": count_params(arch, space), "flops": None, "latency_ms": None}
+    cfg = config or MeasureConfig()
+    if flops:
+        result["flops"] = 2 * count_macs(arch, space, cfg.source_len, model_config or ModelConfig())
+    if device is not None:
+        where = torch.device(device)
+        cfg.check(arch, where)
+        models = Subject(space, vocab_sizes, cfg, model_config, where, seed).models()
+        (timing,) = measure_in_turn([models(arch)], cfg)
+        parts = (timing.encoder_ms, timing.decoder_ms) if timing.encoder_ms else (None, None)
+        latency = dict(zip(("encoder", "decoder"), parts, strict=True))
+        result["latency_ms"] = latency | {"total": timing.total_ms, "interval": timing.interval_ms}
+        result["conditions"] = timing.conditions
+    return result

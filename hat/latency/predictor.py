@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from hat.errors import CheckpointError, ConfigError, DataError, brief
-from hat.files.atomic import digest_matches, write_with_digest
-from hat.files.tensors import read_foreign
+from hat.files.atomic import write_with_digest
+from hat.files.tensors import read_verified
 from hat.latency import costs
 from hat.latency.costs import Chosen, CostModel, Floats, Scaling
 from hat.log import info
@@ -197,20 +197,14 @@ class LatencyPredictor:
         Raises CheckpointError for a predictor of the release.
         """
         model = self._own_model(f"written to {path}")
-        content = {
-            "format": FORMAT,
-            "kind": "hat latency predictor",
-            "feature_names": list(LAYER_FEATURE_NAMES[: self._count]),
-            "mean": model.scaling.mean.tolist(),
-            "inverse_spread": model.scaling.inverse_spread.tolist(),
-            "base": [model.base.tolist()],  # all with one axis more, as files of format 2 hold five models
-            "floor_ms": model.floor_ms,
-            "weights": [torch.tensor(weight[None]) for weight, _ in model.layers],
-            "biases": [torch.tensor(bias[None, None]) for _, bias in model.layers],
-            "residuals": self._residuals.tolist(),
-            "report": self.report,
-            "conditions": self.conditions,
-        }
+        scaling, names = model.scaling, list(LAYER_FEATURE_NAMES[: self._count])
+        content = {"format": FORMAT, "kind": "hat latency predictor", "feature_names": names}
+        content |= {"mean": scaling.mean.tolist(), "inverse_spread": scaling.inverse_spread.tolist()}
+        content |= {"floor_ms": model.floor_ms, "residuals": self._residuals.tolist()}
+        content["base"] = [model.base.tolist()]  # one axis more, as files of format 2 held five models
+        content["weights"] = [torch.tensor(weight[None]) for weight, _ in model.layers]
+        content["biases"] = [torch.tensor(bias[None, None]) for _, bias in model.layers]
+        content |= {"report": self.report, "conditions": self.conditions}
         buffer = io.BytesIO()
         torch.save(content, buffer)
         write_with_digest(Path(path), buffer.getvalue())
@@ -251,19 +245,8 @@ class LatencyPredictor:
 
 def _read(path: Path) -> dict[str, Any]:
     """Return what a predictor file holds, plain values and tensors only; raises CheckpointError."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        advice = "check --ckpt-path, or train one with latency_predictor.py"
-        raise CheckpointError(
-            f"cannot read the latency predictor {path}: {error.strerror}; {advice}"
-        ) from error
-    if digest_matches(path, data) is False:
-        raise CheckpointError(
-            f"{path} is damaged (its content does not have the SHA-256 in {path.name}.sha256); restore it "
-            f"from a copy, or {_AGAIN}"
-        )
-    content = read_foreign(path, data)
+    advice = "check --ckpt-path, or train one with latency_predictor.py"
+    content, _ = read_verified(path, "the latency predictor", advice)
     return content if isinstance(content, dict) else {}
 
 
@@ -296,12 +279,9 @@ def _own(content: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError("other features, or residuals that are no numbers")
     both = zip(content["weights"], content["biases"], strict=True)
     layers = [(weight.double().numpy()[0], bias.double().numpy()[0, 0]) for weight, bias in both]
-    return {
-        "model": CostModel(Scaling(mean, inverse_spread), base, float(content["floor_ms"]), layers),
-        "residuals": residuals,
-        "conditions": content["conditions"],
-        "report": content["report"] and dict(content["report"]),
-    }
+    model = CostModel(Scaling(mean, inverse_spread), base, float(content["floor_ms"]), layers)
+    report = content["report"] and dict(content["report"])
+    return {"model": model, "residuals": residuals, "conditions": content["conditions"], "report": report}
 
 
 def _rows(table: "Sequence[Row] | str | Path") -> "Sequence[Row]":
@@ -361,11 +341,8 @@ def trained_predictor(
 def score(predicted_ms: Floats, measured_ms: Floats) -> dict[str, Any]:
     """Return mean absolute percentage error (percent), root mean square error (ms) and Kendall's tau."""
     error = predicted_ms - measured_ms
-    return {
-        "mape_percent": float(100 * np.mean(np.abs(error) / measured_ms)),
-        "rmse_ms": float(np.sqrt(np.mean(error**2))),
-        "kendall_tau": kendall_tau(predicted_ms, measured_ms),
-    }
+    mape, rmse = float(100 * np.mean(np.abs(error) / measured_ms)), float(np.sqrt(np.mean(error**2)))
+    return {"mape_percent": mape, "rmse_ms": rmse, "kendall_tau": kendall_tau(predicted_ms, measured_ms)}
 
 
 def kendall_tau(predicted: Floats, measured: Floats) -> float:
@@ -402,19 +379,16 @@ def described(conditions: Mapping[str, str]) -> dict[str, str]:
 def differences(held: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
     """Return the conditions of `held` that `here` are others, such as `beam 5, here it is 2`."""
     old, new = described(held), described(here)
-    return [
-        f"{name} {old[name]}, here it is {value}"
-        for name, value in new.items()
-        if old.get(name, value) != value
-    ]
+    other = {name: value for name, value in new.items() if old.get(name, value) != value}
+    return [f"{name} {old[name]}, here it is {value}" for name, value in other.items()]
 
 
 def check_one_table(rows: Iterable[Mapping[str, str]]) -> None:
     """Raise ConfigError if rows with these conditions were not measured alike."""
     first: Mapping[str, str] = {}
     for number, conditions in enumerate(rows, 1):
-        shared = {name: conditions.get(name, "unknown") for name in SHARED if name != "space"}
-        shared |= {"space": conditions["space"]} if "space" in conditions else {}
+        shared = dict.fromkeys({*SHARED} - {"space"}, "unknown") | dict(conditions)
+        shared = {name: shared[name] for name in SHARED if name in shared}
         first = first or shared
         if found := differences(first, shared):
             what = found[0].replace("here it", f"that of row {number}")

@@ -37,9 +37,9 @@ class Model:
     role: str  # largest, smallest, baseline (made by hand) or found
     weights: str  # inherited, trained, or "" if unknown
     arch: Arch | None = None
-    params: int | None = None  # of the layers, without embeddings and output matrix
-    flops: int | None = None
-    size_bytes: int | None = None  # of the stand-alone file
+    params: float | None = None  # of the layers, without embeddings and output matrix
+    flops: float | None = None
+    size_bytes: float | None = None  # of the stand-alone file
     limit_ms: float | None = None
     predicted_ms: float | None = None
     bound_ms: float | None = None
@@ -354,7 +354,7 @@ class _Collector:
                         told.append({name: score[name] for name in ("bleu", "signature")})
         if model.arch and (space := self.report.space):
             settings = [each.record.settings for each in found]
-            lengths = [_whole(each.get("profile-length")) or 0 for each in settings]
+            lengths = [int(number(each.get("profile-length")) or 0) for each in settings]
             families = (each["arch"] for each in settings if isinstance(each.get("arch"), str))
             lengths += map(profile_length, families)
             told.append({"params": count_params(model.arch, space)})
@@ -369,10 +369,11 @@ def stage_costs(stages: Values) -> list[tuple[str, Cost]]:
     found = []
     for name, entry in stages.items():
         spent = _dict(_dict(entry).get("spent"))
-        wall_s, cpu_s, gpu_s = (number(spent.get(key)) for key in ("wall_s", "cpu_s", "gpu_s"))
+        keys = ("wall_s", "cpu_s", "gpu_s", "threads", "sittings")
+        wall_s, cpu_s, gpu_s, threads, sittings = (number(spent.get(key)) for key in keys)
         if wall_s is not None:
-            threads, sittings = (_whole(spent.get(key)) for key in ("threads", "sittings"))
-            found.append((name, Cost(wall_s, cpu_s, gpu_s or 0.0, threads, 0, sittings or 1)))
+            counts = int(threads or 0) or None, 0, int(sittings or 1)
+            found.append((name, Cost(wall_s, cpu_s, gpu_s or 0.0, *counts)))
     return found
 
 
@@ -396,10 +397,9 @@ def _training(of: _Found) -> Training:
 
 def _figures(row: Values) -> dict[str, Any]:
     """Return the numbers of a row of a summary, by the fields of a Model."""
-    floats, signature = "predicted_ms bound_ms measured_ms measured_interval_ms bleu", row.get("signature")
-    found: dict[str, Any] = {name: _whole(row.get(name)) for name in ("params", "flops", "size_bytes")}
-    found |= {name: number(row.get(name)) for name in floats.split()}
-    found["limit_ms"] = number(row.get("constraint_ms"))
+    names = "params flops size_bytes predicted_ms bound_ms measured_ms measured_interval_ms bleu"
+    found: dict[str, Any] = {name: number(row.get(name)) for name in names.split()}
+    found["limit_ms"], signature = number(row.get("constraint_ms")), row.get("signature")
     return found | {"signature": signature if isinstance(signature, str) else None}
 
 
@@ -448,8 +448,3 @@ def duration(seconds: float) -> str:
 def number(value: object) -> float | None:
     """Return a finite number, or None for anything else."""
     return float(value) if type(value) in (int, float) and abs(value) < 1e300 else None  # type: ignore[arg-type]
-
-
-def _whole(value: object) -> int | None:
-    found = number(value)
-    return int(found) if found is not None and found.is_integer() else None

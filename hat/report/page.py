@@ -1,23 +1,237 @@
-"""The page of a report: one self-contained HTML file, made by a template that escapes every value."""
+"""The page of a report: one self-contained HTML file, made by a template that escapes every value.
+
+Its charts are values: the page draws them with JavaScript, `png` with matplotlib.
+"""
 
 import base64
 import hashlib
-from collections.abc import Sequence
+import io
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-from jinja2 import ChainableUndefined, Environment, PackageLoader
-from markupsafe import Markup
+from typing import Any, NamedTuple
 
 import hat
-from hat.files.atomic import write_text_atomic
+from hat.errors import install
+from hat.files.atomic import write_atomic, write_text_atomic
 from hat.files.lock import file_lock
-from hat.report.collect import Report, collect, duration, number
-from hat.report.figures import Chart, Point, charts, png, short, write_png
+from hat.log import info
+from hat.report.collect import Evaluation, Model, Report, Search, Training, collect, duration, number
 from hat.space import DIMS, Arch
 
 DASH = "\N{EN DASH}"
+# Okabe and Ito (2008): told apart with every kind of colour vision; on the page each is a CSS variable.
+COLOURS = {"blue": "#0072b2", "red": "#d55e00", "green": "#009e73", "purple": "#aa4a8b", "sky": "#a9cfe6"}
+COLOURS |= {"ink": "#1a1f26", "muted": "#5d6671", "grid": "#dfe3e8"}
+SERIES = ("blue", "red", "green", "purple")
+MARKS = {"dot": "o", "ring": "o", "square": "s", "triangle": "v", "diamond": "D", "cross": "X"}
+_SHAPES = {"largest": "square", "smallest": "triangle", "baseline": "cross", "found": "diamond"}
+_MOST_DOTS, _MOST_POINTS, _MOST_TRAININGS = 4000, 500, 40  # so a page stays below 2 MB
+_LOSS = "validation loss (base 2)"
+_STYLE = Path(__file__).parent / "templates" / "pictures.mplstyle"
+
+
+class Point(NamedTuple):
+    """A point of a chart; what is known of the architecture behind it, if there is one."""
+
+    x: float
+    y: float
+    of: Evaluation | None = None
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points of one meaning; `kind` is a mark of MARKS, or line, dashed or step."""
+
+    name: str
+    kind: str
+    colour: str
+    points: tuple[Point, ...]
+    size: float = 4.0  # radius of a mark in CSS pixels
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One picture; charts of the same section stand beside each other, and are panels of one PNG."""
+
+    section: str
+    title: str
+    x: str
+    y: str
+    series: tuple[Series, ...]
+    limits_ms: tuple[float, ...] = ()  # vertical lines
+    equal: bool = False  # draw the line x = y with a band of 5%
+
+
+def short(text: str, most: int = 40) -> str:
+    """Return a name that fits into a drawing, without what is no character."""
+    plain = "".join(letter if letter.isprintable() else " " for letter in text)
+    return plain if len(plain) <= most else plain[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def charts(report: Report) -> list[Chart]:
+    """Return what can be drawn of a report."""
+    drawn = [_front(report), latency_chart(report.predictor.get("unseen"), report.models)]
+    drawn += [_progress(report.searches, volume) for volume in (False, True)]
+    drawn += [_training(training) for training in report.trainings[:_MOST_TRAININGS]]
+    full = [replace(chart, series=tuple(each for each in chart.series if each.points)) for chart in drawn]
+    return [chart for chart in full if chart.series]
+
+
+def pareto_front(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+    """Return those that no other is both at least as fast and better than, fastest first."""
+    front: list[Evaluation] = []
+    for each in sorted(evaluations, key=lambda e: (e.predicted_ms, e.loss)):
+        if not front or each.loss < front[-1].loss:
+            front.append(each)
+    return front
+
+
+def _front(report: Report) -> Chart:
+    """Return loss against latency: what was scored, the front of it, winners, baselines and limits."""
+    scored = [each for search in report.searches for each in search.evaluations]
+    measured = [each for each in scored if each.measured_ms is not None]
+    front = pareto_front(scored)
+
+    def points(of: Sequence[Evaluation]) -> tuple[Point, ...]:
+        return tuple(Point(each.predicted_ms, each.loss, each) for each in _thinned(of, _MOST_DOTS))
+
+    rings = tuple(Point(each.measured_ms or 0.0, each.loss, each) for each in measured)
+    series = [
+        Series(f"scored ({len(scored):,})", "dot", "sky", points(scored), 3.5),
+        Series(f"front ({len(front)})", "step", "blue", points(front)),
+        Series(f"measured ({len(measured)})", "ring", "green", rings, 6),
+    ]
+
+    def place(model: Model) -> Point | None:
+        """Return where a model stands: at its measured latency, else at the predicted one."""
+        ms = model.predicted_ms if model.measured_ms is None else model.measured_ms
+        loss = model.trained_loss if model.inherited_loss is None else model.inherited_loss
+        if ms is None or loss is None:
+            return None
+        of = Evaluation(loss, model.predicted_ms or ms, model.bound_ms, model.measured_ms, model.arch)
+        return Point(ms, loss, of, short(model.name))
+
+    series += _marks(report.models, place) if scored else ()
+    limits = sorted({limit for search in report.searches for limit in search.limits_ms})
+    labels = ("Loss against latency", "latency (ms)", _LOSS)
+    return Chart("front", *labels, tuple(series), tuple(limits))
+
+
+def _marks(models: Sequence[Model], place: Callable[[Model], Point | None]) -> Iterator[Series]:
+    """Yield the models of each role where `place` puts them."""
+    for role, shape in _SHAPES.items():
+        points = tuple(filter(None, (place(model) for model in models if model.role == role)))
+        yield Series(role, shape, "red" if role == "found" else "ink", points, 6)
+
+
+def latency_chart(unseen: object, models: Sequence[Model]) -> Chart:
+    """Return predicted against measured latency, of models and of the rows that a predictor did not learn
+    from: `unseen` holds (measured, predicted) ms, and what is no such pair is left out.
+    """
+    rows = unseen if isinstance(unseen, list | tuple) else ()
+    pairs = [tuple(map(number, row)) for row in rows if isinstance(row, list | tuple) and len(row) == 2]
+    points = _thinned([Point(x, y) for x, y in pairs if x and y])
+    series = [Series(f"rows not learnt from ({len(points)})", "dot", "blue", points)]
+
+    def place(m: Model) -> Point | None:
+        known = m.measured_ms is not None and m.predicted_ms is not None
+        return Point(m.measured_ms or 0.0, m.predicted_ms or 0.0, name=short(m.name)) if known else None
+
+    series += _marks(models, place)
+    labels = ("Predicted against measured", "measured latency (ms)", "predicted latency (ms)")
+    return Chart("latency", *labels, tuple(series), equal=True)
+
+
+def _progress(searches: Sequence[Search], volume: bool) -> Chart:
+    """Return the best loss and the mean of the parents, or the hypervolume, against what was scored."""
+    keys = {"best_loss": ("best ", "line"), "mean_parent_loss": ("mean of the parents ", "dashed")}
+    series = []
+    for index, search in enumerate(searches):
+        one = len(search.limits_ms) == 1 and not search.front
+        which = f"under {search.limits_ms[0]:g} ms" if one else short(search.name)
+        for key, (name, kind) in ({"hypervolume": ("", "line")} if volume else keys).items():
+            steps = [step for step in search.steps if {key, "evaluations"} <= step.keys()]
+            points = [Point(step["evaluations"], step[key]) for step in steps]
+            series.append(Series(name + which, kind, SERIES[index % len(SERIES)], _thinned(points)))
+    title, y = ("Hypervolume of the front", "share of the box") if volume else ("Best loss so far", _LOSS)
+    return Chart("search", title, "architectures scored", y, tuple(series))
+
+
+def _training(training: Training) -> Chart:
+    looks = {"sub": ("validation", "red"), "largest": ("largest", "red"), "smallest": ("smallest", "purple")}
+    series = [Series("training", "line", "sky", _thinned([Point(*each) for each in training.train]))]
+    for key, (name, colour) in looks.items():
+        points = _thinned([Point(*each) for each in training.valid.get(key, ())])
+        series.append(Series(name, "line", colour, points))
+    return Chart("training", short(training.name), "updates", "loss (base 2)", tuple(series))
+
+
+def _thinned(points: Sequence[Any], most: int = _MOST_POINTS) -> tuple[Any, ...]:
+    """Return at most so many of the points, evenly chosen, first and last among them."""
+    count = min(len(points), most)
+    return tuple(points[n * (len(points) - 1) // max(1, count - 1)] for n in range(count))
+
+
+# --- PNG
+
+
+def write_png(path: Path, draw: Callable[[], bytes]) -> bool:
+    """Write what `draw` returns; if matplotlib is missing, say so and return False."""
+    try:
+        content = draw()
+    except ImportError:
+        info(f"no picture: matplotlib is not installed; run: {install('report')}")
+        return False
+    write_atomic(path, lambda file: file.write(content))
+    return True
+
+
+def png(drawn: Sequence[Chart]) -> bytes:
+    """Return the charts of one section as a PNG of 1920 pixels width, on white, in one style."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    across = min(2, len(drawn))
+    down, content = -(-len(drawn) // across), io.BytesIO()
+    with matplotlib.rc_context(fname=_STYLE), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # glyphs that the font lacks; a browser has others
+        figure = Figure(figsize=(13.3, 6.4 if across == 1 else 4.8 * down), layout="constrained")
+        for place, chart in enumerate(drawn, 1):
+            _draw(figure.add_subplot(down, across, place), chart)
+        figure.savefig(content, format="png", dpi=144, facecolor="white")
+    return content.getvalue()
+
+
+def _draw(axes: Any, chart: Chart) -> None:
+    for series in chart.series:
+        x, y = [point.x for point in series.points], [point.y for point in series.points]
+        look = {"color": COLOURS[series.colour], "label": series.name, "zorder": 2}
+        if series.kind in MARKS:
+            ring = {"facecolors": "none", "edgecolors": look.pop("color")} if series.kind == "ring" else {}
+            axes.scatter(x, y, s=3.2 * series.size**2, marker=MARKS[series.kind], alpha=0.85, **look, **ring)
+            for point in series.points[:3]:
+                axes.annotate(point.name, point[:2], (8, 4), textcoords="offset points", fontsize="small")
+        elif series.kind == "step":
+            axes.step(x, y, where="post", marker="o", markersize=4, **look)
+        else:
+            axes.plot(x, y, linestyle="--" if series.kind == "dashed" else "-", **look)
+    ends = dict.fromkeys((*chart.limits_ms[:1], *chart.limits_ms[-1:]))
+    for at, limit in enumerate(chart.limits_ms):
+        label = None if at else f"limits: {' to '.join(f'{end:g}' for end in ends)} ms"
+        axes.axvline(limit, color=COLOURS["red"], linewidth=1, linestyle=":", zorder=1, label=label)
+    if chart.equal:
+        every = [value for series in chart.series for point in series.points for value in point[:2]]
+        line = [0.94 * min(every), 1.06 * max(every)]
+        low, high = [0.95 * end for end in line], [1.05 * end for end in line]
+        axes.fill_between(line, low, high, color=COLOURS["grid"], linewidth=0, label="equal, 5%")
+        axes.plot(line, line, color=COLOURS["muted"], linewidth=1)
+        axes.set(xlim=line, ylim=line, aspect="equal")
+    axes.set(title=chart.title, xlabel=chart.x, ylabel=chart.y)
+    axes.legend()
 
 
 def report(folder: str | Path, out: str | Path | None = None) -> Path:
@@ -40,6 +254,13 @@ def report(folder: str | Path, out: str | Path | None = None) -> Path:
 
 def page(found: Report, drawn: Sequence[Chart]) -> str:
     """Return the whole page."""
+    from jinja2 import (  # late: a picture alone needs no template
+        ChainableUndefined,
+        Environment,
+        PackageLoader,
+    )
+    from markupsafe import Markup
+
     env = Environment(loader=PackageLoader("hat.report"), autoescape=True, undefined=ChainableUndefined)
     env.trim_blocks = env.lstrip_blocks = True
     env.filters |= {"duration": duration, "num": _number}

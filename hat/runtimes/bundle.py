@@ -24,19 +24,11 @@ from hat.files.atomic import file_digest, write_text_atomic
 from hat.files.tensors import write_safetensors
 from hat.log import info
 from hat.run import digest_of, read_record, training_settings
-from hat.runtimes.engines import save_text, stand_alone
+from hat.runtimes.engines import codec_of, save_text, stand_alone
 
 FORMAT = 1
-_DAMAGED = (
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    RecursionError,
-    SafetensorError,
-    DataError,
-)
+_WRONG = OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError
+_DAMAGED = (*_WRONG, SafetensorError, DataError)
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 
 
@@ -47,14 +39,10 @@ def save_bundle(model: Model, folder: Path | str, facts: Mapping[str, Any] | Non
     are known. A bundle that is there is replaced; `config.json` is written last and vouches for the other
     files.
 
-    Raises CheckpointError for a SuperTransformer, ConfigError if the dictionaries are not known or the folder
-    holds other files.
+    Raises CheckpointError for a SuperTransformer, DataError if the dictionaries are not known, ConfigError if
+    the subword model is missing or the folder holds other files.
     """
-    folder, network, codec = Path(folder), stand_alone(model), model.codec
-    if codec is None:
-        raise ConfigError(
-            "the dictionaries of this model are not known; give the folder of its data (--data)"
-        )
+    folder, network, codec = Path(folder), stand_alone(model), codec_of(model)
     if codec.kind and codec.model is None:
         what = "the subword model of this model's dictionaries is missing"
         raise ConfigError(f"{what}; put it beside them in the folder of the data, or give it as --subwords")
@@ -120,17 +108,11 @@ def read_bundle(folder: Path) -> dict[str, Any]:
                 raise ValueError(f"{name} has another content than was written")
         languages = tuple(config["languages"])
         vocabs = [Vocab.load(folder / f"dict.{language}.txt") for language in languages]
-        subwords = next(
-            (folder / name for name in (MODEL_FILE, CODES_FILE) if name in config["sha256"]), None
-        )
+        subwords = [folder / name for name in (MODEL_FILE, CODES_FILE) if name in config["sha256"]]
         shared = vocabs[0] if vocabs[0] == vocabs[1] else vocabs[1]
-        codec = TextCodec(languages, (vocabs[0], shared), subwords.read_bytes() if subwords else None)
-        config |= {
-            "weights": safetensors.torch.load((folder / WEIGHTS).read_bytes()),
-            "state": {},
-            "hat_format": 1,
-        }
-        return config | {"codec": codec.to_plain()}
+        codec = TextCodec(languages, (vocabs[0], shared), subwords[0].read_bytes() if subwords else None)
+        weights = safetensors.torch.load((folder / WEIGHTS).read_bytes())
+        return config | {"weights": weights, "state": {}, "hat_format": 1, "codec": codec.to_plain()}
     except _DAMAGED as error:
         raise CheckpointError(
             f"{folder} is no whole bundle ({brief(error)}); copy it again, or make it with hat export"
@@ -154,9 +136,8 @@ def _write_card(folder: Path, config: Mapping[str, Any]) -> None:
         for key, what, signature in (("bleu", "BLEU", "signature"), ("chrf", "chrF", "chrf_signature"))
         if facts.keys() >= {key, signature}
     ]
-    scores += (
-        [f"on {facts['split']} by {facts['search'] or 'the default search'}"] if "search" in facts else []
-    )
+    if "search" in facts:
+        scores.append(f"on {facts['split']} by {facts['search'] or 'the default search'}")
     how = f"--model={name} {facts.get('search', '')}".rstrip()
     arch = "\n".join(f"    {key}: {value}" for key, value in config["arch"].items())
     card = f"""# Translation from {source} to {target}

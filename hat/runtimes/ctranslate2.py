@@ -51,7 +51,6 @@ class CTranslate2(Runtime):
         return found
 
     def prepare(self, model: Model, precision: Precision, threads: int) -> "Engine":
-        """Return the engine of a model of one architecture, which computes a batch with `threads`."""
         network, vocabs = stand_alone(model), codec_of(model).vocabs
         self.check(network.arch)
         with tempfile.TemporaryDirectory() as folder:
@@ -93,9 +92,8 @@ def export(model: SubTransformer, folder: Path, vocabs: tuple[Vocab, Vocab], pre
     spec.decoder.projection.weight = _array(model.output.columns(dec.embed_dim))
     for to, layer, own in zip(spec.encoder.layer, model.encoder_layers, enc.self_heads, strict=True):
         _layer(to, layer, own, heads[0])
-    for to, layer, own, cross in zip(
-        spec.decoder.layer, model.decoder_layers, dec.self_heads, dec.cross_heads, strict=True
-    ):
+    decoder = zip(spec.decoder.layer, model.decoder_layers, dec.self_heads, dec.cross_heads, strict=True)
+    for to, layer, own, cross in decoder:
         _layer(to, layer, own, heads[1])
         linears = [(layer.cross_attn.q, 1), (layer.cross_attn.kv, 2)]
         _attention(to.attention, linears, layer.cross_attn.out, cross, heads[1])
@@ -127,26 +125,16 @@ class Engine:
         self(source_BS, replace(cfg, max_len_b=cfg.max_len_b + 1, min_len=cfg.min_len + 1))
 
     def __call__(self, source_BS: Tensor, cfg: BeamConfig) -> list[list[Hypothesis]]:
-        """Return up to `beam` hypotheses for each padded source, best score first."""
         if cfg.unkpen or cfg.unnormalized:
             raise ConfigError("CTranslate2 knows neither --unkpen nor --unnormalized; use --runtime torch")
         rows = [[self._source[i] for i in row if i not in (PAD, EOS)] for row in source_BS.tolist()]
-        found = self._translator.translate_batch(
-            rows,
-            beam_size=cfg.beam,
-            num_hypotheses=cfg.beam,
-            length_penalty=cfg.lenpen,
-            max_decoding_length=int(cfg.max_len_a * source_BS.size(1) + cfg.max_len_b),
-            min_decoding_length=cfg.min_len,
-            return_scores=True,
-        )
-        return [
-            [
-                Hypothesis([*(self._ids[token] for token in tokens), EOS], score, [])
-                for tokens, score in zip(each.hypotheses, each.scores, strict=True)
-            ]
-            for each in found
-        ]
+        how = {"beam_size": cfg.beam, "num_hypotheses": cfg.beam, "length_penalty": cfg.lenpen}
+        how |= {"min_decoding_length": cfg.min_len, "return_scores": True}
+        longest = int(cfg.max_len_a * source_BS.size(1) + cfg.max_len_b)
+        found = self._translator.translate_batch(rows, max_decoding_length=longest, **how)
+        both = (zip(each.hypotheses, each.scores, strict=True) for each in found)
+        ids = self._ids
+        return [[Hypothesis([*map(ids.get, words), EOS], score, []) for words, score in one] for one in both]
 
 
 def _layer(to: Any, layer: Any, heads: int, most: int) -> None:

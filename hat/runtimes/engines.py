@@ -4,9 +4,17 @@ A `Runtime` prepares a model in a number format; the `Engine` that comes of it t
 timed searches. So what is searched for, and what translates, may be any of them; docs/extending.md adds one.
 """
 
+import math
+import os
+import shlex
+import signal
+import subprocess
+import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal, Protocol, cast
 
 import torch
@@ -16,7 +24,7 @@ from hat.data.folder import CODES_FILE, MODEL_FILE
 from hat.data.subwords import TextCodec, package
 from hat.decode.beam import BeamConfig, Hypothesis, beam_search, search_from
 from hat.decode.translator import Model
-from hat.errors import CheckpointError, ConfigError, DataError
+from hat.errors import CheckpointError, ConfigError, DataError, HatError, brief
 from hat.files.atomic import write_atomic
 from hat.files.tensors import write_safetensors
 from hat.model.cpu import DTYPES, choose_dtype, dtype_name
@@ -32,7 +40,7 @@ _RUNTIMES: dict[RuntimeName, str] = {  # module of this package, and the class i
     "torch": "engines:Torch",
     "onnxruntime": "onnx:OnnxRuntime",
     "ctranslate2": "ctranslate2:CTranslate2",
-    "command": "command:Command",
+    "command": "engines:Command",
 }
 _PRECISIONS: dict[str, tuple[Precision, ...]] = {  # of files; the first is what "auto" means
     "ctranslate2": ("fp32", "fp16", "bf16", "int8"),
@@ -94,28 +102,20 @@ class StepEngine:
         self._network, self.cfg, self.device = network, network.cfg, network.device
 
     def __call__(self, source_BS: Tensor, cfg: BeamConfig) -> list[list[Hypothesis]]:
-        """Return up to `beam` hypotheses for each left-padded source, best score first."""
         return beam_search(self._network, source_BS, cfg)
 
     def timed(self, source_BS: Tensor, cfg: BeamConfig, mark: Mark) -> None:
         """Run one search; its parts are the encoder, what begins the search, and each step."""
-        encoded = self._network.encode(source_BS)
+        network = self._network
+        encoded = network.encode(source_BS)
         mark()
-        search_from(cast(InferenceModel, _Marked(self._network, mark)), encoded, cfg)
 
+        def step(*arguments: Any) -> Tensor:
+            mark()
+            return cast(Tensor, network.step(*arguments))
 
-class _Marked:
-    """A network that calls `mark` before each decoder step."""
-
-    def __init__(self, network: Any, mark: Mark) -> None:
-        self._network, self._mark = network, mark
-
-    def step(self, *arguments: Any) -> Tensor:
-        self._mark()
-        return cast(Tensor, self._network.step(*arguments))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._network, name)
+        marked = SimpleNamespace(cfg=network.cfg, start=network.start, step=step)
+        search_from(cast(InferenceModel, marked), encoded, cfg)
 
 
 class Torch(Runtime):
@@ -140,6 +140,91 @@ class Torch(Runtime):
         if weight.dtype != dtype:
             network = extract(network, network.default_arch).to(dtype)
         return StepEngine(InferenceModel(network))
+
+
+class Command(Runtime):
+    """A program of the user's, so any device is one: it is given a bundle and prints milliseconds.
+
+    `command` is started with the path of a bundle behind its words, for at most `limit_s` seconds;
+    docs/deploy.md says what it is told.
+
+    Raises ConfigError if the words of the command cannot be told apart, or there are none.
+    """
+
+    precisions = ("auto", "fp32", "fp16", "bf16", "int8")
+
+    def __init__(self, command: str = "", limit_s: float = 60.0) -> None:
+        self._limit_s = limit_s
+        try:
+            self._words = shlex.split(command)
+        except ValueError as error:
+            raise ConfigError(f"--lat-command {command!r} is no command line: {error}") from error
+        if not self._words:
+            what = "the program that is given a bundle and prints milliseconds"
+            raise ConfigError(f"--runtime command needs --lat-command: {what}; see docs/deploy.md")
+
+    def prepare(self, model: Model, precision: Precision, threads: int) -> "ProgramEngine":
+        return ProgramEngine(model, self._words, {"precision": precision, "threads": threads}, self._limit_s)
+
+
+class ProgramEngine:
+    """Measures by the program; its bundle is written for the first search and goes with the engine."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, model: Model, words: Sequence[str], facts: dict[str, object], limit_s: float) -> None:
+        self.cfg, self._model = model.network.cfg, model
+        self._words, self._facts, self._limit_s = words, facts, limit_s
+        self._place = tempfile.TemporaryDirectory(prefix="hat-")
+
+    def __call__(self, source_BS: Tensor, cfg: BeamConfig) -> list[list[Hypothesis]]:
+        """Raise ConfigError: a program that measures gives no translation."""
+        raise ConfigError("the runtime command only measures; translate with another --runtime")
+
+    def timed(self, source_BS: Tensor, cfg: BeamConfig, mark: Mark) -> list[float]:
+        """Return the milliseconds that the program prints: one or more numbers, each a repeat.
+
+        Raises HatError if it cannot be started, fails, does not end, or prints anything else.
+        """
+        from hat.runtimes.bundle import save_bundle  # late: it imports this module
+
+        bundle = Path(self._place.name) / "bundle"
+        told = {"beam": cfg.beam, "source_len": source_BS.size(1), "target_len": cfg.max_len_b + 1}
+        told |= self._facts
+        if not bundle.exists():
+            save_bundle(self._model, bundle, {"measure": told})
+        shown = f"the program of --lat-command, {shlex.join(self._words)!r},"
+        out, code = self._run([*self._words, str(bundle)], told, shown)
+        try:
+            found = [float(word) for word in out.split()]
+        except ValueError:
+            found = []
+        if code or not found or not all(0 < ms < math.inf for ms in found):
+            why = f"failed with exit code {code}" if code else f"printed {brief(out.strip()) or 'nothing'}"
+            how = "it must print the milliseconds of one or more searches, and nothing else"
+            raise HatError(f"{shown} {why}; {how}; try it by hand with the folder of a bundle")
+        return found
+
+    def _run(self, words: Sequence[str], told: dict[str, object], shown: str) -> tuple[str, int]:
+        """Return what the program prints, and its exit code; whatever happens, it has ended by then."""
+        env = os.environ | {f"HAT_{name.upper()}": str(value) for name, value in told.items()}
+        none, pipe = subprocess.DEVNULL, subprocess.PIPE
+        try:  # a session of its own, so that what it starts ends with it; its standard error is ours
+            process = subprocess.Popen(
+                words, env=env, stdin=none, stdout=pipe, text=True, errors="replace", start_new_session=True
+            )
+        except OSError as error:
+            raise HatError(f"{shown} cannot be started: {error.strerror}; check the path") from error
+        try:
+            return process.communicate(timeout=self._limit_s)[0], process.returncode
+        except BaseException as error:
+            with suppress(OSError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            if isinstance(error, subprocess.TimeoutExpired):
+                late = f"did not end within {self._limit_s:g} s; raise --lat-row-budget if it takes so long"
+                raise HatError(f"{shown} {late}") from error
+            raise
 
 
 def runtime_of(name: RuntimeName, *options: Any) -> Runtime:

@@ -173,23 +173,16 @@ def _step(model: SubTransformer) -> _Graph:
     graph, dec, qkv_dim = _Graph(), model.arch.decoder, model.space.decoder_qkv_dim
     token, place = graph.input("token", ["batch", "beam"], "INT64"), graph.input("place", [1], "INT64")
     mask = graph.input("mask", ["batch", "length"])
-    cross, past = (
-        [
-            [
-                graph.input(f"{what}.{i}.{kind}", [*front, heads, size, qkv_dim // heads])
-                for kind in ("key", "value")
-            ]
-            for i, heads in enumerate(counts)
-        ]
-        for what, front, counts, size in (
-            ("cross", ["batch"], dec.cross_heads, "seen"),
-            ("past", ["batch", "beam"], dec.self_heads, "time"),
-        )
-    )
-    masks = {
-        span: graph("Unsqueeze", graph("Concat", *[mask] * span, axis=1), [1, 2])
-        for span in set(dec.cross_span)
-    }
+    cross, past = list[list[str]](), list[list[str]]()
+    for caches, what, front, counts, size in (
+        (cross, "cross", ["batch"], dec.cross_heads, "seen"),
+        (past, "past", ["batch", "beam"], dec.self_heads, "time"),
+    ):
+        for i, heads in enumerate(counts):
+            shape = [*front, heads, size, qkv_dim // heads]
+            caches.append([graph.input(f"{what}.{i}.{kind}", shape) for kind in KINDS])
+    seen = {span: graph("Concat", *[mask] * span, axis=1) for span in set(dec.cross_span)}
+    masks = {span: graph("Unsqueeze", each, [1, 2]) for span, each in seen.items()}
     x, grown = graph.embed(model, "target", token, place, dec.embed_dim), list[tuple[str, int]]()
     for i, layer in enumerate(model.decoder_layers):
 
@@ -268,11 +261,8 @@ class _State:
     def keep(self, sentences: Tensor) -> None:
         """Drop all sentences but these."""
         rows = sentences.numpy()
-        self.mask, self.cross, self.past = (
-            self.mask[rows],
-            [cache[rows] for cache in self.cross],
-            [cache[rows] for cache in self.past],
-        )
+        self.cross, self.past = ([cache[rows] for cache in caches] for caches in (self.cross, self.past))
+        self.mask = self.mask[rows]
 
 
 class OnnxRuntime(Runtime):
@@ -286,7 +276,6 @@ class OnnxRuntime(Runtime):
         return [super(OnnxRuntime, self).version() for needed in NEEDS if package(needed, "onnx")][-1]
 
     def prepare(self, model: Model, precision: Precision, threads: int) -> StepEngine:
-        """Return the engine of a model of one architecture, which computes a batch with `threads`."""
         network = stand_alone(model)
         with tempfile.TemporaryDirectory() as folder:
             export(network, Path(folder), precision)
@@ -307,11 +296,8 @@ class Graphs:
             for name in FILES
         )
         self._names = [each.name for each in self._step.get_inputs()]
-        self.cfg, self._heads, self._qkv_dim = (
-            model.cfg,
-            model.arch.decoder.self_heads,
-            model.space.decoder_qkv_dim,
-        )
+        self.cfg, heads, width = model.cfg, model.arch.decoder.self_heads, model.space.decoder_qkv_dim
+        self._shapes = [(each, 0, width // each) for each in heads for _ in KINDS]
 
     def encode(self, source_BS: Tensor) -> Any:
         """Run the encoder."""
@@ -320,10 +306,8 @@ class Graphs:
 
     def start(self, source: Any, beam: int, capacity: int = 0) -> _State:
         """Return the state before the first token."""
-        shapes = [
-            (len(source.mask), 1, heads, 0, self._qkv_dim // heads) for heads in self._heads for _ in (0, 1)
-        ]
-        return _State(source.mask, source.cross, [torch.zeros(shape).numpy() for shape in shapes])
+        past = [torch.zeros(len(source.mask), 1, *shape).numpy() for shape in self._shapes]
+        return _State(source.mask, source.cross, past)
 
     def step(self, tokens_N: Tensor, state: _State) -> Tensor:
         """Feed one token of each hypothesis; returns logits [N, V]."""

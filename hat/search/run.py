@@ -510,7 +510,7 @@ class _Task:
         if there != here:
             info(f"not measured: the predictor is of {there}, this is {here}{how}")
             return None
-        from hat.latency import collect, measure  # late: most of a search measures nothing
+        from hat.latency import measure  # late: most of a search measures nothing
 
         config = measure.MeasureConfig(**measuring).under(conditions)
         device = torch.device("cuda" if gpu else "cpu")
@@ -530,7 +530,7 @@ class _Task:
                 del asked[name]
         asked["threads"] = conditions.get("threads", torch.get_num_threads())
         measure_fresh = partial(
-            collect.measure_fresh,
+            measure.measure_fresh,
             space=self.space,
             conditions=conditions,
             vocab_sizes=network.vocab_sizes,

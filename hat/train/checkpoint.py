@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hat.errors import ArchError, CheckpointError, ConfigError, HatError, brief
-from hat.files.atomic import digest_matches, digest_path, write_with_digest
+from hat.files.atomic import digest_path, write_with_digest
 from hat.log import info
 from hat.model.cpu import Amp
 from hat.model.layers import ModelConfig
@@ -105,13 +105,10 @@ def pack(
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return what model a checkpoint holds, in plain values."""
-    return {
-        "space": asdict(checkpoint.space),
-        "arch": checkpoint.arch.to_yaml() if checkpoint.arch else None,
-        "model_config": asdict(checkpoint.model_config),
-        "vocab_sizes": list(checkpoint.vocab_sizes),
-        "vocab_digests": list(checkpoint.vocab_digests),
-    }
+    arch = checkpoint.arch.to_yaml() if checkpoint.arch else None
+    known = {name: list(getattr(checkpoint, name)) for name in ("vocab_sizes", "vocab_digests")}
+    parts = {name: asdict(getattr(checkpoint, name)) for name in ("space", "model_config")}
+    return {"arch": arch, **parts, **known}
 
 
 def to_bytes(checkpoint: Checkpoint) -> bytes:
@@ -139,24 +136,16 @@ def load(path: Path, info: Callable[[str], None] = lambda text: None) -> Checkpo
 
     Raises CheckpointError if it is missing, damaged, of a newer format, or does not fit its own description.
     """
-    from hat.files.tensors import read_foreign  # late: a run that starts anew reads no checkpoint
+    from hat.files.tensors import read_verified  # late: a run that starts anew reads no checkpoint
 
     if (path / "config.json").is_file():
         from hat.runtimes.bundle import read_bundle  # late: it loads safetensors
 
         return _checkpoint(read_bundle(path), path)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        why = f"{error.strerror}; check the path, or train the model first"
-        raise CheckpointError(f"cannot read checkpoint {path}: {why}") from error
-    intact, digest = digest_matches(path, content), digest_path(path).name
-    if intact is False:
-        raise CheckpointError(f"{path} is damaged: its SHA-256 differs from {digest}; restore it from a copy")
-    if intact is None:
-        info(f"{path} has no {digest} beside it; its content cannot be verified")
-    values = read_foreign(path, content)  # our own files too: anyone can write `hat_format` into one
-    del content
+    # with restrictions, our own files too: anyone can write `hat_format` into one
+    values, verified = read_verified(path, "checkpoint", "check the path, or train the model first")
+    if not verified:
+        info(f"{path} has no {digest_path(path).name} beside it; its content cannot be verified")
     if isinstance(values, dict) and all(isinstance(values.get(key), dict) for key in ("args", "model")):
         from hat.train.legacy import from_release  # late: it builds a Checkpoint
 
@@ -296,8 +285,9 @@ def load_newest(folder: Path, info: Callable[[str], None], runs: Set[str] | None
             "start from it there"
         )
     if candidates:
-        many = f"none of the {len(candidates)} checkpoints in {folder}"
-        raise CheckpointError(f"{many} can be read; move them away to start anew")
+        raise CheckpointError(
+            f"none of the {len(candidates)} checkpoints in {folder} can be read; move them away"
+        )
     return None
 
 
@@ -360,7 +350,7 @@ def average(
     own = target.name in ("checkpoint_last.pt", "checkpoint_best.pt") or _NAMES.fullmatch(target.name)
     if own and target.exists():
         raise CheckpointError(f"{target} is a checkpoint of training; give another file as --output")
-    used, runs, first, total = list[Path](), set[str](), None, dict[str, Tensor]()
+    used, first, total = list[Path](), None, dict[str, Tensor]()
     for path, found in _of_run(folder, most) if folder else ((path, load(path, info)) for path in paths):
         if first and describe(found) != describe(first):
             both = f"{path} and {used[0]} hold different models"
@@ -369,13 +359,10 @@ def average(
             total[name] = weight.double() + total.get(name, 0)
         first = first or replace(found, state={}, master=None)
         used.append(path)
-        runs.add(found.run)
     if first is None:
         raise CheckpointError(f"{folder} holds no checkpointN.pt of its run; train with --save-interval")
     if folder and len(used) < most:
         info(f"{folder} holds {len(used)} epoch checkpoints of its run, not {most}; averaging those")
-    if not folder and len(runs) > 1:
-        info(f"the checkpoints are of {len(runs)} different runs")
     means = {name: (weight / len(used)).float() for name, weight in total.items()}
     if not all(bool(mean.isfinite().all()) for mean in means.values()):
         raise CheckpointError(f"{used[0]} or another of them holds numbers that are not finite; leave it out")

@@ -204,19 +204,11 @@ def launch(module: str, argv: Sequence[str] | None, size: int, port: int | None)
     logging.disable(logging.CRITICAL)  # torch's launcher logs what `_exit_code` says in one line
     try:
         with tempfile.TemporaryDirectory() as logs:
-            config = LaunchConfig(
-                min_nodes=1,
-                max_nodes=1,
-                nproc_per_node=size,
-                run_id=f"hat-{os.getpid()}",
-                rdzv_backend="c10d",
-                rdzv_endpoint=f"localhost:{port or 0}",
-                local_addr="127.0.0.1",
-                max_restarts=0,
-                monitor_interval=0.1,
-                logs_specs=DefaultLogsSpecs(log_dir=logs),
-                signals_to_handle="SIGTERM,SIGINT,SIGHUP",
-            )
+            how = {"min_nodes": 1, "max_nodes": 1, "nproc_per_node": size, "max_restarts": 0}
+            how |= {"rdzv_backend": "c10d", "rdzv_endpoint": f"localhost:{port or 0}"}
+            how |= {"run_id": f"hat-{os.getpid()}", "local_addr": "127.0.0.1", "monitor_interval": 0.1}
+            how |= {"logs_specs": DefaultLogsSpecs(log_dir=logs)}
+            config = LaunchConfig(**how, signals_to_handle="SIGTERM,SIGINT,SIGHUP")
             code = f"from {module} import main; raise SystemExit(main())"
             elastic_launch(config, sys.executable)("-c", code, *(sys.argv[1:] if argv is None else argv))
     except ChildFailedError as error:

@@ -5,7 +5,7 @@ Nothing here knows a command line: folders, signals, processes and progress bars
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property, partial
@@ -232,18 +232,13 @@ def fit(
     finite (the last checkpoint stays), and HatError if `out` holds a run of another identity (see
     `hat.run.Identity`), or another process is training in it.
     """
-    folder, loop = Path(out) if out is not None else None, config.loop
-    where, init = _device(device), Path(init) if isinstance(init, str) else init
-    run = _Training(*_arch_and_space(target, space), dataset, config, folder, where, seed, group, interrupt)
-    losses, stopped = dict[str, float](), None
+    folder, loop, stopped = Path(out) if out is not None else None, config.loop, None
+    run = _Training(target, space, dataset, config, folder, device, seed, group, interrupt)
     with ExitStack() as stack:
         # rank 0 reads for all: only its machine needs the folder
-        start = group.on_rank0(lambda: run.start(stack, init, new_run))
-        run.restore(start)
+        run.restore(group.on_rank0(lambda: run.start(stack, init, new_run)))
         began = run.trainer.num_updates
-        record = stack.enter_context(run.record(start))
-        log = run.log(progress)
-        stack.callback(log.close)
+        record, log = run.opened(stack, progress)
         finished = run.finished(run.at.epoch - 1)  # also if a run is started again after it had ended
         try:
             while not finished:
@@ -252,8 +247,7 @@ def fit(
                 epoch_done = run.train_epoch(log, record)
                 finished = run.finished(epoch)
                 if finished or epoch % loop.validate_interval == 0:
-                    losses = run.validate(log)
-                    names += ["checkpoint_best.pt"] * run.is_best(losses["mean"])
+                    names += ["checkpoint_best.pt"] * run.validate(log)
                     finished = run.finished(epoch)
                 if epoch_done:
                     run.at.epoch, run.at.offset = epoch + 1, 0
@@ -268,7 +262,7 @@ def fit(
         if not (folder or run.best):
             run.save("checkpoint_best.pt")
         at, updates = run.at, run.trainer.num_updates
-        reached = (updates, at.epoch - (at.offset == 0), at.best_loss, losses, round(at.train_s, 1))
+        reached = (updates, at.epoch - (at.offset == 0), at.best_loss, run.losses, round(at.train_s, 1))
         result = FitResult(*reached, folder, stopped, dataset, run.best)
         record.results |= result.summary()
         made = run.arch and run.written and stopped is None and run.written / "bundle"
@@ -288,9 +282,7 @@ def training_identity(
     processes: int = 1,
 ) -> Identity:
     """Return the identity of the run that `fit` makes of the same arguments; nothing is written."""
-    rest = dataset, config, None, _device("cpu"), seed, ALONE, None
-    run = _Training(*_arch_and_space(target, space), *rest)
-    return run.identity(Path(init) if isinstance(init, str) else init, processes)
+    return _Training(target, space, dataset, config, seed=seed).identity(init, processes)
 
 
 def validate(
@@ -304,7 +296,7 @@ def validate(
     group: ProcessGroup = ALONE,
 ) -> Losses:
     """Return the validation loss of an architecture with the weights of the checkpoint `init`."""
-    path, where, optim, batches = Path(init), _device(device), config.optim, config.batches
+    path, where, optim, batches = Path(init), best_device(device), config.optim, config.batches
     valid = validation_batches(dataset.split(batches.valid_subset), batches, config.model, group)
     source = check_compatible(ckpt.load(path, info), path, space, arch, config.model, dataset)
     dtype = ckpt.evaluation_dtype(source, optim.amp, optim.fp16, where)
@@ -331,15 +323,8 @@ def _batches(
     return EpochBatches(data, *fixed, **more)
 
 
-def _arch_and_space(target: SearchSpace | Arch, space: SearchSpace | None) -> tuple[Arch | None, SearchSpace]:
-    arch = target if isinstance(target, Arch) else None
-    found = target if isinstance(target, SearchSpace) else space
-    if found is None:
-        raise ConfigError("an architecture is trained in its search space: give space=")
-    return found.check(arch) if arch else None, found
-
-
-def _device(given: torch.device | str | None) -> torch.device:
+def best_device(given: torch.device | str | None) -> torch.device:
+    """Return the device that is given, or the first GPU, or the CPU if there is none."""
     return torch.device(given or ("cuda:0" if torch.cuda.is_available() else "cpu"))
 
 
@@ -347,26 +332,32 @@ def _device(given: torch.device | str | None) -> torch.device:
 class _Training:
     """The state of one run, and the steps that `fit` takes with it."""
 
-    arch: Arch | None  # None trains the SuperTransformer
-    space: SearchSpace
+    target: SearchSpace | Arch
+    space: SearchSpace | None
     dataset: "Dataset"
     cfg: TrainConfig
-    folder: Path | None
-    device: torch.device
-    seed: int
-    group: ProcessGroup
-    interrupt: StopRequest | None
+    folder: Path | None = None
+    device: torch.device | str | None = "cpu"
+    seed: int = 1
+    group: ProcessGroup = ALONE
+    interrupt: StopRequest | None = None
 
     def __post_init__(self) -> None:
-        batches, self.at = self.cfg.batches, Progress()
+        self.arch = self.target if isinstance(self.target, Arch) else None  # None trains the SuperTransformer
+        self.space = self.space if self.arch else self.target
+        if self.space is None:
+            raise ConfigError("an architecture is trained in its search space: give space=")
+        if self.arch:
+            self.space.check(self.arch)
+        batches, self.at, self.device = self.cfg.batches, Progress(), best_device(self.device)
         pairs = self.dataset.split(batches.valid_subset)
         self.valid = validation_batches(pairs, batches, self.cfg.model, self.group)
         self.pairs = self.dataset.split(batches.train_subset)
         mixed(self.pairs, batches.distill_mix, self.seed, 0)  # raises what is wrong
         self.written = self.folder if self.group.first else None  # the other processes write nothing
         self.best: Checkpoint | None = None  # the best weights, if there is no folder for them
+        self.losses: dict[str, float] = {}  # of the last validation
         self.recent: list[tuple[Losses, float]] = []  # updates since the last log line, and seconds
-        self.marks: dict[str, Any] = {}  # what checkpoints say of the run: digest of its identity, parts
 
     # --- where the run starts or goes on
 
@@ -399,9 +390,10 @@ class _Training:
         options = cfg.model, optim, cfg.schedule, batches, cfg.loop
         return Identity.of("train", *options, settings=settings, inputs=inputs)
 
-    def start(self, stack: ExitStack, init: "Path | Model | None", new_run: bool) -> _Start:
+    def start(self, stack: ExitStack, init: "Path | Model | str | None", new_run: bool) -> _Start:
         """Claim the folder, if there is one, until `stack` ends; return where the run goes on or starts."""
         folder, source, where, identity = self.folder, None, Path("a given model"), None
+        init = Path(init) if isinstance(init, str) else init
         asked = [name for name in _RESETS if getattr(self.cfg.loop, f"reset_{name.replace('-', '_')}")]
         found, own, carried, runs = Claim(), None, 0, set[str]()
         if folder:
@@ -442,8 +434,8 @@ class _Training:
 
     def restore(self, start: _Start) -> None:
         """Make the trainer, at the point where the run goes on or at its start."""
-        cfg, optim, source, resets = self.cfg, self.cfg.optim, start.source, start.resets
-        self.marks = {"run": start.identity.digest if start.identity else "", "parts": len(start.parts)}
+        source, where, self.made_from, self.parts, changed, resets = start
+        cfg, optim = self.cfg, self.cfg.optim
         goes_on = source is not None and source.arch == self.arch and "trainer" in source.state
         if source is None or (source.arch and self.arch is None):
             noise = torch.Generator().manual_seed(seed_for(self.seed, "init"))
@@ -461,26 +453,26 @@ class _Training:
         if source is None:
             return
         if not goes_on:
-            info(f"weights inherited from {start.where}; optimiser, schedule and data start anew")
+            info(f"weights inherited from {where}; optimiser, schedule and data start anew")
             return
-        state, kept, own = source.state, source.state["progress"], start.where == self.folder
+        state, kept, own = source.state, source.state["progress"], where == self.folder
         trainer.load_average(source.weights)
         trainer.load_state_dict(
             state["trainer"], optimizer="optimizer" not in resets, schedule="lr-scheduler" not in resets
         )
         self.at = at = Progress(train_s=kept["train_s"])
         if own:
-            at.saved = kept.get("saved", [path.name for path in reversed(ckpt.numbered(start.where))])
+            at.saved = kept.get("saved", [path.name for path in reversed(ckpt.numbered(where))])
         if "dataloader" not in resets:
             at.epoch, at.offset = kept["epoch"], kept["offset"]
-            if state["plan"] != self._batch_plan() or any(c.startswith("train.") for c in start.changed):
+            if state["plan"] != self._batch_plan() or any(c.startswith("train.") for c in changed):
                 at.offset = 0
                 info("the batches are not those of before; the epoch starts anew")
-        if own and "meters" not in resets and not any(c.startswith(_OF_LOSSES) for c in start.changed):
+        if own and "meters" not in resets and not any(c.startswith(_OF_LOSSES) for c in changed):
             at.best_loss, at.stale = kept["best_loss"], kept["stale"]
-        if start.changed:
-            info(f"from here on under other settings: {', '.join(start.changed)}")
-        info(f"resumed {start.where} at update {trainer.num_updates}, epoch {at.epoch}")
+        if changed:
+            info(f"from here on under other settings: {', '.join(changed)}")
+        info(f"resumed {where} at update {trainer.num_updates}, epoch {at.epoch}")
         if trainer.num_updates > optim.max_update:
             info(f"that is beyond --max-update {optim.max_update}; nothing is left to do")
 
@@ -491,48 +483,41 @@ class _Training:
         mix = [f"{batches.distill_mix}"] if batches.distill_mix else []
         return [str(self.seed), *map(str, limits), *self.dataset.digests, batches.train_subset, *mix]
 
-    def record(self, start: _Start) -> Run:
-        """Return the record of the run: its settings as a new run of train.py takes them, and its inputs."""
+    def opened(self, stack: ExitStack, bar: bool) -> tuple[Run, RunLog]:
+        """Return record and log of the run until `stack` ends, after saying what computes what.
+
+        The record holds the settings as a new run of train.py takes them.
+        """
         sizes = {key: size for key, size in self.space.sizes.items() if not key.endswith("of the decoder")}
         if self.space.decoder_qkv:  # as without the key: each side has its own width
             del sizes["qkv-dim"]
         arch, data = self.arch.to_yaml() if self.arch else {}, str(self.pairs.folder)
         own = {"data": data, "source-lang": self.pairs.source_lang, "target-lang": self.pairs.target_lang}
         own |= {"seed": self.seed, **sizes, **self.space.choices, **arch}
-        return Run(
-            record_path(self.written, folder=True) if self.written else None,
-            "train",
-            settings={**self.cfg.to_yaml(), **own},
-            identity=start.identity,
-            parts=start.parts,
-            device={"device": device_name(self.device), "dtype": dtype_name(self.trainer.dtype)},
-            threads=torch.get_num_threads(),
-            processes=self.group.size,
-            gpus=self.group.size if self.device.type == "cuda" else 0,
-        )
-
-    def log(self, bar: bool) -> RunLog:
-        """Return the log of the run, after saying what computes what."""
-        loop, folder = self.cfg.loop, self.written
+        dtype, folder, loop = dtype_name(self.trainer.dtype), self.written, self.cfg.loop
+        size, settings = self.group.size, {**self.cfg.to_yaml(), **own}
+        told: dict[str, Any] = {"identity": self.made_from, "parts": self.parts, "processes": size}
+        told |= {"threads": torch.get_num_threads(), "gpus": size if self.device.type == "cuda" else 0}
+        told["device"] = {"device": device_name(self.device), "dtype": dtype}
+        path = record_path(folder, folder=True) if folder else None
+        record = stack.enter_context(Run(path, "train", settings=settings, **told))
         many = f" in {self.group.size} processes" if self.group.size > 1 else ""
-        dtype = dtype_name(self.trainer.dtype)
         info(f"computing in {dtype} on {self.device}{many}, {len(self.pairs)} training pairs")
         board = None
         if folder and not loop.no_tensorboard:
             board = Path(loop.tensorboard_logdir or folder / "tensorboard")
-        return RunLog(folder, total=self.cfg.optim.max_update, unit="updates", bar=bar, tensorboard=board)
+        log = RunLog(folder, total=self.cfg.optim.max_update, unit="updates", bar=bar, tensorboard=board)
+        stack.callback(log.close)
+        return record, log
 
     # --- the steps of the loop
 
     def finished(self, epochs: int) -> bool:
         """Return whether a limit is reached, once so many epochs are done."""
         optim, trainer = self.cfg.optim, self.trainer
-        return (
-            trainer.num_updates >= optim.max_update
-            or trainer.lr() <= self.cfg.schedule.min_lr
-            or epochs >= (optim.max_epoch or math.inf)
-            or 0 < self.cfg.loop.patience <= self.at.stale
-        )
+        done = trainer.num_updates >= optim.max_update or epochs >= (optim.max_epoch or math.inf)
+        done = done or 0 < self.cfg.loop.patience <= self.at.stale
+        return done or trainer.lr() <= self.cfg.schedule.min_lr
 
     def leave_if_asked(self) -> None:
         """Raise _Stopped in all processes if any was asked to end."""
@@ -585,31 +570,28 @@ class _Training:
         log.metrics("train", update, line, epoch=epoch, **values, grad_norm=norm, train_s=train_s)
         self.recent.clear()
 
-    def validate(self, log: RunLog) -> dict[str, float]:
-        """Return the validation losses and their mean, which picks the best checkpoint."""
-        losses = {}
-        for name, arch in ({"sub": self.arch} if self.arch else validation_archs(self.space)).items():
-            losses[name] = self.trainer.evaluate(self._until_asked(self.valid), arch).loss
-        losses["mean"] = sum(losses.values()) / len(losses)
-        epoch, update = self.at.epoch, self.trainer.num_updates
+    def validate(self, log: RunLog) -> bool:
+        """Note the validation losses and their mean, and return whether that is the best.
+
+        If asked to end, one process leaves a validation, as a resumed run begins with it; several finish it.
+        """
+
+        def until_asked() -> Iterator[Batch | None]:
+            for batch in self.valid:
+                if self.group.size == 1:
+                    self.leave_if_asked()
+                yield batch
+
+        archs, at = {"sub": self.arch} if self.arch else validation_archs(self.space), self.at
+        losses = {name: self.trainer.evaluate(until_asked(), arch).loss for name, arch in archs.items()}
+        losses["mean"] = mean = sum(losses.values()) / len(losses)
+        update, self.losses = self.trainer.num_updates, losses
         shown = " ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
         values = {f"{name}_loss_base2": round(loss, 6) for name, loss in losses.items()}
-        line = f"epoch {epoch} update {update} validation loss {shown}"
-        log.metrics("valid", update, line, epoch=epoch, **values)
-        return losses
-
-    def _until_asked(self, batches: Iterable[Batch | None]) -> Iterator[Batch | None]:
-        """Leave a validation if asked; a resumed run begins with it. Several processes finish it together."""
-        for batch in batches:
-            if self.group.size == 1:
-                self.leave_if_asked()
-            yield batch
-
-    def is_best(self, loss: float) -> bool:
-        """Note a validation loss; returns whether it is the best."""
-        best = self.at.best_loss is None or loss < self.at.best_loss
-        self.at.stale = 0 if best else self.at.stale + 1
-        self.at.best_loss = loss if best else self.at.best_loss
+        line = f"epoch {at.epoch} update {update} validation loss {shown}"
+        log.metrics("valid", update, line, epoch=at.epoch, **values)
+        best = at.best_loss is None or mean < at.best_loss
+        at.stale, at.best_loss = (0, mean) if best else (at.stale + 1, at.best_loss)
         return best
 
     def save(self, *names: str) -> None:
@@ -617,7 +599,8 @@ class _Training:
         numbered = [name for name in names if name not in ("checkpoint_last.pt", "checkpoint_best.pt")]
         self.at.saved = [name for name in self.at.saved if name not in numbered] + numbered
         state: dict[str, Any] = {"trainer": self.trainer.state_dict(), "progress": asdict(self.at)}
-        state |= {"plan": self._batch_plan(), **self.marks}
+        state |= {"run": self.made_from.digest if self.made_from else "", "parts": len(self.parts)}
+        state["plan"] = self._batch_plan()
         packed = ckpt.pack(self.trainer.eval_model, self.dataset.digests, state, self.trainer.model)
         folder, loop = self.folder, self.cfg.loop
 

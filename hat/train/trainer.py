@@ -119,17 +119,11 @@ class Trainer:
         if cfg.ema_decay:
             self.average = AveragedModel(self.model, multi_avg_fn=self._move_average).requires_grad_(False)
             self.average.n_averaged.fill_(1)  # at 0 it would replace the first weights instead of averaging
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(),
-            lr=0.0,
-            betas=cfg.adam_betas,
-            eps=cfg.adam_eps,
-            weight_decay=cfg.weight_decay,
-            fused=True,
-        )
-        self.scaler = torch.amp.GradScaler(
-            device.type, init_scale=cfg.fp16_init_scale, enabled=dtype == torch.float16
-        )
+        options: dict[str, Any] = {"betas": cfg.adam_betas, "eps": cfg.adam_eps, "fused": True}
+        options |= {"lr": 0.0, "weight_decay": cfg.weight_decay}
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), **options)
+        half = dtype == torch.float16
+        self.scaler = torch.amp.GradScaler(device.type, init_scale=cfg.fp16_init_scale, enabled=half)
         self.scaler.scale(torch.zeros((), device=device))  # sets the scale up, even if no batch follows
 
     def lr(self) -> float:

@@ -12,8 +12,7 @@ from toy_rows import rows_of
 
 from hat.cli.latency_predictor import main as train_predictor
 from hat.errors import ConfigError, DataError
-from hat.latency.collect import collect
-from hat.latency.measure import MeasureConfig
+from hat.latency.measure import MeasureConfig, collect
 from hat.latency.predictor import LatencyPredictor, check_valid, conditions_of_space
 from hat.latency.table import LatencyTable, Row, TableWriter, read_table
 from hat.run import read_record

@@ -166,7 +166,7 @@ def test_limits_without_latency_have_a_winner(search, files, mode, monkeypatch) 
     def device(archs: Sequence[Arch], space: SearchSpace, conditions: dict, **_: object) -> Iterator:
         yield from (SimpleNamespace(total_ms=20.0, interval_ms=0.5, conditions=conditions) for _ in archs)
 
-    monkeypatch.setattr("hat.latency.collect.measure_fresh", device)
+    monkeypatch.setattr("hat.latency.measure.measure_fresh", device)
     write_predictor(files, device_name(torch.device("cpu")))
     summary, said = search("small", *mode, "--max-params=4500", "--profile-length=4")
     (winner,) = summary["winners"]

@@ -152,7 +152,7 @@ def test_what_was_measured_before_a_failure_is_kept(search, files, monkeypatch: 
                 raise HatError("broken")
             yield SimpleNamespace(total_ms=10 + len(calls) / 7, interval_ms=0.1, conditions={"torch": "x"})
 
-    monkeypatch.setattr("hat.latency.collect.measure_fresh", device)
+    monkeypatch.setattr("hat.latency.measure.measure_fresh", device)
     argv = [*FRONT, "--pareto-evaluations=6", "--latency-constraints", "23", "100"]
     summary, said = search("front", *argv, code=2)
     assert "broken" in said and not summary and not (files / "front@23ms.yml").exists()

@@ -11,9 +11,8 @@ from hat.cli.translate import score
 from hat.data.dataset import Dataset
 from hat.data.toy import toy_pairs
 from hat.decode.beam import BeamConfig, beam_search
-from hat.decode.generate import generate
 from hat.decode.score import parse_output, score_file
-from hat.decode.translator import Model
+from hat.decode.translator import Model, generate
 from hat.errors import ArchError, ConfigError, DataError
 from hat.model.inference import InferenceModel
 from hat.model.layers import ModelConfig

@@ -27,8 +27,7 @@ from forks import REFUSABLE, Fault
 from tally import Tally, count, is_full
 
 from hat.errors import HatError
-from hat.files.lock import FolderLock
-from hat.latency.table import TableWriter, read_table
+from hat.latency.table import read_table
 from hat.train.checkpoint import load, numbered
 
 NAMES = [name for name in COMMANDS if is_full() or name not in ("sub", "front", "generate")]
@@ -116,24 +115,6 @@ def test_what_cannot_be_read(name: str, run: Run, made: Made, tmp_path: Path) ->
                     assert "trying the one before it" in done.err, done.err
                 else:
                     assert_refused(done, file)
-
-
-LOCKS = {
-    "super": lambda run: FolderLock(run, "wait"),
-    "collect": lambda run: TableWriter(run / "rows.csv"),
-    "search": lambda run: FolderLock(run, "wait"),
-}
-
-
-@pytest.mark.parametrize("name", LOCKS)
-def test_a_second_command_on_a_run_folder_touches_nothing(
-    name: str, run: Run, made: Made, tmp_path: Path
-) -> None:
-    work = copy_of(made(name).end, tmp_path / "work")
-    with Tally(4, "a second command") as tally, tally.fault(), LOCKS[name](work / "run"):
-        before = {path: path.read_bytes() for path in (work / "run").iterdir() if path.is_file()}
-        assert_refused(run(name, work), "is being written by another process")  # which this one stands for
-        assert {path: path.read_bytes() for path in (work / "run").iterdir() if path.is_file()} == before
 
 
 def flipped(content: bytes, rng: random.Random) -> bytes:

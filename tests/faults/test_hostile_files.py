@@ -6,7 +6,6 @@ A process that watches itself reads them, by every reader of model files there i
 import json
 from pathlib import Path
 
-import pytest
 from foreign import CONTAINERS, gadgets
 from forks import Forks
 from model_files import benign, lies
@@ -61,9 +60,3 @@ def check_mutations(found: dict) -> None:
         tally.injected = found["read"] + found["refused"]
         assert found["events"] == [] and found["read"] and found["refused"]
         tally.survived = tally.injected
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_more_mutations(forks: Forks, tmp_path: Path, seed: int) -> None:
-    check_mutations(watched(forks, tmp_path, seed)[-1])

@@ -1,6 +1,5 @@
 """Row 4: records cut at any byte, and records that the disk did not take."""
 
-import json
 import os
 import random
 from collections.abc import Callable
@@ -13,7 +12,6 @@ from toy_rows import draw_arch
 from hat.errors import HatError
 from hat.files.journal import Journal
 from hat.latency.table import TableWriter, read_table, row_of
-from hat.log import RunLog
 
 RECORDS = 5
 ARCH = draw_arch(random.Random(1))
@@ -84,18 +82,3 @@ def test_a_record_that_did_not_fit_leaves_nothing(
                     append(path, 1)
                 assert path.read_bytes() == before
     assert append(path, 1) == [0, 1]
-
-
-def test_a_log_goes_on_behind_a_line_that_was_cut_off(tmp_path: Path) -> None:
-    with Tally(4, "cuts of a log") as tally:
-        for cut in (1, 9, 33):
-            path = tmp_path / str(cut) / "log.jsonl"
-            with tally.fault():
-                for update in (1, 2):
-                    log = RunLog(path.parent, total=2, unit="updates", bar=False)
-                    log.metrics("train", update, "", loss=1.0)
-                    log.close()
-                    if update == 1:
-                        path.write_bytes((path.read_bytes() * 2)[:-cut])
-                entries = [json.loads(line) for line in path.read_text().split("\n")[:-1]]
-                assert [entry["update"] for entry in entries] == [1, 2]

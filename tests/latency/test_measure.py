@@ -7,7 +7,6 @@ from itertools import chain, repeat
 
 import pytest
 
-from hat.errors import ConfigError
 from hat.latency.measure import ENOUGH, TURNS, MeasureConfig, Timing, Work, time_in_turn
 
 CFG = MeasureConfig(17, 17, row_budget_s=1.0)
@@ -100,18 +99,3 @@ def test_a_small_budget_leaves_some_turns_and_few_iterations_are_kept() -> None:
         patient = MeasureConfig(17, 17, max_iterations=most, row_budget_s=math.inf, interval_percent=0)
         (timing,) = Clock(1 + rng.random() for _ in repeat(None)).time(1, patient)
         assert timing.conditions["iterations"] == str(most)
-
-
-@pytest.mark.parametrize("name", ["interval_percent", "max_iterations", "beam", "source_len", "row_budget_s"])
-def test_what_cannot_be_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')}"):
-        MeasureConfig(**{name: -1})
-
-
-def test_conditions_of_a_table_replace_settings() -> None:
-    conditions = {"beam": "4", "source_len": "17", "dtype": "bf16", "threads": "2"}
-    assert MeasureConfig(max_iterations=9).under(conditions) == MeasureConfig(
-        17, 17, beam=4, max_iterations=9, dtype="bf16"
-    )
-    assert MeasureConfig().under({"source_len": "5", "target_len": "6"}) == MeasureConfig(5, 6)
-    assert MeasureConfig().under({}) == MeasureConfig()

@@ -5,8 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from toy_rows import draw_arch
 
 from hat.errors import DataError, HatError
@@ -61,14 +59,6 @@ def test_one_writer_and_one_way_of_measuring(tmp_path: Path) -> None:
     assert read_table(tmp_path / "t.csv") == [row_number(0), row_number(1)]
 
 
-def test_a_foreign_file_is_left_alone(tmp_path: Path) -> None:
-    for content in (b"my diary", b"my\ndiary\n", HEAD.encode() + b"\nmy diary\n"):
-        (tmp_path / "t.csv").write_bytes(content)
-        with pytest.raises(DataError):
-            TableWriter(tmp_path / "t.csv")
-        assert (tmp_path / "t.csv").read_bytes() == content
-
-
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -88,30 +78,6 @@ def test_damaged_row_names_file_and_line(tmp_path: Path, old: str, new: str, mes
     path.write_text(f"{HEAD}\n{PLAIN}\n{PLAIN.replace(old, new, 1)}\n{PLAIN}\n")
     with pytest.raises(DataError, match=f"t.csv:3: .*{message}"):
         read_table(path)
-
-
-@pytest.mark.parametrize("cell", ["{}", "[]", "null", "{", '{"encoder-layer-num-subtransformer": {}}'])
-def test_damaged_architecture(tmp_path: Path, cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    fill(tmp_path / "t.csv", 1)
-    monkeypatch.setattr("hat.latency.table._checksum", lambda head, line: b"crc32=0")  # it would notice
-    head, line = (tmp_path / "t.csv").read_text().split("\n")[:2]
-    quoted = '"' + cell.replace('"', '""') + '"'
-    (tmp_path / "t.csv").write_text(f"{head}\n{','.join(line.split(',')[:14])},{quoted},cpu,1,4,crc32=0\n")
-    with pytest.raises(DataError, match=r"t.csv:2"):
-        read_table(tmp_path / "t.csv")
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.binary(max_size=200), st.integers(0, 2000), st.integers(0, 40))
-def test_any_damage_is_a_data_error_or_read(tmp_path_factory, junk: bytes, at: int, removed: int) -> None:
-    path = tmp_path_factory.mktemp("junk") / "t.csv"
-    fill(path, 2)
-    whole = path.read_bytes()
-    path.write_bytes(whole[:at] + junk + whole[at + removed :])
-    try:
-        assert all(row.total_ms > 0 for row in read_table(path))
-    except DataError as error:
-        assert "t.csv" in str(error)
 
 
 def test_find_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

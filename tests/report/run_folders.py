@@ -10,8 +10,7 @@ from typing import Any
 
 from hat.files.journal import Journal
 from hat.report.collect import collect
-from hat.report.figures import charts
-from hat.report.page import page
+from hat.report.page import charts, page
 from hat.rng import rng_for
 from hat.run import Run, record_path
 from hat.search.record import evaluations_csv

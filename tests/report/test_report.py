@@ -21,12 +21,9 @@ from run_folders import (
 )
 
 from hat.cli.files import report as main
-from hat.model.count import count_macs
-from hat.report.collect import Evaluation, Report, Search, collect, duration
-from hat.report.figures import charts, pareto_front
-from hat.report.page import page, report
+from hat.report.collect import Evaluation, Report, Search, collect
+from hat.report.page import charts, page, report
 from hat.run import Run, record_path
-from hat.search.record import evaluations_csv
 
 ALL = ["front", "models", "latency", "search", "training", "cost", "conditions"]
 
@@ -173,23 +170,6 @@ def test_several_limits_and_a_front_in_one_folder(tmp_path: Path) -> None:
     assert "Hypervolume of the front" in {chart["title"] for chart in written(folder).charts("search")}
 
 
-@pytest.mark.parametrize(
-    ("settings", "length"),
-    [
-        ({"arch": "transformersuper_iwslt_de_en"}, 23),
-        ({"arch": "transformersuper_iwslt_de_en", "profile-length": 17}, 17),
-        ({"arch": [1], "profile-length": -3}, None),
-    ],
-)
-def test_flops_are_those_of_the_length_of_the_task(
-    settings: dict[str, Any], length: int | None, tmp_path: Path
-) -> None:
-    record(search_folder(tmp_path / "search"), "search", settings)
-    largest, _, found = collect(tmp_path / "search").models
-    expected = [2 * count_macs(arch, SPACE, length) if length else None for arch in (SPACE.largest(), ARCH)]
-    assert [largest.flops, found.flops] == expected
-
-
 def test_a_front_without_limits(tmp_path: Path) -> None:
     front = [
         {"arch": ARCH.to_yaml(), "loss": 4.75, "predicted_ms": 31.5, "bound_ms": 33.0},
@@ -204,20 +184,6 @@ def test_a_front_without_limits(tmp_path: Path) -> None:
     assert collect(folder).shown == ("Lowest loss of the front", ARCH)
     limited = search_folder(tmp_path / "limit", mode="constraint", front=front, **{"arch": ARCH.to_yaml()})
     assert "The front of" not in written(limited).text  # its summary holds a front that nobody asked for
-
-
-def test_baselines_have_the_losses_that_a_search_scored(tmp_path: Path) -> None:
-    folder = search_folder(tmp_path / "front")
-    rows = [
-        {"loss": 5.875, "predicted_ms": 9.25, "bound_ms": 10.0},
-        {"loss": 4.75, "predicted_ms": 31.5, "bound_ms": 33},
-    ]
-    (folder / "evaluations.csv").write_text(evaluations_csv(rows, [SPACE.smallest(), ARCH]))
-    run = collect(folder)
-    found = {model.role: (model.inherited_loss, model.predicted_ms, model.bound_ms) for model in run.models}
-    assert found["largest"] == (None, None, None) and found["smallest"] == (5.875, 9.25, 10.0)
-    (search,) = run.searches
-    assert [each.arch for each in search.evaluations] == [SPACE.smallest(), ARCH]
 
 
 def test_what_a_predictor_says_of_rows_it_did_not_learn_from(tmp_path: Path) -> None:
@@ -267,25 +233,3 @@ def test_the_folder_stands_anywhere(
         flags = [flag.replace(name, place) for flag in flags]
     assert main(flags) == 0
     assert (tmp_path / "to/index.html").exists() and not (tmp_path / "run/report").exists()
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        ([], "no folder is given"),
-        (["--to=x"], "no folder is given"),
-        (["a", "--json", "b"], "unknown option b;"),
-        (["--frob", "a"], "unknown option --frob"),
-    ],
-)
-def test_no_folder_or_two_are_refused(
-    flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(flags) == 2
-    assert f"ConfigError: {message}" in capsys.readouterr().err
-
-
-def test_front_and_duration() -> None:
-    points = [Evaluation(3.0, 10.0), Evaluation(2.0, 20.0), Evaluation(2.5, 20.0), Evaluation(2.5, 15.0)]
-    assert pareto_front(points) == [points[0], points[3], points[1]]
-    assert [duration(s) for s in (0.25, 59.9, 61, 3661)] == ["0.2 s", "59.9 s", "1 min 01 s", "1 h 01 min"]

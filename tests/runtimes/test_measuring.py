@@ -16,15 +16,13 @@ from hat.cli.translate import generate
 from hat.decode.beam import BeamConfig
 from hat.decode.translator import Model
 from hat.errors import ConfigError, HatError
-from hat.latency.collect import collect, measure_fresh, profile, table_identity
-from hat.latency.measure import MeasureConfig
+from hat.latency.measure import MeasureConfig, Subject, collect, measure_fresh, profile
 from hat.latency.predictor import check_valid
 from hat.latency.table import read_table
 from hat.model.layers import EOS, ModelConfig
 from hat.model.transformer import SuperTransformer
 from hat.run import read_record
-from hat.runtimes.command import Command
-from hat.runtimes.engines import engine
+from hat.runtimes.engines import Command, engine
 from hat.space import SearchSpace
 from hat.train.checkpoint import load_model, save_model
 from tests.runtimes.test_engines import data, made, space  # noqa: F401 - a fixture
@@ -169,7 +167,7 @@ def test_older_names_mean_the_same(toy_yml: str, tmp_path: Path) -> None:
         file.write("lat-amp: bf16\n")
     assert how().dtype == "bf16" and how("--precision=int8").dtype == how("--lat-amp=int8").dtype == "int8"
     toy = SearchSpace.from_yaml(toy_yml)
-    old = table_identity(toy, (40, 40), MeasureConfig(6, 6), None, torch.device("cpu"), 1).settings
+    old = Subject(toy, (40, 40), MeasureConfig(6, 6), None, torch.device("cpu"), 1).identity().settings
     assert old["runtime"] == "torch" and not {"engine", "command"} & set(old), "older tables go on"
 
 

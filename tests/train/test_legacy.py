@@ -16,7 +16,7 @@ from hat.errors import ArchError, CheckpointError
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer, extract
 from hat.space import Arch, DecoderArch, EncoderArch, SpaceOptions, space_of
-from hat.train.checkpoint import load, pack, save
+from hat.train.checkpoint import load
 from hat.train.legacy import from_release
 
 PATH = Path("release.pt")
@@ -161,34 +161,6 @@ def test_every_weight_is_needed_and_none_is_too_many(case: str) -> None:
             from_release(whole, PATH)
 
 
-@pytest.mark.parametrize(
-    "args",
-    [
-        {"encoder_embed_dim": 10**9},
-        {"max_source_positions": 10**12},
-        {"decoder_arbitrary_ende_attn_choice": [7]},
-        {"dropout": "0.1"},
-        {"qkv_dim": 7},
-        {"share_all_embeddings": 1},
-        {"activation_fn": torch.ones(2)},
-        {"no_token_positional_embeddings": True},
-        {"encoder_embed_dim_subtransformer": 12},
-    ],
-)
-def test_options_that_make_no_such_model(args: dict[str, Any]) -> None:
-    values = release_of("shared", model_of("shared"), **args)
-    with pytest.raises(CheckpointError, match=r"release\.pt"):
-        from_release(values, PATH)
-
-
-def test_what_is_no_release(tmp_path: Path) -> None:
-    contents = ({"weights": torch.ones(2)}, [1], {"args": {}, "model": {}}, {"args": [], "model": {}})
-    for n, content in enumerate(contents):
-        torch.save(content, tmp_path / f"{n}.pt")
-        with pytest.raises(CheckpointError):
-            load(tmp_path / f"{n}.pt")
-
-
 def test_convert_cuts_out_the_sub(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     model = model_of("unequal widths")
     release = write(release_of("unequal widths", model), tmp_path / "release.pt", zipped=False)
@@ -217,18 +189,3 @@ def test_convert_cuts_out_the_sub(tmp_path: Path, capsys: pytest.CaptureFixture)
         for name in checkpoint.weights:
             weight = file.get_tensor(name)
             assert weight.dtype == torch.float16 and torch.equal(weight.float(), checkpoint.weights[name])
-
-
-def test_convert_refuses_what_makes_no_sense(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    mine = tmp_path / "mine.pt"
-    save(pack(model_of("shared")), mine)
-    before, new = mine.read_bytes(), str(tmp_path / "x.pt")
-    for line, message in (
-        (["--input", str(mine)], "--output"),
-        (["--input", str(mine), "--output", str(mine)], "different files"),
-        (["--input", str(tmp_path / "none.pt"), "--output", new], "none.pt"),
-        (["--output", new], "--input"),
-    ):
-        assert main(line) == 2
-        assert message in capsys.readouterr().err
-    assert mine.read_bytes() == before and list(tmp_path.glob("x*")) == []

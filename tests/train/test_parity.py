@@ -51,26 +51,6 @@ def sub(name: str, n: int) -> torch.nn.Module:
     return checkpoint(name).sub(Arch.from_yaml(answers(name)[n]["subtransformer"])).eval()
 
 
-@pytest.mark.parametrize("name", DATA)
-def test_the_space_is_that_of_its_configuration(name: str) -> None:
-    from hat.config import read_flat_yaml
-    from hat.space import SpaceOptions, space_of
-
-    with open(COMPAT / name / "super.yml") as file:
-        values = {key.replace("-", "_"): value for key, (value, _) in read_flat_yaml(file).items()}
-    options = {
-        key: tuple(map(int, value)) if isinstance(value, list) else int(value)
-        for key, value in values.items()
-        if key in SpaceOptions.__dataclass_fields__
-    }
-    found = checkpoint(name)
-    assert found.space == space_of(SpaceOptions(**options))
-    assert found.model_config.share_all_embeddings == (name == "A")
-    assert found.model_config.dropout == float(values["dropout"])
-    data = split(name, "valid")
-    assert found.vocab_sizes == (len(data.source_vocab), len(data.target_vocab))
-
-
 @pytest.mark.parametrize(("name", "n"), SUBS)
 def test_parameters_and_features(name: str, n: int) -> None:
     expected = answers(name)[n]

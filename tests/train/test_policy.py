@@ -12,7 +12,6 @@ from strategies import spaces
 from test_ranks import compare, run, train
 from test_trainer import BOTH, ONE, SPACE, TWO, by_autograd, gradients, trainer_of
 
-from hat.errors import ConfigError
 from hat.space import SearchSpace, draw_arch, draw_fair_arch
 from hat.train.distributed import ALONE
 from hat.train.loss import smoothed_loss
@@ -60,11 +59,6 @@ def test_fair_draws_give_each_choice_its_share_exactly() -> None:
     assert [draw_fair_arch(space, 6, number) for number in range(12)] != draws[:12]
 
 
-@given(spaces(), st.integers(0, 1000), st.integers(0, 100_000))
-def test_fair_draws_pass_the_check(space: SearchSpace, seed: int, number: int) -> None:
-    space.check(draw_fair_arch(space, seed, number))
-
-
 def test_the_gradient_of_a_plan_is_the_mean_of_its_architectures() -> None:
     archs = SANDWICH.plan(SPACE, 1, 0).archs
     together, norm = gradients(trainer_of(), [ONE, TWO], StepPlan(archs))
@@ -95,21 +89,6 @@ def test_the_largest_teaches_the_others() -> None:
 
 
 # The moving average.
-
-
-def test_the_average_is_the_formula() -> None:
-    trainer = trainer_of(ema_decay=0.5)
-    model, average = trainer.model.output, trainer.average.module.output
-    expected = model.weight.detach().clone()
-    for update in range(1, 20):
-        with torch.no_grad():
-            model.weight.add_(update)
-        trainer.num_updates = update
-        trainer.average.update_parameters(trainer.model)
-        decay = min(0.5, (1 + update) / (10 + update))
-        expected = decay * expected + (1 - decay) * model.weight.detach()
-        torch.testing.assert_close(average.weight, expected)
-    assert not average.weight.requires_grad and model.weight.requires_grad
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -174,16 +153,3 @@ def test_learning_rates(cfg: ScheduleConfig, rates: dict[int, float]) -> None:
     assert found == pytest.approx(rates, rel=1e-9)
     for most in (1, 5, 10):  # no updates after the warm-up
         assert all(1e-7 <= learning_rate(COSINE, update, most) <= 1e-3 for update in range(20))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"lr_scheduler": "cosine"}, "needs --max-lr above --lr .*got max-lr None"),
-        ({"lr_scheduler": "cosine", "max_lr": 5e-4}, "needs --max-lr above --lr"),
-        ({"warmup_updates": -1}, "--warmup-updates must be at least 0, got -1"),
-    ],
-)
-def test_impossible_schedules(options: dict, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        ScheduleConfig(**options)

@@ -137,18 +137,6 @@ def test_many_ranks_equal_one_with_more_batches(dtype: torch.dtype, size: int, u
     compare(answers, train(ALONE, dtype, size * update_freq), tolerance, exact)
 
 
-def first_of_two(ranks: ProcessGroup) -> float:
-    trainer = trainer_of(ranks, torch.float16)
-    return trainer.train_step([ONE] if ranks.first else [], SPACE.largest()).grad_norm
-
-
-def test_a_rank_may_have_no_batch_in_its_first_update() -> None:
-    """With loss scaling: a run that is resumed at the last, uneven update of an epoch."""
-    norms, codes = run(first_of_two)
-    alone = trainer_of(ALONE, torch.float16).train_step([ONE], SPACE.largest()).grad_norm
-    assert codes == [0, 0] and norms == [pytest.approx(alone)] * 2
-
-
 def types(ranks: ProcessGroup, first: str, others: str) -> str:
     return str(compute_dtype(first if ranks.first else others, False, torch.device("meta"), ranks))
 

@@ -206,15 +206,6 @@ def test_gradients_of_the_copy_are_added_up_in_float32() -> None:
     assert pairs[0][0].grad.dtype == torch.float32 and pairs[1][0].grad is None
 
 
-def test_bfloat16_steps_follow_float32() -> None:
-    wide, narrow = trainer_of(), trainer_of(torch.bfloat16)
-    for _ in range(10):
-        loss32, loss16 = (t.train_step([BOTH], LARGEST).loss for t in (wide, narrow))
-    assert loss16 == pytest.approx(loss32, rel=0.03)
-    for weight, copied in zip(narrow.model.parameters(), narrow.compute.parameters(), strict=True):
-        assert torch.equal(weight.bfloat16(), copied)
-
-
 def test_float16_leaves_an_overflow_out_and_halves_the_scale() -> None:
     trainer = trainer_of(torch.float16, fp16_init_scale=2.0**40)  # float32 holds it, a float16 gradient not
     before = weights(trainer)
