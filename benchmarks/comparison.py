@@ -34,6 +34,8 @@ class ComparisonOptions(hat.Options):
     """limits in ms that the found ones were searched under, in their order"""
     super: str | None = hat.option(None, role="file")
     """SuperTransformer, whose slices the found ones start from"""
+    hand_super: str | None = hat.option(None, role="file")
+    """SuperTransformer whose slices the shapes made by hand start from, too (default: from scratch)"""
     table: str | None = hat.option(None, role="file")
     """latency table that the search used; its cost is charged to the found ones, too"""
     found_minutes: float = hat.option(4.0, above=0)
@@ -109,6 +111,8 @@ class Study:
             for path, limit_ms in zip((*options.found, *options.by_hand), limits, strict=True)
         ]
         self.folder = Path(options.out_dir)
+        self.sources = {True: options.super, False: options.hand_super}  # by whether it was found
+        self.runs = {kind: hat.load_checkpoint(Path(p)).run if p else "" for kind, p in self.sources.items()}
         splits = (batches.train_subset, batches.valid_subset)
         content = [each for split in splits for each in self.dataset.split(split).content()]
         recipe = hat.short_training(self.config, 1000).to_yaml()
@@ -172,8 +176,8 @@ class Study:
 
     def _cell(self, shape: Shape, seed: int, minutes: float, minutes_of_1000: float) -> Cell:
         updates = 10 * max(1, round(100 * minutes / minutes_of_1000))
-        source = hat.load_checkpoint(Path(str(self.options.super))).run if shape.limit_ms else ""
-        facts = {"arch": shape.arch.to_yaml(), "seed": seed, "updates": updates, "source": source}
+        facts = {"arch": shape.arch.to_yaml(), "seed": seed, "updates": updates}
+        facts["source"] = self.runs[bool(shape.limit_ms)]
         return Cell(shape, seed, minutes, updates, identity_of(self.facts | facts))
 
     # --- the trainings
@@ -186,7 +190,7 @@ class Study:
             self.dataset,
             hat.short_training(self.config, cell.updates),
             space=self.space,
-            init=self.options.super if cell.shape.limit_ms else None,
+            init=self.sources[bool(cell.shape.limit_ms)],
             out=out,
             device=CPU,
             seed=cell.seed,
@@ -211,7 +215,7 @@ class Study:
             bleu=f"{scores.bleu:.2f}",
             chrf=f"{scores.chrf:.2f}",
             minutes=f"{cost.cpu_s / 60:.2f}" if cost and cost.cpu_s else "",
-            note="from its slice" if cell.shape.limit_ms else "from scratch",
+            note="from its slice" if self.sources[bool(cell.shape.limit_ms)] else "from scratch",
         )
         for weights in out.glob("*.pt*"):
             weights.unlink()

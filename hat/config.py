@@ -43,6 +43,7 @@ _FORMS: dict[Any, tuple[str, str]] = {  # of a scalar type: the text of its valu
         "a pair of numbers such as (0.9, 0.98)",
     ),
 }
+_BROKEN = (yaml.YAMLError, OverflowError, ValueError, RecursionError, LookupError, AttributeError, TypeError)
 _HIDDEN_ENDS = re.compile("[\x85\u2028\u2029]|\r(?!$)", re.MULTILINE)
 
 
@@ -256,7 +257,8 @@ def read_flat_yaml(stream: TextIO) -> dict[str, tuple[str | list[str], int]]:
     try:
         text = stream.read()
         if name.endswith("run.json"):
-            return _settings_of_record(text, name)
+            settings = json.loads(text)["settings"].items()
+            return {str(key): ([*map(str, v)] if isinstance(v, list) else str(v), 1) for key, v in settings}
         if hidden := _HIDDEN_ENDS.search(text):  # a key behind one would be invisible in an editor
             line = _line(text, hidden.start())
             raise ValueError(f"the character {hidden[0]!a} ends a line, for YAML only; remove or escape it")
@@ -267,7 +269,9 @@ def read_flat_yaml(stream: TextIO) -> dict[str, tuple[str | list[str], int]]:
         line = error.object.count(b"\n", 0, error.start) + 1
         why = undecodable(name, error.object[error.object.rfind(b"\n", 0, error.start) + 1 :], error)
         raise ConfigError(f"{name}:{line}: the line {why}") from error
-    except (yaml.YAMLError, OverflowError, ValueError, RecursionError) as error:
+    except _BROKEN as error:
+        if name.endswith("run.json"):
+            raise ConfigError(f"{name}:1: not the record of a run ({error!r}); give a YAML file") from error
         why = f"{error}; write plain `key: value` lines"
         if isinstance(error, yaml.MarkedYAMLError):
             mark = error.problem_mark or error.context_mark
@@ -290,14 +294,6 @@ def read_flat_yaml(stream: TextIO) -> dict[str, tuple[str | list[str], int]]:
             raise ConfigError(f"{name}:{line}: {twice}")
         found[key.value] = ([each.value for each in value.value] if many else value.value, line)
     return found
-
-
-def _settings_of_record(text: str, name: str) -> dict[str, tuple[str | list[str], int]]:
-    try:
-        found = json.loads(text)["settings"].items()
-        return {str(key): ([*map(str, v)] if isinstance(v, list) else str(v), 1) for key, v in found}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ConfigError(f"{name}:1: not the record of a run ({error!r}); give a YAML file") from error
 
 
 def _check_scalar(node: yaml.Node, where: str, key: object) -> None:

@@ -13,9 +13,8 @@ from pathlib import Path
 from types import ModuleType
 
 BOM = codecs.BOM_UTF8
-_MARKS = dict.fromkeys((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), "UTF-32") | dict.fromkeys(
-    (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), "UTF-16"
-)
+_MARKS = {codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32"}
+_MARKS |= {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
 _PACKED = {rb"\x1f\x8b": "gzip", rb"BZh[1-9]1A": "bzip2", rb"\xfd7zXZ\0": "xz", rb"\x28\xb5\x2f\xfd": "zstd"}
 _EIGHT_BIT = (
     "cp1252 cp1250 cp1251 cp1253 cp1254 cp1255 cp1256 cp1257 koi8_r gb18030 big5 shift_jis euc_jp cp949 cp874"

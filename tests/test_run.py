@@ -71,13 +71,6 @@ def test_how_a_run_ended(tmp_path: Path, error: type[BaseException], state: str)
     assert read_record(tmp_path).state == state
 
 
-def test_no_folder_means_no_file(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    with claimed(None) as run:
-        run.vouch(Path("missing"))
-    assert not list(tmp_path.iterdir())
-
-
 def test_a_folder_is_written_by_one_process(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with claimed(folder):
@@ -111,11 +104,6 @@ def test_damaged_records(tmp_path: Path, content: str) -> None:
     with run_in(tmp_path):  # a run does not fail for an older record
         pass
     assert read_record(tmp_path).state == "done"
-
-
-def test_missing_inputs_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot read .*missing"):
-        run_in(tmp_path, inputs={"data": tmp_path / "missing"})
 
 
 @dataclass(frozen=True)

@@ -35,17 +35,6 @@ _MOSES = (
 _TITLES = re.compile("</?(?:title|description)>")
 
 
-def _segment(line: str) -> str | None:
-    """Return the text of the `<seg id=..>` of a line of SGML or XML, right single quotes made apostrophes."""
-    if "<seg " not in line.lower():
-        return None
-    found = _SEGMENT.search(line)
-    if not found or "<seg" in found[1].lower():
-        allowed = "each line must hold one whole <seg id=..>..</seg>"
-        raise DataError(f"cannot read the segment {line.strip()[:80]!a}: {allowed}")
-    return found[1].strip().replace("\u2019", "'")  # entities such as &amp; stay, as in the reference
-
-
 def moses_language(lang: str) -> str:
     """Return the code by which Moses knows a language of an ISO 639 code or BCP 47 tag: fr for fr_CA, fra."""
     first = re.split("[-_]", lang.lower())[0]
@@ -150,7 +139,14 @@ class PrepareConfig(Options):
             return "".join(line.split("\t")[column - 1 : column])  # empty if the line has fewer
         if self.markup == "talks":  # address, number and keywords of a talk are no sentences
             return None if _NO_SENTENCE.search(line) else _TITLES.sub("", line)
-        return _segment(line) if self.markup == "segments" else line
+        if self.markup == "none" or "<seg " not in line.lower():
+            return line if self.markup == "none" else None
+        found = _SEGMENT.search(line)
+        if not found or "<seg" in found[1].lower():
+            allowed = "each line must hold one whole <seg id=..>..</seg>"
+            raise DataError(f"cannot read the segment {line.strip()[:80]!a}: {allowed}")
+        # right single quotes are made apostrophes; entities such as &amp; stay, as in the reference
+        return found[1].strip().replace("\u2019", "'")
 
 
 def prepare(cfg: PrepareConfig) -> tuple[list[int], int]:

@@ -38,18 +38,6 @@ def number(n: int) -> Pair:
     return (f"{tens[0]}-{ones[0]}", f"{ones[1]}und{tens[1]}") if n % 10 else tens
 
 
-def noun_phrase(noun: Pair, case: int, determiner: str, adjective: Pair | None = None) -> Pair:
-    """Return determiner (the, a, my or our), adjective and noun in both languages, German in `case`."""
-    english, (article, german, *_) = noun[0], noun[1].split()
-    stem = {"a": "ein", "my": "mein", "our": "unser"}.get(determiner, "")
-    first, endings = (INDEFINITE, AFTER_INDEFINITE) if stem else (DEFINITE, AFTER_DEFINITE)
-    if adjective:
-        english = f"{adjective[0]} {english}"
-        german = f"{adjective[1]}{endings[article].split()[case]} {german}"
-    determiner = "an" if determiner == "a" and english[0] in "aeiou" else determiner
-    return f"{determiner} {english}", f"{stem}{first[article].split()[case].strip('-')} {german}"
-
-
 def _join(*parts: str) -> str:
     return " ".join(part for part in parts if part)
 
@@ -85,17 +73,18 @@ def clause(subject: tuple[str, str, int], verb: Pair, modal: Pair | None, rest: 
 
 
 def _some(rng: random.Random, kind: str, case: int, noun: Pair | None = None) -> Pair:
+    """Return determiner, perhaps an adjective, and noun in both languages, German in `case`."""
     adjective = rng.choice(WORDS[f"of {kind}"]) if rng.randrange(2) else None
     noun = noun or rng.choice(WORDS[kind])
-    return noun_phrase(noun, case, rng.choice(("the", "a", "my", "our")), adjective)
-
-
-def _object(rng: random.Random) -> Pair:
-    if rng.randrange(5):
-        return _some(rng, "things", ACC)
-    how, thing = rng.choice(WORDS["of things"]), rng.choice(WORDS["things"])
-    many = number(rng.randrange(2, 100))
-    return f"{many[0]} {how[0]} {thing[0]}s", f"{many[1]} {how[1]}e {thing[1].split()[-1]}"
+    determiner = rng.choice(("the", "a", "my", "our"))
+    english, (article, german, *_) = noun[0], noun[1].split()
+    stem = {"a": "ein", "my": "mein", "our": "unser"}.get(determiner, "")
+    first, endings = (INDEFINITE, AFTER_INDEFINITE) if stem else (DEFINITE, AFTER_DEFINITE)
+    if adjective:
+        english = f"{adjective[0]} {english}"
+        german = f"{adjective[1]}{endings[article].split()[case]} {german}"
+    determiner = "an" if determiner == "a" and english[0] in "aeiou" else determiner
+    return f"{determiner} {english}", f"{stem}{first[article].split()[case].strip('-')} {german}"
 
 
 def _who(rng: random.Random) -> tuple[str, str, int]:
@@ -117,7 +106,13 @@ def _clause(
     verb, none = rng.choice(WORDS["intransitive"]), ("", "")
     thing = friend = none
     if rng.randrange(3):
-        verb, thing = rng.choice(WORDS["transitive"]), _object(rng)
+        verb = rng.choice(WORDS["transitive"])
+        if rng.randrange(5):
+            thing = _some(rng, "things", ACC)
+        else:
+            how, what = rng.choice(WORDS["of things"]), rng.choice(WORDS["things"])
+            many = number(rng.randrange(2, 100))
+            thing = f"{many[0]} {how[0]} {what[0]}s", f"{many[1]} {how[1]}e {what[1].split()[-1]}"
         if rng.randrange(5) == 0:
             friend = map(" ".join, zip(("with", "mit"), _some(rng, "people", DAT), strict=True))
     place = rng.choice(WORDS["places"]) if rng.randrange(3) == 0 else none

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from hat.cli.data import preprocess as command
 from hat.data import folder as folder_module
 from hat.data import text
 from hat.data.indexed import IndexedData
@@ -180,11 +179,3 @@ def test_what_fails_leaves_the_earlier_data(raw, tmp_path):
 def test_killed_worker_is_an_error_not_a_hang():
     with text.Workers(2) as pool, pytest.raises(HatError, match="worker process was killed.*--workers"):
         list(pool.run(os._exit, [1, 2]))
-
-
-def test_command(raw, tmp_path, capsys):
-    argv = ["--source-lang=en", "--target-lang=de", f"--destdir={tmp_path / 'out'}", "--trainpref"]
-    assert command([*argv, str(raw / "train"), "--json"]) == 0
-    assert '"sentences": 60' in capsys.readouterr().out.strip().split("\n")[-1]
-    assert command([*argv, str(raw / "nothing")]) == 2
-    assert "nothing.en" in capsys.readouterr().err
