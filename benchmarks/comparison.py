@@ -36,8 +36,8 @@ class ComparisonOptions(hat.Options):
     """SuperTransformer, whose slices the found ones start from"""
     hand_super: str | None = hat.option(None, role="file")
     """SuperTransformer whose slices the shapes made by hand start from, too (default: from scratch)"""
-    table: str | None = hat.option(None, role="file")
-    """latency table that the search used; its cost is charged to the found ones, too"""
+    charged: tuple[str, ...] = hat.option((), role="file")
+    """what else the found ones owe: the latency table, a search whose losses were taken over"""
     found_minutes: float = hat.option(4.0, above=0)
     """CPU minutes that each found architecture is trained for"""
     seeds: tuple[int, ...] = (1, 2)
@@ -123,15 +123,15 @@ class Study:
 
     def shared_minutes(self) -> dict[str, float]:
         """Return the CPU minutes that the found ones owe together, by what was done."""
-        records = {"SuperTransformer": Path(str(self.options.super)).parent, "table": self.options.table}
-        records |= {f"search of {shape.name}": shape.path for shape in self.shapes if shape.limit_ms}
+        paths = [Path(str(self.options.super)).parent, *map(Path, self.options.charged)]
+        paths += [shape.path for shape in self.shapes if shape.limit_ms]
         costs, found = {}, set()
-        for name, path in records.items():
-            record = hat.read_record(Path(str(path)), folder=name == "SuperTransformer")
+        for path in paths:
+            record = hat.read_record(path, folder=path.is_dir())
             if record.cost is None or record.cost.cpu_s is None:
                 raise hat.DataError(f"the record of {path} does not say what it cost")
             if (made := json.dumps(record.cost)) not in found:  # one search writes several architectures
-                costs[name] = record.cost.cpu_s / 60
+                costs[str(path)] = record.cost.cpu_s / 60
                 found.add(made)
         return costs
 
