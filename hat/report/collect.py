@@ -303,7 +303,8 @@ class _Collector:
                 steps.setdefault(which, {})[update] = values  # a resumed search repeats records
         results = of.record.results
         limits = [winner.get("constraint_ms") for winner in _rows(results.get("winners"))]
-        limits = limits or [of.record.settings.get("latency-constraint")]
+        given = of.record.settings.get("latency-constraint")
+        limits = limits or (given if isinstance(given, list) else [given])
         known = tuple(dict.fromkeys(ms for ms in map(number, limits) if ms is not None))
         table = csv.DictReader(self._text(of.path / "evaluations.csv").replace("\0", "").splitlines())
         rows = [{str(name): _parsed(row[name]) for name in row} for row in table]  # its lists are JSON
