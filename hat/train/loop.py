@@ -47,9 +47,9 @@ class BatchConfig(Options):
     """as --max-tokens, for validation (default: the same)"""
     required_batch_size_multiple: int = option(8, low=1)
     """batches have a multiple of this many sentences if possible"""
-    train_subset: str = option("train", role="file")
+    train_subset: str = option("train", role="free")
     """split to train on"""
-    valid_subset: str = option("valid", role="file")
+    valid_subset: str = option("valid", role="free")
     """split used for validation and search"""
     distill_mix: float = option(0.0, low=0, high=1)
     """with data of hat distill: share of the pairs whose target is that of the text and not the teacher's,
