@@ -25,7 +25,7 @@ import yaml
 from hat.errors import ConfigError, foreign, suggest, undecodable
 
 MAX_BYTES = 1 << 20  # a configuration is a page, not a data set
-Role = Literal["counts", "free", "lengthens", "machine", "file"]
+Role = Literal["counts", "free", "lengthens"]
 _LIST = "tag:yaml.org,2002:seq"
 _BOUNDS = {  # of an option: in words, and whether a number keeps it
     "low": ("at least", operator.ge),
@@ -72,8 +72,7 @@ def option(
         metavar: placeholder in the help of a command (default: by the type and the name).
         const: value of a flag that is given without one.
         role: what the option does to the result of a run, see hat.run.Identity. "counts" changes it, "free"
-            never does, "lengthens" says when the run ends, "machine" on what it runs; "file" names a file, a
-            folder, a split or a language, of which the content counts and not the name.
+            does not (or only by the content of the file it names), "lengthens" says when the run ends.
         alias: older name, which serves as well.
     """
     given = {"low": low, "high": high, "above": above, "below": below, "off": off, "const": const}

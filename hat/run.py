@@ -13,7 +13,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from math import fsum, inf, prod
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -224,14 +224,13 @@ def claim(
     *,
     new_run: bool = False,
     may_change: bool = False,
-    told: Identity | None = None,
 ) -> Iterator[Claim]:
     """Lock a run folder, if there is one, for the run of one identity; it is made if it is missing.
 
     Another run in the folder is an error that names the differences, before anything is written; `new_run`
     moves it out of the way instead, and `may_change` goes on with it, unless it is of another kind or is to
-    start from another checkpoint. Before format 2 what the record says is compared, or the identity that is
-    `told` elsewhere. Raises HatError, also if another process has the folder, or if it cannot be written.
+    start from another checkpoint. Before format 2 what the record says is compared. Raises HatError, also if
+    another process has the folder, or if it cannot be written.
     """
     if folder is None:
         yield Claim()
@@ -239,7 +238,6 @@ def claim(
     with ExitStack() as stack:
         stack.enter_context(FolderLock(folder, advice))
         held, moved = read_record(folder, folder=True, note=info), None
-        held = held if held.made_from else replace(held, made_from=told)
         changed = held.differences(wanted) if wanted else []
         never = ("kind ", "checkpoint content", "checkpoint is now given")
         if changed and (not may_change or any(each.startswith(never) for each in changed)):

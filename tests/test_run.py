@@ -112,8 +112,8 @@ class Some(Options):
     sizes: tuple[int, ...] = (1, 2)
     log_interval: int = option(100, role="free")
     max_epoch: int | None = option(None, role="lengthens")
-    amp: str = option("auto", role="machine")
-    data: str | None = option(None, role="file")
+    amp: str = option("auto", role="free")
+    data: str | None = option(None, role="free")
 
 
 def of(options: Options, **inputs: Path | str) -> Identity:

@@ -29,7 +29,7 @@ class PairOptions(Options):
 class CleanOptions(PairOptions):
     """Cleaning"""
 
-    input: str = option(role="file")
+    input: str = option(role="free")
     """path of the text without .<language>"""
     output: str = option(role="free")
     """path of the cleaned text without .<language>"""
@@ -39,7 +39,7 @@ class CleanOptions(PairOptions):
 class SplitOptions(PairOptions):
     """Splitting"""
 
-    inputs: tuple[str, ...] = option(role="file")
+    inputs: tuple[str, ...] = option(role="free")
     """paths of the texts without .<language>, joined in this order"""
     train: str
     """path of the training text to write, without .<language>"""
@@ -59,15 +59,15 @@ class SplitOptions(PairOptions):
 class BpeOptions(Options):
     """Byte-pair encoding"""
 
-    inputs: tuple[str, ...] = option(role="file")
+    inputs: tuple[str, ...] = option(role="free")
     """texts to learn on together, or to split"""
-    codes: str = option(role="file")
+    codes: str = option(role="free")
     """file of merges"""
     to: str = option(role="free")
     """folder to write to; each text keeps its name"""
     merges: int = option(10000, low=1)
     """number of merges"""
-    workers: int = option(1, low=1, role="machine")
+    workers: int = option(1, low=1, role="free")
     """number of processes; the result does not depend on it"""
 
 

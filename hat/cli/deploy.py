@@ -1,10 +1,9 @@
 """The commands translate and export: plain sentences by a model, and files of it for other programs."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
@@ -18,7 +17,7 @@ from hat.data.dataset import Dataset
 from hat.data.subwords import model_beside
 from hat.data.text import read_lines
 from hat.decode.beam import BeamConfig
-from hat.decode.translator import SORTED, BeamSearch, Model
+from hat.decode.translator import SORTED, Model
 from hat.errors import ConfigError, DataError, HatError
 from hat.files.atomic import check_writable, write_atomic
 from hat.log import info
@@ -113,28 +112,36 @@ def translate(
         if cfg.input and Path(cfg.output).resolve() == Path(cfg.input).resolve():
             raise ConfigError(f"--output {cfg.output} is the text to translate; give another file")
     model = _model(find_checkpoint(given.model), given)
-    work = _Work(
-        model,
-        engine(model, how.runtime or fastest(model, how.precision, beam), how.precision, cfg.threads),
-        cfg,
-        beam,
-    )
-    asked = cfg.input is None and sys.stdin.isatty()
-    hidden = asked or out.no_progress_bar or not sys.stderr.isatty()
+    search = engine(model, how.runtime or fastest(model, how.precision, beam), how.precision, cfg.threads)
+    hidden = (cfg.input is None and sys.stdin.isatty()) or out.no_progress_bar or not sys.stderr.isatty()
+    number = split = 0  # of lines so far, and of those that were too long
     with tqdm(unit=" lines", disable=hidden) as bar:
 
         def texts() -> Iterator[str]:
-            for some in _arriving(read_lines(cfg.input or "/dev/stdin"), SORTED * cfg.batch_size):
-                yield "".join(f"{line}\n" for line in work.translated(some))
-                bar.update(len(some))
+            nonlocal number, split
+            for lines in _arriving(read_lines(cfg.input or "/dev/stdin"), SORTED * cfg.batch_size):
+                parts = [[*_parts(model, line, n)] for n, line in enumerate(lines, number + 1)]
+                split += sum(len(some) > 1 for some in parts)
+                flat = [part for some in parts for part in some]
+                found = iter(model.hypotheses(flat, beam, batch_size=cfg.batch_size, engine=search))
+                for some in parts:
+                    number += 1
+                    hypotheses = [next(found) for _ in some]
+                    if len(some) > 1 or not cfg.nbest:
+                        best = " ".join(each[0][0] for each in hypotheses if each)
+                        yield f"{number}\t\t{best}\n" if cfg.nbest else f"{best}\n"
+                        continue
+                    for text, score in hypotheses[0][: cfg.nbest] or [("", 0.0)]:
+                        yield f"{number}\t{score:.4f}\t{text}\n"
+                bar.update(len(lines))
 
         if cfg.output:
             write_atomic(Path(cfg.output), lambda file: file.writelines(map(str.encode, texts())))
         else:
             for text in texts():
                 print(text, end="", flush=True)
-    if work.split:
-        info(f"lines that are too long, translated in parts: {work.split}")
+    if split:
+        info(f"lines that are too long, translated in parts: {split}")
     return 0
 
 
@@ -165,49 +172,19 @@ def _arriving(lines: Iterator[str], most: int) -> Iterator[list[str]]:
         raise last
 
 
-class _Work:
-    """Translates lines as they come."""
-
-    def __init__(self, model: Model, search: BeamSearch, cfg: TranslateOptions, beam: BeamConfig) -> None:
-        self._model, self._search, self._cfg, self._beam = model, search, cfg, beam
-        self._count = self.split = 0
-
-    def translated(self, lines: Sequence[str]) -> Iterator[str]:
-        """Yield the lines of output for some lines of input."""
-        parts: list[str] = []
-        counts: list[int] = []
-        for number, line in enumerate(lines, self._count + 1):
-            some = list(self._parts(line, number))
-            self.split += len(some) > 1
-            counts.append(len(some))
-            parts += some
-        found = iter(
-            self._model.hypotheses(parts, self._beam, batch_size=self._cfg.batch_size, engine=self._search)
-        )
-        for number, count in enumerate(counts, self._count + 1):
-            hypotheses = list(islice(found, count))
-            if count > 1 or not self._cfg.nbest:
-                best = " ".join(each[0][0] for each in hypotheses if each)
-                yield f"{number}\t\t{best}" if self._cfg.nbest else best
-                continue
-            for text, score in hypotheses[0][: self._cfg.nbest] or [("", 0.0)]:
-                yield f"{number}\t{score:.4f}\t{text}"
-        self._count += len(lines)
-
-    def _parts(self, text: str, number: int) -> Iterator[str]:
-        """Yield a sentence, cut in two as long as it is too long: near its middle, best behind a stop."""
-        assert self._model.codec is not None
-        tokens = len(self._model.codec.encode(text))
-        if tokens <= min(self._model.network.cfg.max_source_positions, LONGEST):
-            yield text
-            return
-        words = text.split()
-        if len(words) == 1:
-            raise DataError(f"line {number} holds a word of {len(text)} characters; shorten it")
-        places = sorted(range(1, len(words)), key=lambda i: abs(2 * i - len(words)))
-        middle = next((i for i in places if words[i - 1].endswith(STOPS)), places[0])
-        yield from self._parts(" ".join(words[:middle]), number)
-        yield from self._parts(" ".join(words[middle:]), number)
+def _parts(model: Model, text: str, number: int) -> Iterator[str]:
+    """Yield a line, cut in two as long as it is too long: near its middle, best behind a stop."""
+    assert model.codec is not None
+    if len(model.codec.encode(text)) <= min(model.network.cfg.max_source_positions, LONGEST):
+        yield text
+        return
+    words = text.split()
+    if len(words) == 1:
+        raise DataError(f"line {number} holds a word of {len(text)} characters; shorten it")
+    places = sorted(range(1, len(words)), key=lambda i: abs(2 * i - len(words)))
+    middle = next((i for i in places if words[i - 1].endswith(STOPS)), places[0])
+    yield from _parts(model, " ".join(words[:middle]), number)
+    yield from _parts(model, " ".join(words[middle:]), number)
 
 
 def _model(path: Path, given: ModelOptions) -> Model:

@@ -30,7 +30,7 @@ from hat.train.trainer import OptimConfig
 class DistillOptions(Options):
     """Distillation"""
 
-    teacher: str | None = option(None, role="file")
+    teacher: str | None = option(None, role="free")
     """checkpoint or bundle; of a SuperTransformer, the architecture of a YAML file or else the largest"""
     output: str | None = option(None, role="free")
     """folder of data to write"""
@@ -77,18 +77,12 @@ def run(options: tuple[Any, ...], argv: Sequence[str] | None = None) -> dict[str
     with joined(place, device) as group, ExitStack() as stack:
         wanted, advice = identity(options), "wait for it, stop it, or give another --output"
         group.on_rank0(lambda: stack.enter_context(claim(out, wanted, advice, new_run=settings.run.new_run)))
-        record = stack.enter_context(
-            Run(
-                record_path(out, folder=True) if group.first else None,
-                "distillation",
-                settings=to_yaml_values(own, beam, settings.arch) | {"data": settings.task.data},
-                identity=wanted,
-                device={"device": device_name(device), "dtype": str(dtype)},
-                threads=torch.get_num_threads(),
-                processes=group.size,
-                gpus=group.size if device.type == "cuda" else 0,
-            )
-        )
+        how: dict[str, Any] = {"device": {"device": device_name(device), "dtype": str(dtype)}}
+        how["settings"] = to_yaml_values(own, beam, settings.arch) | {"data": settings.task.data}
+        how |= {"threads": torch.get_num_threads(), "processes": group.size}
+        how["gpus"] = group.size if device.type == "cuda" else 0
+        file = record_path(out, folder=True) if group.first else None
+        record = stack.enter_context(Run(file, "distillation", identity=wanted, **how))
         bar = group.first and sys.stderr.isatty() and not settings.output.no_progress_bar
         how = {"nbest": own.nbest, "batch_size": own.batch_size, "group": group, "show_bar": bar}
         record.results |= (

@@ -15,31 +15,18 @@ import torch
 
 from hat.cli import settings
 from hat.cli.options import OutputOptions, only, stage
-from hat.cli.settings import (
-    DeviceOptions,
-    EngineOptions,
-    ProfileOptions,
-    RankOptions,
-    RunOptions,
-    TaskData,
-    TaskOptions,
-)
+from hat.cli.settings import Settings, TaskData
 from hat.config import Options, option, to_yaml_values
 from hat.errors import CheckpointError, ConfigError, install
 from hat.latency.predictor import LatencyPredictor, check_valid, conditions_of_space
 from hat.log import info
 from hat.model.transformer import SuperTransformer
 from hat.run import Identity
+from hat.search import strategies
 from hat.search.constraints import LimitOptions, in_ms
 from hat.search.record import SearchResult
 from hat.search.run import limits_of, search, search_identity
-from hat.search.strategies import (
-    EvolutionConfig,
-    ParetoConfig,
-    ScoringOptions,
-    SearchConfig,
-    strategy_of,
-)
+from hat.search.strategies import SearchConfig, strategy_of
 from hat.train.checkpoint import check_compatible, load
 from hat.train.distributed import ProcessGroup, joined, launch, one_of_many, place_of
 from hat.train.loop import TrainConfig
@@ -51,7 +38,7 @@ class SearchOptions(Options):
     """Search"""
 
     evo_configs: str | None = option(None, role="free")
-    ckpt_path: str | None = option(None, role="file")
+    ckpt_path: str | None = option(None, role="free")
     """latency predictor"""
     feature_norm: tuple[float, ...] = ()
     """normalisers of the features; needed for predictors of the 2020 release only"""
@@ -59,82 +46,66 @@ class SearchOptions(Options):
     """normaliser of the latency in ms; needed for predictors of the 2020 release only"""
     write_config_path: str | None = option(None, role="free")
     """YAML file for the architecture found"""
-    latency_constraint: float | None = option(None, above=0)
-    """highest latency in ms: the predictor's upper bound keeps it, or its prediction if it has none"""
-    latency_constraints: tuple[float, ...] = option((), above=0)
-    """several highest latencies in ms instead of the one of --latency-constraint; one YAML file for each"""
+    latency_constraint: tuple[float, ...] = option((), above=0, alias="latency_constraints")
+    """highest latencies in ms: the predictor's upper bound keeps each, or its prediction if it has none; if
+    they are several, there is one YAML file for each"""
     search_dir: str | None = option(None, role="free")
     """folder of journal, log, table and picture (default: checkpoints/<task>/evo_search/<name of
     --write-config-path>)"""
     no_measure: bool = option(False, role="free")
     """do not measure the architecture found, even if the predictor is of this device"""
-    rerank_configs: str | None = option(None, metavar="FILE", role="file")
+    rerank_configs: str | None = option(None, metavar="FILE", role="free")
     """YAML file with the options of the short trainings of --rerank (default: those of --configs)"""
-    warm_start: str | None = option(None, metavar="FILE", role="file")
+    warm_start: str | None = option(None, metavar="FILE", role="free")
     """journal of an older search with the same checkpoint, whose architectures start this one"""
 
 
 _TASK = "data source_lang target_lang max_tokens max_tokens_valid valid_subset profile_length"
 _USED = (  # of the options in YAML files; those of the space are given there
-    only(RunOptions, "restore_file", "new_run"),
-    only(TaskOptions, *_TASK.split()),
+    only(settings.RunOptions, "restore_file", "new_run"),
+    only(settings.TaskOptions, *_TASK.split()),
     only(OptimConfig, "label_smoothing", "amp", "fp16"),
-    DeviceOptions,
-    RankOptions,
-    only(ProfileOptions, "latiter", "lat_interval", "lat_row_budget"),
-    EngineOptions,
+    settings.DeviceOptions,
+    settings.RankOptions,
+    only(settings.ProfileOptions, "latiter", "lat_interval", "lat_row_budget"),
+    settings.EngineOptions,
     OutputOptions,
 )
 
 
 def parsed(argv: Sequence[str] | None) -> tuple[Any, ...]:
     """Return the settings, the options of the search, and those of its strategies, limits and scoring."""
-    return settings.parse_settings(
-        argv,
-        *(SearchOptions, EvolutionConfig, LimitOptions, ParetoConfig, ScoringOptions),
-        prog="evo_search.py",
-        description="Find the SubTransformer with the lowest validation loss under a latency constraint, or "
-        "the whole front of loss against latency.",
-        config_flags=("--configs", "--evo-configs"),
-        used=_USED,
-    )
+    text = "Find the SubTransformer with the lowest validation loss under a latency constraint, or the whole "
+    text += "front of loss against latency."
+    how: dict[str, Any] = {"description": text, "config_flags": ("--configs", "--evo-configs"), "used": _USED}
+    of_search = (strategies.EvolutionConfig, LimitOptions, strategies.ParetoConfig, strategies.ScoringOptions)
+    return settings.parse_settings(argv, SearchOptions, *of_search, prog="evo_search.py", **how)
 
 
 def identity(groups: tuple[Any, ...]) -> Identity:
     """Return the identity of the search that `run` makes of these options; nothing is written."""
     given, options, *groups = groups
-    config, limits_ms = _config(given, options, groups)
-    _folder(options, given.run.restore_file, not config.pareto or bool(limits_ms))
-    space, data = settings.space_and_arch(given.space, given.arch)[0], TaskData(given.task)
-    optim, device = given.optim, settings.chosen_device(given.device)
+    data, rest = TaskData(given.task), _arguments(given, options, groups)
+    device = settings.chosen_device(given.device)
     with torch.device("meta"):
-        network = SuperTransformer(space, data.vocab_sizes, given.model)
-    restore = settings.find_checkpoint(given.run.restore_file)
-    return search_identity(
-        network.to(compute_dtype(optim.amp, optim.fp16, device)),
-        data,
-        _predictor(options),
-        limits_ms,
-        config,
-        seed=given.device.seed,
-        inputs={"checkpoint": restore, "predictor": Path(options.ckpt_path)},
-        warm_start=options.warm_start,
-        runtime=given.engine.runtime,
-        precision=given.engine.precision,
-        training=_training(given, options),
-    )
+        network = SuperTransformer(rest.pop("space"), data.vocab_sizes, given.model)
+    network = network.to(compute_dtype(given.optim.amp, given.optim.fp16, device))
+    return search_identity(network, data, **rest)
 
 
-def _training(given: Any, options: SearchOptions) -> TrainConfig:
-    """Return the options of short trainings."""
-    if options.rerank_configs:
-        return TrainConfig.from_yaml(options.rerank_configs)
-    return TrainConfig(given.model, given.optim, given.schedule, batches=given.task)
-
-
-def _config(given: Any, options: Any, groups: Sequence[Any]) -> tuple[SearchConfig, tuple[float, ...]]:
-    """Return the options of the search, and its latency limits in ms."""
+def _arguments(given: Settings, options: SearchOptions, groups: Sequence[Any]) -> dict[str, Any]:
+    """Return the space, and what `hat.search` and `search_identity` are given alike."""
     task = given.task
+    limits_ms = options.latency_constraint
+    front = any(getattr(group, "pareto", False) for group in groups) and not limits_ms
+    needed = {
+        "--ckpt-path": (options.ckpt_path, "the latency predictor"),
+        "--write-config-path": (options.write_config_path or front, "the YAML file to write"),
+        "--restore-file": (given.run.restore_file, "the SuperTransformer checkpoint"),
+    }
+    for name, (value, what) in needed.items():
+        if not value:
+            raise ConfigError(f"{name} is needed: {what}; it usually stands in the file of --evo-configs")
     config = SearchConfig(
         **{name: value for group in groups for name, value in vars(group).items()},
         label_smoothing=given.optim.label_smoothing,
@@ -143,30 +114,43 @@ def _config(given: Any, options: Any, groups: Sequence[Any]) -> tuple[SearchConf
         required_batch_size_multiple=task.required_batch_size_multiple,
         profile_length=task.sentence_length(),
     )
-    one = () if options.latency_constraint is None else (options.latency_constraint,)
-    return config, options.latency_constraints or one
+    folder, limits_ms = _folder(options), limits_of(limits_ms, config, strategy_of(config))
+    training = TrainConfig(given.model, given.optim, given.schedule, batches=task)
+    if options.rerank_configs:
+        training = TrainConfig.from_yaml(options.rerank_configs)
+    return {
+        "space": settings.space_and_arch(given.space, given.arch)[0],
+        "predictor": _predictor(options),
+        "limits_ms": limits_ms,
+        "config": config,
+        "seed": given.device.seed,
+        "out": folder,
+        "warm_start": options.warm_start,
+        "inputs": {
+            "checkpoint": settings.find_checkpoint(str(given.run.restore_file)),
+            "predictor": Path(str(options.ckpt_path)),
+        },
+        "training": training,
+        "runtime": given.engine.runtime,
+        "precision": given.engine.precision,
+    }
 
 
 def run(groups: tuple[Any, ...], argv: Sequence[str] | None) -> dict[str, Any] | int:
     """Search, tell the user, and return the summary; a number is the exit code of processes it started."""
     given, options, *groups = groups
-    task, optim, profile = given.task, given.optim, given.profile
-    config, limits_ms = _config(given, options, groups)
-    folder = _folder(options, given.run.restore_file, not config.pareto or bool(limits_ms))
-    limited = limits_of(limits_ms, config, strategy_of(config))
-    (space, _), predictor = settings.space_and_arch(given.space, given.arch), _predictor(options)
-    restore, data = settings.find_checkpoint(given.run.restore_file), TaskData(task)
-    length = config.profile_length
-    lengths = {"source_len": str(length), "target_len": str(length)}
-    known = conditions_of_space(space, data.vocab_sizes[1]) | lengths
-    check_valid(str(options.ckpt_path), predictor.conditions, known)
+    optim, profile, how = given.optim, given.profile, _arguments(given, options, groups)
+    space, data, restore = how.pop("space"), TaskData(given.task), how["inputs"]["checkpoint"]
+    lengths = dict.fromkeys(("source_len", "target_len"), how["config"].profile_length)
+    known = conditions_of_space(space, data.vocab_sizes[1]) | {key: str(n) for key, n in lengths.items()}
+    check_valid(str(options.ckpt_path), how["predictor"].conditions, known)
     place = place_of(os.environ)
     if place is None and (count := settings.processes(given.ranks, given.device)) > 1:
         return launch("hat.cli.evo_search", argv, count, given.ranks.distributed_port)
     precision = optim.amp, optim.fp16, settings.rank_device(given.device, place, given.ranks)
     dtype, device = compute_dtype(*precision), precision[-1]
     source = check_compatible(load(restore, info), restore, space, None, given.model, data)
-    if options.write_config_path and not limited:
+    if options.write_config_path and not how["limits_ms"]:
         info("there is no limit, so none of the front is chosen for --write-config-path")
 
     @contextmanager
@@ -178,19 +162,12 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None) -> dict[str, Any] |
     result = search(
         source.sub(None).to(device, dtype),
         data,
-        predictor,
-        limits_ms,
-        config=config,
+        **how,
         measure=not options.no_measure,
-        seed=given.device.seed,
-        out=folder,
         write_to=options.write_config_path,
-        warm_start=options.warm_start,
-        inputs={"checkpoint": restore, "predictor": Path(options.ckpt_path)},
         settings=to_yaml_values(options, *groups, *given),
         measuring={
-            "source_len": config.profile_length,
-            "target_len": config.profile_length,
+            **lengths,
             "beam": profile.lat_beam,
             "max_iterations": profile.latiter,
             "interval_percent": profile.lat_interval,
@@ -198,31 +175,20 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None) -> dict[str, Any] |
             "dtype": given.engine.precision,
             "command": given.engine.lat_command or "",
         },
-        training=_training(given, options),
-        runtime=given.engine.runtime,
-        precision=given.engine.precision,
         group=connected(),
         progress=not given.output.no_progress_bar and sys.stderr.isatty(),
         new_run=given.run.new_run,
     )
     if place and place.rank:
         return 0
-    _draw(folder)
-    for line in _lines(result, folder):
+    _draw(how["out"])
+    for line in _lines(result, how["out"]):
         print(line, flush=True)
     return result.summary()
 
 
-def _folder(options: SearchOptions, restore_file: str | None, limited: bool) -> Path:
-    """Return the folder of the search; raises ConfigError if a file is not named."""
-    needed = {
-        "--ckpt-path": (options.ckpt_path, "the latency predictor"),
-        "--write-config-path": (options.write_config_path or not limited, "the YAML file to write"),
-        "--restore-file": (restore_file, "the SuperTransformer checkpoint"),
-    }
-    for name, (value, what) in needed.items():
-        if not value:
-            raise ConfigError(f"{name} is needed: {what}; it usually stands in the file of --evo-configs")
+def _folder(options: SearchOptions) -> Path:
+    """Return the folder of the search; raises ConfigError if no file names it."""
     if options.search_dir:
         return Path(options.search_dir)
     named = options.write_config_path or options.evo_configs
@@ -235,9 +201,10 @@ def _folder(options: SearchOptions, restore_file: str | None, limited: bool) -> 
 def _predictor(options: SearchOptions) -> LatencyPredictor:
     path = str(options.ckpt_path)
     if not Path(path).exists():
-        from hat.cli.missing import advice, predictor_commands  # late: for an error only
+        from hat.cli.missing import advice, latency_commands  # late: for an error only
 
-        how = advice(predictor_commands(path), "check --ckpt-path, or train one with latency_predictor.py")
+        makes = latency_commands("latency_predictor.py --configs", "ckpt-path", path)
+        how = advice(makes, "check --ckpt-path, or train one with latency_predictor.py")
         raise CheckpointError(f"there is no latency predictor {path}; {how}")
     return LatencyPredictor.load(path, options.feature_norm, options.lat_norm)
 

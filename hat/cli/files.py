@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -61,14 +60,22 @@ def download_model(options: DownloadOptions, network: NetworkOptions, out: Outpu
         )
     models = released_models()
     if options.list:
-        print(model_table(models))
+        rows = [("model", "task", "device", "latency", "BLEU")]
+        for m in models:  # a SuperTransformer has no latency and no BLEU
+            rows.append((m.model_name, m.task_name, m.hardware or "-", m.latency or "-", str(m.bleu or "-")))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        form = "  ".join(f"{{:{side}{width}}}" for side, width in zip("<<<>>", widths, strict=True))
+        print("\n".join(form.format(*row) for row in rows))
         return {"models": [asdict(model) for model in models]}
+    named = {model.model_name: model for model in models}
+    if (name := options.model_name) is not None and name not in named:
+        known = f"{suggest(name, named)}; download_model.py --list shows all"
+        raise ConfigError(f"there is no model {name!a}{known}")
+    folder = Path(options.save_path or "downloaded_models")
+    chosen = models if name is None else (named[name],)
+    wanted = [(model.url, folder / f"{model.model_name}.pt", check_file) for model in chosen]
     if options.latency_data:
         wanted = _latency_data(models, Path(options.save_path or "latency_dataset"))
-    else:
-        chosen = models if options.model_name is None else (_named(options.model_name, models),)
-        folder = Path(options.save_path or "downloaded_models")
-        wanted = [(model.url, folder / f"{model.model_name}.pt", check_file) for model in chosen]
     found, failed = list[Downloaded](), []
     for url, path, check in wanted:
         try:
@@ -90,27 +97,7 @@ def download_model(options: DownloadOptions, network: NetworkOptions, out: Outpu
     return {"files": [asdict(file) for file in found]}
 
 
-def model_table(models: Sequence[ReleasedModel]) -> str:
-    """Return the models as a table with one line each; a SuperTransformer has no latency and no BLEU."""
-    rows = [("model", "task", "device", "latency", "BLEU")]
-    rows += [
-        (m.model_name, m.task_name, m.hardware or "-", m.latency or "-", str(m.bleu or "-")) for m in models
-    ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    form = "  ".join(f"{{:{side}{width}}}" for side, width in zip("<<<>>", widths, strict=True))
-    return "\n".join(form.format(*row) for row in rows)
-
-
-def _named(name: str, models: Sequence[ReleasedModel]) -> ReleasedModel:
-    names = {model.model_name: model for model in models}
-    if name not in names:
-        known = f"{suggest(name, names)}; download_model.py --list shows all"
-        raise ConfigError(f"there is no model {name!a}{known}")
-    return names[name]
-
-
 def _latency_data(models: tuple[ReleasedModel, ...], folder: Path) -> list[tuple[str, Path, Check]]:
-    """Return address, place and check of each table and predictor."""
     wanted: list[tuple[str, Path, Check]] = []
     for name in latency_data_names(models):
         table, path = f"{name}_all.csv", folder / f"predictors/{name}.pt"
@@ -264,7 +251,7 @@ def convert(cfg: ConvertOptions, arch_options: ArchOptions, out: OutputOptions) 
 class AverageOptions(Options):
     """Averaging"""
 
-    inputs: tuple[str, ...] = option((), role="file")
+    inputs: tuple[str, ...] = option((), role="free")
     """checkpoint files, or one folder of a run"""
     num_epoch_checkpoints: int = option(10, low=1)
     """newest epoch checkpoints taken from a folder"""

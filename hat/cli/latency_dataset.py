@@ -8,19 +8,9 @@ from typing import Any
 
 import torch
 
+from hat.cli import settings as shared
 from hat.cli.options import OutputOptions, only, stage, without
-from hat.cli.settings import (
-    DeviceOptions,
-    EngineOptions,
-    ProfileOptions,
-    RunOptions,
-    Settings,
-    TaskOptions,
-    device_of,
-    parse_settings,
-    profile_sizes,
-    space_and_arch,
-)
+from hat.cli.settings import Settings
 from hat.config import Options, option, to_yaml_values
 from hat.errors import ConfigError
 from hat.latency.measure import MeasureConfig, Subject, collect
@@ -46,23 +36,19 @@ class DatasetOptions(Options):
 
 def parsed(argv: Sequence[str] | None) -> tuple[Any, ...]:
     """Return the settings and the options of the table."""
-    return parse_settings(
-        argv,
-        DatasetOptions,
-        prog="latency_dataset.py",
-        description="Measure the latency of random SubTransformers on this device.",
-        config_flags=("--configs",),
-        used=(
-            SpaceOptions,
-            only(TaskOptions, "arch", "data", "source_lang", "target_lang", "vocab_size", "profile_length"),
-            only(ModelConfig, *_MODEL.split()),
-            only(DeviceOptions, "gpu", "threads", "seed"),
-            only(RunOptions, "new_run"),
-            without(ProfileOptions, "profile_flops"),
-            EngineOptions,
-            OutputOptions,
+    used = (
+        *(SpaceOptions, shared.EngineOptions, OutputOptions),
+        only(
+            shared.TaskOptions, "arch", "data", "source_lang", "target_lang", "vocab_size", "profile_length"
         ),
+        only(ModelConfig, *_MODEL.split()),
+        only(shared.DeviceOptions, "gpu", "threads", "seed"),
+        only(shared.RunOptions, "new_run"),
+        without(shared.ProfileOptions, "profile_flops"),
     )
+    text = "Measure the latency of random SubTransformers on this device."
+    how: dict[str, Any] = {"prog": "latency_dataset.py", "description": text, "config_flags": ("--configs",)}
+    return shared.parse_settings(argv, DatasetOptions, used=used, **how)
 
 
 def run(options: tuple[Any, ...], argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -72,20 +58,12 @@ def run(options: tuple[Any, ...], argv: Sequence[str] | None = None) -> dict[str
     if not data.lat_dataset_path:
         raise ConfigError("--lat-dataset-path is needed: the CSV file to write")
     cfg, device = measuring(settings)
-    table = collect(
-        space_and_arch(settings.space, settings.arch)[0],
-        data.lat_dataset_size,
-        vocab_sizes=profile_sizes(settings.task),
-        config=cfg,
-        model_config=settings.model,
-        out=data.lat_dataset_path,
-        device=device,
-        seed=settings.device.seed,
-        progress=not quiet and sys.stderr.isatty(),
-        settings=to_yaml_values(data, *settings),
-        budget_s=data.lat_budget,
-        new_run=settings.run.new_run,
-    )
+    space, rows = shared.space_and_arch(settings.space, settings.arch)[0], data.lat_dataset_size
+    how = {"vocab_sizes": shared.profile_sizes(settings.task), "config": cfg, "model_config": settings.model}
+    how |= {"device": device, "seed": settings.device.seed, "budget_s": data.lat_budget}
+    how |= {"settings": to_yaml_values(data, *settings), "new_run": settings.run.new_run}
+    progress = not quiet and sys.stderr.isatty()
+    table = collect(space, rows, out=data.lat_dataset_path, progress=progress, **how)
     print(
         f"{table.path}: {len(table)} rows, {table.new_rows} new in {table.seconds:.0f} s, each known to "
         f"{table.interval_percent:.1f}% (median), machine drift at the end {table.drift_percent:+.1f}%"
@@ -100,7 +78,10 @@ def identity(options: tuple[Any, ...]) -> Identity:
     settings, _ = options
     gpu = torch.device("cuda", settings.device.gpu or 0)
     device = gpu if settings.profile.latgpu else torch.device("cpu")
-    space, sizes = space_and_arch(settings.space, settings.arch)[0], profile_sizes(settings.task)
+    (space, _), sizes = (
+        shared.space_and_arch(settings.space, settings.arch),
+        shared.profile_sizes(settings.task),
+    )
     subject = Subject(space, sizes, measure_config(settings), settings.model, device, settings.device.seed)
     return subject.identity(settings.device.threads)
 
@@ -109,15 +90,8 @@ def measure_config(settings: Settings) -> MeasureConfig:
     """Return how to measure."""
     options, engine, length = settings.profile, settings.engine, settings.task.sentence_length()
     return MeasureConfig(
-        length,
-        length,
-        options.lat_beam,
-        options.latiter,
-        options.lat_interval,
-        engine.precision,
-        options.lat_row_budget,
-        engine.runtime or "torch",
-        engine.lat_command or "",
+        *(length, length, options.lat_beam, options.latiter, options.lat_interval, engine.precision),
+        *(options.lat_row_budget, engine.runtime or "torch", engine.lat_command or ""),
     )
 
 
@@ -126,7 +100,7 @@ def measuring(settings: Settings) -> tuple[MeasureConfig, torch.device]:
     gpu = settings.profile.latgpu
     if gpu and not torch.cuda.is_available():
         raise ConfigError("--latgpu: this machine has no GPU that PyTorch can use; give --latcpu instead")
-    where = device_of(settings.device if gpu else replace(settings.device, cpu=True, gpu=None))
+    where = shared.device_of(settings.device if gpu else replace(settings.device, cpu=True, gpu=None))
     return measure_config(settings), where
 
 

@@ -26,11 +26,11 @@ from hat.run import Identity, Run, digest_of, read_record, record_path
 class PredictorOptions(Options):
     """Latency predictor"""
 
-    lat_dataset_path: str | None = option(None, role="file")
+    lat_dataset_path: str | None = option(None, role="free")
     """CSV file of measured latencies; the same name without _all is read if only that exists"""
     ckpt_path: str | None = option(None, role="free")
     """predictor file to write"""
-    transfer_from: str | None = option(None, metavar="FILE", role="file")
+    transfer_from: str | None = option(None, metavar="FILE", role="free")
     """table (CSV) or predictor (.pt) of another device to start from; about 20 rows of the new one do then"""
     seed: int = option(1, low=0)
     """seed of the split into training and test rows and of the training"""

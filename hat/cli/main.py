@@ -17,7 +17,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "latency-dataset": ("latency_dataset:main", "measure a latency table (latency_dataset.py)"),
         "latency-predictor": ("latency_predictor:main", "train a predictor (latency_predictor.py)"),
         "distill": ("distill:main", "make training data of a teacher's translations"),
-        "space": ("space:main", "count the architectures of a search space"),
+        "space": ("train:space", "count the architectures of a search space"),
         "run": ("run:main", "run every stage of a task in order"),
         "average": ("files:average", "average the checkpoints of a run"),
         "report": ("files:report", "make a page of a run: front, curves, latencies, costs"),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hat.config import read_config
-from hat.errors import HatError, suggest
+from hat.errors import HatError
 from hat.files.released import latency_data_names, released_models
 
 DOWNLOADS = Path("downloaded_models")
@@ -37,16 +37,19 @@ def checkpoint_commands(path: str | Path) -> list[str]:
     return [f"python train.py --configs={config}{more}"]
 
 
+def latency_commands(script: str, key: str, *paths: str | Path) -> list[str]:
+    """Return the script with each configuration that names one of the paths, and what downloads the last."""
+    kind = script.partition(".")[0]
+    found = dict.fromkeys(config for path in paths for config in _that_name(kind, key, path))
+    is_released = Path(paths[-1]).stem in latency_data_names(released_models())
+    download = ["python download_model.py --latency-data"] * is_released
+    return [f"python {script}={config}" for config in found] + download
+
+
 def table_commands(path: str | Path) -> list[str]:
     """Return what measures a latency table or downloads it; with or without `_all` it is one table."""
-    path = Path(path)
-    own = path.with_name(path.stem.removesuffix("_all") + path.suffix)
-    return _latency_commands("latency_dataset.py --configs", "lat-dataset-path", path, own)
-
-
-def predictor_commands(path: str | Path) -> list[str]:
-    """Return what trains a latency predictor or downloads it."""
-    return _latency_commands("latency_predictor.py --configs", "ckpt-path", Path(path))
+    own = Path(path).with_name(Path(path).stem.removesuffix("_all") + Path(path).suffix)
+    return latency_commands("latency_dataset.py --configs", "lat-dataset-path", path, own)
 
 
 def config_commands(path: str | Path) -> list[str]:
@@ -65,20 +68,6 @@ def space_of(config: Path) -> tuple[Path, str]:
     first, *others = sorted(config.parents[1].glob("supertransformer/*.yml")) or [Path()]
     name = config.stem.partition("@")[0]
     return next(((path, f"_{path.stem}") for path in others if name.endswith(f"_{path.stem}")), (first, ""))
-
-
-def near_config(path: str | Path) -> str:
-    """Return '; did you mean X?' for the file beside `path` with the nearest name, or an empty string."""
-    return suggest(str(path), [str(other) for other in Path(path).parent.glob("*.yml")])
-
-
-def _latency_commands(script: str, key: str, *paths: Path) -> list[str]:
-    """Return the script with each configuration that names one of the paths, and what downloads the last."""
-    kind = script.partition(".")[0]
-    configs = dict.fromkeys(config for path in paths for config in _that_name(kind, key, path))
-    is_released = paths[-1].stem in latency_data_names(released_models())
-    found = [f"python {script}={config}" for config in configs]
-    return found + ["python download_model.py --latency-data"] * is_released
 
 
 def _that_name(kind: str, key: str, wanted: str | Path | None) -> list[Path]:

@@ -22,9 +22,9 @@ class NewTaskOptions(Options):
 
     name: str
     """name of the task, <name>.<source language>-<target language>, for example mine.en-fr"""
-    source: str = option(role="file")
+    source: str = option(role="free")
     """text in the source language, one sentence a line"""
-    target: str = option(role="file")
+    target: str = option(role="free")
     """its translation, line by line"""
     template: str
     """task folder in configs/ that recipes are taken from"""

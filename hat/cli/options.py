@@ -52,6 +52,10 @@ IGNORED = {
 }
 
 
+_FOLDERS = ("dir", "folder", "data", "logdir", "destdir")  # last words of the names of options
+_FILES = ("path", "file", "input", "inputs", "output", "yaml", "csv")
+
+
 @dataclass(frozen=True)
 class Part:
     """A dataclass of options of which a command uses some fields only."""
@@ -151,8 +155,15 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
         except BrokenPipeError:  # whoever read the output has had enough, as `head` has
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 128 + signal.SIGPIPE
-        except (OSError, MemoryError, RuntimeError) as error:
-            return _refused_by_system(error)
+        except (OSError, MemoryError, RuntimeError) as error:  # the system refused a file, or memory
+            text = f"{error}; check the path, its permissions and the free disk space"
+            if not isinstance(error, OSError):
+                if not isinstance(error, MemoryError) and "memory" not in str(error):
+                    raise
+                reason = str(error).split("\n")[0] or "no memory left"
+                text = f"not enough memory ({reason}); lower --max-tokens or the model's sizes"
+            print(f"HatError: {text}", file=sys.stderr)
+            return 2
         except KeyboardInterrupt:
             info("interrupted; run the same command again to go on")
             return 130
@@ -182,8 +193,13 @@ def stage(parsed: Callable[..., tuple[Any, ...]], run: Callable[..., Any]) -> Ca
     @command
     def main(argv: Sequence[str] | None = None) -> int:
         options = parsed(argv)
+        done = run(options, argv)
+        if isinstance(done, int):
+            return done
         flat = [one for each in options for one in (each if isinstance(each, tuple) else (each,))]
-        return _answer(run(options, argv), flat)
+        if any(getattr(each, "json", False) for each in flat):
+            print(json.dumps(done, default=str))
+        return 0
 
     return main
 
@@ -195,36 +211,11 @@ def takes(prog: str, *groups: type | Part, **how: Any) -> Callable[..., Callable
     """
 
     def made(run: Callable[..., Any]) -> Callable[..., int]:
-        @functools.wraps(run)
-        def main(argv: Sequence[str] | None = None) -> int:
-            options = parse(argv, *groups, prog=prog, description=str(run.__doc__), **how)
-            return _answer(run(*options), options)
-
-        return command(main)
+        given = functools.partial(parse, prog=prog, description=str(run.__doc__), **how)
+        main = stage(lambda argv: given(argv, *groups), lambda options, argv: run(*options))
+        return functools.wraps(run)(main)
 
     return made
-
-
-def _answer(done: Any, options: Sequence[Any]) -> int:
-    """Return the exit code of a command that returned `done`, after printing that if --json asks for it."""
-    if isinstance(done, int):
-        return done
-    if any(getattr(each, "json", False) for each in options):
-        print(json.dumps(done, default=str))
-    return 0
-
-
-def _refused_by_system(error: Exception) -> int:
-    """Say in one line what the system refused, a file or memory, and return 2; raises any other error."""
-    if isinstance(error, OSError):
-        text = f"{error}; check the path, its permissions and the free disk space"
-    elif isinstance(error, MemoryError) or "memory" in str(error):
-        reason = str(error).split("\n")[0] or "no memory left"
-        text = f"not enough memory ({reason}); lower --max-tokens or the model's sizes"
-    else:
-        raise error
-    print(f"HatError: {text}", file=sys.stderr)
-    return 2
 
 
 class FlatYamlParser(configargparse.ConfigFileParser):
@@ -360,18 +351,18 @@ def _open_config(path: str, mode: str = "r") -> TextIO:
     try:
         return open_config(path, mode)
     except ConfigError as error:
-        from hat.cli.missing import config_commands, near_config  # late: for an error only
+        from hat.cli.missing import config_commands  # late: for an error only
 
         searches = "" if Path(path).exists() else " or ".join(f"`{line}`" for line in config_commands(path))
-        hint = f"; it is written by {searches}" if searches else near_config(path)
+        near = suggest(path, map(str, Path(path).parent.glob("*.yml")))
+        hint = f"; it is written by {searches}" if searches else near
         raise ConfigError(f"{error}{hint}") from error
 
 
 def _argument(field: dataclasses.Field, hint: Any, listed: bool) -> dict[str, Any]:
     """Return the arguments of `add_argument` for a field with a type hint, but for the help."""
-    required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    required, (kind, many) = field.default is dataclasses.MISSING, kind_of(hint)
     found: dict[str, Any] = {"default": None if required else field.default}
-    kind, many = kind_of(hint)
     if kind is bool:
         switch = argparse.BooleanOptionalAction  # a flag with its opposite, shown as --[no-]flag
         return found | {"action": "store_true" if field.name.startswith("no_") else switch}
@@ -379,31 +370,17 @@ def _argument(field: dataclasses.Field, hint: Any, listed: bool) -> dict[str, An
         found |= {"nargs": "?", "const": field.metadata["const"]}
     if many:
         found["nargs"] = "+"
-    found["metavar"] = field.metadata.get("metavar") or _metavar(field.name, kind)
-    return found | {"type": _type_of(kind), "required": required and listed}
-
-
-def _type_of(kind: Any) -> Callable[[str], Any]:
-    """Return what turns a word of the command line into a value; its errors are shown as they are."""
 
     def convert(text: str) -> Any:
         try:
             return converter(kind)(text)
-        except ValueError as error:
+        except ValueError as error:  # argparse shows the text of this kind of error only
             raise argparse.ArgumentTypeError(str(error)) from error
 
-    return convert
-
-
-def _metavar(name: str, kind: Any) -> str:
-    """Return a placeholder that says what is to be given: a number, a file or a folder, a word."""
+    last = field.name.rsplit("_", 1)[-1]  # a placeholder says what is to be given
+    file = "FILE" if last in _FILES else "DIR" if last in _FOLDERS else last.upper()
+    shown = {int: "N", float: "X", tuple[float, float]: "(X,X)"}.get(kind, file)
     if typing.get_origin(kind) is typing.Literal:
-        return "{" + ",".join(typing.get_args(kind)) + "}"
-    if kind in (int, float):
-        return "N" if kind is int else "X"
-    if kind == tuple[float, float]:
-        return "(X,X)"
-    last = name.rsplit("_", 1)[-1]
-    if last in ("dir", "folder", "data", "logdir", "destdir"):
-        return "DIR"
-    return "FILE" if last in ("path", "file", "input", "inputs", "output", "yaml", "csv") else last.upper()
+        shown = "{" + ",".join(typing.get_args(kind)) + "}"
+    metavar = field.metadata.get("metavar", shown)
+    return found | {"type": convert, "required": required and listed, "metavar": metavar}

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
@@ -22,14 +22,14 @@ import yaml
 from hat.cli import distill, evo_search, latency_dataset, latency_predictor, train, translate
 from hat.cli.interrupt import run_group
 from hat.cli.latency_dataset import measure_config
-from hat.cli.options import OutputOptions, command, parse
+from hat.cli.options import OutputOptions, takes
 from hat.cli.settings import TaskData, find_checkpoint, parse_settings, space_and_arch
 from hat.cli.stages import Stages
 from hat.config import Options, flag_of, option, read_config, to_yaml_values
 from hat.data.folder import SUMS
 from hat.decode.score import check_tokenizer
 from hat.errors import ArchError, ConfigError, HatError
-from hat.files.atomic import digest_path, link_or_copy, write_text_atomic
+from hat.files.atomic import digest_path, link_or_copy, new_folders, write_text_atomic
 from hat.latency.measure import MeasureConfig, measure_fresh, reference_of
 from hat.latency.predictor import MIN_ROWS, LatencyPredictor
 from hat.latency.table import read_table
@@ -80,7 +80,7 @@ class TaskRunOptions(Options):
     """folder with raw text, handed to the task's preprocess.sh"""
     super_updates: int | None = option(None, low=1)
     """updates of the SuperTransformer (default: as the task says)"""
-    super_checkpoint: str | None = option(None, role="file", metavar="FILE")
+    super_checkpoint: str | None = option(None, role="free", metavar="FILE")
     """SuperTransformer of the same space and dictionaries to take instead of training one"""
     sub_updates: int | None = option(None, low=1)
     """updates of each SubTransformer (default: as the task says)"""
@@ -88,7 +88,7 @@ class TaskRunOptions(Options):
     """rows of the latency dataset (default: as the task says)"""
     evo_iterations: int | None = option(None, low=1)
     """iterations of each search (default: as the task says)"""
-    distill: str | None = option(None, const="largest", role="file", metavar="MODEL")
+    distill: str | None = option(None, const="largest", role="free", metavar="MODEL")
     """train on translations by the largest, which is trained first, or by this checkpoint or bundle; if a
     checkpoint is of the space, the SuperTransformer starts from it"""
     no_baselines: bool = False
@@ -99,16 +99,9 @@ class TaskRunOptions(Options):
     """seed of everything random"""
 
 
-@command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the stages; see --help."""
-    options, out = parse(
-        argv,
-        TaskRunOptions,
-        OutputOptions,
-        prog="hat run",
-        description="Run every stage of a task: data, SuperTransformer, latency, search, training, test.",
-    )
+@takes("hat run", TaskRunOptions, OutputOptions)
+def main(options: TaskRunOptions, out: OutputOptions) -> dict[str, Any]:
+    """Run every stage of a task: data, SuperTransformer, latency, search, training, test."""
     task = Task(options, quiet=out.no_progress_bar)
     summary = task.run()
     print(f"\n{text_table(task.rows)}\n\n{summary['found']}\n{summary['price']}")
@@ -116,9 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"written: {report(task.folder)}, the page to look at")
     if bundles := [row["bundle"] for row in task.rows if "bundle" in row]:
         print(f"to translate plain text: python -m hat translate --model={bundles[-1]}")
-    if out.json:
-        print(json.dumps(summary))
-    return 0
+    return summary
 
 
 def shell(*words: str, asked: bool = False) -> list[str]:
@@ -188,30 +179,23 @@ class Task:
         Raises HatError; if nothing was made by then, no folder is left.
         """
         self.check()
-        made = [each for each in (self.folder, *self.folder.parents) if not each.exists()]
-        try:
-            return self._run()
-        except HatError:
-            if made and {path.name for path in self.folder.glob("*")} <= {"run.json", "run.lock"}:
-                shutil.rmtree(self.folder, ignore_errors=True)
-                for each in made[1:]:
-                    with suppress(OSError):
-                        each.rmdir()
-            raise
+        new = not self.folder.exists()
+        with new_folders(self.folder.parent):
+            try:
+                return self._run()
+            except HatError:
+                if new and {path.name for path in self.folder.glob("*")} <= {"run.json", "run.lock"}:
+                    shutil.rmtree(self.folder, ignore_errors=True)
+                raise
 
     def _run(self) -> dict[str, Any]:
         ymls = (self.super_yml, self.common_yml, self.dataset_yml, self.predictor_yml, self.evo_yml)
         facts: dict[str, Any] = {"device": device_name(torch.device("cpu"))}
         held = read_record(self.folder, folder=True).results
         advice = "wait for it, stop it, or give another --run-dir"
-        run = Run(
-            record_path(self.folder, folder=True),
-            "task",
-            settings=to_yaml_values(self.options),
-            inputs={str(path.relative_to(self.configs)): path for path in ymls if path.exists()},
-            device=facts,
-            threads=torch.get_num_threads(),
-        )
+        inputs = {str(path.relative_to(self.configs)): path for path in ymls if path.exists()}
+        how = {"settings": to_yaml_values(self.options), "inputs": inputs, "device": facts}
+        run = Run(record_path(self.folder, folder=True), "task", threads=torch.get_num_threads(), **how)
         with claim(self.folder, None, advice), run:
             run.results |= held
             self.stages = Stages(run, self.folder)
@@ -266,7 +250,7 @@ class Task:
             find_checkpoint(self.options.distill)
         if self.options.super_checkpoint and self.options.super_updates:
             raise ConfigError("--super-updates and --super-checkpoint are given; one of them is allowed")
-        if self.options.super_checkpoint and Path(self.settings.task.data).is_dir():
+        if self.options.super_checkpoint:
             self._given_super()
         if self.options.raw and not Path(self.options.raw).exists():
             raise ConfigError(f"--raw {self.options.raw} does not exist; check the path")
@@ -363,9 +347,12 @@ class Task:
 
     def _given_super(self) -> Path:
         """Return the SuperTransformer that the user gives; raises CheckpointError if it does not fit."""
-        path, data = find_checkpoint(str(self.options.super_checkpoint)), TaskData(self.settings.task)
-        found = check_compatible(load(path, info), path, self.space, None, self.settings.model, data)
-        found.sub(None)  # one of another kind
+        path, task = find_checkpoint(str(self.options.super_checkpoint)), self.settings.task
+        found = load(path, info)
+        data: Any = SimpleNamespace(vocab_sizes=found.vocab_sizes, digests=found.vocab_digests)
+        if Path(task.data).is_dir():  # else the dictionaries are compared once they are made
+            data = TaskData(task)
+        check_compatible(found, path, self.space, None, self.settings.model, data).sub(None)
         return path
 
     def _take_super(self) -> None:
@@ -481,17 +468,12 @@ class Task:
         length, device = self.settings.task.sentence_length(), self.device
 
         def work() -> list[Row]:
-            timings = measure_fresh(
-                archs,
-                self.space,
-                conditions,
-                vocab_sizes=TaskData(self.settings.task).vocab_sizes,
-                config=MeasureConfig(length, length, command=self.command or ""),
-                model_config=model,
-                device=device,
-                seed=self.options.seed,
-                reference_ms=reference_of(read_table(table)[0]),
-            )
+            sizes = TaskData(self.settings.task).vocab_sizes
+            config = MeasureConfig(length, length, command=self.command or "")
+            how = {"model_config": model, "device": device, "seed": self.options.seed}
+            at_ms = reference_of(read_table(table)[0])
+            given = (archs, self.space, conditions)
+            timings = measure_fresh(*given, vocab_sizes=sizes, config=config, reference_ms=at_ms, **how)
             return [{"measured_ms": t.total_ms, "measured_interval_ms": t.interval_ms} for t in timings]
 
         how = {**conditions, "architectures": [arch.to_yaml() for arch in archs], "length": length}
@@ -567,12 +549,11 @@ def text_table(rows: Sequence[Row]) -> str:
         name, limit_ms, mark = row["name"], row["constraint_ms"], ""
         measured = in_ms(row["measured_ms"], row["measured_interval_ms"])
         if limit_ms is not None and row["limit_kept"] is not True:
-            mark, percent = " ?", 100 * (row["measured_ms"] / limit_ms - 1)
-            note = f"measures {measured}, which may be above or below its limit of {limit_ms:g} ms"
-            if row["limit_kept"] is False:
-                mark, note = " !", f"measures {measured}, {percent:.1f}% above its limit of {limit_ms:g} ms"
-                note += "; search under a lower limit, or measure a larger latency dataset"
-            notes.append(f"{mark.strip()} {name} {note}")
+            above = f"{100 * (row['measured_ms'] / limit_ms - 1):.1f}% above its limit of {limit_ms:g} ms"
+            mark, note = " !", f"{above}; search under a lower limit, or measure a larger latency dataset"
+            if row["limit_kept"] is None:
+                mark, note = " ?", f"which may be above or below its limit of {limit_ms:g} ms"
+            notes.append(f"{mark.strip()} {name} measures {measured}, {note}")
         if row["same_as"]:
             notes.append(f"= {name} and {row['same_as']} are one architecture, trained and measured once")
             mark = f" ={mark}"
@@ -581,10 +562,8 @@ def text_table(rows: Sequence[Row]) -> str:
         times = (limit, *(text.removesuffix(" ms") for text in (in_ms(row["predicted_ms"]), measured)))
         cells.append((name, *sizes, *times, f"{row['bleu']:.2f}", row["weights"] + mark))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = []
-    for name, *numbers, weights in cells:
-        texts = [text.rjust(width) for text, width in zip(numbers, widths[1:-1], strict=True)]
-        lines.append("  ".join((name.ljust(widths[0]), *texts, weights)))
+    widths = [-widths[0], *widths[1:-1], 0]  # the first column stands at the left
+    lines = ["  ".join(f"%{width}s" for width in widths) % row for row in cells]
     lines.insert(1, "-" * max(map(len, lines)))
     told = "Measured in turns in one process and brought to the speed of the latency table; "
     return "\n".join([*lines, f"{told}+- is how far off.", *notes])

@@ -39,7 +39,7 @@ class RunOptions(Options):
     """print the validation loss of the given architecture with the weights of --restore-file, and stop"""
     save_dir: str | None = option(None, role="free")
     """folder of checkpoints and logs (default: checkpoints/<path of --configs>)"""
-    restore_file: str | None = option(None, role="file")
+    restore_file: str | None = option(None, role="free")
     """checkpoint to start from (default: the newest one in --save-dir, if any)"""
     new_run: bool = option(False, role="free")
     """if the folder holds another run, move that to FOLDER.<its identity> instead of refusing to write"""
@@ -49,15 +49,15 @@ class RunOptions(Options):
 class TaskOptions(BatchConfig):
     """Task and data"""
 
-    arch: str = option("transformersuper", role="file")
+    arch: str = option("transformersuper", role="free")
     """name of the model family; one that contains iwslt has a profile length of 23, others 30"""
-    data: str | None = option(None, role="file")
+    data: str | None = option(None, role="free")
     """folder with dict.*.txt and the binary data"""
-    source_lang: str | None = option(None, role="file")
+    source_lang: str | None = option(None, role="free")
     """source language (default: read off the file names)"""
-    target_lang: str | None = option(None, role="file")
+    target_lang: str | None = option(None, role="free")
     """target language (default: read off the file names)"""
-    vocab_size: tuple[int, ...] = option((), low=5, role="file")  # four entries are special
+    vocab_size: tuple[int, ...] = option((), low=5, role="free")  # four entries are special
     """vocabulary size for profiling without data; two numbers if source and target differ"""
     profile_length: int | None = option(None, low=1)
     """tokens of source and target when profiling (default: by --arch)"""
@@ -71,11 +71,11 @@ class TaskOptions(BatchConfig):
 class DeviceOptions(Options):
     """Device"""
 
-    cpu: bool = option(False, role="machine")
+    cpu: bool = option(False, role="free")
     """use the CPU even if there is a GPU"""
-    gpu: int | None = option(None, low=0, role="machine")
+    gpu: int | None = option(None, low=0, role="free")
     """number of the one GPU to use (default: 0; training and search use all of them)"""
-    threads: int | None = option(None, low=1, high=4 * (os.cpu_count() or 1), role="machine")
+    threads: int | None = option(None, low=1, high=4 * (os.cpu_count() or 1), role="free")
     """CPU threads (default: all cores)"""
     seed: int = option(1, low=0, high=(1 << 63) - 1)
     """seed of everything random"""
@@ -85,10 +85,10 @@ class DeviceOptions(Options):
 class RankOptions(Options):
     """Many devices"""
 
-    distributed_world_size: int | None = option(None, low=1, high=1024, role="machine")
+    distributed_world_size: int | None = option(None, low=1, high=1024, role="free")
     """processes to start on this machine, one for each GPU (default: all GPUs, or one process on CPUs);
     torchrun sets it by itself"""
-    distributed_port: int | None = option(None, low=1, high=65535, role="machine")
+    distributed_port: int | None = option(None, low=1, high=65535, role="free")
     """port the processes of this machine meet at (default: any free one)"""
 
 
@@ -96,9 +96,9 @@ class RankOptions(Options):
 class ProfileOptions(Options):
     """Profiling"""
 
-    latcpu: bool = option(False, role="machine")
+    latcpu: bool = option(False, role="free")
     """measure latency on the CPU and stop"""
-    latgpu: bool = option(False, role="machine")
+    latgpu: bool = option(False, role="free")
     """measure latency on the GPU and stop"""
     profile_flops: bool = option(False, role="free")
     """count FLOPs and stop"""
@@ -122,12 +122,12 @@ class ProfileOptions(Options):
 class EngineOptions(Options):
     """Engine that translates or is timed"""
 
-    runtime: RuntimeName | None = option(None, role="machine")
+    runtime: RuntimeName | None = option(None, role="free")
     """what computes; command: the program of --lat-command (default: torch;
     to translate with int8 the fastest engine here; in a search as the predictor)"""
-    precision: Precision = option("auto", metavar="FORMAT", role="machine", alias="lat_amp")
+    precision: Precision = option("auto", metavar="FORMAT", role="free", alias="lat_amp")
     """number format; auto: what is fast; in a search as the predictor"""
-    lat_command: str | None = option(None, role="machine", metavar="'PROGRAM ...'")
+    lat_command: str | None = option(None, role="free", metavar="'PROGRAM ...'")
     """program that is given the path of a bundle and prints milliseconds, see docs/deploy.md"""
 
 

@@ -59,9 +59,10 @@ class Stages:
             title: what the user reads (default: the name).
         """
         title = f"stage {self.plan.index(name) + 1} of {len(self.plan)}: {title or name}"
-        notes = self._find(name, wanted, places, outputs) if wanted else []
+        notes = self._find(name, wanted, places) if wanted else []
         held = self.known.get(name, {})
-        if wanted and _is(held, wanted):
+        ended = held.get("seconds") is not None and "identity" in held
+        if wanted and ended and _key(Identity(**held["identity"])) == _key(wanted):
             took = f"({held['seconds']:.0f} s when it ran)"
             print(f"{title}: up to date {took}", *notes, sep="\n  ", flush=True)
             return held["result"]
@@ -93,9 +94,7 @@ class Stages:
         self._run.write()
         return result
 
-    def _find(
-        self, name: str, wanted: Identity, places: Sequence[Path], outputs: Sequence[Path]
-    ) -> list[str]:
+    def _find(self, name: str, wanted: Identity, places: Sequence[Path]) -> list[str]:
         """Put the result of the wanted identity in place, if there is one, and what is there out of its way.
 
         Returns what a user should know of that.
@@ -123,9 +122,7 @@ class Stages:
             ended = back["seconds"] is not None
             notes.append("an earlier result is found again" if ended else "an earlier try goes on")
             self._run.write()
-        notes += self._adopt(name, wanted, places, outputs) if name not in self.known else []
-        held = self.known.get(name)
-        if held and "identity" in held:
+        if (held := self.known.get(name)) and "identity" in held:
             self._bring(held)
             if held["seconds"] is not None and (bad := list(self._damaged(held))):
                 notes.append(f"missing or damaged: {', '.join(bad)}")
@@ -134,22 +131,6 @@ class Stages:
 
     def _names(self, paths: Sequence[Path]) -> list[str]:
         return [os.path.relpath(path, self._folder) for path in paths]
-
-    def _adopt(
-        self, name: str, wanted: Identity, places: Sequence[Path], outputs: Sequence[Path]
-    ) -> list[str]:
-        """Copy the result of another stage of the same identity: of an equal model with another name."""
-        for other, held in self.known.items():
-            if not _is(held, wanted) or any(self._damaged(held)) or any(map(Path.exists, places)):
-                continue
-            for old, new in zip([*held["places"], *held["outputs"]], [*places, *outputs], strict=True):
-                if not new.exists():
-                    _copy(self._folder / old, new)
-            digests = dict(zip(self._names(outputs), held["outputs"].values(), strict=True))
-            self.known[name] = {**held, "places": self._names(places), "outputs": digests, "spent": {}}
-            self._run.write()
-            return [f"equal to stage {other}, whose result is taken"]
-        return []
 
     def _damaged(self, held: Entry) -> Iterator[str]:
         """Yield the outputs that are not as the stage left them."""
@@ -197,12 +178,6 @@ class Stages:
         known = [self.expected_s[each] for each in stages if each in self.expected_s]
         about = "about" if len(known) == len(stages) else "at least"
         return f" ({about} {duration(sum(known))} left)" if sum(known) >= 1 else ""
-
-
-def _is(held: Entry, wanted: Identity) -> bool:
-    """Return whether an entry is of a result of this identity, which is complete."""
-    ended = held.get("seconds") is not None and "identity" in held
-    return ended and _key(Identity(**held["identity"])) == _key(wanted)
 
 
 def _like(stage: str) -> str:

@@ -1,4 +1,4 @@
-"""train.py: train or profile a SuperTransformer or a SubTransformer."""
+"""train.py: train or profile a SuperTransformer or a SubTransformer; hat space counts those of a space."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from hat.cli import settings
 from hat.cli.interrupt import Interrupt
-from hat.cli.options import stage, without
+from hat.cli.options import OutputOptions, only, stage, takes, without
 from hat.cli.settings import GROUPS, ProfileOptions, Settings, TaskData, TaskOptions, find_checkpoint
 from hat.errors import ConfigError
 from hat.log import info
@@ -24,6 +24,7 @@ from hat.train.trainer import OptimConfig
 if TYPE_CHECKING:
     from hat.data.dataset import Dataset
 
+_FLAGS = ("--configs", "--sub-configs")
 # Accepted, but not in --help: what a YAML file of the search gives, and what hardly anyone changes.
 UNLISTED: dict[type, tuple[str, ...]] = {
     ArchOptions: tuple(each.name for each in fields(ArchOptions)),
@@ -37,13 +38,10 @@ UNLISTED: dict[type, tuple[str, ...]] = {
 
 def parsed(argv: Sequence[str] | None) -> Settings:
     """Return the settings that a command line and the YAML files it names give."""
-    (given,) = settings.parse_settings(
-        argv,
-        prog="train.py",
-        description="Train or profile a SuperTransformer, or one SubTransformer of its space.",
-        config_flags=("--configs", "--sub-configs"),
-        used=[without(group, *UNLISTED.get(group, ())) for group in GROUPS],
-    )
+    used = [without(group, *UNLISTED.get(group, ())) for group in GROUPS]
+    text = "Train or profile a SuperTransformer, or one SubTransformer of its space."
+    how: dict[str, Any] = {"prog": "train.py", "description": text, "config_flags": _FLAGS, "used": used}
+    (given,) = settings.parse_settings(argv, **how)
     return given  # type: ignore[no-any-return]
 
 
@@ -81,20 +79,11 @@ def run(given: Settings, argv: Sequence[str] | None) -> dict[str, Any] | int:
             return size | {"valid_loss": found.loss, "valid_nll_loss": found.nll_loss}
         name = options.restore_file
         with Interrupt() as interrupt:
-            trained = fit(
-                arch or space,
-                data,
-                config,
-                space=space,
-                init=group.on_rank0(lambda: find_checkpoint(name, folder)) if name else None,
-                out=folder,
-                device=where,
-                seed=given.device.seed,
-                group=group,
-                interrupt=interrupt,
-                progress=not given.output.no_progress_bar and sys.stderr.isatty(),
-                new_run=options.new_run,
-            )
+            start = group.on_rank0(lambda: find_checkpoint(name, folder)) if name else None
+            how = {"space": space, "device": where, "seed": given.device.seed, "new_run": options.new_run}
+            how["progress"] = not given.output.no_progress_bar and sys.stderr.isatty()
+            ends = {"init": start, "out": folder, "group": group, "interrupt": interrupt}
+            trained = fit(arch or space, data, config, **ends, **how)
     if trained.stopped is not None:
         info(f"stopped by signal {trained.stopped} and saved; the same command goes on from here")
         return 128 + trained.stopped
@@ -110,15 +99,10 @@ def identity(given: Settings) -> Identity:
     """Return the identity of the training that `run` makes of these settings; nothing is written."""
     space, arch = settings.space_and_arch(given.space, given.arch)
     place, start = place_of(os.environ), given.run.restore_file
-    return training_identity(
-        arch or space,
-        cast("Dataset", TaskData(given.task)),
-        _config(given),
-        space=space,
-        init=find_checkpoint(start) if start else None,
-        seed=given.device.seed,
-        processes=place.size if place else settings.processes(given.ranks, given.device),
-    )
+    how: dict[str, Any] = {"space": space, "init": find_checkpoint(start) if start else None}
+    count = place.size if place else settings.processes(given.ranks, given.device)
+    data, seed = cast("Dataset", TaskData(given.task)), given.device.seed
+    return training_identity(arch or space, data, _config(given), seed=seed, processes=count, **how)
 
 
 def _config(given: Settings) -> TrainConfig:
@@ -130,18 +114,35 @@ def _profile(given: Settings, space: Any, arch: Any) -> dict[str, Any]:
     from hat.latency.measure import profile
 
     how, device = measuring(given)
-    measured = profile(
-        space,
-        arch or space.largest(),
-        vocab_sizes=settings.profile_sizes(given.task),
-        config=how,
-        model_config=given.model,
-        flops=given.profile.profile_flops,
-        device=device if given.profile.latcpu or given.profile.latgpu else None,
-        seed=given.device.seed,
-    )
+    wanted = {"flops": given.profile.profile_flops, "seed": given.device.seed}
+    wanted["device"] = device if given.profile.latcpu or given.profile.latgpu else None
+    sizes = {"vocab_sizes": settings.profile_sizes(given.task), "model_config": given.model}
+    measured = profile(space, arch or space.largest(), config=how, **sizes, **wanted)
     print(describe(measured))
     return measured
 
 
 main = one_of_many(stage(parsed, run))
+
+
+_SPACE = (SpaceOptions, ArchOptions, only(OutputOptions, "json"))
+
+
+@takes("hat space", *_SPACE, *map(only, GROUPS), config_flags=_FLAGS)
+def space(sizes: SpaceOptions, arch: ArchOptions, out: OutputOptions, *others: object) -> dict[str, Any]:
+    """Count the architectures of a search space, by dimension and by numbers of layers."""
+    found, _ = settings.space_and_arch(sizes, arch)
+    params = {name: count_params(getattr(found, name)(), found) for name in ("smallest", "largest")}
+    print(f"{found.size():,} architectures\n\n{'dimension':46}{'choices':>20}  different settings")
+    for dim, count in found.sizes_by_dim().items():
+        shown = f"{dim.side} {dim.text.partition(':')[0]}{', each layer' if dim.per_layer else ''}"
+        choices = ", ".join(str(dim.encode(value)) for value in dict.fromkeys(found[dim]))
+        print(f"{shown:46}{choices:>20}  {count:,}")
+    print("\nencoder layers  decoder layers  architectures")
+    for (encoder, decoder), count in found.sizes_by_depth().items():
+        print(f"{encoder:14}  {decoder:14}  {count:,}")
+    shown = ", ".join(f"{name} {count:,}" for name, count in params.items())
+    print(f"\n#Params of the layers, without embeddings and output matrix: {shown}")
+    depths = [[*depth, count] for depth, count in found.sizes_by_depth().items()]
+    dims = {dim.choice_key: count for dim, count in found.sizes_by_dim().items()}
+    return {"architectures": found.size(), "by_layers": depths, "by_dimension": dims, "params": params}

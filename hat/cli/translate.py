@@ -11,22 +11,15 @@ from typing import Any
 
 import torch
 
-from hat.cli.options import OutputOptions, command, only, parse, stage, without
-from hat.cli.settings import (
-    GROUPS,
-    DeviceOptions,
-    EngineOptions,
-    TaskData,
-    TaskOptions,
-    device_of,
-    find_checkpoint,
-)
+from hat.cli import settings as shared
+from hat.cli.options import OutputOptions, only, parse, stage, takes, without
+from hat.cli.settings import GROUPS
 from hat.config import Options, defaults_of, option, to_yaml_values
 from hat.data.pairs import PairDataset
 from hat.data.subwords import TextCodec, remove_subwords
 from hat.decode.beam import BeamConfig
 from hat.decode.score import Mode, check_tokenizer, score_file
-from hat.decode.translator import Generated, Model
+from hat.decode.translator import Model
 from hat.decode.translator import generate as generate_split
 from hat.errors import ConfigError, DataError, HatError
 from hat.files.atomic import check_writable, write_text_atomic
@@ -47,9 +40,9 @@ from hat.train.trainer import OptimConfig
 class GenerateOptions(Options):
     """Generation"""
 
-    path: str | None = option(None, role="file")
+    path: str | None = option(None, role="free")
     """checkpoint of the model; averaged and SuperTransformer checkpoints work too"""
-    gen_subset: str = option("test", role="file")
+    gen_subset: str = option("test", role="free")
     """split to translate"""
     batch_size: int = option(128, low=1, role="free")
     """most sentences translated at once"""
@@ -73,19 +66,19 @@ class GenerateOptions(Options):
 class ScoreOptions:
     """Scoring"""
 
-    gen_output: str | None = option(None, role="file")
+    gen_output: str | None = option(None, role="free")
     """output of hat generate"""
     mode: Mode = "normal"
     """normal: tokenised BLEU as the release scores it; sacre: SacreBLEU of detokenised text"""
-    data: str | None = option(None, role="file")
+    data: str | None = option(None, role="free")
     """data folder; in mode sacre its raw reference text is used if preprocessing kept it"""
-    gen_subset: str = option("test", role="file")
+    gen_subset: str = option("test", role="free")
     """split the output is of"""
     source_lang: str | None = None
     """source language (default: read off the file names)"""
     target_lang: str | None = None
     """target language (default: read off the file names)"""
-    ref: str | None = option(None, role="file")
+    ref: str | None = option(None, role="free")
     """raw reference text for mode sacre, one sentence a line"""
     remove_bpe: str | None = option(None, const="@@ ", metavar="KIND")
     """how the output was joined; sentencepiece output is text already, other output is detokenised"""
@@ -93,26 +86,23 @@ class ScoreOptions:
 
 def parsed(argv: Sequence[str] | None) -> tuple[Any, ...]:
     """Return the options of a translation."""
-    return parse(
-        argv,
+    used = (
         without(GenerateOptions, "int8"),
         BeamConfig,
-        only(TaskOptions, "data", "source_lang", "target_lang"),
-        only(DeviceOptions, "cpu", "gpu", "threads"),
+        only(shared.TaskOptions, "data", "source_lang", "target_lang"),
+        only(shared.DeviceOptions, "cpu", "gpu", "threads"),
         only(OptimConfig, "amp"),
-        only(EngineOptions, "runtime", "precision"),
-        ArchOptions,
-        OutputOptions,
-        *map(only, GROUPS),  # of other commands that read the same files
-        prog="hat generate",
-        description="Translate a split by beam search; prints S, T, H and P lines for each sentence.",
-        config_flags=("--configs", "--sub-configs"),
+        only(shared.EngineOptions, "runtime", "precision"),
+        *(ArchOptions, OutputOptions, *map(only, GROUPS)),  # GROUPS: of commands that read the same files
     )
+    title = "Translate a split by beam search; prints S, T, H and P lines for each sentence."
+    files = ("--configs", "--sub-configs")
+    return parse(argv, *used, prog="hat generate", description=title, config_flags=files)
 
 
 def run(groups: tuple[Any, ...], argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Translate, score if that is asked for, and return what came out."""
-    options, beam, task, device_options, optim, engine_options, arch_options, output, *_ = groups
+    options, _, task, *_ = groups
     if options.path is None:
         raise ConfigError("--path is needed: the checkpoint to translate with")
     if (place := place_of(os.environ)) and place.size > 1:
@@ -121,20 +111,18 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None = None) -> dict[str,
     product = Path(options.results_path) if options.results_path else None
     if product:
         check_writable(product)
-    lock = file_lock(product, "wait for it, or give another --results-path") if product else nullcontext()
-    with lock:
-        done = _generate(options, beam, task, device_options, optim, engine_options, arch_options, output)
-    counts = {"sentences": done.sentences, "tokens": done.tokens, "seconds": round(done.seconds, 3)}
+    with file_lock(product, "wait for it, or give another --results-path") if product else nullcontext():
+        found = _generate(*groups[:8], product=product)
+    sentences, tokens, seconds = found.values()
     info(
-        f"translated {done.sentences} sentences ({done.tokens} tokens) in {done.seconds:.1f} s, "
-        f"{done.sentences / done.seconds:.1f} sentences/s, {done.tokens / done.seconds:.0f} tokens/s"
+        f"translated {sentences} sentences ({tokens} tokens) in {seconds:.1f} s, "
+        f"{sentences / seconds:.1f} sentences/s, {tokens / seconds:.0f} tokens/s"
     )
-    found: dict[str, Any] = {}
     if options.mode and product:
         names = {name: getattr(task, name) for name in ("data", "source_lang", "target_lang")}
         names |= {name: getattr(options, name) for name in ("mode", "gen_subset", "remove_bpe")}
-        found = _score(ScoreOptions(gen_output=str(product), **names))
-    return counts | found
+        found |= _score(ScoreOptions(gen_output=str(product), **names))
+    return found
 
 
 generate = stage(parsed, run)
@@ -143,21 +131,22 @@ generate = stage(parsed, run)
 def _generate(
     options: GenerateOptions,
     beam: BeamConfig,
-    task: TaskOptions,
-    device_options: DeviceOptions,
+    task: shared.TaskOptions,
+    device_options: shared.DeviceOptions,
     optim: OptimConfig,
-    engine_options: EngineOptions,
+    engine_options: shared.EngineOptions,
     arch_options: ArchOptions,
     output: OutputOptions,
-) -> Generated:
-    """Translate, and write or print the translation."""
-    path, dataset = find_checkpoint(str(options.path)), TaskData(task)
+    product: Path | None,
+) -> dict[str, Any]:
+    """Translate, write or print the translation, and return counts."""
+    path, dataset = shared.find_checkpoint(str(options.path)), shared.TaskData(task)
     runtime, precision = engine_options.runtime, engine_options.precision
     if options.int8 and precision not in ("auto", "int8"):
         raise ConfigError(f"--int8 contradicts --precision {precision}; give one of them")
     precision = "int8" if options.int8 else precision
     on_cpu = precision == "int8" or runtime not in (None, "torch")
-    device = device_of(replace(device_options, cpu=device_options.cpu or on_cpu))
+    device = shared.device_of(replace(device_options, cpu=device_options.cpu or on_cpu))
     source = load(path, info)
     if precision == "auto" and not on_cpu:
         precision = dtype_name(evaluation_dtype(source, optim.amp, optim.fp16, device))
@@ -172,47 +161,37 @@ def _generate(
     whole = Model(model.to(device), TextCodec(dataset.languages, dataset.vocabs))
     translator = engine(whole, runtime or fastest(whole, precision, beam), precision)
     data = dataset.split(options.gen_subset)
-    product = Path(options.results_path) if options.results_path else None
-    run = Run(
+    settings = to_yaml_values(options, beam, arch_options, engine_options)
+    with Run(
         record_path(product, folder=False) if product else None,
         "translation",
-        settings=to_yaml_values(options, beam, arch_options, engine_options)
-        | {"data": task.data, "amp": optim.amp},
+        settings=settings | {"data": task.data, "amp": optim.amp},
         inputs={"checkpoint": path, **_ids(data)},
         device={"device": device_name(device), "dtype": precision},
         threads=torch.get_num_threads(),
         gpus=int(device.type == "cuda"),
         goes_on=False,
-    )
-    with run:
-        done = generate_split(
-            translator,
-            data,
-            beam,
-            batch_size=options.batch_size,
-            remove_bpe=options.remove_bpe,
-            nbest=options.nbest,
-            show_bar=sys.stderr.isatty() and not output.no_progress_bar,
-        )
-        run.results |= {"sentences": done.sentences, "tokens": done.tokens, "seconds": round(done.seconds, 3)}
+    ) as run:
+        how = {"batch_size": options.batch_size, "remove_bpe": options.remove_bpe, "nbest": options.nbest}
+        bar = sys.stderr.isatty() and not output.no_progress_bar
+        done = generate_split(translator, data, beam, **how, show_bar=bar)
+        counts = {"sentences": done.sentences, "tokens": done.tokens, "seconds": round(done.seconds, 3)}
+        run.results |= counts
         if product:
             write_text_atomic(product, done.text)
             run.vouch(product)
         else:
             sys.stdout.write(done.text)
-    return done
+    return counts
 
 
-@command
-def score(argv: Sequence[str] | None = None) -> int:
+_SCORE = (ScoreOptions, only(OutputOptions, "json"), *map(only, GROUPS))
+
+
+@takes("hat score", *_SCORE, config_flags=("--configs",))
+def score(options: ScoreOptions, *others: object) -> dict[str, Any]:
     """Print BLEU, chrF and TER of what hat generate wrote, and their signatures."""
-    groups = ScoreOptions, only(OutputOptions, "json"), *map(only, GROUPS)  # GROUPS: of other commands
-    how: dict[str, Any] = {"description": score.__doc__, "config_flags": ("--configs",)}
-    options, output, *_ = parse(argv, *groups, prog="hat score", **how)
-    found = _score(options)
-    if output.json:
-        print(json.dumps(found))
-    return 0
+    return _score(options)
 
 
 def _score(options: ScoreOptions) -> dict[str, Any]:
@@ -222,9 +201,8 @@ def _score(options: ScoreOptions) -> dict[str, Any]:
         raise ConfigError(f"--gen-output is needed: {options.gen_output} is no file; run hat generate first")
     names = ("data", "gen_subset", "source_lang", "target_lang")
     data = PairDataset.load(*(getattr(options, name) for name in names)) if options.data else None
-    if data and (held := read_record(path, folder=False, note=info)).outputs.get(path.name) == digest_of(
-        path
-    ):
+    held = read_record(path, folder=False, note=info)
+    if data and held.outputs.get(path.name) == digest_of(path):
         other = [use for use, digest in _ids(data).items() if held.inputs.get(use, digest) != digest]
         if other:
             raise DataError(
@@ -244,20 +222,14 @@ def _score(options: ScoreOptions) -> dict[str, Any]:
             run.results |= found
             write_text_atomic(product, json.dumps(found) + "\n")
             run.vouch(product)
-        _tell_bundle(path, options, found)
+        of, made = Path(held.settings.get("path") or "none"), held.inputs.get("checkpoint")
+        if options.mode == "sacre" and of.exists() and digest_of(of) == made:  # its bundle tells it, too
+            usual, given = defaults_of(BeamConfig(), shared.EngineOptions()), held.settings
+            search = (f"--{key}={given[key]}" for key in usual if given.get(key, usual[key]) != usual[key])
+            add_facts(of, found | {"split": given["gen-subset"], "search": " ".join(search)})
     except HatError as error:  # the output may lie where others may only read
         info(f"the score is not kept beside the output: {error}")
     return found
-
-
-def _tell_bundle(output: Path, options: ScoreOptions, found: dict[str, Any]) -> None:
-    """Write SacreBLEU into the card of the bundle of the checkpoint that `output` was translated with."""
-    made = read_record(output, folder=False, note=info)
-    path = Path(made.settings.get("path") or "none")
-    if options.mode == "sacre" and path.exists() and digest_of(path) == made.inputs.get("checkpoint"):
-        usual, given = defaults_of(BeamConfig(), EngineOptions()), made.settings
-        search = (f"--{key}={given[key]}" for key in usual if given.get(key, usual[key]) != usual[key])
-        add_facts(path, found | {"split": given["gen-subset"], "search": " ".join(search)})
 
 
 def _ids(data: PairDataset) -> dict[str, str]:

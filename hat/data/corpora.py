@@ -87,9 +87,9 @@ class PrepareConfig(Options):
     """source language: its Moses rules, and the ending of its output"""
     target_lang: str
     """the same for the target"""
-    source_inputs: tuple[str, ...] = option(role="file")
+    source_inputs: tuple[str, ...] = option(role="free")
     """files with source sentences, in order"""
-    target_inputs: tuple[str, ...] = option(role="file")
+    target_inputs: tuple[str, ...] = option(role="free")
     """files with their translations: file i goes with file i of the source"""
     output: str = option(role="free")
     """path to write without .<language>"""
@@ -112,7 +112,7 @@ class PrepareConfig(Options):
     """split: make hyphens inside words tokens of their own, @-@"""
     lowercase: bool = False
     """last: lower case"""
-    workers: int = option(1, low=1, role="machine")
+    workers: int = option(1, low=1, role="free")
     """number of processes; the result does not depend on it"""
 
     def __post_init__(self) -> None:

@@ -28,11 +28,11 @@ class PreprocessConfig(Options):
     destdir: str = option(role="free")
     """folder to write; data of an earlier run in it is replaced at the end; splits not given now stay if the
     dictionaries do"""
-    trainpref: str | None = option(None, role="file")
+    trainpref: str | None = option(None, role="free")
     """path of the training text without .<language>"""
-    validpref: str | None = option(None, role="file")
+    validpref: str | None = option(None, role="free")
     """path of the validation text without .<language>"""
-    testpref: str | None = option(None, role="file")
+    testpref: str | None = option(None, role="free")
     """path of the test text without .<language>"""
     joined_dictionary: bool = False
     """one dictionary for both languages"""
@@ -44,18 +44,18 @@ class PreprocessConfig(Options):
     """size of the source dictionary with the four special symbols; -1: all tokens"""
     nwordstgt: int = option(-1, low=5, off=-1)
     """the same for the target"""
-    srcdict: str | None = option(None, role="file")
+    srcdict: str | None = option(None, role="free")
     """use this source dictionary as it is; plain text is split by the subword model beside it"""
-    tgtdict: str | None = option(None, role="file")
+    tgtdict: str | None = option(None, role="free")
     """use this target dictionary as it is"""
-    workers: int = option(1, low=1, role="machine")
+    workers: int = option(1, low=1, role="free")
     """number of processes; the result does not depend on it"""
     allow_empty: bool = False
     """take empty lines as sentences without words instead of stopping"""
     sentencepiece: int | None = option(None, low=1)
     """learn a joint sentencepiece model of this many pieces on the training text and apply it; without it
     the text is taken as already split into subwords"""
-    bpe_codes: str | None = option(None, role="file")
+    bpe_codes: str | None = option(None, role="free")
     """file of the merges that the text was split with: kept beside the dictionaries, so that plain text can
     be translated"""
     seed: int = 1

@@ -122,22 +122,21 @@ class Report:
         best, largest = self.winner, next((model for model in self.models if model.role == "largest"), None)
         if best is None:
             return ""
-        parts, than, ms = list[str](), list[str](), best.measured_ms
+        parts, ms = list[str](), best.measured_ms
         if best.bleu is not None:
             parts.append(f"translates at {best.bleu:.2f} BLEU")
         if ms is not None:
             parts.append(f"takes {in_ms(ms, best.measured_interval_ms)} for a sentence")
         text = f"{best.name} {' and '.join(parts) or 'was found'}"
         if best.limit_ms is not None and ms is not None:
-            apart = (
-                f"{abs(100 * (ms / best.limit_ms - 1)):.1f}% {'below' if ms <= best.limit_ms else 'above'}"
-            )
-            text += f", {apart} its limit of {best.limit_ms:g} ms"
+            side, percent = "below" if ms <= best.limit_ms else "above", 100 * (ms / best.limit_ms - 1)
+            text += f", {abs(percent):.1f}% {side} its limit of {best.limit_ms:g} ms"
             text += ", as far as that can be measured" if best.within_limit is None else ""
-        for what, field_ in (("parameters", "params"), ("latency", "measured_ms")) if largest else ():
-            if (own := getattr(best, field_)) and (whole := getattr(largest, field_)):
-                than.append(f"{100 * own / whole:.0f}% of its {what}")
-        if largest and largest.bleu is not None and best.bleu is not None:
+        if largest is None:
+            return f"{text}."
+        sizes = ("parameters", best.params, largest.params), ("latency", ms, largest.measured_ms)
+        than = [f"{100 * own / whole:.0f}% of its {what}" for what, own, whole in sizes if own and whole]
+        if largest.bleu is not None and best.bleu is not None:
             than.append(f"{best.bleu - largest.bleu:+.2f} BLEU")
         return f"{text}; against the largest: {', '.join(than)}." if than else f"{text}."
 
@@ -304,7 +303,8 @@ class _Collector:
                 steps.setdefault(which, {})[update] = values  # a resumed search repeats records
         results = of.record.results
         limits = [winner.get("constraint_ms") for winner in _rows(results.get("winners"))]
-        limits = limits or [of.record.settings.get("latency-constraint")]
+        given = of.record.settings.get("latency-constraint")
+        limits = limits or (given if isinstance(given, list) else [given])
         known = tuple(dict.fromkeys(ms for ms in map(number, limits) if ms is not None))
         table = csv.DictReader(self._text(of.path / "evaluations.csv").replace("\0", "").splitlines())
         rows = [{str(name): _parsed(row[name]) for name in row} for row in table]  # its lists are JSON

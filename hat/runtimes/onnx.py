@@ -11,7 +11,7 @@ import contextlib
 import io
 import logging
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -231,20 +231,13 @@ def export(model: SubTransformer, folder: Path, precision: str = "fp32") -> None
         if precision == "int8":
             quantization = package("onnxruntime.quantization", "onnx")
             how = {"weight_type": quantization.QuantType.QInt8, "per_channel": True}
-            for name in FILES:
-                with _quiet():
-                    quantization.quantize_dynamic(made / name, folder / name, **how)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide what the quantiser tells its developers."""
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
+            logging.disable(logging.WARNING)  # what the quantiser tells its developers
+            try:
+                with contextlib.redirect_stdout(io.StringIO()):
+                    for name in FILES:
+                        quantization.quantize_dynamic(made / name, folder / name, **how)
+            finally:
+                logging.disable(logging.NOTSET)
 
 
 class _State:

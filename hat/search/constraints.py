@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 from hat.config import Options, flag_of, option
-from hat.errors import ConfigError, Infeasible
+from hat.errors import Infeasible
 from hat.files.journal import Journal
 from hat.log import info
 from hat.model.count import count_macs, count_params
@@ -46,13 +46,6 @@ class LimitOptions(Options):
     """most FLOPs of one sentence of --profile-length, without the output matrix"""
     min_flops: float | None = option(None, low=0)
     """fewest FLOPs of one sentence of --profile-length"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for low, high in (("min_params", "max_params"), ("min_flops", "max_flops")):
-            least, most = getattr(self, low), getattr(self, high)
-            if least is not None and most is not None and least > most:
-                raise ConfigError(f"{flag_of(low)} {least:g} is above {flag_of(high)} {most:g}")
 
     def beside_latency(self) -> bool:
         """Return whether parameters, FLOPs or a lowest latency are limited."""

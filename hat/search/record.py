@@ -93,8 +93,6 @@ def old_losses(path: Path, header: Mapping[str, Any]) -> dict[Arch, float]:
     for name in (name for name in SAME_LOSS if held.get(name) != header[name]):
         there, here = (brief(repr(each.get(name)), 60) for each in (held, header))
         why = f"{name} is {there} there and {here} here"
-        if name not in held:
-            why = f"it says nothing of {name}, as an older version of HAT wrote it"
         advice = "so its losses may be others; leave out --warm-start"
         raise ConfigError(f"{path} cannot be a warm start: {why}, {advice}")
     return _losses(records, path)

@@ -13,11 +13,11 @@ from typing import Any, get_args
 
 import torch
 
-from hat.config import defaults_of, to_yaml_values
+from hat.config import to_yaml_values
 from hat.data.pairs import Batch, PairDataset
 from hat.errors import ConfigError, HatError
 from hat.files.atomic import check_writable
-from hat.files.journal import Journal, read_journal
+from hat.files.journal import Journal
 from hat.latency.predictor import COVERAGE, LatencyPredictor, check_valid, conditions_of_space
 from hat.log import RunLog, info
 from hat.model.cpu import device_name, dtype_name
@@ -28,7 +28,7 @@ from hat.runtimes import Precision
 from hat.search.constraints import Candidate, DeviceTimer, Point, Pool, Score, choose_finalists
 from hat.search.record import CachedFitness, Histories, SearchResult, known_ms, old_losses, under
 from hat.search.strategies import SearchConfig, Strategy, front_numbers, growth, strategy_of, worst
-from hat.space import Arch, gene_choices, gene_of, sample, space_from_plain
+from hat.space import Arch, gene_choices, gene_of, sample
 from hat.train.checkpoint import content_of
 from hat.train.distributed import ALONE, ProcessGroup
 from hat.train.loop import BatchConfig, FitResult, TrainConfig, fit, validation_batches
@@ -151,24 +151,15 @@ def search(
     loss that is not finite, and HatError if `out` holds a search of another identity.
     """
     config, inputs = config or SearchConfig(), inputs or {}
-    strategy = strategy or strategy_of(config)
-    limits_ms = limits_of(limits_ms, config, strategy)
-    data = dataset if isinstance(dataset, PairDataset) else dataset.split(config.valid_subset)
     network, folder = getattr(model, "network", model), Path(out) if out else None
-    if config.rerank and (isinstance(dataset, PairDataset) or training is None or not limits_ms):
-        raise ConfigError(
-            f"--rerank {config.rerank} needs a latency limit, options of training and a Dataset to train on; "
-            "give --latency-constraint, training and dataset, or --rerank 0"
-        )
     with ExitStack() as files:
-        task = _Task(network, data, predictor, limits_ms, config, strategy, seed, folder, inputs, files)
-        task.dataset, task.training = dataset, training
-        task.choose_rounding(runtime, precision)
-        paths = paths_of(write_to, limits_ms)
-        timer_of = task.timer(measuring or {}) if measure and limits_ms else None
+        given = (network, dataset, predictor, tuple(limits_ms), config, seed, inputs)
+        task = _Task(*given, warm_start, training, runtime, precision, strategy, folder, files)
+        paths = paths_of(write_to, task.limits_ms)
+        timer_of = task.timer(measuring or {}) if measure and task.limits_ms else None
         with nullcontext(group) if isinstance(group, ProcessGroup) else group as ranks:
             fitness = task.fitness(ranks)
-            score = partial(task.score, fitness, ranks.size, paths, warm_start, settings, progress, new_run)
+            score = partial(task.score, fitness, ranks.size, paths, settings, progress, new_run)
             result = ranks.on_rank0(score, fitness.part)
             if not ranks.first:
                 return result
@@ -182,30 +173,12 @@ def search(
     return result
 
 
-def search_identity(
-    network: Transformer,
-    dataset: Any,
-    predictor: LatencyPredictor,
-    limits_ms: Sequence[float],
-    config: SearchConfig,
-    *,
-    seed: int,
-    inputs: Mapping[str, Path],
-    warm_start: str | Path | None = None,
-    runtime: str | None = None,
-    precision: str = "auto",
-    training: TrainConfig | None = None,
-) -> Identity:
+def search_identity(*given: Any, **how: Any) -> Identity:
     """Return the identity of the search that `search` makes of the same arguments; nothing is written.
 
     The network may be without memory (on the device "meta") if `inputs` names its checkpoint.
     """
-    strategy, data = strategy_of(config), dataset.split(config.valid_subset)
-    limits_ms, files = limits_of(limits_ms, config, strategy), ExitStack()
-    task = _Task(network, data, predictor, limits_ms, config, strategy, seed, None, inputs, files)
-    task.dataset, task.training = dataset, training
-    task.choose_rounding(runtime, precision)
-    return task.identity(Path(warm_start) if warm_start else None)
+    return _Task(*given, **how).identity()
 
 
 @dataclass
@@ -213,39 +186,47 @@ class _Task:
     """What the steps of one search share."""
 
     network: Transformer
-    data: PairDataset
+    dataset: Any
     predictor: LatencyPredictor
     limits_ms: tuple[float, ...]
     config: SearchConfig
-    strategy: type[Strategy]
     seed: int
-    out: Path | None
     inputs: Mapping[str, Path]
-    files: ExitStack  # closes what is opened for the whole search
-    dataset: Any = None  # for short trainings
-    training: TrainConfig | None = None
-    int8_of: str | None = None  # runtime that losses are rounded as
+    warm_start: str | Path | None = None
+    training: TrainConfig | None = None  # of short trainings
+    runtime: str | None = None
+    precision: str = "auto"
+    chosen: type[Strategy] | None = None
+    out: Path | None = None
+    files: ExitStack = field(default_factory=ExitStack)  # closes what is opened for the whole search
     began: float = field(default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
+        cfg, predictor, pairs = self.config, self.predictor, isinstance(self.dataset, PairDataset)
+        self.strategy = self.chosen or strategy_of(cfg)
+        self.limits_ms = limits_of(self.limits_ms, cfg, self.strategy)
+        if cfg.rerank and (pairs or self.training is None or not self.limits_ms):
+            raise ConfigError(
+                f"--rerank {cfg.rerank} needs a latency limit, options of training and a Dataset to train "
+                "on; give --latency-constraint, training and dataset, or --rerank 0"
+            )
+        self.data = self.dataset if pairs else self.dataset.split(cfg.valid_subset)
+        self.pairs = min(len(self.data), cfg.valid_cnt_max or len(self.data))
         self.space, self.weight = self.network.space, next(self.network.parameters())
-        best = min(COVERAGE, self.predictor.max_coverage)
-        self.coverage = best if self.config.limit_by == "bound" else 0.0
-        self.margin = self.predictor.margin(self.coverage) if self.coverage else 1.0
-        self.pairs = min(len(self.data), self.config.valid_cnt_max or len(self.data))
+        best = min(COVERAGE, predictor.max_coverage)
+        self.coverage = best if cfg.limit_by == "bound" else 0.0
+        self.margin = predictor.margin(self.coverage) if self.coverage else 1.0
+        if self.precision not in get_args(Precision):
+            one = ", ".join(get_args(Precision))
+            raise ConfigError(f"precision must be one of {one}, got {self.precision!r}")
+        asked = {"runtime": self.runtime or "", "dtype": self.precision.replace("auto", "")}
+        asked = {name: value for name, value in asked.items() if value}
         if "predictor" not in self.inputs:  # of a file the command has checked it
-            known = conditions_of_space(self.space, self.network.output.weight.size(0))
-            check_valid("the predictor", self.predictor.conditions, known)
-
-    def choose_rounding(self, runtime: str | None, precision: str) -> None:
-        """Score in 8 bits if these, or else the predictor, ask for it; refuse a predictor of others."""
-        if precision not in get_args(Precision):
-            raise ConfigError(f"precision must be one of {', '.join(get_args(Precision))}, got {precision!r}")
-        known = self.predictor.conditions
-        asked = {"runtime": runtime, "dtype": precision if precision != "auto" else None}
-        check_valid("the predictor", known, {name: value for name, value in asked.items() if value})
-        runtime = runtime or known.get("runtime", "torch")
-        if precision == "int8" or (precision == "auto" and known.get("dtype") == "int8"):
+            asked |= conditions_of_space(self.space, self.network.output.weight.size(0))
+        check_valid("the predictor", predictor.conditions, asked)
+        runtime = self.runtime or predictor.conditions.get("runtime", "torch")
+        self.int8_of: str | None = None  # runtime that losses are rounded as
+        if "int8" in (self.precision, self.precision == "auto" and predictor.conditions.get("dtype")):
             from hat.model.rounding import ROUNDINGS  # late, as above
 
             self.int8_of = runtime if runtime in ROUNDINGS else None
@@ -260,15 +241,9 @@ class _Task:
 
     def pool(self, limit_ms: float | None = None) -> Pool:
         """Return the architectures that keep one latency limit; None stands for the highest one."""
-        return Pool(
-            self.space,
-            self.predictor.predict_many,
-            self.config,
-            limit_ms or max(self.limits_ms, default=math.inf),
-            margin=self.margin,
-            length=self.config.profile_length,
-            max_tries=self.config.max_tries,
-        )
+        cfg, upper_ms = self.config, limit_ms or max(self.limits_ms, default=math.inf)
+        how: dict[str, Any] = {"length": cfg.profile_length, "max_tries": cfg.max_tries}
+        return Pool(self.space, self.predictor.predict_many, cfg, upper_ms, margin=self.margin, **how)
 
     def within_reach(self) -> list[Arch]:
         """Return one architecture for each limit; raises Infeasible if there is none."""
@@ -284,8 +259,7 @@ class _Task:
     def fitness(self, group: ProcessGroup) -> ValidationFitness:
         """Return the loss on the validation pairs."""
         cfg = self.config
-        multiple = cfg.required_batch_size_multiple
-        sizes = BatchConfig(max_tokens=cfg.max_tokens, required_batch_size_multiple=multiple)
+        sizes = BatchConfig(cfg.max_tokens, required_batch_size_multiple=cfg.required_batch_size_multiple)
         slots = validation_batches(self.data, sizes, self.network.cfg).slots
         kept = (numbers[numbers < self.pairs] for numbers in slots if numbers is not None)
         batches = [self.data.batch(numbers) for numbers in kept if len(numbers)]
@@ -302,7 +276,7 @@ class _Task:
         how: dict[str, Any] = {"space": self.space, "device": self.weight.device, "seed": self.seed}
         return fit(arch, self.dataset, rerank.short_training(self.training, updates), init=start, **how)
 
-    def identity(self, warm_start: Path | None) -> Identity:
+    def identity(self) -> Identity:
         """Return what the result depends on."""
         cfg, limits = self.config, [limit_ms for limit_ms in self.limits_ms if limit_ms < math.inf]
         inputs = {use: digest_of(path) for use, path in self.inputs.items() if use in _SOURCES}
@@ -312,8 +286,8 @@ class _Task:
             archs = [sample(self.space, rng_for(0, "digest", number)) for number in range(32)]
             inputs["predictor"] = sha256(repr(self.predictor.predict_many(archs)).encode()).hexdigest()
         inputs["validation"] = f"{self.pairs} pairs, SHA-256 {self.data.digest(self.pairs)}"
-        if warm_start:
-            inputs["warm_start"] = digest_of(warm_start)
+        if self.warm_start:
+            inputs["warm_start"] = digest_of(Path(self.warm_start))
         settings = {"seed": self.seed, "dtype": self.dtype, **self.space.sizes, **self.space.choices}
         settings |= {"latency-constraints": limits or None, "coverage": self.coverage or None}
         if not (cfg.max_flops or cfg.min_flops or "flops" in cfg.objectives):
@@ -336,24 +310,6 @@ class _Task:
         plain: dict[str, Any] = json.loads(json.dumps(head))
         return plain  # as it is read back: tuples are lists
 
-    def told_by_0_1(self) -> Identity | None:
-        """Return what the search in `out` is of, if a journal of version 0.1 tells it."""
-        path = self.out and self.out / "journal.jsonl"
-        records = read_journal(path) if path and path.exists() else []
-        if not records or records[0].get("format") != 1:
-            return None
-        head = {name.replace("_", "-"): value for name, value in records[0].items() if value is not None}
-        uses = {use.replace("_", "-"): use for use in (*_SOURCES, "validation", "warm_start")}
-        inputs = {use: head.pop(key) for key, use in uses.items() if key in head}
-        space = space_from_plain(head.pop("space"))
-        if "latency-constraint" in head:
-            head["latency-constraints"] = [head.pop("latency-constraint")]
-        del head["kind"], head["format"]
-        unknown = dict.fromkeys(("label-smoothing", "dtype"), "not given")  # if the journal is still older
-        settings = unknown | head | space.sizes | space.choices
-        same = {key: value for key, value in defaults_of(self.config).items() if key not in settings}
-        return Identity("search", settings, inputs, defaults=same)
-
     def journal(self, name: str) -> Journal | None:
         """Open a journal in `out` until the search ends."""
         return self.files.enter_context(Journal(self.out / f"{name}.jsonl")) if self.out else None
@@ -363,32 +319,26 @@ class _Task:
         fitness: ValidationFitness,
         processes: int,
         paths: dict[float, Path],
-        warm_start: str | Path | None,
         settings: Mapping[str, Any] | None,
         progress: bool,
         new_run: bool,
     ) -> SearchResult:
         """Score what the strategy asks for; the result has no winners yet."""
-        older = Path(warm_start) if warm_start else None
-        identity = self.identity(older)
+        identity = self.identity()
         header = self.header(identity)
-        old, anchors = old_losses(older, header) if older else {}, self.within_reach()
-        device, limits = self.weight.device, {"latency-constraints": [*self.limits_ms], "seed": self.seed}
-        held, advice = self.told_by_0_1(), "wait for it or stop it"
-        found = self.files.enter_context(claim(self.out, identity, advice, new_run=new_run, told=held))
-        journal, predict_ms = self.journal("journal"), self.predictor.predict_many
-        head = journal.records[0] if journal and held and not found.moved else header
-        cached = CachedFitness(journal, fitness, predict_ms, processes, head, old)
-        self.run = Run(
-            record_path(self.out, folder=True) if self.out else None,
-            "search",
-            settings=settings if settings is not None else to_yaml_values(self.config) | limits,
-            identity=identity,
-            device={"device": device_name(device), "dtype": dtype_name(self.weight.dtype)},
-            threads=torch.get_num_threads(),
-            processes=processes,
-            gpus=processes if device.type == "cuda" else 0,
+        old = old_losses(Path(self.warm_start), header) if self.warm_start else {}
+        anchors, device = self.within_reach(), self.weight.device
+        limits = {"latency-constraints": [*self.limits_ms], "seed": self.seed}
+        self.files.enter_context(claim(self.out, identity, "wait for it or stop it", new_run=new_run))
+        cached = CachedFitness(
+            self.journal("journal"), fitness, self.predictor.predict_many, processes, header, old
         )
+        how: dict[str, Any] = {"threads": torch.get_num_threads(), "processes": processes}
+        how["gpus"] = processes if device.type == "cuda" else 0
+        how["device"] = {"device": device_name(device), "dtype": dtype_name(self.weight.dtype)}
+        how["settings"] = settings if settings is not None else to_yaml_values(self.config) | limits
+        path = record_path(self.out, folder=True) if self.out else None
+        self.run = Run(path, "search", identity=identity, **how)
         self.files.enter_context(self.run)
         whole, objectives = self.strategy.whole_front, self.config.objectives
         budget = self.strategy.budget(self.config) * (1 if whole else len(self.limits_ms))
@@ -416,13 +366,14 @@ class _Task:
                 log.metrics(strategy.record, step, line, **dict(values), **limit)
             reference = strategy.reference
 
-        scored = self.scored(cached.losses)
-        ranked = self.ranked(scored)
+        costs = self.pool().candidates({arch: gene_of(arch, self.space) for arch in cached.losses})
+        scored = tuple(replace(each, loss=cached.losses[each.arch]) for each in costs)
+        best_first = sorted(scored, key=lambda each: each.rank)
+        ranked = {ms: [*filter(self.pool(ms).keeps, best_first)] for ms in self.limits_ms}
         if self.config.rerank:
             ranked = self.reranked(ranked, fitness, processes, header)
-        told = self.predictor.conditions
         points = [each.point(objectives) for each in scored]
-        reference = reference or worst(points)
+        reference, of = reference or worst(points), self.predictor.conditions
         return SearchResult(
             front=tuple(scored[i] for i in front_numbers(points)),
             scored=scored,
@@ -432,22 +383,12 @@ class _Task:
             coverage=self.coverage,
             whole_front=whole,
             objectives=objectives,
-            sources=", ".join(f"{_SOURCES[use]} {of}" for use, of in self.inputs.items() if use in _SOURCES),
-            latency_of={name: told[name] for name in _OF_LIMITS if name in told},
+            sources=", ".join(f"{_SOURCES[use]} {at}" for use, at in self.inputs.items() if use in _SOURCES),
+            latency_of={name: of[name] for name in _OF_LIMITS if name in of},
             paths=paths,
             scoring_s=time.perf_counter() - self.began,
             ranked=ranked,
         )
-
-    def scored(self, losses: Mapping[Arch, float]) -> tuple[Candidate, ...]:
-        """Return what each architecture costs, with its loss."""
-        found = self.pool().candidates({arch: gene_of(arch, self.space) for arch in losses})
-        return tuple(replace(each, loss=losses[each.arch]) for each in found)
-
-    def ranked(self, scored: Sequence[Candidate]) -> dict[float, list[Candidate]]:
-        """Return for each limit those that keep it, lowest loss first."""
-        best_first = sorted(scored, key=lambda each: each.rank)
-        return {ms: [*filter(self.pool(ms).keeps, best_first)] for ms in self.limits_ms}
 
     def reranked(
         self,
@@ -473,8 +414,8 @@ class _Task:
             if updates not in known:
                 held = {**header, "updates": updates, **depends}
                 score = partial(fitness, updates=updates)
-                journal, predict_ms = self.journal(f"trained_{updates}"), self.predictor.predict_many
-                known[updates] = CachedFitness(journal, score, predict_ms, processes, held)
+                journal = self.journal(f"trained_{updates}")
+                known[updates] = CachedFitness(journal, score, self.predictor.predict_many, processes, held)
                 known[updates].on_score = lambda count: self.run.tick()
             losses = known[updates](archs)
             trained.update({arch: (updates, loss) for arch, loss in zip(archs, losses, strict=True)})
@@ -519,26 +460,15 @@ class _Task:
         if (held := conditions.get("estimate", "median")) != own:
             info(
                 f"the table of the predictor holds the {held} of repeats, finalists are measured by the "
-                f"{own}, which is lower: measured and predicted latencies do not compare, and a "
-                "limit that holds as measured may be missed by the measure of the table; to compare them, "
-                "measure the table anew with latency_dataset.py, and train its predictor"
+                f"{own}, which is lower; to compare both, measure the table anew with latency_dataset.py "
+                "and train its predictor"
             )
         asked: dict[str, Any] = {"device": here, "torch": torch.__version__, **asdict(config)}
         asked |= config.engine().version()
-        for name, first in (("runtime", "torch"), ("command", "")):  # older journals do not name them
-            if asked[name] == first:
-                del asked[name]
         asked["threads"] = conditions.get("threads", torch.get_num_threads())
-        measure_fresh = partial(
-            measure.measure_fresh,
-            space=self.space,
-            conditions=conditions,
-            vocab_sizes=network.vocab_sizes,
-            config=config,
-            model_config=network.cfg,
-            device=device.type,
-            seed=self.seed,
-        )
+        given: dict[str, Any] = {"space": self.space, "vocab_sizes": network.vocab_sizes, "seed": self.seed}
+        given |= {"config": config, "model_config": network.cfg, "device": device.type}
+        measure_fresh = partial(measure.measure_fresh, conditions=conditions, **given)
         return partial(DeviceTimer, measure_fresh, {name: str(value) for name, value in asked.items()})
 
 

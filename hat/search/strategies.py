@@ -85,7 +85,7 @@ class ParetoConfig(Options):
 class ScoringOptions(Options):
     """Scores and finalists"""
 
-    valid_cnt_max: int | None = option(None, low=1, role="file")
+    valid_cnt_max: int | None = option(None, low=1, role="free")
     """validation sentences that a loss is computed on (default: all)"""
     limit_by: Literal["bound", "mean"] = "bound"
     """what keeps a latency limit: the predictor's upper bound, or its prediction"""
@@ -106,7 +106,7 @@ class SearchConfig(EvolutionConfig, ParetoConfig, LimitOptions, ScoringOptions):
 
     label_smoothing: float = option(0.1, low=0, below=1)
     """label smoothing of the validation loss"""
-    valid_subset: str = option("valid", role="file")
+    valid_subset: str = option("valid", role="free")
     """split of the dataset that losses are computed on"""
     max_tokens: int = option(4096, low=1, role="free")
     """most tokens in a batch of validation, padding included"""

@@ -350,7 +350,7 @@ def average(
     own = target.name in ("checkpoint_last.pt", "checkpoint_best.pt") or _NAMES.fullmatch(target.name)
     if own and target.exists():
         raise CheckpointError(f"{target} is a checkpoint of training; give another file as --output")
-    used, first, total = list[Path](), None, dict[str, Tensor]()
+    used, runs, first, total = list[Path](), set[str](), None, dict[str, Tensor]()
     for path, found in _of_run(folder, most) if folder else ((path, load(path, info)) for path in paths):
         if first and describe(found) != describe(first):
             both = f"{path} and {used[0]} hold different models"
@@ -359,10 +359,13 @@ def average(
             total[name] = weight.double() + total.get(name, 0)
         first = first or replace(found, state={}, master=None)
         used.append(path)
+        runs.add(found.run)
     if first is None:
         raise CheckpointError(f"{folder} holds no checkpointN.pt of its run; train with --save-interval")
     if folder and len(used) < most:
         info(f"{folder} holds {len(used)} epoch checkpoints of its run, not {most}; averaging those")
+    if not folder and len(runs) > 1:
+        info(f"the checkpoints are of {len(runs)} different runs")
     means = {name: (weight / len(used)).float() for name, weight in total.items()}
     if not all(bool(mean.isfinite().all()) for mean in means.values()):
         raise CheckpointError(f"{used[0]} or another of them holds numbers that are not finite; leave it out")

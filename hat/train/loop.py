@@ -47,9 +47,9 @@ class BatchConfig(Options):
     """as --max-tokens, for validation (default: the same)"""
     required_batch_size_multiple: int = option(8, low=1)
     """batches have a multiple of this many sentences if possible"""
-    train_subset: str = option("train", role="file")
+    train_subset: str = option("train", role="free")
     """split to train on"""
-    valid_subset: str = option("valid", role="file")
+    valid_subset: str = option("valid", role="free")
     """split used for validation and search"""
     distill_mix: float = option(0.0, low=0, high=1)
     """with data of hat distill: share of the pairs whose target is that of the text and not the teacher's,
@@ -311,16 +311,9 @@ def validation_batches(
     Raises DataError for a pair that is too long: leaving it out would make another loss.
     """
     most = batches.max_tokens_valid or batches.max_tokens
-    return _batches(data, batches, model, group, most, 0, 0, shuffle=False, drop_long=False)
-
-
-def _batches(
-    data: PairDataset, batches: BatchConfig, model: ModelConfig, group: ProcessGroup, *fixed: Any, **more: Any
-) -> EpochBatches:
-    """Return batches of this process; `fixed` and `more` are for training and validation apart."""
-    more |= {name: getattr(model, name) for name in ("max_source_positions", "max_target_positions")}
-    more |= {"rank": group.rank, "world": group.size, "multiple": batches.required_batch_size_multiple}
-    return EpochBatches(data, *fixed, **more)
+    how = {name: getattr(model, name) for name in ("max_source_positions", "max_target_positions")}
+    how |= {"rank": group.rank, "world": group.size, "multiple": batches.required_batch_size_multiple}
+    return EpochBatches(data, most, 0, 0, shuffle=False, drop_long=False, **how)
 
 
 def best_device(given: torch.device | str | None) -> torch.device:
@@ -527,9 +520,10 @@ class _Training:
     def train_epoch(self, log: RunLog, record: Run) -> bool:
         """Train on the rest of the epoch; returns whether it is done, or the last update came before."""
         cfg, optim, loop, trainer, at = self.cfg, self.cfg.optim, self.cfg.loop, self.trainer, self.at
-        of_epoch = (cfg.batches.max_tokens, self.seed, at.epoch, at.offset, cfg.batches.max_sentences)
         pairs = mixed(self.pairs, cfg.batches.distill_mix, self.seed, at.epoch)
-        batches = _batches(pairs, cfg.batches, cfg.model, self.group, *of_epoch)
+        sizes = {name: getattr(cfg.batches, name) for name in ("max_tokens", "max_sentences")}
+        of_epoch = {"seed": self.seed, "epoch": at.epoch, "start": at.offset, "shuffle": True}
+        batches = replace(self.valid, data=pairs, drop_long=True, **sizes, **of_epoch)
         if batches.num_skipped and (at.epoch, at.offset) == (1, 0):
             count = f"{batches.num_skipped} of {len(self.pairs)}"
             info(f"{count} training pairs are too long and are skipped")

@@ -51,11 +51,11 @@ class OptimConfig(Options):
     """updates after which training ends"""
     max_epoch: int | None = option(None, low=1, role="lengthens")
     """epochs after which training ends"""
-    amp: Amp = option("auto", role="machine")
+    amp: Amp = option("auto", role="free")
     """number format of the computation; auto takes what is fast on the device"""
-    fp16: bool = option(False, role="machine")
+    fp16: bool = option(False, role="free")
     """half precision as in the release; on a CPU the same as --amp auto"""
-    fp16_init_scale: float = option(128.0, above=0.0, role="machine")
+    fp16_init_scale: float = option(128.0, above=0.0, role="free")
     """first loss scale with fp16"""
     ema_decay: float = option(0.0, low=0.0, below=1.0)
     """validate, save for searches and inherit a moving average of the weights with this decay, for example

@@ -22,7 +22,7 @@ from hat.files.journal import Journal, read_journal
 from hat.files.lock import FolderLock
 from hat.report.collect import collect
 from hat.report.page import report
-from hat.run import Identity, read_record
+from hat.run import read_record
 from hat.train.checkpoint import average, digest_path, load, numbered, save
 
 Train = Callable[..., str]
@@ -418,28 +418,16 @@ def test_the_same_search_goes_on(task: Path, search: Search) -> None:
     with FolderLock(task / "search", ""):
         assert "is being written by another process; wait for it" in search(*same, code=2)
     run = task / "search" / "run.json"
-    found = evo_search.identity(evo_search.parsed([*SEARCH, *same]))
-    journal_of_0_1(task / "search" / "journal.jsonl", found)
-    run.unlink()  # as version 0.1 left it: the journal tells what the search is of
-    assert "holds another run: mutation-prob 0.3 -> 0.5;" in search(*same, "--mutation-prob=0.5", code=2)
-    said = search(*same, "--label-smoothing=0.3", "--limit-by=mean", code=2)
-    assert "label-smoothing 0.1 -> 0.3" in said and "limit-by bound -> mean" in said
-    assert not run.exists() and "scored already" in search(*same)
-    assert read_record(task / "search").identity == found and "scored already" in search(*same)
-
-
-def journal_of_0_1(path: Path, of: Identity) -> None:
-    """Let a journal begin as version 0.1 began it."""
-    head, *scores = read_journal(path)
-    known = {key.replace("-", "_"): value for key, value in {**of.defaults, **of.settings}.items()}
-    names = "seed population_size parent_size mutation_size crossover_size mutation_prob max_tries"
-    head |= {name: known[name] for name in (*names.split(), "coverage") if name in known}
-    head |= {"format": 1, "latency_constraint": known["latency_constraints"][0], **of.inputs}
-    del head["identity"]
-    path.unlink()
-    with Journal(path) as journal:
-        for record in (head, *scores):
-            journal.append(record)
+    run.unlink()
+    head, *scores = read_journal(journal := task / "search" / "journal.jsonl")
+    journal.unlink()
+    with Journal(journal) as again:  # as version 0.1 left it: it tells neither format 2 nor an identity
+        for record in ({key: value for key, value in head.items() if key != "identity"}, *scores):
+            again.append(record | ({"format": 1} if "format" in record else {}))
+    assert "--warm-start=search/journal.jsonl brings its losses" in search(*same, code=2) and not run.exists()
+    search(*same, "--search-dir=second", "--warm-start=search/journal.jsonl")
+    records = [read_journal(Path(name, "journal.jsonl"))[1:] for name in ("search", "second")]
+    assert all(record in records[1] for record in records[0][:2])
 
 
 def test_a10_a_report_reads_what_runs_recorded(task: Path, train: Train, trained: Path) -> None:

@@ -36,14 +36,6 @@ ROOT = Path(__file__).parents[2]
 # --- B3: signals
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
-def test_b3_a_closed_connection_asks_to_save(number: int) -> None:
-    """tests/cli/test_train.py shows that a training then saves, and goes on exactly."""
-    with Interrupt() as interrupt:
-        os.kill(os.getpid(), number)
-        assert interrupt.asked == number
-
-
 def test_b3_what_nohup_ignores_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
@@ -201,13 +193,6 @@ def test_c10_binary_data_are_replaced(poor_disk: int, tmp_path: Path) -> None:
         (folder / "notes").write_text("stay")
     assert (folder / "dict.en.txt").read_text() == "two" and (folder / "notes").read_text() == "stay"
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
-
-
-def test_c10_a_full_disk_is_still_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.fsync", refusing(errno.ENOSPC))
-    with pytest.raises(HatError, match="No space left"):
-        write_with_digest(tmp_path / "a", b"one")
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["ENOSYS", "ENOTSUP", "EINVAL", "ENOLCK"])

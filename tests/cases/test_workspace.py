@@ -104,7 +104,7 @@ class Workshop:
 
     def search(self, groups: Any, words: Any) -> None:
         self.write(Path(groups[1].search_dir) / "journal.jsonl", "search")
-        for limit_ms in groups[1].latency_constraints:
+        for limit_ms in groups[1].latency_constraint:
             path = Path(groups[1].write_config_path).with_name(f"found@{limit_ms:g}ms.yml")
             arch = Task(TaskRunOptions(**FLAGS), quiet=True).space.smallest().to_yaml()
             key = "decoder-ffn-embed-dim-all-subtransformer"
@@ -263,9 +263,6 @@ def test_b1_going_back_finds_the_earlier_result(
     made = workshop.run(**flags)
     said = capsys.readouterr().out
     assert made[: len(again)] == again
-    if again == ["search"]:  # the models are those that the other limits led to
-        assert made == again and "stage train found@20ms, whose result is taken" in said
-        assert Path("runs/a/found@30ms/checkpoint_best.pt").exists()
     assert "changed: " in said and " -> " in said
     assert workshop.run() == []
     for path in files:

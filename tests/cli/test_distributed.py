@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -69,79 +68,33 @@ def losses(folder: Path) -> list[float]:
     return [record["loss_base2"] for record in log_of(folder, "train")]
 
 
-class Run:
-    """A training of two processes that does not end by itself."""
+def test_two_processes_equal_one_and_each_goes_on_from_the_other(files: Path) -> None:
+    """In one run folder: two processes until a signal ends them, then one, then two of torchrun.
 
-    def __init__(self, files: Path, words: list[str]) -> None:
-        self.more = ["--log-interval=1", "--save-interval=1000", "--validate-interval=1000"]
-        self.argv = argv_of(files, "run", *self.more)
-        endless = ["--max-update=1000000", "--save-interval-updates=5", "--cpu"]
-        self.process = start([*words, *self.argv, *endless])
-        deadline = time.monotonic() + 300
-        while not (files / "run" / "checkpoint_last.pt").exists():
-            assert self.process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.05)
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        self.ranks = {_rank(pid): int(pid) for pid in children}
-        assert set(self.ranks) == {0, 1}
-
-    def hit(self, who: int | None, number: int, within_s: float) -> tuple[int, str]:
-        """Send a signal to a rank, or the launcher (None); returns its exit code and what was said.
-
-        Fails where any process is left after `within_s` seconds.
-        """
-        pid = self.process.pid if who is None else self.ranks[who]
-        began = time.monotonic()
-        os.kill(pid, number)
-        while self.process.poll() is None or any(map(_alive, self.ranks.values())):
-            assert time.monotonic() - began < within_s, "processes are left"
-            time.sleep(0.05)
-        return self.process.returncode, self.process.communicate(timeout=10)[1]
-
-    def close(self) -> None:
-        for pid in self.ranks.values():
-            if _alive(pid):
-                os.kill(pid, signal.SIGKILL)
-        self.process.kill()
-        self.process.communicate()
-
-
-def _rank(pid: str) -> int:
-    entries = Path(f"/proc/{pid}/environ").read_text().split("\0")
-    return int(dict(entry.split("=", 1) for entry in entries if "=" in entry)["RANK"])
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1][0] != "Z"
-    except OSError:
-        return False
-
-
-@pytest.fixture
-def run(files: Path) -> Iterator[Run]:
-    if not sys.platform.startswith("linux"):
-        pytest.skip("looks for processes in /proc")
-    run = Run(files, documented("python train.py --configs=configs/toy"))
-    yield run
-    run.close()
-
-
-def test_two_processes_equal_one_and_each_goes_on_from_the_other(run: Run, files: Path) -> None:
-    """In one run folder: two processes until a signal ends them, then one, then two of torchrun."""
-    code, error = run.hit(None, signal.SIGTERM, within_s=60)
-    assert code == 143 and error.count("stopped by signal 15 and saved") == 1
+    tests/faults/test_many_processes.py looks for processes that are left.
+    """
+    more = ["--log-interval=1", "--save-interval=1000", "--validate-interval=1000"]
+    argv = argv_of(files, "run", *more)
+    endless = ["--max-update=1000000", "--save-interval-updates=5", "--cpu"]
+    process = start([*documented("python train.py --configs=configs/toy"), *argv, *endless])
+    deadline = time.monotonic() + 300
+    while not (files / "run" / "checkpoint_last.pt").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, error = finish(process, code=143)
+    assert error.count("stopped by signal 15 and saved") == 1
     assert "Error" not in error and "Traceback" not in error
     assert "in 2 processes" in error and error.count("update 5/") == 1, "one of them speaks"
     done = updates(files, "run")
     assert done >= 5
-    assert main([*run.argv, "--update-freq=2", f"--max-update={done + 6}"]) == 0
+    assert main([*argv, "--update-freq=2", f"--max-update={done + 6}"]) == 0
     torchrun = small(documented("torchrun --nproc-per-node"))
-    out, error = finish(start([*torchrun, *run.argv, f"--max-update={done + 9}", "--json"]))
+    out, error = finish(start([*torchrun, *argv, f"--max-update={done + 9}", "--json"]))
     assert "resumed" in error and f"at update {done + 6}" in error
     assert out.count("parameters") <= 2 and out.count(f"trained {done + 9} updates") == 1
     assert json.loads(out.splitlines()[-1])["training"]["updates"] == done + 9
-    assert main(argv_of(files, "whole", *run.more, "--update-freq=2", f"--max-update={done + 9}")) == 0
+    assert main(argv_of(files, "whole", *more, "--update-freq=2", f"--max-update={done + 9}")) == 0
     one, other = losses(files / "whole"), losses(files / "run")
     assert len(one) == len(other) == done + 9
     assert other == pytest.approx(one, abs=1e-5) and one[-1] < one[0]

@@ -12,7 +12,7 @@ import pytest
 from local_site import Site, zip_checkpoint
 
 from hat.cli.files import download_model as main
-from hat.files.released import LATENCY_DATA_URL, latency_data_names, released_models
+from hat.files.released import released_models
 from hat.latency.table import RELEASE_COLUMNS
 
 ROOT = Path(__file__).parents[2]
@@ -129,18 +129,3 @@ def test_no_network_is_one_line(
         error = capsys.readouterr().err
         assert error.startswith("Unreachable: cannot download http://127.0.0.1:9/x: Connection refused")
         assert error.count("\n") == 1 and list(tmp_path.rglob("*")) == [tmp_path / "mine"]
-
-
-def test_table_of_released_models(tmp_path: Path) -> None:
-    models = released_models()
-    assert len(models) == 48 and sum(not m.hardware for m in models) == 4
-    assert len({m.model_name for m in models}) == len({m.url for m in models}) == 48
-    for m in models:
-        assert m.url.startswith("https://www.dropbox.com/s/") and f"/{m.model_name}.pt?dl=0" in m.url
-        if not m.hardware:
-            assert (m.bleu, m.latency_data, m.decoder_ffn_embed_dim) == (None, None, ())
-            continue
-        assert f"@{m.latency}_bleu@{m.bleu}" in m.model_name and m.sacrebleu and m.params_m and m.flops_g
-    names = latency_data_names(models)
-    assert len(names) == 8 and names[::7] == ("wmt14ende_cpu_raspberrypi", "iwslt14deen_gpu_titanxp")
-    assert LATENCY_DATA_URL.endswith("/latency_dataset")

@@ -134,19 +134,3 @@ def test_without_matplotlib(config: str, tmp_path: Path, monkeypatch: pytest.Mon
     assert main([config]) == 0
     assert "matplotlib is not installed" in capsys.readouterr().err
     assert (tmp_path / "out" / "toy.pt").exists() and not (tmp_path / "out" / "toy.png").exists()
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--lat-dataset-path=none.csv"], "DataError: no latency table: none.csv does not exist"),
-        (["--train-step=1"], "did you mean --train-steps?"),
-        (["--seed=-1"], "ConfigError: --seed must be at least 0"),
-        (["--transfer-from=none.csv"], "DataError: cannot read the latency table none.csv"),
-        (["--transfer-from=none.pt"], "CheckpointError: cannot read the latency predictor none.pt"),
-    ],
-)
-def test_user_errors(config: str, flags: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([config, *flags]) == 2
-    captured = capsys.readouterr()
-    assert message in captured.err and captured.out == ""

@@ -5,8 +5,13 @@ from collections.abc import Sequence
 
 import pytest
 
-from hat.cli.main import COMMANDS, load, main
+from hat.cli import evo_search, latency_dataset, latency_predictor
+from hat.cli.files import average
+from hat.cli.main import COMMANDS, main
+from hat.cli.new_task import new_task
 from hat.cli.options import only, parse, parser_of
+from hat.cli.run import main as run_task
+from hat.cli.translate import generate, score
 from hat.config import Options, option
 from hat.errors import ConfigError
 
@@ -48,10 +53,6 @@ def test_completions_know_commands_and_options(capsys) -> None:
     assert main(["completion", "fish"]) == 2
 
 
-class _One(Options):
-    pass
-
-
 def test_a_command_lists_only_what_it_uses(tmp_path, capsys) -> None:
     from dataclasses import dataclass
 
@@ -79,11 +80,63 @@ def test_a_command_lists_only_what_it_uses(tmp_path, capsys) -> None:
         command(["--unused=1"])
 
 
-def test_only_knows_its_fields() -> None:
-    with pytest.raises(AssertionError, match="has no"):
-        only(_One, "nothing")
+SPACE = ["--encoder-embed-dim=16", "--decoder-embed-dim=16", "--encoder-layers=1", "--decoder-layers=1"]
+TABLE = ["--lat-dataset-path=x.csv", *SPACE]
+FEW = ["--pareto", "--pareto-evaluations=2", "--latency-constraints", "100", "60", "40"]
+SEARCH = ["--ckpt-path=a.pt", "--write-config-path=b.yml", "--restore-file=c.pt"]
 
 
-def test_a_parser_is_had_without_running_the_command() -> None:
-    for name in ("report", "train"):
-        assert "json" in parser_of(load(name)).format_help()
+@pytest.mark.parametrize(
+    ("main", "argv", "expected"),
+    [
+        (evo_search.main, [], "--ckpt-path is needed"),
+        (evo_search.main, ["--ckpt-path=a.pt"], "--write-config-path is needed"),
+        (evo_search.main, SEARCH, "--latency-constraint"),
+        (evo_search.main, [*SEARCH, "--latency-constraint=5"], "a.pt"),
+        (evo_search.main, ["--latency-constrain=5"], "did you mean --latency-constraint?"),
+        (evo_search.main, ["--population-size=7"], "--population-size 7 is not parents"),
+        (evo_search.main, ["--latency-constraint=-1"], "--latency-constraint must be above 0, got -1.0"),
+        (evo_search.main, ["--objectives", "latency", "energy"], "'energy' is not one of latency, params"),
+        (evo_search.main, ["--pareto", *SEARCH[::2]], "--search-dir is needed"),
+        (evo_search.main, [*SEARCH, *FEW], "--pareto-evaluations 2 is too few for 3 limits"),
+        (run_task, [], "--task is needed: one of"),
+        (run_task, ["--average=0"], "--average must be at least 1"),
+        (latency_dataset.main, SPACE, "--lat-dataset-path is needed"),
+        (latency_dataset.main, [*TABLE, "--encoder-attention-heads=3"], "do not divide qkv-dim"),
+        (latency_dataset.main, TABLE, "there is no data folder None"),
+        (latency_dataset.main, [*TABLE, "--latiter=1", "--vocab-size=9"], "--latiter"),
+        (latency_dataset.main, [*TABLE, "--vocab-size", "5", "6", "7"], "--vocab-size must be one or two"),
+        (latency_dataset.main, [*TABLE, "--vocab-size=4"], "--vocab-size must be at least 5, got 4"),
+        (latency_predictor.main, [], "--lat-dataset-path is not given"),
+        (latency_predictor.main, ["--lat-dataset-path=x.csv"], "--ckpt-path is not given"),
+        (latency_predictor.main, ["--lat-dataset-path=x.csv", "--ckpt-path=x.pt"], "x.csv does not exist"),
+        (latency_predictor.main, ["--train-step=1"], "did you mean --train-steps?"),
+        (generate, [], "--path is needed"),
+        (generate, ["--path=no.pt"], "the checkpoint no.pt does not exist"),
+        (generate, ["--path=no.pt", "--remove-bpe=spm"], "allowed are '@@ '"),
+        (generate, ["--beam=0"], "--beam must be at least 1"),
+        (score, [], "--gen-output is needed"),
+        (score, ["--gen-output=none.out"], "none.out is no file"),
+        (score, ["--mode=sacr"], "did you mean sacre?"),
+        (average, [], "--inputs"),
+        (average, ["--inputs=."], "holds no checkpointN.pt"),
+        (new_task, [], "required: --name, --source, --target, --template"),
+        (new_task, ["--name=x", "--template=y", "--source=a", "--target=b"], "<name>.<source>-<target>"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(main, argv, expected, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(argv) == 2
+    error = capsys.readouterr().err.strip().split("\n")
+    assert expected in error[-1] and "Traceback" not in "".join(error)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_score_names_a_damaged_line(tmp_path, capsys) -> None:
+    path = tmp_path / "gen.out"
+    path.write_text("S-0\ta\nT-0\tb\nH-0\t-0.5\n")
+    assert score(["--gen-output", str(path)]) == 2
+    assert f"{path}:3" in capsys.readouterr().err
+    path.write_text("T-0\tb\nH-0\t-0.5\tb\nT-1\tc\n")
+    assert score(["--gen-output", str(path)]) == 2
+    assert "not one of each" in capsys.readouterr().err

@@ -1,22 +1,15 @@
 """Options from dataclasses: precedence, types, and messages that name file, line and the nearest option."""
 
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
-from strategies import spaces_with_archs
 
 from hat.cli.options import IGNORED, command, parse
 from hat.config import to_yaml_values
 from hat.errors import ConfigError, DataError
-from hat.space import ArchOptions, arch_of
-
-ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -76,10 +69,6 @@ def refusal(*argv: str) -> str:
     with pytest.raises(ConfigError) as error:
         toy(*argv)
     return str(error.value)
-
-
-def test_defaults() -> None:
-    assert toy() == Toy()
 
 
 def test_precedence(write) -> None:
@@ -157,14 +146,6 @@ def test_wrong_yaml_names_file_and_line(text: str, message: str, write) -> None:
     assert found.startswith(f"{path}:{2 + ('already' in message)}: ") and message in found, found
 
 
-def test_the_right_file_is_named(write) -> None:
-    first, second = write("count: 3\n"), write("\ncount: x\n", "b.yml")
-    assert refusal(f"--configs={first}", f"--sub-configs={second}").startswith(f"{second}:2: ")
-    assert refusal(f"--configs={second}", f"--sub-configs={write('rate: 1', 'c.yml')}").startswith(
-        f"{second}:2: "
-    )
-
-
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
@@ -198,6 +179,7 @@ def test_negative_numbers_and_pairs_as_flags() -> None:
 def test_required_options(write) -> None:
     with pytest.raises(ConfigError, match="--wanted"):
         parse([], Needy, prog="toy.py", description="x")
+    assert toy() == Toy()
     options = {"prog": "toy.py", "description": "x", "config_flags": ("--configs",)}
     assert parse([f"--configs={write('wanted: here')}"], Needy, **options)[0].wanted == "here"
 
@@ -231,16 +213,6 @@ def test_the_resolved_options_can_be_given_again(write) -> None:
     assert "limit" not in to_yaml_values(first)  # not given
 
 
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(spaces_with_archs())
-def test_architectures_survive_a_yaml_file(tmp_path: Path, drawn) -> None:
-    _, arch = drawn
-    (tmp_path / "sub.yml").write_text(yaml.safe_dump(arch.to_yaml()))
-    names = {"prog": "x", "description": "x", "config_flags": ("--configs",)}
-    options = parse([f"--configs={tmp_path / 'sub.yml'}"], ArchOptions, **names)
-    assert arch_of(options[0]) == arch
-
-
 def test_command_turns_errors_into_exit_codes(capsys) -> None:
     def run(error: BaseException | None) -> int:
         @command
@@ -258,20 +230,3 @@ def test_command_turns_errors_into_exit_codes(capsys) -> None:
     assert "interrupted" in capsys.readouterr().err
     with pytest.raises(ZeroDivisionError):
         run(ZeroDivisionError())
-
-
-def test_a_reader_that_stops_reading_ends_a_command_quietly() -> None:
-    code = (
-        "from hat.cli.options import command\n"
-        "@command\n"
-        "def main(argv=None):\n"
-        "    for _ in range(100000): print('x' * 100)\n"
-        "    return 0\n"
-        "raise SystemExit(main([]))\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
-    ) as process:
-        process.stdout.readline()
-        process.stdout.close()
-        assert process.stderr.read() == b"" and process.wait() == 141

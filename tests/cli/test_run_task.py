@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hat.cli.options import OutputOptions
-from hat.cli.run import Task, TaskRunOptions, main, text_table
+from hat.cli.run import Task, TaskRunOptions, text_table
 from hat.cli.stages import Stages
 from hat.errors import HatError
 from hat.report.collect import Model, Report
@@ -157,21 +157,6 @@ def test_threads_of_a_stage_do_not_stay(tmp_path: Path) -> None:
     before = torch.get_num_threads()
     Book(tmp_path).start(lambda: torch.set_num_threads(before + 1))
     assert torch.get_num_threads() == before
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        ([], "--task is needed: one of"),
-        (["--task=none.en-de"], "there is no task 'none.en-de'"),
-        (["--task=toy.en-de", "--hardware=abacus"], "must hold exactly one file abacus.yml, found 0"),
-        (["--task=toy.en-de", "--average=0"], "--average must be at least 1"),
-    ],
-)
-def test_what_cannot_be_run_is_refused(
-    flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(flags) == 2 and message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("hardware", "gpu"), [("cpu_xeon_amx", False), ("gpu_titanxp", True)])

@@ -1,5 +1,6 @@
 """train.py end to end on a tiny corpus: runs, stops, kills, resumes."""
 
+import io
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from training import (
     SPACE,
     argv_of,
     assert_same_run,
+    binarise,
     kill_and_go_on,
     last,
     loaded_by,
@@ -66,13 +68,21 @@ def test_the_record_repeats_the_run(files: Path) -> None:
     assert not torch.equal(one, two)
 
 
-@pytest.mark.parametrize("amp", ["fp32", "bf16"])
+SANDWICH = ["--policy=sandwich", "--ema-decay=0.9"]
+DISTILL = ["--policy=sandwich-distill", "--sandwich-random=2", "--fair-sampling", "--ema-decay=0.9"]
+
+
+@pytest.mark.parametrize("policy", [["--amp=fp32"], [*DISTILL, "--amp=bf16"]])
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(
-    amp: str, files: Path, monkeypatch: pytest.MonkeyPatch
+    policy: list[str], files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Real kills are in tests/faults/test_calls.py."""
-    more = [f"--amp={amp}", "--save-interval-updates=3", "--update-freq=2", "--max-update=8"]
-    kill_and_go_on(files, 4, 3, monkeypatch, *more)
+    more = [*policy, "--save-interval-updates=3", "--update-freq=2", "--max-update=8"]
+    one, two = kill_and_go_on(files, 4, 3, monkeypatch, *more)
+    if "--ema-decay=0.9" in policy:
+        assert one.master is not None and two.master is not None
+        assert all(torch.equal(weight, two.master[name]) for name, weight in one.master.items())
+        assert any(not torch.equal(weight, one.weights[name]) for name, weight in one.master.items())
 
 
 @pytest.mark.parametrize(
@@ -184,10 +194,111 @@ def test_long_pairs(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert " of 200 training pairs are too long and are skipped" in error
 
 
-def test_what_training_lists_and_loads(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["--help"])
-    listed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  -")]
-    assert len(listed) <= 90 and not any("--adam-eps" in line for line in listed)
+def test_what_training_loads(files: Path) -> None:
     loaded = loaded_by("hat.cli.train:main", argv_of(files, "run", "--max-update=1"))
     assert "hat.train.loop" in loaded and len(loaded) <= 35, loaded
+
+
+def test_what_is_inherited_is_the_average(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(argv_of(files, "super", *SANDWICH)) == 0
+    argv = sub_argv(files, "sub", f"--restore-file={files}/super/checkpoint_best.pt", "--max-update=1")
+    assert main([*argv, "--lr=0", "--warmup-updates=0", *SANDWICH[:1]]) == 0
+    assert "the options of --policy are not used" in capsys.readouterr().err
+    sub = last(files, "sub")
+    assert sub.master is None and sub.arch is not None
+    for name, weight in load(files / "super" / "checkpoint_best.pt").sub(sub.arch).named_parameters():
+        assert torch.equal(sub.weights[name], weight), name
+
+
+def test_an_average_may_begin_and_end_between_runs(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A checkpoint without one is of format 1, which every version reads; one with it goes on from both."""
+
+    def trained(run: str, *more: str) -> tuple[dict, str]:
+        capsys.readouterr()
+        assert main(argv_of(files, run, *more)) == 0
+        content = (files / run / "checkpoint_last.pt").read_bytes()
+        return torch.load(io.BytesIO(content), weights_only=True), capsys.readouterr().err
+
+    content, _ = trained("run", "--max-update=4")
+    assert content["hat_format"] == 1 and "master" not in content
+    content, said = trained("run", "--max-update=8", "--ema-decay=0.9", "--reset-meters")
+    assert "from here on under other settings: ema-decay 0.0 -> 0.9" in said
+    assert content["hat_format"] == 2
+    master = content["master"]
+    content, _ = trained("run", "--max-update=9", "--lr=0", "--warmup-updates=0", "--reset-meters")
+    assert content["hat_format"] == 1
+    assert all(torch.equal(weight, master[name]) for name, weight in content["weights"].items())
+    # nothing of it touches what is trained
+    for most in (4, 8):
+        content, _ = trained("plain", f"--max-update={most}")
+    assert all(torch.equal(weight, master[name]) for name, weight in content["weights"].items())
+
+
+@pytest.fixture
+def trained(files: Path) -> str:
+    """Train a SuperTransformer and return the option that starts from it."""
+    assert main(argv_of(files, "super", "--max-update=1")) == 0
+    return f"--restore-file={files}/super/checkpoint_last.pt"
+
+
+def test_checkpoints_that_do_not_fit(
+    files: Path, trained: str, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(sub_argv(files, "sub", "--max-update=1")) == 0
+    sub = f"--restore-file={files}/sub/checkpoint_last.pt"
+    (files / "cut.pt").write_bytes((files / "super" / "checkpoint_last.pt").read_bytes()[:1000])
+    other = binarise(tmp_path_factory.mktemp("other"), 2, 150)
+    another = sub_argv(files, "a", sub, "--decoder-ffn-embed-dim-all-subtransformer", "32")
+    for argv, message in (
+        (argv_of(files, "a", "--restore-file=/no/such.pt"), "/no/such.pt does not exist"),
+        (argv_of(files, "a", trained, "--encoder-ffn-embed-dim=48"), "another search space: encoder-ffn"),
+        (argv_of(files, "a", trained, "--no-share-all-embeddings"), "share-all-embeddings True there, False"),
+        (argv_of(files, "a", trained, f"--data={other}"), "--data"),
+        (another, "another SubTransformer than the one asked for"),
+        (argv_of(files, "a", f"--restore-file={files}/cut.pt"), "cut.pt"),
+    ):
+        found = refused(argv, capsys)
+        assert found.startswith("CheckpointError: ") and message in found
+    assert not list((files / "a").glob("*.pt"))
+    assert main(argv_of(files, "grown", sub, "--max-update=1")) == 0, (
+        "a SuperTransformer grows from any of its own"
+    )
+    assert "weights inherited from" in capsys.readouterr().err
+
+
+def test_a_supertransformer_serves_every_part_of_its_space(
+    files: Path, trained: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    narrow = ["--decoder-layer-num-choice=1", "--encoder-ffn-embed-dim-choice", "16", "32"]
+    assert main(argv_of(files, "narrow", trained, "--max-update=1", *narrow)) == 0
+    capsys.readouterr()
+    wide = ["--encoder-embed-choice", "16", "12", "8"]
+    message = refused(argv_of(files, "wide", trained, *wide), capsys)
+    assert "was not trained for [12] of encoder-embed-choice, only for [16, 8]" in message
+    other = sub_argv(files, "sub", trained, *wide, "--encoder-embed-dim-subtransformer=12")
+    message = refused(other, capsys)
+    assert "was not trained for this architecture: encoder embed dim: 12" in message
+    space = yaml.safe_load((files / "space.yml").read_text())
+    sizes = {key: value for key, value in space.items() if not key.endswith("-choice")}
+    assert len(sizes) == len(space) - 10
+    (files / "space.yml").write_text(yaml.safe_dump(sizes))
+    assert main(sub_argv(files, "sub", trained, "--max-update=1")) == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--data=/no/such/folder"], "DataError: there is no data folder '/no/such/folder'"),
+        (["--train-subtransformer"], "ConfigError: --train-subtransformer needs an architecture"),
+        (["--qkv-dim=9"], "ArchError: encoder-self-attention-heads-choice: 2 heads do not divide qkv-dim 9"),
+        (["--max-updates=3"], "did you mean --max-update?"),
+        (["--dropout=1"], "ConfigError: --dropout must be at least 0 and below 1"),
+        (["--save-interval=0"], "ConfigError: --save-interval must be at least 1"),
+        (["--valid-subset=test"], "DataError: there is no"),
+        (["--max-tokens=2"], "DataError: "),
+    ],
+)
+def test_refusals_are_one_line(
+    flags: list[str], message: str, files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in refused(argv_of(files, "a", *flags), capsys)

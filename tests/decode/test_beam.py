@@ -153,19 +153,6 @@ def test_length_limits(vocab: int, max_len: int, min_len: int) -> None:
             assert {len(h.tokens) for h in found} == {max_len + 1}
 
 
-def test_length_limit_follows_the_padded_width_and_the_positions() -> None:
-    model = model_of(9, 5)
-    wide, narrow = source_of(9, 1, [6, 2]), source_of(9, 1, [2])
-    cfg = BeamConfig(beam=2, max_len_a=1, max_len_b=0, min_len=6)
-    for found in search(model, wide, cfg):
-        assert {len(h.tokens) for h in found} == {7}
-    with pytest.raises(ConfigError, match="longest output of 2 tokens"):
-        search(model, narrow, cfg)
-    far = BeamConfig(beam=2, max_len_b=200, min_len=MAX_POSITIONS - 1)
-    (found,) = search(model, narrow, far)
-    assert {len(h.tokens) for h in found} == {MAX_POSITIONS}
-
-
 def test_longer_than_the_first_capacity_of_the_cache() -> None:
     cfg = ModelConfig(max_source_positions=64, max_target_positions=64)
     model = SuperTransformer(SPACE, 9, cfg).double()

@@ -15,13 +15,18 @@ from hat.files.journal import Journal, read_journal
 from hat.model.count import count_macs, count_params
 from hat.search.constraints import Pool
 from hat.search.record import SAME_LOSS, CachedFitness, old_losses
+from hat.search.rerank import guess_trained, halving, rounds_of, spread
 from hat.search.run import states_of
 from hat.search.strategies import (
     NSGA2,
     Evolution,
+    ScoringOptions,
     SearchConfig,
     Strategy,
+    crowding,
+    front_numbers,
     fronts,
+    growth,
     hypervolume,
     worst,
 )
@@ -193,17 +198,6 @@ def test_all_limits_are_named_if_nothing_keeps_them() -> None:
     assert text.endswith("loosen --latency-constraint or --max-params or --min-flops")
 
 
-def test_tight_limits() -> None:
-    limit = latency([SPACE.smallest()])[0]
-    fitness = Counting()
-    states, _ = search(Evolution, fitness, limit_ms=limit)
-    assert (
-        set(latency(fitness.scored)) == {limit} and states[-1]["evaluations"] > 1
-    )  # heads and spans are free
-    states, _ = search(Evolution, cfg=config(evo_iter=12), limit_ms=1.05 * limit)
-    assert states[-1]["evaluations"] > 60, "the population grows from few"
-
-
 def test_the_bound_decides_and_not_the_mean() -> None:
     limit = 1.01 * latency([SPACE.smallest()])[0]
     search(NSGA2, cfg=config(pareto_evaluations=2), limit_ms=limit)
@@ -316,10 +310,128 @@ def test_a_warm_start_scores_nothing_again_and_keeps_its_journal(tmp_path: Path)
         (dict(pareto_children=0), "--pareto-children must be at least 1, got 0"),
         (dict(objectives=()), "--objectives takes some of"),
         (dict(objectives=("params", "params")), "each once"),
-        (dict(min_flops=2.0, max_flops=1.0), "--min-flops 2 is above --max-flops 1"),
         (dict(finalists=0), "--finalists must be at least 1"),
     ],
 )
 def test_options_are_checked(changes: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         config(**changes)
+
+
+POINTS = [(1.0, 5.0), (2.0, 3.0), (2.0, 5.0), (4.0, 1.0), (4.0, 4.0), (5.0, 5.0), (2.0, 3.0)]
+
+
+def dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return all(a <= b for a, b in zip(one, other, strict=True)) and one != other
+
+
+def test_fronts_by_hand() -> None:
+    assert fronts(POINTS) == [[0, 1, 3, 6], [2, 4], [5]]
+    assert fronts([]) == [] and fronts([(1.0, 1.0)]) == [[0]]
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 4)] * 3), max_size=25))
+def test_each_front_is_what_nothing_left_dominates(values: list[tuple[int, ...]]) -> None:
+    points = [tuple(map(float, value)) for value in values]
+    left = set(range(len(points)))
+    for front in fronts(points):
+        best = {i for i in left if not any(dominates(points[j], points[i]) for j in left)}
+        assert front == sorted(best)
+        left -= best
+    assert not left
+
+
+def test_crowding_by_hand() -> None:
+    # extents 4 and 8: the middle point's neighbours lie 4 / 4 and 8 / 8 apart; the next one's 3 / 4 and 6 / 8
+    assert crowding([(0.0, 8.0), (1.0, 2.0), (4.0, 0.0)]) == [math.inf, 2.0, math.inf]
+    found = crowding([(0.0, 8.0), (1.0, 6.0), (3.0, 2.0), (4.0, 0.0)])
+    assert found == [math.inf, 3 / 4 + 6 / 8, 3 / 4 + 6 / 8, math.inf]
+    assert crowding([(1.0, 1.0)]) == [math.inf]
+    assert crowding([(1.0, 1.0)] * 3)[1:2] == [0.0]  # equal points do not stand apart
+
+
+def test_hypervolume_by_hand() -> None:
+    assert hypervolume([], (1.0, 1.0)) == 0
+    assert hypervolume([(0.5, 0.5)], (1.0, 1.0)) == 0.25
+    # in the box of 10 x 20: 8 x 10 of the one, 5 x 15 of the other, 5 x 10 of both
+    assert hypervolume([(2.0, 10.0), (5.0, 5.0)], (10.0, 20.0)) == pytest.approx((80 + 75 - 50) / 200)
+    assert hypervolume([(2.0, 10.0), (5.0, 5.0), (6.0, 12.0)], (10.0, 20.0)) == pytest.approx(105 / 200)
+    assert hypervolume([(10.0, 1.0), (1.0, 20.0), (30.0, 0.0)], (10.0, 20.0)) == 0, "not below the reference"
+    cubes = [(0.5, 0.5, 0.0), (0.0, 0.5, 0.5)]  # 1/4 each, 1/8 of it in common
+    assert hypervolume(cubes, (1.0, 1.0, 1.0)) == pytest.approx(3 / 8)
+
+
+@pytest.mark.parametrize("axes", [2, 3, 4])
+@pytest.mark.parametrize("seed", range(2))
+def test_hypervolume_by_counting_random_darts(axes: int, seed: int) -> None:
+    rng = random.Random(seed)
+    reference = tuple(rng.uniform(1, 9) for _ in range(axes))
+    points = [tuple(rng.uniform(0, 1.1) * limit for limit in reference) for _ in range(12)]
+    darts = 8_000
+    hits = 0
+    for _ in range(darts):
+        dart = tuple(rng.random() * limit for limit in reference)
+        hits += any(all(a <= b for a, b in zip(point, dart, strict=True)) for point in points)
+    assert hypervolume(points, reference) == pytest.approx(hits / darts, abs=0.018)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=15))
+def test_growth_is_the_hypervolume_of_each_beginning(values: list[tuple[int, int]]) -> None:
+    points = [(float(a), float(b)) for a, b in values]
+    reference = (10.0, 10.0)
+    found = growth(points, reference)
+    expected = [hypervolume(points[:count], reference) for count in range(1, len(points) + 1)]
+    assert found == pytest.approx(expected) and found == sorted(found)
+
+
+def test_the_front_from_the_lowest_loss() -> None:
+    assert front_numbers([(3.0, 1.0), (1.0, 3.0), (2.0, 2.0), (2.0, 4.0)]) == [1, 2, 0]
+
+
+@pytest.fixture
+def space() -> SearchSpace:
+    return SearchSpace.from_yaml(
+        Path(__file__).parents[2] / "configs/multi30k.en-de/supertransformer/space0.yml"
+    )
+
+
+@pytest.fixture
+def archs(space: SearchSpace) -> list[Arch]:
+    rng, found = random.Random(0), dict[Arch, None]()
+    while len(found) < 30:
+        found[sample(space, rng)] = None
+    return list(found)
+
+
+def test_halving_trains_the_better_half_again_and_twice_as_long(archs: list[Arch]) -> None:
+    calls, truth = [], {arch: number for number, arch in enumerate(archs)}
+    worst_first = archs[7::-1] + archs[8:]
+
+    def train(few: list[Arch], updates: int) -> list[float]:
+        calls.append((len(few), updates))
+        return [truth[arch] - (100 if updates > 100 and truth[arch] == 1 else 0) for arch in few]
+
+    rounds = rounds_of(30, ScoringOptions(rerank=8, rerank_updates=100))
+    assert halving(worst_first, rounds, train) == [archs[1], archs[0], *archs[2:]]
+    assert calls == rounds == [(8, 100), (4, 200), (2, 400)], "as many updates in every round"
+    assert rounds_of(3, ScoringOptions(rerank=8)) == [(3, 100), (2, 200)]
+    assert rounds_of(1, ScoringOptions(rerank=8)) == []
+
+
+def test_a_regression_learns_from_ten_what_a_slice_does_not_show(
+    space: SearchSpace, archs: list[Arch]
+) -> None:
+    rng = random.Random(1)
+    slices = {arch: 5 + rng.random() for arch in archs}
+    truth = {arch: loss - 0.8 * arch.decoder.num_layers for arch, loss in slices.items()}
+    ranked = sorted(slices, key=slices.__getitem__)
+    (count, _), *_ = rounds_of(30, ScoringOptions(rerank=3, rerank_by="ridge"))
+    tried = spread(ranked, count)
+    assert len(set(tried)) == 10 and tried[0] == ranked[0] and tried[-1] == ranked[-1]
+    guessed = guess_trained(space, slices, {arch: truth[arch] for arch in tried})
+
+    def in_order(guess: dict[Arch, float]) -> float:
+        pairs = [(a, b) for a in archs for b in archs if truth[a] < truth[b]]
+        return sum(guess[a] < guess[b] for a, b in pairs) / len(pairs)
+
+    assert in_order(guessed) > 0.9 > in_order(slices)
