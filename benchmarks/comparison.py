@@ -40,6 +40,8 @@ class ComparisonOptions(hat.Options):
     """what else the found ones owe: the latency table, a search whose losses were taken over"""
     found_minutes: float = hat.option(4.0, above=0)
     """CPU minutes that each found architecture is trained for"""
+    found_max_lr: float = hat.option(5e-4, above=0)
+    """peak learning rate of what starts from a slice, which a higher one would harm first"""
     seeds: tuple[int, ...] = (1, 2)
     """trainings of each architecture"""
     alone: tuple[str, ...] = ()
@@ -143,7 +145,7 @@ class Study:
         known = self.trainings.lines(self.name)
         missing = [shape for shape in self.shapes if names[shape.name] not in known]
         found: dict[str, list[float]] = {shape.name: [] for shape in missing}
-        for turn in range(3 if missing else 0):
+        for turn in range(2 if missing else 0):
             for shape in missing:
                 seconds = []
                 for updates in PROBE:
@@ -155,7 +157,7 @@ class Study:
                 info(f"{shape.name}: {found[shape.name][-1]:.2f} min for 1,000 updates")
         for name, minutes in found.items():
             row = {"study": self.name, "shape": name, "updates": 1000, "minutes": f"{min(minutes):.3f}"}
-            self.trainings.add(names[name], **row, note="time of an update, fastest of 3")
+            self.trainings.add(names[name], **row, note="time of an update, faster of 2")
         known = self.trainings.lines(self.name)
         return {name: float(known[identity]["minutes"]) for name, identity in names.items()}
 
@@ -178,6 +180,8 @@ class Study:
         updates = 10 * max(1, round(100 * minutes / minutes_of_1000))
         facts = {"arch": shape.arch.to_yaml(), "seed": seed, "updates": updates}
         facts["source"] = self.runs[bool(shape.limit_ms)]
+        if facts["source"]:
+            facts["max_lr"] = self.options.found_max_lr
         return Cell(shape, seed, minutes, updates, identity_of(self.facts | facts))
 
     # --- the trainings
@@ -185,12 +189,16 @@ class Study:
     def train(self, cell: Cell, interrupt: Any) -> int | None:
         """Train, translate and score; returns the signal that ended it early."""
         out, stop = self.folder / cell.identity, _Stop(interrupt)
+        source, config = self.sources[bool(cell.shape.limit_ms)], self.config
+        if source:
+            schedule = replace(config.schedule, max_lr=self.options.found_max_lr)
+            config = replace(config, schedule=schedule)
         result = hat.fit(
             cell.shape.arch,
             self.dataset,
-            hat.short_training(self.config, cell.updates),
+            hat.short_training(config, cell.updates),
             space=self.space,
-            init=self.sources[bool(cell.shape.limit_ms)],
+            init=source,
             out=out,
             device=CPU,
             seed=cell.seed,
@@ -200,10 +208,10 @@ class Study:
             return int(result.stopped)
         cost = hat.read_record(out, folder=True).cost
         model = result.model
-        source, target = (Path(each).read_text("utf-8").splitlines() for each in self.options.test.split())
+        texts = [Path(each).read_text("utf-8").splitlines() for each in self.options.test.split()]
         engine = hat.engine(model, RUNTIME, PRECISION, 1)
-        lines = model.translate(source, batch_size=BATCH, engine=engine)
-        scores = hat.bleu(lines, target, "sacre", self.dataset.split("valid").target_lang)
+        lines = model.translate(texts[0], batch_size=BATCH, engine=engine)
+        scores = hat.bleu(lines, texts[1], "sacre", self.dataset.split("valid").target_lang)
         self.trainings.keep_text(cell.identity, lines)
         self.trainings.add(
             cell.identity,
@@ -215,7 +223,7 @@ class Study:
             bleu=f"{scores.bleu:.2f}",
             chrf=f"{scores.chrf:.2f}",
             minutes=f"{cost.cpu_s / 60:.2f}" if cost and cost.cpu_s else "",
-            note="from its slice" if self.sources[bool(cell.shape.limit_ms)] else "from scratch",
+            note="from its slice" if source else "from scratch",
         )
         for weights in out.glob("*.pt*"):
             weights.unlink()

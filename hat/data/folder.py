@@ -1,20 +1,21 @@
-"""The folder of binary data: its contents are replaced at the end, and digests are kept of its files."""
+"""The folder of binary data: its contents are replaced in one step, and digests are kept of its files."""
 
 import contextlib
+import ctypes
 import os
 import re
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from hat.data.text import read_lines, unreadable
 from hat.errors import DataError
-from hat.files.atomic import disk_errors, file_digest, new_folders, write_text_atomic
+from hat.files.atomic import disk_errors, file_digest, link_or_copy, sync_directory, write_text_atomic
 from hat.files.lock import Lock
 
 SUMS = "SHA256SUMS"  # as sha256sum writes it, of every other file that preprocessing wrote
 MODEL_FILE = "sentencepiece.model"  # the subword model, beside the dictionaries
 CODES_FILE = "bpe.codes"  # or the file of BPE merges
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # Linux, from fcntl.h and fs.h
 SPLITS = ("train", "valid", "test")
 _DATA = re.compile(r"([^.]+)\.([^.-]+)-([^.-]+)\.(?:\2|\3)\.(?:bin|idx|txt)")  # split, source, target
 
@@ -34,64 +35,48 @@ def listing(folder: Path) -> str:
 
 def languages(folder: Path | str, source: str | None = None, target: str | None = None) -> tuple[str, str]:
     """Return source and target language of the data in `folder`: those given, else as the file names say.
+
     Raises DataError, listing what is there, if one is needed and there is no pair or more than one.
     """
     if source and target:
         return source, target
     found = sorted(_pairs_in(Path(folder)))
     if len(found) != 1:
-        why = f"pairs found: {', '.join(map('-'.join, found)) or 'none'}; {listing(Path(folder))}"
-        advice = "choose with --source-lang and --target-lang, or make data with hat preprocess"
-        raise DataError(f"cannot tell the languages of {folder}: {why}; {advice}")
+        pairs = ", ".join(map("-".join, found)) or "none"
+        raise DataError(
+            f"cannot tell the languages of {folder}: pairs found: {pairs}; {listing(Path(folder))}; choose "
+            "with --source-lang and --target-lang, or make data with hat preprocess"
+        )
     return source or found[0][0], target or found[0][1]
 
 
 @contextlib.contextmanager
 def replacing(destination: Path, languages: tuple[str, str]) -> Iterator[Path]:
-    """Give an empty folder to fill; if the block ends without an error, its files go to `destination`.
+    """Give an empty folder to fill; if the block ends without an error, it takes the place of `destination`.
 
-    Until then, also if the process is killed, the data in `destination` is untouched. Earlier data of the
-    language pair in it goes, but for splits that are not written anew if the dictionaries and the subword
-    model stay the same; what has other names stays. Raises DataError if `destination` holds another language
-    pair (which would lose its dictionaries) and HatError if another process is writing to it.
+    Until then, also if the process is killed, `destination` is untouched. Earlier data of the language pair
+    in it goes, but for splits that are not written anew if the dictionaries and the subword model stay the
+    same; files of other names stay. Raises DataError if `destination` holds another language pair (which
+    would lose its dictionaries) and HatError if another process is writing to it.
     """
+    destination = destination.resolve()
     if destination.is_file() or (others := _pairs_in(destination) - {languages}):
         found = "is a file" if destination.is_file() else f"holds data of {'-'.join(min(others))}"
         raise DataError(f"{destination} {found}; choose another folder, or remove it")
-    fresh = destination / ".new"
-    with disk_errors(destination), new_folders(destination), contextlib.ExitStack() as stack:
-        stack.enter_context(Lock(os.open(destination, os.O_RDONLY), destination, "wait for it or stop it"))
-        shutil.rmtree(fresh, ignore_errors=True)  # of a killed run
-        fresh.mkdir()
-        stack.callback(shutil.rmtree, fresh)
+    fresh = destination.with_name(f".{destination.name}.new")
+    with disk_errors(destination), contextlib.ExitStack() as stack:
+        fresh.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(Lock(os.open(fresh, os.O_RDONLY), destination, "wait for it or stop it"))
+        _empty(fresh, destination)  # a killed run may have left something
+        stack.callback(_empty, fresh, destination, remove=True)
         yield fresh
-        _move_files(fresh, destination, {f"dict.{lang}.txt" for lang in languages})
-
-
-def _move_files(fresh: Path, destination: Path, dictionaries: set[str]) -> None:
-    """Make the files of `fresh` those of `destination`; a kill meanwhile leaves files of other digests."""
-    made, known = {path.name: file_digest(path) for path in fresh.iterdir()}, _digests(destination)
-    fixed = {*dictionaries, MODEL_FILE, CODES_FILE}  # ids belong to these files
-    old = [destination / name for name in fixed & made.keys()]
-    same = all(path.is_file() and file_digest(path) == made[path.name] for path in old)
-    splits = {name.split(".")[0] for name in made if name.endswith(".idx")}
-    for name in [path.name for path in destination.iterdir()]:
-        split = _DATA.fullmatch(name)
-        is_data = (split and split[1] in SPLITS) or name in fixed
-        if is_data and not (same and not (split and split[1] in splits)):
-            (destination / name).unlink()
-            known.pop(name, None)
-    known |= made
-    write_text_atomic(destination / SUMS, "".join(f"{known[name]}  {name}\n" for name in sorted(known)))
-    for name in made:
-        with open(fresh / name, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(fresh / name, destination / name)
+        _take_place(fresh, destination, [f"dict.{lang}.txt" for lang in languages])
 
 
 def check_digests(folder: Path, names: Iterable[str]) -> None:
-    """Raise DataError if a file of `folder` has another content than was written. Files that no list in
-    `folder` mentions, as data of other programs, cannot be checked.
+    """Raise DataError if a file of `folder` has another content than was written.
+
+    Files that no list in `folder` mentions, as data of other programs, cannot be checked.
     """
     digests = _digests(folder)
     for name in names:
@@ -109,6 +94,59 @@ def _digests(folder: Path) -> dict[str, str]:
     path = folder / SUMS
     lines = list(read_lines(path)) if path.exists() else []
     for wrong in (line for line in lines if not re.fullmatch(r"[0-9a-f]{64}  [^/]+", line)):
-        advice = "make the data again, or remove this file to read them unchecked"
-        raise DataError(f"{path}: {wrong[:40]!r} is no line of sha256sum; {advice}")
+        raise DataError(
+            f"{path}: {wrong[:40]!r} is no line of sha256sum; make the data again, or remove this file to "
+            "read the data unchecked"
+        )
     return {line[66:]: line[:64] for line in lines}
+
+
+def _take_place(fresh: Path, destination: Path, dictionaries: list[str]) -> None:
+    """Swap `fresh` for `destination`, after linking into it what stays of the old files."""
+    digests = {path.name: file_digest(path) for path in fresh.iterdir()}
+    fixed = {*dictionaries, MODEL_FILE, CODES_FILE}  # ids belong to these files
+    old = [destination / name for name in fixed & digests.keys()]
+    same = all(path.is_file() and file_digest(path) == digests[path.name] for path in old)
+    splits = {name.split(".")[0] for name in digests if name.endswith(".idx")}
+    known = _digests(destination)
+    for path in destination.iterdir() if destination.exists() else ():
+        split = _DATA.fullmatch(path.name)
+        is_data = (split and split[1] in SPLITS) or path.name in fixed
+        stays = not is_data or (same and not (split and split[1] in splits))
+        if stays and path.name not in digests and path.name != SUMS and not path.is_dir():
+            link_or_copy(path, fresh / path.name)
+            if path.name in known:
+                digests[path.name] = known[path.name]  # as it was written, not as it is by now
+    write_text_atomic(fresh / SUMS, "".join(f"{digests[name]}  {name}\n" for name in sorted(digests)))
+    for name in digests:
+        with open(fresh / name, "rb") as file:
+            os.fsync(file.fileno())
+    sync_directory(fresh)
+    if destination.exists():
+        with contextlib.suppress(OSError):  # some file systems have no modes
+            os.chmod(fresh, destination.stat().st_mode)
+        _exchange(fresh, destination)
+    else:
+        os.rename(fresh, destination)
+    sync_directory(destination.parent)
+
+
+def _empty(fresh: Path, destination: Path, remove: bool = False) -> None:
+    """Empty the folder `fresh`, new or swapped out; a user's folders in it go to `destination`."""
+    for path in fresh.iterdir() if fresh.exists() else ():
+        if path.is_dir() and not path.is_symlink():
+            os.rename(path, destination / path.name)
+        else:
+            path.unlink()
+    if remove and fresh.exists():
+        fresh.rmdir()
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Swap two folders in one step if the system can, else in three renames."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    names = AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other)
+    if not hasattr(libc, "renameat2") or libc.renameat2(*names, RENAME_EXCHANGE):
+        aside = one.with_name(f"{one.name}.old")
+        for before, after in ((other, aside), (one, other), (aside, one)):
+            os.rename(before, after)

@@ -26,8 +26,8 @@ class PreprocessConfig(Options):
     target_lang: str
     """target language, the ending of its files, for example de"""
     destdir: str = option(role="free")
-    """folder to write; data of an earlier run in it is replaced at the end; splits not given now stay if the
-    dictionaries do"""
+    """folder to write; data of an earlier run in it is replaced at the end, in one step; splits not given now
+    stay if the dictionaries do"""
     trainpref: str | None = option(None, role="free")
     """path of the training text without .<language>"""
     validpref: str | None = option(None, role="free")
@@ -92,8 +92,8 @@ class PreprocessConfig(Options):
 def preprocess(cfg: PreprocessConfig, info: Callable[[str], object] = lambda line: None) -> dict:
     """Write the binary data of `cfg` and return its statistics.
 
-    Everything is built in a temporary folder in `cfg.destdir` and moved from there at the end: a run that
-    fails or is killed before leaves the earlier data as it was. `info` receives one line for each thing done.
+    Everything is built in a temporary folder beside `cfg.destdir` which takes its place at the end: a run
+    that fails or is killed leaves the earlier data as it was. `info` receives one line for each thing done.
     Returns {"dictionary": {lang: size}, "splits": {split: {"sentences", lang: {"tokens", "unk_percent"}}}}.
     Raises DataError for text that is missing, not UTF-8, of unequal length or (unless allowed) empty.
     """

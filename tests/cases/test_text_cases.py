@@ -21,9 +21,9 @@ from hat.cli.translate import generate, score
 from hat.config import read_config
 from hat.data.corpora import detokenizer, line_function
 from hat.data.dataset import Dataset
-from hat.data.subwords import TextCodec
+from hat.data.subwords import TextCodec, apply_bpe, learn_bpe
 from hat.data.text import read_lines
-from hat.data.vocab import Vocab
+from hat.data.vocab import UNK, Vocab
 from hat.decode.score import bleu, check_tokenizer, parse_output, tokenizer_of
 from hat.errors import ConfigError, DataError, foreign
 from hat.model.layers import ModelConfig
@@ -435,3 +435,24 @@ def test_c6_the_script_says_how_it_scores_before_it_translates(tmp_path: Path) -
 def test_c12_no_script_reads_yaml_by_itself() -> None:
     for path in [*ROOT.glob("scripts/*.sh"), *ROOT.glob("configs/*/*.sh")]:
         assert not re.search(r"(sed|grep|awk|cut).*\.?yml|\$common\"\)$", path.read_text("utf-8"), re.M), path
+
+
+def test_c14_a_dictionary_of_bpe_takes_moses_tokens(raw: Path) -> None:
+    pytest.importorskip("subword_nmt")
+    pytest.importorskip("sacremoses")
+    write("plain", ru="Собака, собака бежит!\n", de="Der Hund, der Hund läuft!\n")
+    write(ru="Собака , собака бежит !\n", de="Der Hund , der Hund läuft !\n")
+    learn_bpe([Path("train.ru"), Path("train.de")], Path("codes"), 8)
+    apply_bpe(Path("codes"), [Path("train.ru"), Path("train.de")], Path("split"))
+    made = binary("made", "--trainpref=split/train", "--bpe-codes=codes")
+    dicts = "--srcdict=made/dict.ru.txt", "--tgtdict=made/dict.de.txt"
+    new = binary("later", "--trainpref=split/train", "--testpref=plain", *dicts)
+    assert ids(new, "test") == ids(made) == ids(new) and UNK not in ids(new)[0]
+
+
+def test_c15_the_library_names_its_parameters(raw: Path) -> None:
+    sides = [list(side) for side in zip(*CHINESE, strict=True)]
+    with pytest.raises(ConfigError, match="^pieces 60: "):
+        Dataset.from_text(*sides, pieces=60)
+    with pytest.raises(DataError, match="lower valid and test or give more text"):
+        Dataset.from_text(*sides, valid=40)
