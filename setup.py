@@ -13,6 +13,7 @@ EXTRAS = {
     "ctranslate2": ["ctranslate2"],
     "onnx": ["onnx", "onnxruntime"],
     "bench": ["ctranslate2", "onnx", "onnxruntime"],
+    "studies": ["optuna>=4"],
     "shell": ["shtab"],
     "ja": ["sacrebleu[ja]"],  # these two, with dictionaries, are no part of "all"
     "ko": ["sacrebleu[ko]"],

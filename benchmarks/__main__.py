@@ -18,7 +18,7 @@ STUDIES = {
     "engines": ("engines", "models in every engine: equal sentences, BLEU, MB, ms"),
     "int8-study": ("int8_study", "is a front found in 8 bits better than one found in floats?"),
     "comparison": ("comparison", "do found architectures beat shapes that people make?"),
-    "front-check": ("front_check", "how soon a search overtook random search"),
+    "front-study": ("front_study", "how soon does a search overtake random search?"),
 }
 NAMES = (*FIGURES, "all", *STUDIES)
 

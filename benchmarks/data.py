@@ -1,9 +1,8 @@
-"""Text and data the figures are taken on, real and random; translations of a split and their BLEU."""
+"""Text and data the figures are taken on, real and random."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -130,25 +129,8 @@ def random_batch(sentences: int, length: int, vocab_size: int, seed: int) -> hat
     return hat.Batch(torch.arange(sentences), source, shifted, target, sentences * length)
 
 
-def first_pairs(batches: list[np.ndarray], count: int) -> list[np.ndarray]:
-    """Return the batches without the pairs from number `count` on, as the search takes a part of a split."""
-    kept = (indices[indices < count] for indices in batches)
-    return [indices for indices in kept if len(indices)]
-
-
-def best_tokens(
-    model: Any, data: hat.PairDataset, beam: hat.BeamConfig, batch_size: int = 128
-) -> list[list[int]]:
-    """Return the ids of the best translation of each sentence by an InferenceModel or an engine, in order."""
-    found: list[list[int]] = [[]] * len(data)
-    for batch in hat.translate(model, data, beam, batch_size=batch_size):
-        for translation in batch:
-            found[translation.index] = translation.hypotheses[0].tokens
-    return found
-
-
-def bleu_of(found: Sequence[Sequence[int]], dataset: hat.Dataset, data: hat.PairDataset) -> float:
-    """Return BLEU, 0 to 100, of translations of `data` against its plain text, or against its ids as text."""
-    decode = dataset.codec.decode
-    references = data.raw_target() or [decode(data.target[index]) for index in range(len(data))]
-    return float(hat.bleu(list(map(decode, found)), references, "sacre", data.target_lang).bleu)
+def scoring_batches(data: hat.PairDataset, pairs: int) -> list[hat.Batch]:
+    """Return the batches that a search scores on, of the first `pairs` pairs."""
+    plan = hat.EpochBatches(data, max_tokens=4096, seed=0, epoch=0, shuffle=False, drop_long=False)
+    kept = (slot[slot < pairs] for slot in plan.slots if slot is not None)
+    return [data.batch(numbers) for numbers in kept if len(numbers)]

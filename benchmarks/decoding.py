@@ -1,20 +1,17 @@
 """Beam search of one sentence and of a batch beside other engines and beside the bare matrix products."""
 
-import operator
-import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import torch
 
 import hat
 from benchmarks import timing
-from benchmarks.data import LANGS, WMT14, MissingData, best_tokens, bleu_of, multi30k, random_batch
+from benchmarks.data import WMT14, random_batch
 from benchmarks.floors import BareProducts, Lengths, decoding_products
-from benchmarks.peers import CTranslate2, save_ctranslate2
 from benchmarks.timing import DTYPES, Figure, Row, Samples, Target, ratio
 
 # HAT_wmt14ende_xeon@204.2ms with 8 heads and span 1 in every layer, which CTranslate2 can compute as well
@@ -28,6 +25,7 @@ PI_4S = hat.Arch(
     hat.DecoderArch(512, (1024, 2048), (4, 4), (8, 8), (1, 1)),
 )
 Cases = dict[str, Callable[[], object]]
+ENGINES = {"ctranslate2": "CTranslate2", "onnxruntime": "ONNX Runtime"}
 SETTLE_S = 0.25  # threads of CTranslate2's OpenMP runtime spin for 0.2 s
 
 
@@ -64,21 +62,17 @@ class DecodeConfig:
 
 
 def decode(options: timing.Options, threads: int) -> Figure:
-    """Time the search of one sentence of 30 tokens.
-
-    With 1 thread a model of 46 M parameters is timed as well, and the words in 8 bits are compared.
-    """
+    """Time the search of one sentence of 30 tokens; with 1 thread, by a model of 46 M parameters as well."""
     space, device = hat.SearchSpace.from_yaml(WMT14), options.torch_device
     cfg = DecodeConfig(space, threads, rounds=options.rounds or 5, seed=options.seed, device=device)
     if threads > 1 or not cfg.on_cpu:
         return time_search(cfg)
-    rows, targets, notes = compare_int8(options)  # what does not fit shows before anything is timed
     pi = replace(cfg, label="Pi@4.0s: ", arch=PI_4S, vocab_size=32000, products=False)
     one, other = time_search(cfg), time_search(pi)
     return one._replace(
-        rows=[*one.rows, *other.rows, *rows],
-        targets=[*one.targets, *other.targets, *targets],
-        notes=[*one.notes, *other.notes, *notes],
+        rows=[*one.rows, *other.rows],
+        targets=[*one.targets, *other.targets],
+        notes=[*one.notes, *other.notes],
     )
 
 
@@ -117,42 +111,31 @@ def our_cases(cfg: DecodeConfig, model: hat.SubTransformer, source: torch.Tensor
     return cases
 
 
-def ctranslate2_cases(cfg: DecodeConfig, model: hat.SubTransformer, source: torch.Tensor) -> Cases:
-    """Return the searches of CTranslate2; on CPUs a batch is also split over two replicas of one thread each.
+def engine_cases(cfg: DecodeConfig, model: hat.SubTransformer, source: torch.Tensor, runtime: str) -> Cases:
+    """Return the searches of another engine, on CPUs alone; ONNX Runtime takes one sentence at once.
 
-    Raises ConfigError if CTranslate2 is missing, RuntimeError or ValueError on a GPU that it cannot use.
+    CTranslate2 also gets a batch in parts, one for each thread. Raises ConfigError if a package is missing.
     """
-    forms = {"CTranslate2 float32": ("float32", cfg.threads, 1)}
-    if not cfg.on_cpu:
-        fast = {"bf16": "bfloat16", "fp16": "float16"}[timing.formats(cfg.device)[0]]
-        forms[f"CTranslate2 {fast}"] = (fast, cfg.threads, 1)
-    elif cfg.sentences == 1:
-        forms["CTranslate2 int8"] = ("int8_float32", cfg.threads, 1)
-    elif cfg.threads > 1:
-        forms["CTranslate2 float32, split"] = ("float32", 1, cfg.threads)
-    cases: Cases = {}
-    with tempfile.TemporaryDirectory() as folder:
-        save_ctranslate2(model, Path(folder))
-        for name, form in forms.items():
-            peer = CTranslate2(Path(folder), *form, device=cfg.device.type)
-            cases[name] = partial(peer.translate, source, cfg.target_len, cfg.beam)
-            if not cfg.on_cpu:
-                cases[name]()  # missing libraries of CUDA show with the first translation
-    return cases
-
-
-def onnxruntime_cases(cfg: DecodeConfig, model: hat.SubTransformer, source: torch.Tensor) -> Cases:
-    """Return the searches of ONNX Runtime, one sentence at once on the CPU, none for others.
-
-    Raises ConfigError if a package of the extra is missing.
-    """
-    if not cfg.on_cpu or cfg.sentences > 1:
+    name, known, alone = (
+        ENGINES[runtime],
+        hat.Model(model, hat.stand_in(model.vocab_sizes)),
+        cfg.sentences == 1,
+    )
+    if not cfg.on_cpu or not (alone or runtime == "ctranslate2"):
         return {}
-    forms: dict[str, Literal["fp32", "int8"]] = {"ONNX Runtime float32": "fp32", "ONNX Runtime int8": "int8"}
-    engines = {
-        name: hat.engine(hat.Model(model), "onnxruntime", form, cfg.threads) for name, form in forms.items()
-    }
-    return {name: partial(engine, source, cfg.beam_config) for name, engine in engines.items()}
+    cases: Cases = {}
+    for form, precision in (("float32", "fp32"), ("int8", "int8"))[: 2 if alone else 1]:
+        engine = hat.engine(known, runtime, precision, cfg.threads)
+        cases[f"{name} {form}"] = partial(engine.timed, source, cfg.beam_config, lambda: None)
+    if not alone and cfg.threads > 1:
+        parts = [(hat.engine(known, runtime, "fp32", 1), rows) for rows in source.chunk(cfg.threads)]
+        workers = ThreadPoolExecutor(cfg.threads)
+
+        def search(part: tuple[Any, torch.Tensor]) -> None:
+            part[0].timed(part[1], cfg.beam_config, lambda: None)
+
+        cases[f"{name} float32, split"] = lambda: list(workers.map(search, parts))
+    return cases
 
 
 def measure_decode(cfg: DecodeConfig) -> tuple[dict[str, Samples], tuple[str, ...]]:
@@ -168,11 +151,11 @@ def measure_decode(cfg: DecodeConfig) -> tuple[dict[str, Samples], tuple[str, ..
         notes.append(
             "products are those of the encoder and of all steps, attention and output matrix included"
         )
-    for name, peer_cases in (("CTranslate2", ctranslate2_cases), ("ONNX Runtime", onnxruntime_cases)):
+    for runtime, name in ENGINES.items():
         try:
-            cases |= peer_cases(cfg, model, source)
-        except (hat.ConfigError, RuntimeError, ValueError) as error:
-            notes.append(f"the rows of {name} are missing: {str(error).splitlines()[0]}")
+            cases |= engine_cases(cfg, model, source, runtime)
+        except hat.ConfigError as error:
+            notes.append(f"the rows of {name} are missing: {error}")
     settle_s = SETTLE_S if cfg.threads > 1 and cfg.on_cpu else 0.0
     sync = hat.sync_of(cfg.device)
     samples = timing.alternate(cases, cfg.rounds, calls=cfg.calls, settle_s=settle_s, sync=sync)
@@ -180,7 +163,7 @@ def measure_decode(cfg: DecodeConfig) -> tuple[dict[str, Samples], tuple[str, ..
 
 
 def time_search(cfg: DecodeConfig) -> Figure:
-    """Return the figure of one sentence, or of a batch, without the comparison of translations.
+    """Return the figure of one sentence, or of a batch.
 
     Targets are set for one thread of a CPU, and for batches on a CPU; otherwise the ratios are rows.
     """
@@ -213,38 +196,3 @@ def time_search(cfg: DecodeConfig) -> Figure:
     rows = [row._replace(name=cfg.label + row.name) for row in rows]
     ratios = [target._replace(text=cfg.label + target.text) for target in ratios]
     return Figure("decode" if alone else "decode-batch", machine, rows, ratios, notes)
-
-
-def compare_int8(
-    options: timing.Options, beam: hat.BeamConfig | None = None
-) -> tuple[list[Row], list[Target], list[str]]:
-    """Return whether the engine for 8 bits translates the test set as float32 does: rows, targets, notes.
-
-    If there is nothing to compare, the target has no value and a note says why. Raises CheckpointError if
-    --quality-checkpoint is missing, damaged or was trained with other dictionaries.
-    """
-    rows, notes = list[Row](), list[str]()
-    apart = None
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            if options.quality_checkpoint is None:
-                raise MissingData("give --quality-checkpoint, a Multi30k model")
-            dataset = hat.Dataset.load(multi30k(options, Path(folder), "test"), *LANGS)
-            model, data = hat.load(Path(options.quality_checkpoint), dataset), dataset.split("test")
-            model = model.extract(model.arch or model.space.largest())
-            try:
-                engines = [hat.engine(model, None, precision, 1) for precision in ("fp32", "int8")]
-            except hat.ConfigError as error:
-                raise MissingData(str(error)) from error
-            exact, int8 = (best_tokens(engine, data, beam or hat.BeamConfig()) for engine in engines)
-            scores = [bleu_of(found, dataset, data) for found in (exact, int8)]
-            apart = abs(scores[0] - scores[1])
-            rows = [
-                Row(f"test set, {name}", score, "BLEU")
-                for name, score in zip(("fp32", "int8"), scores, strict=True)
-            ]
-            same = 100 * sum(map(operator.eq, exact, int8)) / len(exact)
-            rows.append(Row("test sentences with the same tokens", same, "%"))
-        except MissingData as error:
-            notes.append(f"translations in 8 bits were not compared: {error}")
-    return rows, [Target("difference of BLEU between int8 and fp32", apart, 0.5)], notes

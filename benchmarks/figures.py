@@ -23,10 +23,9 @@ class Entry(NamedTuple):
 
 THREADS = {"decode": (1, 2), "preprocess": (1, 2), "latency-row": (1,)}  # 2 for the others
 _TIMED = "device rounds seed"
-_SEARCH = f"{_TIMED} data text quality_checkpoint"
 FIGURES = {
     "train-step": Entry("training:train_step", _TIMED, "an update beside its products and plain PyTorch"),
-    "decode": Entry("decoding:decode", _SEARCH, "a sentence beside products, CTranslate2, ONNX Runtime"),
+    "decode": Entry("decoding:decode", _TIMED, "a sentence beside products, CTranslate2, ONNX Runtime"),
     "decode-batch": Entry("decoding:decode_batch", _TIMED, "128 sentences beside CTranslate2"),
     "latency-row": Entry("latency_row:latency_row", "device seed rows row_task", "latencies measured twice"),
     "search-step": Entry("search_step:search_step", f"{_TIMED} data text", "scoring beside forward passes"),

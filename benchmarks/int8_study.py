@@ -1,6 +1,5 @@
 """Does a search for an engine in 8 bits find a better front by scoring in 8 bits?"""
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 import torch
 
 import hat
+from benchmarks.data import scoring_batches
 from benchmarks.process import info
 
 CPU = torch.device("cpu")
@@ -63,13 +63,10 @@ def study(argv: Sequence[str] | None = None) -> int:
     sizes = {"pareto_population": max(2, options.evaluations // 5)}
     sizes |= {"pareto_children": max(1, options.evaluations // 10), "pareto_evaluations": options.evaluations}
     config = hat.SearchConfig(pareto=True, valid_cnt_max=options.valid_cnt_max, **sizes)
-    split, space = dataset.split("valid"), model.space
-    plan = hat.EpochBatches(split, max_tokens=4096, seed=0, epoch=0, shuffle=False, drop_long=False)
-    slots = [numbers[numbers < options.valid_cnt_max] for numbers in plan.slots if numbers is not None]
-    batches = [split.batch(numbers) for numbers in slots if len(numbers)]
+    batches = scoring_batches(dataset.split("valid"), options.valid_cnt_max)
     fitness = hat.ValidationFitness(model.network, batches, config.label_smoothing, CPU, int8_of=runtime)
     start = time.perf_counter()
-    fitness([hat.sample(space, hat.rng_for(1, "int8 study"))])
+    fitness([hat.sample(model.space, hat.rng_for(1, "int8 study"))])
     each_s = time.perf_counter() - start
     total = 2 * len(options.seeds) * options.evaluations
     info(f"{total} evaluations, at most {total * each_s / 60:.1f} min, less what --out-dir holds")
@@ -79,12 +76,9 @@ def study(argv: Sequence[str] | None = None) -> int:
     fronts: dict[tuple[str, int], list[tuple[float, float]]] = {}
     for seed in options.seeds:
         for kind, predictor in predictors.items():
-            # the format of the predictor is that of the losses
             how = {"config": config, "seed": seed, "measure": False}
-            folder = Path(options.out_dir) / f"{kind}_{seed}"
-            result = hat.search(
-                model, dataset, predictor, out=folder, **how
-            )  # in the format of its predictor
+            how["out"] = Path(options.out_dir) / f"{kind}_{seed}"
+            result = hat.search(model, dataset, predictor, **how)  # in the format of its predictor
             front = [each.arch for each in result.front]
             losses = [each.loss for each in result.front] if kind == "int8" else fitness(front)
             milliseconds = predictors["int8"].predict_many(front)
@@ -96,6 +90,4 @@ def study(argv: Sequence[str] | None = None) -> int:
         losses, times = zip(*fronts[kind, seed], strict=True)
         print(f"{seed:>4}{kind:>11}{len(losses):>7}{volume:>13.5f}{min(losses):>11.4f}{min(times):>9.2f}")
     print(f"reference: loss {reference[0]:.4f}, {reference[1]:.2f} ms of {runtime} in 8 bits")
-    summary = {f"{kind} {seed}": volume for (kind, seed), volume in rows.items()}
-    (Path(options.out_dir) / "summary.json").write_text(json.dumps(summary | {"reference": reference}))
     return 0

@@ -1,8 +1,7 @@
-"""The peers: CTranslate2 with the weights of one of our models, and a training step in plain PyTorch."""
+"""The peer of training: a step in plain PyTorch."""
 
 import copy
 import math
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,53 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import hat
-
-
-def token(index: int) -> str:
-    """Return the word of CTranslate2's vocabulary that stands for an id of ours."""
-    return {0: "<s>", hat.PAD: "<blank>", hat.EOS: "</s>", 3: "<unk>"}.get(index, f"w{index}")
-
-
-def save_ctranslate2(model: hat.SubTransformer, folder: Path) -> None:
-    """Write `model` as a CTranslate2 model in float32; see `hat.export`."""
-    sizes = (model.source_embed.weight.size(0), model.target_embed.weight.size(0))
-    source, target = (hat.Vocab(token(index) for index in range(4, size)) for size in sizes)
-    hat.export_ctranslate2(model, folder, (source, target))
-
-
-class CTranslate2:
-    """A loaded CTranslate2 model that translates batches of ids as ours does.
-
-    `threads` are shared by the products of one batch; with `replicas`, that many parts of a batch are
-    translated at once, each with `threads` of its own.
-    """
-
-    def __init__(
-        self, folder: Path, compute_type: str, threads: int, replicas: int = 1, device: str = "cpu"
-    ) -> None:
-        from ctranslate2 import Translator
-
-        self.replicas = replicas
-        self.translator = Translator(
-            str(folder),
-            device=device,
-            compute_type=compute_type,
-            inter_threads=replicas,
-            intra_threads=threads,
-        )
-
-    def translate(self, source_BS: Tensor, length: int, beam: int) -> list[list[str]]:
-        """Return the best translation of each unpadded source, exactly `length` tokens each."""
-        # CTranslate2 adds the end of a source by itself
-        sources = [[token(index) for index in row if index != hat.EOS] for row in source_BS.tolist()]
-        results = self.translator.translate_batch(
-            sources,
-            beam_size=beam,
-            max_decoding_length=length,
-            min_decoding_length=length,
-            max_batch_size=-(-len(sources) // self.replicas),
-        )
-        return [result.hypotheses[0] for result in results]
 
 
 class PlainTrainer:

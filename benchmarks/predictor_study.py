@@ -20,11 +20,11 @@ from benchmarks.process import ROOT, csv_text, info
 Floats = NDArray[np.float64]
 Record = dict[str, Any]
 Method = Literal["predictor", "recipe_2020", "least_squares", "depth_only"]
-LABELS = {  # words in the table, color in the picture
-    "predictor": ("ours", "#1f5fa8"),
-    "recipe_2020": ("2020 recipe", "#d1495b"),
-    "least_squares": ("least squares", "#5b8c5a"),
-    "depth_only": ("decoder depth alone", "#8a8f98"),
+LABELS = {  # words in the table
+    "predictor": "ours",
+    "recipe_2020": "2020 recipe",
+    "least_squares": "least squares",
+    "depth_only": "decoder depth alone",
 }
 VERSION = 2  # raise it with a change that moves results, so that a table never mixes two versions
 ALL = 0  # as a number of rows: all but the test rows
@@ -42,7 +42,7 @@ class StudyOptions(hat.Options):
     tables: tuple[str, ...] = ()
     """CSV files of measured latencies (default: latency_dataset/*.csv)"""
     out_dir: str = "runs/predictor_study"
-    """folder of the journal, the CSV file and the picture; an interrupted study continues from it"""
+    """folder of the journal and the CSV file; an interrupted study continues from it"""
     methods: tuple[Method, ...] = tuple(LABELS)  # type: ignore[assignment]
     """what to compare"""
     rows: tuple[int, ...] = hat.option((10, 25, 50, 100, 500, ALL), low=10, off=ALL)
@@ -100,7 +100,7 @@ class Cell(NamedTuple):
 
 @hat.command
 def study(argv: Sequence[str] | None = None) -> int:
-    """Run what the journal does not hold yet, write CSV and picture, print the table; return exit status."""
+    """Run what the journal does not hold yet, write the CSV file, print the table."""
     (options,) = hat.parse(
         argv,
         StudyOptions,
@@ -124,11 +124,6 @@ def study(argv: Sequence[str] | None = None) -> int:
         means = mean_records(run_cells(cells, journal))
     hat.write_text_atomic(folder / f"{'transfer' if options.transfer else 'study'}.csv", csv_text(means))
     print("\n".join([study_table(means), *repeats]))
-    if not options.transfer:
-        try:
-            draw_study(folder / "study.png", means)
-        except ImportError:
-            info("no picture: matplotlib is not installed (pip install -e '.[report]')")
     return 0
 
 
@@ -189,8 +184,7 @@ def run_cells(cells: Sequence[Cell], journal: Any) -> list[Record]:
         done[name(record)] = record
         if record["seconds"] > 1 or number == len(left):
             what = f"{cell.table.name}, {cell.method}, {cell.num_rows or 'all'} rows, seed {cell.seed}"
-            error, seconds = f"MAPE {record['mape_percent']:.2f}%", f"{record['seconds']:.1f} s"
-            info(f"{number}/{len(left)}: {what}: {error}, {seconds}")
+            info(f"{number}/{len(left)}: {what}: {record['mape_percent']:.2f}%, {record['seconds']:.1f} s")
     return [done[name(cell.key)] for cell in cells]
 
 
@@ -324,7 +318,7 @@ def study_table(means: Sequence[Record]) -> str:
             own = {m["rows"]: m for m in of_table if (m["method"], m["source"]) == (method, source)}
             found = [own.get(count) for count in counts]
             cells = [f"{m['mape_percent']:.2f} / {m['kendall_tau']:.3f}" if m else "-" for m in found]
-            rows.append((f"with {source}" if source else LABELS[method][0], cells))
+            rows.append((f"with {source}" if source else LABELS[method], cells))
             if any(m and "held" in m for m in found):
                 shown = [
                     m and "held" in m and f"{100 * m['held']:.1f} at +{m['above_percent']:.1f}" for m in found
@@ -333,21 +327,3 @@ def study_table(means: Sequence[Record]) -> str:
         width = max(20, *(len(label) for label, _ in rows))
         lines += [f"  {label:{width}}" + "".join(f"{cell:>14}" for cell in cells) for label, cells in rows]
     return "\n".join(lines)
-
-
-def draw_study(path: Path, means: Sequence[Record]) -> None:
-    """Write one PNG: error against number of rows, one panel for each table."""
-    from matplotlib.figure import Figure
-
-    counts, tables = (list(dict.fromkeys(mean[name] for mean in means)) for name in ("rows", "table"))
-    figure = Figure(figsize=(4.2 * len(tables), 3.4), layout="constrained")
-    for panel, table in zip(figure.subplots(1, len(tables), squeeze=False).flat, tables, strict=True):
-        of_table = [mean for mean in means if mean["table"] == table]
-        for method, (label, color) in LABELS.items():
-            points = [(counts.index(m["rows"]), m["mape_percent"]) for m in of_table if m["method"] == method]
-            if points:
-                panel.plot(*zip(*points, strict=True), "o-", markersize=4, color=color, label=label)
-        panel.set(xlabel="measured rows", ylabel="MAPE (%)", title=table, yscale="log")
-        panel.set_xticks(range(len(counts)), [str(count) for count in counts])
-        panel.legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=150)

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 
 import hat
 from benchmarks import timing
-from benchmarks.data import LANGS, MULTI30K, first_pairs, multi30k
+from benchmarks.data import LANGS, MULTI30K, multi30k, scoring_batches
 from benchmarks.timing import Row
 
-PAIRS, ARCHS, MAX_TOKENS = 1000, 8, 4096
+PAIRS, ARCHS = 1000, 8
 
 
 def search_step(options: timing.Options, threads: int) -> timing.Figure:
@@ -32,9 +32,7 @@ def time_scoring(data: hat.PairDataset, options: timing.Options) -> timing.Figur
     space = hat.SearchSpace.from_yaml(MULTI30K)
     sizes = len(data.source_vocab), len(data.target_vocab)
     model = hat.SuperTransformer(space, sizes, model_cfg, noise).to(device, dtype).eval()
-    plan = hat.EpochBatches(data, max_tokens=MAX_TOKENS, seed=0, epoch=0, shuffle=False, drop_long=False)
-    slots = [indices for indices in plan.slots if indices is not None]  # the batches of evo_search.py
-    batches = [data.batch(indices).to(device) for indices in first_pairs(slots, PAIRS)]
+    batches = [batch.to(device) for batch in scoring_batches(data, PAIRS)]
     draw = hat.rng_for(options.seed, "search-step")
     archs = [hat.sample(space, draw) for _ in range(ARCHS)]
     fitness = hat.ValidationFitness(model, batches, 0.1, device)
@@ -48,7 +46,7 @@ def time_scoring(data: hat.PairDataset, options: timing.Options) -> timing.Figur
     over = timing.ratio(samples["scoring"], samples["forward passes"])
     target = timing.Target("scoring / its forward passes", over, 1.3)
     note = (
-        f"{sum(map(len, batches))} pairs in {len(batches)} batches of at most {MAX_TOKENS} tokens, "
+        f"{sum(map(len, batches))} pairs in {len(batches)} batches of at most 4096 tokens, "
         f"{hat.dtype_name(dtype)}; a forward pass is encoder, decoder and output matrix over real tokens"
     )
     return timing.Figure("search-step", machine, rows, [target], [note])

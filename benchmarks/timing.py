@@ -203,8 +203,6 @@ class Options(hat.Options):
     """binary data of Multi30k, made from --text if it is missing"""
     text: str = "../shared/data"
     """folder with raw text: multi30k/{train,val,test_2016_flickr}.{en,de} and tatoeba.en-de/train.{en,de}"""
-    quality_checkpoint: str | None = None
-    """Multi30k model with which decode checks, with 1 thread, that 8-bit weights translate alike"""
     json: bool = False
     """print one line of JSON last"""
 

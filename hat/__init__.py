@@ -30,8 +30,8 @@ _NAMES = {  # module: its public names, name=other if it is called otherwise the
     "files.atomic": "write_text_atomic",
     "files.journal": "Journal read_journal",
     "latency.costs": "depth_only least_squares",
-    "latency.measure": "MeasureConfig Timing collect measure_fresh measure_in_turn profile sync_of "
-    "time_in_turn workload",
+    "latency.measure": "MeasureConfig Timing collect measure_fresh measure_in_turn profile "
+    "stand_in sync_of time_in_turn workload",
     "latency.predictor": "LatencyPredictor kendall_tau",
     "latency.table": "LatencyTable read_table",
     "model.count": "count_macs count_params",
@@ -43,7 +43,6 @@ _NAMES = {  # module: its public names, name=other if it is called otherwise the
     "rng": "rng_for",
     "run": "Run read_record",
     "runtimes.bundle": "save_bundle",
-    "runtimes.ctranslate2": "export_ctranslate2=export",
     "runtimes.engines": "engine export",
     "search.constraints": "Pool",
     "search.record": "SearchResult",

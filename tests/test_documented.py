@@ -262,11 +262,7 @@ def test_the_stages_on_multi30k(workspace) -> None:
     assert "multi30kende_cpu_space1@25ms" in page and "nrefs:1" in page and 'id="front"' in page
     for section in SEARCH_SECTIONS:
         for command in of(SEARCH, section):
-            if "front-check" in command.words:
-                code = in_process(benchmarks, command.words[3:])[0]
-                assert code in (0, 1), "of so few architectures each search may win"
-            else:
-                run(command.words, *tiny_search(command.words))
+            run(command.words, *tiny_search(command.words))
     assert len(list(found.parent.glob("multi30kende_small@*ms.yml"))) == 2
     assert len(list(found.parent.glob("multi30kende_front@*ms.yml"))) == 2
     assert {"summary.json", "evaluations.csv", "front"} <= {

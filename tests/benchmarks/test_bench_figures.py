@@ -149,7 +149,7 @@ def test_a_figure_is_taken_in_a_process_with_its_threads(tmp_path: Path) -> None
 
 def test_every_figure_and_study_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     names = "train-step decode decode-batch latency-row search-step preprocess startup all"
-    studies = "rank-study predictor-study latency-estimates engines int8-study comparison front-check"
+    studies = "rank-study predictor-study latency-estimates engines int8-study comparison front-study"
     assert list(command.NAMES) == [*names.split(), *studies.split()]
     assert command.main(["--help"]) == 0
     listed = capsys.readouterr().out

@@ -122,7 +122,6 @@ def test_a_study_goes_on_where_it_was_interrupted(
     records = list(csv.DictReader((tmp_path / "out" / "study.csv").open()))
     best = {(r["table"], r["method"], r["rows"]): float(r["mape_percent"]) for r in records}
     assert len(best) == 2 * 2 * 3 and best["old", "least_squares", "all"] < best["old", "depth_only", "all"]
-    assert (tmp_path / "out" / "study.png").read_bytes().startswith(b"\x89PNG")
     assert study(argv) == 0
     again = capsys.readouterr()
     assert again.out == first.out and "24 of 24 trainings" in again.err and len(calls) == 25
