@@ -200,7 +200,7 @@ def test_latency_and_search_recipes(short: str, device: str) -> None:
     s, search, evo = parse_settings(argv, SearchOptions, EvolutionConfig, config_flags=flags, **options)
     assert (evo.evo_iter, evo.population_size, evo.parent_size) == (30, 125, 25)
     assert (evo.mutation_size, evo.crossover_size, evo.mutation_prob) == (50, 50, 0.3)
-    assert (search.latency_constraint, search.feature_norm, search.lat_norm) == (limit_ms, NORM, norm)
+    assert (search.latency_constraint, search.feature_norm, search.lat_norm) == ((limit_ms,), NORM, norm)
     assert search.ckpt_path == cfg.ckpt_path
     found = f"configs/{folder.name}/subtransformer/{short}_{hardware}@{shown}.yml"
     assert search.write_config_path == found
