@@ -51,6 +51,7 @@ RELEASE = [
 ELSEWHERE = [  # test_readme.py compares them with what the scripts and .ci/run do
     (README, "HAT: Hardware-Aware Transformers"),
     (README, "Installation"),
+    (MULTI30K, "Figures"),  # ONE_COMMAND with shorter stages
 ]
 
 
