@@ -13,7 +13,7 @@ import torch
 
 import hat
 from benchmarks.process import info
-from benchmarks.trainings import RESULTS, Trainings, identity_of
+from benchmarks.trainings import RESULTS, Trainings, content_of, identity_of
 
 CPU = torch.device("cpu")
 PROBE = 4, 24  # updates of two short trainings, whose difference is the time of an update
@@ -26,17 +26,17 @@ RUNTIME, PRECISION = "ctranslate2", "int8"
 class ComparisonOptions(hat.Options):
     """Comparison"""
 
-    found: tuple[str, ...] = hat.option((), role="file")
+    found: tuple[str, ...] = hat.option((), role="free")
     """YAML files of found architectures, with their records beside them"""
-    by_hand: tuple[str, ...] = hat.option((), role="file")
+    by_hand: tuple[str, ...] = hat.option((), role="free")
     """YAML files of shapes that people made"""
     limits: tuple[float, ...] = hat.option((), above=0)
     """limits in ms that the found ones were searched under, in their order"""
-    super: str | None = hat.option(None, role="file")
+    super: str | None = hat.option(None, role="free")
     """SuperTransformer, whose slices the found ones start from"""
-    hand_super: str | None = hat.option(None, role="file")
+    hand_super: str | None = hat.option(None, role="free")
     """SuperTransformer whose slices the shapes made by hand start from, too (default: from scratch)"""
-    charged: tuple[str, ...] = hat.option((), role="file")
+    charged: tuple[str, ...] = hat.option((), role="free")
     """what else the found ones owe: the latency table, a search whose losses were taken over"""
     found_minutes: float = hat.option(4.0, above=0)
     """CPU minutes that each found architecture is trained for"""
@@ -114,7 +114,9 @@ class Study:
         ]
         self.folder = Path(options.out_dir)
         self.sources = {True: options.super, False: options.hand_super}  # by whether it was found
-        self.runs = {kind: hat.load_checkpoint(Path(p)).run if p else "" for kind, p in self.sources.items()}
+        self.weights = {kind: content_of(path) if path else "" for kind, path in self.sources.items()}
+        self.scored = {"test": [content_of(path) for path in options.test.split()]}
+        self.scored |= {"engine": [RUNTIME, PRECISION]}
         splits = (batches.train_subset, batches.valid_subset)
         content = [each for split in splits for each in self.dataset.split(split).content()]
         recipe = hat.short_training(self.config, 1000).to_yaml()
@@ -131,7 +133,10 @@ class Study:
         for path in paths:
             record = hat.read_record(path, folder=path.is_dir())
             if record.cost is None or record.cost.cpu_s is None:
-                raise hat.DataError(f"the record of {path} does not say what it cost")
+                raise hat.DataError(
+                    f"{path} has no record of what it cost; give what evo_search.py, train.py and "
+                    "latency_dataset.py wrote, with the run.json beside it"
+                )
             if (made := json.dumps(record.cost)) not in found:  # one search writes several architectures
                 costs[str(path)] = record.cost.cpu_s / 60
                 found.add(made)
@@ -179,7 +184,7 @@ class Study:
     def _cell(self, shape: Shape, seed: int, minutes: float, minutes_of_1000: float) -> Cell:
         updates = 10 * max(1, round(100 * minutes / minutes_of_1000))
         facts = {"arch": shape.arch.to_yaml(), "seed": seed, "updates": updates}
-        facts["source"] = self.runs[bool(shape.limit_ms)]
+        facts |= self.scored | {"source": self.weights[bool(shape.limit_ms)]}
         if facts["source"]:
             facts["max_lr"] = self.options.found_max_lr
         return Cell(shape, seed, minutes, updates, identity_of(self.facts | facts))
@@ -403,6 +408,13 @@ def study(argv: Sequence[str] | None = None) -> int:
     )
     if len(options.found) != len(options.limits) or not options.found or not options.super:
         raise hat.ConfigError("--found and --limits, one for each, and --super are needed; see --help")
+    if unknown := set(options.alone) - {Path(path).stem for path in options.by_hand}:
+        raise hat.ConfigError(f"--alone {min(unknown)}: give names of --by-hand, without folder and .yml")
+    paths = [str(options.super), *options.test.split()]
+    if missing := [path for path in paths if not Path(path).is_file()]:
+        raise hat.ConfigError(f"{missing[0]} of --super or --test does not exist; check the path")
+    if len(paths) != 3:
+        raise hat.ConfigError(f"--test {options.test!r}: give the source text and its translation")
     torch.set_num_threads(1)
     work = Study(settings, options, Path(settings.task.data or "data").name)
     cells = work.cells()

@@ -29,7 +29,7 @@ HEAD = ("model", "M parameters", "engine", "format", "equal sentences", "BLEU", 
 class EnginesOptions(hat.Options):
     """Engines"""
 
-    models: tuple[str, ...] = hat.option(role="file")
+    models: tuple[str, ...] = hat.option(role="free")
     """bundles, or checkpoints of one architecture whose dictionaries are known"""
     source: str = "../shared/data/multi30k/test_2016_flickr.en"
     """text to translate; empty: only take the time"""

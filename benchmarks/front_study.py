@@ -23,7 +23,7 @@ AXES = ("latency",)  # beside the loss
 class StudyOptions(hat.Options):
     """Study"""
 
-    super: str | None = hat.option(None, role="file")
+    super: str | None = hat.option(None, role="free")
     """SuperTransformer whose slices are scored; not needed if --losses holds all losses"""
     ckpt_path: str | None = None
     """latency predictor"""

@@ -1,6 +1,5 @@
 """How well are architectures ranked before they are trained, and at what share of the cost of training?"""
 
-import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,7 +12,7 @@ import numpy as np
 
 import hat
 from benchmarks.process import info
-from benchmarks.trainings import RESULTS, Trainings, identity_of
+from benchmarks.trainings import RESULTS, Trainings, content_of, identity_of
 
 STUDY = "ranking"
 _POOL = 50  # draws for each architecture that is chosen
@@ -23,7 +22,7 @@ _POOL = 50  # draws for each architecture that is chosen
 class StudyOptions(hat.Options):
     """Study"""
 
-    super: str | None = hat.option(None, role="file")
+    super: str | None = hat.option(None, role="free")
     """SuperTransformer whose slices are ranked"""
     num_archs: int = hat.option(12, low=2)
     """architectures, spread over decoder depth and size"""
@@ -91,8 +90,6 @@ class Study:
         self.config = hat.TrainConfig(settings.model, settings.optim, settings.schedule, batches=given)
         self.data = hat.Dataset.load(given.data or "data", given.source_lang, given.target_lang)
         self.device, self.table = hat.device_of(settings.device), Trainings(Path(options.results))
-        source = hat.load_checkpoint(Path(options.super)) if options.super else None
-        weights = Path(str(options.super)).read_bytes() if source and not source.run else b""
         splits = (given.train_subset, given.valid_subset)
         content = [each for split in splits for each in self.data.split(split).content()]
         self.facts = {
@@ -101,7 +98,7 @@ class Study:
             "data": [*self.data.digests, *content],
             "dtype": str(hat.fast_dtype(self.device)),
         }
-        self.source = source and (source.run or hashlib.sha256(weights).hexdigest())
+        self.source = content_of(options.super) if options.super else ""
 
     def identity(self, cell: Cell) -> str:
         """Return what the loss of a cell depends on."""

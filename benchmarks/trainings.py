@@ -41,6 +41,11 @@ def identity_of(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def content_of(path: Path | str) -> str:
+    """Return the SHA-256 of a file. A run's own identity is the same however long the run went."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
 class Trainings:
     """The table in `folder`, by default the committed one, and translations of trained models beside it.
 

@@ -92,6 +92,34 @@ def test_the_interval_of_a_gain() -> None:
     assert 0 < low <= gain <= high and p == 0
 
 
-def test_a_limit_for_each_found_one(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert study([*argv, "--limits", "5", "6"]) == 2
-    assert "--found and --limits, one for each" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--limits", "5", "6"], "--found and --limits, one for each"),
+        (["--alone", "frob"], "--alone frob: give names of --by-hand"),
+        (["--test=none.en none.de"], "none.en of --super or --test does not exist; check the path"),
+    ],
+)
+def test_refusals(
+    flags: list[str], message: str, argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert study([*argv, *flags]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_other_weights_are_another_result(
+    argv: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A SuperTransformer that was trained longer has the identity of the shorter run, and other weights."""
+    assert study(argv) == 0
+    config = TrainConfig(
+        ModelConfig(share_all_embeddings=True),
+        OptimConfig(max_update=3),
+        batches=BatchConfig(max_tokens=512),
+    )
+    dataset, space = Dataset.load(tmp_path / "bin"), SearchSpace.from_yaml(tmp_path / "space.yml")
+    fit(space, dataset, config, out=tmp_path / "super", device="cpu")
+    capsys.readouterr()
+    assert study([*argv, "--budget"]) == 0
+    left = capsys.readouterr().err
+    assert "found, seed 1: " in left and "found, seed 2: " in left
