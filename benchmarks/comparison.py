@@ -245,21 +245,23 @@ class Study:
     def latencies(self) -> dict[str, dict[str, float]]:
         """Return the latency of each shape in ms, of one sentence and of a batch, all measured in turns."""
         known = json.loads(self.latency_path.read_text("utf-8")) if self.latency_path.exists() else {}
-        if known.keys() >= {shape.name for shape in self.shapes} and not self.options.measure:
-            return dict(known)
-        sizes = [len(vocab) for vocab in self.dataset.vocabs]
         conditions = hat.LatencyPredictor.load(self.options.predictor).conditions
+        archs_of = {shape.name: shape.arch.to_yaml() for shape in self.shapes}
+        wanted = identity_of({"shapes": archs_of, "conditions": conditions})
+        if known.get("identity") == wanted and not self.options.measure:
+            return dict(known["shapes"])
+        sizes = self.dataset.vocab_sizes
         cfg = hat.MeasureConfig(row_budget_s=3.0).under(conditions)
         archs = [shape.arch for shape in self.shapes]
-        one = hat.measure_fresh(archs, self.space, conditions, vocab_sizes=(sizes[0], sizes[1]), config=cfg)
-        models = [hat.SuperTransformer(self.space, sizes, self.config.model).extract(a) for a in archs]
+        one = hat.measure_fresh(archs, self.space, conditions, vocab_sizes=sizes, config=cfg)
+        models = [hat.extract(hat.SuperTransformer(self.space, sizes, self.config.model), a) for a in archs]
         many = hat.time_in_turn(
             [self._batch(model, cfg) for model in models],
             replace(cfg, row_budget_s=6.0),
             {},
             hat.sync_of(CPU),
         )
-        known = {
+        found = {
             shape.name: {
                 "ms": alone.total_ms,
                 "interval_ms": alone.interval_ms,
@@ -268,8 +270,9 @@ class Study:
             }
             for shape, alone, batch in zip(self.shapes, one, many, strict=True)
         }
+        known = {"identity": wanted, "shapes": found}
         hat.write_text_atomic(self.latency_path, json.dumps(known, indent=1) + "\n")
-        return known
+        return found
 
     def _batch(self, model: Any, cfg: hat.MeasureConfig) -> Any:
         """Return what translates a batch of random sentences, as `hat.workload` does with one."""

@@ -1,6 +1,5 @@
 """python -m benchmarks comparison on a tiny corpus: what is charged, what is taken up, what is printed."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +46,7 @@ def argv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         name: {"ms": ms, "interval_ms": 0.1, "batch_ms": 9 * ms, "batch_interval_ms": 0.1}
         for name, ms in (("found", 4.0), ("hand", 4.5), ("slow", 6.0))
     }
-    (tmp_path / "results").mkdir()
-    (tmp_path / "results" / "latency_bin.json").write_text(json.dumps(times))
+    monkeypatch.setattr(comparison.Study, "latencies", lambda self: times)
     files = [f"--configs={tmp_path}/space.yml", f"--super={tmp_path}/super/checkpoint_best.pt"]
     files += [f"--charged={tmp_path}/table.csv", f"--results={tmp_path}/results", f"--out-dir={tmp_path}/out"]
     files += ["--found", f"{tmp_path}/found.yml", "--by-hand", f"{tmp_path}/hand.yml", f"{tmp_path}/slow.yml"]
