@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from hat.model.count import count_params
-from hat.search.strategies import Points, ScoringOptions, ridge
+from hat.search.kriging import Points
+from hat.search.strategies import ScoringOptions, ridge
 from hat.space import Arch, SearchSpace, layer_columns
 from hat.train.loop import LoopConfig, TrainConfig
 
