@@ -4,7 +4,7 @@ import json
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ import torch
 
 import hat
 from benchmarks.process import info
-from benchmarks.trainings import RESULTS, Trainings, content_of, identity_of
+from benchmarks.trainings import Recipe, TrainingOptions, content_of, identity_of, work_off
 
 CPU = torch.device("cpu")
 PROBE = 4, 24  # updates of two short trainings, whose difference is the time of an update
@@ -23,7 +23,7 @@ RUNTIME, PRECISION = "ctranslate2", "int8"
 
 
 @dataclass(frozen=True)
-class ComparisonOptions(hat.Options):
+class ComparisonOptions(TrainingOptions):
     """Comparison"""
 
     found: tuple[str, ...] = hat.option((), role="free")
@@ -32,8 +32,6 @@ class ComparisonOptions(hat.Options):
     """YAML files of shapes that people made"""
     limits: tuple[float, ...] = hat.option((), above=0)
     """limits in ms that the found ones were searched under, in their order"""
-    super: str | None = hat.option(None, role="free")
-    """SuperTransformer, whose slices the found ones start from"""
     hand_super: str | None = hat.option(None, role="free")
     """SuperTransformer whose slices the shapes made by hand start from, too (default: from scratch)"""
     charged: tuple[str, ...] = hat.option((), role="free")
@@ -50,18 +48,10 @@ class ComparisonOptions(hat.Options):
     """plain text to translate, and its translation by people"""
     predictor: str = "latency_dataset/predictors/multi30kende_ctranslate2_int8_space1.pt"
     """its conditions are those of the latencies"""
-    results: str = str(RESULTS)
-    """folder of the table of trainings, of translations and pictures"""
     out_dir: str = "runs/comparison"
     """folder of the trainings; an interrupted study goes on from it"""
     measure: bool = False
     """measure all shapes side by side once more"""
-    part: int = hat.option(1, low=1)
-    """which part of the trainings to do, if several processes share them"""
-    parts: int = hat.option(1, low=1)
-    """how many parts there are"""
-    budget: bool = False
-    """print what is left to do and how many minutes it takes, and stop"""
     report: bool = False
     """print the table of what is known, draw the pictures, and stop"""
 
@@ -98,30 +88,22 @@ class _Stop:
         return over if self.interrupt.asked is None else int(self.interrupt.asked)
 
 
-class Study:
-    """What all trainings share; a line of the table depends on nothing but this and its cell."""
+class Study(Recipe):
+    """The trainings, what they cost, and what comes out."""
+
+    options: ComparisonOptions
 
     def __init__(self, settings: Any, options: ComparisonOptions, task: str) -> None:
-        self.options, self.task, self.name = options, settings.task, f"comparison {task}"
-        self.space, self.trainings = hat.space_of(settings.space), Trainings(Path(options.results))
-        batches = settings.task
-        self.config = hat.TrainConfig(settings.model, settings.optim, settings.schedule, batches=batches)
-        self.dataset = hat.Dataset.load(batches.data or "data", batches.source_lang, batches.target_lang)
+        super().__init__(settings, options, f"comparison {task}", CPU)
         limits = [*options.limits, *[None] * len(options.by_hand)]
         self.shapes = [
             Shape(Path(path).stem, self.space.check(hat.Arch.from_yaml(path)), limit_ms, Path(path))
             for path, limit_ms in zip((*options.found, *options.by_hand), limits, strict=True)
         ]
-        self.folder = Path(options.out_dir)
         self.sources = {True: options.super, False: options.hand_super}  # by whether it was found
         self.weights = {kind: content_of(path) if path else "" for kind, path in self.sources.items()}
         self.scored = {"test": [content_of(path) for path in options.test.split()]}
         self.scored |= {"engine": [RUNTIME, PRECISION]}
-        splits = (batches.train_subset, batches.valid_subset)
-        content = [each for split in splits for each in self.dataset.split(split).content()]
-        recipe = hat.short_training(self.config, 1000).to_yaml()
-        self.facts = {"data": [*self.dataset.digests, *content], "space": asdict(self.space)}
-        self.facts |= {"recipe": recipe, "dtype": str(hat.fast_dtype(CPU))}
 
     # --- what everything costs
 
@@ -144,10 +126,7 @@ class Study:
 
     def speeds(self) -> dict[str, float]:
         """Return the CPU minutes of 1,000 updates of each shape, measured in turn the first time."""
-        names = {
-            s.name: identity_of({**self.facts, "arch": s.arch.to_yaml(), "speed": 1}) for s in self.shapes
-        }
-        known = self.trainings.lines(self.name)
+        names, known = {s.name: self.identity_of(s.arch, speed=1) for s in self.shapes}, self.known()
         missing = [shape for shape in self.shapes if names[shape.name] not in known]
         found: dict[str, list[float]] = {shape.name: [] for shape in missing}
         for turn in range(2 if missing else 0):
@@ -161,9 +140,9 @@ class Study:
                 found[shape.name].append((seconds[1] - seconds[0]) / (PROBE[1] - PROBE[0]) / 60 * 1000)
                 info(f"{shape.name}: {found[shape.name][-1]:.2f} min for 1,000 updates")
         for name, minutes in found.items():
-            row = {"study": self.name, "shape": name, "updates": 1000, "minutes": f"{min(minutes):.3f}"}
-            self.trainings.add(names[name], **row, note="time of an update, faster of 2")
-        known = self.trainings.lines(self.name)
+            row = {"shape": name, "updates": 1000, "minutes": f"{min(minutes):.3f}"}
+            self.keep(names[name], **row, note="time of an update, faster of 2")
+        known = self.known()
         return {name: float(known[identity]["minutes"]) for name, identity in names.items()}
 
     def cells(self) -> list[Cell]:
@@ -183,64 +162,40 @@ class Study:
 
     def _cell(self, shape: Shape, seed: int, minutes: float, minutes_of_1000: float) -> Cell:
         updates = 10 * max(1, round(100 * minutes / minutes_of_1000))
-        facts = {"arch": shape.arch.to_yaml(), "seed": seed, "updates": updates}
-        facts |= self.scored | {"source": self.weights[bool(shape.limit_ms)]}
+        facts = {"seed": seed, "updates": updates, **self.scored}
+        facts["source"] = self.weights[bool(shape.limit_ms)]
         if facts["source"]:
             facts["max_lr"] = self.options.found_max_lr
-        return Cell(shape, seed, minutes, updates, identity_of(self.facts | facts))
+        return Cell(shape, seed, minutes, updates, self.identity_of(shape.arch, **facts))
 
     # --- the trainings
 
-    def train(self, cell: Cell, interrupt: Any) -> int | None:
-        """Train, translate and score; returns the signal that ended it early."""
-        out, stop = self.folder / cell.identity, _Stop(interrupt)
-        source, config = self.sources[bool(cell.shape.limit_ms)], self.config
-        if source:
-            schedule = replace(config.schedule, max_lr=self.options.found_max_lr)
-            config = replace(config, schedule=schedule)
-        result = hat.fit(
-            cell.shape.arch,
-            self.dataset,
-            hat.short_training(config, cell.updates),
-            space=self.space,
-            init=source,
-            out=out,
-            device=CPU,
-            seed=cell.seed,
-            interrupt=stop,  # type: ignore[arg-type]
-        )
+    def train(self, cell: Cell, interrupt: Any) -> None:
+        """Train, translate and score, unless a signal or the end of its sitting comes first."""
+        source = self.sources[bool(cell.shape.limit_ms)]
+        max_lr = self.options.found_max_lr if source else None
+        given = (cell.shape.arch, cell.updates, cell.seed, cell.identity, source, _Stop(interrupt), max_lr)
+        result, row = self.fit(*given)
         if result.stopped is not None:
-            return int(result.stopped)
-        cost = hat.read_record(out, folder=True).cost
-        model = result.model
+            if interrupt.asked is None:
+                rest = "the same command goes on with it"
+                info(f"{cell.shape.name} has had its {LONGEST_MIN:g} minutes; {rest}")
+            return
         texts = [Path(each).read_text("utf-8").splitlines() for each in self.options.test.split()]
-        engine = hat.engine(model, RUNTIME, PRECISION, 1)
-        lines = model.translate(texts[0], batch_size=BATCH, engine=engine)
+        engine = hat.engine(result.model, RUNTIME, PRECISION, 1)
+        lines = result.model.translate(texts[0], batch_size=BATCH, engine=engine)
         scores = hat.bleu(lines, texts[1], "sacre", self.dataset.split("valid").target_lang)
         self.trainings.keep_text(cell.identity, lines)
-        self.trainings.add(
-            cell.identity,
-            study=self.name,
-            shape=cell.shape.name,
-            seed=cell.seed,
-            updates=cell.updates,
-            loss=f"{result.losses['mean']:.4f}",
-            bleu=f"{scores.bleu:.2f}",
-            chrf=f"{scores.chrf:.2f}",
-            minutes=f"{cost.cpu_s / 60:.2f}" if cost and cost.cpu_s else "",
-            note="from its slice" if source else "from scratch",
-        )
-        for weights in out.glob("*.pt*"):
-            weights.unlink()
-        info(f"{cell.shape.name}, seed {cell.seed}: loss {result.losses['mean']:.3f}, BLEU {scores.bleu:.2f}")
-        return None
+        row |= {"shape": cell.shape.name, "loss": f"{result.losses['mean']:.4f}"}
+        self.keep(cell.identity, **row, bleu=f"{scores.bleu:.2f}", chrf=f"{scores.chrf:.2f}")
+        info(f"{cell.shape.name}, seed {cell.seed}: loss {row['loss']}, BLEU {scores.bleu:.2f}")
 
     # --- latencies
 
     @property
     def latency_path(self) -> Path:
         """Return the file of the latencies."""
-        return self.trainings.folder / f"latency_{self.name.split()[1]}.json"
+        return self.trainings.folder / f"latency_{self.study.split()[1]}.json"
 
     def latencies(self) -> dict[str, dict[str, float]]:
         """Return the latency of each shape in ms, of one sentence and of a batch, all measured in turns."""
@@ -253,7 +208,7 @@ class Study:
         sizes = self.dataset.vocab_sizes
         cfg = hat.MeasureConfig(row_budget_s=3.0).under(conditions)
         archs = [shape.arch for shape in self.shapes]
-        one = hat.measure_fresh(archs, self.space, conditions, vocab_sizes=sizes, config=cfg)
+        one = hat.measure_fresh(archs, hat.Subject(self.space, sizes, cfg), conditions)
         models = [hat.extract(hat.SuperTransformer(self.space, sizes, self.config.model), a) for a in archs]
         many = hat.time_in_turn(
             [self._batch(model, cfg) for model in models],
@@ -287,7 +242,7 @@ class Study:
 
     def report(self, cells: Sequence[Cell]) -> str:
         """Return the tables in Markdown, and draw both pictures beside the committed table."""
-        known, times = self.trainings.lines(self.name), self.latencies()
+        known, times = self.known(), self.latencies()
         done = [cell for cell in cells if cell.identity in known]
         by_shape = {s.name: [c for c in done if c.shape == s and not c.alone] for s in self.shapes}
         rows = [
@@ -321,10 +276,9 @@ class Study:
         return "\n".join(rows)
 
     def pairs(self, by_shape: dict[str, list[Cell]], times: dict[str, dict[str, float]]) -> Iterator[Any]:
-        """Yield each found one beside each shape made by hand that keeps its limit, or beats it in BLEU.
-
-        Gain and interval are those of BLEU over all seeds: paired bootstrap over sentences (Koehn 2004), each
-        draw of sentences for the mean over the seeds.
+        """Yield each found one beside each shape made by hand that keeps its limit, or beats it in BLEU. Gain
+        and interval are those of BLEU over all seeds: paired bootstrap over sentences (Koehn 2004), each draw
+        of sentences for the mean over the seeds.
         """
         target = Path(self.options.test.split()[1]).read_text("utf-8").splitlines()
         stats = {
@@ -365,7 +319,7 @@ class Study:
         for axes in (left, right):
             axes.spines[["top", "right"]].set_visible(False)
             axes.grid(alpha=0.3)
-        figure.savefig(self.trainings.folder / f"{self.name.replace(' ', '_')}.png", dpi=130)
+        figure.savefig(self.trainings.folder / f"{self.study.replace(' ', '_')}.png", dpi=130)
         plt.close(figure)
 
 
@@ -426,23 +380,15 @@ def study(argv: Sequence[str] | None = None) -> int:
         return 0
     for name, minutes in work.shared_minutes().items():
         info(f"charged to the found ones together: {name}, {minutes:.1f} CPU min")
-    known = work.trainings.lines(work.name)
+    known = work.known()
     left = [c for c in cells[options.part - 1 :: options.parts] if c.identity not in known]
     for cell in left:
         info(f"{cell.shape.name}, seed {cell.seed}: {cell.updates} updates, about {cell.minutes:.1f} CPU min")
     info(f"{len(left)} of {len(cells)} trainings are left, about {sum(c.minutes for c in left):.0f} CPU min")
     if options.budget:
         return 0
-    with hat.Interrupt() as interrupt:
-        for cell in left:
-            stopped = work.train(cell, interrupt)
-            if interrupt.asked is not None:
-                info("stopped; the same command goes on from here")
-                return 128 + int(interrupt.asked)
-            if stopped:
-                info(
-                    f"{cell.shape.name} has had its {LONGEST_MIN:g} minutes; the same command goes on with it"
-                )
-    if all(cell.identity in work.trainings.lines(work.name) for cell in cells):
+    if stopped := work_off(left, work.train):
+        return stopped
+    if all(cell.identity in work.known() for cell in cells):
         print(work.report(cells))
     return 0

@@ -24,7 +24,6 @@ class MissingData(hat.DataError):
 
 def multi30k(options: Options, folder: Path, split: str = "valid") -> Path:
     """Return a folder with the binary data of Multi30k: that of `--data`, or made in `folder` from raw text.
-
     Raises MissingData if there is neither.
     """
     made = Path(options.data)
@@ -52,9 +51,8 @@ def multi30k(options: Options, folder: Path, split: str = "valid") -> Path:
 
 
 def tatoeba_pieces(options: Options, folder: Path) -> Path:
-    """Return the prefix of the Tatoeba text, split into pieces as the text of a large task is.
-
-    Raises MissingData if there is no raw text.
+    """Return the prefix of the Tatoeba text, split into pieces as the text of a large task is. Raises
+    MissingData if there is no raw text.
     """
     import sentencepiece
 

@@ -56,9 +56,8 @@ def encoder_products(arch: hat.Arch, space: hat.SearchSpace, size: Lengths) -> l
 def decoder_products(
     arch: hat.Arch, space: hat.SearchSpace, vocab_size: int, size: Lengths, *, new: int, seen: int
 ) -> list[Product]:
-    """Return the products of a decoder pass over `new` tokens of each hypothesis that sees `seen` tokens.
-
-    The output matrix is included. All hypotheses of a sentence are queries of one attention to the source.
+    """Return the products of a decoder pass over `new` tokens of each hypothesis that sees `seen` tokens. The
+    output matrix is included. All hypotheses of a sentence are queries of one attention to the source.
     """
     dec, qkv = arch.decoder, space.decoder_qkv_dim
     hypotheses = size.sentences * size.beam
@@ -113,10 +112,9 @@ def _rest(name: str, rows: int, dim: int, qkv: int, ffn: int) -> list[Product]:
 
 
 class BareProducts:
-    """Runs products on operands that lie ready, into results that lie ready.
-
-    `operands` are (left, right, result) of each product, `backward` those of the two of its backward pass,
-    the gradients of the left and of the right side.
+    """Runs products on operands that lie ready, into results that lie ready. `operands` are (left, right,
+    result) of each product, `backward` those of the two of its backward pass, the gradients of the left and
+    of the right side.
     """
 
     def __init__(

@@ -21,11 +21,7 @@ from benchmarks.timing import describe_machine
 
 Floats = NDArray[np.float64]
 SPACE = ROOT / "configs/toy.en-de/supertransformer/space0.yml"
-VOCAB_SIZE, LENGTH, ARCHS = (
-    1000,
-    12,
-    12,
-)  # words, tokens of source and target, architectures beside the anchor
+VOCAB_SIZE, LENGTH, ARCHS = 1000, 12, 12  # the last: beside the anchor
 LOADS = {  # what helper processes do, one word each
     "quiet": (),
     "one-busy": ("spin",),
@@ -45,14 +41,12 @@ while os.getppid() == parent:
     time.sleep(idle_s)
 """
 ESTIMATES: dict[str, Callable[[Floats, Floats], float]] = {  # of ms [rounds, parts], and of the anchor's
-    "lower decile of each step": lambda ms, _: float(np.quantile(ms, 0.1, axis=0).sum()),
     "minimum of each step": lambda ms, _: float(ms.min(0).sum()),
     "minimum": lambda ms, _: float(ms.sum(1).min()),
     "mean of the fastest tenth": lambda ms, _: float(np.sort(ms.sum(1))[: max(1, len(ms) // 10)].mean()),
     "lower quartile": lambda ms, _: float(np.quantile(ms.sum(1), 0.25)),
     "median": lambda ms, _: float(np.median(ms.sum(1))),
     "median of the ratio to the anchor": lambda ms, anchor: float(np.median(ms.sum(1) / anchor)),
-    "minimum of the ratio to the anchor": lambda ms, anchor: float(np.min(ms.sum(1) / anchor)),
 }
 
 
@@ -111,10 +105,9 @@ def models() -> list[Any]:
 
 
 def compare(ms: dict[str, Floats], count: int) -> list[dict[str, object]]:
-    """Return for each estimate and load how far ratios between two models lie from the quiet ones.
-
-    `ms` holds `timings` by load; an estimate is taken from each block of `count` rounds. Mean and mean
-    maximum are in percent; tau is Kendall's, over pairs at least 6% apart.
+    """Return for each estimate and load how far ratios between two models lie from the quiet ones. `ms` holds
+    `timings` by load; an estimate is taken from each block of `count` rounds. Mean and mean maximum are in
+    percent; tau is Kendall's, over pairs at least 6% apart.
     """
     rows: list[dict[str, object]] = []
     for name, estimate in ESTIMATES.items():

@@ -25,7 +25,6 @@ def info(text: str) -> None:
 
 def fresh_call(function: str, /, omp_threads: int | None = None, **arguments: object) -> Any:
     """Return what `function`, written as "module:name" of this package, returns in a process of its own.
-
     Arguments and result are plain values. `omp_threads` are those of OpenMP and MKL. Raises HatError with the
     last line that the process wrote; all of them follow here on standard error.
     """

@@ -43,9 +43,8 @@ class StepConfig:
 
 
 def train_step(options: timing.Options, threads: int) -> timing.Figure:
-    """Time the step of the largest SubTransformer and of random ones; torch has `threads` threads already.
-
-    On a GPU that is an update of configs/wmt14.en-de/supertransformer/space0.yml: 16 batches of 4,096 tokens.
+    """Time the step of the largest SubTransformer and of random ones; torch has `threads` threads already. On
+    a GPU that is an update of configs/wmt14.en-de/supertransformer/space0.yml: 16 batches of 4,096 tokens.
     """
     device = options.torch_device
     if device.type == "cpu":

@@ -7,21 +7,9 @@ from hat.train.checkpoint import Checkpoint
 SPACE = {
     "arch": "transformersuper_toy",
     "share-all-embeddings": True,
-    "encoder-embed-dim": 16,
-    "decoder-embed-dim": 16,
-    "encoder-ffn-embed-dim": 32,
-    "decoder-ffn-embed-dim": 32,
-    "encoder-layers": 2,
-    "decoder-layers": 2,
     "qkv-dim": 8,
-    "encoder-embed-choice": [16, 8],
-    "decoder-embed-choice": [16, 8],
-    "encoder-ffn-embed-dim-choice": [32, 16],
-    "decoder-ffn-embed-dim-choice": [32, 16],
     "encoder-layer-num-choice": [2],
     "decoder-layer-num-choice": [2, 1],
-    "encoder-self-attention-heads-choice": [2, 1],
-    "decoder-self-attention-heads-choice": [2, 1],
     "decoder-ende-attention-heads-choice": [2, 1],
     "decoder-arbitrary-ende-attn-choice": [-1, 1],
     "max-tokens": 256,
@@ -30,10 +18,11 @@ SPACE = {
     "dropout": 0.2,
     "amp": "fp32",
     "threads": 1,
-    "cpu": True,
-    "no-tensorboard": True,
-    "no-progress-bar": True,
-}
+} | dict.fromkeys(("cpu", "no-tensorboard", "no-progress-bar"), True)
+for side in ("encoder", "decoder"):
+    SPACE |= {f"{side}-embed-dim": 16, f"{side}-ffn-embed-dim": 32, f"{side}-layers": 2}
+    SPACE |= {f"{side}-embed-choice": [16, 8], f"{side}-ffn-embed-dim-choice": [32, 16]}
+    SPACE[f"{side}-self-attention-heads-choice"] = [2, 1]
 SUB = {
     "encoder-embed-dim-subtransformer": 16,
     "decoder-embed-dim-subtransformer": 8,
