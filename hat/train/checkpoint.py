@@ -447,12 +447,12 @@ def check_dictionaries(source: Checkpoint, data: Any, where: Path) -> None:
         raise CheckpointError(f"{where} was trained with other dictionaries of the same size; check --data")
 
 
-def evaluation_dtype(source: Checkpoint, amp: Amp, fp16: bool, device: torch.device) -> torch.dtype:
+def evaluation_dtype(source: Checkpoint, amp: Amp, device: torch.device) -> torch.dtype:
     """Return the compute type of `--amp` for scoring and translating.
 
     Weights of the 2020 release, known by their lack of dictionaries, are evaluated in float32 as they were
     then, unless another type is asked for.
     """
-    if amp == "auto" and not fp16 and not any(source.vocab_digests):
+    if amp == "auto" and not any(source.vocab_digests):
         return torch.float32
-    return compute_dtype(amp, fp16, device)
+    return compute_dtype(amp, device)

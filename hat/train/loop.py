@@ -299,7 +299,7 @@ def validate(
     path, where, optim, batches = Path(init), best_device(device), config.optim, config.batches
     valid = validation_batches(dataset.split(batches.valid_subset), batches, config.model, group)
     source = check_compatible(ckpt.load(path, info), path, space, arch, config.model, dataset)
-    dtype = ckpt.evaluation_dtype(source, optim.amp, optim.fp16, where)
+    dtype = ckpt.evaluation_dtype(source, optim.amp, where)
     return evaluate(source.sub(arch).to(where, dtype), valid, arch, optim.label_smoothing, where, group)
 
 
@@ -439,7 +439,7 @@ class _Training:
         else:
             weights = source.master if goes_on and source.master is not None else source.weights
             model = replace(source, weights=weights).sub(self.arch)
-        dtype = compute_dtype(optim.amp, optim.fp16, self.device, self.group)
+        dtype = compute_dtype(optim.amp, self.device, self.group)
         self.trainer = trainer = Trainer(
             model, optim, cfg.schedule, dtype=dtype, device=self.device, seed=self.seed, group=self.group
         )
