@@ -52,6 +52,8 @@ IGNORED = {
     "memory-efficient-fp16": "weights are always kept once in float32 and once in the compute precision",
     "find-unused-parameters": "inactive layers need no flag",
 }
+_WEIGHTS = "a run goes on with all its state; an average of one checkpoint holds weights alone"
+IGNORED |= {f"reset-{what}": _WEIGHTS for what in ("optimizer", "lr-scheduler", "dataloader", "meters")}
 
 
 _FOLDERS = ("dir", "folder", "data", "logdir", "destdir")  # last words of the names of options

@@ -30,24 +30,16 @@ class OptimConfig(Options):
 
     optimizer: Literal["adam", "adamw"] = "adam"
     """both are AdamW: as in the release, weight decay is decoupled"""
-    adam_betas: tuple[float, float] = option((0.9, 0.98), low=0.0, below=1.0)
-    """decay rates of both moments"""
-    adam_eps: float = option(1e-8, above=0.0)
-    """added to the root of the second moment"""
-    weight_decay: float = option(0.0, low=0.0)
-    """decoupled weight decay"""
-    clip_norm: float = option(25.0, low=0.0)
-    """largest gradient norm; 0 does not clip"""
+    adam_betas: tuple[float, float] = option((0.9, 0.98), "decay rates of both moments", low=0.0, below=1.0)
+    adam_eps: float = option(1e-8, "added to the root of the second moment", above=0.0)
+    weight_decay: float = option(0.0, "decoupled weight decay", low=0.0)
+    clip_norm: float = option(25.0, "largest gradient norm; 0 does not clip", low=0.0)
     label_smoothing: float = option(0.1, low=0.0, below=1.0)
     """share of the probability spread over the whole vocabulary"""
-    update_freq: int = option(1, low=1)
-    """batches whose gradients make one update"""
-    sentence_avg: bool = False
-    """divide gradients by sentences instead of target tokens"""
-    max_update: int = option(50000, low=1, role="lengthens")
-    """updates after which training ends"""
-    max_epoch: int | None = option(None, low=1, role="lengthens")
-    """epochs after which training ends"""
+    update_freq: int = option(1, "batches whose gradients make one update", low=1)
+    sentence_avg: bool = option(False, "divide gradients by sentences instead of target tokens")
+    max_update: int = option(50000, "updates after which training ends", low=1, role="lengthens")
+    max_epoch: int | None = option(None, "epochs after which training ends", low=1, role="lengthens")
     amp: Amp = option("auto", role="free")
     """number format of the computation; auto takes what is fast on the device"""
     ema_decay: float = option(0.0, low=0.0, below=1.0)
@@ -177,12 +169,10 @@ class Trainer:
         """Return optimiser and update count; the weights are saved by their names."""
         return {"num_updates": self.num_updates, "optimizer": self.optimizer.state_dict()}
 
-    def load_state_dict(self, state: dict[str, Any], *, optimizer: bool, schedule: bool) -> None:
-        """Go on from what `state_dict` returned; optimiser and update count may each be left at the start."""
-        if optimizer:
-            self.optimizer.load_state_dict(state["optimizer"])
-        if schedule:
-            self.num_updates = state["num_updates"]
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.num_updates = state["num_updates"]
 
     @torch.no_grad()
     def load_average(self, weights: dict[str, Tensor]) -> None:
