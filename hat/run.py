@@ -20,8 +20,7 @@ from typing import Any, NamedTuple
 
 from hat.config import defaults_of, to_yaml_values
 from hat.errors import DataError, HatError, brief
-from hat.files.atomic import disk_errors, file_digest, write_text_atomic
-from hat.files.lock import FolderLock
+from hat.files.atomic import FolderLock, disk_errors, file_digest, write_text_atomic
 from hat.log import info, versions
 
 FORMAT = 2

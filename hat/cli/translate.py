@@ -22,8 +22,7 @@ from hat.decode.score import Mode, check_tokenizer, score_file
 from hat.decode.translator import Model
 from hat.decode.translator import generate as generate_split
 from hat.errors import ConfigError, DataError, HatError
-from hat.files.atomic import check_writable, write_text_atomic
-from hat.files.lock import file_lock
+from hat.files.atomic import check_writable, file_lock, write_text_atomic
 from hat.log import info
 from hat.model.cpu import device_name, dtype_name
 from hat.model.layers import MAX_POSITIONS

@@ -18,8 +18,8 @@ from hat.cli.translate import generate, score
 from hat.data.preprocess import PreprocessConfig, preprocess
 from hat.data.toy import toy_pairs
 from hat.errors import CheckpointError
+from hat.files.atomic import FolderLock
 from hat.files.journal import Journal, read_journal
-from hat.files.lock import FolderLock
 from hat.report.collect import collect
 from hat.report.page import report
 from hat.run import read_record
