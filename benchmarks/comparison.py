@@ -105,8 +105,6 @@ class Study(Recipe):
         self.scored = {"test": [content_of(path) for path in options.test.split()]}
         self.scored |= {"engine": [RUNTIME, PRECISION]}
 
-    # --- what everything costs
-
     def shared_minutes(self) -> dict[str, float]:
         """Return the CPU minutes that the found ones owe together, by what was done."""
         paths = [Path(str(self.options.super)).parent, *map(Path, self.options.charged)]
@@ -116,8 +114,7 @@ class Study(Recipe):
             record = hat.read_record(path, folder=path.is_dir())
             if record.cost is None or record.cost.cpu_s is None:
                 raise hat.DataError(
-                    f"{path} has no record of what it cost; give what evo_search.py, train.py and "
-                    "latency_dataset.py wrote, with the run.json beside it"
+                    f"{path} has no record of what it cost, which stands in run.json beside it"
                 )
             if (made := json.dumps(record.cost)) not in found:  # one search writes several architectures
                 costs[str(path)] = record.cost.cpu_s / 60
@@ -168,8 +165,6 @@ class Study(Recipe):
             facts["max_lr"] = self.options.found_max_lr
         return Cell(shape, seed, minutes, updates, self.identity_of(shape.arch, **facts))
 
-    # --- the trainings
-
     def train(self, cell: Cell, interrupt: Any) -> None:
         """Train, translate and score, unless a signal or the end of its sitting comes first."""
         source = self.sources[bool(cell.shape.limit_ms)]
@@ -178,8 +173,7 @@ class Study(Recipe):
         result, row = self.fit(*given)
         if result.stopped is not None:
             if interrupt.asked is None:
-                rest = "the same command goes on with it"
-                info(f"{cell.shape.name} has had its {LONGEST_MIN:g} minutes; {rest}")
+                info(f"{cell.shape.name} has had its {LONGEST_MIN:g} minutes; the same command goes on")
             return
         texts = [Path(each).read_text("utf-8").splitlines() for each in self.options.test.split()]
         engine = hat.engine(result.model, RUNTIME, PRECISION, 1)
@@ -190,16 +184,10 @@ class Study(Recipe):
         self.keep(cell.identity, **row, bleu=f"{scores.bleu:.2f}", chrf=f"{scores.chrf:.2f}")
         info(f"{cell.shape.name}, seed {cell.seed}: loss {row['loss']}, BLEU {scores.bleu:.2f}")
 
-    # --- latencies
-
-    @property
-    def latency_path(self) -> Path:
-        """Return the file of the latencies."""
-        return self.trainings.folder / f"latency_{self.study.split()[1]}.json"
-
     def latencies(self) -> dict[str, dict[str, float]]:
         """Return the latency of each shape in ms, of one sentence and of a batch, all measured in turns."""
-        known = json.loads(self.latency_path.read_text("utf-8")) if self.latency_path.exists() else {}
+        path = self.trainings.folder / f"latency_{self.study.split()[1]}.json"
+        known = json.loads(path.read_text("utf-8")) if path.exists() else {}
         conditions = hat.LatencyPredictor.load(self.options.predictor).conditions
         archs_of = {shape.name: shape.arch.to_yaml() for shape in self.shapes}
         wanted = identity_of({"shapes": archs_of, "conditions": conditions})
@@ -210,52 +198,34 @@ class Study(Recipe):
         archs = [shape.arch for shape in self.shapes]
         one = hat.measure_fresh(archs, hat.Subject(self.space, sizes, cfg), conditions)
         models = [hat.extract(hat.SuperTransformer(self.space, sizes, self.config.model), a) for a in archs]
-        many = hat.time_in_turn(
-            [self._batch(model, cfg) for model in models],
-            replace(cfg, row_budget_s=6.0),
-            {},
-            hat.sync_of(CPU),
-        )
-        found = {
-            shape.name: {
-                "ms": alone.total_ms,
-                "interval_ms": alone.interval_ms,
-                "batch_ms": batch.total_ms,
-                "batch_interval_ms": batch.interval_ms,
-            }
-            for shape, alone, batch in zip(self.shapes, one, many, strict=True)
-        }
+        works = [hat.workload(model, cfg, BATCH) for model in models]
+        many = hat.time_in_turn(works, replace(cfg, row_budget_s=6.0), {}, hat.sync_of(CPU))
+        names = ("ms", "interval_ms", "batch_ms", "batch_interval_ms")
+        taken = [
+            (a.total_ms, a.interval_ms, b.total_ms, b.interval_ms) for a, b in zip(one, many, strict=True)
+        ]
+        every = zip(self.shapes, taken, strict=True)
+        found = {shape.name: dict(zip(names, ms, strict=True)) for shape, ms in every}
         known = {"identity": wanted, "shapes": found}
-        hat.write_text_atomic(self.latency_path, json.dumps(known, indent=1) + "\n")
+        hat.write_text_atomic(path, json.dumps(known, indent=1) + "\n")
         return found
-
-    def _batch(self, model: Any, cfg: hat.MeasureConfig) -> Any:
-        """Return what translates a batch of random sentences, as `hat.workload` does with one."""
-        whole = hat.Model(model, self.dataset.codec)
-        engine = hat.engine(whole, RUNTIME, PRECISION, 1)
-        source = torch.randint(hat.EOS + 1, model.source_embed.weight.size(0), (BATCH, cfg.source_len))
-        source[:, -1] = hat.EOS
-        beam = hat.BeamConfig(beam=cfg.beam, max_len_b=cfg.target_len - 1, min_len=cfg.target_len - 1)
-        return lambda mark: engine.timed(source, beam, mark)
-
-    # --- what comes out
 
     def report(self, cells: Sequence[Cell]) -> str:
         """Return the tables in Markdown, and draw both pictures beside the committed table."""
         known, times = self.known(), self.latencies()
         done = [cell for cell in cells if cell.identity in known]
         by_shape = {s.name: [c for c in done if c.shape == s and not c.alone] for s in self.shapes}
-        rows = [
-            "| shape | made | M parameters | ms | ms, batch 32 | updates | CPU min | loss | BLEU | chrF |"
-        ]
-        rows.append("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|")
+        head = "shape | made | M parameters | ms | ms, batch 32 | updates | CPU min | loss | BLEU | chrF"
+        rows = [f"| {head} |", "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|"]
         for shape in sorted(self.shapes, key=lambda each: times[each.name]["ms"]):
             for alone in (False, True):
                 chosen = [c for c in done if c.shape == shape and c.alone == alone]
                 if not chosen:
                     continue
                 lines = [known[cell.identity] for cell in chosen]
-                mean = {key: np.mean([float(line[key]) for line in lines]) for key in COUNTED}
+                mean = {
+                    key: np.mean([float(line[key]) for line in lines]) for key in ("minutes", "loss", "chrf")
+                }
                 made = f"found under {shape.limit_ms:g} ms" if shape.limit_ms else "by hand"
                 made += ", as long as one found with all of the search" if alone else ""
                 time_ms, size = times[shape.name], hat.count_params(shape.arch, self.space) / 1e6
@@ -266,7 +236,7 @@ class Study(Recipe):
                     f"{' / '.join(line['bleu'] for line in lines)} | {mean['chrf']:.2f} |"
                 )
         rows += ["", "| limit ms | found | beside | faster | BLEU more | 95% interval | p |"]
-        rows.append("|--:|---|---|--:|--:|--:|--:|")
+        rows += ["|--:|---|---|--:|--:|--:|--:|"]
         rows += [
             f"| {limit:g} | {ours.name} | {theirs.name} | {ratio:.2f}x | {gain:+.2f} | "
             f"{low:+.2f} to {high:+.2f} | {p:.3f} |"
@@ -312,9 +282,7 @@ class Study(Recipe):
                     words = cell.shape.name.removeprefix("baseline_").removesuffix("_space1")
                     left.annotate(words, place, (4, 3), textcoords="offset points", fontsize=7)
         left.set(xlabel=f"latency in ms, one sentence, one core, {RUNTIME} {PRECISION}", ylabel="SacreBLEU")
-        right.set(
-            xlabel="CPU minutes of one core; the found ones with their share of search and SuperTransformer"
-        )
+        right.set(xlabel="CPU minutes of one core, with a share of search and SuperTransformer")
         left.legend(frameon=False)
         for axes in (left, right):
             axes.spines[["top", "right"]].set_visible(False)
@@ -323,7 +291,6 @@ class Study(Recipe):
         plt.close(figure)
 
 
-COUNTED = ("minutes", "loss", "chrf")
 DRAWS = 1000
 
 
@@ -334,18 +301,14 @@ def statistics(lines: Sequence[str], target: Sequence[str]) -> np.ndarray:
     return np.array(BLEU()._extract_corpus_statistics(list(lines), [list(target)]), dtype=np.int64)
 
 
-def _bleu(totals: np.ndarray) -> float:
-    from sacrebleu.metrics import BLEU
-
-    return float(BLEU()._compute_score_from_stats(totals.tolist()).score)
-
-
 def bootstrap(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> tuple[float, float, float, float]:
     """Return the gain in BLEU, the ends of its 95% interval, and the share of draws without a gain."""
+    from sacrebleu.metrics import BLEU
 
     def gain(chosen: np.ndarray) -> float:
-        means = [np.mean([_bleu(each[chosen].sum(axis=0)) for each in side]) for side in (ours, theirs)]
-        return float(means[0] - means[1])
+        totals = [[each[chosen].sum(axis=0).tolist() for each in side] for side in (ours, theirs)]
+        bleu = [[BLEU()._compute_score_from_stats(each).score for each in side] for side in totals]
+        return float(np.mean(bleu[0]) - np.mean(bleu[1]))
 
     rng, count = hat.rng_for(1, "bootstrap"), len(ours[0])
     draws = [gain(np.array(rng.choices(range(count), k=count))) for _ in range(DRAWS)]

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
@@ -80,12 +81,8 @@ def repeat_lines(prefix: Path, pairs: int, target: Path) -> None:
     """Write the first `pairs` pairs of an endless repetition of the text at `prefix`."""
     for lang in LANGS:
         lines = Path(f"{prefix}.{lang}").read_bytes().splitlines(keepends=True)
-        whole, rest = divmod(pairs, len(lines))
         with open(f"{target}.{lang}", "wb") as file:
-            block = b"".join(lines)
-            for _ in range(whole):
-                file.write(block)
-            file.writelines(lines[:rest])
+            file.writelines(islice(cycle(lines), pairs))
 
 
 def random_pairs(folder: Path, pairs: int, vocab_size: int = PIECES, split: str = "train") -> None:

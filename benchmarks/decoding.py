@@ -134,9 +134,8 @@ def measure_decode(cfg: DecodeConfig) -> tuple[dict[str, Samples], tuple[str, ..
     model, source = random_model(cfg), random_source(cfg)
     cases = our_cases(cfg, model, source)
     notes = [
-        f"{cfg.label}{cfg.sentences} sentences at once, beam {cfg.beam}, {cfg.source_len} source tokens, "
-        f"exactly {cfg.target_len} decoder steps and output tokens, vocabulary {cfg.vocab_size}, the "
-        "same random weights"
+        f"{cfg.label}{cfg.sentences} sentences at once, beam {cfg.beam}, {cfg.source_len} source and exactly "
+        f"{cfg.target_len} output tokens, vocabulary {cfg.vocab_size}, the same random weights"
     ]
     if cfg.products:
         notes.append("products: encoder and all steps, attention and output matrix included")

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 import hat
-from benchmarks.process import ROOT, csv_text, info
+from benchmarks.process import ROOT, info
 from benchmarks.timing import describe_machine
 
 Floats = NDArray[np.float64]
@@ -41,12 +41,14 @@ while os.getppid() == parent:
     time.sleep(idle_s)
 """
 ESTIMATES: dict[str, Callable[[Floats, Floats], float]] = {  # of ms [rounds, parts], and of the anchor's
+    "lower decile of each step": lambda ms, _: float(np.quantile(ms, 0.1, axis=0).sum()),
     "minimum of each step": lambda ms, _: float(ms.min(0).sum()),
     "minimum": lambda ms, _: float(ms.sum(1).min()),
     "mean of the fastest tenth": lambda ms, _: float(np.sort(ms.sum(1))[: max(1, len(ms) // 10)].mean()),
     "lower quartile": lambda ms, _: float(np.quantile(ms.sum(1), 0.25)),
     "median": lambda ms, _: float(np.median(ms.sum(1))),
     "median of the ratio to the anchor": lambda ms, anchor: float(np.median(ms.sum(1) / anchor)),
+    "minimum of the ratio to the anchor": lambda ms, anchor: float(np.min(ms.sum(1) / anchor)),
 }
 
 
@@ -59,8 +61,7 @@ class EstimateOptions(hat.Options):
     rounds: int = hat.option(20, low=1)
     """how many rounds an estimate is taken from"""
     out_dir: str = "runs/latency_estimates"
-    """folder of the timings (JSON, one file a load) and of the result, estimates.csv; loads that are measured
-    already are not measured again"""
+    """folder of the timings (JSON, one file a load), which are not measured again"""
 
 
 @contextmanager
@@ -147,10 +148,8 @@ def study(argv: Sequence[str] | None = None) -> int:
         paths[load].parent.mkdir(parents=True, exist_ok=True)
         content = {"machine": describe_machine(), "load": load, "ms": found}
         hat.write_text_atomic(paths[load], json.dumps(content))
-    rows = compare(
-        {load: np.array(json.loads(path.read_text())["ms"]) for load, path in paths.items()}, options.rounds
-    )
-    hat.write_text_atomic(Path(options.out_dir) / "estimates.csv", csv_text(rows))
+    ms = {load: np.array(json.loads(path.read_text())["ms"]) for load, path in paths.items()}
+    rows = compare(ms, options.rounds)
     for row in rows:
         print("  ".join(f"{v:7.2f}" if isinstance(v, float) else f"{v!s:>10}" for v in row.values()))
     return 0

@@ -35,11 +35,7 @@ def latency_row(options: timing.Options, threads: int, task: Any = None) -> timi
     row_s = (time.perf_counter() - start) / (2 * len(models))
     recipe = [recipe_s(model, how, sync) for model in models]
     rows, targets = summary_of(once, again, row_s, recipe)
-    note = (
-        f"random rows of the space {space.encoder.super_embed_dim}/{space.encoder.super_ffn_dim}, vocabulary "
-        f"{vocab_size}, {length} tokens, beam 5; the recipe times the same encoder and the same "
-        "search; cutting a model out is in neither"
-    )
+    note = f"random rows, {path.parts[-3]}, vocabulary {vocab_size}, {length} tokens, beam 5, whole searches"
     return timing.Figure("latency-row", machine, rows, targets, [note])
 
 

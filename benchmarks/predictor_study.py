@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 import hat
-from benchmarks.process import ROOT, csv_text, info
+from benchmarks.process import ROOT, info
 
 Floats = NDArray[np.float64]
 Record = dict[str, Any]
@@ -36,7 +36,7 @@ class StudyOptions(hat.Options):
     tables: tuple[str, ...] = ()
     """CSV files of measured latencies (default: latency_dataset/*.csv)"""
     out_dir: str = "runs/predictor_study"
-    """folder of the journal and the CSV file; an interrupted study continues from it"""
+    """folder of the journal; an interrupted study continues from it"""
     methods: tuple[Method, ...] = tuple(LABELS)  # type: ignore[assignment]
     """what to compare"""
     rows: tuple[int, ...] = hat.option((10, 25, 50, 100, 500, ALL), low=10, off=ALL)
@@ -83,16 +83,15 @@ class Cell(NamedTuple):
         """Return what names this cell in a journal: all that its scores depend on."""
         table, source = self.table, self.source
         norms = [*table.feature_norm, table.lat_norm] if self.method == "recipe_2020" else []
-        return {
-            **{"table": table.name, "digest": table.digest, "method": self.method, "version": VERSION},
-            **{"norms": norms, "rows": self.num_rows, "seed": self.seed},
-            **{"source": source.name if source else "", "source_digest": source.digest if source else ""},
-        }
+        found = {"table": table.name, "digest": table.digest, "method": self.method, "version": VERSION}
+        found |= {"norms": norms, "rows": self.num_rows, "seed": self.seed}
+        of_source = (source.name, source.digest) if source else ("", "")
+        return found | dict(zip(("source", "source_digest"), of_source, strict=True))
 
 
 @hat.command
 def study(argv: Sequence[str] | None = None) -> int:
-    """Run what the journal does not hold yet, write the CSV file, print the table."""
+    """Run what the journal does not hold yet, and print the table."""
     (options,) = hat.parse(
         argv,
         StudyOptions,
@@ -107,11 +106,8 @@ def study(argv: Sequence[str] | None = None) -> int:
     cells = list(transfer_cells(tables, options) if options.transfer else learning_cells(tables, options))
     if not cells:
         raise hat.ConfigError("no two of the tables are of one search space; give others with --tables")
-    folder = Path(options.out_dir)
-    with hat.Journal(folder / "journal.jsonl") as journal:
-        means = mean_records(run_cells(cells, journal))
-    hat.write_text_atomic(folder / f"{'transfer' if options.transfer else 'study'}.csv", csv_text(means))
-    print(study_table(means))
+    with hat.Journal(Path(options.out_dir) / "journal.jsonl") as journal:
+        print(study_table(mean_records(run_cells(cells, journal))))
     return 0
 
 
@@ -159,9 +155,8 @@ def run_cells(cells: Sequence[Cell], journal: Any) -> list[Record]:
     done = {name(record): record for record in journal.records}
     left = [cell for cell in cells if name(cell.key) not in done]
     info(f"{len(cells) - len(left)} of {len(cells)} trainings are in {journal.path}")
-    sources: dict[str, Any] = {}
     for number, cell in enumerate(left, 1):
-        record = run_cell(cell, sources)
+        record = run_cell(cell)
         journal.append(record)
         done[name(record)] = record
         if record["seconds"] > 1 or number == len(left):
@@ -177,10 +172,8 @@ def split(count: int, seed: int) -> tuple[list[int], list[int]]:
     return order[part:], order[:part]
 
 
-def run_cell(cell: Cell, sources: dict[str, Any]) -> Record:
-    """Return the record of one cell: its key and scores on the test rows. `sources` keeps predictors of whole
-    tables from one call to the next.
-    """
+def run_cell(cell: Cell) -> Record:
+    """Return the record of one cell: its key and scores on the test rows."""
     begun = time.perf_counter()
     train, test = split(len(cell.table.rows), cell.seed)
     chosen = sorted(train[: cell.num_rows] if cell.num_rows != ALL else train)
@@ -191,9 +184,8 @@ def run_cell(cell: Cell, sources: dict[str, Any]) -> Record:
         if cell.source is None:
             predictor = hat.LatencyPredictor.fit(rows, seed=cell.seed, test=False)
         else:
-            if cell.source.name not in sources:
-                sources[cell.source.name] = hat.LatencyPredictor.fit(cell.source.rows, test=False)
-            predictor = sources[cell.source.name].transferred(rows, seed=cell.seed)
+            old = hat.LatencyPredictor.fit(cell.source.rows, test=False)
+            predictor = old.transferred(rows, seed=cell.seed)
         predicted = predictor.predict_rows(unseen)
         if predictor.max_coverage >= COVERAGE:
             margin = predictor.margin(COVERAGE)

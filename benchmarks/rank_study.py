@@ -46,11 +46,8 @@ class Cell(NamedTuple):
 
 
 def design(space: hat.SearchSpace, count: int, seed: int) -> list[hat.Arch]:
-    """Return `count` architectures spread over decoder depth and, at each depth, over size.
-
-    Each depth gets its equal share, the deepest ones what is left over; at one depth they are taken at equal
-    steps, ends included, from random ones in the order of their parameters. Raises ConfigError if the space
-    has fewer.
+    """Return `count` architectures: each decoder depth gets its share, the deepest ones what is left over; at
+    one depth they are taken at equal steps, ends included, from random ones in the order of their parameters.
     """
     depths = sorted(set(space.decoder.layers_choice), reverse=True)
     chosen = []
@@ -76,9 +73,9 @@ class Study(Recipe):
     options: StudyOptions
 
     def __init__(self, settings: Any, options: StudyOptions) -> None:
-        super().__init__(settings, options, STUDY, hat.device_of(settings.device))
         self.seed, self.source = settings.device.seed, content_of(options.super) if options.super else ""
-        self.archs = design(self.space, options.num_archs, self.seed)
+        self.archs = design(hat.space_of(settings.space), options.num_archs, self.seed)
+        super().__init__(settings, options, STUDY, hat.device_of(settings.device))
 
     def identity(self, cell: Cell) -> str:
         """Return what the loss of a cell depends on."""

@@ -60,10 +60,9 @@ def alternate(
 ) -> dict[str, Samples]:
     """Return the times of all cases, each called in each round; every second round goes backwards.
 
-    In each round a case is called `warmup` times without timing, then `calls` times; the median of these
-    counts. `settle_s` seconds pass before: threads of another OpenMP runtime spin for 0.2 s after their work
-    and would take the cores from the next case. `sync` waits for the device before and after each timed call,
-    because a GPU is given work and returns at once.
+    In each round a case is called `warmup` times without timing, then `calls` times; the median counts.
+    Before, `settle_s` seconds pass: threads of another OpenMP runtime spin for 0.2 s and would take the cores
+    from the next case. `sync` waits for the device around each timed call, because a GPU returns at once.
     """
     taken: dict[str, list[float]] = {name: [] for name in cases}
     for turn in range(rounds):

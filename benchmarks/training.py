@@ -138,7 +138,6 @@ def time_steps(cfg: StepConfig) -> timing.Figure:
         targets = [Target(text, share, 40.0, at_most=False)]
     note = (
         f"{cfg.batches} batches of {cfg.sentences} sentences of {cfg.length}/{cfg.length} tokens, vocabulary "
-        f"{cfg.vocab_size}; tokens are target tokens; products are forward and both backward ones, attention "
-        "and output matrix included"
+        f"{cfg.vocab_size}; tokens are target tokens; products are forward and both backward ones"
     )
     return timing.Figure("train-step", machine, rows, targets, [note])

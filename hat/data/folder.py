@@ -9,8 +9,8 @@ from pathlib import Path
 
 from hat.data.text import read_lines, unreadable
 from hat.errors import DataError
-from hat.files.atomic import disk_errors, file_digest, link_or_copy, sync_directory, write_text_atomic
-from hat.files.lock import Lock
+from hat.files import atomic
+from hat.files.atomic import file_digest
 
 SUMS = "SHA256SUMS"  # as sha256sum writes it, of every other file that preprocessing wrote
 MODEL_FILE = "sentencepiece.model"  # the subword model, beside the dictionaries
@@ -64,9 +64,9 @@ def replacing(destination: Path, languages: tuple[str, str]) -> Iterator[Path]:
         found = "is a file" if destination.is_file() else f"holds data of {'-'.join(min(others))}"
         raise DataError(f"{destination} {found}; choose another folder, or remove it")
     fresh = destination.with_name(f".{destination.name}.new")
-    with disk_errors(destination), contextlib.ExitStack() as stack:
+    with atomic.disk_errors(destination), contextlib.ExitStack() as stack:
         fresh.mkdir(parents=True, exist_ok=True)
-        stack.enter_context(Lock(os.open(fresh, os.O_RDONLY), destination, "wait for it or stop it"))
+        stack.enter_context(atomic.Lock(os.open(fresh, os.O_RDONLY), destination, "wait for it or stop it"))
         _empty(fresh, destination)  # a killed run may have left something
         stack.callback(_empty, fresh, destination, remove=True)
         yield fresh
@@ -114,21 +114,21 @@ def _take_place(fresh: Path, destination: Path, dictionaries: list[str]) -> None
         is_data = (split and split[1] in SPLITS) or path.name in fixed
         stays = not is_data or (same and not (split and split[1] in splits))
         if stays and path.name not in digests and path.name != SUMS and not path.is_dir():
-            link_or_copy(path, fresh / path.name)
+            atomic.link_or_copy(path, fresh / path.name)
             if path.name in known:
                 digests[path.name] = known[path.name]  # as it was written, not as it is by now
-    write_text_atomic(fresh / SUMS, "".join(f"{digests[name]}  {name}\n" for name in sorted(digests)))
+    atomic.write_text_atomic(fresh / SUMS, "".join(f"{digests[name]}  {name}\n" for name in sorted(digests)))
     for name in digests:
         with open(fresh / name, "rb") as file:
             os.fsync(file.fileno())
-    sync_directory(fresh)
+    atomic.sync_directory(fresh)
     if destination.exists():
         with contextlib.suppress(OSError):  # some file systems have no modes
             os.chmod(fresh, destination.stat().st_mode)
         _exchange(fresh, destination)
     else:
         os.rename(fresh, destination)
-    sync_directory(destination.parent)
+    atomic.sync_directory(destination.parent)
 
 
 def _empty(fresh: Path, destination: Path, remove: bool = False) -> None:

@@ -83,25 +83,19 @@ class PreprocessConfig(Options):
                 shown = "is missing" if value is None else repr(value)
                 raise ConfigError(f"{flag_of(name)} {shown}: {allowed}; see hat preprocess --help")
 
-    @property
-    def languages(self) -> tuple[str, str]:
-        """Return source and target language."""
-        return self.source_lang, self.target_lang
-
 
 def preprocess(cfg: PreprocessConfig, info: Callable[[str], object] = lambda line: None) -> dict:
-    """Write the binary data of `cfg` and return its statistics.
+    """Write the binary data of `cfg` and return its statistics: {"dictionary": {lang: size},
+    "splits": {split: {"sentences", lang: {"tokens", "unk_percent"}}}}.
 
     Everything is built in a temporary folder beside `cfg.destdir` which takes its place at the end: a run
     that fails or is killed leaves the earlier data as it was. `info` receives one line for each thing done.
-    Returns {"dictionary": {lang: size}, "splits": {split: {"sentences", lang: {"tokens", "unk_percent"}}}}.
     Raises DataError for text that is missing, not UTF-8, of unequal length or (unless allowed) empty.
     """
+    langs = cfg.source_lang, cfg.target_lang
     prefixes = zip(SPLITS, (cfg.trainpref, cfg.validpref, cfg.testpref), strict=True)
-    texts = {
-        split: [Path(f"{prefix}.{lang}") for lang in cfg.languages] for split, prefix in prefixes if prefix
-    }
-    with Workers(cfg.workers) as workers, replacing(Path(cfg.destdir), cfg.languages) as folder:
+    texts = {split: [Path(f"{prefix}.{lang}") for lang in langs] for split, prefix in prefixes if prefix}
+    with Workers(cfg.workers) as workers, replacing(Path(cfg.destdir), langs) as folder:
         splits: dict[str, dict] = {}
         counts: dict[Path, Counter] = {}
         for split, files in texts.items():
@@ -122,14 +116,13 @@ def preprocess(cfg: PreprocessConfig, info: Callable[[str], object] = lambda lin
             model = _given_model(cfg, folder)
         train = [counts[file] for file in texts["train"]] if "train" in texts else [Counter()] * 2
         vocabs = _dictionaries(cfg, *train)
-        for lang, vocab in zip(cfg.languages, vocabs, strict=True):
+        for lang, vocab in zip(langs, vocabs, strict=True):
             vocab.save(folder / f"dict.{lang}.txt")
             info(f"[{lang}] dictionary: {len(vocab)} types")
         for split, files in texts.items():
-            for lang, path, vocab in zip(cfg.languages, files, vocabs, strict=True):
-                prefix, kind = folder / f"{split}.{'-'.join(cfg.languages)}.{lang}", subword_kind(vocab)
-                learnt = cfg.sentencepiece is not None
-                is_plain = kind and (learnt or not subwords.is_split(counts[path], kind))
+            for lang, path, vocab in zip(langs, files, vocabs, strict=True):
+                prefix, kind = folder / f"{split}.{'-'.join(langs)}.{lang}", subword_kind(vocab)
+                is_plain = kind and (cfg.sentencepiece or not subwords.is_split(counts[path], kind))
                 applied = model if is_plain and not cfg.bpe_codes else None
                 how = f", split by {MODEL_FILES[kind]}" if applied else ", taken as split already"
                 tokens, unknown = _binarise(workers, path, prefix, vocab, applied, lang)
@@ -143,12 +136,11 @@ def preprocess(cfg: PreprocessConfig, info: Callable[[str], object] = lambda lin
                 if applied and split != "train":
                     shutil.copyfile(path, f"{prefix}.txt")
     info(f"wrote {cfg.destdir}")
-    sizes = {lang: len(vocab) for lang, vocab in zip(cfg.languages, vocabs, strict=True)}
-    return {"dictionary": sizes, "splits": splits}
+    return {"dictionary": dict(zip(langs, map(len, vocabs), strict=True)), "splits": splits}
 
 
 def _given_model(cfg: PreprocessConfig, folder: Path) -> bytes | None:
-    """Return the subword model that is given or lies beside a given dictionary, after writing it."""
+    # that lies beside a given dictionary serves too
     models: dict = {}  # content -> kind
     if cfg.bpe_codes:
         model = subwords.read_codes(cfg.bpe_codes)
@@ -169,8 +161,6 @@ def _given_model(cfg: PreprocessConfig, folder: Path) -> bytes | None:
 
 
 def _dictionaries(cfg: PreprocessConfig, source: Counter, target: Counter) -> list[Vocab]:
-    """Return the dictionaries of both languages: those given, else of the counted tokens."""
-
     def made(given: str | None, counts: Counter, threshold: int, nwords: int) -> Vocab:
         vocab = Vocab.load(given) if given else Vocab.build(counts, threshold, nwords)
         if given and len(vocab) == len(SPECIALS):
@@ -188,8 +178,7 @@ def _dictionaries(cfg: PreprocessConfig, source: Counter, target: Counter) -> li
 def _binarise(
     workers: Workers, path: Path, prefix: Path, vocab: Vocab, model: bytes | None, lang: str
 ) -> tuple[int, int]:
-    """Write one text as indexed data; return its numbers of tokens (with EOS) and of unknown ones."""
-    seen = [0, 0]
+    seen = [0, 0]  # tokens with EOS, and unknown ones
 
     def parts() -> Iterator[Flat]:
         for part in workers.run(_binarise_chunk, chunks(path), vocab=vocab, model=model, lang=lang):
@@ -202,6 +191,5 @@ def _binarise(
 
 
 def _binarise_chunk(chunk: Chunk, vocab: Vocab, model: bytes | None, lang: str) -> Flat:
-    """Return the ids of all sentences of a chunk; without a model its words are the tokens."""
     split = splitter(vocab, model, lang) if model else split_tokens
     return flat([vocab.encode_tokens(split(line)) for line in read_lines(*chunk)])

@@ -23,8 +23,6 @@ Kind = Literal["sentencepiece", "subword_nmt"]
 Split = Callable[[str], list[str]]
 SPACE_MARK = "\u2581"  # sentencepiece writes a space as this character
 GOOGLE_HYPHEN = "##AT##-##AT##"  # a hyphen inside a word in the WMT'16 text of the release; Moses writes @-@
-MAX_LEARN_SENTENCES = 2_000_000  # sentencepiece keeps its training sentences in memory; more are sampled
-MAX_CACHED_WORDS = 1_000_000  # of one process; real text has no end of words
 APPLY_CHUNK = 1 << 22
 MODEL_FILES = {"sentencepiece": MODEL_FILE, "subword_nmt": CODES_FILE}
 
@@ -33,12 +31,12 @@ def remove_subwords(line: str, kind: str | None) -> str:
     """Return the words of a line of subwords. `kind` is None (nothing to join), "@@ " or "subword_nmt" (a
     piece ending in @@ continues), or "sentencepiece". Raises ConfigError for any other.
     """
+    if kind is None:
+        return line
     if kind in ("@@ ", "subword_nmt"):
         return (line + " ").replace("@@ ", "").rstrip(" ")
     if kind == "sentencepiece":
         return line.replace(" ", "").replace(SPACE_MARK, " ").strip(" ")
-    if kind is None:
-        return line
     allowed = "allowed are '@@ ', 'subword_nmt' and 'sentencepiece'"
     raise ConfigError(f"cannot join subwords of kind {kind!r}; {allowed}")
 
@@ -60,11 +58,11 @@ def model_beside(place: Path, vocab: Vocab) -> bytes | None:
     """Return the content of the subword model of a dictionary, None if there is none. `place` is its file, or
     the folder that may hold it.
     """
-    kind = subword_kind(vocab)
-    path = Path(place) / MODEL_FILES[kind] if kind and Path(place).is_dir() else Path(place)
-    if not kind or not path.is_file():
+    if (kind := subword_kind(vocab)) is None:
         return None
-    return read_codes(path) if kind == "subword_nmt" else path.read_bytes()
+    path = place / MODEL_FILES[kind] if place.is_dir() else place
+    read = read_codes if kind == "subword_nmt" else Path.read_bytes
+    return read(path) if path.is_file() else None
 
 
 def read_codes(path: Path | str) -> bytes:
@@ -79,9 +77,7 @@ def is_split(counts: Counter, kind: Kind) -> bool:
 
 
 def moses_rules(vocab: Vocab) -> tuple[str | None, bool]:
-    """Return how a dictionary of BPE writes a hyphen inside a word, None if it does not split there, and
-    whether it has no capitals.
-    """
+    """Return how BPE symbols write a hyphen inside a word, None if not apart, and if all are lower case."""
     mark = next((mark for mark in (GOOGLE_HYPHEN, "@-@") if mark in vocab), None)
     return mark, not any(symbol != symbol.lower() for symbol in vocab)
 
@@ -94,8 +90,8 @@ def splitter(vocab: Vocab, model: bytes | None, lang: str) -> Split:
     if (kind := subword_kind(vocab)) is None:
         return split_tokens
     if model is None:
-        name = MODEL_FILES[kind]
-        raise DataError(f"{name}, the subword model of the dictionaries, is missing; put it beside them")
+        found = f"{MODEL_FILES[kind]}, the subword model of the dictionaries, is missing"
+        raise DataError(f"{found}; put it beside them")
     if kind == "sentencepiece":
         return load_pieces(model)
     mark, is_lower = moses_rules(vocab)
@@ -125,7 +121,7 @@ def _count_chunk(chunk: Chunk, pieces: bytes, allow_empty: bool) -> tuple[int, C
         tokens = split(line)
         if not (tokens or allow_empty):
             advice = "remove the line in both languages, or pass --allow-empty"
-            raise DataError(f"{where(chunk.path, chunk.start, lines - 1)} is empty; {advice}")
+            raise DataError(f"{where(*chunk[:2], lines - 1)} is empty; {advice}")
         counts.update(tokens)
     return lines, counts
 
@@ -142,9 +138,9 @@ def learn_sentencepiece(files: Iterable[Path], model_path: Path, vocab_size: int
     """Learn a BPE model of at most `vocab_size` pieces on the lines of `files` and write it to `model_path`.
 
     The same text, size and seed give the same pieces; no normalisation, every character is covered. A text
-    without so many pieces gives a smaller model. Of more than 2,000,000 lines, `seed` samples as many.
-    The files were read and checked before: an exception would be lost inside the trainer.
-    Raises ConfigError for a size below the number of characters and for a text without words.
+    without so many pieces gives a smaller model. Of more than 2,000,000 lines, `seed` samples as many. The
+    files were read and checked before: an exception would be lost inside the trainer. Raises ConfigError for
+    a size below the number of characters and for a text without words.
     """
     sentencepiece = package("sentencepiece")
     words = (split_tokens(line) for path in files for line in read_lines(path))
@@ -152,7 +148,7 @@ def learn_sentencepiece(files: Iterable[Path], model_path: Path, vocab_size: int
     sentencepiece.set_random_generator_seed(seed)
     options = {"model_type": "bpe", "vocab_size": vocab_size, "hard_vocab_limit": False, "num_threads": 1}
     options |= {"normalization_rule_name": "identity", "character_coverage": 1.0, "bos_id": -1, "eos_id": -1}
-    options |= {"input_sentence_size": MAX_LEARN_SENTENCES, "shuffle_input_sentence": True}
+    options |= {"input_sentence_size": 2_000_000, "shuffle_input_sentence": True}  # it keeps them in memory
     options |= {"max_sentence_length": 1 << 16, "minloglevel": 3, "model_writer": model}
     lines = (" ".join(some) for some in words if some)
     try:
@@ -167,8 +163,8 @@ def learn_sentencepiece(files: Iterable[Path], model_path: Path, vocab_size: int
 
 
 def load_pieces(model: bytes) -> Split:
-    """Return the function that splits a raw line by the content of a sentencepiece model. `remove_subwords`
-    of the pieces, joined by spaces, undoes it. Raises DataError for other content.
+    """Return the function that splits a raw line by the content of a sentencepiece model, else DataError.
+    `remove_subwords` of the pieces, joined by spaces, undoes it.
     """
     processor = package("sentencepiece").SentencePieceProcessor()
     try:
@@ -181,16 +177,13 @@ def load_pieces(model: bytes) -> Split:
 
 def learn_bpe(files: Sequence[Path], codes: Path, merges: int, workers: int = 1) -> int:
     """Learn at most `merges` merges on the words of all `files` together; return how many were written. The
-    codes are those of `subword-nmt learn-bpe` on the joined text. Memory holds the distinct words. Raises
-    DataError for text without two characters side by side.
+    codes are those of `subword-nmt learn-bpe` on the joined text. Memory holds the distinct words.
     """
     learner, out = package("subword_nmt.learn_bpe"), io.StringIO()
     with Workers(workers) as pool:
         counts = sum((count_tokens(path, pool)[1] for path in files), Counter())
     if not any(len(word) > 1 for word in counts):
-        raise DataError(
-            f"{', '.join(map(str, files))}: words of two or more characters are needed for merges"
-        )
+        raise DataError(f"{' '.join(map(str, files))}: words of two or more characters are needed for merges")
     with contextlib.redirect_stderr(io.StringIO()):  # a bar, and a line when the text has no more pairs
         learner.learn_bpe((f"{word} {n}" for word, n in counts.items()), out, merges, is_dict=True)
     write_text_atomic(codes, out.getvalue())
@@ -204,7 +197,7 @@ def apply_bpe(codes: Path, inputs: Sequence[Path], folder: Path, workers: int = 
     outputs = [folder / path.name for path in inputs]
     if len(set(outputs)) != len(outputs) or folder.resolve() in [path.resolve().parent for path in inputs]:
         raise ConfigError(
-            f"--to {folder}: texts whose names differ are written to another folder than theirs"
+            f"--to {folder}: give another folder than that of the texts, whose names must differ"
         )
     content = read_codes(codes).decode()
     load_bpe(content, str(codes))  # what is wrong with the codes is told here, not in a worker
@@ -222,9 +215,7 @@ def _apply_chunk(chunk: Chunk, codes: str) -> bytes:
 
 @functools.lru_cache(maxsize=2)
 def load_bpe(codes: str, name: str = "the file of merges") -> Split:
-    """Return the function that splits the words of a line by `codes`, the text of a file called `name`.
-    Raises DataError if that is no file of merges.
-    """
+    """Return the function that splits the words of a line by `codes`, the text of a file called `name`."""
     first, *merges = codes.removesuffix("\n").split("\n")
     wrong = [line for line in merges if len(line.split(" ")) != 2 or not all(line.split(" "))]
     if not first.startswith("#version: 0.2") or not merges or wrong:
@@ -233,7 +224,7 @@ def load_bpe(codes: str, name: str = "the file of merges") -> Split:
     bpe = package("subword_nmt.apply_bpe").BPE(io.StringIO("\n".join([first, *merges, ""]), newline="\n"))
 
     def split(line: str) -> list[str]:
-        if len(bpe.cache) > MAX_CACHED_WORDS:
+        if len(bpe.cache) > 1_000_000:  # real text has no end of words
             bpe.cache.clear()
         return bpe.segment_tokens(split_tokens(line))
 
@@ -260,9 +251,13 @@ class TextCodec:
         """Return how subwords are marked in the dictionaries; None if their symbols are words."""
         return subword_kind(self.vocabs[0])
 
+    @functools.cached_property
+    def _split(self) -> Split:
+        return splitter(self.vocabs[0], self.model, self.languages[0])
+
     def encode(self, sentence: str) -> np.ndarray:
-        """Return the ids [tokens + 1] (int32, EOS last) of a plain sentence of the source language. Raises
-        DataError if the subword model is missing.
+        """Return the ids [tokens + 1] (int32, EOS last) of a plain source sentence. Raises DataError if the
+        subword model is missing.
         """
         return self.vocabs[0].encode_tokens(self._split(sentence))
 
@@ -270,10 +265,6 @@ class TextCodec:
         """Return the plain sentence of ids of the target language; Moses' tokens of BPE text are joined."""
         words = remove_subwords(self.vocabs[1].decode(ids), self.kind)
         return plain_text(words, self.languages[1]) if self.kind == "subword_nmt" else words
-
-    @functools.cached_property
-    def _split(self) -> Split:
-        return splitter(self.vocabs[0], self.model, self.languages[0])
 
     def to_plain(self) -> dict[str, Any]:
         """Return plain values and a tensor, as model files hold them; `from_plain` makes the codec again."""

@@ -85,10 +85,6 @@ class Vocab:
         """Return whether both give every symbol the same id; counts may differ."""
         return isinstance(other, Vocab) and self._symbols == other._symbols
 
-    def symbol(self, index: int) -> str:
-        """Return the symbol of one id, 0 <= index < len(self)."""
-        return self._symbols[index]
-
     def encode(self, line: str) -> np.ndarray:
         """Return the ids [tokens + 1] (int32) of a line of tokens separated by spaces, EOS appended."""
         return self.encode_tokens(split_tokens(line))

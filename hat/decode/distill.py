@@ -73,7 +73,7 @@ def _translate(
 ) -> Part:
     """Return the translations of the sentences from `start` on."""
     found = {n: [data.target[n]] for n in range(start, min(start + PART, len(data)))}
-    fits = [n for n in found if data.source_lengths[n] <= teacher.cfg.max_source_positions]
+    fits = [n for n in found if data.source.lengths[n] <= teacher.cfg.max_source_positions]
     sources, search = [data.source[n] for n in fits], partial(beam_search, teacher)
     for place, hypotheses in searched(search, teacher.device, sources, cfg, batch_size):
         found[fits[place]] = [np.array(each.tokens) for each in hypotheses[:nbest]]

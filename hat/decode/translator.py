@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hat.data.pairs import PairDataset, flat, pad, plan_batches, usable
 from hat.data.subwords import TextCodec, remove_subwords
-from hat.data.vocab import EOS, Vocab
+from hat.data.vocab import EOS
 from hat.decode.beam import BeamConfig, Hypothesis, beam_search
 from hat.errors import ArchError, DataError
 from hat.log import progress
@@ -49,11 +49,6 @@ class Model:
     def arch(self) -> Arch | None:
         """Return the architecture of a SubTransformer, None for a SuperTransformer."""
         return self.network.arch if isinstance(self.network, SubTransformer) else None
-
-    @property
-    def vocabs(self) -> tuple[Vocab, Vocab] | None:
-        """Return the dictionaries of source and target, None if they are not known."""
-        return None if self.codec is None else self.codec.vocabs
 
     def extract(self, arch: Arch) -> "Model":
         """Return `arch`, cut out of this SuperTransformer, as a model of its own; the weights are copies.
@@ -164,7 +159,7 @@ def translate(
     Of `SORTED` batches the long sentences come first. Raises DataError if a source is longer than the model's
     positions.
     """
-    limit, lengths = model.cfg.max_source_positions, data.source_lengths
+    limit, lengths = model.cfg.max_source_positions, data.source.lengths
     usable(lengths, np.ones_like(lengths), limit, limit, drop_long=False)
     search = model if callable(model) else partial(beam_search, model)
     for start in range(0, len(data), step := SORTED * batch_size):

@@ -1,6 +1,5 @@
 """Take named files out of an archive that is not trusted: tar (also packed), zip, and single gzip files.
-
-Nothing else that an archive holds is ever created: members are copied one by one, to paths it does not name.
+Members are copied one by one, to paths that the archive does not name; nothing else in it is ever created.
 """
 
 import gzip
@@ -80,32 +79,27 @@ def check_file(path: Path) -> None:
 
 
 def _copy(archive: Path, files: dict[str, BinaryIO], flat: bool, left: int) -> None:
-    """Write the members that `files` names into the open files; raises ValueError if one cannot be had."""
     missing = dict.fromkeys(files)
     for name, content in _files_in(archive):
         if _unsafe(name):
             raise ValueError(f"member {name[:100]!a} leads out of the folder")
         path = PurePosixPath(name)
-        key = path.name if flat else str(path)
-        if key not in files:
+        if (key := path.name if flat else str(path)) not in files:
             continue
         if content is None or key not in missing:
             wrong = "there twice" if content else "a link or device, or locked, not a plain file"
             raise ValueError(f"member {str(path)!a} is {wrong}")
         del missing[key]
         while block := content.read(_COPY):
-            left -= len(block)
-            if left < 0:
+            if (left := left - len(block)) < 0:
                 raise ValueError("it unpacks to more than was allowed")
             files[key].write(block)
-    if missing:
-        raise ValueError(f"it has no member {next(iter(missing))!a}")
+    for name in missing:
+        raise ValueError(f"it has no member {name!a}")
 
 
 def _files_in(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
-    """Yield path and content of all but folders; the content of what is no plain file is None. A content is
-    read, if at all, before the next one is asked for.
-    """
+    # of all but folders path and content, which is None of what is no plain file, and read before the next
     with open(archive, "rb") as file:
         head = file.read(4)
     if head == ZIP_MAGIC:

@@ -16,8 +16,6 @@ from torch import Tensor
 from hat.errors import CheckpointError, brief
 from hat.files.atomic import digest_matches, digest_path, write_atomic
 
-MAX_CLASSES = 20  # of other programs that a file may name
-
 
 class Namespace(dict[str, Any]):
     """Stands for an `argparse.Namespace`: the dictionary of its values."""
@@ -58,10 +56,10 @@ def read_foreign(path: Path, content: bytes) -> Any:
         text = str(error).partition("Check the documentation of torch.load")[0].strip()  # to trust the file
         why = text.rpartition("\n")[2].rpartition("WeightsUnpickler error: ")[2].partition(" Please use ")[0]
         why = why if isinstance(error, ValueError | pickle.UnpicklingError) else ""
-        raise CheckpointError(
-            f"{path} is damaged or cannot be read safely ({brief(why or repr(error))}); allowed are files of "
-            "torch.save with tensors and plain values; fetch it again, or save its weights with torch.save"
-        ) from error
+        found = f"{path} is damaged or cannot be read safely ({brief(why or repr(error))})"
+        allowed = "allowed are files of torch.save with tensors and plain values"
+        advice = "fetch it again, or save its weights with torch.save"
+        raise CheckpointError(f"{found}; {allowed}; {advice}") from error
 
 
 def read_verified(path: Path, what: str, advice: str) -> tuple[Any, bool]:
@@ -88,7 +86,7 @@ def _read(content: bytes) -> Any:
                 return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             unknown = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
-            if unknown is None or unknown[1] in stubs or len(stubs) > MAX_CLASSES:
+            if unknown is None or unknown[1] in stubs or len(stubs) > 20:  # classes of other programs
                 raise
             stubs[unknown[1]] = Opaque
 

@@ -49,14 +49,12 @@ CPU = torch.device("cpu")
 Action = Callable[[], object]
 # One sentence; the argument is called between its parts. What takes the time itself returns milliseconds.
 Work = Callable[[Action], Sequence[float] | None]
-Clock = Callable[[], float]  # seconds
 TOGETHER = 8, 24  # architectures that take turns: at least so many, more while their weights fit in MEMORY
 MEMORY = 1 << 29  # bytes
 WIDE_PERCENT = 10.0  # a wider interval is said
 ANCHOR = "largest+smallest"  # its models
 _SERVE = "from hat.latency.measure import _serve; _serve()"
 Sizes = tuple[int, int]
-Models = Callable[[Arch], SubTransformer]
 
 
 @dataclass(frozen=True)
@@ -98,9 +96,7 @@ class MeasureConfig(Options):
     def check(self, arch: Arch, device: torch.device) -> None:
         """Raise ConfigError if the runtime is missing, or cannot compute so, there, or this architecture."""
         if device.type == "cuda" and self.runtime != "torch":
-            raise ConfigError(
-                f"--latgpu measures with --runtime torch only, not with {self.runtime}; leave it out"
-            )
+            raise ConfigError(f"--latgpu measures with --runtime torch only, not {self.runtime}")
         runtime = self.engine()
         runtime.version()
         runtime.precision(self.dtype, device)
@@ -114,12 +110,12 @@ def stand_in(sizes: Sizes) -> TextCodec:
     return TextCodec(("source", "target"), (source, target))
 
 
-def workload(model: Transformer, cfg: MeasureConfig) -> Work:
-    """Return what translates one random sentence by a stand-alone model in evaluation mode: a whole beam
-    search (HAT 2020 timed bare decoder layers), in the parts of the engine, see `hat.runtimes.engines`.
+def workload(model: Transformer, cfg: MeasureConfig, sentences: int = 1) -> Work:
+    """Return a whole beam search of random sentences by a stand-alone model in evaluation mode (HAT 2020
+    timed bare decoder layers), in the parts of the engine, see `hat.runtimes.engines`.
     """
     weight = model.source_embed.weight
-    source = torch.randint(EOS + 1, weight.size(0), (1, cfg.source_len), device=weight.device)
+    source = torch.randint(EOS + 1, weight.size(0), (sentences, cfg.source_len), device=weight.device)
     source[:, -1] = EOS
     beam = BeamConfig(beam=cfg.beam, max_len_b=cfg.target_len - 1, min_len=cfg.target_len - 1)
     runtime, whole = cfg.engine(), Model(model, stand_in(model.vocab_sizes))
@@ -221,7 +217,7 @@ def time_in_turn(
     cfg: MeasureConfig,
     conditions: Mapping[str, str],
     sync: Action,
-    clock: Clock = time.perf_counter,
+    clock: Callable[[], float] = time.perf_counter,
     anchor: Sequence[Work] = (),
 ) -> list[Timing]:
     """Return the latency of each workload, and with it the sum of those of `anchor`. Each is repeated once in
@@ -296,10 +292,9 @@ def collect(
     missing or has no form for all of the space; DataError for a damaged table, HatError if another process
     writes it.
     """
+    vocab_sizes = vocab_sizes or (dataset.vocab_sizes if dataset else None)
     if vocab_sizes is None:
-        if dataset is None:
-            raise ConfigError("measuring needs the sizes of the dictionaries: give vocab_sizes or dataset")
-        vocab_sizes = len(dataset.vocabs[0]), len(dataset.vocabs[1])
+        raise ConfigError("measuring needs the sizes of the dictionaries: give vocab_sizes or dataset")
     cfg, where, start = config or MeasureConfig(), torch.device(device or "cpu"), time.perf_counter()
     cfg.check(space.largest(), where)
     subject = Subject(space, vocab_sizes, cfg, model_config, where, seed)
@@ -342,9 +337,8 @@ def collect(
             found.path, found.new_rows, found.drift_percent = path, len(found) - done, drift_percent
             intervals = [100 * float(row.conditions["interval_ms"]) / row.total_ms for row in found]
             found.interval_percent = median(intervals or [0.0])
-            run.results |= {"rows": len(found), "new_rows": found.new_rows}
-            known = ("interval_percent", "drift_percent")
-            run.results |= {name: round(getattr(found, name), 3) for name in known}
+            names = ("new_rows", "interval_percent", "drift_percent")
+            run.results |= {"rows": len(found)} | {name: round(getattr(found, name), 3) for name in names}
             if path:
                 run.vouch(path)
     if len(found) < rows:
@@ -365,9 +359,7 @@ def row_of_timing(arch: Arch, timing: Timing, reference_ms: float, **more: str) 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured, how, and on what device; `vocab_sizes` are of the source and the target
-    dictionary.
-    """
+    """What is measured, how, and on what device; sizes are of the source and the target dictionary."""
 
     space: SearchSpace
     vocab_sizes: Sizes
@@ -387,14 +379,12 @@ class Subject:
         normalize = [getattr(options, f"{side}_normalize_before") for side in SIDES]
         return Identity("latency-table", settings | {"normalize-before": normalize})
 
-    def models(self) -> Models:
+    def models(self) -> Callable[[Arch], SubTransformer]:
         """Return a function that gives an architecture as a model of its own, on the device."""
         options, cfg = self.model_config or ModelConfig(), self.cfg
         limit, length = min(options.max_source_positions, options.max_target_positions), cfg.source_len
         if max(length, cfg.target_len) > limit:
-            raise ConfigError(
-                f"--profile-length {length} exceeds the {limit} positions of the model; lower it"
-            )
+            raise ConfigError(f"--profile-length {length} exceeds the model's {limit} positions; lower it")
         noise = torch.Generator().manual_seed(seed_for(self.seed, "init"))
         exact = cfg.runtime != "torch" or cfg.dtype == "int8"
         dtype = torch.float32 if exact else DTYPES[cfg.engine().precision(cfg.dtype, self.device)]
@@ -412,7 +402,7 @@ def _own_table(path: Path | None, wanted: Identity, new_run: bool) -> TableWrite
     record = read_record(path, folder=False, note=info)
     here = {name: str(value) for name, value in wanted.settings.items() if name in SHARED}
     found = differences({"estimate": "median", **table.records[0].conditions}, here)
-    found = found or (record.made_from.differences(wanted) if record.made_from else [])
+    found = found or (record.identity.differences(wanted) if record.kind else [])
     if not found:
         return table
     table.close()
@@ -420,10 +410,8 @@ def _own_table(path: Path | None, wanted: Identity, new_run: bool) -> TableWrite
     moved = next(name for name in names if not name.exists())
     held = f"{path} holds rows measured with {'; '.join(found)}"
     if not new_run:
-        raise ConfigError(
-            f"{held}; rows measured in different ways must not mix: give another --lat-dataset-path, or "
-            f"--new-run, which moves it to {moved}"
-        )
+        ways = f"give another --lat-dataset-path, or --new-run, which moves it to {moved}"
+        raise ConfigError(f"{held}; rows measured in different ways must not mix: {ways}")
     for old, new in ((path, moved), (record_path(path), record_path(moved))):
         if old.exists():
             os.replace(old, new)
@@ -444,17 +432,14 @@ def _new_archs(space: SearchSpace, seed: int, known: Sequence[Arch | None], coun
 
 
 def measure_fresh(
-    archs: Sequence[Arch],
-    subject: Subject,
-    conditions: Mapping[str, str],
-    reference_ms: float | None = None,
+    archs: Sequence[Arch], subject: Subject, conditions: Mapping[str, str], reference_ms: float | None = None
 ) -> list[Timing]:
-    """Return the timing of each architecture in their order, measured in one fresh process of their own.
+    """Return the timing of each architecture; in one fresh process they take turns with the anchor of their
+    space.
 
-    All take turns, together with the anchor of their space. If `conditions`, as those of a predictor, are of
-    a table of this space, the latencies are at its speed, or at that at which its anchor takes
-    `reference_ms`. `subject` says what `conditions` does not. Raises HatError with the last words of a
-    process that fails.
+    If `conditions`, as those of a predictor, are of a table of this space, the latencies are at its speed, or
+    at that at which its anchor takes `reference_ms`. `subject` says what `conditions` does not. Raises
+    HatError with the last words of a process that fails.
     """
     subject = replace(subject, cfg=subject.cfg.under(conditions))
     request = archs, int(conditions.get("threads", torch.get_num_threads())), subject
@@ -463,10 +448,8 @@ def measure_fresh(
     done = subprocess.run(command, input=pickle.dumps(request), capture_output=True)
     if done.returncode:
         words = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        raise HatError(
-            f"measuring {len(archs)} architectures in a fresh process failed: {' '.join(words)}; what was "
-            "measured before is kept: run again to go on, or give --no-measure"
-        )
+        what = f"measuring {len(archs)} architectures in a fresh process failed: {' '.join(words)}"
+        raise HatError(f"{what}; run again to go on from what was measured before, or give --no-measure")
     timings: list[Timing] = pickle.loads(done.stdout)
     if conditions.get("space") == conditions_of_space(subject.space, 0)["space"]:
         reference_ms = reference_ms or float(conditions["reference_ms"])

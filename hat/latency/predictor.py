@@ -193,13 +193,11 @@ class LatencyPredictor:
         stand in the YAML files of the release. Raises CheckpointError if it is missing, damaged or another.
         """
         content = _read(Path(path))
-        if (released := "first_layer.weight" in content) and (not feature_norm or lat_norm is None):
-            raise CheckpointError(
-                f"{path} is a predictor of the 2020 release, which does not carry its normalisers; give "
-                "--feature-norm and --lat-norm as in configs/<task>/latency_predictor"
-            )
         try:
-            found = cls(_released(content, feature_norm, lat_norm or 0)) if released else cls(**_own(content))
+            if "first_layer.weight" in content:
+                found = cls(_released(content, feature_norm, lat_norm or 0.0))
+            else:
+                found = cls(**_own(content))
             if not np.isfinite(found.predict_features(np.ones(found._count))).all():
                 raise ValueError("predicts no number")
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
@@ -227,7 +225,8 @@ def _released(state: Mapping[str, Any], norm: Sequence[float], lat_norm: float) 
     hidden = sum(name.startswith("layers.") and name.endswith(".weight") for name in state)
     names = ["first_layer", *(f"layers.{number}" for number in range(hidden)), "predict"]
     if len(norm) != len(FEATURE_NAMES) or not min(*norm, lat_norm) > 0:
-        raise ValueError("normalisers must be above 0, one for each feature")
+        what = "a predictor of the 2020 release does not carry its normalisers, which are above 0; give "
+        raise CheckpointError(f"{what}--feature-norm and --lat-norm as in configs/<task>/latency_predictor")
     arrays = {name: tensor.double().numpy().T for name, tensor in state.items()}
     layers = [(arrays[f"{name}.weight"], arrays[f"{name}.bias"]) for name in names]
     return lambda features: lat_norm * costs.apply_network(layers, features / np.array(norm))

@@ -36,10 +36,9 @@ class CTranslate2(Runtime):
         """Raise ConfigError for an architecture that CTranslate2 has no form for."""
         if set(spans := arch.decoder.cross_span) != {1}:
             key = next(dim.choice_key for dim in DIMS if dim.attr == "cross_span")
-            raise ConfigError(
-                f"CTranslate2 attends to the last encoder layer only, this architecture has spans {spans}; "
-                f"search with `{key}: [-1]`, or take another runtime: onnxruntime knows all spans"
-            )
+            found = f"CTranslate2 attends to the last encoder layer only, this architecture has spans {spans}"
+            other = "take another runtime: onnxruntime knows all spans"
+            raise ConfigError(f"{found}; search with `{key}: [-1]`, or {other}")
 
     def precision(self, asked: Precision, device: torch.device) -> Precision:
         """Return the number format that `asked` stands for; raises ConfigError if this CPU has none."""
@@ -53,19 +52,16 @@ class CTranslate2(Runtime):
     def prepare(self, model: Model, precision: Precision, threads: int) -> "Engine":
         network, vocabs = stand_alone(model), codec_of(model).vocabs
         self.check(network.arch)
+        how = {"device": "cpu", "compute_type": TYPES[precision], "intra_threads": threads}
         with tempfile.TemporaryDirectory() as folder:
             export(network, Path(folder), vocabs, precision)
-            translator = package(*self.needs).Translator(
-                folder, device="cpu", compute_type=TYPES[precision], intra_threads=threads
-            )
-        return Engine(network, vocabs, translator)
+            return Engine(network, vocabs, package(*self.needs).Translator(folder, **how))
 
 
 def export(model: SubTransformer, folder: Path, vocabs: tuple[Vocab, Vocab], precision: str = "fp32") -> None:
-    """Write `model` as a CTranslate2 model into `folder`; the weights in memory stay as they are.
-
-    Layers with fewer heads than others get heads of zeros: results stay the same. Raises ConfigError for an
-    architecture that CTranslate2 has no form for, and if CTranslate2 is not installed.
+    """Write `model` as a CTranslate2 model into `folder`; the weights in memory stay as they are. Layers with
+    fewer heads than others get heads of zeros: results stay the same. Raises ConfigError for an architecture
+    that CTranslate2 has no form for, and if CTranslate2 is not installed.
     """
     CTranslate2().check(model.arch)
     specs = package(*CTranslate2.needs).specs
@@ -155,7 +151,7 @@ def _attention(to: Any, linears: Sequence[tuple[Any, int]], out: Any, heads: int
 
 
 def _filled(rows: Tensor, parts: int, heads: int, most: int) -> Tensor:
-    """Return rows [parts * heads * d, ...] with zeros for further heads, [parts * most * d, ...]."""
+    # rows [parts * heads * d, ...] become [parts * most * d, ...], with zeros for further heads
     split = rows.unflatten(0, (parts, heads, -1))
     return pad(split, (0, 0) * (split.dim() - 2) + (0, most - heads)).flatten(0, 2)
 

@@ -20,8 +20,7 @@ from typing import Any, Literal, Protocol, cast
 import torch
 from torch import Tensor
 
-from hat.data.folder import CODES_FILE, MODEL_FILE
-from hat.data.subwords import TextCodec, package
+from hat.data.subwords import MODEL_FILES, TextCodec, package
 from hat.decode.beam import BeamConfig, Hypothesis, beam_search, search_from
 from hat.decode.translator import Model
 from hat.errors import CheckpointError, ConfigError, DataError, HatError, brief
@@ -67,17 +66,14 @@ class Engine(Protocol):
 
 
 class Runtime:
-    """What prepares models for one program; a subclass for each.
+    """What prepares models for one program; a subclass for each."""
 
-    Attributes:
-        precisions: number formats that it computes in; the first one is what "auto" means.
-        estimate: how the repeats of a search become a latency, as tables name it.
-        needs: Python package of the program, and the extra of HAT that installs it; empty if there is none.
-    """
-
-    precisions: tuple[Precision, ...] = ("fp32", "int8")
-    estimate = "minimum"
-    needs: tuple[str, ...] = ()
+    precisions: tuple[Precision, ...] = (
+        "fp32",
+        "int8",
+    )  # that it computes in; "auto" is the first
+    estimate = "minimum"  # how the repeats of a search become a latency, as tables name it
+    needs: tuple[str, ...] = ()  # Python package of the program, and the extra of HAT that installs it
 
     def precision(self, asked: Precision, device: torch.device) -> Precision:
         """Return the number format that `asked` stands for; raises ConfigError if there is none."""
@@ -125,17 +121,13 @@ class Torch(Runtime):
     estimate = "minimum of each step"  # other work only adds time; docs/performance.md compares estimates
 
     def precision(self, asked: Precision, device: torch.device) -> Precision:
-        """Return the number format: "auto" means what is fast on the device."""
         if asked == "int8":
-            raise ConfigError(
-                "torch cannot compute in int8; give fp32, bf16 or fp16, or --runtime ctranslate2, onnxruntime"
-            )
+            other = "give fp32, bf16 or fp16, or --runtime ctranslate2, onnxruntime"
+            raise ConfigError(f"torch cannot compute in int8; {other}")
         return cast(Precision, dtype_name(choose_dtype(asked, device)))
 
     def prepare(self, model: Model, precision: Precision, threads: int = 0) -> StepEngine:
-        """Return our own engine; its threads are those of PyTorch."""
-        network = model.network
-        weight = network.source_embed.weight
+        network, weight = model.network, model.network.source_embed.weight
         dtype = DTYPES[self.precision(precision, weight.device)]
         if weight.dtype != dtype:
             network = extract(network, network.default_arch).to(dtype)
@@ -143,12 +135,8 @@ class Torch(Runtime):
 
 
 class Command(Runtime):
-    """A program of the user's, so any device is one: it is given a bundle and prints milliseconds.
-
-    `command` is started with the path of a bundle behind its words, for at most `limit_s` seconds;
-    docs/deploy.md says what it is told.
-
-    Raises ConfigError if the words of the command cannot be told apart, or there are none.
+    """A program of the user's, so any device is one: `command` is started with the path of a bundle behind
+    its words, for at most `limit_s` seconds, and prints milliseconds; docs/deploy.md says what it is told.
     """
 
     precisions = ("auto", "fp32", "fp16", "bf16", "int8")
@@ -178,13 +166,11 @@ class ProgramEngine:
         self._place = tempfile.TemporaryDirectory(prefix="hat-")
 
     def __call__(self, source_BS: Tensor, cfg: BeamConfig) -> list[list[Hypothesis]]:
-        """Raise ConfigError: a program that measures gives no translation."""
         raise ConfigError("the runtime command only measures; translate with another --runtime")
 
     def timed(self, source_BS: Tensor, cfg: BeamConfig, mark: Mark) -> list[float]:
-        """Return the milliseconds that the program prints: one or more numbers, each a repeat.
-
-        Raises HatError if it cannot be started, fails, does not end, or prints anything else.
+        """Return the milliseconds that the program prints: one or more numbers, each a repeat. Raises
+        HatError if it cannot be started, fails, does not end, or prints anything else.
         """
         from hat.runtimes.bundle import save_bundle  # late: it imports this module
 
@@ -195,10 +181,9 @@ class ProgramEngine:
             save_bundle(self._model, bundle, {"measure": told})
         shown = f"the program of --lat-command, {shlex.join(self._words)!r},"
         out, code = self._run([*self._words, str(bundle)], told, shown)
-        try:
+        found = list[float]()
+        with suppress(ValueError):
             found = [float(word) for word in out.split()]
-        except ValueError:
-            found = []
         if code or not found or not all(0 < ms < math.inf for ms in found):
             why = f"failed with exit code {code}" if code else f"printed {brief(out.strip()) or 'nothing'}"
             how = "it must print the milliseconds of one or more searches, and nothing else"
@@ -206,13 +191,11 @@ class ProgramEngine:
         return found
 
     def _run(self, words: Sequence[str], told: dict[str, object], shown: str) -> tuple[str, int]:
-        """Return what the program prints, and its exit code; whatever happens, it has ended by then."""
+        # what the program prints, and its exit code; whatever happens, it has ended by then
         env = os.environ | {f"HAT_{name.upper()}": str(value) for name, value in told.items()}
-        none, pipe = subprocess.DEVNULL, subprocess.PIPE
+        how: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "errors": "replace"}
         try:  # a session of its own, so that what it starts ends with it; its standard error is ours
-            process = subprocess.Popen(
-                words, env=env, stdin=none, stdout=pipe, text=True, errors="replace", start_new_session=True
-            )
+            process = subprocess.Popen(words, env=env, text=True, start_new_session=True, **how)
         except OSError as error:
             raise HatError(f"{shown} cannot be started: {error.strerror}; check the path") from error
         try:
@@ -234,10 +217,9 @@ def runtime_of(name: RuntimeName, *options: Any) -> Runtime:
 
 
 def fastest(model: Model, precision: Precision, cfg: BeamConfig | None = None) -> RuntimeName:
-    """Return the runtime that translates fastest with `model` here, see docs/performance.md.
-
-    In floats that is torch, in 8 bits CTranslate2, or ONNX Runtime if CTranslate2 is missing, has no form for
-    the architecture or does not know the options `cfg`. Raises ConfigError if neither can.
+    """Return the runtime that translates fastest with `model` here, see docs/performance.md: in floats torch,
+    in 8 bits CTranslate2, or ONNX Runtime if CTranslate2 is missing, has no form for the architecture or does
+    not know the options `cfg`. Raises ConfigError if neither can.
     """
     if precision != "int8":
         return "torch"
@@ -264,10 +246,8 @@ def engine(
     """Return the engine of a model, to be given to `Model.translate`; by default the fastest here.
 
     `precision` is the number format of the weights; "auto" is what is fast in torch, float32 elsewhere.
-    `threads` compute one batch; None for as many as torch uses.
-
-    Raises ConfigError if the program is not installed, cannot compute so or does not translate, or the
-    architecture has no form for it.
+    `threads` compute one batch; None for as many as torch uses. Raises ConfigError if the program is not
+    installed, cannot compute so or does not translate, or the architecture has no form for it.
     """
     if runtime == "command":
         raise ConfigError("the runtime command only measures; translate with another --runtime")
@@ -277,29 +257,25 @@ def engine(
 
 
 def export(model: Model, folder: Path | str, to: Target, precision: Precision = "auto") -> Path:
-    """Write a model of one architecture for another program: ctranslate2, onnx or safetensors.
-
-    Dictionaries and subword model are written beside it, if they are known. Returns the folder.
+    """Write a model of one architecture for another program: ctranslate2, onnx or safetensors. Dictionaries
+    and subword model are written beside it, if they are known. Returns the folder.
     """
+    from hat.runtimes import ctranslate2, onnx  # late: they import this module
+
     precision, network, folder = _checked(to, _PRECISIONS[to], precision), stand_alone(model), Path(folder)
     if to == "ctranslate2":
-        runtime_of("ctranslate2").check(network.arch)
+        ctranslate2.CTranslate2().check(network.arch)
     folder.mkdir(parents=True, exist_ok=True)
     if to == "ctranslate2":
-        from hat.runtimes import ctranslate2  # late: it imports this module
-
         ctranslate2.export(network, folder, codec_of(model).vocabs, precision)
     elif to == "onnx":
-        from hat.runtimes import onnx  # late, as above
-
         onnx.export(network, folder, precision)
     else:
         weights = {name: weight.to(DTYPES[precision]) for name, weight in network.named_parameters()}
         if wrong := [name for name, weight in weights.items() if not weight.isfinite().all()]:
             raise CheckpointError(f"{wrong[0]} holds numbers that {precision} cannot hold; export as fp32")
-        write_safetensors(
-            folder / "model.safetensors", weights, {"architecture": str(network.arch.to_yaml())}
-        )
+        facts = {"architecture": str(network.arch.to_yaml())}
+        write_safetensors(folder / "model.safetensors", weights, facts)
     if model.codec is not None:
         save_text(model.codec, folder)
     return folder
@@ -310,8 +286,8 @@ def save_text(codec: TextCodec, folder: Path) -> list[str]:
     names = [f"dict.{language}.txt" for language in codec.languages]
     for name, vocab in zip(names, codec.vocabs, strict=True):
         vocab.save(folder / name)
-    if (content := codec.model) is not None:
-        names.append(MODEL_FILE if codec.kind == "sentencepiece" else CODES_FILE)
+    if (content := codec.model) is not None and codec.kind:
+        names.append(MODEL_FILES[codec.kind])
         write_atomic(folder / names[-1], lambda file: file.write(content))
     return names
 
@@ -320,18 +296,14 @@ def stand_alone(model: Model) -> SubTransformer:
     """Return the network of a model of one architecture; raises CheckpointError for a SuperTransformer."""
     if isinstance(model.network, SubTransformer):
         return model.network
-    raise CheckpointError(
-        "this is a SuperTransformer, which holds many architectures; cut one out with hat convert --configs "
-        "ARCH.yml, or train it, and give that"
-    )
+    advice = "cut one out with hat convert --configs ARCH.yml, or train it, and give that"
+    raise CheckpointError(f"this is a SuperTransformer, which holds many architectures; {advice}")
 
 
 def codec_of(model: Model) -> TextCodec:
     """Return the dictionaries of a model; raises DataError if they are not known."""
     if model.codec is None:
-        raise DataError(
-            "the dictionaries of this model are not known; give the folder of its data with --data"
-        )
+        raise DataError("the dictionaries of this model are not known; give the folder of its data as --data")
     return model.codec
 
 

@@ -27,7 +27,6 @@ class SearchResult:
     coverage: float  # share of measurements below the bound; 0 if limits are kept by the mean
     whole_front: bool  # one run of the strategy served all limits
     objectives: tuple[str, ...]
-    sources: str  # of weights and predictor, for the files of architectures
     latency_of: dict[str, str]  # device, threads, runtime and dtype that latencies and limits are of
     scoring_s: float
     ranked: dict[float, list[Candidate]]  # by limit: those that keep it, best first
@@ -39,15 +38,12 @@ class SearchResult:
 
     def summary(self) -> dict[str, Any]:
         """Return everything but the scores as plain values, as summary.json holds it."""
-        winners: list[dict[str, Any]] = [
-            {
-                "write_config_path": str(self.paths[limit_ms]) if limit_ms in self.paths else None,
-                "constraint_ms": known_ms(limit_ms),
-                **winner.plain(),
-                "finalists": [each.plain() for each in winner.finalists],
-            }
-            for limit_ms, winner in self.winners.items()
-        ]
+        winners = list[dict[str, Any]]()
+        for limit_ms, winner in self.winners.items():
+            path = str(self.paths[limit_ms]) if limit_ms in self.paths else None
+            finalists = {"finalists": [each.plain() for each in winner.finalists]}
+            own = {"write_config_path": path, "constraint_ms": known_ms(limit_ms)}
+            winners.append(own | winner.plain() | finalists)
         return {
             **(winners[0] if len(winners) == 1 and not self.whole_front else {}),
             "mode": "pareto" if self.whole_front else "constraint",
@@ -69,20 +65,16 @@ class SearchResult:
         finalists = [each for winner in self.winners.values() for each in winner.finalists]
         measured = {each.arch: round(each.measured_ms, 4) for each in finalists if each.measured_ms}
         front = {each.arch for each in self.front}
-        rows = [
-            {
+        rows = []
+        for number, (each, volume) in enumerate(zip(self.scored, self.hypervolumes, strict=True), 1):
+            row: dict[str, Any] = {
                 "evaluation": number,
                 "loss": each.loss,
                 "predicted_ms": round(each.predicted_ms, 4),
-                "bound_ms": round(each.bound_ms, 4),
-                "measured_ms": measured.get(each.arch),
-                "params": each.params,
-                "flops": each.flops,
-                "on_front": int(each.arch in front),
-                "hypervolume": round(volume, 8),
             }
-            for number, (each, volume) in enumerate(zip(self.scored, self.hypervolumes, strict=True), 1)
-        ]
+            row |= {"bound_ms": round(each.bound_ms, 4), "measured_ms": measured.get(each.arch)}
+            row |= {"params": each.params, "flops": each.flops, "on_front": int(each.arch in front)}
+            rows.append(row | {"hypervolume": round(volume, 8)})
         text = evaluations_csv(rows, [each.arch for each in self.scored])
         write_text_atomic(out / "evaluations.csv", text)
         for stale in (out / "front").glob("front@*ms.yml"):
@@ -96,8 +88,9 @@ class SearchResult:
     def write(self, out: Path | None, run: Run) -> None:
         """Write the YAML file of each winner, beside it a record of its own; into `out` table and summary."""
         made = run.record
-        same: dict[str, Any] = {"settings": made.settings, "inputs": made.inputs, "device": made.device}
-        same["identity"] = made.identity
+        same: dict[str, Any] = {
+            name: getattr(made, name) for name in ("settings", "inputs", "device", "identity")
+        }
         for limit_ms, path in self.paths.items():
             self._write_arch(path, self.winners[limit_ms], under(limit_ms))
             with Run(record_path(path, folder=False), made.kind, goes_on=False, **same) as own:
@@ -116,7 +109,7 @@ class SearchResult:
         head = f"# found by evo_search.py {limit}: predicted {found.predicted_ms:.2f} ms{bound}, "
         head += f"validation loss {found.loss:.4f} (inherited, base 2)\n"
         of = ", ".join(f"{name} {value}" for name, value in self.latency_of.items())
-        head += "".join(f"# {text}\n" for text in (self.sources, of and f"milliseconds of {of}") if text)
+        head += f"# milliseconds of {of}\n" if of else ""
         lines = (f"{key}: {value}\n" for key, value in found.arch.to_yaml().items())
         write_text_atomic(path, head + "".join(lines))
 

@@ -49,15 +49,12 @@ CPU = torch.device("cpu")
 LEAST = 10  # short trainings that a regression is made from
 Train = Callable[[Sequence[Arch], int], list[float]]  # validation losses after so many updates from the slice
 _OF_LIMITS = ("device", "threads", "runtime", "dtype")  # what a limit in ms is of, from the predictor
-_SOURCES = {"checkpoint": "weights", "predictor": "predictor"}  # inputs, as files of architectures name them
 
 
 class ValidationFitness:
-    """Scores architectures on batches that stay on the device; one forward pass each, no gradient.
-
-    The processes of a group share the architectures, which changes no result: rank 0 calls this, the others
-    `part`, in `ProcessGroup.on_rank0`. `int8_of` names the runtime whose rounding to 8 bits the losses are
-    of.
+    """Scores architectures on batches that stay on the device. The processes of a group share them, which
+    changes no result: rank 0 calls this, the others `part`, in `ProcessGroup.on_rank0`. `int8_of` names the
+    runtime whose rounding to 8 bits the losses are of.
     """
 
     def __init__(
@@ -111,11 +108,10 @@ class ValidationFitness:
 
 
 class CachedFitness:
-    """A fitness that computes each loss once and, if there is a journal, keeps it there with the latency.
-
-    Strategies are deterministic, so a repeated search asks for the same architectures and ends as if it had
-    never stopped. `fitness` is asked for `at_once` architectures, all of which are on disk before the next
-    and before `on_score`. Raises ConfigError for a journal with another header.
+    """A fitness that computes each loss once and, if there is a journal, keeps it there with the latency, so
+    that a repeated search, being deterministic, ends as if it had never stopped. `fitness` is asked for
+    `at_once` architectures, all of which are on disk before `on_score` and the next. Raises ConfigError for a
+    journal with another header.
     """
 
     def __init__(
@@ -225,8 +221,8 @@ def search(
 
 @dataclass
 class SearchTask:
-    """What the steps of one search share; `search` makes it of its arguments, and nothing is written by that.
-    The network may be without memory (on the device "meta") if `inputs` names its checkpoint.
+    """What the steps of one search share, made of its arguments; nothing is written by that. The network may
+    be without memory (on the device "meta") if `inputs` names its checkpoint.
     """
 
     network: Transformer
@@ -249,10 +245,8 @@ class SearchTask:
         self.strategy = self.chosen or strategy_of(cfg)
         self.limits_ms = limits_of(self.limits_ms, cfg, self.strategy)
         if cfg.rerank and (pairs or self.training is None or not self.limits_ms):
-            raise ConfigError(
-                f"--rerank {cfg.rerank} needs a latency limit, options of training and a Dataset to train "
-                "on; give --latency-constraint, training and dataset, or --rerank 0"
-            )
+            what = f"--rerank {cfg.rerank} needs a latency limit, options of training and a Dataset"
+            raise ConfigError(f"{what}; give --latency-constraint, training and dataset, or --rerank 0")
         self.data = self.dataset if pairs else self.dataset.split(cfg.valid_subset)
         self.pairs = min(len(self.data), cfg.valid_cnt_max or len(self.data))
         self.space, self.weight = self.network.space, next(self.network.parameters())
@@ -317,7 +311,7 @@ class SearchTask:
     def identity(self) -> Identity:
         """Return what the result depends on."""
         cfg, limits = self.config, [limit_ms for limit_ms in self.limits_ms if limit_ms < math.inf]
-        inputs = {use: digest_of(path) for use, path in self.inputs.items() if use in _SOURCES}
+        inputs = {use: digest_of(path) for use, path in self.inputs.items()}
         if "checkpoint" not in inputs:  # it is not known which file the weights came from
             inputs["checkpoint"] = content_of(self.network)
         if "predictor" not in inputs:
@@ -406,7 +400,6 @@ class SearchTask:
             coverage=self.coverage,
             whole_front=whole,
             objectives=objectives,
-            sources=", ".join(f"{_SOURCES[use]} {at}" for use, at in self.inputs.items() if use in _SOURCES),
             latency_of={name: of[name] for name in _OF_LIMITS if name in of},
             scoring_s=time.perf_counter() - self.began,
             ranked=ranked,
@@ -419,9 +412,6 @@ class SearchTask:
         rounds = {limit_ms: rounds_of(len(few), self.config) for limit_ms, few in ranked.items()}
         most = sum(count * updates for each in rounds.values() for count, updates in each)
         info(f"short trainings ({self.config.rerank_by}): at most {most} updates in all")
-        for limit_ms, some in rounds.items():
-            steps = ", then ".join(f"{count} architectures for {updates}" for count, updates in some)
-            info(f"{under(limit_ms)}: {steps or 'none, for only one architecture keeps it'}")
         trained, known = dict[Arch, tuple[int, float]](), dict[int, CachedFitness]()
 
         def train(archs: Sequence[Arch], updates: int) -> list[float]:
@@ -455,11 +445,11 @@ class SearchTask:
         conditions, network = self.predictor.conditions, self.network
         there, gpu = conditions.get("device", "an unnamed device"), torch.cuda.is_available()
         gpu = gpu and there == torch.cuda.get_device_name()
-        here, how = there if gpu else device_name(CPU), ""
+        here = there if gpu else device_name(CPU)
         if conditions.get("runtime") == "command":
-            here, how = measuring.get("command") or here, "; --lat-command with these words measures there"
+            here = measuring.get("command") or here
         if there != here:
-            info(f"not measured: the predictor is of {there}, this is {here}{how}")
+            info(f"not measured: the predictor is of {there}, this is {here}")
             return None
         from hat.latency import measure  # late: most of a search measures nothing
 
@@ -515,10 +505,8 @@ def limits_of(
         raise ConfigError("no limit; give --latency-constraint in ms, --max-params or --max-flops")
     most, several = config.pareto_evaluations, len(limits_ms)
     if strategy.whole_front and most < several:
-        raise ConfigError(
-            f"--pareto-evaluations {most} is too few for {several} limits of --latency-constraints, each of "
-            f"which needs an architecture that keeps it; give at least {several}"
-        )
+        what = f"--pareto-evaluations {most} is too few for {several} limits"
+        raise ConfigError(f"{what}, each of which needs an architecture; give at least {several}")
     return limits_ms
 
 

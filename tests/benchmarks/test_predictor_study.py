@@ -1,6 +1,5 @@
 """python -m benchmarks predictor-study: every method on the same rows, resumable, refusing."""
 
-import csv
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -11,15 +10,8 @@ import torch
 from toy_rows import rows_of
 
 from benchmarks import predictor_study
-from benchmarks.predictor_study import (
-    ALL,
-    LABELS,
-    Cell,
-    Table,
-    run_cell,
-    split,
-    study,
-)
+from benchmarks.predictor_study import ALL, LABELS, Cell, Table, mean_records, run_cell, split, study
+from hat.files.journal import read_journal
 from hat.latency.table import TableWriter, row_of
 from hat.space import Arch, DecoderArch, EncoderArch
 
@@ -40,15 +32,15 @@ def test_a_cell_sees_its_rows_alone_and_is_tested_on_others(method: str) -> None
     held = table("a")
     train, test = split(60, 3)
     for count, numbers in {10: train[:10], ALL: train}.items() if method != "predictor" else [(ALL, train)]:
-        first = run_cell(Cell(held, method, count, 3), {})
+        first = run_cell(Cell(held, method, count, 3))
         hidden = [replace(row, latency_mean_decoder=1e5) for row in held.rows]
         for i in [*numbers, *test]:
             hidden[i] = held.rows[i]
-        again = run_cell(Cell(held._replace(rows=hidden), method, count, 3), {})
+        again = run_cell(Cell(held._replace(rows=hidden), method, count, 3))
         assert {**first, "seconds": 0} == {**again, "seconds": 0}
         for i in test:
             hidden[i] = replace(hidden[i], latency_mean_decoder=10 * hidden[i].latency_mean_decoder)
-        assert run_cell(Cell(held._replace(rows=hidden), method, count, 3), {})["mape_percent"] > 80
+        assert run_cell(Cell(held._replace(rows=hidden), method, count, 3))["mape_percent"] > 80
     assert ("held" in first) == (method == "predictor")
 
 
@@ -102,11 +94,11 @@ def test_a_study_goes_on_where_it_was_interrupted(
     argv += ["--seeds=2", f"--out-dir={tmp_path}/out"]
     real, calls = predictor_study.run_cell, []
 
-    def interrupted(cell: Cell, sources: dict) -> dict:
+    def interrupted(cell: Cell) -> dict:
         calls.append(cell)
         if len(calls) == 20:
             raise KeyboardInterrupt
-        return real(cell, sources)
+        return real(cell)
 
     monkeypatch.setattr(predictor_study, "run_cell", interrupted)
     assert study(argv) == 130
@@ -117,8 +109,8 @@ def test_a_study_goes_on_where_it_was_interrupted(
     for text in ("old: MAPE % / Kendall tau", "ours", "decoder depth alone", "all"):
         assert text in first.out
     assert "2020 recipe" not in first.out
-    records = list(csv.DictReader((tmp_path / "out" / "study.csv").open()))
-    best = {(r["table"], r["method"], r["rows"]): float(r["mape_percent"]) for r in records}
+    records = mean_records(read_journal(tmp_path / "out" / "journal.jsonl"))
+    best = {(r["table"], r["method"], r["rows"]): r["mape_percent"] for r in records}
     assert len(best) == 2 * 2 * 3 and best["old", "predictor", "all"] < best["old", "depth_only", "all"]
     assert study(argv) == 0
     again = capsys.readouterr()

@@ -1,6 +1,7 @@
 """Padding, shifted decoder input, datasets and their errors; batch plans, shards and resumable epochs."""
 
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ def folder(tmp_path):
 def test_dataset(folder):
     data = PairDataset.load(folder, "train")
     assert (data.source_lang, data.target_lang, len(data)) == ("en", "de", 3)
-    assert data.source_lengths.tolist() == [3, 2, 4] and data.target_lengths.tolist() == [2, 4, 2]
+    assert data.source.lengths.tolist() == [3, 2, 4] and data.target.lengths.tolist() == [2, 4, 2]
     batch = data.batch([2, 0])
     sides = (flat([side[2], side[0]]) for side in (data.source, data.target))
     other = collate([2, 0], *sides)
@@ -188,7 +189,7 @@ class Pairs:
 
     def __init__(self, count, broken=()):
         rng = np.random.default_rng(0)
-        self.source_lengths, self.target_lengths = rng.integers(2, 30, (2, count))
+        self.source, self.target = (SimpleNamespace(lengths=some) for some in rng.integers(2, 30, (2, count)))
         self.broken = broken
         self.made = 0
 
@@ -196,7 +197,7 @@ class Pairs:
         self.made += 1
         if set(self.broken) & set(indices.tolist()):
             raise DataError("broken pair")
-        ids = [np.full(self.source_lengths[i], 4) for i in indices]
+        ids = [np.full(self.source.lengths[i], 4) for i in indices]
         return collate(indices, flat(ids), flat(ids))
 
 
@@ -218,7 +219,7 @@ def test_resumed_epoch_is_the_tail_of_the_whole():
 
 def test_long_pairs_are_skipped_in_training_and_refused_else():
     data = Pairs(300)
-    data.source_lengths[17] = 2000
+    data.source.lengths[17] = 2000
     batches = epoch(data)
     assert batches.num_skipped == 1
     assert sorted(sum(ids(batches), [])) == [i for i in range(300) if i != 17]

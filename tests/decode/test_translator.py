@@ -61,7 +61,7 @@ def test_translations_in_order_equal_one_by_one(model: Model, data: Dataset) -> 
 def test_extracting(model: Model) -> None:
     arch = SPACE.smallest()
     small = model.extract(arch)
-    assert (small.arch, small.space, small.vocabs) == (arch, SPACE, model.vocabs)
+    assert (small.arch, small.space, small.codec) == (arch, SPACE, model.codec)
     assert model.arch is None and small.digests == model.digests
     ids = torch.tensor(model.codec.encode("We wait."), dtype=torch.long)[None]
     ((best, *_),) = beam_search(InferenceModel(model.network, arch), ids, BeamConfig())

@@ -67,7 +67,7 @@ def predictions(run: Path) -> Held:
 def pairs(run: Path) -> Held:
     data = PairDataset.load(run / "bin", "train", "en", "de")
     batch, vocabs = data.batch(range(len(data))), (data.source_vocab, data.target_vocab)
-    symbols = [[vocab.symbol(n) for n in range(len(vocab))] for vocab in vocabs]
+    symbols = [list(vocab) for vocab in vocabs]
     return [(batch.source.tolist(), batch.target.tolist(), symbols)]
 
 
