@@ -64,7 +64,7 @@ _TASK = "data source_lang target_lang max_tokens max_tokens_valid valid_subset p
 _USED = (  # of the options in YAML files; those of the space are given there
     only(settings.RunOptions, "restore_file", "new_run"),
     only(settings.TaskOptions, *_TASK.split()),
-    only(OptimConfig, "label_smoothing", "amp", "fp16"),
+    only(OptimConfig, "label_smoothing", "amp"),
     settings.DeviceOptions,
     settings.RankOptions,
     only(settings.ProfileOptions, "latiter", "lat_interval", "lat_row_budget"),
@@ -89,7 +89,7 @@ def identity(groups: tuple[Any, ...]) -> Identity:
     device = settings.chosen_device(given.device)
     with torch.device("meta"):
         network = SuperTransformer(rest.pop("space"), data.vocab_sizes, given.model)
-    network = network.to(compute_dtype(given.optim.amp, given.optim.fp16, device))
+    network = network.to(compute_dtype(given.optim.amp, device))
     return search_identity(network, data, **rest)
 
 
@@ -147,8 +147,8 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None) -> dict[str, Any] |
     place = place_of(os.environ)
     if place is None and (count := settings.processes(given.ranks, given.device)) > 1:
         return launch("hat.cli.evo_search", argv, count, given.ranks.distributed_port)
-    precision = optim.amp, optim.fp16, settings.rank_device(given.device, place, given.ranks)
-    dtype, device = compute_dtype(*precision), precision[-1]
+    device = settings.rank_device(given.device, place, given.ranks)
+    dtype = compute_dtype(optim.amp, device)
     source = check_compatible(load(restore, info), restore, space, None, given.model, data)
     if options.write_config_path and not how["limits_ms"]:
         info("there is no limit, so none of the front is chosen for --write-config-path")
@@ -156,7 +156,7 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None) -> dict[str, Any] |
     @contextmanager
     def connected() -> Iterator[ProcessGroup]:
         with joined(place, device) as group:
-            compute_dtype(*precision, group)  # all must agree
+            compute_dtype(optim.amp, device, group)  # all must agree
             yield group
 
     result = search(

@@ -55,7 +55,7 @@ _FIRST = (
 _DISTIL, _LAST = "translate by the teacher", "measure all the models side by side"
 _BYTES_OF_A_PARAMETER = 12  # weight and two moments of the optimiser, in float32
 # Keys of common.yml, which test.sh reads, that a translation depends on besides its checkpoint.
-_OF_A_TRANSLATION = ("amp", "fp16", "max-source-positions", "max-target-positions", "runtime", "precision")
+_OF_A_TRANSLATION = ("amp", "max-source-positions", "max-target-positions", "runtime", "precision")
 # Conditions of a latency that a model card tells, and what of a model stands in the summary as it came out.
 _OF_A_ROW = ("measured_ms", "measured_interval_ms", "bleu", "signature", "size_bytes")
 _OF_A_LATENCY = ("device", "threads", "dtype", "runtime", "beam", "source_len", "target_len")

@@ -31,7 +31,7 @@ UNLISTED: dict[type, tuple[str, ...]] = {
     SpaceOptions: ("encoder_attention_heads", "decoder_attention_heads"),
     TaskOptions: ("arch", "required_batch_size_multiple"),
     ModelConfig: ("max_source_positions", "max_target_positions", "vocab_original_scaling"),
-    OptimConfig: ("optimizer", "adam_betas", "adam_eps", "sentence_avg", "fp16", "fp16_init_scale"),
+    OptimConfig: ("optimizer", "adam_betas", "adam_eps", "sentence_avg"),
     ProfileOptions: ("latsilent", "lat_interval", "lat_row_budget"),
 }
 

@@ -148,7 +148,7 @@ def _generate(
     device = shared.device_of(replace(device_options, cpu=device_options.cpu or on_cpu))
     source = load(path, info)
     if precision == "auto" and not on_cpu:
-        precision = dtype_name(evaluation_dtype(source, optim.amp, optim.fp16, device))
+        precision = dtype_name(evaluation_dtype(source, optim.amp, device))
     check_dictionaries(source, dataset, path)
     if options.mode == "sacre":
         check_tokenizer(dataset.languages[1])

@@ -421,7 +421,7 @@ def _own_table(path: Path | None, wanted: Identity, new_run: bool) -> Iterator[T
             held, record = table.records[0].conditions, read_record(path, folder=False, note=info)
             here = {name: str(value) for name, value in wanted.settings.items() if name in SHARED}
             found = differences({"estimate": "median", **held}, here)
-            found = found or (record.made_from.differences(wanted) if record.made_from else [])
+            found = found or (record.identity.differences(wanted) if record.kind else [])
             names = (path.with_name(f"{path.name}.{record.identity.short}{n or ''}") for n in count())
             moved = next(name for name in names if not name.exists())
             if found and not new_run:

@@ -201,7 +201,7 @@ class SearchResult:
         same["identity"] = made.identity
         for limit_ms, path in self.paths.items():
             held = read_record(path, folder=False, note=info)
-            if path.exists() and held.made_from and held.identity.digest != made.identity.digest:
+            if path.exists() and held.kind and held.identity.digest != made.identity.digest:
                 info(f"{path}, which another search found, is replaced")
             self._write_arch(path, self.winners[limit_ms], under(limit_ms))
             with Run(record_path(path, folder=False), made.kind, goes_on=False, **same) as own:
