@@ -41,7 +41,6 @@ def moses_language(lang: str) -> str:
 @functools.lru_cache(maxsize=8)
 def line_function(lang: str, *steps: str, hyphens: Hyphens = "keep") -> Step:
     """Return the function that does `steps` of the Moses scripts, in this order, to a line in `lang`.
-
     "normalize" makes punctuation plain ASCII, "printable" writes a space for each control, format, private or
     unassigned character, "tokenize" makes Moses tokens, with XML escapes, "lowercase" lower case. `hyphens`
     "split" makes hyphens inside words tokens, @-@. Raises ConfigError if sacremoses is missing.
@@ -148,11 +147,10 @@ class PrepareConfig(Options):
 
 
 def prepare(cfg: PrepareConfig) -> tuple[list[int], int]:
-    """Write the sentences of both languages to `output`.<language>, both whole or none.
-
-    Returns the number of sentences of each pair of files, and the number of lines with characters U+FFFD. The
-    text does not depend on the number of processes; memory holds two parts of 1 MiB for each. Raises
-    DataError for files that do not have as many sentences as those they go with.
+    """Write the sentences of both languages to `output`.<language>, both whole or none. Returns the number of
+    sentences of each pair of files, and the number of lines with characters U+FFFD. The text does not depend
+    on the number of processes; memory holds two parts of 1 MiB for each. Raises DataError for files that do
+    not have as many sentences as those they go with.
     """
     sides = {cfg.source_lang: cfg.source_inputs, cfg.target_lang: cfg.target_inputs}
     counts: dict[str, list[int]] = {lang: [0] * len(files) for lang, files in sides.items()}

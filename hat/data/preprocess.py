@@ -85,12 +85,11 @@ class PreprocessConfig(Options):
 
 
 def preprocess(cfg: PreprocessConfig, info: Callable[[str], object] = lambda line: None) -> dict:
-    """Write the binary data of `cfg` and return its statistics: {"dictionary": {lang: size},
-    "splits": {split: {"sentences", lang: {"tokens", "unk_percent"}}}}.
-
-    Everything is built in a temporary folder beside `cfg.destdir` which takes its place at the end: a run
-    that fails or is killed leaves the earlier data as it was. `info` receives one line for each thing done.
-    Raises DataError for text that is missing, not UTF-8, of unequal length or (unless allowed) empty.
+    """Write the binary data of `cfg` and return its statistics: {"dictionary": {lang: size}, "splits":
+    {split: {"sentences", lang: {"tokens", "unk_percent"}}}}. Everything is built in a temporary folder beside
+    `cfg.destdir` which takes its place at the end: a run that fails or is killed leaves the earlier data as
+    it was. `info` receives one line for each thing done. Raises DataError for text that is missing, not
+    UTF-8, of unequal length or (unless allowed) empty.
     """
     langs = cfg.source_lang, cfg.target_lang
     prefixes = zip(SPLITS, (cfg.trainpref, cfg.validpref, cfg.testpref), strict=True)

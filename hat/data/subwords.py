@@ -136,7 +136,6 @@ def check_pieces(lines: Iterable[str], pieces: int, option: str) -> None:
 
 def learn_sentencepiece(files: Iterable[Path], model_path: Path, vocab_size: int, seed: int) -> None:
     """Learn a BPE model of at most `vocab_size` pieces on the lines of `files` and write it to `model_path`.
-
     The same text, size and seed give the same pieces; no normalisation, every character is covered. A text
     without so many pieces gives a smaller model. Of more than 2,000,000 lines, `seed` samples as many. The
     files were read and checked before: an exception would be lost inside the trainer. Raises ConfigError for

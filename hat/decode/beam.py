@@ -1,7 +1,4 @@
-"""Beam search over a cached decoder.
-
-B sentences still searched, K beam, C = 2 * K candidates, V vocabulary, N = B * K rows.
-"""
+"""Beam search: B sentences still searched, K beam, C = 2 * K candidates, V vocabulary, N = B * K rows."""
 
 import math
 from dataclasses import dataclass
@@ -68,12 +65,10 @@ def beam_search(model: InferenceModel, source_BS: Tensor, cfg: BeamConfig) -> li
 
 @torch.inference_mode()
 def search_from(model: InferenceModel, memory: EncoderOutput, cfg: BeamConfig) -> list[list[Hypothesis]]:
-    """Return up to `beam` hypotheses for each encoded source, best score first.
-
-    As in the reference (REFERENCE section 6): among the 2 * beam best continuations those that end *and* rank
-    within the first `beam` are finished; the first `beam` others go on; a sentence is done with `beam`
-    finished hypotheses or at the longest length, where the end is forced. The source length is the padded
-    width.
+    """Return up to `beam` hypotheses for each encoded source, best score first. As in the reference: among
+    the 2 * beam best continuations those that end *and* rank within the first `beam` are finished; the first
+    `beam` others go on; a sentence is done with `beam` finished hypotheses or at the longest length, where
+    the end is forced. The source length is the padded width.
     """
     batch, width = memory.padding.shape
     beam, device = cfg.beam, memory.padding.device
@@ -100,7 +95,6 @@ def search_from(model: InferenceModel, memory: EncoderOutput, cfg: BeamConfig) -
 
 
 def _candidates(logits: Tensor, scores: Tensor, cfg: BeamConfig, may_end: bool, must_end: bool) -> Candidates:
-    """Choose among the words that may follow each hypothesis, by logits [N, V]."""
     totals = logits.log_softmax(1, dtype=torch.float32).view(*scores.shape, -1).add_(scores[:, :, None])
     hypotheses, words = totals.shape[1:]
     count = 2 * cfg.beam
@@ -117,7 +111,6 @@ def _candidates(logits: Tensor, scores: Tensor, cfg: BeamConfig, may_end: bool, 
 def _advance(
     state: _State, found: Candidates, cache: DecoderState, finished: list[list[Hypothesis]], cfg: BeamConfig
 ) -> None:
-    """Finish what ends, continue with the rest, and drop sentences that are done."""
     beam, (scores, origin, tokens) = cfg.beam, found
     ends = tokens.eq(EOS) & scores.gt(-math.inf)
     for row, rank in ends[:, :beam].nonzero().tolist() if bool(ends[:, :beam].any()) else ():
