@@ -149,9 +149,7 @@ class PairDataset:
 
 @dataclass(frozen=True)
 class _Mixture:
-    """Of each sentence one of two targets; what batches ask an IndexedData for."""
-
-    sides: tuple[IndexedData, IndexedData]
+    sides: tuple[IndexedData, IndexedData]  # of each sentence one of two targets
     chosen: np.ndarray  # 0 or 1 for each sentence
 
     @property

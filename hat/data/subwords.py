@@ -234,11 +234,9 @@ def load_bpe(codes: str, name: str = "the file of merges") -> Split:
 class TextCodec:
     """Plain sentences <-> ids, by two dictionaries and the subword model that belongs to them."""
 
-    languages: tuple[str, str]
-    """source and target language; Moses' rules are taken for these"""
+    languages: tuple[str, str]  # source and target; Moses' rules are taken for these
     vocabs: tuple[Vocab, Vocab]
-    model: bytes | None = None
-    """content of the sentencepiece model or of the file of BPE merges; None if there is none"""
+    model: bytes | None = None  # content of the sentencepiece model or of the file of BPE merges, if any
 
     @classmethod
     def load(cls, folder: Path, languages: tuple[str, str], vocabs: tuple[Vocab, Vocab]) -> "TextCodec":

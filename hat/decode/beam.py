@@ -23,20 +23,13 @@ Candidates = tuple[Tensor, Tensor, Tensor]  # [B, C] best first: summed log-prob
 class BeamConfig(Options):
     """Beam search"""
 
-    beam: int = option(5, low=1)
-    """hypotheses kept for each sentence"""
-    lenpen: float = option(1.0, low=-10, high=10)
-    """score = summed log-probability / length^lenpen; above 1 favours longer translations"""
-    unkpen: float = 0.0
-    """subtracted from the log-probability of <unk>"""
-    max_len_a: float = option(0.0, low=0)
-    """longest output = max-len-a * source length + max-len-b tokens before the end"""
-    max_len_b: int = option(200, low=0)
-    """see --max-len-a"""
-    min_len: int = option(1, low=0)
-    """fewest tokens before the end"""
-    unnormalized: bool = False
-    """compare summed log-probabilities, not divided by length"""
+    beam: int = option(5, "hypotheses kept for each sentence", low=1)
+    lenpen: float = option(1.0, "score = log-probability / length^lenpen; above 1: longer", low=-10, high=10)
+    unkpen: float = option(0.0, "subtracted from the log-probability of <unk>")
+    max_len_a: float = option(0.0, "longest output = max-len-a * source length + max-len-b tokens", low=0)
+    max_len_b: int = option(200, "see --max-len-a", low=0)
+    min_len: int = option(1, "fewest tokens before the end", low=0)
+    unnormalized: bool = option(False, "compare summed log-probabilities, not divided by length")
 
 
 class Hypothesis(NamedTuple):
@@ -49,9 +42,7 @@ class Hypothesis(NamedTuple):
 
 @dataclass
 class _State:
-    """The live hypotheses, one of each sentence before the first step; finished sentences are removed."""
-
-    sentences: list[int]  # [B] which sentence of the batch each row is
+    sentences: list[int]  # [B] which sentence of the batch each row of live hypotheses is
     tokens: Tensor  # [B, K, step + 1] starting with EOS
     cumulative: Tensor  # [B, K, step] summed log-probabilities after each token
     scores: Tensor  # [B, K]

@@ -30,12 +30,9 @@ SORTED = 8  # batches that are sorted by length at a time: how files and streams
 class Model:
     """A network and what turns text into its ids; `hat.fit` makes one, `hat.load` reads one."""
 
-    network: Transformer
-    """a SuperTransformer or a SubTransformer"""
-    codec: TextCodec | None = None
-    """dictionaries and subword model; None if the model is only known by the sizes of its dictionaries"""
-    digests: tuple[str, str] = ("", "")
-    """SHA-256 of the files of both dictionaries, "" if they are not known"""
+    network: Transformer  # a SuperTransformer or a SubTransformer
+    codec: TextCodec | None = None  # dictionaries and subword model; None if only their sizes are known
+    digests: tuple[str, str] = ("", "")  # SHA-256 of the files of both dictionaries, "" if not known
 
     @property
     def space(self) -> SearchSpace:

@@ -215,9 +215,7 @@ def export(model: SubTransformer, folder: Path, precision: str = "fp32") -> None
                 logging.disable(logging.NOTSET)
 
 
-class _State:
-    """What the decoding of a batch remembers, with the methods of a DecoderState."""
-
+class _State:  # with the methods of a DecoderState
     def __init__(self, mask: Any, cross: list[Any], past: list[Any]) -> None:
         self.mask, self.cross, self.past, self.length = mask, cross, past, 0
 
