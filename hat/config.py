@@ -49,13 +49,13 @@ _HIDDEN_ENDS = re.compile("[\x85\u2028\u2029]|\r(?!$)", re.MULTILINE)
 
 def option(
     default: Any = MISSING,
+    help: str = "",
     *,
     low: float | None = None,
     high: float | None = None,
     above: float | None = None,
     below: float | None = None,
     off: float | None = None,
-    help: str = "",
     metavar: str = "",
     const: Any = MISSING,
     role: Role = "counts",
@@ -65,10 +65,10 @@ def option(
 
     Args:
         default: value if neither a file nor the command line gives one; without it the option is required.
+        help: its text; a longer one stands below the field.
         low, high: smallest and largest value allowed.
         above, below: bounds that are not allowed themselves.
         off: one more value that is allowed, for example -1 for "never".
-        help: text for a field without a text below it, as generated classes have.
         metavar: placeholder in the help of a command (default: by the type and the name).
         const: value of a flag that is given without one.
         role: what the option does to the result of a run, see hat.run.Identity. "counts" changes it, "free"

@@ -11,19 +11,16 @@ import json
 import os
 import resource
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
-from math import fsum, inf, prod
+from math import fsum, inf
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
-
-import yaml
+from typing import Any, NamedTuple
 
 from hat.config import defaults_of, to_yaml_values
 from hat.errors import DataError, HatError, brief
-from hat.files.atomic import disk_errors, file_digest, write_text_atomic
-from hat.files.lock import FolderLock
+from hat.files.atomic import FolderLock, disk_errors, file_digest, write_text_atomic
 from hat.log import info, versions
 
 FORMAT = 2
@@ -37,8 +34,6 @@ _PARTS = ("settings", "inputs", "device", "versions", "results", "outputs")
 _IDENTITY = ("kind", "settings", "inputs", "version", "defaults", "lengths")
 _SITTING = ("started_unix_s", "wall_s", "cpu_s", "threads", "processes", "gpus")
 Note = Callable[[str], object]
-T = TypeVar("T")
-_DAMAGED = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, yaml.YAMLError)
 
 
 class Cost(NamedTuple):
@@ -155,34 +150,8 @@ class Record:
     outputs: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of files a finished run vouches for
     sittings: tuple[Mapping[str, float], ...] = ()  # what each start of the run cost
     state: str = "done"  # running (also if it was killed), done, stopped (by a signal) or failed
-    format: int = FORMAT  # version of the schema; 0 for the files of HAT 0.1
-    made_from: Identity | None = None  # None before format 2
-    parts: tuple[Mapping[str, Any], ...] = ()  # of a training that went on under other settings: what changed
-
-    @property
-    def digests(self) -> set[str]:
-        """Return the digests of the identities that the run has and had; "" before format 2."""
-        made = self.made_from.digest if self.made_from else ""
-        return {made, *(str(part.get("before")) for part in self.parts)}
-
-    def differences(self, wanted: Identity) -> list[str]:
-        """Return what changes if a run of an identity goes on here, before format 2 as far as this tells."""
-        if self.made_from:
-            return self.made_from.differences(wanted)
-        processes, found = max(1, self.sittings[-1]["processes"]) if self.sittings else 1, []
-        held = {"kind": self.kind or wanted.kind, "update-freq": 1, "processes": processes, **self.settings}
-        for key, now in {"kind": wanted.kind, **wanted.defaults, **wanted.settings}.items():
-            names = key.split("*")  # a product, such as max-tokens*update-freq*processes
-            if all(name in held for name in names):
-                was = held[key] if len(names) == 1 else prod(int(held[name]) for name in names)
-                if not _alike(was, now):
-                    found.append(_change(key, was, now))
-        return found
-
-    @property
-    def identity(self) -> Identity:
-        """Return what the result depends on; before format 2, all settings and inputs."""
-        return self.made_from or Identity(self.kind, self.settings, self.inputs)
+    format: int = FORMAT  # version of the schema
+    identity: Identity = Identity("", {})  # what the result depends on; before format 2 all settings, inputs
 
     @property
     def cost(self) -> Cost | None:
@@ -200,47 +169,23 @@ def _change(key: str, was: object, now: object) -> str:
     return key if old == new else f"{key} {old} -> {new}"  # what differs is behind that
 
 
-def _alike(one: Any, other: Any) -> bool:
-    """Return whether two values are the same, one of which YAML may have read as a text, such as 1e-7."""
-    try:
-        return one == other or str(one) == str(other) or float(one) == float(other)
-    except (TypeError, ValueError):
-        return False
-
-
-class Claim(NamedTuple):
-    """What was in a run folder that a run has locked for itself."""
-
-    held: Record = Record("")  # without a kind if there was nothing
-    changed: Sequence[str] = ()  # what changes, if the run goes on under another identity
-    moved: Path | None = None  # where another run was moved to
-
-
 @contextmanager
 def claim(
-    folder: Path | None,
-    wanted: Identity | None,
-    advice: str,
-    *,
-    new_run: bool = False,
-    may_change: bool = False,
-) -> Iterator[Claim]:
+    folder: Path | None, wanted: Identity | None, advice: str, *, new_run: bool = False
+) -> Iterator[Path | None]:
     """Lock a run folder, if there is one, for the run of one identity; it is made if it is missing.
 
     Another run in the folder is an error that names the differences, before anything is written; `new_run`
-    moves it out of the way instead, and `may_change` goes on with it, unless it is of another kind or is to
-    start from another checkpoint. Before format 2 what the record says is compared. Raises HatError, also if
-    another process has the folder, or if it cannot be written.
+    moves it away instead, to the path that is yielded. Raises HatError, also if another process has the
+    folder, or if it cannot be written.
     """
     if folder is None:
-        yield Claim()
+        yield None
         return
     with ExitStack() as stack:
         stack.enter_context(FolderLock(folder, advice))
         held, moved = read_record(folder, folder=True, note=info), None
-        changed = held.differences(wanted) if wanted else []
-        never = ("kind ", "checkpoint content", "checkpoint is now given")
-        if changed and (not may_change or any(each.startswith(never) for each in changed)):
+        if changed := held.identity.differences(wanted) if wanted and held.kind else []:
             real = folder.resolve() if folder.is_symlink() or folder.name in ("", "..") else folder
             names = (real.with_name(f"{real.name}.{held.identity.short}{n}") for n in _NUMBERS)
             moved = next(name for name in names if not name.exists())
@@ -257,11 +202,7 @@ def claim(
                     real.mkdir()  # the link stays one to the folder of the new run
             info(f"{folder} held another run ({shown}); it was moved to {moved}")
             stack.enter_context(FolderLock(folder, advice))
-            held, changed = Record(""), []
-        if wanted and held.settings and not held.made_from and wanted.inputs:
-            unknown = ", ".join(wanted.inputs)
-            info(f"{folder} is a run of version 0.1, which does not say with what content: {unknown}")
-        yield Claim(held, changed, moved)
+        yield moved
 
 
 def record_path(of: Path, *, folder: bool | None = None) -> Path:
@@ -285,7 +226,6 @@ class Run:
         inputs: for each use a file, whose content is read, or a SHA-256 that is known (default: those of
             `identity`).
         identity: what the result depends on (default: all settings and inputs).
-        parts: of a run that went on under other settings, see `Record`.
         threads: CPU threads of each process.
         processes: processes that work alike: the CPU time of this one counts so many times.
     """
@@ -298,7 +238,6 @@ class Run:
         settings: Mapping[str, Any],
         inputs: Mapping[str, Path | str] | None = None,
         identity: Identity | None = None,
-        parts: tuple[Mapping[str, Any], ...] = (),
         device: Mapping[str, Any] | None = None,
         threads: int = 1,
         processes: int = 1,
@@ -320,8 +259,7 @@ class Run:
             device={**device, "cores": os.cpu_count()},
             versions=versions(),
             sittings=held.sittings,
-            made_from=identity or Identity(kind, settings, digests),
-            parts=parts,
+            identity=identity or Identity(kind, settings, digests),
         )
         now, before = {**device, "processes": processes}, dict(held.device)
         before["processes"] = int(held.sittings[-1]["processes"]) if held.sittings else processes
@@ -352,7 +290,7 @@ class Run:
         self._sitting["wall_s"] = round(self._written - self._began, 3)
         self._sitting["cpu_s"] = round(own_s * self._sitting["processes"] + children_s, 3)
         content = asdict(self.record) | {"state": self.state}
-        content["identity"] = {"digest": self.record.identity.digest, **content.pop("made_from")}
+        content["identity"] = {"digest": self.record.identity.digest, **content["identity"]}
         content |= {"results": self.results, "outputs": self.outputs}
         content["cost"] = {"sittings": [*content.pop("sittings"), self._sitting]}
         write_text_atomic(self.path, json.dumps(content, indent=1, default=str) + "\n")
@@ -370,21 +308,10 @@ class Run:
 
 
 def read_record(of: Path, *, folder: bool | None = None, note: Note | None = None) -> Record:
-    """Return the record of a run folder or of a file; one without content if there is none. Records of HAT
-    0.1 (`config.yml`, `version.json`, `cost.json`, for a file with its name in front) are read as format 0.
-    What is damaged is left out, and `note` is told; without `note` that is a DataError.
+    """Return the record of a run folder or of a file; one without kind if there is none. What is damaged is
+    left out, and `note` is told; without `note` that is a DataError.
     """
-    path = record_path(of, folder=folder)
-    if path.exists():
-        return _record(path, note)
-    front = f"{of}/" if path.parent == of else f"{of.with_suffix('')}."
-    nothing, unknown = dict[str, Any](), Record("").sittings
-    settings = _read(Path(f"{front}config.yml"), lambda text: dict(yaml.safe_load(text)), note, nothing)
-    facts = _read(Path(f"{front}version.json"), lambda text: dict(json.loads(text)), note, nothing)
-    sittings = _read(Path(f"{front}cost.json"), lambda text: _sittings(json.loads(text)), note, unknown)
-    device: dict[str, Any] = {key: facts[key] for key in ("device", "threads", "cores") if key in facts}
-    facts = {key: str(value) for key, value in facts.items() if key not in device}
-    return Record("", settings, {}, device, facts, sittings=sittings, format=0)
+    return _record(record_path(of, folder=folder), note)
 
 
 def training_settings(checkpoint: Path) -> Mapping[str, Any]:
@@ -397,40 +324,29 @@ def training_settings(checkpoint: Path) -> Mapping[str, Any]:
 
 
 def _record(path: Path, note: Note | None) -> Record:
-    def parse(text: str) -> Record:
-        content = json.loads(text)
+    try:
+        content = json.loads(path.read_text("utf-8"))
         held = content.get("format")
         if type(held) is not int or not 1 <= held <= FORMAT:
             raise ValueError(f"format {held}, this version reads up to {FORMAT}")
         of_run: dict[str, Any] = {name: dict(content.get(name, {})) for name in _PARTS}
-        of_run |= {"sittings": _sittings(content.get("cost", {})), "state": str(content.get("state"))}
+        sittings = [{key: each.get(key, 0) for key in _SITTING} for each in content["cost"]["sittings"]]
+        if not all(0 <= number < inf for each in sittings for number in each.values()):
+            raise ValueError("a cost that is no number")
+        kind, state = (str(content.get(name)) for name in ("kind", "state"))
+        identity = Identity(kind, of_run["settings"], of_run["inputs"])
         if held > 1:
-            of_run["made_from"] = Identity(**{name: content["identity"][name] for name in _IDENTITY})
-            of_run["parts"] = tuple(dict(part) for part in content.get("parts", ()))
-        return Record(str(content.get("kind")), **of_run, format=held)
-
-    return _read(path, parse, note, Record(""))
-
-
-def _sittings(cost: Mapping[str, Any]) -> tuple[Mapping[str, float], ...]:
-    found = tuple({part: each.get(part, 0) for part in _SITTING} for each in cost.get("sittings", []))
-    if not all(0 <= number < inf for each in found for number in each.values()):
-        raise ValueError("a cost that is no number")
-    return found
-
-
-def _read(path: Path, parse: Callable[[str], T], note: Note | None, otherwise: T) -> T:
-    """Return what a file holds, or `otherwise` if it is missing, or damaged and noted."""
-    try:
-        return parse(path.read_text("utf-8"))
+            identity = Identity(**{name: content["identity"][name] for name in _IDENTITY})
+        of_run |= {"sittings": tuple(sittings), "state": state, "format": held, "identity": identity}
+        return Record(kind, **of_run)
     except FileNotFoundError:
-        return otherwise
-    except _DAMAGED as error:
+        return Record("")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         if note is None:
             why = f"is damaged ({brief(error)}); restore it from a copy or run again"
             raise DataError(f"{path} {why}") from error
         note(f"{path} is left out: it is damaged ({brief(error)})")
-        return otherwise
+        return Record("")
 
 
 def cpu_seconds() -> float:

@@ -149,13 +149,13 @@ def test_training_recipes(name: str, kind: str) -> None:
     assert (o.optimizer, o.adam_betas, o.adam_eps, o.label_smoothing) == ("adam", (0.9, 0.98), 1e-8, 0.1)
     warmup = 10000 if kind == "super" else 4000
     assert (schedule.warmup_updates, schedule.warmup_init_lr) == (warmup, 1e-7)
-    numbers = (o.weight_decay, o.clip_norm, o.fp16, o.update_freq, o.max_update)
+    numbers = (o.weight_decay, o.clip_norm, o.update_freq, o.max_update)
     rates = (schedule.lr_scheduler, schedule.lr, schedule.max_lr)
     if task.iwslt:
-        assert numbers == (1e-4, 25, False, 1, 50000) and rates == ("inverse_sqrt", 5e-4, None)
+        assert numbers == (1e-4, 25, 1, 50000) and rates == ("inverse_sqrt", 5e-4, None)
         assert (s.model.dropout, s.model.attention_dropout) == (0.375, 0)
     else:
-        assert numbers == (0, 0, True, 16, 40000) and rates == ("cosine", 1e-7, 1e-3)
+        assert numbers == (0, 0, 16, 40000) and rates == ("cosine", 1e-7, 1e-3)
         assert (s.model.dropout, s.model.attention_dropout) == (0.3, 0.1)
     interval = task.super_interval if kind == "super" else task.sub_interval
     assert (s.loop.save_interval, s.loop.validate_interval, s.loop.keep_last_epochs) == (

@@ -1,4 +1,4 @@
-"""The record of a run: what it holds, that sittings add up, and that records of version 0.1 are read."""
+"""The record of a run: what it holds, that sittings add up, and that a folder is one run."""
 
 import json
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ import pytest
 from hat.config import Options, option, to_yaml_values
 from hat.errors import DataError, HatError
 from hat.files.atomic import file_digest
-from hat.run import Cost, Identity, Run, claim, digest_of, read_record, record_path
+from hat.run import Identity, Run, claim, digest_of, read_record, record_path
 
 
 def run_in(folder: Path, **more: object) -> Run:
@@ -77,21 +77,6 @@ def test_a_folder_is_written_by_one_process(tmp_path: Path) -> None:
         with pytest.raises(HatError, match="wait for it"), claimed(folder):
             pass
         assert read_record(folder).kind == "train"
-
-
-def test_records_of_version_0_1_are_read(tmp_path: Path) -> None:
-    sitting = {"wall_s": 2.0, "cpu_s": 3.0, "threads": 2, "processes": 1, "gpus": 0}
-    (tmp_path / "run").mkdir()
-    for prefix in (f"{tmp_path}/run/", f"{tmp_path}/a."):
-        Path(f"{prefix}config.yml").write_text("max-update: 5\n")
-        Path(f"{prefix}version.json").write_text('{"threads": "2", "device": "a CPU", "torch": "2"}')
-        Path(f"{prefix}cost.json").write_text(json.dumps({"sittings": [sitting, sitting]}))
-    (tmp_path / "a.csv").touch()
-    for record in (read_record(tmp_path / "run"), read_record(tmp_path / "a.csv")):
-        assert record.format == 0 and record.settings == {"max-update": 5}
-        assert record.device == {"threads": "2", "device": "a CPU"} and record.versions == {"torch": "2"}
-        assert record.cost == Cost(4.0, 6.0, 0.0, 2, 0, 2)
-    assert read_record(tmp_path / "nothing", folder=True).kind == ""
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "[" * 10**5, '{"format": 99}', "\udcff"])
@@ -198,26 +183,6 @@ def test_moved_runs_never_replace_each_other(tmp_path: Path) -> None:
             pass
     names = [f"run.{each.short}{end}" for end in ("", ".2") for each in runs[:2]]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["run", *names])
-
-
-def test_runs_before_format_2_are_compared_as_far_as_they_tell(tmp_path: Path, capsys) -> None:
-    (tmp_path / "config.yml").write_text("dropout: 0.1\nlr: 1e-7\nmax-tokens: 512\nupdate-freq: 2\n")
-    same = {"dropout": 0.1, "lr": 1e-7, "other": 1, "max-tokens*update-freq*processes": 1024}
-    other = Identity("train", same | {"lr": 1.0, "max-tokens*update-freq*processes": 512})
-    with pytest.raises(HatError, match="run: lr 1e-7 -> 1.0, max.* 1024 -> 512;"), claim(tmp_path, other, ""):
-        pass
-    assert [path.name for path in tmp_path.iterdir()] == ["config.yml"]
-    with claim(tmp_path, Identity("train", same, {"train.de": "a"}), "") as found:
-        assert found.held.format == 0 and found.changed == []
-    assert "of version 0.1, which does not say with what content: train.de" in capsys.readouterr().err
-    (tmp_path / "run.json").write_text(
-        '{"format": 1, "kind": "search", "settings": {"a": 1}, "identity": "ab"}'
-    )
-    with (
-        pytest.raises(HatError, match="kind search -> train"),
-        claim(tmp_path, Identity("train", {}, {}), ""),
-    ):
-        pass
 
 
 def test_a_run_that_goes_on_elsewhere_says_so(tmp_path: Path, capsys) -> None:

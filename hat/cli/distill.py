@@ -71,7 +71,7 @@ def run(options: tuple[Any, ...], argv: Sequence[str] | None = None) -> dict[str
         return launch("hat.cli.distill", argv, count, settings.ranks.distributed_port)
     device, source = shared.rank_device(settings.device, place, settings.ranks), load(path, info)
     check_dictionaries(source, dataset, path)
-    dtype = evaluation_dtype(source, settings.optim.amp, settings.optim.fp16, device)
+    dtype = evaluation_dtype(source, settings.optim.amp, device)
     arch = arch_of(settings.arch) or source.arch or source.space.largest()
     model = InferenceModel(source.sub(arch).to(device, dtype))
     with joined(place, device) as group, ExitStack() as stack:

@@ -25,7 +25,7 @@ from hat.run import Identity
 from hat.search import strategies
 from hat.search.constraints import LimitOptions, in_ms
 from hat.search.record import SearchResult
-from hat.search.run import limits_of, search, search_identity
+from hat.search.run import SearchTask, limits_of, search
 from hat.search.strategies import SearchConfig, strategy_of
 from hat.train.checkpoint import check_compatible, load
 from hat.train.distributed import ProcessGroup, joined, launch, one_of_many, place_of
@@ -56,15 +56,13 @@ class SearchOptions(Options):
     """do not measure the architecture found, even if the predictor is of this device"""
     rerank_configs: str | None = option(None, metavar="FILE", role="free")
     """YAML file with the options of the short trainings of --rerank (default: those of --configs)"""
-    warm_start: str | None = option(None, metavar="FILE", role="free")
-    """journal of an older search with the same checkpoint, whose architectures start this one"""
 
 
 _TASK = "data source_lang target_lang max_tokens max_tokens_valid valid_subset profile_length"
 _USED = (  # of the options in YAML files; those of the space are given there
     only(settings.RunOptions, "restore_file", "new_run"),
     only(settings.TaskOptions, *_TASK.split()),
-    only(OptimConfig, "label_smoothing", "amp", "fp16"),
+    only(OptimConfig, "label_smoothing", "amp"),
     settings.DeviceOptions,
     settings.RankOptions,
     only(settings.ProfileOptions, "latiter", "lat_interval", "lat_row_budget"),
@@ -89,8 +87,8 @@ def identity(groups: tuple[Any, ...]) -> Identity:
     device = settings.chosen_device(given.device)
     with torch.device("meta"):
         network = SuperTransformer(rest.pop("space"), data.vocab_sizes, given.model)
-    network = network.to(compute_dtype(given.optim.amp, given.optim.fp16, device))
-    return search_identity(network, data, **rest)
+    network = network.to(compute_dtype(given.optim.amp, device))
+    return SearchTask(network, data, **rest).identity()
 
 
 def _arguments(given: Settings, options: SearchOptions, groups: Sequence[Any]) -> dict[str, Any]:
@@ -125,7 +123,6 @@ def _arguments(given: Settings, options: SearchOptions, groups: Sequence[Any]) -
         "config": config,
         "seed": given.device.seed,
         "out": folder,
-        "warm_start": options.warm_start,
         "inputs": {
             "checkpoint": settings.find_checkpoint(str(given.run.restore_file)),
             "predictor": Path(str(options.ckpt_path)),
@@ -147,8 +144,8 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None) -> dict[str, Any] |
     place = place_of(os.environ)
     if place is None and (count := settings.processes(given.ranks, given.device)) > 1:
         return launch("hat.cli.evo_search", argv, count, given.ranks.distributed_port)
-    precision = optim.amp, optim.fp16, settings.rank_device(given.device, place, given.ranks)
-    dtype, device = compute_dtype(*precision), precision[-1]
+    device = settings.rank_device(given.device, place, given.ranks)
+    dtype = compute_dtype(optim.amp, device)
     source = check_compatible(load(restore, info), restore, space, None, given.model, data)
     if options.write_config_path and not how["limits_ms"]:
         info("there is no limit, so none of the front is chosen for --write-config-path")
@@ -156,7 +153,7 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None) -> dict[str, Any] |
     @contextmanager
     def connected() -> Iterator[ProcessGroup]:
         with joined(place, device) as group:
-            compute_dtype(*precision, group)  # all must agree
+            compute_dtype(optim.amp, device, group)  # all must agree
             yield group
 
     result = search(

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any
 
-from hat.files.lock import held_locks
+from hat.files.atomic import held_locks
 
 _ECHO_S = 1.0  # torchrun passes a Ctrl-C on that the terminal has sent to every process already
 _ENDING = (signal.SIGTERM, signal.SIGHUP)  # SIGHUP: the terminal or the ssh connection has closed

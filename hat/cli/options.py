@@ -46,10 +46,14 @@ IGNORED = {
     "log-format": "use --no-progress-bar for plain lines",
     "skip-invalid-size-inputs-valid-test": "too long validation pairs are an error",
     "no-epoch-checkpoints": "use --keep-last-epochs 1",
-    "fp16-scale-window": "the loss scale follows torch's GradScaler",
+    "fp16": "see --amp: bf16 if the device is fast with it, else fp32",
+    "fp16-init-scale": "no number format here needs a loss scale",
+    "fp16-scale-window": "no number format here needs a loss scale",
     "memory-efficient-fp16": "weights are always kept once in float32 and once in the compute precision",
     "find-unused-parameters": "inactive layers need no flag",
 }
+_WEIGHTS = "a run goes on with all its state; an average of one checkpoint holds weights alone"
+IGNORED |= {f"reset-{what}": _WEIGHTS for what in ("optimizer", "lr-scheduler", "dataloader", "meters")}
 
 
 _FOLDERS = ("dir", "folder", "data", "logdir", "destdir")  # last words of the names of options
@@ -252,13 +256,14 @@ class _Parser(configargparse.ArgParser):
             self.add_argument(
                 flag, is_config_file=True, metavar="YAML", help="YAML file with further options"
             )
-        for name in IGNORED:  # accepted, said once, not listed
-            self.add_argument(f"--{name}", nargs="?", const="", default=None, help=argparse.SUPPRESS)
         for part in parts:
             title = " ".join((part.group.__doc__ or part.group.__name__).split("\n\n")[0].split())
             self._add(part, self.add_argument_group(title), listed=True)
         for part in parts:
             self._add(part, self, listed=False)
+        self._ignored = [name for name in IGNORED if f"--{name}" not in self._option_string_actions]
+        for name in self._ignored:  # accepted, said once, not listed
+            self.add_argument(f"--{name}", nargs="?", const="", default=None, help=argparse.SUPPRESS)
 
     def _add(self, part: Part, section: Any, *, listed: bool) -> None:
         """Add the options of a part that are listed, or all others; those of an earlier part are there."""
@@ -299,9 +304,9 @@ class _Parser(configargparse.ArgParser):
             raise ConfigError(
                 f"unknown option {word}{suggest(word, self._option_string_actions)}; see {self.prog} --help"
             )
-        for name, why in IGNORED.items():
-            if getattr(namespace, name.replace("-", "_"), None) is not None:
-                info(f"{self.prog}: --{name} has no effect here: {why}")
+        for name in self._ignored:
+            if getattr(namespace, name.replace("-", "_")) is not None:
+                info(f"{self.prog}: --{name} has no effect here: {IGNORED[name]}")
         if unused := self._unused & {word.split("=")[0] for word in argv}:
             info(f"{self.prog}: {', '.join(sorted(unused))}: no effect on this command")
         return namespace

@@ -103,7 +103,7 @@ class Stages:
         if held is None or "places" not in held:  # made by hand, by a command, or by another version
             there = [place for place in places if place.exists()]
             held = {"places": self._names(there), "seconds": None, "outputs": {}} if there else None
-            made = read_record(there[0], note=lambda text: None).made_from if there else None
+            made = read_record(there[0], note=lambda text: None).identity if there else None
             if held and made and made.digest == wanted.digest:
                 held["identity"] = asdict(made if made.lengths else wanted)
         was = Identity(**held["identity"]) if held and "identity" in held else None

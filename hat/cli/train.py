@@ -31,7 +31,7 @@ UNLISTED: dict[type, tuple[str, ...]] = {
     SpaceOptions: ("encoder_attention_heads", "decoder_attention_heads"),
     TaskOptions: ("arch", "required_batch_size_multiple"),
     ModelConfig: ("max_source_positions", "max_target_positions", "vocab_original_scaling"),
-    OptimConfig: ("optimizer", "adam_betas", "adam_eps", "sentence_avg", "fp16", "fp16_init_scale"),
+    OptimConfig: ("optimizer", "adam_betas", "adam_eps", "sentence_avg"),
     ProfileOptions: ("latsilent", "lat_interval", "lat_row_budget"),
 }
 
@@ -111,13 +111,12 @@ def _config(given: Settings) -> TrainConfig:
 
 def _profile(given: Settings, space: Any, arch: Any) -> dict[str, Any]:
     from hat.cli.latency_dataset import describe, measuring  # late: training measures nothing
-    from hat.latency.measure import profile
+    from hat.latency.measure import Subject, profile
 
-    how, device = measuring(given)
-    wanted = {"flops": given.profile.profile_flops, "seed": given.device.seed}
-    wanted["device"] = device if given.profile.latcpu or given.profile.latgpu else None
-    sizes = {"vocab_sizes": settings.profile_sizes(given.task), "model_config": given.model}
-    measured = profile(space, arch or space.largest(), config=how, **sizes, **wanted)
+    (how, device), sizes = measuring(given), settings.profile_sizes(given.task)
+    subject = Subject(space, sizes, how, given.model, device, given.device.seed)
+    timed = given.profile.latcpu or given.profile.latgpu
+    measured = profile(subject, arch or space.largest(), flops=given.profile.profile_flops, timed=timed)
     print(describe(measured))
     return measured
 

@@ -22,8 +22,7 @@ from hat.decode.score import Mode, check_tokenizer, score_file
 from hat.decode.translator import Model
 from hat.decode.translator import generate as generate_split
 from hat.errors import ConfigError, DataError, HatError
-from hat.files.atomic import check_writable, write_text_atomic
-from hat.files.lock import file_lock
+from hat.files.atomic import check_writable, file_lock, write_text_atomic
 from hat.log import info
 from hat.model.cpu import device_name, dtype_name
 from hat.model.layers import MAX_POSITIONS
@@ -149,7 +148,7 @@ def _generate(
     device = shared.device_of(replace(device_options, cpu=device_options.cpu or on_cpu))
     source = load(path, info)
     if precision == "auto" and not on_cpu:
-        precision = dtype_name(evaluation_dtype(source, optim.amp, optim.fp16, device))
+        precision = dtype_name(evaluation_dtype(source, optim.amp, device))
     check_dictionaries(source, dataset, path)
     if options.mode == "sacre":
         check_tokenizer(dataset.languages[1])
@@ -174,14 +173,13 @@ def _generate(
     ) as run:
         how = {"batch_size": options.batch_size, "remove_bpe": options.remove_bpe, "nbest": options.nbest}
         bar = sys.stderr.isatty() and not output.no_progress_bar
-        done = generate_split(translator, data, beam, **how, show_bar=bar)
-        counts = {"sentences": done.sentences, "tokens": done.tokens, "seconds": round(done.seconds, 3)}
+        text, counts = generate_split(translator, data, beam, **how, show_bar=bar)
         run.results |= counts
         if product:
-            write_text_atomic(product, done.text)
+            write_text_atomic(product, text)
             run.vouch(product)
         else:
-            sys.stdout.write(done.text)
+            sys.stdout.write(text)
     return counts
 
 

@@ -1,7 +1,4 @@
-"""Corpora as they are published -> parallel text: take sentences out, Moses' steps, split, clean.
-
-The Moses steps are done by sacremoses; the results are those of Moses' Perl scripts.
-"""
+"""Corpora as they are published -> parallel text: sentences taken out, Moses' steps by sacremoses, splits."""
 
 import functools
 import itertools
@@ -24,15 +21,12 @@ Hyphens = Literal["keep", "split"]
 PathPair = tuple[Path, Path]
 Step = Callable[[str], str]
 CHUNK_BYTES = 1 << 20  # about a second of work
-_SEGMENT = re.compile(r'<seg id="?[^">]*"?\s*>(.*)</seg>', re.IGNORECASE)
-_NO_SENTENCE = re.compile("<url>|<talkid>|<keywords>")
 # ISO 639-2 and 639-3 codes of the languages that Moses has rules for, each before the code that Moses knows
 _MOSES = (
     "deu ger de eng en fra fre fr spa es ita it por pt nld dut nl ces cze cs pol pl rus ru ron rum ro fin fi "
     "swe sv hun hu ell gre el cat ca isl ice is lav lv lit lt slk slo sk slv sl est et gle ga tam ta "
     "zho chi cmn zh jpn ja kor ko"
 )
-_TITLES = re.compile("</?(?:title|description)>")
 
 
 def moses_language(lang: str) -> str:
@@ -45,7 +39,6 @@ def moses_language(lang: str) -> str:
 @functools.lru_cache(maxsize=8)
 def line_function(lang: str, *steps: str, hyphens: Hyphens = "keep") -> Step:
     """Return the function that does `steps` of the Moses scripts, in this order, to a line in `lang`.
-
     "normalize" makes punctuation plain ASCII, "printable" writes a space for each control, format, private or
     unassigned character, "tokenize" makes Moses tokens, with XML escapes, "lowercase" lower case. `hyphens`
     "split" makes hyphens inside words tokens, @-@. Raises ConfigError if sacremoses is missing.
@@ -83,47 +76,32 @@ def detokenizer(lang: str) -> Step:
 class PrepareConfig(Options):
     """Text"""
 
-    source_lang: str
-    """source language: its Moses rules, and the ending of its output"""
-    target_lang: str
-    """the same for the target"""
-    source_inputs: tuple[str, ...] = option(role="free")
-    """files with source sentences, in order"""
-    target_inputs: tuple[str, ...] = option(role="free")
-    """files with their translations: file i goes with file i of the source"""
-    output: str = option(role="free")
-    """path to write without .<language>"""
+    source_lang: str = option(help="source language: its Moses rules, and the ending of its output")
+    target_lang: str = option(help="the same for the target")
+    source_inputs: tuple[str, ...] = option(help="files with source sentences, in order", role="free")
+    target_inputs: tuple[str, ...] = option(help="files with their translations, as many", role="free")
+    output: str = option(help="path to write without .<language>", role="free")
     markup: Markup = "none"
     """where sentences stand: none, each line; segments, <seg id=..> of SGML and XML; talks, training text of
     TED talks; columns, tab-separated columns"""
-    source_column: int = option(1, low=1)
-    """column of the source sentence, from 1"""
-    target_column: int = option(2, low=1)
-    """column of the target sentence"""
-    replace_invalid: bool = False
-    """replace bytes that are not UTF-8 by U+FFFD instead of stopping"""
-    normalize: bool = False
-    """first step: normalise punctuation as Moses does"""
-    printable: bool = False
-    """second: replace characters that do not print by spaces"""
-    tokenize: bool = False
-    """third: Moses tokens, with XML escapes"""
-    hyphens: Hyphens = "keep"
-    """split: make hyphens inside words tokens of their own, @-@"""
-    lowercase: bool = False
-    """last: lower case"""
-    workers: int = option(1, low=1, role="free")
-    """number of processes; the result does not depend on it"""
+    source_column: int = option(1, "column of the source sentence, from 1", low=1)
+    target_column: int = option(2, "column of the target sentence", low=1)
+    replace_invalid: bool = option(False, "replace bytes that are not UTF-8 by U+FFFD instead of stopping")
+    normalize: bool = option(False, "first step: normalise punctuation as Moses does")
+    printable: bool = option(False, "second: replace characters that do not print by spaces")
+    tokenize: bool = option(False, "third: Moses tokens, with XML escapes")
+    hyphens: Hyphens = option("keep", "split: make hyphens inside words tokens of their own, @-@")
+    lowercase: bool = option(False, "last: lower case")
+    workers: int = option(1, "number of processes; the result does not depend on it", low=1, role="free")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.source_lang == self.target_lang:
             raise ConfigError(f"--target-lang {self.target_lang}: it must differ from the source language")
-        sources, targets = len(self.source_inputs), len(self.target_inputs)
-        if sources != targets:
-            raise ConfigError(
-                f"{sources} and {targets} files of two languages: as many of both are needed, in one order"
-            )
+        counts = len(self.source_inputs), len(self.target_inputs)
+        if counts[0] != counts[1]:
+            needed = "as many of both are needed, in one order"
+            raise ConfigError(f"{counts[0]} and {counts[1]} files of two languages: {needed}")
 
     def steps(self, lang: str) -> Step:
         """Return the function that does the steps to a sentence of language `lang`."""
@@ -131,17 +109,18 @@ class PrepareConfig(Options):
         return line_function(lang, *(step for step in steps if getattr(self, step)), hyphens=self.hyphens)
 
     def extract(self, line: str, lang: str) -> str | None:
-        """Return the sentence in a line of the files of `lang`, None if the line holds none. Raises DataError
-        for a `<seg>` that does not end on its line and for two on one line.
-        """
+        """Return the sentence in a line of the files of `lang`, if any; DataError for a cut `<seg>`."""
+        if self.markup == "none":
+            return line
         if self.markup == "columns":
             column = self.source_column if lang == self.source_lang else self.target_column
             return "".join(line.split("\t")[column - 1 : column])  # empty if the line has fewer
         if self.markup == "talks":  # address, number and keywords of a talk are no sentences
-            return None if _NO_SENTENCE.search(line) else _TITLES.sub("", line)
-        if self.markup == "none" or "<seg " not in line.lower():
-            return line if self.markup == "none" else None
-        found = _SEGMENT.search(line)
+            is_sentence = not re.search("<url>|<talkid>|<keywords>", line)
+            return re.sub("</?(?:title|description)>", "", line) if is_sentence else None
+        if "<seg " not in line.lower():
+            return None
+        found = re.search(r'<seg id="?[^">]*"?\s*>(.*)</seg>', line, re.IGNORECASE)
         if not found or "<seg" in found[1].lower():
             allowed = "each line must hold one whole <seg id=..>..</seg>"
             raise DataError(f"cannot read the segment {line.strip()[:80]!a}: {allowed}")
@@ -150,11 +129,9 @@ class PrepareConfig(Options):
 
 
 def prepare(cfg: PrepareConfig) -> tuple[list[int], int]:
-    """Write the sentences of both languages to `output`.<language>, both whole or none.
-
-    Returns the number of sentences of each pair of files, and the number of lines with characters U+FFFD. The
-    text does not depend on the number of processes; memory holds two parts of 1 MiB for each.
-    Raises DataError for files that do not have as many sentences as those they go with.
+    """Write the sentences of both languages to `output`.<language>, both whole or none; memory stays flat.
+    Returns the number of sentences of each pair of files, and of lines with characters U+FFFD. Raises
+    DataError for files that do not have as many sentences as those they go with.
     """
     sides = {cfg.source_lang: cfg.source_inputs, cfg.target_lang: cfg.target_inputs}
     counts: dict[str, list[int]] = {lang: [0] * len(files) for lang, files in sides.items()}
@@ -180,13 +157,12 @@ def prepare(cfg: PrepareConfig) -> tuple[list[int], int]:
 
 
 def _prepare_chunk(chunk: Chunk, cfg: PrepareConfig, lang: str) -> tuple[bytes, int, int]:
-    """Return the text of a chunk, its sentences, and how many of them hold U+FFFD."""
     run, texts, invalid = cfg.steps(lang), [], 0
     for number, line in enumerate(read_lines(*chunk, "replace" if cfg.replace_invalid else "strict")):
         try:
             sentence = cfg.extract(line, lang)
         except DataError as error:
-            raise DataError(f"{where(chunk.path, chunk.start, number)}: {error}") from error
+            raise DataError(f"{where(*chunk[:2], number)}: {error}") from error
         if sentence is not None:
             texts.append(run(sentence) + "\n")
             invalid += "\ufffd" in sentence
@@ -204,11 +180,8 @@ def line_pairs(paths: PathPair) -> Iterator[tuple[str, str]]:
 def split_pairs(
     inputs: Sequence[PathPair], train: PathPair, valid: PathPair | None = None, every: int = 0
 ) -> tuple[int, int]:
-    """Write the pairs of all `inputs`, in order, to `train`; each `every`-th one (from 1) to `valid` instead.
-
-    Of fewer than `every` pairs the last one is put aside: a trial with a few has a validation set as well.
-    Returns the numbers of pairs in both. All files are written whole or not at all. Raises DataError for
-    inputs whose sides have different numbers of lines, ConfigError for `every` below 2 if it is needed.
+    """Write the pairs of all `inputs`, in order, to `train`; each `every`-th one (from 1), of fewer the last
+    one, to `valid` instead. Returns the numbers of pairs in both. Raises ConfigError for `every` below 2.
     """
     if (valid is None) != (every == 0) or every == 1 or every < 0:
         raise ConfigError(f"--every {every}: 2 or more is allowed, together with --valid, the text to write")
@@ -246,12 +219,11 @@ def hold_out(
     fewer than half would be left for training.
     """
     clean = ((source.strip(), target.strip()) for source, target in pairs)
-    distinct = list(dict.fromkeys(pair for pair in clean if all(pair)))
-    if len(distinct) < 2 * (valid + test) or not distinct:
+    distinct, aside = list(dict.fromkeys(pair for pair in clean if all(pair))), valid + test
+    if len(distinct) < max(1, 2 * aside):
         found = f"{len(distinct)} distinct pairs are too few to set {valid} + {test} aside"
         raise DataError(f"{found} for validation and test; lower {option} or give more text")
     rng_for(seed, "split").shuffle(distinct)
-    aside = valid + test
     return {"valid": distinct[:valid], "test": distinct[valid:aside], "train": distinct[aside:]}
 
 
@@ -259,14 +231,10 @@ def hold_out(
 class Limits(Options):
     """Which pairs are kept"""
 
-    min_length: int = option(1, low=1)
-    """fewest tokens of a sentence"""
-    max_length: int | None = option(None, low=1)
-    """most tokens of a sentence; no limit by default"""
-    ratio: float | None = option(None, low=1)
-    """most tokens of one sentence for each token of the other; no limit by default"""
-    max_word_length: int | None = option(None, low=1)
-    """most characters of a token; no limit by default"""
+    min_length: int = option(1, "fewest tokens of a sentence", low=1)
+    max_length: int | None = option(None, "most tokens of a sentence; no limit by default", low=1)
+    ratio: float | None = option(None, "most tokens of a side for one of the other; default: no limit", low=1)
+    max_word_length: int | None = option(None, "most characters of a token; no limit by default", low=1)
 
     def keep(self, source: str, target: str) -> bool:
         """Return whether the pair is within all limits."""
@@ -280,12 +248,8 @@ class Limits(Options):
         )
 
 
-def clean_pairs(inputs: PathPair, outputs: PathPair, limits: Limits | None = None) -> tuple[int, int]:
-    """Copy the pairs within `limits`, by default those whose sentences both have a word. Returns how many
-    were kept and how many dropped. The outputs are written whole or not at all; memory stays flat. Raises
-    DataError if the inputs have different numbers of lines.
-    """
-    keep = (limits or Limits()).keep
-    rows = (pair if keep(*pair) else (None, None) for pair in line_pairs(inputs))
+def clean_pairs(inputs: PathPair, outputs: PathPair, limits: Limits) -> tuple[int, int]:
+    """Copy the pairs within `limits`; returns how many were kept and how many dropped. Memory stays flat."""
+    rows = (pair if limits.keep(*pair) else (None, None) for pair in line_pairs(inputs))
     total, counts = write_rows(outputs, rows)
     return counts[0], total - counts[0]

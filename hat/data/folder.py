@@ -9,13 +9,12 @@ from pathlib import Path
 
 from hat.data.text import read_lines, unreadable
 from hat.errors import DataError
-from hat.files.atomic import disk_errors, file_digest, link_or_copy, sync_directory, write_text_atomic
-from hat.files.lock import Lock
+from hat.files import atomic
+from hat.files.atomic import file_digest
 
 SUMS = "SHA256SUMS"  # as sha256sum writes it, of every other file that preprocessing wrote
 MODEL_FILE = "sentencepiece.model"  # the subword model, beside the dictionaries
 CODES_FILE = "bpe.codes"  # or the file of BPE merges
-AT_FDCWD, RENAME_EXCHANGE = -100, 2  # Linux, from fcntl.h and fs.h
 SPLITS = ("train", "valid", "test")
 _DATA = re.compile(r"([^.]+)\.([^.-]+)-([^.-]+)\.(?:\2|\3)\.(?:bin|idx|txt)")  # split, source, target
 
@@ -34,26 +33,21 @@ def listing(folder: Path) -> str:
 
 
 def languages(folder: Path | str, source: str | None = None, target: str | None = None) -> tuple[str, str]:
-    """Return source and target language of the data in `folder`: those given, else as the file names say.
-
-    Raises DataError, listing what is there, if one is needed and there is no pair or more than one.
-    """
+    """Return the languages given, else those in file names of `folder`; DataError if it has not one pair."""
     if source and target:
         return source, target
     found = sorted(_pairs_in(Path(folder)))
     if len(found) != 1:
         pairs = ", ".join(map("-".join, found)) or "none"
-        raise DataError(
-            f"cannot tell the languages of {folder}: pairs found: {pairs}; {listing(Path(folder))}; choose "
-            "with --source-lang and --target-lang, or make data with hat preprocess"
-        )
+        found_there = f"cannot tell the languages of {folder}: pairs found: {pairs}; {listing(Path(folder))}"
+        advice = "choose with --source-lang and --target-lang, or make data with hat preprocess"
+        raise DataError(f"{found_there}; {advice}")
     return source or found[0][0], target or found[0][1]
 
 
 @contextlib.contextmanager
 def replacing(destination: Path, languages: tuple[str, str]) -> Iterator[Path]:
     """Give an empty folder to fill; if the block ends without an error, it takes the place of `destination`.
-
     Until then, also if the process is killed, `destination` is untouched. Earlier data of the language pair
     in it goes, but for splits that are not written anew if the dictionaries and the subword model stay the
     same; files of other names stay. Raises DataError if `destination` holds another language pair (which
@@ -64,9 +58,9 @@ def replacing(destination: Path, languages: tuple[str, str]) -> Iterator[Path]:
         found = "is a file" if destination.is_file() else f"holds data of {'-'.join(min(others))}"
         raise DataError(f"{destination} {found}; choose another folder, or remove it")
     fresh = destination.with_name(f".{destination.name}.new")
-    with disk_errors(destination), contextlib.ExitStack() as stack:
+    with atomic.disk_errors(destination), contextlib.ExitStack() as stack:
         fresh.mkdir(parents=True, exist_ok=True)
-        stack.enter_context(Lock(os.open(fresh, os.O_RDONLY), destination, "wait for it or stop it"))
+        stack.enter_context(atomic.Lock(os.open(fresh, os.O_RDONLY), destination, "wait for it or stop it"))
         _empty(fresh, destination)  # a killed run may have left something
         stack.callback(_empty, fresh, destination, remove=True)
         yield fresh
@@ -74,10 +68,7 @@ def replacing(destination: Path, languages: tuple[str, str]) -> Iterator[Path]:
 
 
 def check_digests(folder: Path, names: Iterable[str]) -> None:
-    """Raise DataError if a file of `folder` has another content than was written.
-
-    Files that no list in `folder` mentions, as data of other programs, cannot be checked.
-    """
+    """Raise DataError if a file of `folder` has another content than the list in `folder`, if any, says."""
     digests = _digests(folder)
     for name in names:
         try:
@@ -90,19 +81,15 @@ def check_digests(folder: Path, names: Iterable[str]) -> None:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """Return name -> SHA-256 of the list in `folder`, nothing if there is none."""
     path = folder / SUMS
     lines = list(read_lines(path)) if path.exists() else []
     for wrong in (line for line in lines if not re.fullmatch(r"[0-9a-f]{64}  [^/]+", line)):
-        raise DataError(
-            f"{path}: {wrong[:40]!r} is no line of sha256sum; make the data again, or remove this file to "
-            "read the data unchecked"
-        )
+        advice = "make the data again, or remove this file to read the data unchecked"
+        raise DataError(f"{path}: {wrong[:40]!r} is no line of sha256sum; {advice}")
     return {line[66:]: line[:64] for line in lines}
 
 
 def _take_place(fresh: Path, destination: Path, dictionaries: list[str]) -> None:
-    """Swap `fresh` for `destination`, after linking into it what stays of the old files."""
     digests = {path.name: file_digest(path) for path in fresh.iterdir()}
     fixed = {*dictionaries, MODEL_FILE, CODES_FILE}  # ids belong to these files
     old = [destination / name for name in fixed & digests.keys()]
@@ -114,25 +101,30 @@ def _take_place(fresh: Path, destination: Path, dictionaries: list[str]) -> None
         is_data = (split and split[1] in SPLITS) or path.name in fixed
         stays = not is_data or (same and not (split and split[1] in splits))
         if stays and path.name not in digests and path.name != SUMS and not path.is_dir():
-            link_or_copy(path, fresh / path.name)
+            atomic.link_or_copy(path, fresh / path.name)
             if path.name in known:
                 digests[path.name] = known[path.name]  # as it was written, not as it is by now
-    write_text_atomic(fresh / SUMS, "".join(f"{digests[name]}  {name}\n" for name in sorted(digests)))
+    atomic.write_text_atomic(fresh / SUMS, "".join(f"{digests[name]}  {name}\n" for name in sorted(digests)))
     for name in digests:
         with open(fresh / name, "rb") as file:
             os.fsync(file.fileno())
-    sync_directory(fresh)
+    atomic.sync_directory(fresh)
     if destination.exists():
         with contextlib.suppress(OSError):  # some file systems have no modes
             os.chmod(fresh, destination.stat().st_mode)
-        _exchange(fresh, destination)
+        libc, here = ctypes.CDLL(None, use_errno=True), -100  # AT_FDCWD of Linux; 2 is RENAME_EXCHANGE
+        names = here, os.fsencode(fresh), here, os.fsencode(destination)
+        if not hasattr(libc, "renameat2") or libc.renameat2(*names, 2):  # else in three steps
+            aside = fresh.with_name(f"{fresh.name}.old")
+            for before, after in ((destination, aside), (fresh, destination), (aside, fresh)):
+                os.rename(before, after)
     else:
         os.rename(fresh, destination)
-    sync_directory(destination.parent)
+    atomic.sync_directory(destination.parent)
 
 
 def _empty(fresh: Path, destination: Path, remove: bool = False) -> None:
-    """Empty the folder `fresh`, new or swapped out; a user's folders in it go to `destination`."""
+    # new or swapped out; a user's folders in it go to `destination`
     for path in fresh.iterdir() if fresh.exists() else ():
         if path.is_dir() and not path.is_symlink():
             os.rename(path, destination / path.name)
@@ -140,13 +132,3 @@ def _empty(fresh: Path, destination: Path, remove: bool = False) -> None:
             path.unlink()
     if remove and fresh.exists():
         fresh.rmdir()
-
-
-def _exchange(one: Path, other: Path) -> None:
-    """Swap two folders in one step if the system can, else in three renames."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    names = AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other)
-    if not hasattr(libc, "renameat2") or libc.renameat2(*names, RENAME_EXCHANGE):
-        aside = one.with_name(f"{one.name}.old")
-        for before, after in ((other, aside), (one, other), (aside, one)):
-            os.rename(before, after)

@@ -1,7 +1,4 @@
-"""Sentence pairs, batches of about equal padded size planned from lengths alone, and the epochs made of them.
-
-Letters: B sentences of a batch, S longest source, T longest target (both with EOS).
-"""
+"""Sentence pairs and batches: B sentences, S longest source, T longest target (both with EOS)."""
 
 import hashlib
 import itertools
@@ -9,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -23,10 +20,8 @@ from hat.errors import ConfigError, DataError
 from hat.files.atomic import file_digest
 from hat.rng import seed_for
 
-Item = TypeVar("Item")
 MAX_POSITIONS = 1024
 SIDES = "source", "target"
-PREFETCH = 2  # batches made ahead
 ORIGINAL = "original"  # split of a distilled folder: the targets that the text had
 
 
@@ -47,8 +42,8 @@ class Batch:
         """Return the batch on `device`."""
         # A copy to the CPU must be complete on return; one to a GPU need not wait for the kernels before it.
         overlap = torch.device(device).type != "cpu"
-        names = ("ids", "source", "decoder_input", "target")
-        return replace(self, **{name: getattr(self, name).to(device, non_blocking=overlap) for name in names})
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **{name: x.to(device, non_blocking=overlap) for name, x in tensors.items()})
 
 
 def collate(ids: Sequence[int] | np.ndarray, source: Flat, target: Flat) -> Batch:
@@ -56,13 +51,9 @@ def collate(ids: Sequence[int] | np.ndarray, source: Flat, target: Flat) -> Batc
     tokens, lengths = target
     shifted = np.roll(tokens, 1)
     shifted[np.cumsum(lengths) - lengths] = EOS
-    return Batch(
-        ids=torch.from_numpy(np.array(ids, dtype=np.int64)),
-        source=pad(source, left=True),
-        decoder_input=pad((shifted, lengths)),
-        target=pad(target),
-        num_tokens=int((tokens != PAD).sum()),
-    )
+    numbers = torch.from_numpy(np.array(ids, dtype=np.int64))
+    sides = pad(source, left=True), pad((shifted, lengths)), pad(target)
+    return Batch(numbers, *sides, num_tokens=int((tokens != PAD).sum()))
 
 
 def pad(sentences: Flat, *, left: bool = False) -> Tensor:
@@ -101,10 +92,8 @@ class PairDataset:
         """Open `<split>.<src>-<tgt>.<lang>.*` in `folder`; without languages they come from the file names.
         Raises DataError if files are missing, damaged or do not fit together; all ids are read to see it.
         """
-        folder = Path(folder)
-        both = languages(folder, source_lang, target_lang)
-        sides = []
-        for lang in both:
+        folder, sides = Path(folder), []
+        for lang in (both := languages(folder, source_lang, target_lang)):
             prefix = folder / f"{split}.{'-'.join(both)}.{lang}"
             ids, index = paths_of(prefix)
             if not index.exists():
@@ -121,16 +110,6 @@ class PairDataset:
 
     def __len__(self) -> int:
         return len(self.source)
-
-    @property
-    def source_lengths(self) -> np.ndarray:
-        """Return the source lengths with EOS, int32 [pairs]."""
-        return self.source.lengths
-
-    @property
-    def target_lengths(self) -> np.ndarray:
-        """Return the target lengths with EOS, int32 [pairs]."""
-        return self.target.lengths
 
     def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
         """Return the pairs `indices` (at least one) as a batch, in this order."""
@@ -150,9 +129,7 @@ class PairDataset:
         return [file_digest(side.bin) for side in (self.source, self.target)]
 
     def raw_target(self, path: Path | str | None = None) -> list[str] | None:
-        """Return the untokenised reference of every pair, from `path` or as preprocessing kept it. None when
-        no path is given and none was kept. Raises DataError when the number of lines differs.
-        """
+        """Return the raw reference of every pair, from `path` or as preprocessing kept it, else None."""
         if path is None:
             path = Path(f"{self.target.prefix}.txt")
             if not path.exists():
@@ -167,9 +144,7 @@ class PairDataset:
 
 @dataclass(frozen=True)
 class _Mixture:
-    """Of each sentence one of two targets; what batches ask an IndexedData for."""
-
-    sides: tuple[IndexedData, IndexedData]
+    sides: tuple[IndexedData, IndexedData]  # of each sentence one of two targets
     chosen: np.ndarray  # 0 or 1 for each sentence
 
     @property
@@ -181,9 +156,7 @@ class _Mixture:
 
 
 def mixed(data: PairDataset, share: float, seed: int, epoch: int) -> PairDataset:
-    """Return the pairs of one epoch: a drawn `share` of those of `data` have their original targets. Raises
-    ConfigError if the folder is not one of hat distill.
-    """
+    """Return the pairs of an epoch: a drawn `share` of those of `data` has the original targets."""
     if not share:
         return data
     try:
@@ -209,12 +182,11 @@ def plan_batches(
     epoch: int,
     shuffle: bool = True,
 ) -> list[np.ndarray]:
-    """Return index arrays that hold every pair once; lengths are [pairs], EOS included.
-
+    """Return index arrays that hold every pair once; lengths [pairs], EOS included, are at most max_tokens.
     Pairs are sorted by source, then target length; each batch takes as many as fit: longest (of source and
     target) * count <= max_tokens and count <= max_sentences, rounded down to a `multiple` when there are that
     many. Ties and the order of batches are random as a function of (seed, epoch); without `shuffle` ties keep
-    their order and batches run from short to long. No pair may be longer than max_tokens, see `usable`.
+    their order and batches run from short to long.
     """
     rng = np.random.default_rng(seed_for(seed, "batches", epoch))
     order = rng.permutation(len(source_lengths)) if shuffle else np.arange(len(source_lengths))
@@ -234,46 +206,27 @@ def plan_batches(
 
 
 def usable(
-    source_lengths: np.ndarray,
-    target_lengths: np.ndarray,
-    max_tokens: int,
-    max_source_positions: int = MAX_POSITIONS,
-    max_target_positions: int = MAX_POSITIONS,
-    *,
-    drop_long: bool = True,
+    lengths: Sequence[np.ndarray], max_tokens: int, positions: Sequence[int], drop_long: bool = True
 ) -> np.ndarray:
-    """Return the indices of the pairs that are short enough. Training leaves the others out; validation and
-    test may not, and without `drop_long` they are a DataError.
-    """
-    limits = min(max_source_positions, max_tokens), min(max_target_positions, max_tokens)
-    good = (source_lengths <= limits[0]) & (target_lengths <= limits[1])
+    """Return the indices of the pairs that are short enough; others are a DataError unless `drop_long`."""
+    limits = [min(most, max_tokens) for most in positions]
+    good = (lengths[0] <= limits[0]) & (lengths[1] <= limits[1])
     if not drop_long and not good.all():
-        first, most = int(np.argmin(good)), (max_source_positions, max_target_positions)
-        found = source_lengths[first], target_lengths[first]
-        side = 0 if found[0] > limits[0] else 1
-        flag = "--max-tokens-valid" if max_tokens < most[side] else f"--max-{SIDES[side]}-positions"
-        raise DataError(
-            f"line {first + 1} of the {SIDES[side]} text has {found[side]} tokens with its end, "
-            f"{limits[side]} are allowed ({np.count_nonzero(~good)} such lines); shorten it, or raise {flag}"
-        )
+        first = int(np.argmin(good))
+        side = 0 if lengths[0][first] > limits[0] else 1
+        flag = "--max-tokens-valid" if max_tokens < positions[side] else f"--max-{SIDES[side]}-positions"
+        shown = f"line {first + 1} of the {SIDES[side]} text has {lengths[side][first]} tokens with its end"
+        allowed = f"{limits[side]} are allowed ({np.count_nonzero(~good)} such lines)"
+        raise DataError(f"{shown}, {allowed}; shorten it, or raise {flag}")
     return np.flatnonzero(good)
-
-
-def shard(batches: Sequence[Item], rank: int, world: int) -> list[Item | None]:
-    """Return the slots of one rank: batches rank, rank + world, ... Every rank has equally many slots; if the
-    batches do not go round, the last slot of a rank is None.
-    """
-    slots: list[Item | None] = list(batches[rank::world])
-    return slots + [None] * (-(-len(batches) // world) - len(slots))
 
 
 @dataclass
 class EpochBatches:
-    """The batches of one epoch for one rank; iterating yields them, and None if other ranks have one more.
-
-    A function of its fields alone: iterating again, or with another `start`, gives the same batches. Rank r
-    of k takes batches start + k*i + r, so an epoch begun by some ranks can be finished by more or fewer.
-    While the consumer works, a thread makes the next two. Raises DataError if no pair is short enough.
+    """The batches of one epoch for one rank; iterating yields them, and None if other ranks have one more. A
+    function of its fields alone: iterating again, or with another `start`, gives the same batches. Rank r of
+    k takes batches start + k*i + r, so an epoch begun by some ranks can be finished by more or fewer. While
+    the consumer works, a thread makes the next two. Raises DataError if no pair is short enough.
     """
 
     data: PairDataset
@@ -291,19 +244,19 @@ class EpochBatches:
     max_target_positions: int = MAX_POSITIONS
 
     def __post_init__(self) -> None:
-        lengths = self.data.source_lengths, self.data.target_lengths
-        limits = self.max_tokens, self.max_source_positions, self.max_target_positions
-        kept = usable(*lengths, *limits, drop_long=self.drop_long)
+        lengths = self.data.source.lengths, self.data.target.lengths
+        positions = self.max_source_positions, self.max_target_positions
+        kept = usable(lengths, self.max_tokens, positions, self.drop_long)
         self.num_skipped = len(lengths[0]) - len(kept)
         if not len(kept):
-            found = (
-                f"none of the {self.num_skipped} {self.data.split} pairs fits into {self.max_tokens} tokens"
-            )
+            found = f"none of the {self.num_skipped} {self.data.split} pairs fits {self.max_tokens} tokens"
             raise DataError(f"{self.data.folder}: {found}; raise --max-tokens or give other data")
         names = ("max_tokens", "max_sentences", "multiple", "seed", "epoch", "shuffle")
         options = {name: getattr(self, name) for name in names}
         self.plan = plan_batches(*(side[kept] for side in lengths), **options)
-        self.slots = shard([kept[batch] for batch in self.plan[self.start :]], self.rank, self.world)
+        left = [kept[batch] for batch in self.plan[self.start :]]
+        missing = -len(left) % self.world  # at the end, so that every rank has as many
+        self.slots = [*left, *[None] * missing][self.rank :: self.world]
 
     def __len__(self) -> int:
         """Return the batches of the whole epoch: of all ranks, those before `start` included."""
@@ -314,13 +267,11 @@ class EpochBatches:
             return None if indices is None else self.data.batch(indices)
 
         with ThreadPoolExecutor(1, "batches") as pool:
-            yield from in_order(pool, make, self.slots, PREFETCH)
+            yield from in_order(pool, make, self.slots, ahead=2)
 
 
 def groups(batches: Iterable[Batch | None], size: int) -> Iterator[list[Batch]]:
-    """Yield `size` slots at a time, the last group of an epoch may have fewer; empty slots are left out. Only
-    the last slot of an epoch may be empty, so the place in a list is the place among the slots.
-    """
+    """Yield `size` slots at a time, last perhaps fewer; empty slots, at the end only, are left out."""
     slots = iter(batches)
     while group := list(itertools.islice(slots, size)):
         yield [batch for batch in group if batch is not None]

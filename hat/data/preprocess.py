@@ -3,14 +3,14 @@
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from hat.config import Options, flag_of, option
 from hat.data import subwords
 from hat.data.folder import MODEL_FILE, SPLITS, replacing
-from hat.data.indexed import Flat, flat, write_parts
+from hat.data.indexed import Flat, IndexedData, flat, write_parts
 from hat.data.subwords import MODEL_FILES, splitter, subword_kind
 from hat.data.text import Chunk, Workers, chunks, read_lines, split_tokens, unequal
 from hat.data.vocab import SPECIALS, UNK, Vocab
@@ -21,45 +21,30 @@ from hat.errors import ConfigError, DataError
 class PreprocessConfig(Options):
     """Text to binary data"""
 
-    source_lang: str
-    """source language, the ending of its files, for example en"""
-    target_lang: str
-    """target language, the ending of its files, for example de"""
+    source_lang: str = option(help="source language, the ending of its files, for example en")
+    target_lang: str = option(help="target language, the ending of its files, for example de")
     destdir: str = option(role="free")
-    """folder to write; data of an earlier run in it is replaced at the end, in one step; splits not given now
-    stay if the dictionaries do"""
-    trainpref: str | None = option(None, role="free")
-    """path of the training text without .<language>"""
-    validpref: str | None = option(None, role="free")
-    """path of the validation text without .<language>"""
-    testpref: str | None = option(None, role="free")
-    """path of the test text without .<language>"""
-    joined_dictionary: bool = False
-    """one dictionary for both languages"""
-    thresholdsrc: int = option(0, low=0)
-    """leave source tokens seen fewer times than this out of the dictionary"""
-    thresholdtgt: int = option(0, low=0)
-    """the same for the target"""
-    nwordssrc: int = option(-1, low=5, off=-1)
-    """size of the source dictionary with the four special symbols; -1: all tokens"""
-    nwordstgt: int = option(-1, low=5, off=-1)
-    """the same for the target"""
+    """folder to write; earlier data in it is replaced at the end; splits not given stay if dictionaries do"""
+    trainpref: str | None = option(None, "path of the training text without .<language>", role="free")
+    validpref: str | None = option(None, "path of the validation text without .<language>", role="free")
+    testpref: str | None = option(None, "path of the test text without .<language>", role="free")
+    joined_dictionary: bool = option(False, "one dictionary for both languages")
+    thresholdsrc: int = option(0, "leave out source tokens seen fewer times than this", low=0)
+    thresholdtgt: int = option(0, "the same for the target", low=0)
+    nwordssrc: int = option(-1, "size of the source dictionary with four specials; -1: all", low=5, off=-1)
+    nwordstgt: int = option(-1, "the same for the target", low=5, off=-1)
     srcdict: str | None = option(None, role="free")
     """use this source dictionary as it is; plain text is split by the subword model beside it"""
-    tgtdict: str | None = option(None, role="free")
-    """use this target dictionary as it is"""
-    workers: int = option(1, low=1, role="free")
-    """number of processes; the result does not depend on it"""
-    allow_empty: bool = False
-    """take empty lines as sentences without words instead of stopping"""
+    tgtdict: str | None = option(None, "use this target dictionary as it is", role="free")
+    workers: int = option(1, "number of processes; the result does not depend on it", low=1, role="free")
+    allow_empty: bool = option(False, "take empty lines as sentences without words instead of stopping")
     sentencepiece: int | None = option(None, low=1)
     """learn a joint sentencepiece model of this many pieces on the training text and apply it; without it
     the text is taken as already split into subwords"""
     bpe_codes: str | None = option(None, role="free")
     """file of the merges that the text was split with: kept beside the dictionaries, so that plain text can
     be translated"""
-    seed: int = 1
-    """draws the lines that sentencepiece learns on when the text is longer than 2,000,000 lines"""
+    seed: int = option(1, "draws the lines that sentencepiece learns on, of more than 2,000,000")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,25 +68,17 @@ class PreprocessConfig(Options):
                 shown = "is missing" if value is None else repr(value)
                 raise ConfigError(f"{flag_of(name)} {shown}: {allowed}; see hat preprocess --help")
 
-    @property
-    def languages(self) -> tuple[str, str]:
-        """Return source and target language."""
-        return self.source_lang, self.target_lang
-
 
 def preprocess(cfg: PreprocessConfig, info: Callable[[str], object] = lambda line: None) -> dict:
-    """Write the binary data of `cfg` and return its statistics.
-
-    Everything is built in a temporary folder beside `cfg.destdir` which takes its place at the end: a run
-    that fails or is killed leaves the earlier data as it was. `info` receives one line for each thing done.
-    Returns {"dictionary": {lang: size}, "splits": {split: {"sentences", lang: {"tokens", "unk_percent"}}}}.
-    Raises DataError for text that is missing, not UTF-8, of unequal length or (unless allowed) empty.
+    """Write the binary data of `cfg` and return its statistics: {"dictionary": {lang: size}, "splits":
+    {split: {"sentences", lang: {"tokens", "unk_percent"}}}}. A run that fails or is killed leaves the earlier
+    data as it was. `info` receives one line for each thing done. Raises DataError for text that is missing,
+    not UTF-8, of unequal length or (unless allowed) empty.
     """
+    langs = cfg.source_lang, cfg.target_lang
     prefixes = zip(SPLITS, (cfg.trainpref, cfg.validpref, cfg.testpref), strict=True)
-    texts = {
-        split: [Path(f"{prefix}.{lang}") for lang in cfg.languages] for split, prefix in prefixes if prefix
-    }
-    with Workers(cfg.workers) as workers, replacing(Path(cfg.destdir), cfg.languages) as folder:
+    texts = {split: [Path(f"{prefix}.{lang}") for lang in langs] for split, prefix in prefixes if prefix}
+    with Workers(cfg.workers) as workers, replacing(Path(cfg.destdir), langs) as folder:
         splits: dict[str, dict] = {}
         counts: dict[Path, Counter] = {}
         for split, files in texts.items():
@@ -121,18 +98,21 @@ def preprocess(cfg: PreprocessConfig, info: Callable[[str], object] = lambda lin
         else:
             model = _given_model(cfg, folder)
         train = [counts[file] for file in texts["train"]] if "train" in texts else [Counter()] * 2
-        vocabs = _dictionaries(cfg, *train)
-        for lang, vocab in zip(cfg.languages, vocabs, strict=True):
+        vocabs = _dictionaries(cfg, train)
+        for lang, vocab in zip(langs, vocabs, strict=True):
             vocab.save(folder / f"dict.{lang}.txt")
             info(f"[{lang}] dictionary: {len(vocab)} types")
         for split, files in texts.items():
-            for lang, path, vocab in zip(cfg.languages, files, vocabs, strict=True):
-                prefix, kind = folder / f"{split}.{'-'.join(cfg.languages)}.{lang}", subword_kind(vocab)
-                learnt = cfg.sentencepiece is not None
-                is_plain = kind and (learnt or not subwords.is_split(counts[path], kind))
+            for lang, path, vocab in zip(langs, files, vocabs, strict=True):
+                prefix, kind = folder / f"{split}.{'-'.join(langs)}.{lang}", subword_kind(vocab)
+                # of the words of plain text hardly one is marked
+                marked = (n for token, n in counts[path].items() if subword_kind([token]) == kind)
+                is_plain = kind and (cfg.sentencepiece or 1000 * sum(marked) <= counts[path].total())
                 applied = model if is_plain and not cfg.bpe_codes else None
                 how = f", split by {MODEL_FILES[kind]}" if applied else ", taken as split already"
-                tokens, unknown = _binarise(workers, path, prefix, vocab, applied, lang)
+                parts = workers.run(_binarise, chunks(path), vocab=vocab, model=applied, lang=lang)
+                write_parts(prefix, parts, len(vocab))
+                tokens, unknown = IndexedData(prefix).count(UNK)
                 splits[split][lang] = {"tokens": tokens, "unk_percent": round(100 * unknown / tokens, 4)}
                 shown = f"{tokens} tokens, {100 * unknown / tokens:.3g}% replaced by <unk>"
                 shown += how if kind and model else ""
@@ -143,12 +123,11 @@ def preprocess(cfg: PreprocessConfig, info: Callable[[str], object] = lambda lin
                 if applied and split != "train":
                     shutil.copyfile(path, f"{prefix}.txt")
     info(f"wrote {cfg.destdir}")
-    sizes = {lang: len(vocab) for lang, vocab in zip(cfg.languages, vocabs, strict=True)}
-    return {"dictionary": sizes, "splits": splits}
+    return {"dictionary": dict(zip(langs, map(len, vocabs), strict=True)), "splits": splits}
 
 
 def _given_model(cfg: PreprocessConfig, folder: Path) -> bytes | None:
-    """Return the subword model that is given or lies beside a given dictionary, after writing it."""
+    # that lies beside a given dictionary serves too
     models: dict = {}  # content -> kind
     if cfg.bpe_codes:
         model = subwords.read_codes(cfg.bpe_codes)
@@ -168,40 +147,19 @@ def _given_model(cfg: PreprocessConfig, folder: Path) -> bytes | None:
     return next(iter(models), None)
 
 
-def _dictionaries(cfg: PreprocessConfig, source: Counter, target: Counter) -> list[Vocab]:
-    """Return the dictionaries of both languages: those given, else of the counted tokens."""
-
-    def made(given: str | None, counts: Counter, threshold: int, nwords: int) -> Vocab:
-        vocab = Vocab.load(given) if given else Vocab.build(counts, threshold, nwords)
-        if given and len(vocab) == len(SPECIALS):
-            raise DataError(f"{given} holds no symbols; give a dictionary that hat preprocess wrote, or none")
-        return vocab
-
+def _dictionaries(cfg: PreprocessConfig, counts: list[Counter]) -> list[Vocab]:
+    given, limits = [cfg.srcdict, cfg.tgtdict], [(cfg.thresholdsrc, cfg.nwordssrc)]
+    limits += [(cfg.thresholdtgt, cfg.nwordstgt)]
     if cfg.joined_dictionary:
-        return [made(cfg.srcdict or cfg.tgtdict, source + target, cfg.thresholdsrc, cfg.nwordssrc)] * 2
-    return [
-        made(cfg.srcdict, source, cfg.thresholdsrc, cfg.nwordssrc),
-        made(cfg.tgtdict, target, cfg.thresholdtgt, cfg.nwordstgt),
-    ]
+        given, counts, limits = [cfg.srcdict or cfg.tgtdict], [counts[0] + counts[1]], limits[:1]
+    found = []
+    for path, count, limit in zip(given, counts, limits, strict=True):
+        found.append(Vocab.load(path) if path else Vocab.build(count, *limit))
+        if path and len(found[-1]) == len(SPECIALS):
+            raise DataError(f"{path} holds no symbols; give a dictionary that hat preprocess wrote, or none")
+    return found * 2 if cfg.joined_dictionary else found
 
 
-def _binarise(
-    workers: Workers, path: Path, prefix: Path, vocab: Vocab, model: bytes | None, lang: str
-) -> tuple[int, int]:
-    """Write one text as indexed data; return its numbers of tokens (with EOS) and of unknown ones."""
-    seen = [0, 0]
-
-    def parts() -> Iterator[Flat]:
-        for part in workers.run(_binarise_chunk, chunks(path), vocab=vocab, model=model, lang=lang):
-            seen[0] += len(part[0])
-            seen[1] += int((part[0] == UNK).sum())
-            yield part
-
-    write_parts(prefix, parts(), len(vocab))
-    return seen[0], seen[1]
-
-
-def _binarise_chunk(chunk: Chunk, vocab: Vocab, model: bytes | None, lang: str) -> Flat:
-    """Return the ids of all sentences of a chunk; without a model its words are the tokens."""
+def _binarise(chunk: Chunk, vocab: Vocab, model: bytes | None, lang: str) -> Flat:
     split = splitter(vocab, model, lang) if model else split_tokens
     return flat([vocab.encode_tokens(split(line)) for line in read_lines(*chunk)])

@@ -23,22 +23,18 @@ Kind = Literal["sentencepiece", "subword_nmt"]
 Split = Callable[[str], list[str]]
 SPACE_MARK = "\u2581"  # sentencepiece writes a space as this character
 GOOGLE_HYPHEN = "##AT##-##AT##"  # a hyphen inside a word in the WMT'16 text of the release; Moses writes @-@
-MAX_LEARN_SENTENCES = 2_000_000  # sentencepiece keeps its training sentences in memory; more are sampled
-MAX_CACHED_WORDS = 1_000_000  # of one process; real text has no end of words
 APPLY_CHUNK = 1 << 22
 MODEL_FILES = {"sentencepiece": MODEL_FILE, "subword_nmt": CODES_FILE}
 
 
 def remove_subwords(line: str, kind: str | None) -> str:
-    """Return the words of a line of subwords. `kind` is None (nothing to join), "@@ " or "subword_nmt" (a
-    piece ending in @@ continues), or "sentencepiece". Raises ConfigError for any other.
-    """
+    """Return the words of a line of subwords of kind None, "@@ ", subword_nmt or sentencepiece."""
+    if kind is None:
+        return line
     if kind in ("@@ ", "subword_nmt"):
         return (line + " ").replace("@@ ", "").rstrip(" ")
     if kind == "sentencepiece":
         return line.replace(" ", "").replace(SPACE_MARK, " ").strip(" ")
-    if kind is None:
-        return line
     allowed = "allowed are '@@ ', 'subword_nmt' and 'sentencepiece'"
     raise ConfigError(f"cannot join subwords of kind {kind!r}; {allowed}")
 
@@ -57,14 +53,12 @@ def subword_kind(symbols: Iterable[str]) -> Kind | None:
 
 
 def model_beside(place: Path, vocab: Vocab) -> bytes | None:
-    """Return the content of the subword model of a dictionary, None if there is none. `place` is its file, or
-    the folder that may hold it.
-    """
-    kind = subword_kind(vocab)
-    path = Path(place) / MODEL_FILES[kind] if kind and Path(place).is_dir() else Path(place)
-    if not kind or not path.is_file():
+    """Return the content of the subword model of a dictionary, if any, in `place`, its file or folder."""
+    if (kind := subword_kind(vocab)) is None:
         return None
-    return read_codes(path) if kind == "subword_nmt" else path.read_bytes()
+    path = place / MODEL_FILES[kind] if place.is_dir() else place
+    read = read_codes if kind == "subword_nmt" else Path.read_bytes
+    return read(path) if path.is_file() else None
 
 
 def read_codes(path: Path | str) -> bytes:
@@ -72,16 +66,8 @@ def read_codes(path: Path | str) -> bytes:
     return "".join(f"{line}\n" for line in read_lines(path)).encode()
 
 
-def is_split(counts: Counter, kind: Kind) -> bool:
-    """Return whether counted tokens are subwords of that kind already; of plain text hardly one is marked."""
-    marked = sum(n for token, n in counts.items() if subword_kind([token]) == kind)
-    return 1000 * marked > sum(counts.values())
-
-
 def moses_rules(vocab: Vocab) -> tuple[str | None, bool]:
-    """Return how a dictionary of BPE writes a hyphen inside a word, None if it does not split there, and
-    whether it has no capitals.
-    """
+    """Return how BPE symbols write a hyphen inside a word, None if not apart, and if all are lower case."""
     mark = next((mark for mark in (GOOGLE_HYPHEN, "@-@") if mark in vocab), None)
     return mark, not any(symbol != symbol.lower() for symbol in vocab)
 
@@ -94,8 +80,8 @@ def splitter(vocab: Vocab, model: bytes | None, lang: str) -> Split:
     if (kind := subword_kind(vocab)) is None:
         return split_tokens
     if model is None:
-        name = MODEL_FILES[kind]
-        raise DataError(f"{name}, the subword model of the dictionaries, is missing; put it beside them")
+        found = f"{MODEL_FILES[kind]}, the subword model of the dictionaries, is missing"
+        raise DataError(f"{found}; put it beside them")
     if kind == "sentencepiece":
         return load_pieces(model)
     mark, is_lower = moses_rules(vocab)
@@ -108,9 +94,7 @@ def splitter(vocab: Vocab, model: bytes | None, lang: str) -> Split:
 def count_tokens(
     path: Path, workers: Workers, pieces: bytes = b"", *, allow_empty: bool = True
 ) -> tuple[int, Counter]:
-    """Check a text; return its number of lines, and how often each word occurs, or each of the `pieces` of a
-    sentencepiece model. Raises DataError for an empty line if these are not allowed.
-    """
+    """Return the number of lines of a text, none empty if not allowed, and counts of words or pieces."""
     lines, counts = 0, Counter()
     for some, found in workers.run(_count_chunk, chunks(path), pieces=pieces, allow_empty=allow_empty):
         lines += some
@@ -125,7 +109,7 @@ def _count_chunk(chunk: Chunk, pieces: bytes, allow_empty: bool) -> tuple[int, C
         tokens = split(line)
         if not (tokens or allow_empty):
             advice = "remove the line in both languages, or pass --allow-empty"
-            raise DataError(f"{where(chunk.path, chunk.start, lines - 1)} is empty; {advice}")
+            raise DataError(f"{where(*chunk[:2], lines - 1)} is empty; {advice}")
         counts.update(tokens)
     return lines, counts
 
@@ -139,12 +123,10 @@ def check_pieces(lines: Iterable[str], pieces: int, option: str) -> None:
 
 
 def learn_sentencepiece(files: Iterable[Path], model_path: Path, vocab_size: int, seed: int) -> None:
-    """Learn a BPE model of at most `vocab_size` pieces on the lines of `files` and write it to `model_path`.
-
-    The same text, size and seed give the same pieces; no normalisation, every character is covered. A text
-    without so many pieces gives a smaller model. Of more than 2,000,000 lines, `seed` samples as many.
-    The files were read and checked before: an exception would be lost inside the trainer.
-    Raises ConfigError for a size below the number of characters and for a text without words.
+    """Learn a BPE model of at most `vocab_size` pieces on the lines of `files`, which were checked before,
+    and write it to `model_path`. The same text, size and seed give the same pieces; no normalisation, every
+    character is covered. Of more than 2,000,000 lines, `seed` samples as many. Raises ConfigError for a size
+    below the number of characters and for a text without words.
     """
     sentencepiece = package("sentencepiece")
     words = (split_tokens(line) for path in files for line in read_lines(path))
@@ -152,7 +134,7 @@ def learn_sentencepiece(files: Iterable[Path], model_path: Path, vocab_size: int
     sentencepiece.set_random_generator_seed(seed)
     options = {"model_type": "bpe", "vocab_size": vocab_size, "hard_vocab_limit": False, "num_threads": 1}
     options |= {"normalization_rule_name": "identity", "character_coverage": 1.0, "bos_id": -1, "eos_id": -1}
-    options |= {"input_sentence_size": MAX_LEARN_SENTENCES, "shuffle_input_sentence": True}
+    options |= {"input_sentence_size": 2_000_000, "shuffle_input_sentence": True}  # it keeps them in memory
     options |= {"max_sentence_length": 1 << 16, "minloglevel": 3, "model_writer": model}
     lines = (" ".join(some) for some in words if some)
     try:
@@ -167,9 +149,7 @@ def learn_sentencepiece(files: Iterable[Path], model_path: Path, vocab_size: int
 
 
 def load_pieces(model: bytes) -> Split:
-    """Return the function that splits a raw line by the content of a sentencepiece model. `remove_subwords`
-    of the pieces, joined by spaces, undoes it. Raises DataError for other content.
-    """
+    """Return the function that splits a raw line by the content of a sentencepiece model, else DataError."""
     processor = package("sentencepiece").SentencePieceProcessor()
     try:
         processor.LoadFromSerializedProto(model)
@@ -180,17 +160,12 @@ def load_pieces(model: bytes) -> Split:
 
 
 def learn_bpe(files: Sequence[Path], codes: Path, merges: int, workers: int = 1) -> int:
-    """Learn at most `merges` merges on the words of all `files` together; return how many were written. The
-    codes are those of `subword-nmt learn-bpe` on the joined text. Memory holds the distinct words. Raises
-    DataError for text without two characters side by side.
-    """
+    """Learn `merges` merges on all `files` as `subword-nmt learn-bpe` does; return how many were written."""
     learner, out = package("subword_nmt.learn_bpe"), io.StringIO()
     with Workers(workers) as pool:
         counts = sum((count_tokens(path, pool)[1] for path in files), Counter())
     if not any(len(word) > 1 for word in counts):
-        raise DataError(
-            f"{', '.join(map(str, files))}: words of two or more characters are needed for merges"
-        )
+        raise DataError(f"{' '.join(map(str, files))}: words of two or more characters are needed for merges")
     with contextlib.redirect_stderr(io.StringIO()):  # a bar, and a line when the text has no more pairs
         learner.learn_bpe((f"{word} {n}" for word, n in counts.items()), out, merges, is_dict=True)
     write_text_atomic(codes, out.getvalue())
@@ -198,13 +173,11 @@ def learn_bpe(files: Sequence[Path], codes: Path, merges: int, workers: int = 1)
 
 
 def apply_bpe(codes: Path, inputs: Sequence[Path], folder: Path, workers: int = 1) -> list[Path]:
-    """Write each text of `inputs`, split into subwords, under its own name into `folder`; return the paths.
-    Each is written whole or not at all and does not depend on the number of processes.
-    """
+    """Write each text of `inputs`, split into subwords, under its own name into `folder`; return paths."""
     outputs = [folder / path.name for path in inputs]
     if len(set(outputs)) != len(outputs) or folder.resolve() in [path.resolve().parent for path in inputs]:
         raise ConfigError(
-            f"--to {folder}: texts whose names differ are written to another folder than theirs"
+            f"--to {folder}: give another folder than that of the texts, whose names must differ"
         )
     content = read_codes(codes).decode()
     load_bpe(content, str(codes))  # what is wrong with the codes is told here, not in a worker
@@ -222,9 +195,7 @@ def _apply_chunk(chunk: Chunk, codes: str) -> bytes:
 
 @functools.lru_cache(maxsize=2)
 def load_bpe(codes: str, name: str = "the file of merges") -> Split:
-    """Return the function that splits the words of a line by `codes`, the text of a file called `name`.
-    Raises DataError if that is no file of merges.
-    """
+    """Return the function that splits the words of a line by `codes`, the text of a file called `name`."""
     first, *merges = codes.removesuffix("\n").split("\n")
     wrong = [line for line in merges if len(line.split(" ")) != 2 or not all(line.split(" "))]
     if not first.startswith("#version: 0.2") or not merges or wrong:
@@ -233,7 +204,7 @@ def load_bpe(codes: str, name: str = "the file of merges") -> Split:
     bpe = package("subword_nmt.apply_bpe").BPE(io.StringIO("\n".join([first, *merges, ""]), newline="\n"))
 
     def split(line: str) -> list[str]:
-        if len(bpe.cache) > MAX_CACHED_WORDS:
+        if len(bpe.cache) > 1_000_000:  # real text has no end of words
             bpe.cache.clear()
         return bpe.segment_tokens(split_tokens(line))
 
@@ -244,11 +215,9 @@ def load_bpe(codes: str, name: str = "the file of merges") -> Split:
 class TextCodec:
     """Plain sentences <-> ids, by two dictionaries and the subword model that belongs to them."""
 
-    languages: tuple[str, str]
-    """source and target language; Moses' rules are taken for these"""
+    languages: tuple[str, str]  # source and target; Moses' rules are taken for these
     vocabs: tuple[Vocab, Vocab]
-    model: bytes | None = None
-    """content of the sentencepiece model or of the file of BPE merges; None if there is none"""
+    model: bytes | None = None  # content of the sentencepiece model or of the file of BPE merges, if any
 
     @classmethod
     def load(cls, folder: Path, languages: tuple[str, str], vocabs: tuple[Vocab, Vocab]) -> "TextCodec":
@@ -260,20 +229,18 @@ class TextCodec:
         """Return how subwords are marked in the dictionaries; None if their symbols are words."""
         return subword_kind(self.vocabs[0])
 
+    @functools.cached_property
+    def _split(self) -> Split:
+        return splitter(self.vocabs[0], self.model, self.languages[0])
+
     def encode(self, sentence: str) -> np.ndarray:
-        """Return the ids [tokens + 1] (int32, EOS last) of a plain sentence of the source language. Raises
-        DataError if the subword model is missing.
-        """
+        """Return the ids [tokens + 1] (int32, EOS last) of a plain sentence; DataError without model."""
         return self.vocabs[0].encode_tokens(self._split(sentence))
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the plain sentence of ids of the target language; Moses' tokens of BPE text are joined."""
         words = remove_subwords(self.vocabs[1].decode(ids), self.kind)
         return plain_text(words, self.languages[1]) if self.kind == "subword_nmt" else words
-
-    @functools.cached_property
-    def _split(self) -> Split:
-        return splitter(self.vocabs[0], self.model, self.languages[0])
 
     def to_plain(self) -> dict[str, Any]:
         """Return plain values and a tensor, as model files hold them; `from_plain` makes the codec again."""

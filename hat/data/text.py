@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 from hat.errors import BOM, DataError, HatError, foreign, undecodable, unwanted
 from hat.files.atomic import write_all_atomic
 
 MAX_LINE_BYTES = 1 << 24  # a longer line is no sentence, and would take memory without bound
 CHUNK_BYTES = 8 << 20
+Chunk = tuple[Path, int, int]  # lines that begin in these bytes: `read_lines(*chunk)`
 
 
 def read_lines(
@@ -26,8 +27,8 @@ def read_lines(
 
     With `start` and `end` (byte offsets, `start` at the beginning of a line) only lines that begin in
     [start, end) are read. Memory holds one line. Raises DataError, with the command that converts it, for a
-    file in another encoding, for a missing file and, with the number of the line, for bytes that are not
-    UTF-8, NUL (with `errors` "replace" they become U+FFFD) and for more than 16 MiB.
+    file in another encoding, for a missing file and, with the number of the line, for more than 16 MiB, NUL
+    and bytes that are not UTF-8 (with `errors` "replace" both become U+FFFD).
     """
     position, index = start, 0
     try:
@@ -74,16 +75,12 @@ def where(path: Path | str, start: int, index: int) -> str:
 
 
 def split_tokens(line: str) -> list[str]:
-    """Return the tokens of a line: what stands between white space of any kind, as in the 2020 release. A
-    byte order mark in front, as joined files have it, is left out.
-    """
+    """Return what stands between white space of any kind, without the byte order mark of joined files."""
     return line.removeprefix("\ufeff").split()
 
 
 def write_rows(paths: Sequence[Path], rows: Iterable[Sequence[str | None]]) -> tuple[int, list[int]]:
-    """Write column i of all rows, without those that are None, to path i; all files whole or none. Returns
-    the number of rows, and of lines in each file.
-    """
+    """Write column i of all rows but None to path i, all or none; return numbers of rows, and of lines."""
     total, counts = 0, [0] * len(paths)
 
     def fill(files: list[BinaryIO]) -> None:
@@ -99,14 +96,6 @@ def write_rows(paths: Sequence[Path], rows: Iterable[Sequence[str | None]]) -> t
     return total, counts
 
 
-class Chunk(NamedTuple):
-    """Lines of `path` that begin in the bytes [start, end); `read_lines(*chunk)` yields them."""
-
-    path: Path
-    start: int
-    end: int
-
-
 def chunks(path: Path, size: int | None = None) -> list[Chunk]:
     """Cut a file at line ends into parts of about `size` bytes (default 8 MiB), for any number of workers."""
     size, cuts = size or CHUNK_BYTES, [0]
@@ -119,7 +108,7 @@ def chunks(path: Path, size: int | None = None) -> list[Chunk]:
                 cuts.append(file.tell())
     except OSError as error:
         raise unreadable(path, error) from error
-    return [Chunk(path, *span) for span in zip(cuts, [*cuts[1:], total], strict=True) if span[0] < span[1]]
+    return [(path, *span) for span in zip(cuts, [*cuts[1:], total], strict=True) if span[0] < span[1]]
 
 
 def in_order(pool: Executor, work: Callable[[Any], Any], tasks: Iterable[Any], ahead: int) -> Iterator[Any]:
@@ -146,12 +135,11 @@ class Workers(contextlib.ExitStack):
 
     def run(self, work: Callable[..., Any], tasks: Sequence[Any], **options: Any) -> Iterator[Any]:
         """Yield work(task, **options) of each task in order; `work` is a top-level function. At most two
-        results of each process wait. The first exception ends everything; a killed process is a HatError. A
-        single task, or a single process, needs no other process than this.
+        results of each process wait. The first exception ends everything; a killed process is a HatError.
         """
         work = functools.partial(work, **options)
         try:
-            alone = min(self.count, len(tasks)) <= 1
+            alone = min(self.count, len(tasks)) <= 1  # needs no other process
             yield from map(work, tasks) if alone else in_order(self._pool, work, tasks, 2 * self.count)
         except BrokenProcessPool as error:
             found = "a worker process was killed, probably for want of memory; nothing was written"
@@ -164,8 +152,6 @@ class Workers(contextlib.ExitStack):
 
 
 def _end_with_parent() -> None:
-    """End this worker process if the process that started it is killed."""
-
     def watch() -> None:
         multiprocessing.parent_process().join()  # type: ignore[union-attr]
         os._exit(1)

@@ -42,9 +42,7 @@ class Vocab:
 
     @classmethod
     def load(cls, path: Path | str) -> "Vocab":
-        """Read a dictionary file as it is: nothing is sorted, cut or padded. Raises DataError, with file and
-        line, for a line that is not `symbol count` or a symbol given twice.
-        """
+        """Read a dictionary file as it is: not sorted, cut or padded; DataError names a wrong line."""
         return cls.parse(read_lines(path), str(path))
 
     @classmethod
@@ -55,9 +53,7 @@ class Vocab:
             symbol, _, count = line.rstrip("\r").rpartition(" ")
             good = symbol and count.isascii() and count.isdigit()
             if not good or symbol in count_of or symbol in SPECIALS:
-                must = (
-                    "must be 'symbol count', with a symbol of no earlier line and none of the four specials"
-                )
+                must = "must be 'symbol count', the symbol on no earlier line and none of the four specials"
                 advice = "repair it, or make the dictionary again with hat preprocess"
                 raise DataError(f"{name}:{number}: dictionary line {line[:60]!r} {must}; {advice}")
             count_of[symbol] = int(count[:18])
@@ -85,10 +81,6 @@ class Vocab:
         """Return whether both give every symbol the same id; counts may differ."""
         return isinstance(other, Vocab) and self._symbols == other._symbols
 
-    def symbol(self, index: int) -> str:
-        """Return the symbol of one id, 0 <= index < len(self)."""
-        return self._symbols[index]
-
     def encode(self, line: str) -> np.ndarray:
         """Return the ids [tokens + 1] (int32) of a line of tokens separated by spaces, EOS appended."""
         return self.encode_tokens(split_tokens(line))
@@ -99,8 +91,6 @@ class Vocab:
         return np.array([lookup.get(token, UNK) for token in tokens] + [EOS], dtype=np.int32)
 
     def decode(self, ids: Iterable[int], unk: str = "<unk>") -> str:
-        """Return the tokens of `ids` (array, tensor or list) joined by spaces, without BOS, PAD and EOS. UNK
-        is written as `unk`.
-        """
+        """Return the tokens of `ids` (array, tensor or list) joined by spaces, without BOS, PAD and EOS."""
         values = ids.tolist() if hasattr(ids, "tolist") else ids
         return " ".join(unk if i == UNK else self._symbols[i] for i in values if i not in (BOS, PAD, EOS))

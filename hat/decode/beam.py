@@ -1,8 +1,6 @@
-"""Beam search over a cached decoder.
+"""Beam search: B sentences still searched, K beam, C = 2 * K candidates, V vocabulary, N = B * K rows."""
 
-B sentences still searched, K beam, C = 2 * K candidates, V vocabulary, N = B * K rows.
-"""
-
+import itertools
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -26,20 +24,13 @@ Candidates = tuple[Tensor, Tensor, Tensor]  # [B, C] best first: summed log-prob
 class BeamConfig(Options):
     """Beam search"""
 
-    beam: int = option(5, low=1)
-    """hypotheses kept for each sentence"""
-    lenpen: float = option(1.0, low=-10, high=10)
-    """score = summed log-probability / length^lenpen; above 1 favours longer translations"""
-    unkpen: float = 0.0
-    """subtracted from the log-probability of <unk>"""
-    max_len_a: float = option(0.0, low=0)
-    """longest output = max-len-a * source length + max-len-b tokens before the end"""
-    max_len_b: int = option(200, low=0)
-    """see --max-len-a"""
-    min_len: int = option(1, low=0)
-    """fewest tokens before the end"""
-    unnormalized: bool = False
-    """compare summed log-probabilities, not divided by length"""
+    beam: int = option(5, "hypotheses kept for each sentence", low=1)
+    lenpen: float = option(1.0, "score = log-probability / length^lenpen; above 1: longer", low=-10, high=10)
+    unkpen: float = option(0.0, "subtracted from the log-probability of <unk>")
+    max_len_a: float = option(0.0, "longest output = max-len-a * source length + max-len-b tokens", low=0)
+    max_len_b: int = option(200, "see --max-len-a", low=0)
+    min_len: int = option(1, "fewest tokens before the end", low=0)
+    unnormalized: bool = option(False, "compare summed log-probabilities, not divided by length")
 
 
 class Hypothesis(NamedTuple):
@@ -52,9 +43,7 @@ class Hypothesis(NamedTuple):
 
 @dataclass
 class _State:
-    """The live hypotheses, one of each sentence before the first step; finished sentences are removed."""
-
-    sentences: list[int]  # [B] which sentence of the batch each row is
+    sentences: list[int]  # [B] which sentence of the batch each row of live hypotheses is
     tokens: Tensor  # [B, K, step + 1] starting with EOS
     cumulative: Tensor  # [B, K, step] summed log-probabilities after each token
     scores: Tensor  # [B, K]
@@ -68,12 +57,10 @@ def beam_search(model: InferenceModel, source_BS: Tensor, cfg: BeamConfig) -> li
 
 @torch.inference_mode()
 def search_from(model: InferenceModel, memory: EncoderOutput, cfg: BeamConfig) -> list[list[Hypothesis]]:
-    """Return up to `beam` hypotheses for each encoded source, best score first.
-
-    As in the reference (REFERENCE section 6): among the 2 * beam best continuations those that end *and* rank
-    within the first `beam` are finished; the first `beam` others go on; a sentence is done with `beam`
-    finished hypotheses or at the longest length, where the end is forced. The source length is the padded
-    width.
+    """Return up to `beam` hypotheses for each encoded source, best score first. As in the reference: among
+    the 2 * beam best continuations those that end *and* rank within the first `beam` are finished; the first
+    `beam` others go on; a sentence is done with `beam` finished hypotheses or at the longest length, where
+    the end is forced. The source length is the padded width.
     """
     batch, width = memory.padding.shape
     beam, device = cfg.beam, memory.padding.device
@@ -100,7 +87,6 @@ def search_from(model: InferenceModel, memory: EncoderOutput, cfg: BeamConfig) -
 
 
 def _candidates(logits: Tensor, scores: Tensor, cfg: BeamConfig, may_end: bool, must_end: bool) -> Candidates:
-    """Choose among the words that may follow each hypothesis, by logits [N, V]."""
     totals = logits.log_softmax(1, dtype=torch.float32).view(*scores.shape, -1).add_(scores[:, :, None])
     hypotheses, words = totals.shape[1:]
     count = 2 * cfg.beam
@@ -117,13 +103,15 @@ def _candidates(logits: Tensor, scores: Tensor, cfg: BeamConfig, may_end: bool, 
 def _advance(
     state: _State, found: Candidates, cache: DecoderState, finished: list[list[Hypothesis]], cfg: BeamConfig
 ) -> None:
-    """Finish what ends, continue with the rest, and drop sentences that are done."""
     beam, (scores, origin, tokens) = cfg.beam, found
     ends = tokens.eq(EOS) & scores.gt(-math.inf)
     for row, rank in ends[:, :beam].nonzero().tolist() if bool(ends[:, :beam].any()) else ():
-        kept = finished[state.sentences[row]]
+        kept, of, total = finished[state.sentences[row]], int(origin[row, rank]), float(scores[row, rank])
         if len(kept) < beam:
-            kept.append(_hypothesis(state, row, int(origin[row, rank]), float(scores[row, rank]), cfg))
+            words = [*state.tokens[row, of, 1:].tolist(), EOS]
+            sums = [0.0, *state.cumulative[row, of].tolist(), total]
+            score = total if cfg.unnormalized else total / len(words) ** cfg.lenpen
+            kept.append(Hypothesis(words, score, [b - a for a, b in itertools.pairwise(sums)]))
     missing = 2 * beam - scores.size(1)
     if missing > 0:  # the end was forced, or the vocabulary is tiny
         if bool(ends.all()):
@@ -150,10 +138,3 @@ def _advance(
     state.cumulative = torch.cat([sums, scores[:, :, None]], dim=2)
     state.tokens = torch.cat([state.tokens.gather(1, past), tokens[:, :, None]], dim=2)
     state.scores = scores
-
-
-def _hypothesis(state: _State, row: int, origin: int, total: float, cfg: BeamConfig) -> Hypothesis:
-    tokens = [*state.tokens[row, origin, 1:].tolist(), EOS]
-    sums = [0.0, *state.cumulative[row, origin].tolist(), total]
-    score = total if cfg.unnormalized else total / len(tokens) ** cfg.lenpen
-    return Hypothesis(tokens, score, [after - before for before, after in zip(sums, sums[1:], strict=False)])

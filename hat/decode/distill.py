@@ -1,7 +1,5 @@
-"""Sequence-level distillation (Kim and Rush, 2016): a teacher's translations become the training targets.
-
-The new data folder has the dictionaries and the other splits of the old one. Its training split holds the
-teacher's pairs, and the split `original` the same sources with the targets that they had, for mixtures.
+"""Sequence-level distillation (Kim and Rush, 2016): a teacher's translations become the training targets. The
+new data has the dictionaries and other splits of the old one, and the old training split as `original`.
 """
 
 import shutil
@@ -40,11 +38,10 @@ def distill(
     group: Any = None,
     show_bar: bool = False,
 ) -> dict[str, int]:
-    """Translate the sources of `data`, make `out` a folder of data, and return how much there is in it.
-
-    Each sentence gets its `nbest` best translations; one that is longer than the teacher's positions keeps
-    its target. `group` are the processes that share the work (`hat.train.distributed.ProcessGroup`); the
-    first one writes. What is translated lies in `out/parts` until all is: called again, it goes on.
+    """Translate the sources of `data`, make `out` a folder of data, and return how much there is in it. Each
+    sentence gets its `nbest` best translations; one that is longer than the teacher's positions keeps its
+    target. `group` are the processes that share the work (`hat.train.distributed.ProcessGroup`); the first
+    one writes. What is translated lies in `out/parts` until all is: called again, it goes on.
     """
     rank, size = (group.rank, group.size) if group else (0, 1)
     on_rank0, gather = (group.on_rank0, group.gather_objects) if group else (lambda f: f(), lambda x: [x])
@@ -71,9 +68,8 @@ def distill(
 def _translate(
     teacher: InferenceModel, data: PairDataset, cfg: BeamConfig, start: int, nbest: int, batch_size: int
 ) -> Part:
-    """Return the translations of the sentences from `start` on."""
     found = {n: [data.target[n]] for n in range(start, min(start + PART, len(data)))}
-    fits = [n for n in found if data.source_lengths[n] <= teacher.cfg.max_source_positions]
+    fits = [n for n in found if data.source.lengths[n] <= teacher.cfg.max_source_positions]
     sources, search = [data.source[n] for n in fits], partial(beam_search, teacher)
     for place, hypotheses in searched(search, teacher.device, sources, cfg, batch_size):
         found[fits[place]] = [np.array(each.tokens) for each in hypotheses[:nbest]]
@@ -82,7 +78,6 @@ def _translate(
 
 
 def _read(out: Path, start: int) -> Part | None:
-    """Return a part that was kept, None if there is none or it is damaged."""
     path = out / f"parts/{start}.npz"
     try:
         with np.load(path, allow_pickle=False) as kept:
@@ -95,12 +90,10 @@ def _read(out: Path, start: int) -> Part | None:
 
 
 def _finish(data: PairDataset, out: Path, starts: range) -> dict[str, int]:
-    """Make `out` a folder of data of its parts, if it is none yet."""
     langs, split = (data.source_lang, data.target_lang), data.split
     pair = "-".join(langs)
 
     def rows(of: IndexedData | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield ids and lengths of one side, or of the translations, part by part."""
         for start in starts:
             if (part := _read(out, start)) is None:
                 raise DataError(f"{out}/parts/{start}.npz was damaged; run the same command again")
@@ -111,9 +104,8 @@ def _finish(data: PairDataset, out: Path, starts: range) -> dict[str, int]:
     texts[f"{ORIGINAL}.{pair}.{langs[1]}"] = data.target
     if not (out / SUMS).exists():
         for name, of in texts.items():
-            write_parts(
-                out / name, rows(of), len(data.source_vocab if of is data.source else data.target_vocab)
-            )
+            vocab = data.source_vocab if of is data.source else data.target_vocab
+            write_parts(out / name, rows(of), len(vocab))
         ours = (f"{split}.", f"{ORIGINAL}.")
         keep = {*(f"dict.{lang}.txt" for lang in langs), MODEL_FILE, CODES_FILE}
         keep |= {path.name for path in data.folder.glob(f"*.{pair}.*") if not path.name.startswith(ours)}

@@ -1,23 +1,26 @@
-"""Write a file whole or not at all, also across a power cut, and keep a digest beside it."""
+"""Files written whole or not at all, also across a power cut; digests beside them; locks."""
 
-import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+from filelock import SoftFileLock, Timeout
 
 from hat.errors import HatError
 
 UNFINISHED = ".unfinished"
-# What shares of Windows, virtual machines and FAT answer to calls that they do not know.
-UNSUPPORTED = frozenset(
-    (errno.EINVAL, errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EISDIR)
+NO_FLOCK = frozenset(  # EBADF: NFS locks only what is open for writing, so no folder
+    (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOLCK, errno.EBADF)
 )
+_HELD = set[int]()  # open locks of this process
 
 
 def remove_unfinished(folder: Path, name: str = "") -> None:
@@ -27,16 +30,13 @@ def remove_unfinished(folder: Path, name: str = "") -> None:
 
 
 def sync_directory(folder: Path) -> None:
-    """Make a rename inside `folder` durable. No effect on file systems that cannot synchronise folders."""
-    try:
+    """Make a rename inside `folder` durable, on file systems that can synchronise folders."""
+    with suppress(OSError):
         fd = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(fd)
         finally:
             os.close(fd)
-    except OSError as error:
-        if error.errno not in UNSUPPORTED:
-            raise
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -47,7 +47,7 @@ def link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target, follow_symlinks=False)
 
 
-@contextlib.contextmanager
+@contextmanager
 def new_folders(folder: Path) -> Iterator[None]:
     """Make `folder` and those above it; if the block fails, remove those of them that are still empty."""
     made = [each for each in (folder, *folder.parents) if not each.exists()]
@@ -55,28 +55,24 @@ def new_folders(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         yield
     except BaseException:
-        with contextlib.suppress(OSError):  # a folder that holds something stays
+        with suppress(OSError):  # a folder that holds something stays
             for each in made:
                 each.rmdir()
         raise
 
 
-@contextlib.contextmanager
+@contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Make HatErrors of what the disk refuses (full, no permission) while the block writes `path`."""
     try:
         yield
     except OSError as error:
-        raise HatError(
-            f"cannot write {path}: {error.strerror or error}; what was there before is intact; "
-            "free disk space or choose another folder"
-        ) from error
+        found = f"cannot write {path}: {error.strerror or error}; what was there before is intact"
+        raise HatError(f"{found}; free disk space or choose another folder") from error
 
 
 def write_atomic(path: Path, fill: Callable[[BinaryIO], object]) -> None:
-    """Create or replace `path` with what `fill` writes; a crash leaves the previous file intact. Raises
-    HatError when the disk refuses (full, no permission, file-size limit); nothing temporary is left.
-    """
+    """Create or replace `path` with what `fill` writes; on a crash or full disk it stays as it was."""
     unfinished = path.parent / f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}"
     with disk_errors(path), new_folders(path.parent):
         try:
@@ -87,7 +83,7 @@ def write_atomic(path: Path, fill: Callable[[BinaryIO], object]) -> None:
             os.replace(unfinished, path)
             sync_directory(path.parent)
         except BaseException:
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 os.unlink(unfinished)
             raise
 
@@ -129,7 +125,7 @@ def digest_path(path: Path) -> Path:
 
 
 def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal, reading the file in blocks."""
+    """Return the SHA-256 of a file in hexadecimal; memory stays flat."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
@@ -144,13 +140,11 @@ def write_with_digest(path: Path, content: bytes) -> None:
         write_atomic(path, lambda file: file.write(content))
 
 
-@contextlib.contextmanager
+@contextmanager
 def recording(path: Path, digest: str) -> Iterator[None]:
-    """Record `digest` beside `path`; the block puts the content with that SHA-256 at `path`.
-
-    Two files cannot be renamed in one step. Therefore the digest file first lists the new digest and those
-    before it, and only the new one after the block. So whichever content a crash leaves at `path` is found
-    valid, also after several crashes.
+    """Record `digest` beside `path`; the block puts the content with that SHA-256 at `path`. Two files cannot
+    be renamed in one step. So the digest file lists the new digest and those before it until the block is
+    done: whichever content a crash leaves at `path` is found valid, also after several crashes.
     """
 
     def record(digests: Iterable[str]) -> None:
@@ -158,7 +152,7 @@ def recording(path: Path, digest: str) -> Iterator[None]:
 
     before = recorded_digests(path)
     if not digest_path(path).exists():
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             before = [file_digest(path)]
     record(dict.fromkeys([digest, *before]))
     yield
@@ -167,9 +161,8 @@ def recording(path: Path, digest: str) -> Iterator[None]:
 
 def digest_matches(path: Path, content: bytes) -> bool | None:
     """Return whether `content` of `path` has the recorded SHA-256, or None if no digest file exists."""
-    if not digest_path(path).exists():
-        return None
-    return hashlib.sha256(content).hexdigest() in recorded_digests(path)
+    is_known = hashlib.sha256(content).hexdigest() in recorded_digests(path)
+    return is_known if digest_path(path).exists() else None
 
 
 def recorded_digests(path: Path) -> list[str]:
@@ -178,3 +171,80 @@ def recorded_digests(path: Path) -> list[str]:
         return [line.split()[0] for line in digest_path(path).read_text("ascii").split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError):
         return []
+
+
+class Lock(ExitStack):
+    """Holds the open file or folder `fd`, which lies at `path`, for this process until `close`. On file
+    systems without flock (Lustre, some shares) the file `<path>.lock` names host and process of the owner;
+    the lock of a process that died is taken over. Raises HatError at once if another process has the lock;
+    `advice` then says what to do. `fd` is closed by `close`, and if the lock is refused.
+    """
+
+    def __init__(self, fd: int, path: Path, advice: str) -> None:
+        super().__init__()
+        self.fd = fd
+        self.callback(os.close, fd)
+        soft = SoftFileLock(path.parent / f"{path.name}.lock", thread_local=False)
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in NO_FLOCK:
+                    raise
+                soft.acquire(blocking=False)
+                self.callback(soft.release)
+        except OSError as error:
+            self.close()
+            if not isinstance(error, BlockingIOError | Timeout):
+                raise HatError(f"cannot lock {path}: {error.strerror}; choose another folder") from error
+            who = f", says {soft.lock_file}" if isinstance(error, Timeout) else ""
+            raise HatError(f"{path} is being written by another process{who}; {advice}") from error
+        _HELD.add(fd)
+        self.callback(_HELD.discard, fd)
+
+
+def held_locks() -> tuple[int, ...]:
+    """Return the open locks of this process, so that a process started by it can share them."""
+    return tuple(_HELD)
+
+
+def _lock_beside(stack: ExitStack, beside: Path, path: Path, advice: str) -> None:
+    """Let `stack` hold the lock of `path`, which is the file `beside`; its folder is made."""
+    with disk_errors(path):
+        stack.enter_context(new_folders(beside.parent))
+        fd = os.open(beside, os.O_RDWR | os.O_CREAT, 0o666)
+    stack.enter_context(Lock(fd, path, advice))
+
+
+@contextmanager
+def file_lock(path: Path, advice: str) -> Iterator[None]:
+    """Keep a file for the process that writes it; HatError if it cannot be written or another has it."""
+    refuse_folder(path)
+    beside = path.with_name(f".{path.name}.lock")
+    with ExitStack() as stack:
+        _lock_beside(stack, beside, path, advice)
+        stack.callback(beside.unlink, missing_ok=True)
+        yield
+
+
+class FolderLock(ExitStack):
+    """Keeps a folder for one process; the empty file `run.lock` stays, a lock without its process does not.
+    What writers killed before left unfinished is removed. If the block fails before anything else was
+    written, what was made for the lock, file and folder, is removed. Raises HatError if another process has
+    the folder, or if nothing can be written into it.
+    """
+
+    def __init__(self, folder: Path, advice: str) -> None:
+        super().__init__()
+        path = folder / "run.lock"
+        is_new = not path.exists()
+        _lock_beside(self, path, folder, advice)
+        remove_unfinished(folder)
+        before = set(os.listdir(folder))
+
+        def remove(kind: type | None, value: object, trace: object) -> None:
+            with suppress(OSError):
+                if value is not None and is_new and set(os.listdir(folder)) == before:
+                    path.unlink()
+
+        self.push(remove)

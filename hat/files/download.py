@@ -1,8 +1,4 @@
-"""Download a file whole or not at all, and look at what came before it gets its name.
-
-Bytes go to `<name>.part`; the same command goes on behind them after a cut or a kill. The SHA-256 is kept in
-`<name>.sha256` as `hat.files.atomic` does it, and compared by the next run.
-"""
+"""Download a file whole or not at all; a cut or killed one is gone on with behind `<name>.part`."""
 
 import html
 import os
@@ -25,7 +21,6 @@ import hat
 from hat.errors import ConfigError, DataError, HatError, brief
 from hat.files import atomic
 from hat.files.archive import check_file
-from hat.files.lock import Lock
 from hat.log import info, progress
 
 MAX_PAUSE_S = 120  # between two tries, also if a server asks for more
@@ -61,12 +56,11 @@ def download(
     sha256: str | None = None,
     quiet: bool = True,
 ) -> Downloaded:
-    """Make `path` the file at `url`, unless it is there and intact.
-
-    `timeout` is in seconds without a byte; `tries` attempts in a row may bring nothing new, with longer and
-    longer pauses, or those that the server asks for. `check` looks at the structure.
-    Raises ConfigError for an address that is not http(s), Unreachable and DataError if the network or the
-    content fails, HatError if the disk refuses; `path` is then as it was before.
+    """Make `path` the file at `url`, unless it is there and intact. `timeout` is in seconds without a byte;
+    `tries` attempts in a row may bring nothing new, with longer and longer pauses, or those that the server
+    asks for. `check` looks at the structure. `path` is as it was before if ConfigError is raised for an
+    address that is not http(s), Unreachable or DataError if the network or the content fails, HatError if the
+    disk refuses.
     """
     if not url.startswith(("https://", "http://")):
         raise ConfigError(f"cannot download {url!a}: an address with http:// or https:// is allowed")
@@ -94,7 +88,7 @@ def download(
             return Downloaded(path, path.stat().st_size, digest, "downloaded")
 
 
-class _Part(Lock):
+class _Part(atomic.Lock):
     """`<name>.part`: what was received so far. `<name>.part.from` holds its address and version."""
 
     def __init__(self, target: Path, url: str) -> None:
@@ -117,7 +111,6 @@ class _Part(Lock):
         return os.fstat(self.fd).st_size
 
     def proven(self, check: Check, sha256: str | None) -> str:
-        """Return the SHA-256 of the whole file; what is another file than asked for is refused."""
         digest = atomic.file_digest(self.path)
         try:
             check(self.path)
@@ -130,7 +123,6 @@ class _Part(Lock):
         return digest
 
     def restart(self, version: str = "", total: int | None = None) -> None:
-        """Forget what was received; the next bytes are the first of `version`."""
         self.version, self.total, self.resumed = version, total, False
         os.ftruncate(self.fd, 0)
         atomic.write_text_atomic(self.note, f"{self.url}\n{version}")
@@ -143,7 +135,6 @@ class _Part(Lock):
 
 
 def _fetch(part: _Part, check: Check, sha256: str | None, tries: int, timeout: float, quiet: bool) -> str:
-    """Receive the whole file into `part` and prove it; return its SHA-256."""
     most, failures = part.size, 0
     if most:
         info(f"{part.target.name}: going on behind the {most} bytes of an earlier run")
@@ -160,12 +151,12 @@ def _fetch(part: _Part, check: Check, sha256: str | None, tries: int, timeout: f
             except (HTTPError, requests.RequestException, ValueError) as error:
                 failures = 0 if part.size >= most + _MIB else failures + 1
                 if failures >= tries or not isinstance(error, HTTPError):
-                    kept = f"; {part.size} bytes are kept and the same command goes on there"
-                    kept = kept if part.version and part.size else ""
-                    raise (Unreachable if isinstance(error, requests.ConnectionError) else DataError)(
-                        f"cannot download {part.url}: {_reason(error)}{kept}; check network and address, or "
-                        f"fetch the file elsewhere and put it at {part.target}"
-                    ) from error
+                    kind = Unreachable if isinstance(error, requests.ConnectionError) else DataError
+                    found = f"cannot download {part.url}: {_reason(error)}"
+                    if part.version and part.size:
+                        found += f"; {part.size} bytes are kept and the same command goes on there"
+                    advice = f"fetch the file elsewhere and put it at {part.target}"
+                    raise kind(f"{found}; check network and address, or {advice}") from error
                 info(f"{part.target.name}: {_reason(error)}; trying again")
             most = max(most, part.size)
             time.sleep(min(MAX_PAUSE_S, 2.0**failures - 1))
@@ -192,11 +183,11 @@ def _receive(session: requests.Session, part: _Part, timeout: float, quiet: bool
         else:  # the first bytes, another version, or a server that cannot resume: all of it comes
             answer.raise_for_status()
             first = next(blocks, b"")
-            if (page := web_page(first)) and part.target.suffix not in (".html", ".htm"):
+            if re.match(_PAGE, first, re.I | re.S) and part.target.suffix not in (".html", ".htm"):
                 if confirmed := _confirmed(first, answer.url):
                     _receive(session, part, timeout, quiet, confirmed)
                     return
-                raise ValueError(f"it is {page}, not the file {name}")
+                raise ValueError(f"it is a web page, not the file {name}")
             length = headers.get("Content-Length", "")
             if not length.isdigit() and headers.get("Transfer-Encoding", "").lower() != "chunked":
                 raise ValueError("the server does not say how long the file is, so a cut would go unseen")
@@ -224,7 +215,7 @@ def direct_url(url: str) -> str:
 
 
 def _confirmed(content: bytes, url: str) -> str | None:
-    """Return where the button leads by which Google Drive asks before a large file, if this is that page."""
+    # Google Drive asks before a large file; returns where the button leads
     page = content.decode("utf-8", "replace")
     form = re.search(r'<form[^>]*id="download-?form"[^>]*action="([^"]*)"', page, re.I)
     target = urljoin(url, html.unescape(form[1])) if form else ""
@@ -233,15 +224,6 @@ def _confirmed(content: bytes, url: str) -> str | None:
     fields = re.findall(r'<input type="hidden" name="([^"]*)" value="([^"]*)"', page)
     query = {name: html.unescape(value) for name, value in fields}
     return requests.Request("GET", target, params=query).prepare().url
-
-
-def web_page(head: bytes) -> str | None:
-    """Return what to call the web page that begins with `head`, or None if it is none."""
-    if not re.match(_PAGE, head, re.I | re.S):
-        return None
-    title = re.search(r"<title[^>]*>(.*?)</title>", head.decode("utf-8", "replace"), re.I | re.S)
-    name = brief(" ".join(html.unescape(title[1]).split())) if title else ""
-    return f"a web page titled '{name}'" if name else "a web page"
 
 
 def _reason(error: BaseException) -> str:

@@ -7,11 +7,10 @@ import zlib
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 from hat.errors import DataError
-from hat.files.atomic import disk_errors, sync_directory
-from hat.files.lock import Lock
+from hat.files.atomic import Lock, disk_errors, sync_directory
 from hat.log import info
 
 R = TypeVar("R")
@@ -19,7 +18,6 @@ R = TypeVar("R")
 
 class Appended(ExitStack, Generic[R]):
     """Lines that one process appends to a file, which it locks until `close`; without a path, none are kept.
-
     `records` are those that `read` finds in the content of the file; what it raises leaves the file as it is.
     An unfinished last line, left by a kill, is dropped. Raises HatError, with `advice`, if another process
     writes the file or the disk refuses.
@@ -50,7 +48,6 @@ class Appended(ExitStack, Generic[R]):
                 raise
 
     def _append_line(self, line: bytes) -> None:
-        """Append `line` and wait for the disk; a failed write leaves no part of it behind."""
         if (fd := self._fd) is None:
             return
         size = os.fstat(fd).st_size
@@ -74,14 +71,12 @@ class Journal(Appended[dict[str, Any]]):
     def append(self, record: dict[str, Any]) -> None:
         """Write one record; once this returns it is on disk. A failed write leaves no part of it behind."""
         line = json.dumps({"crc32": _checksum(record), "record": record}, ensure_ascii=False)
-        self._append_line(line.encode("utf-8") + b"\n")
+        self._append_line(f"{line}\n".encode())
         self.records.append(record)
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a journal without opening it for writing; an unfinished last line is left out.
-    Raises DataError if it is missing or damaged.
-    """
+    """Return the records of a journal that is only read; DataError if it is missing or damaged."""
     try:
         return _parse(path.read_bytes(), path)
     except OSError as error:
@@ -95,11 +90,10 @@ def _parse(content: bytes, path: Path) -> list[dict[str, Any]]:
             entry = json.loads(line)
             if _checksum(entry["record"]) != entry["crc32"]:
                 raise ValueError
-            records.append(cast("dict[str, Any]", entry["record"]))
+            records.append(entry["record"])
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise DataError(
-                f"{path}:{number}: damaged record; restore the file, or move it away to start anew"
-            ) from error
+            found = f"{path}:{number}: damaged record"
+            raise DataError(f"{found}; restore the file, or move it away to start anew") from error
     return records
 
 

@@ -54,10 +54,8 @@ def beside_own(predictor: Path) -> Path:
 
 
 def released_models(path: Path = TABLE) -> tuple[ReleasedModel, ...]:
-    """Return the 48 models of the 2020 release in the order of the table. Raises DataError if the table is
-    missing or a row of it is not as declared above (the line is named).
-    """
-    hints, rows, models = get_type_hints(ReleasedModel), None, []
+    """Return the 48 models of the 2020 release in the order of the table; DataError if it is damaged."""
+    hints = get_type_hints(ReleasedModel)
 
     def value(cell: str, hint: Any) -> Any:
         if hint == tuple[int, ...]:
@@ -66,13 +64,10 @@ def released_models(path: Path = TABLE) -> tuple[ReleasedModel, ...]:
 
     try:
         with open(path, encoding="utf-8", newline="") as file:
-            rows = csv.DictReader(file)
-            for row in rows:
-                models.append(ReleasedModel(**{name: value(row[name], hints[name]) for name in hints}))
+            rows = [{name: value(row[name], hints[name]) for name in hints} for row in csv.DictReader(file)]
     except (OSError, ValueError, KeyError) as error:
-        where = f"{path}:{rows.line_num}" if rows else path
-        raise DataError(f"cannot read {where}: {error}; restore it from the repository") from error
-    return tuple(models)
+        raise DataError(f"cannot read {path}: {error}; restore it from the repository") from error
+    return tuple(ReleasedModel(**row) for row in rows)
 
 
 def latency_data_names(models: tuple[ReleasedModel, ...]) -> tuple[str, ...]:

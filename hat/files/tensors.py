@@ -16,8 +16,6 @@ from torch import Tensor
 from hat.errors import CheckpointError, brief
 from hat.files.atomic import digest_matches, digest_path, write_atomic
 
-MAX_CLASSES = 20  # of other programs that a file may name
-
 
 class Namespace(dict[str, Any]):
     """Stands for an `argparse.Namespace`: the dictionary of its values."""
@@ -40,11 +38,10 @@ class Opaque:
 
 
 def read_foreign(path: Path, content: bytes) -> Any:
-    """Return what `content`, read from the `.pt` file `path`, holds: tensors and plain values.
-
-    torch's restricted reader does the work: nothing that the file names is imported or called. A Namespace
-    becomes the dictionary of its values, an object of a class of another program an `Opaque`. Raises
-    CheckpointError, and nothing else, for a file that is damaged or holds anything else.
+    """Return what `content`, read from the `.pt` file `path`, holds: tensors and plain values. torch's
+    restricted reader does the work: nothing that the file names is imported or called. A Namespace becomes
+    the dictionary of its values, an object of a class of another program an `Opaque`. Raises CheckpointError,
+    and nothing else, for a file that is damaged or holds anything else.
     """
     try:
         if content.startswith(b"PK\x03\x04"):
@@ -58,17 +55,14 @@ def read_foreign(path: Path, content: bytes) -> Any:
         text = str(error).partition("Check the documentation of torch.load")[0].strip()  # to trust the file
         why = text.rpartition("\n")[2].rpartition("WeightsUnpickler error: ")[2].partition(" Please use ")[0]
         why = why if isinstance(error, ValueError | pickle.UnpicklingError) else ""
-        raise CheckpointError(
-            f"{path} is damaged or cannot be read safely ({brief(why or repr(error))}); allowed are files of "
-            "torch.save with tensors and plain values; fetch it again, or save its weights with torch.save"
-        ) from error
+        found = f"{path} is damaged or cannot be read safely ({brief(why or repr(error))})"
+        allowed = "allowed are files of torch.save with tensors and plain values"
+        advice = "fetch it again, or save its weights with torch.save"
+        raise CheckpointError(f"{found}; {allowed}; {advice}") from error
 
 
 def read_verified(path: Path, what: str, advice: str) -> tuple[Any, bool]:
-    """Return what a `.pt` file holds, see `read_foreign`, and whether a digest beside it vouches for it.
-
-    `what` names it in the CheckpointError if it cannot be read (then with `advice`) or its digest differs.
-    """
+    """Return what the `.pt` file holds, see `read_foreign`, and whether a digest beside it vouches for it."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -88,7 +82,7 @@ def _read(content: bytes) -> Any:
                 return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             unknown = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
-            if unknown is None or unknown[1] in stubs or len(stubs) > MAX_CLASSES:
+            if unknown is None or unknown[1] in stubs or len(stubs) > 20:  # classes of other programs
                 raise
             stubs[unknown[1]] = Opaque
 

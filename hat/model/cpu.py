@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Amp = Literal["auto", "bf16", "fp16", "fp32"]
+Amp = Literal["auto", "bf16", "fp32"]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 SHORT = 64  # while training: up to this many keys two plain matrix products beat the fused kernel
@@ -27,21 +27,19 @@ _LOWEST, _HIGHEST = -(1 << 63), (1 << 63) - 1
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
-    """Return bf16 for CPUs and GPUs that multiply it themselves, fp16 for other GPUs, fp32 for other CPUs."""
+    """Return bf16 for CPUs and GPUs that multiply it themselves, fp32 for others."""
     if device.type == "cuda":
         # PyTorch answers for the current GPU, which is also what a device without a number means
         with nullcontext() if device.index is None else torch.cuda.device(device):
             bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if bf16 else torch.float16
-    facts = _cpu_facts()
-    return torch.bfloat16 if "amx_bf16" in facts or "avx512_bf16" in facts else torch.float32
+    else:
+        bf16 = any(name in _cpu_facts() for name in ("amx_bf16", "avx512_bf16"))
+    return torch.bfloat16 if bf16 else torch.float32
 
 
-def choose_dtype(amp: Amp, device: torch.device) -> torch.dtype:
-    """Return the compute type for `--amp`; fp16 has no fast form on CPUs and becomes their default."""
-    if amp == "auto" or (amp == "fp16" and device.type == "cpu"):
-        return fast_dtype(device)
-    return DTYPES[amp]
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """Return a type by name; fp16 has no fast form on CPUs and becomes what `auto` is."""
+    return fast_dtype(device) if name == "auto" or (name, device.type) == ("fp16", "cpu") else DTYPES[name]
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -30,24 +30,17 @@ class ModelConfig(Options):
 
     dropout: float = option(0.1, low=0, below=1)
     """dropout on embeddings and residual branches, at the super width; narrower slices use less"""
-    attention_dropout: float = option(0.0, low=0, below=1)
-    """dropout on attention weights"""
-    activation_dropout: float = option(0.0, low=0, below=1)
-    """dropout after the ReLU, at the super width"""
+    attention_dropout: float = option(0.0, "dropout on attention weights", low=0, below=1)
+    activation_dropout: float = option(0.0, "dropout after the ReLU, at the super width", low=0, below=1)
     share_all_embeddings: bool = False
     """one matrix for source embedding, target embedding and output (needs a joint dictionary)"""
-    share_decoder_input_output_embed: bool = False
-    """one matrix for target embedding and output"""
-    encoder_normalize_before: bool = False
-    """normalise before each encoder block instead of after it"""
-    decoder_normalize_before: bool = False
-    """normalise before each decoder block instead of after it"""
+    share_decoder_input_output_embed: bool = option(False, "one matrix for target embedding and output")
+    encoder_normalize_before: bool = option(False, "normalise before each encoder block instead of after it")
+    decoder_normalize_before: bool = option(False, "normalise before each decoder block instead of after it")
     vocab_original_scaling: bool = False
     """scale embeddings by the root of the super width instead of the sampled one"""
-    max_source_positions: int = option(1024, low=2, high=MAX_POSITIONS)
-    """longest source sentence in tokens"""
-    max_target_positions: int = option(1024, low=2, high=MAX_POSITIONS)
-    """longest target sentence in tokens"""
+    max_source_positions: int = option(1024, "longest source sentence in tokens", low=2, high=MAX_POSITIONS)
+    max_target_positions: int = option(1024, "longest target sentence in tokens", low=2, high=MAX_POSITIONS)
 
     @property
     def structure(self) -> dict[str, bool]:

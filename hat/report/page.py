@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 
 import hat
 from hat.errors import install
-from hat.files.atomic import write_atomic, write_text_atomic
-from hat.files.lock import file_lock
+from hat.files.atomic import file_lock, write_atomic, write_text_atomic
 from hat.log import info
 from hat.report.collect import Evaluation, Model, Report, Search, Training, collect, duration, number
 from hat.space import DIMS, Arch

@@ -1,8 +1,6 @@
-"""Bundles: one folder that holds all that a SubTransformer needs to translate, wherever it is moved.
-
+"""Bundles: one folder that holds all that a SubTransformer needs to translate, wherever it is moved:
 `model.safetensors`, `config.json` (architecture, space, options, languages, how text is normalised, what is
-known of the model, digests of the other files), both dictionaries, the subword model, and `README.md`, a
-model card.
+known of it, digests of the other files), both dictionaries, the subword model, and `README.md`, its card.
 """
 
 import json
@@ -16,8 +14,8 @@ from typing import Any
 import safetensors.torch
 from safetensors import SafetensorError
 
-from hat.data.folder import CODES_FILE, MODEL_FILE
-from hat.data.subwords import moses_rules
+from hat.data.pairs import load_vocabs
+from hat.data.subwords import TextCodec, moses_rules
 from hat.decode.translator import Model
 from hat.errors import CheckpointError, ConfigError, DataError, brief
 from hat.files.atomic import file_digest, write_text_atomic
@@ -33,14 +31,11 @@ CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 
 
 def save_bundle(model: Model, folder: Path | str, facts: Mapping[str, Any] | None = None) -> Path:
-    """Write a model of one architecture with all that it needs; returns the folder.
-
-    `facts` are for the model card: task, checkpoint, bleu, chrf, their signatures and latency, as far as they
-    are known. A bundle that is there is replaced; `config.json` is written last and vouches for the other
-    files.
-
-    Raises CheckpointError for a SuperTransformer, DataError if the dictionaries are not known, ConfigError if
-    the subword model is missing or the folder holds other files.
+    """Write a model of one architecture with all that it needs; returns the folder. `facts` are for the model
+    card: task, checkpoint, bleu, chrf, their signatures and latency, as far as they are known. A bundle that
+    is there is replaced; `config.json` is written last and vouches for the other files. Raises
+    CheckpointError for a SuperTransformer, DataError if the dictionaries are not known, ConfigError if the
+    subword model is missing or the folder holds other files.
     """
     folder, network, codec = Path(folder), stand_alone(model), codec_of(model)
     if codec.kind and codec.model is None:
@@ -52,8 +47,7 @@ def save_bundle(model: Model, folder: Path | str, facts: Mapping[str, Any] | Non
     write_safetensors(folder / WEIGHTS, dict(network.named_parameters()), {"format": "hat bundle"})
     names = [WEIGHTS, *save_text(codec, folder)]
     config = {"hat_bundle": FORMAT, "languages": list(codec.languages), "subwords": codec.kind}
-    params = sum(each.numel() for each in network.parameters())
-    config |= {"normalisation": None, "params": params}
+    config |= {"normalisation": None, "params": sum(each.numel() for each in network.parameters())}
     if codec.kind == "subword_nmt":  # the others take text as it is
         mark, is_lower = moses_rules(codec.vocabs[0])
         config["normalisation"] = {"moses": codec.languages[0], "hyphens": mark, "lowercase": is_lower}
@@ -92,13 +86,7 @@ def add_facts(checkpoint: Path, facts: Mapping[str, Any]) -> None:
 
 
 def read_bundle(folder: Path) -> dict[str, Any]:
-    """Return what a checkpoint file would hold of the bundle in `folder`.
-
-    Raises CheckpointError if a file is missing or has another content than was written.
-    """
-    from hat.data.subwords import TextCodec
-    from hat.data.vocab import Vocab
-
+    """Return what a checkpoint file would hold of the bundle in `folder`; CheckpointError if not whole."""
     try:
         config = json.loads((folder / CONFIG).read_text("utf-8"))
         if config["hat_bundle"] != FORMAT:
@@ -106,21 +94,16 @@ def read_bundle(folder: Path) -> dict[str, Any]:
         for name, digest in config["sha256"].items():
             if Path(name).name != name or file_digest(folder / name) != digest:
                 raise ValueError(f"{name} has another content than was written")
-        languages = tuple(config["languages"])
-        vocabs = [Vocab.load(folder / f"dict.{language}.txt") for language in languages]
-        subwords = [folder / name for name in (MODEL_FILE, CODES_FILE) if name in config["sha256"]]
-        shared = vocabs[0] if vocabs[0] == vocabs[1] else vocabs[1]
-        codec = TextCodec(languages, (vocabs[0], shared), subwords[0].read_bytes() if subwords else None)
+        source, target = config["languages"]
+        codec = TextCodec.load(folder, (source, target), load_vocabs(folder, source, target))
         weights = safetensors.torch.load((folder / WEIGHTS).read_bytes())
         return config | {"weights": weights, "state": {}, "hat_format": 1, "codec": codec.to_plain()}
     except _DAMAGED as error:
-        raise CheckpointError(
-            f"{folder} is no whole bundle ({brief(error)}); copy it again, or make it with hat export"
-        ) from error
+        advice = "copy it again, or make it with hat export"
+        raise CheckpointError(f"{folder} is no whole bundle ({brief(error)}); {advice}") from error
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    """Return what `config.json` of a bundle says; nothing if there is none, or none that is whole."""
     with suppress(*_DAMAGED):
         config = json.loads((folder / CONFIG).read_text("utf-8"))
         return config if isinstance(config["facts"], dict) else {}
@@ -128,7 +111,6 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def _write_card(folder: Path, config: Mapping[str, Any]) -> None:
-    """Write the model card and, last, `config.json`."""
     facts, (source, target), name = config["facts"], config["languages"], quote(folder.resolve().name)
     size_mb = (folder / WEIGHTS).stat().st_size / 1e6
     scores = [

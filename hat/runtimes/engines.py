@@ -1,7 +1,5 @@
-"""Runtimes by name, and the files of other programs that a model becomes.
-
-A `Runtime` prepares a model in a number format; the `Engine` that comes of it translates batches and runs
-timed searches. So what is searched for, and what translates, may be any of them; docs/extending.md adds one.
+"""Runtimes by name, and the files of other programs that a model becomes. A `Runtime` prepares a model in a
+number format; its `Engine` translates batches and runs timed searches. docs/extending.md adds one.
 """
 
 import math
@@ -20,8 +18,7 @@ from typing import Any, Literal, Protocol, cast
 import torch
 from torch import Tensor
 
-from hat.data.folder import CODES_FILE, MODEL_FILE
-from hat.data.subwords import TextCodec, package
+from hat.data.subwords import MODEL_FILES, TextCodec, package
 from hat.decode.beam import BeamConfig, Hypothesis, beam_search, search_from
 from hat.decode.translator import Model
 from hat.errors import CheckpointError, ConfigError, DataError, HatError, brief
@@ -59,25 +56,17 @@ class Engine(Protocol):
         """Return up to `beam` hypotheses for each left-padded row of ids with EOS, best score first."""
 
     def timed(self, source_BS: Tensor, cfg: BeamConfig, mark: Mark) -> Sequence[float] | None:
-        """Run one search whose time is taken from outside; `mark` is called between its parts, if it has any.
-
-        The first part is the encoder. An engine that takes the time itself returns the milliseconds of one
-        or more repeats instead.
+        """Run one search; `mark` is called between its parts, if it has any, the first of which is the
+        encoder. An engine that takes the time itself returns the milliseconds of one or more repeats.
         """
 
 
 class Runtime:
-    """What prepares models for one program; a subclass for each.
+    """What prepares models for one program; a subclass for each."""
 
-    Attributes:
-        precisions: number formats that it computes in; the first one is what "auto" means.
-        estimate: how the repeats of a search become a latency, as tables name it.
-        needs: Python package of the program, and the extra of HAT that installs it; empty if there is none.
-    """
-
-    precisions: tuple[Precision, ...] = ("fp32", "int8")
-    estimate = "minimum"
-    needs: tuple[str, ...] = ()
+    precisions: tuple[Precision, ...] = ("fp32", "int8")  # that it computes in; "auto" is the first
+    estimate = "minimum"  # how the repeats of a search become a latency, as tables name it
+    needs: tuple[str, ...] = ()  # Python package of the program, and the extra of HAT that installs it
 
     def precision(self, asked: Precision, device: torch.device) -> Precision:
         """Return the number format that `asked` stands for; raises ConfigError if there is none."""
@@ -125,17 +114,13 @@ class Torch(Runtime):
     estimate = "minimum of each step"  # other work only adds time; docs/performance.md compares estimates
 
     def precision(self, asked: Precision, device: torch.device) -> Precision:
-        """Return the number format: "auto" means what is fast on the device."""
         if asked == "int8":
-            raise ConfigError(
-                "torch cannot compute in int8; give fp32, bf16 or fp16, or --runtime ctranslate2, onnxruntime"
-            )
+            other = "give fp32, bf16 or fp16, or --runtime ctranslate2, onnxruntime"
+            raise ConfigError(f"torch cannot compute in int8; {other}")
         return cast(Precision, dtype_name(choose_dtype(asked, device)))
 
     def prepare(self, model: Model, precision: Precision, threads: int = 0) -> StepEngine:
-        """Return our own engine; its threads are those of PyTorch."""
-        network = model.network
-        weight = network.source_embed.weight
+        network, weight = model.network, model.network.source_embed.weight
         dtype = DTYPES[self.precision(precision, weight.device)]
         if weight.dtype != dtype:
             network = extract(network, network.default_arch).to(dtype)
@@ -143,28 +128,22 @@ class Torch(Runtime):
 
 
 class Command(Runtime):
-    """A program of the user's, so any device is one: it is given a bundle and prints milliseconds.
-
-    `command` is started with the path of a bundle behind its words, for at most `limit_s` seconds;
-    docs/deploy.md says what it is told.
-
-    Raises ConfigError if the words of the command cannot be told apart, or there are none.
-    """
+    """A program of the user's: given a bundle it prints milliseconds in `limit_s`; see docs/deploy.md."""
 
     precisions = ("auto", "fp32", "fp16", "bf16", "int8")
 
     def __init__(self, command: str = "", limit_s: float = 60.0) -> None:
-        self._limit_s = limit_s
+        self.limit_s = limit_s
         try:
-            self._words = shlex.split(command)
+            self.words = shlex.split(command)
         except ValueError as error:
             raise ConfigError(f"--lat-command {command!r} is no command line: {error}") from error
-        if not self._words:
+        if not self.words:
             what = "the program that is given a bundle and prints milliseconds"
             raise ConfigError(f"--runtime command needs --lat-command: {what}; see docs/deploy.md")
 
     def prepare(self, model: Model, precision: Precision, threads: int) -> "ProgramEngine":
-        return ProgramEngine(model, self._words, {"precision": precision, "threads": threads}, self._limit_s)
+        return ProgramEngine(model, self, {"precision": precision, "threads": threads})
 
 
 class ProgramEngine:
@@ -172,20 +151,15 @@ class ProgramEngine:
 
     device = torch.device("cpu")
 
-    def __init__(self, model: Model, words: Sequence[str], facts: dict[str, object], limit_s: float) -> None:
-        self.cfg, self._model = model.network.cfg, model
-        self._words, self._facts, self._limit_s = words, facts, limit_s
+    def __init__(self, model: Model, program: Command, facts: dict[str, object]) -> None:
+        self.cfg, self._model, self._program, self._facts = model.network.cfg, model, program, facts
         self._place = tempfile.TemporaryDirectory(prefix="hat-")
 
     def __call__(self, source_BS: Tensor, cfg: BeamConfig) -> list[list[Hypothesis]]:
-        """Raise ConfigError: a program that measures gives no translation."""
         raise ConfigError("the runtime command only measures; translate with another --runtime")
 
     def timed(self, source_BS: Tensor, cfg: BeamConfig, mark: Mark) -> list[float]:
-        """Return the milliseconds that the program prints: one or more numbers, each a repeat.
-
-        Raises HatError if it cannot be started, fails, does not end, or prints anything else.
-        """
+        """Return the milliseconds that the program prints, a number for each repeat; HatError if it fails."""
         from hat.runtimes.bundle import save_bundle  # late: it imports this module
 
         bundle = Path(self._place.name) / "bundle"
@@ -193,38 +167,32 @@ class ProgramEngine:
         told |= self._facts
         if not bundle.exists():
             save_bundle(self._model, bundle, {"measure": told})
-        shown = f"the program of --lat-command, {shlex.join(self._words)!r},"
-        out, code = self._run([*self._words, str(bundle)], told, shown)
-        try:
-            found = [float(word) for word in out.split()]
-        except ValueError:
-            found = []
-        if code or not found or not all(0 < ms < math.inf for ms in found):
-            why = f"failed with exit code {code}" if code else f"printed {brief(out.strip()) or 'nothing'}"
-            how = "it must print the milliseconds of one or more searches, and nothing else"
-            raise HatError(f"{shown} {why}; {how}; try it by hand with the folder of a bundle")
-        return found
-
-    def _run(self, words: Sequence[str], told: dict[str, object], shown: str) -> tuple[str, int]:
-        """Return what the program prints, and its exit code; whatever happens, it has ended by then."""
+        words, limit_s = self._program.words, self._program.limit_s
+        shown = f"the program of --lat-command, {shlex.join(words)!r},"
         env = os.environ | {f"HAT_{name.upper()}": str(value) for name, value in told.items()}
-        none, pipe = subprocess.DEVNULL, subprocess.PIPE
+        how: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "errors": "replace"}
         try:  # a session of its own, so that what it starts ends with it; its standard error is ours
-            process = subprocess.Popen(
-                words, env=env, stdin=none, stdout=pipe, text=True, errors="replace", start_new_session=True
-            )
+            process = subprocess.Popen([*words, str(bundle)], env=env, start_new_session=True, **how)
         except OSError as error:
             raise HatError(f"{shown} cannot be started: {error.strerror}; check the path") from error
-        try:
-            return process.communicate(timeout=self._limit_s)[0], process.returncode
+        try:  # whatever happens, it ends
+            out, code = process.communicate(timeout=limit_s)[0], process.returncode
         except BaseException as error:
             with suppress(OSError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             if isinstance(error, subprocess.TimeoutExpired):
-                late = f"did not end within {self._limit_s:g} s; raise --lat-row-budget if it takes so long"
+                late = f"did not end within {limit_s:g} s; raise --lat-row-budget if it takes so long"
                 raise HatError(f"{shown} {late}") from error
             raise
+        found = list[float]()
+        with suppress(ValueError):
+            found = [float(word) for word in out.split()]
+        if code or not found or not all(0 < ms < math.inf for ms in found):
+            why = f"failed with exit code {code}" if code else f"printed {brief(out.strip()) or 'nothing'}"
+            how = "it must print the milliseconds of one or more searches, and nothing else"
+            raise HatError(f"{shown} {why}; {how}; try it by hand with the folder of a bundle")
+        return found
 
 
 def runtime_of(name: RuntimeName, *options: Any) -> Runtime:
@@ -234,10 +202,9 @@ def runtime_of(name: RuntimeName, *options: Any) -> Runtime:
 
 
 def fastest(model: Model, precision: Precision, cfg: BeamConfig | None = None) -> RuntimeName:
-    """Return the runtime that translates fastest with `model` here, see docs/performance.md.
-
-    In floats that is torch, in 8 bits CTranslate2, or ONNX Runtime if CTranslate2 is missing, has no form for
-    the architecture or does not know the options `cfg`. Raises ConfigError if neither can.
+    """Return the runtime that translates fastest with `model` here, see docs/performance.md: in floats torch,
+    in 8 bits CTranslate2, or ONNX Runtime if CTranslate2 is missing, has no form for the architecture or does
+    not know the options `cfg`. Raises ConfigError if neither can.
     """
     if precision != "int8":
         return "torch"
@@ -262,12 +229,9 @@ def engine(
     threads: int | None = None,
 ) -> Engine:
     """Return the engine of a model, to be given to `Model.translate`; by default the fastest here.
-
     `precision` is the number format of the weights; "auto" is what is fast in torch, float32 elsewhere.
-    `threads` compute one batch; None for as many as torch uses.
-
-    Raises ConfigError if the program is not installed, cannot compute so or does not translate, or the
-    architecture has no form for it.
+    `threads` compute one batch; None for as many as torch uses. Raises ConfigError if the program is not
+    installed, cannot compute so or does not translate, or the architecture has no form for it.
     """
     if runtime == "command":
         raise ConfigError("the runtime command only measures; translate with another --runtime")
@@ -277,29 +241,23 @@ def engine(
 
 
 def export(model: Model, folder: Path | str, to: Target, precision: Precision = "auto") -> Path:
-    """Write a model of one architecture for another program: ctranslate2, onnx or safetensors.
+    """Write a model for another program, with dictionaries and subword model if known; return `folder`."""
+    from hat.runtimes import ctranslate2, onnx  # late: they import this module
 
-    Dictionaries and subword model are written beside it, if they are known. Returns the folder.
-    """
     precision, network, folder = _checked(to, _PRECISIONS[to], precision), stand_alone(model), Path(folder)
     if to == "ctranslate2":
-        runtime_of("ctranslate2").check(network.arch)
+        ctranslate2.CTranslate2().check(network.arch)
     folder.mkdir(parents=True, exist_ok=True)
     if to == "ctranslate2":
-        from hat.runtimes import ctranslate2  # late: it imports this module
-
         ctranslate2.export(network, folder, codec_of(model).vocabs, precision)
     elif to == "onnx":
-        from hat.runtimes import onnx  # late, as above
-
         onnx.export(network, folder, precision)
     else:
         weights = {name: weight.to(DTYPES[precision]) for name, weight in network.named_parameters()}
         if wrong := [name for name, weight in weights.items() if not weight.isfinite().all()]:
             raise CheckpointError(f"{wrong[0]} holds numbers that {precision} cannot hold; export as fp32")
-        write_safetensors(
-            folder / "model.safetensors", weights, {"architecture": str(network.arch.to_yaml())}
-        )
+        facts = {"architecture": str(network.arch.to_yaml())}
+        write_safetensors(folder / "model.safetensors", weights, facts)
     if model.codec is not None:
         save_text(model.codec, folder)
     return folder
@@ -310,8 +268,8 @@ def save_text(codec: TextCodec, folder: Path) -> list[str]:
     names = [f"dict.{language}.txt" for language in codec.languages]
     for name, vocab in zip(names, codec.vocabs, strict=True):
         vocab.save(folder / name)
-    if (content := codec.model) is not None:
-        names.append(MODEL_FILE if codec.kind == "sentencepiece" else CODES_FILE)
+    if (content := codec.model) is not None and codec.kind:
+        names.append(MODEL_FILES[codec.kind])
         write_atomic(folder / names[-1], lambda file: file.write(content))
     return names
 
@@ -320,18 +278,14 @@ def stand_alone(model: Model) -> SubTransformer:
     """Return the network of a model of one architecture; raises CheckpointError for a SuperTransformer."""
     if isinstance(model.network, SubTransformer):
         return model.network
-    raise CheckpointError(
-        "this is a SuperTransformer, which holds many architectures; cut one out with hat convert --configs "
-        "ARCH.yml, or train it, and give that"
-    )
+    advice = "cut one out with hat convert --configs ARCH.yml, or train it, and give that"
+    raise CheckpointError(f"this is a SuperTransformer, which holds many architectures; {advice}")
 
 
 def codec_of(model: Model) -> TextCodec:
     """Return the dictionaries of a model; raises DataError if they are not known."""
     if model.codec is None:
-        raise DataError(
-            "the dictionaries of this model are not known; give the folder of its data with --data"
-        )
+        raise DataError("the dictionaries of this model are not known; give the folder of its data as --data")
     return model.codec
 
 

@@ -1,10 +1,8 @@
 """A stand-alone SubTransformer as two ONNX graphs, and an engine that drives them with our beam search.
-
 `encoder.onnx` makes of source ids [B, S] a mask [B, S] and, for each decoder layer, the keys and values that
 it attends to; `step.onnx` feeds one token of each of K hypotheses and gives logits [B, K, V] and the caches,
-which are one token longer.
-B sentences, K hypotheses, S source length, t tokens fed so far, H heads, d head width, D width, Q width of
-all heads, V vocabulary.
+which are one token longer. B sentences, K hypotheses, S source length, t tokens fed so far, H heads, d head
+width, D width, Q width of all heads, V vocabulary.
 """
 
 import contextlib
@@ -31,107 +29,88 @@ NEEDS = ("onnx", "onnxruntime")
 FILES = ("encoder.onnx", "step.onnx")
 HIDDEN = -1e9  # added to the scores of pads: -inf would make NaN of a row that is all pads
 KINDS = "key", "value"
-OPSET, IR_VERSION = 17, 8
-Block = Callable[[str], str]
 
 
 class _Graph:
     """A graph under construction; values are known by their names, what is called adds a node."""
 
     def __init__(self) -> None:
+        self._onnx = package("onnx", "onnx")
         self._nodes, self._weights = list[Any](), list[Any]()
         self._inputs, self._outputs = list[Any](), list[Any]()
 
     def __call__(self, op: str, *inputs: Any, name: str = "", count: int = 1, **attributes: Any) -> Any:
-        """Return the name of the result of an operator, or the names of `count`; inputs that are no names
-        become constants."""
-        onnx = package("onnx", "onnx")
+        # the name of the result, or the names of `count`; inputs that are no names become constants
         names = []
         for each in inputs:
             if not isinstance(each, str):
                 array = each.detach().float().numpy() if isinstance(each, Tensor) else np.array(each)
-                self._weights.append(onnx.numpy_helper.from_array(array, f"w{len(self._weights)}"))
+                self._weights.append(self._onnx.numpy_helper.from_array(array, f"w{len(self._weights)}"))
                 each = self._weights[-1].name
             names.append(each)
         found = [name or f"{op}{len(self._nodes)}.{n}" for n in range(count)]
-        self._nodes.append(onnx.helper.make_node(op, names, found, **attributes))
+        self._nodes.append(self._onnx.helper.make_node(op, names, found, **attributes))
         return found if count > 1 else found[0]
 
     def input(self, name: str, shape: Sequence[int | str], kind: str = "FLOAT") -> str:
-        """Add an input; a name in its shape is a size that is free."""
-        self._inputs.append(self._value(name, shape, kind))
+        kind = getattr(self._onnx.TensorProto, kind)  # a name in the shape is a size that is free
+        self._inputs.append(self._onnx.helper.make_tensor_value_info(name, kind, shape))
         return name
 
     def output(self, name: str, value: str, shape: Sequence[int | str]) -> None:
-        """Let a value be an output."""
         self("Identity", value, name=name)
-        self._outputs.append(self._value(name, shape, "FLOAT"))
-
-    def _value(self, name: str, shape: Sequence[int | str], kind: str) -> Any:
-        onnx = package("onnx", "onnx")
-        return onnx.helper.make_tensor_value_info(name, getattr(onnx.TensorProto, kind), shape)
+        kind = self._onnx.TensorProto.FLOAT
+        self._outputs.append(self._onnx.helper.make_tensor_value_info(name, kind, shape))
 
     def save(self, path: Path) -> None:
-        """Write the graph."""
-        onnx = package("onnx", "onnx")
-        graph = onnx.helper.make_graph(self._nodes, path.stem, self._inputs, self._outputs, self._weights)
-        known = {"opset_imports": [onnx.helper.make_opsetid("", OPSET)], "ir_version": IR_VERSION}
-        onnx.save(onnx.helper.make_model(graph, producer_name="hat", **known), path)
+        helper = self._onnx.helper
+        graph = helper.make_graph(self._nodes, path.stem, self._inputs, self._outputs, self._weights)
+        known = {"opset_imports": [helper.make_opsetid("", 17)], "ir_version": 8, "producer_name": "hat"}
+        self._onnx.save(helper.make_model(graph, **known), path)
 
-    def linear(self, x: str, weight_OI: Tensor, bias_O: Tensor | None = None) -> str:
-        """Return x @ weight^T + bias."""
-        product = self("MatMul", x, weight_OI.t().contiguous())
-        return str(product if bias_O is None else self("Add", product, bias_O))
+    def linear(self, x: str, weight_OI: Tensor, bias_O: Tensor) -> str:
+        return str(self("Add", self("MatMul", x, weight_OI.t().contiguous()), bias_O))
 
     def norm(self, norm: Any, x: str) -> str:
-        """Return x, normalised over its last dimension."""
         return str(self("LayerNormalization", x, norm.weight, norm.bias, axis=-1, epsilon=norm.eps))
 
     def queries(self, maps: Any, x: str, heads: int, parts: int) -> list[str]:
-        """Return x, mapped to `parts` times Q columns and cut into them; the first are scaled queries."""
+        # of `parts` times Q columns the first are scaled queries
         weight, bias = maps.weight.detach().clone(), maps.bias.detach().clone()
         width = weight.size(0) // parts
         for each in (weight, bias):
             each[:width] *= (width // heads) ** -0.5
-        return self.cut(self.linear(x, weight, bias), parts)
-
-    def cut(self, x: str, parts: int) -> list[str]:
-        """Return x, cut into equal parts of its columns."""
-        return list(self("Split", x, count=parts, axis=-1)) if parts > 1 else [x]
+        mapped = self.linear(x, weight, bias)
+        return list(self("Split", mapped, count=parts, axis=-1)) if parts > 1 else [mapped]
 
     def heads(self, x_BTQ: str, heads: int) -> str:
-        """Return [B, H, T, d]."""
         return str(self("Transpose", self("Reshape", x_BTQ, [0, 0, heads, -1]), perm=[0, 2, 1, 3]))
 
     def attend(self, queries: str, keys: str, values: str, mask: str = "") -> str:
-        """Return softmax(queries @ keys^T + mask) @ values, of scaled queries [..., T, d]."""
         order = [0, 1, 3, 2] if mask else [0, 1, 2, 4, 3]
         scores = self("MatMul", queries, self("Transpose", keys, perm=order))
         scores = self("Add", scores, mask) if mask else scores
         return str(self("MatMul", self("Softmax", scores, axis=-1), values))
 
     def join(self, x_BHTd: str, out: Any) -> str:
-        """Return the heads side by side, mapped to the width of the layer."""
         x_BTQ = self("Reshape", self("Transpose", x_BHTd, perm=[0, 2, 1, 3]), [0, 0, out.weight.size(1)])
         return self.linear(x_BTQ, out.weight, out.bias)
 
-    def residual(self, pre_norm: bool, norm: Any, x: str, block: Block) -> str:
-        """Return x + block(x), normalised before the block or after the sum."""
-        if pre_norm:
+    def residual(self, layer: Any, name: str, x: str, block: Callable[[str], str]) -> str:
+        norm = getattr(layer, f"{name}_norm")
+        if layer.pre_norm:
             return str(self("Add", x, block(self.norm(norm, x))))
         return self.norm(norm, self("Add", x, block(x)))
 
     def feed_forward(self, layer: Any, x: str) -> str:
-        """Return the output of a layer by that of its attention."""
         up, down = layer.ffn.up, layer.ffn.down
 
         def block(h: str) -> str:
             return self.linear(self("Relu", self.linear(h, up.weight, up.bias)), down.weight, down.bias)
 
-        return self.residual(layer.pre_norm, layer.ffn_norm, x, block)
+        return self.residual(layer, "ffn", x, block)
 
     def embed(self, model: Any, side: str, ids: str, places: str, width: int) -> str:
-        """Return scaled embeddings plus positions."""
         sines = getattr(model, f"{side}_positions")
         scale = model.scale("encoder" if side == "source" else "decoder", width)
         table = self("Gather", getattr(model, f"{side}_embed").columns(width) * scale, ids)
@@ -139,7 +118,6 @@ class _Graph:
 
 
 def _encoder(model: SubTransformer) -> _Graph:
-    """Return the graph of `encoder.onnx`."""
     graph, enc, dec = _Graph(), model.arch.encoder, model.arch.decoder
     source = graph.input("source", ["batch", "length"], "INT64")
     real = graph("Cast", graph("Not", graph("Equal", source, PAD)), to=7)  # int64
@@ -153,8 +131,7 @@ def _encoder(model: SubTransformer) -> _Graph:
             q, k, v = (graph.heads(each, heads) for each in graph.queries(layer.self_attn.qkv, h, heads, 3))
             return graph.join(graph.attend(q, k, v, mask), layer.self_attn.out)
 
-        x = graph.residual(layer.pre_norm, layer.self_norm, x, attention)
-        x = graph.feed_forward(layer, x)
+        x = graph.feed_forward(layer, graph.residual(layer, "self", x, attention))
         outputs.insert(0, x)
     if model.cfg.encoder_normalize_before:
         outputs[0] = graph.norm(model.encoder_norm, x)
@@ -162,28 +139,29 @@ def _encoder(model: SubTransformer) -> _Graph:
     for i, (layer, heads) in enumerate(zip(model.decoder_layers, dec.cross_heads, strict=True)):
         maps, seen = layer.cross_attn.kv, outputs[: dec.cross_span[i]]
         both = graph("Concat", *seen, axis=1) if len(seen) > 1 else seen[0]
-        for kind, each in zip(KINDS, graph.cut(graph.linear(both, maps.weight, maps.bias), 2), strict=True):
+        kv = graph("Split", graph.linear(both, maps.weight, maps.bias), count=2, axis=-1)
+        for kind, each in zip(KINDS, kv, strict=True):
             shape = ["batch", heads, "seen", model.space.decoder_qkv_dim // heads]
             graph.output(f"cross.{i}.{kind}", graph.heads(each, heads), shape)
     return graph
 
 
 def _step(model: SubTransformer) -> _Graph:
-    """Return the graph of `step.onnx`."""
     graph, dec, qkv_dim = _Graph(), model.arch.decoder, model.space.decoder_qkv_dim
     token, place = graph.input("token", ["batch", "beam"], "INT64"), graph.input("place", [1], "INT64")
     mask = graph.input("mask", ["batch", "length"])
-    cross, past = list[list[str]](), list[list[str]]()
-    for caches, what, front, counts, size in (
-        (cross, "cross", ["batch"], dec.cross_heads, "seen"),
-        (past, "past", ["batch", "beam"], dec.self_heads, "time"),
-    ):
-        for i, heads in enumerate(counts):
-            shape = [*front, heads, size, qkv_dim // heads]
-            caches.append([graph.input(f"{what}.{i}.{kind}", shape) for kind in KINDS])
+
+    def caches(what: str, front: list[str], counts: Sequence[int], size: str) -> list[list[str]]:
+        shapes = [[*front, heads, size, qkv_dim // heads] for heads in counts]
+        return [
+            [graph.input(f"{what}.{i}.{kind}", shape) for kind in KINDS] for i, shape in enumerate(shapes)
+        ]
+
+    cross = caches("cross", ["batch"], dec.cross_heads, "seen")
+    past, grown = caches("past", ["batch", "beam"], dec.self_heads, "time"), list[tuple[str, int]]()
     seen = {span: graph("Concat", *[mask] * span, axis=1) for span in set(dec.cross_span)}
     masks = {span: graph("Unsqueeze", each, [1, 2]) for span, each in seen.items()}
-    x, grown = graph.embed(model, "target", token, place, dec.embed_dim), list[tuple[str, int]]()
+    x = graph.embed(model, "target", token, place, dec.embed_dim)
     for i, layer in enumerate(model.decoder_layers):
 
         def to_past(h: str, i: int = i, layer: Any = layer) -> str:
@@ -202,13 +180,12 @@ def _step(model: SubTransformer) -> _Graph:
             found = graph.attend(graph.heads(q, heads), *cross[i], masks[dec.cross_span[i]])
             return graph.join(found, layer.cross_attn.out)
 
-        x = graph.residual(layer.pre_norm, layer.self_norm, x, to_past)
-        x = graph.residual(layer.pre_norm, layer.cross_norm, x, to_source)
+        x = graph.residual(layer, "cross", graph.residual(layer, "self", x, to_past), to_source)
         x = graph.feed_forward(layer, x)
     if model.cfg.decoder_normalize_before:
         x = graph.norm(model.decoder_norm, x)
-    output_VD = model.output.columns(dec.embed_dim)
-    graph.output("logits", graph.linear(x, output_VD), ["batch", "beam", len(output_VD)])
+    output_DV = model.output.columns(dec.embed_dim).t().contiguous()
+    graph.output("logits", graph("MatMul", x, output_DV), ["batch", "beam", output_DV.size(1)])
     for n, (value, heads) in enumerate(grown):
         shape = ["batch", "beam", heads, "more", qkv_dim // heads]
         graph.output(f"grown.{n // 2}.{KINDS[n % 2]}", value, shape)
@@ -217,11 +194,7 @@ def _step(model: SubTransformer) -> _Graph:
 
 @torch.inference_mode()
 def export(model: SubTransformer, folder: Path, precision: str = "fp32") -> None:
-    """Write both graphs into `folder`; batch, hypotheses and lengths are free.
-
-    `precision` is fp32, or int8 for weights rounded to 8 bits. Raises ConfigError if the packages of the
-    extra `onnx` are missing.
-    """
+    """Write both graphs, in fp32 or with weights rounded to int8; ConfigError if extra `onnx` is missing."""
     for needed in NEEDS:
         package(needed, "onnx")
     with tempfile.TemporaryDirectory() as place:
@@ -240,19 +213,15 @@ def export(model: SubTransformer, folder: Path, precision: str = "fp32") -> None
                 logging.disable(logging.NOTSET)
 
 
-class _State:
-    """What the decoding of a batch remembers, in the order of the inputs of `step.onnx`."""
-
+class _State:  # with the methods of a DecoderState
     def __init__(self, mask: Any, cross: list[Any], past: list[Any]) -> None:
         self.mask, self.cross, self.past, self.length = mask, cross, past, 0
 
     def reorder(self, origin_BK: Tensor) -> None:
-        """Let hypothesis k of sentence b continue what hypothesis `origin[b, k]` was."""
         rows, origin = torch.arange(len(origin_BK))[:, None].numpy(), origin_BK.numpy()
         self.past = [cache[rows, origin] for cache in self.past]
 
     def keep(self, sentences: Tensor) -> None:
-        """Drop all sentences but these."""
         rows = sentences.numpy()
         self.cross, self.past = ([cache[rows] for cache in caches] for caches in (self.cross, self.past))
         self.mask = self.mask[rows]
@@ -265,7 +234,6 @@ class OnnxRuntime(Runtime):
     needs = ("onnxruntime", "onnx")
 
     def version(self) -> dict[str, str]:
-        """Return name and version of the program; raises ConfigError if it, or what exports, is missing."""
         return [super(OnnxRuntime, self).version() for needed in NEEDS if package(needed, "onnx")][-1]
 
     def prepare(self, model: Model, precision: Precision, threads: int) -> StepEngine:
@@ -276,7 +244,7 @@ class OnnxRuntime(Runtime):
 
 
 class Graphs:
-    """The graphs in `folder`, with the methods that beam search calls on a network."""
+    """The graphs in `folder`, with the methods that beam search calls on an InferenceModel."""
 
     device = torch.device("cpu")
 
@@ -293,17 +261,14 @@ class Graphs:
         self._shapes = [(each, 0, width // each) for each in heads for _ in KINDS]
 
     def encode(self, source_BS: Tensor) -> Any:
-        """Run the encoder."""
         mask, *cross = self._encoder.run(None, {"source": source_BS.numpy()})
         return SimpleNamespace(padding=source_BS.eq(PAD), mask=mask, cross=cross)
 
     def start(self, source: Any, beam: int, capacity: int = 0) -> _State:
-        """Return the state before the first token."""
         past = [torch.zeros(len(source.mask), 1, *shape).numpy() for shape in self._shapes]
         return _State(source.mask, source.cross, past)
 
     def step(self, tokens_N: Tensor, state: _State) -> Tensor:
-        """Feed one token of each hypothesis; returns logits [N, V]."""
         state.length += 1
         token_BK = tokens_N.view(len(state.mask), -1).numpy()
         place = torch.tensor([state.length + PAD]).numpy()

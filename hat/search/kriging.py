@@ -64,9 +64,8 @@ class Kriging:
         far = distances(self._known, ranks(self._space, archs))
         shared = np.linalg.solve(self._root, np.exp(-np.tensordot(self.settings[:-1], far, 1)))
         variance = self._variance * np.maximum(1 - (shared**2).sum(axis=0), 1e-9)
-        means: Points = self._mean + self._spread * (self._white @ shared)
-        deviations: Points = self._spread * np.sqrt(variance)
-        return means, deviations
+        means = np.asarray(self._mean + self._spread * (self._white @ shared), np.float64)
+        return means, np.asarray(self._spread * np.sqrt(variance), np.float64)
 
 
 def ranks(space: SearchSpace, archs: Sequence[Arch]) -> list[Points]:

@@ -67,10 +67,10 @@ class ParetoConfig(Options):
     """what the front trades the loss for: latency, params, flops"""
     pareto_evaluations: int = option(150, low=1, role="lengthens")
     """architectures to score"""
-    pareto_population: int = option(8, low=1)
+    pareto_population: int = option(6, low=1)
     """architectures of the first population, and kept after each generation"""
-    pareto_children: int = option(3, low=1)
-    """architectures scored in a generation"""
+    pareto_children: int = option(1, low=1)
+    """architectures scored in a generation, for example as many as there are processes"""
     pareto_mutation_prob: float = option(0.1, low=0, high=1)
     """probability that a child draws a gene anew"""
     pareto_screen: int = option(200, low=1)
@@ -130,7 +130,6 @@ class Strategy(ABC):
         pool: hands out the architectures that keep the limits.
         config: options of the search.
         seed: of all random numbers.
-        first: architectures of an older search, lowest loss first, whose losses are known.
         anchors: one architecture for each latency limit, which keeps it.
     """
 
@@ -142,16 +141,8 @@ class Strategy(ABC):
         "best loss {best_loss:.4f}, fastest {fastest_ms:.1f} ms"
     )
 
-    def __init__(
-        self,
-        pool: Pool,
-        config: SearchConfig,
-        seed: int,
-        first: Sequence[Arch] = (),
-        anchors: Sequence[Arch] = (),
-    ) -> None:
-        self.pool, self.space, self.config = pool, pool.space, config
-        self.first, self.anchors = first, anchors
+    def __init__(self, pool: Pool, config: SearchConfig, seed: int, anchors: Sequence[Arch] = ()) -> None:
+        self.pool, self.space, self.config, self.anchors = pool, pool.space, config, anchors
         self.choices = gene_choices(self.space)  # of each position of a gene
         self.rng = rng_for(seed, self.stream)
         self.scored: list[Candidate] = []
@@ -228,8 +219,7 @@ class Evolution(Strategy):
         """Return the first population, then the children of each iteration."""
         cfg, pool = self.config, self.pool
         if self.told == 0:
-            known = pool.among(self.first, cfg.parent_size)
-            return known + pool.initial(self.random_gene, cfg.population_size - len(known))
+            return pool.initial(self.random_gene, cfg.population_size)
         if self.told == cfg.evo_iter:
             return []
         genes = [parent.gene for parent in self.parents]
@@ -264,22 +254,18 @@ class NSGA2(Strategy):
     """
 
     stream = "pareto"
-    _known = 0  # architectures of an older search, which count as scored for nothing
 
     def ask(self) -> list[Candidate]:
         """Return the first population, then the children of each generation.
 
-        The first population is `first` (whose losses are known), the anchors, the smallest and the largest
-        architecture, and random ones.
+        The first population is the anchors, the smallest and the largest architecture, and random ones.
         """
         cfg, pool = self.config, self.pool
         if self.told == 0:
-            known = pool.among(self.first)
-            self._known = len(known)
             extremes = (*self.anchors, self.space.smallest(), self.space.largest())
-            size = max(len(self.anchors) + 2, cfg.pareto_population - len(known))
-            return known + pool.initial(self.random_gene, min(cfg.pareto_evaluations, size), extremes)
-        wanted = min(cfg.pareto_children, self._known + cfg.pareto_evaluations - len(self.scored))
+            size = max(len(self.anchors) + 2, cfg.pareto_population)
+            return pool.initial(self.random_gene, min(cfg.pareto_evaluations, size), extremes)
+        wanted = min(cfg.pareto_children, cfg.pareto_evaluations - len(self.scored))
         if wanted < 1 or cfg.pareto_screen == 1:
             return pool.collect(self._child, wanted)
         believed, model, offered = [*self.scored], self._model(self.scored), list[Candidate]()

@@ -3,7 +3,7 @@
 import hashlib
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -258,11 +258,9 @@ def leave_bundle(checkpoint: Path, facts: Mapping[str, Any] | None = None) -> Pa
         return None
 
 
-def load_newest(folder: Path, info: Callable[[str], None], runs: Set[str] | None = None) -> Checkpoint | None:
-    """Return the newest readable checkpoint of a run, or None if there is none.
-
-    `runs` are the digests of the identities that the run has or had; "" stands for version 0.1, which saved
-    none, and None for any run. Says so if it falls back. Raises CheckpointError if none can be read, or if
+def load_newest(folder: Path, info: Callable[[str], None], run: str | None = None) -> Checkpoint | None:
+    """Return the newest readable checkpoint of a run, or None if there is none. `run` is the digest of its
+    identity, None for any run. Says so if it falls back. Raises CheckpointError if none can be read, or if
     the newest would be overwritten: it holds nothing to go on from, or belongs to another run.
     """
     last, best = folder / "checkpoint_last.pt", folder / "checkpoint_best.pt"
@@ -273,7 +271,7 @@ def load_newest(folder: Path, info: Callable[[str], None], runs: Set[str] | None
         except CheckpointError as error:
             info(f"{error}; trying the one before it")
             continue
-        ours = runs is None or checkpoint.run in runs
+        ours = run in (None, checkpoint.run)
         if "trainer" in checkpoint.state and ours:
             return checkpoint
         why = "belongs to another run" if not ours else "holds weights, but no state to go on with"
@@ -383,16 +381,16 @@ def average(
 
 def _of_run(folder: Path, most: int) -> Iterator[tuple[Path, Checkpoint]]:
     """Yield the newest epoch checkpoints of the run in a folder; what belongs to another run is left out."""
-    record, last = read_record(folder, folder=True, note=info), None
+    record = read_record(folder, folder=True, note=info)
+    run, names = record.identity.digest if record.kind else "", [path.name for path in numbered(folder)]
     with suppress(CheckpointError):
         last = load(folder / "checkpoint_last.pt")
-    runs = record.digests if record.made_from else {"", last.run if last else ""}
-    names = [path.name for path in numbered(folder)]
-    if last and last.run in runs:
-        names = last.state["progress"].get("saved", names[::-1])[::-1]
+        run = run or last.run
+        if last.run == run:
+            names = last.state["progress"].get("saved", names[::-1])[::-1]
     for path in (folder / name for name in names if not name.startswith("checkpoint_")):
         found = load(path, info) if most and path.exists() else None
-        if found and found.run not in runs:
+        if found and found.run != run:
             info(f"{path} belongs to another run; it is left out")
         elif found:
             most -= 1
@@ -447,12 +445,12 @@ def check_dictionaries(source: Checkpoint, data: Any, where: Path) -> None:
         raise CheckpointError(f"{where} was trained with other dictionaries of the same size; check --data")
 
 
-def evaluation_dtype(source: Checkpoint, amp: Amp, fp16: bool, device: torch.device) -> torch.dtype:
+def evaluation_dtype(source: Checkpoint, amp: Amp, device: torch.device) -> torch.dtype:
     """Return the compute type of `--amp` for scoring and translating.
 
     Weights of the 2020 release, known by their lack of dictionaries, are evaluated in float32 as they were
     then, unless another type is asked for.
     """
-    if amp == "auto" and not fp16 and not any(source.vocab_digests):
+    if amp == "auto" and not any(source.vocab_digests):
         return torch.float32
-    return compute_dtype(amp, fp16, device)
+    return compute_dtype(amp, device)

@@ -5,24 +5,24 @@ Nothing here knows a command line: folders, signals, processes and progress bars
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 
 from hat.config import Options, fill, option, read_config, to_yaml_values
 from hat.data.pairs import ORIGINAL, Batch, EpochBatches, PairDataset, groups, mixed
-from hat.errors import CheckpointError, ConfigError
+from hat.errors import ConfigError
 from hat.log import RunLog, info
 from hat.model.cpu import device_name, dtype_name
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SubTransformer, SuperTransformer, Transformer, implant
 from hat.rng import seed_for
-from hat.run import Claim, Identity, Run, claim, read_record, record_path
+from hat.run import Identity, Run, claim, read_record, record_path
 from hat.space import Arch, SearchSpace, validation_archs
 from hat.train import checkpoint as ckpt
 from hat.train.checkpoint import Checkpoint, check_compatible
@@ -39,18 +39,14 @@ if TYPE_CHECKING:
 class BatchConfig(Options):
     """Batches"""
 
-    max_tokens: int = option(4096, low=1)
-    """most tokens in a batch, padding included"""
-    max_sentences: int | None = option(None, low=1)
-    """most sentences in a batch"""
+    max_tokens: int = option(4096, "most tokens in a batch, padding included", low=1)
+    max_sentences: int | None = option(None, "most sentences in a batch", low=1)
     max_tokens_valid: int | None = option(None, low=1, role="free")
     """as --max-tokens, for validation (default: the same)"""
     required_batch_size_multiple: int = option(8, low=1)
     """batches have a multiple of this many sentences if possible"""
-    train_subset: str = option("train", role="free")
-    """split to train on"""
-    valid_subset: str = option("valid", role="free")
-    """split used for validation and search"""
+    train_subset: str = option("train", "split to train on", role="free")
+    valid_subset: str = option("valid", "split used for validation and search", role="free")
     distill_mix: float = option(0.0, low=0, high=1)
     """with data of hat distill: share of the pairs whose target is that of the text and not the teacher's,
     drawn anew for each epoch"""
@@ -60,32 +56,19 @@ class BatchConfig(Options):
 class LoopConfig(Options):
     """Saving, validating and logging"""
 
-    reset_optimizer: bool = option(False, role="free")
-    """do not take the optimiser's moments from the checkpoint"""
-    reset_lr_scheduler: bool = option(False, role="free")
-    """start the learning-rate schedule, and with it the update count, anew"""
-    reset_dataloader: bool = option(False, role="free")
-    """start at the first epoch"""
-    reset_meters: bool = option(False, role="free")
-    """forget the best validation loss"""
-    save_interval: int = option(1, low=1, role="free")
-    """epochs between checkpoints"""
+    save_interval: int = option(1, "epochs between checkpoints", low=1, role="free")
     save_interval_updates: int = option(0, low=0, role="free")
     """updates between checkpoints within an epoch; 0 for none"""
-    keep_last_epochs: int = option(-1, low=0, off=-1, role="free")
-    """epoch checkpoints to keep; -1 for all"""
+    keep_last_epochs: int = option(-1, "epoch checkpoints to keep; -1 for all", low=0, off=-1, role="free")
     keep_interval_updates: int = option(-1, low=0, off=-1, role="free")
     """checkpoints within epochs to keep; -1 for all"""
-    validate_interval: int = option(1, low=1, role="free")
-    """epochs between validations"""
+    validate_interval: int = option(1, "epochs between validations", low=1, role="free")
     patience: int = option(-1, low=1, off=-1, role="lengthens")
     """stop after this many validations without a better loss; -1 never"""
-    log_interval: int = option(100, low=1, role="free")
-    """updates between log lines"""
+    log_interval: int = option(100, "updates between log lines", low=1, role="free")
     tensorboard_logdir: str | None = option(None, role="free")
     """folder for TensorBoard (default: tensorboard/ in --save-dir)"""
-    no_tensorboard: bool = option(False, role="free")
-    """write no TensorBoard files"""
+    no_tensorboard: bool = option(False, "write no TensorBoard files", role="free")
 
 
 @dataclass(frozen=True)
@@ -122,8 +105,6 @@ class TrainConfig:
 
 
 _DEFAULTS = TrainConfig()
-_RESETS = ("optimizer", "lr-scheduler", "dataloader", "meters")
-_OF_LOSSES = ("label-smoothing ", "valid.", "dict.")  # changes after which a loss means something else
 
 
 class StopRequest(Protocol):
@@ -148,17 +129,6 @@ class Progress:
     stale: int = 0  # validations since the best one
     train_s: float = 0.0
     saved: list[str] = field(default_factory=list)  # checkpoints of epochs and within them, the newest last
-
-
-class _Start(NamedTuple):
-    """Where a run goes on or starts from."""
-
-    source: Checkpoint | None  # None: first weights
-    where: Path  # the folder of the run, or what the run starts from
-    identity: Identity | None  # None without a folder
-    parts: tuple[dict[str, Any], ...]  # as in the record of the run
-    changed: Sequence[str]  # what the last part changes, if that is still to be carried out
-    resets: Sequence[str]  # what it resets: optimizer, lr-scheduler, dataloader, meters
 
 
 @dataclass(frozen=True)
@@ -236,7 +206,7 @@ def fit(
     run = _Training(target, space, dataset, config, folder, device, seed, group, interrupt)
     with ExitStack() as stack:
         # rank 0 reads for all: only its machine needs the folder
-        run.restore(group.on_rank0(lambda: run.start(stack, init, new_run)))
+        run.restore(*group.on_rank0(lambda: run.start(stack, init, new_run)))
         began = run.trainer.num_updates
         record, log = run.opened(stack, progress)
         finished = run.finished(run.at.epoch - 1)  # also if a run is started again after it had ended
@@ -299,7 +269,7 @@ def validate(
     path, where, optim, batches = Path(init), best_device(device), config.optim, config.batches
     valid = validation_batches(dataset.split(batches.valid_subset), batches, config.model, group)
     source = check_compatible(ckpt.load(path, info), path, space, arch, config.model, dataset)
-    dtype = ckpt.evaluation_dtype(source, optim.amp, optim.fp16, where)
+    dtype = ckpt.evaluation_dtype(source, optim.amp, where)
     return evaluate(source.sub(arch).to(where, dtype), valid, arch, optim.label_smoothing, where, group)
 
 
@@ -383,52 +353,37 @@ class _Training:
         options = cfg.model, optim, cfg.schedule, batches, cfg.loop
         return Identity.of("train", *options, settings=settings, inputs=inputs)
 
-    def start(self, stack: ExitStack, init: "Path | Model | str | None", new_run: bool) -> _Start:
-        """Claim the folder, if there is one, until `stack` ends; return where the run goes on or starts."""
-        folder, source, where, identity = self.folder, None, Path("a given model"), None
+    def start(
+        self, stack: ExitStack, init: "Path | Model | str | None", new_run: bool
+    ) -> tuple[Checkpoint | None, Path, Identity | None]:
+        """Claim the folder, if there is one, until `stack` ends. Return the checkpoint that the run goes on
+        or starts from, if any, where it was, and the identity of the run in the folder.
+        """
+        folder, source, identity = self.folder, None, None
         init = Path(init) if isinstance(init, str) else init
-        asked = [name for name in _RESETS if getattr(self.cfg.loop, f"reset_{name.replace('-', '_')}")]
-        found, own, carried, runs = Claim(), None, 0, set[str]()
         if folder:
             inside = isinstance(init, Path) and init.resolve().parent == folder.resolve()
-            ours = {"checkpoint_last.pt"}
-            if asked:
-                ours |= {"checkpoint_best.pt", *(path.name for path in ckpt.numbered(folder))}
-            if inside and not new_run and init.name in ours:
-                own = init  # of the run itself, which started from what it started from
+            own = inside and not new_run and init.name == "checkpoint_last.pt"
+            if own:  # the run itself, which started from what it started from
                 init = read_record(folder, folder=True, note=info).identity.inputs.get("checkpoint")
             identity = self.identity(init, self.group.size)
             advice = "wait for it, stop it, or give another --save-dir"
-            how = {"new_run": new_run, "may_change": bool(asked)}
-            found = stack.enter_context(claim(folder, identity, advice, **how))
-            if found.moved and inside:
-                init = found.moved / Path(init).name
-            where, runs = folder, found.held.digests | {identity.digest}
-            source = ckpt.load_newest(folder, info, runs)
-            carried = source.state.get("parts", 0) if source else 0
-        parts, before = [dict(part) for part in found.held.parts], found.held.made_from
-        anew = asked and (found.changed or not parts or parts[-1]["resets"] != asked)
-        if anew or (source and not before):  # what version 0.1 saved says nothing of its run
-            update = source.state["trainer"]["num_updates"] if source else 0
-            changes = {"changed": found.changed, "resets": asked if anew else []}
-            parts.append({"update": update, **changes, "before": before.digest if before else ""})
-        undone = parts[-1] if carried < len(parts) else {"changed": [], "resets": []}
-        if source and own and undone["resets"]:
-            source = ckpt.load(own, info)
-            if source.run not in runs:
-                raise CheckpointError(f"{own} is no checkpoint of this run; give another --save-dir")
+            moved = stack.enter_context(claim(folder, identity, advice, new_run=new_run))
+            if moved and inside:
+                init = moved / Path(init).name
+            source = ckpt.load_newest(folder, info, identity.digest)
+        where = folder if folder and source else init if isinstance(init, Path) else Path("a given model")
         if source is None and isinstance(init, Path):
-            where, source = init, ckpt.load(init, info)
+            source = ckpt.load(init, info)
         elif source is None and init is not None:
             source = ckpt.pack(init.network, init.digests)
         if source:
             source = check_compatible(source, where, self.space, self.arch, self.cfg.model, self.dataset)
-        return _Start(source, where, identity, tuple(parts), undone["changed"], undone["resets"])
+        return source, where, identity
 
-    def restore(self, start: _Start) -> None:
+    def restore(self, source: Checkpoint | None, where: Path, made_from: Identity | None) -> None:
         """Make the trainer, at the point where the run goes on or at its start."""
-        source, where, self.made_from, self.parts, changed, resets = start
-        cfg, optim = self.cfg, self.cfg.optim
+        self.made_from, cfg, optim = made_from, self.cfg, self.cfg.optim
         goes_on = source is not None and source.arch == self.arch and "trainer" in source.state
         if source is None or (source.arch and self.arch is None):
             noise = torch.Generator().manual_seed(seed_for(self.seed, "init"))
@@ -439,32 +394,23 @@ class _Training:
         else:
             weights = source.master if goes_on and source.master is not None else source.weights
             model = replace(source, weights=weights).sub(self.arch)
-        dtype = compute_dtype(optim.amp, optim.fp16, self.device, self.group)
-        self.trainer = trainer = Trainer(
-            model, optim, cfg.schedule, dtype=dtype, device=self.device, seed=self.seed, group=self.group
-        )
+        dtype = compute_dtype(optim.amp, self.device, self.group)
+        how = {"dtype": dtype, "device": self.device, "seed": self.seed, "group": self.group}
+        self.trainer = trainer = Trainer(model, optim, cfg.schedule, **how)
         if source is None:
             return
         if not goes_on:
             info(f"weights inherited from {where}; optimiser, schedule and data start anew")
             return
-        state, kept, own = source.state, source.state["progress"], where == self.folder
+        kept, at, own = source.state["progress"], self.at, where == self.folder
         trainer.load_average(source.weights)
-        trainer.load_state_dict(
-            state["trainer"], optimizer="optimizer" not in resets, schedule="lr-scheduler" not in resets
-        )
-        self.at = at = Progress(train_s=kept["train_s"])
+        trainer.load_state_dict(source.state["trainer"])
+        at.epoch, at.offset, at.train_s = kept["epoch"], kept["offset"], kept["train_s"]
+        if source.state["plan"] != self._batch_plan():
+            at.offset = 0
+            info("the batches are not those of before; the epoch starts anew")
         if own:
-            at.saved = kept.get("saved", [path.name for path in reversed(ckpt.numbered(where))])
-        if "dataloader" not in resets:
-            at.epoch, at.offset = kept["epoch"], kept["offset"]
-            if state["plan"] != self._batch_plan() or any(c.startswith("train.") for c in changed):
-                at.offset = 0
-                info("the batches are not those of before; the epoch starts anew")
-        if own and "meters" not in resets and not any(c.startswith(_OF_LOSSES) for c in changed):
-            at.best_loss, at.stale = kept["best_loss"], kept["stale"]
-        if changed:
-            info(f"from here on under other settings: {', '.join(changed)}")
+            at.best_loss, at.stale, at.saved = kept["best_loss"], kept["stale"], kept["saved"]
         info(f"resumed {where} at update {trainer.num_updates}, epoch {at.epoch}")
         if trainer.num_updates > optim.max_update:
             info(f"that is beyond --max-update {optim.max_update}; nothing is left to do")
@@ -489,7 +435,7 @@ class _Training:
         own |= {"seed": self.seed, **sizes, **self.space.choices, **arch}
         dtype, folder, loop = dtype_name(self.trainer.dtype), self.written, self.cfg.loop
         size, settings = self.group.size, {**self.cfg.to_yaml(), **own}
-        told: dict[str, Any] = {"identity": self.made_from, "parts": self.parts, "processes": size}
+        told: dict[str, Any] = {"identity": self.made_from, "processes": size}
         told |= {"threads": torch.get_num_threads(), "gpus": size if self.device.type == "cuda" else 0}
         told["device"] = {"device": device_name(self.device), "dtype": dtype}
         path = record_path(folder, folder=True) if folder else None
@@ -593,8 +539,7 @@ class _Training:
         numbered = [name for name in names if name not in ("checkpoint_last.pt", "checkpoint_best.pt")]
         self.at.saved = [name for name in self.at.saved if name not in numbered] + numbered
         state: dict[str, Any] = {"trainer": self.trainer.state_dict(), "progress": asdict(self.at)}
-        state |= {"run": self.made_from.digest if self.made_from else "", "parts": len(self.parts)}
-        state["plan"] = self._batch_plan()
+        state |= {"run": self.made_from.digest if self.made_from else "", "plan": self._batch_plan()}
         packed = ckpt.pack(self.trainer.eval_model, self.dataset.digests, state, self.trainer.model)
         folder, loop = self.folder, self.cfg.loop
 

@@ -49,7 +49,7 @@ class OutputMatrix:
         |logit| <= |state| * |row|. Always False on a GPU, where reading the answer would wait for it.
         """
         vocab = len(self._fixed_VD)
-        if not (_on_cpu(states_RD) and len(states_RD) and vocab) or states_RD.dtype == torch.float16:
+        if not (_on_cpu(states_RD) and len(states_RD) and vocab):
             return False
         return _longest_row(states_RD) * _longest_row(self._fixed_VD) < _MAX_LOG_SUM - math.log(vocab)
 
@@ -188,7 +188,7 @@ class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: FunctionCtx, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         grads = ctx.saved_tensors  # type: ignore[attr-defined]
-        if not (_on_cpu(grad) and float(grad) == 1):  # on the CPU, without loss scaling
+        if not (_on_cpu(grad) and float(grad) == 1):
             grads = tuple(kept * grad.to(kept.dtype) for kept in grads)
         return *grads, *(None,) * 4
 

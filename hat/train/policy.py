@@ -31,8 +31,7 @@ class PolicyConfig(Options):
     smallest and some random ones; sandwich-distill: the same, the largest teaching the others"""
     sandwich_random: int = option(1, low=0)
     """random SubTransformers of an update, beside the largest and the smallest"""
-    fair_sampling: bool = False
-    """draw each choice of each dimension equally often, in random order"""
+    fair_sampling: bool = option(False, "draw each choice of each dimension equally often, in random order")
     distill_share: float = option(1.0, above=0.0, high=1.0)
     """weight of the teacher's probabilities in the loss of the others; the rest is the reference"""
 
@@ -62,16 +61,11 @@ class ScheduleConfig(Options):
 
     lr_scheduler: Literal["inverse_sqrt", "cosine", "fixed"] = "inverse_sqrt"
     """schedule; cosine falls from --max-lr to --lr over --max-update, inverse_sqrt peaks at --lr"""
-    lr: float = option(5e-4, low=0.0)
-    """peak for inverse_sqrt and fixed, *minimum* for cosine"""
-    max_lr: float | None = None
-    """peak of the cosine schedule"""
-    warmup_updates: int = option(0, low=0)
-    """updates of linear warm-up"""
-    warmup_init_lr: float = option(1e-7, low=0.0)
-    """learning rate the warm-up starts from"""
-    min_lr: float = option(-1.0, role="lengthens")
-    """stop training once the learning rate falls to this value"""
+    lr: float = option(5e-4, "peak for inverse_sqrt and fixed, *minimum* for cosine", low=0.0)
+    max_lr: float | None = option(None, "peak of the cosine schedule")
+    warmup_updates: int = option(0, "updates of linear warm-up", low=0)
+    warmup_init_lr: float = option(1e-7, "learning rate the warm-up starts from", low=0.0)
+    min_lr: float = option(-1.0, "stop training once the learning rate falls to this value", role="lengthens")
 
     def __post_init__(self) -> None:
         super().__post_init__()

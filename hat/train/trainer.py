@@ -13,7 +13,6 @@ from torch.optim.swa_utils import AveragedModel
 from hat.config import Options, option
 from hat.data.pairs import Batch
 from hat.errors import ConfigError, TrainingError
-from hat.log import info
 from hat.model.cpu import Amp, choose_dtype, dtype_name
 from hat.model.elastic import EVAL, Dropout
 from hat.model.layers import PAD
@@ -24,8 +23,6 @@ from hat.train.distributed import ALONE, ProcessGroup
 from hat.train.loss import OutputMatrix, Teacher, distilled_loss, smoothed_loss
 from hat.train.policy import ScheduleConfig, StepPlan, learning_rate
 
-_MIN_SCALE = 1e-4  # a gradient that overflows even with this loss scale is not finite for another reason
-
 
 @dataclass(frozen=True)
 class OptimConfig(Options):
@@ -33,44 +30,26 @@ class OptimConfig(Options):
 
     optimizer: Literal["adam", "adamw"] = "adam"
     """both are AdamW: as in the release, weight decay is decoupled"""
-    adam_betas: tuple[float, float] = option((0.9, 0.98), low=0.0, below=1.0)
-    """decay rates of both moments"""
-    adam_eps: float = option(1e-8, above=0.0)
-    """added to the root of the second moment"""
-    weight_decay: float = option(0.0, low=0.0)
-    """decoupled weight decay"""
-    clip_norm: float = option(25.0, low=0.0)
-    """largest gradient norm; 0 does not clip"""
+    adam_betas: tuple[float, float] = option((0.9, 0.98), "decay rates of both moments", low=0.0, below=1.0)
+    adam_eps: float = option(1e-8, "added to the root of the second moment", above=0.0)
+    weight_decay: float = option(0.0, "decoupled weight decay", low=0.0)
+    clip_norm: float = option(25.0, "largest gradient norm; 0 does not clip", low=0.0)
     label_smoothing: float = option(0.1, low=0.0, below=1.0)
     """share of the probability spread over the whole vocabulary"""
-    update_freq: int = option(1, low=1)
-    """batches whose gradients make one update"""
-    sentence_avg: bool = False
-    """divide gradients by sentences instead of target tokens"""
-    max_update: int = option(50000, low=1, role="lengthens")
-    """updates after which training ends"""
-    max_epoch: int | None = option(None, low=1, role="lengthens")
-    """epochs after which training ends"""
+    update_freq: int = option(1, "batches whose gradients make one update", low=1)
+    sentence_avg: bool = option(False, "divide gradients by sentences instead of target tokens")
+    max_update: int = option(50000, "updates after which training ends", low=1, role="lengthens")
+    max_epoch: int | None = option(None, "epochs after which training ends", low=1, role="lengthens")
     amp: Amp = option("auto", role="free")
     """number format of the computation; auto takes what is fast on the device"""
-    fp16: bool = option(False, role="free")
-    """half precision as in the release; on a CPU the same as --amp auto"""
-    fp16_init_scale: float = option(128.0, above=0.0, role="free")
-    """first loss scale with fp16"""
     ema_decay: float = option(0.0, low=0.0, below=1.0)
     """validate, save for searches and inherit a moving average of the weights with this decay, for example
     0.999; 0 takes the weights themselves"""
 
 
-def compute_dtype(amp: Amp, fp16: bool, device: torch.device, group: ProcessGroup = ALONE) -> torch.dtype:
-    """Return the compute type of `--amp`, or of the release's `fp16` key, which a CPU replaces.
-
-    Raises ConfigError if the devices of the group would compute in different types.
-    """
-    wanted: Amp = "fp16" if fp16 and amp == "auto" else amp
-    dtype = choose_dtype(wanted, device)
-    if wanted == "fp16" and device.type == "cpu":
-        info(f"fp16 is not fast on CPUs; computing in {dtype_name(dtype)} instead")
+def compute_dtype(amp: Amp, device: torch.device, group: ProcessGroup = ALONE) -> torch.dtype:
+    """Return the compute type of `--amp`; raises ConfigError if the devices of the group have several."""
+    dtype = choose_dtype(amp, device)
     names = ", ".join(dict.fromkeys(group.gather_objects(dtype_name(dtype))))
     if names != dtype_name(dtype):
         raise ConfigError(f"the processes would compute in different types ({names}); choose one with --amp")
@@ -122,9 +101,6 @@ class Trainer:
         options: dict[str, Any] = {"betas": cfg.adam_betas, "eps": cfg.adam_eps, "fused": True}
         options |= {"lr": 0.0, "weight_decay": cfg.weight_decay}
         self.optimizer = torch.optim.AdamW(self.model.parameters(), **options)
-        half = dtype == torch.float16
-        self.scaler = torch.amp.GradScaler(device.type, init_scale=cfg.fp16_init_scale, enabled=half)
-        self.scaler.scale(torch.zeros((), device=device))  # sets the scale up, even if no batch follows
 
     def lr(self) -> float:
         """Return the learning rate of the next update."""
@@ -149,7 +125,7 @@ class Trainer:
         sentences = sum(batch.source.size(0) for batch in batches)
         for position, batch in enumerate(batches):
             for loss, batch_nll in self._losses(batch, plan, position * self.group.size + self.group.rank):
-                torch.autograd.backward(self.scaler.scale(loss))
+                torch.autograd.backward(loss)
                 self._collect_gradients()
                 parts.append(torch.stack([loss.detach(), batch_nll]).double())
         smoothed, nll = torch.stack(parts).sum(0).tolist() if parts else (0.0, 0.0)  # waits for a GPU once
@@ -160,18 +136,15 @@ class Trainer:
         lr = self.lr()
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.scaler.unscale_(self.optimizer)
         grads = [weight.grad for weight in self.model.parameters() if weight.grad is not None]
         shares = max(sentences if self.cfg.sentence_avg else tokens, 1) * len(plan.archs)
         torch._foreach_mul_(grads, 1 / shares)
         grad_norm = torch.nn.utils.get_total_norm(grads).item()
-        overflow = not math.isfinite(grad_norm)  # with loss scaling the update is left out, the scale halved
-        if overflow and not (self.scaler.is_enabled() and self.scaler.get_scale() > _MIN_SCALE):
+        if not math.isfinite(grad_norm):
             self._refuse(f"the gradient norm is {grad_norm}")
-        if self.cfg.clip_norm and not overflow and grad_norm > self.cfg.clip_norm:
+        if self.cfg.clip_norm and grad_norm > self.cfg.clip_norm:
             torch._foreach_mul_(grads, self.cfg.clip_norm / grad_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.refresh()
         self.num_updates += 1
@@ -193,18 +166,13 @@ class Trainer:
             torch._foreach_copy_(copies, [master for master, _ in self._pairs])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return optimiser, loss scale and update count; the weights are saved by their names."""
-        states = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
-        return {"num_updates": self.num_updates, **states}
+        """Return optimiser and update count; the weights are saved by their names."""
+        return {"num_updates": self.num_updates, "optimizer": self.optimizer.state_dict()}
 
-    def load_state_dict(self, state: dict[str, Any], *, optimizer: bool, schedule: bool) -> None:
-        """Go on from what `state_dict` returned; optimiser and update count may each be left at the start."""
-        if optimizer:
-            self.optimizer.load_state_dict(state["optimizer"])
-            if state["scaler"]:  # empty if the earlier updates were not computed in fp16
-                self.scaler.load_state_dict(state["scaler"])
-        if schedule:
-            self.num_updates = state["num_updates"]
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.num_updates = state["num_updates"]
 
     @torch.no_grad()
     def load_average(self, weights: dict[str, Tensor]) -> None:

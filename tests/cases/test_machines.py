@@ -22,10 +22,9 @@ from hat.cli.options import command, parse
 from hat.config import Options
 from hat.data.folder import replacing
 from hat.errors import HatError
-from hat.files.atomic import digest_matches, link_or_copy, write_text_atomic, write_with_digest
+from hat.files.atomic import FolderLock, digest_matches, link_or_copy, write_text_atomic, write_with_digest
 from hat.files.download import download
 from hat.files.journal import Journal, read_journal
-from hat.files.lock import FolderLock
 from hat.model.layers import ModelConfig
 from hat.space import DecoderSpace, EncoderSpace, SearchSpace
 from hat.train.checkpoint import load, pack, save

@@ -22,8 +22,7 @@ from hat.cli.settings import TaskData
 from hat.cli.translate import generate
 from hat.data.toy import toy_pairs
 from hat.errors import CheckpointError, HatError
-from hat.files.atomic import file_digest, write_text_atomic
-from hat.files.lock import FolderLock, file_lock
+from hat.files.atomic import FolderLock, file_digest, file_lock, write_text_atomic
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer, extract
 from hat.run import Run, read_record, record_path
@@ -596,7 +595,7 @@ def test_c1_a_stage_that_a_killed_run_left_keeps_the_workspace(tmp_path: Path) -
 import sys
 from pathlib import Path
 from hat.cli.interrupt import run_group
-from hat.files.lock import FolderLock
+from hat.files.atomic import FolderLock
 with FolderLock(Path(sys.argv[1]), ""):
     run_group(["bash", "-c", "echo $$; sleep 60"])
 """

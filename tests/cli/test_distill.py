@@ -46,7 +46,7 @@ def test_targets_are_the_best_translations_and_the_rest_stays(run, data: Path, t
     said = json.loads(capsys.readouterr().out.splitlines()[-1])
     made, before = (PairDataset.load(each, "train") for each in (folder, data))
     assert said["sentences"] == said["pairs"] == len(made) == len(before) == 200
-    assert said["tokens"] == made.target_lengths.sum()
+    assert said["tokens"] == made.target.lengths.sum()
     teacher = hat.load(trained / "checkpoint_last.pt")
     fixed = hat.InferenceModel(teacher.extract(SearchSpace.from_yaml(SPACE).largest()).network)
     for n in (0, 63, 64, 199):
@@ -115,7 +115,7 @@ def test_a_mixture_has_that_share_of_original_targets(run, data: Path) -> None:
     assert [len(each) for each in taken] == [50, 50] and taken[0] != taken[1]
     first, n = drawn[0], taken[0][0]
     assert first.batch([n]).target[0].tolist() == before.target[n].tolist()
-    assert first.target_lengths[n] == before.target_lengths[n] and mixed(made, 0, 1, 1) is made
+    assert first.target.lengths[n] == before.target.lengths[n] and mixed(made, 0, 1, 1) is made
     np.testing.assert_array_equal(first.batch([n, 3]).source, made.batch([n, 3]).source)
 
 

@@ -80,7 +80,7 @@ def test_all_models_go_on_after_one_that_is_refused(
     assert len(asked) == 48 and len(list(tmp_path.glob("*.pt"))) == 44
     assert len(list(tmp_path.iterdir())) == 88
     error = capsys.readouterr().err
-    assert "it is a web page titled 'Gone', not the file" in error
+    assert "it is a web page, not the file" in error
     assert "4 of 48 files failed: HAT_wmt14ende_super_space0.pt," in error.splitlines()[-1]
 
 

@@ -179,12 +179,12 @@ def test_cleaning_copies_the_pairs_within_the_limits(tmp_path: Path) -> None:
     paths, out = (tmp_path / "a.en", tmp_path / "a.de"), (tmp_path / "b.en", tmp_path / "b.de")
     paths[0].write_bytes(b"one two\n\ntwo\nthree\n")
     paths[1].write_bytes(b"eins zwei\nx\nzwei drei\n \t\n")
-    assert clean_pairs(paths, out) == (2, 2)
+    assert clean_pairs(paths, out, Limits()) == (2, 2)
     assert clean_pairs(paths, out, Limits(ratio=1.5)) == (1, 3)
     assert out[1].read_text() == "eins zwei\n"
     paths[1].write_bytes(b"eins\n")
     with pytest.raises(DataError, match="has 4 lines but .* has 1"):
-        clean_pairs(paths, out)
+        clean_pairs(paths, out, Limits())
     assert out[1].read_text() == "eins zwei\n"  # as before
 
 

@@ -16,7 +16,7 @@ SYMBOLS = TEXT.map(lambda text: "".join(text.split())).filter(bool)
 
 def test_order_limits_and_padding(tmp_path):
     vocab = Vocab.build(Counter(["a", "b", "a"]))
-    assert [vocab.symbol(i) for i in range(4)] == ["<s>", "<pad>", "</s>", "<unk>"]
+    assert list(vocab)[:4] == ["<s>", "<pad>", "</s>", "<unk>"]
     assert (BOS, PAD, EOS, UNK) == (0, 1, 2, 3)
     vocab.save(tmp_path / "dict.txt")  # the specials are not in the file
     assert (tmp_path / "dict.txt").read_text() == "a 2\nb 1\nmadeupword0000 0\nmadeupword0001 0\n"

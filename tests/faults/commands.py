@@ -67,7 +67,7 @@ def predictions(run: Path) -> Held:
 def pairs(run: Path) -> Held:
     data = PairDataset.load(run / "bin", "train", "en", "de")
     batch, vocabs = data.batch(range(len(data))), (data.source_vocab, data.target_vocab)
-    symbols = [[vocab.symbol(n) for n in range(len(vocab))] for vocab in vocabs]
+    symbols = [list(vocab) for vocab in vocabs]
     return [(batch.source.tolist(), batch.target.tolist(), symbols)]
 
 
@@ -121,8 +121,7 @@ COMMANDS = {
     ),
     "search": Command(SEARCH, "journal.jsonl", records, "--evo-iter=2", ("start.pt", "journal.jsonl")),
     "front": Command(
-        f"{FRONT} --latency-constraints 45 60",
-        *("journal.jsonl", records, "", ("evo.yml", "predictor.pt")),
+        f"{FRONT} --latency-constraints 45 60", *("journal.jsonl", records, "", ("evo.yml", "predictor.pt"))
     ),
     "predict": Command(
         f"{PREDICT} --hidden-layer-num=0 --train-steps=20", "predictor.pt", predictions, "", ("rows.csv",)

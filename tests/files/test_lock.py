@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from hat.errors import HatError
+from hat.files.atomic import FolderLock
 from hat.files.journal import Journal
-from hat.files.lock import FolderLock
 
 
 @pytest.fixture(params=[0, errno.ENOSYS])

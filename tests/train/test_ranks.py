@@ -18,7 +18,7 @@ from test_trainer import BOTH, CPU, ONE, SPACE, TWO, batch_of, weights
 from torch.distributed import TCPStore
 
 import hat.train.trainer
-from hat.data.pairs import groups, shard
+from hat.data.pairs import groups
 from hat.errors import ConfigError, DataError, TrainingError
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer
@@ -88,6 +88,10 @@ def trainer_of(ranks: ProcessGroup, dtype: torch.dtype, seed: int = 1, **options
     return Trainer(model, optim, schedule, dtype=dtype, device=CPU, seed=1, group=ranks)
 
 
+def slots(batches: list, ranks: ProcessGroup) -> list:
+    return [*batches, *[None] * (-len(batches) % ranks.size)][ranks.rank :: ranks.size]
+
+
 def train(
     ranks: ProcessGroup,
     dtype: torch.dtype,
@@ -100,9 +104,9 @@ def train(
     trainer = trainer_of(ranks, dtype, ranks.rank + 1, **options)  # rank 0 decides on the first weights
     results: list = []
     while len(results) < updates:
-        for group in groups(shard(BATCHES[:7], ranks.rank, ranks.size), update_freq):
+        for group in groups(slots(BATCHES[:7], ranks), update_freq):
             results.append(trainer.train_step(group, policy.plan(SPACE, 1, trainer.num_updates)))
-    valid = trainer.evaluate(shard(BATCHES, ranks.rank, ranks.size), SPACE.largest())
+    valid = trainer.evaluate(slots(BATCHES, ranks), SPACE.largest())
     average = {f"average.{name}": weight for name, weight in trainer.eval_model.named_parameters()}
     after = {name: weight.detach().numpy() for name, weight in (weights(trainer) | average).items()}
     return results, after, valid
@@ -126,7 +130,7 @@ def compare(answers: list, alone: tuple[list, dict, Any], tolerance: float, exac
 
 @pytest.mark.parametrize(
     ("dtype", "size", "update_freq"),
-    [(torch.float32, 2, 1), (torch.float32, 3, 2), (torch.bfloat16, 2, 2), (torch.float16, 2, 1)],
+    [(torch.float32, 2, 1), (torch.float32, 3, 2), (torch.bfloat16, 2, 2)],
 )
 def test_many_ranks_equal_one_with_more_batches(dtype: torch.dtype, size: int, update_freq: int) -> None:
     """Seven batches: the last update of an epoch has fewer, and some rank none."""
@@ -138,14 +142,14 @@ def test_many_ranks_equal_one_with_more_batches(dtype: torch.dtype, size: int, u
 
 
 def types(ranks: ProcessGroup, first: str, others: str) -> str:
-    return str(compute_dtype(first if ranks.first else others, False, torch.device("meta"), ranks))
+    return str(compute_dtype(first if ranks.first else others, torch.device("meta"), ranks))
 
 
 def test_ranks_compute_in_one_type() -> None:
     assert run(partial(types, first="bf16", others="bf16")) == (["torch.bfloat16"] * 2, [0, 0])
-    answers, codes = run(partial(types, first="bf16", others="fp16"))
+    answers, codes = run(partial(types, first="bf16", others="fp32"))
     assert codes == [1, 1]
-    assert "different types (bf16, fp16); choose one with --amp" in answers[0]
+    assert "different types (bf16, fp32); choose one with --amp" in answers[0]
 
 
 def talk(ranks: ProcessGroup) -> list:

@@ -143,10 +143,9 @@ def test_non_finite_loss_changes_nothing(dtype: torch.dtype, bad: float) -> None
         assert all(weight.grad is None for weight in model.parameters())
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_non_finite_gradient_changes_nothing(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In float16 once no smaller scale of the loss can help."""
-    trainer = trainer_of(dtype, fp16_init_scale=5e-5)
+    trainer = trainer_of(dtype)
     weight = trainer.compute.output.weight
     steep = (weight * 0).sum().sqrt(), torch.zeros(())  # value 0, slope inf * 0
     monkeypatch.setattr("hat.train.trainer.smoothed_loss", lambda *_: steep)
@@ -173,7 +172,7 @@ def test_saved_state_goes_on_as_if_never_stopped(dtype: torch.dtype) -> None:
             weight.copy_(weights(first)[name])
     second.refresh()
     torch.manual_seed(99)  # the global generator must not matter
-    second.load_state_dict(first.state_dict(), optimizer=True, schedule=True)
+    second.load_state_dict(first.state_dict())
     steps(second, 3)
     assert same(weights(whole), weights(second))
     assert second.num_updates == 6 and second.lr() == whole.lr()
@@ -206,26 +205,10 @@ def test_gradients_of_the_copy_are_added_up_in_float32() -> None:
     assert pairs[0][0].grad.dtype == torch.float32 and pairs[1][0].grad is None
 
 
-def test_float16_leaves_an_overflow_out_and_halves_the_scale() -> None:
-    trainer = trainer_of(torch.float16, fp16_init_scale=2.0**40)  # float32 holds it, a float16 gradient not
-    before = weights(trainer)
-    result = trainer.train_step([BOTH], LARGEST)
-    assert not math.isfinite(result.grad_norm) and math.isfinite(result.loss)
-    assert same(before, weights(trainer))
-    assert trainer.scaler.get_scale() == 2.0**39 and trainer.num_updates == 1
-    trainer = trainer_of(torch.float16, clip_norm=1.0)
-    first = trainer.evaluate([BOTH], LARGEST).loss
-    for update in range(30):
-        trainer.train_step([BOTH], draw_arch(SPACE, 1, update))
-    assert trainer.scaler.get_scale() == 128
-    assert trainer.evaluate([BOTH], LARGEST).loss < 0.7 * first
-
-
-@pytest.mark.parametrize("before", [torch.bfloat16, torch.float32, torch.float16])
-@pytest.mark.parametrize("after", [torch.bfloat16, torch.float32, torch.float16])
+@pytest.mark.parametrize("before", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("after", [torch.bfloat16, torch.float32])
 def test_a_run_goes_on_in_any_type(before: torch.dtype, after: torch.dtype) -> None:
     first, second = trainer_of(before), trainer_of(after)
     first.train_step([ONE], LARGEST)
-    second.load_state_dict(first.state_dict(), optimizer=True, schedule=True)
+    second.load_state_dict(first.state_dict())
     assert math.isfinite(second.train_step([TWO], LARGEST).grad_norm) and second.num_updates == 2
-    assert second.scaler.get_scale() == (128 if after == torch.float16 else 1)
