@@ -1,8 +1,7 @@
-"""The record of a run: what it was made from, on what, with what result, and at what cost.
-
-A run folder holds `run.json`; a product F that stands alone (a latency table, a predictor, an architecture
-that a search found, an averaged checkpoint, a translation, a score) has `F.run.json` beside it.
-docs/records.md describes the schema.
+"""The record of a run: what it was made from, on what, with what result, and at what cost. A run folder holds
+`run.json`; a product F that stands alone (a latency table, a predictor, an architecture that a search found,
+an averaged checkpoint, a translation, a score) has `F.run.json` beside it. docs/records.md describes the
+schema.
 """
 
 import functools
@@ -50,7 +49,6 @@ class Cost(NamedTuple):
 @dataclass(frozen=True)
 class Identity:
     """What the result of a run depends on, and nothing else: runs of one identity make the same thing.
-
     Settings at their default are kept apart and are not in the digest: an option that a later version adds
     does not change the identity of older runs. `lengths`, which say how far a run goes, are not in the digest
     either: a longer run goes on with a shorter one.
@@ -173,11 +171,10 @@ def _change(key: str, was: object, now: object) -> str:
 def claim(
     folder: Path | None, wanted: Identity | None, advice: str, *, new_run: bool = False
 ) -> Iterator[Path | None]:
-    """Lock a run folder, if there is one, for the run of one identity; it is made if it is missing.
-
-    Another run in the folder is an error that names the differences, before anything is written; `new_run`
-    moves it away instead, to the path that is yielded. Raises HatError, also if another process has the
-    folder, or if it cannot be written.
+    """Lock a run folder, if there is one, for the run of one identity; it is made if it is missing. Another
+    run in the folder is an error that names the differences, before anything is written; `new_run` moves it
+    away instead, to the path that is yielded. Raises HatError, also if another process has the folder, or if
+    it cannot be written.
     """
     if folder is None:
         yield None

@@ -34,7 +34,6 @@ def count_params(arch: Arch, space: SearchSpace) -> int:
 
 def count_macs(arch: Arch, space: SearchSpace, length: int, cfg: ModelConfig | None = None) -> int:
     """Return the multiply-accumulates of one forward pass, batch 1, `length` source and target tokens.
-
     Teacher forcing, without the output matrix. Counted as torchprofile 0.1 counts the plain float32 pass:
     matrix products, normalisations with scale, and element-wise products (embedding scale and query scale).
     With the options of a model also the two products of integers a position is computed with, and the

@@ -1,5 +1,4 @@
 """What depends on the processor: fast kernels on CPUs, and the number format that is fast on a device.
-
 Figures: docs/performance.md. N rows, I input width, O output width, V vocabulary.
 """
 

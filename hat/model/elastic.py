@@ -1,6 +1,5 @@
-"""Layers whose weights are sliced at each call, and dropout.
-
-A slice is a view, so nothing is stored and nothing goes stale.
+"""Layers whose weights are sliced at each call, and dropout. A slice is a view, so nothing is stored and
+nothing goes stale.
 """
 
 import math

@@ -1,7 +1,6 @@
-"""One architecture laid out for translating: packed matrices, caches of keys and values, no autograd.
-
-B sentences, K hypotheses of each, N = B * K rows, S source length, T target length, t steps so far, H heads,
-d head width, D width, V vocabulary.
+"""One architecture laid out for translating: packed matrices, caches of keys and values, no autograd. B
+sentences, K hypotheses of each, N = B * K rows, S source length, T target length, t steps so far, H heads, d
+head width, D width, V vocabulary.
 """
 
 import math
@@ -97,11 +96,10 @@ class LayerState:
 
 @dataclass
 class DecoderState:
-    """What decoding step by step remembers.
-
-    Cached keys and values stay where they were written. `lineage` [B, 1, K, T, K] says which of them each
-    hypothesis descends from: 0 for its own ancestors, -inf for others; added to attention scores it makes all
-    hypotheses of a sentence the query positions of one attention. When the beam reorders, only it changes.
+    """What decoding step by step remembers. Cached keys and values stay where they were written. `lineage`
+    [B, 1, K, T, K] says which of them each hypothesis descends from: 0 for its own ancestors, -inf for
+    others; added to attention scores it makes all hypotheses of a sentence the query positions of one
+    attention. When the beam reorders, only it changes.
     """
 
     layers: list[LayerState]

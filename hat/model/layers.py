@@ -1,7 +1,6 @@
-"""The layers of a Transformer; each reads its sizes off the architecture.
-
-B batch, T target length, S source length, H heads, d head width, D width, Q total width of all heads
-(qkv-dim, the same for every head count), F feed-forward width.
+"""The layers of a Transformer; each reads its sizes off the architecture. B batch, T target length, S source
+length, H heads, d head width, D width, Q total width of all heads (qkv-dim, the same for every head count), F
+feed-forward width.
 """
 
 import math

@@ -1,6 +1,5 @@
-"""What 8 bits make of an architecture: weights and inputs are rounded as an engine rounds them, in floats.
-
-B sentences, T tokens, D width.
+"""What 8 bits make of an architecture: weights and inputs are rounded as an engine rounds them, in floats. B
+sentences, T tokens, D width.
 """
 
 from dataclasses import dataclass

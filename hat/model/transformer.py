@@ -1,6 +1,5 @@
-"""The weight-sharing SuperTransformer and the stand-alone SubTransformer: one module, two sizes.
-
-B batch, T target length, S source length, D width, V vocabulary.
+"""The weight-sharing SuperTransformer and the stand-alone SubTransformer: one module, two sizes. B batch, T
+target length, S source length, D width, V vocabulary.
 """
 
 import math
@@ -193,11 +192,10 @@ def extract(model: Transformer, arch: Arch) -> SubTransformer:
 
 @torch.no_grad()
 def implant(model: Transformer, sub: SubTransformer) -> None:
-    """Give a SuperTransformer the weights of a trained SubTransformer of its space, in place.
-
-    As that architecture it computes what `sub` does. Feed-forward units are sorted, the most important
-    first, so that narrower slices keep those. Blocks of the layers that `sub` does not have start as zero:
-    normalised before their blocks, they change nothing until they are trained.
+    """Give a SuperTransformer the weights of a trained SubTransformer of its space, in place. As that
+    architecture it computes what `sub` does. Feed-forward units are sorted, the most important first, so that
+    narrower slices keep those. Blocks of the layers that `sub` does not have start as zero: normalised before
+    their blocks, they change nothing until they are trained.
     """
     model.space.check(sub.arch)
     given = {name: weight.detach() for name, weight in sub.named_parameters()}

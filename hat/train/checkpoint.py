@@ -32,10 +32,9 @@ _NAMES = re.compile(r"checkpoint(\d+)\.pt|checkpoint_(\d+)_(\d+)\.pt")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What one file holds. `arch` is None for a SuperTransformer.
-
-    `state` is what resuming needs, if anything. If `weights` are a moving average, which searches and
-    SubTransformers use, `master` are the weights that training goes on from.
+    """What one file holds. `arch` is None for a SuperTransformer. `state` is what resuming needs, if
+    anything. If `weights` are a moving average, which searches and SubTransformers use, `master` are the
+    weights that training goes on from.
     """
 
     space: SearchSpace
@@ -67,9 +66,8 @@ class Checkpoint:
         return model
 
     def sub(self, arch: Arch | None) -> Transformer:
-        """Return the stand-alone SubTransformer `arch`, cut from a SuperTransformer, or this very model.
-
-        None asks for the SuperTransformer. Raises CheckpointError for a SubTransformer that is another.
+        """Return the stand-alone SubTransformer `arch`, cut from a SuperTransformer, or this very model. None
+        asks for the SuperTransformer. Raises CheckpointError for a SubTransformer that is another.
         """
         if self.arch == arch:
             return self.model()
@@ -88,9 +86,8 @@ def pack(
     state: dict[str, Any] | None = None,
     master: Transformer | None = None,
 ) -> Checkpoint:
-    """Return a checkpoint of `model`; its tensors are those of the model, not copies.
-
-    `master` is the model that training goes on from, if that is another one.
+    """Return a checkpoint of `model`; its tensors are those of the model, not copies. `master` is the model
+    that training goes on from, if that is another one.
     """
 
     def weights_of(model: Transformer) -> dict[str, Tensor]:
@@ -130,11 +127,9 @@ def save(checkpoint: Checkpoint, *paths: Path) -> None:
 
 
 def load(path: Path, info: Callable[[str], None] = lambda text: None) -> Checkpoint:
-    """Return the checkpoint in `path`, of this system or of the 2020 release, with weights in float32.
-
-    `path` may also be the folder of a bundle.
-
-    Raises CheckpointError if it is missing, damaged, of a newer format, or does not fit its own description.
+    """Return the checkpoint in `path`, of this system or of the 2020 release, with weights in float32. `path`
+    may also be the folder of a bundle. Raises CheckpointError if it is missing, damaged, of a newer format,
+    or does not fit its own description.
     """
     from hat.files.tensors import read_verified  # late: a run that starts anew reads no checkpoint
 
@@ -208,10 +203,9 @@ def save_model(model: "Model", path: Path | str) -> None:
 
 
 def load_model(path: Path | str, dataset: "Dataset | None" = None) -> "Model":
-    """Return the model in a checkpoint, also in one of the 2020 release; one architecture stands alone.
-
-    Its dictionaries are those in the file, those of `dataset`, or those of the data folder in the record of
-    the training run; a model without them cannot translate. Raises CheckpointError if the file is damaged, or
+    """Return the model in a checkpoint, also in one of the 2020 release; one architecture stands alone. Its
+    dictionaries are those in the file, those of `dataset`, or those of the data folder in the record of the
+    training run; a model without them cannot translate. Raises CheckpointError if the file is damaged, or
     `dataset` has other dictionaries.
     """
     from hat.data.dataset import Dataset
@@ -237,11 +231,10 @@ def load_model(path: Path | str, dataset: "Dataset | None" = None) -> "Model":
 
 
 def leave_bundle(checkpoint: Path, facts: Mapping[str, Any] | None = None) -> Path | None:
-    """Write the bundle of a checkpoint that a run has made, and return its folder.
-
-    That is `bundle` in a folder of training, elsewhere the name of the file with `.bundle`. What is known of
-    the same checkpoint is kept, and `facts` are added. If there can be none, a line says why: a run that has
-    made its checkpoint does not fail.
+    """Write the bundle of a checkpoint that a run has made, and return its folder. That is `bundle` in a
+    folder of training, elsewhere the name of the file with `.bundle`. What is known of the same checkpoint is
+    kept, and `facts` are added. If there can be none, a line says why: a run that has made its checkpoint
+    does not fail.
     """
     from hat.runtimes.bundle import bundle_of, known_facts, save_bundle  # late: training translates nothing
 
@@ -301,7 +294,6 @@ def numbered(folder: Path) -> list[Path]:
 
 def rotate(folder: Path, saved: Sequence[str], keep_epochs: int, keep_within: int) -> None:
     """Remove all but the newest so many of the checkpoints of epochs' ends and within epochs; -1 keeps all.
-
     `saved` are the names of those that the run has saved, the newest last; no other file is removed.
     """
     for within, keep in ((False, keep_epochs), (True, keep_within)):
@@ -405,11 +397,9 @@ def check_compatible(
     model: ModelConfig,
     data: Any,
 ) -> Checkpoint:
-    """Return `source` with the choices of `space` and the dropout of `model`.
-
-    `arch` is None for a SuperTransformer; `data` is the data set. Raises CheckpointError if the checkpoint
-    has other sizes, other dictionaries or another structure, or was not trained for `arch` or for a choice of
-    `space`.
+    """Return `source` with the choices of `space` and the dropout of `model`. `arch` is None for a
+    SuperTransformer; `data` is the data set. Raises CheckpointError if the checkpoint has other sizes, other
+    dictionaries or another structure, or was not trained for `arch` or for a choice of `space`.
     """
     trained = source.space
 
@@ -446,10 +436,8 @@ def check_dictionaries(source: Checkpoint, data: Any, where: Path) -> None:
 
 
 def evaluation_dtype(source: Checkpoint, amp: Amp, device: torch.device) -> torch.dtype:
-    """Return the compute type of `--amp` for scoring and translating.
-
-    Weights of the 2020 release, known by their lack of dictionaries, are evaluated in float32 as they were
-    then, unless another type is asked for.
+    """Return the compute type of `--amp` for scoring and translating. Weights of the 2020 release, known by
+    their lack of dictionaries, are evaluated in float32 as they were then, unless another type is asked for.
     """
     if amp == "auto" and not any(source.vocab_digests):
         return torch.float32

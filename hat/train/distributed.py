@@ -1,5 +1,4 @@
 """The processes of one run: rank r of k on its own device, what they tell each other, and their launcher.
-
 docs/distributed.md says why gradients are not summed by DistributedDataParallel.
 """
 
@@ -37,9 +36,8 @@ _AGAIN = "run the same command again: it goes on from the last checkpoint"
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process among the others of its run. All of them must call the same methods in the same order.
-
-    In a group of one the methods return at once. They raise RankError if another process is gone.
+    """This process among the others of its run. All of them must call the same methods in the same order. In
+    a group of one the methods return at once. They raise RankError if another process is gone.
     """
 
     rank: int = 0
@@ -80,10 +78,9 @@ class ProcessGroup:
             self._together("broadcast", tensor, src=0)
 
     def on_rank0(self, work: Callable[[], T], meanwhile: Callable[[Any], object] | None = None) -> T:
-        """Let rank 0 do `work` and return its result in every process.
-
-        The others call `meanwhile` with each list that `work` broadcasts. If `work` raises a HatError or
-        OSError, rank 0 raises it and the others leave with exit code 2.
+        """Let rank 0 do `work` and return its result in every process. The others call `meanwhile` with each
+        list that `work` broadcasts. If `work` raises a HatError or OSError, rank 0 raises it and the others
+        leave with exit code 2.
         """
         found: Any = (False, None)
         try:
@@ -116,9 +113,8 @@ ALONE = ProcessGroup()
 
 
 def place_of(env: Mapping[str, str]) -> ProcessGroup | None:
-    """Return what `launch` or torchrun say in the environment, or None for a process started alone.
-
-    Raises ConfigError if the environment says only half of it.
+    """Return what `launch` or torchrun say in the environment, or None for a process started alone. Raises
+    ConfigError if the environment says only half of it.
     """
     if "RANK" not in env or "WORLD_SIZE" not in env:
         return None
@@ -142,9 +138,8 @@ def _first_sentence(error: RuntimeError) -> str:
 
 @contextmanager
 def joined(place: ProcessGroup | None, device: torch.device) -> Iterator[ProcessGroup]:
-    """Connect the processes of a run: NCCL between GPUs, gloo between CPUs; at the end all wait for all.
-
-    If one dies, the others raise RankError. An error that all raise alike (of a loss, or of a checkpoint) is
+    """Connect the processes of a run: NCCL between GPUs, gloo between CPUs; at the end all wait for all. If
+    one dies, the others raise RankError. An error that all raise alike (of a loss, or of a checkpoint) is
     raised by rank 0 alone; the others leave with exit code 2. If the launcher dies, they get SIGTERM.
     """
     if place is None or place.size == 1:
@@ -186,7 +181,6 @@ def _end_with(launcher: int, left: threading.Event) -> None:
 
 def launch(module: str, argv: Sequence[str] | None, size: int, port: int | None) -> int:
     """Run `main` of `module` in `size` processes of torch's elastic launcher; returns their exit code.
-
     Signals are passed on. If one process fails, the others are ended, and that is said.
     """
     # late: only the launching process needs them
@@ -221,9 +215,8 @@ def launch(module: str, argv: Sequence[str] | None, size: int, port: int | None)
 
 
 def _exit_code(codes: Mapping[int, int], size: int) -> int:
-    """Return the exit code of a run from those of the ranks that failed, the first to fail first.
-
-    Says which rank failed, unless that rank said why itself.
+    """Return the exit code of a run from those of the ranks that failed, the first to fail first. Says which
+    rank failed, unless that rank said why itself.
     """
     rank, code = next(((rank, code) for rank, code in codes.items() if code != LOST), (0, LOST))
     what = f"rank {rank} of {size} failed, see above"
@@ -238,9 +231,8 @@ def _exit_code(codes: Mapping[int, int], size: int) -> int:
 
 
 def one_of_many(main: Callable[..., int]) -> Callable[..., int]:
-    """Make a `main` leave at once if the processes are still connected, that is after a failure.
-
-    Finalising the interpreter may abort then, because threads of the backend outlive it.
+    """Make a `main` leave at once if the processes are still connected, that is after a failure. Finalising
+    the interpreter may abort then, because threads of the backend outlive it.
     """
 
     @functools.wraps(main)

@@ -34,10 +34,9 @@ _FIXED = {"no_token_positional_embeddings": False, "activation_fn": "relu"}  # t
 
 
 def from_release(values: dict[str, Any], path: Path) -> Checkpoint:
-    """Return the SuperTransformer in `values`, the content of the file `path`, with weights in float32.
-
-    The `model` entry is used up, so that no weight exists twice at a time. A released SubTransformer is kept
-    as the SuperTransformer it was trained in, in a space that holds its choices only, for the rest of the
+    """Return the SuperTransformer in `values`, the content of the file `path`, with weights in float32. The
+    `model` entry is used up, so that no weight exists twice at a time. A released SubTransformer is kept as
+    the SuperTransformer it was trained in, in a space that holds its choices only, for the rest of the
     weights is untrained: `Checkpoint.sub` cuts it out. Raises CheckpointError if the options or the weights
     are not those of such a model.
     """
@@ -81,10 +80,8 @@ def _weights(model: dict[str, Tensor], qkv_dim: int) -> dict[str, Tensor]:
 
 
 def _space(args: dict[str, Any]) -> SearchSpace:
-    """Return the search space of the options.
-
-    Options of a released SubTransformer hold no choices of its space, but defaults that contradict it; for
-    such a model the space is what the architecture uses.
+    """Return the search space of the options. Options of a released SubTransformer hold no choices of its
+    space, but defaults that contradict it; for such a model the space is what the architecture uses.
     """
     names = [f.name for group in (SpaceOptions, ArchOptions) for f in fields(group)]
     given = {name.replace("_", "-"): args[name] for name in names if args.get(name) is not None}

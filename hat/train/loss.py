@@ -1,7 +1,6 @@
 """Losses computed through the output matrix in chunks of rows, so that the logits of all rows never exist at
-once: label-smoothed cross entropy, and cross entropy against the probabilities of a teacher.
-
-R rows (target tokens), D width of the model, E width of the teacher, V vocabulary.
+once: label-smoothed cross entropy, and cross entropy against the probabilities of a teacher. R rows (target
+tokens), D width of the model, E width of the teacher, V vocabulary.
 """
 
 import math
@@ -45,7 +44,6 @@ class OutputMatrix:
 
     def bounds(self, states_RD: Tensor) -> bool:
         """Return whether exp() of every logit of these states is safe without subtracting the maximum first.
-
         |logit| <= |state| * |row|. Always False on a GPU, where reading the answer would wait for it.
         """
         vocab = len(self._fixed_VD)
@@ -57,11 +55,10 @@ class OutputMatrix:
 def smoothed_loss(
     states_RD: Tensor, output_VD: Tensor, target_R: Tensor, eps: float, output: OutputMatrix | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return the summed smoothed loss (differentiable) and the summed negative log likelihood, both
-    float32 or wider.
-
-    `states_RD` [R, D], `output_VD` [V, D], `target_R` [R] without pads. `eps` is the label smoothing, spread
-    over all V entries. Pass `output`, an `OutputMatrix(output_VD)`, if several calls share it.
+    """Return the summed smoothed loss (differentiable) and the summed negative log likelihood, both float32
+    or wider. `states_RD` [R, D], `output_VD` [V, D], `target_R` [R] without pads. `eps` is the label
+    smoothing, spread over all V entries. Pass `output`, an `OutputMatrix(output_VD)`, if several calls share
+    it.
     """
     matrix, fixed_RD, wide = output or OutputMatrix(output_VD), states_RD.detach(), wide_of(states_RD)
     bounded = matrix.bounds(fixed_RD)  # then no maximum is subtracted, and the factor divides by the sum
@@ -102,10 +99,9 @@ def distilled_loss(
     states_RD: Tensor, output_VD: Tensor, target_R: Tensor, eps: float, teacher: Teacher, share: float
 ) -> tuple[Tensor, Tensor]:
     """Return the summed loss (differentiable) and the summed negative log likelihood of the reference, both
-    float32 or wider.
-
-    loss = share * H(teacher, model) + (1 - share) * (label-smoothed cross entropy with `eps`), where H is the
-    cross entropy of the model against the teacher's probabilities. No gradient reaches the teacher.
+    float32 or wider. loss = share * H(teacher, model) + (1 - share) * (label-smoothed cross entropy with
+    `eps`), where H is the cross entropy of the model against the teacher's probabilities. No gradient reaches
+    the teacher.
     """
     wide, vocab = wide_of(states_RD), len(output_VD)
     states_RE, output_VE = teacher.states_RE.detach(), teacher.output_VE.detach()

@@ -13,9 +13,8 @@ from hat.space import Arch, SearchSpace, draw_arch, draw_fair_arch
 
 @dataclass(frozen=True)
 class StepPlan:
-    """What one update trains: each architecture on all batches of the update, with equal weight.
-
-    If `distill` is above 0, the first architecture teaches the others, with this weight in their loss.
+    """What one update trains: each architecture on all batches of the update, with equal weight. If `distill`
+    is above 0, the first architecture teaches the others, with this weight in their loss.
     """
 
     archs: tuple[Arch, ...]
@@ -42,10 +41,9 @@ class PolicyConfig(Options):
         return {"policy": self.policy, "fair-sampling": self.fair_sampling, **random, **share}
 
     def plan(self, space: SearchSpace, seed: int, update: int) -> StepPlan:
-        """Return what update number `update` trains, counted from 0; a pure function.
-
-        single is HAT 2020, section 3.2; sandwich and its distillation are those of Yu and Huang, "Universally
-        Slimmable Networks" (2019).
+        """Return what update number `update` trains, counted from 0; a pure function. single is HAT 2020,
+        section 3.2; sandwich and its distillation are those of Yu and Huang, "Universally Slimmable Networks"
+        (2019).
         """
         draw = draw_fair_arch if self.fair_sampling else draw_arch
         if self.policy == "single":
@@ -75,9 +73,8 @@ class ScheduleConfig(Options):
 
 
 def learning_rate(cfg: ScheduleConfig, update: int, max_update: int) -> float:
-    """Return the learning rate of update `update`, counted from 0.
-
-    Linear from `warmup_init_lr` to the peak during the warm-up, then by the schedule.
+    """Return the learning rate of update `update`, counted from 0. Linear from `warmup_init_lr` to the peak
+    during the warm-up, then by the schedule.
     """
     peak = cfg.lr if cfg.max_lr is None or cfg.lr_scheduler != "cosine" else cfg.max_lr
     if update < cfg.warmup_updates:

@@ -58,7 +58,6 @@ def compute_dtype(amp: Amp, device: torch.device, group: ProcessGroup = ALONE) -
 
 class Losses(NamedTuple):
     """What an update or a validation came to: means per target token, in base 2, over its architectures.
-
     `loss` is what was minimised; if a teacher takes part, that is not the smoothed loss alone.
     """
 
@@ -70,11 +69,10 @@ class Losses(NamedTuple):
 
 
 class Trainer:
-    """Owns the model, the optimiser and the update count; everything else is an argument.
-
-    `model` has the float32 weights; `compute` is its copy in the compute type, cast once for each update
-    (autocast would cast every slice at every use), or the same model if that is float32. Gradients of the
-    copy are added up in float32, in `model`.
+    """Owns the model, the optimiser and the update count; everything else is an argument. `model` has the
+    float32 weights; `compute` is its copy in the compute type, cast once for each update (autocast would cast
+    every slice at every use), or the same model if that is float32. Gradients of the copy are added up in
+    float32, in `model`.
     """
 
     def __init__(
@@ -113,7 +111,6 @@ class Trainer:
 
     def train_step(self, batches: Sequence[Batch], plan: StepPlan | Arch) -> Losses:
         """Make one update from the gradients of `batches` of all processes, for all architectures of `plan`.
-
         This process has every k-th batch of k processes, or none. Dropout masks depend only on the seed, the
         update, and the positions of the batch among all and of the architecture in the plan. Gradient and
         losses are means over the plan, so --clip-norm means the same for every policy. Raises TrainingError,
@@ -189,9 +186,8 @@ class Trainer:
         torch._foreach_lerp_(averages, weights, 1 - decay)
 
     def _losses(self, batch: Batch, plan: StepPlan, position: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the loss and the negative log likelihood of each architecture, summed over the batch.
-
-        The caller runs the backward pass of one before it asks for the next, so one graph exists at a time.
+        """Yield the loss and the negative log likelihood of each architecture, summed over the batch. The
+        caller runs the backward pass of one before it asks for the next, so one graph exists at a time.
         `position` is that of the batch among those of all processes.
         """
         batch, eps, teacher = batch.to(self.device), self.cfg.label_smoothing, None
@@ -217,9 +213,8 @@ class Trainer:
 
     def _sum_gradients(self, *sums: float) -> tuple[float, float, int, int]:
         """Sum the gradients of all processes, in float32, and return the sums of loss, negative log
-        likelihood, tokens and sentences.
-
-        A process without a batch has no gradients, so the first reduction also tells which weights have one.
+        likelihood, tokens and sentences. A process without a batch has no gradients, so the first reduction
+        also tells which weights have one.
         """
         weights = list(self.model.parameters())
         used = [float(weight.grad is not None) for weight in weights]
@@ -264,10 +259,9 @@ def evaluate(
     device: torch.device,
     group: ProcessGroup = ALONE,
 ) -> Losses:
-    """Return the mean loss of `arch` over the `batches` of all processes, without dropout.
-
-    Each process has equally many slots. The result does not depend on the number of processes: losses are
-    added in the order of the batches.
+    """Return the mean loss of `arch` over the `batches` of all processes, without dropout. Each process has
+    equally many slots. The result does not depend on the number of processes: losses are added in the order
+    of the batches.
     """
     output, rows = OutputMatrix(model.output.columns(arch.decoder.embed_dim)), []
     for batch in batches:
