@@ -5,7 +5,8 @@ feed-forward width.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -44,14 +45,10 @@ class ModelConfig(Options):
     @property
     def structure(self) -> dict[str, bool]:
         """What weights depend on, by its key; sharing all embeddings shares those of the decoder."""
-        return {
-            "share-all-embeddings": self.share_all_embeddings,
-            "share-decoder-input-output-embed": self.share_all_embeddings
-            or self.share_decoder_input_output_embed,
-            "encoder-normalize-before": self.encoder_normalize_before,
-            "decoder-normalize-before": self.decoder_normalize_before,
-            "vocab-original-scaling": self.vocab_original_scaling,
-        }
+        found = {each.name.replace("_", "-"): getattr(self, each.name) for each in fields(self)}
+        shares = found["share-all-embeddings"] or found["share-decoder-input-output-embed"]
+        found["share-decoder-input-output-embed"] = shares
+        return {key: value for key, value in found.items() if isinstance(value, bool)}
 
 
 def sinusoids(num_positions: int, dim: int) -> Tensor:
@@ -151,15 +148,9 @@ class Layer(nn.Module):
         return self.blocks(x, stack, index, to_itself, to_source if source else None, drop)
 
     def blocks(
-        self,
-        x: Tensor,
-        stack: EncoderArch,
-        index: int,
-        to_itself: Block,
-        to_source: Block | None,
-        drop: Dropout,
+        self, x: Tensor, stack: EncoderArch, index: int, to_itself: Block, to_source: Any, drop: Dropout
     ) -> Tensor:
-        """Return [.., D]; `to_itself` and `to_source` compute the heads of both attentions, [.., Q]."""
+        """Return [.., D]; `to_itself` and `to_source`, if any, compute the heads of attentions, [.., Q]."""
         cfg, width = self.cfg, x.size(-1)
         rate = cfg.dropout * width / self.super_dim
 

@@ -4,7 +4,6 @@ import hashlib
 import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from hat.data.dataset import Dataset
     from hat.decode.translator import Model
 
-FORMATS = (1, 2)  # 2 holds master weights beside their moving average; what needs no more is written as 1
+# hat_format of a file is 2 if it holds master weights beside their moving average, else 1
 _NAMES = re.compile(r"checkpoint(\d+)\.pt|checkpoint_(\d+)_(\d+)\.pt")
 
 
@@ -61,8 +60,7 @@ class Checkpoint:
 
     def model(self) -> Transformer:
         """Return the model with these weights, of exactly the size they have."""
-        model = self.empty()
-        model.load_weights(self.weights)
+        (model := self.empty()).load_weights(self.weights)
         return model
 
     def sub(self, arch: Arch | None) -> Transformer:
@@ -74,17 +72,12 @@ class Checkpoint:
         if self.arch is None and arch is not None:
             return extract(self.model(), arch)
         other = "another SubTransformer than the one asked for" if arch else "a SubTransformer"
-        raise CheckpointError(
-            f"the checkpoint holds {other}; give a SuperTransformer checkpoint, or the architecture YAML it "
-            "was trained with"
-        )
+        how = "give a SuperTransformer checkpoint, or the architecture YAML it was trained with"
+        raise CheckpointError(f"the checkpoint holds {other}; {how}")
 
 
 def pack(
-    model: Transformer,
-    vocab_digests: tuple[str, str] = ("", ""),
-    state: dict[str, Any] | None = None,
-    master: Transformer | None = None,
+    model: Transformer, vocab_digests: Any = ("", ""), state: Any = None, master: Transformer | None = None
 ) -> Checkpoint:
     """Return a checkpoint of `model`; its tensors are those of the model, not copies. `master` is the model
     that training goes on from, if that is another one.
@@ -95,9 +88,8 @@ def pack(
 
     arch = model.arch if isinstance(model, SubTransformer) else None
     kept = None if master in (None, model) else weights_of(master)
-    return Checkpoint(
-        model.space, arch, model.cfg, model.vocab_sizes, vocab_digests, weights_of(model), state or {}, kept
-    )
+    known = model.space, arch, model.cfg, model.vocab_sizes, vocab_digests
+    return Checkpoint(*known, weights_of(model), state or {}, kept)
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -110,12 +102,9 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def to_bytes(checkpoint: Checkpoint) -> bytes:
     """Return the file content."""
+    held = {name: getattr(checkpoint, name) for name in ("weights", "state", "master", "codec")}
     values = {"hat_format": 1 if checkpoint.master is None else 2} | describe(checkpoint)
-    for name in ("weights", "state", "master", "codec"):
-        if (value := getattr(checkpoint, name)) is not None:
-            values[name] = value
-    buffer = io.BytesIO()
-    torch.save(values, buffer)
+    torch.save(values | {k: v for k, v in held.items() if v is not None}, buffer := io.BytesIO())
     return buffer.getvalue()
 
 
@@ -147,11 +136,10 @@ def load(path: Path, info: Callable[[str], None] = lambda text: None) -> Checkpo
         info(f"{path} is a checkpoint of the 2020 release; with which dictionaries it was made is not known")
         return from_release({key: values[key] for key in ("args", "model")}, path)
     number = values.get("hat_format") if isinstance(values, dict) else None
-    if type(number) is not int or number not in FORMATS:
-        found = "" if number is None else f", it has format {brief(number)}"
+    if type(number) is not int or number not in (1, 2):
         raise CheckpointError(
-            f"{path} is not a checkpoint of this system that this version reads, nor one of the 2020 release"
-            f"{found}; give a .pt file written by train.py or fetched by download_model.py, or upgrade"
+            f"{path} is not a checkpoint of this system that this version reads, nor one of the 2020 release "
+            f"(format {brief(number)}); give a .pt file written by train.py or download_model.py, or upgrade"
         )
     return _checkpoint(values, path)
 
@@ -219,11 +207,9 @@ def load_model(path: Path | str, dataset: "Dataset | None" = None) -> "Model":
     if dataset is not None:
         check_dictionaries(found, dataset, path)
     elif found.codec is None:
-        settings = training_settings(path)
-        folder = settings.get("data")
-        if folder and Path(folder).is_dir():
-            recorded = Dataset.load(folder, settings.get("source-lang"), settings.get("target-lang"))
-            dataset = recorded if recorded.digests == found.vocab_digests else None
+        data, *langs = map(training_settings(path).get, ("data", "source-lang", "target-lang"))
+        recorded = Dataset.load(data, *langs) if data and Path(data).is_dir() else None
+        dataset = recorded if recorded and recorded.digests == found.vocab_digests else None
     if dataset is not None:
         return Model(found.model(), dataset.codec, dataset.digests)
     codec = None if found.codec is None else TextCodec.from_plain(found.codec)
@@ -241,9 +227,8 @@ def leave_bundle(checkpoint: Path, facts: Mapping[str, Any] | None = None) -> Pa
     folder = bundle_of(checkpoint)
     try:
         save_bundle(load_model(checkpoint), folder, known_facts(checkpoint) | dict(facts or {}))
-        info(
-            f"{folder} translates as {checkpoint.name}, wherever it is moved: hat translate --model={folder}"
-        )
+        how = f"wherever it is moved: hat translate --model={folder}"
+        info(f"{folder} translates as {checkpoint.name}, {how}")
         return folder
     except HatError as error:
         how = f"hat export --to=bundle --model={checkpoint} --data=FOLDER --output={folder}"
@@ -268,28 +253,22 @@ def load_newest(folder: Path, info: Callable[[str], None], run: str | None = Non
         if "trainer" in checkpoint.state and ours:
             return checkpoint
         why = "belongs to another run" if not ours else "holds weights, but no state to go on with"
-        if not ours and path not in (last, best):
-            info(f"{path} {why}; trying the one before it")
-            continue
-        raise CheckpointError(
-            f"{path} {why}, and this run would overwrite it; give another --save-dir, and --restore-file to "
-            "start from it there"
-        )
+        if ours or path in (last, best):
+            how = "give another --save-dir, and --restore-file to start from it there"
+            raise CheckpointError(f"{path} {why}, and this run would overwrite it; {how}")
+        info(f"{path} {why}; trying the one before it")
     if candidates:
-        raise CheckpointError(
-            f"none of the {len(candidates)} checkpoints in {folder} can be read; move them away"
-        )
+        count = f"none of the {len(candidates)} checkpoints in {folder}"
+        raise CheckpointError(f"{count} can be read; move them away")
     return None
 
 
 def numbered(folder: Path) -> list[Path]:
     """Return checkpoint{epoch}.pt and checkpoint_{epoch}_{update}.pt of a run, the newest first."""
-    found = []
-    for path in folder.glob("checkpoint*.pt"):
-        if match := _NAMES.fullmatch(path.name):
-            # the checkpoint of an epoch's end comes after all within that epoch
-            found.append((int(match[1] or match[2]), float(match[3] or "inf"), path))
-    return [path for *_, path in sorted(found, reverse=True)]
+    found = ((_NAMES.fullmatch(path.name), path) for path in folder.glob("checkpoint*.pt"))
+    # the checkpoint of an epoch's end comes after all within that epoch
+    keys = [(int(m[1] or m[2]), float(m[3] or "inf"), path) for m, path in found if m]
+    return [path for *_, path in sorted(keys, reverse=True)]
 
 
 def rotate(folder: Path, saved: Sequence[str], keep_epochs: int, keep_within: int) -> None:
@@ -316,18 +295,12 @@ def content_of(model: "Path | str | Model | Transformer") -> str:
 def average(
     inputs: Sequence[Path | str], output: Path | str | None = None, *, num_epoch_checkpoints: int = 10
 ) -> tuple[Path, list[Path]]:
-    """Write the mean of the weights of several checkpoints of one model; returns its path and theirs.
-
-    That of a SubTransformer leaves a bundle, too.
-
-    Args:
-        inputs: checkpoint files, or one run folder, whose newest epoch checkpoints are taken; what belongs to
-            another run is left out.
-        output: file to write; default: average_model_N.pt in the folder.
-        num_epoch_checkpoints: how many checkpoints of a folder, N.
-
-    Raises CheckpointError if there are none, they hold different models or several folders are given, or
-    their mean is not finite, or `output` is a checkpoint of training.
+    """Write the mean of the weights of several checkpoints of one model; returns its path and theirs. That of
+    a SubTransformer leaves a bundle, too. `inputs` are checkpoint files, or one run folder, whose newest
+    `num_epoch_checkpoints` epoch checkpoints are taken; what belongs to another run is left out. `output` is
+    average_model_N.pt in that folder by default. Raises CheckpointError if there are none, they hold
+    different models or several folders are given, or their mean is not finite, or `output` is a checkpoint
+    of training.
     """
     paths, most = [Path(name) for name in inputs], num_epoch_checkpoints
     folder = next((path for path in paths if path.is_dir()), None)
@@ -345,8 +318,7 @@ def average(
         if first and describe(found) != describe(first):
             both = f"{path} and {used[0]} hold different models"
             raise CheckpointError(f"{both}; average checkpoints of one run")
-        for name, weight in found.weights.items():
-            total[name] = weight.double() + total.get(name, 0)
+        total = {name: weight.double() + total.get(name, 0) for name, weight in found.weights.items()}
         first = first or replace(found, state={}, master=None)
         used.append(path)
         runs.add(found.run)
@@ -360,10 +332,9 @@ def average(
     if not all(bool(mean.isfinite().all()) for mean in means.values()):
         raise CheckpointError(f"{used[0]} or another of them holds numbers that are not finite; leave it out")
     settings = {"num-epoch-checkpoints": most, "inputs": [str(path) for path in used]}
-    inputs = {f"checkpoint {number}": path for number, path in enumerate(used, 1)}
-    identity = Identity.of("average", inputs=inputs)
-    record = record_path(target, folder=False)
-    with Run(record, "average", settings=settings, identity=identity, goes_on=False) as run:
+    made_from = Identity.of("average", inputs={f"checkpoint {n}": path for n, path in enumerate(used, 1)})
+    how: dict[str, Any] = {"settings": settings, "identity": made_from, "goes_on": False}
+    with Run(record_path(target, folder=False), "average", **how) as run:
         save(replace(first, weights=means), target)
         run.vouch(target)
     if first.arch:
@@ -372,30 +343,22 @@ def average(
 
 
 def _of_run(folder: Path, most: int) -> Iterator[tuple[Path, Checkpoint]]:
-    """Yield the newest epoch checkpoints of the run in a folder; what belongs to another run is left out."""
     record = read_record(folder, folder=True, note=info)
-    run, names = record.identity.digest if record.kind else "", [path.name for path in numbered(folder)]
-    with suppress(CheckpointError):
-        last = load(folder / "checkpoint_last.pt")
-        run = run or last.run
-        if last.run == run:
-            names = last.state["progress"].get("saved", names[::-1])[::-1]
-    for path in (folder / name for name in names if not name.startswith("checkpoint_")):
-        found = load(path, info) if most and path.exists() else None
-        if found and found.run != run:
-            info(f"{path} belongs to another run; it is left out")
-        elif found:
+    run = record.identity.digest if record.kind else None  # else that of the newest one
+    for path in numbered(folder):
+        if path.name.startswith("checkpoint_") or not most:
+            continue
+        found = load(path, info)
+        run = found.run if run is None else run
+        if found.run == run:
             most -= 1
             yield path, found
+        else:
+            info(f"{path} belongs to another run; it is left out")
 
 
 def check_compatible(
-    source: Checkpoint,
-    where: Path,
-    space: SearchSpace,
-    arch: Arch | None,
-    model: ModelConfig,
-    data: Any,
+    source: Checkpoint, where: Path, space: SearchSpace, arch: Arch | None, model: ModelConfig, data: Any
 ) -> Checkpoint:
     """Return `source` with the choices of `space` and the dropout of `model`. `arch` is None for a
     SuperTransformer; `data` is the data set. Raises CheckpointError if the checkpoint has other sizes, other
@@ -417,10 +380,8 @@ def check_compatible(
             raise CheckpointError(f"{where} was not trained for this architecture: {error}") from error
     for dim in DIMS if source.arch is None and arch is None else ():
         if untrained := sorted(set(space[dim]) - set(trained[dim])):
-            raise CheckpointError(
-                f"{where} was not trained for {untrained} of {dim.choice_key}, only for "
-                f"{list(trained[dim])}; leave that out of the search space"
-            )
+            what = f"{untrained} of {dim.choice_key}, only for {list(trained[dim])}"
+            raise CheckpointError(f"{where} was not trained for {what}; leave that out of the search space")
     check_dictionaries(source, data, where)
     refuse_other("was trained with another structure", source.model_config.structure, model.structure)
     return replace(source, model_config=model, space=space)
