@@ -56,10 +56,6 @@ class ProcessGroup:
         self._together("all_reduce", x)
         return x
 
-    def all_reduce_max(self, value: int) -> int:
-        """Return the largest `value` of all processes."""
-        return max(self.gather_objects(value))
-
     def gather_objects(self, item: T) -> list[T]:
         """Return the `item` of each process."""
         items = [item] * self.size
@@ -97,16 +93,14 @@ class ProcessGroup:
         return result  # type: ignore[no-any-return]
 
     def _together(self, operation: str, *args: Any, **options: Any) -> None:
-        """Run an operation of torch.distributed; an error of it comes from the loss of another process."""
         if self.size == 1:
             return
         try:
             getattr(dist, operation)(*args, **options)
         except RuntimeError as error:
-            raise RankError(
-                f"rank {self.rank} of {self.size} lost another process ({_first_sentence(error)}); it was "
-                f"killed, or its machine does not answer. {_AGAIN.capitalize()}"
-            ) from error
+            what = f"rank {self.rank} of {self.size} lost another process ({_first_sentence(error)})"
+            why = "it was killed, or its machine does not answer"
+            raise RankError(f"{what}; {why}. {_AGAIN.capitalize()}") from error
 
 
 ALONE = ProcessGroup()
@@ -125,14 +119,13 @@ def place_of(env: Mapping[str, str]) -> ProcessGroup | None:
             return ProcessGroup(rank, size, *local, _OURS in env)
     except ValueError:
         pass
-    raise ConfigError(
-        f"RANK {env['RANK']} of WORLD_SIZE {env['WORLD_SIZE']} in the environment is no rank of a run, or "
-        "MASTER_ADDR is missing; start with torchrun, or remove these variables to run alone"
-    )
+    what = f"RANK {env['RANK']} of WORLD_SIZE {env['WORLD_SIZE']} in the environment is no rank of a run"
+    how = "start with torchrun, or remove these variables to run alone"
+    raise ConfigError(f"{what}, or MASTER_ADDR is missing; {how}")
 
 
 def _first_sentence(error: RuntimeError) -> str:
-    """Return the first sentence of an error of the backend, without its place in the source."""
+    # without its place in the source
     return re.sub(r"^\[[^ ]*\] ", "", " ".join(str(error).split())).split(". ")[0][:160]
 
 
@@ -151,16 +144,15 @@ def joined(place: ProcessGroup | None, device: torch.device) -> Iterator[Process
     try:
         dist.init_process_group(backend, rank=place.rank, world_size=place.size, timeout=PATIENCE)
     except RuntimeError as error:
-        raise RankError(
-            f"rank {place.rank} of {place.size} cannot connect to the others ({_first_sentence(error)}); "
-            "check that all were started alike and reach MASTER_ADDR and MASTER_PORT, and run again"
-        ) from error
+        how = "check that all were started alike and reach MASTER_ADDR and MASTER_PORT, and run again"
+        what = f"rank {place.rank} of {place.size} cannot connect to the others ({_first_sentence(error)})"
+        raise RankError(f"{what}; {how}") from error
     left = threading.Event()
     if "TORCHELASTIC_RUN_ID" in os.environ:
         threading.Thread(target=_end_with, args=(os.getppid(), left), daemon=True).start()
     try:
         yield place
-        place.all_reduce_max(0)  # all have finished
+        place.gather_objects(0)  # all have finished
     except (RankError, TrainingError, CheckpointError) as error:
         lost = isinstance(error, RankError)
         if place.first if not lost else not place.ours:
@@ -237,15 +229,13 @@ def one_of_many(main: Callable[..., int]) -> Callable[..., int]:
 
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> int:
-        code: Any = 1
         try:
-            code = main(argv)
+            code: Any = main(argv)
         except BaseException as error:
             if not dist.is_initialized():
                 raise
-            if isinstance(error, SystemExit):
-                code = error.code
-            else:
+            code = error.code if isinstance(error, SystemExit) else 1
+            if not isinstance(error, SystemExit):
                 traceback.print_exc()
         if dist.is_initialized():
             sys.stdout.flush()

@@ -375,11 +375,10 @@ class Training:
             info(f"that is beyond --max-update {optim.max_update}; nothing is left to do")
 
     def _batch_plan(self) -> list[str]:
-        """Return what the batches of an epoch depend on."""
-        batches = self.cfg.batches
-        limits = (batches.max_tokens, batches.max_sentences, batches.required_batch_size_multiple)
-        mix = [f"{batches.distill_mix}"] if batches.distill_mix else []
-        return [str(self.seed), *map(str, limits), *self.dataset.digests, batches.train_subset, *mix]
+        of = self.cfg.batches
+        limits = self.seed, of.max_tokens, of.max_sentences, of.required_batch_size_multiple
+        mix = [f"{of.distill_mix}"] if of.distill_mix else []
+        return [*map(str, limits), *self.dataset.digests, of.train_subset, *mix]
 
     def opened(self, stack: ExitStack, bar: bool) -> Run:
         """Return the record of the run and open its log, until `stack` ends, after saying what computes what.
@@ -414,7 +413,7 @@ class Training:
 
     def leave_if_asked(self) -> None:
         """Raise _Stopped in all processes if any was asked to end."""
-        if number := self.group.all_reduce_max(self.asked()):
+        if number := max(self.group.gather_objects(self.asked())):
             raise _Stopped(number)
 
     def train_epoch(self, record: Run) -> bool:

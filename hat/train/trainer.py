@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal, NamedTuple, NoReturn, cast
 
 import torch
@@ -96,9 +97,8 @@ class Trainer:
         if cfg.ema_decay:
             self.average = AveragedModel(self.model, multi_avg_fn=self._move_average).requires_grad_(False)
             self.average.n_averaged.fill_(1)  # at 0 it would replace the first weights instead of averaging
-        options: dict[str, Any] = {"betas": cfg.adam_betas, "eps": cfg.adam_eps, "fused": True}
-        options |= {"lr": 0.0, "weight_decay": cfg.weight_decay}
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), **options)
+        how: dict[str, Any] = {"betas": cfg.adam_betas, "eps": cfg.adam_eps, "weight_decay": cfg.weight_decay}
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.0, fused=True, **how)
 
     def lr(self) -> float:
         """Return the learning rate of the next update."""
@@ -116,8 +116,7 @@ class Trainer:
         losses are means over the plan, so --clip-norm means the same for every policy. Raises TrainingError,
         in all processes, if loss or gradient are not finite, before any weight has changed.
         """
-        plan = StepPlan((plan,)) if isinstance(plan, Arch) else plan
-        parts: list[Tensor] = []
+        plan, parts = StepPlan((plan,)) if isinstance(plan, Arch) else plan, list[Tensor]()
         tokens = sum(batch.num_tokens for batch in batches)
         sentences = sum(batch.source.size(0) for batch in batches)
         for position, batch in enumerate(batches):
@@ -202,7 +201,6 @@ class Trainer:
                 yield smoothed_loss(states_RD, output_VD, target_R, eps)
 
     def _collect_gradients(self) -> None:
-        """Add the gradients of the copy to those of the model and clear them; unused weights keep None."""
         for master, copied in self._pairs:
             if copied.grad is not None:
                 if master.grad is None:
@@ -231,11 +229,9 @@ class Trainer:
 
     def _refuse(self, what: str) -> NoReturn:
         self.optimizer.zero_grad(set_to_none=True)
-        raise TrainingError(
-            f"{what} at update {self.num_updates + 1}; no weight was changed. Lower --lr, raise "
-            "--warmup-updates, set --clip-norm 1 or use --amp fp32, and run again: it goes on from the "
-            "last checkpoint"
-        )
+        advice = "Lower --lr, raise --warmup-updates, set --clip-norm 1 or use --amp fp32, and run again"
+        where = f"{what} at update {self.num_updates + 1}; no weight was changed"
+        raise TrainingError(f"{where}. {advice}: it goes on from the last checkpoint")
 
 
 def target_rows(
@@ -265,19 +261,15 @@ def evaluate(
     """
     output, rows = OutputMatrix(model.output.columns(arch.decoder.embed_dim)), []
     for batch in batches:
-        found = (0.0, 0.0, 0)
+        rows.append((0.0, 0.0, 0))
         if batch is not None:
             losses = smoothed_loss(*target_rows(model, batch.to(device), arch), label_smoothing, output)
-            found = losses[0].item(), losses[1].item(), batch.num_tokens
-        rows.append(found)
+            rows[-1] = losses[0].item(), losses[1].item(), batch.num_tokens
     smoothed, nll, tokens = 0.0, 0.0, 0
-    for slot in zip(*group.gather_objects(rows), strict=True):
-        for row in slot:
-            smoothed, nll, tokens = smoothed + row[0], nll + row[1], tokens + row[2]
+    for row in chain.from_iterable(zip(*group.gather_objects(rows), strict=True)):
+        smoothed, nll, tokens = smoothed + row[0], nll + row[1], tokens + row[2]
     if not math.isfinite(smoothed):
-        raise TrainingError(
-            f"the validation loss is {smoothed}, the weights are broken; go back to an earlier checkpoint "
-            "and lower --lr or set --clip-norm 1"
-        )
+        advice = "go back to an earlier checkpoint and lower --lr or set --clip-norm 1"
+        raise TrainingError(f"the validation loss is {smoothed}, the weights are broken; {advice}")
     bits = max(tokens, 1) * math.log(2)
     return Losses(smoothed / bits, nll / bits, tokens)
