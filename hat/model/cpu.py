@@ -5,8 +5,9 @@ Figures: docs/performance.md. N rows, I input width, O output width, V vocabular
 import ctypes
 import os
 import platform
+import re
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -50,10 +51,8 @@ def device_name(device: torch.device) -> str:
     """Return the model name of the processor or GPU, as it is recorded beside measurements."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    for line in _cpu_facts().split("\n"):
-        if line.startswith(("model name", "Model")):
-            return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    found = re.search(r"^(?:model name|Model).*?:(.*)", _cpu_facts(), re.MULTILINE)
+    return found[1].strip() if found else platform.processor() or platform.machine()
 
 
 def _cpu_facts() -> str:
@@ -65,9 +64,8 @@ def _cpu_facts() -> str:
 
 def random_bits(seed: int, device: torch.device) -> RandomBits:
     """Return a generator for `dropout_mask`; that of NumPy is twice as fast on CPUs as that of PyTorch."""
-    if device.type == "cpu":
-        return np.random.Generator(np.random.SFC64(seed))
-    return torch.Generator(device).manual_seed(seed)
+    cpu = device.type == "cpu"
+    return np.random.Generator(np.random.SFC64(seed)) if cpu else torch.Generator(device).manual_seed(seed)
 
 
 def dropout_mask(like: Tensor, rate: float, bits: RandomBits) -> Tensor:
@@ -162,19 +160,13 @@ def largest(rows_NV: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return values, which.gather(1, places // CHUNK) * CHUNK + places % CHUNK
 
 
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
-
-
 def keep_pages() -> None:
     """Let glibc reuse freed buffers of any size: mapping and clearing fresh pages costs 10-20% of a CPU step.
     Memory once used stays with the process (a few GiB while training), so small boards are left as they are.
     """
     if sys.platform != "linux" or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") < 12 << 30:
         return
-    try:
+    with suppress(OSError, AttributeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return
-    mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-    mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
-    mallopt(_M_TOP_PAD, 64 << 20)
+        for threshold, value in ((-3, 1 << 30), (-1, (1 << 31) - 1), (-2, 64 << 20)):  # MMAP, TRIM, TOP_PAD
+            mallopt(threshold, value)

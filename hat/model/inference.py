@@ -19,8 +19,6 @@ from hat.model.layers import PAD, Layer, Mask
 from hat.model.transformer import EncoderOutput, Transformer, extract
 from hat.space import SIDES, Arch, EncoderArch
 
-PADDED_FROM = 4096
-
 MakeMatrix = Callable[[Tensor, Tensor | None], Matrix]  # of a weight and a bias
 
 
@@ -42,7 +40,7 @@ class InferenceModel:
         self._sines, self._scale = network.target_positions[:, :dim], network.scale("decoder", dim)
         self.device, self.dtype = self._embed.device, self._embed.dtype
         self.vocab_size = len(output_VD)
-        missing = -len(output_VD) % CHUNK if len(output_VD) >= PADDED_FROM else 0  # to whole chunks
+        missing = -len(output_VD) % CHUNK if len(output_VD) >= 4096 else 0  # to whole chunks
         bias = F.pad(output_VD.new_zeros(len(output_VD)), (0, missing), value=-math.inf) if missing else None
         self._output = matrix(F.pad(output_VD, (0, 0, 0, missing)), bias)
         for side in SIDES:
@@ -149,9 +147,7 @@ class _FixedLayer:
         for name, child in layer.named_children():
             setattr(self, name, _fixed(child, matrix))
 
-    def __call__(
-        self, x_BSD: Tensor, stack: EncoderArch, index: int, mask: Tensor | None, drop: Dropout
-    ) -> Tensor:
+    def __call__(self, x_BSD: Tensor, stack: EncoderArch, index: int, mask: Mask, drop: Dropout) -> Tensor:
         """Return [B, S, D] of a layer of the encoder."""
 
         def to_itself(h_BSD: Tensor) -> Tensor:
@@ -187,8 +183,7 @@ def _fixed(module: nn.Module, matrix: MakeMatrix) -> Any:
         return matrix(module.weight, module.bias)
     if isinstance(module, ElasticLayerNorm):
         weight, bias, eps = module.weight.detach(), module.bias.detach(), module.eps
-        sizes = list(weight.shape)
-        return lambda x: torch.layer_norm(x, sizes, weight, bias, eps)
+        return lambda x, sizes=[*weight.shape]: torch.layer_norm(x, sizes, weight, bias, eps)
     if isinstance(module, nn.ModuleList):
         return [_FixedLayer(layer, matrix) for layer in module]
     if isinstance(module, nn.ModuleDict):
@@ -197,7 +192,6 @@ def _fixed(module: nn.Module, matrix: MakeMatrix) -> Any:
 
 
 def _attend(q_BHTd: Tensor, k_BHSd: Tensor, v_BHSd: Tensor, mask: Tensor | None) -> Tensor:
-    """Return attention output [B, T, H * d]."""
     out_BHTd = F.scaled_dot_product_attention(q_BHTd, k_BHSd, v_BHSd, attn_mask=mask)
     return out_BHTd.transpose(1, 2).flatten(2)
 

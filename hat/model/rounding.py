@@ -52,10 +52,8 @@ def rounded(model: Transformer, arch: Arch, how: Rounding) -> SubTransformer:
         return _in_steps(x_BTD, low, high, how.symmetric)
 
     widths = (arch.encoder.embed_dim, *[arch.decoder.embed_dim] * 2)
-    tables = [getattr(sub, name) for name in ("source_embed", "target_embed", "output")]
-    sub.source_embed, sub.target_embed, sub.output = (
-        _own(*each) for each in zip(tables, widths, strict=True)
-    )
+    tables = sub.source_embed, sub.target_embed, sub.output
+    sub.source_embed, sub.target_embed, sub.output = map(_own, tables, widths)
     for side, name in zip(SIDES, ("source", "target"), strict=True):
         for layer in getattr(sub, f"{side}_layers"):
             layer.register_forward_pre_hook(partial(see_pads, side=side))

@@ -29,8 +29,6 @@ _RENAMED = {  # parts of their names -> of ours, replaced one after another; `_w
     "encoder_attn.": "cross_attn.",
     ".out_proj.": ".out.",
 }
-_EMPTY = (".version", "._float_tensor")  # endings of entries that carry nothing
-_FIXED = {"no_token_positional_embeddings": False, "activation_fn": "relu"}  # the same in every model of ours
 
 
 def from_release(values: dict[str, Any], path: Path) -> Checkpoint:
@@ -50,16 +48,14 @@ def from_release(values: dict[str, Any], path: Path) -> Checkpoint:
         check_weights(found)
     except (LookupError, AttributeError, RuntimeError, TypeError, ValueError, HatError) as error:
         why = f"it has no {brief(error)}" if isinstance(error, KeyError) else brief(error)
-        raise CheckpointError(
-            f"{path} is no whole checkpoint of the 2020 release: {why}; "
-            "fetch it again with download_model.py, or use a checkpoint written by train.py"
-        ) from error
+        how = "fetch it again with download_model.py, or use a checkpoint written by train.py"
+        raise CheckpointError(f"{path} is no whole checkpoint of the 2020 release: {why}; {how}") from error
     return found
 
 
 def _weights(model: dict[str, Tensor], qkv_dim: int) -> dict[str, Tensor]:
     """Return the weights in float32 under our names; `model` is empty afterwards."""
-    for name in [name for name in model if name.endswith(_EMPTY)]:
+    for name in [name for name in model if name.endswith((".version", "._float_tensor"))]:  # carry nothing
         del model[name]
     found = {}
     for name, weight in as_float(model).items():
@@ -92,8 +88,8 @@ def _space(args: dict[str, Any]) -> SearchSpace:
 
 
 def _model_config(args: dict[str, Any]) -> ModelConfig:
-    """Return the options of the model; raises ValueError for one that ours does not have."""
-    for name, supported in _FIXED.items():
+    fixed = {"no_token_positional_embeddings": False, "activation_fn": "relu"}
+    for name, supported in fixed.items():  # the same in every model of ours
         if (value := args.get(name)) not in (None, supported):
             raise ValueError(f"its option {name} is {brief(value)}, supported is {supported}")
     given = {f.name: args[f.name] for f in fields(ModelConfig) if args.get(f.name) is not None}

@@ -6,7 +6,7 @@ tokens), D width of the model, E width of the teacher, V vocabulary.
 import math
 from collections.abc import Callable
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -137,7 +137,7 @@ def _in_chunks(
     states_RD: Tensor, output_VD: Tensor, loss_of: ChunkLoss, output: OutputMatrix, uniform: float
 ) -> tuple[Tensor, Tensor]:
     with_grad = torch.is_grad_enabled() and (states_RD.requires_grad or output_VD.requires_grad)
-    loss, nll = _ChunkedLoss.apply(states_RD, output_VD, loss_of, output, uniform, with_grad)  # type: ignore[no-untyped-call]
+    loss, nll = _ChunkedLoss.apply(states_RD, output_VD, loss_of, (output, uniform, with_grad))  # type: ignore[no-untyped-call]
     return loss, nll
 
 
@@ -146,14 +146,9 @@ class _ChunkedLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx,
-        states_RD: Tensor,
-        output_VD: Tensor,
-        loss_of: ChunkLoss,
-        output: OutputMatrix,
-        uniform: float,
-        with_grad: bool,
+        ctx: FunctionCtx, states_RD: Tensor, output_VD: Tensor, loss_of: ChunkLoss, how: tuple[Any, ...]
     ) -> tuple[Tensor, Tensor]:
+        output, uniform, with_grad = how
         wide = wide_of(states_RD)
         sums = torch.zeros(2, dtype=wide, device=states_RD.device)
         if with_grad:
@@ -186,7 +181,7 @@ class _ChunkedLoss(torch.autograd.Function):
         grads = ctx.saved_tensors  # type: ignore[attr-defined]
         if not (_on_cpu(grad) and float(grad) == 1):
             grads = tuple(kept * grad.to(kept.dtype) for kept in grads)
-        return *grads, *(None,) * 4
+        return *grads, None, None
 
 
 def _longest_row(x_ND: Tensor) -> float:
