@@ -12,14 +12,12 @@ from hat.cli.options import OutputOptions, only, stage, takes, without
 from hat.cli.settings import GROUPS, ProfileOptions, Settings, TaskData, TaskOptions, find_checkpoint
 from hat.errors import ConfigError
 from hat.log import info
-from hat.model.count import count_params
-from hat.model.layers import ModelConfig
+from hat.model.layers import ModelConfig, count_params
 from hat.run import Identity
 from hat.space import ArchOptions, SpaceOptions
 from hat.train.distributed import joined, launch, one_of_many, place_of
 from hat.train.loop import TrainConfig, Training, fit, validate
-from hat.train.policy import PolicyConfig
-from hat.train.trainer import OptimConfig
+from hat.train.trainer import OptimConfig, PolicyConfig
 
 _FLAGS = ("--configs", "--sub-configs")
 # Accepted, but not in --help: what a YAML file of the search gives, and what hardly anyone changes.

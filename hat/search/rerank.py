@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from hat.model.count import count_params
+from hat.model.layers import count_params
 from hat.search.strategies import Points, ScoringOptions, ridge
 from hat.space import Arch, SearchSpace, layer_columns
 from hat.train.loop import LoopConfig, TrainConfig

@@ -24,8 +24,15 @@ from hat.space import Arch, SearchSpace, validation_archs
 from hat.train import checkpoint as ckpt
 from hat.train.checkpoint import Checkpoint, check_compatible
 from hat.train.distributed import ALONE, ProcessGroup
-from hat.train.policy import PolicyConfig, ScheduleConfig
-from hat.train.trainer import Losses, OptimConfig, Trainer, compute_dtype, evaluate
+from hat.train.trainer import (
+    Losses,
+    OptimConfig,
+    PolicyConfig,
+    ScheduleConfig,
+    Trainer,
+    compute_dtype,
+    evaluate,
+)
 
 if TYPE_CHECKING:
     from hat.data.dataset import Dataset

@@ -15,8 +15,7 @@ from benchmarks.rank_study import agreement, design, study
 from benchmarks.trainings import Trainings
 from hat.data.dataset import Dataset
 from hat.data.toy import toy_pairs
-from hat.model.count import count_params
-from hat.model.layers import ModelConfig
+from hat.model.layers import ModelConfig, count_params
 from hat.space import Arch, DecoderArch, EncoderArch, SearchSpace
 from hat.train.loop import BatchConfig, TrainConfig, fit
 from hat.train.trainer import OptimConfig, Trainer

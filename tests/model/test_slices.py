@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from strategies import random_model, spaces_with_archs
 
 from hat.errors import ArchError, ConfigError
-from hat.model.count import count_params
-from hat.model.layers import EOS, PAD, ModelConfig
+from hat.model.layers import EOS, PAD, ModelConfig, count_params
 from hat.model.transformer import SuperTransformer, extract, implant
 from hat.space import Arch, DecoderSpace, EncoderSpace, SearchSpace
 

@@ -10,8 +10,8 @@ import torch
 
 from hat.data.pairs import EpochBatches, PairDataset
 from hat.decode.beam import BeamConfig, Hypothesis, beam_search
-from hat.model.count import count_params
 from hat.model.inference import InferenceModel
+from hat.model.layers import count_params
 from hat.space import Arch, features
 from hat.train.checkpoint import Checkpoint, load
 from hat.train.trainer import evaluate

@@ -15,8 +15,7 @@ from test_trainer import BOTH, ONE, SPACE, TWO, by_autograd, gradients, trainer_
 from hat.space import SearchSpace, draw_arch, draw_fair_arch
 from hat.train.distributed import ALONE
 from hat.train.loss import smoothed_loss
-from hat.train.policy import PolicyConfig, ScheduleConfig, StepPlan, learning_rate
-from hat.train.trainer import target_rows
+from hat.train.trainer import PolicyConfig, ScheduleConfig, StepPlan, learning_rate, target_rows
 
 SANDWICH = PolicyConfig("sandwich", sandwich_random=2)
 DISTILL = PolicyConfig("sandwich-distill", sandwich_random=1, fair_sampling=True, distill_share=0.7)

@@ -25,8 +25,7 @@ from hat.model.transformer import SuperTransformer
 from hat.search.run import ValidationFitness
 from hat.space import Arch, draw_arch
 from hat.train.distributed import ALONE, ProcessGroup, joined, place_of
-from hat.train.policy import PolicyConfig, ScheduleConfig
-from hat.train.trainer import OptimConfig, Trainer, compute_dtype
+from hat.train.trainer import OptimConfig, PolicyConfig, ScheduleConfig, Trainer, compute_dtype
 
 BATCHES = [ONE, TWO, BOTH, *(batch_of((4, 6), (7, 3), (5, 5), seed=seed) for seed in range(2, 9))]
 ARCHS = [draw_arch(SPACE, 1, number) for number in range(5)]

@@ -12,8 +12,7 @@ from hat.model.layers import EOS, ModelConfig
 from hat.model.transformer import SuperTransformer
 from hat.space import Arch, DecoderSpace, EncoderSpace, SearchSpace, draw_arch
 from hat.train.loss import smoothed_loss
-from hat.train.policy import ScheduleConfig, StepPlan
-from hat.train.trainer import OptimConfig, Trainer, target_rows
+from hat.train.trainer import OptimConfig, ScheduleConfig, StepPlan, Trainer, target_rows
 
 SPACE = SearchSpace(
     EncoderSpace(8, 16, 2, (8, 6), (16, 8), (2, 1), (2,)),
