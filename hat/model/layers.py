@@ -28,17 +28,14 @@ Source = tuple[Tensor, Mask] | None  # outputs of the encoder and their mask
 class ModelConfig(Options):
     """Model"""
 
-    dropout: float = option(0.1, low=0, below=1)
-    """dropout on embeddings and residual branches, at the super width; narrower slices use less"""
+    dropout: float = option(0.1, "of embeddings and residual branches, at the super width", low=0, below=1)
     attention_dropout: float = option(0.0, "dropout on attention weights", low=0, below=1)
     activation_dropout: float = option(0.0, "dropout after the ReLU, at the super width", low=0, below=1)
-    share_all_embeddings: bool = False
-    """one matrix for source embedding, target embedding and output (needs a joint dictionary)"""
+    share_all_embeddings: bool = option(False, "one matrix for embeddings and output; joint dictionary only")
     share_decoder_input_output_embed: bool = option(False, "one matrix for target embedding and output")
     encoder_normalize_before: bool = option(False, "normalise before each encoder block instead of after it")
     decoder_normalize_before: bool = option(False, "normalise before each decoder block instead of after it")
-    vocab_original_scaling: bool = False
-    """scale embeddings by the root of the super width instead of the sampled one"""
+    vocab_original_scaling: bool = option(False, "scale embeddings by the root of the super width")
     max_source_positions: int = option(1024, "longest source sentence in tokens", low=2, high=MAX_POSITIONS)
     max_target_positions: int = option(1024, "longest target sentence in tokens", low=2, high=MAX_POSITIONS)
 

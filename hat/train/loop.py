@@ -45,10 +45,8 @@ class BatchConfig(Options):
 
     max_tokens: int = option(4096, "most tokens in a batch, padding included", low=1)
     max_sentences: int | None = option(None, "most sentences in a batch", low=1)
-    max_tokens_valid: int | None = option(None, low=1, role="free")
-    """as --max-tokens, for validation (default: the same)"""
-    required_batch_size_multiple: int = option(8, low=1)
-    """batches have a multiple of this many sentences if possible"""
+    max_tokens_valid: int | None = option(None, "--max-tokens when validating", low=1, role="free")
+    required_batch_size_multiple: int = option(8, "sentences of a batch: a multiple of it if possible", low=1)
     train_subset: str = option("train", "split to train on", role="free")
     valid_subset: str = option("valid", "split used for validation and search", role="free")
     distill_mix: float = option(0.0, low=0, high=1)
@@ -61,17 +59,16 @@ class LoopConfig(Options):
     """Saving, validating and logging"""
 
     save_interval: int = option(1, "epochs between checkpoints", low=1, role="free")
-    save_interval_updates: int = option(0, low=0, role="free")
-    """updates between checkpoints within an epoch; 0 for none"""
+    save_interval_updates: int = option(0, "updates between checkpoints too; 0 for none", low=0, role="free")
     keep_last_epochs: int = option(-1, "epoch checkpoints to keep; -1 for all", low=0, off=-1, role="free")
-    keep_interval_updates: int = option(-1, low=0, off=-1, role="free")
-    """checkpoints within epochs to keep; -1 for all"""
+    keep_interval_updates: int = option(
+        -1, "checkpoints within epochs to keep", low=0, off=-1, role="free"
+    )
     validate_interval: int = option(1, "epochs between validations", low=1, role="free")
     patience: int = option(-1, low=1, off=-1, role="lengthens")
     """stop after this many validations without a better loss; -1 never"""
     log_interval: int = option(100, "updates between log lines", low=1, role="free")
-    tensorboard_logdir: str | None = option(None, role="free")
-    """folder for TensorBoard (default: tensorboard/ in --save-dir)"""
+    tensorboard_logdir: str | None = option(None, "(default: tensorboard/ in --save-dir)", role="free")
     no_tensorboard: bool = option(False, "write no TensorBoard files", role="free")
 
 

@@ -41,8 +41,7 @@ class PolicyConfig(Options):
     policy: Literal["single", "sandwich", "sandwich-distill"] = "single"
     """what an update trains: single: one random SubTransformer, as in 2020; sandwich: the largest, the
     smallest and some random ones; sandwich-distill: the same, the largest teaching the others"""
-    sandwich_random: int = option(1, low=0)
-    """random SubTransformers of an update, beside the largest and the smallest"""
+    sandwich_random: int = option(1, "random SubTransformers beside the largest and the smallest", low=0)
     fair_sampling: bool = option(False, "draw each choice of each dimension equally often, in random order")
     distill_share: float = option(1.0, above=0.0, high=1.0)
     """weight of the teacher's probabilities in the loss of the others; the rest is the reference"""
@@ -105,20 +104,17 @@ def learning_rate(cfg: ScheduleConfig, update: int, max_update: int) -> float:
 class OptimConfig(Options):
     """Optimisation"""
 
-    optimizer: Literal["adam", "adamw"] = "adam"
-    """both are AdamW: as in the release, weight decay is decoupled"""
+    optimizer: Literal["adam", "adamw"] = option("adam", "both are AdamW: weight decay is decoupled")
     adam_betas: tuple[float, float] = option((0.9, 0.98), "decay rates of both moments", low=0.0, below=1.0)
     adam_eps: float = option(1e-8, "added to the root of the second moment", above=0.0)
     weight_decay: float = option(0.0, "decoupled weight decay", low=0.0)
     clip_norm: float = option(25.0, "largest gradient norm; 0 does not clip", low=0.0)
-    label_smoothing: float = option(0.1, low=0.0, below=1.0)
-    """share of the probability spread over the whole vocabulary"""
+    label_smoothing: float = option(0.1, "share of the probability spread over all entries", low=0, below=1)
     update_freq: int = option(1, "batches whose gradients make one update", low=1)
     sentence_avg: bool = option(False, "divide gradients by sentences instead of target tokens")
     max_update: int = option(50000, "updates after which training ends", low=1, role="lengthens")
     max_epoch: int | None = option(None, "epochs after which training ends", low=1, role="lengthens")
-    amp: Amp = option("auto", role="free")
-    """number format of the computation; auto takes what is fast on the device"""
+    amp: Amp = option("auto", "number format to compute in; auto: what the device is fast with", role="free")
     ema_decay: float = option(0.0, low=0.0, below=1.0)
     """validate, save for searches and inherit a moving average of the weights with this decay, for example
     0.999; 0 takes the weights themselves"""
