@@ -13,10 +13,7 @@ from hat.model.transformer import SuperTransformer, extract
 from hat.space import DecoderSpace, EncoderSpace, SearchSpace, draw_arch
 from hat.train.trainer import OptimConfig, ScheduleConfig, Trainer
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
-]
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 CPU = torch.device("cpu")
 SPACE = SearchSpace(
     EncoderSpace(32, 48, 3, (32, 24), (48, 16), (3, 2), (4, 2)),

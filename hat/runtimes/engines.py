@@ -68,10 +68,7 @@ class Engine(Protocol):
 class Runtime:
     """What prepares models for one program; a subclass for each."""
 
-    precisions: tuple[Precision, ...] = (
-        "fp32",
-        "int8",
-    )  # that it computes in; "auto" is the first
+    precisions: tuple[Precision, ...] = ("fp32", "int8")  # that it computes in; "auto" is the first
     estimate = "minimum"  # how the repeats of a search become a latency, as tables name it
     needs: tuple[str, ...] = ()  # Python package of the program, and the extra of HAT that installs it
 

@@ -61,9 +61,7 @@ class LoopConfig(Options):
     save_interval: int = option(1, "epochs between checkpoints", low=1, role="free")
     save_interval_updates: int = option(0, "updates between checkpoints too; 0 for none", low=0, role="free")
     keep_last_epochs: int = option(-1, "epoch checkpoints to keep; -1 for all", low=0, off=-1, role="free")
-    keep_interval_updates: int = option(
-        -1, "checkpoints within epochs to keep", low=0, off=-1, role="free"
-    )
+    keep_interval_updates: int = option(-1, "checkpoints within epochs to keep", low=0, off=-1, role="free")
     validate_interval: int = option(1, "epochs between validations", low=1, role="free")
     patience: int = option(-1, low=1, off=-1, role="lengthens")
     """stop after this many validations without a better loss; -1 never"""

@@ -29,9 +29,7 @@ def argv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     dataset = Dataset.from_text(source, target, pieces=60, valid=10, folder=tmp_path / "bin")
     (tmp_path / "space.yml").write_text(yaml.safe_dump(SPACE | {"data": str(tmp_path / "bin")}))
     config = TrainConfig(
-        ModelConfig(share_all_embeddings=True),
-        OptimConfig(max_update=2),
-        batches=BatchConfig(max_tokens=512),
+        ModelConfig(share_all_embeddings=True), OptimConfig(max_update=2), batches=BatchConfig(max_tokens=512)
     )
     fit(SearchSpace.from_yaml(tmp_path / "space.yml"), dataset, config, out=tmp_path / "super", device="cpu")
     for name, sizes in (("found", [32, 32]), ("hand", [16, 16]), ("slow", [16, 32])):
@@ -111,9 +109,7 @@ def test_other_weights_are_another_result(
     """A SuperTransformer that was trained longer has the identity of the shorter run, and other weights."""
     assert study(argv) == 0
     config = TrainConfig(
-        ModelConfig(share_all_embeddings=True),
-        OptimConfig(max_update=3),
-        batches=BatchConfig(max_tokens=512),
+        ModelConfig(share_all_embeddings=True), OptimConfig(max_update=3), batches=BatchConfig(max_tokens=512)
     )
     dataset, space = Dataset.load(tmp_path / "bin"), SearchSpace.from_yaml(tmp_path / "space.yml")
     fit(space, dataset, config, out=tmp_path / "super", device="cpu")

@@ -12,16 +12,7 @@ import torch
 from toy_rows import rows_of, slowed
 
 from benchmarks import predictor_study
-from benchmarks.predictor_study import (
-    ALL,
-    LABELS,
-    Cell,
-    Table,
-    read_table,
-    run_cell,
-    split,
-    study,
-)
+from benchmarks.predictor_study import ALL, LABELS, Cell, Table, read_table, run_cell, split, study
 from hat.latency.table import TableWriter, row_of
 from hat.space import Arch, DecoderArch, EncoderArch
 

@@ -121,8 +121,7 @@ COMMANDS = {
     ),
     "search": Command(SEARCH, "journal.jsonl", records, "--evo-iter=2", ("start.pt", "journal.jsonl")),
     "front": Command(
-        f"{FRONT} --latency-constraints 45 60",
-        *("journal.jsonl", records, "", ("evo.yml", "predictor.pt")),
+        f"{FRONT} --latency-constraints 45 60", *("journal.jsonl", records, "", ("evo.yml", "predictor.pt"))
     ),
     "predict": Command(
         f"{PREDICT} --hidden-layer-num=0 --train-steps=20", "predictor.pt", predictions, "", ("rows.csv",)

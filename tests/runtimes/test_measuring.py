@@ -119,10 +119,7 @@ def test_the_bundle_of_a_program_is_one(tmp_path: Path, data) -> None:  # noqa: 
     [
         (["--runtime=command"], "--runtime command needs --lat-command"),
         (["--runtime=command", "--lat-command='a"], "is no command line: No closing quotation"),
-        (
-            ["--runtime=onnxruntime", "--precision=bf16"],
-            "onnxruntime cannot compute in bf16",
-        ),
+        (["--runtime=onnxruntime", "--precision=bf16"], "onnxruntime cannot compute in bf16"),
         (["--runtime=ctranslate", "x"], "did you mean ctranslate2"),
         (
             ["--runtime=ctranslate2", "--decoder-arbitrary-ende-attn-choice", "-1", "1"],

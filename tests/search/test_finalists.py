@@ -10,15 +10,7 @@ import pytest
 
 from hat.errors import HatError
 from hat.files.journal import Journal, read_journal
-from hat.search.constraints import (
-    ROUNDS,
-    Candidate,
-    DeviceTimer,
-    Finalist,
-    Measured,
-    choose_finalists,
-    in_ms,
-)
+from hat.search.constraints import ROUNDS, Candidate, DeviceTimer, Finalist, Measured, choose_finalists, in_ms
 from hat.space import Arch, DecoderArch, EncoderArch
 
 

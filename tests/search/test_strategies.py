@@ -208,10 +208,7 @@ def test_the_bound_decides_and_not_the_mean() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "limits",
-    [
-        dict(max_flops=2.4e9, min_flops=1.5e9),
-        dict(latency_lower=80.0, max_params=3.5e7, min_flops=1e9),
-    ],
+    [dict(max_flops=2.4e9, min_flops=1.5e9), dict(latency_lower=80.0, max_params=3.5e7, min_flops=1e9)],
 )
 def test_limits_are_kept(kind: type[Strategy], limits: dict) -> None:
     fitness, cfg = Counting(), config(pareto_evaluations=30, evo_iter=2, **limits)

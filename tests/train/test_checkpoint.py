@@ -121,10 +121,7 @@ def test_weights_of_another_space_or_arch(tmp_path: Path) -> None:
     weights = dict(packed.weights)
     del weights["decoder_layers.1.self_norm.bias"]
     for wrong, name in (
-        (
-            replace(packed, space=wider),
-            "encoder_layers.0.ffn.down.weight has shape .8, 16., .*needs .8, 20",
-        ),
+        (replace(packed, space=wider), "encoder_layers.0.ffn.down.weight has shape .8, 16., .*needs .8, 20"),
         (replace(sub, arch=SPACE.largest()), "has shape"),
         (replace(packed, arch=SPACE.smallest()), "has shape"),
         (replace(packed, weights=weights), "decoder_layers.1.self_norm.bias has shape None"),

@@ -26,8 +26,7 @@ BATCH = 20  # sentences searched at a time
 FIRST = [("A", 1), ("B", 3)]
 SUBS = [(name, n) for name in DATA for n in range(4)]
 everywhere = pytest.mark.parametrize(
-    ("name", "n"),
-    [pytest.param(*sub, marks=[] if sub in FIRST else [pytest.mark.slow]) for sub in SUBS],
+    ("name", "n"), [pytest.param(*sub, marks=[] if sub in FIRST else [pytest.mark.slow]) for sub in SUBS]
 )
 
 
@@ -91,9 +90,7 @@ def check_translations(name: str, n: int, num: int) -> None:
     for start in range(0, num, BATCH):
         chunk = lines[start : start + BATCH]
         found: list[list[Hypothesis]] = beam_search(
-            InferenceModel(sub(name, n)),
-            data.batch([int(line) for line in chunk]).source,
-            BeamConfig(beam=5),
+            InferenceModel(sub(name, n)), data.batch([int(line) for line in chunk]).source, BeamConfig(beam=5)
         )
         for line, hypotheses in zip(chunk, found, strict=True):
             best, wanted = hypotheses[0], expected[line]

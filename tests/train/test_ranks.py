@@ -124,8 +124,7 @@ def compare(answers: list, alone: tuple[list, dict, Any], tolerance: float, exac
 
 
 @pytest.mark.parametrize(
-    ("dtype", "size", "update_freq"),
-    [(torch.float32, 2, 1), (torch.float32, 3, 2), (torch.bfloat16, 2, 2)],
+    ("dtype", "size", "update_freq"), [(torch.float32, 2, 1), (torch.float32, 3, 2), (torch.bfloat16, 2, 2)]
 )
 def test_many_ranks_equal_one_with_more_batches(dtype: torch.dtype, size: int, update_freq: int) -> None:
     """Seven batches: the last update of an epoch has fewer, and some rank none."""
