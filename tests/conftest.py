@@ -6,6 +6,8 @@ import pytest
 from hypothesis import settings
 from local_site import Site, serving
 
+import hat
+
 settings.register_profile("hat", deadline=None, derandomize=True)  # a run repeats the one before
 settings.load_profile("hat")
 
@@ -14,6 +16,13 @@ settings.load_profile("hat")
 def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk is not waited for."""
     monkeypatch.setattr("os.fsync", lambda fd: None)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> hat.Dataset:
+    """Data of 200 toy pairs."""
+    sides = zip(*hat.toy_pairs(1, 200), strict=True)
+    return hat.Dataset.from_text(*map(list, sides), pieces=150, folder=tmp_path_factory.mktemp("d") / "made")
 
 
 @pytest.fixture

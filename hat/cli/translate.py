@@ -173,14 +173,13 @@ def _generate(
     ) as run:
         how = {"batch_size": options.batch_size, "remove_bpe": options.remove_bpe, "nbest": options.nbest}
         bar = sys.stderr.isatty() and not output.no_progress_bar
-        done = generate_split(translator, data, beam, **how, show_bar=bar)
-        counts = {"sentences": done.sentences, "tokens": done.tokens, "seconds": round(done.seconds, 3)}
+        text, counts = generate_split(translator, data, beam, **how, show_bar=bar)
         run.results |= counts
         if product:
-            write_text_atomic(product, done.text)
+            write_text_atomic(product, text)
             run.vouch(product)
         else:
-            sys.stdout.write(done.text)
+            sys.stdout.write(text)
     return counts
 
 

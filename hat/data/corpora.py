@@ -41,7 +41,6 @@ def moses_language(lang: str) -> str:
 @functools.lru_cache(maxsize=8)
 def line_function(lang: str, *steps: str, hyphens: Hyphens = "keep") -> Step:
     """Return the function that does `steps` of the Moses scripts, in this order, to a line in `lang`.
-
     "normalize" makes punctuation plain ASCII, "printable" writes a space for each control, format, private or
     unassigned character, "tokenize" makes Moses tokens, with XML escapes, "lowercase" lower case. `hyphens`
     "split" makes hyphens inside words tokens, @-@. Raises ConfigError if sacremoses is missing.
@@ -79,37 +78,23 @@ def detokenizer(lang: str) -> Step:
 class PrepareConfig(Options):
     """Text"""
 
-    source_lang: str
-    """source language: its Moses rules, and the ending of its output"""
-    target_lang: str
-    """the same for the target"""
-    source_inputs: tuple[str, ...] = option(role="free")
-    """files with source sentences, in order"""
-    target_inputs: tuple[str, ...] = option(role="free")
-    """files with their translations: file i goes with file i of the source"""
-    output: str = option(role="free")
-    """path to write without .<language>"""
+    source_lang: str = option(help="source language: its Moses rules, and the ending of its output")
+    target_lang: str = option(help="the same for the target")
+    source_inputs: tuple[str, ...] = option(help="files with source sentences, in order", role="free")
+    target_inputs: tuple[str, ...] = option(help="files with their translations, as many", role="free")
+    output: str = option(help="path to write without .<language>", role="free")
     markup: Markup = "none"
     """where sentences stand: none, each line; segments, <seg id=..> of SGML and XML; talks, training text of
     TED talks; columns, tab-separated columns"""
-    source_column: int = option(1, low=1)
-    """column of the source sentence, from 1"""
-    target_column: int = option(2, low=1)
-    """column of the target sentence"""
-    replace_invalid: bool = False
-    """replace bytes that are not UTF-8 by U+FFFD instead of stopping"""
-    normalize: bool = False
-    """first step: normalise punctuation as Moses does"""
-    printable: bool = False
-    """second: replace characters that do not print by spaces"""
-    tokenize: bool = False
-    """third: Moses tokens, with XML escapes"""
-    hyphens: Hyphens = "keep"
-    """split: make hyphens inside words tokens of their own, @-@"""
-    lowercase: bool = False
-    """last: lower case"""
-    workers: int = option(1, low=1, role="free")
-    """number of processes; the result does not depend on it"""
+    source_column: int = option(1, "column of the source sentence, from 1", low=1)
+    target_column: int = option(2, "column of the target sentence", low=1)
+    replace_invalid: bool = option(False, "replace bytes that are not UTF-8 by U+FFFD instead of stopping")
+    normalize: bool = option(False, "first step: normalise punctuation as Moses does")
+    printable: bool = option(False, "second: replace characters that do not print by spaces")
+    tokenize: bool = option(False, "third: Moses tokens, with XML escapes")
+    hyphens: Hyphens = option("keep", "split: make hyphens inside words tokens of their own, @-@")
+    lowercase: bool = option(False, "last: lower case")
+    workers: int = option(1, "number of processes; the result does not depend on it", low=1, role="free")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -148,11 +133,10 @@ class PrepareConfig(Options):
 
 
 def prepare(cfg: PrepareConfig) -> tuple[list[int], int]:
-    """Write the sentences of both languages to `output`.<language>, both whole or none.
-
-    Returns the number of sentences of each pair of files, and the number of lines with characters U+FFFD. The
-    text does not depend on the number of processes; memory holds two parts of 1 MiB for each. Raises
-    DataError for files that do not have as many sentences as those they go with.
+    """Write the sentences of both languages to `output`.<language>, both whole or none. Returns the number of
+    sentences of each pair of files, and the number of lines with characters U+FFFD. The text does not depend
+    on the number of processes; memory holds two parts of 1 MiB for each. Raises DataError for files that do
+    not have as many sentences as those they go with.
     """
     sides = {cfg.source_lang: cfg.source_inputs, cfg.target_lang: cfg.target_inputs}
     counts: dict[str, list[int]] = {lang: [0] * len(files) for lang, files in sides.items()}
@@ -253,14 +237,12 @@ def hold_out(
 class Limits(Options):
     """Which pairs are kept"""
 
-    min_length: int = option(1, low=1)
-    """fewest tokens of a sentence"""
-    max_length: int | None = option(None, low=1)
-    """most tokens of a sentence; no limit by default"""
-    ratio: float | None = option(None, low=1)
-    """most tokens of one sentence for each token of the other; no limit by default"""
-    max_word_length: int | None = option(None, low=1)
-    """most characters of a token; no limit by default"""
+    min_length: int = option(1, "fewest tokens of a sentence", low=1)
+    max_length: int | None = option(None, "most tokens of a sentence; no limit by default", low=1)
+    ratio: float | None = option(
+        None, "most tokens of a side for each of the other; no limit by default", low=1
+    )
+    max_word_length: int | None = option(None, "most characters of a token; no limit by default", low=1)
 
     def keep(self, source: str, target: str) -> bool:
         """Return whether the pair is within all limits."""

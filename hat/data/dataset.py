@@ -22,14 +22,9 @@ Text = Sequence[str] | Path | str
 
 
 class Dataset:
-    """A folder with `dict.<lang>.txt` and binary splits, usually train, valid and test.
-
-    Attributes:
-        folder: where the files are.
-        source_lang, target_lang, languages: the languages in the names of the files.
-        vocabs: dictionaries of source and target; one object twice if they are the same.
-        vocab_sizes: their numbers of symbols.
-        digests: SHA-256 of both dictionary files; a checkpoint remembers them.
+    """A folder with `dict.<lang>.txt` and binary splits, usually train, valid and test. `languages` are those
+    in the names of the files, `vocabs` the dictionaries of source and target, one object twice if they are
+    the same, `vocab_sizes` their numbers of symbols, `digests` the SHA-256 of both dictionary files.
     """
 
     def __init__(self, folder: Path | str, source_lang: str, target_lang: str) -> None:
@@ -65,33 +60,21 @@ class Dataset:
         seed: int = 1,
         workers: int = 1,
     ) -> "Dataset":
-        """Make binary data of sentences and their translations, with a joint sentencepiece model.
+        """Make binary data of sentences and their translations (lists, or paths of texts with one on each
+        line), with a joint sentencepiece model of at most `pieces` pieces.
 
-        Pairs with an empty side and repeated pairs are left out; the others are shuffled and split.
-
-        Args:
-            source: sentences, or the path of a text with one on each line.
-            target: their translations, in the same order.
-            source_lang, target_lang: codes of the languages.
-            pieces: most subword pieces of both languages together.
-            valid, test: pairs for validation and test; below 1 a share of all pairs.
-            folder: where to write; None for a temporary folder that lives as long as the data set.
-            seed: seed of the split.
-            workers: processes.
-
-        Raises DataError if both have not as many sentences, or too few, ConfigError for a wrong number.
+        Pairs with an empty side and repeated pairs are left out; the others are shuffled by `seed` and split.
+        `valid` and `test` are numbers of pairs; below 1 a share of all. `folder` is where to write; None for
+        a temporary folder that lives as long as the data set. `workers` processes do the work. Raises
+        DataError if both have not as many sentences, or too few, ConfigError for a wrong number.
         """
-        sides = [
-            list(read_lines(text)) if isinstance(text, str | Path) else text for text in (source, target)
-        ]
+        sides = [list(read_lines(x)) if isinstance(x, str | Path) else x for x in (source, target)]
         counts = [len(side) for side in sides]
         if counts[0] != counts[1]:
             raise unequal("the source text", "the target text", counts, "sentences")
         aside = [round(share * counts[0]) if share < 1 else int(share) for share in (valid, test)]
-        pairs = (
-            (one.replace("\n", " "), other.replace("\n", " ")) for one, other in zip(*sides, strict=True)
-        )
-        splits = hold_out(pairs, max(1, aside[0]), aside[1], seed)
+        whole = ([sentence.replace("\n", " ") for sentence in side] for side in sides)
+        splits = hold_out(zip(*whole, strict=True), max(1, aside[0]), aside[1], seed)
         check_pieces((line for pair in splits["train"] for line in pair), pieces, "pieces")
         with contextlib.ExitStack() as stack:
             temporary = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hat-data-")))

@@ -15,7 +15,6 @@ from hat.files.atomic import file_digest
 SUMS = "SHA256SUMS"  # as sha256sum writes it, of every other file that preprocessing wrote
 MODEL_FILE = "sentencepiece.model"  # the subword model, beside the dictionaries
 CODES_FILE = "bpe.codes"  # or the file of BPE merges
-AT_FDCWD, RENAME_EXCHANGE = -100, 2  # Linux, from fcntl.h and fs.h
 SPLITS = ("train", "valid", "test")
 _DATA = re.compile(r"([^.]+)\.([^.-]+)-([^.-]+)\.(?:\2|\3)\.(?:bin|idx|txt)")  # split, source, target
 
@@ -35,7 +34,6 @@ def listing(folder: Path) -> str:
 
 def languages(folder: Path | str, source: str | None = None, target: str | None = None) -> tuple[str, str]:
     """Return source and target language of the data in `folder`: those given, else as the file names say.
-
     Raises DataError, listing what is there, if one is needed and there is no pair or more than one.
     """
     if source and target:
@@ -43,17 +41,15 @@ def languages(folder: Path | str, source: str | None = None, target: str | None 
     found = sorted(_pairs_in(Path(folder)))
     if len(found) != 1:
         pairs = ", ".join(map("-".join, found)) or "none"
-        raise DataError(
-            f"cannot tell the languages of {folder}: pairs found: {pairs}; {listing(Path(folder))}; choose "
-            "with --source-lang and --target-lang, or make data with hat preprocess"
-        )
+        found_there = f"cannot tell the languages of {folder}: pairs found: {pairs}; {listing(Path(folder))}"
+        advice = "choose with --source-lang and --target-lang, or make data with hat preprocess"
+        raise DataError(f"{found_there}; {advice}")
     return source or found[0][0], target or found[0][1]
 
 
 @contextlib.contextmanager
 def replacing(destination: Path, languages: tuple[str, str]) -> Iterator[Path]:
     """Give an empty folder to fill; if the block ends without an error, it takes the place of `destination`.
-
     Until then, also if the process is killed, `destination` is untouched. Earlier data of the language pair
     in it goes, but for splits that are not written anew if the dictionaries and the subword model stay the
     same; files of other names stay. Raises DataError if `destination` holds another language pair (which
@@ -74,9 +70,8 @@ def replacing(destination: Path, languages: tuple[str, str]) -> Iterator[Path]:
 
 
 def check_digests(folder: Path, names: Iterable[str]) -> None:
-    """Raise DataError if a file of `folder` has another content than was written.
-
-    Files that no list in `folder` mentions, as data of other programs, cannot be checked.
+    """Raise DataError if a file of `folder` has another content than was written. Files that no list in
+    `folder` mentions, as data of other programs, cannot be checked.
     """
     digests = _digests(folder)
     for name in names:
@@ -90,19 +85,15 @@ def check_digests(folder: Path, names: Iterable[str]) -> None:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """Return name -> SHA-256 of the list in `folder`, nothing if there is none."""
     path = folder / SUMS
     lines = list(read_lines(path)) if path.exists() else []
     for wrong in (line for line in lines if not re.fullmatch(r"[0-9a-f]{64}  [^/]+", line)):
-        raise DataError(
-            f"{path}: {wrong[:40]!r} is no line of sha256sum; make the data again, or remove this file to "
-            "read the data unchecked"
-        )
+        advice = "make the data again, or remove this file to read the data unchecked"
+        raise DataError(f"{path}: {wrong[:40]!r} is no line of sha256sum; {advice}")
     return {line[66:]: line[:64] for line in lines}
 
 
 def _take_place(fresh: Path, destination: Path, dictionaries: list[str]) -> None:
-    """Swap `fresh` for `destination`, after linking into it what stays of the old files."""
     digests = {path.name: file_digest(path) for path in fresh.iterdir()}
     fixed = {*dictionaries, MODEL_FILE, CODES_FILE}  # ids belong to these files
     old = [destination / name for name in fixed & digests.keys()]
@@ -132,7 +123,7 @@ def _take_place(fresh: Path, destination: Path, dictionaries: list[str]) -> None
 
 
 def _empty(fresh: Path, destination: Path, remove: bool = False) -> None:
-    """Empty the folder `fresh`, new or swapped out; a user's folders in it go to `destination`."""
+    # new or swapped out; a user's folders in it go to `destination`
     for path in fresh.iterdir() if fresh.exists() else ():
         if path.is_dir() and not path.is_symlink():
             os.rename(path, destination / path.name)
@@ -143,10 +134,9 @@ def _empty(fresh: Path, destination: Path, remove: bool = False) -> None:
 
 
 def _exchange(one: Path, other: Path) -> None:
-    """Swap two folders in one step if the system can, else in three renames."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    names = AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other)
-    if not hasattr(libc, "renameat2") or libc.renameat2(*names, RENAME_EXCHANGE):
+    libc, here = ctypes.CDLL(None, use_errno=True), -100  # AT_FDCWD of Linux; 2 is RENAME_EXCHANGE
+    names = here, os.fsencode(one), here, os.fsencode(other)
+    if not hasattr(libc, "renameat2") or libc.renameat2(*names, 2):  # else in three steps
         aside = one.with_name(f"{one.name}.old")
         for before, after in ((other, aside), (one, other), (aside, one)):
             os.rename(before, after)

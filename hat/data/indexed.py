@@ -1,5 +1,4 @@
 """Sentences as ids on disk: `<prefix>.bin` holds the ids back to back, `<prefix>.idx` where each begins.
-
 Written in the default format of fairseq; its legacy format is read only.
 """
 
@@ -33,9 +32,7 @@ def paths_of(prefix: Path | str) -> tuple[Path, Path]:
 
 
 def write_indexed(prefix: Path | str, sentences: Iterable[np.ndarray], vocab_size: int) -> int:
-    """Write sentences (1-d integer arrays with EOS, ids below `vocab_size`) and return their number. Raises
-    what `write_parts` raises.
-    """
+    """Write sentences (1-d integer arrays with EOS, ids below `vocab_size`), see `write_parts`."""
     return write_parts(prefix, (flat([ids]) for ids in sentences), vocab_size)
 
 
@@ -92,7 +89,6 @@ class IndexedData:
             raise DataError(f"{path} is damaged: {found}; make the data again with hat preprocess")
 
     def _read_index(self, index: bytes) -> np.dtype:
-        """Take lengths and offsets out of the content of the index and return the type of ids."""
         legacy = index.startswith(LEGACY_MAGIC)
         magic, layout = (LEGACY_MAGIC, LEGACY_LAYOUT) if legacy else (MAGIC, LAYOUT)
         begin = len(magic) + struct.calcsize(layout)

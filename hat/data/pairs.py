@@ -1,5 +1,4 @@
 """Sentence pairs, batches of about equal padded size planned from lengths alone, and the epochs made of them.
-
 Letters: B sentences of a batch, S longest source, T longest target (both with EOS).
 """
 
@@ -150,9 +149,7 @@ class PairDataset:
 
 @dataclass(frozen=True)
 class _Mixture:
-    """Of each sentence one of two targets; what batches ask an IndexedData for."""
-
-    sides: tuple[IndexedData, IndexedData]
+    sides: tuple[IndexedData, IndexedData]  # of each sentence one of two targets
     chosen: np.ndarray  # 0 or 1 for each sentence
 
     @property
@@ -193,7 +190,6 @@ def plan_batches(
     shuffle: bool = True,
 ) -> list[np.ndarray]:
     """Return index arrays that hold every pair once; lengths [pairs], EOS included, are at most max_tokens.
-
     Pairs are sorted by source, then target length; each batch takes as many as fit: longest (of source and
     target) * count <= max_tokens and count <= max_sentences, rounded down to a `multiple` when there are that
     many. Ties and the order of batches are random as a function of (seed, epoch); without `shuffle` ties keep
@@ -249,11 +245,10 @@ def shard(batches: Sequence[Item], rank: int, world: int) -> list[Item | None]:
 
 @dataclass
 class EpochBatches:
-    """The batches of one epoch for one rank; iterating yields them, and None if other ranks have one more.
-
-    A function of its fields alone: iterating again, or with another `start`, gives the same batches. Rank r
-    of k takes batches start + k*i + r, so an epoch begun by some ranks can be finished by more or fewer.
-    While the consumer works, a thread makes the next two. Raises DataError if no pair is short enough.
+    """The batches of one epoch for one rank; iterating yields them, and None if other ranks have one more. A
+    function of its fields alone: iterating again, or with another `start`, gives the same batches. Rank r of
+    k takes batches start + k*i + r, so an epoch begun by some ranks can be finished by more or fewer. While
+    the consumer works, a thread makes the next two. Raises DataError if no pair is short enough.
     """
 
     data: PairDataset

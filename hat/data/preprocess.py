@@ -21,45 +21,30 @@ from hat.errors import ConfigError, DataError
 class PreprocessConfig(Options):
     """Text to binary data"""
 
-    source_lang: str
-    """source language, the ending of its files, for example en"""
-    target_lang: str
-    """target language, the ending of its files, for example de"""
+    source_lang: str = option(help="source language, the ending of its files, for example en")
+    target_lang: str = option(help="target language, the ending of its files, for example de")
     destdir: str = option(role="free")
-    """folder to write; data of an earlier run in it is replaced at the end, in one step; splits not given now
-    stay if the dictionaries do"""
-    trainpref: str | None = option(None, role="free")
-    """path of the training text without .<language>"""
-    validpref: str | None = option(None, role="free")
-    """path of the validation text without .<language>"""
-    testpref: str | None = option(None, role="free")
-    """path of the test text without .<language>"""
-    joined_dictionary: bool = False
-    """one dictionary for both languages"""
-    thresholdsrc: int = option(0, low=0)
-    """leave source tokens seen fewer times than this out of the dictionary"""
-    thresholdtgt: int = option(0, low=0)
-    """the same for the target"""
-    nwordssrc: int = option(-1, low=5, off=-1)
-    """size of the source dictionary with the four special symbols; -1: all tokens"""
-    nwordstgt: int = option(-1, low=5, off=-1)
-    """the same for the target"""
+    """folder to write; earlier data in it is replaced at the end; splits not given stay if dictionaries do"""
+    trainpref: str | None = option(None, "path of the training text without .<language>", role="free")
+    validpref: str | None = option(None, "path of the validation text without .<language>", role="free")
+    testpref: str | None = option(None, "path of the test text without .<language>", role="free")
+    joined_dictionary: bool = option(False, "one dictionary for both languages")
+    thresholdsrc: int = option(0, "leave out source tokens seen fewer times than this", low=0)
+    thresholdtgt: int = option(0, "the same for the target", low=0)
+    nwordssrc: int = option(-1, "size of the source dictionary with four specials; -1: all", low=5, off=-1)
+    nwordstgt: int = option(-1, "the same for the target", low=5, off=-1)
     srcdict: str | None = option(None, role="free")
     """use this source dictionary as it is; plain text is split by the subword model beside it"""
-    tgtdict: str | None = option(None, role="free")
-    """use this target dictionary as it is"""
-    workers: int = option(1, low=1, role="free")
-    """number of processes; the result does not depend on it"""
-    allow_empty: bool = False
-    """take empty lines as sentences without words instead of stopping"""
+    tgtdict: str | None = option(None, "use this target dictionary as it is", role="free")
+    workers: int = option(1, "number of processes; the result does not depend on it", low=1, role="free")
+    allow_empty: bool = option(False, "take empty lines as sentences without words instead of stopping")
     sentencepiece: int | None = option(None, low=1)
     """learn a joint sentencepiece model of this many pieces on the training text and apply it; without it
     the text is taken as already split into subwords"""
     bpe_codes: str | None = option(None, role="free")
     """file of the merges that the text was split with: kept beside the dictionaries, so that plain text can
     be translated"""
-    seed: int = 1
-    """draws the lines that sentencepiece learns on when the text is longer than 2,000,000 lines"""
+    seed: int = option(1, "draws the lines that sentencepiece learns on, of more than 2,000,000")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -85,12 +70,11 @@ class PreprocessConfig(Options):
 
 
 def preprocess(cfg: PreprocessConfig, info: Callable[[str], object] = lambda line: None) -> dict:
-    """Write the binary data of `cfg` and return its statistics: {"dictionary": {lang: size},
-    "splits": {split: {"sentences", lang: {"tokens", "unk_percent"}}}}.
-
-    Everything is built in a temporary folder beside `cfg.destdir` which takes its place at the end: a run
-    that fails or is killed leaves the earlier data as it was. `info` receives one line for each thing done.
-    Raises DataError for text that is missing, not UTF-8, of unequal length or (unless allowed) empty.
+    """Write the binary data of `cfg` and return its statistics: {"dictionary": {lang: size}, "splits":
+    {split: {"sentences", lang: {"tokens", "unk_percent"}}}}. Everything is built in a temporary folder beside
+    `cfg.destdir` which takes its place at the end: a run that fails or is killed leaves the earlier data as
+    it was. `info` receives one line for each thing done. Raises DataError for text that is missing, not
+    UTF-8, of unequal length or (unless allowed) empty.
     """
     langs = cfg.source_lang, cfg.target_lang
     prefixes = zip(SPLITS, (cfg.trainpref, cfg.validpref, cfg.testpref), strict=True)

@@ -136,7 +136,6 @@ def check_pieces(lines: Iterable[str], pieces: int, option: str) -> None:
 
 def learn_sentencepiece(files: Iterable[Path], model_path: Path, vocab_size: int, seed: int) -> None:
     """Learn a BPE model of at most `vocab_size` pieces on the lines of `files` and write it to `model_path`.
-
     The same text, size and seed give the same pieces; no normalisation, every character is covered. A text
     without so many pieces gives a smaller model. Of more than 2,000,000 lines, `seed` samples as many. The
     files were read and checked before: an exception would be lost inside the trainer. Raises ConfigError for
@@ -235,11 +234,9 @@ def load_bpe(codes: str, name: str = "the file of merges") -> Split:
 class TextCodec:
     """Plain sentences <-> ids, by two dictionaries and the subword model that belongs to them."""
 
-    languages: tuple[str, str]
-    """source and target language; Moses' rules are taken for these"""
+    languages: tuple[str, str]  # source and target; Moses' rules are taken for these
     vocabs: tuple[Vocab, Vocab]
-    model: bytes | None = None
-    """content of the sentencepiece model or of the file of BPE merges; None if there is none"""
+    model: bytes | None = None  # content of the sentencepiece model or of the file of BPE merges, if any
 
     @classmethod
     def load(cls, folder: Path, languages: tuple[str, str], vocabs: tuple[Vocab, Vocab]) -> "TextCodec":

@@ -1,8 +1,7 @@
-"""Seeded English-German sentence pairs for trying the whole toolkit in minutes; nothing is downloaded.
-
-German cases, genders and word order are right: articles and adjectives agree; the finite verb is second in a
-main clause, with a separable prefix at the end, and last after a conjunction or a relative pronoun; time
-comes before companion, object and place.
+"""Seeded English-German sentence pairs for trying the whole toolkit in minutes; nothing is downloaded. German
+cases, genders and word order are right: articles and adjectives agree; the finite verb is second in a main
+clause, with a separable prefix at the end, and last after a conjunction or a relative pronoun; time comes
+before companion, object and place.
 """
 
 import random
@@ -13,14 +12,12 @@ from hat.errors import ConfigError
 from hat.rng import rng_for
 
 Pair = tuple[str, str]  # English, German
-MAX_PAIRS = 200_000  # far below the number of sentences that the grammar has
 
 WORDS: dict[str, list[Pair]] = {}  # English and German by group, from the table beside this file
 for _line in Path(__file__).with_name("toy.txt").read_text("utf-8").replace(",\n", ", ").strip().split("\n"):
     if not _line.startswith("#"):
         _group, _entries = _line.split(": ")
         WORDS[_group] = [tuple(entry.replace(";", ",").split("=")) for entry in _entries.split(", ")]
-ONES, TENS = WORDS["ones"], WORDS["tens"]
 NOM, ACC, DAT = range(3)
 # by article of the noun and case: the article, the endings of ein and mein, of adjectives after the two
 DEFINITE = {"der": "der den dem", "die": "die die der", "das": "das das dem"}
@@ -33,8 +30,8 @@ PRONOUNS = (("I", "ich", 0), ("he", "er", 1), ("she", "sie", 1), ("we", "wir", 2
 def number(n: int) -> Pair:
     """Return 2 <= n <= 99 in words: "twenty-one", "einundzwanzig"."""
     if n < 20:
-        return ONES[n]
-    tens, ones = TENS[n // 10], ONES[n % 10]
+        return WORDS["ones"][n]
+    tens, ones = WORDS["tens"][n // 10], WORDS["ones"][n % 10]
     return (f"{tens[0]}-{ones[0]}", f"{ones[1]}und{tens[1]}") if n % 10 else tens
 
 
@@ -73,7 +70,7 @@ def clause(subject: tuple[str, str, int], verb: Pair, modal: Pair | None, rest: 
 
 
 def _some(rng: random.Random, kind: str, case: int, noun: Pair | None = None) -> Pair:
-    """Return determiner, perhaps an adjective, and noun in both languages, German in `case`."""
+    # determiner, perhaps an adjective, and noun
     adjective = rng.choice(WORDS[f"of {kind}"]) if rng.randrange(2) else None
     noun = noun or rng.choice(WORDS[kind])
     determiner = rng.choice(("the", "a", "my", "our"))
@@ -88,7 +85,7 @@ def _some(rng: random.Random, kind: str, case: int, noun: Pair | None = None) ->
 
 
 def _who(rng: random.Random) -> tuple[str, str, int]:
-    """Return a subject: a pronoun or somebody, of whom a relative clause may tell more."""
+    # a pronoun or somebody, of whom a relative clause may tell more
     if rng.randrange(4) == 0:
         return rng.choice(PRONOUNS)
     noun = rng.choice(WORDS["people"])
@@ -124,7 +121,7 @@ def _clause(
 
 
 def _sentence(rng: random.Random) -> Pair:
-    """Return a main clause, a question, a clause behind a time or a condition, or one behind "that"."""
+    # a main clause, a question, a clause behind a time or a condition, or one behind "that"
     kind = rng.randrange(6)
     if kind < 2:
         english, german = _clause(rng, ("main", "question")[kind])
@@ -141,8 +138,8 @@ def toy_pairs(seed: int, count: int) -> list[Pair]:
     """Return `count` pairs; no English and no German sentence occurs twice. The first n pairs of a larger
     count are those of count n. Raises ConfigError beyond 200,000 pairs.
     """
-    if not 0 <= count <= MAX_PAIRS:
-        raise ConfigError(f"cannot make {count} toy pairs; 0 to {MAX_PAIRS} are allowed; ask for fewer")
+    if not 0 <= count <= 200_000:  # far below the number of sentences that the grammar has
+        raise ConfigError(f"cannot make {count} toy pairs; 0 to 200000 are allowed; ask for fewer")
     rng = rng_for(seed, "toy")
     pairs: dict[str, str] = {}
     taken: set[str] = set()

@@ -55,9 +55,7 @@ class Vocab:
             symbol, _, count = line.rstrip("\r").rpartition(" ")
             good = symbol and count.isascii() and count.isdigit()
             if not good or symbol in count_of or symbol in SPECIALS:
-                must = (
-                    "must be 'symbol count', with a symbol of no earlier line and none of the four specials"
-                )
+                must = "must be 'symbol count', the symbol on no earlier line and none of the four specials"
                 advice = "repair it, or make the dictionary again with hat preprocess"
                 raise DataError(f"{name}:{number}: dictionary line {line[:60]!r} {must}; {advice}")
             count_of[symbol] = int(count[:18])
@@ -95,8 +93,6 @@ class Vocab:
         return np.array([lookup.get(token, UNK) for token in tokens] + [EOS], dtype=np.int32)
 
     def decode(self, ids: Iterable[int], unk: str = "<unk>") -> str:
-        """Return the tokens of `ids` (array, tensor or list) joined by spaces, without BOS, PAD and EOS. UNK
-        is written as `unk`.
-        """
+        """Return the tokens of `ids` (array, tensor or list) joined by spaces, without BOS, PAD and EOS."""
         values = ids.tolist() if hasattr(ids, "tolist") else ids
         return " ".join(unk if i == UNK else self._symbols[i] for i in values if i not in (BOS, PAD, EOS))

@@ -1,7 +1,4 @@
-"""Beam search over a cached decoder.
-
-B sentences still searched, K beam, C = 2 * K candidates, V vocabulary, N = B * K rows.
-"""
+"""Beam search: B sentences still searched, K beam, C = 2 * K candidates, V vocabulary, N = B * K rows."""
 
 import math
 from dataclasses import dataclass
@@ -26,20 +23,13 @@ Candidates = tuple[Tensor, Tensor, Tensor]  # [B, C] best first: summed log-prob
 class BeamConfig(Options):
     """Beam search"""
 
-    beam: int = option(5, low=1)
-    """hypotheses kept for each sentence"""
-    lenpen: float = option(1.0, low=-10, high=10)
-    """score = summed log-probability / length^lenpen; above 1 favours longer translations"""
-    unkpen: float = 0.0
-    """subtracted from the log-probability of <unk>"""
-    max_len_a: float = option(0.0, low=0)
-    """longest output = max-len-a * source length + max-len-b tokens before the end"""
-    max_len_b: int = option(200, low=0)
-    """see --max-len-a"""
-    min_len: int = option(1, low=0)
-    """fewest tokens before the end"""
-    unnormalized: bool = False
-    """compare summed log-probabilities, not divided by length"""
+    beam: int = option(5, "hypotheses kept for each sentence", low=1)
+    lenpen: float = option(1.0, "score = log-probability / length^lenpen; above 1: longer", low=-10, high=10)
+    unkpen: float = option(0.0, "subtracted from the log-probability of <unk>")
+    max_len_a: float = option(0.0, "longest output = max-len-a * source length + max-len-b tokens", low=0)
+    max_len_b: int = option(200, "see --max-len-a", low=0)
+    min_len: int = option(1, "fewest tokens before the end", low=0)
+    unnormalized: bool = option(False, "compare summed log-probabilities, not divided by length")
 
 
 class Hypothesis(NamedTuple):
@@ -52,9 +42,7 @@ class Hypothesis(NamedTuple):
 
 @dataclass
 class _State:
-    """The live hypotheses, one of each sentence before the first step; finished sentences are removed."""
-
-    sentences: list[int]  # [B] which sentence of the batch each row is
+    sentences: list[int]  # [B] which sentence of the batch each row of live hypotheses is
     tokens: Tensor  # [B, K, step + 1] starting with EOS
     cumulative: Tensor  # [B, K, step] summed log-probabilities after each token
     scores: Tensor  # [B, K]
@@ -68,12 +56,10 @@ def beam_search(model: InferenceModel, source_BS: Tensor, cfg: BeamConfig) -> li
 
 @torch.inference_mode()
 def search_from(model: InferenceModel, memory: EncoderOutput, cfg: BeamConfig) -> list[list[Hypothesis]]:
-    """Return up to `beam` hypotheses for each encoded source, best score first.
-
-    As in the reference (REFERENCE section 6): among the 2 * beam best continuations those that end *and* rank
-    within the first `beam` are finished; the first `beam` others go on; a sentence is done with `beam`
-    finished hypotheses or at the longest length, where the end is forced. The source length is the padded
-    width.
+    """Return up to `beam` hypotheses for each encoded source, best score first. As in the reference: among
+    the 2 * beam best continuations those that end *and* rank within the first `beam` are finished; the first
+    `beam` others go on; a sentence is done with `beam` finished hypotheses or at the longest length, where
+    the end is forced. The source length is the padded width.
     """
     batch, width = memory.padding.shape
     beam, device = cfg.beam, memory.padding.device
@@ -100,7 +86,6 @@ def search_from(model: InferenceModel, memory: EncoderOutput, cfg: BeamConfig) -
 
 
 def _candidates(logits: Tensor, scores: Tensor, cfg: BeamConfig, may_end: bool, must_end: bool) -> Candidates:
-    """Choose among the words that may follow each hypothesis, by logits [N, V]."""
     totals = logits.log_softmax(1, dtype=torch.float32).view(*scores.shape, -1).add_(scores[:, :, None])
     hypotheses, words = totals.shape[1:]
     count = 2 * cfg.beam
@@ -117,7 +102,6 @@ def _candidates(logits: Tensor, scores: Tensor, cfg: BeamConfig, may_end: bool, 
 def _advance(
     state: _State, found: Candidates, cache: DecoderState, finished: list[list[Hypothesis]], cfg: BeamConfig
 ) -> None:
-    """Finish what ends, continue with the rest, and drop sentences that are done."""
     beam, (scores, origin, tokens) = cfg.beam, found
     ends = tokens.eq(EOS) & scores.gt(-math.inf)
     for row, rank in ends[:, :beam].nonzero().tolist() if bool(ends[:, :beam].any()) else ():

@@ -1,6 +1,5 @@
-"""Sequence-level distillation (Kim and Rush, 2016): a teacher's translations become the training targets.
-
-The new data folder has the dictionaries and the other splits of the old one. Its training split holds the
+"""Sequence-level distillation (Kim and Rush, 2016): a teacher's translations become the training targets. The
+new data folder has the dictionaries and the other splits of the old one. Its training split holds the
 teacher's pairs, and the split `original` the same sources with the targets that they had, for mixtures.
 """
 
@@ -40,11 +39,10 @@ def distill(
     group: Any = None,
     show_bar: bool = False,
 ) -> dict[str, int]:
-    """Translate the sources of `data`, make `out` a folder of data, and return how much there is in it.
-
-    Each sentence gets its `nbest` best translations; one that is longer than the teacher's positions keeps
-    its target. `group` are the processes that share the work (`hat.train.distributed.ProcessGroup`); the
-    first one writes. What is translated lies in `out/parts` until all is: called again, it goes on.
+    """Translate the sources of `data`, make `out` a folder of data, and return how much there is in it. Each
+    sentence gets its `nbest` best translations; one that is longer than the teacher's positions keeps its
+    target. `group` are the processes that share the work (`hat.train.distributed.ProcessGroup`); the first
+    one writes. What is translated lies in `out/parts` until all is: called again, it goes on.
     """
     rank, size = (group.rank, group.size) if group else (0, 1)
     on_rank0, gather = (group.on_rank0, group.gather_objects) if group else (lambda f: f(), lambda x: [x])
@@ -71,7 +69,6 @@ def distill(
 def _translate(
     teacher: InferenceModel, data: PairDataset, cfg: BeamConfig, start: int, nbest: int, batch_size: int
 ) -> Part:
-    """Return the translations of the sentences from `start` on."""
     found = {n: [data.target[n]] for n in range(start, min(start + PART, len(data)))}
     fits = [n for n in found if data.source.lengths[n] <= teacher.cfg.max_source_positions]
     sources, search = [data.source[n] for n in fits], partial(beam_search, teacher)
@@ -82,7 +79,6 @@ def _translate(
 
 
 def _read(out: Path, start: int) -> Part | None:
-    """Return a part that was kept, None if there is none or it is damaged."""
     path = out / f"parts/{start}.npz"
     try:
         with np.load(path, allow_pickle=False) as kept:
@@ -95,12 +91,10 @@ def _read(out: Path, start: int) -> Part | None:
 
 
 def _finish(data: PairDataset, out: Path, starts: range) -> dict[str, int]:
-    """Make `out` a folder of data of its parts, if it is none yet."""
     langs, split = (data.source_lang, data.target_lang), data.split
     pair = "-".join(langs)
 
     def rows(of: IndexedData | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield ids and lengths of one side, or of the translations, part by part."""
         for start in starts:
             if (part := _read(out, start)) is None:
                 raise DataError(f"{out}/parts/{start}.npz was damaged; run the same command again")

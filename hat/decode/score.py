@@ -1,7 +1,6 @@
-"""BLEU, chrF and TER of generated output, by sacrebleu alone.
-
-`normal` is the release's tokenised BLEU: intra-word hyphens split on both sides, no further tokenisation.
-`sacre` is SacreBLEU of detokenised text against the raw reference, with the tokeniser of its language.
+"""BLEU, chrF and TER of generated output, by sacrebleu alone. `normal` is the release's tokenised BLEU:
+intra-word hyphens split on both sides, no further tokenisation. `sacre` is SacreBLEU of detokenised text
+against the raw reference, with the tokeniser of its language.
 """
 
 import os
@@ -16,7 +15,6 @@ from hat.data.text import read_lines
 from hat.errors import ConfigError, DataError, install
 
 Mode = Literal["normal", "sacre"]
-_HYPHEN = re.compile(r"(\S)-(\S)")
 # Languages and scripts without spaces between words: ISO 639 codes of two and three letters, script subtags
 # of BCP 47, and two country codes that corpora use for languages.
 _TOKENIZERS = {
@@ -42,10 +40,9 @@ class Scores(NamedTuple):
 
 
 def tokenizer_of(lang: str) -> str:
-    """Return sacrebleu's tokeniser for text in `lang`, an ISO 639 code or a BCP 47 tag with "-" or "_".
-
-    Languages without spaces that have no tokeniser of their own are split into characters, or by the model
-    "flores200" if sacrebleu has downloaded it before.
+    """Return sacrebleu's tokeniser for text in `lang`, an ISO 639 code or a BCP 47 tag with "-" or "_". Text
+    without spaces whose language has none of its own is split into characters, or by the model "flores200" if
+    sacrebleu has downloaded it before.
     """
     first, *more = re.split("[^a-z0-9]+", lang.lower())
     script = next((part for part in more if len(part) == 4 and part.isalpha()), "")
@@ -71,16 +68,12 @@ def _metric(tokenizer: str, **options: Any) -> Any:
     try:
         return BLEU(tokenize=tokenizer, **options)
     except (ImportError, RuntimeError) as error:
-        extra = tokenizer.partition("-")[0]
-        raise ConfigError(
-            f"BLEU needs the tokeniser {tokenizer} for this target language, whose packages are not "
-            f"installed; run: {install(extra)}"
-        ) from error
+        found = f"BLEU needs the tokeniser {tokenizer} for this target language, which is not installed"
+        raise ConfigError(f"{found}; run: {install(tokenizer.partition('-')[0])}") from error
 
 
 def bleu(hypotheses: Sequence[str], references: Sequence[str], mode: Mode, target_lang: str = "") -> Scores:
     """Return BLEU, chrF and TER of one hypothesis against one reference each; DataError on unequal counts.
-
     TER counts words; text without spaces is split by the tokeniser of BLEU before, as the signature says.
     """
     from sacrebleu.metrics import CHRF, TER
@@ -92,7 +85,8 @@ def bleu(hypotheses: Sequence[str], references: Sequence[str], mode: Mode, targe
     split = ""
     if mode == "normal":  # every hyphen inside a word is split, as the release scores
         first = _metric("none", smooth_method="none", force=True)
-        hyphens = [[_HYPHEN.sub(r"\1 ##AT##-##AT## \2", line) for line in lines] for lines in plain]
+        pattern = r"(\S)-(\S)", r"\1 ##AT##-##AT## \2"
+        hyphens = [[re.sub(*pattern, line) for line in lines] for lines in plain]
     else:
         first = _metric(name := tokenizer_of(target_lang))
         if name != "13a":
@@ -114,22 +108,19 @@ def score_file(
     target_lang: str = "",
     remove_bpe: str | None = None,
 ) -> Scores:
-    """Return BLEU, chrF and TER of a file that `hat generate` wrote.
-
-    `data` is the split it is a translation of. Mode "sacre" takes as reference the raw text `reference`, one
-    sentence on a line, or that of `data` if it was kept, and detokenises other output than that of
-    sentencepiece, which is text already, by the rules of the target language. `remove_bpe` says how the
-    output was joined. Raises DataError if hypotheses, references and `data` do not fit together.
+    """Return BLEU, chrF and TER of a file that `hat generate` wrote, a translation of the split `data`. Mode
+    "sacre" takes as reference the raw text `reference`, one sentence on a line, or that of `data` if it was
+    kept, and detokenises other output than that of sentencepiece, which is text already, by the rules of the
+    target language. `remove_bpe` says how the output was joined. Raises DataError if hypotheses, references
+    and `data` do not fit together.
     """
     remove_subwords("", remove_bpe)  # refuses an unknown kind
     hypotheses, references = parse_output(read_lines(output), str(output))
     if data is not None:
         target_lang = target_lang or data.target_lang
         if len(data) != len(hypotheses):
-            raise DataError(
-                f"{output} holds {len(hypotheses)} sentences, the {data.split} set has {len(data)}; generate "
-                "again, or give the split it is of as --gen-subset"
-            )
+            found = f"{output} holds {len(hypotheses)} sentences, the {data.split} set has {len(data)}"
+            raise DataError(f"{found}; generate again, or give the split it is of as --gen-subset")
     if mode == "sacre":
         if remove_bpe != "sentencepiece":
             if not target_lang:
@@ -145,9 +136,8 @@ def score_file(
 
 
 def parse_output(lines: Iterable[str], name: str) -> tuple[list[str], list[str]]:
-    """Return best hypotheses and references of generation output, in corpus order.
-
-    Raises DataError, naming the line, if one is missing or damaged.
+    """Return best hypotheses and references of generation output, in corpus order; DataError if one is
+    missing or damaged, which is named by its line.
     """
     found: dict[str, dict[int, str]] = {"H": {}, "T": {}}
     for number, line in enumerate(lines, 1):
@@ -159,8 +149,6 @@ def parse_output(lines: Iterable[str], name: str) -> tuple[list[str], list[str]]
     hypotheses, references = found["H"], found["T"]
     order = range(len(hypotheses))
     if not order or not set(order) == hypotheses.keys() == references.keys():
-        raise DataError(
-            f"{name} holds {len(hypotheses)} hypotheses and {len(references)} references, not one of each "
-            "for every sentence; generate again"
-        )
+        held = f"{len(hypotheses)} hypotheses and {len(references)} references"
+        raise DataError(f"{name} holds {held}, not one of each for every sentence; generate again")
     return [hypotheses[index] for index in order], [references[index] for index in order]

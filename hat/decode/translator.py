@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hat.data.pairs import PairDataset, flat, pad, plan_batches, usable
 from hat.data.subwords import TextCodec, remove_subwords
-from hat.data.vocab import EOS
+from hat.data.vocab import EOS, Vocab
 from hat.decode.beam import BeamConfig, Hypothesis, beam_search
 from hat.errors import ArchError, DataError
 from hat.log import progress
@@ -28,17 +28,11 @@ SORTED = 8  # batches that are sorted by length at a time: how files and streams
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A network and what turns text into its ids.
+    """A network and what turns text into its ids; `hat.fit` makes one, `hat.load` reads one."""
 
-    `hat.fit` makes one, `hat.load` reads one from a checkpoint.
-    """
-
-    network: Transformer
-    """a SuperTransformer or a SubTransformer"""
-    codec: TextCodec | None = None
-    """dictionaries and subword model; None if the model is only known by the sizes of its dictionaries"""
-    digests: tuple[str, str] = ("", "")
-    """SHA-256 of the files of both dictionaries, "" if they are not known"""
+    network: Transformer  # a SuperTransformer or a SubTransformer
+    codec: TextCodec | None = None  # dictionaries and subword model; None if only their sizes are known
+    digests: tuple[str, str] = ("", "")  # SHA-256 of the files of both dictionaries, "" if not known
 
     @property
     def space(self) -> SearchSpace:
@@ -52,7 +46,6 @@ class Model:
 
     def extract(self, arch: Arch) -> "Model":
         """Return `arch`, cut out of this SuperTransformer, as a model of its own; the weights are copies.
-
         Raises ArchError if `arch` is not in the search space, or if this is another SubTransformer.
         """
         if self.arch is None:
@@ -72,16 +65,14 @@ class Model:
         config: BeamConfig | None = None,
         engine: BeamSearch | None = None,
     ) -> list[str]:
-        """Return the translation of each sentence, in order, as plain text.
-
-        An empty sentence stays empty. A SuperTransformer translates with its largest architecture.
+        """Return the translation of each sentence, in order, as plain text; an empty sentence stays empty. A
+        SuperTransformer translates with its largest architecture.
 
         `beam` hypotheses are kept for each sentence, scores divided by length^`lenpen`; `config` gives all
         options of beam search instead. At most `batch_size` sentences, and `max_tokens` tokens with padding,
-        are translated at once. `engine` computes, see `hat.engine`; by default PyTorch does.
-
-        Raises DataError for a sentence longer than the model's positions, with its number from 1, and for a
-        model without dictionaries or subword model.
+        are translated at once. `engine` computes, see `hat.engine`; by default PyTorch does. Raises DataError
+        for a sentence longer than the model's positions, with its number from 1, and for a model without
+        dictionaries or subword model.
         """
         cfg = config or BeamConfig(beam=beam, lenpen=lenpen)
         found = self.hypotheses(sentences, cfg, batch_size=batch_size, max_tokens=max_tokens, engine=engine)
@@ -96,9 +87,8 @@ class Model:
         max_tokens: int | None = None,
         engine: BeamSearch | None = None,
     ) -> list[list[tuple[str, float]]]:
-        """Return up to `beam` translations of each sentence with their scores, best first.
-
-        Arguments and errors are those of `translate`; an empty sentence has no translation.
+        """Return up to `beam` translations of each sentence with their scores, best first; none of an empty
+        one. Arguments and errors are those of `translate`.
         """
         if isinstance(sentences, str):
             raise TypeError("translate takes a list of sentences, got one string")
@@ -120,15 +110,6 @@ class Model:
         return results
 
 
-class Generated(NamedTuple):
-    """The translation of a split in the release's format, see `output_lines`, and what it took."""
-
-    text: str
-    sentences: int
-    tokens: int  # of the best hypotheses, EOS included
-    seconds: float
-
-
 def searched(
     search: BeamSearch,
     device: torch.device,
@@ -137,10 +118,9 @@ def searched(
     batch_size: int,
     max_tokens: int | None = None,
 ) -> Iterator[tuple[int, list[Hypothesis]]]:
-    """Yield the place of each source (ids with EOS) and what `search` finds for it.
-
-    Sentences of similar length are searched together, at most `batch_size` of them and `max_tokens` with
-    padding; the longest first, so that time left is not too low.
+    """Yield the place of each source (ids with EOS) and what `search` finds for it. Sentences of similar
+    length are searched together, at most `batch_size` of them and `max_tokens` with padding; the longest
+    first, so that time left is not too low.
     """
     lengths = np.array([len(ids) for ids in sources], dtype=np.int64)
     budget = max_tokens or int(lengths.max(initial=1)) * batch_size
@@ -154,9 +134,8 @@ def searched(
 def translate(
     model: Any, data: PairDataset, cfg: BeamConfig, *, batch_size: int
 ) -> Iterator[tuple[int, list[Hypothesis]]]:
-    """Yield the number of each sentence and its hypotheses, best first, by an InferenceModel or an engine.
-
-    Of `SORTED` batches the long sentences come first. Raises DataError if a source is longer than the model's
+    """Yield the number of each sentence and its hypotheses, best first, by an InferenceModel or an engine. Of
+    `SORTED` batches the long sentences come first. Raises DataError if a source is longer than the model's
     positions.
     """
     limit, lengths = model.cfg.max_source_positions, data.source.lengths
@@ -177,30 +156,27 @@ def generate(
     remove_bpe: str | None = None,
     nbest: int = 1,
     show_bar: bool = False,
-) -> Generated:
-    """Translate a whole split, at most `batch_size` sentences at once, by an InferenceModel or an engine.
-
-    `remove_bpe` says how subwords are joined, see `remove_subwords`; `nbest` hypotheses of each sentence are
-    written. Raises DataError if a source sentence is longer than the model's positions.
+) -> tuple[str, dict[str, Any]]:
+    """Translate a whole split by an InferenceModel or an engine, at most `batch_size` sentences at once.
+    Returns the release's lines of each sentence (S source, T target, then H score and text, P token scores of
+    `nbest` hypotheses), and what it took: sentences, tokens of the best hypotheses with EOS, seconds.
+    `remove_bpe` says how subwords are joined, see `remove_subwords`. Raises DataError if a source sentence is
+    longer than the model's positions.
     """
-    join, start, tokens = partial(remove_subwords, kind=remove_bpe), time.perf_counter(), 0
-    results, found = [""] * len(data), translate(model, data, cfg, batch_size=batch_size)
-    for index, hypotheses in progress(found, len(data), "translate", "sentences", quiet=not show_bar):
-        lines = output_lines(data, index, hypotheses[:nbest], join)
-        results[index] = "".join(f"{line}\n" for line in lines)
+    start, tokens, results = time.perf_counter(), 0, [""] * len(data)
+
+    def text(vocab: Vocab, ids: np.ndarray, unk: str = "<unk>") -> str:
+        return remove_subwords(vocab.decode(ids, unk), remove_bpe)
+
+    found = translate(model, data, cfg, batch_size=batch_size)
+    for n, hypotheses in progress(found, len(data), "translate", "sentences", quiet=not show_bar):
         tokens += len(hypotheses[0].tokens)
-    text = "".join(results)
-    return Generated(text, len(data), tokens, time.perf_counter() - start)
-
-
-def output_lines(
-    data: PairDataset, index: int, hypotheses: Sequence[Hypothesis], join: Callable[[str], str]
-) -> Iterator[str]:
-    """Yield the release's lines of a sentence: S source, T target, then H score and text, P token scores."""
-    yield f"S-{index}\t{join(data.source_vocab.decode(data.source[index]))}"
-    # `<<unk>>` in the reference can never match a hypothesis, which prints `<unk>`
-    yield f"T-{index}\t{join(data.target_vocab.decode(data.target[index], unk='<<unk>>'))}"
-    for hypothesis in hypotheses:
-        text = join(data.target_vocab.decode(np.array(hypothesis.tokens)))
-        yield f"H-{index}\t{hypothesis.score}\t{text}"
-        yield f"P-{index}\t{' '.join(f'{score:.4f}' for score in hypothesis.token_scores)}"
+        # `<<unk>>` in the reference can never match a hypothesis, which prints `<unk>`
+        target = text(data.target_vocab, data.target[n], unk="<<unk>>")
+        lines = [f"S-{n}\t{text(data.source_vocab, data.source[n])}", f"T-{n}\t{target}"]
+        for each in hypotheses[:nbest]:
+            lines.append(f"H-{n}\t{each.score}\t{text(data.target_vocab, np.array(each.tokens))}")
+            lines.append(f"P-{n}\t{' '.join(f'{score:.4f}' for score in each.token_scores)}")
+        results[n] = "".join(f"{line}\n" for line in lines)
+    seconds = round(time.perf_counter() - start, 3)
+    return "".join(results), {"sentences": len(data), "tokens": tokens, "seconds": seconds}

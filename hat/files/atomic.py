@@ -146,10 +146,9 @@ def write_with_digest(path: Path, content: bytes) -> None:
 
 @contextmanager
 def recording(path: Path, digest: str) -> Iterator[None]:
-    """Record `digest` beside `path`; the block puts the content with that SHA-256 at `path`.
-
-    Two files cannot be renamed in one step. So the digest file lists the new digest and those before it until
-    the block is done: whichever content a crash leaves at `path` is found valid, also after several crashes.
+    """Record `digest` beside `path`; the block puts the content with that SHA-256 at `path`. Two files cannot
+    be renamed in one step. So the digest file lists the new digest and those before it until the block is
+    done: whichever content a crash leaves at `path` is found valid, also after several crashes.
     """
 
     def record(digests: Iterable[str]) -> None:
@@ -179,11 +178,10 @@ def recorded_digests(path: Path) -> list[str]:
 
 
 class Lock(ExitStack):
-    """Holds the open file or folder `fd`, which lies at `path`, for this process until `close`.
-
-    On file systems without flock (Lustre, some shares) the file `<path>.lock` names host and process of the
-    owner; the lock of a process that died is taken over. Raises HatError at once if another process has the
-    lock; `advice` then says what to do. `fd` is closed by `close`, and if the lock is refused.
+    """Holds the open file or folder `fd`, which lies at `path`, for this process until `close`. On file
+    systems without flock (Lustre, some shares) the file `<path>.lock` names host and process of the owner;
+    the lock of a process that died is taken over. Raises HatError at once if another process has the lock;
+    `advice` then says what to do. `fd` is closed by `close`, and if the lock is refused.
     """
 
     def __init__(self, fd: int, path: Path, advice: str) -> None:
@@ -235,7 +233,6 @@ def file_lock(path: Path, advice: str) -> Iterator[None]:
 
 class FolderLock(ExitStack):
     """Keeps a folder for one process; the empty file `run.lock` stays, a lock without its process does not.
-
     What writers killed before left unfinished is removed. If the block fails before anything else was
     written, what was made for the lock, file and folder, is removed. Raises HatError if another process has
     the folder, or if nothing can be written into it.

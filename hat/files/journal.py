@@ -18,7 +18,6 @@ R = TypeVar("R")
 
 class Appended(ExitStack, Generic[R]):
     """Lines that one process appends to a file, which it locks until `close`; without a path, none are kept.
-
     `records` are those that `read` finds in the content of the file; what it raises leaves the file as it is.
     An unfinished last line, left by a kill, is dropped. Raises HatError, with `advice`, if another process
     writes the file or the disk refuses.

@@ -38,11 +38,10 @@ class Opaque:
 
 
 def read_foreign(path: Path, content: bytes) -> Any:
-    """Return what `content`, read from the `.pt` file `path`, holds: tensors and plain values.
-
-    torch's restricted reader does the work: nothing that the file names is imported or called. A Namespace
-    becomes the dictionary of its values, an object of a class of another program an `Opaque`. Raises
-    CheckpointError, and nothing else, for a file that is damaged or holds anything else.
+    """Return what `content`, read from the `.pt` file `path`, holds: tensors and plain values. torch's
+    restricted reader does the work: nothing that the file names is imported or called. A Namespace becomes
+    the dictionary of its values, an object of a class of another program an `Opaque`. Raises CheckpointError,
+    and nothing else, for a file that is damaged or holds anything else.
     """
     try:
         if content.startswith(b"PK\x03\x04"):
@@ -64,7 +63,6 @@ def read_foreign(path: Path, content: bytes) -> Any:
 
 def read_verified(path: Path, what: str, advice: str) -> tuple[Any, bool]:
     """Return what a `.pt` file holds, see `read_foreign`, and whether a digest beside it vouches for it.
-
     `what` names it in the CheckpointError if it cannot be read (then with `advice`) or its digest differs.
     """
     try:

@@ -31,12 +31,11 @@ CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 
 
 def save_bundle(model: Model, folder: Path | str, facts: Mapping[str, Any] | None = None) -> Path:
-    """Write a model of one architecture with all that it needs; returns the folder.
-
-    `facts` are for the model card: task, checkpoint, bleu, chrf, their signatures and latency, as far as they
-    are known. A bundle that is there is replaced; `config.json` is written last and vouches for the other
-    files. Raises CheckpointError for a SuperTransformer, DataError if the dictionaries are not known,
-    ConfigError if the subword model is missing or the folder holds other files.
+    """Write a model of one architecture with all that it needs; returns the folder. `facts` are for the model
+    card: task, checkpoint, bleu, chrf, their signatures and latency, as far as they are known. A bundle that
+    is there is replaced; `config.json` is written last and vouches for the other files. Raises
+    CheckpointError for a SuperTransformer, DataError if the dictionaries are not known, ConfigError if the
+    subword model is missing or the folder holds other files.
     """
     folder, network, codec = Path(folder), stand_alone(model), codec_of(model)
     if codec.kind and codec.model is None:

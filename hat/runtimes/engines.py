@@ -1,7 +1,6 @@
-"""Runtimes by name, and the files of other programs that a model becomes.
-
-A `Runtime` prepares a model in a number format; the `Engine` that comes of it translates batches and runs
-timed searches. So what is searched for, and what translates, may be any of them; docs/extending.md adds one.
+"""Runtimes by name, and the files of other programs that a model becomes. A `Runtime` prepares a model in a
+number format; the `Engine` that comes of it translates batches and runs timed searches. So what is searched
+for, and what translates, may be any of them; docs/extending.md adds one.
 """
 
 import math
@@ -59,9 +58,8 @@ class Engine(Protocol):
 
     def timed(self, source_BS: Tensor, cfg: BeamConfig, mark: Mark) -> Sequence[float] | None:
         """Run one search whose time is taken from outside; `mark` is called between its parts, if it has any.
-
-        The first part is the encoder. An engine that takes the time itself returns the milliseconds of one
-        or more repeats instead.
+        The first part is the encoder. An engine that takes the time itself returns the milliseconds of one or
+        more repeats instead.
         """
 
 
@@ -241,7 +239,6 @@ def engine(
     threads: int | None = None,
 ) -> Engine:
     """Return the engine of a model, to be given to `Model.translate`; by default the fastest here.
-
     `precision` is the number format of the weights; "auto" is what is fast in torch, float32 elsewhere.
     `threads` compute one batch; None for as many as torch uses. Raises ConfigError if the program is not
     installed, cannot compute so or does not translate, or the architecture has no form for it.

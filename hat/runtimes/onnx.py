@@ -1,10 +1,8 @@
 """A stand-alone SubTransformer as two ONNX graphs, and an engine that drives them with our beam search.
-
 `encoder.onnx` makes of source ids [B, S] a mask [B, S] and, for each decoder layer, the keys and values that
 it attends to; `step.onnx` feeds one token of each of K hypotheses and gives logits [B, K, V] and the caches,
-which are one token longer.
-B sentences, K hypotheses, S source length, t tokens fed so far, H heads, d head width, D width, Q width of
-all heads, V vocabulary.
+which are one token longer. B sentences, K hypotheses, S source length, t tokens fed so far, H heads, d head
+width, D width, Q width of all heads, V vocabulary.
 """
 
 import contextlib
@@ -217,9 +215,7 @@ def export(model: SubTransformer, folder: Path, precision: str = "fp32") -> None
                 logging.disable(logging.NOTSET)
 
 
-class _State:
-    """What the decoding of a batch remembers, with the methods of a DecoderState."""
-
+class _State:  # with the methods of a DecoderState
     def __init__(self, mask: Any, cross: list[Any], past: list[Any]) -> None:
         self.mask, self.cross, self.past, self.length = mask, cross, past, 0
 

@@ -14,7 +14,8 @@ from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer
 from hat.runtimes.bundle import save_bundle
 from hat.train.checkpoint import save_model
-from tests.runtimes.test_engines import data, made, space  # noqa: F401 - a fixture
+from tests.conftest import data  # noqa: F401 - a fixture
+from tests.runtimes.test_engines import made, space
 
 TEXT = "The cat sleeps.\n\nWe wait.\r\n" + "old " * 200 + "\nWhy?"
 

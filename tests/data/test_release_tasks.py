@@ -1,6 +1,5 @@
-"""preprocess.sh and get_preprocessed.sh of the 2020 tasks and Multi30k, on tiny texts with real paths.
-
-The commands of the scripts are done by this process: each start of Python takes longer than they do.
+"""preprocess.sh and get_preprocessed.sh of the tasks, on tiny texts with real paths. The commands of the
+scripts are done by this process: each start of Python takes longer than they do.
 """
 
 import gzip
@@ -42,7 +41,7 @@ class Checkout:
         self.raw.mkdir()
         for name in ("scripts", f"configs/{task}"):
             shutil.copytree(ROOT / name, self.root / name)
-        self.name = FOLDER.get(task, "multi30k_en_de")
+        self.name = FOLDER.get(task, task.replace(".", "_").replace("-", "_"))
         self.text, self.binary = (self.root / "data" / kind / self.name for kind in ("text", "binary"))
         self.done: list[str] = []  # the commands of the last run
 
@@ -232,3 +231,9 @@ def test_multi30k_from_a_folder_plain_or_compressed(tmp_path: Path) -> None:
     (raw / "val.en.gz").unlink()
     missing = checkout.run(raw)
     assert missing.returncode == 2 and "val.en" in missing.stderr
+
+
+def test_toy_from_nothing(tmp_path: Path) -> None:
+    checkout = Checkout(tmp_path, "toy.en-de")
+    assert "12000 train, 200 valid, 400 test" in checkout.ok()
+    assert checkout.is_up_to_date()

@@ -9,7 +9,6 @@ import torch
 from hat.cli.translate import generate as generate_command
 from hat.cli.translate import score
 from hat.data.dataset import Dataset
-from hat.data.toy import toy_pairs
 from hat.decode.beam import BeamConfig, beam_search
 from hat.decode.score import parse_output, score_file
 from hat.decode.translator import Model, generate
@@ -18,20 +17,8 @@ from hat.model.inference import InferenceModel
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer
 from hat.run import read_record
-from hat.space import DecoderSpace, EncoderSpace, SearchSpace
 from hat.train.checkpoint import pack, save
-
-SPACE = SearchSpace(
-    EncoderSpace(8, 8, 3, (8, 6), (8,), (3, 2), (2,)),
-    DecoderSpace(8, 8, 2, (8, 5), (8,), (2, 1), (2,), (2, 1), (1, 2, 3)),
-    8,
-)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    sides = zip(*toy_pairs(1, 200), strict=True)
-    return Dataset.from_text(*map(list, sides), pieces=150, folder=tmp_path_factory.mktemp("d") / "made")
+from tests.decode.test_beam import SPACE
 
 
 @pytest.fixture(scope="module")
@@ -83,10 +70,11 @@ def test_what_cannot_be_translated(model: Model) -> None:
 def test_a_split_is_generated_in_the_order_of_the_corpus(model: Model, data: Dataset, tmp_path: Path) -> None:
     valid = data.split("valid")
     fixed = InferenceModel(model.network)
-    done = generate(fixed, valid, BeamConfig(beam=2), batch_size=3, remove_bpe="sentencepiece", nbest=2)
-    lines = done.text.split("\n")[:-1]
+    how = {"batch_size": 3, "remove_bpe": "sentencepiece", "nbest": 2}
+    text, counts = generate(fixed, valid, BeamConfig(beam=2), **how)
+    lines = text.split("\n")[:-1]
     assert [line[:2] for line in lines] == ["S-", "T-", "H-", "P-", "H-", "P-"] * len(valid)
-    assert done.sentences == len(valid) == 10 and done.seconds > 0
+    assert counts["sentences"] == len(valid) == 10 and counts["seconds"] > 0
     hypotheses, references = parse_output(lines, "x")
     assert references == valid.raw_target()
     sources = [line.split("\t")[1] for line in lines if line.startswith("S-")]

@@ -11,7 +11,7 @@ import pytest
 import hat
 from hat.cli.deploy import export_model, translate
 from hat.cli.translate import generate
-from tests.runtimes.test_engines import data, made, space  # noqa: F401 - a fixture
+from tests.runtimes.test_engines import made, space
 
 SMALL = hat.ModelConfig(share_all_embeddings=True)
 SHORT = hat.BeamConfig(beam=2, max_len_b=9)
@@ -28,10 +28,7 @@ def card(folder: Path) -> str:
 
 
 def test_training_and_averaging_leave_a_bundle(
-    data: hat.Dataset,  # noqa: F811
-    config: hat.TrainConfig,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    data: hat.Dataset, config: hat.TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, arch = tmp_path / "run", space().smallest()
     hat.fit(arch, data, config, space=space(), out=run, device="cpu")
@@ -80,9 +77,7 @@ def test_training_and_averaging_leave_a_bundle(
 
 
 def test_a_line_does_not_wait_for_the_next(
-    data: hat.Dataset,  # noqa: F811
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    data: hat.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = hat.save_bundle(made(data, 1), tmp_path / "bundle")
     (source, typed), (read, printed), kept = os.pipe(), os.pipe(), os.dup(0)
@@ -102,9 +97,7 @@ def test_a_line_does_not_wait_for_the_next(
 
 
 def test_dictionaries_of_elsewhere(
-    data: hat.Dataset,  # noqa: F811
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    data: hat.Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, texts, pieces = made(data, 1), tmp_path / "texts", tmp_path / "pieces"
     texts.mkdir()

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from hat.data.dataset import Dataset
-from hat.data.toy import toy_pairs
 from hat.data.vocab import EOS
 from hat.decode.beam import BeamConfig
 from hat.decode.translator import Model
@@ -32,12 +31,6 @@ def space(spans: tuple[int, ...] = (1,)) -> SearchSpace:
         DecoderSpace(16, 24, 3, (16, 8), (24, 16), (3, 2, 1), (4, 2, 1), (4, 2), spans),
         16,
     )
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    sides = zip(*toy_pairs(1, 200), strict=True)
-    return Dataset.from_text(*map(list, sides), pieces=150, folder=tmp_path_factory.mktemp("d") / "made")
 
 
 def made(data: Dataset, seed: int, spans: tuple[int, ...] = (1,), pre_norm: bool = False) -> Model:

@@ -25,7 +25,7 @@ from hat.run import read_record
 from hat.runtimes.engines import Command, engine
 from hat.space import SearchSpace
 from hat.train.checkpoint import load_model, save_model
-from tests.runtimes.test_engines import data, made, space  # noqa: F401 - a fixture
+from tests.runtimes.test_engines import made, space
 
 TOY = {"encoder-layers": 2, "decoder-layers": 2, "encoder-embed-dim": 16, "decoder-embed-dim": 16}
 TOY |= {"encoder-ffn-embed-dim-choice": "[24, 16, 8]", "encoder-ffn-embed-dim": 24, "qkv-dim": 8}
@@ -97,13 +97,13 @@ def test_a_program_of_ones_own_is_a_device(program: Path, toy_yml: str, tmp_path
         ("sh -c 'sleep 30 & sleep 30'", "did not end within 0.1 s; raise --lat-row-budget"),
     ],
 )
-def test_a_program_that_does_not_measure(command: str, message: str, data) -> None:  # noqa: F811
+def test_a_program_that_does_not_measure(command: str, message: str, data) -> None:
     prepared = Command(command, 0.1).prepare(made(data, 1), "auto", 1)
     with pytest.raises(HatError, match=f"--lat-command, .*{message}"):
         prepared.timed(torch.tensor([[5, EOS]]), BeamConfig(), lambda: None)
 
 
-def test_the_bundle_of_a_program_is_one(tmp_path: Path, data) -> None:  # noqa: F811
+def test_the_bundle_of_a_program_is_one(tmp_path: Path, data) -> None:
     model = made(data, 1)
     with pytest.raises(ConfigError, match="the runtime command only measures"):
         engine(model, "command")
@@ -168,7 +168,7 @@ def test_older_names_mean_the_same(toy_yml: str, tmp_path: Path) -> None:
     assert old["runtime"] == "torch" and not {"engine", "command"} & set(old), "older tables go on"
 
 
-def test_a_split_is_translated_by_an_engine(data, tmp_path: Path, capsys) -> None:  # noqa: F811
+def test_a_split_is_translated_by_an_engine(data, tmp_path: Path, capsys) -> None:
     pytest.importorskip("ctranslate2", reason="the extra ctranslate2 is not installed")
     model, out = made(data, 1), tmp_path / "out"
     network = SuperTransformer(space(), data.vocab_sizes, ModelConfig(share_all_embeddings=True))
@@ -192,7 +192,7 @@ def test_a_split_is_translated_by_an_engine(data, tmp_path: Path, capsys) -> Non
 
 
 @pytest.mark.slow
-def test_the_program_of_the_documentation(data, tmp_path: Path, monkeypatch) -> None:  # noqa: F811
+def test_the_program_of_the_documentation(data, tmp_path: Path, monkeypatch) -> None:
     """docs/deploy.md; commands that copy here stand for the board's."""
     pytest.importorskip("ctranslate2", reason="the extra ctranslate2 is not installed")
     page = Path(__file__).parents[2].joinpath("docs/deploy.md").read_text("utf-8")

@@ -46,10 +46,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture(scope="module")
 def trained(data: Dataset) -> Model:
-    optim, schedule = (
-        OptimConfig(max_update=400, clip_norm=1.0, amp="fp32"),
-        ScheduleConfig("fixed", lr=2e-3, warmup_updates=20),
-    )
+    optim = OptimConfig(max_update=400, clip_norm=1.0, amp="fp32")
+    schedule = ScheduleConfig("fixed", lr=2e-3, warmup_updates=20)
     config = TrainConfig(CONFIG, optim, schedule, batches=BatchConfig(max_tokens=1024))
     return fit(SPACE, data, config, device="cpu").model
 
@@ -60,7 +58,7 @@ def logs_of_engine(model: Model, runtime: str, pairs: list[Batch], folder: Path)
         export(model, folder, "ctranslate2", "int8")
         program = pytest.importorskip("ctranslate2").Translator(str(folder), compute_type="int8")
         texts = zip(*((batch.source[0][:-1], batch.target[0][:-1]) for batch in pairs), strict=True)
-        words = [tokens_of(vocab) for vocab in model.vocabs or ()]
+        words = [tokens_of(vocab) for vocab in model.codec.vocabs]
         sides = [[[of[i] for i in ids] for ids in side] for of, side in zip(words, texts, strict=True)]
         return np.concatenate([each.log_probs for each in program.score_batch(*sides)])
     program = engine(model, runtime, "int8", threads=1)  # type: ignore[arg-type]
@@ -81,10 +79,7 @@ def logs_of(model: Transformer, batch: Batch) -> np.ndarray:
 @pytest.mark.parametrize("runtime", NEEDS)
 def test_rounding_is_that_of_the_engine(runtime: str, data: Dataset, tmp_path: Path) -> None:
     pytest.importorskip(NEEDS[runtime], reason=f"the extra for {runtime} is not installed")
-    split, arch = (
-        data.split("train"),
-        SPACE.smallest(),
-    )  # of few layers: an ulp that rounds up has little effect
+    split, arch = data.split("train"), SPACE.smallest()  # with few layers an ulp has little effect
     network = SuperTransformer(SPACE, data.vocab_sizes, CONFIG, torch.Generator().manual_seed(1))
     model, own = Model(network, data.codec), rounded(network, arch, ROUNDINGS[runtime])
     pairs = [split.batch(np.array([i])) for i in range(12)]
@@ -105,12 +100,9 @@ def test_losses_rank_as_those_of_the_engine(
     split, rng = data.split("valid"), random.Random(1)
     archs = list(dict.fromkeys(sample(SPACE, rng) for _ in range(200)))[:30]
     pairs, batch = [split.batch(np.array([i])) for i in range(20)], split.batch(np.arange(20))
-    theirs = -np.array(
-        [
-            logs_of_engine(trained.extract(arch), runtime, pairs, tmp_path / str(n)).mean() / math.log(2)
-            for n, arch in enumerate(archs)
-        ]
-    )
+    parts = [(trained.extract(arch), tmp_path / str(n)) for n, arch in enumerate(archs)]
+    logs = [logs_of_engine(model, runtime, pairs, folder).mean() for model, folder in parts]
+    theirs = -np.array(logs) / math.log(2)
     ours, floats = (
         np.array(ValidationFitness(trained.network, [batch], 0.0, CPU, int8_of=which)(archs))
         for which in (runtime, None)
