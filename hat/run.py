@@ -70,9 +70,7 @@ class Identity:
         settings: Mapping[str, Any] | None = None,
         inputs: Mapping[str, Path | str] | None = None,
     ) -> "Identity":
-        """Return the identity that options and further settings make; a setting of None leaves an option out.
-        `inputs` are files, whose content is read, or digests that are known.
-        """
+        """Return the identity of options and further settings (None leaves an option out), and inputs."""
         found, lengths = (to_yaml_values(*options, role=role) for role in ("counts", "lengthens"))
         usual = defaults_of(*options)
         same = {key: found.pop(key) for key in [key for key in found if found[key] == usual[key]]}
@@ -198,9 +196,7 @@ def claim(
 
 
 def record_path(of: Path, *, folder: bool | None = None) -> Path:
-    """Return where the record of a folder (`run.json` in it) or of a file (`F.run.json`) is. `folder` says
-    which of both `of` is; None looks, for one that exists.
-    """
+    """Return where the record of a folder or of a file is; `folder` says which `of` is, None looks."""
     inside = of.is_dir() if folder is None else folder
     return of / "run.json" if inside else of.with_name(f"{of.name}.run.json")
 

@@ -134,9 +134,7 @@ class DecoderArch(EncoderArch):
 
 @dataclass(frozen=True)
 class Arch:
-    """One SubTransformer (HAT 2020, section 3.1): what the search chooses, and a stand-alone model is. Raises
-    ArchError if a decoder layer attends to more encoder layers than there are.
-    """
+    """One SubTransformer (HAT 2020, 3.1). Raises ArchError for a span beyond the layers of the encoder."""
 
     encoder: EncoderArch
     decoder: DecoderArch
@@ -491,9 +489,7 @@ class ArchOptions(make_dataclass("_ArchFields", _ARCH_FIELDS, frozen=True)):  # 
 
 
 def space_of(options: SpaceOptions, arch: Arch | None = None) -> SearchSpace:
-    """Return the search space that the options describe; raises ArchError if they contradict each other. A
-    choice left out holds what `arch` uses, as in YAML files of the 2020 release, or the super size alone.
-    """
+    """Return the space of the options; a choice left out holds what `arch` uses, or the super size alone."""
     given = _by_key(options)
     sides = {side: {attr: given[f"{side}-{key}"] for key, attr in _SIZES.items()} for side in SIDES}
     for dim in DIMS:
@@ -508,9 +504,7 @@ def space_of(options: SpaceOptions, arch: Arch | None = None) -> SearchSpace:
 
 
 def arch_of(options: ArchOptions) -> Arch | None:
-    """Return the architecture of the options, or None if none of them is given. Raises ArchError if the
-    length of a list is not its depth or a key is missing.
-    """
+    """Return the architecture of the options, None if there is none; raises ArchError if it is not whole."""
     values = _by_key(options)
     given = {dim: value for dim in DIMS if (value := values[dim.arch_key]) not in (None, ())}
     if not given:

@@ -1,6 +1,4 @@
-"""Layers whose weights are sliced at each call, and dropout. A slice is a view, so nothing is stored and
-nothing goes stale.
-"""
+"""Layers that slice their weights at each call (a view: nothing is stored or goes stale), and dropout."""
 
 import math
 from typing import Any
@@ -52,9 +50,7 @@ class ElasticLayerNorm(nn.LayerNorm):
 
 
 class ElasticEmbedding(nn.Module):
-    """Token embedding that uses the front columns of its table; also serves as the output matrix. The row of
-    `pad`, if any, is zero and receives no gradient.
-    """
+    """Token embedding by front columns; also the output matrix. A row `pad` is zero, without gradient."""
 
     def __init__(self, vocab_size: int, dim: int, pad: int | None = None) -> None:
         super().__init__()

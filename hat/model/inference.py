@@ -114,9 +114,7 @@ class DecoderState:
         self.length += 1
 
     def mask(self, first: int) -> Tensor | None:
-        """Return what to add to attention scores [B, 1, first, t * K] of the `first` hypotheses of each
-        sentence; None if nothing is to hide.
-        """
+        """Return what hides the others from the `first` hypotheses of each sentence [B, 1, first, t * K]."""
         return None if self.lineage.size(2) == 1 else self.lineage[:, :, :first, : self.length].flatten(3)
 
     def reorder(self, origin_BK: Tensor) -> None:

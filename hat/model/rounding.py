@@ -16,9 +16,7 @@ from hat.space import SIDES, Arch
 
 @dataclass(frozen=True)
 class Rounding:
-    """How an engine rounds to multiples of a step. Weights of linear maps have a step for each output: the
-    largest absolute value / 127.
-    """
+    """How an engine rounds: weights of linear maps by a step for each output, its largest value / 127."""
 
     symmetric: bool  # steps of inputs: largest absolute value / 127; else (highest - lowest or 0) / 255
     by_token: bool  # each token of a source has a step; else the tokens of a sentence share one

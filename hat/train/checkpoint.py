@@ -79,9 +79,7 @@ class Checkpoint:
 def pack(
     model: Transformer, vocab_digests: Any = ("", ""), state: Any = None, master: Transformer | None = None
 ) -> Checkpoint:
-    """Return a checkpoint of `model`; its tensors are those of the model, not copies. `master` is the model
-    that training goes on from, if that is another one.
-    """
+    """Return a checkpoint of `model`, whose tensors are no copies; `master` is what training goes on from."""
 
     def weights_of(model: Transformer) -> dict[str, Tensor]:
         return {name: weight.detach() for name, weight in model.named_parameters()}

@@ -107,9 +107,7 @@ ALONE = ProcessGroup()
 
 
 def place_of(env: Mapping[str, str]) -> ProcessGroup | None:
-    """Return what `launch` or torchrun say in the environment, or None for a process started alone. Raises
-    ConfigError if the environment says only half of it.
-    """
+    """Return what `launch` or torchrun say, None if alone; raises ConfigError if they say only half."""
     if "RANK" not in env or "WORLD_SIZE" not in env:
         return None
     try:
@@ -207,9 +205,7 @@ def launch(module: str, argv: Sequence[str] | None, size: int, port: int | None)
 
 
 def _exit_code(codes: Mapping[int, int], size: int) -> int:
-    """Return the exit code of a run from those of the ranks that failed, the first to fail first. Says which
-    rank failed, unless that rank said why itself.
-    """
+    """Return the exit code of a run, and say which rank failed, unless that said why itself."""
     rank, code = next(((rank, code) for rank, code in codes.items() if code != LOST), (0, LOST))
     what = f"rank {rank} of {size} failed, see above"
     if code == LOST:

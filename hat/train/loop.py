@@ -246,9 +246,7 @@ def validate(
 def validation_batches(
     data: PairDataset, batches: BatchConfig, model: ModelConfig, group: ProcessGroup = ALONE
 ) -> EpochBatches:
-    """Return the batches of a validation split that this process scores, from short to long. Raises DataError
-    for a pair that is too long: leaving it out would make another loss.
-    """
+    """Return the validation batches of this process; raises DataError for a pair that is too long."""
     most = batches.max_tokens_valid or batches.max_tokens
     how = {name: getattr(model, name) for name in ("max_source_positions", "max_target_positions")}
     how |= {"rank": group.rank, "world": group.size, "multiple": batches.required_batch_size_multiple}
@@ -291,9 +289,7 @@ class Training:
         self.recent: list[tuple[Losses, float]] = []  # updates since the last log line, and seconds
 
     def identity(self, init: "Path | Model | str | None", processes: int) -> Identity:
-        """Return what the result depends on; `init` may be a SHA-256. Nothing is written. Tokens of an update
-        count, however many processes share them.
-        """
+        """Return what the result depends on; `init` may be a SHA-256. Processes share tokens of an update."""
         cfg, optim, cosine = self.cfg, self.cfg.optim, self.cfg.schedule.lr_scheduler == "cosine"
         batches = BatchConfig(**{each.name: getattr(cfg.batches, each.name) for each in fields(BatchConfig)})
         settings: dict[str, Any] = {"update-freq": None}

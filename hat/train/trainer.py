@@ -26,9 +26,7 @@ from hat.train.loss import OutputMatrix, Teacher, distilled_loss, smoothed_loss
 
 @dataclass(frozen=True)
 class StepPlan:
-    """What one update trains: each architecture on all batches of the update, with equal weight. If `distill`
-    is above 0, the first architecture teaches the others, with this weight in their loss.
-    """
+    """What one update trains, all alike; `distill` above 0: the first teaches the others with this weight."""
 
     archs: tuple[Arch, ...]
     distill: float = 0.0
@@ -85,9 +83,7 @@ class ScheduleConfig(Options):
 
 
 def learning_rate(cfg: ScheduleConfig, update: int, max_update: int) -> float:
-    """Return the learning rate of update `update`, counted from 0. Linear from `warmup_init_lr` to the peak
-    during the warm-up, then by the schedule.
-    """
+    """Return the rate of an update, counted from 0: linear in the warm-up, then by the schedule."""
     peak = cfg.lr if cfg.max_lr is None or cfg.lr_scheduler != "cosine" else cfg.max_lr
     if update < cfg.warmup_updates:
         return cfg.warmup_init_lr + (peak - cfg.warmup_init_lr) * update / cfg.warmup_updates
@@ -130,9 +126,7 @@ def compute_dtype(amp: Amp, device: torch.device, group: ProcessGroup = ALONE) -
 
 
 class Losses(NamedTuple):
-    """What an update or a validation came to: means per target token, in base 2, over its architectures.
-    `loss` is what was minimised; if a teacher takes part, that is not the smoothed loss alone.
-    """
+    """Means per target token, in base 2, over architectures; `loss` is what was minimised."""
 
     loss: float
     nll_loss: float
