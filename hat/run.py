@@ -1,7 +1,6 @@
 """The record of a run: what it was made from, on what, with what result, and at what cost. A run folder holds
-`run.json`; a product F that stands alone (a latency table, a predictor, an architecture that a search found,
-an averaged checkpoint, a translation, a score) has `F.run.json` beside it. docs/records.md describes the
-schema.
+`run.json`; a product F that stands alone (a table, predictor, architecture, average, translation, score) has
+`F.run.json` beside it. docs/records.md describes the schema.
 """
 
 import functools
@@ -44,10 +43,9 @@ class Cost(NamedTuple):
 
 @dataclass(frozen=True)
 class Identity:
-    """What the result of a run depends on, and nothing else: runs of one identity make the same thing.
-    Settings at their default are kept apart and are not in the digest: an option that a later version adds
-    does not change the identity of older runs. `lengths`, which say how far a run goes, are not in the digest
-    either: a longer run goes on with a shorter one.
+    """What the result of a run depends on: runs of one identity make the same thing. Not in the digest are
+    settings at their default, so an option that a later version adds changes no identity, and `lengths`,
+    which say how far a run goes: a longer run goes on with a shorter one.
     """
 
     kind: str
@@ -164,9 +162,8 @@ def claim(
     folder: Path | None, wanted: Identity | None, advice: str, *, new_run: bool = False
 ) -> Iterator[Path | None]:
     """Lock a run folder, if there is one, for the run of one identity; it is made if it is missing. Another
-    run in the folder is an error that names the differences, before anything is written; `new_run` moves it
-    away instead, to the path that is yielded. Raises HatError, also if another process has the folder, or if
-    it cannot be written.
+    run in it is an error that names the differences, before anything is written, or with `new_run` moved to
+    the path that is yielded. Raises HatError, also if another process has the folder.
     """
     if folder is None:
         yield None
@@ -202,14 +199,12 @@ def record_path(of: Path, *, folder: bool | None = None) -> Path:
 
 
 class Run:
-    """A run under way: keeps its record on disk up to date, and adds up what it costs. Inside its `with`
-    block the record says "running"; when the block ends it says how that went. `results` and `outputs` are
-    filled by the run. The cost of earlier sittings is kept, unless an earlier run is not continued
-    (`goes_on`). Without a path (see `record_path`) nothing is written: every process of a run but the first,
-    and a notebook that gives no folder. `inputs` are for each use a file, whose content is read, or a SHA-256
-    that is known (default: those of `identity`); `identity` is what the result depends on (default: all
-    settings and inputs). `threads` are those of each process, and `processes` work alike: the CPU time of
-    this one counts so many times.
+    """A run under way: keeps its record on disk up to date, and adds up what it costs, with the cost of
+    earlier sittings if the run `goes_on`. Inside its `with` block the record says "running", then how it
+    ended. The run fills `results` and `outputs`. Without a path (see `record_path`) nothing is written.
+    `inputs` are for each use a file, whose content is read, or a SHA-256 (default: those of `identity`);
+    `identity` is what the result depends on (default: all settings and inputs). Each of `processes`, which
+    work alike, has `threads`.
     """
 
     def __init__(

@@ -1,6 +1,5 @@
-"""Architectures and search spaces. `DIMS` is the table of elastic dimensions; everything else loops over it.
-A new dimension is a row in the table and one line in the classes that hold its values (docs/extending.md).
-Sampling, genes, features, YAML keys, options, checks and columns for regressions follow. No torch here.
+"""Architectures and search spaces. `DIMS` is the table of elastic dimensions; sampling, genes, features, YAML
+keys, options, checks and columns for regressions follow from it (docs/extending.md). No torch here.
 """
 
 import operator
@@ -25,10 +24,9 @@ _SIZES = {"embed-dim": "super_embed_dim", "ffn-embed-dim": "super_ffn_dim", "lay
 
 @dataclass(frozen=True)
 class Dim:
-    """One elastic dimension of one side: where its values are held, its YAML keys and what bounds it. Values
-    are whole numbers from 1 to `limit`: a number, or the YAML key of a size of the SuperTransformer. Without
-    a choice a space allows that size alone, or 1 if the limit is a number. If `added`, the dimension is not
-    of the 2020 release, and files and calls that do not give it mean 1 in every layer.
+    """One elastic dimension of one side: where its values are held, its YAML keys, and that they are whole
+    numbers from 1 to `limit` (a number, or the key of a super size, which is the default of a choice). An
+    `added` one is not of the 2020 release: files and calls that do not give it mean 1 in every layer.
     """
 
     side: str  # "encoder" or "decoder"
@@ -210,10 +208,9 @@ Pick = Callable[[Dim, tuple[int, ...], int], int]  # dimension, values it allows
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """All SubTransformers of one SuperTransformer. `qkv_dim` is the total width of all heads, the same in
-    each layer; `decoder_qkv` is that of the decoder (also of its attention to the encoder) if it is another.
-    Raises ArchError if a choice is empty, exceeds its super size, or gives heads that do not divide that
-    width.
+    """All SubTransformers of one SuperTransformer. `qkv_dim` is the total width of all heads of a layer,
+    `decoder_qkv` that of the decoder's if it is another. Raises ArchError if a choice is empty, exceeds its
+    super size, or gives heads that do not divide that width.
     """
 
     encoder: EncoderSpace

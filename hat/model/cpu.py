@@ -69,9 +69,8 @@ def random_bits(seed: int, device: torch.device) -> RandomBits:
 
 
 def dropout_mask(like: Tensor, rate: float, bits: RandomBits) -> Tensor:
-    """Return zeros, a fraction `rate`, and 1 / (1 - rate), in the shape and type of `like`. Four 15-bit
-    uniform numbers come from each 64 random bits, a quarter of the draws of a Bernoulli mask; the rate is
-    exact to 1/32768. The same elements are dropped whatever the type.
+    """Return zeros, a fraction `rate` (exact to 1/32768), and 1 / (1 - rate), in the shape and type of
+    `like`, from four 15-bit numbers of each 64 random bits. All types drop the same elements.
     """
     count = like.numel()
     quarter = max(1, (count + 3) // 4)

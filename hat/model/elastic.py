@@ -92,9 +92,8 @@ class _Lookup(torch.autograd.Function):
 
 
 class Dropout:
-    """Drops elements with masks that follow from a seed; without a seed (evaluation) it changes nothing. One
-    object serves one forward pass, along which it is passed. Two passes with one seed drop the same elements,
-    so a resumed run repeats the uninterrupted one whatever other random numbers were drawn.
+    """Drops elements with masks that follow from a seed; without one (evaluation) it changes nothing. One
+    object serves one forward pass. Two passes with one seed drop the same, so runs resume exactly.
     """
 
     def __init__(self, seed: int | None = None) -> None:

@@ -23,9 +23,8 @@ MakeMatrix = Callable[[Tensor, Tensor | None], Matrix]  # of a weight and a bias
 
 
 class InferenceModel:
-    """What `model` computes with `arch`, in weights of its own: it neither trains nor follows later changes.
-    The results differ from those of `model` by the rounding of its number type only. `matrix` lays out the
-    linear maps; by default as the processor multiplies fastest.
+    """What `model` computes with `arch`, up to rounding, in weights of its own: it does not follow later
+    changes. `matrix` lays out the linear maps; by default as the processor multiplies fastest.
     """
 
     def __init__(
@@ -69,9 +68,8 @@ class InferenceModel:
 
     @torch.inference_mode()
     def step(self, tokens_N: Tensor, state: "DecoderState") -> Tensor:
-        """Feed one token of each hypothesis and return logits [N, V']. V' >= V: what a large vocabulary is
-        padded with is -inf. `state` is one step further afterwards. The first step may be given a single
-        token of each sentence, if its hypotheses start alike.
+        """Feed one token of each hypothesis, or at first one of each sentence, and return logits [N, V'];
+        `state` goes one step further. V' >= V: what a large vocabulary is padded with is -inf.
         """
         state.begin()
         x = F.embedding(tokens_N, self._embed)
@@ -94,10 +92,9 @@ class LayerState:
 
 @dataclass
 class DecoderState:
-    """What decoding step by step remembers. Cached keys and values stay where they were written. `lineage`
-    [B, 1, K, T, K] says which of them each hypothesis descends from: 0 for its own ancestors, -inf for
-    others; added to attention scores it makes all hypotheses of a sentence the query positions of one
-    attention. When the beam reorders, only it changes.
+    """What decoding step by step remembers. Keys and values stay where they were written; `lineage` [B, 1, K,
+    T, K], added to attention scores, is 0 for what a hypothesis descends from, -inf for the rest. So all
+    hypotheses of a sentence are queries of one attention, and reordering it is all a beam does.
     """
 
     layers: list[LayerState]

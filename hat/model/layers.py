@@ -49,9 +49,8 @@ class ModelConfig(Options):
 
 
 def sinusoids(num_positions: int, dim: int) -> Tensor:
-    """Return the position table [num_positions, dim]: sines in the front half, cosines behind, zero at PAD.
-    Frequencies are exp(-i * ln(10000) / (half - 1)), at the *super* width; a SubTransformer takes front
-    columns.
+    """Return the position table [num_positions, dim]: sines in the front half, cosines behind, zero at PAD;
+    frequencies exp(-i * ln(10000) / (half - 1)) at the *super* width, of which slices take front columns.
     """
     half = dim // 2
     with torch.device("cpu"):  # on the meta device, torch would import 2 s of Python for these few operations
@@ -198,11 +197,10 @@ def count_params(arch: Arch, space: SearchSpace) -> int:
 
 
 def count_macs(arch: Arch, space: SearchSpace, length: int, cfg: ModelConfig | None = None) -> int:
-    """Return the multiply-accumulates of one forward pass, batch 1, `length` source and target tokens.
-    Teacher forcing, without the output matrix. Counted as torchprofile 0.1 counts the plain float32 pass:
-    matrix products, normalisations with scale, and element-wise products (embedding scale and query scale).
-    With the options of a model also the two products of integers a position is computed with, and the
-    normalisation behind the last layer if layers begin with theirs: torchprofile's number to the last digit.
+    """Return the multiply-accumulates of one forward pass with teacher forcing, batch 1, `length` source and
+    target tokens, without the output matrix, as torchprofile 0.1 counts the plain float32 pass: products of
+    matrices, normalisations with scale, scaled embeddings and queries. The options of a model add the two
+    products that give positions, and end norms: then the number is torchprofile's to the last digit.
     """
     n = length
     total = n * (arch.encoder.embed_dim + arch.decoder.embed_dim)  # embeddings times their scale

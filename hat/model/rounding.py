@@ -30,9 +30,8 @@ ROUNDINGS = {  # by runtime
 
 
 def rounded(model: Transformer, arch: Arch, how: Rounding) -> SubTransformer:
-    """Return `arch` cut out of `model` with rounded weights; its linear maps round what they multiply. The
-    tokens of a target are rounded one by one, as they are decoded, and each source by itself: how sentences
-    are batched changes nothing.
+    """Return `arch` cut out of `model` with rounded weights; its linear maps round what they multiply: tokens
+    of a target one by one, as they are decoded, and each source by itself, however they are batched.
     """
     sub, pads = extract(model, arch), list[Tensor | None]([None])  # of the source that is multiplied next
 

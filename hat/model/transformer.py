@@ -163,9 +163,8 @@ class SubTransformer(Transformer):
 
 
 def extract(model: Transformer, arch: Arch) -> SubTransformer:
-    """Return `arch` as a model of its own size, with copies of the slices it uses. Every slice is a front
-    block, so the shape of the small tensor says which part of the large one it is. The output equals that of
-    `model` called with `arch`. Raises ArchError if `arch` is outside the space.
+    """Return `arch` as a model of its own size, with copies of the slices it uses, all front blocks; it
+    computes what `model` does when called with `arch`. Raises ArchError if `arch` is outside the space.
     """
     model.space.check(arch)
     with torch.device("meta"):
@@ -178,10 +177,9 @@ def extract(model: Transformer, arch: Arch) -> SubTransformer:
 
 @torch.no_grad()
 def implant(model: Transformer, sub: SubTransformer) -> None:
-    """Give a SuperTransformer the weights of a trained SubTransformer of its space, in place. As that
-    architecture it computes what `sub` does. Feed-forward units are sorted, the most important first, so that
-    narrower slices keep those. Blocks of the layers that `sub` does not have start as zero: normalised before
-    their blocks, they change nothing until they are trained.
+    """Give a SuperTransformer the weights of a trained SubTransformer of its space, in place; as that
+    architecture it computes what `sub` does. Feed-forward units are sorted, the most important first, for
+    narrower slices. Layers that `sub` lacks begin with zero blocks: pre-norm, they change nothing at first.
     """
     model.space.check(sub.arch)
     given = {name: weight.detach() for name, weight in sub.named_parameters()}

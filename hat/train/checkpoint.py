@@ -31,9 +31,8 @@ _NAMES = re.compile(r"checkpoint(\d+)\.pt|checkpoint_(\d+)_(\d+)\.pt")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What one file holds. `arch` is None for a SuperTransformer. `state` is what resuming needs, if
-    anything. If `weights` are a moving average, which searches and SubTransformers use, `master` are the
-    weights that training goes on from.
+    """What one file holds. `arch` is None for a SuperTransformer, `state` what resuming needs. If `weights`
+    are a moving average, which is searched and inherited, training goes on from `master`.
     """
 
     space: SearchSpace
@@ -114,9 +113,8 @@ def save(checkpoint: Checkpoint, *paths: Path) -> None:
 
 
 def load(path: Path, info: Callable[[str], None] = lambda text: None) -> Checkpoint:
-    """Return the checkpoint in `path`, of this system or of the 2020 release, with weights in float32. `path`
-    may also be the folder of a bundle. Raises CheckpointError if it is missing, damaged, of a newer format,
-    or does not fit its own description.
+    """Return the checkpoint in `path`, a file of this system or of 2020, or a bundle, with weights in
+    float32. Raises CheckpointError if it is missing, damaged, newer, or does not fit its own description.
     """
     from hat.files.tensors import read_verified  # late: a run that starts anew reads no checkpoint
 
@@ -189,10 +187,9 @@ def save_model(model: "Model", path: Path | str) -> None:
 
 
 def load_model(path: Path | str, dataset: "Dataset | None" = None) -> "Model":
-    """Return the model in a checkpoint, also in one of the 2020 release; one architecture stands alone. Its
-    dictionaries are those in the file, those of `dataset`, or those of the data folder in the record of the
-    training run; a model without them cannot translate. Raises CheckpointError if the file is damaged, or
-    `dataset` has other dictionaries.
+    """Return the model in a checkpoint, also of 2020; one architecture stands alone. Its dictionaries are
+    those in the file, of `dataset`, or of the folder in the record of the training; without them it cannot
+    translate. Raises CheckpointError if the file is damaged, or `dataset` has other dictionaries.
     """
     from hat.data.dataset import Dataset
     from hat.data.subwords import TextCodec
@@ -215,10 +212,9 @@ def load_model(path: Path | str, dataset: "Dataset | None" = None) -> "Model":
 
 
 def leave_bundle(checkpoint: Path, facts: Mapping[str, Any] | None = None) -> Path | None:
-    """Write the bundle of a checkpoint that a run has made, and return its folder. That is `bundle` in a
-    folder of training, elsewhere the name of the file with `.bundle`. What is known of the same checkpoint is
-    kept, and `facts` are added. If there can be none, a line says why: a run that has made its checkpoint
-    does not fail.
+    """Write the bundle of a checkpoint that a run has made, with what is known of it and `facts`, and return
+    its folder: `bundle` in a folder of training, elsewhere the file's name with `.bundle`. If there can be
+    none, a line says why: the run does not fail.
     """
     from hat.runtimes.bundle import bundle_of, known_facts, save_bundle  # late: training translates nothing
 
@@ -294,11 +290,10 @@ def average(
     inputs: Sequence[Path | str], output: Path | str | None = None, *, num_epoch_checkpoints: int = 10
 ) -> tuple[Path, list[Path]]:
     """Write the mean of the weights of several checkpoints of one model; returns its path and theirs. That of
-    a SubTransformer leaves a bundle, too. `inputs` are checkpoint files, or one run folder, whose newest
-    `num_epoch_checkpoints` epoch checkpoints are taken; what belongs to another run is left out. `output` is
-    average_model_N.pt in that folder by default. Raises CheckpointError if there are none, they hold
-    different models or several folders are given, or their mean is not finite, or `output` is a checkpoint
-    of training.
+    a SubTransformer leaves a bundle. `inputs` are checkpoint files, or one run folder, whose newest epoch
+    checkpoints of its own run are taken; default of `output`: average_model_N.pt there. Raises
+    CheckpointError if there are none, models differ, folders are several, the mean is not finite, or `output`
+    is a checkpoint of training.
     """
     paths, most = [Path(name) for name in inputs], num_epoch_checkpoints
     folder = next((path for path in paths if path.is_dir()), None)

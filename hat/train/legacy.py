@@ -32,11 +32,10 @@ _RENAMED = {  # parts of their names -> of ours, replaced one after another; `_w
 
 
 def from_release(values: dict[str, Any], path: Path) -> Checkpoint:
-    """Return the SuperTransformer in `values`, the content of the file `path`, with weights in float32. The
-    `model` entry is used up, so that no weight exists twice at a time. A released SubTransformer is kept as
-    the SuperTransformer it was trained in, in a space that holds its choices only, for the rest of the
-    weights is untrained: `Checkpoint.sub` cuts it out. Raises CheckpointError if the options or the weights
-    are not those of such a model.
+    """Return the SuperTransformer in `values`, the content of the file `path`, in float32; the `model` entry
+    is used up, so that no weight exists twice. A released SubTransformer is the SuperTransformer it was
+    trained in, in a space of its choices only: `Checkpoint.sub` cuts it out. Raises CheckpointError if
+    options or weights are not those of such a model.
     """
     try:
         space, cfg = _space(values["args"]), _model_config(values["args"])

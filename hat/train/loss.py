@@ -55,10 +55,9 @@ class OutputMatrix:
 def smoothed_loss(
     states_RD: Tensor, output_VD: Tensor, target_R: Tensor, eps: float, output: OutputMatrix | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return the summed smoothed loss (differentiable) and the summed negative log likelihood, both float32
-    or wider. `states_RD` [R, D], `output_VD` [V, D], `target_R` [R] without pads. `eps` is the label
-    smoothing, spread over all V entries. Pass `output`, an `OutputMatrix(output_VD)`, if several calls share
-    it.
+    """Return the summed smoothed loss (differentiable) and the summed negative log likelihood, in float32 or
+    wider, of `states_RD`, `output_VD` and `target_R` without pads. `eps`, the label smoothing, is spread over
+    all V entries. Pass `output`, an `OutputMatrix(output_VD)`, if several calls share it.
     """
     matrix, fixed_RD, wide = output or OutputMatrix(output_VD), states_RD.detach(), wide_of(states_RD)
     bounded = matrix.bounds(fixed_RD)  # then no maximum is subtracted, and the factor divides by the sum
@@ -98,10 +97,9 @@ def smoothed_loss(
 def distilled_loss(
     states_RD: Tensor, output_VD: Tensor, target_R: Tensor, eps: float, teacher: Teacher, share: float
 ) -> tuple[Tensor, Tensor]:
-    """Return the summed loss (differentiable) and the summed negative log likelihood of the reference, both
-    float32 or wider. loss = share * H(teacher, model) + (1 - share) * (label-smoothed cross entropy with
-    `eps`), where H is the cross entropy of the model against the teacher's probabilities. No gradient reaches
-    the teacher.
+    """Return the summed loss (differentiable) and the summed negative log likelihood of the reference, in
+    float32 or wider. loss = share * (cross entropy against the teacher's probabilities, which get no
+    gradient) + (1 - share) * (label-smoothed cross entropy with `eps`).
     """
     wide, vocab = wide_of(states_RD), len(output_VD)
     states_RE, output_VE = teacher.states_RE.detach(), teacher.output_VE.detach()

@@ -52,8 +52,7 @@ class PolicyConfig(Options):
 
     def plan(self, space: SearchSpace, seed: int, update: int) -> StepPlan:
         """Return what update number `update` trains, counted from 0; a pure function. single is HAT 2020,
-        section 3.2; sandwich and its distillation are those of Yu and Huang, "Universally Slimmable Networks"
-        (2019).
+        3.2; sandwich and its distillation are of Yu and Huang, "Universally Slimmable Networks" (2019).
         """
         draw = draw_fair_arch if self.fair_sampling else draw_arch
         if self.policy == "single":
@@ -136,10 +135,9 @@ class Losses(NamedTuple):
 
 
 class Trainer:
-    """Owns the model, the optimiser and the update count; everything else is an argument. `model` has the
-    float32 weights; `compute` is its copy in the compute type, cast once for each update (autocast would cast
-    every slice at every use), or the same model if that is float32. Gradients of the copy are added up in
-    float32, in `model`.
+    """Owns model, optimiser and update count; everything else is an argument. `model` has float32 weights and
+    adds up gradients; `compute` is its copy in the compute type, cast once for each update (autocast would
+    cast every slice at every use), or the same model if that is float32.
     """
 
     def __init__(
@@ -176,11 +174,10 @@ class Trainer:
         return self.model if self.average is None else cast(Transformer, self.average.module)
 
     def train_step(self, batches: Sequence[Batch], plan: StepPlan | Arch) -> Losses:
-        """Make one update from the gradients of `batches` of all processes, for all architectures of `plan`.
-        This process has every k-th batch of k processes, or none. Dropout masks depend only on the seed, the
-        update, and the positions of the batch among all and of the architecture in the plan. Gradient and
-        losses are means over the plan, so --clip-norm means the same for every policy. Raises TrainingError,
-        in all processes, if loss or gradient are not finite, before any weight has changed.
+        """Make one update from the gradients of `batches` of all processes (this one has every k-th of k
+        processes, or none), for all architectures of `plan`, over which gradient and losses are means.
+        Dropout masks depend only on the seed, the update, and the positions of batch and architecture. Raises
+        TrainingError, in all processes, if loss or gradient are not finite, before any weight has changed.
         """
         plan, parts = StepPlan((plan,)) if isinstance(plan, Arch) else plan, list[Tensor]()
         tokens = sum(batch.num_tokens for batch in batches)
@@ -276,9 +273,8 @@ class Trainer:
                 copied.grad = None
 
     def _sum_gradients(self, *sums: float) -> tuple[float, float, int, int]:
-        """Sum the gradients of all processes, in float32, and return the sums of loss, negative log
-        likelihood, tokens and sentences. A process without a batch has no gradients, so the first reduction
-        also tells which weights have one.
+        """Sum the gradients of all processes, in float32, and return their sums of loss, negative log
+        likelihood, tokens and sentences. The first reduction also tells which weights have a gradient.
         """
         weights = list(self.model.parameters())
         used = [float(weight.grad is not None) for weight in weights]
@@ -321,9 +317,8 @@ def evaluate(
     device: torch.device,
     group: ProcessGroup = ALONE,
 ) -> Losses:
-    """Return the mean loss of `arch` over the `batches` of all processes, without dropout. Each process has
-    equally many slots. The result does not depend on the number of processes: losses are added in the order
-    of the batches.
+    """Return the mean loss of `arch` over the `batches` of all processes, of which each has equally many
+    slots, without dropout. Losses are added in the order of the batches, whatever the number of processes.
     """
     output, rows = OutputMatrix(model.output.columns(arch.decoder.embed_dim)), []
     for batch in batches:
