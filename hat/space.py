@@ -140,10 +140,8 @@ class Arch:
     def __post_init__(self) -> None:
         deepest, layers = max(self.decoder.cross_span), self.encoder.num_layers
         if deepest > layers:
-            raise ArchError(
-                f"a decoder layer attends to the last {deepest} encoder layers, but the encoder has {layers};"
-                " lower decoder-arbitrary-ende-attn or deepen the encoder"
-            )
+            what = f"a decoder layer attends to the last {deepest} encoder layers of {layers}"
+            raise ArchError(f"{what}; lower decoder-arbitrary-ende-attn or deepen the encoder")
 
     def __getitem__(self, dim: Dim) -> tuple[int, ...]:
         """Return the values of a dimension, one for each layer; a width or a depth alone in its tuple."""
@@ -230,10 +228,8 @@ class SearchSpace:
                 raise ArchError(f"{key}: {wrong[0]} heads do not divide {dim.limit} {limit}; choose divisors")
         spans, shallowest = self.decoder.cross_span_choice, min(self.encoder.layers_choice)
         if min(spans) > shallowest:
-            raise ArchError(
-                f"the shallowest encoder has {shallowest} layers, but every choice of "
-                f"decoder-arbitrary-ende-attn-choice needs at least {min(spans)}; add -1 to it"
-            )
+            what = f"every choice of decoder-arbitrary-ende-attn-choice needs at least {min(spans)}"
+            raise ArchError(f"the shallowest encoder has {shallowest} layers, but {what}; add -1 to it")
 
     def __getitem__(self, dim: Dim) -> tuple[int, ...]:
         """Return the choice of a dimension, spans as numbers of layers."""

@@ -133,26 +133,19 @@ def load(path: Path, info: Callable[[str], None] = lambda text: None) -> Checkpo
         return from_release({key: values[key] for key in ("args", "model")}, path)
     number = values.get("hat_format") if isinstance(values, dict) else None
     if type(number) is not int or number not in (1, 2):
-        raise CheckpointError(
-            f"{path} is not a checkpoint of this system that this version reads, nor one of the 2020 release "
-            f"(format {brief(number)}); give a .pt file written by train.py or download_model.py, or upgrade"
-        )
+        what = f"checkpoint of this system that this version reads, nor one of 2020 (format {brief(number)})"
+        how = "give a .pt file written by train.py or download_model.py, or upgrade"
+        raise CheckpointError(f"{path} is not a {what}; {how}")
     return _checkpoint(values, path)
 
 
 def _checkpoint(values: dict[str, Any], path: Path) -> Checkpoint:
     try:
-        checkpoint = Checkpoint(
-            space=space_from_plain(values["space"]),
-            arch=None if values["arch"] is None else Arch.from_yaml(values["arch"]),
-            model_config=ModelConfig(**values["model_config"]),
-            vocab_sizes=tuple(values["vocab_sizes"]),
-            vocab_digests=tuple(values["vocab_digests"]),
-            weights=as_float(values["weights"]),
-            state=dict(values["state"]),
-            master=as_float(values["master"]) if values["hat_format"] == 2 else None,
-            codec=values.get("codec"),
-        )
+        space, cfg = space_from_plain(values["space"]), ModelConfig(**values["model_config"])
+        arch = None if values["arch"] is None else Arch.from_yaml(values["arch"])
+        known = tuple(values["vocab_sizes"]), tuple(values["vocab_digests"]), as_float(values["weights"])
+        master = as_float(values["master"]) if values["hat_format"] == 2 else None
+        checkpoint = Checkpoint(space, arch, cfg, *known, dict(values["state"]), master, values.get("codec"))
         check_weights(checkpoint)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError, ArchError, ConfigError) as error:
         raise CheckpointError(f"{path} does not describe a model of this system: {brief(error)}") from error

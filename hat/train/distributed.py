@@ -110,13 +110,11 @@ def place_of(env: Mapping[str, str]) -> ProcessGroup | None:
     """Return what `launch` or torchrun say, None if alone; raises ConfigError if they say only half."""
     if "RANK" not in env or "WORLD_SIZE" not in env:
         return None
-    try:
-        rank, size = int(env["RANK"]), int(env["WORLD_SIZE"])
-        if 0 <= rank < size and (size == 1 or "MASTER_ADDR" in env):
-            local = int(env.get("LOCAL_RANK", rank)), int(env.get("LOCAL_WORLD_SIZE", 1))
-            return ProcessGroup(rank, size, *local, _OURS in env)
-    except ValueError:
-        pass
+    given = [env.get(name, "1") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")]
+    given[2] = env.get("LOCAL_RANK", given[0])
+    whole = all(map(str.isdecimal, given)) and int(given[0]) < int(given[1])
+    if whole and (given[1] == "1" or "MASTER_ADDR" in env):
+        return ProcessGroup(*map(int, given), _OURS in env)
     what = f"RANK {env['RANK']} of WORLD_SIZE {env['WORLD_SIZE']} in the environment is no rank of a run"
     how = "start with torchrun, or remove these variables to run alone"
     raise ConfigError(f"{what}, or MASTER_ADDR is missing; {how}")

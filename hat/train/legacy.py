@@ -13,20 +13,17 @@ from hat.space import DIMS, ArchOptions, SearchSpace, SpaceOptions
 from hat.train.checkpoint import Checkpoint, as_float, check_weights
 
 _RENAMED = {  # parts of their names -> of ours, replaced one after another; `_weights` does cross attention
-    "encoder.layers.": "encoder_layers.",
-    "decoder.layers.": "decoder_layers.",
+    "coder.layers.": "coder_layers.",
+    "coder.layer_norm.": "coder_norm.",
     "encoder.embed_tokens.": "source_embed.",
     "decoder.embed_tokens.": "target_embed.",
     "decoder.embed_out": "output.weight",
-    "encoder.layer_norm.": "encoder_norm.",
-    "decoder.layer_norm.": "decoder_norm.",
-    "encoder_attn_layer_norm.": "cross_norm.",
-    "self_attn_layer_norm.": "self_norm.",
+    "encoder_attn": "cross_attn",
+    "_attn_layer_norm.": "_norm.",
     "final_layer_norm.": "ffn_norm.",
     "fc1.": "ffn.up.",
     "fc2.": "ffn.down.",
     "self_attn.in_proj_": "self_attn.qkv.",
-    "encoder_attn.": "cross_attn.",
     ".out_proj.": ".out.",
 }
 

@@ -50,8 +50,7 @@ class BatchConfig(Options):
     train_subset: str = option("train", "split to train on", role="free")
     valid_subset: str = option("valid", "split used for validation and search", role="free")
     distill_mix: float = option(0.0, low=0, high=1)
-    """with data of hat distill: share of the pairs whose target is that of the text and not the teacher's,
-    drawn anew for each epoch"""
+    """with data of hat distill: share of the pairs, anew in each epoch, whose target is that of the text"""
 
 
 @dataclass(frozen=True)
@@ -63,8 +62,7 @@ class LoopConfig(Options):
     keep_last_epochs: int = option(-1, "epoch checkpoints to keep; -1 for all", low=0, off=-1, role="free")
     keep_interval_updates: int = option(-1, "checkpoints within epochs to keep", low=0, off=-1, role="free")
     validate_interval: int = option(1, "epochs between validations", low=1, role="free")
-    patience: int = option(-1, low=1, off=-1, role="lengthens")
-    """stop after this many validations without a better loss; -1 never"""
+    patience: int = option(-1, "validations without progress that end it", low=1, off=-1, role="lengthens")
     log_interval: int = option(100, "updates between log lines", low=1, role="free")
     tensorboard_logdir: str | None = option(None, "(default: tensorboard/ in --save-dir)", role="free")
     no_tensorboard: bool = option(False, "write no TensorBoard files", role="free")
@@ -236,11 +234,10 @@ def validate(
     group: ProcessGroup = ALONE,
 ) -> Losses:
     """Return the validation loss of an architecture with the weights of the checkpoint `init`."""
-    path, where, optim, batches = Path(init), best_device(device), config.optim, config.batches
-    valid = validation_batches(dataset.split(batches.valid_subset), batches, config.model, group)
+    path, run = Path(init), Training(arch, space, dataset, config, device=device, group=group)
     source = check_compatible(ckpt.load(path, info), path, space, arch, config.model, dataset)
-    dtype = ckpt.evaluation_dtype(source, optim.amp, where)
-    return evaluate(source.sub(arch).to(where, dtype), valid, arch, optim.label_smoothing, where, group)
+    model = source.sub(arch).to(run.device, ckpt.evaluation_dtype(source, config.optim.amp, run.device))
+    return evaluate(model, run.valid, arch, config.optim.label_smoothing, run.device, group)
 
 
 def validation_batches(
@@ -251,11 +248,6 @@ def validation_batches(
     how = {name: getattr(model, name) for name in ("max_source_positions", "max_target_positions")}
     how |= {"rank": group.rank, "world": group.size, "multiple": batches.required_batch_size_multiple}
     return EpochBatches(data, most, 0, 0, shuffle=False, drop_long=False, **how)
-
-
-def best_device(given: torch.device | str | None) -> torch.device:
-    """Return the device that is given, or the first GPU, or the CPU if there is none."""
-    return torch.device(given or ("cuda:0" if torch.cuda.is_available() else "cpu"))
 
 
 @dataclass
@@ -278,7 +270,8 @@ class Training:
             raise ConfigError("an architecture is trained in its search space: give space=")
         if self.arch:
             self.space.check(self.arch)
-        batches, self.at, self.device = self.cfg.batches, Progress(), best_device(self.device)
+        device = self.device or ("cuda:0" if torch.cuda.is_available() else "cpu")
+        batches, self.at, self.device = self.cfg.batches, Progress(), torch.device(device)
         pairs = self.dataset.split(batches.valid_subset)
         self.valid = validation_batches(pairs, batches, self.cfg.model, self.group)
         self.pairs = self.dataset.split(batches.train_subset)
@@ -360,8 +353,7 @@ class Training:
             info(f"weights inherited from {where}; optimiser, schedule and data start anew")
             return
         kept, at, own = source.state["progress"], self.at, where == self.folder
-        trainer.load_average(source.weights)
-        trainer.load_state_dict(source.state["trainer"])
+        trainer.load_state_dict(source.state["trainer"], source.weights)
         at.epoch, at.offset, at.train_s = kept["epoch"], kept["offset"], kept["train_s"]
         if source.state["plan"] != self._batch_plan():
             at.offset = 0
@@ -450,10 +442,8 @@ class Training:
         step, tokens = steps[-1], sum(each.num_tokens for each in steps)
         loss = sum(each.loss * each.num_tokens for each in steps) / tokens
         rate, left_s = tokens / seconds, seconds / len(steps) * (last - update)
-        line = (
-            f"epoch {epoch} update {update}/{last} loss {loss:.3f} lr {step.lr:.2e} grad norm "
-            f"{step.grad_norm:.2f} {rate:.0f} tokens/s about {left_s / 60:.1f} min left"
-        )
+        line = f"epoch {epoch} update {update}/{last} loss {loss:.3f} lr {step.lr:.2e} grad norm "
+        line += f"{step.grad_norm:.2f} {rate:.0f} tokens/s about {left_s / 60:.1f} min left"
         values = {"loss_base2": round(loss, 6), "lr": step.lr, "tokens_per_s": round(rate, 1)}
         values |= {"grad_norm": round(step.grad_norm, 4), "train_s": round(self.at.train_s, 1)}
         self.log.metrics("train", update, line, epoch=epoch, **values)

@@ -41,8 +41,7 @@ class PolicyConfig(Options):
     smallest and some random ones; sandwich-distill: the same, the largest teaching the others"""
     sandwich_random: int = option(1, "random SubTransformers beside the largest and the smallest", low=0)
     fair_sampling: bool = option(False, "draw each choice of each dimension equally often, in random order")
-    distill_share: float = option(1.0, above=0.0, high=1.0)
-    """weight of the teacher's probabilities in the loss of the others; the rest is the reference"""
+    distill_share: float = option(1.0, "weight of the teacher in the loss of the others", above=0.0, high=1.0)
 
     def used(self) -> dict[str, object]:
         """Return the options that this policy uses, by their names in YAML."""
@@ -111,8 +110,7 @@ class OptimConfig(Options):
     max_epoch: int | None = option(None, "epochs after which training ends", low=1, role="lengthens")
     amp: Amp = option("auto", "number format to compute in; auto: what the device is fast with", role="free")
     ema_decay: float = option(0.0, low=0.0, below=1.0)
-    """validate, save for searches and inherit a moving average of the weights with this decay, for example
-    0.999; 0 takes the weights themselves"""
+    """validate, save and inherit a moving average of the weights with this decay, such as 0.999; 0: none"""
 
 
 def compute_dtype(amp: Amp, device: torch.device, group: ProcessGroup = ALONE) -> torch.dtype:
@@ -228,16 +226,13 @@ class Trainer:
         """Return optimiser and update count; the weights are saved by their names."""
         return {"num_updates": self.num_updates, "optimizer": self.optimizer.state_dict()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any], averages: dict[str, Tensor]) -> None:
+        """Go on from what `state_dict` returned, and from a moving average of weights, if there is one."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.num_updates = state["num_updates"]
-
-    @torch.no_grad()
-    def load_average(self, weights: dict[str, Tensor]) -> None:
-        """Go on from this moving average, named as in `named_parameters`, if there is one."""
         for name, average in self.average.module.named_parameters() if self.average else ():
-            average.copy_(weights[name])
+            average.copy_(averages[name])
 
     def _in_compute_type(self, model: Transformer) -> Transformer:
         return model if self.dtype == torch.float32 else copy.deepcopy(model).to(self.dtype)

@@ -171,7 +171,7 @@ def test_saved_state_goes_on_as_if_never_stopped(dtype: torch.dtype) -> None:
             weight.copy_(weights(first)[name])
     second.refresh()
     torch.manual_seed(99)  # the global generator must not matter
-    second.load_state_dict(first.state_dict())
+    second.load_state_dict(first.state_dict(), {})
     steps(second, 3)
     assert same(weights(whole), weights(second))
     assert second.num_updates == 6 and second.lr() == whole.lr()
@@ -209,5 +209,5 @@ def test_gradients_of_the_copy_are_added_up_in_float32() -> None:
 def test_a_run_goes_on_in_any_type(before: torch.dtype, after: torch.dtype) -> None:
     first, second = trainer_of(before), trainer_of(after)
     first.train_step([ONE], LARGEST)
-    second.load_state_dict(first.state_dict())
+    second.load_state_dict(first.state_dict(), {})
     assert math.isfinite(second.train_step([TWO], LARGEST).grad_norm) and second.num_updates == 2
