@@ -56,9 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def take_figures(names: Sequence[str], options: Options) -> int:
-    """Take figures and print them; one that fails is recorded, the others go on, and 2 is returned.
-
-    Missing data is no failure, and targets that are missed are none: speed is not a test.
+    """Take figures and print them; one that fails is recorded, the others go on, and 2 is returned. Missing
+    data is no failure, and targets that are missed are none: speed is not a test.
     """
     figures: list[dict[str, Any]] = []
     try:

@@ -56,10 +56,7 @@ def time_preprocessing(
         Target(f"time of a pair at {large} / at {small}", each, 1.1),
         Target(f"peak memory at {large} / at {small}", memory, 1.25),
     )
-    note = (
-        f"{workers} workers, joined dictionary, Tatoeba English-German split into {PIECES} sentencepiece "
-        "pieces beforehand and repeated; a token is a piece or the end of a sentence"
-    )
+    note = f"{workers} workers, joined dictionary, Tatoeba English-German, repeated, in {PIECES} pieces"
     return Figure("preprocess", machine, rows, targets, [note])
 
 
@@ -97,8 +94,7 @@ def startup(options: timing.Options, threads: int) -> Figure:
         Target("seconds of train.py to its first batch", samples["first batch"].median_ms / 1e3, 3.0),
     )
     note = (
-        f"first batch: train.py with the configuration of the Multi30k SuperTransformer on {options.pairs} "
-        "pairs of 4 to 30 random words, in a fresh process and folder on the CPU, until it begins its first "
-        "training step; files are in the page cache after the first round"
+        f"first batch: train.py for the Multi30k SuperTransformer on {options.pairs} pairs of 4 to 30 random "
+        "words, in a fresh process on the CPU, until it begins its first step"
     )
     return Figure("startup", machine, rows, targets, [note])

@@ -4,7 +4,7 @@ import json
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ import torch
 
 import hat
 from benchmarks.process import info
-from benchmarks.trainings import RESULTS, Trainings, content_of, identity_of
+from benchmarks.trainings import Recipe, TrainingOptions, content_of, identity_of, work_off
 
 CPU = torch.device("cpu")
 PROBE = 4, 24  # updates of two short trainings, whose difference is the time of an update
@@ -23,7 +23,7 @@ RUNTIME, PRECISION = "ctranslate2", "int8"
 
 
 @dataclass(frozen=True)
-class ComparisonOptions(hat.Options):
+class ComparisonOptions(TrainingOptions):
     """Comparison"""
 
     found: tuple[str, ...] = hat.option((), role="free")
@@ -32,8 +32,6 @@ class ComparisonOptions(hat.Options):
     """YAML files of shapes that people made"""
     limits: tuple[float, ...] = hat.option((), above=0)
     """limits in ms that the found ones were searched under, in their order"""
-    super: str | None = hat.option(None, role="free")
-    """SuperTransformer, whose slices the found ones start from"""
     hand_super: str | None = hat.option(None, role="free")
     """SuperTransformer whose slices the shapes made by hand start from, too (default: from scratch)"""
     charged: tuple[str, ...] = hat.option((), role="free")
@@ -50,18 +48,10 @@ class ComparisonOptions(hat.Options):
     """plain text to translate, and its translation by people"""
     predictor: str = "latency_dataset/predictors/multi30kende_ctranslate2_int8_space1.pt"
     """its conditions are those of the latencies"""
-    results: str = str(RESULTS)
-    """folder of the table of trainings, of translations and pictures"""
     out_dir: str = "runs/comparison"
     """folder of the trainings; an interrupted study goes on from it"""
     measure: bool = False
     """measure all shapes side by side once more"""
-    part: int = hat.option(1, low=1)
-    """which part of the trainings to do, if several processes share them"""
-    parts: int = hat.option(1, low=1)
-    """how many parts there are"""
-    budget: bool = False
-    """print what is left to do and how many minutes it takes, and stop"""
     report: bool = False
     """print the table of what is known, draw the pictures, and stop"""
 
@@ -98,32 +88,22 @@ class _Stop:
         return over if self.interrupt.asked is None else int(self.interrupt.asked)
 
 
-class Study:
-    """What all trainings share; a line of the table depends on nothing but this and its cell."""
+class Study(Recipe):
+    """The trainings, what they cost, and what comes out."""
+
+    options: ComparisonOptions
 
     def __init__(self, settings: Any, options: ComparisonOptions, task: str) -> None:
-        self.options, self.task, self.name = options, settings.task, f"comparison {task}"
-        self.space, self.trainings = hat.space_of(settings.space), Trainings(Path(options.results))
-        batches = settings.task
-        self.config = hat.TrainConfig(settings.model, settings.optim, settings.schedule, batches=batches)
-        self.dataset = hat.Dataset.load(batches.data or "data", batches.source_lang, batches.target_lang)
+        super().__init__(settings, options, f"comparison {task}", CPU)
         limits = [*options.limits, *[None] * len(options.by_hand)]
         self.shapes = [
             Shape(Path(path).stem, self.space.check(hat.Arch.from_yaml(path)), limit_ms, Path(path))
             for path, limit_ms in zip((*options.found, *options.by_hand), limits, strict=True)
         ]
-        self.folder = Path(options.out_dir)
         self.sources = {True: options.super, False: options.hand_super}  # by whether it was found
         self.weights = {kind: content_of(path) if path else "" for kind, path in self.sources.items()}
         self.scored = {"test": [content_of(path) for path in options.test.split()]}
         self.scored |= {"engine": [RUNTIME, PRECISION]}
-        splits = (batches.train_subset, batches.valid_subset)
-        content = [each for split in splits for each in self.dataset.split(split).content()]
-        recipe = hat.short_training(self.config, 1000).to_yaml()
-        self.facts = {"data": [*self.dataset.digests, *content], "space": asdict(self.space)}
-        self.facts |= {"recipe": recipe, "dtype": str(hat.fast_dtype(CPU))}
-
-    # --- what everything costs
 
     def shared_minutes(self) -> dict[str, float]:
         """Return the CPU minutes that the found ones owe together, by what was done."""
@@ -134,8 +114,7 @@ class Study:
             record = hat.read_record(path, folder=path.is_dir())
             if record.cost is None or record.cost.cpu_s is None:
                 raise hat.DataError(
-                    f"{path} has no record of what it cost; give what evo_search.py, train.py and "
-                    "latency_dataset.py wrote, with the run.json beside it"
+                    f"{path} has no record of what it cost, which stands in run.json beside it"
                 )
             if (made := json.dumps(record.cost)) not in found:  # one search writes several architectures
                 costs[str(path)] = record.cost.cpu_s / 60
@@ -144,10 +123,7 @@ class Study:
 
     def speeds(self) -> dict[str, float]:
         """Return the CPU minutes of 1,000 updates of each shape, measured in turn the first time."""
-        names = {
-            s.name: identity_of({**self.facts, "arch": s.arch.to_yaml(), "speed": 1}) for s in self.shapes
-        }
-        known = self.trainings.lines(self.name)
+        names, known = {s.name: self.identity_of(s.arch, speed=1) for s in self.shapes}, self.known()
         missing = [shape for shape in self.shapes if names[shape.name] not in known]
         found: dict[str, list[float]] = {shape.name: [] for shape in missing}
         for turn in range(2 if missing else 0):
@@ -161,9 +137,9 @@ class Study:
                 found[shape.name].append((seconds[1] - seconds[0]) / (PROBE[1] - PROBE[0]) / 60 * 1000)
                 info(f"{shape.name}: {found[shape.name][-1]:.2f} min for 1,000 updates")
         for name, minutes in found.items():
-            row = {"study": self.name, "shape": name, "updates": 1000, "minutes": f"{min(minutes):.3f}"}
-            self.trainings.add(names[name], **row, note="time of an update, faster of 2")
-        known = self.trainings.lines(self.name)
+            row = {"shape": name, "updates": 1000, "minutes": f"{min(minutes):.3f}"}
+            self.keep(names[name], **row, note="time of an update, faster of 2")
+        known = self.known()
         return {name: float(known[identity]["minutes"]) for name, identity in names.items()}
 
     def cells(self) -> list[Cell]:
@@ -183,68 +159,35 @@ class Study:
 
     def _cell(self, shape: Shape, seed: int, minutes: float, minutes_of_1000: float) -> Cell:
         updates = 10 * max(1, round(100 * minutes / minutes_of_1000))
-        facts = {"arch": shape.arch.to_yaml(), "seed": seed, "updates": updates}
-        facts |= self.scored | {"source": self.weights[bool(shape.limit_ms)]}
+        facts = {"seed": seed, "updates": updates, **self.scored}
+        facts["source"] = self.weights[bool(shape.limit_ms)]
         if facts["source"]:
             facts["max_lr"] = self.options.found_max_lr
-        return Cell(shape, seed, minutes, updates, identity_of(self.facts | facts))
+        return Cell(shape, seed, minutes, updates, self.identity_of(shape.arch, **facts))
 
-    # --- the trainings
-
-    def train(self, cell: Cell, interrupt: Any) -> int | None:
-        """Train, translate and score; returns the signal that ended it early."""
-        out, stop = self.folder / cell.identity, _Stop(interrupt)
-        source, config = self.sources[bool(cell.shape.limit_ms)], self.config
-        if source:
-            schedule = replace(config.schedule, max_lr=self.options.found_max_lr)
-            config = replace(config, schedule=schedule)
-        result = hat.fit(
-            cell.shape.arch,
-            self.dataset,
-            hat.short_training(config, cell.updates),
-            space=self.space,
-            init=source,
-            out=out,
-            device=CPU,
-            seed=cell.seed,
-            interrupt=stop,  # type: ignore[arg-type]
-        )
+    def train(self, cell: Cell, interrupt: Any) -> None:
+        """Train, translate and score, unless a signal or the end of its sitting comes first."""
+        source = self.sources[bool(cell.shape.limit_ms)]
+        max_lr = self.options.found_max_lr if source else None
+        given = (cell.shape.arch, cell.updates, cell.seed, cell.identity, source, _Stop(interrupt), max_lr)
+        result, row = self.fit(*given)
         if result.stopped is not None:
-            return int(result.stopped)
-        cost = hat.read_record(out, folder=True).cost
-        model = result.model
+            if interrupt.asked is None:
+                info(f"{cell.shape.name} has had its {LONGEST_MIN:g} minutes; the same command goes on")
+            return
         texts = [Path(each).read_text("utf-8").splitlines() for each in self.options.test.split()]
-        engine = hat.engine(model, RUNTIME, PRECISION, 1)
-        lines = model.translate(texts[0], batch_size=BATCH, engine=engine)
+        engine = hat.engine(result.model, RUNTIME, PRECISION, 1)
+        lines = result.model.translate(texts[0], batch_size=BATCH, engine=engine)
         scores = hat.bleu(lines, texts[1], "sacre", self.dataset.split("valid").target_lang)
         self.trainings.keep_text(cell.identity, lines)
-        self.trainings.add(
-            cell.identity,
-            study=self.name,
-            shape=cell.shape.name,
-            seed=cell.seed,
-            updates=cell.updates,
-            loss=f"{result.losses['mean']:.4f}",
-            bleu=f"{scores.bleu:.2f}",
-            chrf=f"{scores.chrf:.2f}",
-            minutes=f"{cost.cpu_s / 60:.2f}" if cost and cost.cpu_s else "",
-            note="from its slice" if source else "from scratch",
-        )
-        for weights in out.glob("*.pt*"):
-            weights.unlink()
-        info(f"{cell.shape.name}, seed {cell.seed}: loss {result.losses['mean']:.3f}, BLEU {scores.bleu:.2f}")
-        return None
-
-    # --- latencies
-
-    @property
-    def latency_path(self) -> Path:
-        """Return the file of the latencies."""
-        return self.trainings.folder / f"latency_{self.name.split()[1]}.json"
+        row |= {"shape": cell.shape.name, "loss": f"{result.losses['mean']:.4f}"}
+        self.keep(cell.identity, **row, bleu=f"{scores.bleu:.2f}", chrf=f"{scores.chrf:.2f}")
+        info(f"{cell.shape.name}, seed {cell.seed}: loss {row['loss']}, BLEU {scores.bleu:.2f}")
 
     def latencies(self) -> dict[str, dict[str, float]]:
         """Return the latency of each shape in ms, of one sentence and of a batch, all measured in turns."""
-        known = json.loads(self.latency_path.read_text("utf-8")) if self.latency_path.exists() else {}
+        path = self.trainings.folder / f"latency_{self.study.split()[1]}.json"
+        known = json.loads(path.read_text("utf-8")) if path.exists() else {}
         conditions = hat.LatencyPredictor.load(self.options.predictor).conditions
         archs_of = {shape.name: shape.arch.to_yaml() for shape in self.shapes}
         wanted = identity_of({"shapes": archs_of, "conditions": conditions})
@@ -253,54 +196,36 @@ class Study:
         sizes = self.dataset.vocab_sizes
         cfg = hat.MeasureConfig(row_budget_s=3.0).under(conditions)
         archs = [shape.arch for shape in self.shapes]
-        one = hat.measure_fresh(archs, self.space, conditions, vocab_sizes=sizes, config=cfg)
+        one = hat.measure_fresh(archs, hat.Subject(self.space, sizes, cfg), conditions)
         models = [hat.extract(hat.SuperTransformer(self.space, sizes, self.config.model), a) for a in archs]
-        many = hat.time_in_turn(
-            [self._batch(model, cfg) for model in models],
-            replace(cfg, row_budget_s=6.0),
-            {},
-            hat.sync_of(CPU),
-        )
-        found = {
-            shape.name: {
-                "ms": alone.total_ms,
-                "interval_ms": alone.interval_ms,
-                "batch_ms": batch.total_ms,
-                "batch_interval_ms": batch.interval_ms,
-            }
-            for shape, alone, batch in zip(self.shapes, one, many, strict=True)
-        }
+        works = [hat.workload(model, cfg, BATCH) for model in models]
+        many = hat.time_in_turn(works, replace(cfg, row_budget_s=6.0), {}, hat.sync_of(CPU))
+        names = ("ms", "interval_ms", "batch_ms", "batch_interval_ms")
+        taken = [
+            (a.total_ms, a.interval_ms, b.total_ms, b.interval_ms) for a, b in zip(one, many, strict=True)
+        ]
+        every = zip(self.shapes, taken, strict=True)
+        found = {shape.name: dict(zip(names, ms, strict=True)) for shape, ms in every}
         known = {"identity": wanted, "shapes": found}
-        hat.write_text_atomic(self.latency_path, json.dumps(known, indent=1) + "\n")
+        hat.write_text_atomic(path, json.dumps(known, indent=1) + "\n")
         return found
-
-    def _batch(self, model: Any, cfg: hat.MeasureConfig) -> Any:
-        """Return what translates a batch of random sentences, as `hat.workload` does with one."""
-        whole = hat.Model(model, self.dataset.codec)
-        engine = hat.engine(whole, RUNTIME, PRECISION, 1)
-        source = torch.randint(hat.EOS + 1, model.source_embed.weight.size(0), (BATCH, cfg.source_len))
-        source[:, -1] = hat.EOS
-        beam = hat.BeamConfig(beam=cfg.beam, max_len_b=cfg.target_len - 1, min_len=cfg.target_len - 1)
-        return lambda mark: engine.timed(source, beam, mark)
-
-    # --- what comes out
 
     def report(self, cells: Sequence[Cell]) -> str:
         """Return the tables in Markdown, and draw both pictures beside the committed table."""
-        known, times = self.trainings.lines(self.name), self.latencies()
+        known, times = self.known(), self.latencies()
         done = [cell for cell in cells if cell.identity in known]
         by_shape = {s.name: [c for c in done if c.shape == s and not c.alone] for s in self.shapes}
-        rows = [
-            "| shape | made | M parameters | ms | ms, batch 32 | updates | CPU min | loss | BLEU | chrF |"
-        ]
-        rows.append("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|")
+        head = "shape | made | M parameters | ms | ms, batch 32 | updates | CPU min | loss | BLEU | chrF"
+        rows = [f"| {head} |", "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|"]
         for shape in sorted(self.shapes, key=lambda each: times[each.name]["ms"]):
             for alone in (False, True):
                 chosen = [c for c in done if c.shape == shape and c.alone == alone]
                 if not chosen:
                     continue
                 lines = [known[cell.identity] for cell in chosen]
-                mean = {key: np.mean([float(line[key]) for line in lines]) for key in COUNTED}
+                mean = {
+                    key: np.mean([float(line[key]) for line in lines]) for key in ("minutes", "loss", "chrf")
+                }
                 made = f"found under {shape.limit_ms:g} ms" if shape.limit_ms else "by hand"
                 made += ", as long as one found with all of the search" if alone else ""
                 time_ms, size = times[shape.name], hat.count_params(shape.arch, self.space) / 1e6
@@ -311,7 +236,7 @@ class Study:
                     f"{' / '.join(line['bleu'] for line in lines)} | {mean['chrf']:.2f} |"
                 )
         rows += ["", "| limit ms | found | beside | faster | BLEU more | 95% interval | p |"]
-        rows.append("|--:|---|---|--:|--:|--:|--:|")
+        rows += ["|--:|---|---|--:|--:|--:|--:|"]
         rows += [
             f"| {limit:g} | {ours.name} | {theirs.name} | {ratio:.2f}x | {gain:+.2f} | "
             f"{low:+.2f} to {high:+.2f} | {p:.3f} |"
@@ -321,10 +246,9 @@ class Study:
         return "\n".join(rows)
 
     def pairs(self, by_shape: dict[str, list[Cell]], times: dict[str, dict[str, float]]) -> Iterator[Any]:
-        """Yield each found one beside each shape made by hand that keeps its limit, or beats it in BLEU.
-
-        Gain and interval are those of BLEU over all seeds: paired bootstrap over sentences (Koehn 2004), each
-        draw of sentences for the mean over the seeds.
+        """Yield each found one beside each shape made by hand that keeps its limit, or beats it in BLEU. Gain
+        and interval are those of BLEU over all seeds: paired bootstrap over sentences (Koehn 2004), each draw
+        of sentences for the mean over the seeds.
         """
         target = Path(self.options.test.split()[1]).read_text("utf-8").splitlines()
         stats = {
@@ -358,18 +282,15 @@ class Study:
                     words = cell.shape.name.removeprefix("baseline_").removesuffix("_space1")
                     left.annotate(words, place, (4, 3), textcoords="offset points", fontsize=7)
         left.set(xlabel=f"latency in ms, one sentence, one core, {RUNTIME} {PRECISION}", ylabel="SacreBLEU")
-        right.set(
-            xlabel="CPU minutes of one core; the found ones with their share of search and SuperTransformer"
-        )
+        right.set(xlabel="CPU minutes of one core, with a share of search and SuperTransformer")
         left.legend(frameon=False)
         for axes in (left, right):
             axes.spines[["top", "right"]].set_visible(False)
             axes.grid(alpha=0.3)
-        figure.savefig(self.trainings.folder / f"{self.name.replace(' ', '_')}.png", dpi=130)
+        figure.savefig(self.trainings.folder / f"{self.study.replace(' ', '_')}.png", dpi=130)
         plt.close(figure)
 
 
-COUNTED = ("minutes", "loss", "chrf")
 DRAWS = 1000
 
 
@@ -380,18 +301,14 @@ def statistics(lines: Sequence[str], target: Sequence[str]) -> np.ndarray:
     return np.array(BLEU()._extract_corpus_statistics(list(lines), [list(target)]), dtype=np.int64)
 
 
-def _bleu(totals: np.ndarray) -> float:
-    from sacrebleu.metrics import BLEU
-
-    return float(BLEU()._compute_score_from_stats(totals.tolist()).score)
-
-
 def bootstrap(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> tuple[float, float, float, float]:
     """Return the gain in BLEU, the ends of its 95% interval, and the share of draws without a gain."""
+    from sacrebleu.metrics import BLEU
 
     def gain(chosen: np.ndarray) -> float:
-        means = [np.mean([_bleu(each[chosen].sum(axis=0)) for each in side]) for side in (ours, theirs)]
-        return float(means[0] - means[1])
+        totals = [[each[chosen].sum(axis=0).tolist() for each in side] for side in (ours, theirs)]
+        bleu = [[BLEU()._compute_score_from_stats(each).score for each in side] for side in totals]
+        return float(np.mean(bleu[0]) - np.mean(bleu[1]))
 
     rng, count = hat.rng_for(1, "bootstrap"), len(ours[0])
     draws = [gain(np.array(rng.choices(range(count), k=count))) for _ in range(DRAWS)]
@@ -426,23 +343,15 @@ def study(argv: Sequence[str] | None = None) -> int:
         return 0
     for name, minutes in work.shared_minutes().items():
         info(f"charged to the found ones together: {name}, {minutes:.1f} CPU min")
-    known = work.trainings.lines(work.name)
+    known = work.known()
     left = [c for c in cells[options.part - 1 :: options.parts] if c.identity not in known]
     for cell in left:
         info(f"{cell.shape.name}, seed {cell.seed}: {cell.updates} updates, about {cell.minutes:.1f} CPU min")
     info(f"{len(left)} of {len(cells)} trainings are left, about {sum(c.minutes for c in left):.0f} CPU min")
     if options.budget:
         return 0
-    with hat.Interrupt() as interrupt:
-        for cell in left:
-            stopped = work.train(cell, interrupt)
-            if interrupt.asked is not None:
-                info("stopped; the same command goes on from here")
-                return 128 + int(interrupt.asked)
-            if stopped:
-                info(
-                    f"{cell.shape.name} has had its {LONGEST_MIN:g} minutes; the same command goes on with it"
-                )
-    if all(cell.identity in work.trainings.lines(work.name) for cell in cells):
+    if stopped := work_off(left, work.train):
+        return stopped
+    if all(cell.identity in work.known() for cell in cells):
         print(work.report(cells))
     return 0

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,6 @@ class MissingData(hat.DataError):
 
 def multi30k(options: Options, folder: Path, split: str = "valid") -> Path:
     """Return a folder with the binary data of Multi30k: that of `--data`, or made in `folder` from raw text.
-
     Raises MissingData if there is neither.
     """
     made = Path(options.data)
@@ -52,9 +52,8 @@ def multi30k(options: Options, folder: Path, split: str = "valid") -> Path:
 
 
 def tatoeba_pieces(options: Options, folder: Path) -> Path:
-    """Return the prefix of the Tatoeba text, split into pieces as the text of a large task is.
-
-    Raises MissingData if there is no raw text.
+    """Return the prefix of the Tatoeba text, split into pieces as the text of a large task is. Raises
+    MissingData if there is no raw text.
     """
     import sentencepiece
 
@@ -82,12 +81,8 @@ def repeat_lines(prefix: Path, pairs: int, target: Path) -> None:
     """Write the first `pairs` pairs of an endless repetition of the text at `prefix`."""
     for lang in LANGS:
         lines = Path(f"{prefix}.{lang}").read_bytes().splitlines(keepends=True)
-        whole, rest = divmod(pairs, len(lines))
         with open(f"{target}.{lang}", "wb") as file:
-            block = b"".join(lines)
-            for _ in range(whole):
-                file.write(block)
-            file.writelines(lines[:rest])
+            file.writelines(islice(cycle(lines), pairs))
 
 
 def random_pairs(folder: Path, pairs: int, vocab_size: int = PIECES, split: str = "train") -> None:

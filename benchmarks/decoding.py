@@ -4,7 +4,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
 
@@ -69,11 +68,8 @@ def decode(options: timing.Options, threads: int) -> Figure:
         return time_search(cfg)
     pi = replace(cfg, label="Pi@4.0s: ", arch=PI_4S, vocab_size=32000, products=False)
     one, other = time_search(cfg), time_search(pi)
-    return one._replace(
-        rows=[*one.rows, *other.rows],
-        targets=[*one.targets, *other.targets],
-        notes=[*one.notes, *other.notes],
-    )
+    both = {name: [*getattr(one, name), *getattr(other, name)] for name in ("rows", "targets", "notes")}
+    return one._replace(**both)
 
 
 def decode_batch(options: timing.Options, threads: int) -> Figure:
@@ -113,14 +109,10 @@ def our_cases(cfg: DecodeConfig, model: hat.SubTransformer, source: torch.Tensor
 
 def engine_cases(cfg: DecodeConfig, model: hat.SubTransformer, source: torch.Tensor, runtime: str) -> Cases:
     """Return the searches of another engine, on CPUs alone; ONNX Runtime takes one sentence at once.
-
     CTranslate2 also gets a batch in parts, one for each thread. Raises ConfigError if a package is missing.
     """
-    name, known, alone = (
-        ENGINES[runtime],
-        hat.Model(model, hat.stand_in(model.vocab_sizes)),
-        cfg.sentences == 1,
-    )
+    name, alone = ENGINES[runtime], cfg.sentences == 1
+    known = hat.Model(model, hat.stand_in(model.vocab_sizes))
     if not cfg.on_cpu or not (alone or runtime == "ctranslate2"):
         return {}
     cases: Cases = {}
@@ -131,10 +123,9 @@ def engine_cases(cfg: DecodeConfig, model: hat.SubTransformer, source: torch.Ten
         parts = [(hat.engine(known, runtime, "fp32", 1), rows) for rows in source.chunk(cfg.threads)]
         workers = ThreadPoolExecutor(cfg.threads)
 
-        def search(part: tuple[Any, torch.Tensor]) -> None:
-            part[0].timed(part[1], cfg.beam_config, lambda: None)
-
-        cases[f"{name} float32, split"] = lambda: list(workers.map(search, parts))
+        cases[f"{name} float32, split"] = lambda: list(
+            workers.map(lambda part: part[0].timed(part[1], cfg.beam_config, lambda: None), parts)
+        )
     return cases
 
 
@@ -143,14 +134,11 @@ def measure_decode(cfg: DecodeConfig) -> tuple[dict[str, Samples], tuple[str, ..
     model, source = random_model(cfg), random_source(cfg)
     cases = our_cases(cfg, model, source)
     notes = [
-        f"{cfg.label}{cfg.sentences} sentences at once, beam {cfg.beam}, {cfg.source_len} source tokens, "
-        f"exactly {cfg.target_len} decoder steps and output tokens, vocabulary {cfg.vocab_size}, the "
-        "same random weights"
+        f"{cfg.label}{cfg.sentences} sentences at once, beam {cfg.beam}, {cfg.source_len} source and exactly "
+        f"{cfg.target_len} output tokens, vocabulary {cfg.vocab_size}, the same random weights"
     ]
     if cfg.products:
-        notes.append(
-            "products are those of the encoder and of all steps, attention and output matrix included"
-        )
+        notes.append("products: encoder and all steps, attention and output matrix included")
     for runtime, name in ENGINES.items():
         try:
             cases |= engine_cases(cfg, model, source, runtime)
@@ -163,16 +151,14 @@ def measure_decode(cfg: DecodeConfig) -> tuple[dict[str, Samples], tuple[str, ..
 
 
 def time_search(cfg: DecodeConfig) -> Figure:
-    """Return the figure of one sentence, or of a batch.
-
-    Targets are set for one thread of a CPU, and for batches on a CPU; otherwise the ratios are rows.
+    """Return the figure of one sentence, or of a batch. Targets are set for one thread of a CPU, and for
+    batches on a CPU; otherwise the ratios are rows.
     """
     machine, (fast, _) = timing.describe_machine(cfg.device), timing.formats(cfg.device)
     alone = cfg.sentences == 1
     samples, notes = measure_decode(cfg)
-    over = {
-        name: ratio(samples[name], samples[f"{name} products"]) for name in (fast, "fp32") if cfg.products
-    }
+    both = (fast, "fp32") if cfg.products else ()
+    over = {name: ratio(samples[name], samples[f"{name} products"]) for name in both}
     ratios = [Target(f"{fast} / its products", over.pop(fast), 1.35)] if alone and cfg.products else []
     plain, onnx, split = "CTranslate2 float32", "ONNX Runtime float32", "CTranslate2 float32, split"
     wanted = [(f"faster CTranslate2 float32 / {fast}", (plain, split), fast, 2.0)]
@@ -191,7 +177,7 @@ def time_search(cfg: DecodeConfig) -> Figure:
         rows = [timing.rate_row(name, one, cfg.sentences, "sentences/s") for name, one in samples.items()]
     rows += [Row(f"{name} / its products", value, "times") for name, value in over.items()]
     if not cfg.on_cpu or (alone and cfg.threads > 1):
-        rows += [Row(one.text, one.value or 0.0, "times") for one in ratios]
+        rows += [Row(one.text, one.value, "times") for one in ratios]
         ratios = []
     rows = [row._replace(name=cfg.label + row.name) for row in rows]
     ratios = [target._replace(text=cfg.label + target.text) for target in ratios]

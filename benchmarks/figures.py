@@ -47,9 +47,8 @@ def threads_of(name: str, options: Options) -> tuple[int, ...]:
 
 
 def take_apart(name: str, threads: int, options: Options) -> dict[str, Any]:
-    """Return the values of a figure taken in a process of its own, so that no figure disturbs another.
-
-    A figure that fails has its error instead of rows.
+    """Return the values of a figure taken in a process of its own, so that no figure disturbs another. A
+    figure that fails has its error instead of rows.
     """
     arguments = {"name": name, "threads": threads, "options": asdict(options)}
     try:

@@ -1,7 +1,4 @@
-"""The bare matrix products of a training step or of decoding: the floor of any implementation.
-
-M rows, K inner width, N columns, G independent products (sentences times heads).
-"""
+"""The bare matrix products of a training step or of decoding: the floor of any implementation."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -42,12 +39,8 @@ def encoder_products(arch: hat.Arch, space: hat.SearchSpace, size: Lengths) -> l
     enc, qkv, rows = arch.encoder, space.qkv_dim, size.sentences * size.source
     found = []
     for layer, (ffn, heads) in enumerate(zip(enc.ffn_dims, enc.self_heads, strict=True)):
-        name = f"encoder.{layer}"
-        found += [
-            Product(f"{name}.qkv", rows, enc.embed_dim, 3 * qkv),
-            *_attention(name, size.sentences, heads, size.source, size.source, qkv),
-            *_rest(name, rows, enc.embed_dim, qkv, ffn),
-        ]
+        attention = (size.sentences, heads, size.source, size.source)
+        found += _layer(f"encoder.{layer}", rows, enc.embed_dim, qkv, ffn, attention)
     for layer, span in enumerate(arch.decoder.cross_span):  # once for each decoder layer
         found.append(Product(f"decoder.{layer}.kv", rows * span, enc.embed_dim, 2 * space.decoder_qkv_dim))
     return found
@@ -56,9 +49,8 @@ def encoder_products(arch: hat.Arch, space: hat.SearchSpace, size: Lengths) -> l
 def decoder_products(
     arch: hat.Arch, space: hat.SearchSpace, vocab_size: int, size: Lengths, *, new: int, seen: int
 ) -> list[Product]:
-    """Return the products of a decoder pass over `new` tokens of each hypothesis that sees `seen` tokens.
-
-    The output matrix is included. All hypotheses of a sentence are queries of one attention to the source.
+    """Return the products of a decoder pass over `new` tokens of each hypothesis that sees `seen` tokens. The
+    output matrix is included. All hypotheses of a sentence are queries of one attention to the source.
     """
     dec, qkv = arch.decoder, space.decoder_qkv_dim
     hypotheses = size.sentences * size.beam
@@ -69,12 +61,10 @@ def decoder_products(
     ):
         name, cross = f"decoder.{layer}", f"decoder.{layer}.cross"
         found += [
-            Product(f"{name}.qkv", rows, dec.embed_dim, 3 * qkv),
-            *_attention(name, hypotheses, heads, new, seen, qkv),
+            *_layer(name, rows, dec.embed_dim, qkv, ffn, (hypotheses, heads, new, seen)),
             Product(f"{cross}.q", rows, dec.embed_dim, qkv),
             *_attention(cross, size.sentences, cross_heads, queries, span * size.source, qkv),
             Product(f"{cross}.out", rows, qkv, dec.embed_dim),
-            *_rest(name, rows, dec.embed_dim, qkv, ffn),
         ]
     return [*found, Product("output", rows, dec.embed_dim, vocab_size)]
 
@@ -104,8 +94,10 @@ def _attention(name: str, groups: int, heads: int, queries: int, keys: int, qkv:
     ]
 
 
-def _rest(name: str, rows: int, dim: int, qkv: int, ffn: int) -> list[Product]:
+def _layer(name: str, rows: int, dim: int, qkv: int, ffn: int, heads: tuple[int, ...]) -> list[Product]:
     return [
+        Product(f"{name}.qkv", rows, dim, 3 * qkv),
+        *_attention(name, *heads, qkv),
         Product(f"{name}.out", rows, qkv, dim),
         Product(f"{name}.up", rows, dim, ffn),
         Product(f"{name}.down", rows, ffn, dim),
@@ -113,10 +105,8 @@ def _rest(name: str, rows: int, dim: int, qkv: int, ffn: int) -> list[Product]:
 
 
 class BareProducts:
-    """Runs products on operands that lie ready, into results that lie ready.
-
-    `operands` are (left, right, result) of each product, `backward` those of the two of its backward pass,
-    the gradients of the left and of the right side.
+    """Runs products on operands and into results that lie ready: (left, right, result) of each product, and
+    `backward` of the two of its backward pass.
     """
 
     def __init__(

@@ -52,11 +52,6 @@ def study(argv: Sequence[str] | None = None) -> int:
         raise hat.ConfigError(f"{', '.join(missing)} needed; see --help")
     files = {"int8": str(options.int8_predictor), "float": str(options.float_predictor)}
     predictors = {kind: hat.LatencyPredictor.load(file) for kind, file in files.items()}
-    formats = {kind: each.conditions.get("dtype") for kind, each in predictors.items()}
-    if formats["int8"] != "int8" or formats["float"] == "int8":
-        raise hat.ConfigError(
-            f"the predictors are of tables in {formats}; give one in int8 and one in floats"
-        )
     runtime = predictors["int8"].conditions["runtime"]
     model, dataset = hat.load(str(options.restore_file)), hat.Dataset.load(str(options.data))
     model.network.to(hat.fast_dtype(CPU))

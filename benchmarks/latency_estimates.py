@@ -16,16 +16,12 @@ import torch
 from numpy.typing import NDArray
 
 import hat
-from benchmarks.process import ROOT, csv_text, info
+from benchmarks.process import ROOT, info
 from benchmarks.timing import describe_machine
 
 Floats = NDArray[np.float64]
 SPACE = ROOT / "configs/toy.en-de/supertransformer/space0.yml"
-VOCAB_SIZE, LENGTH, ARCHS = (
-    1000,
-    12,
-    12,
-)  # words, tokens of source and target, architectures beside the anchor
+VOCAB_SIZE, LENGTH, ARCHS = 1000, 12, 12  # the last: beside the anchor
 LOADS = {  # what helper processes do, one word each
     "quiet": (),
     "one-busy": ("spin",),
@@ -65,8 +61,7 @@ class EstimateOptions(hat.Options):
     rounds: int = hat.option(20, low=1)
     """how many rounds an estimate is taken from"""
     out_dir: str = "runs/latency_estimates"
-    """folder of the timings (JSON, one file a load) and of the result, estimates.csv; loads that are measured
-    already are not measured again"""
+    """folder of the timings (JSON, one file a load), which are not measured again"""
 
 
 @contextmanager
@@ -111,10 +106,9 @@ def models() -> list[Any]:
 
 
 def compare(ms: dict[str, Floats], count: int) -> list[dict[str, object]]:
-    """Return for each estimate and load how far ratios between two models lie from the quiet ones.
-
-    `ms` holds `timings` by load; an estimate is taken from each block of `count` rounds. Mean and mean
-    maximum are in percent; tau is Kendall's, over pairs at least 6% apart.
+    """Return for each estimate and load how far ratios between two models lie from the quiet ones. `ms` holds
+    `timings` by load; an estimate is taken from each block of `count` rounds. Mean and mean maximum are in
+    percent; tau is Kendall's, over pairs at least 6% apart.
     """
     rows: list[dict[str, object]] = []
     for name, estimate in ESTIMATES.items():
@@ -154,10 +148,8 @@ def study(argv: Sequence[str] | None = None) -> int:
         paths[load].parent.mkdir(parents=True, exist_ok=True)
         content = {"machine": describe_machine(), "load": load, "ms": found}
         hat.write_text_atomic(paths[load], json.dumps(content))
-    rows = compare(
-        {load: np.array(json.loads(path.read_text())["ms"]) for load, path in paths.items()}, options.rounds
-    )
-    hat.write_text_atomic(Path(options.out_dir) / "estimates.csv", csv_text(rows))
+    ms = {load: np.array(json.loads(path.read_text())["ms"]) for load, path in paths.items()}
+    rows = compare(ms, options.rounds)
     for row in rows:
         print("  ".join(f"{v:7.2f}" if isinstance(v, float) else f"{v!s:>10}" for v in row.values()))
     return 0

@@ -3,8 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import torch
 
@@ -17,26 +16,18 @@ WARMUP, ITERATIONS = 5, 20  # the release's recipe
 NEAR_PERCENT = 3.0  # two measurements of one architecture
 
 
-class Task(NamedTuple):
-    """What the rows of one task are measured with."""
-
-    space: Path
-    vocab_size: int
-    length: int
-
-
-TASKS = {"multi30k": Task(MULTI30K, 7960, 17), "wmt14": Task(WMT14, 32768, 30)}
+TASKS = {"multi30k": (MULTI30K, 7960, 17), "wmt14": (WMT14, 32768, 30)}  # space, vocabulary, length
 
 
 @torch.inference_mode()
-def latency_row(options: timing.Options, threads: int, task: Task | None = None) -> timing.Figure:
+def latency_row(options: timing.Options, threads: int, task: Any = None) -> timing.Figure:
     """Measure random rows of a task; torch has `threads` threads already."""
-    task, device = task or TASKS[options.row_task], options.torch_device
+    (path, vocab_size, length), device = task or TASKS[options.row_task], options.torch_device
     machine, sync = timing.describe_machine(device), hat.sync_of(device)
-    space, noise = hat.SearchSpace.from_yaml(task.space), torch.Generator().manual_seed(options.seed)
-    full = hat.SuperTransformer(space, task.vocab_size, hat.ModelConfig(share_all_embeddings=True), noise)
+    space, noise = hat.SearchSpace.from_yaml(path), torch.Generator().manual_seed(options.seed)
+    full = hat.SuperTransformer(space, vocab_size, hat.ModelConfig(share_all_embeddings=True), noise)
     full = full.to(device, hat.fast_dtype(device))
-    how, draw = hat.MeasureConfig(task.length, task.length), hat.rng_for(options.seed, "latency-row")
+    how, draw = hat.MeasureConfig(length, length), hat.rng_for(options.seed, "latency-row")
     models = [hat.extract(full, hat.sample(space, draw)).eval() for _ in range(options.rows)]
     anchor = [hat.workload(hat.extract(full, a).eval(), how) for a in (space.largest(), space.smallest())]
     start = time.perf_counter()
@@ -44,11 +35,7 @@ def latency_row(options: timing.Options, threads: int, task: Task | None = None)
     row_s = (time.perf_counter() - start) / (2 * len(models))
     recipe = [recipe_s(model, how, sync) for model in models]
     rows, targets = summary_of(once, again, row_s, recipe)
-    note = (
-        f"random rows of the space {space.encoder.super_embed_dim}/{space.encoder.super_ffn_dim}, vocabulary "
-        f"{task.vocab_size}, {task.length} tokens, beam 5; the recipe times the same encoder and the same "
-        "search; cutting a model out is in neither"
-    )
+    note = f"random rows, {path.parts[-3]}, vocabulary {vocab_size}, {length} tokens, beam 5, whole searches"
     return timing.Figure("latency-row", machine, rows, targets, [note])
 
 

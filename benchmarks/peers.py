@@ -13,7 +13,6 @@ import hat
 
 class PlainTrainer:
     """A step in straightforward float32 PyTorch: plain slices, fused attention, all logits at once, AdamW.
-
     The weights are a copy of those of `model`, a post-norm SuperTransformer with one shared embedding; the
     passes are written here. Batches have no padding.
     """

@@ -15,23 +15,17 @@ import torch
 from numpy.typing import NDArray
 
 import hat
-from benchmarks.process import ROOT, csv_text, info
+from benchmarks.process import ROOT, info
 
 Floats = NDArray[np.float64]
 Record = dict[str, Any]
-Method = Literal["predictor", "recipe_2020", "least_squares", "depth_only"]
-LABELS = {  # words in the table
-    "predictor": "ours",
-    "recipe_2020": "2020 recipe",
-    "least_squares": "least squares",
-    "depth_only": "decoder depth alone",
-}
+Method = Literal["predictor", "recipe_2020", "depth_only"]
+LABELS = {"predictor": "ours", "recipe_2020": "2020 recipe", "depth_only": "decoder depth alone"}  # in words
 VERSION = 2  # raise it with a change that moves results, so that a table never mixes two versions
 ALL = 0  # as a number of rows: all but the test rows
 TRANSFER_ROWS = 20
 COVERAGE = 0.95
 STEPS, BATCH_SIZE, LEARNING_RATE = 5000, 128, 1e-5  # of the 2020 recipe
-CONDITIONS = ("device", "threads", "dtype", "vocab_size", "beam", "source_len")
 SIZES, DECODER_AVERAGES = (0, 1, 4, 5), (6, 7, 8, 9)  # columns of the ten features: widths and depths
 
 
@@ -42,15 +36,13 @@ class StudyOptions(hat.Options):
     tables: tuple[str, ...] = ()
     """CSV files of measured latencies (default: latency_dataset/*.csv)"""
     out_dir: str = "runs/predictor_study"
-    """folder of the journal and the CSV file; an interrupted study continues from it"""
+    """folder of the journal; an interrupted study continues from it"""
     methods: tuple[Method, ...] = tuple(LABELS)  # type: ignore[assignment]
     """what to compare"""
     rows: tuple[int, ...] = hat.option((10, 25, 50, 100, 500, ALL), low=10, off=ALL)
     """numbers of rows to learn from; 0: all but the tenth that every method is tested on"""
     seeds: int = hat.option(5, low=1)
     """random splits"""
-    again: tuple[str, ...] = ()
-    """CSV files with second measurements of rows of the tables; how far the two lie apart is printed"""
     transfer: bool = False
     """compare 20 rows alone with 20 rows and the table of another device, for all tables of equal spaces"""
 
@@ -91,39 +83,31 @@ class Cell(NamedTuple):
         """Return what names this cell in a journal: all that its scores depend on."""
         table, source = self.table, self.source
         norms = [*table.feature_norm, table.lat_norm] if self.method == "recipe_2020" else []
-        return {
-            **{"table": table.name, "digest": table.digest, "method": self.method, "version": VERSION},
-            **{"norms": norms, "rows": self.num_rows, "seed": self.seed},
-            **{"source": source.name if source else "", "source_digest": source.digest if source else ""},
-        }
+        found = {"table": table.name, "digest": table.digest, "method": self.method, "version": VERSION}
+        found |= {"norms": norms, "rows": self.num_rows, "seed": self.seed}
+        of_source = (source.name, source.digest) if source else ("", "")
+        return found | dict(zip(("source", "source_digest"), of_source, strict=True))
 
 
 @hat.command
 def study(argv: Sequence[str] | None = None) -> int:
-    """Run what the journal does not hold yet, write the CSV file, print the table."""
+    """Run what the journal does not hold yet, and print the table."""
     (options,) = hat.parse(
         argv,
         StudyOptions,
         prog="python -m benchmarks predictor-study",
-        description="Compare the latency predictor with the 2020 recipe, least squares and decoder depth.",
+        description="Compare the latency predictor with the 2020 recipe and decoder depth.",
         config_flags=("--configs",),
     )
     paths = [Path(path) for path in options.tables] or sorted(Path("latency_dataset").glob("*.csv"))
     if len({path.stem for path in paths}) < max(1, len(paths)):
-        names = ", ".join(path.stem for path in paths) or "none"
-        raise hat.ConfigError(f"results go by the names of --tables, which must differ; given are {names}")
-    if options.again and options.transfer:
-        raise hat.ConfigError("--again belongs to the study of one table; leave it out or --transfer")
-    tables, again = [read_table(path) for path in paths], [read_table(Path(path)) for path in options.again]
+        raise hat.ConfigError("results go by the names of --tables, which must differ, and be some")
+    tables = [read_table(path) for path in paths]
     cells = list(transfer_cells(tables, options) if options.transfer else learning_cells(tables, options))
     if not cells:
         raise hat.ConfigError("no two of the tables are of one search space; give others with --tables")
-    repeats = [measured_again(second, tables) for second in again]
-    folder = Path(options.out_dir)
-    with hat.Journal(folder / "journal.jsonl") as journal:
-        means = mean_records(run_cells(cells, journal))
-    hat.write_text_atomic(folder / f"{'transfer' if options.transfer else 'study'}.csv", csv_text(means))
-    print("\n".join([study_table(means), *repeats]))
+    with hat.Journal(Path(options.out_dir) / "journal.jsonl") as journal:
+        print(study_table(mean_records(run_cells(cells, journal))))
     return 0
 
 
@@ -141,18 +125,12 @@ def read_table(path: Path) -> Table:
 
 
 def learning_cells(tables: Sequence[Table], options: StudyOptions) -> Iterator[Cell]:
-    """Yield the cells of error against number of rows, cheap methods first.
-
-    Numbers of rows that a table does not have are left out and named; ConfigError if no table has any.
+    """Yield the cells of error against number of rows, cheap methods first. Numbers of rows that a table does
+    not have are left out; ConfigError if no table has any.
     """
     most = max(table.most for table in tables)
-    for table in tables:
-        if missing := [count for count in options.rows if count > table.most]:
-            what = f"--rows {' '.join(map(str, missing))}"
-            has = f"{table.name} has {len(table.rows)} rows; give at most {table.most}, or 0 for all others"
-            if min(options.rows) > most:
-                raise hat.ConfigError(f"{what}: {has}")
-            info(f"{what} left out: {has}")
+    if min(options.rows) > most:
+        raise hat.ConfigError(f"--rows {options.rows}: give at most {most}, or 0 for all but the test rows")
     for method in sorted(options.methods, key=lambda method: method == "recipe_2020"):
         for table in tables:
             for count in (count for count in options.rows if count <= table.most):
@@ -177,9 +155,8 @@ def run_cells(cells: Sequence[Cell], journal: Any) -> list[Record]:
     done = {name(record): record for record in journal.records}
     left = [cell for cell in cells if name(cell.key) not in done]
     info(f"{len(cells) - len(left)} of {len(cells)} trainings are in {journal.path}")
-    sources: dict[str, Any] = {}
     for number, cell in enumerate(left, 1):
-        record = run_cell(cell, sources)
+        record = run_cell(cell)
         journal.append(record)
         done[name(record)] = record
         if record["seconds"] > 1 or number == len(left):
@@ -195,11 +172,8 @@ def split(count: int, seed: int) -> tuple[list[int], list[int]]:
     return order[part:], order[:part]
 
 
-def run_cell(cell: Cell, sources: dict[str, Any]) -> Record:
-    """Return the record of one cell: its key and scores on the test rows.
-
-    `sources` keeps predictors of whole tables from one call to the next.
-    """
+def run_cell(cell: Cell) -> Record:
+    """Return the record of one cell: its key and scores on the test rows."""
     begun = time.perf_counter()
     train, test = split(len(cell.table.rows), cell.seed)
     chosen = sorted(train[: cell.num_rows] if cell.num_rows != ALL else train)
@@ -210,35 +184,23 @@ def run_cell(cell: Cell, sources: dict[str, Any]) -> Record:
         if cell.source is None:
             predictor = hat.LatencyPredictor.fit(rows, seed=cell.seed, test=False)
         else:
-            if cell.source.name not in sources:
-                sources[cell.source.name] = hat.LatencyPredictor.fit(cell.source.rows, test=False)
-            predictor = sources[cell.source.name].transferred(rows, seed=cell.seed)
+            old = hat.LatencyPredictor.fit(cell.source.rows, test=False)
+            predictor = old.transferred(rows, seed=cell.seed)
         predicted = predictor.predict_rows(unseen)
         if predictor.max_coverage >= COVERAGE:
             margin = predictor.margin(COVERAGE)
             more = {"held": float(np.mean(truth <= predicted * margin)), "above_percent": 100 * (margin - 1)}
     else:
         x, ms = np.array([row.features for row in rows]), np.array([row.total_ms for row in rows])
-        fits = {"least_squares": hat.least_squares, "depth_only": hat.depth_only}
-        fits["recipe_2020"] = partial(recipe_2020, table=cell.table, seed=cell.seed)
-        predicted = fits[cell.method](x, ms)(np.array([row.features for row in unseen]))
+        recipe = partial(recipe_2020, table=cell.table, seed=cell.seed)
+        fit = recipe if cell.method == "recipe_2020" else hat.depth_only
+        predicted = fit(x, ms)(np.array([row.features for row in unseen]))
     seconds = round(time.perf_counter() - begun, 3)
-    return {**cell.key, **scores(predicted, truth), **more, "seconds": seconds}
-
-
-def scores(predicted_ms: Floats, truth_ms: Floats) -> dict[str, float]:
-    """Return mean absolute percentage error, root mean square error (ms) and Kendall's tau."""
-    error = predicted_ms - truth_ms
-    return {
-        "mape_percent": float(100 * np.mean(np.abs(error) / truth_ms)),
-        "rmse_ms": float(np.sqrt(np.mean(error**2))),
-        "kendall_tau": float(hat.kendall_tau(predicted_ms, truth_ms)),
-    }
+    return {**cell.key, **hat.prediction_scores(predicted, truth), **more, "seconds": seconds}
 
 
 def recipe_2020(features: Floats, latency_ms: Floats, table: Table, seed: int) -> Callable[[Floats], Floats]:
     """Return the predictor of HAT 2020, trained as the release trains it, from features [rows, 10] to ms.
-
     Mean squared error of latency / lat_norm on batches of 128 rows (or all, if fewer), 5,000 steps of Adam,
     no early stopping. The global random state is left alone.
     """
@@ -264,31 +226,6 @@ def recipe_2020(features: Floats, latency_ms: Floats, table: Table, seed: int) -
         return out
 
     return predict
-
-
-def measured_again(again: Table, tables: Sequence[Table]) -> str:
-    """Return in words how well `again` agrees with the table that holds the same rows, measured before.
-
-    That is the noise of the measurement: no predictor can be expected to come nearer. The table is one
-    measured under the same conditions, and not `again` itself; ConfigError if none has two of the rows.
-    """
-    ms = {row.arch: row.total_ms for row in again.rows if row.arch}
-    for table in tables:
-        both = [row for row in table.rows if row.arch in ms]
-        one, other = table.rows[0].conditions, again.rows[0].conditions
-        same = all(one.get(name) == other.get(name) for name in CONDITIONS)
-        if len(both) > 1 and table.digest != again.digest and same:
-            before = np.array([row.total_ms for row in both])
-            found = scores(np.array([ms[row.arch] for row in both]), before)
-            return (
-                f"{table.name}: {len(both)} rows measured again: MAPE {found['mape_percent']:.2f}%, "
-                f"Kendall tau {found['kendall_tau']:.3f}"
-            )
-    raise hat.ConfigError(
-        f"--again {again.name}: none of the other tables holds two of its architectures, measured under the "
-        "same conditions; measure with the options of one of them, its --seed included, and another "
-        "--lat-dataset-path"
-    )
 
 
 def mean_records(records: Sequence[Record]) -> list[Record]:

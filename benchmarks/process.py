@@ -1,15 +1,13 @@
 """Call a function in a fresh process: python -m benchmarks.process module:name reads its arguments."""
 
 import contextlib
-import csv
 import importlib
-import io
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,6 @@ def info(text: str) -> None:
 
 def fresh_call(function: str, /, omp_threads: int | None = None, **arguments: object) -> Any:
     """Return what `function`, written as "module:name" of this package, returns in a process of its own.
-
     Arguments and result are plain values. `omp_threads` are those of OpenMP and MKL. Raises HatError with the
     last line that the process wrote; all of them follow here on standard error.
     """
@@ -53,16 +50,6 @@ def seconds_of(command: Sequence[str]) -> float:
     start = time.perf_counter()
     subprocess.run([sys.executable, *command], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
     return time.perf_counter() - start
-
-
-def csv_text(records: Sequence[Mapping[str, Any]]) -> str:
-    """Return a table with a column for each key of any record."""
-    text = io.StringIO()
-    columns = list(dict.fromkeys(name for record in records for name in record))
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return text.getvalue()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
@@ -12,18 +12,16 @@ import numpy as np
 
 import hat
 from benchmarks.process import info
-from benchmarks.trainings import RESULTS, Trainings, content_of, identity_of
+from benchmarks.trainings import Recipe, TrainingOptions, content_of, work_off
 
 STUDY = "ranking"
 _POOL = 50  # draws for each architecture that is chosen
 
 
 @dataclass(frozen=True)
-class StudyOptions(hat.Options):
+class StudyOptions(TrainingOptions):
     """Study"""
 
-    super: str | None = hat.option(None, role="free")
-    """SuperTransformer whose slices are ranked"""
     num_archs: int = hat.option(12, low=2)
     """architectures, spread over decoder depth and size"""
     updates: int = hat.option(1000, low=1)
@@ -34,16 +32,8 @@ class StudyOptions(hat.Options):
     """updates of the short trainings from slices; successive halving begins with them"""
     ckpt_path: str | None = None
     """latency predictor, for the ranking by predicted latency"""
-    results: str = str(RESULTS)
-    """folder of the table of trainings"""
     out_dir: str = "runs/rank_study"
-    """folder of the trainings; an interrupted one goes on from it"""
-    part: int = hat.option(1, low=1)
-    """which part of the trainings to do, if several processes share them"""
-    parts: int = hat.option(1, low=1)
-    """how many parts there are"""
-    budget: bool = False
-    """print what is left to do and how long it takes on this machine, and stop"""
+    """folder of the trainings; an interrupted study goes on from it"""
 
 
 class Cell(NamedTuple):
@@ -56,11 +46,8 @@ class Cell(NamedTuple):
 
 
 def design(space: hat.SearchSpace, count: int, seed: int) -> list[hat.Arch]:
-    """Return `count` architectures spread over decoder depth and, at each depth, over size.
-
-    Each depth gets its equal share, the deepest ones what is left over; at one depth they are taken at equal
-    steps, ends included, from random ones in the order of their parameters. Raises ConfigError if the space
-    has fewer.
+    """Return `count` architectures: each decoder depth gets its share, the deepest ones what is left over; at
+    one depth they are taken at equal steps, ends included, from random ones in the order of their parameters.
     """
     depths = sorted(set(space.decoder.layers_choice), reverse=True)
     chosen = []
@@ -80,74 +67,50 @@ def design(space: hat.SearchSpace, count: int, seed: int) -> list[hat.Arch]:
     return chosen
 
 
-class Study:
+class Study(Recipe):
     """The losses that the rankings are made of; each is known from the table, or is trained for."""
 
+    options: StudyOptions
+
     def __init__(self, settings: Any, options: StudyOptions) -> None:
-        self.options, self.space, self.seed = options, hat.space_of(settings.space), settings.device.seed
-        self.archs = design(self.space, options.num_archs, self.seed)
-        given = settings.task
-        self.config = hat.TrainConfig(settings.model, settings.optim, settings.schedule, batches=given)
-        self.data = hat.Dataset.load(given.data or "data", given.source_lang, given.target_lang)
-        self.device, self.table = hat.device_of(settings.device), Trainings(Path(options.results))
-        splits = (given.train_subset, given.valid_subset)
-        content = [each for split in splits for each in self.data.split(split).content()]
-        self.facts = {
-            "recipe": hat.short_training(self.config, 1000).to_yaml(),
-            "space": asdict(self.space),
-            "data": [*self.data.digests, *content],
-            "dtype": str(hat.fast_dtype(self.device)),
-        }
-        self.source = content_of(options.super) if options.super else ""
+        self.seed, self.source = settings.device.seed, content_of(options.super) if options.super else ""
+        self.archs = design(hat.space_of(settings.space), options.num_archs, self.seed)
+        super().__init__(settings, options, STUDY, hat.device_of(settings.device))
 
     def identity(self, cell: Cell) -> str:
         """Return what the loss of a cell depends on."""
-        facts = {"arch": cell.arch.to_yaml(), "updates": cell.updates, "seed": cell.seed}
-        return identity_of(self.facts | facts | {"source": self.source if cell.from_slice else ""})
+        source = self.source if cell.from_slice else ""
+        return self.identity_of(cell.arch, updates=cell.updates, seed=cell.seed, source=source)
 
     def missing(self, cells: Iterable[Cell]) -> list[Cell]:
         """Return the cells whose loss is not known."""
-        known = self.table.lines(STUDY)
+        known = self.known()
         return [cell for cell in cells if self.identity(cell) not in known]
 
     def losses(self, cells: Sequence[Cell]) -> list[float]:
         """Return known losses."""
-        known = self.table.lines(STUDY)
+        known = self.known()
         return [float(known[self.identity(cell)]["loss"]) for cell in cells]
 
-    def train(self, cell: Cell, interrupt: Any = None) -> int | None:
-        """Make the loss of a cell known; returns the signal that stopped it."""
-        out, row = Path(self.options.out_dir) / self.identity(cell), dict[str, Any](note="slice")
-        given = (cell.arch, self.space, self.data)
+    def train(self, cell: Cell, interrupt: Any = None) -> None:
+        """Make the loss of a cell known, unless a signal comes first."""
+        source, identity = self.options.super if cell.from_slice else None, self.identity(cell)
         if cell.updates:
-            result = hat.fit(
-                cell.arch,
-                self.data,
-                hat.short_training(self.config, cell.updates),
-                space=self.space,
-                init=self.options.super if cell.from_slice else None,
-                out=out,
-                device=self.device,
-                seed=cell.seed,
-                interrupt=interrupt,
-            )
+            given = (cell.arch, cell.updates, cell.seed, identity, source, interrupt)
+            result, row = self.fit(*given)
             if result.stopped is not None:
-                return int(result.stopped)
-            loss, cost = result.losses["mean"], hat.read_record(out, folder=True).cost
-            row["note"] = "from its slice" if cell.from_slice else "from scratch"
-            row |= {"minutes": f"{cost.cpu_s / 60:.2f}"} if cost and cost.cpu_s is not None else {}
-            for weights in out.glob("*.pt*"):
-                weights.unlink()
+                return
+            loss = result.losses["mean"]
         else:
-            loss = hat.validate(*given, Path(str(self.options.super)), self.config, device=self.device).loss
-        row |= {"shape": shape_of(cell.arch), "seed": cell.seed, "updates": cell.updates}
-        self.table.add(self.identity(cell), study=STUDY, loss=f"{loss:.6f}", **row)
-        info(f"{row['shape']}, {row['note']}, seed {cell.seed}, {cell.updates} updates: loss {loss:.4f}")
-        return None
+            row = {"note": "slice", "seed": cell.seed, "updates": 0}
+            given = (cell.arch, self.space, self.dataset, Path(str(source)), self.config)
+            loss = hat.validate(*given, device=self.device).loss
+        self.keep(identity, shape=shape_of(cell.arch), loss=f"{loss:.6f}", **row)
+        shape, words = shape_of(cell.arch), f"seed {cell.seed}, {cell.updates} updates"
+        info(f"{shape}, {row['note']}, {words}: loss {loss:.4f}")
 
     def rankings(self) -> dict[str, tuple[list[float], float]]:
         """Return for each ranking a value of each architecture, low is good, and the updates that it took.
-
         Raises KeyError for a loss that is not known.
         """
         archs, updates = self.archs, self.options.short_updates
@@ -165,7 +128,8 @@ class Study:
                     self.train(cell)
                 return self.losses(cells)
 
-            order = hat.halving(ranked, self.rounds(), trained)
+            few = hat.SearchConfig(rerank=len(archs), rerank_updates=updates)
+            order = hat.halving(ranked, hat.rounds_of(len(archs), few), trained)
             by_slice, by_short = (dict(zip(archs, each, strict=True)) for each in (slices, short))
             left_out = [
                 hat.guess_trained(self.space, by_slice, {a: x for a, x in by_short.items() if a != arch})[
@@ -186,14 +150,6 @@ class Study:
             found["predicted latency"] = [-each for each in predictor.predict_many(archs)], 0
         return found
 
-    def rounds(self) -> list[tuple[int, int]]:
-        """Return how many architectures each round of successive halving trains, for how many updates."""
-        count, updates, found = len(self.archs), self.options.short_updates, list[tuple[int, int]]()
-        while count > 1:
-            found.append((count, updates))
-            count, updates = (count + 1) // 2, 2 * updates
-        return found
-
 
 def shape_of(arch: hat.Arch) -> str:
     """Return layers, widths and mean feed-forward widths of both sides, such as 6-2 256/896 160/512."""
@@ -206,9 +162,8 @@ def shape_of(arch: hat.Arch) -> str:
 def agreement(
     values: Sequence[float], truth: Sequence[float], archs: Sequence[hat.Arch]
 ) -> tuple[float, float]:
-    """Return Kendall's tau, and the share of pairs of equal decoder depth that both order alike.
-
-    A tie in `values` is no answer for tau, and counts half in the share.
+    """Return Kendall's tau, and the share of pairs of equal decoder depth that both order alike. A tie in
+    `values` is no answer for tau, and counts half in the share.
     """
     depths = [arch.decoder.num_layers for arch in archs]
     pairs = [(i, j) for i, j in combinations(range(len(archs)), 2) if depths[i] == depths[j]]
@@ -260,16 +215,12 @@ def study(argv: Sequence[str] | None = None) -> int:
     if left:
         updates = sum(cell.updates for cell in left)
         info(f"{len(left)} of {len(cells)} losses are not known; they take {updates} updates")
-        probe = hat.fit(left[-1].arch, work.data, hat.short_training(work.config, 6), space=work.space)
+        probe = hat.fit(left[-1].arch, work.dataset, hat.short_training(work.config, 6), space=work.space)
         info(f"that is about {probe.train_s / 6 * updates / 60:.0f} minutes here")
     if options.budget:
         return 0
-    with hat.Interrupt() as interrupt:
-        for cell in left:
-            stopped = work.train(cell, interrupt)
-            if stopped is not None:
-                info("stopped; the same command goes on from here")
-                return 128 + stopped
+    if stopped := work_off(left, work.train):
+        return stopped
     if missing := len(work.missing(cells)):
         info(f"this part is done; {missing} losses are left to the others, after which the table is printed")
         return 0

@@ -60,10 +60,9 @@ def alternate(
 ) -> dict[str, Samples]:
     """Return the times of all cases, each called in each round; every second round goes backwards.
 
-    In each round a case is called `warmup` times without timing, then `calls` times; the median of these
-    counts. `settle_s` seconds pass before: threads of another OpenMP runtime spin for 0.2 s after their work
-    and would take the cores from the next case. `sync` waits for the device before and after each timed call,
-    because a GPU is given work and returns at once.
+    In each round a case is called `warmup` times without timing, then `calls` times; the median counts.
+    Before, `settle_s` seconds pass: threads of another OpenMP runtime spin for 0.2 s and would take the cores
+    from the next case. `sync` waits for the device around each timed call, because a GPU returns at once.
     """
     taken: dict[str, list[float]] = {name: [] for name in cases}
     for turn in range(rounds):
@@ -105,18 +104,16 @@ def rate_row(name: str, samples: Samples, items: int, unit: str) -> Row:
 
 
 class Target(NamedTuple):
-    """A ratio and the limit it has to keep; `value` is None if it was not taken, and a note says why."""
+    """A ratio and the limit it has to keep."""
 
     text: str
-    value: float | None
+    value: float
     limit: float
     at_most: bool = True
 
     @property
-    def met(self) -> bool | None:
-        """Return whether the value keeps the limit, None without a value."""
-        if self.value is None:
-            return None
+    def met(self) -> bool:
+        """Return whether the value keeps the limit."""
         return self.value <= self.limit if self.at_most else self.value >= self.limit
 
 
@@ -145,10 +142,8 @@ def text_of(figure: Mapping[str, Any]) -> str:
         quartiles = "" if row["low"] is None else f"   ({row['low']:.4g} to {row['high']:.4g})"
         lines.append(f"  {row['name']:<58}{row['value']:>10.4g} {row['unit']}{quartiles}")
     for target in figure["targets"]:
-        kept = {True: "met   ", False: "MISSED", None: "not taken:"}[target["met"]]
-        value = "" if target["value"] is None else f": {target['value']:.3g}"
-        sign = "<=" if target["at_most"] else ">="
-        lines.append(f"  {kept} {target['text']}{value} ({sign} {target['limit']:g})")
+        kept, sign = "met   " if target["met"] else "MISSED", "<=" if target["at_most"] else ">="
+        lines.append(f"  {kept} {target['text']}: {target['value']:.3g} ({sign} {target['limit']:g})")
     lines += [f"  note: {note}" for note in figure["notes"]]
     return "\n".join(lines + ([f"  FAILED: {figure['error']}"] if figure["error"] else []))
 
@@ -173,9 +168,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def formats(device: torch.device) -> tuple[str, str]:
-    """Return the names of the fast number format and of fp32.
-
-    On CPUs the fast one is bf16 even without AMX, as the targets say; GPUs without bf16 take fp16.
+    """Return the names of the fast number format and of fp32. On CPUs the fast one is bf16 even without AMX,
+    as the targets say; GPUs without bf16 take fp16.
     """
     return "bf16" if device.type == "cpu" else hat.dtype_name(hat.fast_dtype(device)), "fp32"
 
@@ -205,14 +199,6 @@ class Options(hat.Options):
     """folder with raw text: multi30k/{train,val,test_2016_flickr}.{en,de} and tatoeba.en-de/train.{en,de}"""
     json: bool = False
     """print one line of JSON last"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise hat.ConfigError(
-                "--device cuda: this machine has no GPU that PyTorch can use, allowed here is cpu; leave it "
-                "out, or install a build of PyTorch for this GPU"
-            )
 
     @property
     def torch_device(self) -> torch.device:

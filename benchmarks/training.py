@@ -43,9 +43,8 @@ class StepConfig:
 
 
 def train_step(options: timing.Options, threads: int) -> timing.Figure:
-    """Time the step of the largest SubTransformer and of random ones; torch has `threads` threads already.
-
-    On a GPU that is an update of configs/wmt14.en-de/supertransformer/space0.yml: 16 batches of 4,096 tokens.
+    """Time the step of the largest SubTransformer and of random ones; torch has `threads` threads already. On
+    a GPU that is an update of configs/wmt14.en-de/supertransformer/space0.yml: 16 batches of 4,096 tokens.
     """
     device = options.torch_device
     if device.type == "cpu":
@@ -139,7 +138,6 @@ def time_steps(cfg: StepConfig) -> timing.Figure:
         targets = [Target(text, share, 40.0, at_most=False)]
     note = (
         f"{cfg.batches} batches of {cfg.sentences} sentences of {cfg.length}/{cfg.length} tokens, vocabulary "
-        f"{cfg.vocab_size}; tokens are target tokens; products are forward and both backward ones, attention "
-        "and output matrix included"
+        f"{cfg.vocab_size}; tokens are target tokens; products are forward and both backward ones"
     )
     return timing.Figure("train-step", machine, rows, targets, [note])

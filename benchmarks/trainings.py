@@ -7,7 +7,8 @@ import io
 import json
 import lzma
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +16,29 @@ import torch
 from filelock import FileLock
 
 import hat
-from benchmarks.process import ROOT
+from benchmarks.process import ROOT, info
 
 RESULTS = ROOT / "benchmarks" / "results"
-COLUMNS = [
-    "identity",
-    "study",
-    "shape",
-    "seed",
-    "updates",
-    "loss",
-    "bleu",
-    "chrf",
-    "minutes",
-    "device",
-    "torch",
-    "commit",
-    "date",
-    "note",
-]
+_RESULT = ["shape", "seed", "updates", "loss", "bleu", "chrf", "minutes"]
+COLUMNS = ["identity", "study", *_RESULT, "device", "torch", "commit", "date", "note"]
+
+
+@dataclass(frozen=True)
+class TrainingOptions(hat.Options):
+    """Trainings"""
+
+    super: str | None = hat.option(None, role="free")
+    """SuperTransformer, whose slices are ranked, or trained on"""
+    results: str = str(RESULTS)
+    """folder of the table of trainings, of translations and pictures"""
+    out_dir: str = "runs/study"
+    """folder of the trainings; an interrupted study goes on from it"""
+    part: int = hat.option(1, low=1)
+    """which part of the trainings to do, if several processes share them"""
+    parts: int = hat.option(1, low=1)
+    """how many parts there are"""
+    budget: bool = False
+    """print what is left to do and how long it takes, and stop"""
 
 
 def identity_of(facts: Mapping[str, Any]) -> str:
@@ -47,9 +52,8 @@ def content_of(path: Path | str) -> str:
 
 
 class Trainings:
-    """The table in `folder`, by default the committed one, and translations of trained models beside it.
-
-    Loss is per target token, base 2, smoothed; BLEU and chrF are 0 to 100; minutes are CPU time of one core.
+    """The table in `folder`, by default the committed one, and translations of trained models beside it. Loss
+    is per target token, base 2, smoothed; BLEU and chrF are 0 to 100; minutes are CPU time of one core.
     Several processes may add lines at once.
     """
 
@@ -70,13 +74,11 @@ class Trainings:
         row = {"device": hat.device_name(torch.device("cpu")), "torch": torch.__version__, "date": date}
         row |= {"identity": identity, "commit": commit, **values}
         self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{self.path}.lock"):
-            new = not self.path.exists()
-            with open(self.path, "a", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-                if new:
-                    writer.writeheader()
-                writer.writerow(row)
+        with FileLock(f"{self.path}.lock"), open(self.path, "a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            if not file.tell():
+                writer.writeheader()
+            writer.writerow(row)
 
     def keep_text(self, identity: str, lines: Sequence[str]) -> None:
         """Keep the translations of a test set, compressed, so that others can compare and score them."""
@@ -88,3 +90,65 @@ class Trainings:
         """Return the translations that `keep_text` kept."""
         path = self.folder / "translations" / f"{identity}.txt.xz"
         return lzma.decompress(path.read_bytes()).decode().split("\n")[:-1]
+
+
+class Recipe:
+    """What all trainings of a study share; a line depends on nothing but this and its own facts."""
+
+    def __init__(self, settings: Any, options: TrainingOptions, study: str, device: torch.device) -> None:
+        given, self.options, self.study, self.device = settings.task, options, study, device
+        self.space, self.trainings = hat.space_of(settings.space), Trainings(Path(options.results))
+        self.config = hat.TrainConfig(settings.model, settings.optim, settings.schedule, batches=given)
+        self.dataset = hat.Dataset.load(given.data or "data", given.source_lang, given.target_lang)
+        splits = (given.train_subset, given.valid_subset)
+        content = [each for split in splits for each in self.dataset.split(split).content()]
+        self.facts = {"data": [*self.dataset.digests, *content], "space": asdict(self.space)}
+        self.facts |= {"recipe": hat.short_training(self.config, 1000).to_yaml()}
+        self.facts |= {"dtype": str(hat.fast_dtype(device))}
+
+    def identity_of(self, arch: hat.Arch, **facts: Any) -> str:
+        """Return what a line depends on."""
+        return identity_of(self.facts | {"arch": arch.to_yaml()} | facts)
+
+    def known(self) -> dict[str, dict[str, str]]:
+        """Return the lines of the study by identity."""
+        return self.trainings.lines(self.study)
+
+    def fit(
+        self,
+        arch: hat.Arch,
+        updates: int,
+        seed: int,
+        identity: str,
+        source: str | None,
+        interrupt: Any,
+        max_lr: float | None = None,
+    ) -> tuple[Any, dict[str, Any]]:
+        """Train from a slice of `source`, or from scratch; returns the result and what a line says of it."""
+        config, out = self.config, Path(self.options.out_dir) / identity
+        if max_lr is not None:
+            config = replace(config, schedule=replace(config.schedule, max_lr=max_lr))
+        how: dict[str, Any] = {"space": self.space, "init": source, "out": out, "device": self.device}
+        how |= {"seed": seed, "interrupt": interrupt}
+        result = hat.fit(arch, self.dataset, hat.short_training(config, updates), **how)
+        cost = hat.read_record(out, folder=True).cost
+        minutes = f"{cost.cpu_s / 60:.2f}" if cost and cost.cpu_s is not None else ""
+        note = "from its slice" if source else "from scratch"
+        return result, {"seed": seed, "updates": updates, "minutes": minutes, "note": note}
+
+    def keep(self, identity: str, **row: Any) -> None:
+        """Add a line, and remove the weights that it is of."""
+        self.trainings.add(identity, study=self.study, **row)
+        for weights in (Path(self.options.out_dir) / identity).glob("*.pt*"):
+            weights.unlink()
+
+
+def work_off(left: Sequence[Any], train: Callable[[Any, Any], object]) -> int:
+    """Train each of what is left; returns 0, or the exit code of the signal that stopped it."""
+    with hat.Interrupt() as interrupt:
+        for cell in left:
+            train(cell, interrupt)
+            if interrupt.asked is not None:
+                info("stopped; the same command goes on from here")
+                return 128 + int(interrupt.asked)
+    return 0

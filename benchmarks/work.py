@@ -33,9 +33,8 @@ class _Reached(BaseException):
 
 
 def first_step(arguments: list[str], started: float) -> dict[str, float]:
-    """Run train.py up to its first training step, which is left out; return seconds.
-
-    `started` is what `time.monotonic`, the same clock in all processes, said when this one was started.
+    """Run train.py up to its first training step, which is left out; return seconds. `started` is what
+    `time.monotonic`, the same clock in all processes, said when this one was started.
     """
     begun = time.monotonic()
     trainer = hat.Trainer
@@ -62,10 +61,9 @@ def first_step(arguments: list[str], started: float) -> dict[str, float]:
 
 
 def peak_mib(who: int) -> float:
-    """Return the peak resident memory so far, of this process or of its ended children.
-
-    Linux counts in KiB, macOS in bytes. Linux begins the count of a process with the memory of its parent, so
-    there the process's own mark is read.
+    """Return the peak resident memory so far, of this process or of its ended children. On Linux the
+    process's own mark is read: its count begins with the memory of its parent, and is in KiB, on macOS in
+    bytes.
     """
     if who == resource.RUSAGE_SELF and (status := Path("/proc/self/status")).exists():
         mark = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))

@@ -29,10 +29,10 @@ _NAMES = {  # module: its public names, name=other if it is called otherwise the
     "errors": "ArchError CheckpointError ConfigError DataError HatError Infeasible TrainingError",
     "files.atomic": "write_text_atomic",
     "files.journal": "Journal read_journal",
-    "latency.costs": "depth_only least_squares",
-    "latency.measure": "MeasureConfig Timing collect measure_fresh measure_in_turn profile "
+    "latency.costs": "depth_only",
+    "latency.measure": "MeasureConfig Subject Timing collect measure_fresh measure_in_turn profile "
     "stand_in sync_of time_in_turn workload",
-    "latency.predictor": "LatencyPredictor kendall_tau",
+    "latency.predictor": "LatencyPredictor kendall_tau prediction_scores=score",
     "latency.table": "LatencyTable read_table",
     "model.cpu": "device_name dtype_name fast_dtype keep_pages",
     "model.inference": "InferenceModel",
@@ -45,8 +45,7 @@ _NAMES = {  # module: its public names, name=other if it is called otherwise the
     "runtimes.engines": "engine export",
     "search.constraints": "Pool",
     "search.record": "SearchResult",
-    "search.rerank": "guess_trained halving short_training",
-    "search.run": "ValidationFitness search",
+    "search.run": "ValidationFitness guess_trained halving rounds_of search short_training",
     "search.strategies": "NSGA2 Evolution SearchConfig Strategy growth",
     "space": "DIMS Arch DecoderArch EncoderArch SearchSpace sample space_from_plain space_of",
     "train.checkpoint": "average load=load_model load_checkpoint=load save=save_model",

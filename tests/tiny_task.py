@@ -1,27 +1,24 @@
 """A tiny search space on a tiny joint dictionary, one of its SubTransformers, and equality of two runs."""
 
-import torch
+from pathlib import Path
 
+import torch
+import yaml
+
+from hat.data.dataset import Dataset
+from hat.data.toy import toy_pairs
+from hat.model.layers import ModelConfig
+from hat.space import SearchSpace
 from hat.train.checkpoint import Checkpoint
+from hat.train.loop import BatchConfig, TrainConfig, fit
+from hat.train.trainer import OptimConfig
 
 SPACE = {
     "arch": "transformersuper_toy",
     "share-all-embeddings": True,
-    "encoder-embed-dim": 16,
-    "decoder-embed-dim": 16,
-    "encoder-ffn-embed-dim": 32,
-    "decoder-ffn-embed-dim": 32,
-    "encoder-layers": 2,
-    "decoder-layers": 2,
     "qkv-dim": 8,
-    "encoder-embed-choice": [16, 8],
-    "decoder-embed-choice": [16, 8],
-    "encoder-ffn-embed-dim-choice": [32, 16],
-    "decoder-ffn-embed-dim-choice": [32, 16],
     "encoder-layer-num-choice": [2],
     "decoder-layer-num-choice": [2, 1],
-    "encoder-self-attention-heads-choice": [2, 1],
-    "decoder-self-attention-heads-choice": [2, 1],
     "decoder-ende-attention-heads-choice": [2, 1],
     "decoder-arbitrary-ende-attn-choice": [-1, 1],
     "max-tokens": 256,
@@ -30,10 +27,11 @@ SPACE = {
     "dropout": 0.2,
     "amp": "fp32",
     "threads": 1,
-    "cpu": True,
-    "no-tensorboard": True,
-    "no-progress-bar": True,
-}
+} | dict.fromkeys(("cpu", "no-tensorboard", "no-progress-bar"), True)
+for side in ("encoder", "decoder"):
+    SPACE |= {f"{side}-embed-dim": 16, f"{side}-ffn-embed-dim": 32, f"{side}-layers": 2}
+    SPACE |= {f"{side}-embed-choice": [16, 8], f"{side}-ffn-embed-dim-choice": [32, 16]}
+    SPACE[f"{side}-self-attention-heads-choice"] = [2, 1]
 SUB = {
     "encoder-embed-dim-subtransformer": 16,
     "decoder-embed-dim-subtransformer": 8,
@@ -67,3 +65,16 @@ def assert_same(one: Checkpoint, other: Checkpoint) -> None:
             assert torch.equal(value, leaves[1][name]), name
         elif not name.endswith("train_s"):
             assert value == leaves[1][name], name
+
+
+def train_super(folder: Path, updates: int) -> list[tuple[str, str]]:
+    """Train in folder/super on toy pairs, which are returned; data in folder/bin, the space in space.yml."""
+    pairs = toy_pairs(1, 120)
+    if not (folder / "bin").exists():
+        Dataset.from_text(*zip(*pairs, strict=True), pieces=60, valid=10, folder=folder / "bin")
+    (folder / "space.yml").write_text(yaml.safe_dump(SPACE | {"data": str(folder / "bin")}))
+    model, batches = ModelConfig(share_all_embeddings=True), BatchConfig(max_tokens=512)
+    config = TrainConfig(model, OptimConfig(max_update=updates), batches=batches)
+    space, dataset = SearchSpace.from_yaml(folder / "space.yml"), Dataset.load(folder / "bin")
+    fit(space, dataset, config, out=folder / "super", device="cpu")
+    return pairs

@@ -12,19 +12,10 @@ from hat.space import Arch, DecoderArch, EncoderArch
 
 def save_predictor(path: Path) -> None:
     """Write one that answers for any space, in well under a second."""
-    rows = [
-        row_of(
-            Arch(
-                EncoderArch(640, (1024,) * 6, (8,) * 6),
-                DecoderArch(640, (1024,) * depth, (8,) * depth, (8,) * depth, (1,) * depth),
-            ),
-            (5.0, 0.1),
-            (20.0 * depth, 0.1),
-            {},
-        )
-        for depth in range(1, 7)
-        for _ in range(4)
-    ]
+    encoder, rows = EncoderArch(640, (1024,) * 6, (8,) * 6), []
+    for depth in [*range(1, 7)] * 4:
+        decoder = DecoderArch(640, (1024,) * depth, (8,) * depth, (8,) * depth, (1,) * depth)
+        rows.append(row_of(Arch(encoder, decoder), (5.0, 0.1), (20.0 * depth, 0.1), {}))
     LatencyPredictor.fit(rows).save(path)
 
 

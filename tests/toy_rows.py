@@ -2,7 +2,6 @@
 
 import math
 import random
-from dataclasses import replace
 
 from hat.latency.table import Row, row_of
 from hat.space import Arch, DecoderArch, EncoderArch
@@ -33,16 +32,3 @@ def rows_of(count: int, seed: int = 0, noise: float = 0.0) -> list[Row]:
         ms = true_ms(arch) * math.exp(rng.gauss(0, noise))
         rows.append(row_of(arch, (0.2 * ms, 0.1), (0.8 * ms, 0.1), {"device": "toy", "iterations": n}))
     return rows
-
-
-def slowed(rows: list[Row], percent: float) -> list[Row]:
-    """Return the same rows, each slower by `percent`."""
-    factor = 1 + percent / 100
-    return [
-        replace(
-            row,
-            latency_mean_encoder=row.latency_mean_encoder * factor,
-            latency_mean_decoder=row.latency_mean_decoder * factor,
-        )
-        for row in rows
-    ]

@@ -25,7 +25,7 @@ from hat.run import Identity
 from hat.search import strategies
 from hat.search.constraints import LimitOptions, in_ms
 from hat.search.record import SearchResult
-from hat.search.run import limits_of, search, search_identity
+from hat.search.run import SearchTask, limits_of, search
 from hat.search.strategies import SearchConfig, strategy_of
 from hat.train.checkpoint import check_compatible, load
 from hat.train.distributed import ProcessGroup, joined, launch, one_of_many, place_of
@@ -56,8 +56,6 @@ class SearchOptions(Options):
     """do not measure the architecture found, even if the predictor is of this device"""
     rerank_configs: str | None = option(None, metavar="FILE", role="free")
     """YAML file with the options of the short trainings of --rerank (default: those of --configs)"""
-    warm_start: str | None = option(None, metavar="FILE", role="free")
-    """journal of an older search with the same checkpoint, whose architectures start this one"""
 
 
 _TASK = "data source_lang target_lang max_tokens max_tokens_valid valid_subset profile_length"
@@ -90,7 +88,7 @@ def identity(groups: tuple[Any, ...]) -> Identity:
     with torch.device("meta"):
         network = SuperTransformer(rest.pop("space"), data.vocab_sizes, given.model)
     network = network.to(compute_dtype(given.optim.amp, device))
-    return search_identity(network, data, **rest)
+    return SearchTask(network, data, **rest).identity()
 
 
 def _arguments(given: Settings, options: SearchOptions, groups: Sequence[Any]) -> dict[str, Any]:
@@ -125,7 +123,6 @@ def _arguments(given: Settings, options: SearchOptions, groups: Sequence[Any]) -
         "config": config,
         "seed": given.device.seed,
         "out": folder,
-        "warm_start": options.warm_start,
         "inputs": {
             "checkpoint": settings.find_checkpoint(str(given.run.restore_file)),
             "predictor": Path(str(options.ckpt_path)),

@@ -30,7 +30,7 @@ from hat.data.folder import SUMS
 from hat.decode.score import check_tokenizer
 from hat.errors import ArchError, ConfigError, HatError
 from hat.files.atomic import digest_path, link_or_copy, new_folders, write_text_atomic
-from hat.latency.measure import MeasureConfig, measure_fresh, reference_of
+from hat.latency.measure import MeasureConfig, Subject, measure_fresh
 from hat.latency.predictor import MIN_ROWS, LatencyPredictor
 from hat.latency.table import read_table
 from hat.log import info, versions
@@ -470,10 +470,9 @@ class Task:
         def work() -> list[Row]:
             sizes = TaskData(self.settings.task).vocab_sizes
             config = MeasureConfig(length, length, command=self.command or "")
-            how = {"model_config": model, "device": device, "seed": self.options.seed}
-            at_ms = reference_of(read_table(table)[0])
-            given = (archs, self.space, conditions)
-            timings = measure_fresh(*given, vocab_sizes=sizes, config=config, reference_ms=at_ms, **how)
+            subject = Subject(self.space, sizes, config, model, device, self.options.seed)
+            at_ms = float(read_table(table)[0].conditions["reference_ms"])
+            timings = measure_fresh(archs, subject, conditions, reference_ms=at_ms)
             return [{"measured_ms": t.total_ms, "measured_interval_ms": t.interval_ms} for t in timings]
 
         how = {**conditions, "architectures": [arch.to_yaml() for arch in archs], "length": length}

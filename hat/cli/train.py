@@ -106,13 +106,12 @@ def _config(given: Settings) -> TrainConfig:
 
 def _profile(given: Settings, space: Any, arch: Any) -> dict[str, Any]:
     from hat.cli.latency_dataset import describe, measuring  # late: training measures nothing
-    from hat.latency.measure import profile
+    from hat.latency.measure import Subject, profile
 
-    how, device = measuring(given)
-    wanted = {"flops": given.profile.profile_flops, "seed": given.device.seed}
-    wanted["device"] = device if given.profile.latcpu or given.profile.latgpu else None
-    sizes = {"vocab_sizes": settings.profile_sizes(given.task), "model_config": given.model}
-    measured = profile(space, arch or space.largest(), config=how, **sizes, **wanted)
+    (how, device), sizes = measuring(given), settings.profile_sizes(given.task)
+    subject = Subject(space, sizes, how, given.model, device, given.device.seed)
+    timed = given.profile.latcpu or given.profile.latgpu
+    measured = profile(subject, arch or space.largest(), flops=given.profile.profile_flops, timed=timed)
     print(describe(measured))
     return measured
 

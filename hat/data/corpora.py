@@ -1,6 +1,4 @@
-"""Corpora as they are published -> parallel text: take sentences out, Moses' steps, split, clean. The Moses
-steps are done by sacremoses; the results are those of Moses' Perl scripts.
-"""
+"""Corpora as they are published -> parallel text: sentences taken out, Moses' steps by sacremoses, splits."""
 
 import functools
 import itertools
@@ -111,9 +109,7 @@ class PrepareConfig(Options):
         return line_function(lang, *(step for step in steps if getattr(self, step)), hyphens=self.hyphens)
 
     def extract(self, line: str, lang: str) -> str | None:
-        """Return the sentence in a line of the files of `lang`, None if the line holds none. Raises DataError
-        for a `<seg>` that does not end on its line and for two on one line.
-        """
+        """Return the sentence in a line of the files of `lang`, if any; DataError for a cut `<seg>`."""
         if self.markup == "none":
             return line
         if self.markup == "columns":
@@ -133,10 +129,9 @@ class PrepareConfig(Options):
 
 
 def prepare(cfg: PrepareConfig) -> tuple[list[int], int]:
-    """Write the sentences of both languages to `output`.<language>, both whole or none. Returns the number of
-    sentences of each pair of files, and the number of lines with characters U+FFFD. The text does not depend
-    on the number of processes; memory holds two parts of 1 MiB for each. Raises DataError for files that do
-    not have as many sentences as those they go with.
+    """Write the sentences of both languages to `output`.<language>, both whole or none; memory stays flat.
+    Returns the number of sentences of each pair of files, and of lines with characters U+FFFD. Raises
+    DataError for files that do not have as many sentences as those they go with.
     """
     sides = {cfg.source_lang: cfg.source_inputs, cfg.target_lang: cfg.target_inputs}
     counts: dict[str, list[int]] = {lang: [0] * len(files) for lang, files in sides.items()}
@@ -185,9 +180,8 @@ def line_pairs(paths: PathPair) -> Iterator[tuple[str, str]]:
 def split_pairs(
     inputs: Sequence[PathPair], train: PathPair, valid: PathPair | None = None, every: int = 0
 ) -> tuple[int, int]:
-    """Write the pairs of all `inputs`, in order, to `train`; each `every`-th one (from 1) to `valid` instead.
-    Of fewer than `every` pairs the last one is put aside: a trial with a few has a validation set as well.
-    Returns the numbers of pairs in both. Raises ConfigError for `every` below 2 if it is needed.
+    """Write the pairs of all `inputs`, in order, to `train`; each `every`-th one (from 1), of fewer the last
+    one, to `valid` instead. Returns the numbers of pairs in both. Raises ConfigError for `every` below 2.
     """
     if (valid is None) != (every == 0) or every == 1 or every < 0:
         raise ConfigError(f"--every {every}: 2 or more is allowed, together with --valid, the text to write")

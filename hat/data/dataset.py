@@ -40,9 +40,7 @@ class Dataset:
     def load(
         cls, folder: Path | str, source_lang: str | None = None, target_lang: str | None = None
     ) -> "Dataset":
-        """Open a folder of binary data; languages that are not given come from the names of its files. Raises
-        DataError, listing what is there, if there is no data or data of several language pairs.
-        """
+        """Open a folder of binary data; languages not given come from file names, DataError if unclear."""
         return cls(folder, *languages(folder, source_lang, target_lang))
 
     @classmethod
@@ -61,12 +59,10 @@ class Dataset:
         workers: int = 1,
     ) -> "Dataset":
         """Make binary data of sentences and their translations (lists, or paths of texts with one on each
-        line), with a joint sentencepiece model of at most `pieces` pieces.
-
-        Pairs with an empty side and repeated pairs are left out; the others are shuffled by `seed` and split.
-        `valid` and `test` are numbers of pairs; below 1 a share of all. `folder` is where to write; None for
-        a temporary folder that lives as long as the data set. `workers` processes do the work. Raises
-        DataError if both have not as many sentences, or too few, ConfigError for a wrong number.
+        line), with a joint sentencepiece model of at most `pieces` pieces. Pairs with an empty side and
+        repeated pairs are left out, the others shuffled by `seed` and split: `valid` and `test` are numbers
+        of pairs, below 1 shares. Without `folder` it is a temporary one that lives as long as the data set.
+        Raises DataError if both have not as many sentences, or too few, ConfigError for a wrong number.
         """
         sides = [list(read_lines(x)) if isinstance(x, str | Path) else x for x in (source, target)]
         counts = [len(side) for side in sides]

@@ -33,9 +33,7 @@ def listing(folder: Path) -> str:
 
 
 def languages(folder: Path | str, source: str | None = None, target: str | None = None) -> tuple[str, str]:
-    """Return source and target language of the data in `folder`: those given, else as the file names say.
-    Raises DataError, listing what is there, if one is needed and there is no pair or more than one.
-    """
+    """Return the languages given, else those in file names of `folder`; DataError if it has not one pair."""
     if source and target:
         return source, target
     found = sorted(_pairs_in(Path(folder)))
@@ -70,9 +68,7 @@ def replacing(destination: Path, languages: tuple[str, str]) -> Iterator[Path]:
 
 
 def check_digests(folder: Path, names: Iterable[str]) -> None:
-    """Raise DataError if a file of `folder` has another content than was written. Files that no list in
-    `folder` mentions, as data of other programs, cannot be checked.
-    """
+    """Raise DataError if a file of `folder` has another content than the list in `folder`, if any, says."""
     digests = _digests(folder)
     for name in names:
         try:

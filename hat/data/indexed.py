@@ -1,6 +1,4 @@
-"""Sentences as ids on disk: `<prefix>.bin` holds the ids back to back, `<prefix>.idx` where each begins.
-Written in the default format of fairseq; its legacy format is read only.
-"""
+"""Sentences as ids on disk, in the default format of fairseq; its legacy format is read only."""
 
 import struct
 from array import array
@@ -37,9 +35,8 @@ def write_indexed(prefix: Path | str, sentences: Iterable[np.ndarray], vocab_siz
 
 
 def write_parts(prefix: Path | str, parts: Iterable[Flat], vocab_size: int) -> int:
-    """Write parts, each of some sentences, and return the number of sentences. Memory holds one part and four
-    bytes for each sentence. Raises DataError for an empty sentence or an id out of range; a failure leaves
-    both files as they were.
+    """Write parts, each of some sentences, and return the number of sentences; memory stays flat. Raises
+    DataError for an empty sentence or an id out of range; a failure leaves both files as they were.
     """
     code = 8 if vocab_size < MAX_UINT16_VOCAB else 4
     dtype, lengths = np.dtype(DTYPES[code]), array("i")
@@ -63,14 +60,10 @@ def write_parts(prefix: Path | str, parts: Iterable[Flat], vocab_size: int) -> i
 
 
 class IndexedData:
-    """The sentences under `prefix`, memory-mapped: ids stay on disk, only lengths and offsets are in memory.
-    `lengths` is an int32 array [sentences] of ids per sentence, EOS included.
-    """
+    """Sentences under `prefix`, memory-mapped; `lengths` is an int32 array of ids per sentence with EOS."""
 
     def __init__(self, prefix: Path | str) -> None:
-        """Open and check both files, of either format. Raises DataError, naming the file, if one is missing,
-        cut off, too long or contradicts the other.
-        """
+        """Open files of either format; DataError for one missing, cut off or contradicting the other."""
         self.prefix = Path(prefix)
         self.bin, self._idx = paths_of(prefix)
         try:
@@ -131,6 +124,11 @@ class IndexedData:
         places = np.arange(ends[-1] if len(ends) else 0)
         places += np.repeat(self._starts[indices] - (ends - lengths), lengths)
         return self._ids[places].astype(np.int64) - self._shift, lengths
+
+    def count(self, index: int) -> tuple[int, int]:
+        """Return the number of all ids, and of those that are `index`."""
+        parts = (self._ids[at : at + CHUNK] for at in range(0, len(self._ids), CHUNK))
+        return len(self._ids), sum(int(np.count_nonzero(part == index + self._shift)) for part in parts)
 
     def check_ids(self, vocab_size: int, eos: int) -> None:
         """Read all ids. Raises DataError for one beyond the dictionary and for a sentence without EOS."""

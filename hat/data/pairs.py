@@ -1,6 +1,4 @@
-"""Sentence pairs, batches of about equal padded size planned from lengths alone, and the epochs made of them.
-Letters: B sentences of a batch, S longest source, T longest target (both with EOS).
-"""
+"""Sentence pairs and batches: B sentences, S longest source, T longest target (both with EOS)."""
 
 import hashlib
 import itertools
@@ -8,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -22,7 +20,6 @@ from hat.errors import ConfigError, DataError
 from hat.files.atomic import file_digest
 from hat.rng import seed_for
 
-Item = TypeVar("Item")
 MAX_POSITIONS = 1024
 SIDES = "source", "target"
 ORIGINAL = "original"  # split of a distilled folder: the targets that the text had
@@ -132,9 +129,7 @@ class PairDataset:
         return [file_digest(side.bin) for side in (self.source, self.target)]
 
     def raw_target(self, path: Path | str | None = None) -> list[str] | None:
-        """Return the untokenised reference of every pair, from `path` or as preprocessing kept it; None if it
-        kept none. Raises DataError if the number of lines differs.
-        """
+        """Return the raw reference of every pair, from `path` or as preprocessing kept it, else None."""
         if path is None:
             path = Path(f"{self.target.prefix}.txt")
             if not path.exists():
@@ -161,9 +156,7 @@ class _Mixture:
 
 
 def mixed(data: PairDataset, share: float, seed: int, epoch: int) -> PairDataset:
-    """Return the pairs of one epoch: a drawn `share` of those of `data` have their original targets. Raises
-    ConfigError if the folder is not one of hat distill.
-    """
+    """Return the pairs of an epoch: a drawn `share` of those of `data` has the original targets."""
     if not share:
         return data
     try:
@@ -213,34 +206,19 @@ def plan_batches(
 
 
 def usable(
-    source_lengths: np.ndarray,
-    target_lengths: np.ndarray,
-    max_tokens: int,
-    max_source_positions: int = MAX_POSITIONS,
-    max_target_positions: int = MAX_POSITIONS,
-    *,
-    drop_long: bool = True,
+    lengths: Sequence[np.ndarray], max_tokens: int, positions: Sequence[int], drop_long: bool = True
 ) -> np.ndarray:
-    """Return the indices of the pairs that are short enough; without `drop_long` (validation and test) others
-    are a DataError.
-    """
-    limits = min(max_source_positions, max_tokens), min(max_target_positions, max_tokens)
-    good = (source_lengths <= limits[0]) & (target_lengths <= limits[1])
+    """Return the indices of the pairs that are short enough; others are a DataError unless `drop_long`."""
+    limits = [min(most, max_tokens) for most in positions]
+    good = (lengths[0] <= limits[0]) & (lengths[1] <= limits[1])
     if not drop_long and not good.all():
-        first, most = int(np.argmin(good)), (max_source_positions, max_target_positions)
-        found = source_lengths[first], target_lengths[first]
-        side = 0 if found[0] > limits[0] else 1
-        flag = "--max-tokens-valid" if max_tokens < most[side] else f"--max-{SIDES[side]}-positions"
-        shown = f"line {first + 1} of the {SIDES[side]} text has {found[side]} tokens with its end"
+        first = int(np.argmin(good))
+        side = 0 if lengths[0][first] > limits[0] else 1
+        flag = "--max-tokens-valid" if max_tokens < positions[side] else f"--max-{SIDES[side]}-positions"
+        shown = f"line {first + 1} of the {SIDES[side]} text has {lengths[side][first]} tokens with its end"
         allowed = f"{limits[side]} are allowed ({np.count_nonzero(~good)} such lines)"
         raise DataError(f"{shown}, {allowed}; shorten it, or raise {flag}")
     return np.flatnonzero(good)
-
-
-def shard(batches: Sequence[Item], rank: int, world: int) -> list[Item | None]:
-    """Return the slots of one rank: batches rank, rank + world, ...; equally many, the last may be None."""
-    slots: list[Item | None] = list(batches[rank::world])
-    return slots + [None] * (-(-len(batches) // world) - len(slots))
 
 
 @dataclass
@@ -267,8 +245,8 @@ class EpochBatches:
 
     def __post_init__(self) -> None:
         lengths = self.data.source.lengths, self.data.target.lengths
-        limits = self.max_tokens, self.max_source_positions, self.max_target_positions
-        kept = usable(*lengths, *limits, drop_long=self.drop_long)
+        positions = self.max_source_positions, self.max_target_positions
+        kept = usable(lengths, self.max_tokens, positions, self.drop_long)
         self.num_skipped = len(lengths[0]) - len(kept)
         if not len(kept):
             found = f"none of the {self.num_skipped} {self.data.split} pairs fits {self.max_tokens} tokens"
@@ -276,7 +254,9 @@ class EpochBatches:
         names = ("max_tokens", "max_sentences", "multiple", "seed", "epoch", "shuffle")
         options = {name: getattr(self, name) for name in names}
         self.plan = plan_batches(*(side[kept] for side in lengths), **options)
-        self.slots = shard([kept[batch] for batch in self.plan[self.start :]], self.rank, self.world)
+        left = [kept[batch] for batch in self.plan[self.start :]]
+        missing = -len(left) % self.world  # at the end, so that every rank has as many
+        self.slots = [*left, *[None] * missing][self.rank :: self.world]
 
     def __len__(self) -> int:
         """Return the batches of the whole epoch: of all ranks, those before `start` included."""
@@ -291,9 +271,7 @@ class EpochBatches:
 
 
 def groups(batches: Iterable[Batch | None], size: int) -> Iterator[list[Batch]]:
-    """Yield `size` slots at a time, the last group of an epoch may have fewer; empty slots are left out. Only
-    the last slot of an epoch may be empty, so the place in a list is the place among the slots.
-    """
+    """Yield `size` slots at a time, last perhaps fewer; empty slots, at the end only, are left out."""
     slots = iter(batches)
     while group := list(itertools.islice(slots, size)):
         yield [batch for batch in group if batch is not None]

@@ -3,14 +3,14 @@
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from hat.config import Options, flag_of, option
 from hat.data import subwords
 from hat.data.folder import MODEL_FILE, SPLITS, replacing
-from hat.data.indexed import Flat, flat, write_parts
+from hat.data.indexed import Flat, IndexedData, flat, write_parts
 from hat.data.subwords import MODEL_FILES, splitter, subword_kind
 from hat.data.text import Chunk, Workers, chunks, read_lines, split_tokens, unequal
 from hat.data.vocab import SPECIALS, UNK, Vocab
@@ -71,10 +71,9 @@ class PreprocessConfig(Options):
 
 def preprocess(cfg: PreprocessConfig, info: Callable[[str], object] = lambda line: None) -> dict:
     """Write the binary data of `cfg` and return its statistics: {"dictionary": {lang: size}, "splits":
-    {split: {"sentences", lang: {"tokens", "unk_percent"}}}}. Everything is built in a temporary folder beside
-    `cfg.destdir` which takes its place at the end: a run that fails or is killed leaves the earlier data as
-    it was. `info` receives one line for each thing done. Raises DataError for text that is missing, not
-    UTF-8, of unequal length or (unless allowed) empty.
+    {split: {"sentences", lang: {"tokens", "unk_percent"}}}}. A run that fails or is killed leaves the earlier
+    data as it was. `info` receives one line for each thing done. Raises DataError for text that is missing,
+    not UTF-8, of unequal length or (unless allowed) empty.
     """
     langs = cfg.source_lang, cfg.target_lang
     prefixes = zip(SPLITS, (cfg.trainpref, cfg.validpref, cfg.testpref), strict=True)
@@ -99,7 +98,7 @@ def preprocess(cfg: PreprocessConfig, info: Callable[[str], object] = lambda lin
         else:
             model = _given_model(cfg, folder)
         train = [counts[file] for file in texts["train"]] if "train" in texts else [Counter()] * 2
-        vocabs = _dictionaries(cfg, *train)
+        vocabs = _dictionaries(cfg, train)
         for lang, vocab in zip(langs, vocabs, strict=True):
             vocab.save(folder / f"dict.{lang}.txt")
             info(f"[{lang}] dictionary: {len(vocab)} types")
@@ -109,7 +108,9 @@ def preprocess(cfg: PreprocessConfig, info: Callable[[str], object] = lambda lin
                 is_plain = kind and (cfg.sentencepiece or not subwords.is_split(counts[path], kind))
                 applied = model if is_plain and not cfg.bpe_codes else None
                 how = f", split by {MODEL_FILES[kind]}" if applied else ", taken as split already"
-                tokens, unknown = _binarise(workers, path, prefix, vocab, applied, lang)
+                parts = workers.run(_binarise, chunks(path), vocab=vocab, model=applied, lang=lang)
+                write_parts(prefix, parts, len(vocab))
+                tokens, unknown = IndexedData(prefix).count(UNK)
                 splits[split][lang] = {"tokens": tokens, "unk_percent": round(100 * unknown / tokens, 4)}
                 shown = f"{tokens} tokens, {100 * unknown / tokens:.3g}% replaced by <unk>"
                 shown += how if kind and model else ""
@@ -144,36 +145,19 @@ def _given_model(cfg: PreprocessConfig, folder: Path) -> bytes | None:
     return next(iter(models), None)
 
 
-def _dictionaries(cfg: PreprocessConfig, source: Counter, target: Counter) -> list[Vocab]:
-    def made(given: str | None, counts: Counter, threshold: int, nwords: int) -> Vocab:
-        vocab = Vocab.load(given) if given else Vocab.build(counts, threshold, nwords)
-        if given and len(vocab) == len(SPECIALS):
-            raise DataError(f"{given} holds no symbols; give a dictionary that hat preprocess wrote, or none")
-        return vocab
-
+def _dictionaries(cfg: PreprocessConfig, counts: list[Counter]) -> list[Vocab]:
+    given, limits = [cfg.srcdict, cfg.tgtdict], [(cfg.thresholdsrc, cfg.nwordssrc)]
+    limits += [(cfg.thresholdtgt, cfg.nwordstgt)]
     if cfg.joined_dictionary:
-        return [made(cfg.srcdict or cfg.tgtdict, source + target, cfg.thresholdsrc, cfg.nwordssrc)] * 2
-    return [
-        made(cfg.srcdict, source, cfg.thresholdsrc, cfg.nwordssrc),
-        made(cfg.tgtdict, target, cfg.thresholdtgt, cfg.nwordstgt),
-    ]
+        given, counts, limits = [cfg.srcdict or cfg.tgtdict], [counts[0] + counts[1]], limits[:1]
+    found = []
+    for path, count, limit in zip(given, counts, limits, strict=True):
+        found.append(Vocab.load(path) if path else Vocab.build(count, *limit))
+        if path and len(found[-1]) == len(SPECIALS):
+            raise DataError(f"{path} holds no symbols; give a dictionary that hat preprocess wrote, or none")
+    return found * 2 if cfg.joined_dictionary else found
 
 
-def _binarise(
-    workers: Workers, path: Path, prefix: Path, vocab: Vocab, model: bytes | None, lang: str
-) -> tuple[int, int]:
-    seen = [0, 0]  # tokens with EOS, and unknown ones
-
-    def parts() -> Iterator[Flat]:
-        for part in workers.run(_binarise_chunk, chunks(path), vocab=vocab, model=model, lang=lang):
-            seen[0] += len(part[0])
-            seen[1] += int((part[0] == UNK).sum())
-            yield part
-
-    write_parts(prefix, parts(), len(vocab))
-    return seen[0], seen[1]
-
-
-def _binarise_chunk(chunk: Chunk, vocab: Vocab, model: bytes | None, lang: str) -> Flat:
+def _binarise(chunk: Chunk, vocab: Vocab, model: bytes | None, lang: str) -> Flat:
     split = splitter(vocab, model, lang) if model else split_tokens
     return flat([vocab.encode_tokens(split(line)) for line in read_lines(*chunk)])

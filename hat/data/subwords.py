@@ -28,9 +28,7 @@ MODEL_FILES = {"sentencepiece": MODEL_FILE, "subword_nmt": CODES_FILE}
 
 
 def remove_subwords(line: str, kind: str | None) -> str:
-    """Return the words of a line of subwords. `kind` is None (nothing to join), "@@ " or "subword_nmt" (a
-    piece ending in @@ continues), or "sentencepiece". Raises ConfigError for any other.
-    """
+    """Return the words of a line of subwords of kind None, "@@ ", subword_nmt or sentencepiece."""
     if kind is None:
         return line
     if kind in ("@@ ", "subword_nmt"):
@@ -55,9 +53,7 @@ def subword_kind(symbols: Iterable[str]) -> Kind | None:
 
 
 def model_beside(place: Path, vocab: Vocab) -> bytes | None:
-    """Return the content of the subword model of a dictionary, None if there is none. `place` is its file, or
-    the folder that may hold it.
-    """
+    """Return the content of the subword model of a dictionary, if any, in `place`, its file or folder."""
     if (kind := subword_kind(vocab)) is None:
         return None
     path = place / MODEL_FILES[kind] if place.is_dir() else place
@@ -104,9 +100,7 @@ def splitter(vocab: Vocab, model: bytes | None, lang: str) -> Split:
 def count_tokens(
     path: Path, workers: Workers, pieces: bytes = b"", *, allow_empty: bool = True
 ) -> tuple[int, Counter]:
-    """Check a text; return its number of lines, and how often each word occurs, or each of the `pieces` of a
-    sentencepiece model. Raises DataError for an empty line if these are not allowed.
-    """
+    """Return the number of lines of a text, none empty if not allowed, and counts of words or pieces."""
     lines, counts = 0, Counter()
     for some, found in workers.run(_count_chunk, chunks(path), pieces=pieces, allow_empty=allow_empty):
         lines += some
@@ -135,11 +129,10 @@ def check_pieces(lines: Iterable[str], pieces: int, option: str) -> None:
 
 
 def learn_sentencepiece(files: Iterable[Path], model_path: Path, vocab_size: int, seed: int) -> None:
-    """Learn a BPE model of at most `vocab_size` pieces on the lines of `files` and write it to `model_path`.
-    The same text, size and seed give the same pieces; no normalisation, every character is covered. A text
-    without so many pieces gives a smaller model. Of more than 2,000,000 lines, `seed` samples as many. The
-    files were read and checked before: an exception would be lost inside the trainer. Raises ConfigError for
-    a size below the number of characters and for a text without words.
+    """Learn a BPE model of at most `vocab_size` pieces on the lines of `files`, which were checked before,
+    and write it to `model_path`. The same text, size and seed give the same pieces; no normalisation, every
+    character is covered. Of more than 2,000,000 lines, `seed` samples as many. Raises ConfigError for a size
+    below the number of characters and for a text without words.
     """
     sentencepiece = package("sentencepiece")
     words = (split_tokens(line) for path in files for line in read_lines(path))
@@ -162,9 +155,7 @@ def learn_sentencepiece(files: Iterable[Path], model_path: Path, vocab_size: int
 
 
 def load_pieces(model: bytes) -> Split:
-    """Return the function that splits a raw line by the content of a sentencepiece model, else DataError.
-    `remove_subwords` of the pieces, joined by spaces, undoes it.
-    """
+    """Return the function that splits a raw line by the content of a sentencepiece model, else DataError."""
     processor = package("sentencepiece").SentencePieceProcessor()
     try:
         processor.LoadFromSerializedProto(model)
@@ -175,9 +166,7 @@ def load_pieces(model: bytes) -> Split:
 
 
 def learn_bpe(files: Sequence[Path], codes: Path, merges: int, workers: int = 1) -> int:
-    """Learn at most `merges` merges on the words of all `files` together; return how many were written. The
-    codes are those of `subword-nmt learn-bpe` on the joined text. Memory holds the distinct words.
-    """
+    """Learn `merges` merges on all `files` as `subword-nmt learn-bpe` does; return how many were written."""
     learner, out = package("subword_nmt.learn_bpe"), io.StringIO()
     with Workers(workers) as pool:
         counts = sum((count_tokens(path, pool)[1] for path in files), Counter())
@@ -190,9 +179,7 @@ def learn_bpe(files: Sequence[Path], codes: Path, merges: int, workers: int = 1)
 
 
 def apply_bpe(codes: Path, inputs: Sequence[Path], folder: Path, workers: int = 1) -> list[Path]:
-    """Write each text of `inputs`, split into subwords, under its own name into `folder`; return the paths.
-    Each is written whole or not at all and does not depend on the number of processes.
-    """
+    """Write each text of `inputs`, split into subwords, under its own name into `folder`; return paths."""
     outputs = [folder / path.name for path in inputs]
     if len(set(outputs)) != len(outputs) or folder.resolve() in [path.resolve().parent for path in inputs]:
         raise ConfigError(
@@ -253,9 +240,7 @@ class TextCodec:
         return splitter(self.vocabs[0], self.model, self.languages[0])
 
     def encode(self, sentence: str) -> np.ndarray:
-        """Return the ids [tokens + 1] (int32, EOS last) of a plain source sentence. Raises DataError if the
-        subword model is missing.
-        """
+        """Return the ids [tokens + 1] (int32, EOS last) of a plain sentence; DataError without model."""
         return self.vocabs[0].encode_tokens(self._split(sentence))
 
     def decode(self, ids: Iterable[int]) -> str:

@@ -80,9 +80,7 @@ def split_tokens(line: str) -> list[str]:
 
 
 def write_rows(paths: Sequence[Path], rows: Iterable[Sequence[str | None]]) -> tuple[int, list[int]]:
-    """Write column i of all rows, without those that are None, to path i; all files whole or none. Returns
-    the number of rows, and of lines in each file.
-    """
+    """Write column i of all rows but None to path i, all or none; return numbers of rows, and of lines."""
     total, counts = 0, [0] * len(paths)
 
     def fill(files: list[BinaryIO]) -> None:

@@ -1,7 +1,6 @@
-"""Seeded English-German sentence pairs for trying the whole toolkit in minutes; nothing is downloaded. German
-cases, genders and word order are right: articles and adjectives agree; the finite verb is second in a main
-clause, with a separable prefix at the end, and last after a conjunction or a relative pronoun; time comes
-before companion, object and place.
+"""Seeded English-German sentence pairs for trying the whole toolkit in minutes. German cases, genders and
+word order are right: the finite verb is second in a main clause, with a separable prefix at the end, and last
+after a conjunction or a relative pronoun; time comes before companion, object and place.
 """
 
 import random
@@ -135,9 +134,7 @@ def _sentence(rng: random.Random) -> Pair:
 
 
 def toy_pairs(seed: int, count: int) -> list[Pair]:
-    """Return `count` pairs; no English and no German sentence occurs twice. The first n pairs of a larger
-    count are those of count n. Raises ConfigError beyond 200,000 pairs.
-    """
+    """Return `count` pairs, all sentences distinct, at most 200,000; a larger count begins with them."""
     if not 0 <= count <= 200_000:  # far below the number of sentences that the grammar has
         raise ConfigError(f"cannot make {count} toy pairs; 0 to 200000 are allowed; ask for fewer")
     rng = rng_for(seed, "toy")
@@ -155,9 +152,7 @@ def toy_pairs(seed: int, count: int) -> list[Pair]:
 def write_toy(
     folder: Path | str, seed: int = 1, train: int = 12_000, valid: int = 200, test: int = 400
 ) -> dict[str, int]:
-    """Write {train,valid,test}.{en,de} and return the number of pairs of each split. The splits share no
-    English and no German sentence. Raises ConfigError beyond 200,000 pairs.
-    """
+    """Write {train,valid,test}.{en,de}, no sentence twice; return the number of pairs of each split."""
     sizes = {"train": train, "valid": valid, "test": test}
     pairs, start = toy_pairs(seed, sum(sizes.values())), 0
     for split, size in sizes.items():

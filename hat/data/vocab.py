@@ -42,9 +42,7 @@ class Vocab:
 
     @classmethod
     def load(cls, path: Path | str) -> "Vocab":
-        """Read a dictionary file as it is: nothing is sorted, cut or padded. Raises DataError, with file and
-        line, for a line that is not `symbol count` or a symbol given twice.
-        """
+        """Read a dictionary file as it is: not sorted, cut or padded; DataError names a wrong line."""
         return cls.parse(read_lines(path), str(path))
 
     @classmethod

@@ -1,6 +1,5 @@
 """Sequence-level distillation (Kim and Rush, 2016): a teacher's translations become the training targets. The
-new data folder has the dictionaries and the other splits of the old one. Its training split holds the
-teacher's pairs, and the split `original` the same sources with the targets that they had, for mixtures.
+new data has the dictionaries and other splits of the old one, and the old training split as `original`.
 """
 
 import shutil
@@ -105,9 +104,8 @@ def _finish(data: PairDataset, out: Path, starts: range) -> dict[str, int]:
     texts[f"{ORIGINAL}.{pair}.{langs[1]}"] = data.target
     if not (out / SUMS).exists():
         for name, of in texts.items():
-            write_parts(
-                out / name, rows(of), len(data.source_vocab if of is data.source else data.target_vocab)
-            )
+            vocab = data.source_vocab if of is data.source else data.target_vocab
+            write_parts(out / name, rows(of), len(vocab))
         ours = (f"{split}.", f"{ORIGINAL}.")
         keep = {*(f"dict.{lang}.txt" for lang in langs), MODEL_FILE, CODES_FILE}
         keep |= {path.name for path in data.folder.glob(f"*.{pair}.*") if not path.name.startswith(ours)}

@@ -1,6 +1,5 @@
-"""BLEU, chrF and TER of generated output, by sacrebleu alone. `normal` is the release's tokenised BLEU:
-intra-word hyphens split on both sides, no further tokenisation. `sacre` is SacreBLEU of detokenised text
-against the raw reference, with the tokeniser of its language.
+"""BLEU, chrF and TER by sacrebleu. `normal` is the release's tokenised BLEU: intra-word hyphens split on both
+sides, no further tokenisation. `sacre` is SacreBLEU of detokenised text against the raw reference.
 """
 
 import os
@@ -41,8 +40,7 @@ class Scores(NamedTuple):
 
 def tokenizer_of(lang: str) -> str:
     """Return sacrebleu's tokeniser for text in `lang`, an ISO 639 code or a BCP 47 tag with "-" or "_". Text
-    without spaces whose language has none of its own is split into characters, or by the model "flores200" if
-    sacrebleu has downloaded it before.
+    without spaces whose language has none is split into characters, or by "flores200" if it was downloaded.
     """
     first, *more = re.split("[^a-z0-9]+", lang.lower())
     script = next((part for part in more if len(part) == 4 and part.isalpha()), "")
@@ -73,9 +71,7 @@ def _metric(tokenizer: str, **options: Any) -> Any:
 
 
 def bleu(hypotheses: Sequence[str], references: Sequence[str], mode: Mode, target_lang: str = "") -> Scores:
-    """Return BLEU, chrF and TER of one hypothesis against one reference each; DataError on unequal counts.
-    TER counts words; text without spaces is split by the tokeniser of BLEU before, as the signature says.
-    """
+    """Return BLEU, chrF and TER of one hypothesis against one reference each; DataError on unequal counts."""
     from sacrebleu.metrics import CHRF, TER
 
     if len(hypotheses) != len(references) or not hypotheses:
@@ -109,10 +105,9 @@ def score_file(
     remove_bpe: str | None = None,
 ) -> Scores:
     """Return BLEU, chrF and TER of a file that `hat generate` wrote, a translation of the split `data`. Mode
-    "sacre" takes as reference the raw text `reference`, one sentence on a line, or that of `data` if it was
-    kept, and detokenises other output than that of sentencepiece, which is text already, by the rules of the
-    target language. `remove_bpe` says how the output was joined. Raises DataError if hypotheses, references
-    and `data` do not fit together.
+    "sacre" takes the raw text `reference`, or that of `data` if it was kept, and detokenises output by the
+    rules of the target language, if it is not that of sentencepiece. `remove_bpe` says how the output was
+    joined. Raises DataError if hypotheses, references and `data` do not fit together.
     """
     remove_subwords("", remove_bpe)  # refuses an unknown kind
     hypotheses, references = parse_output(read_lines(output), str(output))
@@ -136,9 +131,7 @@ def score_file(
 
 
 def parse_output(lines: Iterable[str], name: str) -> tuple[list[str], list[str]]:
-    """Return best hypotheses and references of generation output, in corpus order; DataError if one is
-    missing or damaged, which is named by its line.
-    """
+    """Return best hypotheses and references in corpus order; DataError if one is missing or damaged."""
     found: dict[str, dict[int, str]] = {"H": {}, "T": {}}
     for number, line in enumerate(lines, 1):
         match = re.fullmatch(r"(?:[SPT]-([0-9]+)\t|H-([0-9]+)\t[^\t]*\t)(.*)", line)

@@ -45,9 +45,7 @@ class Model:
         return self.network.arch if isinstance(self.network, SubTransformer) else None
 
     def extract(self, arch: Arch) -> "Model":
-        """Return `arch`, cut out of this SuperTransformer, as a model of its own; the weights are copies.
-        Raises ArchError if `arch` is not in the search space, or if this is another SubTransformer.
-        """
+        """Return `arch`, cut out of this SuperTransformer as a model of its own, else ArchError."""
         if self.arch is None:
             return Model(extract(self.network, arch), self.codec, self.digests)
         if self.arch != arch:
@@ -87,9 +85,7 @@ class Model:
         max_tokens: int | None = None,
         engine: BeamSearch | None = None,
     ) -> list[list[tuple[str, float]]]:
-        """Return up to `beam` translations of each sentence with their scores, best first; none of an empty
-        one. Arguments and errors are those of `translate`.
-        """
+        """Return up to `beam` translations of each sentence with scores, best first; see `translate`."""
         if isinstance(sentences, str):
             raise TypeError("translate takes a list of sentences, got one string")
         if self.codec is None:
@@ -134,12 +130,11 @@ def searched(
 def translate(
     model: Any, data: PairDataset, cfg: BeamConfig, *, batch_size: int
 ) -> Iterator[tuple[int, list[Hypothesis]]]:
-    """Yield the number of each sentence and its hypotheses, best first, by an InferenceModel or an engine. Of
-    `SORTED` batches the long sentences come first. Raises DataError if a source is longer than the model's
-    positions.
+    """Yield the number of each sentence and its hypotheses, best first, by an InferenceModel or an engine.
+    Raises DataError if a source is longer than the model's positions.
     """
     limit, lengths = model.cfg.max_source_positions, data.source.lengths
-    usable(lengths, np.ones_like(lengths), limit, limit, drop_long=False)
+    usable((lengths, np.ones_like(lengths)), limit, (limit, limit), drop_long=False)
     search = model if callable(model) else partial(beam_search, model)
     for start in range(0, len(data), step := SORTED * batch_size):
         sources = [data.source[n] for n in range(start, min(start + step, len(data)))]

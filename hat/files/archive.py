@@ -1,6 +1,4 @@
-"""Take named files out of an archive that is not trusted: tar (also packed), zip, and single gzip files.
-Members are copied one by one, to paths that the archive does not name; nothing else in it is ever created.
-"""
+"""Take named files, and no others, out of an archive (tar, also packed, zip, gz) that is not trusted."""
 
 import gzip
 import stat
@@ -27,13 +25,11 @@ _DAMAGE = (*_BROKEN, RuntimeError, ValueError, MemoryError)
 def unpack(
     archive: Path, folder: Path, members: Sequence[str], *, flat: bool = False, max_bytes: int = MAX_BYTES
 ) -> list[Path]:
-    """Write `members` of `archive`, all or none, to the same paths below `folder` and return these.
-
-    `flat`: members are named without their folders, wherever in the archive they are. A gzip file of
-    something else than a tar archive has one member, named as the file without its suffix.
-    Raises DataError if a member is missing, there twice or no plain file, if any path in the archive is
-    absolute or leads upwards, if it is damaged, or the members have more than `max_bytes`; ConfigError for a
-    wrong member name; HatError if the disk refuses.
+    """Write `members` of `archive`, all or none, to the same paths below `folder` and return these. `flat`:
+    they are named without their folders, wherever they are. A gzip file of something else than a tar archive
+    has one member, named as the file without its suffix. Raises DataError if a member is missing, there twice
+    or no plain file, if any path in the archive is absolute or leads upwards, or if it is damaged;
+    ConfigError for a wrong member name; HatError if the disk refuses.
     """
     wanted = list(dict.fromkeys(members))
     for name in wanted:
@@ -50,8 +46,24 @@ def unpack(
         raise HatError(f"cannot unpack {archive}: {error.strerror}; check the path") from error
 
     def fill(files: list[BinaryIO]) -> None:
+        missing, left = dict(zip(wanted, files, strict=True)), max_bytes
         try:
-            _copy(archive, dict(zip(wanted, files, strict=True)), flat, max_bytes)
+            for name, content in _files_in(archive):
+                if _unsafe(name):
+                    raise ValueError(f"member {name[:100]!a} leads out of the folder")
+                path = PurePosixPath(name)
+                if (key := path.name if flat else str(path)) not in wanted:
+                    continue
+                if content is None or key not in missing:
+                    wrong = "there twice" if content else "a link or device, or locked, not a plain file"
+                    raise ValueError(f"member {str(path)!a} is {wrong}")
+                file = missing.pop(key)
+                while block := content.read(_COPY):
+                    if (left := left - len(block)) < 0:
+                        raise ValueError("it unpacks to more than was allowed")
+                    file.write(block)
+            for name in missing:
+                raise ValueError(f"it has no member {name!a}")
         except _DAMAGE as error:
             advice = "nothing was written; fetch the archive again, or look into it"
             raise DataError(f"cannot unpack {archive}: {_reason(error)}; {advice}") from error
@@ -76,26 +88,6 @@ def check_file(path: Path) -> None:
                 pass
     except _DAMAGE as error:
         raise ValueError(f"it is no whole archive: {_reason(error)}") from error
-
-
-def _copy(archive: Path, files: dict[str, BinaryIO], flat: bool, left: int) -> None:
-    missing = dict.fromkeys(files)
-    for name, content in _files_in(archive):
-        if _unsafe(name):
-            raise ValueError(f"member {name[:100]!a} leads out of the folder")
-        path = PurePosixPath(name)
-        if (key := path.name if flat else str(path)) not in files:
-            continue
-        if content is None or key not in missing:
-            wrong = "there twice" if content else "a link or device, or locked, not a plain file"
-            raise ValueError(f"member {str(path)!a} is {wrong}")
-        del missing[key]
-        while block := content.read(_COPY):
-            if (left := left - len(block)) < 0:
-                raise ValueError("it unpacks to more than was allowed")
-            files[key].write(block)
-    for name in missing:
-        raise ValueError(f"it has no member {name!a}")
 
 
 def _files_in(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:

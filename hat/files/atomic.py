@@ -1,6 +1,4 @@
-"""Write a file whole or not at all, also across a power cut, keep a digest beside it, and let one process at
-a time write: a lock is gone the moment its owner dies.
-"""
+"""Files written whole or not at all, also across a power cut; digests beside them; locks."""
 
 import errno
 import fcntl
@@ -74,9 +72,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def write_atomic(path: Path, fill: Callable[[BinaryIO], object]) -> None:
-    """Create or replace `path` with what `fill` writes; a crash leaves the previous file intact. Raises
-    HatError when the disk refuses (full, no permission, file-size limit); nothing temporary is left.
-    """
+    """Create or replace `path` with what `fill` writes; on a crash or full disk it stays as it was."""
     unfinished = path.parent / f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}"
     with disk_errors(path), new_folders(path.parent):
         try:

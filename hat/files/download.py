@@ -1,6 +1,4 @@
-"""Download a file whole or not at all, and look at what came before it gets its name. Bytes go to
-`<name>.part`; the same command goes on behind them after a cut or a kill.
-"""
+"""Download a file whole or not at all; a cut or killed one is gone on with behind `<name>.part`."""
 
 import html
 import os

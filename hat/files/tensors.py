@@ -62,9 +62,7 @@ def read_foreign(path: Path, content: bytes) -> Any:
 
 
 def read_verified(path: Path, what: str, advice: str) -> tuple[Any, bool]:
-    """Return what a `.pt` file holds, see `read_foreign`, and whether a digest beside it vouches for it.
-    `what` names it in the CheckpointError if it cannot be read (then with `advice`) or its digest differs.
-    """
+    """Return what the `.pt` file holds, see `read_foreign`, and whether a digest beside it vouches for it."""
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hat.space import FEATURE_NAMES, LAYER_FEATURE_NAMES, SIDES
+from hat.space import LAYER_FEATURE_NAMES, SIDES
 
 Floats = NDArray[np.float64]
 Chosen = NDArray[np.bool_]
@@ -25,47 +25,14 @@ REWEIGHTINGS = 3
 FAR_OFF = 2.0  # median errors; beyond, a row counts by its distance alone
 RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # in rows; leaving one row out chooses among them
 _AT = {name: [i] for i, name in enumerate(LAYER_FEATURE_NAMES)}
-_SPAN, _DEPTH = _AT["decoder_arbitrary_ende_attn_avg"], _AT["decoder_layer_num"]
-
-
-def _sides(x: Floats) -> list[list[Floats]]:
-    """Return width, depth, FFN width and all that is averaged over layers, of both sides of features `x`."""
-    found = []
-    for side in SIDES:
-        averages = [i for name, (i,) in _AT.items() if name.startswith(side) and name.endswith("_avg")]
-        one = [_AT[f"{side}_{what}"] for what in ("embed_dim", "layer_num", "ffn_embed_dim_avg")]
-        found.append([x[:, each] for each in (*one, [i for i in averages if i < x.shape[1]])])
-    return found
 
 
 def depth_only(features: Floats, latency_ms: Floats) -> Callable[[Floats], Floats]:
     """Return a straight line on the decoder's depth, fitted by least squares: a baseline."""
-    return _linear(lambda x: x[:, _DEPTH], features, latency_ms)
-
-
-def least_squares(features: Floats, latency_ms: Floats) -> Callable[[Floats], Floats]:
-    """Return a sum of costs per layer, each linear in the layer's sizes, fitted by least squares: a baseline.
-
-    A cost of every layer is its average over the layers times their number.
-    """
-
-    def additive(x: Floats) -> Floats:
-        sides = _sides(x[:, : len(FEATURE_NAMES)])
-        return np.hstack(
-            [p for w, depth, _, averages in sides for p in (w, depth, depth * w, depth * averages)]
-        )
-
-    return _linear(additive, features, latency_ms)
-
-
-def _linear(pick: Callable[[Floats], Floats], features: Floats, ms: Floats) -> Callable[[Floats], Floats]:
-    scaling = Scaling.of(pick(features))
-
-    def design(x: Floats) -> Floats:
-        return np.hstack([scaling.standard(pick(x)), np.ones((len(x), 1))])
-
-    solution = np.linalg.lstsq(design(features), ms, rcond=None)[0]
-    return lambda x: design(x) @ solution
+    (at,) = _AT["decoder_layer_num"]
+    middle, off = features[:, at].mean(), features[:, at] - features[:, at].mean()
+    slope = off @ latency_ms / max(off @ off, 1e-9)
+    return lambda x: latency_ms.mean() + slope * (x[:, at] - middle)
 
 
 @dataclass(frozen=True)
@@ -87,31 +54,29 @@ class Scaling:
         return (features - self.mean) * self.inverse_spread
 
     def columns(self, features: Floats) -> Floats:
-        """Return what latency is a sum of, [rows, columns]; the last column is the decoder's depth.
-
-        What a layer costs beyond the average layer enters times the number of layers, so a fit with few rows
-        falls back to a line on the depth. A depth that was always the same counts as that one.
+        """Return what latency is a sum of, [rows, columns]; the last column is the decoder's depth. What a
+        layer costs beyond the average layer enters times the number of layers, so a fit with few rows falls
+        back to a line on the depth. A depth that was always the same counts as that one.
         """
-        x = self.standard(features)
-        encoder, decoder = (
-            side[1] for side in _sides(np.where(self.inverse_spread > 0, features, self.mean))
-        )
-        (wide_encoder, deep, ffn_encoder, in_encoder), (wide_decoder, _, ffn_decoder, in_decoder) = _sides(x)
-        of_encoder = encoder * np.hstack([wide_encoder, in_encoder, wide_encoder * ffn_encoder])
-        of_decoder = decoder * np.hstack([wide_decoder, in_decoder, wide_decoder * ffn_decoder])
-        spans = decoder * wide_encoder * x[:, _SPAN]
-        return np.hstack(
-            [wide_encoder, wide_decoder, deep, of_encoder, of_decoder, spans, decoder * decoder, decoder]
-        )
+        x, known = self.standard(features), np.where(self.inverse_spread > 0, features, self.mean)
+        ends, costs = list[Floats](), list[Floats]()
+        for side in SIDES:
+            averages = [i for name, (i,) in _AT.items() if name.startswith(side) and name.endswith("_avg")]
+            inner = x[:, [i for i in averages if i < x.shape[1]]]
+            width, depth = x[:, _AT[f"{side}_embed_dim"]], known[:, _AT[f"{side}_layer_num"]]
+            ends.append(width)
+            costs.append(depth * np.hstack([width, inner, width * x[:, _AT[f"{side}_ffn_embed_dim_avg"]]]))
+        spans = depth * ends[0] * x[:, _AT["decoder_arbitrary_ende_attn_avg"]]
+        deep = x[:, _AT["encoder_layer_num"]]
+        return np.hstack([*ends, deep, *costs, spans, depth * depth, depth])
 
 
 def fit_ridge(columns: Floats, latency: Floats, free: int | Sequence[int] = -2) -> Floats:
     """Return coefficients [columns + 1] of `columns` [rows, columns] and a constant, the constant last.
 
-    Fitted to relative errors; a ridge holds all coefficients together but those of the constant and of
-    `free`, the last column if not given. Its strength is the one with the lowest error on rows left out one
-    at a time (closed form). Rows far off count less (Huber's loss, by iteratively reweighted least squares),
-    because tables hold disturbed rows. Constant columns get 0.
+    Fitted to relative errors; a ridge holds all but the constant and `free` (default: the last column). Its
+    strength has the lowest error on rows left out one at a time (closed form). Rows far off, which are
+    disturbed, count less (Huber's loss, iteratively reweighted least squares). Constant columns get 0.
     """
     scaling, scale = Scaling.of(columns), float(1 / np.mean(1 / latency))
     design = np.hstack([scaling.standard(columns), np.ones((len(columns), 1))]) * (scale / latency)[:, None]
@@ -136,8 +101,7 @@ def fit_ridge(columns: Floats, latency: Floats, free: int | Sequence[int] = -2) 
 
 def sum_of(columns: Floats, base: Floats, floor_ms: float) -> Floats:
     """Return `columns` [rows, columns] times coefficients of `fit_ridge`, in ms and at least the floor."""
-    found: Floats = np.maximum(columns @ base[:-1] + base[-1], floor_ms)
-    return found
+    return np.asarray(np.maximum(columns @ base[:-1] + base[-1], floor_ms))
 
 
 def apply_network(layers: Layers, x: Floats) -> Floats:
@@ -145,8 +109,7 @@ def apply_network(layers: Layers, x: Floats) -> Floats:
     *inner, (weight, bias) = layers
     for hidden, shift in inner:
         x = np.maximum(x @ hidden + shift, 0)
-    out: Floats = (x @ weight + bias)[..., 0]
-    return out
+    return np.asarray((x @ weight + bias)[..., 0])
 
 
 @dataclass(frozen=True)
@@ -161,8 +124,7 @@ class CostModel:
     def predict(self, features: Floats) -> Floats:
         """Return latencies in ms [rows] of features [rows, features]."""
         ratio = apply_network(self.layers, self.scaling.standard(features))
-        latency: Floats = self.base_ms(features) * np.exp(np.clip(ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO))
-        return latency
+        return np.asarray(self.base_ms(features) * np.exp(ratio.clip(-MAX_LOG_RATIO, MAX_LOG_RATIO)))
 
     def base_ms(self, features: Floats) -> Floats:
         """Return what the costs of layers add up to, in ms [rows]."""
@@ -170,9 +132,8 @@ class CostModel:
 
 
 def groups_of(features: Floats) -> NDArray[np.int64]:
-    """Return a number for each row, the same for rows of one architecture: they stay together in a split.
-
-    If there are less than `FOLDS` architectures, each row has its own number.
+    """Return a number for each row, the same for rows of one architecture, which stay together in a split; a
+    number for each if there are less than `FOLDS` architectures.
     """
     known: dict[bytes, int] = {}
     groups = np.array([known.setdefault(row.tobytes(), len(known)) for row in features])
@@ -183,17 +144,15 @@ def folds(features: Floats, seed: int) -> Chosen:
     """Return [FOLDS, rows]: whether each row is left out of each fold."""
     groups = groups_of(features)
     order = torch.randperm(int(groups.max()) + 1, generator=torch.Generator().manual_seed(seed))
-    left_out: Chosen = order.numpy()[groups] % FOLDS == np.arange(FOLDS)[:, None]
-    return left_out
+    return np.asarray(order.numpy()[groups] % FOLDS == np.arange(FOLDS)[:, None])
 
 
 def fit_costs(features: Floats, ms: Floats, seed: int) -> tuple[CostModel, Floats]:
     """Return a model of all rows, and log(measured / predicted) [rows] as predicted without each row's fold.
 
     The network learns log(measured / base). Five more fits, each without a fifth of the rows, say how long to
-    train it and how much of it to use: its gain on rows left out less what chance may give. `features` are
-    [rows, features], measured latencies `ms` [rows]; `seed` is that of folds, initial weights and batches.
-    The global random state is left alone.
+    train it and how much of it to use: its gain on rows left out less what chance may give. `seed` is that of
+    folds, initial weights and batches; the global random state is left alone.
     """
     scaling, out, floor_ms = Scaling.of(features), folds(features, seed), float(ms.min() / 2)
     columns, x = scaling.columns(features), scaling.standard(features)
@@ -211,11 +170,8 @@ def fit_costs(features: Floats, ms: Floats, seed: int) -> tuple[CostModel, Float
 
 
 def _train(x: Floats, target: Floats, used: Chosen, seed: int) -> Layers:
-    """Return one network for each row of `target` [networks, rows]; their layers have one axis in front.
-
-    Network k learns from the rows `used[k]`. All stop at the step at which those with rows left out have the
-    lowest error on these. The loss is the absolute error, which learns the median.
-    """
+    # Network k learns target[k] from the rows used[k]; the layers of all have one axis in front. All stop
+    # when those with rows left out have the lowest error there. The absolute error learns the median.
     count, unit = len(target), float(np.median(np.abs(target))) or 1.0
     rng = torch.Generator().manual_seed(seed)
     sizes = [x.shape[1], *[WIDTH] * HIDDEN_LAYERS, 1]
@@ -256,10 +212,9 @@ def _train(x: Floats, target: Floats, used: Chosen, seed: int) -> Layers:
 
 
 def transfer_costs(old: CostModel, features: Floats, ms: Floats, seed: int) -> tuple[CostModel, Floats]:
-    """Return a model for another device from that of an `old` one and few rows; all else as `fit_costs`.
-
-    Three ways are tried: the old latency times a constant; that plus additive costs and a line on the depth;
-    the new rows alone. The one with the lowest error on rows left out is returned.
+    """Return a model for another device from that of an `old` one and few rows; all else as `fit_costs`. Of
+    three ways (the old latency times a constant; that plus additive costs and a line on the depth; the new
+    rows alone) the one with the lowest error on rows left out is taken.
     """
     old = replace(old, floor_ms=float(ms.min() / 2))
     columns, old_ms, old_base = old.scaling.columns(features), old.predict(features), old.base_ms(features)

@@ -1,6 +1,5 @@
-"""Time stand-alone SubTransformers: they take turns in a runtime, and undisturbed repeats count.
-
-Runs that measure: a latency table, given architectures in a fresh process, one architecture alone.
+"""Time stand-alone SubTransformers, which take turns in a runtime; undisturbed repeats count. Runs that
+measure: a latency table, given architectures in a fresh process, one architecture alone.
 """
 
 import math
@@ -10,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from itertools import count, islice, pairwise
@@ -46,25 +44,21 @@ if TYPE_CHECKING:
 
 TURNS, ENOUGH = 3, 9  # least repeats of a model: if its budget has ended, and if it is known well
 COMMAND_S, COMMAND_BUDGETS = 60.0, 20.0  # a program may take so many seconds, or so many budgets of a row
+CPU = torch.device("cpu")
 Action = Callable[[], object]
 # One sentence; the argument is called between its parts. What takes the time itself returns milliseconds.
 Work = Callable[[Action], Sequence[float] | None]
-Clock = Callable[[], float]  # seconds
 TOGETHER = 8, 24  # architectures that take turns: at least so many, more while their weights fit in MEMORY
 MEMORY = 1 << 29  # bytes
 WIDE_PERCENT = 10.0  # a wider interval is said
 ANCHOR = "largest+smallest"  # its models
 _SERVE = "from hat.latency.measure import _serve; _serve()"
 Sizes = tuple[int, int]
-Models = Callable[[Arch], SubTransformer]
 
 
 @dataclass(frozen=True)
 class MeasureConfig(Options):
-    """How one architecture is timed: batch 1, `target_len` decoder steps with the end forced at the last.
-
-    Raises ConfigError for numbers out of range.
-    """
+    """How one architecture is timed: batch 1, `target_len` decoder steps with the end forced at the last."""
 
     source_len: int = option(30, low=1)  # tokens
     target_len: int = option(30, low=1)  # tokens
@@ -101,9 +95,7 @@ class MeasureConfig(Options):
     def check(self, arch: Arch, device: torch.device) -> None:
         """Raise ConfigError if the runtime is missing, or cannot compute so, there, or this architecture."""
         if device.type == "cuda" and self.runtime != "torch":
-            raise ConfigError(
-                f"--latgpu measures with --runtime torch only, not with {self.runtime}; leave it out"
-            )
+            raise ConfigError(f"--latgpu measures with --runtime torch only, not {self.runtime}")
         runtime = self.engine()
         runtime.version()
         runtime.precision(self.dtype, device)
@@ -111,20 +103,18 @@ class MeasureConfig(Options):
 
 
 @cache
-def stand_in(sizes: tuple[int, int]) -> TextCodec:
+def stand_in(sizes: Sizes) -> TextCodec:
     """Return dictionaries of given sizes, for engines that want words although none is read."""
     source, target = (Vocab(f"w{index}" for index in range(len(SPECIALS), size)) for size in sizes)
     return TextCodec(("source", "target"), (source, target))
 
 
-def workload(model: Transformer, cfg: MeasureConfig) -> Work:
-    """Return what translates one random sentence by a stand-alone model in evaluation mode.
-
-    A whole beam search is timed (HAT 2020 timed bare decoder layers): output matrix, top-k and the
-    bookkeeping of hypotheses included. Its parts are those of the engine, see `hat.runtimes.engines`.
+def workload(model: Transformer, cfg: MeasureConfig, sentences: int = 1) -> Work:
+    """Return a whole beam search of random sentences by a stand-alone model in evaluation mode (HAT 2020
+    timed bare decoder layers), in the parts of the engine, see `hat.runtimes.engines`.
     """
     weight = model.source_embed.weight
-    source = torch.randint(EOS + 1, weight.size(0), (1, cfg.source_len), device=weight.device)
+    source = torch.randint(EOS + 1, weight.size(0), (sentences, cfg.source_len), device=weight.device)
     source[:, -1] = EOS
     beam = BeamConfig(beam=cfg.beam, max_len_b=cfg.target_len - 1, min_len=cfg.target_len - 1)
     runtime, whole = cfg.engine(), Model(model, stand_in(model.vocab_sizes))
@@ -142,10 +132,9 @@ def sync_of(device: torch.device) -> Action:
 class Timing:
     """Latency of one architecture in milliseconds, and what it was measured with.
 
-    It is the sum over encoder and decoder steps of the fastest of their repeats: a part of a millisecond is
-    sometimes undisturbed on a busy machine, when a whole search never is. If the engine is timed as a whole,
-    it is the fastest repeat, and counts as the decoder's. `interval_ms` says how far the latencies of two
-    halves of the repeats lie apart.
+    It is the sum over encoder and decoder steps of the fastest of their repeats: a short part is sometimes
+    undisturbed on a busy machine. Of an engine that is timed as a whole, it is the fastest repeat, and counts
+    as the decoder's. `interval_ms` says how far the latencies of two halves of the repeats lie apart.
     """
 
     encoder_ms: float
@@ -170,10 +159,13 @@ class Timing:
     def at_speed(self, anchor_ms: float) -> "Timing":
         """Return the latency on a machine on which the anchor takes `anchor_ms`; its interval is wider."""
         assert self.anchor_ms, "measured without an anchor"
-        factor, more_ms = anchor_ms / self.anchor_ms, self.total_ms * self.anchor_percent / 100
+        factor, interval_ms = (
+            anchor_ms / self.anchor_ms,
+            self.interval_ms + self.total_ms * self.anchor_percent / 100,
+        )
         parts = ("encoder_ms", "decoder_ms", "encoder_spread_ms", "decoder_spread_ms")
         scaled = {name: factor * getattr(self, name) for name in parts}
-        return replace(self, **scaled, interval_ms=factor * (self.interval_ms + more_ms))
+        return replace(self, **scaled, interval_ms=factor * interval_ms)
 
     @classmethod
     def of(cls, repeats: Sequence[Sequence[float]], conditions: Mapping[str, str]) -> "Timing":
@@ -224,14 +216,12 @@ def time_in_turn(
     cfg: MeasureConfig,
     conditions: Mapping[str, str],
     sync: Action,
-    clock: Clock = time.perf_counter,
+    clock: Callable[[], float] = time.perf_counter,
     anchor: Sequence[Work] = (),
 ) -> list[Timing]:
-    """Return the latency of each workload, and with it the sum of those of `anchor`.
-
-    Each is repeated once in every round, so all meet the same speeds of the machine, and their repeats are
-    spread over seconds. Rounds end when every interval is as small as wanted, before another one would exceed
-    the budget, or at `max_iterations`.
+    """Return the latency of each workload, and with it the sum of those of `anchor`. Each is repeated once in
+    every round, so all meet the same speeds of the machine. Rounds end when every interval is as small as
+    wanted, before another one would exceed the budget, or at `max_iterations`.
     """
     began, budget_s = clock(), cfg.row_budget_s * len(works)
 
@@ -285,38 +275,33 @@ def collect(
 ) -> LatencyTable:
     """Measure random SubTransformers of `space` until there are `rows` of them, in ms.
 
-    Groups of distinct architectures take turns, together with an anchor: the largest and the smallest one.
-    By the anchor all rows are brought to the machine's speed during the first group (docs/performance.md).
-    Their order depends on the seed only. Rows are appended to the CSV file `out`, and those in it count: a
-    killed collection goes on; `out.run.json` is its record. Without a file the rows stay in memory.
+    Groups of distinct architectures take turns, together with an anchor: the largest and the smallest one, by
+    which all rows are brought to the machine's speed during the first group (docs/performance.md). Their
+    order depends on the seed only. Rows are appended to the CSV file `out` with its record `out.run.json`,
+    and those in it count: a killed collection goes on. Without a file the rows stay in memory.
 
     Args:
-        config: how to measure, and with what runtime.
         device: by default the CPU, with the threads that torch has.
-        vocab_sizes: sizes of source and target dictionary; by default those of `dataset`.
-        progress: show a bar on the terminal; otherwise a plain line every half minute.
+        vocab_sizes: of source and target dictionary; by default those of `dataset`.
         settings: options for the record, if the caller has more than the arguments above.
         budget_s: seconds for all rows; the table stays shorter if they end before.
         new_run: move a table that was measured in other ways out of the way.
 
-    Raises ConfigError if `out` holds rows that were measured in other ways or on another device (they must
-    not mix), or the runtime is missing or has no form for all of the space; DataError for a damaged table,
-    HatError if another process writes it.
+    Raises ConfigError if `out` holds rows measured in other ways or on another device, or the runtime is
+    missing or has no form for all of the space; DataError for a damaged table, HatError if another process
+    writes it.
     """
+    vocab_sizes = vocab_sizes or (dataset.vocab_sizes if dataset else None)
     if vocab_sizes is None:
-        if dataset is None:
-            raise ConfigError("measuring needs the sizes of the dictionaries: give vocab_sizes or dataset")
-        vocab_sizes = len(dataset.vocabs[0]), len(dataset.vocabs[1])
+        raise ConfigError("measuring needs the sizes of the dictionaries: give vocab_sizes or dataset")
     cfg, where, start = config or MeasureConfig(), torch.device(device or "cpu"), time.perf_counter()
     cfg.check(space.largest(), where)
     subject = Subject(space, vocab_sizes, cfg, model_config, where, seed)
     models, wanted = subject.models(), subject.identity()
-    choices = str(wanted.settings["space"])
-    found, ends = LatencyTable(), (models(space.largest()), models(space.smallest()))
-    found.path = path = Path(out) if out is not None else None
+    path, ends = Path(out) if out is not None else None, (models(space.largest()), models(space.smallest()))
     with _own_table(path, wanted, new_run) as table:
-        done = len(table.records)
-        reference_ms = reference_of(table.records[0]) if done else None
+        done, drift_percent = len(table.records), 0.0
+        reference_ms = float(table.records[0].conditions["reference_ms"]) if done else 0.0
         archs = _new_archs(space, seed, [row.arch for row in table.records], rows - done)
         weights = sum(each.numel() * each.element_size() for each in ends[0].parameters())
         together = min(max(MEMORY // weights, TOGETHER[0]), TOGETHER[1])
@@ -343,15 +328,16 @@ def collect(
         ) as run:
             for arch, timing in counting(timings(), rows, "latency", "rows", quiet=not progress, done=done):
                 reference_ms = reference_ms or timing.anchor_ms or 0.0
-                table.append(row_of_timing(arch, timing, reference_ms, space=choices, anchor=ANCHOR))
-                found.drift_percent = 100 * ((timing.anchor_ms or 0.0) / reference_ms - 1)
+                more = {"space": str(wanted.settings["space"]), "anchor": ANCHOR}
+                table.append(row_of_timing(arch, timing, reference_ms, **more))
+                drift_percent = 100 * ((timing.anchor_ms or 0.0) / reference_ms - 1)
                 run.tick()
-            found[:], found.new_rows = table.records, len(table.records) - done
+            found = LatencyTable(table.records)
+            found.path, found.new_rows, found.drift_percent = path, len(found) - done, drift_percent
             intervals = [100 * float(row.conditions["interval_ms"]) / row.total_ms for row in found]
             found.interval_percent = median(intervals or [0.0])
-            known = {"interval_percent": found.interval_percent, "drift_percent": found.drift_percent}
-            run.results |= {"rows": len(found), "new_rows": found.new_rows}
-            run.results |= {name: round(value, 3) for name, value in known.items()}
+            names = ("new_rows", "interval_percent", "drift_percent")
+            run.results |= {"rows": len(found)} | {name: round(getattr(found, name), 3) for name in names}
             if path:
                 run.vouch(path)
     if len(found) < rows:
@@ -364,23 +350,22 @@ def collect(
 
 def row_of_timing(arch: Arch, timing: Timing, reference_ms: float, **more: str) -> Row:
     """Return the row of one timing, at the speed at which the anchor takes `reference_ms`."""
-    at = timing.at_speed(reference_ms)
-    encoder, decoder = (at.encoder_ms, at.encoder_spread_ms), (at.decoder_ms, at.decoder_spread_ms)
-    how = {"interval_ms": f"{at.interval_ms:.3f}", "anchor_ms": f"{timing.anchor_ms:.4f}"}
-    how |= {"reference_ms": f"{reference_ms:.4f}", **more}
-    return row_of(arch, encoder, decoder, timing.conditions | how)
+    at, how = timing.at_speed(reference_ms), {"reference_ms": f"{reference_ms:.4f}", **more}
+    how = {"interval_ms": f"{at.interval_ms:.3f}", "anchor_ms": f"{timing.anchor_ms:.4f}", **how}
+    parts = (at.encoder_ms, at.encoder_spread_ms), (at.decoder_ms, at.decoder_spread_ms)
+    return row_of(arch, *parts, timing.conditions | how)
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured, how, and on what device."""
+    """What is measured, how, and on what device; sizes are of the source and the target dictionary."""
 
     space: SearchSpace
     vocab_sizes: Sizes
     cfg: MeasureConfig
-    model_config: ModelConfig | None
-    device: torch.device
-    seed: int
+    model_config: ModelConfig | None = None
+    device: torch.device = CPU
+    seed: int = 1
 
     def identity(self, threads: int | None = None) -> Identity:
         """Return what the rows of a table depend on; by default with the threads that torch has."""
@@ -393,14 +378,12 @@ class Subject:
         normalize = [getattr(options, f"{side}_normalize_before") for side in SIDES]
         return Identity("latency-table", settings | {"normalize-before": normalize})
 
-    def models(self) -> Models:
+    def models(self) -> Callable[[Arch], SubTransformer]:
         """Return a function that gives an architecture as a model of its own, on the device."""
         options, cfg = self.model_config or ModelConfig(), self.cfg
         limit, length = min(options.max_source_positions, options.max_target_positions), cfg.source_len
         if max(length, cfg.target_len) > limit:
-            raise ConfigError(
-                f"--profile-length {length} exceeds the {limit} positions of the model; lower it"
-            )
+            raise ConfigError(f"--profile-length {length} exceeds the model's {limit} positions; lower it")
         noise = torch.Generator().manual_seed(seed_for(self.seed, "init"))
         exact = cfg.runtime != "torch" or cfg.dtype == "int8"
         dtype = torch.float32 if exact else DTYPES[cfg.engine().precision(cfg.dtype, self.device)]
@@ -408,89 +391,66 @@ class Subject:
         return lambda arch: extract(full, self.space.check(arch)).to(self.device).eval()
 
 
-@contextmanager
-def _own_table(path: Path | None, wanted: Identity, new_run: bool) -> Iterator[TableWriter]:
-    """Open a table for rows of one identity; raises ConfigError if its rows are others.
-
-    `new_run` moves such a table out of the way instead.
+def _own_table(path: Path | None, wanted: Identity, new_run: bool) -> TableWriter:
+    """Open a table for rows of one identity; if its rows are others, ConfigError, or `new_run` moves it
+    away.
     """
-    with ExitStack() as files:
-        table = files.enter_context(TableWriter(path))
-        if path and table.records:
-            held, record = table.records[0].conditions, read_record(path, folder=False, note=info)
-            here = {name: str(value) for name, value in wanted.settings.items() if name in SHARED}
-            found = differences({"estimate": "median", **held}, here)
-            found = found or (record.identity.differences(wanted) if record.kind else [])
-            names = (path.with_name(f"{path.name}.{record.identity.short}{n or ''}") for n in count())
-            moved = next(name for name in names if not name.exists())
-            if found and not new_run:
-                raise ConfigError(
-                    f"{path} holds rows measured with {'; '.join(found)}; rows measured in different ways "
-                    f"must not mix: give another --lat-dataset-path, or --new-run, which moves it to {moved}"
-                )
-            if found:
-                files.close()
-                for old, new in ((path, moved), (record_path(path), record_path(moved))):
-                    if old.exists():
-                        os.replace(old, new)
-                info(f"{path} held rows measured with {'; '.join(found)}; it was moved to {moved}")
-                table = files.enter_context(TableWriter(path))
-        yield table
+    table = TableWriter(path)
+    if not path or not table.records:
+        return table
+    record = read_record(path, folder=False, note=info)
+    here = {name: str(value) for name, value in wanted.settings.items() if name in SHARED}
+    found = differences({"estimate": "median", **table.records[0].conditions}, here)
+    found = found or (record.identity.differences(wanted) if record.kind else [])
+    if not found:
+        return table
+    table.close()
+    names = (path.with_name(f"{path.name}.{record.identity.short}{n or ''}") for n in count())
+    moved = next(name for name in names if not name.exists())
+    held = f"{path} holds rows measured with {'; '.join(found)}"
+    if not new_run:
+        ways = f"give another --lat-dataset-path, or --new-run, which moves it to {moved}"
+        raise ConfigError(f"{held}; rows measured in different ways must not mix: {ways}")
+    for old, new in ((path, moved), (record_path(path), record_path(moved))):
+        if old.exists():
+            os.replace(old, new)
+    info(f"{held}; it was moved to {moved}")
+    return TableWriter(path)
 
 
 def _new_archs(space: SearchSpace, seed: int, known: Sequence[Arch | None], count: int) -> Iterator[Arch]:
     """Yield distinct architectures, none of `known`, in an order that depends on the seed only."""
-    seen, draw, misses = set(known), 0, 0
-    while count > 0 and misses < 1000:
+    seen, wanted = set(known), len(set(known)) + count
+    for draw in range(1000 + 20 * wanted):  # a small space has an end
+        if len(seen) >= wanted:
+            return
         arch = sample(space, rng_for(seed, "latency", draw))
-        draw += 1
-        if arch in seen:
-            misses += draw > len(known)  # the first draws are those of the rows that exist
-            continue
-        seen.add(arch)
-        misses, count = 0, count - 1
-        yield arch
-
-
-def reference_of(row: Row) -> float | None:
-    """Return the latency in ms of a table's anchor, to whose speed its rows are scaled; None if not told."""
-    held = row.conditions.get("reference_ms")
-    return float(held) if held else None
+        if arch not in seen:
+            seen.add(arch)
+            yield arch
 
 
 def measure_fresh(
-    archs: Sequence[Arch],
-    space: SearchSpace,
-    conditions: Mapping[str, str],
-    *,
-    vocab_sizes: Sizes,
-    config: MeasureConfig | None = None,
-    model_config: ModelConfig | None = None,
-    device: torch.device | str = "cpu",
-    seed: int = 1,
-    reference_ms: float | None = None,
+    archs: Sequence[Arch], subject: Subject, conditions: Mapping[str, str], reference_ms: float | None = None
 ) -> list[Timing]:
-    """Return the timing of each architecture in their order, measured in one fresh process of their own.
+    """Return the timing of each architecture; in one fresh process they take turns with the anchor of their
+    space.
 
-    All take turns, together with the anchor of their space. If `conditions`, as those of a predictor, are of
-    a table of this space, the latencies are at the speed of that table, or at which its anchor takes
-    `reference_ms`. Threads, runtime, dtype, beam and lengths are those of `conditions`; `config` says the
-    rest. Raises HatError if the process fails, with its last words.
+    If `conditions`, as those of a predictor, are of a table of this space, the latencies are at its speed, or
+    at that at which its anchor takes `reference_ms`. `subject` says what `conditions` does not. Raises
+    HatError with the last words of a process that fails.
     """
-    cfg = (config or MeasureConfig()).under(conditions)
-    threads = int(conditions.get("threads", torch.get_num_threads()))
-    request = archs, threads, Subject(space, vocab_sizes, cfg, model_config, torch.device(device), seed)
+    subject = replace(subject, cfg=subject.cfg.under(conditions))
+    request = archs, int(conditions.get("threads", torch.get_num_threads())), subject
     # a command of its own: multiprocessing would run the caller's script a second time
     command = [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; {_SERVE}"]
     done = subprocess.run(command, input=pickle.dumps(request), capture_output=True)
     if done.returncode:
         words = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        raise HatError(
-            f"measuring {len(archs)} architectures in a fresh process failed: {' '.join(words)}; what was "
-            "measured before is kept: run again to go on, or give --no-measure"
-        )
+        what = f"measuring {len(archs)} architectures in a fresh process failed: {' '.join(words)}"
+        raise HatError(f"{what}; run again to go on from what was measured before, or give --no-measure")
     timings: list[Timing] = pickle.loads(done.stdout)
-    if conditions.get("space") == conditions_of_space(space, 0)["space"]:
+    if conditions.get("space") == conditions_of_space(subject.space, 0)["space"]:
         reference_ms = reference_ms or float(conditions["reference_ms"])
     timings = [timing.at_speed(reference_ms) if reference_ms else timing for timing in timings]
     if (most := max(timing.interval_percent for timing in timings)) > WIDE_PERCENT:
@@ -506,44 +466,26 @@ def _serve() -> None:
     space, cfg = subject.space, subject.cfg
     keep_pages()
     torch.set_num_threads(threads)
-    try:
-        if subject.device.type == "cuda" and not torch.cuda.is_available():
-            raise ConfigError(f"{subject.device}: this machine has no GPU that PyTorch can use")
-        models = subject.models()
-        anchor = [workload(models(arch), cfg) for arch in (space.largest(), space.smallest())]
-        with answer:
-            pickle.dump(measure_in_turn([models(arch) for arch in archs], cfg, anchor), answer)
-    except HatError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+    models = subject.models()
+    anchor = [workload(models(arch), cfg) for arch in (space.largest(), space.smallest())]
+    with answer:
+        pickle.dump(measure_in_turn([models(arch) for arch in archs], cfg, anchor), answer)
 
 
-def profile(
-    space: SearchSpace,
-    arch: Arch,
-    *,
-    vocab_sizes: Sizes,
-    config: MeasureConfig | None = None,
-    model_config: ModelConfig | None = None,
-    flops: bool = False,
-    device: torch.device | str | None = None,
-    seed: int = 1,
-) -> dict[str, Any]:
-    """Return the size of one architecture, and its FLOPs and latency if they are asked for.
+def profile(subject: Subject, arch: Arch, *, flops: bool = False, timed: bool = False) -> dict[str, Any]:
+    """Return the size of one architecture, and its FLOPs and latency if asked for.
 
-    Returns params (without embeddings and output matrix), flops of one sentence (without output matrix),
-    latency_ms {encoder, decoder, total, interval}; None for what was not asked for: `flops`, and a `device`
-    to measure on, and for parts that the engine does not tell. With a latency come the conditions of
-    measuring. Weights are random: they do not matter.
+    That is params (without embeddings and output matrix), flops of one sentence (without output matrix),
+    latency_ms {encoder, decoder, total, interval} with the conditions of measuring; None for what was not
+    asked for, and for parts that the engine does not tell. Weights are random: they do not matter.
     """
+    space, cfg, options = subject.space, subject.cfg, subject.model_config or ModelConfig()
     result: dict[str, Any] = {"params": count_params(arch, space), "flops": None, "latency_ms": None}
-    cfg = config or MeasureConfig()
     if flops:
-        result["flops"] = 2 * count_macs(arch, space, cfg.source_len, model_config or ModelConfig())
-    if device is not None:
-        where = torch.device(device)
-        cfg.check(arch, where)
-        models = Subject(space, vocab_sizes, cfg, model_config, where, seed).models()
-        (timing,) = measure_in_turn([models(arch)], cfg)
+        result["flops"] = 2 * count_macs(arch, space, cfg.source_len, options)
+    if timed:
+        cfg.check(arch, subject.device)
+        (timing,) = measure_in_turn([subject.models()(arch)], cfg)
         parts = (timing.encoder_ms, timing.decoder_ms) if timing.encoder_ms else (None, None)
         latency = dict(zip(("encoder", "decoder"), parts, strict=True))
         result["latency_ms"] = latency | {"total": timing.total_ms, "interval": timing.interval_ms}

@@ -1,14 +1,12 @@
-"""Predict the latency of an architecture, in ms, and how far above that it may lie.
-
-Also what a latency table and its predictor are valid for: conditions stand in the columns of a table, and
-those that all rows share go with the predictor.
+"""Predict the latency of an architecture in ms, and how far above that it may lie; what tables and predictors
+are valid for. Conditions are columns of a table; those that all rows share go with its predictor.
 """
 
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
 
 MIN_ROWS = 10
 COVERAGE = 0.95
-BASELINES = {"depth_only": costs.depth_only, "least_squares": costs.least_squares}
 FORMAT = 3
 _AGAIN = "train it again with latency_predictor.py"
 OF_MODEL = ["space", "qkv_dim", "vocab_size", "source_len", "target_len", "beam"]
@@ -38,48 +35,29 @@ SHARED = [*OF_MODEL, *OF_DEVICE]  # by all rows of a table; the other conditions
 MINOR = ("torch", "engine", "estimate")  # what else changes a latency by little
 VOCABULARY_SHARE = 0.05  # sizes that differ by less change a latency by little
 _DIMS = {dim.choice_key for dim in DIMS}
-_MEASURE = "measure a table for this with latency_dataset.py, and train a predictor on it"
-
-# Scores on rows that the training did not see; `rows`, their number; `baselines`, scores of each; `bound`,
-# None or {coverage, above_percent of the prediction, held: share of the rows}.
+# Scores on rows that training did not see; `rows`, their number; `baselines`, those of a line on the depth;
+# `bound`, None or {coverage, above_percent of the prediction, held: share of the rows}.
 Report = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class ReleasedNetwork:
-    """latency in ms = lat_norm * network(features / feature_norm): predictors of the 2020 release."""
-
-    feature_norm: Floats
-    lat_norm: float
-    layers: costs.Layers
-
-    def predict(self, features: Floats) -> Floats:
-        """Return latencies in ms [rows] of features [rows, 10]."""
-        return self.lat_norm * costs.apply_network(self.layers, features / self.feature_norm)
 
 
 class LatencyPredictor:
     """Predicts latencies, and from rows left out of the training how far the truth may lie above.
 
     A sum of what layers cost, times the exponential of a small network (docs/predictor.md). Predictors of the
-    2020 release were fitted without rows left out: they have no bound.
-
-    Attributes:
-        report: scores on rows that the training did not see; None if there were none.
-        conditions: what all rows of the table share: device, threads, number format, lengths, ...
-        unseen: (measured, predicted) latency in ms of each row that the report is of; empty after loading.
+    2020 release have no bound. `report` holds scores on rows that the training did not see, if there were
+    some; `conditions` what all rows of the table share: device, threads, number format, lengths, ...
     """
 
-    unseen: tuple[tuple[float, float], ...] = ()
+    unseen: tuple[tuple[float, float], ...] = ()  # (measured, predicted) ms of what the report is of, if new
 
     def __init__(
         self,
-        model: CostModel | ReleasedNetwork,
+        model: CostModel | Callable[[Floats], Floats],
         residuals: Sequence[float] | Floats = (),
         conditions: Mapping[str, str] | None = None,
         report: Report | None = None,
     ) -> None:
-        self._model = model
+        self._model, self._predict = model, model.predict if isinstance(model, CostModel) else model
         self._count = len(model.scaling.mean if isinstance(model, CostModel) else FEATURE_NAMES)
         self._residuals = np.sort(np.array(residuals, dtype=np.float64))  # log(measured / predicted)
         self.report, self.conditions = report, dict(conditions or {})
@@ -90,9 +68,9 @@ class LatencyPredictor:
     ) -> "LatencyPredictor":
         """Return a predictor trained on rows, or on those of a CSV file; 0.3 s for 2,000 rows.
 
-        A pure function of them and of `seed`. With `test` a tenth of the rows is kept out, for the
-        report; else all are learnt and there is no report. Raises DataError for fewer than 10 rows,
-        ConfigError if they were measured in different ways and may not be `mixed`.
+        A pure function of them and of `seed`. With `test` a tenth is kept out for the report, else there is
+        none. Raises DataError for fewer than 10 rows, ConfigError if they were measured in different ways and
+        may not be `mixed`.
         """
         x, ms, conditions = _data(table, MIN_ROWS if test else MIN_ROWS - 2, mixed=mixed)
         out = np.zeros(len(ms), dtype=bool)
@@ -105,11 +83,12 @@ class LatencyPredictor:
         model, residuals = costs.fit_costs(x[~out], ms[~out], seed_for(seed, "latency-predictor"))
         found = cls(model, residuals, conditions)
         if test:
-            report = found._take_scores(x, ms, found.predict_features(x), [out])
-            if found.max_coverage >= COVERAGE:
+            found._take_scores(x, ms, found.predict_features(x), [out])
+            if found.report and found.max_coverage >= COVERAGE:
                 margin = found.margin()
                 held = float(np.mean([truth <= guess * margin for truth, guess in found.unseen]))
-                report["bound"] = {"coverage": COVERAGE, "above_percent": 100 * (margin - 1), "held": held}
+                bound = {"coverage": COVERAGE, "above_percent": 100 * (margin - 1), "held": held}
+                found.report["bound"] = bound
         return found
 
     def transferred(
@@ -121,7 +100,7 @@ class LatencyPredictor:
         or rows without the features this predictor reads, ConfigError for rows of other models than it is
         valid for, CheckpointError if this one is of the release.
         """
-        old, stream = self._own_model("transferred"), seed_for(seed, "transfer")
+        old, stream = self._own_model, seed_for(seed, "transfer")
         x, ms, conditions = _data(table, MIN_ROWS, self._count, mixed)
         wanted = {name: conditions[name] for name in OF_MODEL if name in conditions}
         check_valid("the table or predictor of the old device", self.conditions, wanted)
@@ -130,17 +109,12 @@ class LatencyPredictor:
         found._take_scores(x, ms, ms / np.exp(residuals), costs.folds(x, stream))
         return found
 
-    def _take_scores(self, x: Floats, ms: Floats, own: Floats, parts: Sequence[Chosen] | Chosen) -> Report:
-        """Fill `unseen` and `report` from rows that were left out, part by part, and return the latter."""
-        order = np.concatenate([np.flatnonzero(out) for out in parts])
-        truth, baselines = ms[order], {}
-        self.unseen = tuple(zip(truth.tolist(), own[order].tolist(), strict=True))
-        for name, fit in BASELINES.items():
-            guesses = [fit(x[~out], ms[~out])(x[out]) for out in parts]
-            baselines[name] = score(np.concatenate(guesses), truth)
-        self.report = score(own[order], truth)
-        self.report |= {"baselines": baselines, "rows": len(truth), "bound": None}
-        return self.report
+    def _take_scores(self, x: Floats, ms: Floats, own: Floats, parts: Sequence[Chosen] | Chosen) -> None:
+        order = np.concatenate([np.flatnonzero(out) for out in parts])  # of rows left out, part by part
+        line = np.concatenate([costs.depth_only(x[~out], ms[~out])(x[out]) for out in parts])
+        self.unseen = tuple(zip(ms[order].tolist(), own[order].tolist(), strict=True))
+        self.report = score(own[order], ms[order]) | {"rows": len(order), "bound": None}
+        self.report["baselines"] = {"depth_only": score(line, ms[order])}
 
     def predict_ms(self, arch: Arch) -> float:
         """Return the predicted latency of one architecture in ms."""
@@ -158,7 +132,7 @@ class LatencyPredictor:
 
     def predict_features(self, raw: Floats) -> Floats:
         """Return latencies in ms [rows] of features [rows, features] that this predictor reads."""
-        return self._model.predict(raw.reshape(-1, self._count))
+        return self._predict(raw.reshape(-1, self._count))
 
     @property
     def max_coverage(self) -> float:
@@ -166,17 +140,15 @@ class LatencyPredictor:
         return len(self._residuals) / (len(self._residuals) + 1)
 
     def upper_ms(self, arch: Arch, coverage: float | None = None) -> float:
-        """Return a latency in ms that a measurement of `arch` exceeds with probability 1 - coverage.
-
-        None asks for 95%, or for what the predictor can promise if that is less.
+        """Return a latency in ms that a measurement of `arch` exceeds with probability 1 - coverage. None
+        asks for 95%, or for what the predictor can promise if that is less.
         """
         return self.predict_ms(arch) * self.margin(coverage)
 
     def margin(self, coverage: float | None = None) -> float:
-        """Return bound / prediction: the conformal quantile of measured / predicted on rows left out.
-
-        It holds for architectures drawn like those rows (Vovk et al. 2005, Barber et al. 2021). Raises
-        ConfigError if `coverage` is not between 0 and 1, or above `max_coverage`.
+        """Return bound / prediction: the conformal quantile of measured / predicted on rows left out. It
+        holds for architectures drawn like those rows (Vovk et al. 2005, Barber et al. 2021). ConfigError if
+        `coverage` is not between 0 and 1, or above `max_coverage`.
         """
         if not (count := len(self._residuals)):
             raise ConfigError(f"a predictor of the 2020 release has no upper bound; {_AGAIN}")
@@ -192,11 +164,8 @@ class LatencyPredictor:
         return math.exp(self._residuals[max(rank, 1) - 1])
 
     def save(self, path: str | Path) -> None:
-        """Write the predictor with everything needed to use it, and a digest beside it.
-
-        Raises CheckpointError for a predictor of the release.
-        """
-        model = self._own_model(f"written to {path}")
+        """Write the predictor, and a digest beside it; raises CheckpointError for one of the release."""
+        model = self._own_model
         scaling, names = model.scaling, list(LAYER_FEATURE_NAMES[: self._count])
         content = {"format": FORMAT, "kind": "hat latency predictor", "feature_names": names}
         content |= {"mean": scaling.mean.tolist(), "inverse_spread": scaling.inverse_spread.tolist()}
@@ -209,32 +178,26 @@ class LatencyPredictor:
         torch.save(content, buffer)
         write_with_digest(Path(path), buffer.getvalue())
 
-    def _own_model(self, what: str) -> CostModel:
-        if isinstance(self._model, CostModel):
-            return self._model
-        raise CheckpointError(
-            f"a predictor of the 2020 release cannot be {what}; copy its file, or give the table (CSV) of "
-            "the old device instead"
-        )
+    @property
+    def _own_model(self) -> CostModel:
+        if not isinstance(self._model, CostModel):
+            what = "a predictor of the 2020 release can only predict; copy its file"
+            raise CheckpointError(f"{what}, or give the table (CSV) of the old device instead")
+        return self._model
 
     @classmethod
     def load(
         cls, path: str | Path, feature_norm: Sequence[float] = (), lat_norm: float | None = None
     ) -> "LatencyPredictor":
-        """Return the predictor in a file of ours, or in bare weights of the 2020 release.
-
-        `feature_norm` and `lat_norm` are the normalisers of a released predictor, which stand in the YAML
-        files of the release; our files carry their own. Raises CheckpointError if the file is missing,
-        damaged or something else.
+        """Return the predictor in a file of ours, or in bare weights of the 2020 release, whose normalisers
+        stand in the YAML files of the release. Raises CheckpointError if it is missing, damaged or another.
         """
         content = _read(Path(path))
-        if (released := "first_layer.weight" in content) and (not feature_norm or lat_norm is None):
-            raise CheckpointError(
-                f"{path} is a predictor of the 2020 release, which does not carry its normalisers; give "
-                "--feature-norm and --lat-norm as in configs/<task>/latency_predictor"
-            )
         try:
-            found = cls(_released(content, feature_norm, lat_norm or 0)) if released else cls(**_own(content))
+            if "first_layer.weight" in content:
+                found = cls(_released(content, feature_norm, lat_norm or 0.0))
+            else:
+                found = cls(**_own(content))
             if not np.isfinite(found.predict_features(np.ones(found._count))).all():
                 raise ValueError("predicts no number")
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
@@ -244,7 +207,6 @@ class LatencyPredictor:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Return what a predictor file holds, plain values and tensors only; raises CheckpointError."""
     advice = "check --ckpt-path, or train one with latency_predictor.py"
     content, _ = read_verified(path, "the latency predictor", advice)
     return content if isinstance(content, dict) else {}
@@ -258,19 +220,19 @@ def is_released(path: str | Path) -> bool:
         return False
 
 
-def _released(state: Mapping[str, Any], norm: Sequence[float], lat_norm: float) -> ReleasedNetwork:
-    """Return the network of a state of the release: Linear-ReLU, Linear-ReLU for each of `layers`, Linear."""
+def _released(state: Mapping[str, Any], norm: Sequence[float], lat_norm: float) -> Callable[[Floats], Floats]:
+    # Linear-ReLU, Linear-ReLU for each of `layers`, Linear
     hidden = sum(name.startswith("layers.") and name.endswith(".weight") for name in state)
     names = ["first_layer", *(f"layers.{number}" for number in range(hidden)), "predict"]
     if len(norm) != len(FEATURE_NAMES) or not min(*norm, lat_norm) > 0:
-        raise ValueError("normalisers must be above 0, one for each feature")
+        what = "a predictor of the 2020 release does not carry its normalisers, which are above 0; give "
+        raise CheckpointError(f"{what}--feature-norm and --lat-norm as in configs/<task>/latency_predictor")
     arrays = {name: tensor.double().numpy().T for name, tensor in state.items()}
     layers = [(arrays[f"{name}.weight"], arrays[f"{name}.bias"]) for name in names]
-    return ReleasedNetwork(np.array(norm), lat_norm, layers)
+    return lambda features: lat_norm * costs.apply_network(layers, features / np.array(norm))
 
 
 def _own(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments that make the predictor of a file; errors of many kinds mean damage."""
     if content["format"] != FORMAT:
         raise ValueError(f"format {content['format']}, this version reads {FORMAT}")
     numbers = ("mean", "inverse_spread", "base", "residuals")
@@ -293,18 +255,22 @@ def _rows(table: "Sequence[Row] | str | Path") -> "Sequence[Row]":
 def _data(
     table: "Sequence[Row] | str | Path", least: int, count: int | None = None, mixed: bool = True
 ) -> tuple[Floats, Floats, dict[str, str]]:
-    """Return features [rows, features], measured latencies in ms [rows] and conditions that all rows share.
-
-    By default the features are those of whole architectures, if all rows hold them.
-    """
+    # features [rows, features], by default of whole architectures if all rows hold them, ms, and conditions
     rows = _rows(table)
     if len(rows) < least:
         raise DataError(
             f"{len(rows)} measured architectures are too few for a predictor; measure at least {least}, "
             "better some hundreds (20 if a predictor of another device is at hand)"
         )
-    if not mixed:
-        check_one_table(row.conditions for row in rows)
+    shared = [{name: row.conditions[name] for name in SHARED if name in row.conditions} for row in rows]
+    for number, here in enumerate(shared if not mixed else (), 1):
+        unknown = dict.fromkeys({*SHARED} - {"space"}, "unknown")
+        if found := differences(unknown | shared[0], unknown | here):
+            what = found[0].replace("here it", f"that of row {number}")
+            raise ConfigError(
+                f"the first row of the table was measured with {what}; keep such rows in tables of their "
+                "own, or give --mixed to learn from all of them"
+            )
     archs = [row.arch for row in rows if row.arch]
     known = len(archs) == len(rows)
     whole = known if count is None else count > len(FEATURE_NAMES)
@@ -322,10 +288,8 @@ def _data(
 def trained_predictor(
     table: str | Path, *, transfer_from: str | Path | None = None, seed: int = 1, mixed: bool = False
 ) -> LatencyPredictor:
-    """Return a predictor of a table (CSV), started from another device's table or predictor if one is given.
-
-    Raises DataError or CheckpointError if a file is missing or damaged, ConfigError as `fit` and
-    `transferred` do.
+    """Return a predictor of a table (CSV), started from another device's table or predictor if one is given;
+    raises DataError or CheckpointError for a bad file, ConfigError as `fit` and `transferred` do.
     """
     rows = _rows(table)
     if transfer_from is None:
@@ -346,11 +310,9 @@ def score(predicted_ms: Floats, measured_ms: Floats) -> dict[str, Any]:
 
 
 def kendall_tau(predicted: Floats, measured: Floats) -> float:
-    """Return (pairs ordered alike - pairs ordered otherwise) / pairs that differ in `measured`, -1 to 1.
-
-    A tie in `predicted` counts as no answer, as if a coin ordered the pair: tau-a if all measured values
-    differ, Somers' D of the prediction in general. 0 if one side holds a single value. Quadratic in time,
-    linear in memory: 20,000 values take about a second.
+    """Return (pairs ordered alike - pairs ordered otherwise) / pairs that differ in `measured`, -1 to 1. A
+    tie in `predicted` is no answer: tau-a if all measured values differ, Somers' D of the prediction in
+    general. 0 if one side holds a single value. Quadratic in time: 20,000 values take about a second.
     """
     agreement = untied = 0.0
     for i in range(len(measured) - 1):
@@ -383,26 +345,9 @@ def differences(held: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
     return [f"{name} {old[name]}, here it is {value}" for name, value in other.items()]
 
 
-def check_one_table(rows: Iterable[Mapping[str, str]]) -> None:
-    """Raise ConfigError if rows with these conditions were not measured alike."""
-    first: Mapping[str, str] = {}
-    for number, conditions in enumerate(rows, 1):
-        shared = dict.fromkeys({*SHARED} - {"space"}, "unknown") | dict(conditions)
-        shared = {name: shared[name] for name in SHARED if name in shared}
-        first = first or shared
-        if found := differences(first, shared):
-            what = found[0].replace("here it", f"that of row {number}")
-            raise ConfigError(
-                f"the first row of the table was measured with {what}; keep such rows in tables of their "
-                "own, or give --mixed to learn from all of them"
-            )
-
-
 def check_valid(of: str, conditions: Mapping[str, str], here: Mapping[str, str]) -> None:
-    """Check that a predictor or table holds for something else, whose conditions are `here`.
-
-    Raises ConfigError naming both values if not. What changes little, and what is not known of files of
-    2020 and of version 0.1, is said in one line.
+    """Raise ConfigError, naming both values, if a predictor or table does not hold for conditions `here`; say
+    in a line what changes little, or is not known of files of 2020 and of version 0.1.
     """
     old, new = {"runtime": "torch"} | described(conditions), described(here)  # at first there was no other
     unknown = sorted(set(new) - set(old) - _DIMS) + ["the search space"] * bool(_DIMS & set(new) - set(old))
@@ -415,5 +360,6 @@ def check_valid(of: str, conditions: Mapping[str, str], here: Mapping[str, str])
         text = f"{of} is valid for {name} {held}, here it is {value}"
         near = name == "vocab_size" and abs(int(value) / int(held) - 1) <= VOCABULARY_SHARE
         if name not in MINOR and not near:
-            raise ConfigError(f"{text}; {_MEASURE}")
+            again = "measure a table for this with latency_dataset.py, and train a predictor on it"
+            raise ConfigError(f"{text}; {again}")
         info(f"{text}, which changes latencies by little")

@@ -17,16 +17,14 @@ from hat.space import FEATURE_NAMES, Arch, features
 
 LATENCY_NAMES = ("latency_mean_encoder", "latency_mean_decoder", "latency_std_encoder", "latency_std_decoder")
 RELEASE_COLUMNS = (*FEATURE_NAMES, *LATENCY_NAMES)
-ARCH_COLUMN = "arch"
-CHECK_COLUMN = "crc32"  # the last of our own tables
+ARCH_COLUMN, CHECK_COLUMN = "arch", "crc32"  # of our own tables, the latter last
 _OTHER = "give another --lat-dataset-path"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement. Latencies are milliseconds; `arch` is None in tables of the 2020 release.
-
-    Raises DataError if a number is not finite or a latency is negative.
+    """One measurement in milliseconds; `arch` is None in tables of the 2020 release. Raises DataError if a
+    number is not finite or a latency is negative.
     """
 
     features: tuple[float, ...]  # in the order of FEATURE_NAMES
@@ -74,57 +72,45 @@ def row_of(
 
 
 def find_table(path: str | Path) -> Path:
-    """Return `path`, or the same name without `_all` if only that exists; says so if there is a choice.
-
-    The release ships tables as `<name>_all.csv`, its measuring script writes `<name>.csv`. Raises DataError
-    if neither exists.
+    """Return `path`, or the same name without `_all`, saying so, if only that exists: the release ships
+    tables as `<name>_all.csv`, its measuring script writes `<name>.csv`. Raises DataError if neither exists.
     """
     path = Path(path)
     own = path.with_name(path.stem.removesuffix("_all") + path.suffix)
-    if not path.exists() and not own.exists():
+    if path.exists():
+        return path
+    if not own.exists():
         tried = f"{path} does not exist" if own == path else f"neither {path} nor {own} exists"
         advice = "check --lat-dataset-path, or measure one with latency_dataset.py"
         raise DataError(f"no latency table: {tried}; {advice}")
-    if not path.exists():
-        info(f"{path} does not exist; reading {own} instead")
-        return own
-    if own != path and own.exists():
-        info(f"both {path} and {own} exist; reading the first; --lat-dataset-path={own} takes the other")
-    return path
+    info(f"{path} does not exist; reading {own} instead")
+    return own
 
 
 def read_table(path: str | Path) -> list[Row]:
-    """Return the rows of a table of the release (14 columns) or of our own (with `arch` and conditions).
-
-    Raises DataError, naming file and line, if the file is unreadable, cut off or a row is damaged.
+    """Return the rows of a table of the release (14 columns) or of our own (with `arch` and conditions);
+    raises DataError, naming file and line, if the file is unreadable, cut off or a row is damaged.
     """
     path = Path(path)
     try:
         content = path.read_bytes()
     except OSError as error:
-        why = f"{error.strerror}; check --lat-dataset-path"
-        raise DataError(f"cannot read the latency table {path}: {why}") from error
+        raise DataError(f"cannot read {path}: {error.strerror}; check --lat-dataset-path") from error
     if found := foreign(path, content[:4096]):
         raise DataError(f"{path}: the file {found}")
     if not content.endswith(b"\n"):
-        raise DataError(
-            f"{path}:{content.count(10) + 1}: the file is empty or its last line does not end, so it may be "
-            "cut off; resume measuring with latency_dataset.py, or restore the file from a copy"
-        )
+        what = f"{path}:{content.count(10) + 1}: the file is empty or its last line does not end"
+        raise DataError(f"{what}; resume measuring with latency_dataset.py, or restore it from a copy")
     if digest_matches(path, content) is False:
-        raise DataError(
-            f"{path} is damaged: its SHA-256 differs from {digest_path(path).name}; fetch it again with "
-            "download_model.py, or restore it from a copy"
-        )
+        what = f"{path} is damaged: its SHA-256 differs from {digest_path(path).name}"
+        raise DataError(f"{what}; fetch it again with download_model.py, or restore it from a copy")
     return _parse(content.removeprefix(BOM), path)
 
 
 class TableWriter(Appended[Row]):
-    """Appends rows to a table of our own; `records` holds all of them, those found on opening included.
-
-    An unfinished last line, left by a kill, is dropped on opening. The first row fixes the columns. Without a
-    path the rows stay in memory. Raises DataError if the file holds other columns or a damaged row, HatError
-    if another process writes it.
+    """Appends rows to a table of our own; `records` holds all, those found on opening included. The first row
+    fixes the columns. Without a path the rows stay in memory. Raises DataError if the file holds other
+    columns or a damaged row, HatError if another process writes it.
     """
 
     def __init__(self, path: str | Path | None) -> None:
@@ -134,10 +120,8 @@ class TableWriter(Appended[Row]):
     def _recover(self, content: bytes) -> list[Row]:
         start = ",".join((*RELEASE_COLUMNS, ARCH_COLUMN)).encode()
         if content[: len(start)] != start[: len(content)]:
-            held = f"it starts with {content[:40]!r}"
-            raise DataError(
-                f"{self.path} is no latency table of our own ({held}) and stays as it is; {_OTHER}"
-            )
+            what = f"{self.path} is no latency table of our own (it starts with {content[:40]!r})"
+            raise DataError(f"{what} and stays as it is; {_OTHER}")
         whole = content[: content.rfind(b"\n") + 1]
         self._head = whole.partition(b"\n")[0]
         return _parse(whole, self.path) if whole else []
@@ -147,12 +131,8 @@ class TableWriter(Appended[Row]):
         assert row.arch, "a row without architecture belongs to a release table"
         head = ",".join((*RELEASE_COLUMNS, ARCH_COLUMN, *row.conditions, CHECK_COLUMN)).encode()
         if self._head not in (b"", head):
-            names = [*self._head.decode().split(","), *head.decode().split(",")]
-            first = next((name for name in names if names.count(name) == 1), "their order")
-            raise DataError(
-                f"{self.path} holds other columns (first difference: {first}); rows measured in different "
-                f"ways must not mix: {_OTHER}"
-            )
+            what = f"{self.path} holds other columns than {head.decode()}"
+            raise DataError(f"{what}; rows measured in different ways must not mix: {_OTHER}")
         arch, text = json.dumps(row.arch.to_yaml(), separators=(",", ":")), io.StringIO()
         numbers = [repr(float(value)) for value in row.numbers]
         csv.writer(text, lineterminator="").writerow([*numbers, arch, *row.conditions.values()])
@@ -164,13 +144,13 @@ class TableWriter(Appended[Row]):
 
 
 def _checksum(head: bytes, line: bytes) -> bytes:
-    """Return the last cell of a row: it vouches for the column names and for the row in front of it."""
-    return b"crc32=%08x" % zlib.crc32(line, zlib.crc32(head))
+    return b"crc32=%08x" % zlib.crc32(line, zlib.crc32(head))  # the last cell: of column names and row
 
 
 def _parse(content: bytes, path: Path) -> list[Row]:
-    """Return the rows of whole lines: a line is a row, so damage shifts no other."""
-    head, *lines = content.replace(b"\r\n", b"\n").split(b"\n")[:-1]
+    head, *lines = content.replace(b"\r\n", b"\n").split(b"\n")[
+        :-1
+    ]  # a line is a row: damage shifts no other
     columns, count = head.decode("utf-8", "replace").split(","), len(RELEASE_COLUMNS)
     own = columns[count : count + 1] == [ARCH_COLUMN] and columns.pop() == CHECK_COLUMN
     if tuple(columns[:count]) != RELEASE_COLUMNS or not (own or len(columns) == count):

@@ -86,9 +86,7 @@ def add_facts(checkpoint: Path, facts: Mapping[str, Any]) -> None:
 
 
 def read_bundle(folder: Path) -> dict[str, Any]:
-    """Return what a checkpoint file would hold of the bundle in `folder`. Raises CheckpointError if a file is
-    missing or has another content than was written.
-    """
+    """Return what a checkpoint file would hold of the bundle in `folder`; CheckpointError if not whole."""
     try:
         config = json.loads((folder / CONFIG).read_text("utf-8"))
         if config["hat_bundle"] != FORMAT:

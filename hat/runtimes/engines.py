@@ -1,6 +1,5 @@
 """Runtimes by name, and the files of other programs that a model becomes. A `Runtime` prepares a model in a
-number format; the `Engine` that comes of it translates batches and runs timed searches. So what is searched
-for, and what translates, may be any of them; docs/extending.md adds one.
+number format; its `Engine` translates batches and runs timed searches. docs/extending.md adds one.
 """
 
 import math
@@ -57,9 +56,8 @@ class Engine(Protocol):
         """Return up to `beam` hypotheses for each left-padded row of ids with EOS, best score first."""
 
     def timed(self, source_BS: Tensor, cfg: BeamConfig, mark: Mark) -> Sequence[float] | None:
-        """Run one search whose time is taken from outside; `mark` is called between its parts, if it has any.
-        The first part is the encoder. An engine that takes the time itself returns the milliseconds of one or
-        more repeats instead.
+        """Run one search; `mark` is called between its parts, if it has any, the first of which is the
+        encoder. An engine that takes the time itself returns the milliseconds of one or more repeats.
         """
 
 
@@ -130,9 +128,7 @@ class Torch(Runtime):
 
 
 class Command(Runtime):
-    """A program of the user's, so any device is one: `command` is started with the path of a bundle behind
-    its words, for at most `limit_s` seconds, and prints milliseconds; docs/deploy.md says what it is told.
-    """
+    """A program of the user's: given a bundle it prints milliseconds in `limit_s`; see docs/deploy.md."""
 
     precisions = ("auto", "fp32", "fp16", "bf16", "int8")
 
@@ -164,9 +160,7 @@ class ProgramEngine:
         raise ConfigError("the runtime command only measures; translate with another --runtime")
 
     def timed(self, source_BS: Tensor, cfg: BeamConfig, mark: Mark) -> list[float]:
-        """Return the milliseconds that the program prints: one or more numbers, each a repeat. Raises
-        HatError if it cannot be started, fails, does not end, or prints anything else.
-        """
+        """Return the milliseconds that the program prints, a number for each repeat; HatError if it fails."""
         from hat.runtimes.bundle import save_bundle  # late: it imports this module
 
         bundle = Path(self._place.name) / "bundle"
@@ -251,9 +245,7 @@ def engine(
 
 
 def export(model: Model, folder: Path | str, to: Target, precision: Precision = "auto") -> Path:
-    """Write a model of one architecture for another program: ctranslate2, onnx or safetensors. Dictionaries
-    and subword model are written beside it, if they are known. Returns the folder.
-    """
+    """Write a model for another program, with dictionaries and subword model if known; return `folder`."""
     from hat.runtimes import ctranslate2, onnx  # late: they import this module
 
     precision, network, folder = _checked(to, _PRECISIONS[to], precision), stand_alone(model), Path(folder)

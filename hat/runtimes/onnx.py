@@ -194,9 +194,7 @@ def _step(model: SubTransformer) -> _Graph:
 
 @torch.inference_mode()
 def export(model: SubTransformer, folder: Path, precision: str = "fp32") -> None:
-    """Write both graphs into `folder`; batch, hypotheses and lengths are free. `precision` is fp32, or int8
-    for weights rounded to 8 bits. Raises ConfigError if the packages of the extra `onnx` are missing.
-    """
+    """Write both graphs, in fp32 or with weights rounded to int8; ConfigError if extra `onnx` is missing."""
     for needed in NEEDS:
         package(needed, "onnx")
     with tempfile.TemporaryDirectory() as place:

@@ -1,9 +1,8 @@
 """One search as a function: score what a strategy asks for, choose and measure winners, write the results."""
 
-import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -11,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import torch
 
 from hat.config import to_yaml_values
@@ -21,29 +21,40 @@ from hat.files.journal import Journal
 from hat.latency.predictor import COVERAGE, LatencyPredictor, check_valid, conditions_of_space
 from hat.log import RunLog, info
 from hat.model.cpu import device_name, dtype_name
+from hat.model.layers import count_params
 from hat.model.transformer import Transformer
 from hat.rng import rng_for
 from hat.run import Identity, Run, claim, digest_of, record_path
 from hat.runtimes import Precision
 from hat.search.constraints import Candidate, DeviceTimer, Point, Pool, Score, choose_finalists
-from hat.search.record import CachedFitness, Histories, SearchResult, known_ms, old_losses, under
-from hat.search.strategies import SearchConfig, Strategy, front_numbers, growth, strategy_of, worst
-from hat.space import Arch, gene_choices, gene_of, sample
+from hat.search.record import SearchResult, known_ms, under
+from hat.search.strategies import (
+    Points,
+    ScoringOptions,
+    SearchConfig,
+    Strategy,
+    front_numbers,
+    growth,
+    ridge,
+    strategy_of,
+    worst,
+)
+from hat.space import Arch, SearchSpace, gene_choices, gene_of, layer_columns, sample
 from hat.train.checkpoint import content_of
 from hat.train.distributed import ALONE, ProcessGroup
-from hat.train.loop import BatchConfig, FitResult, TrainConfig, fit, validation_batches
+from hat.train.loop import BatchConfig, FitResult, LoopConfig, TrainConfig, fit, validation_batches
 from hat.train.trainer import evaluate
 
+CPU = torch.device("cpu")
+LEAST = 10  # short trainings that a regression is made from
+Train = Callable[[Sequence[Arch], int], list[float]]  # validation losses after so many updates from the slice
 _OF_LIMITS = ("device", "threads", "runtime", "dtype")  # what a limit in ms is of, from the predictor
-_SOURCES = {"checkpoint": "weights", "predictor": "predictor"}  # inputs, as files of architectures name them
 
 
 class ValidationFitness:
-    """Scores architectures on batches that stay on the device; one forward pass each, no gradient.
-
-    The processes of a group share the architectures: rank 0 calls this, the others `part`, in
-    `ProcessGroup.on_rank0`. One process scores each as it would alone, so their number changes no result.
-    `int8_of` names the runtime whose rounding to 8 bits the losses are of.
+    """Scores architectures on batches that stay on the device. The processes of a group share them, which
+    changes no result: rank 0 calls this, the others `part`, in `ProcessGroup.on_rank0`. `int8_of` names the
+    runtime whose rounding to 8 bits the losses are of.
     """
 
     def __init__(
@@ -58,7 +69,7 @@ class ValidationFitness:
     ) -> None:
         self._train = train
         self._model, self._batches = model.eval(), [batch.to(device) for batch in batches]
-        self._label_smoothing, self._device, self._group = label_smoothing, device, group
+        self._label_smoothing, self._device, self.group = label_smoothing, device, group
         self._rounded: Callable[[Transformer, Arch], Transformer] | None = None
         if int8_of:
             from hat.model.rounding import ROUNDINGS, rounded  # late: most searches score in float
@@ -66,11 +77,10 @@ class ValidationFitness:
             self._rounded = partial(rounded, how=ROUNDINGS[int8_of])
 
     def __call__(self, archs: Sequence[Arch], updates: int = 0) -> list[float]:
-        """Return the smoothed validation loss (base 2, per target token) of each architecture.
-
-        With `updates` it is that of a short training of each. Raises the error of any process.
+        """Return the smoothed validation loss (base 2, per target token) of each architecture, with `updates`
+        after a short training of each. Raises the error of any process.
         """
-        parts = self.part(self._group.broadcast([(arch, updates) for arch in archs]))
+        parts = self.part(self.group.broadcast([(arch, updates) for arch in archs]))
         for part in parts:
             if isinstance(part, HatError):
                 raise part
@@ -79,10 +89,10 @@ class ValidationFitness:
     def part(self, asked: Sequence[tuple[Arch, int]]) -> list[Any]:
         """Score every size-th of `asked`; returns what each process found: losses or an error."""
         try:
-            mine: Any = [self.loss(*each) for each in asked[self._group.rank :: self._group.size]]
+            mine: Any = [self.loss(*each) for each in asked[self.group.rank :: self.group.size]]
         except HatError as error:
             mine = error
-        return self._group.gather_objects(mine)
+        return self.group.gather_objects(mine)
 
     def loss(self, arch: Arch, updates: int = 0) -> float:
         """Return the loss of one architecture, after a short training of it if `updates` are given."""
@@ -97,6 +107,48 @@ class ValidationFitness:
         return evaluate(model, self._batches, arch, self._label_smoothing, self._device).loss
 
 
+class CachedFitness:
+    """A fitness that computes each loss once and, if there is a journal, keeps it there with the latency, so
+    that a repeated search, being deterministic, ends as if it had never stopped. `fitness` is asked for
+    `at_once` architectures, all of which are on disk before `on_score` and the next. Raises ConfigError for a
+    journal with another header.
+    """
+
+    def __init__(
+        self,
+        journal: Journal | None,
+        fitness: Score,
+        predict_ms: Score,
+        at_once: int,
+        header: Mapping[str, Any],
+        on_score: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._journal, self._fitness, self._predict_ms, self._at_once = journal, fitness, predict_ms, at_once
+        self._header, self._on_score = dict(header), on_score
+        self.losses: dict[Arch, float] = {}  # in the order of scoring
+        if not journal or not journal.records:
+            return
+        if any(journal.records[0].get(name) != value for name, value in header.items()):
+            what = f"{journal.path} belongs to another search, or to one of an older version"
+            raise ConfigError(f"{what}; use another folder (--search-dir)")
+        self.losses = {Arch.from_yaml(each["arch"]): float(each["loss"]) for each in journal.records[1:]}
+
+    def __call__(self, archs: Sequence[Arch]) -> list[float]:
+        """Return the loss of each architecture."""
+        new = list(dict.fromkeys(arch for arch in archs if arch not in self.losses))
+        for start in range(0, len(new), self._at_once):
+            part = new[start : start + self._at_once]
+            for arch, loss in zip(part, self._fitness(part), strict=True):
+                if self._journal:
+                    if not self._journal.records:  # nothing is written for a search that finds nothing
+                        self._journal.append(self._header)
+                    (ms,) = self._predict_ms([arch])
+                    self._journal.append({"arch": arch.to_yaml(), "loss": loss, "latency_ms": ms})
+                self.losses[arch] = loss
+            self._on_score()
+        return [self.losses[arch] for arch in archs]
+
+
 def search(
     model: Any,
     dataset: Any,
@@ -109,7 +161,6 @@ def search(
     seed: int = 1,
     out: str | Path | None = None,
     write_to: str | Path | None = None,
-    warm_start: str | Path | None = None,
     inputs: Mapping[str, Path] | None = None,
     settings: Mapping[str, Any] | None = None,
     measuring: Mapping[str, Any] | None = None,
@@ -127,14 +178,10 @@ def search(
         dataset: a `Dataset`, or the pairs of its validation split.
         predictor: predicts latencies. Its upper bound must keep a limit; its prediction, if
             config.limit_by is "mean" or if it has no bound, as predictors of the 2020 release.
-        limits_ms: highest latencies in ms; a search for the front can do without.
-        config: options of the search.
         strategy: class that is asked for architectures (default: NSGA2 if config.pareto, else Evolution).
         measure: measure the finalists in fresh processes if this is the device of the predictor.
-        seed: seed of everything random; the same seed gives the same search.
         out: folder of journal, log, table and summary; a search that was stopped goes on from there.
         write_to: YAML file for the winner; with several limits, each name ends in @<limit>ms.
-        warm_start: journal of an older search, whose losses are taken and whose architectures start this one.
         inputs: files that `model` ("checkpoint") and `predictor` ("predictor") came from.
         settings: options that the record of the run holds (default: `config`).
         measuring: fields of `hat.latency.measure.MeasureConfig`, for what the predictor's table does not say.
@@ -142,9 +189,8 @@ def search(
         runtime: engine that the architectures are for (default: that of the predictor).
         precision: "int8" scores slices with weights and inputs rounded as `runtime` does; any other format in
             the type of `model`. "auto" is that of the predictor.
-        group: processes that share the scoring, or a context that connects them for as long as it lasts. All
-            but rank 0 return what was scored, nothing measured.
-        progress: show a progress bar, if there is a folder.
+        group: processes that share the scoring, or a context that connects them; all but rank 0 return what
+            was scored, nothing measured.
         new_run: move another search that is in `out` to `<out>.<its identity>`, instead of refusing it.
 
     Raises ConfigError for limits that cannot be, Infeasible if no architecture keeps one, TrainingError for a
@@ -154,12 +200,12 @@ def search(
     network, folder = getattr(model, "network", model), Path(out) if out else None
     with ExitStack() as files:
         given = (network, dataset, predictor, tuple(limits_ms), config, seed, inputs)
-        task = _Task(*given, warm_start, training, runtime, precision, strategy, folder, files)
+        task = SearchTask(*given, training, runtime, precision, strategy, folder, files)
         paths = paths_of(write_to, task.limits_ms)
         timer_of = task.timer(measuring or {}) if measure and task.limits_ms else None
         with nullcontext(group) if isinstance(group, ProcessGroup) else group as ranks:
             fitness = task.fitness(ranks)
-            score = partial(task.score, fitness, ranks.size, paths, settings, progress, new_run)
+            score = partial(task.score, fitness, settings, progress, new_run)
             result = ranks.on_rank0(score, fitness.part)
             if not ranks.first:
                 return result
@@ -168,22 +214,16 @@ def search(
         timer = timer_of(task.journal("measured")) if timer_of else None
         winners = choose_finalists(result.ranked, config.finalists, timer)
         conditions, seconds = timer.conditions if timer else {}, time.perf_counter() - task.began
-        result = replace(result, winners=winners, conditions=conditions, seconds=seconds)
+        result = replace(result, winners=winners, paths=paths, conditions=conditions, seconds=seconds)
         result.write(folder, task.run)
     return result
 
 
-def search_identity(*given: Any, **how: Any) -> Identity:
-    """Return the identity of the search that `search` makes of the same arguments; nothing is written.
-
-    The network may be without memory (on the device "meta") if `inputs` names its checkpoint.
-    """
-    return _Task(*given, **how).identity()
-
-
 @dataclass
-class _Task:
-    """What the steps of one search share."""
+class SearchTask:
+    """What the steps of one search share, made of its arguments; nothing is written by that. The network may
+    be without memory (on the device "meta") if `inputs` names its checkpoint.
+    """
 
     network: Transformer
     dataset: Any
@@ -192,7 +232,6 @@ class _Task:
     config: SearchConfig
     seed: int
     inputs: Mapping[str, Path]
-    warm_start: str | Path | None = None
     training: TrainConfig | None = None  # of short trainings
     runtime: str | None = None
     precision: str = "auto"
@@ -206,19 +245,16 @@ class _Task:
         self.strategy = self.chosen or strategy_of(cfg)
         self.limits_ms = limits_of(self.limits_ms, cfg, self.strategy)
         if cfg.rerank and (pairs or self.training is None or not self.limits_ms):
-            raise ConfigError(
-                f"--rerank {cfg.rerank} needs a latency limit, options of training and a Dataset to train "
-                "on; give --latency-constraint, training and dataset, or --rerank 0"
-            )
+            what = f"--rerank {cfg.rerank} needs a latency limit, options of training and a Dataset"
+            raise ConfigError(f"{what}; give --latency-constraint, training and dataset, or --rerank 0")
         self.data = self.dataset if pairs else self.dataset.split(cfg.valid_subset)
         self.pairs = min(len(self.data), cfg.valid_cnt_max or len(self.data))
         self.space, self.weight = self.network.space, next(self.network.parameters())
         best = min(COVERAGE, predictor.max_coverage)
         self.coverage = best if cfg.limit_by == "bound" else 0.0
         self.margin = predictor.margin(self.coverage) if self.coverage else 1.0
-        if self.precision not in get_args(Precision):
-            one = ", ".join(get_args(Precision))
-            raise ConfigError(f"precision must be one of {one}, got {self.precision!r}")
+        if self.precision not in (allowed := get_args(Precision)):
+            raise ConfigError(f"precision must be one of {', '.join(allowed)}, got {self.precision!r}")
         asked = {"runtime": self.runtime or "", "dtype": self.precision.replace("auto", "")}
         asked = {name: value for name, value in asked.items() if value}
         if "predictor" not in self.inputs:  # of a file the command has checked it
@@ -248,10 +284,7 @@ class _Task:
     def within_reach(self) -> list[Arch]:
         """Return one architecture for each limit; raises Infeasible if there is none."""
         if not self.coverage and self.config.limit_by == "bound":
-            info(
-                "this predictor has no bound: latency constraints are kept by its mean; train it again "
-                "with latency_predictor.py for a bound"
-            )
+            info("this predictor has no bound, latencies are kept by its mean; train one for a bound")
         rng, choices = rng_for(self.seed, "within reach"), gene_choices(self.space)
         pools = map(self.pool, self.limits_ms or (None,))
         return [pool.initial(lambda: tuple(map(rng.choice, choices)), 1)[0].arch for pool in pools]
@@ -269,25 +302,22 @@ class _Task:
     def train(self, arch: Arch, updates: int) -> FitResult:
         """Return one architecture that is trained from its slice, with its validation loss."""
         from hat.decode.translator import Model  # late: most searches train nothing
-        from hat.search import rerank
 
         assert self.training is not None
         start = self.inputs.get("checkpoint") or Model(self.network)
         how: dict[str, Any] = {"space": self.space, "device": self.weight.device, "seed": self.seed}
-        return fit(arch, self.dataset, rerank.short_training(self.training, updates), init=start, **how)
+        return fit(arch, self.dataset, short_training(self.training, updates), init=start, **how)
 
     def identity(self) -> Identity:
         """Return what the result depends on."""
         cfg, limits = self.config, [limit_ms for limit_ms in self.limits_ms if limit_ms < math.inf]
-        inputs = {use: digest_of(path) for use, path in self.inputs.items() if use in _SOURCES}
+        inputs = {use: digest_of(path) for use, path in self.inputs.items()}
         if "checkpoint" not in inputs:  # it is not known which file the weights came from
             inputs["checkpoint"] = content_of(self.network)
         if "predictor" not in inputs:
             archs = [sample(self.space, rng_for(0, "digest", number)) for number in range(32)]
             inputs["predictor"] = sha256(repr(self.predictor.predict_many(archs)).encode()).hexdigest()
         inputs["validation"] = f"{self.pairs} pairs, SHA-256 {self.data.digest(self.pairs)}"
-        if self.warm_start:
-            inputs["warm_start"] = digest_of(Path(self.warm_start))
         settings = {"seed": self.seed, "dtype": self.dtype, **self.space.sizes, **self.space.choices}
         settings |= {"latency-constraints": limits or None, "coverage": self.coverage or None}
         if not (cfg.max_flops or cfg.min_flops or "flops" in cfg.objectives):
@@ -302,68 +332,55 @@ class _Task:
         train = self.dataset.split(self.training.batches.train_subset).content()
         return {"recipe": self.training.to_yaml(), "train": train}
 
-    def header(self, identity: Identity) -> dict[str, Any]:
-        """Return the first record of the journal: the search it belongs to, and what losses depend on."""
-        head = {"kind": "hat search", "format": 2, "identity": identity.digest, "space": asdict(self.space)}
-        head |= {use: identity.inputs[use] for use in ("checkpoint", "validation")}
-        head |= {"label_smoothing": self.config.label_smoothing, "dtype": self.dtype}
-        plain: dict[str, Any] = json.loads(json.dumps(head))
-        return plain  # as it is read back: tuples are lists
-
     def journal(self, name: str) -> Journal | None:
         """Open a journal in `out` until the search ends."""
         return self.files.enter_context(Journal(self.out / f"{name}.jsonl")) if self.out else None
 
+    def cached(
+        self, name: str, fitness: Score, group: ProcessGroup, on_score: Callable[[], object], **more: Any
+    ) -> CachedFitness:
+        """Return a fitness whose losses a journal of the search keeps; they depend on it and on `more`."""
+        header = {"kind": "hat search", "format": 2, "identity": self.made_from.digest, **more}
+        given = (fitness, self.predictor.predict_many, group.size, header, on_score)
+        return CachedFitness(self.journal(name), *given)
+
     def score(
-        self,
-        fitness: ValidationFitness,
-        processes: int,
-        paths: dict[float, Path],
-        settings: Mapping[str, Any] | None,
-        progress: bool,
-        new_run: bool,
+        self, fitness: ValidationFitness, settings: Mapping[str, Any] | None, progress: bool, new_run: bool
     ) -> SearchResult:
         """Score what the strategy asks for; the result has no winners yet."""
-        identity = self.identity()
-        header = self.header(identity)
-        old = old_losses(Path(self.warm_start), header) if self.warm_start else {}
-        anchors, device = self.within_reach(), self.weight.device
-        limits = {"latency-constraints": [*self.limits_ms], "seed": self.seed}
-        self.files.enter_context(claim(self.out, identity, "wait for it or stop it", new_run=new_run))
-        cached = CachedFitness(
-            self.journal("journal"), fitness, self.predictor.predict_many, processes, header, old
-        )
-        how: dict[str, Any] = {"threads": torch.get_num_threads(), "processes": processes}
-        how["gpus"] = processes if device.type == "cuda" else 0
+        self.made_from, device, whole = self.identity(), self.weight.device, self.strategy.whole_front
+        anchors, objectives = self.within_reach(), self.config.objectives
+        claimed = claim(self.out, self.made_from, "wait for it or stop it", new_run=new_run)
+        self.files.enter_context(claimed)
+        how: dict[str, Any] = {"threads": torch.get_num_threads(), "processes": fitness.group.size}
+        how["gpus"] = fitness.group.size if device.type == "cuda" else 0
         how["device"] = {"device": device_name(device), "dtype": dtype_name(self.weight.dtype)}
+        limits = {"latency-constraints": [*self.limits_ms], "seed": self.seed}
         how["settings"] = settings if settings is not None else to_yaml_values(self.config) | limits
         path = record_path(self.out, folder=True) if self.out else None
-        self.run = Run(path, "search", identity=identity, **how)
-        self.files.enter_context(self.run)
-        whole, objectives = self.strategy.whole_front, self.config.objectives
         budget = self.strategy.budget(self.config) * (1 if whole else len(self.limits_ms))
-        log, histories = RunLog(self.out, total=budget, unit="scored", bar=progress), Histories()
+        log = RunLog(self.out, total=budget, unit="scored", bar=progress)
         self.files.callback(log.close)
 
-        def on_score(count: int) -> None:
+        def on_score() -> None:
             log.advance(len(cached.losses))
             self.run.tick()
 
-        cached.on_score = on_score
+        cached = self.cached("journal", fitness, fitness.group, on_score)
+        self.run = self.files.enter_context(Run(path, "search", identity=self.made_from, **how))
         if resumed := len(cached.losses):
             info(f"resumed {self.out}/journal.jsonl: {resumed} architectures are scored already")
             log.advance(resumed)
-        first, reference = sorted(old, key=lambda arch: (old[arch], gene_of(arch, self.space))), Point()
+        history, reference = list[dict[str, Any]](), Point()
         for limit_ms in (None,) if whole else self.limits_ms:
-            strategy = self.strategy(self.pool(limit_ms), self.config, self.seed, first, anchors)
+            strategy = self.strategy(self.pool(limit_ms), self.config, self.seed, anchors)
             which = f"{under(limit_ms)}: " if limit_ms and len(self.limits_ms) > 1 else ""
             limit = {} if limit_ms is None else {"constraint_ms": known_ms(limit_ms)}
-            histories[limit_ms] = []
             for state in states_of(strategy, cached):
-                histories[limit_ms].append(state)
                 (_, step), *values = state.items()
                 line = which + strategy.line.format(**state)
                 log.metrics(strategy.record, step, line, **dict(values), **limit)
+                history.append(state | limit)
             reference = strategy.reference
 
         costs = self.pool().candidates({arch: gene_of(arch, self.space) for arch in cached.losses})
@@ -371,52 +388,37 @@ class _Task:
         best_first = sorted(scored, key=lambda each: each.rank)
         ranked = {ms: [*filter(self.pool(ms).keeps, best_first)] for ms in self.limits_ms}
         if self.config.rerank:
-            ranked = self.reranked(ranked, fitness, processes, header)
+            ranked = self.reranked(ranked, fitness)
         points = [each.point(objectives) for each in scored]
         reference, of = reference or worst(points), self.predictor.conditions
         return SearchResult(
             front=tuple(scored[i] for i in front_numbers(points)),
             scored=scored,
-            histories=histories,
+            history=history,
             reference=reference,
             hypervolumes=growth(points, reference),
             coverage=self.coverage,
             whole_front=whole,
             objectives=objectives,
-            sources=", ".join(f"{_SOURCES[use]} {at}" for use, at in self.inputs.items() if use in _SOURCES),
             latency_of={name: of[name] for name in _OF_LIMITS if name in of},
-            paths=paths,
             scoring_s=time.perf_counter() - self.began,
             ranked=ranked,
         )
 
     def reranked(
-        self,
-        ranked: Mapping[float, Sequence[Candidate]],
-        fitness: ValidationFitness,
-        processes: int,
-        header: Mapping[str, Any],
+        self, ranked: Mapping[float, Sequence[Candidate]], fitness: ValidationFitness
     ) -> dict[float, list[Candidate]]:
         """Return what keeps each limit in the order that short trainings give it; these are journalled."""
-        from hat.search import rerank  # late, as above
-
-        assert self.training is not None
-        rounds = {limit_ms: rerank.rounds_of(len(few), self.config) for limit_ms, few in ranked.items()}
+        rounds = {limit_ms: rounds_of(len(few), self.config) for limit_ms, few in ranked.items()}
         most = sum(count * updates for each in rounds.values() for count, updates in each)
         info(f"short trainings ({self.config.rerank_by}): at most {most} updates in all")
-        for limit_ms, some in rounds.items():
-            steps = ", then ".join(f"{count} architectures for {updates}" for count, updates in some)
-            info(f"{under(limit_ms)}: {steps or 'none, for only one architecture keeps it'}")
-        depends, trained = self.short_trainings(), dict[Arch, tuple[int, float]]()
-        known: dict[int, CachedFitness] = {}
+        trained, known = dict[Arch, tuple[int, float]](), dict[int, CachedFitness]()
 
         def train(archs: Sequence[Arch], updates: int) -> list[float]:
             if updates not in known:
-                held = {**header, "updates": updates, **depends}
-                score = partial(fitness, updates=updates)
-                journal = self.journal(f"trained_{updates}")
-                known[updates] = CachedFitness(journal, score, self.predictor.predict_many, processes, held)
-                known[updates].on_score = lambda count: self.run.tick()
+                given = (f"trained_{updates}", partial(fitness, updates=updates), fitness.group)
+                more = {"updates": updates, **self.short_trainings()}
+                known[updates] = self.cached(*given, self.run.tick, **more)
             losses = known[updates](archs)
             trained.update({arch: (updates, loss) for arch, loss in zip(archs, losses, strict=True)})
             return losses
@@ -425,51 +427,50 @@ class _Task:
         for limit_ms, few in ranked.items():
             by_arch = {each.arch: each for each in few}
             if self.config.rerank_by == "halving":
-                order = rerank.halving(list(by_arch), rounds[limit_ms], train)
+                order = halving(list(by_arch), rounds[limit_ms], train)
             else:
                 ((count, updates),) = rounds[limit_ms]
-                tried = rerank.spread(list(by_arch), count)
+                tried = spread(list(by_arch), count)
                 losses = dict(zip(tried, train(tried, updates), strict=True))
-                guessed = rerank.guess_trained(self.space, {each.arch: each.loss for each in few}, losses)
+                guessed = guess_trained(self.space, {each.arch: each.loss for each in few}, losses)
                 order = sorted(guessed, key=guessed.__getitem__)
             found[limit_ms] = [replace(by_arch[arch], trained=trained.get(arch)) for arch in order]
         self.run.results["trained_updates"] = sum(n * len(each.losses) for n, each in known.items())
         return found
 
     def timer(self, measuring: Mapping[str, Any]) -> Callable[[Journal | None], DeviceTimer] | None:
-        """Return what makes, of its journal, a timer of the predictor's device and runtime.
-
-        None, saying so, if this is another device. Raises ConfigError if the runtime is missing.
+        """Return what makes, of its journal, a timer of the predictor's device and runtime; None, saying so,
+        on another device. Raises ConfigError if the runtime is missing.
         """
         conditions, network = self.predictor.conditions, self.network
-        there = conditions.get("device", "an unnamed device")
-        gpu = torch.cuda.is_available() and there == torch.cuda.get_device_name()
-        here = torch.cuda.get_device_name() if gpu else device_name(torch.device("cpu"))
-        how = ""
+        there, gpu = conditions.get("device", "an unnamed device"), torch.cuda.is_available()
+        gpu = gpu and there == torch.cuda.get_device_name()
+        here = there if gpu else device_name(CPU)
         if conditions.get("runtime") == "command":
-            here, how = measuring.get("command") or here, "; --lat-command with these words measures there"
+            here = measuring.get("command") or here
         if there != here:
-            info(f"not measured: the predictor is of {there}, this is {here}{how}")
+            info(f"not measured: the predictor is of {there}, this is {here}")
             return None
         from hat.latency import measure  # late: most of a search measures nothing
 
         config = measure.MeasureConfig(**measuring).under(conditions)
-        device = torch.device("cuda" if gpu else "cpu")
+        device = torch.device("cuda") if gpu else CPU
         config.check(self.space.largest(), device)
-        own = config.engine().estimate
-        if (held := conditions.get("estimate", "median")) != own:
-            info(
-                f"the table of the predictor holds the {held} of repeats, finalists are measured by the "
-                f"{own}, which is lower; to compare both, measure the table anew with latency_dataset.py "
-                "and train its predictor"
-            )
-        asked: dict[str, Any] = {"device": here, "torch": torch.__version__, **asdict(config)}
-        asked |= config.engine().version()
+        own, held = config.engine().estimate, conditions.get("estimate", "median")
+        check_valid("the table of the predictor", {"estimate": held}, {"estimate": own})
+        asked: dict[str, Any] = {
+            "device": here,
+            "torch": torch.__version__,
+            **asdict(config),
+            **config.engine().version(),
+        }
         asked["threads"] = conditions.get("threads", torch.get_num_threads())
-        given: dict[str, Any] = {"space": self.space, "vocab_sizes": network.vocab_sizes, "seed": self.seed}
-        given |= {"config": config, "model_config": network.cfg, "device": device.type}
-        measure_fresh = partial(measure.measure_fresh, conditions=conditions, **given)
-        return partial(DeviceTimer, measure_fresh, {name: str(value) for name, value in asked.items()})
+        given = (self.space, network.vocab_sizes, config, network.cfg, device, self.seed)
+
+        def fresh(archs: Sequence[Arch]) -> list[Any]:
+            return measure.measure_fresh(archs, measure.Subject(*given), conditions)
+
+        return partial(DeviceTimer, fresh, {name: str(value) for name, value in asked.items()})
 
 
 def states_of(strategy: Strategy, fitness: Score) -> Iterator[dict[str, Any]]:
@@ -494,9 +495,8 @@ def paths_of(write_to: str | Path | None, limits_ms: Sequence[float]) -> dict[fl
 def limits_of(
     limits_ms: Sequence[float], config: SearchConfig, strategy: type[Strategy]
 ) -> tuple[float, ...]:
-    """Return the latency limits of a search: infinity if only other things are limited.
-
-    Raises ConfigError for limits that the strategy cannot search under.
+    """Return the latency limits of a search, infinity if only other things are limited; raises ConfigError
+    for limits that the strategy cannot search under.
     """
     if not all(limit_ms > 0 for limit_ms in limits_ms) or len(set(limits_ms)) < len(limits_ms):
         raise ConfigError(f"--latency-constraints must be above 0 ms and differ, got {tuple(limits_ms)}")
@@ -505,8 +505,65 @@ def limits_of(
         raise ConfigError("no limit; give --latency-constraint in ms, --max-params or --max-flops")
     most, several = config.pareto_evaluations, len(limits_ms)
     if strategy.whole_front and most < several:
-        raise ConfigError(
-            f"--pareto-evaluations {most} is too few for {several} limits of --latency-constraints, each of "
-            f"which needs an architecture that keeps it; give at least {several}"
-        )
+        what = f"--pareto-evaluations {most} is too few for {several} limits"
+        raise ConfigError(f"{what}, each of which needs an architecture; give at least {several}")
     return limits_ms
+
+
+def rounds_of(count: int, options: ScoringOptions) -> list[tuple[int, int]]:
+    """Return how many architectures are trained in each round, and for how many updates each."""
+    if options.rerank_by == "ridge":
+        return [(min(count, max(options.rerank, LEAST)), options.rerank_updates)]
+    count, rounds, updates = min(count, options.rerank), list[tuple[int, int]](), options.rerank_updates
+    while count > 1:
+        rounds.append((count, updates))
+        count, updates = (count + 1) // 2, 2 * updates
+    return rounds
+
+
+def short_training(config: TrainConfig, updates: int) -> TrainConfig:
+    """Return the options of a training of so many updates; its warm-up is at most a fifth of it."""
+    optim, schedule = config.optim, config.schedule
+    return replace(
+        config,
+        optim=replace(optim, max_update=updates, max_epoch=None),
+        schedule=replace(schedule, warmup_updates=min(schedule.warmup_updates, updates // 5)),
+        # validated at the end alone
+        loop=LoopConfig(validate_interval=10**9, keep_last_epochs=0, log_interval=10**9, no_tensorboard=True),
+    )
+
+
+def halving(ranked: Sequence[Arch], rounds: Sequence[tuple[int, int]], train: Train) -> list[Arch]:
+    """Return the architectures in the order of successive halving (Jamieson and Talwalkar 2016), best first:
+    those that leave in a round follow those that stay; what is trained in no round keeps its order.
+    """
+    order = list(ranked)
+    for count, updates in rounds:
+        losses = dict(zip(order[:count], train(order[:count], updates), strict=True))
+        order[:count] = sorted(losses, key=losses.__getitem__)
+    return order
+
+
+def spread(ranked: Sequence[Arch], count: int) -> list[Arch]:
+    """Return `count` architectures, evenly spread over those that are ranked, the first and the last too."""
+    places = np.linspace(0, len(ranked) - 1, min(count, len(ranked))).round().astype(int)
+    return [ranked[place] for place in places]
+
+
+def guess_trained(
+    space: SearchSpace, slices: Mapping[Arch, float], trained: Mapping[Arch, float]
+) -> dict[Arch, float]:
+    """Return a guess of the loss of each architecture of `slices` after the training that `trained` had:
+    ridge regression on the loss of its slice, the logarithm of its decoder's depth, its parameters, and what
+    each layer holds; the latter count together as much as one of the former.
+    """
+
+    def columns(archs: Iterable[Arch]) -> Points:
+        few = [[slices[arch], math.log(arch.decoder.num_layers), count_params(arch, space)] for arch in archs]
+        return np.hstack([few, [layer_columns(arch, space) for arch in archs]])
+
+    wanted = columns(slices)
+    weights = np.full(wanted.shape[1], 1 / math.sqrt(wanted.shape[1] - 3))
+    weights[:3] = 1.0
+    guessed = ridge(columns(trained), list(trained.values()), wanted, weights)
+    return dict(zip(slices, guessed.tolist(), strict=True))

@@ -127,7 +127,6 @@ class Strategy(ABC):
         pool: hands out the architectures that keep the limits.
         config: options of the search.
         seed: of all random numbers.
-        first: architectures of an older search, lowest loss first, whose losses are known.
         anchors: one architecture for each latency limit, which keeps it.
     """
 
@@ -139,16 +138,8 @@ class Strategy(ABC):
         "best loss {best_loss:.4f}, fastest {fastest_ms:.1f} ms"
     )
 
-    def __init__(
-        self,
-        pool: Pool,
-        config: SearchConfig,
-        seed: int,
-        first: Sequence[Arch] = (),
-        anchors: Sequence[Arch] = (),
-    ) -> None:
-        self.pool, self.space, self.config = pool, pool.space, config
-        self.first, self.anchors = first, anchors
+    def __init__(self, pool: Pool, config: SearchConfig, seed: int, anchors: Sequence[Arch] = ()) -> None:
+        self.pool, self.space, self.config, self.anchors = pool, pool.space, config, anchors
         self.choices = gene_choices(self.space)  # of each position of a gene
         self.rng = rng_for(seed, self.stream)
         self.scored: list[Candidate] = []
@@ -225,8 +216,7 @@ class Evolution(Strategy):
         """Return the first population, then the children of each iteration."""
         cfg, pool = self.config, self.pool
         if self.told == 0:
-            known = pool.among(self.first, cfg.parent_size)
-            return known + pool.initial(self.random_gene, cfg.population_size - len(known))
+            return pool.initial(self.random_gene, cfg.population_size)
         if self.told == cfg.evo_iter:
             return []
         genes = [parent.gene for parent in self.parents]
@@ -259,22 +249,18 @@ class NSGA2(Strategy):
     """
 
     stream = "pareto"
-    _known = 0  # architectures of an older search, which count as scored for nothing
 
     def ask(self) -> list[Candidate]:
         """Return the first population, then the children of each generation.
 
-        The first population is `first` (whose losses are known), the anchors, the smallest and the largest
-        architecture, and random ones.
+        The first population is the anchors, the smallest and the largest architecture, and random ones.
         """
         cfg, pool = self.config, self.pool
         if self.told == 0:
-            known = pool.among(self.first)
-            self._known = len(known)
             extremes = (*self.anchors, self.space.smallest(), self.space.largest())
-            size = max(len(self.anchors) + 2, cfg.pareto_population - len(known))
-            return known + pool.initial(self.random_gene, min(cfg.pareto_evaluations, size), extremes)
-        wanted = min(cfg.pareto_children, self._known + cfg.pareto_evaluations - len(self.scored))
+            size = max(len(self.anchors) + 2, cfg.pareto_population)
+            return pool.initial(self.random_gene, min(cfg.pareto_evaluations, size), extremes)
+        wanted = min(cfg.pareto_children, cfg.pareto_evaluations - len(self.scored))
         if wanted < 1:
             return []
         offered = pool.offer(self._child, cfg.pareto_screen * cfg.pareto_children)

@@ -5,18 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from tiny_task import SPACE, SUB
+from tiny_task import SUB, train_super
 
 from benchmarks import comparison
 from benchmarks.comparison import bootstrap, statistics, study
 from benchmarks.trainings import Trainings
-from hat.data.dataset import Dataset
-from hat.data.toy import toy_pairs
-from hat.model.layers import ModelConfig
 from hat.run import Run
-from hat.space import SearchSpace
-from hat.train.loop import BatchConfig, TrainConfig, fit
-from hat.train.trainer import OptimConfig
 
 
 @pytest.fixture
@@ -24,14 +18,8 @@ def argv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return a comparison of one found architecture and two made by hand, of which one is too slow."""
     monkeypatch.setattr(comparison, "RUNTIME", "torch")
     monkeypatch.setattr(comparison, "PRECISION", "fp32")
-    monkeypatch.setattr(comparison, "PROBE", (1, 2))
-    source, target = zip(*toy_pairs(1, 120), strict=True)
-    dataset = Dataset.from_text(source, target, pieces=60, valid=10, folder=tmp_path / "bin")
-    (tmp_path / "space.yml").write_text(yaml.safe_dump(SPACE | {"data": str(tmp_path / "bin")}))
-    config = TrainConfig(
-        ModelConfig(share_all_embeddings=True), OptimConfig(max_update=2), batches=BatchConfig(max_tokens=512)
-    )
-    fit(SearchSpace.from_yaml(tmp_path / "space.yml"), dataset, config, out=tmp_path / "super", device="cpu")
+    monkeypatch.setattr(comparison, "PROBE", (1, 16))  # fewer take no time that can be told
+    source, target = zip(*train_super(tmp_path, 2), strict=True)
     for name, sizes in (("found", [32, 32]), ("hand", [16, 16]), ("slow", [16, 32])):
         own = SUB | {"encoder-ffn-embed-dim-all-subtransformer": sizes}
         (tmp_path / f"{name}.yml").write_text(yaml.safe_dump(own))
@@ -108,11 +96,7 @@ def test_other_weights_are_another_result(
 ) -> None:
     """A SuperTransformer that was trained longer has the identity of the shorter run, and other weights."""
     assert study(argv) == 0
-    config = TrainConfig(
-        ModelConfig(share_all_embeddings=True), OptimConfig(max_update=3), batches=BatchConfig(max_tokens=512)
-    )
-    dataset, space = Dataset.load(tmp_path / "bin"), SearchSpace.from_yaml(tmp_path / "space.yml")
-    fit(space, dataset, config, out=tmp_path / "super", device="cpu")
+    train_super(tmp_path, 3)
     capsys.readouterr()
     assert study([*argv, "--budget"]) == 0
     left = capsys.readouterr().err

@@ -8,33 +8,24 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tiny_task import SPACE
+from tiny_task import SPACE, train_super
 from toy_predictor import save_predictor
 
 from benchmarks.rank_study import agreement, design, study
 from benchmarks.trainings import Trainings
-from hat.data.dataset import Dataset
-from hat.data.toy import toy_pairs
-from hat.model.layers import ModelConfig, count_params
+from hat.model.layers import count_params
 from hat.space import Arch, DecoderArch, EncoderArch, SearchSpace
-from hat.train.loop import BatchConfig, TrainConfig, fit
-from hat.train.trainer import OptimConfig, Trainer
+from hat.train.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
 def argv(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Return a study of one SuperTransformer."""
     tmp_path = tmp_path_factory.mktemp("study")
-    source, target = zip(*toy_pairs(1, 120), strict=True)
-    dataset = Dataset.from_text(source, target, pieces=60, valid=10, folder=tmp_path / "bin")
-    (tmp_path / "space.yml").write_text(yaml.safe_dump(SPACE | {"data": str(tmp_path / "bin")}))
-    space = SearchSpace.from_yaml(tmp_path / "space.yml")
-    model = ModelConfig(share_all_embeddings=True)
-    config = TrainConfig(model, OptimConfig(max_update=4), batches=BatchConfig(max_tokens=512))
-    fit(space, dataset, config, out=tmp_path / "one", device="cpu")
+    train_super(tmp_path, 4)
     save_predictor(tmp_path / "latency.pt")
     words = ["--num-archs=4", "--updates=4", "--short-updates=1", "--max-tokens=512", "--seed=3", "--cpu"]
-    words += [f"--configs={tmp_path}/space.yml", f"--super={tmp_path}/one/checkpoint_best.pt"]
+    words += [f"--configs={tmp_path}/space.yml", f"--super={tmp_path}/super/checkpoint_best.pt"]
     return [*words, f"--ckpt-path={tmp_path}/latency.pt"]
 
 

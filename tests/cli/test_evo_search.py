@@ -19,7 +19,7 @@ from hat.cli import evo_search
 from hat.data.indexed import IndexedData, write_indexed
 from hat.data.pairs import PairDataset
 from hat.errors import HatError
-from hat.files.journal import Journal, read_journal
+from hat.files.journal import read_journal
 from hat.latency.predictor import LatencyPredictor, conditions_of_space
 from hat.model.cpu import device_name
 from hat.model.layers import count_params
@@ -121,7 +121,8 @@ def test_several_limits_write_several_files(search, files) -> None:
         assert winner["write_config_path"] == str(path)
         assert Arch.from_yaml(yaml.safe_load(path.read_text())) == Arch.from_yaml(winner["arch"])
         assert winner["bound_ms"] <= limit_ms and winner["params"] <= 4500
-    assert set(summary["histories"]) == {"22", "31"} and said.count("found ") == 2
+    assert {state["constraint_ms"] for state in summary["history"]} == {22, 31}
+    assert said.count("found ") == 2
     assert all(int(row["params"]) <= 4500 for row in table_of(files / "many@9ms"))
     _, said = search("none", *TINY, "--latency-constraints", "31", "2", code=2)
     assert "Infeasible: no architecture under 2 ms in 1000 tries; fastest seen" in said
@@ -176,17 +177,8 @@ def test_limits_without_latency_have_a_winner(search, files, mode, monkeypatch) 
     assert (winner["constraint_ms"], winner["within"]) == (None, None) and winner["measured_ms"] > 0
     assert "Infinity" not in (files / "small" / "summary.json").read_text() and " inf" not in said
     assert "measured 20.0 +- 0.5 ms, in a fresh process; " in said and "constraint" not in said
-    assert said.count("holds the median of repeats, finalists are measured by the minimum of each step") == 1
+    assert said.count("valid for estimate median, here it is minimum of each step") == 1
     assert summary["conditions"]["beam"] == "2" and summary["conditions"]["source_len"] == "4"
-
-
-def test_another_search_replaces_a_found_architecture_with_a_word(search, files) -> None:
-    search("first", *TINY, "--latency-constraint=23")
-    made = (files / "first.yml").read_bytes()
-    (files / "second.yml").write_bytes(made)
-    (files / "second.yml.run.json").write_bytes((files / "first.yml.run.json").read_bytes())
-    said = search("second", *TINY, "--latency-constraint=24")[1]
-    assert "second.yml, which another search found, is replaced" in said
 
 
 def test_what_a_search_loads(search, files) -> None:
@@ -251,49 +243,20 @@ def test_short_trainings_choose_the_winner_and_are_made_once(by, search, files, 
     assert one.digest == other.digest and one.lengths != other.lengths, "another recipe is no result of this"
 
 
-def test_the_front_alone_and_a_warm_start(search, files) -> None:
+def test_the_front_alone(search, files) -> None:
     first, said = search("front", *FRONT, "--pareto-evaluations=8", "--objectives", "latency", "params")
     assert first["winners"] == [] and first["objectives"] == ["latency", "params"]
     assert not (files / "front.yml").exists() and "on the front, from loss" in said
     assert "there is no limit, so none of the front is chosen for --write-config-path" in said
-    warm = f"--warm-start={files}/front/journal.jsonl"
-    second, _ = search("second", *FRONT, "--pareto-evaluations=6", warm)
-    assert second["evaluations"] == 14
-    old, new = (read_journal(files / name / "journal.jsonl")[1:] for name in ("front", "second"))
-    assert all(record in new for record in old)
-    single, _ = search("third", *TINY, "--latency-constraint=100", warm)
-    assert single["loss"] <= min(each["loss"] for each in first["front"])
-
-
-def test_a_warm_start_under_a_tight_limit_starts_with_the_best_that_keep_it(search, files) -> None:
-    search("wide", *FRONT, "--pareto-evaluations=20")
-    slowest = sorted(table_of(files / "wide"), key=lambda row: -float(row["predicted_ms"]))
-    loss = {json.dumps(arch_from_table(row)): 3 + number / 100 for number, row in enumerate(slowest)}
-    old = read_journal(files / "wide" / "journal.jsonl")
-    with Journal(files / "old.jsonl") as journal:  # the slower the better
-        journal.append(old[0])
-        for record in old[1:]:
-            journal.append(record | {"loss": loss[json.dumps(record["arch"])]})
-    fitting = [arch_from_table(row) for row in slowest if float(row["bound_ms"]) <= 23]
-    assert 4 <= len(fitting) <= 16, "none of the four best keeps it"
-    search("tight", *TINY, "--latency-constraint=23", f"--warm-start={files}/old.jsonl")
-    records = read_journal(files / "tight" / "journal.jsonl")[1:]
-    assert [record["arch"] for record in records[:4]] == fitting[:4]
-
-
-def arch_from_table(row: dict[str, str]) -> dict:
-    return {key: json.loads(value) for key, value in row.items() if key.endswith("-subtransformer")}
 
 
 def test_losses_of_other_data_or_smoothing_are_not_taken(search, files, data) -> None:
     argv = [*TINY, "--latency-constraint=23"]
     search("one", *argv)
-    warm = [*argv, f"--warm-start={files}/one/journal.jsonl"]
     shutil.copytree(data, files / "copy")
     moved = f"--data={files}/copy"
     _, said = search("one", *argv, moved)
     assert "12 architectures are scored already" in said, "the same data elsewhere"
-    search("moved", *warm, moved)
     (files / "copy" / "SHA256SUMS").unlink()
     pairs = IndexedData(files / "copy" / "valid.en-de.de")
     write_indexed(files / "copy" / "valid.en-de.de", [pairs[n] for n in range(len(pairs))][::-1], 1000)
@@ -302,8 +265,6 @@ def test_losses_of_other_data_or_smoothing_are_not_taken(search, files, data) ->
         _, said = search("one", *argv, flag, code=2)
         assert f"one holds another run: {name.replace('_', '-')} " in said and "give another folder" in said
         assert (files / "one" / "journal.jsonl").read_bytes() == journal
-        _, said = search("two", *warm, flag, code=2)
-        assert f"cannot be a warm start: {name} is " in said
 
 
 def test_what_was_measured_before_a_failure_is_kept(search, files, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,7 +78,6 @@ def test_release_yaml(config: str, tmp_path: Path, capsys: pytest.CaptureFixture
     assert bound["coverage"] == 0.95 and bound["above_percent"] < 10 and 0 <= bound["held"] <= 1
     assert {name: set(values) for name, values in report["baselines"].items()} == {
         "depth_only": scores,
-        "least_squares": scores,
     }
     assert report["mape_percent"] < 3
     for name in ("predictor", "depth_only", "MAPE %", "RMSE ms", "Kendall tau", "upper bound: prediction +"):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hat.data.folder import SUMS, languages
 from hat.data.indexed import write_indexed
-from hat.data.pairs import EpochBatches, PairDataset, collate, flat, plan_batches, shard, usable
+from hat.data.pairs import EpochBatches, PairDataset, collate, flat, plan_batches, usable
 from hat.data.preprocess import PreprocessConfig, preprocess
 from hat.data.vocab import EOS, PAD
 from hat.errors import DataError
@@ -166,20 +166,11 @@ def test_plan_is_a_function_of_seed_and_epoch():
 
 def test_bad_limits_and_too_long_pairs():
     lengths = np.array([[3, 200, 4], [3, 5, 300]])
-    assert usable(*lengths, max_tokens=100).tolist() == [0]
-    assert usable(*lengths, max_tokens=1000, max_source_positions=100).tolist() == [0, 2]
+    assert usable(lengths, 100, (1024, 1024)).tolist() == [0]
+    assert usable(lengths, 1000, (100, 1024)).tolist() == [0, 2]
     with pytest.raises(DataError, match="line 2 of the source text has 200 tokens.*--max-tokens-valid"):
-        usable(*lengths, max_tokens=100, drop_long=False)
-    assert len(usable(*lengths, max_tokens=300, drop_long=False)) == 3
-
-
-@given(st.integers(0, 30), st.integers(1, 8))
-def test_shards_have_equal_slots_and_drop_nothing(count, world):
-    shards = [shard(range(count), rank, world) for rank in range(world)]
-    assert len({len(slots) for slots in shards}) == 1
-    merged = [slots[i] for i in range(len(shards[0])) for slots in shards]
-    assert merged[:count] == list(range(count)) and set(merged[count:]) <= {None}
-    assert len(merged) - count < world
+        usable(lengths, 100, (1024, 1024), drop_long=False)
+    assert len(usable(lengths, 300, (1024, 1024), drop_long=False)) == 3
 
 
 class Pairs:
@@ -215,6 +206,16 @@ def test_resumed_epoch_is_the_tail_of_the_whole():
     assert len(whole) == len(epoch(data)) > 10
     for start in (0, 1, 7, len(whole) - 1, len(whole)):
         assert ids(epoch(data, start=start)) == whole[start:]
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 5, 8])
+def test_ranks_have_equal_slots_and_drop_nothing(world):
+    data = Pairs(300)
+    whole, ranks = ids(epoch(data)), [ids(epoch(data, rank=rank, world=world)) for rank in range(world)]
+    assert len({len(slots) for slots in ranks}) == 1
+    merged = [slots[i] for i in range(len(ranks[0])) for slots in ranks]
+    assert merged[: len(whole)] == whole and set(merged[len(whole) :]) <= {None}
+    assert len(merged) - len(whole) < world
 
 
 def test_long_pairs_are_skipped_in_training_and_refused_else():

@@ -7,7 +7,7 @@ import pytest
 
 from hat.errors import ConfigError
 from hat.latency import measure as runs
-from hat.latency.measure import MeasureConfig, Timing, collect, measure_fresh, profile
+from hat.latency.measure import MeasureConfig, Subject, Timing, collect, measure_fresh, profile
 from hat.latency.predictor import LatencyPredictor
 from hat.latency.table import read_table
 from hat.run import read_record
@@ -96,7 +96,7 @@ def test_a_fresh_process_measures_in_order() -> None:
     """The one test that starts the process."""
     archs = [SPACE.smallest(), SPACE.largest()]
     conditions = {"threads": "1", "beam": "2", "source_len": "3", "dtype": "fp32"}
-    timings = list(measure_fresh(archs, SPACE, conditions, vocab_sizes=(11, 12), config=CFG))
+    timings = list(measure_fresh(archs, Subject(SPACE, (11, 12), CFG), conditions))
     assert len(timings) == 2
     for timing in timings:
         held = timing.conditions
@@ -106,9 +106,9 @@ def test_a_fresh_process_measures_in_order() -> None:
 
 def test_profile() -> None:
     arch = SPACE.largest()
-    size = profile(SPACE, arch, vocab_sizes=(11, 11), config=CFG)
+    size = profile(Subject(SPACE, (11, 11), CFG), arch)
     assert size["params"] > 0 and size["flops"] is None and size["latency_ms"] is None
-    whole = profile(SPACE, arch, vocab_sizes=(11, 11), config=CFG, flops=True, device="cpu")
+    whole = profile(Subject(SPACE, (11, 11), CFG), arch, flops=True, timed=True)
     latency = whole["latency_ms"]
     assert whole["params"] == size["params"] and whole["flops"] > 0
     assert latency["total"] == pytest.approx(latency["encoder"] + latency["decoder"])

@@ -53,7 +53,7 @@ def test_one_writer_and_one_way_of_measuring(tmp_path: Path) -> None:
             TableWriter(tmp_path / "t.csv")
         table.append(row_number(0))
     with TableWriter(tmp_path / "t.csv") as table:
-        with pytest.raises(DataError, match="first difference: dtype"):
+        with pytest.raises(DataError, match="holds other columns than .*dtype"):
             table.append(replace(row_number(1), conditions={**row_number(1).conditions, "dtype": "fp16"}))
         table.append(row_number(1))
     assert read_table(tmp_path / "t.csv") == [row_number(0), row_number(1)]
@@ -87,7 +87,7 @@ def test_find_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     own.touch()
     assert find_table(released) == own and "does not exist; reading" in capsys.readouterr().err
     released.touch()
-    assert find_table(str(released)) == released and "both" in capsys.readouterr().err
+    assert find_table(str(released)) == released
     with pytest.raises(DataError, match="is empty"):
         read_table(own)
     with pytest.raises(DataError, match="cannot read"):

@@ -76,7 +76,7 @@ def test_a_program_of_ones_own_is_a_device(program: Path, toy_yml: str, tmp_path
         assert f"t.csv holds rows measured with {named}" in capsys.readouterr().err
     toy = SearchSpace.from_yaml(toy_yml)
     how = MeasureConfig(6, 6, command=command)
-    (timing,) = measure_fresh([toy.smallest()], toy, known, vocab_sizes=(40, 40), config=how)
+    (timing,) = measure_fresh([toy.smallest()], Subject(toy, (40, 40), how), known)
     assert timing.total_ms == pytest.approx(10.25) and timing.conditions["runtime"] == "command"
     with pytest.raises(ConfigError, match="valid for runtime command, here it is ctranslate2; measure"):
         check_valid("p.pt", known, {"runtime": "ctranslate2"})
@@ -146,13 +146,7 @@ def test_an_engine_is_a_device() -> None:
     assert (known["runtime"], known["dtype"], known["estimate"]) == ("ctranslate2", "int8", "minimum")
     assert known["engine"].startswith("ctranslate2 ") and row.latency_mean_encoder == 0 < row.total_ms
     with pytest.raises(ConfigError, match="torch cannot compute in int8; give fp32, bf16 or fp16"):
-        profile(
-            space(),
-            space().smallest(),
-            vocab_sizes=(40, 40),
-            config=replace(how, runtime="torch"),
-            device="cpu",
-        )
+        profile(Subject(space(), (40, 40), replace(how, runtime="torch")), space().smallest(), timed=True)
 
 
 def test_older_names_mean_the_same(toy_yml: str, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from test_trainer import BOTH, CPU, ONE, SPACE, TWO, batch_of, weights
 from torch.distributed import TCPStore
 
 import hat.train.trainer
-from hat.data.pairs import groups, shard
+from hat.data.pairs import groups
 from hat.errors import ConfigError, DataError, TrainingError
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer
@@ -87,6 +87,10 @@ def trainer_of(ranks: ProcessGroup, dtype: torch.dtype, seed: int = 1, **options
     return Trainer(model, optim, schedule, dtype=dtype, device=CPU, seed=1, group=ranks)
 
 
+def slots(batches: list, ranks: ProcessGroup) -> list:
+    return [*batches, *[None] * (-len(batches) % ranks.size)][ranks.rank :: ranks.size]
+
+
 def train(
     ranks: ProcessGroup,
     dtype: torch.dtype,
@@ -99,9 +103,9 @@ def train(
     trainer = trainer_of(ranks, dtype, ranks.rank + 1, **options)  # rank 0 decides on the first weights
     results: list = []
     while len(results) < updates:
-        for group in groups(shard(BATCHES[:7], ranks.rank, ranks.size), update_freq):
+        for group in groups(slots(BATCHES[:7], ranks), update_freq):
             results.append(trainer.train_step(group, policy.plan(SPACE, 1, trainer.num_updates)))
-    valid = trainer.evaluate(shard(BATCHES, ranks.rank, ranks.size), SPACE.largest())
+    valid = trainer.evaluate(slots(BATCHES, ranks), SPACE.largest())
     average = {f"average.{name}": weight for name, weight in trainer.eval_model.named_parameters()}
     after = {name: weight.detach().numpy() for name, weight in (weights(trainer) | average).items()}
     return results, after, valid
