@@ -19,7 +19,7 @@ from hat.model.layers import ModelConfig
 from hat.model.transformer import SubTransformer, SuperTransformer, Transformer, extract
 from hat.run import Identity, Run, digest_of, read_record, record_path, training_settings
 from hat.space import DIMS, Arch, SearchSpace, space_from_plain
-from hat.train.trainer import compute_dtype
+from hat.train.trainer import amp_dtype
 
 if TYPE_CHECKING:
     from hat.data.dataset import Dataset
@@ -388,4 +388,4 @@ def evaluation_dtype(source: Checkpoint, amp: Amp, device: torch.device) -> torc
     """
     if amp == "auto" and not any(source.vocab_digests):
         return torch.float32
-    return compute_dtype(amp, device)
+    return amp_dtype(amp, device)

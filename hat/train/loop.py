@@ -24,15 +24,7 @@ from hat.space import Arch, SearchSpace, validation_archs
 from hat.train import checkpoint as ckpt
 from hat.train.checkpoint import Checkpoint, check_compatible
 from hat.train.distributed import ALONE, ProcessGroup
-from hat.train.trainer import (
-    Losses,
-    OptimConfig,
-    PolicyConfig,
-    ScheduleConfig,
-    Trainer,
-    compute_dtype,
-    evaluate,
-)
+from hat.train.trainer import Losses, OptimConfig, PolicyConfig, ScheduleConfig, Trainer, amp_dtype, evaluate
 
 if TYPE_CHECKING:
     from hat.data.dataset import Dataset
@@ -234,10 +226,11 @@ def validate(
     group: ProcessGroup = ALONE,
 ) -> Losses:
     """Return the validation loss of an architecture with the weights of the checkpoint `init`."""
-    path, run = Path(init), Training(arch, space, dataset, config, device=device, group=group)
+    path, where, optim, batches = Path(init), best_device(device), config.optim, config.batches
+    valid = validation_batches(dataset.split(batches.valid_subset), batches, config.model, group)
     source = check_compatible(ckpt.load(path, info), path, space, arch, config.model, dataset)
-    model = source.sub(arch).to(run.device, ckpt.evaluation_dtype(source, config.optim.amp, run.device))
-    return evaluate(model, run.valid, arch, config.optim.label_smoothing, run.device, group)
+    model = source.sub(arch).to(where, ckpt.evaluation_dtype(source, optim.amp, where))
+    return evaluate(model, valid, arch, optim.label_smoothing, where, group)
 
 
 def validation_batches(
@@ -248,6 +241,11 @@ def validation_batches(
     how = {name: getattr(model, name) for name in ("max_source_positions", "max_target_positions")}
     how |= {"rank": group.rank, "world": group.size, "multiple": batches.required_batch_size_multiple}
     return EpochBatches(data, most, 0, 0, shuffle=False, drop_long=False, **how)
+
+
+def best_device(given: torch.device | str | None) -> torch.device:
+    """Return the device that is given, or the first GPU, or the CPU if there is none."""
+    return torch.device(given or ("cuda:0" if torch.cuda.is_available() else "cpu"))
 
 
 @dataclass
@@ -270,8 +268,7 @@ class Training:
             raise ConfigError("an architecture is trained in its search space: give space=")
         if self.arch:
             self.space.check(self.arch)
-        device = self.device or ("cuda:0" if torch.cuda.is_available() else "cpu")
-        batches, self.at, self.device = self.cfg.batches, Progress(), torch.device(device)
+        batches, self.at, self.device = self.cfg.batches, Progress(), best_device(self.device)
         pairs = self.dataset.split(batches.valid_subset)
         self.valid = validation_batches(pairs, batches, self.cfg.model, self.group)
         self.pairs = self.dataset.split(batches.train_subset)
@@ -344,7 +341,7 @@ class Training:
         else:
             weights = source.master if goes_on and source.master is not None else source.weights
             model = replace(source, weights=weights).sub(self.arch)
-        dtype = compute_dtype(optim.amp, self.device, self.group)
+        dtype = amp_dtype(optim.amp, self.device, self.group)
         how = {"dtype": dtype, "device": self.device, "seed": self.seed, "group": self.group}
         self.trainer = trainer = Trainer(model, optim, cfg.schedule, **how)
         if source is None:

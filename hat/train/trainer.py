@@ -113,7 +113,7 @@ class OptimConfig(Options):
     """validate, save and inherit a moving average of the weights with this decay, such as 0.999; 0: none"""
 
 
-def compute_dtype(amp: Amp, device: torch.device, group: ProcessGroup = ALONE) -> torch.dtype:
+def amp_dtype(amp: Amp, device: torch.device, group: ProcessGroup = ALONE) -> torch.dtype:
     """Return the compute type of `--amp`; raises ConfigError if the devices of the group have several."""
     dtype = choose_dtype(amp, device)
     names = ", ".join(dict.fromkeys(group.gather_objects(dtype_name(dtype))))

@@ -25,7 +25,7 @@ from hat.model.transformer import SuperTransformer
 from hat.search.run import ValidationFitness
 from hat.space import Arch, draw_arch
 from hat.train.distributed import ALONE, ProcessGroup, joined, place_of
-from hat.train.trainer import OptimConfig, PolicyConfig, ScheduleConfig, Trainer, compute_dtype
+from hat.train.trainer import OptimConfig, PolicyConfig, ScheduleConfig, Trainer, amp_dtype
 
 BATCHES = [ONE, TWO, BOTH, *(batch_of((4, 6), (7, 3), (5, 5), seed=seed) for seed in range(2, 9))]
 ARCHS = [draw_arch(SPACE, 1, number) for number in range(5)]
@@ -140,7 +140,7 @@ def test_many_ranks_equal_one_with_more_batches(dtype: torch.dtype, size: int, u
 
 
 def types(ranks: ProcessGroup, first: str, others: str) -> str:
-    return str(compute_dtype(first if ranks.first else others, torch.device("meta"), ranks))
+    return str(amp_dtype(first if ranks.first else others, torch.device("meta"), ranks))
 
 
 def test_ranks_compute_in_one_type() -> None:
