@@ -62,11 +62,7 @@ class Identity:
 
     @classmethod
     def of(
-        cls,
-        kind: str,
-        *options: Any,
-        settings: Mapping[str, Any] | None = None,
-        inputs: Mapping[str, Path | str] | None = None,
+        cls, kind: str, *options: Any, settings: Any = None, inputs: Mapping[str, Path | str] | None = None
     ) -> "Identity":
         """Return the identity of options and further settings (None leaves an option out), and inputs."""
         found, lengths = (to_yaml_values(*options, role=role) for role in ("counts", "lengthens"))
@@ -229,15 +225,9 @@ class Run:
         settings = {key: value for key, value in settings.items() if value is not None and value != ()}
         held = _record(path, lambda text: None) if path and goes_on else Record("")
         device = {**(device or {}), "threads": threads}
-        self.record = Record(
-            kind,
-            settings=settings,
-            inputs=digests,
-            device={**device, "cores": os.cpu_count()},
-            versions=versions(),
-            sittings=held.sittings,
-            identity=identity or Identity(kind, settings, digests),
-        )
+        made_from = identity or Identity(kind, settings, digests)
+        more: dict[str, Any] = {"versions": versions(), "sittings": held.sittings, "identity": made_from}
+        self.record = Record(kind, settings, digests, {**device, "cores": os.cpu_count()}, **more)
         now, before = {**device, "processes": processes}, dict(held.device)
         before["processes"] = int(held.sittings[-1]["processes"]) if held.sittings else processes
         pairs = [(key, before.get(key, value), value) for key, value in now.items()]

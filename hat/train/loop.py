@@ -230,7 +230,7 @@ def validate(
     valid = validation_batches(dataset.split(batches.valid_subset), batches, config.model, group)
     source = check_compatible(ckpt.load(path, info), path, space, arch, config.model, dataset)
     model = source.sub(arch).to(where, ckpt.evaluation_dtype(source, optim.amp, where))
-    return evaluate(model, valid, arch, optim.label_smoothing, where, group)
+    return evaluate(model, valid, arch, optim.label_smoothing, group)
 
 
 def validation_batches(
@@ -300,9 +300,7 @@ class Training:
         options = cfg.model, optim, cfg.schedule, batches, cfg.loop
         return Identity.of("train", *options, settings=settings, inputs=inputs)
 
-    def start(
-        self, stack: ExitStack, init: "Path | Model | str | None", new_run: bool
-    ) -> tuple[Checkpoint | None, Path, Identity | None]:
+    def start(self, stack: ExitStack, init: Any, new_run: bool) -> tuple[Checkpoint | None, Path, Any]:
         """Claim the folder, if there is one, until `stack` ends. Return the checkpoint that the run goes on
         or starts from, if any, where it was, and the identity of the run in the folder.
         """

@@ -213,7 +213,7 @@ class Trainer:
     def evaluate(self, batches: Iterable[Batch | None], arch: Arch) -> Losses:
         """Return the loss of `arch` over `batches` (the slots of this process) of all processes."""
         model = self.compute if self.average is None else self._in_compute_type(self.eval_model)
-        return evaluate(model, batches, arch, self.cfg.label_smoothing, self.device, self.group)
+        return evaluate(model, batches, arch, self.cfg.label_smoothing, self.group)
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -305,12 +305,7 @@ def target_rows(
 
 @torch.inference_mode()
 def evaluate(
-    model: Transformer,
-    batches: Iterable[Batch | None],
-    arch: Arch,
-    label_smoothing: float,
-    device: torch.device,
-    group: ProcessGroup = ALONE,
+    model: Transformer, batches: Iterable[Batch | None], arch: Arch, eps: float, group: ProcessGroup = ALONE
 ) -> Losses:
     """Return the mean loss of `arch` over the `batches` of all processes, of which each has equally many
     slots, without dropout. Losses are added in the order of the batches, whatever the number of processes.
@@ -319,7 +314,8 @@ def evaluate(
     for batch in batches:
         rows.append((0.0, 0.0, 0))
         if batch is not None:
-            losses = smoothed_loss(*target_rows(model, batch.to(device), arch), label_smoothing, output)
+            batch = batch.to(model.source_embed.weight.device)
+            losses = smoothed_loss(*target_rows(model, batch, arch), eps, output)
             rows[-1] = losses[0].item(), losses[1].item(), batch.num_tokens
     smoothed, nll, tokens = 0.0, 0.0, 0
     for row in chain.from_iterable(zip(*group.gather_objects(rows), strict=True)):

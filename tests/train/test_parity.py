@@ -75,7 +75,7 @@ def test_target_log_probabilities(name: str, n: int) -> None:
 def test_validation_loss(name: str, n: int) -> None:
     expected = answers(name)[n]
     batches = EpochBatches(split(name, "valid"), max_tokens=3000, seed=0, epoch=0, shuffle=False)
-    found = evaluate(sub(name, n), batches, sub(name, n).arch, 0.1, torch.device("cpu"))
+    found = evaluate(sub(name, n), batches, sub(name, n).arch, 0.1)
     assert found.num_tokens == expected["valid_tokens"]
     assert abs(found.loss - expected["valid_loss_base2"]) < 1e-4
     assert abs(found.nll_loss - expected["valid_nll_base2"]) < 1e-4
