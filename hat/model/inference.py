@@ -33,9 +33,8 @@ class InferenceModel:
         self.cfg, self.arch = model.cfg, arch or model.default_arch
         self._network = network = extract(model, self.arch)
         dim = self.arch.decoder.embed_dim
-        self._embed, output_VD = (
-            each.columns(dim).detach().contiguous() for each in (network.target_embed, network.output)
-        )
+        tables = network.target_embed, network.output
+        self._embed, output_VD = (table.columns(dim).detach().contiguous() for table in tables)
         self._sines, self._scale = network.target_positions[:, :dim], network.scale("decoder", dim)
         self.device, self.dtype = self._embed.device, self._embed.dtype
         self.vocab_size = len(output_VD)
