@@ -233,9 +233,7 @@ class Limits(Options):
 
     min_length: int = option(1, "fewest tokens of a sentence", low=1)
     max_length: int | None = option(None, "most tokens of a sentence; no limit by default", low=1)
-    ratio: float | None = option(
-        None, "most tokens of a side for each of the other; no limit by default", low=1
-    )
+    ratio: float | None = option(None, "most tokens of a side for one of the other; default: no limit", low=1)
     max_word_length: int | None = option(None, "most characters of a token; no limit by default", low=1)
 
     def keep(self, source: str, target: str) -> bool:

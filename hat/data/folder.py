@@ -112,7 +112,12 @@ def _take_place(fresh: Path, destination: Path, dictionaries: list[str]) -> None
     if destination.exists():
         with contextlib.suppress(OSError):  # some file systems have no modes
             os.chmod(fresh, destination.stat().st_mode)
-        _exchange(fresh, destination)
+        libc, here = ctypes.CDLL(None, use_errno=True), -100  # AT_FDCWD of Linux; 2 is RENAME_EXCHANGE
+        names = here, os.fsencode(fresh), here, os.fsencode(destination)
+        if not hasattr(libc, "renameat2") or libc.renameat2(*names, 2):  # else in three steps
+            aside = fresh.with_name(f"{fresh.name}.old")
+            for before, after in ((destination, aside), (fresh, destination), (aside, fresh)):
+                os.rename(before, after)
     else:
         os.rename(fresh, destination)
     atomic.sync_directory(destination.parent)
@@ -127,12 +132,3 @@ def _empty(fresh: Path, destination: Path, remove: bool = False) -> None:
             path.unlink()
     if remove and fresh.exists():
         fresh.rmdir()
-
-
-def _exchange(one: Path, other: Path) -> None:
-    libc, here = ctypes.CDLL(None, use_errno=True), -100  # AT_FDCWD of Linux; 2 is RENAME_EXCHANGE
-    names = here, os.fsencode(one), here, os.fsencode(other)
-    if not hasattr(libc, "renameat2") or libc.renameat2(*names, 2):  # else in three steps
-        aside = one.with_name(f"{one.name}.old")
-        for before, after in ((other, aside), (one, other), (aside, one)):
-            os.rename(before, after)

@@ -105,7 +105,9 @@ def preprocess(cfg: PreprocessConfig, info: Callable[[str], object] = lambda lin
         for split, files in texts.items():
             for lang, path, vocab in zip(langs, files, vocabs, strict=True):
                 prefix, kind = folder / f"{split}.{'-'.join(langs)}.{lang}", subword_kind(vocab)
-                is_plain = kind and (cfg.sentencepiece or not subwords.is_split(counts[path], kind))
+                # of the words of plain text hardly one is marked
+                marked = (n for token, n in counts[path].items() if subword_kind([token]) == kind)
+                is_plain = kind and (cfg.sentencepiece or 1000 * sum(marked) <= counts[path].total())
                 applied = model if is_plain and not cfg.bpe_codes else None
                 how = f", split by {MODEL_FILES[kind]}" if applied else ", taken as split already"
                 parts = workers.run(_binarise, chunks(path), vocab=vocab, model=applied, lang=lang)

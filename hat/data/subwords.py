@@ -66,12 +66,6 @@ def read_codes(path: Path | str) -> bytes:
     return "".join(f"{line}\n" for line in read_lines(path)).encode()
 
 
-def is_split(counts: Counter, kind: Kind) -> bool:
-    """Return whether counted tokens are subwords of that kind already; of plain text hardly one is marked."""
-    marked = sum(n for token, n in counts.items() if subword_kind([token]) == kind)
-    return 1000 * marked > sum(counts.values())
-
-
 def moses_rules(vocab: Vocab) -> tuple[str | None, bool]:
     """Return how BPE symbols write a hyphen inside a word, None if not apart, and if all are lower case."""
     mark = next((mark for mark in (GOOGLE_HYPHEN, "@-@") if mark in vocab), None)

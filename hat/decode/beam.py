@@ -1,5 +1,6 @@
 """Beam search: B sentences still searched, K beam, C = 2 * K candidates, V vocabulary, N = B * K rows."""
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -105,9 +106,12 @@ def _advance(
     beam, (scores, origin, tokens) = cfg.beam, found
     ends = tokens.eq(EOS) & scores.gt(-math.inf)
     for row, rank in ends[:, :beam].nonzero().tolist() if bool(ends[:, :beam].any()) else ():
-        kept = finished[state.sentences[row]]
+        kept, of, total = finished[state.sentences[row]], int(origin[row, rank]), float(scores[row, rank])
         if len(kept) < beam:
-            kept.append(_hypothesis(state, row, int(origin[row, rank]), float(scores[row, rank]), cfg))
+            words = [*state.tokens[row, of, 1:].tolist(), EOS]
+            sums = [0.0, *state.cumulative[row, of].tolist(), total]
+            score = total if cfg.unnormalized else total / len(words) ** cfg.lenpen
+            kept.append(Hypothesis(words, score, [b - a for a, b in itertools.pairwise(sums)]))
     missing = 2 * beam - scores.size(1)
     if missing > 0:  # the end was forced, or the vocabulary is tiny
         if bool(ends.all()):
@@ -134,10 +138,3 @@ def _advance(
     state.cumulative = torch.cat([sums, scores[:, :, None]], dim=2)
     state.tokens = torch.cat([state.tokens.gather(1, past), tokens[:, :, None]], dim=2)
     state.scores = scores
-
-
-def _hypothesis(state: _State, row: int, origin: int, total: float, cfg: BeamConfig) -> Hypothesis:
-    tokens = [*state.tokens[row, origin, 1:].tolist(), EOS]
-    sums = [0.0, *state.cumulative[row, origin].tolist(), total]
-    score = total if cfg.unnormalized else total / len(tokens) ** cfg.lenpen
-    return Hypothesis(tokens, score, [after - before for before, after in zip(sums, sums[1:], strict=False)])

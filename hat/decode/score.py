@@ -2,7 +2,6 @@
 sides, no further tokenisation. `sacre` is SacreBLEU of detokenised text against the raw reference.
 """
 
-import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -39,24 +38,15 @@ class Scores(NamedTuple):
 
 
 def tokenizer_of(lang: str) -> str:
-    """Return sacrebleu's tokeniser for text in `lang`, an ISO 639 code or a BCP 47 tag with "-" or "_". Text
-    without spaces whose language has none is split into characters, or by "flores200" if it was downloaded.
-    """
+    """Return sacrebleu's tokeniser for text in `lang`, an ISO 639 code or a BCP 47 tag with "-" or "_"."""
     first, *more = re.split("[^a-z0-9]+", lang.lower())
     script = next((part for part in more if len(part) == 4 and part.isalpha()), "")
-    name = "13a" if script == "latn" else _TOKENIZER_OF.get(script) or _TOKENIZER_OF.get(first, "13a")
-    if name == "char":
-        from sacrebleu.utils import SACREBLEU_DIR
-
-        known = os.path.exists(os.path.join(SACREBLEU_DIR, "models", "flores200sacrebleuspm"))
-        name = "flores200" if known else name
-    return name
+    return "13a" if script == "latn" else _TOKENIZER_OF.get(script) or _TOKENIZER_OF.get(first, "13a")
 
 
 def check_tokenizer(lang: str) -> str:
     """Return the tokeniser for SacreBLEU of `lang`; raises ConfigError if its packages are not installed."""
-    name = tokenizer_of(lang)
-    _metric(name)
+    _metric(name := tokenizer_of(lang))
     return name
 
 

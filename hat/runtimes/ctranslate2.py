@@ -33,7 +33,6 @@ class CTranslate2(Runtime):
     needs = ("ctranslate2", "ctranslate2")
 
     def check(self, arch: Arch) -> None:
-        """Raise ConfigError for an architecture that CTranslate2 has no form for."""
         if set(spans := arch.decoder.cross_span) != {1}:
             key = next(dim.choice_key for dim in DIMS if dim.attr == "cross_span")
             found = f"CTranslate2 attends to the last encoder layer only, this architecture has spans {spans}"
@@ -41,7 +40,6 @@ class CTranslate2(Runtime):
             raise ConfigError(f"{found}; search with `{key}: [-1]`, or {other}")
 
     def precision(self, asked: Precision, device: torch.device) -> Precision:
-        """Return the number format that `asked` stands for; raises ConfigError if this CPU has none."""
         found = super().precision(asked, device)
         allowed = package(*self.needs).get_supported_compute_types("cpu")
         if TYPES[found] not in allowed:
@@ -51,7 +49,6 @@ class CTranslate2(Runtime):
 
     def prepare(self, model: Model, precision: Precision, threads: int) -> "Engine":
         network, vocabs = stand_alone(model), codec_of(model).vocabs
-        self.check(network.arch)
         how = {"device": "cpu", "compute_type": TYPES[precision], "intra_threads": threads}
         with tempfile.TemporaryDirectory() as folder:
             export(network, Path(folder), vocabs, precision)
@@ -65,8 +62,7 @@ def export(model: SubTransformer, folder: Path, vocabs: tuple[Vocab, Vocab], pre
     """
     CTranslate2().check(model.arch)
     specs = package(*CTranslate2.needs).specs
-    arch, cfg = model.arch, model.cfg
-    enc, dec = arch.encoder, arch.decoder
+    cfg, enc, dec = model.cfg, model.arch.encoder, model.arch.decoder
     heads = max(enc.self_heads), max(*dec.self_heads, *dec.cross_heads)
     spec = specs.TransformerSpec(
         specs.TransformerEncoderSpec(enc.num_layers, heads[0], pre_norm=cfg.encoder_normalize_before),
@@ -129,8 +125,8 @@ class Engine:
         longest = int(cfg.max_len_a * source_BS.size(1) + cfg.max_len_b)
         found = self._translator.translate_batch(rows, max_decoding_length=longest, **how)
         both = (zip(each.hypotheses, each.scores, strict=True) for each in found)
-        ids = self._ids
-        return [[Hypothesis([*map(ids.get, words), EOS], score, []) for words, score in one] for one in both]
+        ids = self._ids.get
+        return [[Hypothesis([*map(ids, words), EOS], score, []) for words, score in one] for one in both]
 
 
 def _layer(to: Any, layer: Any, heads: int, most: int) -> None:

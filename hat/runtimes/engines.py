@@ -133,17 +133,17 @@ class Command(Runtime):
     precisions = ("auto", "fp32", "fp16", "bf16", "int8")
 
     def __init__(self, command: str = "", limit_s: float = 60.0) -> None:
-        self._limit_s = limit_s
+        self.limit_s = limit_s
         try:
-            self._words = shlex.split(command)
+            self.words = shlex.split(command)
         except ValueError as error:
             raise ConfigError(f"--lat-command {command!r} is no command line: {error}") from error
-        if not self._words:
+        if not self.words:
             what = "the program that is given a bundle and prints milliseconds"
             raise ConfigError(f"--runtime command needs --lat-command: {what}; see docs/deploy.md")
 
     def prepare(self, model: Model, precision: Precision, threads: int) -> "ProgramEngine":
-        return ProgramEngine(model, self._words, {"precision": precision, "threads": threads}, self._limit_s)
+        return ProgramEngine(model, self, {"precision": precision, "threads": threads})
 
 
 class ProgramEngine:
@@ -151,9 +151,8 @@ class ProgramEngine:
 
     device = torch.device("cpu")
 
-    def __init__(self, model: Model, words: Sequence[str], facts: dict[str, object], limit_s: float) -> None:
-        self.cfg, self._model = model.network.cfg, model
-        self._words, self._facts, self._limit_s = words, facts, limit_s
+    def __init__(self, model: Model, program: Command, facts: dict[str, object]) -> None:
+        self.cfg, self._model, self._program, self._facts = model.network.cfg, model, program, facts
         self._place = tempfile.TemporaryDirectory(prefix="hat-")
 
     def __call__(self, source_BS: Tensor, cfg: BeamConfig) -> list[list[Hypothesis]]:
@@ -168,8 +167,24 @@ class ProgramEngine:
         told |= self._facts
         if not bundle.exists():
             save_bundle(self._model, bundle, {"measure": told})
-        shown = f"the program of --lat-command, {shlex.join(self._words)!r},"
-        out, code = self._run([*self._words, str(bundle)], told, shown)
+        words, limit_s = self._program.words, self._program.limit_s
+        shown = f"the program of --lat-command, {shlex.join(words)!r},"
+        env = os.environ | {f"HAT_{name.upper()}": str(value) for name, value in told.items()}
+        how: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "errors": "replace"}
+        try:  # a session of its own, so that what it starts ends with it; its standard error is ours
+            process = subprocess.Popen([*words, str(bundle)], env=env, start_new_session=True, **how)
+        except OSError as error:
+            raise HatError(f"{shown} cannot be started: {error.strerror}; check the path") from error
+        try:  # whatever happens, it ends
+            out, code = process.communicate(timeout=limit_s)[0], process.returncode
+        except BaseException as error:
+            with suppress(OSError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            if isinstance(error, subprocess.TimeoutExpired):
+                late = f"did not end within {limit_s:g} s; raise --lat-row-budget if it takes so long"
+                raise HatError(f"{shown} {late}") from error
+            raise
         found = list[float]()
         with suppress(ValueError):
             found = [float(word) for word in out.split()]
@@ -178,25 +193,6 @@ class ProgramEngine:
             how = "it must print the milliseconds of one or more searches, and nothing else"
             raise HatError(f"{shown} {why}; {how}; try it by hand with the folder of a bundle")
         return found
-
-    def _run(self, words: Sequence[str], told: dict[str, object], shown: str) -> tuple[str, int]:
-        # what the program prints, and its exit code; whatever happens, it has ended by then
-        env = os.environ | {f"HAT_{name.upper()}": str(value) for name, value in told.items()}
-        how: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "errors": "replace"}
-        try:  # a session of its own, so that what it starts ends with it; its standard error is ours
-            process = subprocess.Popen(words, env=env, text=True, start_new_session=True, **how)
-        except OSError as error:
-            raise HatError(f"{shown} cannot be started: {error.strerror}; check the path") from error
-        try:
-            return process.communicate(timeout=self._limit_s)[0], process.returncode
-        except BaseException as error:
-            with suppress(OSError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            if isinstance(error, subprocess.TimeoutExpired):
-                late = f"did not end within {self._limit_s:g} s; raise --lat-row-budget if it takes so long"
-                raise HatError(f"{shown} {late}") from error
-            raise
 
 
 def runtime_of(name: RuntimeName, *options: Any) -> Runtime:

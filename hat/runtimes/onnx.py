@@ -234,7 +234,6 @@ class OnnxRuntime(Runtime):
     needs = ("onnxruntime", "onnx")
 
     def version(self) -> dict[str, str]:
-        """Return name and version of the program; raises ConfigError if it, or what exports, is missing."""
         return [super(OnnxRuntime, self).version() for needed in NEEDS if package(needed, "onnx")][-1]
 
     def prepare(self, model: Model, precision: Precision, threads: int) -> StepEngine:

@@ -281,32 +281,24 @@ class SearchTask:
         how: dict[str, Any] = {"length": cfg.profile_length, "max_tries": cfg.max_tries}
         return Pool(self.space, self.predictor.predict_many, cfg, upper_ms, margin=self.margin, **how)
 
-    def within_reach(self) -> list[Arch]:
-        """Return one architecture for each limit; raises Infeasible if there is none."""
-        if not self.coverage and self.config.limit_by == "bound":
-            info("this predictor has no bound, latencies are kept by its mean; train one for a bound")
-        rng, choices = rng_for(self.seed, "within reach"), gene_choices(self.space)
-        pools = map(self.pool, self.limits_ms or (None,))
-        return [pool.initial(lambda: tuple(map(rng.choice, choices)), 1)[0].arch for pool in pools]
-
     def fitness(self, group: ProcessGroup) -> ValidationFitness:
-        """Return the loss on the validation pairs."""
+        """Return the loss on the validation pairs, of slices or after a short training."""
         cfg = self.config
         sizes = BatchConfig(cfg.max_tokens, required_batch_size_multiple=cfg.required_batch_size_multiple)
         slots = validation_batches(self.data, sizes, self.network.cfg).slots
         kept = (numbers[numbers < self.pairs] for numbers in slots if numbers is not None)
         batches = [self.data.batch(numbers) for numbers in kept if len(numbers)]
+
+        def train(arch: Arch, updates: int) -> FitResult:
+            from hat.decode.translator import Model  # late: most searches train nothing
+
+            assert self.training is not None
+            start = self.inputs.get("checkpoint") or Model(self.network)
+            how: dict[str, Any] = {"space": self.space, "device": self.weight.device, "seed": self.seed}
+            return fit(arch, self.dataset, short_training(self.training, updates), init=start, **how)
+
         given = (self.network, batches, cfg.label_smoothing, self.weight.device, group)
-        return ValidationFitness(*given, self.train, self.int8_of)
-
-    def train(self, arch: Arch, updates: int) -> FitResult:
-        """Return one architecture that is trained from its slice, with its validation loss."""
-        from hat.decode.translator import Model  # late: most searches train nothing
-
-        assert self.training is not None
-        start = self.inputs.get("checkpoint") or Model(self.network)
-        how: dict[str, Any] = {"space": self.space, "device": self.weight.device, "seed": self.seed}
-        return fit(arch, self.dataset, short_training(self.training, updates), init=start, **how)
+        return ValidationFitness(*given, train, self.int8_of)
 
     def identity(self) -> Identity:
         """Return what the result depends on."""
@@ -349,7 +341,12 @@ class SearchTask:
     ) -> SearchResult:
         """Score what the strategy asks for; the result has no winners yet."""
         self.made_from, device, whole = self.identity(), self.weight.device, self.strategy.whole_front
-        anchors, objectives = self.within_reach(), self.config.objectives
+        if not self.coverage and self.config.limit_by == "bound":
+            info("this predictor has no bound, latencies are kept by its mean; train one for a bound")
+        rng, choices = rng_for(self.seed, "within reach"), gene_choices(self.space)
+        pools = map(self.pool, self.limits_ms or (None,))  # Infeasible before anything is written
+        anchors = [pool.initial(lambda: tuple(map(rng.choice, choices)), 1)[0].arch for pool in pools]
+        objectives = self.config.objectives
         claimed = claim(self.out, self.made_from, "wait for it or stop it", new_run=new_run)
         self.files.enter_context(claimed)
         how: dict[str, Any] = {"threads": torch.get_num_threads(), "processes": fitness.group.size}
