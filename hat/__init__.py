@@ -34,10 +34,9 @@ _NAMES = {  # module: its public names, name=other if it is called otherwise the
     "stand_in sync_of time_in_turn workload",
     "latency.predictor": "LatencyPredictor kendall_tau prediction_scores=score",
     "latency.table": "LatencyTable read_table",
-    "model.count": "count_macs count_params",
     "model.cpu": "device_name dtype_name fast_dtype keep_pages",
     "model.inference": "InferenceModel",
-    "model.layers": "ModelConfig",
+    "model.layers": "ModelConfig count_macs count_params",
     "model.transformer": "SubTransformer SuperTransformer extract",
     "report.page": "report",
     "rng": "rng_for",
@@ -51,8 +50,7 @@ _NAMES = {  # module: its public names, name=other if it is called otherwise the
     "space": "DIMS Arch DecoderArch EncoderArch SearchSpace sample space_from_plain space_of",
     "train.checkpoint": "average load=load_model load_checkpoint=load save=save_model",
     "train.loop": "BatchConfig FitResult LoopConfig TrainConfig fit validate",
-    "train.policy": "PolicyConfig ScheduleConfig",
-    "train.trainer": "OptimConfig Trainer",
+    "train.trainer": "OptimConfig PolicyConfig ScheduleConfig Trainer",
 }
 _WHERE = {
     name.partition("=")[0]: (module, name.rpartition("=")[2])

@@ -5,9 +5,7 @@ import random
 
 
 def seed_for(seed: int, *stream: object) -> int:
-    """Return a 63-bit seed for one named purpose, for example `seed_for(cfg.seed, "dropout", update)`. The
-    same arguments give the same number on every machine and Python version.
-    """
+    """Return a 63-bit seed for one purpose, such as `(seed, "dropout", update)`, the same everywhere."""
     digest = hashlib.sha256(f"{seed}:{stream!r}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 

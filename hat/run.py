@@ -1,8 +1,6 @@
-"""The record of a run: what it was made from, on what, with what result, and at what cost.
-
-A run folder holds `run.json`; a product F that stands alone (a latency table, a predictor, an architecture
-that a search found, an averaged checkpoint, a translation, a score) has `F.run.json` beside it.
-docs/records.md describes the schema.
+"""The record of a run: what it was made from, on what, with what result, and at what cost. A run folder holds
+`run.json`; a product F that stands alone (a table, predictor, architecture, average, translation, score) has
+`F.run.json` beside it. docs/records.md describes the schema.
 """
 
 import functools
@@ -13,7 +11,8 @@ import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from itertools import chain, count
 from math import fsum, inf
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,11 +26,6 @@ FORMAT = 2
 # Of each kind of run. Raise one if the same settings and inputs make another result, or a default changes.
 VERSIONS = {"train": 1, "latency-table": 1, "predictor": 1, "search": 1, "average": 1}
 VERSIONS |= {"translation": 1, "score": 1, "task": 1, "distillation": 1}
-_SHOWN = 8  # differences in a message
-_NUMBERS = ("", *(f".{number}" for number in range(2, 1000)))  # behind the name of a folder that is moved
-_TICK_S = 15.0  # a kill loses at most this much of the cost
-_PARTS = ("settings", "inputs", "device", "versions", "results", "outputs")
-_IDENTITY = ("kind", "settings", "inputs", "version", "defaults", "lengths")
 _SITTING = ("started_unix_s", "wall_s", "cpu_s", "threads", "processes", "gpus")
 Note = Callable[[str], object]
 
@@ -49,11 +43,9 @@ class Cost(NamedTuple):
 
 @dataclass(frozen=True)
 class Identity:
-    """What the result of a run depends on, and nothing else: runs of one identity make the same thing.
-
-    Settings at their default are kept apart and are not in the digest: an option that a later version adds
-    does not change the identity of older runs. `lengths`, which say how far a run goes, are not in the digest
-    either: a longer run goes on with a shorter one.
+    """What the result of a run depends on: runs of one identity make the same thing. Not in the digest are
+    settings at their default, so an option that a later version adds changes no identity, and `lengths`,
+    which say how far a run goes: a longer run goes on with a shorter one.
     """
 
     kind: str
@@ -70,15 +62,9 @@ class Identity:
 
     @classmethod
     def of(
-        cls,
-        kind: str,
-        *options: Any,
-        settings: Mapping[str, Any] | None = None,
-        inputs: Mapping[str, Path | str] | None = None,
+        cls, kind: str, *options: Any, settings: Any = None, inputs: Mapping[str, Path | str] | None = None
     ) -> "Identity":
-        """Return the identity that options and further settings make; a setting of None leaves an option out.
-        `inputs` are files, whose content is read, or digests that are known.
-        """
+        """Return the identity of options and further settings (None leaves an option out), and inputs."""
         found, lengths = (to_yaml_values(*options, role=role) for role in ("counts", "lengthens"))
         usual = defaults_of(*options)
         same = {key: found.pop(key) for key in [key for key in found if found[key] == usual[key]]}
@@ -132,9 +118,7 @@ def digest_of(of: Path | str) -> str:
         raise DataError(f"cannot read {of}: {error.strerror}; check the path") from error
 
 
-@functools.lru_cache
-def _digest_of(path: Path, size: int, time_ns: int, number: int) -> str:
-    return file_digest(path)
+_digest_of = functools.lru_cache(lambda path, *facts: file_digest(path))
 
 
 @dataclass(frozen=True)
@@ -173,11 +157,9 @@ def _change(key: str, was: object, now: object) -> str:
 def claim(
     folder: Path | None, wanted: Identity | None, advice: str, *, new_run: bool = False
 ) -> Iterator[Path | None]:
-    """Lock a run folder, if there is one, for the run of one identity; it is made if it is missing.
-
-    Another run in the folder is an error that names the differences, before anything is written; `new_run`
-    moves it away instead, to the path that is yielded. Raises HatError, also if another process has the
-    folder, or if it cannot be written.
+    """Lock a run folder, if there is one, for the run of one identity; it is made if it is missing. Another
+    run in it is an error that names the differences, before anything is written, or with `new_run` moved to
+    the path that is yielded. Raises HatError, also if another process has the folder.
     """
     if folder is None:
         yield None
@@ -187,9 +169,10 @@ def claim(
         held, moved = read_record(folder, folder=True, note=info), None
         if changed := held.identity.differences(wanted) if wanted and held.kind else []:
             real = folder.resolve() if folder.is_symlink() or folder.name in ("", "..") else folder
-            names = (real.with_name(f"{real.name}.{held.identity.short}{n}") for n in _NUMBERS)
+            first = real.with_name(f"{real.name}.{held.identity.short}")
+            names = chain([first], (Path(f"{first}.{number}") for number in count(2)))
             moved = next(name for name in names if not name.exists())
-            shown = ", ".join(changed[:_SHOWN] + ["..."] * (len(changed) > _SHOWN))
+            shown = ", ".join(changed[:8] + ["..."] * (len(changed) > 8))
             if not new_run:
                 other = f"{folder} holds another run: {shown}; give another folder, or --new-run"
                 raise HatError(f"{other}, which moves the old one to {moved}")
@@ -206,28 +189,18 @@ def claim(
 
 
 def record_path(of: Path, *, folder: bool | None = None) -> Path:
-    """Return where the record of a folder (`run.json` in it) or of a file (`F.run.json`) is. `folder` says
-    which of both `of` is; None looks, for one that exists.
-    """
+    """Return where the record of a folder or of a file is; `folder` says which `of` is, None looks."""
     inside = of.is_dir() if folder is None else folder
     return of / "run.json" if inside else of.with_name(f"{of.name}.run.json")
 
 
 class Run:
-    """A run under way: keeps its record on disk up to date, and adds up what it costs.
-
-    Inside its `with` block the record says "running"; when the block ends it says how that went. `results`
-    and `outputs` are filled by the run. The cost of earlier sittings is kept, unless an earlier run is not
-    continued (`goes_on`). Without a path nothing is written: every process of a run but the first, and a
-    notebook that gives no folder.
-
-    Args:
-        path: file of the record, see `record_path`.
-        inputs: for each use a file, whose content is read, or a SHA-256 that is known (default: those of
-            `identity`).
-        identity: what the result depends on (default: all settings and inputs).
-        threads: CPU threads of each process.
-        processes: processes that work alike: the CPU time of this one counts so many times.
+    """A run under way: keeps its record on disk up to date, and adds up what it costs, with the cost of
+    earlier sittings if the run `goes_on`. Inside its `with` block the record says "running", then how it
+    ended. The run fills `results` and `outputs`. Without a path (see `record_path`) nothing is written.
+    `inputs` are for each use a file, whose content is read, or a SHA-256 (default: those of `identity`);
+    `identity` is what the result depends on (default: all settings and inputs). Each of `processes`, which
+    work alike, has `threads`.
     """
 
     def __init__(
@@ -252,28 +225,22 @@ class Run:
         settings = {key: value for key, value in settings.items() if value is not None and value != ()}
         held = _record(path, lambda text: None) if path and goes_on else Record("")
         device = {**(device or {}), "threads": threads}
-        self.record = Record(
-            kind,
-            settings=settings,
-            inputs=digests,
-            device={**device, "cores": os.cpu_count()},
-            versions=versions(),
-            sittings=held.sittings,
-            identity=identity or Identity(kind, settings, digests),
-        )
+        made_from = identity or Identity(kind, settings, digests)
+        more: dict[str, Any] = {"versions": versions(), "sittings": held.sittings, "identity": made_from}
+        self.record = Record(kind, settings, digests, {**device, "cores": os.cpu_count()}, **more)
         now, before = {**device, "processes": processes}, dict(held.device)
         before["processes"] = int(held.sittings[-1]["processes"]) if held.sittings else processes
-        other = [key for key in now if str(before.get(key, now[key])) != str(now[key])]
-        if other:
-            info(f"the run goes on with {', '.join(_change(key, before[key], now[key]) for key in other)}")
+        pairs = [(key, before.get(key, value), value) for key, value in now.items()]
+        if other := [_change(*each) for each in pairs if str(each[1]) != str(each[2])]:
+            info(f"the run goes on with {', '.join(other)}")
         self._sitting = {"started_unix_s": round(time.time(), 3), "threads": threads}
         self._sitting |= {"processes": processes, "gpus": gpus}
         self._began = self._written = time.perf_counter()
-        self._cpu_began = _cpu_seconds()
+        self._cpu_began = cpu_seconds()
 
     def tick(self) -> None:
         """Write the record, but not more often than every quarter of a minute; cheap to call."""
-        if time.perf_counter() - self._written > _TICK_S:
+        if time.perf_counter() - self._written > 15:
             self.write()
 
     def vouch(self, *files: Path) -> None:
@@ -286,7 +253,7 @@ class Run:
         self._written = time.perf_counter()
         if self.path is None:
             return
-        own_s, children_s = (now - then for now, then in zip(_cpu_seconds(), self._cpu_began, strict=True))
+        own_s, children_s = (now - then for now, then in zip(cpu_seconds(), self._cpu_began, strict=True))
         self._sitting["wall_s"] = round(self._written - self._began, 3)
         self._sitting["cpu_s"] = round(own_s * self._sitting["processes"] + children_s, 3)
         content = asdict(self.record) | {"state": self.state}
@@ -329,14 +296,15 @@ def _record(path: Path, note: Note | None) -> Record:
         held = content.get("format")
         if type(held) is not int or not 1 <= held <= FORMAT:
             raise ValueError(f"format {held}, this version reads up to {FORMAT}")
-        of_run: dict[str, Any] = {name: dict(content.get(name, {})) for name in _PARTS}
+        parts = ("settings", "inputs", "device", "versions", "results", "outputs")
+        of_run: dict[str, Any] = {name: dict(content.get(name, {})) for name in parts}
         sittings = [{key: each.get(key, 0) for key in _SITTING} for each in content["cost"]["sittings"]]
         if not all(0 <= number < inf for each in sittings for number in each.values()):
             raise ValueError("a cost that is no number")
         kind, state = (str(content.get(name)) for name in ("kind", "state"))
         identity = Identity(kind, of_run["settings"], of_run["inputs"])
         if held > 1:
-            identity = Identity(**{name: content["identity"][name] for name in _IDENTITY})
+            identity = Identity(**{each.name: content["identity"][each.name] for each in fields(Identity)})
         of_run |= {"sittings": tuple(sittings), "state": state, "format": held, "identity": identity}
         return Record(kind, **of_run)
     except FileNotFoundError:
@@ -349,11 +317,7 @@ def _record(path: Path, note: Note | None) -> Record:
         return Record("")
 
 
-def cpu_seconds() -> float:
-    """Return the CPU time in seconds of this process and of those it has waited for."""
-    return sum(_cpu_seconds())
-
-
-def _cpu_seconds() -> tuple[float, float]:
+def cpu_seconds() -> tuple[float, float]:
+    """Return the CPU time in seconds of this process, and of those it has waited for."""
     own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return own.ru_utime + own.ru_stime, children.ru_utime + children.ru_stime

@@ -1,9 +1,8 @@
-"""Architectures and search spaces. `DIMS` is the table of elastic dimensions; everything else loops over it.
-
-A new dimension is a row in the table and one line in the classes that hold its values (docs/extending.md).
-Sampling, genes, features, YAML keys, options, checks and columns for regressions follow. No torch here.
+"""Architectures and search spaces. `DIMS` is the table of elastic dimensions; sampling, genes, features, YAML
+keys, options, checks and columns for regressions follow from it (docs/extending.md). No torch here.
 """
 
+import operator
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, make_dataclass
@@ -25,11 +24,9 @@ _SIZES = {"embed-dim": "super_embed_dim", "ffn-embed-dim": "super_ffn_dim", "lay
 
 @dataclass(frozen=True)
 class Dim:
-    """One elastic dimension of one side: where its values are held, its YAML keys and what bounds it.
-
-    Values are whole numbers from 1 to `limit`: a number, or the YAML key of a size of the SuperTransformer.
-    Without a choice a space allows that size alone, or 1 if the limit is a number. If `added`, the dimension
-    is not of the 2020 release, and files and calls that do not give it mean 1 in every layer.
+    """One elastic dimension of one side: where its values are held, its YAML keys, and that they are whole
+    numbers from 1 to `limit` (a number, or the key of a super size, which is the default of a choice). An
+    `added` one is not of the 2020 release: files and calls that do not give it mean 1 in every layer.
     """
 
     side: str  # "encoder" or "decoder"
@@ -78,8 +75,7 @@ class Dim:
 
 
 def _dims(side: str) -> tuple[Dim, ...]:
-    """Return the rows of one side, in the order of genes and features of the 2020 release."""
-    rows = [
+    rows = [  # in the order of genes and features of the 2020 release
         Dim(side, "embed_dim", f"{side}-embed-dim", f"{side}-embed-dim", "widths"),
         Dim(side, "num_layers", f"{side}-layer-num", f"{side}-layers", "depths"),
         Dim(side, "ffn_dims", f"{side}-ffn-embed-dim", f"{side}-ffn-embed-dim", "FFN widths"),
@@ -108,15 +104,12 @@ class EncoderArch:
     self_heads: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        name, lengths = type(self).__name__, {}
+        name, lengths = type(self).__name__, dict[str, int]()
         for f in fields(self):
-            value = getattr(self, f.name)
-            if value == () and f.default == ():  # an added dimension
-                value = (1,) * self.num_layers
-                object.__setattr__(self, f.name, value)
-            if isinstance(value, tuple):
-                lengths[f.name] = len(value)
+            if (value := getattr(self, f.name)) == () == f.default:  # an added dimension
+                object.__setattr__(self, f.name, value := (1,) * self.num_layers)
             numbers = value if isinstance(value, tuple) else (value,)
+            lengths |= {f.name: len(value)} if isinstance(value, tuple) else {}
             if not numbers or any(type(n) is not int or n < 1 for n in numbers):
                 what = "must hold positive whole numbers, one per layer"
                 raise ArchError(f"{name}.{f.name} {what}, got {value!r}")
@@ -139,9 +132,7 @@ class DecoderArch(EncoderArch):
 
 @dataclass(frozen=True)
 class Arch:
-    """One SubTransformer (HAT 2020, section 3.1): what the search chooses, and a stand-alone model is. Raises
-    ArchError if a decoder layer attends to more encoder layers than there are.
-    """
+    """One SubTransformer (HAT 2020, 3.1). Raises ArchError for a span beyond the layers of the encoder."""
 
     encoder: EncoderArch
     decoder: DecoderArch
@@ -149,10 +140,8 @@ class Arch:
     def __post_init__(self) -> None:
         deepest, layers = max(self.decoder.cross_span), self.encoder.num_layers
         if deepest > layers:
-            raise ArchError(
-                f"a decoder layer attends to the last {deepest} encoder layers, but the encoder has {layers};"
-                " lower decoder-arbitrary-ende-attn or deepen the encoder"
-            )
+            what = f"a decoder layer attends to the last {deepest} encoder layers of {layers}"
+            raise ArchError(f"{what}; lower decoder-arbitrary-ende-attn or deepen the encoder")
 
     def __getitem__(self, dim: Dim) -> tuple[int, ...]:
         """Return the values of a dimension, one for each layer; a width or a depth alone in its tuple."""
@@ -165,13 +154,13 @@ class Arch:
         entry for each layer.
         """
         sides: dict[str, dict[str, Any]] = {side: {} for side in SIDES}
-        depth = {dim.side: value[0] for dim, value in values.items() if dim.attr == "num_layers"}
         for dim, value in values.items():
-            if dim.per_layer and len(value) != (layers := depth[dim.side]):
-                what = f"{dim.arch_key} lists {len(value)} layers, but the depth is {layers}"
+            sides[dim.side][dim.attr] = value if dim.per_layer else value[0]
+        depth = {side: parts.pop("num_layers") for side, parts in sides.items()}
+        for dim, value in values.items():
+            if dim.per_layer and len(value) != depth[dim.side]:
+                what = f"{dim.arch_key} lists {len(value)} layers, but the depth is {depth[dim.side]}"
                 raise ArchError(f"{what}; give one entry per layer")
-            if dim.attr != "num_layers":
-                sides[dim.side][dim.attr] = value if dim.per_layer else value[0]
         return cls(EncoderArch(**sides["encoder"]), DecoderArch(**sides["decoder"]))
 
     @classmethod
@@ -185,7 +174,9 @@ class Arch:
 
     def to_yaml(self) -> dict[str, int | list[int]]:
         """Return the release's *-subtransformer keys and their values, in the release's order."""
-        values = {dim: [dim.encode(value) for value in self[dim]] for dim in _YAML_DIMS}
+        order = ("embed_dim", "ffn_dims", "num_layers", "self_heads")
+        dims = sorted(DIMS, key=lambda dim: (*order, dim.attr).index(dim.attr))
+        values = {dim: [dim.encode(value) for value in self[dim]] for dim in dims}
         return {dim.arch_key: v if dim.per_layer else v[0] for dim, v in values.items()}
 
 
@@ -215,11 +206,9 @@ Pick = Callable[[Dim, tuple[int, ...], int], int]  # dimension, values it allows
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """All SubTransformers of one SuperTransformer.
-
-    `qkv_dim` is the total width of all heads, the same in each layer; `decoder_qkv` is that of the decoder
-    (also of its attention to the encoder) if it is another. Raises ArchError if a choice is empty, exceeds
-    its super size, or gives heads that do not divide that width.
+    """All SubTransformers of one SuperTransformer. `qkv_dim` is the total width of all heads of a layer,
+    `decoder_qkv` that of the decoder's if it is another. Raises ArchError if a choice is empty, exceeds its
+    super size, or gives heads that do not divide that width.
     """
 
     encoder: EncoderSpace
@@ -239,10 +228,8 @@ class SearchSpace:
                 raise ArchError(f"{key}: {wrong[0]} heads do not divide {dim.limit} {limit}; choose divisors")
         spans, shallowest = self.decoder.cross_span_choice, min(self.encoder.layers_choice)
         if min(spans) > shallowest:
-            raise ArchError(
-                f"the shallowest encoder has {shallowest} layers, but every choice of "
-                f"decoder-arbitrary-ende-attn-choice needs at least {min(spans)}; add -1 to it"
-            )
+            what = f"every choice of decoder-arbitrary-ende-attn-choice needs at least {min(spans)}"
+            raise ArchError(f"the shallowest encoder has {shallowest} layers, but {what}; add -1 to it")
 
     def __getitem__(self, dim: Dim) -> tuple[int, ...]:
         """Return the choice of a dimension, spans as numbers of layers."""
@@ -274,15 +261,13 @@ class SearchSpace:
 
     def allowed(self, dim: Dim, encoder_layers: int) -> tuple[int, ...]:
         """Return the choice of a dimension, of spans those that an encoder of this depth can serve."""
-        choice = self[dim]
-        return tuple(n for n in choice if n <= encoder_layers) if dim.attr == "cross_span" else choice
+        return tuple(n for n in self[dim] if n <= encoder_layers or dim.attr != "cross_span")
 
     def build(self, pick: Pick) -> Arch:
         """Return the architecture whose numbers `pick` chooses, in this order: encoder, then decoder; of each
         the depth first, then the rows of DIMS, layer by layer.
         """
-        values: dict[Dim, tuple[int, ...]] = {}
-        depth: dict[str, int] = {}
+        values, depth = dict[Dim, tuple[int, ...]](), dict[str, int]()
         for dim in _DEPTH_FIRST:
             allowed = self.allowed(dim, depth.get("encoder", 0))
             layers = depth[dim.side] if dim.per_layer else 1
@@ -305,14 +290,13 @@ class SearchSpace:
 
     def sizes_by_depth(self) -> dict[tuple[int, int], int]:
         """Return how many SubTransformers have so many encoder and decoder layers, the deepest first."""
-        sized, found = [dim for dim in DIMS if dim.attr != "num_layers"], {}
-        choices = (sorted(set(side.layers_choice), reverse=True) for side in (self.encoder, self.decoder))
-        for encoder, decoder in product(*choices):
-            depth = {"encoder": encoder, "decoder": decoder}
+        found, sized = dict[tuple[int, int], int](), [dim for dim in DIMS if dim.attr != "num_layers"]
+        depths = (sorted(set(side.layers_choice), reverse=True) for side in (self.encoder, self.decoder))
+        for encoder, decoder in product(*depths):
+            layers = {"encoder": encoder, "decoder": decoder}
             counts = {dim: len(set(self.allowed(dim, encoder))) for dim in sized}
-            found[encoder, decoder] = prod(
-                n ** (depth[dim.side] if dim.per_layer else 1) for dim, n in counts.items()
-            )
+            powers = (n ** (layers[dim.side] if dim.per_layer else 1) for dim, n in counts.items())
+            found[encoder, decoder] = prod(powers)
         return found
 
     def sizes_by_dim(self) -> dict[Dim, int]:
@@ -328,11 +312,11 @@ class SearchSpace:
         """Return `arch` if every value is one of the choices; raises ArchError naming the first other."""
         for dim in sorted(DIMS, key=lambda dim: dim.per_layer):
             for layer, value in enumerate(arch[dim]):
-                if value in self[dim]:
-                    continue
-                place = f"{dim.label} at layer {layer}" if dim.per_layer else dim.label
-                allowed = ", ".join(map(str, sorted(set(self[dim]))))
-                raise ArchError(f"{place}: {value} is not in the space {{{allowed}}}; see {dim.choice_key}")
+                if value not in self[dim]:
+                    place = f"{dim.label} at layer {layer}" if dim.per_layer else dim.label
+                    allowed = ", ".join(map(str, sorted(set(self[dim]))))
+                    what = f"{value} is not in the space {{{allowed}}}; see {dim.choice_key}"
+                    raise ArchError(f"{place}: {what}")
         return arch
 
 
@@ -373,11 +357,9 @@ def draw_fair_arch(space: SearchSpace, seed: int, number: int) -> Arch:
         return order[count % len(order)]
 
     enc, dec = (dim for dim in DIMS if dim.attr == "num_layers")
-    num_enc = turn(enc, space[enc], number)
     # each depth is drawn once in each block, so the block's number counts the draws of any one depth
-    of_depth = number // len(space[enc])
-    num_dec = turn(dec, space[dec], of_depth, num_enc)
-    of_depths = of_depth // len(space[dec])
+    num_enc, of_depth = turn(enc, space[enc], number), number // len(space[enc])
+    num_dec, of_depths = turn(dec, space[dec], of_depth, num_enc), of_depth // len(space[dec])
 
     def pick(dim: Dim, allowed: tuple[int, ...], layer: int) -> int:
         if dim.per_layer:
@@ -393,7 +375,7 @@ def validation_archs(space: SearchSpace) -> dict[str, Arch]:
     def pick_by(of: Callable[[tuple[int, ...]], int]) -> Pick:
         return lambda dim, allowed, _: 2 if dim.attr == "cross_span" and 2 in allowed else of(allowed)
 
-    return {"largest": space.build(pick_by(max)), "smallest": space.build(pick_by(min))}
+    return {name: space.build(pick_by(of)) for name, of in (("largest", max), ("smallest", min))}
 
 
 def _positions(space: SearchSpace, dim: Dim) -> int:
@@ -407,10 +389,8 @@ def gene_choices(space: SearchSpace) -> list[tuple[int, ...]]:
 
 def gene_of(arch: Arch, space: SearchSpace) -> Gene:
     """Return a gene of `arch`; positions of layers that it does not have hold the first choice."""
-    gene: list[int] = []
-    for dim in DIMS:
-        gene += [*arch[dim], *[space[dim][0]] * (_positions(space, dim) - len(arch[dim]))]
-    return tuple(gene)
+    unused = {dim: space[dim][:1] * (_positions(space, dim) - len(arch[dim])) for dim in DIMS}
+    return tuple(n for dim in DIMS for n in arch[dim] + unused[dim])
 
 
 def arch_of_gene(gene: Gene, space: SearchSpace) -> Arch:
@@ -444,9 +424,8 @@ def layer_features(arch: Arch) -> list[float]:
     """Return the features, then means over layers of each layer's squares, and of its heads times its span.
     Squares tell layers of 512 and 1536 from two of 1024: a cost need not be linear in the sizes of a layer.
     """
-    dec = arch.decoder
     squares = [fmean(value * value for value in arch[dim]) for dim in _PER_LAYER]
-    products = [heads * span for heads, span in zip(dec.cross_heads, dec.cross_span, strict=True)]
+    products = map(operator.mul, arch.decoder.cross_heads, arch.decoder.cross_span)
     return [*features(arch), *squares, fmean(products)]
 
 
@@ -461,21 +440,16 @@ def layer_columns(arch: Arch, space: SearchSpace) -> list[float]:
         unused = getattr(space, dim.side).super_layers - depth
         if dim.attr == "num_layers":
             row += [1.0] * depth + [0.0] * unused
-        elif dim.per_layer:
-            typical = sum(values) / depth
-            row += [*map(float, values), *[typical] * unused, typical * depth]
         else:
-            row.append(float(values[0]))
+            typical = fmean(values)
+            row += [*map(float, values), *[typical] * unused, typical * depth][: None if dim.per_layer else 1]
     return row
 
 
 _DEPTH_FIRST = sorted(DIMS, key=lambda dim: (dim.side == "decoder", dim.attr != "num_layers"))
-_RELEASE_ORDER = ("embed_dim", "ffn_dims", "num_layers", "self_heads")
-_YAML_DIMS = sorted(DIMS, key=lambda dim: (*_RELEASE_ORDER, dim.attr).index(dim.attr))
 
 
 def _field(key: str, default: Any, text: str) -> tuple[str, Any, Any]:
-    """Return a field for `make_dataclass`: a list if its default is one, else a number."""
     kind = tuple[int, ...] if default == () else int if default else int | None
     return key.replace("-", "_"), kind, option(default, help=text)
 
@@ -492,10 +466,9 @@ _SPACE_FIELDS = [
     *(_field(dim.choice_key, (), f"choice of {dim.side} {dim.text}") for dim in DIMS),
 ]
 _ARCH_FIELDS = [
-    _field(dim.arch_key, (), f"{dim.side} {dim.text}, one for each layer")
-    if dim.per_layer
-    else _field(dim.arch_key, None, f"{dim.side} {dim.text[:-1]}")
+    _field(dim.arch_key, *((), f"{text}, one for each layer") if dim.per_layer else (None, text[:-1]))
     for dim in DIMS
+    for text in [f"{dim.side} {dim.text}"]
 ]
 
 
@@ -509,9 +482,7 @@ class ArchOptions(make_dataclass("_ArchFields", _ARCH_FIELDS, frozen=True)):  # 
 
 
 def space_of(options: SpaceOptions, arch: Arch | None = None) -> SearchSpace:
-    """Return the search space that the options describe; raises ArchError if they contradict each other. A
-    choice left out holds what `arch` uses, as in YAML files of the 2020 release, or the super size alone.
-    """
+    """Return the space of the options; a choice left out holds what `arch` uses, or the super size alone."""
     given = _by_key(options)
     sides = {side: {attr: given[f"{side}-{key}"] for key, attr in _SIZES.items()} for side in SIDES}
     for dim in DIMS:
@@ -526,9 +497,7 @@ def space_of(options: SpaceOptions, arch: Arch | None = None) -> SearchSpace:
 
 
 def arch_of(options: ArchOptions) -> Arch | None:
-    """Return the architecture of the options, or None if none of them is given. Raises ArchError if the
-    length of a list is not its depth or a key is missing.
-    """
+    """Return the architecture of the options, None if there is none; raises ArchError if it is not whole."""
     values = _by_key(options)
     given = {dim: value for dim in DIMS if (value := values[dim.arch_key]) not in (None, ())}
     if not given:
@@ -544,7 +513,6 @@ def _by_key(options: Any) -> dict[str, Any]:
 
 
 def _options(group: Any, source: str | Path | Mapping[str, Any]) -> Any:
-    """Return the options of a YAML file or a mapping; raises ArchError if there are none to read."""
     try:
         return fill(group, source if isinstance(source, Mapping) else read_config(source))
     except ConfigError as error:

@@ -21,7 +21,7 @@ from hat.cli.missing import space_of
 from hat.cli.options import OutputOptions, parse
 from hat.cli.settings import Settings, parse_settings, space_and_arch
 from hat.files.released import latency_data_names, released_models
-from hat.model.count import count_macs, count_params
+from hat.model.layers import count_macs, count_params
 from hat.search.strategies import EvolutionConfig, ScoringOptions
 from hat.space import Arch, DecoderArch, EncoderArch, SearchSpace
 

@@ -11,8 +11,7 @@ from hat.model.inference import InferenceModel
 from hat.model.layers import EOS, ModelConfig
 from hat.model.transformer import SuperTransformer, extract
 from hat.space import DecoderSpace, EncoderSpace, SearchSpace, draw_arch
-from hat.train.policy import ScheduleConfig
-from hat.train.trainer import OptimConfig, Trainer
+from hat.train.trainer import OptimConfig, ScheduleConfig, Trainer
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 CPU = torch.device("cpu")

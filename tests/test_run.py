@@ -58,7 +58,7 @@ def test_sittings_add_up_and_a_new_start_does_not(tmp_path: Path) -> None:
 
 def test_cpu_time_counts_for_every_process(tmp_path: Path, monkeypatch) -> None:
     times = iter([(1.0, 2.0), (1.0, 2.0), (7.0, 9.0)])
-    monkeypatch.setattr("hat.run._cpu_seconds", lambda: next(times))
+    monkeypatch.setattr("hat.run.cpu_seconds", lambda: next(times))
     with run_in(tmp_path, processes=4):
         pass
     assert read_record(tmp_path).cost.cpu_s == 4 * 6 + 7

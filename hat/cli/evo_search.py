@@ -30,7 +30,7 @@ from hat.search.strategies import SearchConfig, strategy_of
 from hat.train.checkpoint import check_compatible, load
 from hat.train.distributed import ProcessGroup, joined, launch, one_of_many, place_of
 from hat.train.loop import TrainConfig
-from hat.train.trainer import OptimConfig, compute_dtype
+from hat.train.trainer import OptimConfig, amp_dtype
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def identity(groups: tuple[Any, ...]) -> Identity:
     device = settings.chosen_device(given.device)
     with torch.device("meta"):
         network = SuperTransformer(rest.pop("space"), data.vocab_sizes, given.model)
-    network = network.to(compute_dtype(given.optim.amp, device))
+    network = network.to(amp_dtype(given.optim.amp, device))
     return SearchTask(network, data, **rest).identity()
 
 
@@ -145,7 +145,7 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None) -> dict[str, Any] |
     if place is None and (count := settings.processes(given.ranks, given.device)) > 1:
         return launch("hat.cli.evo_search", argv, count, given.ranks.distributed_port)
     device = settings.rank_device(given.device, place, given.ranks)
-    dtype = compute_dtype(optim.amp, device)
+    dtype = amp_dtype(optim.amp, device)
     source = check_compatible(load(restore, info), restore, space, None, given.model, data)
     if options.write_config_path and not how["limits_ms"]:
         info("there is no limit, so none of the front is chosen for --write-config-path")
@@ -153,7 +153,7 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None) -> dict[str, Any] |
     @contextmanager
     def connected() -> Iterator[ProcessGroup]:
         with joined(place, device) as group:
-            compute_dtype(optim.amp, device, group)  # all must agree
+            amp_dtype(optim.amp, device, group)  # all must agree
             yield group
 
     result = search(

@@ -34,8 +34,8 @@ from hat.latency.measure import MeasureConfig, Subject, measure_fresh
 from hat.latency.predictor import MIN_ROWS, LatencyPredictor
 from hat.latency.table import read_table
 from hat.log import info, versions
-from hat.model.count import count_macs, count_params
 from hat.model.cpu import device_name
+from hat.model.layers import count_macs, count_params
 from hat.report.collect import Model, Report, stage_costs
 from hat.report.page import report
 from hat.rng import rng_for

@@ -17,15 +17,13 @@ from hat.data.pairs import PairDataset, load_vocabs
 from hat.errors import CheckpointError, ConfigError, DataError
 from hat.files.atomic import file_digest
 from hat.log import info
-from hat.model.count import profile_length
 from hat.model.cpu import keep_pages
-from hat.model.layers import ModelConfig
+from hat.model.layers import ModelConfig, profile_length
 from hat.runtimes import Precision, RuntimeName
 from hat.space import Arch, ArchOptions, SearchSpace, SpaceOptions, arch_of, space_of
 from hat.train.distributed import ProcessGroup
 from hat.train.loop import BatchConfig, LoopConfig
-from hat.train.policy import PolicyConfig, ScheduleConfig
-from hat.train.trainer import OptimConfig
+from hat.train.trainer import OptimConfig, PolicyConfig, ScheduleConfig
 
 
 @dataclass(frozen=True)

@@ -74,13 +74,13 @@ class Stages:
         entry["places"] = self._names(places)
         self.known[name] = entry
         self._run.write()
-        start, cpu_s, threads = time.perf_counter(), cpu_seconds(), torch.get_num_threads()
+        start, cpu_s, threads = time.perf_counter(), sum(cpu_seconds()), torch.get_num_threads()
         try:
             result = work()
         finally:  # what failed or was interrupted counts: the next try goes on from there
             torch.set_num_threads(threads)  # a stage may have set its own
             wall_s = time.perf_counter() - start
-            spent.update({"wall_s": wall_s, "cpu_s": cpu_seconds() - cpu_s, "sittings": 1})
+            spent.update({"wall_s": wall_s, "cpu_s": sum(cpu_seconds()) - cpu_s, "sittings": 1})
             own = read_record(places[0], note=lambda text: None).cost if places else None
             for part, value in own._asdict().items() if own else ():  # it knows those that were killed, too
                 spent[part] = max(spent[part], value or 0)

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from hat.cli import settings
 from hat.cli.interrupt import Interrupt
@@ -12,17 +12,12 @@ from hat.cli.options import OutputOptions, only, stage, takes, without
 from hat.cli.settings import GROUPS, ProfileOptions, Settings, TaskData, TaskOptions, find_checkpoint
 from hat.errors import ConfigError
 from hat.log import info
-from hat.model.count import count_params
-from hat.model.layers import ModelConfig
+from hat.model.layers import ModelConfig, count_params
 from hat.run import Identity
 from hat.space import ArchOptions, SpaceOptions
 from hat.train.distributed import joined, launch, one_of_many, place_of
-from hat.train.loop import TrainConfig, fit, training_identity, validate
-from hat.train.policy import PolicyConfig
-from hat.train.trainer import OptimConfig
-
-if TYPE_CHECKING:
-    from hat.data.dataset import Dataset
+from hat.train.loop import TrainConfig, Training, fit, validate
+from hat.train.trainer import OptimConfig, PolicyConfig
 
 _FLAGS = ("--configs", "--sub-configs")
 # Accepted, but not in --help: what a YAML file of the search gives, and what hardly anyone changes.
@@ -99,10 +94,10 @@ def identity(given: Settings) -> Identity:
     """Return the identity of the training that `run` makes of these settings; nothing is written."""
     space, arch = settings.space_and_arch(given.space, given.arch)
     place, start = place_of(os.environ), given.run.restore_file
-    how: dict[str, Any] = {"space": space, "init": find_checkpoint(start) if start else None}
     count = place.size if place else settings.processes(given.ranks, given.device)
-    data, seed = cast("Dataset", TaskData(given.task)), given.device.seed
-    return training_identity(arch or space, data, _config(given), seed=seed, processes=count, **how)
+    data: Any = TaskData(given.task)
+    training = Training(arch or space, space, data, _config(given), seed=given.device.seed)
+    return training.identity(find_checkpoint(start) if start else None, count)
 
 
 def _config(given: Settings) -> TrainConfig:

@@ -28,9 +28,8 @@ from hat.latency.predictor import SHARED, conditions_of_space, differences
 from hat.latency.table import LatencyTable, Row, TableWriter, row_of
 from hat.log import info
 from hat.log import progress as counting
-from hat.model.count import count_macs, count_params
 from hat.model.cpu import DTYPES, device_name, keep_pages
-from hat.model.layers import EOS, ModelConfig
+from hat.model.layers import EOS, ModelConfig, count_macs, count_params
 from hat.model.transformer import SubTransformer, SuperTransformer, Transformer, extract
 from hat.rng import rng_for, seed_for
 from hat.run import Identity, Run, read_record, record_path

@@ -1,13 +1,13 @@
 """What depends on the processor: fast kernels on CPUs, and the number format that is fast on a device.
-
 Figures: docs/performance.md. N rows, I input width, O output width, V vocabulary.
 """
 
 import ctypes
 import os
 import platform
+import re
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -51,10 +51,8 @@ def device_name(device: torch.device) -> str:
     """Return the model name of the processor or GPU, as it is recorded beside measurements."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    for line in _cpu_facts().split("\n"):
-        if line.startswith(("model name", "Model")):
-            return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    found = re.search(r"^(?:model name|Model).*?:(.*)", _cpu_facts(), re.MULTILINE)
+    return found[1].strip() if found else platform.processor() or platform.machine()
 
 
 def _cpu_facts() -> str:
@@ -66,15 +64,13 @@ def _cpu_facts() -> str:
 
 def random_bits(seed: int, device: torch.device) -> RandomBits:
     """Return a generator for `dropout_mask`; that of NumPy is twice as fast on CPUs as that of PyTorch."""
-    if device.type == "cpu":
-        return np.random.Generator(np.random.SFC64(seed))
-    return torch.Generator(device).manual_seed(seed)
+    cpu = device.type == "cpu"
+    return np.random.Generator(np.random.SFC64(seed)) if cpu else torch.Generator(device).manual_seed(seed)
 
 
 def dropout_mask(like: Tensor, rate: float, bits: RandomBits) -> Tensor:
-    """Return zeros, a fraction `rate`, and 1 / (1 - rate), in the shape and type of `like`. Four 15-bit
-    uniform numbers come from each 64 random bits, a quarter of the draws of a Bernoulli mask; the rate is
-    exact to 1/32768. The same elements are dropped whatever the type.
+    """Return zeros, a fraction `rate` (exact to 1/32768), and 1 / (1 - rate), in the shape and type of
+    `like`, from four 15-bit numbers of each 64 random bits. All types drop the same elements.
     """
     count = like.numel()
     quarter = max(1, (count + 3) // 4)
@@ -163,19 +159,13 @@ def largest(rows_NV: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return values, which.gather(1, places // CHUNK) * CHUNK + places % CHUNK
 
 
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
-
-
 def keep_pages() -> None:
     """Let glibc reuse freed buffers of any size: mapping and clearing fresh pages costs 10-20% of a CPU step.
     Memory once used stays with the process (a few GiB while training), so small boards are left as they are.
     """
     if sys.platform != "linux" or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") < 12 << 30:
         return
-    try:
+    with suppress(OSError, AttributeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return
-    mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-    mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
-    mallopt(_M_TOP_PAD, 64 << 20)
+        for threshold, value in ((-3, 1 << 30), (-1, (1 << 31) - 1), (-2, 64 << 20)):  # MMAP, TRIM, TOP_PAD
+            mallopt(threshold, value)

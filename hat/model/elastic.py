@@ -1,7 +1,4 @@
-"""Layers whose weights are sliced at each call, and dropout.
-
-A slice is a view, so nothing is stored and nothing goes stale.
-"""
+"""Layers that slice their weights at each call (a view: nothing is stored or goes stale), and dropout."""
 
 import math
 from typing import Any
@@ -53,9 +50,7 @@ class ElasticLayerNorm(nn.LayerNorm):
 
 
 class ElasticEmbedding(nn.Module):
-    """Token embedding that uses the front columns of its table; also serves as the output matrix. The row of
-    `pad`, if any, is zero and receives no gradient.
-    """
+    """Token embedding by front columns; also the output matrix. A row `pad` is zero, without gradient."""
 
     def __init__(self, vocab_size: int, dim: int, pad: int | None = None) -> None:
         super().__init__()
@@ -97,9 +92,8 @@ class _Lookup(torch.autograd.Function):
 
 
 class Dropout:
-    """Drops elements with masks that follow from a seed; without a seed (evaluation) it changes nothing. One
-    object serves one forward pass, along which it is passed. Two passes with one seed drop the same elements,
-    so a resumed run repeats the uninterrupted one whatever other random numbers were drawn.
+    """Drops elements with masks that follow from a seed; without one (evaluation) it changes nothing. One
+    object serves one forward pass. Two passes with one seed drop the same, so runs resume exactly.
     """
 
     def __init__(self, seed: int | None = None) -> None:

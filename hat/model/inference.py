@@ -1,7 +1,6 @@
-"""One architecture laid out for translating: packed matrices, caches of keys and values, no autograd.
-
-B sentences, K hypotheses of each, N = B * K rows, S source length, T target length, t steps so far, H heads,
-d head width, D width, V vocabulary.
+"""One architecture laid out for translating: packed matrices, caches of keys and values, no autograd. B
+sentences, K hypotheses of each, N = B * K rows, S source length, T target length, t steps so far, H heads, d
+head width, D width, V vocabulary.
 """
 
 import math
@@ -20,15 +19,12 @@ from hat.model.layers import PAD, Layer, Mask
 from hat.model.transformer import EncoderOutput, Transformer, extract
 from hat.space import SIDES, Arch, EncoderArch
 
-PADDED_FROM = 4096
-
 MakeMatrix = Callable[[Tensor, Tensor | None], Matrix]  # of a weight and a bias
 
 
 class InferenceModel:
-    """What `model` computes with `arch`, in weights of its own: it neither trains nor follows later changes.
-    The results differ from those of `model` by the rounding of its number type only. `matrix` lays out the
-    linear maps; by default as the processor multiplies fastest.
+    """What `model` computes with `arch`, up to rounding, in weights of its own: it does not follow later
+    changes. `matrix` lays out the linear maps; by default as the processor multiplies fastest.
     """
 
     def __init__(
@@ -37,13 +33,12 @@ class InferenceModel:
         self.cfg, self.arch = model.cfg, arch or model.default_arch
         self._network = network = extract(model, self.arch)
         dim = self.arch.decoder.embed_dim
-        self._embed, output_VD = (
-            each.columns(dim).detach().contiguous() for each in (network.target_embed, network.output)
-        )
+        tables = network.target_embed, network.output
+        self._embed, output_VD = (table.columns(dim).detach().contiguous() for table in tables)
         self._sines, self._scale = network.target_positions[:, :dim], network.scale("decoder", dim)
         self.device, self.dtype = self._embed.device, self._embed.dtype
         self.vocab_size = len(output_VD)
-        missing = -len(output_VD) % CHUNK if len(output_VD) >= PADDED_FROM else 0  # to whole chunks
+        missing = -len(output_VD) % CHUNK if len(output_VD) >= 4096 else 0  # to whole chunks
         bias = F.pad(output_VD.new_zeros(len(output_VD)), (0, missing), value=-math.inf) if missing else None
         self._output = matrix(F.pad(output_VD, (0, 0, 0, missing)), bias)
         for side in SIDES:
@@ -72,9 +67,8 @@ class InferenceModel:
 
     @torch.inference_mode()
     def step(self, tokens_N: Tensor, state: "DecoderState") -> Tensor:
-        """Feed one token of each hypothesis and return logits [N, V']. V' >= V: what a large vocabulary is
-        padded with is -inf. `state` is one step further afterwards. The first step may be given a single
-        token of each sentence, if its hypotheses start alike.
+        """Feed one token of each hypothesis, or at first one of each sentence, and return logits [N, V'];
+        `state` goes one step further. V' >= V: what a large vocabulary is padded with is -inf.
         """
         state.begin()
         x = F.embedding(tokens_N, self._embed)
@@ -97,11 +91,9 @@ class LayerState:
 
 @dataclass
 class DecoderState:
-    """What decoding step by step remembers.
-
-    Cached keys and values stay where they were written. `lineage` [B, 1, K, T, K] says which of them each
-    hypothesis descends from: 0 for its own ancestors, -inf for others; added to attention scores it makes all
-    hypotheses of a sentence the query positions of one attention. When the beam reorders, only it changes.
+    """What decoding step by step remembers. Keys and values stay where they were written; `lineage` [B, 1, K,
+    T, K], added to attention scores, is 0 for what a hypothesis descends from, -inf for the rest. So all
+    hypotheses of a sentence are queries of one attention, and reordering it is all a beam does.
     """
 
     layers: list[LayerState]
@@ -118,9 +110,7 @@ class DecoderState:
         self.length += 1
 
     def mask(self, first: int) -> Tensor | None:
-        """Return what to add to attention scores [B, 1, first, t * K] of the `first` hypotheses of each
-        sentence; None if nothing is to hide.
-        """
+        """Return what hides the others from the `first` hypotheses of each sentence [B, 1, first, t * K]."""
         return None if self.lineage.size(2) == 1 else self.lineage[:, :, :first, : self.length].flatten(3)
 
     def reorder(self, origin_BK: Tensor) -> None:
@@ -151,9 +141,7 @@ class _FixedLayer:
         for name, child in layer.named_children():
             setattr(self, name, _fixed(child, matrix))
 
-    def __call__(
-        self, x_BSD: Tensor, stack: EncoderArch, index: int, mask: Tensor | None, drop: Dropout
-    ) -> Tensor:
+    def __call__(self, x_BSD: Tensor, stack: EncoderArch, index: int, mask: Mask, drop: Dropout) -> Tensor:
         """Return [B, S, D] of a layer of the encoder."""
 
         def to_itself(h_BSD: Tensor) -> Tensor:
@@ -189,8 +177,7 @@ def _fixed(module: nn.Module, matrix: MakeMatrix) -> Any:
         return matrix(module.weight, module.bias)
     if isinstance(module, ElasticLayerNorm):
         weight, bias, eps = module.weight.detach(), module.bias.detach(), module.eps
-        sizes = list(weight.shape)
-        return lambda x: torch.layer_norm(x, sizes, weight, bias, eps)
+        return lambda x, sizes=[*weight.shape]: torch.layer_norm(x, sizes, weight, bias, eps)
     if isinstance(module, nn.ModuleList):
         return [_FixedLayer(layer, matrix) for layer in module]
     if isinstance(module, nn.ModuleDict):
@@ -199,7 +186,6 @@ def _fixed(module: nn.Module, matrix: MakeMatrix) -> Any:
 
 
 def _attend(q_BHTd: Tensor, k_BHSd: Tensor, v_BHSd: Tensor, mask: Tensor | None) -> Tensor:
-    """Return attention output [B, T, H * d]."""
     out_BHTd = F.scaled_dot_product_attention(q_BHTd, k_BHSd, v_BHSd, attn_mask=mask)
     return out_BHTd.transpose(1, 2).flatten(2)
 

@@ -1,12 +1,12 @@
-"""The layers of a Transformer; each reads its sizes off the architecture.
-
-B batch, T target length, S source length, H heads, d head width, D width, Q total width of all heads
-(qkv-dim, the same for every head count), F feed-forward width.
+"""The layers of a Transformer; each reads its sizes off the architecture. B batch, T target length, S source
+length, H heads, d head width, D width, Q total width of all heads (qkv-dim, the same for every head count), F
+feed-forward width.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -28,37 +28,29 @@ Source = tuple[Tensor, Mask] | None  # outputs of the encoder and their mask
 class ModelConfig(Options):
     """Model"""
 
-    dropout: float = option(0.1, low=0, below=1)
-    """dropout on embeddings and residual branches, at the super width; narrower slices use less"""
+    dropout: float = option(0.1, "of embeddings and residual branches, at the super width", low=0, below=1)
     attention_dropout: float = option(0.0, "dropout on attention weights", low=0, below=1)
     activation_dropout: float = option(0.0, "dropout after the ReLU, at the super width", low=0, below=1)
-    share_all_embeddings: bool = False
-    """one matrix for source embedding, target embedding and output (needs a joint dictionary)"""
+    share_all_embeddings: bool = option(False, "one matrix for embeddings and output; joint dictionary only")
     share_decoder_input_output_embed: bool = option(False, "one matrix for target embedding and output")
     encoder_normalize_before: bool = option(False, "normalise before each encoder block instead of after it")
     decoder_normalize_before: bool = option(False, "normalise before each decoder block instead of after it")
-    vocab_original_scaling: bool = False
-    """scale embeddings by the root of the super width instead of the sampled one"""
+    vocab_original_scaling: bool = option(False, "scale embeddings by the root of the super width")
     max_source_positions: int = option(1024, "longest source sentence in tokens", low=2, high=MAX_POSITIONS)
     max_target_positions: int = option(1024, "longest target sentence in tokens", low=2, high=MAX_POSITIONS)
 
     @property
     def structure(self) -> dict[str, bool]:
         """What weights depend on, by its key; sharing all embeddings shares those of the decoder."""
-        return {
-            "share-all-embeddings": self.share_all_embeddings,
-            "share-decoder-input-output-embed": self.share_all_embeddings
-            or self.share_decoder_input_output_embed,
-            "encoder-normalize-before": self.encoder_normalize_before,
-            "decoder-normalize-before": self.decoder_normalize_before,
-            "vocab-original-scaling": self.vocab_original_scaling,
-        }
+        found = {each.name.replace("_", "-"): getattr(self, each.name) for each in fields(self)}
+        shares = found["share-all-embeddings"] or found["share-decoder-input-output-embed"]
+        found["share-decoder-input-output-embed"] = shares
+        return {key: value for key, value in found.items() if isinstance(value, bool)}
 
 
 def sinusoids(num_positions: int, dim: int) -> Tensor:
-    """Return the position table [num_positions, dim]: sines in the front half, cosines behind, zero at PAD.
-    Frequencies are exp(-i * ln(10000) / (half - 1)), at the *super* width; a SubTransformer takes front
-    columns.
+    """Return the position table [num_positions, dim]: sines in the front half, cosines behind, zero at PAD;
+    frequencies exp(-i * ln(10000) / (half - 1)) at the *super* width, of which slices take front columns.
     """
     half = dim // 2
     with torch.device("cpu"):  # on the meta device, torch would import 2 s of Python for these few operations
@@ -152,15 +144,9 @@ class Layer(nn.Module):
         return self.blocks(x, stack, index, to_itself, to_source if source else None, drop)
 
     def blocks(
-        self,
-        x: Tensor,
-        stack: EncoderArch,
-        index: int,
-        to_itself: Block,
-        to_source: Block | None,
-        drop: Dropout,
+        self, x: Tensor, stack: EncoderArch, index: int, to_itself: Block, to_source: Any, drop: Dropout
     ) -> Tensor:
-        """Return [.., D]; `to_itself` and `to_source` compute the heads of both attentions, [.., Q]."""
+        """Return [.., D]; `to_itself` and `to_source`, if any, compute the heads of attentions, [.., Q]."""
         cfg, width = self.cfg, x.size(-1)
         rate = cfg.dropout * width / self.super_dim
 
@@ -182,3 +168,51 @@ class Layer(nn.Module):
         if self.pre_norm:
             return out.plus(block(norm(x)), x, drop, rate)
         return norm(out.plus(block(x), x, drop, rate))
+
+
+def profile_length(family: str) -> int:
+    """Return the tokens of source and target at which models of a family are profiled (HAT 2020)."""
+    return 23 if "iwslt" in family else 30
+
+
+def _layers(arch: Arch, space: SearchSpace) -> Iterator[tuple[EncoderArch, int, list[tuple[int, int, int]]]]:
+    """Yield of each layer its stack, its index, and of its attentions: width of the keys, span, qkv-dim."""
+    enc, dec = arch.encoder, arch.decoder
+    for index in range(enc.num_layers):
+        yield enc, index, [(enc.embed_dim, 1, space.qkv_dim)]
+    for index, span in enumerate(dec.cross_span):
+        qkv = space.decoder_qkv_dim
+        yield dec, index, [(dec.embed_dim, 1, qkv), (enc.embed_dim, span, qkv)]
+
+
+def count_params(arch: Arch, space: SearchSpace) -> int:
+    """Return the parameters of the layers: no embeddings, no output matrix, full qkv biases (HAT 2020)."""
+    total = 0
+    for stack, index, attentions in _layers(arch, space):
+        dim, ffn = stack.embed_dim, stack.ffn_dims[index]
+        total += sum((dim + 2 * source + 3) * qkv + (qkv + 1) * dim for source, _, qkv in attentions)
+        total += 2 * dim * ffn + ffn + dim
+        total += 2 * dim * (len(attentions) + 1)  # a normalisation of each block
+    return total
+
+
+def count_macs(arch: Arch, space: SearchSpace, length: int, cfg: ModelConfig | None = None) -> int:
+    """Return the multiply-accumulates of one forward pass with teacher forcing, batch 1, `length` source and
+    target tokens, without the output matrix, as torchprofile 0.1 counts the plain float32 pass: products of
+    matrices, normalisations with scale, scaled embeddings and queries. The options of a model add the two
+    products that give positions, and end norms: then the number is torchprofile's to the last digit.
+    """
+    n = length
+    total = n * (arch.encoder.embed_dim + arch.decoder.embed_dim)  # embeddings times their scale
+    for stack, index, attentions in _layers(arch, space):
+        dim = stack.embed_dim
+        for source, span, qkv in attentions:
+            keys = span * n
+            total += 2 * n * dim * qkv + 2 * keys * source * qkv  # projections
+            total += 2 * n * keys * qkv + n * qkv  # both products, and the scaled queries
+        total += 2 * n * dim * stack.ffn_dims[index]
+        total += n * dim * (len(attentions) + 1)  # a normalisation of each block
+    if cfg:
+        total += n * (2 + arch.encoder.embed_dim * cfg.encoder_normalize_before)
+        total += n * arch.decoder.embed_dim * cfg.decoder_normalize_before
+    return total

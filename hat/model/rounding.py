@@ -1,6 +1,5 @@
-"""What 8 bits make of an architecture: weights and inputs are rounded as an engine rounds them, in floats.
-
-B sentences, T tokens, D width.
+"""What 8 bits make of an architecture: weights and inputs are rounded as an engine rounds them, in floats. B
+sentences, T tokens, D width.
 """
 
 from dataclasses import dataclass
@@ -17,9 +16,7 @@ from hat.space import SIDES, Arch
 
 @dataclass(frozen=True)
 class Rounding:
-    """How an engine rounds to multiples of a step. Weights of linear maps have a step for each output: the
-    largest absolute value / 127.
-    """
+    """How an engine rounds: weights of linear maps by a step for each output, its largest value / 127."""
 
     symmetric: bool  # steps of inputs: largest absolute value / 127; else (highest - lowest or 0) / 255
     by_token: bool  # each token of a source has a step; else the tokens of a sentence share one
@@ -33,9 +30,8 @@ ROUNDINGS = {  # by runtime
 
 
 def rounded(model: Transformer, arch: Arch, how: Rounding) -> SubTransformer:
-    """Return `arch` cut out of `model` with rounded weights; its linear maps round what they multiply. The
-    tokens of a target are rounded one by one, as they are decoded, and each source by itself: how sentences
-    are batched changes nothing.
+    """Return `arch` cut out of `model` with rounded weights; its linear maps round what they multiply: tokens
+    of a target one by one, as they are decoded, and each source by itself, however they are batched.
     """
     sub, pads = extract(model, arch), list[Tensor | None]([None])  # of the source that is multiplied next
 
@@ -53,10 +49,8 @@ def rounded(model: Transformer, arch: Arch, how: Rounding) -> SubTransformer:
         return _in_steps(x_BTD, low, high, how.symmetric)
 
     widths = (arch.encoder.embed_dim, *[arch.decoder.embed_dim] * 2)
-    tables = [getattr(sub, name) for name in ("source_embed", "target_embed", "output")]
-    sub.source_embed, sub.target_embed, sub.output = (
-        _own(*each) for each in zip(tables, widths, strict=True)
-    )
+    tables = sub.source_embed, sub.target_embed, sub.output
+    sub.source_embed, sub.target_embed, sub.output = map(_own, tables, widths)
     for side, name in zip(SIDES, ("source", "target"), strict=True):
         for layer in getattr(sub, f"{side}_layers"):
             layer.register_forward_pre_hook(partial(see_pads, side=side))

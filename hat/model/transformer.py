@@ -1,6 +1,5 @@
-"""The weight-sharing SuperTransformer and the stand-alone SubTransformer: one module, two sizes.
-
-B batch, T target length, S source length, D width, V vocabulary.
+"""The weight-sharing SuperTransformer and the stand-alone SubTransformer: one module, two sizes. B batch, T
+target length, S source length, D width, V vocabulary.
 """
 
 import math
@@ -27,13 +26,9 @@ class EncoderOutput(NamedTuple):
         """Return for each span of `arch` the outputs of so many last encoder layers, and their additive mask.
         The outputs stand side by side in time, [B, span * S, D]; the mask is None without pads.
         """
-        return {
-            span: (
-                torch.cat(self.outputs[:span], dim=1),
-                padding_mask(self.padding.repeat(1, span), self.outputs[0].dtype),
-            )
-            for span in set(arch.decoder.cross_span)
-        }
+        dtype, spans = self.outputs[0].dtype, set(arch.decoder.cross_span)
+        masks = {span: padding_mask(self.padding.repeat(1, span), dtype) for span in spans}
+        return {span: (torch.cat(self.outputs[:span], dim=1), masks[span]) for span in spans}
 
 
 class Transformer(nn.Module):
@@ -49,13 +44,11 @@ class Transformer(nn.Module):
         source_size, target_size = vocab_size
         widths = [side.super_embed_dim for side in (space.encoder, space.decoder)]
         if shared and (source_size != target_size or widths[0] != widths[1]):
-            raise ConfigError(
-                "--share-all-embeddings needs a joint dictionary (preprocess with --joined-dictionary) and "
-                f"equal widths, got {source_size} and {target_size} entries, widths of {widths}"
-            )
-        self.space, self.cfg = space, cfg
-        self.default_arch = shape
-        table = ElasticEmbedding
+            needs = "a joint dictionary (preprocess with --joined-dictionary) and equal widths"
+            got = f"got {source_size} and {target_size} entries, widths of {widths}"
+            raise ConfigError(f"--share-all-embeddings needs {needs}, {got}")
+        self.space, self.cfg, self.default_arch = space, cfg, shape
+        table, norm = ElasticEmbedding, ElasticLayerNorm
         shared_dim = max(enc.embed_dim, dec.embed_dim) if shared else enc.embed_dim
         self.source_embed = table(source_size, shared_dim, PAD)
         self.target_embed = self.source_embed if shared else table(target_size, dec.embed_dim, PAD)
@@ -65,18 +58,15 @@ class Transformer(nn.Module):
             depth = getattr(shape, side).num_layers
             layers = nn.ModuleList(Layer(cfg, space, shape, side, index) for index in range(depth))
             self.add_module(f"{side}_layers", layers)
-        norm = ElasticLayerNorm
         self.encoder_norm = norm(enc.embed_dim) if cfg.encoder_normalize_before else nn.Identity()
         self.decoder_norm = norm(dec.embed_dim) if cfg.decoder_normalize_before else nn.Identity()
         self._make_positions()
 
     def _make_positions(self) -> None:
-        for side, width, length in (
-            ("source", self.space.encoder.super_embed_dim, self.cfg.max_source_positions),
-            ("target", self.space.decoder.super_embed_dim, self.cfg.max_target_positions),
-        ):
-            table = sinusoids(length + PAD + 1, width).to(self.source_embed.weight)
-            self.register_buffer(f"{side}_positions", table, persistent=False)
+        for side, name in zip(SIDES, ("source", "target"), strict=True):
+            length = getattr(self.cfg, f"max_{name}_positions") + PAD + 1
+            table = sinusoids(length, getattr(self.space, side).super_embed_dim)
+            self.register_buffer(f"{name}_positions", table.to(self.source_embed.weight), persistent=False)
 
     @property
     def vocab_sizes(self) -> tuple[int, int]:
@@ -85,9 +75,8 @@ class Transformer(nn.Module):
 
     def lengthen(self, source: int | None, target: int | None) -> None:
         """Make room for sentences of so many tokens, if it is more than before; positions have no weights."""
-        cfg = self.cfg
-        longer = max(cfg.max_source_positions, source or 0), max(cfg.max_target_positions, target or 0)
-        self.cfg = replace(cfg, max_source_positions=longer[0], max_target_positions=longer[1])
+        wanted = {"max_source_positions": source or 0, "max_target_positions": target or 0}
+        self.cfg = replace(self.cfg, **{name: max(n, getattr(self.cfg, name)) for name, n in wanted.items()})
         self._make_positions()
 
     def load_weights(self, weights: dict[str, Tensor]) -> None:
@@ -101,9 +90,8 @@ class Transformer(nn.Module):
         """Run the encoder on left-padded ids [B, S]; the outputs of the last three layers are returned."""
         enc = (arch or self.default_arch).encoder
         x = self._embed("encoder", source_BS, enc.embed_dim, drop)
-        padding = source_BS.eq(PAD)
+        padding, outputs = source_BS.eq(PAD), list[Tensor]()
         mask = padding_mask(padding, x.dtype)
-        outputs = []
         for index, layer in enumerate(self.encoder_layers[: enc.num_layers]):
             x = layer(x, enc, index, mask, drop)
             outputs.append(x)
@@ -175,29 +163,23 @@ class SubTransformer(Transformer):
 
 
 def extract(model: Transformer, arch: Arch) -> SubTransformer:
-    """Return `arch` as a model of its own size, with copies of the slices it uses. Every slice is a front
-    block, so the shape of the small tensor says which part of the large one it is. The output equals that of
-    `model` called with `arch`. Raises ArchError if `arch` is outside the space.
+    """Return `arch` as a model of its own size, with copies of the slices it uses, all front blocks; it
+    computes what `model` does when called with `arch`. Raises ArchError if `arch` is outside the space.
     """
     model.space.check(arch)
     with torch.device("meta"):
         sub = SubTransformer(model.space, arch, model.vocab_sizes, model.cfg)
     weights = dict(model.named_parameters())
-    slices = {}
-    for name, parameter in sub.named_parameters():
-        block = weights[name].detach()[tuple(map(slice, parameter.shape))]
-        slices[name] = block.clone(memory_format=torch.contiguous_format)
-    sub.load_weights(slices)
+    cut = {name: weights[name].detach()[tuple(map(slice, w.shape))] for name, w in sub.named_parameters()}
+    sub.load_weights({name: w.clone(memory_format=torch.contiguous_format) for name, w in cut.items()})
     return sub
 
 
 @torch.no_grad()
 def implant(model: Transformer, sub: SubTransformer) -> None:
-    """Give a SuperTransformer the weights of a trained SubTransformer of its space, in place.
-
-    As that architecture it computes what `sub` does. Feed-forward units are sorted, the most important
-    first, so that narrower slices keep those. Blocks of the layers that `sub` does not have start as zero:
-    normalised before their blocks, they change nothing until they are trained.
+    """Give a SuperTransformer the weights of a trained SubTransformer of its space, in place; as that
+    architecture it computes what `sub` does. Feed-forward units are sorted, the most important first, for
+    narrower slices. Layers that `sub` lacks begin with zero blocks: pre-norm, they change nothing at first.
     """
     model.space.check(sub.arch)
     given = {name: weight.detach() for name, weight in sub.named_parameters()}

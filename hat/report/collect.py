@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from hat.errors import DataError, HatError
 from hat.files.atomic import file_digest
-from hat.model.count import count_macs, count_params, profile_length
+from hat.model.layers import count_macs, count_params, profile_length
 from hat.run import Cost, Record, read_record
 from hat.search.constraints import in_ms, kept
 from hat.space import Arch, SearchSpace, space_from_plain

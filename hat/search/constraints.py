@@ -13,7 +13,7 @@ from hat.config import Options, flag_of, option
 from hat.errors import Infeasible
 from hat.files.journal import Journal
 from hat.log import info
-from hat.model.count import count_macs, count_params
+from hat.model.layers import count_macs, count_params
 from hat.space import Arch, Gene, SearchSpace, arch_of_gene, gene_of
 
 Point = tuple[float, ...]  # coordinates that are all to be made small

@@ -20,8 +20,8 @@ from hat.files.atomic import check_writable
 from hat.files.journal import Journal
 from hat.latency.predictor import COVERAGE, LatencyPredictor, check_valid, conditions_of_space
 from hat.log import RunLog, info
-from hat.model.count import count_params
 from hat.model.cpu import device_name, dtype_name
+from hat.model.layers import count_params
 from hat.model.transformer import Transformer
 from hat.rng import rng_for
 from hat.run import Identity, Run, claim, digest_of, record_path
@@ -69,7 +69,7 @@ class ValidationFitness:
     ) -> None:
         self._train = train
         self._model, self._batches = model.eval(), [batch.to(device) for batch in batches]
-        self._label_smoothing, self._device, self.group = label_smoothing, device, group
+        self._label_smoothing, self.group = label_smoothing, group
         self._rounded: Callable[[Transformer, Arch], Transformer] | None = None
         if int8_of:
             from hat.model.rounding import ROUNDINGS, rounded  # late: most searches score in float
@@ -104,7 +104,7 @@ class ValidationFitness:
                 return trained.losses["mean"]
             model = trained.model.network
         model = self._rounded(model, arch) if self._rounded else model
-        return evaluate(model, self._batches, arch, self._label_smoothing, self._device).loss
+        return evaluate(model, self._batches, arch, self._label_smoothing).loss
 
 
 class CachedFitness:

@@ -4,7 +4,6 @@ import hashlib
 import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,22 +19,20 @@ from hat.model.layers import ModelConfig
 from hat.model.transformer import SubTransformer, SuperTransformer, Transformer, extract
 from hat.run import Identity, Run, digest_of, read_record, record_path, training_settings
 from hat.space import DIMS, Arch, SearchSpace, space_from_plain
-from hat.train.trainer import compute_dtype
+from hat.train.trainer import amp_dtype
 
 if TYPE_CHECKING:
     from hat.data.dataset import Dataset
     from hat.decode.translator import Model
 
-FORMATS = (1, 2)  # 2 holds master weights beside their moving average; what needs no more is written as 1
+# hat_format of a file is 2 if it holds master weights beside their moving average, else 1
 _NAMES = re.compile(r"checkpoint(\d+)\.pt|checkpoint_(\d+)_(\d+)\.pt")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What one file holds. `arch` is None for a SuperTransformer.
-
-    `state` is what resuming needs, if anything. If `weights` are a moving average, which searches and
-    SubTransformers use, `master` are the weights that training goes on from.
+    """What one file holds. `arch` is None for a SuperTransformer, `state` what resuming needs. If `weights`
+    are a moving average, which is searched and inherited, training goes on from `master`.
     """
 
     space: SearchSpace
@@ -62,45 +59,34 @@ class Checkpoint:
 
     def model(self) -> Transformer:
         """Return the model with these weights, of exactly the size they have."""
-        model = self.empty()
-        model.load_weights(self.weights)
+        (model := self.empty()).load_weights(self.weights)
         return model
 
     def sub(self, arch: Arch | None) -> Transformer:
-        """Return the stand-alone SubTransformer `arch`, cut from a SuperTransformer, or this very model.
-
-        None asks for the SuperTransformer. Raises CheckpointError for a SubTransformer that is another.
+        """Return the stand-alone SubTransformer `arch`, cut from a SuperTransformer, or this very model. None
+        asks for the SuperTransformer. Raises CheckpointError for a SubTransformer that is another.
         """
         if self.arch == arch:
             return self.model()
         if self.arch is None and arch is not None:
             return extract(self.model(), arch)
         other = "another SubTransformer than the one asked for" if arch else "a SubTransformer"
-        raise CheckpointError(
-            f"the checkpoint holds {other}; give a SuperTransformer checkpoint, or the architecture YAML it "
-            "was trained with"
-        )
+        how = "give a SuperTransformer checkpoint, or the architecture YAML it was trained with"
+        raise CheckpointError(f"the checkpoint holds {other}; {how}")
 
 
 def pack(
-    model: Transformer,
-    vocab_digests: tuple[str, str] = ("", ""),
-    state: dict[str, Any] | None = None,
-    master: Transformer | None = None,
+    model: Transformer, vocab_digests: Any = ("", ""), state: Any = None, master: Transformer | None = None
 ) -> Checkpoint:
-    """Return a checkpoint of `model`; its tensors are those of the model, not copies.
-
-    `master` is the model that training goes on from, if that is another one.
-    """
+    """Return a checkpoint of `model`, whose tensors are no copies; `master` is what training goes on from."""
 
     def weights_of(model: Transformer) -> dict[str, Tensor]:
         return {name: weight.detach() for name, weight in model.named_parameters()}
 
     arch = model.arch if isinstance(model, SubTransformer) else None
     kept = None if master in (None, model) else weights_of(master)
-    return Checkpoint(
-        model.space, arch, model.cfg, model.vocab_sizes, vocab_digests, weights_of(model), state or {}, kept
-    )
+    known = model.space, arch, model.cfg, model.vocab_sizes, vocab_digests
+    return Checkpoint(*known, weights_of(model), state or {}, kept)
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -113,12 +99,9 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def to_bytes(checkpoint: Checkpoint) -> bytes:
     """Return the file content."""
+    held = {name: getattr(checkpoint, name) for name in ("weights", "state", "master", "codec")}
     values = {"hat_format": 1 if checkpoint.master is None else 2} | describe(checkpoint)
-    for name in ("weights", "state", "master", "codec"):
-        if (value := getattr(checkpoint, name)) is not None:
-            values[name] = value
-    buffer = io.BytesIO()
-    torch.save(values, buffer)
+    torch.save(values | {k: v for k, v in held.items() if v is not None}, buffer := io.BytesIO())
     return buffer.getvalue()
 
 
@@ -130,11 +113,8 @@ def save(checkpoint: Checkpoint, *paths: Path) -> None:
 
 
 def load(path: Path, info: Callable[[str], None] = lambda text: None) -> Checkpoint:
-    """Return the checkpoint in `path`, of this system or of the 2020 release, with weights in float32.
-
-    `path` may also be the folder of a bundle.
-
-    Raises CheckpointError if it is missing, damaged, of a newer format, or does not fit its own description.
+    """Return the checkpoint in `path`, a file of this system or of 2020, or a bundle, with weights in
+    float32. Raises CheckpointError if it is missing, damaged, newer, or does not fit its own description.
     """
     from hat.files.tensors import read_verified  # late: a run that starts anew reads no checkpoint
 
@@ -152,28 +132,20 @@ def load(path: Path, info: Callable[[str], None] = lambda text: None) -> Checkpo
         info(f"{path} is a checkpoint of the 2020 release; with which dictionaries it was made is not known")
         return from_release({key: values[key] for key in ("args", "model")}, path)
     number = values.get("hat_format") if isinstance(values, dict) else None
-    if type(number) is not int or number not in FORMATS:
-        found = "" if number is None else f", it has format {brief(number)}"
-        raise CheckpointError(
-            f"{path} is not a checkpoint of this system that this version reads, nor one of the 2020 release"
-            f"{found}; give a .pt file written by train.py or fetched by download_model.py, or upgrade"
-        )
+    if type(number) is not int or number not in (1, 2):
+        what = f"checkpoint of this system that this version reads, nor one of 2020 (format {brief(number)})"
+        how = "give a .pt file written by train.py or download_model.py, or upgrade"
+        raise CheckpointError(f"{path} is not a {what}; {how}")
     return _checkpoint(values, path)
 
 
 def _checkpoint(values: dict[str, Any], path: Path) -> Checkpoint:
     try:
-        checkpoint = Checkpoint(
-            space=space_from_plain(values["space"]),
-            arch=None if values["arch"] is None else Arch.from_yaml(values["arch"]),
-            model_config=ModelConfig(**values["model_config"]),
-            vocab_sizes=tuple(values["vocab_sizes"]),
-            vocab_digests=tuple(values["vocab_digests"]),
-            weights=as_float(values["weights"]),
-            state=dict(values["state"]),
-            master=as_float(values["master"]) if values["hat_format"] == 2 else None,
-            codec=values.get("codec"),
-        )
+        space, cfg = space_from_plain(values["space"]), ModelConfig(**values["model_config"])
+        arch = None if values["arch"] is None else Arch.from_yaml(values["arch"])
+        known = tuple(values["vocab_sizes"]), tuple(values["vocab_digests"]), as_float(values["weights"])
+        master = as_float(values["master"]) if values["hat_format"] == 2 else None
+        checkpoint = Checkpoint(space, arch, cfg, *known, dict(values["state"]), master, values.get("codec"))
         check_weights(checkpoint)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError, ArchError, ConfigError) as error:
         raise CheckpointError(f"{path} does not describe a model of this system: {brief(error)}") from error
@@ -208,11 +180,9 @@ def save_model(model: "Model", path: Path | str) -> None:
 
 
 def load_model(path: Path | str, dataset: "Dataset | None" = None) -> "Model":
-    """Return the model in a checkpoint, also in one of the 2020 release; one architecture stands alone.
-
-    Its dictionaries are those in the file, those of `dataset`, or those of the data folder in the record of
-    the training run; a model without them cannot translate. Raises CheckpointError if the file is damaged, or
-    `dataset` has other dictionaries.
+    """Return the model in a checkpoint, also of 2020; one architecture stands alone. Its dictionaries are
+    those in the file, of `dataset`, or of the folder in the record of the training; without them it cannot
+    translate. Raises CheckpointError if the file is damaged, or `dataset` has other dictionaries.
     """
     from hat.data.dataset import Dataset
     from hat.data.subwords import TextCodec
@@ -225,11 +195,9 @@ def load_model(path: Path | str, dataset: "Dataset | None" = None) -> "Model":
     if dataset is not None:
         check_dictionaries(found, dataset, path)
     elif found.codec is None:
-        settings = training_settings(path)
-        folder = settings.get("data")
-        if folder and Path(folder).is_dir():
-            recorded = Dataset.load(folder, settings.get("source-lang"), settings.get("target-lang"))
-            dataset = recorded if recorded.digests == found.vocab_digests else None
+        data, *langs = map(training_settings(path).get, ("data", "source-lang", "target-lang"))
+        recorded = Dataset.load(data, *langs) if data and Path(data).is_dir() else None
+        dataset = recorded if recorded and recorded.digests == found.vocab_digests else None
     if dataset is not None:
         return Model(found.model(), dataset.codec, dataset.digests)
     codec = None if found.codec is None else TextCodec.from_plain(found.codec)
@@ -237,20 +205,17 @@ def load_model(path: Path | str, dataset: "Dataset | None" = None) -> "Model":
 
 
 def leave_bundle(checkpoint: Path, facts: Mapping[str, Any] | None = None) -> Path | None:
-    """Write the bundle of a checkpoint that a run has made, and return its folder.
-
-    That is `bundle` in a folder of training, elsewhere the name of the file with `.bundle`. What is known of
-    the same checkpoint is kept, and `facts` are added. If there can be none, a line says why: a run that has
-    made its checkpoint does not fail.
+    """Write the bundle of a checkpoint that a run has made, with what is known of it and `facts`, and return
+    its folder: `bundle` in a folder of training, elsewhere the file's name with `.bundle`. If there can be
+    none, a line says why: the run does not fail.
     """
     from hat.runtimes.bundle import bundle_of, known_facts, save_bundle  # late: training translates nothing
 
     folder = bundle_of(checkpoint)
     try:
         save_bundle(load_model(checkpoint), folder, known_facts(checkpoint) | dict(facts or {}))
-        info(
-            f"{folder} translates as {checkpoint.name}, wherever it is moved: hat translate --model={folder}"
-        )
+        how = f"wherever it is moved: hat translate --model={folder}"
+        info(f"{folder} translates as {checkpoint.name}, {how}")
         return folder
     except HatError as error:
         how = f"hat export --to=bundle --model={checkpoint} --data=FOLDER --output={folder}"
@@ -275,33 +240,26 @@ def load_newest(folder: Path, info: Callable[[str], None], run: str | None = Non
         if "trainer" in checkpoint.state and ours:
             return checkpoint
         why = "belongs to another run" if not ours else "holds weights, but no state to go on with"
-        if not ours and path not in (last, best):
-            info(f"{path} {why}; trying the one before it")
-            continue
-        raise CheckpointError(
-            f"{path} {why}, and this run would overwrite it; give another --save-dir, and --restore-file to "
-            "start from it there"
-        )
+        if ours or path in (last, best):
+            how = "give another --save-dir, and --restore-file to start from it there"
+            raise CheckpointError(f"{path} {why}, and this run would overwrite it; {how}")
+        info(f"{path} {why}; trying the one before it")
     if candidates:
-        raise CheckpointError(
-            f"none of the {len(candidates)} checkpoints in {folder} can be read; move them away"
-        )
+        count = f"none of the {len(candidates)} checkpoints in {folder}"
+        raise CheckpointError(f"{count} can be read; move them away")
     return None
 
 
 def numbered(folder: Path) -> list[Path]:
     """Return checkpoint{epoch}.pt and checkpoint_{epoch}_{update}.pt of a run, the newest first."""
-    found = []
-    for path in folder.glob("checkpoint*.pt"):
-        if match := _NAMES.fullmatch(path.name):
-            # the checkpoint of an epoch's end comes after all within that epoch
-            found.append((int(match[1] or match[2]), float(match[3] or "inf"), path))
-    return [path for *_, path in sorted(found, reverse=True)]
+    found = ((_NAMES.fullmatch(path.name), path) for path in folder.glob("checkpoint*.pt"))
+    # the checkpoint of an epoch's end comes after all within that epoch
+    keys = [(int(m[1] or m[2]), float(m[3] or "inf"), path) for m, path in found if m]
+    return [path for *_, path in sorted(keys, reverse=True)]
 
 
 def rotate(folder: Path, saved: Sequence[str], keep_epochs: int, keep_within: int) -> None:
     """Remove all but the newest so many of the checkpoints of epochs' ends and within epochs; -1 keeps all.
-
     `saved` are the names of those that the run has saved, the newest last; no other file is removed.
     """
     for within, keep in ((False, keep_epochs), (True, keep_within)):
@@ -324,18 +282,11 @@ def content_of(model: "Path | str | Model | Transformer") -> str:
 def average(
     inputs: Sequence[Path | str], output: Path | str | None = None, *, num_epoch_checkpoints: int = 10
 ) -> tuple[Path, list[Path]]:
-    """Write the mean of the weights of several checkpoints of one model; returns its path and theirs.
-
-    That of a SubTransformer leaves a bundle, too.
-
-    Args:
-        inputs: checkpoint files, or one run folder, whose newest epoch checkpoints are taken; what belongs to
-            another run is left out.
-        output: file to write; default: average_model_N.pt in the folder.
-        num_epoch_checkpoints: how many checkpoints of a folder, N.
-
-    Raises CheckpointError if there are none, they hold different models or several folders are given, or
-    their mean is not finite, or `output` is a checkpoint of training.
+    """Write the mean of the weights of several checkpoints of one model; returns its path and theirs. That of
+    a SubTransformer leaves a bundle. `inputs` are checkpoint files, or one run folder, whose newest epoch
+    checkpoints of its own run are taken; default of `output`: average_model_N.pt there. Raises
+    CheckpointError if there are none, models differ, folders are several, the mean is not finite, or `output`
+    is a checkpoint of training.
     """
     paths, most = [Path(name) for name in inputs], num_epoch_checkpoints
     folder = next((path for path in paths if path.is_dir()), None)
@@ -353,8 +304,7 @@ def average(
         if first and describe(found) != describe(first):
             both = f"{path} and {used[0]} hold different models"
             raise CheckpointError(f"{both}; average checkpoints of one run")
-        for name, weight in found.weights.items():
-            total[name] = weight.double() + total.get(name, 0)
+        total = {name: weight.double() + total.get(name, 0) for name, weight in found.weights.items()}
         first = first or replace(found, state={}, master=None)
         used.append(path)
         runs.add(found.run)
@@ -368,10 +318,9 @@ def average(
     if not all(bool(mean.isfinite().all()) for mean in means.values()):
         raise CheckpointError(f"{used[0]} or another of them holds numbers that are not finite; leave it out")
     settings = {"num-epoch-checkpoints": most, "inputs": [str(path) for path in used]}
-    inputs = {f"checkpoint {number}": path for number, path in enumerate(used, 1)}
-    identity = Identity.of("average", inputs=inputs)
-    record = record_path(target, folder=False)
-    with Run(record, "average", settings=settings, identity=identity, goes_on=False) as run:
+    made_from = Identity.of("average", inputs={f"checkpoint {n}": path for n, path in enumerate(used, 1)})
+    how: dict[str, Any] = {"settings": settings, "identity": made_from, "goes_on": False}
+    with Run(record_path(target, folder=False), "average", **how) as run:
         save(replace(first, weights=means), target)
         run.vouch(target)
     if first.arch:
@@ -380,36 +329,26 @@ def average(
 
 
 def _of_run(folder: Path, most: int) -> Iterator[tuple[Path, Checkpoint]]:
-    """Yield the newest epoch checkpoints of the run in a folder; what belongs to another run is left out."""
     record = read_record(folder, folder=True, note=info)
-    run, names = record.identity.digest if record.kind else "", [path.name for path in numbered(folder)]
-    with suppress(CheckpointError):
-        last = load(folder / "checkpoint_last.pt")
-        run = run or last.run
-        if last.run == run:
-            names = last.state["progress"].get("saved", names[::-1])[::-1]
-    for path in (folder / name for name in names if not name.startswith("checkpoint_")):
-        found = load(path, info) if most and path.exists() else None
-        if found and found.run != run:
-            info(f"{path} belongs to another run; it is left out")
-        elif found:
+    run = record.identity.digest if record.kind else None  # else that of the newest one
+    for path in numbered(folder):
+        if path.name.startswith("checkpoint_") or not most:
+            continue
+        found = load(path, info)
+        run = found.run if run is None else run
+        if found.run == run:
             most -= 1
             yield path, found
+        else:
+            info(f"{path} belongs to another run; it is left out")
 
 
 def check_compatible(
-    source: Checkpoint,
-    where: Path,
-    space: SearchSpace,
-    arch: Arch | None,
-    model: ModelConfig,
-    data: Any,
+    source: Checkpoint, where: Path, space: SearchSpace, arch: Arch | None, model: ModelConfig, data: Any
 ) -> Checkpoint:
-    """Return `source` with the choices of `space` and the dropout of `model`.
-
-    `arch` is None for a SuperTransformer; `data` is the data set. Raises CheckpointError if the checkpoint
-    has other sizes, other dictionaries or another structure, or was not trained for `arch` or for a choice of
-    `space`.
+    """Return `source` with the choices of `space` and the dropout of `model`. `arch` is None for a
+    SuperTransformer; `data` is the data set. Raises CheckpointError if the checkpoint has other sizes, other
+    dictionaries or another structure, or was not trained for `arch` or for a choice of `space`.
     """
     trained = source.space
 
@@ -427,10 +366,8 @@ def check_compatible(
             raise CheckpointError(f"{where} was not trained for this architecture: {error}") from error
     for dim in DIMS if source.arch is None and arch is None else ():
         if untrained := sorted(set(space[dim]) - set(trained[dim])):
-            raise CheckpointError(
-                f"{where} was not trained for {untrained} of {dim.choice_key}, only for "
-                f"{list(trained[dim])}; leave that out of the search space"
-            )
+            what = f"{untrained} of {dim.choice_key}, only for {list(trained[dim])}"
+            raise CheckpointError(f"{where} was not trained for {what}; leave that out of the search space")
     check_dictionaries(source, data, where)
     refuse_other("was trained with another structure", source.model_config.structure, model.structure)
     return replace(source, model_config=model, space=space)
@@ -446,11 +383,9 @@ def check_dictionaries(source: Checkpoint, data: Any, where: Path) -> None:
 
 
 def evaluation_dtype(source: Checkpoint, amp: Amp, device: torch.device) -> torch.dtype:
-    """Return the compute type of `--amp` for scoring and translating.
-
-    Weights of the 2020 release, known by their lack of dictionaries, are evaluated in float32 as they were
-    then, unless another type is asked for.
+    """Return the compute type of `--amp` for scoring and translating. Weights of the 2020 release, known by
+    their lack of dictionaries, are evaluated in float32 as they were then, unless another type is asked for.
     """
     if amp == "auto" and not any(source.vocab_digests):
         return torch.float32
-    return compute_dtype(amp, device)
+    return amp_dtype(amp, device)

@@ -1,5 +1,4 @@
 """The processes of one run: rank r of k on its own device, what they tell each other, and their launcher.
-
 docs/distributed.md says why gradients are not summed by DistributedDataParallel.
 """
 
@@ -37,9 +36,8 @@ _AGAIN = "run the same command again: it goes on from the last checkpoint"
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process among the others of its run. All of them must call the same methods in the same order.
-
-    In a group of one the methods return at once. They raise RankError if another process is gone.
+    """This process among the others of its run. All of them must call the same methods in the same order. In
+    a group of one the methods return at once. They raise RankError if another process is gone.
     """
 
     rank: int = 0
@@ -57,10 +55,6 @@ class ProcessGroup:
         """Replace `x` by its sum over all processes and return it."""
         self._together("all_reduce", x)
         return x
-
-    def all_reduce_max(self, value: int) -> int:
-        """Return the largest `value` of all processes."""
-        return max(self.gather_objects(value))
 
     def gather_objects(self, item: T) -> list[T]:
         """Return the `item` of each process."""
@@ -80,10 +74,9 @@ class ProcessGroup:
             self._together("broadcast", tensor, src=0)
 
     def on_rank0(self, work: Callable[[], T], meanwhile: Callable[[Any], object] | None = None) -> T:
-        """Let rank 0 do `work` and return its result in every process.
-
-        The others call `meanwhile` with each list that `work` broadcasts. If `work` raises a HatError or
-        OSError, rank 0 raises it and the others leave with exit code 2.
+        """Let rank 0 do `work` and return its result in every process. The others call `meanwhile` with each
+        list that `work` broadcasts. If `work` raises a HatError or OSError, rank 0 raises it and the others
+        leave with exit code 2.
         """
         found: Any = (False, None)
         try:
@@ -100,51 +93,42 @@ class ProcessGroup:
         return result  # type: ignore[no-any-return]
 
     def _together(self, operation: str, *args: Any, **options: Any) -> None:
-        """Run an operation of torch.distributed; an error of it comes from the loss of another process."""
         if self.size == 1:
             return
         try:
             getattr(dist, operation)(*args, **options)
         except RuntimeError as error:
-            raise RankError(
-                f"rank {self.rank} of {self.size} lost another process ({_first_sentence(error)}); it was "
-                f"killed, or its machine does not answer. {_AGAIN.capitalize()}"
-            ) from error
+            what = f"rank {self.rank} of {self.size} lost another process ({_first_sentence(error)})"
+            why = "it was killed, or its machine does not answer"
+            raise RankError(f"{what}; {why}. {_AGAIN.capitalize()}") from error
 
 
 ALONE = ProcessGroup()
 
 
 def place_of(env: Mapping[str, str]) -> ProcessGroup | None:
-    """Return what `launch` or torchrun say in the environment, or None for a process started alone.
-
-    Raises ConfigError if the environment says only half of it.
-    """
+    """Return what `launch` or torchrun say, None if alone; raises ConfigError if they say only half."""
     if "RANK" not in env or "WORLD_SIZE" not in env:
         return None
-    try:
-        rank, size = int(env["RANK"]), int(env["WORLD_SIZE"])
-        if 0 <= rank < size and (size == 1 or "MASTER_ADDR" in env):
-            local = int(env.get("LOCAL_RANK", rank)), int(env.get("LOCAL_WORLD_SIZE", 1))
-            return ProcessGroup(rank, size, *local, _OURS in env)
-    except ValueError:
-        pass
-    raise ConfigError(
-        f"RANK {env['RANK']} of WORLD_SIZE {env['WORLD_SIZE']} in the environment is no rank of a run, or "
-        "MASTER_ADDR is missing; start with torchrun, or remove these variables to run alone"
-    )
+    given = [env.get(name, "1") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")]
+    given[2] = env.get("LOCAL_RANK", given[0])
+    whole = all(map(str.isdecimal, given)) and int(given[0]) < int(given[1])
+    if whole and (given[1] == "1" or "MASTER_ADDR" in env):
+        return ProcessGroup(*map(int, given), _OURS in env)
+    what = f"RANK {env['RANK']} of WORLD_SIZE {env['WORLD_SIZE']} in the environment is no rank of a run"
+    how = "start with torchrun, or remove these variables to run alone"
+    raise ConfigError(f"{what}, or MASTER_ADDR is missing; {how}")
 
 
 def _first_sentence(error: RuntimeError) -> str:
-    """Return the first sentence of an error of the backend, without its place in the source."""
+    # without its place in the source
     return re.sub(r"^\[[^ ]*\] ", "", " ".join(str(error).split())).split(". ")[0][:160]
 
 
 @contextmanager
 def joined(place: ProcessGroup | None, device: torch.device) -> Iterator[ProcessGroup]:
-    """Connect the processes of a run: NCCL between GPUs, gloo between CPUs; at the end all wait for all.
-
-    If one dies, the others raise RankError. An error that all raise alike (of a loss, or of a checkpoint) is
+    """Connect the processes of a run: NCCL between GPUs, gloo between CPUs; at the end all wait for all. If
+    one dies, the others raise RankError. An error that all raise alike (of a loss, or of a checkpoint) is
     raised by rank 0 alone; the others leave with exit code 2. If the launcher dies, they get SIGTERM.
     """
     if place is None or place.size == 1:
@@ -156,16 +140,15 @@ def joined(place: ProcessGroup | None, device: torch.device) -> Iterator[Process
     try:
         dist.init_process_group(backend, rank=place.rank, world_size=place.size, timeout=PATIENCE)
     except RuntimeError as error:
-        raise RankError(
-            f"rank {place.rank} of {place.size} cannot connect to the others ({_first_sentence(error)}); "
-            "check that all were started alike and reach MASTER_ADDR and MASTER_PORT, and run again"
-        ) from error
+        how = "check that all were started alike and reach MASTER_ADDR and MASTER_PORT, and run again"
+        what = f"rank {place.rank} of {place.size} cannot connect to the others ({_first_sentence(error)})"
+        raise RankError(f"{what}; {how}") from error
     left = threading.Event()
     if "TORCHELASTIC_RUN_ID" in os.environ:
         threading.Thread(target=_end_with, args=(os.getppid(), left), daemon=True).start()
     try:
         yield place
-        place.all_reduce_max(0)  # all have finished
+        place.gather_objects(0)  # all have finished
     except (RankError, TrainingError, CheckpointError) as error:
         lost = isinstance(error, RankError)
         if place.first if not lost else not place.ours:
@@ -186,7 +169,6 @@ def _end_with(launcher: int, left: threading.Event) -> None:
 
 def launch(module: str, argv: Sequence[str] | None, size: int, port: int | None) -> int:
     """Run `main` of `module` in `size` processes of torch's elastic launcher; returns their exit code.
-
     Signals are passed on. If one process fails, the others are ended, and that is said.
     """
     # late: only the launching process needs them
@@ -221,10 +203,7 @@ def launch(module: str, argv: Sequence[str] | None, size: int, port: int | None)
 
 
 def _exit_code(codes: Mapping[int, int], size: int) -> int:
-    """Return the exit code of a run from those of the ranks that failed, the first to fail first.
-
-    Says which rank failed, unless that rank said why itself.
-    """
+    """Return the exit code of a run, and say which rank failed, unless that said why itself."""
     rank, code = next(((rank, code) for rank, code in codes.items() if code != LOST), (0, LOST))
     what = f"rank {rank} of {size} failed, see above"
     if code == LOST:
@@ -238,22 +217,19 @@ def _exit_code(codes: Mapping[int, int], size: int) -> int:
 
 
 def one_of_many(main: Callable[..., int]) -> Callable[..., int]:
-    """Make a `main` leave at once if the processes are still connected, that is after a failure.
-
-    Finalising the interpreter may abort then, because threads of the backend outlive it.
+    """Make a `main` leave at once if the processes are still connected, that is after a failure. Finalising
+    the interpreter may abort then, because threads of the backend outlive it.
     """
 
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> int:
-        code: Any = 1
         try:
-            code = main(argv)
+            code: Any = main(argv)
         except BaseException as error:
             if not dist.is_initialized():
                 raise
-            if isinstance(error, SystemExit):
-                code = error.code
-            else:
+            code = error.code if isinstance(error, SystemExit) else 1
+            if not isinstance(error, SystemExit):
                 traceback.print_exc()
         if dist.is_initialized():
             sys.stdout.flush()

@@ -13,33 +13,26 @@ from hat.space import DIMS, ArchOptions, SearchSpace, SpaceOptions
 from hat.train.checkpoint import Checkpoint, as_float, check_weights
 
 _RENAMED = {  # parts of their names -> of ours, replaced one after another; `_weights` does cross attention
-    "encoder.layers.": "encoder_layers.",
-    "decoder.layers.": "decoder_layers.",
+    "coder.layers.": "coder_layers.",
+    "coder.layer_norm.": "coder_norm.",
     "encoder.embed_tokens.": "source_embed.",
     "decoder.embed_tokens.": "target_embed.",
     "decoder.embed_out": "output.weight",
-    "encoder.layer_norm.": "encoder_norm.",
-    "decoder.layer_norm.": "decoder_norm.",
-    "encoder_attn_layer_norm.": "cross_norm.",
-    "self_attn_layer_norm.": "self_norm.",
+    "encoder_attn": "cross_attn",
+    "_attn_layer_norm.": "_norm.",
     "final_layer_norm.": "ffn_norm.",
     "fc1.": "ffn.up.",
     "fc2.": "ffn.down.",
     "self_attn.in_proj_": "self_attn.qkv.",
-    "encoder_attn.": "cross_attn.",
     ".out_proj.": ".out.",
 }
-_EMPTY = (".version", "._float_tensor")  # endings of entries that carry nothing
-_FIXED = {"no_token_positional_embeddings": False, "activation_fn": "relu"}  # the same in every model of ours
 
 
 def from_release(values: dict[str, Any], path: Path) -> Checkpoint:
-    """Return the SuperTransformer in `values`, the content of the file `path`, with weights in float32.
-
-    The `model` entry is used up, so that no weight exists twice at a time. A released SubTransformer is kept
-    as the SuperTransformer it was trained in, in a space that holds its choices only, for the rest of the
-    weights is untrained: `Checkpoint.sub` cuts it out. Raises CheckpointError if the options or the weights
-    are not those of such a model.
+    """Return the SuperTransformer in `values`, the content of the file `path`, in float32; the `model` entry
+    is used up, so that no weight exists twice. A released SubTransformer is the SuperTransformer it was
+    trained in, in a space of its choices only: `Checkpoint.sub` cuts it out. Raises CheckpointError if
+    options or weights are not those of such a model.
     """
     try:
         space, cfg = _space(values["args"]), _model_config(values["args"])
@@ -51,16 +44,14 @@ def from_release(values: dict[str, Any], path: Path) -> Checkpoint:
         check_weights(found)
     except (LookupError, AttributeError, RuntimeError, TypeError, ValueError, HatError) as error:
         why = f"it has no {brief(error)}" if isinstance(error, KeyError) else brief(error)
-        raise CheckpointError(
-            f"{path} is no whole checkpoint of the 2020 release: {why}; "
-            "fetch it again with download_model.py, or use a checkpoint written by train.py"
-        ) from error
+        how = "fetch it again with download_model.py, or use a checkpoint written by train.py"
+        raise CheckpointError(f"{path} is no whole checkpoint of the 2020 release: {why}; {how}") from error
     return found
 
 
 def _weights(model: dict[str, Tensor], qkv_dim: int) -> dict[str, Tensor]:
     """Return the weights in float32 under our names; `model` is empty afterwards."""
-    for name in [name for name in model if name.endswith(_EMPTY)]:
+    for name in [name for name in model if name.endswith((".version", "._float_tensor"))]:  # carry nothing
         del model[name]
     found = {}
     for name, weight in as_float(model).items():
@@ -81,10 +72,8 @@ def _weights(model: dict[str, Tensor], qkv_dim: int) -> dict[str, Tensor]:
 
 
 def _space(args: dict[str, Any]) -> SearchSpace:
-    """Return the search space of the options.
-
-    Options of a released SubTransformer hold no choices of its space, but defaults that contradict it; for
-    such a model the space is what the architecture uses.
+    """Return the search space of the options. Options of a released SubTransformer hold no choices of its
+    space, but defaults that contradict it; for such a model the space is what the architecture uses.
     """
     names = [f.name for group in (SpaceOptions, ArchOptions) for f in fields(group)]
     given = {name.replace("_", "-"): args[name] for name in names if args.get(name) is not None}
@@ -95,8 +84,8 @@ def _space(args: dict[str, Any]) -> SearchSpace:
 
 
 def _model_config(args: dict[str, Any]) -> ModelConfig:
-    """Return the options of the model; raises ValueError for one that ours does not have."""
-    for name, supported in _FIXED.items():
+    fixed = {"no_token_positional_embeddings": False, "activation_fn": "relu"}
+    for name, supported in fixed.items():  # the same in every model of ours
         if (value := args.get(name)) not in (None, supported):
             raise ValueError(f"its option {name} is {brief(value)}, supported is {supported}")
     given = {f.name: args[f.name] for f in fields(ModelConfig) if args.get(f.name) is not None}

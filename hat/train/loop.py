@@ -1,7 +1,4 @@
-"""A training run as a function: `fit` starts or resumes, trains, validates, saves, returns the best model.
-
-Nothing here knows a command line: folders, signals, processes and progress bars are arguments.
-"""
+"""A training run as a function: `fit` starts or resumes, trains, validates, saves, returns the best model."""
 
 import math
 import time
@@ -10,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -27,8 +24,7 @@ from hat.space import Arch, SearchSpace, validation_archs
 from hat.train import checkpoint as ckpt
 from hat.train.checkpoint import Checkpoint, check_compatible
 from hat.train.distributed import ALONE, ProcessGroup
-from hat.train.policy import PolicyConfig, ScheduleConfig
-from hat.train.trainer import Losses, OptimConfig, Trainer, compute_dtype, evaluate
+from hat.train.trainer import Losses, OptimConfig, PolicyConfig, ScheduleConfig, Trainer, amp_dtype, evaluate
 
 if TYPE_CHECKING:
     from hat.data.dataset import Dataset
@@ -41,15 +37,12 @@ class BatchConfig(Options):
 
     max_tokens: int = option(4096, "most tokens in a batch, padding included", low=1)
     max_sentences: int | None = option(None, "most sentences in a batch", low=1)
-    max_tokens_valid: int | None = option(None, low=1, role="free")
-    """as --max-tokens, for validation (default: the same)"""
-    required_batch_size_multiple: int = option(8, low=1)
-    """batches have a multiple of this many sentences if possible"""
+    max_tokens_valid: int | None = option(None, "--max-tokens when validating", low=1, role="free")
+    required_batch_size_multiple: int = option(8, "sentences of a batch: a multiple of it if possible", low=1)
     train_subset: str = option("train", "split to train on", role="free")
     valid_subset: str = option("valid", "split used for validation and search", role="free")
     distill_mix: float = option(0.0, low=0, high=1)
-    """with data of hat distill: share of the pairs whose target is that of the text and not the teacher's,
-    drawn anew for each epoch"""
+    """with data of hat distill: share of the pairs, anew in each epoch, whose target is that of the text"""
 
 
 @dataclass(frozen=True)
@@ -57,17 +50,13 @@ class LoopConfig(Options):
     """Saving, validating and logging"""
 
     save_interval: int = option(1, "epochs between checkpoints", low=1, role="free")
-    save_interval_updates: int = option(0, low=0, role="free")
-    """updates between checkpoints within an epoch; 0 for none"""
+    save_interval_updates: int = option(0, "updates between checkpoints too; 0 for none", low=0, role="free")
     keep_last_epochs: int = option(-1, "epoch checkpoints to keep; -1 for all", low=0, off=-1, role="free")
-    keep_interval_updates: int = option(-1, low=0, off=-1, role="free")
-    """checkpoints within epochs to keep; -1 for all"""
+    keep_interval_updates: int = option(-1, "checkpoints within epochs to keep", low=0, off=-1, role="free")
     validate_interval: int = option(1, "epochs between validations", low=1, role="free")
-    patience: int = option(-1, low=1, off=-1, role="lengthens")
-    """stop after this many validations without a better loss; -1 never"""
+    patience: int = option(-1, "validations without progress that end it", low=1, off=-1, role="lengthens")
     log_interval: int = option(100, "updates between log lines", low=1, role="free")
-    tensorboard_logdir: str | None = option(None, role="free")
-    """folder for TensorBoard (default: tensorboard/ in --save-dir)"""
+    tensorboard_logdir: str | None = option(None, "(default: tensorboard/ in --save-dir)", role="free")
     no_tensorboard: bool = option(False, "write no TensorBoard files", role="free")
 
 
@@ -84,11 +73,8 @@ class TrainConfig:
 
     @classmethod
     def from_yaml(cls, path: Path | str, **values: Any) -> "TrainConfig":
-        """Return the options of a YAML file, for example of configs/<task>/supertransformer.
-
-        Keys that do not concern training are ignored. `values` win over the file, for example
-        `max_update=500`. Raises ConfigError for a wrong value, or if no option has the name of one in
-        `values`.
+        """Return the options of a YAML file, for example of configs/<task>/supertransformer; other keys are
+        ignored, and `values`, such as `max_update=500`, win. Raises ConfigError for a wrong value or name.
         """
         entries, parts = read_config(path), dict[str, Any]()
         for part in fields(cls):
@@ -105,14 +91,6 @@ class TrainConfig:
 
 
 _DEFAULTS = TrainConfig()
-
-
-class StopRequest(Protocol):
-    """Asks a run to save and end, once `asked` is the number of a signal."""
-
-    @property
-    def asked(self) -> int | None:
-        """Return the number of the signal, None to go on."""
 
 
 class _Stopped(Exception):
@@ -155,10 +133,8 @@ class FitResult:
         """The model with the best validation loss: a SuperTransformer or a SubTransformer."""
         from hat.decode.translator import Model  # late: training translates nothing
 
-        found = self.best
-        if found is None:
-            assert self.folder is not None
-            best, last = (self.folder / f"checkpoint_{name}.pt" for name in ("best", "last"))
+        if (found := self.best) is None:
+            best, last = (cast(Path, self.folder) / f"checkpoint_{name}.pt" for name in ("best", "last"))
             found = ckpt.load(best if best.exists() else last, info)
         return Model(found.model(), getattr(self.dataset, "codec", None), found.vocab_digests)
 
@@ -174,14 +150,13 @@ def fit(
     device: torch.device | str | None = None,
     seed: int = 1,
     group: ProcessGroup = ALONE,
-    interrupt: StopRequest | None = None,
+    interrupt: Any = None,
     progress: bool = False,
     new_run: bool = False,
 ) -> FitResult:
-    """Train the SuperTransformer of a search space, or one SubTransformer, and return what it reached.
-
-    Called again with the same `out`, it goes on from the last checkpoint there and ends with the weights of a
-    run that was never interrupted: bit for bit, if the number of threads is the same.
+    """Train the SuperTransformer of a search space, or one SubTransformer, and return what it reached. Called
+    again with the same `out`, it goes on from the last checkpoint there and ends with the weights of a run
+    that was never interrupted: bit for bit, if the number of threads is the same.
 
     Args:
         target: a search space trains its SuperTransformer (HAT 2020, section 3.2), an architecture itself.
@@ -194,7 +169,7 @@ def fit(
         device: default: the first GPU, or the CPU if there is none.
         seed: of first weights, batches, dropout and sampled architectures.
         group: the processes that train together; each gets every k-th of k batches.
-        interrupt: asks the run to save and end after the current update.
+        interrupt: its attribute `asked`, once it is the number of a signal, asks the run to save and end.
         progress: show a progress bar instead of lines.
         new_run: move another run that is in `out` to `<out>.<its identity>`, instead of refusing it.
 
@@ -202,57 +177,42 @@ def fit(
     finite (the last checkpoint stays), and HatError if `out` holds a run of another identity (see
     `hat.run.Identity`), or another process is training in it.
     """
-    folder, loop, stopped = Path(out) if out is not None else None, config.loop, None
-    run = _Training(target, space, dataset, config, folder, device, seed, group, interrupt)
+    loop, stopped, folder = config.loop, None, None if out is None else Path(out)
+    run = Training(target, space, dataset, config, folder, device, seed, group)
+    run.asked = lambda: (interrupt and interrupt.asked) or 0
     with ExitStack() as stack:
         # rank 0 reads for all: only its machine needs the folder
         run.restore(*group.on_rank0(lambda: run.start(stack, init, new_run)))
-        began = run.trainer.num_updates
-        record, log = run.opened(stack, progress)
-        finished = run.finished(run.at.epoch - 1)  # also if a run is started again after it had ended
+        began, at = run.trainer.num_updates, run.at
+        record = run.opened(stack, progress)
+        finished = run.finished(at.epoch - 1)  # also if a run is started again after it had ended
         try:
             while not finished:
                 run.leave_if_asked()
-                epoch, names = run.at.epoch, []
-                epoch_done = run.train_epoch(log, record)
+                epoch, names = at.epoch, []
+                epoch_done = run.train_epoch(record)
                 finished = run.finished(epoch)
                 if finished or epoch % loop.validate_interval == 0:
-                    names += ["checkpoint_best.pt"] * run.validate(log)
+                    names += ["checkpoint_best.pt"] * run.validate()
                     finished = run.finished(epoch)
                 if epoch_done:
-                    run.at.epoch, run.at.offset = epoch + 1, 0
+                    at.epoch, at.offset = epoch + 1, 0
                 if finished or epoch % loop.save_interval == 0:
                     names.append(f"checkpoint{epoch}.pt")
                 if names:
                     run.save("checkpoint_last.pt", *names)
         except _Stopped as signal:
-            stopped = signal.args[0]
+            stopped, record.state = signal.args[0], "stopped"
             run.save("checkpoint_last.pt")
-            record.state = "stopped"
         if not (folder or run.best):
             run.save("checkpoint_best.pt")
-        at, updates = run.at, run.trainer.num_updates
-        reached = (updates, at.epoch - (at.offset == 0), at.best_loss, run.losses, round(at.train_s, 1))
-        result = FitResult(*reached, folder, stopped, dataset, run.best)
+        reached = (updates := run.trainer.num_updates, at.epoch - (at.offset == 0), at.best_loss, run.losses)
+        result = FitResult(*reached, round(at.train_s, 1), folder, stopped, dataset, run.best)
         record.results |= result.summary()
         made = run.arch and run.written and stopped is None and run.written / "bundle"
         if made and (updates > began or not made.exists()):  # an average may have replaced it since the end
             ckpt.leave_bundle(made.with_name("checkpoint_best.pt"))
     return result
-
-
-def training_identity(
-    target: SearchSpace | Arch,
-    dataset: "Dataset",
-    config: TrainConfig = _DEFAULTS,
-    *,
-    space: SearchSpace | None = None,
-    init: "Path | str | Model | None" = None,
-    seed: int = 1,
-    processes: int = 1,
-) -> Identity:
-    """Return the identity of the run that `fit` makes of the same arguments; nothing is written."""
-    return _Training(target, space, dataset, config, seed=seed).identity(init, processes)
 
 
 def validate(
@@ -269,17 +229,14 @@ def validate(
     path, where, optim, batches = Path(init), best_device(device), config.optim, config.batches
     valid = validation_batches(dataset.split(batches.valid_subset), batches, config.model, group)
     source = check_compatible(ckpt.load(path, info), path, space, arch, config.model, dataset)
-    dtype = ckpt.evaluation_dtype(source, optim.amp, where)
-    return evaluate(source.sub(arch).to(where, dtype), valid, arch, optim.label_smoothing, where, group)
+    model = source.sub(arch).to(where, ckpt.evaluation_dtype(source, optim.amp, where))
+    return evaluate(model, valid, arch, optim.label_smoothing, group)
 
 
 def validation_batches(
     data: PairDataset, batches: BatchConfig, model: ModelConfig, group: ProcessGroup = ALONE
 ) -> EpochBatches:
-    """Return the batches of a validation split that this process scores, from short to long.
-
-    Raises DataError for a pair that is too long: leaving it out would make another loss.
-    """
+    """Return the validation batches of this process; raises DataError for a pair that is too long."""
     most = batches.max_tokens_valid or batches.max_tokens
     how = {name: getattr(model, name) for name in ("max_source_positions", "max_target_positions")}
     how |= {"rank": group.rank, "world": group.size, "multiple": batches.required_batch_size_multiple}
@@ -292,8 +249,8 @@ def best_device(given: torch.device | str | None) -> torch.device:
 
 
 @dataclass
-class _Training:
-    """The state of one run, and the steps that `fit` takes with it."""
+class Training:
+    """The state of one run, and the steps that `fit`, which has the same arguments, takes with it."""
 
     target: SearchSpace | Arch
     space: SearchSpace | None
@@ -303,7 +260,6 @@ class _Training:
     device: torch.device | str | None = "cpu"
     seed: int = 1
     group: ProcessGroup = ALONE
-    interrupt: StopRequest | None = None
 
     def __post_init__(self) -> None:
         self.arch = self.target if isinstance(self.target, Arch) else None  # None trains the SuperTransformer
@@ -322,26 +278,17 @@ class _Training:
         self.losses: dict[str, float] = {}  # of the last validation
         self.recent: list[tuple[Losses, float]] = []  # updates since the last log line, and seconds
 
-    # --- where the run starts or goes on
-
     def identity(self, init: "Path | Model | str | None", processes: int) -> Identity:
-        """Return what the result depends on; `init` may be a SHA-256.
-
-        Tokens of an update count, however many processes share them.
-        """
+        """Return what the result depends on; `init` may be a SHA-256. Processes share tokens of an update."""
         cfg, optim, cosine = self.cfg, self.cfg.optim, self.cfg.schedule.lr_scheduler == "cosine"
         batches = BatchConfig(**{each.name: getattr(cfg.batches, each.name) for each in fields(BatchConfig)})
-        share = optim.update_freq * processes
-        settings: dict[str, Any] = dict.fromkeys(("max-tokens", "max-sentences", "update-freq"))
-        settings["max-tokens*update-freq*processes"] = batches.max_tokens * share
-        if batches.max_sentences:
-            settings["max-sentences*update-freq*processes"] = batches.max_sentences * share
+        settings: dict[str, Any] = {"update-freq": None}
+        for key, most in (("max-tokens", batches.max_tokens), ("max-sentences", batches.max_sentences)):
+            whole = most and most * optim.update_freq * processes
+            settings |= {key: None, f"{key}*update-freq*processes": whole}
         settings |= {"max-update": optim.max_update} if cosine else {"max-lr": None}
         settings |= {"seed": self.seed, **self.space.sizes}
-        if self.arch:
-            settings |= self.arch.to_yaml()
-        else:
-            settings |= self.space.choices | cfg.policy.used()
+        settings |= self.arch.to_yaml() if self.arch else self.space.choices | cfg.policy.used()
         inputs: dict[str, Path | str] = {} if init is None else {"checkpoint": ckpt.content_of(init)}
         if batches.distill_mix:
             inputs["original targets"] = self.dataset.split(ORIGINAL).target.bin
@@ -353,9 +300,7 @@ class _Training:
         options = cfg.model, optim, cfg.schedule, batches, cfg.loop
         return Identity.of("train", *options, settings=settings, inputs=inputs)
 
-    def start(
-        self, stack: ExitStack, init: "Path | Model | str | None", new_run: bool
-    ) -> tuple[Checkpoint | None, Path, Identity | None]:
+    def start(self, stack: ExitStack, init: Any, new_run: bool) -> tuple[Checkpoint | None, Path, Any]:
         """Claim the folder, if there is one, until `stack` ends. Return the checkpoint that the run goes on
         or starts from, if any, where it was, and the identity of the run in the folder.
         """
@@ -363,8 +308,8 @@ class _Training:
         init = Path(init) if isinstance(init, str) else init
         if folder:
             inside = isinstance(init, Path) and init.resolve().parent == folder.resolve()
-            own = inside and not new_run and init.name == "checkpoint_last.pt"
-            if own:  # the run itself, which started from what it started from
+            if inside and not new_run and init.name == "checkpoint_last.pt":
+                # the run itself, which started from what it started from
                 init = read_record(folder, folder=True, note=info).identity.inputs.get("checkpoint")
             identity = self.identity(init, self.group.size)
             advice = "wait for it, stop it, or give another --save-dir"
@@ -394,7 +339,7 @@ class _Training:
         else:
             weights = source.master if goes_on and source.master is not None else source.weights
             model = replace(source, weights=weights).sub(self.arch)
-        dtype = compute_dtype(optim.amp, self.device, self.group)
+        dtype = amp_dtype(optim.amp, self.device, self.group)
         how = {"dtype": dtype, "device": self.device, "seed": self.seed, "group": self.group}
         self.trainer = trainer = Trainer(model, optim, cfg.schedule, **how)
         if source is None:
@@ -403,8 +348,7 @@ class _Training:
             info(f"weights inherited from {where}; optimiser, schedule and data start anew")
             return
         kept, at, own = source.state["progress"], self.at, where == self.folder
-        trainer.load_average(source.weights)
-        trainer.load_state_dict(source.state["trainer"])
+        trainer.load_state_dict(source.state["trainer"], source.weights)
         at.epoch, at.offset, at.train_s = kept["epoch"], kept["offset"], kept["train_s"]
         if source.state["plan"] != self._batch_plan():
             at.offset = 0
@@ -416,40 +360,34 @@ class _Training:
             info(f"that is beyond --max-update {optim.max_update}; nothing is left to do")
 
     def _batch_plan(self) -> list[str]:
-        """Return what the batches of an epoch depend on."""
-        batches = self.cfg.batches
-        limits = (batches.max_tokens, batches.max_sentences, batches.required_batch_size_multiple)
-        mix = [f"{batches.distill_mix}"] if batches.distill_mix else []
-        return [str(self.seed), *map(str, limits), *self.dataset.digests, batches.train_subset, *mix]
+        of = self.cfg.batches
+        limits = self.seed, of.max_tokens, of.max_sentences, of.required_batch_size_multiple
+        mix = [f"{of.distill_mix}"] if of.distill_mix else []
+        return [*map(str, limits), *self.dataset.digests, of.train_subset, *mix]
 
-    def opened(self, stack: ExitStack, bar: bool) -> tuple[Run, RunLog]:
-        """Return record and log of the run until `stack` ends, after saying what computes what.
-
+    def opened(self, stack: ExitStack, bar: bool) -> Run:
+        """Return the record of the run and open its log, until `stack` ends, after saying what computes what.
         The record holds the settings as a new run of train.py takes them.
         """
         sizes = {key: size for key, size in self.space.sizes.items() if not key.endswith("of the decoder")}
         if self.space.decoder_qkv:  # as without the key: each side has its own width
             del sizes["qkv-dim"]
-        arch, data = self.arch.to_yaml() if self.arch else {}, str(self.pairs.folder)
-        own = {"data": data, "source-lang": self.pairs.source_lang, "target-lang": self.pairs.target_lang}
-        own |= {"seed": self.seed, **sizes, **self.space.choices, **arch}
-        dtype, folder, loop = dtype_name(self.trainer.dtype), self.written, self.cfg.loop
-        size, settings = self.group.size, {**self.cfg.to_yaml(), **own}
-        told: dict[str, Any] = {"identity": self.made_from, "processes": size}
-        told |= {"threads": torch.get_num_threads(), "gpus": size if self.device.type == "cuda" else 0}
+        pairs, many, folder, loop = self.pairs, self.group.size, self.written, self.cfg.loop
+        settings = {**self.cfg.to_yaml(), "data": str(pairs.folder), "seed": self.seed, **sizes}
+        settings |= {"source-lang": pairs.source_lang, "target-lang": pairs.target_lang}
+        settings |= {**self.space.choices, **(self.arch.to_yaml() if self.arch else {})}
+        told: dict[str, Any] = {"identity": self.made_from, "processes": many, "settings": settings}
+        told |= {"threads": torch.get_num_threads(), "gpus": many if self.device.type == "cuda" else 0}
+        dtype = dtype_name(self.trainer.dtype)
         told["device"] = {"device": device_name(self.device), "dtype": dtype}
-        path = record_path(folder, folder=True) if folder else None
-        record = stack.enter_context(Run(path, "train", settings=settings, **told))
-        many = f" in {self.group.size} processes" if self.group.size > 1 else ""
-        info(f"computing in {dtype} on {self.device}{many}, {len(self.pairs)} training pairs")
-        board = None
-        if folder and not loop.no_tensorboard:
-            board = Path(loop.tensorboard_logdir or folder / "tensorboard")
-        log = RunLog(folder, total=self.cfg.optim.max_update, unit="updates", bar=bar, tensorboard=board)
-        stack.callback(log.close)
-        return record, log
-
-    # --- the steps of the loop
+        record = stack.enter_context(Run(folder and record_path(folder, folder=True), "train", **told))
+        shared = f" in {many} processes" if many > 1 else ""
+        info(f"computing in {dtype} on {self.device}{shared}, {len(pairs)} training pairs")
+        board = folder and not loop.no_tensorboard and Path(loop.tensorboard_logdir or folder / "tensorboard")
+        how: dict[str, Any] = {"total": self.cfg.optim.max_update, "unit": "updates", "bar": bar}
+        self.log = RunLog(folder, tensorboard=board or None, **how)
+        stack.callback(self.log.close)
+        return record
 
     def finished(self, epochs: int) -> bool:
         """Return whether a limit is reached, once so many epochs are done."""
@@ -460,10 +398,10 @@ class _Training:
 
     def leave_if_asked(self) -> None:
         """Raise _Stopped in all processes if any was asked to end."""
-        if number := self.group.all_reduce_max((self.interrupt and self.interrupt.asked) or 0):
+        if number := max(self.group.gather_objects(self.asked())):
             raise _Stopped(number)
 
-    def train_epoch(self, log: RunLog, record: Run) -> bool:
+    def train_epoch(self, record: Run) -> bool:
         """Train on the rest of the epoch; returns whether it is done, or the last update came before."""
         cfg, optim, loop, trainer, at = self.cfg, self.cfg.optim, self.cfg.loop, self.trainer, self.at
         pairs = mixed(self.pairs, cfg.batches.distill_mix, self.seed, at.epoch)
@@ -483,9 +421,9 @@ class _Training:
             self.recent.append((step, seconds))
             record.tick()
             if update % loop.log_interval == 0:
-                self._log_updates(log)
+                self._log_updates()
             shown = {"loss": f"{step.loss:.3f}", "tokens_per_s": f"{step.num_tokens / seconds:.0f}"}
-            log.advance(update, epoch=str(at.epoch), **shown)
+            self.log.advance(update, epoch=str(at.epoch), **shown)
             if loop.save_interval_updates and update % loop.save_interval_updates == 0:
                 self.save("checkpoint_last.pt", f"checkpoint_{at.epoch}_{update}.pt")
             self.leave_if_asked()
@@ -493,27 +431,22 @@ class _Training:
                 break
         return at.offset >= len(batches)
 
-    def _log_updates(self, log: RunLog) -> None:
-        """Log the updates since the last line."""
+    def _log_updates(self) -> None:
         epoch, update, last = self.at.epoch, self.trainer.num_updates, self.cfg.optim.max_update
         steps, seconds = [step for step, _ in self.recent], sum(seconds for _, seconds in self.recent)
         step, tokens = steps[-1], sum(each.num_tokens for each in steps)
         loss = sum(each.loss * each.num_tokens for each in steps) / tokens
         rate, left_s = tokens / seconds, seconds / len(steps) * (last - update)
-        line = (
-            f"epoch {epoch} update {update}/{last} loss {loss:.3f} lr {step.lr:.2e} grad norm "
-            f"{step.grad_norm:.2f} {rate:.0f} tokens/s about {left_s / 60:.1f} min left"
-        )
+        line = f"epoch {epoch} update {update}/{last} loss {loss:.3f} lr {step.lr:.2e} grad norm "
+        line += f"{step.grad_norm:.2f} {rate:.0f} tokens/s about {left_s / 60:.1f} min left"
         values = {"loss_base2": round(loss, 6), "lr": step.lr, "tokens_per_s": round(rate, 1)}
-        norm = round(step.grad_norm, 4) if math.isfinite(step.grad_norm) else None
-        train_s = round(self.at.train_s, 1)
-        log.metrics("train", update, line, epoch=epoch, **values, grad_norm=norm, train_s=train_s)
+        values |= {"grad_norm": round(step.grad_norm, 4), "train_s": round(self.at.train_s, 1)}
+        self.log.metrics("train", update, line, epoch=epoch, **values)
         self.recent.clear()
 
-    def validate(self, log: RunLog) -> bool:
-        """Note the validation losses and their mean, and return whether that is the best.
-
-        If asked to end, one process leaves a validation, as a resumed run begins with it; several finish it.
+    def validate(self) -> bool:
+        """Note the validation losses and their mean, and return whether that is the best. If asked to end,
+        one process leaves a validation, as a resumed run begins with it; several finish it.
         """
 
         def until_asked() -> Iterator[Batch | None]:
@@ -529,14 +462,14 @@ class _Training:
         shown = " ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
         values = {f"{name}_loss_base2": round(loss, 6) for name, loss in losses.items()}
         line = f"epoch {at.epoch} update {update} validation loss {shown}"
-        log.metrics("valid", update, line, epoch=at.epoch, **values)
+        self.log.metrics("valid", update, line, epoch=at.epoch, **values)
         best = at.best_loss is None or mean < at.best_loss
         at.stale, at.best_loss = (0, mean) if best else (at.stale + 1, at.best_loss)
         return best
 
     def save(self, *names: str) -> None:
         """Save the run under each of these names, `checkpoint_last.pt` being the first."""
-        numbered = [name for name in names if name not in ("checkpoint_last.pt", "checkpoint_best.pt")]
+        numbered = [name for name in names if not name.endswith(("_last.pt", "_best.pt"))]
         self.at.saved = [name for name in self.at.saved if name not in numbered] + numbered
         state: dict[str, Any] = {"trainer": self.trainer.state_dict(), "progress": asdict(self.at)}
         state |= {"run": self.made_from.digest if self.made_from else "", "plan": self._batch_plan()}

@@ -1,13 +1,12 @@
 """Losses computed through the output matrix in chunks of rows, so that the logits of all rows never exist at
-once: label-smoothed cross entropy, and cross entropy against the probabilities of a teacher.
-
-R rows (target tokens), D width of the model, E width of the teacher, V vocabulary.
+once: label-smoothed cross entropy, and cross entropy against the probabilities of a teacher. R rows (target
+tokens), D width of the model, E width of the teacher, V vocabulary.
 """
 
 import math
 from collections.abc import Callable
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -45,7 +44,6 @@ class OutputMatrix:
 
     def bounds(self, states_RD: Tensor) -> bool:
         """Return whether exp() of every logit of these states is safe without subtracting the maximum first.
-
         |logit| <= |state| * |row|. Always False on a GPU, where reading the answer would wait for it.
         """
         vocab = len(self._fixed_VD)
@@ -57,11 +55,9 @@ class OutputMatrix:
 def smoothed_loss(
     states_RD: Tensor, output_VD: Tensor, target_R: Tensor, eps: float, output: OutputMatrix | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return the summed smoothed loss (differentiable) and the summed negative log likelihood, both
-    float32 or wider.
-
-    `states_RD` [R, D], `output_VD` [V, D], `target_R` [R] without pads. `eps` is the label smoothing, spread
-    over all V entries. Pass `output`, an `OutputMatrix(output_VD)`, if several calls share it.
+    """Return the summed smoothed loss (differentiable) and the summed negative log likelihood, in float32 or
+    wider, of `states_RD`, `output_VD` and `target_R` without pads. `eps`, the label smoothing, is spread over
+    all V entries. Pass `output`, an `OutputMatrix(output_VD)`, if several calls share it.
     """
     matrix, fixed_RD, wide = output or OutputMatrix(output_VD), states_RD.detach(), wide_of(states_RD)
     bounded = matrix.bounds(fixed_RD)  # then no maximum is subtracted, and the factor divides by the sum
@@ -101,11 +97,9 @@ def smoothed_loss(
 def distilled_loss(
     states_RD: Tensor, output_VD: Tensor, target_R: Tensor, eps: float, teacher: Teacher, share: float
 ) -> tuple[Tensor, Tensor]:
-    """Return the summed loss (differentiable) and the summed negative log likelihood of the reference, both
-    float32 or wider.
-
-    loss = share * H(teacher, model) + (1 - share) * (label-smoothed cross entropy with `eps`), where H is the
-    cross entropy of the model against the teacher's probabilities. No gradient reaches the teacher.
+    """Return the summed loss (differentiable) and the summed negative log likelihood of the reference, in
+    float32 or wider. loss = share * (cross entropy against the teacher's probabilities, which get no
+    gradient) + (1 - share) * (label-smoothed cross entropy with `eps`).
     """
     wide, vocab = wide_of(states_RD), len(output_VD)
     states_RE, output_VE = teacher.states_RE.detach(), teacher.output_VE.detach()
@@ -141,7 +135,7 @@ def _in_chunks(
     states_RD: Tensor, output_VD: Tensor, loss_of: ChunkLoss, output: OutputMatrix, uniform: float
 ) -> tuple[Tensor, Tensor]:
     with_grad = torch.is_grad_enabled() and (states_RD.requires_grad or output_VD.requires_grad)
-    loss, nll = _ChunkedLoss.apply(states_RD, output_VD, loss_of, output, uniform, with_grad)  # type: ignore[no-untyped-call]
+    loss, nll = _ChunkedLoss.apply(states_RD, output_VD, loss_of, (output, uniform, with_grad))  # type: ignore[no-untyped-call]
     return loss, nll
 
 
@@ -150,14 +144,9 @@ class _ChunkedLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx,
-        states_RD: Tensor,
-        output_VD: Tensor,
-        loss_of: ChunkLoss,
-        output: OutputMatrix,
-        uniform: float,
-        with_grad: bool,
+        ctx: FunctionCtx, states_RD: Tensor, output_VD: Tensor, loss_of: ChunkLoss, how: tuple[Any, ...]
     ) -> tuple[Tensor, Tensor]:
+        output, uniform, with_grad = how
         wide = wide_of(states_RD)
         sums = torch.zeros(2, dtype=wide, device=states_RD.device)
         if with_grad:
@@ -190,7 +179,7 @@ class _ChunkedLoss(torch.autograd.Function):
         grads = ctx.saved_tensors  # type: ignore[attr-defined]
         if not (_on_cpu(grad) and float(grad) == 1):
             grads = tuple(kept * grad.to(kept.dtype) for kept in grads)
-        return *grads, *(None,) * 4
+        return *grads, None, None
 
 
 def _longest_row(x_ND: Tensor) -> float:

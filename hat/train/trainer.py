@@ -1,9 +1,10 @@
-"""One optimiser step and one evaluation; the loop around them is `hat.train.loop.fit`."""
+"""What one update trains and at which learning rate, the update itself, and one evaluation."""
 
 import copy
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal, NamedTuple, NoReturn, cast
 
 import torch
@@ -18,36 +19,101 @@ from hat.model.elastic import EVAL, Dropout
 from hat.model.layers import PAD
 from hat.model.transformer import Transformer
 from hat.rng import seed_for
-from hat.space import Arch
+from hat.space import Arch, SearchSpace, draw_arch, draw_fair_arch
 from hat.train.distributed import ALONE, ProcessGroup
 from hat.train.loss import OutputMatrix, Teacher, distilled_loss, smoothed_loss
-from hat.train.policy import ScheduleConfig, StepPlan, learning_rate
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """What one update trains, all alike; `distill` above 0: the first teaches the others with this weight."""
+
+    archs: tuple[Arch, ...]
+    distill: float = 0.0
+
+
+@dataclass(frozen=True)
+class PolicyConfig(Options):
+    """Policy of training a SuperTransformer"""
+
+    policy: Literal["single", "sandwich", "sandwich-distill"] = "single"
+    """what an update trains: single: one random SubTransformer, as in 2020; sandwich: the largest, the
+    smallest and some random ones; sandwich-distill: the same, the largest teaching the others"""
+    sandwich_random: int = option(1, "random SubTransformers beside the largest and the smallest", low=0)
+    fair_sampling: bool = option(False, "draw each choice of each dimension equally often, in random order")
+    distill_share: float = option(1.0, "weight of the teacher in the loss of the others", above=0.0, high=1.0)
+
+    def used(self) -> dict[str, object]:
+        """Return the options that this policy uses, by their names in YAML."""
+        random = {} if self.policy == "single" else {"sandwich-random": self.sandwich_random}
+        share = {"distill-share": self.distill_share} if self.policy == "sandwich-distill" else {}
+        return {"policy": self.policy, "fair-sampling": self.fair_sampling, **random, **share}
+
+    def plan(self, space: SearchSpace, seed: int, update: int) -> StepPlan:
+        """Return what update number `update` trains, counted from 0; a pure function. single is HAT 2020,
+        3.2; sandwich and its distillation are of Yu and Huang, "Universally Slimmable Networks" (2019).
+        """
+        draw = draw_fair_arch if self.fair_sampling else draw_arch
+        if self.policy == "single":
+            return StepPlan((draw(space, seed, update),))
+        numbers = range(update * self.sandwich_random, (update + 1) * self.sandwich_random)
+        archs = (space.largest(), space.smallest(), *(draw(space, seed, number) for number in numbers))
+        return StepPlan(archs, self.distill_share if self.policy == "sandwich-distill" else 0.0)
+
+
+@dataclass(frozen=True)
+class ScheduleConfig(Options):
+    """Learning rate"""
+
+    lr_scheduler: Literal["inverse_sqrt", "cosine", "fixed"] = "inverse_sqrt"
+    """schedule; cosine falls from --max-lr to --lr over --max-update, inverse_sqrt peaks at --lr"""
+    lr: float = option(5e-4, "peak for inverse_sqrt and fixed, *minimum* for cosine", low=0.0)
+    max_lr: float | None = option(None, "peak of the cosine schedule")
+    warmup_updates: int = option(0, "updates of linear warm-up", low=0)
+    warmup_init_lr: float = option(1e-7, "learning rate the warm-up starts from", low=0.0)
+    min_lr: float = option(-1.0, "stop training once the learning rate falls to this value", role="lengthens")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.lr_scheduler == "cosine" and (self.max_lr is None or self.max_lr <= self.lr):
+            got = f"got max-lr {self.max_lr} and lr {self.lr}"
+            raise ConfigError(f"the cosine schedule needs --max-lr above --lr (its minimum), {got}")
+
+
+def learning_rate(cfg: ScheduleConfig, update: int, max_update: int) -> float:
+    """Return the rate of an update, counted from 0: linear in the warm-up, then by the schedule."""
+    peak = cfg.lr if cfg.max_lr is None or cfg.lr_scheduler != "cosine" else cfg.max_lr
+    if update < cfg.warmup_updates:
+        return cfg.warmup_init_lr + (peak - cfg.warmup_init_lr) * update / cfg.warmup_updates
+    if cfg.lr_scheduler == "inverse_sqrt":
+        return peak * math.sqrt(max(cfg.warmup_updates, 1) / max(update, 1))
+    if cfg.lr_scheduler == "cosine":
+        period = max(max_update - cfg.warmup_updates, 1)
+        progress = min((update - cfg.warmup_updates) / period, 1.0)
+        return cfg.lr + 0.5 * (peak - cfg.lr) * (1 + math.cos(math.pi * progress))
+    return peak
 
 
 @dataclass(frozen=True)
 class OptimConfig(Options):
     """Optimisation"""
 
-    optimizer: Literal["adam", "adamw"] = "adam"
-    """both are AdamW: as in the release, weight decay is decoupled"""
+    optimizer: Literal["adam", "adamw"] = option("adam", "both are AdamW: weight decay is decoupled")
     adam_betas: tuple[float, float] = option((0.9, 0.98), "decay rates of both moments", low=0.0, below=1.0)
     adam_eps: float = option(1e-8, "added to the root of the second moment", above=0.0)
     weight_decay: float = option(0.0, "decoupled weight decay", low=0.0)
     clip_norm: float = option(25.0, "largest gradient norm; 0 does not clip", low=0.0)
-    label_smoothing: float = option(0.1, low=0.0, below=1.0)
-    """share of the probability spread over the whole vocabulary"""
+    label_smoothing: float = option(0.1, "share of the probability spread over all entries", low=0, below=1)
     update_freq: int = option(1, "batches whose gradients make one update", low=1)
     sentence_avg: bool = option(False, "divide gradients by sentences instead of target tokens")
     max_update: int = option(50000, "updates after which training ends", low=1, role="lengthens")
     max_epoch: int | None = option(None, "epochs after which training ends", low=1, role="lengthens")
-    amp: Amp = option("auto", role="free")
-    """number format of the computation; auto takes what is fast on the device"""
+    amp: Amp = option("auto", "number format to compute in; auto: what the device is fast with", role="free")
     ema_decay: float = option(0.0, low=0.0, below=1.0)
-    """validate, save for searches and inherit a moving average of the weights with this decay, for example
-    0.999; 0 takes the weights themselves"""
+    """validate, save and inherit a moving average of the weights with this decay, such as 0.999; 0: none"""
 
 
-def compute_dtype(amp: Amp, device: torch.device, group: ProcessGroup = ALONE) -> torch.dtype:
+def amp_dtype(amp: Amp, device: torch.device, group: ProcessGroup = ALONE) -> torch.dtype:
     """Return the compute type of `--amp`; raises ConfigError if the devices of the group have several."""
     dtype = choose_dtype(amp, device)
     names = ", ".join(dict.fromkeys(group.gather_objects(dtype_name(dtype))))
@@ -57,10 +123,7 @@ def compute_dtype(amp: Amp, device: torch.device, group: ProcessGroup = ALONE) -
 
 
 class Losses(NamedTuple):
-    """What an update or a validation came to: means per target token, in base 2, over its architectures.
-
-    `loss` is what was minimised; if a teacher takes part, that is not the smoothed loss alone.
-    """
+    """Means per target token, in base 2, over architectures; `loss` is what was minimised."""
 
     loss: float
     nll_loss: float
@@ -70,11 +133,9 @@ class Losses(NamedTuple):
 
 
 class Trainer:
-    """Owns the model, the optimiser and the update count; everything else is an argument.
-
-    `model` has the float32 weights; `compute` is its copy in the compute type, cast once for each update
-    (autocast would cast every slice at every use), or the same model if that is float32. Gradients of the
-    copy are added up in float32, in `model`.
+    """Owns model, optimiser and update count; everything else is an argument. `model` has float32 weights and
+    adds up gradients; `compute` is its copy in the compute type, cast once for each update (autocast would
+    cast every slice at every use), or the same model if that is float32.
     """
 
     def __init__(
@@ -98,9 +159,8 @@ class Trainer:
         if cfg.ema_decay:
             self.average = AveragedModel(self.model, multi_avg_fn=self._move_average).requires_grad_(False)
             self.average.n_averaged.fill_(1)  # at 0 it would replace the first weights instead of averaging
-        options: dict[str, Any] = {"betas": cfg.adam_betas, "eps": cfg.adam_eps, "fused": True}
-        options |= {"lr": 0.0, "weight_decay": cfg.weight_decay}
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), **options)
+        how: dict[str, Any] = {"betas": cfg.adam_betas, "eps": cfg.adam_eps, "weight_decay": cfg.weight_decay}
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.0, fused=True, **how)
 
     def lr(self) -> float:
         """Return the learning rate of the next update."""
@@ -112,15 +172,12 @@ class Trainer:
         return self.model if self.average is None else cast(Transformer, self.average.module)
 
     def train_step(self, batches: Sequence[Batch], plan: StepPlan | Arch) -> Losses:
-        """Make one update from the gradients of `batches` of all processes, for all architectures of `plan`.
-
-        This process has every k-th batch of k processes, or none. Dropout masks depend only on the seed, the
-        update, and the positions of the batch among all and of the architecture in the plan. Gradient and
-        losses are means over the plan, so --clip-norm means the same for every policy. Raises TrainingError,
-        in all processes, if loss or gradient are not finite, before any weight has changed.
+        """Make one update from the gradients of `batches` of all processes (this one has every k-th of k
+        processes, or none), for all architectures of `plan`, over which gradient and losses are means.
+        Dropout masks depend only on the seed, the update, and the positions of batch and architecture. Raises
+        TrainingError, in all processes, if loss or gradient are not finite, before any weight has changed.
         """
-        plan = StepPlan((plan,)) if isinstance(plan, Arch) else plan
-        parts: list[Tensor] = []
+        plan, parts = StepPlan((plan,)) if isinstance(plan, Arch) else plan, list[Tensor]()
         tokens = sum(batch.num_tokens for batch in batches)
         sentences = sum(batch.source.size(0) for batch in batches)
         for position, batch in enumerate(batches):
@@ -156,7 +213,7 @@ class Trainer:
     def evaluate(self, batches: Iterable[Batch | None], arch: Arch) -> Losses:
         """Return the loss of `arch` over `batches` (the slots of this process) of all processes."""
         model = self.compute if self.average is None else self._in_compute_type(self.eval_model)
-        return evaluate(model, batches, arch, self.cfg.label_smoothing, self.device, self.group)
+        return evaluate(model, batches, arch, self.cfg.label_smoothing, self.group)
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -169,16 +226,13 @@ class Trainer:
         """Return optimiser and update count; the weights are saved by their names."""
         return {"num_updates": self.num_updates, "optimizer": self.optimizer.state_dict()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any], averages: dict[str, Tensor]) -> None:
+        """Go on from what `state_dict` returned, and from a moving average of weights, if there is one."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.num_updates = state["num_updates"]
-
-    @torch.no_grad()
-    def load_average(self, weights: dict[str, Tensor]) -> None:
-        """Go on from this moving average, named as in `named_parameters`, if there is one."""
         for name, average in self.average.module.named_parameters() if self.average else ():
-            average.copy_(weights[name])
+            average.copy_(averages[name])
 
     def _in_compute_type(self, model: Transformer) -> Transformer:
         return model if self.dtype == torch.float32 else copy.deepcopy(model).to(self.dtype)
@@ -189,9 +243,8 @@ class Trainer:
         torch._foreach_lerp_(averages, weights, 1 - decay)
 
     def _losses(self, batch: Batch, plan: StepPlan, position: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the loss and the negative log likelihood of each architecture, summed over the batch.
-
-        The caller runs the backward pass of one before it asks for the next, so one graph exists at a time.
+        """Yield the loss and the negative log likelihood of each architecture, summed over the batch. The
+        caller runs the backward pass of one before it asks for the next, so one graph exists at a time.
         `position` is that of the batch among those of all processes.
         """
         batch, eps, teacher = batch.to(self.device), self.cfg.label_smoothing, None
@@ -206,7 +259,6 @@ class Trainer:
                 yield smoothed_loss(states_RD, output_VD, target_R, eps)
 
     def _collect_gradients(self) -> None:
-        """Add the gradients of the copy to those of the model and clear them; unused weights keep None."""
         for master, copied in self._pairs:
             if copied.grad is not None:
                 if master.grad is None:
@@ -216,10 +268,8 @@ class Trainer:
                 copied.grad = None
 
     def _sum_gradients(self, *sums: float) -> tuple[float, float, int, int]:
-        """Sum the gradients of all processes, in float32, and return the sums of loss, negative log
-        likelihood, tokens and sentences.
-
-        A process without a batch has no gradients, so the first reduction also tells which weights have one.
+        """Sum the gradients of all processes, in float32, and return their sums of loss, negative log
+        likelihood, tokens and sentences. The first reduction also tells which weights have a gradient.
         """
         weights = list(self.model.parameters())
         used = [float(weight.grad is not None) for weight in weights]
@@ -236,11 +286,9 @@ class Trainer:
 
     def _refuse(self, what: str) -> NoReturn:
         self.optimizer.zero_grad(set_to_none=True)
-        raise TrainingError(
-            f"{what} at update {self.num_updates + 1}; no weight was changed. Lower --lr, raise "
-            "--warmup-updates, set --clip-norm 1 or use --amp fp32, and run again: it goes on from the "
-            "last checkpoint"
-        )
+        advice = "Lower --lr, raise --warmup-updates, set --clip-norm 1 or use --amp fp32, and run again"
+        where = f"{what} at update {self.num_updates + 1}; no weight was changed"
+        raise TrainingError(f"{where}. {advice}: it goes on from the last checkpoint")
 
 
 def target_rows(
@@ -257,33 +305,23 @@ def target_rows(
 
 @torch.inference_mode()
 def evaluate(
-    model: Transformer,
-    batches: Iterable[Batch | None],
-    arch: Arch,
-    label_smoothing: float,
-    device: torch.device,
-    group: ProcessGroup = ALONE,
+    model: Transformer, batches: Iterable[Batch | None], arch: Arch, eps: float, group: ProcessGroup = ALONE
 ) -> Losses:
-    """Return the mean loss of `arch` over the `batches` of all processes, without dropout.
-
-    Each process has equally many slots. The result does not depend on the number of processes: losses are
-    added in the order of the batches.
+    """Return the mean loss of `arch` over the `batches` of all processes, of which each has equally many
+    slots, without dropout. Losses are added in the order of the batches, whatever the number of processes.
     """
     output, rows = OutputMatrix(model.output.columns(arch.decoder.embed_dim)), []
     for batch in batches:
-        found = (0.0, 0.0, 0)
+        rows.append((0.0, 0.0, 0))
         if batch is not None:
-            losses = smoothed_loss(*target_rows(model, batch.to(device), arch), label_smoothing, output)
-            found = losses[0].item(), losses[1].item(), batch.num_tokens
-        rows.append(found)
+            batch = batch.to(model.source_embed.weight.device)
+            losses = smoothed_loss(*target_rows(model, batch, arch), eps, output)
+            rows[-1] = losses[0].item(), losses[1].item(), batch.num_tokens
     smoothed, nll, tokens = 0.0, 0.0, 0
-    for slot in zip(*group.gather_objects(rows), strict=True):
-        for row in slot:
-            smoothed, nll, tokens = smoothed + row[0], nll + row[1], tokens + row[2]
+    for row in chain.from_iterable(zip(*group.gather_objects(rows), strict=True)):
+        smoothed, nll, tokens = smoothed + row[0], nll + row[1], tokens + row[2]
     if not math.isfinite(smoothed):
-        raise TrainingError(
-            f"the validation loss is {smoothed}, the weights are broken; go back to an earlier checkpoint "
-            "and lower --lr or set --clip-norm 1"
-        )
+        advice = "go back to an earlier checkpoint and lower --lr or set --clip-norm 1"
+        raise TrainingError(f"the validation loss is {smoothed}, the weights are broken; {advice}")
     bits = max(tokens, 1) * math.log(2)
     return Losses(smoothed / bits, nll / bits, tokens)

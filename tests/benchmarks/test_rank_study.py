@@ -13,7 +13,7 @@ from toy_predictor import save_predictor
 
 from benchmarks.rank_study import agreement, design, study
 from benchmarks.trainings import Trainings
-from hat.model.count import count_params
+from hat.model.layers import count_params
 from hat.space import Arch, DecoderArch, EncoderArch, SearchSpace
 from hat.train.trainer import Trainer
 

@@ -1,7 +1,4 @@
-"""Several processes of train.py and evo_search.py, started by themselves and by torchrun, whole and broken.
-
-Every command of docs/distributed.md is run here in tiny form.
-"""
+"""Several processes of train.py, started by themselves and by torchrun, whole and broken."""
 
 import json
 import os
@@ -15,10 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy_predictor import save_predictor
 from training import ROOT, argv_of, log_of, updates
 
-from hat.cli.evo_search import main as evo_search
 from hat.cli.interrupt import Interrupt
 from hat.cli.settings import DeviceOptions, RankOptions, processes, rank_device
 from hat.cli.train import main
@@ -28,8 +23,6 @@ from hat.train.distributed import LOST, ProcessGroup, _exit_code
 
 DOCS = (ROOT / "docs" / "distributed.md").read_text("utf-8")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
-SEARCH = "--latency-constraint=100000 --evo-iter=2 --population-size=5 --parent-size=2 --mutation-size=2"
-SEARCH += " --crossover-size=1 --valid-cnt-max=16"
 
 
 def documented(start: str) -> list[str]:
@@ -123,27 +116,6 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-@pytest.mark.slow
-def test_a_search_of_two_processes_is_that_of_one(files: Path) -> None:
-    assert main(argv_of(files, "super", "--max-update=2")) == 0
-    save_predictor(files / "latency.pt")
-    restore = [f"--configs={files}/space.yml", f"--restore-file={files}/super/checkpoint_last.pt"]
-    argv = [*restore, f"--ckpt-path={files}/latency.pt", *SEARCH.split()]
-    found = {}
-    for name in ("one", "two"):
-        out = [f"--write-config-path={files}/{name}.yml", f"--search-dir={files}/{name}"]
-        if name == "one":
-            assert evo_search([*argv, *out]) == 0
-        else:
-            words = documented("python evo_search.py")
-            printed, _ = finish(start([*words, *argv, *out, "--distributed-world-size=2"]))
-            assert printed.count("architectures scored") == 1
-        summary = json.loads((files / name / "summary.json").read_text())
-        journal = (files / name / "journal.jsonl").read_bytes()
-        found[name] = (journal, (files / f"{name}.yml").read_bytes(), summary["history"], summary["loss"])
-    assert found["one"] == found["two"] and found["one"][0].count(b"\n") == 9
 
 
 @pytest.mark.slow

@@ -21,8 +21,8 @@ from hat.data.pairs import PairDataset
 from hat.errors import HatError
 from hat.files.journal import read_journal
 from hat.latency.predictor import LatencyPredictor, conditions_of_space
-from hat.model.count import count_params
 from hat.model.cpu import device_name
+from hat.model.layers import count_params
 from hat.run import read_record
 from hat.search.constraints import Candidate
 from hat.search.run import search as hat_search

@@ -117,9 +117,7 @@ def test_sub_from_scratch_and_inherited(files: Path, capsys: pytest.CaptureFixtu
     inherited = last(files, "inherited").weights
     for name, weight in whole.sub(scratch.arch).named_parameters():
         assert torch.equal(inherited[name], weight), name
-    assert (
-        main([*argv[:-1], *still, "--max-update=5"]) == 0
-    )  # the same command goes on, it does not start anew
+    assert main([*argv[:-1], *still, "--max-update=5"]) == 0, "it goes on, and does not start anew"
     assert "at update 3" in capsys.readouterr().err and updates(files, "inherited") == 5
 
 
@@ -258,9 +256,7 @@ def test_checkpoints_that_do_not_fit(
         found = refused(argv, capsys)
         assert found.startswith("CheckpointError: ") and message in found
     assert not list((files / "a").glob("*.pt"))
-    assert main(argv_of(files, "grown", sub, "--max-update=1")) == 0, (
-        "a SuperTransformer grows from any of its own"
-    )
+    assert main(argv_of(files, "grown", sub, "--max-update=1")) == 0  # from any of its own
     assert "weights inherited from" in capsys.readouterr().err
 
 

@@ -13,8 +13,7 @@ from hat.decode.beam import BeamConfig
 from hat.decode.translator import translate
 from hat.model.inference import InferenceModel
 from hat.train.checkpoint import load
-from hat.train.policy import ScheduleConfig
-from hat.train.trainer import OptimConfig, Trainer
+from hat.train.trainer import OptimConfig, ScheduleConfig, Trainer
 
 
 @pytest.mark.parametrize("amp", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])

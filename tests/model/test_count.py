@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import spaces_with_archs
 
-from hat.model.count import count_macs, count_params, profile_length
-from hat.model.layers import ModelConfig
+from hat.model.layers import ModelConfig, count_macs, count_params, profile_length
 from hat.model.transformer import SubTransformer
 from hat.space import DIMS, Arch, SearchSpace
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hat.model.cpu import SHORT, Matrix, PackedMatrix, largest
 from hat.model.elastic import EVAL, Dropout
-from hat.model.inference import CHUNK, PADDED_FROM, InferenceModel
+from hat.model.inference import CHUNK, InferenceModel
 from hat.model.layers import EOS, PAD, ModelConfig, attend
 from hat.model.transformer import SuperTransformer
 from hat.space import Arch, DecoderArch, DecoderSpace, EncoderArch, EncoderSpace, SearchSpace
@@ -133,7 +133,7 @@ SPACE = SearchSpace(
     64,
 )
 ARCH = Arch(EncoderArch(48, (96,) * 3, (4, 2, 4)), DecoderArch(64, (128, 96), (2, 4), (4, 2), (3, 1)))
-VOCAB = PADDED_FROM + 5
+VOCAB = 4096 + 5
 
 
 def model_in(dtype: torch.dtype) -> SuperTransformer:

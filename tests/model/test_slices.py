@@ -1,6 +1,6 @@
 """A slice of the SuperTransformer, the stand-alone SubTransformer and its closed-form size agree."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 from strategies import random_model, spaces_with_archs
 
 from hat.errors import ArchError, ConfigError
-from hat.model.count import count_params
-from hat.model.layers import EOS, PAD, ModelConfig
+from hat.model.layers import EOS, PAD, ModelConfig, count_params
 from hat.model.transformer import SuperTransformer, extract, implant
-from hat.space import Arch, DecoderSpace, EncoderSpace, SearchSpace
+from hat.space import DIMS, Arch, DecoderSpace, EncoderSpace, SearchSpace
 
 SOURCE = torch.tensor([[5, 6, 7, 8, EOS], [PAD, PAD, 9, 4, EOS]])
 TARGET = torch.tensor([[EOS, 4, 5, 6], [EOS, 10, PAD, PAD]])
@@ -61,22 +60,14 @@ def test_an_implanted_sub_computes_the_same_also_with_layers_that_are_new(
     implant(model, sub)
     expected = sub(SOURCE, TARGET)
     torch.testing.assert_close(model(SOURCE, TARGET, arch), expected, rtol=1e-9, atol=1e-9)
-    deep = {}
-    for side, short in (("encoder", arch.encoder), ("decoder", arch.decoder)):
-        whole, kept = getattr(largest, side), {}
-        for field in fields(short):
-            value = getattr(short, field.name)
-            kept[field.name] = (
-                value + getattr(whole, field.name)[len(value) :] if field.name != "embed_dim" else value
-            )
-        deep[side] = replace(short, **kept)
-    torch.testing.assert_close(model(SOURCE, TARGET, Arch(**deep)), expected, rtol=1e-9, atol=1e-9)
-    for layer in sub.encoder_layers:  # narrower slices keep the units that count most
-        norms = [layer.ffn.up.weight.norm(dim=1), layer.ffn.down.weight.norm(dim=0)]
-        largest_unit = int((norms[0] * norms[1]).argmax())
-        index = list(sub.encoder_layers).index(layer)
-        first = model.encoder_layers[index].ffn.up.bias[0]
-        assert torch.equal(first, layer.ffn.up.bias[largest_unit])
+    kept = {dim: arch[dim] + largest[dim][len(arch[dim]) :] for dim in DIMS if dim.per_layer}
+    kept |= {dim: arch[dim] for dim in DIMS if dim.attr == "embed_dim"}
+    deep = Arch.of({dim: kept.get(dim, largest[dim]) for dim in DIMS})
+    torch.testing.assert_close(model(SOURCE, TARGET, deep), expected, rtol=1e-9, atol=1e-9)
+    for layer, theirs in zip(sub.encoder_layers, model.encoder_layers, strict=False):
+        # narrower slices keep the units that count most
+        norms = layer.ffn.up.weight.norm(dim=1) * layer.ffn.down.weight.norm(dim=0)
+        assert torch.equal(theirs.ffn.up.bias[0], layer.ffn.up.bias[int(norms.argmax())])
 
 
 @settings(max_examples=20)

@@ -26,8 +26,7 @@ from hat.search.run import ValidationFitness, search
 from hat.search.strategies import SearchConfig
 from hat.space import DecoderSpace, EncoderSpace, SearchSpace, sample
 from hat.train.loop import BatchConfig, TrainConfig, fit
-from hat.train.policy import ScheduleConfig
-from hat.train.trainer import OptimConfig
+from hat.train.trainer import OptimConfig, ScheduleConfig
 
 NEEDS = {"ctranslate2": "ctranslate2", "onnxruntime": "onnx"}
 SPACE = SearchSpace(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hat.errors import ConfigError, Infeasible
 from hat.files.journal import Journal, read_journal
-from hat.model.count import count_macs, count_params
+from hat.model.layers import count_macs, count_params
 from hat.search.constraints import Pool
 from hat.search.run import CachedFitness, guess_trained, halving, rounds_of, spread, states_of
 from hat.search.strategies import (

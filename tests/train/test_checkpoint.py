@@ -13,7 +13,6 @@ from hat.model.layers import EOS, ModelConfig
 from hat.model.transformer import SuperTransformer, Transformer, extract
 from hat.space import DecoderSpace, EncoderSpace, SearchSpace
 from hat.train.checkpoint import (
-    Checkpoint,
     average,
     load,
     load_newest,
@@ -91,20 +90,12 @@ def rewritten(tmp_path: Path, **changes: object) -> Path:
     "changes",
     [
         *({"hat_format": value} for value in (0, 3, "1", None, ...)),
-        {"space": ...},
-        {"space": {}},
-        {"arch": {}},
-        {"arch": {"encoder-layer-num-subtransformer": "x"}},
-        {"model_config": {"colour": 1}},
-        {"model_config": {"dropout": 2}},
-        {"vocab_sizes": 3},
-        {"vocab_sizes": [9, 12]},
-        {"vocab_sizes": [9, -11]},
+        *({name: ...} for name in ("space", "weights", "state")),
+        *({"arch": value} for value in ({}, {"encoder-layer-num-subtransformer": "x"})),
+        *({"model_config": value} for value in ({"colour": 1}, {"dropout": 2})),
+        *({"vocab_sizes": value} for value in (3, [9, 12], [9, -11])),
         {"vocab_digests": None},
-        {"weights": ...},
-        {"weights": [1, 2]},
         {"weights": {name: "x" for name, _ in super_model().named_parameters()}},
-        {"state": ...},
     ],
     ids=lambda changes: str(changes)[:50],
 )
@@ -121,10 +112,7 @@ def test_weights_of_another_space_or_arch(tmp_path: Path) -> None:
     weights = dict(packed.weights)
     del weights["decoder_layers.1.self_norm.bias"]
     for wrong, name in (
-        (
-            replace(packed, space=wider),
-            "encoder_layers.0.ffn.down.weight has shape .8, 16., .*needs .8, 20",
-        ),
+        (replace(packed, space=wider), "encoder_layers.0.ffn.down.weight has shape .8, 16., .*needs .8, 20"),
         (replace(sub, arch=SPACE.largest()), "has shape"),
         (replace(packed, arch=SPACE.smallest()), "has shape"),
         (replace(packed, weights=weights), "decoder_layers.1.self_norm.bias has shape None"),
@@ -186,21 +174,16 @@ def test_load_newest_falls_back_and_says_so(tmp_path: Path) -> None:
     for name, update in (("checkpoint1.pt", 1), ("checkpoint_2_15.pt", 2), ("checkpoint_last.pt", 3)):
         saved(tmp_path / name, state=state(update))
 
-    def newest() -> Checkpoint:
-        found = load_newest(tmp_path, said.append)
-        assert found is not None
-        return found
+    def newest() -> dict:
+        said.clear()
+        return load_newest(tmp_path, said.append).state
 
-    assert newest().state == state(3) and said == []
+    assert newest() == state(3) and said == []
     (tmp_path / "checkpoint_last.pt").write_bytes(b"cut")
-    assert newest().state == state(2)
-    assert (
-        len(said) == 1 and "checkpoint_last.pt is damaged" in said[0] and "trying the one before" in said[0]
-    )
+    assert newest() == state(2) and len(said) == 1
+    assert "checkpoint_last.pt is damaged" in said[0] and "trying the one before" in said[0]
     (tmp_path / "checkpoint_2_15.pt").write_bytes(b"")
-    said.clear()
-    assert newest().state == state(1)
-    assert len(said) == 2 and "checkpoint_2_15.pt" in said[1]
+    assert newest() == state(1) and len(said) == 2 and "checkpoint_2_15.pt" in said[1]
     saved(tmp_path / "checkpoint1.pt", state={})
     with pytest.raises(CheckpointError, match=r"checkpoint1.pt holds weights.* would overwrite it; give"):
         newest()

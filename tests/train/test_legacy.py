@@ -15,29 +15,18 @@ from hat.cli.files import convert as main
 from hat.errors import ArchError, CheckpointError
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer, extract
-from hat.space import Arch, DecoderArch, EncoderArch, SpaceOptions, space_of
+from hat.space import SIDES, Arch, DecoderArch, EncoderArch, SpaceOptions, space_of
 from hat.train.checkpoint import load
 from hat.train.legacy import from_release
 
 PATH = Path("release.pt")
+SIZES = {"embed_dim": (12, 12), "ffn_embed_dim": (20, 16), "layers": (3, 2)}
+SIZES |= {"embed_choice": ((12, 8), (12, 10)), "ffn_embed_dim_choice": ((20, 10), (16, 8))}
+SIZES |= {"layer_num_choice": ((3,), (2, 1)), "self_attention_heads_choice": ((4, 2), (4, 2))}
 EQUAL = SpaceOptions(
-    encoder_embed_dim=12,
-    encoder_ffn_embed_dim=20,
-    encoder_layers=3,
-    decoder_embed_dim=12,
-    decoder_ffn_embed_dim=16,
-    decoder_layers=2,
+    **{f"{side}_{key}": pair[n] for key, pair in SIZES.items() for n, side in enumerate(SIDES)},
+    **{"decoder_ende_attention_heads_choice": (2, 1), "decoder_arbitrary_ende_attn_choice": (-1, 1, 2)},
     qkv_dim=8,
-    encoder_embed_choice=(12, 8),
-    encoder_ffn_embed_dim_choice=(20, 10),
-    encoder_layer_num_choice=(3,),
-    encoder_self_attention_heads_choice=(4, 2),
-    decoder_embed_choice=(12, 10),
-    decoder_ffn_embed_dim_choice=(16, 8),
-    decoder_layer_num_choice=(2, 1),
-    decoder_self_attention_heads_choice=(4, 2),
-    decoder_ende_attention_heads_choice=(2, 1),
-    decoder_arbitrary_ende_attn_choice=(-1, 1, 2),
 )
 UNEQUAL = replace(EQUAL, decoder_embed_dim=10, decoder_embed_choice=(10, 6))
 CASES = {
@@ -57,9 +46,8 @@ def model_of(case: str) -> SuperTransformer:
     model = SuperTransformer(space_of(options), sizes, cfg, torch.Generator().manual_seed(3))
     with torch.no_grad():
         for weight in model.parameters():  # norms and biases are told apart too
-            weight.add_(
-                0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(weight.numel()))
-            )
+            noise = torch.Generator().manual_seed(weight.numel())
+            weight.add_(0.1 * torch.randn(weight.shape, generator=noise))
     return model.eval()
 
 
@@ -123,12 +111,8 @@ def test_a_released_sub_is_cut_from_a_space_of_its_own() -> None:
     model = model_of(case)
     arch = some_archs(model)[2]
     sub_args = {key.replace("-", "_"): value for key, value in arch.to_yaml().items()}
-    defaults = {
-        "encoder_embed_choice": [512, 256],
-        "encoder_layer_num_choice": [7, 6],
-        "train_subtransformer": True,
-    }
-    values = release_of(case, model, **sub_args, **defaults)
+    defaults = {"encoder_embed_choice": [512, 256], "encoder_layer_num_choice": [7, 6]}
+    values = release_of(case, model, **sub_args, **defaults, train_subtransformer=True)
     checkpoint = from_release(values, PATH)
     assert checkpoint.space.encoder.embed_choice == (8,)
     assert checkpoint.space.encoder.super_embed_dim == 12

@@ -15,7 +15,7 @@ from hat.model.layers import ModelConfig
 from hat.run import read_record
 from hat.space import SearchSpace
 from hat.train.checkpoint import average, load, load_model, save_model
-from hat.train.loop import BatchConfig, LoopConfig, StopRequest, TrainConfig, fit, validate
+from hat.train.loop import BatchConfig, LoopConfig, TrainConfig, fit, validate
 from hat.train.trainer import OptimConfig
 
 KEYS = ("choice", "embed-dim", "layers", "qkv-dim")
@@ -70,17 +70,13 @@ def test_a_model_is_the_start_of_another_run_and_a_file(data: Dataset, tmp_path:
 
 
 def test_a_stopped_run_goes_on_to_the_same_end_and_is_averaged(data: Dataset, tmp_path: Path) -> None:
-    class AfterTwo(StopRequest):
+    class AfterTwo:
         looked = 0
 
         @property
-        def asked(self) -> int | None:  # type: ignore[override]
+        def asked(self) -> int | None:
             self.looked += 1
             return 15 if self.looked > 3 else None
-
-        @asked.setter
-        def asked(self, number: int | None) -> None:
-            pass
 
     stopped = fit(TINY, data, CONFIG, out=tmp_path / "run", device="cpu", interrupt=AfterTwo())
     assert 0 < stopped.updates < 6 and stopped.stopped == 15

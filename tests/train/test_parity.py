@@ -10,8 +10,8 @@ import torch
 
 from hat.data.pairs import EpochBatches, PairDataset
 from hat.decode.beam import BeamConfig, Hypothesis, beam_search
-from hat.model.count import count_params
 from hat.model.inference import InferenceModel
+from hat.model.layers import count_params
 from hat.space import Arch, features
 from hat.train.checkpoint import Checkpoint, load
 from hat.train.trainer import evaluate
@@ -26,8 +26,7 @@ BATCH = 20  # sentences searched at a time
 FIRST = [("A", 1), ("B", 3)]
 SUBS = [(name, n) for name in DATA for n in range(4)]
 everywhere = pytest.mark.parametrize(
-    ("name", "n"),
-    [pytest.param(*sub, marks=[] if sub in FIRST else [pytest.mark.slow]) for sub in SUBS],
+    ("name", "n"), [pytest.param(*sub, marks=[] if sub in FIRST else [pytest.mark.slow]) for sub in SUBS]
 )
 
 
@@ -76,7 +75,7 @@ def test_target_log_probabilities(name: str, n: int) -> None:
 def test_validation_loss(name: str, n: int) -> None:
     expected = answers(name)[n]
     batches = EpochBatches(split(name, "valid"), max_tokens=3000, seed=0, epoch=0, shuffle=False)
-    found = evaluate(sub(name, n), batches, sub(name, n).arch, 0.1, torch.device("cpu"))
+    found = evaluate(sub(name, n), batches, sub(name, n).arch, 0.1)
     assert found.num_tokens == expected["valid_tokens"]
     assert abs(found.loss - expected["valid_loss_base2"]) < 1e-4
     assert abs(found.nll_loss - expected["valid_nll_base2"]) < 1e-4
@@ -91,9 +90,7 @@ def check_translations(name: str, n: int, num: int) -> None:
     for start in range(0, num, BATCH):
         chunk = lines[start : start + BATCH]
         found: list[list[Hypothesis]] = beam_search(
-            InferenceModel(sub(name, n)),
-            data.batch([int(line) for line in chunk]).source,
-            BeamConfig(beam=5),
+            InferenceModel(sub(name, n)), data.batch([int(line) for line in chunk]).source, BeamConfig(beam=5)
         )
         for line, hypotheses in zip(chunk, found, strict=True):
             best, wanted = hypotheses[0], expected[line]

@@ -15,8 +15,7 @@ from test_trainer import BOTH, ONE, SPACE, TWO, by_autograd, gradients, trainer_
 from hat.space import SearchSpace, draw_arch, draw_fair_arch
 from hat.train.distributed import ALONE
 from hat.train.loss import smoothed_loss
-from hat.train.policy import PolicyConfig, ScheduleConfig, StepPlan, learning_rate
-from hat.train.trainer import target_rows
+from hat.train.trainer import PolicyConfig, ScheduleConfig, StepPlan, learning_rate, target_rows
 
 SANDWICH = PolicyConfig("sandwich", sandwich_random=2)
 DISTILL = PolicyConfig("sandwich-distill", sandwich_random=1, fair_sampling=True, distill_share=0.7)
@@ -119,32 +118,17 @@ def test_two_ranks_equal_one_with_twice_the_batches(config: PolicyConfig, update
 # The learning rate, computed by hand.
 
 SPAN, QUARTER = 1e-3 - 1e-7, 0.5 * (1 + math.cos(math.pi * 22 / 90))
+HALF = 1e-7 + SPAN / 2
 COSINE = ScheduleConfig("cosine", lr=1e-7, max_lr=1e-3, warmup_updates=10)
 
 
 @pytest.mark.parametrize(
     ("cfg", "rates"),
     [
-        (
-            ScheduleConfig(lr=8e-4, warmup_updates=4),
-            {0: 1e-7, 1: 1e-7 + 0.25 * (8e-4 - 1e-7), 4: 8e-4, 16: 4e-4, 64: 2e-4, 400: 8e-5},
-        ),
+        (ScheduleConfig(lr=8e-4, warmup_updates=4), {0: 1e-7, 4: 8e-4, 16: 4e-4, 64: 2e-4, 400: 8e-5}),
         (ScheduleConfig(lr=1e-3), {0: 1e-3, 1: 1e-3, 4: 5e-4, 100: 1e-4}),
-        (
-            COSINE,
-            {
-                0: 1e-7,
-                5: 1e-7 + SPAN / 2,
-                10: 1e-3,
-                32: 1e-7 + SPAN * QUARTER,
-                55: 1e-7 + SPAN / 2,
-                150: 1e-7,
-            },
-        ),
-        (
-            ScheduleConfig("fixed", lr=3e-4, max_lr=1.0, warmup_updates=2, warmup_init_lr=1e-4),
-            {0: 1e-4, 1: 2e-4, 2: 3e-4, 99: 3e-4},
-        ),
+        (COSINE, {0: 1e-7, 5: HALF, 10: 1e-3, 32: 1e-7 + SPAN * QUARTER, 55: HALF, 150: 1e-7}),
+        (ScheduleConfig("fixed", 3e-4, 1.0, 2, warmup_init_lr=1e-4), {0: 1e-4, 1: 2e-4, 2: 3e-4, 99: 3e-4}),
         (ScheduleConfig(lr=5e-4, max_lr=1.0), {1: 5e-4}),  # max-lr belongs to cosine only
     ],
 )

@@ -25,8 +25,7 @@ from hat.model.transformer import SuperTransformer
 from hat.search.run import ValidationFitness
 from hat.space import Arch, draw_arch
 from hat.train.distributed import ALONE, ProcessGroup, joined, place_of
-from hat.train.policy import PolicyConfig, ScheduleConfig
-from hat.train.trainer import OptimConfig, Trainer, compute_dtype
+from hat.train.trainer import OptimConfig, PolicyConfig, ScheduleConfig, Trainer, amp_dtype
 
 BATCHES = [ONE, TWO, BOTH, *(batch_of((4, 6), (7, 3), (5, 5), seed=seed) for seed in range(2, 9))]
 ARCHS = [draw_arch(SPACE, 1, number) for number in range(5)]
@@ -129,8 +128,7 @@ def compare(answers: list, alone: tuple[list, dict, Any], tolerance: float, exac
 
 
 @pytest.mark.parametrize(
-    ("dtype", "size", "update_freq"),
-    [(torch.float32, 2, 1), (torch.float32, 3, 2), (torch.bfloat16, 2, 2)],
+    ("dtype", "size", "update_freq"), [(torch.float32, 2, 1), (torch.float32, 3, 2), (torch.bfloat16, 2, 2)]
 )
 def test_many_ranks_equal_one_with_more_batches(dtype: torch.dtype, size: int, update_freq: int) -> None:
     """Seven batches: the last update of an epoch has fewer, and some rank none."""
@@ -142,7 +140,7 @@ def test_many_ranks_equal_one_with_more_batches(dtype: torch.dtype, size: int, u
 
 
 def types(ranks: ProcessGroup, first: str, others: str) -> str:
-    return str(compute_dtype(first if ranks.first else others, torch.device("meta"), ranks))
+    return str(amp_dtype(first if ranks.first else others, torch.device("meta"), ranks))
 
 
 def test_ranks_compute_in_one_type() -> None:
@@ -159,7 +157,6 @@ def talk(ranks: ProcessGroup) -> list:
     return [
         ranks.first,
         ranks.sum_(torch.tensor([1.0, rank])).tolist(),
-        ranks.all_reduce_max(-5 - rank),
         ranks.gather_objects(f"rank {rank}"),
         ranks.broadcast({"from": rank}),
         flat.tolist(),
@@ -169,10 +166,10 @@ def talk(ranks: ProcessGroup) -> list:
 
 def test_what_ranks_tell_each_other() -> None:
     answers, codes = run(talk, 3)
-    told = [[3.0, 3.0], -5, ["rank 0", "rank 1", "rank 2"], {"from": 0}]
+    told = [[3.0, 3.0], ["rank 0", "rank 1", "rank 2"], {"from": 0}]
     told += [[0.0] * 3, (0, True)]
     assert answers == [[True, *told], [False, *told], [False, *told]] and codes == [0, 0, 0]
-    alone = [True, [1.0, 0.0], -5, ["rank 0"], {"from": 0}, [0.0] * 3, (0, True)]
+    alone = [True, [1.0, 0.0], ["rank 0"], {"from": 0}, [0.0] * 3, (0, True)]
     assert talk(ALONE) == alone
 
 
@@ -202,13 +199,13 @@ def diverged(ranks: ProcessGroup) -> None:
 def broken(ranks: ProcessGroup) -> None:
     if ranks.rank == 1:
         raise DataError("pair 17 is damaged")
-    ranks.all_reduce_max(1)
+    ranks.gather_objects(1)
 
 
 def killed(ranks: ProcessGroup) -> None:
     if ranks.rank == 0:
         os.kill(os.getpid(), 9)
-    ranks.all_reduce_max(1)
+    ranks.gather_objects(1)
 
 
 @pytest.mark.parametrize(
@@ -229,46 +226,18 @@ def test_an_error_ends_all_ranks_and_is_said_once(
         assert answer is None if text is None else answer.startswith(text)
 
 
-class Odd(ValidationFitness):
-    """A fitness that knows how often it was asked, and refuses one architecture."""
-
-    def __init__(self, group: ProcessGroup, refused: Arch | None = None) -> None:
-        super().__init__(torch.nn.Identity(), [], 0.1, CPU, group)
-        self.asked, self.refused = 0, refused
-
-    def loss(self, arch: Arch, updates: int = 0) -> float:
-        self.asked += 1
-        if self.refused == arch:
-            raise TrainingError("the validation loss is nan")
-        return float(ARCHS.index(arch))
-
-
-def search(ranks: ProcessGroup, refused: Arch | None = None) -> Any:
-    odd = Odd(ranks, refused)
-    try:
-        return ranks.on_rank0(lambda: odd(ARCHS) + odd(ARCHS[:1]), odd.part), odd.asked
-    except TrainingError as error:
-        return str(error), odd.asked
-    except SystemExit as left:
-        return left.code, odd.asked
-
-
-def test_candidates_are_divided() -> None:
-    losses = [0.0, 1.0, 2.0, 3.0, 4.0, 0.0]
-    assert run(search) == ([(losses, 4), (losses, 2)], [0, 0])
-    assert search(ALONE) == (losses, 6)
-    refused = partial(search, refused=ARCHS[1])  # the second process scores it
-    assert run(refused) == ([("the validation loss is nan", 3), (2, 1)], [0, 0])
-
-
-def real_search(ranks: ProcessGroup) -> Any:
+def search(ranks: ProcessGroup) -> Any:
+    """Return the losses, and how many architectures this process scored."""
     model = SuperTransformer(SPACE, 11, ModelConfig(), torch.Generator().manual_seed(1))
-    fitness = ValidationFitness(model, BATCHES, 0.1, CPU, ranks)
-    return ranks.on_rank0(lambda: fitness(ARCHS), fitness.part)
+    fitness, scored = ValidationFitness(model, BATCHES, 0.1, CPU, ranks), list[Arch]()
+    real = fitness.loss
+    fitness.loss = lambda arch, *more: scored.append(arch) or real(arch, *more)  # type: ignore[method-assign]
+    return ranks.on_rank0(lambda: fitness(ARCHS), fitness.part), len(scored)
 
 
-def test_a_divided_search_scores_bit_for_bit_as_one_process() -> None:
-    assert run(real_search)[0] == 2 * [real_search(ALONE)]
+def test_candidates_are_divided_and_scored_bit_for_bit_as_by_one_process() -> None:
+    losses, count = search(ALONE)
+    assert count == 5 and run(search)[0] == [(losses, 3), (losses, 2)]
 
 
 def test_where_a_launcher_put_this_process() -> None:

@@ -12,8 +12,7 @@ from hat.model.layers import EOS, ModelConfig
 from hat.model.transformer import SuperTransformer
 from hat.space import Arch, DecoderSpace, EncoderSpace, SearchSpace, draw_arch
 from hat.train.loss import smoothed_loss
-from hat.train.policy import ScheduleConfig, StepPlan
-from hat.train.trainer import OptimConfig, Trainer, target_rows
+from hat.train.trainer import OptimConfig, ScheduleConfig, StepPlan, Trainer, target_rows
 
 SPACE = SearchSpace(
     EncoderSpace(8, 16, 2, (8, 6), (16, 8), (2, 1), (2,)),
@@ -172,7 +171,7 @@ def test_saved_state_goes_on_as_if_never_stopped(dtype: torch.dtype) -> None:
             weight.copy_(weights(first)[name])
     second.refresh()
     torch.manual_seed(99)  # the global generator must not matter
-    second.load_state_dict(first.state_dict())
+    second.load_state_dict(first.state_dict(), {})
     steps(second, 3)
     assert same(weights(whole), weights(second))
     assert second.num_updates == 6 and second.lr() == whole.lr()
@@ -210,5 +209,5 @@ def test_gradients_of_the_copy_are_added_up_in_float32() -> None:
 def test_a_run_goes_on_in_any_type(before: torch.dtype, after: torch.dtype) -> None:
     first, second = trainer_of(before), trainer_of(after)
     first.train_step([ONE], LARGEST)
-    second.load_state_dict(first.state_dict())
+    second.load_state_dict(first.state_dict(), {})
     assert math.isfinite(second.train_step([TWO], LARGEST).grad_norm) and second.num_updates == 2
