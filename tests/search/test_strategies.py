@@ -345,12 +345,12 @@ def test_the_growth_that_is_expected_of_a_known_loss_is_that_of_the_hypervolume(
     assert (unsure >= found - 1e-9).all() and unsure.sum() > found.sum()
 
 
-def test_a_guess_learns_losses_that_rise_and_fall_with_a_width(space: SearchSpace) -> None:
-    space = replace(space, encoder=replace(space.encoder, embed_choice=(256, 192, 128)))
+def test_a_guess_learns_losses_that_rise_and_fall_with_a_width() -> None:
+    space = replace(SPACE, encoder=replace(SPACE.encoder, embed_choice=(640, 512, 384)))
     rng = random.Random(0)
     archs = list(dict.fromkeys(sample(space, rng) for _ in range(90)))
     losses = [
-        5 + abs(arch.encoder.embed_dim - 192) / 100 - 0.4 * arch.decoder.num_layers + rng.random() / 50
+        5 + abs(arch.encoder.embed_dim - 512) / 200 - 0.4 * arch.decoder.num_layers + rng.random() / 50
         for arch in archs
     ]
     model = Kriging(space, archs[:40], losses[:40])
