@@ -215,8 +215,7 @@ def hold_out(
     pairs: Iterable[tuple[str, str]], valid: int, test: int, seed: int, option: str = "valid and test"
 ) -> dict[str, list[tuple[str, str]]]:
     """Return "train", "valid" and "test" pairs: distinct pairs without an empty side, in a seeded order.
-    `valid` and `test` are numbers of pairs. Raises DataError, which names the `option` that sets them, if
-    fewer than half would be left for training.
+    Raises DataError, which names the `option` for their numbers, if less than half is left for training.
     """
     clean = ((source.strip(), target.strip()) for source, target in pairs)
     distinct, aside = list(dict.fromkeys(pair for pair in clean if all(pair))), valid + test

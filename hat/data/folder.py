@@ -47,11 +47,10 @@ def languages(folder: Path | str, source: str | None = None, target: str | None 
 
 @contextlib.contextmanager
 def replacing(destination: Path, languages: tuple[str, str]) -> Iterator[Path]:
-    """Give an empty folder to fill; if the block ends without an error, it takes the place of `destination`.
-    Until then, also if the process is killed, `destination` is untouched. Earlier data of the language pair
-    in it goes, but for splits that are not written anew if the dictionaries and the subword model stay the
-    same; files of other names stay. Raises DataError if `destination` holds another language pair (which
-    would lose its dictionaries) and HatError if another process is writing to it.
+    """Give an empty folder to fill; if the block ends without an error, it takes the place of `destination`,
+    untouched until then, also if the process is killed. Earlier data of the language pair in it goes, but for
+    splits that are not written anew if dictionaries and subword model stay the same; other files stay. Raises
+    DataError if it holds another language pair, HatError if another process is writing to it.
     """
     destination = destination.resolve()
     if destination.is_file() or (others := _pairs_in(destination) - {languages}):

@@ -223,10 +223,9 @@ def usable(
 
 @dataclass
 class EpochBatches:
-    """The batches of one epoch for one rank; iterating yields them, and None if other ranks have one more. A
-    function of its fields alone: iterating again, or with another `start`, gives the same batches. Rank r of
-    k takes batches start + k*i + r, so an epoch begun by some ranks can be finished by more or fewer. While
-    the consumer works, a thread makes the next two. Raises DataError if no pair is short enough.
+    """The batches of one epoch for one rank, and None if other ranks have one more: a function of the fields
+    alone. Rank r of k takes batches start + k*i + r, so an epoch begun by some ranks can be finished by more
+    or fewer. A thread makes the next two. Raises DataError if no pair is short enough.
     """
 
     data: PairDataset

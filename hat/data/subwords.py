@@ -176,9 +176,7 @@ def apply_bpe(codes: Path, inputs: Sequence[Path], folder: Path, workers: int = 
     """Write each text of `inputs`, split into subwords, under its own name into `folder`; return paths."""
     outputs = [folder / path.name for path in inputs]
     if len(set(outputs)) != len(outputs) or folder.resolve() in [path.resolve().parent for path in inputs]:
-        raise ConfigError(
-            f"--to {folder}: give another folder than that of the texts, whose names must differ"
-        )
+        raise ConfigError(f"--to {folder}: give another folder than the texts', whose names must differ")
     content = read_codes(codes).decode()
     load_bpe(content, str(codes))  # what is wrong with the codes is told here, not in a worker
     with Workers(workers) as pool:

@@ -24,7 +24,6 @@ def read_lines(
     path: Path | str, start: int = 0, end: int | None = None, errors: str = "strict"
 ) -> Iterator[str]:
     """Yield the lines of a UTF-8 file without newline, and without a byte order mark; only "\\n" ends a line.
-
     With `start` and `end` (byte offsets, `start` at the beginning of a line) only lines that begin in
     [start, end) are read. Memory holds one line. Raises DataError, with the command that converts it, for a
     file in another encoding, for a missing file and, with the number of the line, for more than 16 MiB, NUL

@@ -22,9 +22,8 @@ class Vocab:
         """Number distinct `symbols` from 4 upwards; `counts` (one for each) is only kept for `save`."""
         self._symbols = [*SPECIALS, *symbols]
         self._counts = list(counts) or [0] * (len(self._symbols) - len(SPECIALS))
-        self._ids = {symbol: index for index, symbol in enumerate(self._symbols)}
         # A word of the text that is spelt like a special must not end a sentence or vanish as padding.
-        self._lookup = self._ids | dict.fromkeys(SPECIALS, UNK)
+        self._ids = {symbol: n for n, symbol in enumerate(self._symbols)} | dict.fromkeys(SPECIALS, UNK)
 
     @classmethod
     def build(cls, counts: Counter, threshold: int = 0, nwords: int = -1, pad_to: int = 8) -> "Vocab":
@@ -87,8 +86,8 @@ class Vocab:
 
     def encode_tokens(self, tokens: list[str]) -> np.ndarray:
         """Return the ids [tokens + 1] (int32) of a list of tokens, EOS appended; unknown ones become UNK."""
-        lookup = self._lookup
-        return np.array([lookup.get(token, UNK) for token in tokens] + [EOS], dtype=np.int32)
+        ids = self._ids
+        return np.array([ids.get(token, UNK) for token in tokens] + [EOS], dtype=np.int32)
 
     def decode(self, ids: Iterable[int], unk: str = "<unk>") -> str:
         """Return the tokens of `ids` (array, tensor or list) joined by spaces, without BOS, PAD and EOS."""

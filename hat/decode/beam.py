@@ -57,10 +57,9 @@ def beam_search(model: InferenceModel, source_BS: Tensor, cfg: BeamConfig) -> li
 
 @torch.inference_mode()
 def search_from(model: InferenceModel, memory: EncoderOutput, cfg: BeamConfig) -> list[list[Hypothesis]]:
-    """Return up to `beam` hypotheses for each encoded source, best score first. As in the reference: among
-    the 2 * beam best continuations those that end *and* rank within the first `beam` are finished; the first
-    `beam` others go on; a sentence is done with `beam` finished hypotheses or at the longest length, where
-    the end is forced. The source length is the padded width.
+    """Return up to `beam` hypotheses for each encoded source, best score first. As in the reference, of the 2
+    * beam best continuations those that end *and* rank within the first `beam` are finished; the first `beam`
+    others go on; a sentence is done with `beam` hypotheses or at the longest length, where the end is forced.
     """
     batch, width = memory.padding.shape
     beam, device = cfg.beam, memory.padding.device

@@ -153,10 +153,9 @@ def generate(
     show_bar: bool = False,
 ) -> tuple[str, dict[str, Any]]:
     """Translate a whole split by an InferenceModel or an engine, at most `batch_size` sentences at once.
-    Returns the release's lines of each sentence (S source, T target, then H score and text, P token scores of
-    `nbest` hypotheses), and what it took: sentences, tokens of the best hypotheses with EOS, seconds.
-    `remove_bpe` says how subwords are joined, see `remove_subwords`. Raises DataError if a source sentence is
-    longer than the model's positions.
+    Returns the release's lines (S source, T target, then H score and text, P token scores of `nbest`
+    hypotheses), joined as `remove_bpe` says, and what it took: sentences, tokens of the best hypotheses with
+    EOS, seconds. Raises DataError if a source sentence is longer than the model's positions.
     """
     start, tokens, results = time.perf_counter(), 0, [""] * len(data)
 

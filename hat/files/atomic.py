@@ -228,10 +228,9 @@ def file_lock(path: Path, advice: str) -> Iterator[None]:
 
 
 class FolderLock(ExitStack):
-    """Keeps a folder for one process; the empty file `run.lock` stays, a lock without its process does not.
-    What writers killed before left unfinished is removed. If the block fails before anything else was
-    written, what was made for the lock, file and folder, is removed. Raises HatError if another process has
-    the folder, or if nothing can be written into it.
+    """Keeps a folder for one process by the file `run.lock`. What killed writers left unfinished is removed;
+    if the block fails before anything else was written, so is what was made for the lock. Raises HatError if
+    another process has the folder, or if nothing can be written into it.
     """
 
     def __init__(self, folder: Path, advice: str) -> None:

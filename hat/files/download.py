@@ -57,10 +57,9 @@ def download(
     quiet: bool = True,
 ) -> Downloaded:
     """Make `path` the file at `url`, unless it is there and intact. `timeout` is in seconds without a byte;
-    `tries` attempts in a row may bring nothing new, with longer and longer pauses, or those that the server
-    asks for. `check` looks at the structure. `path` is as it was before if ConfigError is raised for an
-    address that is not http(s), Unreachable or DataError if the network or the content fails, HatError if the
-    disk refuses.
+    `tries` attempts in a row may bring nothing new, with growing pauses, or those that the server asks for;
+    `check` looks at the structure. If ConfigError, Unreachable, DataError or HatError (the disk) is raised,
+    `path` is as it was before.
     """
     if not url.startswith(("https://", "http://")):
         raise ConfigError(f"cannot download {url!a}: an address with http:// or https:// is allowed")

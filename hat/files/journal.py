@@ -17,10 +17,9 @@ R = TypeVar("R")
 
 
 class Appended(ExitStack, Generic[R]):
-    """Lines that one process appends to a file, which it locks until `close`; without a path, none are kept.
-    `records` are those that `read` finds in the content of the file; what it raises leaves the file as it is.
-    An unfinished last line, left by a kill, is dropped. Raises HatError, with `advice`, if another process
-    writes the file or the disk refuses.
+    """Lines that one process appends to a file, locked until `close`; without a path, none are kept.
+    `records` are those that `read` finds in it; an unfinished last line, left by a kill, is dropped. Raises
+    HatError, with `advice`, if another process writes the file or the disk refuses.
     """
 
     def __init__(self, path: Path | None, read: Callable[[bytes], list[R]], advice: str) -> None:

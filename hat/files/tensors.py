@@ -38,10 +38,9 @@ class Opaque:
 
 
 def read_foreign(path: Path, content: bytes) -> Any:
-    """Return what `content`, read from the `.pt` file `path`, holds: tensors and plain values. torch's
-    restricted reader does the work: nothing that the file names is imported or called. A Namespace becomes
-    the dictionary of its values, an object of a class of another program an `Opaque`. Raises CheckpointError,
-    and nothing else, for a file that is damaged or holds anything else.
+    """Return what `content`, read from the `.pt` file `path`, holds: tensors and plain values, by torch's
+    restricted reader: nothing that the file names is imported or called. A Namespace becomes the dictionary
+    of its values, an object of a class of another program an `Opaque`. Raises nothing but CheckpointError.
     """
     try:
         if content.startswith(b"PK\x03\x04"):

@@ -228,10 +228,9 @@ def engine(
     precision: Precision = "auto",
     threads: int | None = None,
 ) -> Engine:
-    """Return the engine of a model, to be given to `Model.translate`; by default the fastest here.
-    `precision` is the number format of the weights; "auto" is what is fast in torch, float32 elsewhere.
-    `threads` compute one batch; None for as many as torch uses. Raises ConfigError if the program is not
-    installed, cannot compute so or does not translate, or the architecture has no form for it.
+    """Return the engine of a model, for `Model.translate`; by default the fastest here. "auto" is the number
+    format that is fast in torch, float32 elsewhere. `threads` compute one batch; None for as many as torch
+    uses. Raises ConfigError if the program is missing, cannot compute so or has no form for the architecture.
     """
     if runtime == "command":
         raise ConfigError("the runtime command only measures; translate with another --runtime")

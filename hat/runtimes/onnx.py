@@ -153,9 +153,7 @@ def _step(model: SubTransformer) -> _Graph:
 
     def caches(what: str, front: list[str], counts: Sequence[int], size: str) -> list[list[str]]:
         shapes = [[*front, heads, size, qkv_dim // heads] for heads in counts]
-        return [
-            [graph.input(f"{what}.{i}.{kind}", shape) for kind in KINDS] for i, shape in enumerate(shapes)
-        ]
+        return [[graph.input(f"{what}.{i}.{kind}", s) for kind in KINDS] for i, s in enumerate(shapes)]
 
     cross = caches("cross", ["batch"], dec.cross_heads, "seen")
     past, grown = caches("past", ["batch", "beam"], dec.self_heads, "time"), list[tuple[str, int]]()
@@ -166,9 +164,8 @@ def _step(model: SubTransformer) -> _Graph:
 
         def to_past(h: str, i: int = i, layer: Any = layer) -> str:
             heads, own = dec.self_heads[i], layer.self_attn
-            q, *new = (
-                graph("Reshape", each, [0, 0, heads, 1, -1]) for each in graph.queries(own.qkv, h, heads, 3)
-            )
+            parts = graph.queries(own.qkv, h, heads, 3)
+            q, *new = (graph("Reshape", each, [0, 0, heads, 1, -1]) for each in parts)
             k, v = (graph("Concat", *both, axis=3) for both in zip(past[i], new, strict=True))
             grown.extend(((k, heads), (v, heads)))
             found = graph("Reshape", graph.attend(q, k, v), [0, 0, qkv_dim])

@@ -167,15 +167,12 @@ def test_drawn_pairs_share_no_sentence_with_training(tmp_path: Path) -> None:
     assert split_command([*flags, splits[0], "--every=2"]) == 2
 
 
-def test_limits() -> None:
+def test_cleaning_copies_the_pairs_within_the_limits(tmp_path: Path) -> None:
     keep = Limits(max_length=5, ratio=1.5, max_word_length=10).keep
     for pair in (("a b c", "a b"), ("a b c d e", "a b c d e")):  # exactly 1.5, exactly 5
         assert keep(*pair) and keep(*pair[::-1])
     for pair in (("a b c d", "a b"), ("a", ""), ("a b c d e f", "a b c d e f"), ("a" * 11, "b")):
         assert not keep(*pair) and not keep(*pair[::-1])
-
-
-def test_cleaning_copies_the_pairs_within_the_limits(tmp_path: Path) -> None:
     paths, out = (tmp_path / "a.en", tmp_path / "a.de"), (tmp_path / "b.en", tmp_path / "b.de")
     paths[0].write_bytes(b"one two\n\ntwo\nthree\n")
     paths[1].write_bytes(b"eins zwei\nx\nzwei drei\n \t\n")

@@ -4,9 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hat.data.subwords import learn_sentencepiece, load_pieces, remove_subwords, subword_kind
+from hat.data.subwords import learn_sentencepiece, load_pieces, remove_subwords
 from hat.data.text import read_lines, split_tokens
-from hat.data.vocab import Vocab
 from hat.errors import ConfigError, DataError
 
 LINE = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\0"))
@@ -33,12 +32,6 @@ def test_only_newline_ends_a_line(tmp_path_factory, lines, final_newline):
 )
 def test_remove_subwords(kind, line, expected):
     assert remove_subwords(line, kind) == expected
-
-
-def test_the_kind_of_subwords_stands_in_the_dictionary():
-    assert subword_kind(Vocab(["hel@@", "lo", "@@"])) == "subword_nmt"
-    assert subword_kind(Vocab(["lo", "\u2581hel", "x@@"])) == "sentencepiece"
-    assert subword_kind(Vocab(["hello"])) is None
 
 
 def test_sentencepiece_is_reproducible_and_loses_nothing(tmp_path, capfd):

@@ -14,7 +14,6 @@ from hat.errors import HatError
 from hat.files.atomic import (
     digest_matches,
     digest_path,
-    new_folders,
     write_atomic,
     write_text_atomic,
     write_with_digest,
@@ -67,16 +66,6 @@ def test_what_fails_leaves_the_old_file_and_is_one_clear_error(
             write_atomic(path, lambda file: file.write(b"new"))
         assert f"cannot write {path}: No space left on device; what was there" in str(refused.value)
         assert path.read_bytes() == b"old" and names(tmp_path) == ["a"]
-
-
-def test_new_folders_stay_only_if_used(tmp_path: Path) -> None:
-    for used in (False, True):
-        with pytest.raises(Crash), new_folders(tmp_path / "a" / "b"):
-            if used:
-                (tmp_path / "a" / "file").write_bytes(b"")
-            raise Crash
-        assert names(tmp_path) == ["a"] * used
-    assert names(tmp_path / "a") == ["file"]
 
 
 def test_places_where_no_file_can_be(tmp_path: Path) -> None:

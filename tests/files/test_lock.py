@@ -63,15 +63,6 @@ def test_a_lock_dies_with_its_owner(without_flock: int, tmp_path: Path) -> None:
         assert journal.records == [{"from": "the other process"}]
 
 
-def test_what_cannot_be_locked_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(fd: int, how: int) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    monkeypatch.setattr("fcntl.flock", refuse)
-    with pytest.raises(HatError, match="cannot lock .*j: Input/output error; choose another folder"):
-        Journal(tmp_path / "j")
-
-
 def test_a_folder_made_for_a_run_that_fails_at_once_goes(tmp_path: Path) -> None:
     for stays in (False, True):
         with pytest.raises(ValueError), FolderLock(tmp_path / "run", "wait"):  # noqa: PT011

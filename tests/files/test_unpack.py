@@ -70,15 +70,6 @@ def test_an_earlier_file_stays_until_all_is_proven(tmp_path: Path) -> None:
         unpack(tmp_path / "nothing", tmp_path, ["x"])
 
 
-def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
-    (tmp_path / "archive").write_bytes(tar(entry("x")))
-    (tmp_path / "out").mkdir()
-    for name in (".x.1a2b.unfinished", ".y.1a2b.unfinished"):
-        (tmp_path / "out" / name).write_bytes(b"a half")
-    unpack(tmp_path / "archive", tmp_path / "out", ["x"])
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [".y.1a2b.unfinished", "x"]
-
-
 def test_a_limit_of_bytes(tmp_path: Path) -> None:
     (tmp_path / "archive").write_bytes(gzip.compress(tar(entry("big", bytes(90_000)), entry("x"))))
     unpack(tmp_path / "archive", tmp_path / "out", ["x"], max_bytes=1000)
