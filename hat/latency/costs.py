@@ -72,11 +72,10 @@ class Scaling:
 
 
 def fit_ridge(columns: Floats, latency: Floats, free: int | Sequence[int] = -2) -> Floats:
-    """Return coefficients [columns + 1] of `columns` [rows, columns] and a constant, the constant last.
-
-    Fitted to relative errors; a ridge holds all but the constant and `free` (default: the last column). Its
-    strength has the lowest error on rows left out one at a time (closed form). Rows far off, which are
-    disturbed, count less (Huber's loss, iteratively reweighted least squares). Constant columns get 0.
+    """Return coefficients [columns + 1] of `columns` [rows, columns] and a constant, the last, fitted to
+    relative errors. A ridge holds all but the constant and `free` (default: the last column); its strength
+    has the lowest error on rows left out one at a time (closed form). Disturbed rows count less (Huber's
+    loss). Constant columns get 0.
     """
     scaling, scale = Scaling.of(columns), float(1 / np.mean(1 / latency))
     design = np.hstack([scaling.standard(columns), np.ones((len(columns), 1))]) * (scale / latency)[:, None]
@@ -149,10 +148,9 @@ def folds(features: Floats, seed: int) -> Chosen:
 
 def fit_costs(features: Floats, ms: Floats, seed: int) -> tuple[CostModel, Floats]:
     """Return a model of all rows, and log(measured / predicted) [rows] as predicted without each row's fold.
-
-    The network learns log(measured / base). Five more fits, each without a fifth of the rows, say how long to
-    train it and how much of it to use: its gain on rows left out less what chance may give. `seed` is that of
-    folds, initial weights and batches; the global random state is left alone.
+    The network learns log(measured / base); five more fits, each without a fifth of the rows, say how long to
+    train it and how much of it to use: its gain on rows left out less what chance may give. Random numbers
+    follow from `seed`.
     """
     scaling, out, floor_ms = Scaling.of(features), folds(features, seed), float(ms.min() / 2)
     columns, x = scaling.columns(features), scaling.standard(features)
@@ -212,9 +210,9 @@ def _train(x: Floats, target: Floats, used: Chosen, seed: int) -> Layers:
 
 
 def transfer_costs(old: CostModel, features: Floats, ms: Floats, seed: int) -> tuple[CostModel, Floats]:
-    """Return a model for another device from that of an `old` one and few rows; all else as `fit_costs`. Of
-    three ways (the old latency times a constant; that plus additive costs and a line on the depth; the new
-    rows alone) the one with the lowest error on rows left out is taken.
+    """Return a model for another device from an `old` one and few rows: of three ways (the old latency times
+    a constant; that plus additive costs and a line on the depth; the new rows alone) the best on rows left
+    out.
     """
     old = replace(old, floor_ms=float(ms.min() / 2))
     columns, old_ms, old_base = old.scaling.columns(features), old.predict(features), old.base_ms(features)

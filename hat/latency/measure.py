@@ -1,6 +1,4 @@
-"""Time stand-alone SubTransformers, which take turns in a runtime; undisturbed repeats count. Runs that
-measure: a latency table, given architectures in a fresh process, one architecture alone.
-"""
+"""Time stand-alone SubTransformers, which take turns in a runtime: a table, given ones, one alone."""
 
 import math
 import os
@@ -130,10 +128,8 @@ def sync_of(device: torch.device) -> Action:
 
 @dataclass(frozen=True)
 class Timing:
-    """Latency of one architecture in milliseconds, and what it was measured with.
-
-    It is the sum over encoder and decoder steps of the fastest of their repeats: a short part is sometimes
-    undisturbed on a busy machine. Of an engine that is timed as a whole, it is the fastest repeat, and counts
+    """Latency of one architecture in milliseconds, and what it was measured with: the sum over encoder and
+    decoder steps of the fastest of their repeats, of an engine that is timed as a whole the fastest repeat,
     as the decoder's. `interval_ms` says how far the latencies of two halves of the repeats lie apart.
     """
 
@@ -392,9 +388,7 @@ class Subject:
 
 
 def _own_table(path: Path | None, wanted: Identity, new_run: bool) -> TableWriter:
-    """Open a table for rows of one identity; if its rows are others, ConfigError, or `new_run` moves it
-    away.
-    """
+    """Open a table for rows of one identity; others are a ConfigError, or moved away by `new_run`."""
     table = TableWriter(path)
     if not path or not table.records:
         return table
@@ -434,11 +428,9 @@ def measure_fresh(
     archs: Sequence[Arch], subject: Subject, conditions: Mapping[str, str], reference_ms: float | None = None
 ) -> list[Timing]:
     """Return the timing of each architecture; in one fresh process they take turns with the anchor of their
-    space.
-
-    If `conditions`, as those of a predictor, are of a table of this space, the latencies are at its speed, or
-    at that at which its anchor takes `reference_ms`. `subject` says what `conditions` does not. Raises
-    HatError with the last words of a process that fails.
+    space. If `conditions`, as those of a predictor, are of a table of this space, latencies are at its speed,
+    or at that at which its anchor takes `reference_ms`. Raises HatError with the last words of a process that
+    fails.
     """
     subject = replace(subject, cfg=subject.cfg.under(conditions))
     request = archs, int(conditions.get("threads", torch.get_num_threads())), subject
@@ -473,11 +465,9 @@ def _serve() -> None:
 
 
 def profile(subject: Subject, arch: Arch, *, flops: bool = False, timed: bool = False) -> dict[str, Any]:
-    """Return the size of one architecture, and its FLOPs and latency if asked for.
-
-    That is params (without embeddings and output matrix), flops of one sentence (without output matrix),
-    latency_ms {encoder, decoder, total, interval} with the conditions of measuring; None for what was not
-    asked for, and for parts that the engine does not tell. Weights are random: they do not matter.
+    """Return params (without embeddings and output matrix); flops of one sentence (without output matrix) and
+    latency_ms {encoder, decoder, total, interval} with conditions, if asked for and if the engine tells, else
+    None. Weights are random: they do not matter.
     """
     space, cfg, options = subject.space, subject.cfg, subject.model_config or ModelConfig()
     result: dict[str, Any] = {"params": count_params(arch, space), "flops": None, "latency_ms": None}

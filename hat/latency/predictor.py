@@ -1,6 +1,4 @@
-"""Predict the latency of an architecture in ms, and how far above that it may lie; what tables and predictors
-are valid for. Conditions are columns of a table; those that all rows share go with its predictor.
-"""
+"""Predict latencies in ms and their bounds, and say what tables and predictors are valid for."""
 
 import io
 import json
@@ -41,11 +39,9 @@ Report = dict[str, Any]
 
 
 class LatencyPredictor:
-    """Predicts latencies, and from rows left out of the training how far the truth may lie above.
-
-    A sum of what layers cost, times the exponential of a small network (docs/predictor.md). Predictors of the
-    2020 release have no bound. `report` holds scores on rows that the training did not see, if there were
-    some; `conditions` what all rows of the table share: device, threads, number format, lengths, ...
+    """Predicts latencies, as a sum of what layers cost times the exponential of a small network, and how far
+    the truth may lie above, which predictors of 2020 do not know (docs/predictor.md). `report` holds scores
+    on rows that the training did not see, if any; `conditions` what all rows of the table share.
     """
 
     unseen: tuple[tuple[float, float], ...] = ()  # (measured, predicted) ms of what the report is of, if new
@@ -66,11 +62,9 @@ class LatencyPredictor:
     def fit(
         cls, table: "Sequence[Row] | str | Path", *, seed: int = 1, test: bool = True, mixed: bool = False
     ) -> "LatencyPredictor":
-        """Return a predictor trained on rows, or on those of a CSV file; 0.3 s for 2,000 rows.
-
-        A pure function of them and of `seed`. With `test` a tenth is kept out for the report, else there is
-        none. Raises DataError for fewer than 10 rows, ConfigError if they were measured in different ways and
-        may not be `mixed`.
+        """Return a predictor trained on rows, or on those of a CSV file: a pure function of them and `seed`,
+        0.3 s for 2,000. With `test` a tenth is kept out for the report, else there is none. Raises DataError
+        for fewer than 10 rows, ConfigError if they were measured in different ways and may not be `mixed`.
         """
         x, ms, conditions = _data(table, MIN_ROWS if test else MIN_ROWS - 2, mixed=mixed)
         out = np.zeros(len(ms), dtype=bool)
@@ -94,11 +88,10 @@ class LatencyPredictor:
     def transferred(
         self, table: "Sequence[Row] | str | Path", *, seed: int = 1, mixed: bool = False
     ) -> "LatencyPredictor":
-        """Return a predictor for the device of `table` from this one for another device; 20 rows do.
-
-        Its report is of each row as predicted without the row's fold. Raises DataError for fewer than 10 rows
-        or rows without the features this predictor reads, ConfigError for rows of other models than it is
-        valid for, CheckpointError if this one is of the release.
+        """Return a predictor for the device of `table` from this one for another device; 20 rows do. Its
+        report is of each row as predicted without its fold. Raises DataError for fewer than 10 rows or rows
+        without the features read here, ConfigError for rows of other models, CheckpointError if this one is
+        of the release.
         """
         old, stream = self._own_model, seed_for(seed, "transfer")
         x, ms, conditions = _data(table, MIN_ROWS, self._count, mixed)
@@ -140,15 +133,13 @@ class LatencyPredictor:
         return len(self._residuals) / (len(self._residuals) + 1)
 
     def upper_ms(self, arch: Arch, coverage: float | None = None) -> float:
-        """Return a latency in ms that a measurement of `arch` exceeds with probability 1 - coverage. None
-        asks for 95%, or for what the predictor can promise if that is less.
-        """
+        """Return the latency in ms that a measurement exceeds with probability 1 - coverage, see `margin`."""
         return self.predict_ms(arch) * self.margin(coverage)
 
     def margin(self, coverage: float | None = None) -> float:
-        """Return bound / prediction: the conformal quantile of measured / predicted on rows left out. It
-        holds for architectures drawn like those rows (Vovk et al. 2005, Barber et al. 2021). ConfigError if
-        `coverage` is not between 0 and 1, or above `max_coverage`.
+        """Return bound / prediction: the conformal quantile of measured / predicted on rows left out (Vovk et
+        al. 2005, Barber et al. 2021). None asks for 95% coverage, or as much as can be promised; ConfigError
+        for more, or if `coverage` is not between 0 and 1.
         """
         if not (count := len(self._residuals)):
             raise ConfigError(f"a predictor of the 2020 release has no upper bound; {_AGAIN}")
@@ -310,9 +301,8 @@ def score(predicted_ms: Floats, measured_ms: Floats) -> dict[str, Any]:
 
 
 def kendall_tau(predicted: Floats, measured: Floats) -> float:
-    """Return (pairs ordered alike - pairs ordered otherwise) / pairs that differ in `measured`, -1 to 1. A
-    tie in `predicted` is no answer: tau-a if all measured values differ, Somers' D of the prediction in
-    general. 0 if one side holds a single value. Quadratic in time: 20,000 values take about a second.
+    """Return (pairs ordered alike - pairs ordered otherwise) / pairs that differ in `measured`: tau-a, or
+    Somers' D if there are ties. 0 if one side holds a single value. 20,000 values take about a second.
     """
     agreement = untied = 0.0
     for i in range(len(measured) - 1):

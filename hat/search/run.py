@@ -108,10 +108,9 @@ class ValidationFitness:
 
 
 class CachedFitness:
-    """A fitness that computes each loss once and, if there is a journal, keeps it there with the latency, so
-    that a repeated search, being deterministic, ends as if it had never stopped. `fitness` is asked for
-    `at_once` architectures, all of which are on disk before `on_score` and the next. Raises ConfigError for a
-    journal with another header.
+    """A fitness that computes each loss once and keeps it in a journal, so that a repeated search, being
+    deterministic, ends as if it had never stopped. `fitness` is asked for `at_once` architectures, which are
+    on disk before `on_score` and the next. Raises ConfigError for a journal with another header.
     """
 
     def __init__(

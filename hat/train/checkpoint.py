@@ -41,14 +41,9 @@ class Checkpoint:
     vocab_sizes: tuple[int, int]
     vocab_digests: tuple[str, str]  # of both dictionaries, "" if they are not known
     weights: dict[str, Tensor]
-    state: dict[str, Any]
+    state: dict[str, Any]  # "run" in it is the digest of the identity of the training, if that is known
     master: dict[str, Tensor] | None = None
     codec: dict[str, Any] | None = None  # plain values of a TextCodec, if the file is to translate by itself
-
-    @property
-    def run(self) -> str:
-        """Return the digest of the identity of the training that saved this; "" if it is not known."""
-        return str(self.state.get("run", ""))
 
     def empty(self) -> Transformer:
         """Return the model without memory for its weights."""
@@ -236,7 +231,7 @@ def load_newest(folder: Path, info: Callable[[str], None], run: str | None = Non
         except CheckpointError as error:
             info(f"{error}; trying the one before it")
             continue
-        ours = run in (None, checkpoint.run)
+        ours = run in (None, checkpoint.state.get("run"))
         if "trainer" in checkpoint.state and ours:
             return checkpoint
         why = "belongs to another run" if not ours else "holds weights, but no state to go on with"
@@ -245,8 +240,7 @@ def load_newest(folder: Path, info: Callable[[str], None], run: str | None = Non
             raise CheckpointError(f"{path} {why}, and this run would overwrite it; {how}")
         info(f"{path} {why}; trying the one before it")
     if candidates:
-        count = f"none of the {len(candidates)} checkpoints in {folder}"
-        raise CheckpointError(f"{count} can be read; move them away")
+        raise CheckpointError(f"no checkpoint in {folder} can be read; move all {len(candidates)} away")
     return None
 
 
@@ -285,21 +279,18 @@ def average(
     """Write the mean of the weights of several checkpoints of one model; returns its path and theirs. That of
     a SubTransformer leaves a bundle. `inputs` are checkpoint files, or one run folder, whose newest epoch
     checkpoints of its own run are taken; default of `output`: average_model_N.pt there. Raises
-    CheckpointError if there are none, models differ, folders are several, the mean is not finite, or `output`
+    CheckpointError if there are none, models differ, the mean is not finite, or `output`
     is a checkpoint of training.
     """
     paths, most = [Path(name) for name in inputs], num_epoch_checkpoints
-    folder = next((path for path in paths if path.is_dir()), None)
-    if folder and len(paths) > 1:
-        several = ", ".join(map(str, paths))
-        raise CheckpointError(f"{several} are several inputs; give one run folder, or name checkpoint files")
+    folder = paths[0] if len(paths) == 1 and paths[0].is_dir() else None
     if not folder and output is None:
         raise ConfigError("--output is needed if the inputs are single files")
     target = Path(output or paths[0] / f"average_model_{most}.pt")
     own = target.name in ("checkpoint_last.pt", "checkpoint_best.pt") or _NAMES.fullmatch(target.name)
     if own and target.exists():
         raise CheckpointError(f"{target} is a checkpoint of training; give another file as --output")
-    used, runs, first, total = list[Path](), set[str](), None, dict[str, Tensor]()
+    used, runs, first, total = list[Path](), set[str | None](), None, dict[str, Tensor]()
     for path, found in _of_run(folder, most) if folder else ((path, load(path, info)) for path in paths):
         if first and describe(found) != describe(first):
             both = f"{path} and {used[0]} hold different models"
@@ -307,7 +298,7 @@ def average(
         total = {name: weight.double() + total.get(name, 0) for name, weight in found.weights.items()}
         first = first or replace(found, state={}, master=None)
         used.append(path)
-        runs.add(found.run)
+        runs.add(found.state.get("run"))
     if first is None:
         raise CheckpointError(f"{folder} holds no checkpointN.pt of its run; train with --save-interval")
     if folder and len(used) < most:
@@ -335,8 +326,9 @@ def _of_run(folder: Path, most: int) -> Iterator[tuple[Path, Checkpoint]]:
         if path.name.startswith("checkpoint_") or not most:
             continue
         found = load(path, info)
-        run = found.run if run is None else run
-        if found.run == run:
+        own = found.state.get("run", "")
+        run = own if run is None else run
+        if own == run:
             most -= 1
             yield path, found
         else:

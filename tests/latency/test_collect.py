@@ -105,10 +105,9 @@ def test_a_fresh_process_measures_in_order() -> None:
 
 
 def test_profile() -> None:
-    arch = SPACE.largest()
-    size = profile(Subject(SPACE, (11, 11), CFG), arch)
+    subject, arch = Subject(SPACE, (11, 11), CFG), SPACE.largest()
+    size, whole = profile(subject, arch), profile(subject, arch, flops=True, timed=True)
     assert size["params"] > 0 and size["flops"] is None and size["latency_ms"] is None
-    whole = profile(Subject(SPACE, (11, 11), CFG), arch, flops=True, timed=True)
     latency = whole["latency_ms"]
     assert whole["params"] == size["params"] and whole["flops"] > 0
     assert latency["total"] == pytest.approx(latency["encoder"] + latency["decoder"])

@@ -41,21 +41,17 @@ def test_same_seed_same_predictor_whatever_the_global_state(fitted: LatencyPredi
     state = torch.random.get_rng_state()
     again = LatencyPredictor.fit(rows_of(300))
     assert torch.equal(state, torch.random.get_rng_state())
-    assert again.report == fitted.report and fitted.predict_many([]) == []
+    assert json.loads(json.dumps(again.report)) == fitted.report and fitted.predict_many([]) == []
     assert again.predict_many(ARCHS) == fitted.predict_many(ARCHS)
     assert fitted.predict_many(ARCHS) == pytest.approx([fitted.predict_ms(a) for a in ARCHS], rel=1e-12)
-
-
-def test_few_rows() -> None:
-    predictor = LatencyPredictor.fit(rows_of(10, noise=0.02), seed=0)
-    assert json.loads(json.dumps(predictor.report)) == predictor.report
-    assert all(1 / 3 < predictor.predict_ms(arch) / true_ms(arch) < 3 for arch in ARCHS)
 
 
 def test_constant_features_say_nothing_and_far_architectures_stay_finite(fitted: LatencyPredictor) -> None:
     width, decoder = ARCHS[3].encoder.embed_dim, ARCHS[3].decoder
     deep, flat = (Arch(EncoderArch(width, (2048,) * n, (8,) * n), decoder) for n in (600, 6))
     assert fitted.predict_ms(deep) == pytest.approx(fitted.predict_ms(flat), rel=1e-6)
+    few = LatencyPredictor.fit(rows_of(10, noise=0.02), seed=0)
+    assert all(1 / 3 < few.predict_ms(arch) / true_ms(arch) < 3 for arch in ARCHS)
     same = LatencyPredictor.fit(rows_of(1) * 20, seed=0)
     assert same.predict_ms(ARCHS[0]) == pytest.approx(rows_of(1)[0].total_ms, rel=1e-3)
     assert same.report and same.report["kendall_tau"] == 0

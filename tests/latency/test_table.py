@@ -63,13 +63,11 @@ def test_one_writer_and_one_way_of_measuring(tmp_path: Path) -> None:
     ("old", "new", "message"),
     [
         ("124.5", "nan", "latency_mean_decoder"),
-        ("124.5", "1e999", "latency_mean_decoder"),
         ("5.5,124.5", "1e308,1e308", "add up to inf"),
         ("5.5,124.5", "0,0", "nothing was measured"),
         ("5.5", "-5.5", "not negative"),
         ("640", "__import__('os')", "could not convert"),
         ("640", '"640', "unexpected end"),
-        ("640,", "", "13 cells"),
         (PLAIN, "", "0 cells"),
     ],
 )

@@ -188,5 +188,5 @@ def test_load_newest_falls_back_and_says_so(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"checkpoint1.pt holds weights.* would overwrite it; give"):
         newest()
     (tmp_path / "checkpoint1.pt").write_bytes(b"")
-    with pytest.raises(CheckpointError, match="none of the 3 checkpoints .* can be read"):
+    with pytest.raises(CheckpointError, match="can be read; move all 3 away"):
         load_newest(tmp_path, said.append)
