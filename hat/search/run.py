@@ -27,9 +27,9 @@ from hat.rng import rng_for
 from hat.run import Identity, Run, claim, digest_of, record_path
 from hat.runtimes import Precision
 from hat.search.constraints import Candidate, DeviceTimer, Point, Pool, Score, choose_finalists
+from hat.search.kriging import Points
 from hat.search.record import SearchResult, known_ms, under
 from hat.search.strategies import (
-    Points,
     ScoringOptions,
     SearchConfig,
     Strategy,

@@ -6,21 +6,24 @@ A strategy keeps no file and knows no network; `hat.search.run` does the rest fo
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
+from statistics import NormalDist
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hat.config import Options, option
 from hat.errors import ConfigError
 from hat.rng import rng_for
 from hat.search.constraints import Candidate, LimitOptions, Point, Pool
-from hat.space import Arch, Gene, SearchSpace, gene_choices, layer_columns
+from hat.search.kriging import Kriging, Points
+from hat.space import Arch, Gene, gene_choices
 
-Points = NDArray[np.float64]  # [points, coordinates], all to be made small
 Objective = Literal["latency", "params", "flops"]
+QUANTILES = np.array([NormalDist().inv_cdf((n + 0.5) / 20) for n in range(20)])  # stand for a normal loss
+CELLS = 4096  # of a box; a front that cuts it into more is taken with every second or third coordinate
 STIFFNESS = 1.0  # of the ridge regression; one scored architecture counts as much
 
 
@@ -64,14 +67,14 @@ class ParetoConfig(Options):
     """what the front trades the loss for: latency, params, flops"""
     pareto_evaluations: int = option(150, low=1, role="lengthens")
     """architectures to score"""
-    pareto_population: int = option(20, low=1)
+    pareto_population: int = option(6, low=1)
     """architectures of the first population, and kept after each generation"""
-    pareto_children: int = option(10, low=1)
-    """architectures scored in a generation"""
-    pareto_mutation_prob: float = option(0.05, low=0, high=1)
+    pareto_children: int = option(1, low=1)
+    """architectures scored in a generation, for example as many as there are processes"""
+    pareto_mutation_prob: float = option(0.1, low=0, high=1)
     """probability that a child draws a gene anew"""
-    pareto_screen: int = option(20, low=1)
-    """children drawn for each one scored, chosen by a guess of their loss; 1 scores them as they come"""
+    pareto_screen: int = option(200, low=1)
+    """draws for each one scored, chosen by a guess of their losses; 1 scores children as they come"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -243,9 +246,11 @@ class Evolution(Strategy):
 
 
 class NSGA2(Strategy):
-    """One search for the whole front of loss against latency, parameters or FLOPs (Deb et al. 2002).
+    """One search for the whole front of loss against latency, parameters or FLOPs.
 
-    Of each generation's children those are scored that a guess of their loss holds for the best.
+    Children are made as in NSGA-II (Deb et al. 2002). Those are scored whose loss, guessed with its
+    uncertainty, is expected to let the hypervolume grow most (Emmerich et al. 2006); what is chosen already
+    counts with its guessed loss (Ginsbourger et al. 2010, kriging believer).
     """
 
     stream = "pareto"
@@ -261,25 +266,48 @@ class NSGA2(Strategy):
             size = max(len(self.anchors) + 2, cfg.pareto_population)
             return pool.initial(self.random_gene, min(cfg.pareto_evaluations, size), extremes)
         wanted = min(cfg.pareto_children, cfg.pareto_evaluations - len(self.scored))
-        if wanted < 1:
-            return []
-        offered = pool.offer(self._child, cfg.pareto_screen * cfg.pareto_children)
-        if cfg.pareto_screen > 1 and offered:  # no child competes with what is scored: that only guesses
-            losses = guess_losses(self.space, self.scored, [each.arch for each in offered])
-            guessed = [replace(each, loss=loss) for each, loss in zip(offered, losses, strict=True)]
-            offered = self._survivors(guessed, cfg.pareto_children)
-        return pool.take(offered[:wanted])
+        if wanted < 1 or cfg.pareto_screen == 1:
+            return pool.collect(self._child, wanted)
+        believed, model, offered = [*self.scored], self._model(self.scored), list[Candidate]()
+        for draw in (self._child, self.random_gene, *[self._child] * 3):  # the best so far have children
+            drawn = pool.offer(draw, -(-cfg.pareto_screen * cfg.pareto_children // 5))
+            some = {each.arch: each for each in [*offered, *drawn]}
+            offered = self._best_first(model, believed, some.values())
+            self.parents = offered[: cfg.pareto_population] or self.parents
+        while offered and len(believed) < len(self.scored) + wanted:
+            believed.append(offered[0])
+            model = self._model(believed, model.settings)
+            offered = self._best_first(model, believed, offered[1:])
+        return pool.take(believed[len(self.scored) :])
 
     def tell(self, scored: Sequence[Candidate]) -> dict[str, Any]:
         """Keep the best as parents, front by front."""
-        self.parents = self._survivors([*self.parents, *scored], self.config.pareto_population)
-        return super().tell(scored)
+        state = super().tell(scored)
+        self.parents = self._survivors(self.scored, self.config.pareto_population)
+        return state
 
     def _child(self) -> Gene:
         """Return a mutated crossing of the winners of two binary tournaments."""
         numbers = range(len(self.parents))
         pair = [self.parents[min(self.rng.choices(numbers, k=2))].gene for _ in range(2)]
         return self.mutate([self.cross(pair)], self.config.pareto_mutation_prob)
+
+    def _model(self, scored: Sequence[Candidate], settings: Sequence[float] | None = None) -> Kriging:
+        losses = [each.loss for each in scored]
+        return Kriging(self.space, [each.arch for each in scored], losses, settings)
+
+    def _best_first(
+        self, model: Kriging, scored: Sequence[Candidate], candidates: Iterable[Candidate]
+    ) -> list[Candidate]:
+        """Return the 50 that let the hypervolume of `scored` grow most, with their guessed losses."""
+        some, objectives = list(candidates), self.config.objectives
+        if not some:
+            return []
+        means, deviations = model.guess([each.arch for each in some])
+        costs = np.array([each.point(objectives)[1:] for each in some])
+        points = [each.point(objectives) for each in scored]
+        gains = expected_growth(points, worst(points), means, deviations, costs)
+        return [replace(some[i], loss=float(means[i])) for i in np.argsort(-gains, kind="stable")[:50]]
 
     def _survivors(self, candidates: Sequence[Candidate], count: int) -> list[Candidate]:
         """Return `count` of them, front by front, of the last front those that stand apart; best first."""
@@ -295,19 +323,6 @@ class NSGA2(Strategy):
 def strategy_of(config: SearchConfig) -> type[Strategy]:
     """Return the strategy that the options ask for."""
     return NSGA2 if config.pareto else Evolution
-
-
-def guess_losses(space: SearchSpace, scored: Sequence[Candidate], archs: Sequence[Arch]) -> list[float]:
-    """Return a guess of the loss of each of `archs`.
-
-    Ridge regression on what each layer holds, so every layer's sizes and heads have an effect of their own;
-    a layer that is not there has the effect of its depth. Rounded to 1e-6 so that the last bits of the
-    arithmetic do not choose.
-    """
-    x = np.array([layer_columns(each.arch, space) for each in scored])
-    columns = np.array([layer_columns(arch, space) for arch in archs])
-    values: list[float] = np.round(ridge(x, [each.loss for each in scored], columns), 6).tolist()
-    return values
 
 
 def ridge(x: Points, y: Sequence[float], wanted: Points, weights: Points | float = 1.0) -> Points:
@@ -389,6 +404,34 @@ def growth(points: Sequence[Point], reference: Point) -> list[float]:
             front = np.vstack((front[~(point <= front).all(axis=1)], point))
             volume = max(volume, hypervolume(front, reference))
         found.append(volume)
+    return found
+
+
+def expected_growth(
+    points: Sequence[Point], reference: Point, means: Points, deviations: Points, costs: Points
+) -> Points:
+    """Return by how much each candidate is expected to let the hypervolume of `points` grow.
+
+    Its costs [candidates, axes] are known, its loss is normal with the given mean and standard deviation.
+    The front cuts the box of costs into cells, in each of which one loss is to be beaten: the sum over cells
+    of volume times expected improvement (Emmerich et al. 2006). Rounded, so that the last bits do not choose.
+    """
+    table = np.array(points)[fronts(points)[0]] / reference
+    table = table[(table < 1).all(axis=1)]
+    costs, (loss, *axes) = costs / reference[1:], table.T
+    most = int(CELLS ** (1 / len(axes)))  # coordinates on each axis
+    cuts = [np.sort(axis)[:: len(axis) // most + 1] for axis in axes]
+    edges = [np.unique([0.0, *cut, 1.0]) for cut in cuts]
+    corners = np.array([*product(*(edge[:-1] for edge in edges))])
+    reached = (table[:, 1:] <= corners[:, None]).all(axis=2)
+    levels, cell = np.unique(np.where(reached, loss, 1.0).min(axis=1, initial=1.0), return_inverse=True)
+    drawn = (means + np.multiply.outer(QUANTILES, deviations)) / reference[0]
+    improved = np.mean([np.maximum(levels - each[:, None], 0.0) for each in drawn], axis=0)
+    volume = np.ones((len(costs), 1))
+    for axis, edge in zip(costs.T, edges, strict=True):
+        within = np.maximum(edge[1:] - np.maximum(edge[:-1], axis[:, None]), 0.0)
+        volume = (volume[:, :, None] * within[:, None]).reshape(len(costs), -1)
+    found: Points = np.round((volume * improved[:, cell]).sum(axis=1), 12)
     return found
 
 

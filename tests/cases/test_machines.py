@@ -45,9 +45,7 @@ def test_b3_what_nohup_ignores_stays_ignored() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-def test_b3_a_short_command_ends_and_leaves_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_b3_a_short_command_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     @command
     def main(argv: object = None) -> int:
         write_text_atomic(tmp_path / "new" / "a", str(os.kill(os.getpid(), signal.SIGHUP)))
@@ -139,9 +137,8 @@ def test_c3_help_in_another_folder_with_cdpath(script: Path, tmp_path: Path) -> 
     (tmp_path / "scripts/steps.sh").write_text("echo wrong; exit 9\n")
     env = os.environ | {"CDPATH": str(tmp_path)}
     words = ["task", "--"] if script.name == "test.sh" and script.parent.name == "scripts" else []
-    done = subprocess.run(
-        ["bash", str(script), *words, "--help"], cwd=tmp_path, env=env, capture_output=True, text=True
-    )
+    argv = ["bash", str(script), *words, "--help"]
+    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.startswith("usage:"), done.stdout + done.stderr
 
 
@@ -267,7 +264,7 @@ def test_c13_output_is_utf8_in_any_locale(encoding: str, monkeypatch: pytest.Mon
     assert sink.getvalue() == "H-0\t\u00fc\u4e2d\n".encode()
 
 
-def test_c13_a_pipe_that_closes_ends_quietly(
+def test_c13_a_pipe_closes_quietly(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for lines in (1, 100_000):  # what stays in the buffer until the end, and what does not

@@ -222,9 +222,7 @@ def test_c8_spaces_of_all_kinds_separate_words(space: str, raw: Path) -> None:
     assert bleu([f"a b{space}c d"], ["a b c d"], "sacre", "de").bleu == pytest.approx(100)
 
 
-def test_c14_new_text_gets_the_subword_model_of_its_dictionary(
-    raw: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_c14_new_text_gets_the_model_of_its_dictionary(raw: Path, capsys: pytest.CaptureFixture) -> None:
     write("new", ru="мальчик идёт здесь\n", de="wir hören den Bus\n")
     made = binary("made", "--sentencepiece=70", "--joined-dictionary", "--testpref=new")
     dicts = "--srcdict=made/dict.ru.txt", "--tgtdict=made/dict.de.txt"
@@ -264,9 +262,8 @@ def test_c14_a_missing_or_foreign_model_is_an_error(raw: Path, capsys: pytest.Ca
     assert "put sentencepiece.model" in capsys.readouterr().err and not Path("new").exists()
 
 
-CHINESE = [
-    ("".join(chr(0x4E00 + (7 * i + k) % 90) for k in range(6)), f"word{i % 9} b{i}") for i in range(60)
-]
+WORDS = ["".join(chr(0x4E00 + (7 * i + k) % 90) for k in range(6)) for i in range(60)]
+CHINESE = [(word, f"word{i % 9} b{i}") for i, word in enumerate(WORDS)]
 
 
 def new_task_argv(folder: Path, *more: str) -> list[str]:
@@ -298,9 +295,7 @@ def test_c15_the_flag_that_was_given_is_named(raw: Path, capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize("flag", ["--configs", "--evo-configs"])
-def test_c15_a_missing_file_is_not_blamed_on_another_flag(
-    flag: str, raw: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_c15_a_missing_file_blames_no_other_flag(flag: str, raw: Path, capsys: pytest.CaptureFixture) -> None:
     assert evo_search([f"{flag}=no.yml"]) == 2
     said = capsys.readouterr().err
     assert "no.yml" in said and "check the path" in said and "check --configs" not in said
@@ -391,9 +386,7 @@ def test_c12_a_template_with_comments_and_quotes(raw: Path) -> None:
     Path("configs/toy.en-de").unlink()
     shutil.copytree(ROOT / "configs/toy.en-de", "configs/toy.en-de")
     for path in Path("configs/toy.en-de").glob("s*transformer/*.yml"):
-        text = path.read_text("utf-8").replace(
-            "data: data/binary/toy_en_de", "data: 'data/binary/toy_en_de'  # a"
-        )
+        text = path.read_text("utf-8").replace("data/binary/toy_en_de", "'data/binary/toy_en_de'  # a")
         path.write_text(text.replace("\n", "\r\n"), "utf-8")
     assert new_task(argv) == 0
     for path in Path("configs/mine.zh_TW-en").glob("s*transformer/*.yml"):

@@ -82,9 +82,8 @@ def test_bpe_text_of_the_release(lower: bool, tmp_path: Path) -> None:
     pytest.importorskip("sacremoses")
     rng = random.Random(1)
     words = ["House", "tree", "trees", "well", "known", "it", "&apos;s", "a", ",", "."]
-    lines = [
-        " ".join(rng.choice(words) for _ in range(12)) + " well @-@ known ." + " @-@" * 9 for _ in range(60)
-    ]
+    known = " well @-@ known ." + " @-@" * 9
+    lines = [" ".join(rng.choice(words) for _ in range(12)) + known for _ in range(60)]
     texts = [tmp_path / f"tok.{lang}" for lang in ("en", "de")]
     for path in texts:
         text = "".join(f"{line}\n" for line in lines)

@@ -62,9 +62,8 @@ class Checkout:
 
         settings = {"RAW_DIR": "raw data", "BPE_MERGES": "40"} | env
         folder = self.raw.parent
-        return subprocess.CompletedProcess(
-            command, *run_script(command, folder / "bin", serve, folder, **settings)
-        )
+        done = run_script(command, folder / "bin", serve, folder, **settings)
+        return subprocess.CompletedProcess(command, *done)
 
     def ok(self, *argv: object, **kwargs: str) -> str:
         result = self.run(*argv, **kwargs)
@@ -100,9 +99,8 @@ def test_wmt14_en_de(made: Callable[[str], Checkout], tmp_path: Path) -> None:
     checkout = made("wmt14.en-de")
     shutil.move(checkout.raw / "wmt16_en_de.tar.gz", tmp_path / "mine.tar.gz")
     missing = checkout.run("none.tar.gz")
-    assert (
-        missing.returncode == 2 and "drive.google.com" in missing.stdout and "none.tar.gz" in missing.stdout
-    )
+    assert missing.returncode == 2
+    assert "drive.google.com" in missing.stdout and "none.tar.gz" in missing.stdout
     checkout.ok("mine.tar.gz", 1, RAW_DIR="")
     assert checkout.sizes() == [40, 5, 6]
     dictionary = (checkout.binary / "dict.en.txt").read_bytes()

@@ -59,10 +59,7 @@ def plain_search(
     arch: Arch | None = None,
     gaps: list[float] | None = None,
 ) -> list[Hypothesis]:
-    """REFERENCE section 6, word by word, for one sentence (padded as in its batch).
-
-    `gaps` receives the differences between neighbours among the candidates.
-    """
+    """REFERENCE section 6 for one sentence; `gaps` receives the differences between candidates."""
     longest = min(int(cfg.max_len_a * source_1S.size(1) + cfg.max_len_b), MAX_POSITIONS - 1)
     live: list[tuple[float, list[int], list[float]]] = [(0.0, [], [])]
     done: list[Hypothesis] = []
@@ -124,9 +121,7 @@ configs = st.builds(
 )
 @example(BeamConfig(beam=5, max_len_b=4, min_len=0), 4, 1, 0, [2])  # fewer words than candidates
 @example(BeamConfig(beam=1, max_len_b=5), 9, 0, 1, [4, 1, 2])
-def test_equals_the_plain_search(
-    cfg: BeamConfig, vocab: int, seed: int, update: int, lengths: list[int]
-) -> None:
+def test_equals_plain_search(cfg: BeamConfig, vocab: int, seed: int, update: int, lengths: list[int]) -> None:
     model, arch = model_of(vocab, seed), draw_arch(SPACE, 1, update)
     source = source_of(vocab, seed, lengths)
     for found, row in zip(search(model, source, cfg, arch), rows(source), strict=True):

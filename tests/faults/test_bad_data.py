@@ -54,12 +54,8 @@ def corpus(rng: random.Random) -> list[bytes]:
 def spoilt(lines: list[bytes], kind: str, rng: random.Random) -> bytes:
     """Return the content of a text file with one fault of that kind."""
     lines, at = list(lines), rng.randrange(len(lines))
-    inserted = {
-        "bad UTF-8": rng.choice(BAD_UTF8),
-        "NUL": b"\0" * rng.choice((1, 4096)),
-        "carriage returns": b"\r",
-    }
-    inserted["U+2028 and its like"] = rng.choice(RARE).encode()
+    inserted = {"bad UTF-8": rng.choice(BAD_UTF8), "NUL": b"\0" * rng.choice((1, 4096))}
+    inserted |= {"carriage returns": b"\r", "U+2028 and its like": rng.choice(RARE).encode()}
     if kind in inserted:  # between two characters, perhaps inside a word
         text = lines[at].decode()
         cut = rng.randrange(len(text) + 1)

@@ -31,9 +31,8 @@ def test_nothing_that_a_file_names_happens(forks: Forks, tmp_path: Path) -> None
     every = [(name, container, reader) for name in bodies for container in CONTAINERS for reader in READERS]
     chosen = every[:: count(7, 1)]  # by turns, as 7 has no factor in common with either
     for name, container, reader in chosen:
-        (tmp_path / f"{reader}-gadget {name} {container}.bin").write_bytes(
-            CONTAINERS[container](bodies[name])
-        )
+        path = tmp_path / f"{reader}-gadget {name} {container}.bin"
+        path.write_bytes(CONTAINERS[container](bodies[name]))
     for zipped in (True, False)[: count(1, 2)]:
         for name, content in lies(tmp_path, count(200, 20_000), zipped).items():
             (tmp_path / f"{name}.bin").write_bytes(content)

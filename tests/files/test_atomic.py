@@ -11,13 +11,7 @@ from typing import BinaryIO
 import pytest
 
 from hat.errors import HatError
-from hat.files.atomic import (
-    digest_matches,
-    digest_path,
-    write_atomic,
-    write_text_atomic,
-    write_with_digest,
-)
+from hat.files.atomic import digest_matches, digest_path, write_atomic, write_text_atomic, write_with_digest
 from hat.files.journal import Journal
 
 
@@ -48,9 +42,7 @@ def refusing(code: int) -> Callable[..., None]:
     return refuse
 
 
-def test_what_fails_leaves_the_old_file_and_is_one_clear_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_fails_leaves_the_old_file_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"old")
 
@@ -114,9 +106,7 @@ def crash(number: int, path: Path, content: bytes, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
-def test_whatever_a_crash_leaves_is_valid(
-    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_crash_leaves_is_valid(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.pt"
     path.write_bytes(b"copied here by hand")
     crash(2, path, b"new", monkeypatch)

@@ -76,9 +76,7 @@ def test_training_and_averaging_leave_a_bundle(
     assert not (tmp_path / "b" / "bundle").exists()
 
 
-def test_a_line_does_not_wait_for_the_next(
-    data: hat.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_line_does_not_wait(data: hat.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = hat.save_bundle(made(data, 1), tmp_path / "bundle")
     (source, typed), (read, printed), kept = os.pipe(), os.pipe(), os.dup(0)
     os.dup2(source, 0)
@@ -96,9 +94,7 @@ def test_a_line_does_not_wait_for_the_next(
         os.dup2(kept, 0)
 
 
-def test_dictionaries_of_elsewhere(
-    data: hat.Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_given_dictionaries(data: hat.Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, texts, pieces = made(data, 1), tmp_path / "texts", tmp_path / "pieces"
     texts.mkdir()
     for name in ("dict.en.txt", "dict.de.txt"):

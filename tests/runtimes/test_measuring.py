@@ -128,9 +128,7 @@ def test_the_bundle_of_a_program_is_one(tmp_path: Path, data) -> None:
         ),
     ],
 )
-def test_what_cannot_be_measured_is_said_first(
-    toy_yml: str, words, message: str, tmp_path: Path, capsys
-) -> None:
+def test_what_cannot_be_measured(toy_yml: str, words, message: str, tmp_path: Path, capsys) -> None:
     if "--runtime=ctranslate2" in words:
         pytest.importorskip("ctranslate2", reason="the extra ctranslate2 is not installed")
     table = tmp_path / "t.csv"

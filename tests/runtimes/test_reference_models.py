@@ -1,7 +1,4 @@
-"""Models that were trained: other engines translate as ours does, token for token, and as well in 8 bits.
-
-They are SubTransformers of the provided 2020 models, and of a SuperTransformer of the toy task.
-"""
+"""Other engines translate as ours does, token for token, by SubTransformers of 2020 and of the toy task."""
 
 import random
 from dataclasses import replace

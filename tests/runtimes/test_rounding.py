@@ -93,9 +93,7 @@ def test_rounding_is_that_of_the_engine(runtime: str, data: Dataset, tmp_path: P
 
 @pytest.mark.slow
 @pytest.mark.parametrize("runtime", ROUNDINGS)
-def test_losses_rank_as_those_of_the_engine(
-    runtime: str, trained: Model, data: Dataset, tmp_path: Path
-) -> None:
+def test_losses_rank_as_of_the_engine(runtime: str, trained: Model, data: Dataset, tmp_path: Path) -> None:
     pytest.importorskip(NEEDS.get(runtime, "torch"), reason=f"the extra for {runtime} is not installed")
     split, rng = data.split("valid"), random.Random(1)
     archs = list(dict.fromkeys(sample(SPACE, rng) for _ in range(200)))[:30]
