@@ -131,7 +131,7 @@ FOLLOWED: dict[str, Callable[[pytest.CaptureFixture], None] | str] = {
     "latency_predictor.py --configs": STAGES,
     "evo_search.py --configs": STAGES,
     "bash scripts/run_task.sh": STAGES,
-    "bash {}": "tests/data/test_scripts.py::test_toy_from_nothing",
+    "bash {}": "tests/data/test_release_tasks.py::test_toy_from_nothing",
     "torchrun": "tests/cli/test_distributed.py::test_two_processes_equal_one_and_each_goes_on_from_the_other",
     **dict.fromkeys(("iconv -f", "iconv -c -f", "tr '", "tr -d", "{} -dc"), ENCODINGS),
 }
