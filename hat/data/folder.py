@@ -40,7 +40,8 @@ def languages(folder: Path | str, source: str | None = None, target: str | None 
     if len(found) != 1:
         pairs = ", ".join(map("-".join, found)) or "none"
         found_there = f"cannot tell the languages of {folder}: pairs found: {pairs}; {listing(Path(folder))}"
-        raise DataError(f"{found_there}; give --source-lang and --target-lang, or run hat preprocess")
+        advice = "choose with --source-lang and --target-lang, or make data with hat preprocess"
+        raise DataError(f"{found_there}; {advice}")
     return source or found[0][0], target or found[0][1]
 
 
