@@ -6,17 +6,17 @@ import tempfile
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hat.data.corpora import hold_out
 from hat.data.folder import languages, replacing
 from hat.data.pairs import PairDataset, load_vocabs
-from hat.data.preprocess import PreprocessConfig, preprocess
-from hat.data.subwords import TextCodec, check_pieces
 from hat.data.text import read_lines, unequal, write_rows
 from hat.data.vocab import Vocab
 from hat.errors import DataError
-from hat.files.archive import unpack
 from hat.files.atomic import file_digest
+
+if TYPE_CHECKING:
+    from hat.data.subwords import TextCodec
 
 Text = Sequence[str] | Path | str
 
@@ -64,6 +64,10 @@ class Dataset:
         of pairs, below 1 shares. Without `folder` it is a temporary one that lives as long as the data set.
         Raises DataError if both have not as many sentences, or too few, ConfigError for a wrong number.
         """
+        from hat.data.corpora import hold_out  # late: training makes no data
+        from hat.data.preprocess import PreprocessConfig, preprocess
+        from hat.data.subwords import check_pieces
+
         sides = [list(read_lines(x)) if isinstance(x, str | Path) else x for x in (source, target)]
         counts = [len(side) for side in sides]
         if counts[0] != counts[1]:
@@ -88,8 +92,10 @@ class Dataset:
             return data
 
     @functools.cached_property
-    def codec(self) -> TextCodec:
+    def codec(self) -> "TextCodec":
         """Return what turns plain sentences into ids and back, with the subword model of the folder."""
+        from hat.data.subwords import TextCodec
+
         return TextCodec.load(self.folder, self.languages, self.vocabs)
 
     def split(self, name: str) -> PairDataset:
@@ -104,6 +110,8 @@ def unpack_data(
     The data is read and checked before it takes the place of what is in `destdir`. Raises DataError if
     something is missing, damaged or does not fit together.
     """
+    from hat.files.archive import unpack
+
     pair = "-".join(languages)
     sides = [
         f"{split}.{pair}.{lang}.{end}" for split in splits for lang in languages for end in ("bin", "idx")

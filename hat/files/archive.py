@@ -34,7 +34,7 @@ def unpack(
     wanted = list(dict.fromkeys(members))
     for name in wanted:
         if name in ("", ".") or _unsafe(name) or str(PurePosixPath(name)) != name or (flat and "/" in name):
-            allowed = "a relative path without '..', for --flat without folders, is allowed"
+            allowed = "a relative path without '..', of binary data without folders, is allowed"
             raise ConfigError(f"cannot unpack member {name!a}: {allowed}; see --help")
     targets = [folder / name for name in wanted]
     for target in targets:
