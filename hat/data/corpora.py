@@ -100,8 +100,7 @@ class PrepareConfig(Options):
             raise ConfigError(f"--target-lang {self.target_lang}: it must differ from the source language")
         counts = len(self.source_inputs), len(self.target_inputs)
         if counts[0] != counts[1]:
-            needed = "as many of both are needed, in one order"
-            raise ConfigError(f"{counts[0]} and {counts[1]} files of two languages: {needed}")
+            raise ConfigError(f"{counts[0]} and {counts[1]} files of two languages: give as many of both")
 
     def steps(self, lang: str) -> Step:
         """Return the function that does the steps to a sentence of language `lang`."""
@@ -122,8 +121,7 @@ class PrepareConfig(Options):
             return None
         found = re.search(r'<seg id="?[^">]*"?\s*>(.*)</seg>', line, re.IGNORECASE)
         if not found or "<seg" in found[1].lower():
-            allowed = "each line must hold one whole <seg id=..>..</seg>"
-            raise DataError(f"cannot read the segment {line.strip()[:80]!a}: {allowed}")
+            raise DataError(f"cannot read the segment {line.strip()[:80]!a}: a line has one <seg ..>..</seg>")
         # right single quotes are made apostrophes; entities such as &amp; stay, as in the reference
         return found[1].strip().replace("\u2019", "'")
 

@@ -40,8 +40,7 @@ def languages(folder: Path | str, source: str | None = None, target: str | None 
     if len(found) != 1:
         pairs = ", ".join(map("-".join, found)) or "none"
         found_there = f"cannot tell the languages of {folder}: pairs found: {pairs}; {listing(Path(folder))}"
-        advice = "choose with --source-lang and --target-lang, or make data with hat preprocess"
-        raise DataError(f"{found_there}; {advice}")
+        raise DataError(f"{found_there}; give --source-lang and --target-lang, or run hat preprocess")
     return source or found[0][0], target or found[0][1]
 
 

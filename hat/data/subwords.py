@@ -35,8 +35,7 @@ def remove_subwords(line: str, kind: str | None) -> str:
         return (line + " ").replace("@@ ", "").rstrip(" ")
     if kind == "sentencepiece":
         return line.replace(" ", "").replace(SPACE_MARK, " ").strip(" ")
-    allowed = "allowed are '@@ ', 'subword_nmt' and 'sentencepiece'"
-    raise ConfigError(f"cannot join subwords of kind {kind!r}; {allowed}")
+    raise ConfigError(f"cannot join subwords of kind {kind!r}; allowed: '@@ ', subword_nmt, sentencepiece")
 
 
 def plain_text(words: str, lang: str) -> str:
@@ -108,8 +107,7 @@ def _count_chunk(chunk: Chunk, pieces: bytes, allow_empty: bool) -> tuple[int, C
     for lines, line in enumerate(read_lines(*chunk), 1):
         tokens = split(line)
         if not (tokens or allow_empty):
-            advice = "remove the line in both languages, or pass --allow-empty"
-            raise DataError(f"{where(*chunk[:2], lines - 1)} is empty; {advice}")
+            raise DataError(f"{where(*chunk[:2], lines - 1)} is empty; remove the pair or give --allow-empty")
         counts.update(tokens)
     return lines, counts
 
@@ -118,8 +116,7 @@ def check_pieces(lines: Iterable[str], pieces: int, option: str) -> None:
     """Raise ConfigError, naming the option, if a sentencepiece model needs more pieces for its characters."""
     least = len({char for line in lines for word in split_tokens(line) for char in word}) + 2
     if pieces < least:
-        found = f"{option} {pieces}: the characters of the text alone need {least}"
-        raise ConfigError(f"{found}; give at least as many")
+        raise ConfigError(f"{option} {pieces}: the characters of the text alone need {least}; give as many")
 
 
 def learn_sentencepiece(files: Iterable[Path], model_path: Path, vocab_size: int, seed: int) -> None:

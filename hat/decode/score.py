@@ -65,8 +65,7 @@ def bleu(hypotheses: Sequence[str], references: Sequence[str], mode: Mode, targe
     from sacrebleu.metrics import CHRF, TER
 
     if len(hypotheses) != len(references) or not hypotheses:
-        counts = f"{len(hypotheses)} hypotheses and {len(references)} references"
-        raise DataError(f"{counts}; each hypothesis needs one reference")
+        raise DataError(f"{len(hypotheses)} hypotheses and {len(references)} references; as many are needed")
     plain = hyphens = words = [list(hypotheses), list(references)]
     split = ""
     if mode == "normal":  # every hyphen inside a word is split, as the release scores

@@ -91,8 +91,7 @@ def _parse(content: bytes, path: Path) -> list[dict[str, Any]]:
                 raise ValueError
             records.append(entry["record"])
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            found = f"{path}:{number}: damaged record"
-            raise DataError(f"{found}; restore the file, or move it away to start anew") from error
+            raise DataError(f"{path}:{number}: damaged record; restore it, or begin a new one") from error
     return records
 
 

@@ -36,8 +36,7 @@ class CTranslate2(Runtime):
         if set(spans := arch.decoder.cross_span) != {1}:
             key = next(dim.choice_key for dim in DIMS if dim.attr == "cross_span")
             found = f"CTranslate2 attends to the last encoder layer only, this architecture has spans {spans}"
-            other = "take another runtime: onnxruntime knows all spans"
-            raise ConfigError(f"{found}; search with `{key}: [-1]`, or {other}")
+            raise ConfigError(f"{found}; search with `{key}: [-1]`, or take --runtime onnxruntime")
 
     def precision(self, asked: Precision, device: torch.device) -> Precision:
         found = super().precision(asked, device)
