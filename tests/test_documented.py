@@ -29,7 +29,6 @@ from hat.space import Arch, space_of
 README, MULTI30K, OWN, FROM_2020 = "README.md", "docs/multi30k.md", "docs/your_own.md", "docs/from_2020.md"
 SEARCH, DEPLOY = "docs/search.md", "docs/deploy.md"
 SEARCH_SECTIONS = ["One limit", "Several limits", "The whole front", "Twenty limits", "Short trainings"]
-SEARCH_SECTIONS += ["Going on, and starting warm"]
 ONE_COMMAND = [(README, "All of it with one command"), (MULTI30K, "All stages on Multi30k")]
 STAGES = ["1. Data", "2. SuperTransformer", "3. Latency dataset and predictor", "4. Search"]
 STAGES += ["5. Train, average and test the SubTransformer", "6. Profile"]
