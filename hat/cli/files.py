@@ -138,7 +138,7 @@ def fetch(cfg: FetchOptions, network: NetworkOptions, out: OutputOptions) -> dic
     elif cfg.unpack:
         from hat.data.dataset import unpack_data
 
-        pairs = unpack_data(path, folder, languages, ("train", "valid", "test"))
+        pairs = unpack_data(path, folder, languages)
         print(f"{folder}: {', '.join(f'{number} {split}' for split, number in pairs.items())} pairs")
     return report
 

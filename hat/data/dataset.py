@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hat.data.folder import languages, replacing
+from hat.data.folder import SPLITS, languages, replacing
 from hat.data.pairs import PairDataset, load_vocabs
 from hat.data.text import read_lines, unequal, write_rows
 from hat.data.vocab import Vocab
@@ -103,23 +103,18 @@ class Dataset:
         return PairDataset.load(self.folder, name, self.source_lang, self.target_lang)
 
 
-def unpack_data(
-    archive: Path, destdir: Path, languages: tuple[str, str], splits: Sequence[str]
-) -> dict[str, int]:
+def unpack_data(archive: Path, destdir: Path, languages: tuple[str, str]) -> dict[str, int]:
     """Make `destdir` the binary data in `archive`, in whatever folder there; return the pairs of each split.
-    The data is read and checked before it takes the place of what is in `destdir`. Raises DataError if
-    something is missing, damaged or does not fit together.
+    It is read and checked before; DataError if something is missing, damaged or does not fit together.
     """
     from hat.files.archive import unpack
 
-    pair = "-".join(languages)
-    sides = [
-        f"{split}.{pair}.{lang}.{end}" for split in splits for lang in languages for end in ("bin", "idx")
-    ]
+    texts = [f"{split}.{'-'.join(languages)}.{lang}" for split in SPLITS for lang in languages]
+    sides = [f"{text}.{end}" for text in texts for end in ("bin", "idx")]
     with replacing(destdir, languages) as fresh:
         unpack(archive, fresh, [*sides, *(f"dict.{lang}.txt" for lang in languages)], flat=True)
         try:
-            return {split: len(PairDataset.load(fresh, split, *languages)) for split in splits}
+            return {split: len(PairDataset.load(fresh, split, *languages)) for split in SPLITS}
         except DataError as error:
             found = f"{archive} does not hold data for training: {error}"
             raise DataError(f"{found}; {destdir} is as it was; fetch the archive again") from error
