@@ -66,8 +66,7 @@ def option(
     Args:
         default: value if neither a file nor the command line gives one; without it the option is required.
         help: its text; a longer one stands below the field.
-        low, high: smallest and largest value allowed.
-        above, below: bounds that are not allowed themselves.
+        low, high, above, below: smallest and largest value allowed, and bounds not allowed themselves.
         off: one more value that is allowed, for example -1 for "never".
         metavar: placeholder in the help of a command (default: by the type and the name).
         const: value of a flag that is given without one.
@@ -75,8 +74,7 @@ def option(
             does not (or only by the content of the file it names), "lengthens" says when the run ends.
         alias: older name, which serves as well.
     """
-    given = {"low": low, "high": high, "above": above, "below": below, "off": off, "const": const}
-    given |= {"help": help, "metavar": metavar, "role": role, "alias": alias}
+    given = {name: value for name, value in locals().items() if name != "default"}
     found = {name: value for name, value in given.items() if value not in (None, "", MISSING)}
     return dataclasses.field(default=default, metadata=found)
 
@@ -163,29 +161,22 @@ def value_of(hint: Any, entry: Any) -> Any:
     a text or a list of them. Raises ValueError, saying what the option takes, for any other.
     """
     kind, many = kind_of(hint)
-    texts = [str(text) for text in entry] if isinstance(entry, list | tuple) else [str(entry)]
+    listed = isinstance(entry, list | tuple)
+    texts = [*map(str, entry)] if listed else [str(entry)]
     if not texts:
         raise ValueError("needs at least one value, got an empty list")
-    if not many and isinstance(entry, list | tuple):
-        if kind != tuple[float, float]:
-            raise ValueError(f"takes one value, got the list {list(entry)}")
-        texts = [", ".join(texts)]
-    found = [converter(kind)(text) for text in texts]
-    return tuple(found) if many else found[0]
+    if listed and not many and kind != tuple[float, float]:
+        raise ValueError(f"takes one value, got the list {list(entry)}")
+    found = map(converter(kind), texts if many else [", ".join(texts)])
+    return tuple(found) if many else next(found)
 
 
 G = TypeVar("G")
 
 
 def fill(group: type[G], entries: Mapping[str, Any], **values: Any) -> G:
-    """Return a dataclass of options filled from the entries of a YAML file; other entries are ignored.
-
-    Args:
-        group: the dataclass.
-        entries: texts, or lists of them, by YAML keys, as `read_config` returns them.
-        values: values that win over the entries.
-
-    Raises ConfigError for a text that is no value of its option.
+    """Return a dataclass of options filled from the entries of a YAML file, as `read_config` returns them;
+    `values` win over them. Other entries are ignored; raises ConfigError for a text that is no value.
     """
     hints = typing.get_type_hints(group)
     for each in fields(group):  # type: ignore[arg-type]
@@ -248,11 +239,9 @@ def read_flat_yaml(stream: TextIO) -> dict[str, tuple[str | list[str], int]]:
     Plain YAML loaders keep the last of duplicate keys and read `010` as 8, `12:30` as 750 and `1e-7` as a
     string. Here every value stays the text that stands in the file; the type of its option converts it. The
     record of a run, `run.json`, stands for the settings in it.
-
     Raises ConfigError, with file and line, for duplicate keys, empty values, nesting and tags.
     """
-    name = getattr(stream, "name", "configuration")
-    text, line = "", 1
+    name, text, line = getattr(stream, "name", "configuration"), "", 1
     try:
         text = stream.read()
         if name.endswith("run.json"):
@@ -276,8 +265,8 @@ def read_flat_yaml(stream: TextIO) -> dict[str, tuple[str | list[str], int]]:
             mark = error.problem_mark or error.context_mark
             line, why = mark.line + 1 if mark else 1, str(error.problem or error.context)
         elif isinstance(error, yaml.reader.ReaderError):
-            line, character = _line(text, error.position), chr(error.character)
-            why = f"the character {character!a} is not allowed; remove it"
+            line = _line(text, error.position)
+            why = f"the character {chr(error.character)!a} is not allowed; remove it"
         raise ConfigError(f"{name}:{line}: not valid YAML: {why}") from error
     if root is None:
         return {}
@@ -287,7 +276,8 @@ def read_flat_yaml(stream: TextIO) -> dict[str, tuple[str | list[str], int]]:
     for key, value in root.value:
         line, many = key.start_mark.line + 1, isinstance(value, yaml.SequenceNode) and value.tag == _LIST
         for each in (key, *(value.value if many else [value])):
-            _check_scalar(each, f"{name}:{each.start_mark.line + 1}", getattr(key, "value", ""))
+            if why := _wrong(each, getattr(key, "value", "")):
+                raise ConfigError(f"{name}:{each.start_mark.line + 1}: {why}")
         if key.value in found:
             twice = f"key {key.value!r} stands already on line {found[key.value][1]}; keep one of them"
             raise ConfigError(f"{name}:{line}: {twice}")
@@ -295,19 +285,14 @@ def read_flat_yaml(stream: TextIO) -> dict[str, tuple[str | list[str], int]]:
     return found
 
 
-def _check_scalar(node: yaml.Node, where: str, key: object) -> None:
-    why = ""
+def _wrong(node: yaml.Node, key: object) -> str:
     if not isinstance(node, yaml.ScalarNode):
-        why = f"a nested mapping or list under {key!r}; keys stand at the top level only, and a value is one "
-        why += "text or a list of them"
-    elif node.tag != "tag:yaml.org,2002:str":
-        why = f"the tag {node.tag} is not allowed; write a plain value"
-    elif "\0" in node.value:
-        why = "a NUL character is not allowed; remove it"
-    elif not node.value or (node.style is None and node.value in ("~", "null", "Null", "NULL")):
-        why = f"key {key!r} has no value, or an empty entry in its list; write one or remove it"
-    if why:
-        raise ConfigError(f"{where}: {why}")
+        return f"a nested mapping or list under {key!r}; a value is one text or a list of them"
+    if node.tag != "tag:yaml.org,2002:str" or "\0" in node.value:
+        what = "a NUL character" if "\0" in node.value else f"the tag {node.tag}"
+        return f"{what} is not allowed; write a plain value"
+    empty = not node.value or (node.style is None and node.value in ("~", "null", "Null", "NULL"))
+    return f"key {key!r} has no value, or an empty entry in its list; write one or remove it" * empty
 
 
 def _line(text: str, position: int) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 BOM = codecs.BOM_UTF8
-_MARKS = {codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32"}
+_MARKS = {codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32"}  # before UTF-16, which begins alike
 _MARKS |= {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
 _PACKED = {rb"\x1f\x8b": "gzip", rb"BZh[1-9]1A": "bzip2", rb"\xfd7zXZ\0": "xz", rb"\x28\xb5\x2f\xfd": "zstd"}
 _EIGHT_BIT = (
@@ -96,7 +96,14 @@ def undecodable(path: Path | str, sample: bytes, error: UnicodeDecodeError) -> s
     if sum(ord(char) > 127 for char in sample.decode("utf-8", "ignore")) > broken:
         repair = _command(path, "iconv -c -f UTF-8 -t UTF-8", end=" || true")
         return f"is not UTF-8 at byte {error.start + 1}: repair the line, or drop such bytes with {repair}"
-    name = _guess(sample)
+    from charset_normalizer import from_bytes  # late: for an error only
+
+    found = from_bytes(sample, cp_isolation=_EIGHT_BIT.split())
+    best = max((match.coherence for match in found), default=0)
+    western = [match for match in found if "cp1252" in [match.encoding, *match.could_be_from_charset]]
+    name = "CP1252"  # of several that read well the most frequent one
+    if found and all(match.coherence <= best - 0.02 for match in western):
+        name = codecs.lookup(found[0].encoding).name.upper().replace("EUC_", "EUC-")  # as iconv calls it
     convert = _command(path, f"iconv -f {name} -t UTF-8")
     return f"is not UTF-8, perhaps {name}; convert the file with {convert} and look at the result"
 
@@ -113,7 +120,6 @@ def unwanted(path: Path | str, line: bytes) -> str | None:
 
 
 def _command(path: Path | str, program: str, plain: Path | None = None, end: str = "") -> str:
-    """Return the command that runs `path` through a program; the file as it was stays beside it."""
     if str(path) == "/dev/stdin":
         return f"`{program}` before it"
     name, old = shlex.quote(str(path)), shlex.quote(f"{path}.old")
@@ -131,15 +137,3 @@ def _wide(head: bytes) -> str | None:
         if not wrong and 2 * (text.count(" ") + text.count("\n")) > ends:
             return name  # of plain ASCII with a NUL somewhere hardly one space stands beside it
     return None
-
-
-def _guess(sample: bytes) -> str:
-    """Return the likely encoding of one or two bytes for each character, as iconv calls it."""
-    from charset_normalizer import from_bytes  # late: for an error only
-
-    found = from_bytes(sample, cp_isolation=_EIGHT_BIT.split())
-    best = max((match.coherence for match in found), default=0)
-    western = [match for match in found if "cp1252" in [match.encoding, *match.could_be_from_charset]]
-    if not found or any(match.coherence > best - 0.02 for match in western):
-        return "CP1252"  # of several that read well the most frequent one
-    return codecs.lookup(found[0].encoding).name.upper().replace("EUC_", "EUC-")

@@ -32,8 +32,7 @@ def progress(
 ) -> Iterator[T]:
     """Yield `items` behind a bar with rate and time left; `quiet`: a plain line every half minute instead."""
     if not quiet:
-        with _bar(total, unit, iterable=items, desc=what, initial=done) as bar:
-            yield from bar
+        yield from tqdm(items, what, total, initial=done, unit=f" {unit}", dynamic_ncols=True)
         return
     start = shown = time.monotonic()
     for n, item in enumerate(items, 1):
@@ -44,10 +43,6 @@ def progress(
             rate = n / (now - start)
             left = f"/{total} {unit}, {rate:.3g}/s, about {(total - done - n) / rate:.0f} s left"
             info(f"{what}: {done + n}{left if total else f' {unit}'}")
-
-
-def _bar(total: int, unit: str, **more: Any) -> Any:
-    return tqdm(total=total, unit=f" {unit}", file=sys.stderr, dynamic_ncols=True, **more)
 
 
 class RunLog:
@@ -64,7 +59,7 @@ class RunLog:
         if folder and (content := path.read_bytes()) and not content.endswith(b"\n"):
             self._file.truncate(content.rfind(b"\n") + 1)  # what a kill or a full disk left of a record
         self._plain = not (bar and folder)
-        self._bar = _bar(total, unit, disable=self._plain)
+        self._bar = tqdm(total=total, unit=f" {unit}", dynamic_ncols=True, disable=self._plain)
         self._board: Any = None
         if folder and tensorboard:
             try:

@@ -61,9 +61,6 @@ step() {
     flags="${*/#"$archives"/archives}"
     if is_done "$stamp" "$flags"; then return; fi
     rm -f "$stamp"
-    if [ -n "${archive_url:-}" ]; then
-        "$python" -m hat fetch --url "$archive_url" --to "${inputs[0]}"
-    fi
     case "$1" in
     prepare | learn-bpe | apply-bpe | preprocess) before=(--workers "$workers") ;;
     esac
@@ -75,8 +72,9 @@ step() {
 
 # take <archive> <address> <member>...: those files of an archive below $work/raw; it is downloaded when missing
 take() {
-    local archive_url=$2 members=("${@:3}")
-    step "${members[@]/#/$work/raw/}" : "$archives/$1" -- unpack --archive "$archives/$1" --to "$work/raw" --members "${@:3}"
+    local members=("${@:3}")
+    step "${members[@]/#/$work/raw/}" : "$archives/$1" -- \
+        fetch --url "$2" --to "$archives/$1" --unpack "$work/raw" --members "${@:3}"
 }
 
 # text <output> <file of $src>... = <file of $tgt>... -- <flag>...: the sentences of files below $work/raw
@@ -142,9 +140,8 @@ binarise() {
 
 # ready_made <archive> <address>: make $binary out of an archive of binary data
 ready_made() {
-    local archive_url=$2
     step "$binary/dict.$src.txt" "$binary"/{train,valid,test}.$src-$tgt.{$src,$tgt}.{bin,idx} : "$archives/$1" -- \
-        unpack-data --archive "$archives/$1" --destdir "$binary" --source-lang "$src" --target-lang "$tgt"
+        fetch --url "$2" --to "$archives/$1" --unpack "$binary" --source-lang "$src" --target-lang "$tgt"
     echo "$binary is up to date"
 }
 

@@ -17,8 +17,7 @@ from hat.cli.evo_search import SearchOptions
 from hat.cli.latency_dataset import DatasetOptions
 from hat.cli.latency_predictor import PredictorOptions, ReleaseOptions
 from hat.cli.main import load
-from hat.cli.missing import space_of
-from hat.cli.options import OutputOptions, parse
+from hat.cli.options import OutputOptions, parse, super_yml_of
 from hat.cli.settings import Settings, parse_settings, space_and_arch
 from hat.files.released import latency_data_names, released_models
 from hat.model.layers import count_macs, count_params
@@ -83,13 +82,13 @@ def test_every_file_parses_with_the_options_of_its_command(path: Path, capsys) -
         cfg = parse([f"--configs={path}"], *groups, prog="x", description="", config_flags=("--configs",))[0]
         assert cfg.lat_dataset_path and cfg.ckpt_path
     elif kind == "evo_search":
-        argv = [f"--configs={space_of(path)[0]}", f"--evo-configs={path}"]
+        argv = [f"--configs={super_yml_of(path)[0]}", f"--evo-configs={path}"]
         options = {"prog": "x", "description": "", "config_flags": ("--configs", "--evo-configs")}
         groups = SearchOptions, EvolutionConfig, ScoringOptions
         search = parse_settings(argv, *groups, **options)[1]
         assert search.ckpt_path
     elif kind == "subtransformer" and not path.name.startswith("common"):
-        settings = settings_of(path, path.with_name(f"common{space_of(path)[1]}.yml"))[0]
+        settings = settings_of(path, path.with_name(f"common{super_yml_of(path)[1]}.yml"))[0]
         assert space_and_arch(settings.space, settings.arch)[1] is not None
         assert settings.run.train_subtransformer
     else:
@@ -259,7 +258,7 @@ REFUSED = [  # commands of the release's README, and what makes that which is mi
     (
         "python train.py --configs=configs/wmt14.en-de/subtransformer/wmt14ende_titanxp@200ms.yml "
         "--sub-configs=configs/wmt14.en-de/subtransformer/common.yml",
-        f"it is written by `{EVO}`",
+        f"make it with `{EVO}`",
     ),
     (
         f"python train.py --configs={SUB.replace('25.8', '25.9')} "

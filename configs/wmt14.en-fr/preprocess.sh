@@ -37,7 +37,7 @@ take training-giga-fren.tar $statmt/wmt10/training-giga-fren.tar giga-fren.relea
 take test-full.tgz $statmt/wmt14/test-full.tgz test-full/newstest2014-fren-{src.en,ref.fr}.sgm
 for lang in en fr; do
     giga=$work/raw/giga-fren.release2.fixed.$lang
-    step "$giga" : "$giga.gz" -- unpack --archive "$giga.gz" --to "$work/raw" --members "$(basename "$giga")"
+    step "$giga" : "$giga.gz" -- fetch --to "$giga.gz" --unpack "$work/raw" --members "$(basename "$giga")"
 done
 
 moses=(--normalize --printable --tokenize --hyphens split --replace-invalid)

@@ -1,7 +1,6 @@
 """hat distill: a teacher translates the training text; students train on what it says."""
 
 import os
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 
 from hat.cli import settings as shared
-from hat.cli.options import OutputOptions, only, stage
+from hat.cli.options import OutputOptions, only, stage, without
 from hat.config import Options, option, to_yaml_values
 from hat.decode.beam import BeamConfig
 from hat.decode.distill import distill
@@ -32,12 +31,9 @@ class DistillOptions(Options):
 
     teacher: str | None = option(None, role="free")
     """checkpoint or bundle; of a SuperTransformer, the architecture of a YAML file or else the largest"""
-    output: str | None = option(None, role="free")
-    """folder of data to write"""
-    nbest: int = option(1, low=1)
-    """translations of each sentence to train on, at most --beam"""
-    batch_size: int = option(128, low=1, role="free")
-    """most sentences translated at once"""
+    output: str | None = option(None, "folder of data to write", role="free")
+    nbest: int = option(1, "translations of each sentence to train on, at most --beam", low=1)
+    batch_size: int = option(128, "most sentences translated at once", low=1, role="free")
 
 
 def parsed(argv: Sequence[str] | None) -> tuple[Any, ...]:
@@ -45,9 +41,8 @@ def parsed(argv: Sequence[str] | None) -> tuple[Any, ...]:
     used = (
         only(shared.TaskOptions, "data", "source_lang", "target_lang", "train_subset"),
         only(shared.RunOptions, "new_run"),
-        only(shared.DeviceOptions, "cpu", "gpu", "threads"),
-        only(OptimConfig, "amp"),
-        *(shared.RankOptions, ArchOptions, OutputOptions),
+        without(shared.DeviceOptions, "seed"),
+        *(only(OptimConfig, "amp"), ArchOptions, OutputOptions),
     )
     title = "Make training data of a teacher's translations."
     flags = {"prog": "hat distill", "description": title, "config_flags": ("--configs", "--sub-configs")}
@@ -64,12 +59,12 @@ def run(options: tuple[Any, ...], argv: Sequence[str] | None = None) -> dict[str
     """Translate, tell the user, and return what came out; a number is an exit code."""
     settings, own, beam = options
     path, out, place = shared.find_checkpoint(own.teacher), Path(own.output), place_of(os.environ)
-    dataset = shared.TaskData(settings.task)
+    dataset = shared.dataset_of(settings.task)
     if any(out.glob("*.idx")) and not record_path(out, folder=True).exists():
         raise DataError(f"{out} holds data that hat distill did not make; give another --output")
-    if place is None and (count := shared.processes(settings.ranks, settings.device)) > 1:
-        return launch("hat.cli.distill", argv, count, settings.ranks.distributed_port)
-    device, source = shared.rank_device(settings.device, place, settings.ranks), load(path, info)
+    if place is None and (count := shared.processes(settings.device)) > 1:
+        return launch("hat.cli.distill", argv, count, settings.device.distributed_port)
+    device, source = shared.rank_device(settings.device, place), load(path, info)
     check_dictionaries(source, dataset, path)
     dtype = evaluation_dtype(source, settings.optim.amp, device)
     arch = arch_of(settings.arch) or source.arch or source.space.largest()
@@ -80,14 +75,13 @@ def run(options: tuple[Any, ...], argv: Sequence[str] | None = None) -> dict[str
         how: dict[str, Any] = {"device": {"device": device_name(device), "dtype": str(dtype)}}
         how["settings"] = to_yaml_values(own, beam, settings.arch) | {"data": settings.task.data}
         how |= {"threads": torch.get_num_threads(), "processes": group.size}
-        how["gpus"] = group.size if device.type == "cuda" else 0
+        how |= {"gpus": group.size * (device.type == "cuda"), "identity": wanted}
         file = record_path(out, folder=True) if group.first else None
-        record = stack.enter_context(Run(file, "distillation", identity=wanted, **how))
-        bar = group.first and sys.stderr.isatty() and not settings.output.no_progress_bar
-        how = {"nbest": own.nbest, "batch_size": own.batch_size, "group": group, "show_bar": bar}
-        record.results |= (
-            found := distill(model, dataset.split(settings.task.train_subset), out, beam, **how)
-        )
+        record = stack.enter_context(Run(file, "distillation", **how))
+        how = {"nbest": own.nbest, "batch_size": own.batch_size, "group": group}
+        how["show_bar"] = group.first and settings.output.bar
+        found = distill(model, dataset.split(settings.task.train_subset), out, beam, **how)
+        record.results |= found
     if not group.first:
         return 0
     print(f"{out}: {found['pairs']} pairs of {found['sentences']} sentences, {found['tokens']} tokens")
@@ -97,7 +91,7 @@ def run(options: tuple[Any, ...], argv: Sequence[str] | None = None) -> dict[str
 def identity(options: tuple[Any, ...]) -> Identity:
     """Return what the translations depend on."""
     settings, own, beam = options
-    dataset, arch = shared.TaskData(settings.task), arch_of(settings.arch)
+    dataset, arch = shared.dataset_of(settings.task), arch_of(settings.arch)
     teacher = shared.find_checkpoint(own.teacher)
     inputs: dict[str, Any] = {"checkpoint": teacher / "config.json" if teacher.is_dir() else teacher}
     ids = dataset.split(settings.task.train_subset).content()

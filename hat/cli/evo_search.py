@@ -2,11 +2,9 @@
 
 import math
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -14,10 +12,10 @@ from typing import Any
 import torch
 
 from hat.cli import settings
-from hat.cli.options import OutputOptions, only, stage
-from hat.cli.settings import Settings, TaskData
+from hat.cli.options import OutputOptions, advice, only, stage
+from hat.cli.settings import Settings, dataset_of
 from hat.config import Options, option, to_yaml_values
-from hat.errors import CheckpointError, ConfigError, install
+from hat.errors import CheckpointError, ConfigError
 from hat.latency.predictor import LatencyPredictor, check_valid, conditions_of_space
 from hat.log import info
 from hat.model.transformer import SuperTransformer
@@ -38,22 +36,17 @@ class SearchOptions(Options):
     """Search"""
 
     evo_configs: str | None = option(None, role="free")
-    ckpt_path: str | None = option(None, role="free")
-    """latency predictor"""
-    feature_norm: tuple[float, ...] = ()
-    """normalisers of the features; needed for predictors of the 2020 release only"""
-    lat_norm: float | None = None
-    """normaliser of the latency in ms; needed for predictors of the 2020 release only"""
-    write_config_path: str | None = option(None, role="free")
-    """YAML file for the architecture found"""
+    ckpt_path: str | None = option(None, "latency predictor", role="free")
+    feature_norm: tuple[float, ...] = option((), "normalisers of features for predictors of the 2020 release")
+    lat_norm: float | None = option(None, "normaliser of latency in ms, for predictors of the 2020 release")
+    write_config_path: str | None = option(None, "YAML file for the architecture found", role="free")
     latency_constraint: tuple[float, ...] = option((), above=0, alias="latency_constraints")
     """highest latencies in ms: the predictor's upper bound keeps each, or its prediction if it has none; if
     they are several, there is one YAML file for each"""
     search_dir: str | None = option(None, role="free")
-    """folder of journal, log, table and picture (default: checkpoints/<task>/evo_search/<name of
+    """folder of journal, log and table (default: checkpoints/<task>/evo_search/<name of
     --write-config-path>)"""
-    no_measure: bool = option(False, role="free")
-    """do not measure the architecture found, even if the predictor is of this device"""
+    no_measure: bool = option(False, "do not measure it, if the predictor is of this device", role="free")
     rerank_configs: str | None = option(None, metavar="FILE", role="free")
     """YAML file with the options of the short trainings of --rerank (default: those of --configs)"""
 
@@ -64,7 +57,6 @@ _USED = (  # of the options in YAML files; those of the space are given there
     only(settings.TaskOptions, *_TASK.split()),
     only(OptimConfig, "label_smoothing", "amp"),
     settings.DeviceOptions,
-    settings.RankOptions,
     only(settings.ProfileOptions, "latiter", "lat_interval", "lat_row_budget"),
     settings.EngineOptions,
     OutputOptions,
@@ -73,8 +65,7 @@ _USED = (  # of the options in YAML files; those of the space are given there
 
 def parsed(argv: Sequence[str] | None) -> tuple[Any, ...]:
     """Return the settings, the options of the search, and those of its strategies, limits and scoring."""
-    text = "Find the SubTransformer with the lowest validation loss under a latency constraint, or the whole "
-    text += "front of loss against latency."
+    text = "Find the SubTransformer of lowest loss under a latency limit, or the front of loss and latency."
     how: dict[str, Any] = {"description": text, "config_flags": ("--configs", "--evo-configs"), "used": _USED}
     of_search = (strategies.EvolutionConfig, LimitOptions, strategies.ParetoConfig, strategies.ScoringOptions)
     return settings.parse_settings(argv, SearchOptions, *of_search, prog="evo_search.py", **how)
@@ -83,7 +74,7 @@ def parsed(argv: Sequence[str] | None) -> tuple[Any, ...]:
 def identity(groups: tuple[Any, ...]) -> Identity:
     """Return the identity of the search that `run` makes of these options; nothing is written."""
     given, options, *groups = groups
-    data, rest = TaskData(given.task), _arguments(given, options, groups)
+    data, rest = dataset_of(given.task), _arguments(given, options, groups)
     device = settings.chosen_device(given.device)
     with torch.device("meta"):
         network = SuperTransformer(rest.pop("space"), data.vocab_sizes, given.model)
@@ -96,12 +87,11 @@ def _arguments(given: Settings, options: SearchOptions, groups: Sequence[Any]) -
     task = given.task
     limits_ms = options.latency_constraint
     front = any(getattr(group, "pareto", False) for group in groups) and not limits_ms
-    needed = {
-        "--ckpt-path": (options.ckpt_path, "the latency predictor"),
-        "--write-config-path": (options.write_config_path or front, "the YAML file to write"),
-        "--restore-file": (given.run.restore_file, "the SuperTransformer checkpoint"),
-    }
-    for name, (value, what) in needed.items():
+    for name, value, what in (
+        ("--ckpt-path", options.ckpt_path, "the latency predictor"),
+        ("--write-config-path", options.write_config_path or front, "the YAML file to write"),
+        ("--restore-file", given.run.restore_file, "the SuperTransformer checkpoint"),
+    ):
         if not value:
             raise ConfigError(f"{name} is needed: {what}; it usually stands in the file of --evo-configs")
     config = SearchConfig(
@@ -116,80 +106,52 @@ def _arguments(given: Settings, options: SearchOptions, groups: Sequence[Any]) -
     training = TrainConfig(given.model, given.optim, given.schedule, batches=task)
     if options.rerank_configs:
         training = TrainConfig.from_yaml(options.rerank_configs)
-    return {
-        "space": settings.space_and_arch(given.space, given.arch)[0],
-        "predictor": _predictor(options),
-        "limits_ms": limits_ms,
-        "config": config,
-        "seed": given.device.seed,
-        "out": folder,
-        "inputs": {
-            "checkpoint": settings.find_checkpoint(str(given.run.restore_file)),
-            "predictor": Path(str(options.ckpt_path)),
-        },
-        "training": training,
-        "runtime": given.engine.runtime,
-        "precision": given.engine.precision,
-    }
+    how = {"config": config, "limits_ms": limits_ms, "predictor": _predictor(options), "training": training}
+    checkpoint = settings.find_checkpoint(str(given.run.restore_file))
+    how |= {"inputs": {"checkpoint": checkpoint, "predictor": Path(str(options.ckpt_path))}, "out": folder}
+    how |= {"runtime": given.engine.runtime, "precision": given.engine.precision, "seed": given.device.seed}
+    return how | {"space": settings.space_and_arch(given.space, given.arch)[0]}
 
 
 def run(groups: tuple[Any, ...], argv: Sequence[str] | None) -> dict[str, Any] | int:
     """Search, tell the user, and return the summary; a number is the exit code of processes it started."""
     given, options, *groups = groups
-    optim, profile, how = given.optim, given.profile, _arguments(given, options, groups)
-    space, data, restore = how.pop("space"), TaskData(given.task), how["inputs"]["checkpoint"]
+    profile, how = given.profile, _arguments(given, options, groups)
+    space, data, restore = how.pop("space"), dataset_of(given.task), how["inputs"]["checkpoint"]
     lengths = dict.fromkeys(("source_len", "target_len"), how["config"].profile_length)
     known = conditions_of_space(space, data.vocab_sizes[1]) | {key: str(n) for key, n in lengths.items()}
     check_valid(str(options.ckpt_path), how["predictor"].conditions, known)
     place = place_of(os.environ)
-    if place is None and (count := settings.processes(given.ranks, given.device)) > 1:
-        return launch("hat.cli.evo_search", argv, count, given.ranks.distributed_port)
-    device = settings.rank_device(given.device, place, given.ranks)
-    dtype = amp_dtype(optim.amp, device)
+    if place is None and (count := settings.processes(given.device)) > 1:
+        return launch("hat.cli.evo_search", argv, count, given.device.distributed_port)
+    device = settings.rank_device(given.device, place)
+    dtype = amp_dtype(given.optim.amp, device)
     source = check_compatible(load(restore, info), restore, space, None, given.model, data)
-    if options.write_config_path and not how["limits_ms"]:
-        info("there is no limit, so none of the front is chosen for --write-config-path")
 
     @contextmanager
     def connected() -> Iterator[ProcessGroup]:
         with joined(place, device) as group:
-            amp_dtype(optim.amp, device, group)  # all must agree
+            amp_dtype(given.optim.amp, device, group)  # all must agree
             yield group
 
-    result = search(
-        source.sub(None).to(device, dtype),
-        data,
-        **how,
-        measure=not options.no_measure,
-        write_to=options.write_config_path,
-        settings=to_yaml_values(options, *groups, *given),
-        measuring={
-            **lengths,
-            "beam": profile.lat_beam,
-            "max_iterations": profile.latiter,
-            "interval_percent": profile.lat_interval,
-            "row_budget_s": profile.lat_row_budget,
-            "dtype": given.engine.precision,
-            "command": given.engine.lat_command or "",
-        },
-        group=connected(),
-        progress=not given.output.no_progress_bar and sys.stderr.isatty(),
-        new_run=given.run.new_run,
-    )
+    timing = {"max_iterations": profile.latiter, "interval_percent": profile.lat_interval, **lengths}
+    timing |= {"beam": profile.lat_beam, "row_budget_s": profile.lat_row_budget}
+    timing |= {"dtype": given.engine.precision, "command": given.engine.lat_command or ""}
+    how |= {"measure": not options.no_measure, "measuring": timing}
+    how |= {"write_to": options.write_config_path, "settings": to_yaml_values(options, *groups, *given)}
+    how |= {"group": connected(), "progress": given.output.bar, "new_run": given.run.new_run}
+    result = search(source.sub(None).to(device, dtype), data, **how)
     if place and place.rank:
         return 0
-    _draw(how["out"])
     for line in _lines(result, how["out"]):
         print(line, flush=True)
     return result.summary()
 
 
 def _folder(options: SearchOptions) -> Path:
-    """Return the folder of the search; raises ConfigError if no file names it."""
     if options.search_dir:
         return Path(options.search_dir)
-    named = options.write_config_path or options.evo_configs
-    if not named:
+    if not (named := options.write_config_path or options.evo_configs):
         raise ConfigError("--search-dir is needed: the folder of the journal and the front")
     name = Path(named).stem + ("" if options.write_config_path else "_front")
     return settings.run_folder(options.evo_configs or f"configs/evo_search/{name}.yml", None).parent / name
@@ -198,39 +160,20 @@ def _folder(options: SearchOptions) -> Path:
 def _predictor(options: SearchOptions) -> LatencyPredictor:
     path = str(options.ckpt_path)
     if not Path(path).exists():
-        from hat.cli.missing import advice, latency_commands  # late: for an error only
-
-        makes = latency_commands("latency_predictor.py --configs", "ckpt-path", path)
-        how = advice(makes, "check --ckpt-path, or train one with latency_predictor.py")
+        how = advice(path, "check --ckpt-path, or train one with latency_predictor.py")
         raise CheckpointError(f"there is no latency predictor {path}; {how}")
     return LatencyPredictor.load(path, options.feature_norm, options.lat_norm)
 
 
-def _draw(folder: Path) -> None:
-    """Write front.png into the search's folder if matplotlib is installed."""
-    try:
-        import matplotlib  # noqa: F401 - otherwise the report is not loaded
-    except ImportError:
-        info(f"no picture: matplotlib is not installed; run: {install('report')}")
-        return
-    from hat.report.collect import collect  # late: most of a search draws nothing
-    from hat.report.page import charts, png, write_png
-
-    front = [chart for chart in charts(collect(folder)) if chart.section == "front"]
-    write_png(folder / "front.png", partial(png, front))
-
-
 def _lines(result: SearchResult, folder: Path) -> Iterator[str]:
-    """Yield what a user is told of the result."""
-    scored = f"scored in {result.scoring_s:.0f} s"
+    scored, below = f"scored in {result.scoring_s:.0f} s", []
     if result.whole_front:
         best, fastest = result.front[0], min(result.front, key=lambda each: each.predicted_ms)
+        ends = (f"loss {each.loss:.4f} at {each.predicted_ms:.2f} ms" for each in (best, fastest))
         yield (
-            f"found {folder / 'front'}: {len(result.front)} architectures on the front, from loss "
-            f"{best.loss:.4f} at {best.predicted_ms:.2f} ms to loss {fastest.loss:.4f} at "
-            f"{fastest.predicted_ms:.2f} ms; {len(result.scored)} {scored}"
+            f"found {folder / 'front'}: {len(result.front)} architectures on the front, from "
+            f"{' to '.join(ends)}; {len(result.scored)} {scored}"
         )
-    below = []
     for limit_ms, winner in result.winners.items():
         bound = f" ({100 * result.coverage:g}% bound {winner.bound_ms:.2f} ms)" if result.coverage else ""
         limit = f" of {limit_ms:g} ms" if limit_ms < math.inf else ""
@@ -244,8 +187,7 @@ def _lines(result: SearchResult, folder: Path) -> Iterator[str]:
             kept = {True: "within", False: "ABOVE", None: "open: it may be within or above"}[winner.holds]
             kept = f"{kept} the constraint{limit}, " if limit else ""
             measured = in_ms(winner.measured_ms, winner.measured_interval_ms)
-            number = f"{len(winner.finalists)} finalists measured"
-            yield f"measured {measured}, {kept}in a fresh process; {number}"
+            yield f"measured {measured}, {kept}in a fresh process; {len(winner.finalists)} finalists measured"
     if len(below) > 1:
         holds = [winner.holds for winner in result.winners.values()]
         yield (

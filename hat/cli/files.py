@@ -4,49 +4,38 @@ import json
 import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from hat.cli.missing import advice, checkpoint_commands
-from hat.cli.options import OutputOptions, only, takes
+from hat.cli.options import OutputOptions, advice, only, takes
 from hat.config import Options, option, shipped
 from hat.errors import CheckpointError, ConfigError, DataError, suggest
 from hat.files.archive import check_file, unpack
 from hat.files.download import Check, Downloaded, Unreachable, download
-from hat.files.released import (
-    LATENCY_DATA_URL,
-    ReleasedModel,
-    beside_own,
-    latency_data_names,
-    released_models,
-)
+from hat.files.released import LATENCY_DATA_URL, ReleasedModel, latency_data_names, released_models
 from hat.log import info
 from hat.run import record_path
 from hat.space import ArchOptions, arch_of
+
+_THERE = {"downloaded": "", "intact": " is already there and intact"}
 
 
 @dataclass(frozen=True)
 class NetworkOptions(Options):
     """Network"""
 
-    tries: int = option(5, low=1)
-    """attempts in a row that may bring nothing new, with longer and longer pauses"""
-    timeout: float = option(30.0, above=0)
-    """seconds without a byte after which an attempt fails"""
+    tries: int = option(5, "attempts in a row that may bring nothing new, with growing pauses", low=1)
+    timeout: float = option(30.0, "seconds without a byte after which an attempt fails", above=0)
 
 
 @dataclass(frozen=True)
 class DownloadOptions(Options):
     """What to download"""
 
-    model_name: str | None = None
-    """model to download, for example HAT_wmt14ende_super_space0; --list shows all names"""
-    download_all: bool = False
-    """download all models, one after another; those that are there and intact are skipped"""
-    list: bool = False
-    """print a table of all models and exit"""
-    latency_data: bool = False
-    """download the latency tables and predictors of the release from its public repository"""
-    save_path: str | None = None
-    """folder to write to (default: ./downloaded_models, for --latency-data ./latency_dataset)"""
+    model_name: str | None = option(None, "model to download, as HAT_wmt14ende_super_space0; see --list")
+    download_all: bool = option(False, "download all models; those that are there and intact are skipped")
+    list: bool = option(False, "print a table of all models and exit")
+    latency_data: bool = option(False, "download the latency tables and predictors of the release")
+    save_path: str | None = option(None, "folder to write to (default: downloaded_models or latency_dataset)")
 
 
 @takes("download_model.py", DownloadOptions, NetworkOptions, OutputOptions)
@@ -54,10 +43,8 @@ def download_model(options: DownloadOptions, network: NetworkOptions, out: Outpu
     """List and download the models, latency tables and predictors of the 2020 release."""
     asked = [options.model_name is not None, options.download_all, options.list, options.latency_data]
     if sum(asked) != 1:
-        raise ConfigError(
-            f"{sum(asked)} of --model-name, --download-all, --list and --latency-data are given; exactly one "
-            "is allowed; see download_model.py --help"
-        )
+        flags = "--model-name, --download-all, --list and --latency-data"
+        raise ConfigError(f"{sum(asked)} of {flags} are given; exactly one is allowed")
     models = released_models()
     if options.list:
         rows = [("model", "task", "device", "latency", "BLEU")]
@@ -86,33 +73,28 @@ def download_model(options: DownloadOptions, network: NetworkOptions, out: Outpu
             info(f"DataError: {error}")
             failed.append(path.name)
             continue
-        there = "" if got.status == "downloaded" else " is already there and intact"
-        print(f"{got.path}{there}: {got.num_bytes} bytes, SHA-256 {got.sha256}", flush=True)
+        print(f"{got.path}{_THERE[got.status]}: {got.num_bytes} bytes, SHA-256 {got.sha256}", flush=True)
         found.append(got)
     if failed:
-        raise DataError(
-            f"{len(failed)} of {len(wanted)} files failed: {', '.join(failed)}; the reasons are above; run "
-            "the same command again to fetch what is missing"
-        )
+        again = "the reasons are above; run the same command again to fetch what is missing"
+        raise DataError(f"{len(failed)} of {len(wanted)} files failed: {', '.join(failed)}; {again}")
     return {"files": [asdict(file) for file in found]}
 
 
 def _latency_data(models: tuple[ReleasedModel, ...], folder: Path) -> list[tuple[str, Path, Check]]:
     wanted: list[tuple[str, Path, Check]] = []
     for name in latency_data_names(models):
-        table, path = f"{name}_all.csv", folder / f"predictors/{name}.pt"
-        wanted.append((f"{LATENCY_DATA_URL}/{table}", folder / table, _check_table))
-        address = f"{LATENCY_DATA_URL}/predictors/{path.name}"
-        records = record_path(path, folder=False), path.with_suffix(".config.yml")  # the latter of HAT 0.1
-        if any(record.exists() for record in records):  # latency_predictor.py wrote it
-            info(f"{path} was trained here and stays; the released one becomes {beside_own(path)}")
-            path = beside_own(path)
-        wanted.append((address, path, check_file))
+        for there, check in ((f"{name}_all.csv", _check_table), (f"predictors/{name}.pt", check_file)):
+            path = folder / there
+            records = record_path(path, folder=False), path.with_suffix(".config.yml")  # the latter of 0.1
+            if any(record.exists() for record in records):  # latency_predictor.py wrote it
+                info(f"{path} was trained here and stays; --save-path puts the released one elsewhere")
+            else:
+                wanted.append((f"{LATENCY_DATA_URL}/{there}", path, check))
     return wanted
 
 
 def _check_table(path: Path) -> None:
-    """Raise ValueError for what is no latency table of the release."""
     from hat.latency.table import RELEASE_COLUMNS  # imports torch, which --list has no need for
 
     check_file(path)
@@ -126,92 +108,55 @@ def _check_table(path: Path) -> None:
 class FetchOptions(Options):
     """Download"""
 
-    url: str
-    """address, beginning with https:// or http://; share links of Dropbox and Google Drive serve too"""
-    to: str
-    """file to write; left alone if it is already there and intact"""
-    sha256: str | None = None
-    """SHA-256 that the file must have"""
+    to: str = option(help="file to write; left alone if it is already there and intact")
+    url: str | None = option(None, "address, or share link of Dropbox or Google Drive (default: it is there)")
+    sha256: str | None = option(None, "SHA-256 that the file must have")
+    unpack: str | None = None
+    """folder for what the file holds, if that is an archive: tar, tar.gz, zip, or one file packed by gzip"""
+    members: tuple[str, ...] = ()
+    """paths inside the archive, each written to the same path below the folder (default: with two languages
+    the binary data of the archive, in whatever folder there, which replaces that in --unpack)"""
+    source_lang: str | None = option(None, "source language of the binary data, for example en")
+    target_lang: str | None = option(None, "target language")
 
 
 @takes("hat fetch", FetchOptions, NetworkOptions, OutputOptions)
 def fetch(cfg: FetchOptions, network: NetworkOptions, out: OutputOptions) -> dict:
-    """Download one file, whole or not at all."""
-    options = {"sha256": cfg.sha256, "quiet": out.no_progress_bar, **asdict(network)}
-    found = download(cfg.url, Path(cfg.to), **options)
-    there = "" if found.status == "downloaded" else " is already there"
-    print(f"{cfg.to}{there}: {found.num_bytes} bytes")
-    return {"path": cfg.to, "bytes": found.num_bytes, "sha256": found.sha256, "status": found.status}
+    """Download one file, whole or not at all, and take named files and nothing else out of it."""
+    path, folder, report = Path(cfg.to), Path(cfg.unpack or ""), dict[str, Any]()
+    languages = cfg.source_lang or "", cfg.target_lang or ""
+    if not cfg.url and (cfg.sha256 or not cfg.unpack):
+        raise ConfigError("--url is needed: the address to download from")
+    if bool(cfg.members) + all(languages) != bool(cfg.unpack):
+        raise ConfigError("--unpack is given with --members, or with --source-lang and --target-lang")
+    if cfg.url:
+        found = download(cfg.url, path, sha256=cfg.sha256, quiet=out.no_progress_bar, **asdict(network))
+        print(f"{path}{_THERE[found.status]}: {found.num_bytes} bytes")
+        report = {"path": cfg.to, "bytes": found.num_bytes, "sha256": found.sha256, "status": found.status}
+    if cfg.unpack and cfg.members:
+        print(f"{path}: {len(unpack(path, folder, cfg.members))} files unpacked to {folder}")
+    elif cfg.unpack:
+        from hat.data.dataset import unpack_data
 
-
-@dataclass(frozen=True)
-class UnpackOptions(Options):
-    """Unpacking"""
-
-    archive: str
-    """a tar, tar.gz or zip archive, or one file packed with gzip"""
-    to: str
-    """folder to write to"""
-    members: tuple[str, ...]
-    """paths inside the archive; each is written to the same path below the folder"""
-    flat: bool = False
-    """the members are named without their folders, wherever in the archive they are"""
-    max_gib: int = option(256, low=0)
-    """most that the members may have together, in GiB"""
-
-
-@takes("hat unpack", UnpackOptions)
-def unpack_files(cfg: UnpackOptions) -> None:
-    """Take named files, and nothing else, out of an archive."""
-    paths = unpack(Path(cfg.archive), Path(cfg.to), cfg.members, flat=cfg.flat, max_bytes=cfg.max_gib << 30)
-    print(f"{cfg.archive}: {len(paths)} files unpacked to {cfg.to}")
-
-
-@dataclass(frozen=True)
-class UnpackDataOptions(Options):
-    """Unpacking"""
-
-    archive: str
-    """a tar, tar.gz or zip archive with dictionaries and indexed data"""
-    destdir: str
-    """folder to write; data in it is replaced at the end"""
-    source_lang: str
-    """source language, for example en"""
-    target_lang: str
-    """target language, for example de"""
-    splits: tuple[str, ...] = ("train", "valid", "test")
-    """splits that the archive must hold"""
-
-
-@takes("hat unpack-data", UnpackDataOptions)
-def unpack_data(cfg: UnpackDataOptions) -> None:
-    """Take dictionaries and binary data out of an archive, and check that they fit together."""
-    from hat.data import dataset
-
-    languages = (cfg.source_lang, cfg.target_lang)
-    pairs = dataset.unpack_data(Path(cfg.archive), Path(cfg.destdir), languages, cfg.splits)
-    counts = ", ".join(f"{number} {split}" for split, number in pairs.items())
-    print(f"{cfg.destdir}: {counts} pairs")
+        pairs = unpack_data(path, folder, languages)
+        print(f"{folder}: {', '.join(f'{number} {split}' for split, number in pairs.items())} pairs")
+    return report
 
 
 @dataclass(frozen=True)
 class ConvertOptions(Options):
     """Conversion"""
 
-    input: str
-    """checkpoint of the 2020 release, or of this system"""
-    output: str | None = None
-    """checkpoint to write"""
-    safetensors: str | None = None
-    """safetensors file to write: the weights under our names, the description as metadata"""
-    fp16: bool = False
-    """write weights in half precision; they are read as float32 again"""
+    input: str = option(help="checkpoint of the 2020 release, or of this system")
+    output: str | None = option(None, "checkpoint to write")
+    safetensors: str | None = option(None, "safetensors file to write: weights, and their description")
+    fp16: bool = option(False, "write weights in half precision; they are read as float32 again")
 
     def __post_init__(self) -> None:
-        written = [path for path in (self.output, self.safetensors) if path]
-        if not written:
+        given = [Path(path).resolve() for path in (self.input, self.output, self.safetensors) if path]
+        if len(given) == 1:
             raise ConfigError("nothing to write; give --output OUT.pt, --safetensors OUT.safetensors or both")
-        if len({Path(path).resolve() for path in (self.input, *written)}) <= len(written):
+        if len({*given}) < len(given):
             raise ConfigError("--input, --output and --safetensors must be different files")
 
 
@@ -230,8 +175,8 @@ def convert(cfg: ConvertOptions, arch_options: ArchOptions, out: OutputOptions) 
     after = before if arch is None else pack(before.sub(arch), before.vocab_digests)
     if cfg.fp16:
         halves = {name: weight.half() for name, weight in after.weights.items()}
-        for name in (name for name, half in halves.items() if not half.isfinite().all()):
-            found = f"{name} holds numbers beyond 65504, which half precision cannot hold"
+        if large := [name for name, half in halves.items() if not half.isfinite().all()]:
+            found = f"{large[0]} holds numbers beyond 65504, which half precision cannot hold"
             raise CheckpointError(f"{found}; leave --fp16 out")
         after = replace(after, weights=halves, state={}, master=None)
     if cfg.output:
@@ -251,12 +196,9 @@ def convert(cfg: ConvertOptions, arch_options: ArchOptions, out: OutputOptions) 
 class AverageOptions(Options):
     """Averaging"""
 
-    inputs: tuple[str, ...] = option((), role="free")
-    """checkpoint files, or one folder of a run"""
-    num_epoch_checkpoints: int = option(10, low=1)
-    """newest epoch checkpoints taken from a folder"""
-    output: str | None = option(None, role="free")
-    """file to write (default: average_model_N.pt in the folder)"""
+    inputs: tuple[str, ...] = option((), "checkpoint files, or one folder of a run", role="free")
+    num_epoch_checkpoints: int = option(10, "newest epoch checkpoints taken from a folder", low=1)
+    output: str | None = option(None, "file to write (default: average_model_N.pt in a folder)", role="free")
 
 
 @dataclass(frozen=True)
@@ -265,16 +207,14 @@ class ReportOptions:
 
     run_dir: str | None = None
     """folder of run_task.sh, of one search or training, or one above several; the flag may be left out"""
-    to: str | None = None
-    """folder to write (default: report in the run's folder)"""
+    to: str | None = option(None, "folder to write (default: report in the run's folder)")
 
 
 @dataclass(frozen=True)
 class InitOptions(Options):
     """Folder"""
 
-    to: str = option(".", metavar="DIR")
-    """folder that gets configs/ and scripts/"""
+    to: str = option(".", "folder that gets configs/ and scripts/", metavar="DIR")
 
 
 @takes("hat average", AverageOptions, only(OutputOptions, "json"))
@@ -283,8 +223,7 @@ def average(given: AverageOptions, out: OutputOptions) -> dict:
     if not given.inputs:
         raise ConfigError("--inputs is needed: checkpoint files, or the folder of a run")
     if missing := [name for name in given.inputs if not Path(name).exists()]:
-        commands = checkpoint_commands(Path(missing[0]) / "checkpoint1.pt") or checkpoint_commands(missing[0])
-        how = advice(commands, "give checkpoint files or a folder")
+        how = advice(missing[0], "give checkpoint files or a folder")
         raise CheckpointError(f"{', '.join(missing)} does not exist; {how}")
     from hat.train import checkpoint  # after the checks: it loads torch
 
@@ -311,10 +250,9 @@ def report(options: ReportOptions, out: OutputOptions) -> dict:
 def init(options: InitOptions) -> None:
     """Put the tasks (configs/) and shell scripts (scripts/) of this HAT into a folder; overwrites nothing."""
     folder = Path(options.to)
-    targets = {name: folder / name for name in ("configs", "scripts")}
-    for path in targets.values():
+    for path in (targets := [folder / "configs", folder / "scripts"]):
         if path.exists():
             raise ConfigError(f"{path} exists already and is kept; give another folder with --to")
-    for name, path in targets.items():
-        shutil.copytree(shipped(name), path, ignore=shutil.ignore_patterns("__pycache__", "*.py"))
+    for path in targets:
+        shutil.copytree(shipped(path.name), path, ignore=shutil.ignore_patterns("__pycache__", "*.py"))
     print(f"{folder}: go there and run bash scripts/run_task.sh toy.en-de cpu")

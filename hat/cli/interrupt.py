@@ -17,9 +17,8 @@ _ENDING = (signal.SIGTERM, signal.SIGHUP)  # SIGHUP: the terminal or the ssh con
 
 
 class Interrupt:
-    """Inside the `with` block a signal only sets `asked`; the run looks at it after each step.
-
-    A signal that the process was started to ignore stays ignored, as `nohup` asks for SIGHUP.
+    """Inside the `with` block a signal only sets `asked`; the run looks at it after each step. A signal that
+    the process was started to ignore stays ignored, as `nohup` asks for SIGHUP.
     """
 
     def __init__(self) -> None:
@@ -47,10 +46,9 @@ GRACE_S = 6.0  # a command that was asked to end has so long
 
 
 def run_group(command: Sequence[str], **how: Any) -> tuple[int, str]:
-    """Run a command with all it starts and return its exit code and what it printed, if that is a pipe.
-
-    A signal that ends this process is passed on to all of them; a second one, or `GRACE_S`, kills what is
-    left. They share the locks of this process, should it be killed.
+    """Run a command with all it starts and return its exit code and what it printed, if that is a pipe. A
+    signal that ends this process is passed on to all of them; a second one, or `GRACE_S`, kills what is left.
+    They share the locks of this process, should it be killed.
     """
     with Interrupt() as interrupt:  # a signal while the process starts would leave it behind
         process = subprocess.Popen(command, text=True, start_new_session=True, pass_fds=held_locks(), **how)
@@ -60,7 +58,7 @@ def run_group(command: Sequence[str], **how: Any) -> tuple[int, str]:
         said, _ = process.communicate()
         return process.returncode, said or ""
     except BaseException as ended:
-        number = ended.number if isinstance(ended, Terminated) else signal.SIGINT
+        number = ended.args[0] if isinstance(ended, Terminated) else signal.SIGINT
         with contextlib.suppress(ProcessLookupError):
             try:
                 os.killpg(process.pid, number)
@@ -74,18 +72,13 @@ def run_group(command: Sequence[str], **how: Any) -> tuple[int, str]:
 
 
 class Terminated(BaseException):
-    """SIGTERM or SIGHUP outside of an `Interrupt`; as KeyboardInterrupt, no handler of errors catches it."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
+    """SIGTERM or SIGHUP, its argument, outside of an `Interrupt`; no handler of errors catches it."""
 
 
 @contextlib.contextmanager
 def terminating() -> Iterator[None]:
-    """Inside the block SIGTERM and SIGHUP raise Terminated, so that open files are left in order.
-
-    No effect outside of the main thread, or on a signal that has a handler or is ignored.
+    """Inside the block SIGTERM and SIGHUP raise Terminated, so that open files are left in order. No effect
+    outside of the main thread, or on a signal that has a handler or is ignored.
     """
 
     def leave(number: int, frame: FrameType | None) -> None:

@@ -1,7 +1,6 @@
 """latency_dataset.py: measure random SubTransformers of a space, one CSV row each; profiling of train.py."""
 
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +17,7 @@ from hat.model.layers import ModelConfig
 from hat.run import Identity
 from hat.space import SpaceOptions
 
+_TASK = "arch data source_lang target_lang vocab_size profile_length"
 _MODEL = """share_all_embeddings share_decoder_input_output_embed encoder_normalize_before
 decoder_normalize_before max_source_positions max_target_positions"""
 
@@ -26,10 +26,8 @@ decoder_normalize_before max_source_positions max_target_positions"""
 class DatasetOptions(Options):
     """Latency dataset"""
 
-    lat_dataset_path: str | None = option(None, role="free")
-    """CSV file to write; existing rows stay and count"""
-    lat_dataset_size: int = option(200, low=1, role="lengthens")
-    """rows wanted"""
+    lat_dataset_path: str | None = option(None, "CSV file to write; rows in it stay and count", role="free")
+    lat_dataset_size: int = option(200, "rows wanted", low=1, role="lengthens")
     lat_budget: float = option(math.inf, above=0, off=math.inf, role="lengthens")
     """seconds for the whole table; each row gets its share, but three turns at least"""
 
@@ -38,9 +36,7 @@ def parsed(argv: Sequence[str] | None) -> tuple[Any, ...]:
     """Return the settings and the options of the table."""
     used = (
         *(SpaceOptions, shared.EngineOptions, OutputOptions),
-        only(
-            shared.TaskOptions, "arch", "data", "source_lang", "target_lang", "vocab_size", "profile_length"
-        ),
+        only(shared.TaskOptions, *_TASK.split()),
         only(ModelConfig, *_MODEL.split()),
         only(shared.DeviceOptions, "gpu", "threads", "seed"),
         only(shared.RunOptions, "new_run"),
@@ -54,7 +50,6 @@ def parsed(argv: Sequence[str] | None) -> tuple[Any, ...]:
 def run(options: tuple[Any, ...], argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Collect rows, tell the user, and return what came out."""
     settings, data = options
-    quiet = settings.output.no_progress_bar or settings.profile.latsilent
     if not data.lat_dataset_path:
         raise ConfigError("--lat-dataset-path is needed: the CSV file to write")
     cfg, device = measuring(settings)
@@ -62,8 +57,8 @@ def run(options: tuple[Any, ...], argv: Sequence[str] | None = None) -> dict[str
     how = {"vocab_sizes": shared.profile_sizes(settings.task), "config": cfg, "model_config": settings.model}
     how |= {"device": device, "seed": settings.device.seed, "budget_s": data.lat_budget}
     how |= {"settings": to_yaml_values(data, *settings), "new_run": settings.run.new_run}
-    progress = not quiet and sys.stderr.isatty()
-    table = collect(space, rows, out=data.lat_dataset_path, progress=progress, **how)
+    how["progress"] = settings.output.bar and not settings.profile.latsilent
+    table = collect(space, rows, out=data.lat_dataset_path, **how)
     print(
         f"{table.path}: {len(table)} rows, {table.new_rows} new in {table.seconds:.0f} s, each known to "
         f"{table.interval_percent:.1f}% (median), machine drift at the end {table.drift_percent:+.1f}%"
@@ -75,15 +70,12 @@ def run(options: tuple[Any, ...], argv: Sequence[str] | None = None) -> dict[str
 
 def identity(options: tuple[Any, ...]) -> Identity:
     """Return what the rows depend on, as the run will record it; nothing is made or changed."""
-    settings, _ = options
-    gpu = torch.device("cuda", settings.device.gpu or 0)
-    device = gpu if settings.profile.latgpu else torch.device("cpu")
-    (space, _), sizes = (
-        shared.space_and_arch(settings.space, settings.arch),
-        shared.profile_sizes(settings.task),
-    )
-    subject = Subject(space, sizes, measure_config(settings), settings.model, device, settings.device.seed)
-    return subject.identity(settings.device.threads)
+    settings, where = options[0], options[0].device
+    device = torch.device("cuda", where.gpu or 0) if settings.profile.latgpu else torch.device("cpu")
+    sizes, how = shared.profile_sizes(settings.task), measure_config(settings)
+    space, _ = shared.space_and_arch(settings.space, settings.arch)
+    subject = Subject(space, sizes, how, settings.model, device, where.seed)
+    return subject.identity(where.threads)
 
 
 def measure_config(settings: Settings) -> MeasureConfig:

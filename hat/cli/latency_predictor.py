@@ -1,6 +1,5 @@
 """The command `latency_predictor.py`: train a latency predictor and report its error."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, make_dataclass
 from pathlib import Path
@@ -8,12 +7,10 @@ from typing import Any
 
 import torch
 
-from hat.cli.missing import advice, table_commands
-from hat.cli.options import OutputOptions, only, parse, stage
+from hat.cli.options import OutputOptions, advice, only, parse, stage
 from hat.config import Options, flag_of, option, to_yaml_values
 from hat.errors import ConfigError, DataError
-from hat.files.atomic import check_writable, digest_path
-from hat.files.released import beside_own
+from hat.files.atomic import check_writable
 from hat.latency.predictor import COVERAGE, Report, is_released, trained_predictor
 from hat.latency.table import find_table, read_table
 from hat.log import info
@@ -28,14 +25,11 @@ class PredictorOptions(Options):
 
     lat_dataset_path: str | None = option(None, role="free")
     """CSV file of measured latencies; the same name without _all is read if only that exists"""
-    ckpt_path: str | None = option(None, role="free")
-    """predictor file to write"""
+    ckpt_path: str | None = option(None, "predictor file to write", role="free")
     transfer_from: str | None = option(None, metavar="FILE", role="free")
     """table (CSV) or predictor (.pt) of another device to start from; about 20 rows of the new one do then"""
-    seed: int = option(1, low=0)
-    """seed of the split into training and test rows and of the training"""
-    mixed: bool = False
-    """learn also from rows that were measured in different ways"""
+    seed: int = option(1, "seed of the split into training and test rows and of the training", low=0)
+    mixed: bool = option(False, "learn also from rows that were measured in different ways")
 
 
 # Keys of the release, accepted without effect: the predictor finds its scales, size and steps itself.
@@ -70,37 +64,22 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None = None) -> Report:
     try:
         table = find_table(options.lat_dataset_path)
     except DataError as error:
-        if commands := table_commands(options.lat_dataset_path):
-            raise DataError(f"{error}; {advice(commands, '')}") from error
-        raise
+        raise DataError(f"{error}; {advice(options.lat_dataset_path, 'check the path')}") from error
     check_writable(path)
     made = read_record(table, folder=False, note=info).outputs.get(table.name)
     if made and made != digest_of(table):
         info(f"{table} is not as it was measured: its record {record_path(table, folder=False)} differs")
     if given := ", ".join(to_yaml_values(ignored)):
         info(f"{given}: no effect here; the predictor finds its scales, size and steps itself")
-    aside = beside_own(path) if is_released(path) else None
-    if aside and aside.exists() and aside.read_bytes() != path.read_bytes():
-        raise ConfigError(
-            f"{path} is a predictor of the 2020 release, and its place beside one's own, {aside}, holds "
-            "another file; move one of them away, or give another --ckpt-path"
-        )
+    if is_released(path):
+        info(f"{path}, of the 2020 release, is replaced; download_model.py --latency-data has it")
     torch.set_num_threads(1)  # the network is tiny: threads only wait for each other, long if other work runs
     predictor = trained_predictor(table, transfer_from=old, seed=options.seed, mixed=options.mixed)
     report = predictor.report or {}
-    facts: dict[str, Any] = {
-        "settings": to_yaml_values(options),
-        "identity": identity(groups),
-        "device": {"device": device_name(torch.device("cpu"))},
-        "threads": torch.get_num_threads(),
-    }
+    facts: dict[str, Any] = {"settings": to_yaml_values(options), "identity": identity(groups)}
+    facts |= {"device": {"device": device_name(torch.device("cpu"))}, "threads": torch.get_num_threads()}
     # now that it worked: until then a record of an earlier predictor stays beside it
     with Run(record_path(path, folder=False), "predictor", goes_on=False, **facts) as kept:
-        if aside:
-            for each in (path, digest_path(path)):
-                if each.exists():
-                    os.replace(each, each.with_name(each.name.replace(path.name, aside.name)))
-            info(f"{path} was the predictor of the 2020 release; it was moved to {aside}")
         predictor.save(path)
         kept.results |= report | {"unseen": predictor.unseen, "conditions": predictor.conditions}
         kept.vouch(path)

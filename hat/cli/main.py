@@ -23,15 +23,15 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "report": ("files:report", "make a page of a run: front, curves, latencies, costs"),
     },
     "Translate and score": {
-        "translate": ("deploy:translate", "translate plain text"),
-        "export": ("deploy:export_model", "write a model as a bundle or for another engine"),
+        "translate": ("translate:translate", "translate plain text"),
+        "export": ("translate:export_model", "write a model as a bundle or for another engine"),
         "generate": ("translate:generate", "translate a split of binary data"),
         "score": ("translate:score", "score translations"),
     },
     "Data": {
         "init": ("files:init", "put configs/ and scripts/ into a folder to work in"),
         "preprocess": ("data:preprocess", "make binary data of a parallel text"),
-        "new-task": ("new_task:new_task", "make a task of your own text"),
+        "new-task": ("data:new_task", "make a task of your own text"),
         "prepare": ("data:prepare", "normalise and tokenise raw text as the release did"),
         "clean": ("data:clean", "drop sentence pairs beyond limits"),
         "split-pairs": ("data:split_pairs", "join texts and set every n-th pair aside"),
@@ -42,9 +42,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Files": {
         "download": ("files:download_model", "download released models and latency tables"),
         "convert": ("files:convert", "convert a checkpoint of the 2020 release"),
-        "fetch": ("files:fetch", "download one file, checked"),
-        "unpack": ("files:unpack_files", "take files out of an archive, checked"),
-        "unpack-data": ("files:unpack_data", "take binary data out of an archive"),
+        "fetch": ("files:fetch", "download a file and take others out of it, checked"),
     },
 }
 COMMANDS = {name: each for group in GROUPS.values() for name, each in group.items()}
@@ -62,7 +60,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 @command
 def _without_command(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
-        print(_overview())
+        print("usage: hat <command> [options]; hat <command> --help explains the options of one\n")
+        for title, commands in GROUPS.items():
+            print(title, *(f"  {name:18} {does}" for name, (_, does) in commands.items()), "", sep="\n")
+        print(f"Other\n  {'completion':18} print completions of a shell: {', '.join(SHELLS)}")
         return 0 if words else 2
     name, *rest = words
     if name == "--version":
@@ -79,16 +80,7 @@ def load(name: str) -> Callable[[Sequence[str]], int]:
     return getattr(import_module(f"hat.cli.{module}"), function)  # type: ignore[no-any-return]
 
 
-def _overview() -> str:
-    lines = ["usage: hat <command> [options]; hat <command> --help explains the options of one", ""]
-    for title, commands in GROUPS.items():
-        lines += [title, *(f"  {name:18} {does}" for name, (_, does) in commands.items()), ""]
-    lines += ["Other", f"  {'completion':18} print completions of a shell: {', '.join(SHELLS)}"]
-    return "\n".join(lines)
-
-
 def _completion(words: Sequence[str]) -> int:
-    """Print the completion script of a shell for all commands."""
     if len(words) != 1 or words[0] not in SHELLS:
         raise ConfigError(f"hat completion takes one of {', '.join(SHELLS)}, got {words}")
     shtab = package("shtab", "shell")

@@ -14,15 +14,15 @@ import re
 import signal
 import sys
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 import configargparse
 
+from hat import config
 from hat.cli.interrupt import Terminated, terminating
-from hat.config import converter, flag_of, help_of, kind_of, open_config, option, read_flat_yaml, value_of
 from hat.errors import ConfigError, HatError, suggest
 from hat.log import info
 
@@ -31,10 +31,13 @@ from hat.log import info
 class OutputOptions:
     """Output"""
 
-    json: bool = option(False, role="free")
-    """print one machine-readable JSON line last"""
-    no_progress_bar: bool = option(False, role="free")
-    """print plain lines instead of progress bars"""
+    json: bool = config.option(False, "print one machine-readable JSON line last", role="free")
+    no_progress_bar: bool = config.option(False, "print plain lines instead of progress bars", role="free")
+
+    @property
+    def bar(self) -> bool:
+        """Return whether to draw progress bars: on terminals, unless they are not wanted."""
+        return not self.no_progress_bar and sys.stderr.isatty()
 
 
 # Keys of the release's YAML files that have no effect here, each with the reason.
@@ -56,6 +59,9 @@ _WEIGHTS = "a run goes on with all its state; an average of one checkpoint holds
 IGNORED |= {f"reset-{what}": _WEIGHTS for what in ("optimizer", "lr-scheduler", "dataloader", "meters")}
 
 
+# Under what key the files of a folder in configs/<task> name what their command writes.
+_WRITTEN = {"latency_dataset": "lat-dataset-path", "latency_predictor": "ckpt-path"}
+_WRITTEN["evo_search"] = "write-config-path"
 _FOLDERS = ("dir", "folder", "data", "logdir", "destdir")  # last words of the names of options
 _FILES = ("path", "file", "input", "inputs", "output", "yaml", "csv")
 
@@ -71,8 +77,7 @@ class Part:
 
 def only(group: type, *names: str) -> Part:
     """Return the part of a dataclass of options that a command uses; its other fields keep their values."""
-    unknown = set(names) - {each.name for each in dataclasses.fields(group)}
-    assert not unknown, f"{group.__name__} has no {unknown}"
+    assert _names(group) >= {*names}, f"{group.__name__} has no {set(names) - _names(group)}"
     return Part(group, frozenset(names))
 
 
@@ -108,22 +113,20 @@ def parse(
         argv: arguments; None for those of the process.
         groups: dataclasses of options, or the `only` part of one that the command uses; the others of a part
             are accepted and not listed.
-        prog: name of the command in messages.
-        description: first line of its help.
+        prog, description: name of the command, and first line of its help.
         config_flags: flags that name a YAML file.
         bare: option whose flag may be left out.
 
     Raises ConfigError for unknown flags or keys (the nearest known one is suggested) and for values of the
     wrong type (file and line are named).
     """
-    parts = [each if isinstance(each, Part) else Part(each, _names(each)) for each in groups]
+    parts = [each if isinstance(each, Part) else without(each) for each in groups]
     parser = _Parser(prog, description, config_flags, parts)
     if isinstance(argv, _Asks):
         argv.append(parser)
         raise SystemExit
     words = list(sys.argv[1:] if argv is None else argv)
-    found = vars(parser.parse_strict(words, bare))
-    values = {name: _at_home(value) for name, value in found.items()}
+    values = {name: _at_home(value) for name, value in vars(parser.parse_strict(words, bare)).items()}
     try:
         return tuple(part.group(**{name: values[name] for name in _names(part.group)}) for part in parts)
     except ConfigError as error:
@@ -168,13 +171,12 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
                 text = f"not enough memory ({reason}); lower --max-tokens or the model's sizes"
             print(f"HatError: {text}", file=sys.stderr)
             return 2
-        except KeyboardInterrupt:
-            info("interrupted; run the same command again to go on")
-            return 130
-        except Terminated as ended:
+        except (KeyboardInterrupt, Terminated) as ended:
+            number = ended.args[0] if isinstance(ended, Terminated) else signal.SIGINT
+            word = "interrupted" if number == signal.SIGINT else "terminated"
             with contextlib.suppress(OSError):  # the terminal may be gone
-                print("terminated; run the same command again to go on", file=sys.stderr)
-            return 128 + ended.number
+                info(f"{word}; run the same command again to go on")
+            return 128 + number
 
     return run
 
@@ -189,9 +191,8 @@ def _make_streams_usable() -> None:
 
 
 def stage(parsed: Callable[..., tuple[Any, ...]], run: Callable[..., Any]) -> Callable[..., int]:
-    """Return the `main` of a command that parses, runs, and prints what came out if --json asks for it.
-
-    `run` is given the options and the arguments; a number that it returns is the exit code.
+    """Return the `main` of a command that parses, runs, and prints what came out if --json asks for it. `run`
+    is given the options and the arguments; a number that it returns is the exit code.
     """
 
     @command
@@ -210,7 +211,6 @@ def stage(parsed: Callable[..., tuple[Any, ...]], run: Callable[..., Any]) -> Ca
 
 def takes(prog: str, *groups: type | Part, **how: Any) -> Callable[..., Callable[..., int]]:
     """Make a command of a function of its options; its docstring heads the help, see `parse` for the others.
-
     What the function returns is printed if --json asks for it.
     """
 
@@ -222,41 +222,28 @@ def takes(prog: str, *groups: type | Part, **how: Any) -> Callable[..., Callable
     return made
 
 
-class FlatYamlParser(configargparse.ConfigFileParser):
-    """Adapter of `read_flat_yaml` for configargparse; remembers the file and line of each key."""
-
+class _FlatYamlParser(configargparse.ConfigFileParser):
     def __init__(self) -> None:
         super().__init__()
-        self.places: dict[str, str] = {}
+        self.places: dict[str, str] = {}  # file and line of each key
 
     def parse(self, stream: TextIO) -> dict[str, str | list[str]]:
-        entries = read_flat_yaml(stream)
+        entries = config.read_flat_yaml(stream)
         self.places.update({key: f"{stream.name}:{line}" for key, (_, line) in entries.items()})
         return {key: value for key, (value, _) in entries.items()}
 
 
 class _Parser(configargparse.ArgParser):
-    def __init__(
-        self, prog: str, description: str, config_flags: Sequence[str], parts: Sequence[Part]
-    ) -> None:
-        """Take the listed options of `parts`, each under the first paragraph of its text, then the others."""
-        super().__init__(
-            prog=prog,
-            usage="%(prog)s [options]",
-            description=description,
-            formatter_class=_HelpFormatter,
-            config_file_parser_class=FlatYamlParser,
-            config_file_open_func=_open_config,
-            allow_abbrev=False,
-            add_config_file_help=False,
-            add_env_var_help=False,
-        )
+    def __init__(self, prog: str, about: str, config_flags: Sequence[str], parts: Sequence[Part]) -> None:
+        how = {"formatter_class": _HelpFormatter, "config_file_parser_class": _FlatYamlParser}
+        how |= dict.fromkeys(("allow_abbrev", "add_config_file_help", "add_env_var_help"), False)
+        how |= {"usage": "%(prog)s [options]", "config_file_open_func": _open_config}
+        super().__init__(prog=prog, description=about, **how)
         self._config_flags, self._unused, self._hints = config_flags, set[str](), dict[str, Any]()
         for flag in config_flags:
-            self.add_argument(
-                flag, is_config_file=True, metavar="YAML", help="YAML file with further options"
-            )
-        for part in parts:
+            text = "YAML file with further options"
+            self.add_argument(flag, is_config_file=True, metavar="YAML", help=text)
+        for part in parts:  # what a command lists stands first, under the first paragraph of its text
             title = " ".join((part.group.__doc__ or part.group.__name__).split("\n\n")[0].split())
             self._add(part, self.add_argument_group(title), listed=True)
         for part in parts:
@@ -266,18 +253,17 @@ class _Parser(configargparse.ArgParser):
             self.add_argument(f"--{name}", nargs="?", const="", default=None, help=argparse.SUPPRESS)
 
     def _add(self, part: Part, section: Any, *, listed: bool) -> None:
-        """Add the options of a part that are listed, or all others; those of an earlier part are there."""
         hints = typing.get_type_hints(part.group)
         for each in dataclasses.fields(part.group):
-            flag = flag_of(each.name)
+            flag = config.flag_of(each.name)
             if flag in self._option_string_actions or (listed and each.name not in part.names):
                 continue
             if each.name not in part.names | part.unlisted:
                 self._unused.add(flag)
-            flags = [flag_of(name) for name in (each.name, each.metadata.get("alias")) if name]
+            flags = [config.flag_of(name) for name in (each.name, each.metadata.get("alias")) if name]
             self._hints |= {name[2:]: hints[each.name] for name in flags}
             action = section.add_argument(*flags, dest=each.name, **_argument(each, hints[each.name], listed))
-            text = help_of(part.group).get(each.name, "")
+            text = config.help_of(part.group).get(each.name, "")
             if action.default not in (None, (), False, ""):
                 many = isinstance(action.default, tuple)
                 text += f" (default: {' '.join(map(str, action.default)) if many else action.default})"
@@ -320,7 +306,7 @@ class _Parser(configargparse.ArgParser):
             known = [name.lstrip("-") for name in self._option_string_actions]
             raise ConfigError(f"{where}: unknown key {key!r}{suggest(key, known)}; see {self.prog} --help")
         try:
-            found = value_of(self._hints.get(key, str), value)
+            found = config.value_of(self._hints.get(key, str), value)
         except ValueError as error:
             raise ConfigError(f"{where}: {key}: {error}") from error
         flag, off = f"--{key}", f"--no-{key}"  # the latter overrides an earlier file
@@ -337,8 +323,6 @@ class _Parser(configargparse.ArgParser):
 
 
 class _HelpFormatter(argparse.HelpFormatter):
-    """Puts a flag and its text on one line, however long, and a flag with its opposite as `--[no-]flag`."""
-
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=60, width=400)
 
@@ -352,21 +336,16 @@ class _HelpFormatter(argparse.HelpFormatter):
 
 
 def _open_config(path: str, mode: str = "r") -> TextIO:
-    """Open a configuration; where it is missing, the error says which search writes it, or its like."""
     try:
-        return open_config(path, mode)
+        return config.open_config(path, mode)
     except ConfigError as error:
-        from hat.cli.missing import config_commands  # late: for an error only
-
-        searches = "" if Path(path).exists() else " or ".join(f"`{line}`" for line in config_commands(path))
+        hint = "" if Path(path).exists() else advice(path, "")
         near = suggest(path, map(str, Path(path).parent.glob("*.yml")))
-        hint = f"; it is written by {searches}" if searches else near
-        raise ConfigError(f"{error}{hint}") from error
+        raise ConfigError(f"{error}; {hint}" if hint else f"{error}{near}") from error
 
 
 def _argument(field: dataclasses.Field, hint: Any, listed: bool) -> dict[str, Any]:
-    """Return the arguments of `add_argument` for a field with a type hint, but for the help."""
-    required, (kind, many) = field.default is dataclasses.MISSING, kind_of(hint)
+    required, (kind, many) = field.default is dataclasses.MISSING, config.kind_of(hint)
     found: dict[str, Any] = {"default": None if required else field.default}
     if kind is bool:
         switch = argparse.BooleanOptionalAction  # a flag with its opposite, shown as --[no-]flag
@@ -378,7 +357,7 @@ def _argument(field: dataclasses.Field, hint: Any, listed: bool) -> dict[str, An
 
     def convert(text: str) -> Any:
         try:
-            return converter(kind)(text)
+            return config.converter(kind)(text)
         except ValueError as error:  # argparse shows the text of this kind of error only
             raise argparse.ArgumentTypeError(str(error)) from error
 
@@ -389,3 +368,52 @@ def _argument(field: dataclasses.Field, hint: Any, listed: bool) -> dict[str, An
         shown = "{" + ",".join(typing.get_args(kind)) + "}"
     metavar = field.metadata.get("metavar", shown)
     return found | {"type": convert, "required": required and listed, "metavar": metavar}
+
+
+def advice(path: str | Path | None, otherwise: str) -> str:
+    """Return what to do about a missing file or folder: run one of the commands that make it, or `otherwise`
+    if none is known.
+    """
+    commands = dict.fromkeys(_commands(Path(path))) if path else ()
+    return f"make it with {' or '.join(f'`{line}`' for line in commands)}" if commands else otherwise
+
+
+def _commands(path: Path) -> Iterator[str]:
+    own = path.with_name(path.stem.removesuffix("_all") + path.suffix)  # as the release names tables, too
+    wanted = {path.resolve(), own.resolve()}
+    for file in sorted(Path("configs").glob("*/*/*.yml")):
+        try:
+            entries = config.read_config(file)
+        except HatError:
+            continue  # it is another file that is in question
+        task, kind = file.parents[1], file.parent.name
+        named = {key for key, value in entries.items() if Path(str(value)).resolve() in wanted}
+        if "data" in named:
+            scripts = (task / name for name in ("preprocess.sh", "get_preprocessed.sh"))
+            yield from (f"bash {script}" for script in scripts if script.exists())
+        if _WRITTEN.get(kind) in named:
+            space = f"{super_yml_of(file)[0]} --evo-configs=" if kind == "evo_search" else ""
+            yield f"python {kind}.py --configs={space}{file}"
+    from hat.files.released import latency_data_names, released_models  # late: for an error only
+
+    models = released_models()
+    if own.stem in latency_data_names(models):
+        yield "python download_model.py --latency-data"
+    if path.stem in {model.model_name for model in models}:
+        usual = path.parent.resolve() == Path("downloaded_models").resolve()
+        save = "" if usual else f" --save-path={path.parent}"
+        yield f"python download_model.py --model-name={path.stem}{save}"
+    folder = path.parent if path.suffix == ".pt" else path
+    _, below, run = folder.as_posix().rpartition("checkpoints/")
+    if below and (file := Path("configs", f"{run}.yml")).exists():
+        common = file.with_name(f"common{super_yml_of(file)[1]}.yml")
+        yield f"python train.py --configs={file}" + (f" --sub-configs={common}" if common.exists() else "")
+
+
+def super_yml_of(file: Path) -> tuple[Path, str]:
+    """Return the SuperTransformer that a file of a task belongs to, and how the names of its files end. It is
+    the one whose name ends that of `file`, before an @; files of the first one have no such ending.
+    """
+    first, *others = sorted(file.parents[1].glob("supertransformer/*.yml")) or [Path()]
+    name = file.stem.partition("@")[0]
+    return next(((path, f"_{path.stem}") for path in others if name.endswith(f"_{path.stem}")), (first, ""))

@@ -1,6 +1,5 @@
 """hat run: every stage of a task folder, from raw text to a table of measured models and a report."""
 
-import hashlib
 import json
 import math
 import os
@@ -13,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -23,17 +22,17 @@ from hat.cli import distill, evo_search, latency_dataset, latency_predictor, tra
 from hat.cli.interrupt import run_group
 from hat.cli.latency_dataset import measure_config
 from hat.cli.options import OutputOptions, takes
-from hat.cli.settings import TaskData, find_checkpoint, parse_settings, space_and_arch
+from hat.cli.settings import dataset_of, find_checkpoint, parse_settings, space_and_arch
 from hat.cli.stages import Stages
 from hat.config import Options, flag_of, option, read_config, to_yaml_values
 from hat.data.folder import SUMS
 from hat.decode.score import check_tokenizer
 from hat.errors import ArchError, ConfigError, HatError
-from hat.files.atomic import digest_path, link_or_copy, new_folders, write_text_atomic
+from hat.files.atomic import digest_path, new_folders, write_text_atomic
 from hat.latency.measure import MeasureConfig, Subject, measure_fresh
 from hat.latency.predictor import MIN_ROWS, LatencyPredictor
 from hat.latency.table import read_table
-from hat.log import info, versions
+from hat.log import versions
 from hat.model.cpu import device_name
 from hat.model.layers import count_macs, count_params
 from hat.report.collect import Model, Report, stage_costs
@@ -42,20 +41,16 @@ from hat.rng import rng_for
 from hat.run import VERSIONS, Identity, Run, claim, read_record, record_path
 from hat.search.constraints import in_ms, kept
 from hat.space import Arch, sample
-from hat.train.checkpoint import average, check_compatible, leave_bundle, load
+from hat.train.checkpoint import average, leave_bundle, load
 
 Row = dict[str, Any]  # a model of the final table, by the keys of summary.json; None: not measured
-_FIRST = (
-    "prepare the data",
-    "train the SuperTransformer",
-    "measure the latency dataset",
-    "train the latency predictor",
-    "search",
-)
-_DISTIL, _LAST = "translate by the teacher", "measure all the models side by side"
+_DATA, _SUPER = "prepare the data", "train the SuperTransformer"
+_TABLE, _PREDICTOR = "measure the latency dataset", "train the latency predictor"
+_SEARCH, _DISTIL, _LAST = "search", "translate by the teacher", "measure all the models side by side"
 _BYTES_OF_A_PARAMETER = 12  # weight and two moments of the optimiser, in float32
 # Keys of common.yml, which test.sh reads, that a translation depends on besides its checkpoint.
 _OF_A_TRANSLATION = ("amp", "max-source-positions", "max-target-positions", "runtime", "precision")
+_PATHS = ("--configs=", "--sub-configs=", "--path=", "--results-path=")  # what they hold counts by itself
 # Conditions of a latency that a model card tells, and what of a model stands in the summary as it came out.
 _OF_A_ROW = ("measured_ms", "measured_interval_ms", "bleu", "signature", "size_bytes")
 _OF_A_LATENCY = ("device", "threads", "dtype", "runtime", "beam", "source_len", "target_len")
@@ -65,38 +60,26 @@ _OF_A_LATENCY = ("device", "threads", "dtype", "runtime", "beam", "source_len", 
 class TaskRunOptions(Options):
     """Task"""
 
-    task: str | None = None
-    """name of the folder in configs/"""
-    hardware: str = "cpu"
-    """name of the YAML files in its latency_dataset/ and latency_predictor/"""
+    task: str | None = option(None, "name of the folder in configs/")
+    hardware: str = option("cpu", "name of the YAML files in its latency_dataset/ and latency_predictor/")
     space: str | None = None
     """name of the file in its supertransformer/ (default: the first one; the other files of another one end
     with _<its name>)"""
     latency_constraints: tuple[float, ...] = option((), above=0)
     """limits in ms (default: two, at a third and two thirds between smallest and largest SubTransformer)"""
-    run_dir: str | None = None
-    """folder of everything made (default: runs/<task>/<hardware>)"""
-    raw: str | None = None
-    """folder with raw text, handed to the task's preprocess.sh"""
-    super_updates: int | None = option(None, low=1)
-    """updates of the SuperTransformer (default: as the task says)"""
-    super_checkpoint: str | None = option(None, role="free", metavar="FILE")
-    """SuperTransformer of the same space and dictionaries to take instead of training one"""
-    sub_updates: int | None = option(None, low=1)
-    """updates of each SubTransformer (default: as the task says)"""
-    dataset_rows: int | None = option(None, low=1)
-    """rows of the latency dataset (default: as the task says)"""
-    evo_iterations: int | None = option(None, low=1)
-    """iterations of each search (default: as the task says)"""
+    run_dir: str | None = option(None, "folder of everything made (default: runs/<task>/<hardware>)")
+    raw: str | None = option(None, "folder with raw text, handed to the task's preprocess.sh")
+    super_updates: int | None = option(None, "updates of the SuperTransformer (default: of the task)", low=1)
+    sub_updates: int | None = option(None, "updates of each SubTransformer (default: of the task)", low=1)
+    dataset_rows: int | None = option(None, "rows of the latency dataset (default: as the task says)", low=1)
+    evo_iterations: int | None = option(None, "iterations of each search (default: as the task says)", low=1)
     distill: str | None = option(None, const="largest", role="free", metavar="MODEL")
     """train on translations by the largest, which is trained first, or by this checkpoint or bundle; if a
     checkpoint is of the space, the SuperTransformer starts from it"""
     no_baselines: bool = False
     """do not train what found ones are compared with: the largest, the smallest and hand-made ones"""
-    average: int = option(5, low=1)
-    """epoch checkpoints averaged before testing"""
-    seed: int = option(1, low=0)
-    """seed of everything random"""
+    average: int = option(5, "epoch checkpoints averaged before testing", low=1)
+    seed: int = option(1, "seed of everything random", low=0)
 
 
 @takes("hat run", TaskRunOptions, OutputOptions)
@@ -162,21 +145,17 @@ class Task:
         self.distilled: Path | None = None  # data of the teacher's translations, once they are made
 
     def _one(self, *patterns: str) -> Path:
-        """Return the file of the first pattern that has any."""
         found = next(filter(None, (sorted(self.configs.glob(pattern)) for pattern in patterns)), [])
         if len(found) == 1:
             return found[0]
-        folder, _, name = patterns[0].partition("/")
-        held = ", ".join(path.name for path in sorted((self.configs / folder).glob("*.yml"))) or "nothing"
-        raise ConfigError(
-            f"{self.configs / folder} must hold exactly one file {name}, found {len(found)} (it holds "
-            f"{held}); see the README on adding a device or a task"
-        )
+        wanted = self.configs / patterns[0]
+        held = ", ".join(path.name for path in sorted(wanted.parent.glob("*.yml"))) or "nothing"
+        one = f"{wanted.parent} must hold exactly one file {wanted.name}, found {len(found)}"
+        raise ConfigError(f"{one} (it holds {held}); see docs/your_own.md on a device or a task")
 
     def run(self) -> dict[str, Any]:
-        """Run everything and return the summary, which is written to summary.json and the record, too.
-
-        Raises HatError; if nothing was made by then, no folder is left.
+        """Run everything and return the summary, which is written to summary.json and the record, too. Raises
+        HatError; if nothing was made by then, no folder is left.
         """
         self.check()
         new = not self.folder.exists()
@@ -219,10 +198,7 @@ class Task:
         return summary
 
     def check(self) -> None:
-        """Resolve the options of every stage, and see whether a later one lacks something.
-
-        Nothing is written. Raises HatError.
-        """
+        """See whether a stage lacks something or has wrong options. Nothing is written. Raises HatError."""
         for script in ("preprocess.sh", "test.sh"):
             if not (self.configs / script).is_file():
                 raise ConfigError(f"{self.configs / script} does not exist; see docs/your_own.md on a task")
@@ -235,10 +211,9 @@ class Task:
             both = f"data {trained.task.data}, but {self.super_yml} {self.settings.task.data}"
             raise ConfigError(f"{self.common_yml} names {both}; a task has one data folder")
         how, data = latency_dataset.parsed(self._words_of("table"))
-        rows = data.lat_dataset_size
-        most_s = min(rows * how.profile.lat_row_budget, data.lat_budget)
+        most_s = min(data.lat_dataset_size * how.profile.lat_row_budget, data.lat_budget)
         self.table_s = most_s if most_s < math.inf else 0.0
-        if rows < MIN_ROWS:
+        if (rows := data.lat_dataset_size) < MIN_ROWS:
             raise ConfigError(f"--dataset-rows {rows}: the latency predictor needs at least {MIN_ROWS} rows")
         latency_predictor.parsed(self._words_of("predictor"))
         evo_search.parsed([*self._words_of("search", self.folder / "found.yml"), "--latency-constraint=1"])
@@ -248,21 +223,16 @@ class Task:
         check_tokenizer(self.settings.task.target_lang or self.configs.name.rpartition("-")[2])
         if self.options.distill and not self.teacher:
             find_checkpoint(self.options.distill)
-        if self.options.super_checkpoint and self.options.super_updates:
-            raise ConfigError("--super-updates and --super-checkpoint are given; one of them is allowed")
-        if self.options.super_checkpoint:
-            self._given_super()
         if self.options.raw and not Path(self.options.raw).exists():
             raise ConfigError(f"--raw {self.options.raw} does not exist; check the path")
         place, data = _writable(self.folder, "give --run-dir"), Path(self.settings.task.data)
         if not data.exists():  # data that are there may be finished
             _writable(data, "change the rights of that folder")
         count = len(limits or "ab") + (0 if self.options.no_baselines else 2 + len(self.baselines))
-        loops = [self.settings.loop, *[trained.loop] * count]
-        size = _BYTES_OF_A_PARAMETER * count_params(self.space.largest(), self.space)
-        need = size * sum(3 + max(loop.keep_last_epochs, 0) for loop in loops)  # 3: best, last, average
-        free = shutil.disk_usage(place).free
-        if free < need:
+        epochs = [max(loop.keep_last_epochs, 0) for loop in (self.settings.loop, *[trained.loop] * count)]
+        files = sum(epochs) + 3 * len(epochs)  # 3: best, last, average
+        need = files * _BYTES_OF_A_PARAMETER * count_params(self.space.largest(), self.space)
+        if (free := shutil.disk_usage(place).free) < need:
             gib = f"{need / 2**30:.1f} GiB of checkpoints, {free / 2**30:.1f} GiB are free"
             raise HatError(f"{self.folder} needs {gib}; free space, lower keep-last-epochs or give --run-dir")
 
@@ -290,42 +260,31 @@ class Task:
         return [*flags, *self.common]
 
     def _all_stages(self) -> Any:
-        """Run the stages, fill `rows`, and return the scores of the predictor."""
-        options, folder, best, table = self.options, self.folder, self.super_best, self.table
+        options, folder, best = self.options, self.folder, self.super_best
         ends = {"largest": self.space.largest(), "smallest": self.space.smallest()}
         ends |= {path.stem: self.space.check(Arch.from_yaml(path)) for path in self.baselines}
         own = set() if options.no_baselines else set(ends)  # the ends that are trained
         models = [_Model(name, arch, name in own | set(self.teacher)) for name, arch in ends.items()]
-        self._plan(
-            [*models, *(_Model(f"limit {n + 1}") for n in range(len(options.latency_constraints) or 2))]
-        )
+        count = len(options.latency_constraints) or 2
+        self._plan([*models, *(_Model(f"limit {n + 1}") for n in range(count))])
         words = [str(self.configs / "preprocess.sh"), *([options.raw] if options.raw else [])]
-        self.stages.run("prepare the data", partial(shell, *words), None)  # it knows what is up to date
+        self.stages.run(_DATA, partial(shell, *words), None)  # it knows what is up to date
         expected_s = self.stages.expected_s
         if options.distill and not self.teacher:
             self._distil(Path(options.distill))
-        if options.super_checkpoint:
-            inputs = {"checkpoint": find_checkpoint(options.super_checkpoint)}
-            wanted, title = Identity.of("train", inputs=inputs), f"take {options.super_checkpoint}"
-            how: dict[str, Any] = {"outputs": [best], "places": [best.parent], "title": title}
-            self.stages.run(_FIRST[1], self._take_super, wanted, **how)
-        else:
-            self._stage(_FIRST[1], train, self._words_of("super"), outputs=[best], places=[best.parent])
-            expected_s.setdefault("train", self.sub_share * expected_s.get(_FIRST[1], 0.0))
-        expected_s.setdefault(_FIRST[2], self.table_s)
-        places = _with_record(table)
-        self._stage(_FIRST[2], latency_dataset, self._words_of("table"), outputs=[table], places=places)
-        predictor, words = self.predictor_pt, self._words_of("predictor")
-        places = [*_with_record(predictor), digest_path(predictor), predictor.with_suffix(".png")]
-        scores = self._stage(_FIRST[3], latency_predictor, words, outputs=[predictor], places=places)
+        self._stage(_SUPER, train, self._words_of("super"), best)
+        expected_s.setdefault("train", self.sub_share * expected_s.get(_SUPER, 0.0))
+        expected_s.setdefault(_TABLE, self.table_s)
+        self._stage(_TABLE, latency_dataset, self._words_of("table"), self.table)
+        predictor = self.predictor_pt
+        scores = self._stage(_PREDICTOR, latency_predictor, self._words_of("predictor"), predictor)
         self.predictor = LatencyPredictor.load(predictor)
         limits = {f"{limit_ms:g}": limit_ms for limit_ms in options.latency_constraints or self._limits_ms()}
         found = {limit_ms: folder / f"found@{limit}ms.yml" for limit, limit_ms in limits.items()}
         words = [*self._words_of("search", next(iter(found.values()))), "--latency-constraints", *limits]
-        places = [folder / "search", *(each for path in found.values() for each in _with_record(path))]
         self._plan([*models, *(_Model(path.stem) for path in found.values())])
         title = f"search under {', '.join(limits)} ms"
-        self._stage("search", evo_search, words, outputs=[*found.values()], places=places, title=title)
+        self._stage(_SEARCH, evo_search, words, *found.values(), title=title)
         models += [_Model(path.stem, Arch.from_yaml(path), limit_ms=ms) for ms, path in found.items()]
         once: dict[Any, _Model] = {}
         for model in models:
@@ -345,35 +304,20 @@ class Task:
             self.rows.append(self._row(model, None if same == model.name else same, known))
         return scores
 
-    def _given_super(self) -> Path:
-        """Return the SuperTransformer that the user gives; raises CheckpointError if it does not fit."""
-        path, task = find_checkpoint(str(self.options.super_checkpoint)), self.settings.task
-        found = load(path, info)
-        data: Any = SimpleNamespace(vocab_sizes=found.vocab_sizes, digests=found.vocab_digests)
-        if Path(task.data).is_dir():  # else the dictionaries are compared once they are made
-            data = TaskData(task)
-        check_compatible(found, path, self.space, None, self.settings.model, data).sub(None)
-        return path
-
-    def _take_super(self) -> None:
-        path = self._given_super()
-        self.super_best.parent.mkdir(parents=True, exist_ok=True)
-        for source, target in ((path, self.super_best), (digest_path(path), digest_path(self.super_best))):
-            if source.exists() and not target.exists():
-                link_or_copy(source.resolve(), target)
-
     def _plan(self, models: "Sequence[_Model]") -> None:
-        """Say which stages there are, as far as it is known."""
         verbs = {True: ("train", "average", "test"), False: ("test",)}
         of_models = [f"{verb} {model.name}" for model in models for verb in verbs[model.trained]]
-        plan = [*_FIRST, *of_models, _LAST]
+        plan = [_DATA, _SUPER, _TABLE, _PREDICTOR, _SEARCH, *of_models, _LAST]
         if self.options.distill:
             plan.insert(plan.index("test largest") + 1 if self.teacher else 1, _DISTIL)
         self.stages.plan[:] = plan
 
-    def _stage(self, name: str, module: ModuleType, words: list[str], **how: Any) -> Any:
-        """Run a command as a stage; `how` are further arguments of Stages.run."""
-        options = module.parsed(words)
+    def _stage(self, name: str, module: ModuleType, words: list[str], *made: Path, title: str = "") -> Any:
+        """Run a command as a stage that makes these files; what lies beside them belongs to the result."""
+        options, places = module.parsed(words), [self.folder / "search"] * (module is evo_search)
+        for path in made:
+            beside = record_path(path, folder=False), digest_path(path), path.with_suffix(".png")
+            places += [path, *beside] if path.parent == self.folder else [path.parent]
 
         def work() -> Any:
             done = module.run(options, words)
@@ -384,7 +328,7 @@ class Task:
         wanted = module.identity(options)
         if module is latency_dataset:  # a table of more rows is the same table; here it is another result
             wanted = replace(wanted, lengths=to_yaml_values(options[1], role="lengthens"))
-        return self.stages.run(name, work, wanted, **how)
+        return self.stages.run(name, work, wanted, outputs=made, places=places, title=title)
 
     def _limits_ms(self) -> tuple[float, ...]:
         """Return two limits in ms between the upper bounds of the space; some architectures keep each."""
@@ -405,8 +349,7 @@ class Task:
             return self._test(f"test {name}", self.super_best, path) | {"size_bytes": None}
         folder = self.folder / name
         best, averaged = folder / "checkpoint_best.pt", folder / f"average_model_{count}.pt"
-        words = self._words_of("model", path)
-        self._stage(f"train {name}", train, words, outputs=[best], places=[folder])
+        self._stage(f"train {name}", train, self._words_of("model", path), best)
         settings, inputs = {"num-epoch-checkpoints": count}, {"checkpoint": folder / "checkpoint_last.pt"}
         self.stages.run(
             f"average {name}",
@@ -421,42 +364,36 @@ class Task:
         out = self.folder / "distilled"
         words = [f"--teacher={teacher}", f"--data={self.settings.task.data}", f"--output={out}"]
         words += self.common[1:]
-        self._stage(_DISTIL, distill, words, outputs=[out / SUMS], places=[out])
+        self._stage(_DISTIL, distill, words, out / SUMS)
         self.distilled = out
 
     def _seed(self) -> Path | None:
         """Return the teacher if the SuperTransformer, which learns from it, can start from its weights."""
-        if not self.distilled or self.teacher:
+        path = find_checkpoint(str(self.options.distill)) if self.distilled and not self.teacher else None
+        if path is None or path.is_dir():  # a bundle
             return None
-        path = find_checkpoint(str(self.options.distill))
-        if path.is_dir():  # a bundle
-            return None
-        source = load(path)
-        same = (
-            source.space.sizes == self.space.sizes
-            and source.model_config.structure == self.settings.model.structure
-        )
+        source, own = load(path), (self.space.sizes, self.settings.model.structure)
         with suppress(ArchError):
-            return path if same and source.arch and self.space.check(source.arch) else None
+            if source.arch and (source.space.sizes, source.model_config.structure) == own:
+                return path if self.space.check(source.arch) else None
         return None
 
     def _test(self, name: str, checkpoint: Path, arch_yml: Path) -> Row:
         """Translate and score with the task's own test.sh, which knows its beam search; returns the score."""
-        script, data = self.configs / "test.sh", TaskData(self.settings.task)
+        script, data = self.configs / "test.sh", dataset_of(self.settings.task)
         split, given = data.split("test"), read_config(self.common_yml)  # test.sh reads it, too
+        _, *words = shell(str(script), str(checkpoint), str(arch_yml), "sacre", asked=True)
         inputs: dict[str, Path | str] = {"checkpoint": checkpoint}
-        for each in (script, Path("scripts/test.sh")):  # the first calls the second
-            inputs |= {f"{each.parent.name}/test.sh": _code(each)} if each.is_file() else {}
         for lang, dictionary, ids in zip(data.languages, data.digests, split.content(), strict=True):
             inputs |= {f"dict.{lang}": dictionary, f"test.{lang}": ids}
         if (raw := Path(f"{split.target.prefix}.txt")).exists():
             inputs["test references"] = raw
         settings = {"arch": Arch.from_yaml(arch_yml).to_yaml(), "translation": VERSIONS["translation"]}
         settings |= {key: given[key] for key in _OF_A_TRANSLATION if key in given}
+        settings["flags"] = [word for word in words if not word.startswith(_PATHS)]
         settings["sacrebleu"] = version("sacrebleu")
 
         def work() -> Row:
-            _, *words = shell(str(script), str(checkpoint), str(arch_yml), "sacre", asked=True)
             return dict(translate.run(translate.parsed([*words, *self.common[1:]])))
 
         wanted = Identity.of("score", settings=settings, inputs=inputs)
@@ -468,7 +405,7 @@ class Task:
         length, device = self.settings.task.sentence_length(), self.device
 
         def work() -> list[Row]:
-            sizes = TaskData(self.settings.task).vocab_sizes
+            sizes = dataset_of(self.settings.task).vocab_sizes
             config = MeasureConfig(length, length, command=self.command or "")
             subject = Subject(self.space, sizes, config, model, device, self.options.seed)
             at_ms = float(read_table(table)[0].conditions["reference_ms"])
@@ -481,42 +418,30 @@ class Task:
         return list(self.stages.run(_LAST, work, wanted))
 
     def _bundles(self) -> None:
-        """Tell in the bundle of each trained model what was measured."""
         for row in self.rows:
             if row["weights"] != "trained" or row["same_as"]:
                 continue
-            folder, facts = self.folder / row["name"], {"task": self.options.task}
-            facts |= {"bleu": row["bleu"], "signature": row["signature"]}
-            known = self.predictor.conditions
+            known, model = self.predictor.conditions, f"{row['name']}/average_model_{self.options.average}.pt"
             how = ", ".join(f"{name} {known[name]}" for name in _OF_A_LATENCY if name in known)
-            facts["latency"] = f"{in_ms(row['measured_ms'], row['measured_interval_ms'])} ({how})"
-            made = leave_bundle(folder / f"average_model_{self.options.average}.pt", facts)
+            latency = f"{in_ms(row['measured_ms'], row['measured_interval_ms'])} ({how})"
+            facts = {name: row[name] for name in ("bleu", "signature")} | {"latency": latency}
+            made = leave_bundle(self.folder / model, facts | {"task": self.options.task})
             row |= {"bundle": str(made)} if made else {}
 
     def _row(self, model: "_Model", same_as: str | None, known: Row) -> Row:
-        """Return the row of a model with its score and latency."""
-        limit_ms, measured_ms = model.limit_ms, known["measured_ms"]
-        length = self.settings.task.sentence_length()
+        length, arch = self.settings.task.sentence_length(), model.arch
         return {
             "name": model.name,
-            "params": count_params(model.arch, self.space),
-            "flops": 2 * count_macs(model.arch, self.space, length),
-            "constraint_ms": limit_ms,
-            "predicted_ms": self.predictor.predict_ms(model.arch),
+            "params": count_params(arch, self.space),
+            "flops": 2 * count_macs(arch, self.space, length),
+            "constraint_ms": model.limit_ms,
+            "predicted_ms": self.predictor.predict_ms(arch),
             **{key: known.get(key) for key in _OF_A_ROW},
             "weights": "trained" if model.trained else "inherited",
-            "within_limit": None if limit_ms is None else measured_ms <= limit_ms,
-            "limit_kept": kept(limit_ms, measured_ms, known["measured_interval_ms"]),
+            "limit_kept": kept(model.limit_ms, known["measured_ms"], known["measured_interval_ms"]),
             "same_as": same_as,
-            "arch": model.arch.to_yaml(),
+            "arch": arch.to_yaml(),
         }
-
-
-def _code(script: Path) -> str:
-    """Return the SHA-256 of a script without comments, empty lines and indentation."""
-    lines = (line.strip() for line in script.read_text("utf-8").splitlines())
-    code = "\n".join(line for line in lines if line and not line.startswith("#"))
-    return hashlib.sha256(code.encode()).hexdigest()
 
 
 def _writable(path: Path, advice: str) -> Path:
@@ -528,16 +453,10 @@ def _writable(path: Path, advice: str) -> Path:
 
 
 class _Model(NamedTuple):
-    """A row of the table before it is known what comes out."""
-
     name: str
     arch: Any = None  # known once it is found
     trained: bool = True
     limit_ms: float | None = None
-
-
-def _with_record(product: Path) -> list[Path]:
-    return [product, record_path(product, folder=False)]
 
 
 def text_table(rows: Sequence[Row]) -> str:
@@ -557,8 +476,7 @@ def text_table(rows: Sequence[Row]) -> str:
             notes.append(f"= {name} and {row['same_as']} are one architecture, trained and measured once")
             mark = f" ={mark}"
         sizes = (f"{row['params'] / 1e6:.2f} M", f"{row['flops'] / 1e9:.3f} G")
-        limit = "" if limit_ms is None else f"{limit_ms:g}"
-        times = (limit, *(text.removesuffix(" ms") for text in (in_ms(row["predicted_ms"]), measured)))
+        times = ("" if limit_ms is None else f"{limit_ms:g}", in_ms(row["predicted_ms"])[:-3], measured[:-3])
         cells.append((name, *sizes, *times, f"{row['bleu']:.2f}", row["weights"] + mark))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     widths = [-widths[0], *widths[1:-1], 0]  # the first column stands at the left

@@ -1,21 +1,19 @@
 """The options that every task configuration may hold, and what they stand for: data, device, run folder."""
 
-import contextlib
 import math
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from hat.cli.options import OutputOptions, Part, only, parse
+from hat.cli.options import OutputOptions, Part, advice, only, parse
 from hat.config import Options, option
-from hat.data.folder import languages
-from hat.data.pairs import PairDataset, load_vocabs
+from hat.data.dataset import Dataset
 from hat.errors import CheckpointError, ConfigError, DataError
-from hat.files.atomic import file_digest
 from hat.log import info
 from hat.model.cpu import keep_pages
 from hat.model.layers import ModelConfig, profile_length
@@ -31,14 +29,11 @@ class RunOptions(Options):
     """Run"""
 
     configs: str | None = option(None, role="free")
-    train_subtransformer: bool = option(False, role="free")
-    """train the one architecture that is given"""
+    train_subtransformer: bool = option(False, "train the one architecture that is given", role="free")
     validate_subtransformer: bool = option(False, role="free")
     """print the validation loss of the given architecture with the weights of --restore-file, and stop"""
-    save_dir: str | None = option(None, role="free")
-    """folder of checkpoints and logs (default: checkpoints/<path of --configs>)"""
-    restore_file: str | None = option(None, role="free")
-    """checkpoint to start from (default: the newest one in --save-dir, if any)"""
+    save_dir: str | None = option(None, "folder of the run (default: checkpoints/<--configs>)", role="free")
+    restore_file: str | None = option(None, "checkpoint to start from (default: of --save-dir)", role="free")
     new_run: bool = option(False, role="free")
     """if the folder holds another run, move that to FOLDER.<its identity> instead of refusing to write"""
 
@@ -49,16 +44,12 @@ class TaskOptions(BatchConfig):
 
     arch: str = option("transformersuper", role="free")
     """name of the model family; one that contains iwslt has a profile length of 23, others 30"""
-    data: str | None = option(None, role="free")
-    """folder with dict.*.txt and the binary data"""
-    source_lang: str | None = option(None, role="free")
-    """source language (default: read off the file names)"""
-    target_lang: str | None = option(None, role="free")
-    """target language (default: read off the file names)"""
+    data: str | None = option(None, "folder with dict.*.txt and the binary data", role="free")
+    source_lang: str | None = option(None, "source language (default: read off the file names)", role="free")
+    target_lang: str | None = option(None, "target language (default: read off the file names)", role="free")
     vocab_size: tuple[int, ...] = option((), low=5, role="free")  # four entries are special
     """vocabulary size for profiling without data; two numbers if source and target differ"""
-    profile_length: int | None = option(None, low=1)
-    """tokens of source and target when profiling (default: by --arch)"""
+    profile_length: int | None = option(None, "tokens of a side when profiling (default: by --arch)", low=1)
 
     def sentence_length(self) -> int:
         """Return the tokens of source and target at which the task is profiled."""
@@ -69,20 +60,12 @@ class TaskOptions(BatchConfig):
 class DeviceOptions(Options):
     """Device"""
 
-    cpu: bool = option(False, role="free")
-    """use the CPU even if there is a GPU"""
+    cpu: bool = option(False, "use the CPU even if there is a GPU", role="free")
     gpu: int | None = option(None, low=0, role="free")
     """number of the one GPU to use (default: 0; training and search use all of them)"""
     threads: int | None = option(None, low=1, high=4 * (os.cpu_count() or 1), role="free")
     """CPU threads (default: all cores)"""
-    seed: int = option(1, low=0, high=(1 << 63) - 1)
-    """seed of everything random"""
-
-
-@dataclass(frozen=True)
-class RankOptions(Options):
-    """Many devices"""
-
+    seed: int = option(1, "seed of everything random", low=0, high=(1 << 63) - 1)
     distributed_world_size: int | None = option(None, low=1, high=1024, role="free")
     """processes to start on this machine, one for each GPU (default: all GPUs, or one process on CPUs);
     torchrun sets it by itself"""
@@ -94,22 +77,15 @@ class RankOptions(Options):
 class ProfileOptions(Options):
     """Profiling"""
 
-    latcpu: bool = option(False, role="free")
-    """measure latency on the CPU and stop"""
-    latgpu: bool = option(False, role="free")
-    """measure latency on the GPU and stop"""
-    profile_flops: bool = option(False, role="free")
-    """count FLOPs and stop"""
-    latiter: int = option(300, low=2)
-    """most timed repeats of a latency measurement"""
-    lat_interval: float = option(1.2, low=0, high=100)
-    """a latency that is known so well, in percent, is not repeated further"""
+    latcpu: bool = option(False, "measure latency on the CPU and stop", role="free")
+    latgpu: bool = option(False, "measure latency on the GPU and stop", role="free")
+    profile_flops: bool = option(False, "count FLOPs and stop", role="free")
+    latiter: int = option(300, "most timed repeats of a latency measurement", low=2)
+    lat_interval: float = option(1.2, "end repeats once a latency is known so well, in %", low=0, high=100)
     lat_row_budget: float = option(1.0, above=0, off=math.inf)
     """seconds of a latency measurement; every architecture has three turns at least"""
-    latsilent: bool = option(False, role="free")
-    """show no progress while measuring"""
-    lat_beam: int = option(5, low=1)
-    """beam of the timed search"""
+    latsilent: bool = option(False, "show no progress while measuring", role="free")
+    lat_beam: int = option(5, "beam of the timed search", low=1)
 
     def asked(self) -> bool:
         """Return whether profiling is all the user wants."""
@@ -142,7 +118,6 @@ class Settings(NamedTuple):
     policy: PolicyConfig
     loop: LoopConfig
     device: DeviceOptions
-    ranks: RankOptions
     profile: ProfileOptions
     engine: EngineOptions
     output: OutputOptions
@@ -159,9 +134,8 @@ def parse_settings(
     config_flags: Sequence[str],
     used: Sequence[type | Part] | None = None,
 ) -> tuple[Any, ...]:
-    """Return the settings, and behind them one instance of each of the command's own dataclasses.
-
-    `used` are the shared dataclasses, or parts of them, that the command uses and its help lists; None: all.
+    """Return the settings, and behind them one instance of each of the command's own dataclasses. `used` are
+    the shared dataclasses, or parts of them, that the command uses and its help lists; None: all.
     """
     listed = {getattr(each, "group", each): each for each in (GROUPS if used is None else used)}
     groups = (listed.get(group, only(group)) for group in GROUPS)
@@ -170,7 +144,6 @@ def parse_settings(
 
 
 def _gpus(device: DeviceOptions) -> tuple[int, str]:
-    """Return how many GPUs the options leave to be used, and that in words."""
     count = 0 if device.cpu or not torch.cuda.is_available() else torch.cuda.device_count()
     if device.gpu is not None:
         return min(count, 1), f"--gpu {device.gpu} names one GPU"
@@ -195,29 +168,23 @@ def chosen_device(options: DeviceOptions) -> torch.device:
     return torch.device("cpu") if options.cpu or not count else torch.device("cuda", gpu)
 
 
-def processes(options: RankOptions, device: DeviceOptions) -> int:
+def processes(device: DeviceOptions) -> int:
     """Return how many processes to start on this machine: one for each GPU if nothing else is asked for.
-
     Raises ConfigError if there are not so many GPUs.
     """
-    asked, (count, has) = options.distributed_world_size, _gpus(device)
+    asked, (count, has) = device.distributed_world_size, _gpus(device)
     if count and asked and asked > count:
-        raise ConfigError(
-            f"--distributed-world-size {asked}: {has}; give at most {count} (and a larger --update-freq), "
-            "choose GPUs with CUDA_VISIBLE_DEVICES, or start processes on several machines with torchrun"
-        )
+        how = f"give at most {count} (and a larger --update-freq), or start processes with torchrun"
+        raise ConfigError(f"--distributed-world-size {asked}: {has}; {how}")
     return asked or count or 1
 
 
-def rank_device(device: DeviceOptions, place: ProcessGroup | None, options: RankOptions) -> torch.device:
-    """Return the device of one process: the GPU of its number on this machine, or the CPU.
-
-    Raises ConfigError if processes of one machine would share a GPU.
+def rank_device(device: DeviceOptions, place: ProcessGroup | None) -> torch.device:
+    """Return the device of one process: the GPU of its number on this machine, or the CPU. Raises ConfigError
+    if processes of one machine would share a GPU.
     """
     if place is None or place.size == 1:
         return device_of(device)
-    if options.distributed_world_size not in (None, place.size):
-        info(f"--distributed-world-size {options.distributed_world_size}: the launcher started {place.size}")
     count, has = _gpus(device)
     # a launcher may have left each process the sight of its own GPU only
     if device.gpu is not None or 1 < count < place.local_size:
@@ -232,41 +199,18 @@ def find_checkpoint(name: str, folder: Path | None = None) -> Path:
     if not path.exists() and folder is not None and path.parent == Path("."):
         path = folder / name
     if not path.exists():
-        from hat.cli.missing import advice, checkpoint_commands  # late: for an error only
-
-        how = advice(checkpoint_commands(path), "check the path, or train that model first")
+        how = advice(path, "check the path, or train that model first")
         raise CheckpointError(f"the checkpoint {name} does not exist; {how}")
     return path
 
 
-class TaskData:
-    """The data set of a task, as a `hat.Dataset`, whose errors name the commands that make the data."""
-
-    def __init__(self, options: TaskOptions) -> None:
-        """Read the dictionaries; raises DataError if they are missing or damaged."""
-        if not options.data or not Path(options.data).is_dir():
-            raise DataError(_missing_data(options))
-        self.folder = Path(options.data)
-        with self._naming_what_makes():
-            self.languages = languages(self.folder, options.source_lang, options.target_lang)
-            self.vocabs = load_vocabs(self.folder, *self.languages)
-        source, target = (file_digest(self.folder / f"dict.{lang}.txt") for lang in self.languages)
-        self.vocab_sizes, self.digests = (len(self.vocabs[0]), len(self.vocabs[1])), (source, target)
-
-    def split(self, name: str) -> PairDataset:
-        """Open one split."""
-        with self._naming_what_makes():
-            return PairDataset.load(self.folder, name, *self.languages)
-
-    @contextlib.contextmanager
-    def _naming_what_makes(self) -> Iterator[None]:
-        try:
-            yield
-        except DataError as error:
-            from hat.cli.missing import advice, data_commands  # late: for an error only
-
-            commands = data_commands(str(self.folder))
-            raise DataError(f"{error}; {advice(commands, '')}" if commands else str(error)) from error
+def dataset_of(options: TaskOptions) -> Dataset:
+    """Open the data of a task; raises DataError, naming the commands that make the data if it is missing."""
+    if not options.data or not Path(options.data).is_dir():
+        how = advice(options.data, "make it with python -m hat preprocess")
+        what = f"there is no data folder {options.data!r} (--data; --vocab-size profiles without one)"
+        raise DataError(f"{what}; {how}")
+    return Dataset.load(options.data, options.source_lang, options.target_lang)
 
 
 def profile_sizes(options: TaskOptions) -> tuple[int, int]:
@@ -274,22 +218,10 @@ def profile_sizes(options: TaskOptions) -> tuple[int, int]:
     given, shown = options.vocab_size, " and ".join(map(str, options.vocab_size))
     if len(given) > 2:
         raise ConfigError(f"--vocab-size must be one or two numbers, got {shown}")
-    if options.data and Path(options.data).is_dir():
-        sizes = TaskData(options).vocab_sizes
-        if given and set(given) != set(sizes):
-            info(f"--vocab-size {shown} is not used: the dictionaries have {sizes[0]} and {sizes[1]} entries")
-        return sizes
-    if not given:
-        raise DataError(f"{_missing_data(options)}, or give --vocab-size to profile without data")
+    if not given or (options.data and Path(options.data).is_dir()):
+        return dataset_of(options).vocab_sizes
     info(f"no data at {options.data or '--data'}: profiling with a vocabulary of {shown} (vocab-size)")
     return given[0], given[-1]
-
-
-def _missing_data(options: TaskOptions) -> str:
-    from hat.cli.missing import advice, data_commands  # late: for an error only
-
-    how = advice(data_commands(options.data), "make it with python -m hat preprocess")
-    return f"there is no data folder {options.data!r} (--data); {how}"
 
 
 def space_and_arch(space: SpaceOptions, arch: ArchOptions) -> tuple[SearchSpace, Arch | None]:
@@ -305,7 +237,5 @@ def run_folder(configs: str | None, given: str | None) -> Path:
         return Path(given)
     if not configs:
         raise ConfigError("--save-dir is needed where no --configs names the run")
-    parts = Path(configs).with_suffix("").parts
-    if "configs" in parts:
-        parts = parts[len(parts) - parts[::-1].index("configs") :]
-    return Path("checkpoints", *[part for part in parts if part not in ("/", "..", ".")])
+    below = re.sub(r".*(?:^|/)configs/", "", Path(configs).with_suffix("").as_posix())
+    return Path("checkpoints", *[part for part in Path(below).parts if part not in ("/", "..", ".")])

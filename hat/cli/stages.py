@@ -6,14 +6,14 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from hat.errors import DataError, HatError
+from hat.errors import HatError
 from hat.files.atomic import link_or_copy
 from hat.report.collect import duration
 from hat.run import Identity, Run, cpu_seconds, digest_of, read_record
@@ -27,8 +27,7 @@ class Stages:
 
     A stage is up to date if its identity is the wanted one and its outputs are as it left them. The result
     of another identity is moved to `<path>.<short identity>`, and comes back from there if it is wanted
-    again. pydoit decides alike, but keeps one result of a task, forgets what interrupted tries cost and does
-    not say what changed: it would replace a quarter of this file, and its database would be a second record.
+    again; pydoit, which decides alike, keeps one result only.
     """
 
     def __init__(self, run: Run, folder: Path, plan: Sequence[str] = ()) -> None:
@@ -61,17 +60,14 @@ class Stages:
         title = f"stage {self.plan.index(name) + 1} of {len(self.plan)}: {title or name}"
         notes = self._find(name, wanted, places) if wanted else []
         held = self.known.get(name, {})
-        ended = held.get("seconds") is not None and "identity" in held
-        if wanted and ended and _key(Identity(**held["identity"])) == _key(wanted):
+        if wanted and held.get("seconds") is not None and _key(held) == _key(wanted):
             took = f"({held['seconds']:.0f} s when it ran)"
             print(f"{title}: up to date {took}", *notes, sep="\n  ", flush=True)
             return held["result"]
         print(f"{title}{self._left(name) if wanted else ''}", *notes, sep="\n  ", flush=True)
         spent: Counter[str] = Counter(held.get("spent", {}))
         entry: Entry = {"seconds": None, "result": None, "outputs": {}, "spent": dict(spent)}
-        if wanted:
-            entry["identity"] = asdict(wanted)
-        entry["places"] = self._names(places)
+        entry |= {"places": self._names(places)} | ({"identity": asdict(wanted)} if wanted else {})
         self.known[name] = entry
         self._run.write()
         start, cpu_s, threads = time.perf_counter(), sum(cpu_seconds()), torch.get_num_threads()
@@ -96,7 +92,6 @@ class Stages:
 
     def _find(self, name: str, wanted: Identity, places: Sequence[Path]) -> list[str]:
         """Put the result of the wanted identity in place, if there is one, and what is there out of its way.
-
         Returns what a user should know of that.
         """
         held, notes, earlier = self.known.get(name), list[str](), self._earlier.setdefault(name, {})
@@ -106,74 +101,54 @@ class Stages:
             made = read_record(there[0], note=lambda text: None).identity if there else None
             if held and made and made.digest == wanted.digest:
                 held["identity"] = asdict(made if made.lengths else wanted)
-        was = Identity(**held["identity"]) if held and "identity" in held else None
-        if held is not None and (was is None or _key(was) != _key(wanted)):
+        if held is not None and _key(held) != _key(wanted):
+            was = Identity(**held["identity"]) if "identity" in held else None
             changes = _changes(was, wanted) if was else ["no record says what it was made from"]
             notes.append(f"changed: {', '.join(changes)}")
-            longer = was and was.digest == wanted.digest and _longer(was, wanted)
-            if was and longer and _key(wanted) not in earlier:  # it goes on; what was made stays, too
-                for place, aside in self._moves(held):
-                    _copy(place, aside)
-                earlier[_key(was)] = dict(held)
+            if was and was.digest == wanted.digest and _longer(was, wanted) and _key(wanted) not in earlier:
+                self._put_aside(name, held, _copy)  # it goes on; what was made stays, too
             else:
-                notes += self._put_aside(name, held, _key(was) if was else "unknown")
+                notes += self._put_aside(name, held)
         if name not in self.known and (back := earlier.pop(_key(wanted), None)):
-            self.known[name] = back
-            ended = back["seconds"] is not None
+            self.known[name], ended = back, back["seconds"] is not None
             notes.append("an earlier result is found again" if ended else "an earlier try goes on")
             self._run.write()
-        if (held := self.known.get(name)) and "identity" in held:
+        if held := self.known.get(name):
             self._bring(held)
-            if held["seconds"] is not None and (bad := list(self._damaged(held))):
+            outputs = ((each, self._folder / each, digest) for each, digest in held["outputs"].items())
+            if bad := [each for each, file, sha in outputs if not file.exists() or digest_of(file) != sha]:
                 notes.append(f"missing or damaged: {', '.join(bad)}")
-                notes += self._put_aside(name, held, "damaged")
+                notes += self._put_aside(name, held | {"damaged": True})
         return notes
 
     def _names(self, paths: Sequence[Path]) -> list[str]:
         return [os.path.relpath(path, self._folder) for path in paths]
 
-    def _damaged(self, held: Entry) -> Iterator[str]:
-        """Yield the outputs that are not as the stage left them."""
-        for name, digest in held["outputs"].items():
-            try:
-                if digest_of(self._folder / name) != digest:
-                    yield name
-            except DataError:
-                yield name
-
-    def _moves(self, held: Entry, suffix: str = "") -> Iterator[tuple[Path, Path]]:
-        """Yield the places of a result that are there, and where each is moved to."""
-        suffix = suffix or _key(Identity(**held["identity"]))
-        for place in (self._folder / name for name in held["places"]):
-            if place.exists():
-                names = [suffix, *(f"{suffix}.{number}" for number in range(2, 1000))]
-                asides = (place.with_name(f"{place.name}.{each}") for each in names)
-                yield place, next(aside for aside in asides if not aside.exists())
-
-    def _put_aside(self, name: str, held: Entry, suffix: str) -> list[str]:
+    def _put_aside(self, name: str, held: Entry, move: Callable[[Path, Path], Any] = os.replace) -> list[str]:
         """Move a result out of the way and say so in a line; a kill in between leaves it to `_bring`."""
-        if "identity" in held:
-            self._bring(held)
-        moves = list(self._moves(held, suffix))
-        for place, aside in moves:
-            os.replace(place, aside)
-        if "identity" in held and suffix != "damaged":
-            self._earlier[name][suffix] = held
-        self.known.pop(name, None)
+        key, said = "damaged" if "damaged" in held else _key(held), []
+        self._bring(held)
+        for place in (self._folder / each for each in held["places"]):
+            if place.exists():
+                names = [key, *(f"{key}.{number}" for number in range(2, 1000))]
+                asides = (place.with_name(f"{place.name}.{each}") for each in names)
+                move(place, aside := next(aside for aside in asides if not aside.exists()))
+                said.append(f"{place} is kept as {aside.name}")
+        if "identity" in held and key != "damaged":
+            self._earlier[name][key] = dict(held)
+        if move is os.replace:
+            self.known.pop(name, None)
         self._run.write()
-        rest = " with what belongs to it" if len(moves) > 1 else ""
-        return [f"{place} is kept as {aside.name}{rest}" for place, aside in moves[:1]]
+        return [said[0] + " with what belongs to it" * (len(said) > 1)] if said else []
 
     def _bring(self, held: Entry) -> None:
         """Move back what belongs to a result and is not in its place."""
-        key = _key(Identity(**held["identity"]))
         for place in (self._folder / name for name in held["places"]):
-            aside = place.with_name(f"{place.name}.{key}")
-            if aside.exists() and not place.exists():
+            aside = place.with_name(f"{place.name}.{_key(held)}")
+            if "identity" in held and aside.exists() and not place.exists():
                 os.replace(aside, place)
 
     def _left(self, name: str) -> str:
-        """Return how long this stage and those after it take, as far as that can be expected."""
         stages = [_like(each) for each in self.plan[self.plan.index(name) :]]
         known = [self.expected_s[each] for each in stages if each in self.expected_s]
         about = "about" if len(known) == len(stages) else "at least"
@@ -189,26 +164,24 @@ def _copy(source: Path, target: Path) -> None:
     """Copy a result; checkpoints, which are never written in place, get a second name instead."""
     if source.is_dir():
         shutil.copytree(source, target, copy_function=lambda one, other: _copy(Path(one), Path(other)))
-    elif source.suffix == ".pt":
-        link_or_copy(source, target)
     else:
-        shutil.copy2(source, target)
+        (link_or_copy if source.suffix == ".pt" else shutil.copy2)(source, target)
 
 
-def _key(identity: Identity) -> str:
+def _key(of: Identity | Entry) -> str:
     """Return the short name of a result: its identity, and how far it goes."""
-    text = json.dumps([identity.digest, identity.lengths], sort_keys=True)
+    if isinstance(of, dict):
+        return _key(Identity(**of["identity"])) if "identity" in of else "unknown"
+    text = json.dumps([of.digest, of.lengths], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _changes(was: Identity, wanted: Identity) -> list[str]:
-    lengths = {**was.lengths, **wanted.lengths}
-    both = ((key, was.lengths.get(key), wanted.lengths.get(key)) for key in lengths)
+    old, new = was.lengths, wanted.lengths
+    both = ((key, old.get(key), new.get(key)) for key in {**old, **new})
     return was.differences(wanted) + [f"{key} {old} -> {new}" for key, old, new in both if old != new]
 
 
 def _longer(was: Identity, wanted: Identity) -> bool:
-    """Return whether all that says how far a run goes is at least what it was."""
-    if was.lengths.keys() != wanted.lengths.keys():
-        return False
-    return all(wanted.lengths[key] >= old for key, old in was.lengths.items())
+    old, new = was.lengths, wanted.lengths  # what says how far a run goes
+    return old.keys() == new.keys() and all(new[key] >= old[key] for key in old)

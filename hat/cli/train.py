@@ -1,7 +1,6 @@
 """train.py: train or profile a SuperTransformer or a SubTransformer; hat space counts those of a space."""
 
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from hat.cli import settings
 from hat.cli.interrupt import Interrupt
 from hat.cli.options import OutputOptions, only, stage, takes, without
-from hat.cli.settings import GROUPS, ProfileOptions, Settings, TaskData, TaskOptions, find_checkpoint
+from hat.cli.settings import GROUPS, ProfileOptions, Settings, TaskOptions, dataset_of, find_checkpoint
 from hat.errors import ConfigError
 from hat.log import info
 from hat.model.layers import ModelConfig, count_params
@@ -17,7 +16,7 @@ from hat.run import Identity
 from hat.space import ArchOptions, SpaceOptions
 from hat.train.distributed import joined, launch, one_of_many, place_of
 from hat.train.loop import TrainConfig, Training, fit, validate
-from hat.train.trainer import OptimConfig, PolicyConfig
+from hat.train.trainer import OptimConfig
 
 _FLAGS = ("--configs", "--sub-configs")
 # Accepted, but not in --help: what a YAML file of the search gives, and what hardly anyone changes.
@@ -36,8 +35,7 @@ def parsed(argv: Sequence[str] | None) -> Settings:
     used = [without(group, *UNLISTED.get(group, ())) for group in GROUPS]
     text = "Train or profile a SuperTransformer, or one SubTransformer of its space."
     how: dict[str, Any] = {"prog": "train.py", "description": text, "config_flags": _FLAGS, "used": used}
-    (given,) = settings.parse_settings(argv, **how)
-    return given  # type: ignore[no-any-return]
+    return settings.parse_settings(argv, **how)[0]  # type: ignore[no-any-return]
 
 
 def run(given: Settings, argv: Sequence[str] | None) -> dict[str, Any] | int:
@@ -49,25 +47,20 @@ def run(given: Settings, argv: Sequence[str] | None) -> dict[str, Any] | int:
         raise ConfigError(f"--train-subtransformer needs an architecture: {how}")
     if given.profile.asked():
         return _profile(given, space, arch)
-    if given.engine != settings.EngineOptions():
-        info("--runtime and --precision are for --latcpu and --latgpu; training computes in --amp")
     place = place_of(os.environ)
     params = count_params(arch or space.largest(), space)
     if place is None or (place.first and not place.ours):
         print(f"#Params: {params / 1e6:.2f} M (layers, without embeddings and output matrix)", flush=True)
-    data: Any = TaskData(task)
+    data = dataset_of(task)
     folder = settings.run_folder(options.configs, options.save_dir)
-    if place is None and (count := settings.processes(given.ranks, given.device)) > 1:
-        return launch("hat.cli.train", argv, count, given.ranks.distributed_port)
-    where = settings.rank_device(given.device, place, given.ranks)
-    config = _config(given)
-    if arch and given.policy != PolicyConfig():
-        info("the options of --policy are not used: one architecture is trained")
+    if place is None and (count := settings.processes(given.device)) > 1:
+        return launch("hat.cli.train", argv, count, given.device.distributed_port)
+    where = settings.rank_device(given.device, place)
     size: dict[str, Any] = {"params": params, "flops": None, "latency_ms": None}
     with joined(place, where) as group:
         if arch and options.validate_subtransformer:
             start = find_checkpoint(options.restore_file or "checkpoint_best.pt", folder)
-            found = validate(arch, space, data, start, config, device=where, group=group)
+            found = validate(arch, space, data, start, _config(given), device=where, group=group)
             if not group.first:
                 return 0
             print(f"validation loss {found.loss:.4f} (base 2, smoothed), nll {found.nll_loss:.4f}, {start}")
@@ -76,9 +69,8 @@ def run(given: Settings, argv: Sequence[str] | None) -> dict[str, Any] | int:
         with Interrupt() as interrupt:
             start = group.on_rank0(lambda: find_checkpoint(name, folder)) if name else None
             how = {"space": space, "device": where, "seed": given.device.seed, "new_run": options.new_run}
-            how["progress"] = not given.output.no_progress_bar and sys.stderr.isatty()
-            ends = {"init": start, "out": folder, "group": group, "interrupt": interrupt}
-            trained = fit(arch or space, data, config, **ends, **how)
+            how |= {"progress": given.output.bar, "init": start, "out": folder, "group": group}
+            trained = fit(arch or space, data, _config(given), interrupt=interrupt, **how)
     if trained.stopped is not None:
         info(f"stopped by signal {trained.stopped} and saved; the same command goes on from here")
         return 128 + trained.stopped
@@ -94,9 +86,8 @@ def identity(given: Settings) -> Identity:
     """Return the identity of the training that `run` makes of these settings; nothing is written."""
     space, arch = settings.space_and_arch(given.space, given.arch)
     place, start = place_of(os.environ), given.run.restore_file
-    count = place.size if place else settings.processes(given.ranks, given.device)
-    data: Any = TaskData(given.task)
-    training = Training(arch or space, space, data, _config(given), seed=given.device.seed)
+    count = place.size if place else settings.processes(given.device)
+    training = Training(arch or space, space, dataset_of(given.task), _config(given), seed=given.device.seed)
     return training.identity(find_checkpoint(start) if start else None, count)
 
 
@@ -119,12 +110,12 @@ def _profile(given: Settings, space: Any, arch: Any) -> dict[str, Any]:
 main = one_of_many(stage(parsed, run))
 
 
-_SPACE = (SpaceOptions, ArchOptions, only(OutputOptions, "json"))
+_JSON = only(OutputOptions, "json")
 
 
-@takes("hat space", *_SPACE, *map(only, GROUPS), config_flags=_FLAGS)
+@takes("hat space", SpaceOptions, ArchOptions, _JSON, *map(only, GROUPS), config_flags=_FLAGS)
 def space(sizes: SpaceOptions, arch: ArchOptions, out: OutputOptions, *others: object) -> dict[str, Any]:
-    """Count the architectures of a search space, by dimension and by numbers of layers."""
+    """Count the architectures of a search space, in all and by dimension."""
     found, _ = settings.space_and_arch(sizes, arch)
     params = {name: count_params(getattr(found, name)(), found) for name in ("smallest", "largest")}
     print(f"{found.size():,} architectures\n\n{'dimension':46}{'choices':>20}  different settings")
@@ -132,11 +123,7 @@ def space(sizes: SpaceOptions, arch: ArchOptions, out: OutputOptions, *others: o
         shown = f"{dim.side} {dim.text.partition(':')[0]}{', each layer' if dim.per_layer else ''}"
         choices = ", ".join(str(dim.encode(value)) for value in dict.fromkeys(found[dim]))
         print(f"{shown:46}{choices:>20}  {count:,}")
-    print("\nencoder layers  decoder layers  architectures")
-    for (encoder, decoder), count in found.sizes_by_depth().items():
-        print(f"{encoder:14}  {decoder:14}  {count:,}")
     shown = ", ".join(f"{name} {count:,}" for name, count in params.items())
     print(f"\n#Params of the layers, without embeddings and output matrix: {shown}")
-    depths = [[*depth, count] for depth, count in found.sizes_by_depth().items()]
     dims = {dim.choice_key: count for dim, count in found.sizes_by_dim().items()}
-    return {"architectures": found.size(), "by_layers": depths, "by_dimension": dims, "params": params}
+    return {"architectures": found.size(), "by_dimension": dims, "params": params}

@@ -6,17 +6,17 @@ import tempfile
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hat.data.corpora import hold_out
-from hat.data.folder import languages, replacing
+from hat.data.folder import SPLITS, languages, replacing
 from hat.data.pairs import PairDataset, load_vocabs
-from hat.data.preprocess import PreprocessConfig, preprocess
-from hat.data.subwords import TextCodec, check_pieces
 from hat.data.text import read_lines, unequal, write_rows
 from hat.data.vocab import Vocab
 from hat.errors import DataError
-from hat.files.archive import unpack
 from hat.files.atomic import file_digest
+
+if TYPE_CHECKING:
+    from hat.data.subwords import TextCodec
 
 Text = Sequence[str] | Path | str
 
@@ -64,6 +64,10 @@ class Dataset:
         of pairs, below 1 shares. Without `folder` it is a temporary one that lives as long as the data set.
         Raises DataError if both have not as many sentences, or too few, ConfigError for a wrong number.
         """
+        from hat.data.corpora import hold_out  # late: training makes no data
+        from hat.data.preprocess import PreprocessConfig, preprocess
+        from hat.data.subwords import check_pieces
+
         sides = [list(read_lines(x)) if isinstance(x, str | Path) else x for x in (source, target)]
         counts = [len(side) for side in sides]
         if counts[0] != counts[1]:
@@ -88,8 +92,10 @@ class Dataset:
             return data
 
     @functools.cached_property
-    def codec(self) -> TextCodec:
+    def codec(self) -> "TextCodec":
         """Return what turns plain sentences into ids and back, with the subword model of the folder."""
+        from hat.data.subwords import TextCodec
+
         return TextCodec.load(self.folder, self.languages, self.vocabs)
 
     def split(self, name: str) -> PairDataset:
@@ -97,21 +103,18 @@ class Dataset:
         return PairDataset.load(self.folder, name, self.source_lang, self.target_lang)
 
 
-def unpack_data(
-    archive: Path, destdir: Path, languages: tuple[str, str], splits: Sequence[str]
-) -> dict[str, int]:
+def unpack_data(archive: Path, destdir: Path, languages: tuple[str, str]) -> dict[str, int]:
     """Make `destdir` the binary data in `archive`, in whatever folder there; return the pairs of each split.
-    The data is read and checked before it takes the place of what is in `destdir`. Raises DataError if
-    something is missing, damaged or does not fit together.
+    It is read and checked before; DataError if something is missing, damaged or does not fit together.
     """
-    pair = "-".join(languages)
-    sides = [
-        f"{split}.{pair}.{lang}.{end}" for split in splits for lang in languages for end in ("bin", "idx")
-    ]
+    from hat.files.archive import unpack
+
+    texts = [f"{split}.{'-'.join(languages)}.{lang}" for split in SPLITS for lang in languages]
+    sides = [f"{text}.{end}" for text in texts for end in ("bin", "idx")]
     with replacing(destdir, languages) as fresh:
         unpack(archive, fresh, [*sides, *(f"dict.{lang}.txt" for lang in languages)], flat=True)
         try:
-            return {split: len(PairDataset.load(fresh, split, *languages)) for split in splits}
+            return {split: len(PairDataset.load(fresh, split, *languages)) for split in SPLITS}
         except DataError as error:
             found = f"{archive} does not hold data for training: {error}"
             raise DataError(f"{found}; {destdir} is as it was; fetch the archive again") from error

@@ -1,6 +1,7 @@
 """Take named files, and no others, out of an archive (tar, also packed, zip, gz) that is not trusted."""
 
 import gzip
+import shutil
 import stat
 import tarfile
 import zipfile
@@ -14,7 +15,6 @@ from hat.errors import ConfigError, DataError, HatError, brief
 from hat.files.atomic import refuse_folder, remove_unfinished, write_all_atomic
 
 ZIP_MAGIC = b"PK\x03\x04"
-MAX_BYTES = 256 << 30  # that the members asked for may have together
 _COPY = 1 << 20
 # What PyTorch wrote before 1.6 begins with a pickle of its number and one of its protocol.
 _SEQUENCE_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03."
@@ -22,9 +22,7 @@ _BROKEN = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, E
 _DAMAGE = (*_BROKEN, RuntimeError, ValueError, MemoryError)
 
 
-def unpack(
-    archive: Path, folder: Path, members: Sequence[str], *, flat: bool = False, max_bytes: int = MAX_BYTES
-) -> list[Path]:
+def unpack(archive: Path, folder: Path, members: Sequence[str], *, flat: bool = False) -> list[Path]:
     """Write `members` of `archive`, all or none, to the same paths below `folder` and return these. `flat`:
     they are named without their folders, wherever they are. A gzip file of something else than a tar archive
     has one member, named as the file without its suffix. Raises DataError if a member is missing, there twice
@@ -34,7 +32,7 @@ def unpack(
     wanted = list(dict.fromkeys(members))
     for name in wanted:
         if name in ("", ".") or _unsafe(name) or str(PurePosixPath(name)) != name or (flat and "/" in name):
-            allowed = "a relative path without '..', for --flat without folders, is allowed"
+            allowed = "a relative path without '..', of binary data without folders, is allowed"
             raise ConfigError(f"cannot unpack member {name!a}: {allowed}; see --help")
     targets = [folder / name for name in wanted]
     for target in targets:
@@ -46,7 +44,7 @@ def unpack(
         raise HatError(f"cannot unpack {archive}: {error.strerror}; check the path") from error
 
     def fill(files: list[BinaryIO]) -> None:
-        missing, left = dict(zip(wanted, files, strict=True)), max_bytes
+        missing = dict(zip(wanted, files, strict=True))
         try:
             for name, content in _files_in(archive):
                 if _unsafe(name):
@@ -57,11 +55,7 @@ def unpack(
                 if content is None or key not in missing:
                     wrong = "there twice" if content else "a link or device, or locked, not a plain file"
                     raise ValueError(f"member {str(path)!a} is {wrong}")
-                file = missing.pop(key)
-                while block := content.read(_COPY):
-                    if (left := left - len(block)) < 0:
-                        raise ValueError("it unpacks to more than was allowed")
-                    file.write(block)
+                shutil.copyfileobj(content, missing.pop(key), _COPY)
             for name in missing:
                 raise ValueError(f"it has no member {name!a}")
         except _DAMAGE as error:

@@ -48,11 +48,6 @@ class ReleasedModel:
         return f"{found[1]}_{self.hardware.split()[-1].lower()}_{found[2]}" if found else None
 
 
-def beside_own(predictor: Path) -> Path:
-    """Return where a released latency predictor lies when one trained here has its place."""
-    return predictor.with_suffix(f".released{predictor.suffix}")
-
-
 def released_models(path: Path = TABLE) -> tuple[ReleasedModel, ...]:
     """Return the 48 models of the 2020 release in the order of the table; DataError if it is damaged."""
     hints = get_type_hints(ReleasedModel)

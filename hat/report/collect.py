@@ -9,7 +9,6 @@ trusted: what is damaged becomes a note, and no path leads out of the folder.
 import csv
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 
 from hat.errors import DataError, HatError
 from hat.files.atomic import file_digest
-from hat.model.layers import count_macs, count_params, profile_length
+from hat.model.layers import count_params
 from hat.run import Cost, Record, read_record
 from hat.search.constraints import in_ms, kept
 from hat.space import Arch, SearchSpace, space_from_plain
@@ -26,6 +25,7 @@ Values = Mapping[str, Any]
 Points = tuple[tuple[float, float], ...]
 _DEPTH = 3
 _ENDS = ("largest", "smallest")
+_OF_SCORED = ("inherited_loss", "predicted_ms", "bound_ms")  # what a model has from its evaluation
 _DAMAGED = (HatError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
@@ -34,7 +34,7 @@ class Model:
     """One architecture with what is known of it; None: not known."""
 
     name: str
-    role: str  # largest, smallest, baseline (made by hand) or found
+    role: str  # largest, smallest, baseline (made by hand), found, or scored by a search
     weights: str  # inherited, trained, or "" if unknown
     arch: Arch | None = None
     params: float | None = None  # of the layers, without embeddings and output matrix
@@ -63,16 +63,6 @@ class Model:
         return cls(name, role, str(row.get("weights", "")), _arch(row.get("arch")), **_figures(row))
 
 
-class Evaluation(NamedTuple):
-    """One architecture that a search scored."""
-
-    loss: float
-    predicted_ms: float
-    bound_ms: float | None = None
-    measured_ms: float | None = None
-    arch: Arch | None = None
-
-
 @dataclass(frozen=True)
 class Search:
     """One search; steps are its iterations, oldest first."""
@@ -80,8 +70,8 @@ class Search:
     name: str
     limits_ms: tuple[float, ...]
     steps: tuple[Mapping[str, float], ...] = ()
-    evaluations: tuple[Evaluation, ...] = ()
-    front: tuple[Evaluation, ...] = ()  # lowest loss first; of a search for the whole front only
+    evaluations: tuple[Model, ...] = ()
+    front: tuple[Model, ...] = ()  # lowest loss first; of a search for the whole front only
 
 
 class Training(NamedTuple):
@@ -111,10 +101,7 @@ class Report:
         """Return the found model with the best BLEU, or with the lowest loss if none was translated with."""
         found = [model for model in self.models if model.role == "found"]
         within = [model for model in found if model.within_limit is not False] or found
-        scored = [model for model in within if model.bleu is not None]
-        if scored:
-            return max(scored, key=lambda model: model.bleu or 0.0)
-        return min(within, key=lambda model: model.inherited_loss or math.inf, default=None)
+        return max(within, key=lambda m: (m.bleu or 0.0, -(m.inherited_loss or math.inf)), default=None)
 
     @property
     def found(self) -> str:
@@ -122,11 +109,9 @@ class Report:
         best, largest = self.winner, next((model for model in self.models if model.role == "largest"), None)
         if best is None:
             return ""
-        parts, ms = list[str](), best.measured_ms
-        if best.bleu is not None:
-            parts.append(f"translates at {best.bleu:.2f} BLEU")
-        if ms is not None:
-            parts.append(f"takes {in_ms(ms, best.measured_interval_ms)} for a sentence")
+        ms = best.measured_ms
+        parts = [f"translates at {best.bleu:.2f} BLEU"] if best.bleu is not None else []
+        parts += [f"takes {in_ms(ms, best.measured_interval_ms)} for a sentence"] if ms is not None else []
         text = f"{best.name} {' and '.join(parts) or 'was found'}"
         if best.limit_ms is not None and ms is not None:
             side, percent = "below" if ms <= best.limit_ms else "above", 100 * (ms / best.limit_ms - 1)
@@ -159,13 +144,11 @@ class Report:
         if self.winner:
             return self.winner.name, self.winner.arch
         ends = [search.front[0] for search in self.searches if search.front]
-        return "Lowest loss of the front", min(ends, key=lambda each: each.loss).arch if ends else None
+        return "Lowest loss of the front", min(ends, key=_loss_and_ms).arch if ends else None
 
 
 @dataclass(frozen=True)
 class _Found:
-    """A run folder or product with its record."""
-
     path: Path  # the folder, or the product
     name: str
     record: Record
@@ -178,16 +161,13 @@ class _Found:
 
 
 def collect(root: Path) -> Report:
-    """Return what `root` holds: a task, search or training, or a folder above several.
-
-    Raises DataError if there is none of these. What is damaged or missing becomes a note.
+    """Return what `root` holds: a task, search or training, or a folder above several. Raises DataError if
+    there is none of these. What is damaged or missing becomes a note.
     """
     return _Collector(root).collect()
 
 
 class _Collector:
-    """Reads one folder."""
-
     def __init__(self, root: Path) -> None:
         self.root, self.inside = root, root.resolve()
         self.report = Report(self.inside.name)
@@ -200,12 +180,9 @@ class _Collector:
         if isinstance(plan := summary.get("plan"), list):  # the others are of earlier limits
             stages = {name: stages[name] for name in map(str, plan) if name in stages}
         paths = [self.root / str(place) for e in stages.values() for place in _dict(e).get("places", ())]
-        if not summary:
-            for name, below, _ in os.walk(self.root):  # links are not followed
-                folder = Path(name)
-                deep = len(folder.relative_to(self.root).parts) >= _DEPTH
-                below[:] = [] if deep else sorted({*below} - {"tensorboard", "report"})
-                paths += [folder, *sorted(folder.glob("*.run.json"))]
+        for depth in range(0 if summary else _DEPTH + 1):
+            records = sorted(self.root.glob(f"{'*/' * depth}*run.json"))
+            paths += [path.parent if path.name == "run.json" else path for path in records]
         found = [one for path in paths for one in (self._runs if path.is_dir() else self._product)(path)]
         every = [each.record for each in (*([own] if own else ()), *found)]
         facts = [_dict(summary.get("machine")), *({**each.device, **each.versions} for each in every)]
@@ -213,10 +190,8 @@ class _Collector:
         trainings, searches = ([e for e in found if e.record.kind == kind] for kind in ("train", "search"))
         if not (trainings or searches or rows or stages):
             what = "holds no run" if self.root.is_dir() else "is no folder"
-            raise DataError(
-                f"{self.root} {what}: no run.json of train.py, evo_search.py or run_task.sh is here or up to "
-                "three folders below; run one of these, or give another folder"
-            )
+            none = "no run.json of train.py, evo_search.py or run_task.sh is here or three folders below"
+            raise DataError(f"{self.root} {what}: {none}; run one of these, or give another folder")
         if "task" in summary:
             report.title = f"{summary['task']} on {summary.get('hardware', 'an unnamed device')}"
         report.space = next(filter(None, map(self._space, (*trainings, *searches))), None)
@@ -225,12 +200,10 @@ class _Collector:
         report.predictor = self._predictor(found)
         models = [Model.of_row(row) for row in rows] or self._models(trainings, searches)
         report.models = [self._completed(model, found) for model in models]
-        report.stages = stage_costs(stages) or [
-            (f"{e.record.kind} {e.name}", e.record.cost) for e in found if e.record.cost
-        ]
-        for name, entry in stages.items():
-            if _dict(entry).get("seconds") is None:
-                self.note(f"stage {name} has not ended; bash scripts/run_task.sh goes on with it")
+        costs = [(f"{each.record.kind} {each.name}", each.record.cost) for each in found]
+        report.stages = stage_costs(stages) or [(name, cost) for name, cost in costs if cost]
+        for name in (name for name, entry in stages.items() if _dict(entry).get("seconds") is None):
+            self.note(f"stage {name} has not ended; bash scripts/run_task.sh goes on with it")
         return report
 
     # --- files: regular ones inside the folder only
@@ -249,7 +222,6 @@ class _Collector:
         return found
 
     def _runs(self, folder: Path) -> list[_Found]:
-        """Return the run that a folder holds, if it holds one."""
         if not self._text(folder / "run.json"):
             return []
         record = read_record(folder, folder=True, note=self.note)
@@ -276,10 +248,8 @@ class _Collector:
 
     def _predictor(self, found: Sequence[_Found]) -> Values:
         """Return the results of the predictor that the searches used; of any, if there is no search."""
-        used = {each.record.inputs.get("predictor") for each in found if each.record.kind == "search"} - {
-            None
-        }
-        own = [each for each in found if each.record.kind == "predictor"]
+        used = {each.record.inputs.get("predictor", "") for each in found if each.record.kind == "search"}
+        used, own = used - {""}, [each for each in found if each.record.kind == "predictor"]
         fitting = [each for each in own if not used or used & {*each.record.outputs.values()}]
         if own and not fitting:
             self.note(f"{own[0].path} is left out: the searches here used another predictor")
@@ -301,24 +271,21 @@ class _Collector:
                 values = {key: held for key, v in record.items() if (held := number(v)) is not None}
                 which = (str(record["kind"]), values.get("constraint_ms"))
                 steps.setdefault(which, {})[update] = values  # a resumed search repeats records
-        results = of.record.results
+        results, given = of.record.results, of.record.settings.get("latency-constraint")
         limits = [winner.get("constraint_ms") for winner in _rows(results.get("winners"))]
-        given = of.record.settings.get("latency-constraint")
-        limits = limits or (given if isinstance(given, list) else [given])
+        limits = limits or (given if isinstance(given, list) else [])
         known = tuple(dict.fromkeys(ms for ms in map(number, limits) if ms is not None))
         table = csv.DictReader(self._text(of.path / "evaluations.csv").replace("\0", "").splitlines())
-        rows = [{str(name): _parsed(row[name]) for name in row} for row in table]  # its lists are JSON
+        scored = _scored([{str(name): _parsed(row[name]) for name in row} for row in table])  # lists are JSON
         front = _rows(results.get("front")) if results.get("mode") == "pareto" else []
-        scored, best = ([one for each in of if (one := _evaluation(each))] for of in (rows, front))
         first, *later = [
             Search(of.name, known if ms is None else (ms,), tuple(own[at] for at in sorted(own)))
             for (_, ms), own in steps.items()
         ] or [Search(of.name, known)]
-        front = tuple(sorted(best, key=lambda each: each[:2]))
-        return [replace(first, evaluations=tuple(scored), front=front), *later]
+        front = tuple(sorted(_scored(front), key=_loss_and_ms))
+        return [replace(first, evaluations=scored, front=front), *later]
 
     def _models(self, trainings: Sequence[_Found], searches: Sequence[_Found]) -> list[Model]:
-        """Return largest and smallest, what searches found, and what was trained besides."""
         space, trained = self.report.space, {arch: each for each in trainings if (arch := each.arch)}
         models = [Model(role, role, "inherited", getattr(space, role)()) for role in _ENDS if space]
         for each in searches:
@@ -331,35 +298,25 @@ class _Collector:
         return models + [Model(name, "found", "trained", arch) for arch, name in others.items()]
 
     def _completed(self, model: Model, found: Sequence[_Found]) -> Model:
-        """Return a model with what records, searches and formulas know of it besides."""
-        told: list[dict[str, Any]] = []  # the first that is known counts
-        scored = (each for search in self.report.searches for each in search.evaluations)
-        for loss, predicted, bound, _, arch in scored if model.arch else ():
-            if arch == model.arch:
-                told.append({"inherited_loss": loss, "predicted_ms": predicted, "bound_ms": bound})
+        arch, searches = model.arch, self.report.searches
+        every = (each for search in searches for each in search.evaluations if arch and each.arch == arch)
+        told = [{name: getattr(each, name) for name in _OF_SCORED} for each in every]  # the first one counts
         curves = {training.name: training.valid for training in self.report.trainings}
-        for each in found if model.arch else ():
+        for each in found if arch else ():
             valid = curves.get(each.name, {})
             if model.role != "found" and model.role in valid and "mean" in valid:
                 best = min(valid["mean"], key=lambda point: point[1])[0]
                 told.append({"inherited_loss": dict(valid[model.role]).get(best)})
-            elif each.arch == model.arch and "sub" in valid:
+            elif each.arch == arch and "sub" in valid:
                 told.append({"trained_loss": min(loss for _, loss in valid["sub"])})
                 for product in (other for other in found if each.path in other.path.parents):
-                    kind, settings = product.record.kind, product.record.settings
+                    kind, results = product.record.kind, product.record.results
                     if kind == "average" and product.path.is_file():
                         told.append({"size_bytes": product.path.stat().st_size})
-                    elif kind == "score" and settings.get("gen-subset") == "test":
-                        score = _figures(product.record.results)
-                        told.append({name: score[name] for name in ("bleu", "signature")})
-        if model.arch and (space := self.report.space):
-            settings = [each.record.settings for each in found]
-            lengths = [int(number(each.get("profile-length")) or 0) for each in settings]
-            families = (each["arch"] for each in settings if isinstance(each.get("arch"), str))
-            lengths += map(profile_length, families)
-            told.append({"params": count_params(model.arch, space)})
-            if length := next((length for length in lengths if length > 0), None):
-                told.append({"flops": 2 * count_macs(model.arch, space, length)})
+                    elif kind == "score" and product.record.settings.get("gen-subset") == "test":
+                        told.append({name: _figures(results)[name] for name in ("bleu", "signature")})
+        if arch and self.report.space:
+            told.append({"params": count_params(arch, self.report.space)})
         values = {name: value for more in reversed(told) for name, value in more.items() if value is not None}
         return replace(model, **{name: v for name, v in values.items() if getattr(model, name) is None})
 
@@ -368,53 +325,45 @@ def stage_costs(stages: Values) -> list[tuple[str, Cost]]:
     """Return the cost of each stage of a task that was started."""
     found = []
     for name, entry in stages.items():
-        spent = _dict(_dict(entry).get("spent"))
-        keys = ("wall_s", "cpu_s", "gpu_s", "threads", "sittings")
-        wall_s, cpu_s, gpu_s, threads, sittings = (number(spent.get(key)) for key in keys)
-        if wall_s is not None:
-            counts = int(threads or 0) or None, 0, int(sittings or 1)
-            found.append((name, Cost(wall_s, cpu_s, gpu_s or 0.0, *counts)))
+        spent = {key: number(value) for key, value in _dict(_dict(entry).get("spent")).items()}
+        if (wall_s := spent.get("wall_s")) is not None:
+            counts = int(spent.get("threads") or 0) or None, 0, int(spent.get("sittings") or 1)
+            found.append((name, Cost(wall_s, spent.get("cpu_s"), spent.get("gpu_s") or 0.0, *counts)))
     return found
 
 
 def _training(of: _Found) -> Training:
     """Return the curves of a training; a resumed run repeats records, of which the last counts."""
-    train: dict[float, float] = {}
-    valid: dict[str, dict[float, float]] = {}
+    curves: dict[str, dict[float, float]] = {}
     for record in of.log:
-        update = number(record.get("update"))
-        for key, value in record.items():
-            loss = number(value)
-            if update is None or loss is None or not key.endswith("loss_base2"):
-                continue
-            if record.get("kind") == "train":
-                train[update] = loss
-            elif record.get("kind") == "valid":
-                valid.setdefault(key.removesuffix("_loss_base2"), {})[update] = loss
-    curves = {key: tuple(sorted(points.items())) for key, points in valid.items()}
-    return Training(of.name, tuple(sorted(train.items())), curves)
+        update, kind = number(record.get("update")), record.get("kind")
+        for key, value in record.items() if kind in ("train", "valid") and update is not None else ():
+            if key.endswith("loss_base2") and (loss := number(value)) is not None:
+                name = "" if kind == "train" else key.removesuffix("_loss_base2")
+                curves.setdefault(name, {})[update] = loss
+    points = {name: tuple(sorted(curve.items())) for name, curve in curves.items()}
+    return Training(of.name, points.pop("", ()), points)
 
 
 def _figures(row: Values) -> dict[str, Any]:
-    """Return the numbers of a row of a summary, by the fields of a Model."""
     names = "params flops size_bytes predicted_ms bound_ms measured_ms measured_interval_ms bleu"
     found: dict[str, Any] = {name: number(row.get(name)) for name in names.split()}
-    found["limit_ms"], signature = number(row.get("constraint_ms")), row.get("signature")
+    found |= {"limit_ms": number(row.get("constraint_ms")), "inherited_loss": number(row.get("loss"))}
+    signature = row.get("signature")
     return found | {"signature": signature if isinstance(signature, str) else None}
 
 
-def _evaluation(values: Values) -> Evaluation | None:
-    """Return a row of a front, or of a table, which holds the keys of the architecture itself."""
-    loss, ms, bound, measured = (
-        number(values.get(name)) for name in ("loss", "predicted_ms", "bound_ms", "measured_ms")
-    )
-    if loss is None or ms is None:
-        return None
-    return Evaluation(loss, ms, bound, measured, _arch(values.get("arch", values)))
+def _scored(rows: Sequence[Values]) -> tuple[Model, ...]:
+    """Return the rows of a front, or of a table, whose rows hold the keys of the architecture themselves."""
+    every = (Model("", "scored", "", _arch(row.get("arch", row)), **_figures(row)) for row in rows)
+    return tuple(each for each in every if each.inherited_loss is not None and each.predicted_ms is not None)
+
+
+def _loss_and_ms(model: Model) -> tuple[float, float]:
+    return model.inherited_loss or 0.0, model.predicted_ms or 0.0
 
 
 def _arch(values: object) -> Arch | None:
-    """Return the architecture of a mapping with the ten keys, or None."""
     try:
         return Arch.from_yaml(_dict(values))
     except _DAMAGED:
@@ -430,7 +379,6 @@ def _rows(value: object) -> list[Values]:
 
 
 def _parsed(text: object) -> object:
-    """Return what JSON text stands for; None if it is damaged."""
     try:
         return json.loads(str(text))
     except (ValueError, RecursionError):

@@ -17,7 +17,7 @@ import hat
 from hat.errors import install
 from hat.files.atomic import file_lock, write_atomic, write_text_atomic
 from hat.log import info
-from hat.report.collect import Evaluation, Model, Report, Search, Training, collect, duration, number
+from hat.report.collect import Model, Report, Search, Training, collect, duration, number
 from hat.space import DIMS, Arch
 
 DASH = "\N{EN DASH}"
@@ -28,6 +28,7 @@ SERIES = ("blue", "red", "green", "purple")
 MARKS = {"dot": "o", "ring": "o", "square": "s", "triangle": "v", "diamond": "D", "cross": "X"}
 _SHAPES = {"largest": "square", "smallest": "triangle", "baseline": "cross", "found": "diamond"}
 _MOST_DOTS, _MOST_POINTS, _MOST_TRAININGS = 4000, 500, 40  # so a page stays below 2 MB
+_SHOWN = ("inherited_loss", "predicted_ms", "bound_ms", "measured_ms")  # of the dot one points at
 _LOSS = "validation loss (base 2)"
 _STYLE = Path(__file__).parent / "templates" / "pictures.mplstyle"
 
@@ -37,13 +38,13 @@ class Point(NamedTuple):
 
     x: float
     y: float
-    of: Evaluation | None = None
+    of: Model | None = None
     name: str = ""
 
 
 @dataclass(frozen=True)
 class Series:
-    """Points of one meaning; `kind` is a mark of MARKS, or line, dashed or step."""
+    """Points of one meaning; `kind` is a mark of MARKS, or line or step."""
 
     name: str
     kind: str
@@ -74,36 +75,25 @@ def short(text: str, most: int = 40) -> str:
 def charts(report: Report) -> list[Chart]:
     """Return what can be drawn of a report."""
     drawn = [_front(report), latency_chart(report.predictor.get("unseen"), report.models)]
-    drawn += [_progress(report.searches, volume) for volume in (False, True)]
+    drawn.append(_progress(report.searches, "best_loss", "Best loss so far", _LOSS))
+    drawn.append(_progress(report.searches, "hypervolume", "Hypervolume of the front", "share of the box"))
     drawn += [_training(training) for training in report.trainings[:_MOST_TRAININGS]]
     full = [replace(chart, series=tuple(each for each in chart.series if each.points)) for chart in drawn]
     return [chart for chart in full if chart.series]
 
 
-def pareto_front(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+def pareto_front(scored: Sequence[Model]) -> list[Model]:
     """Return those that no other is both at least as fast and better than, fastest first."""
-    front: list[Evaluation] = []
-    for each in sorted(evaluations, key=lambda e: (e.predicted_ms, e.loss)):
-        if not front or each.loss < front[-1].loss:
+    front: list[Model] = []
+    for each in sorted(scored, key=lambda e: (e.predicted_ms, e.inherited_loss)):
+        if not front or (each.inherited_loss or 0.0) < (front[-1].inherited_loss or 0.0):
             front.append(each)
     return front
 
 
 def _front(report: Report) -> Chart:
-    """Return loss against latency: what was scored, the front of it, winners, baselines and limits."""
     scored = [each for search in report.searches for each in search.evaluations]
-    measured = [each for each in scored if each.measured_ms is not None]
-    front = pareto_front(scored)
-
-    def points(of: Sequence[Evaluation]) -> tuple[Point, ...]:
-        return tuple(Point(each.predicted_ms, each.loss, each) for each in _thinned(of, _MOST_DOTS))
-
-    rings = tuple(Point(each.measured_ms or 0.0, each.loss, each) for each in measured)
-    series = [
-        Series(f"scored ({len(scored):,})", "dot", "sky", points(scored), 3.5),
-        Series(f"front ({len(front)})", "step", "blue", points(front)),
-        Series(f"measured ({len(measured)})", "ring", "green", rings, 6),
-    ]
+    measured, front = [each for each in scored if each.measured_ms is not None], pareto_front(scored)
 
     def place(model: Model) -> Point | None:
         """Return where a model stands: at its measured latency, else at the predicted one."""
@@ -111,9 +101,18 @@ def _front(report: Report) -> Chart:
         loss = model.trained_loss if model.inherited_loss is None else model.inherited_loss
         if ms is None or loss is None:
             return None
-        of = Evaluation(loss, model.predicted_ms or ms, model.bound_ms, model.measured_ms, model.arch)
+        of = replace(model, inherited_loss=loss, predicted_ms=model.predicted_ms or ms)
         return Point(ms, loss, of, short(model.name))
 
+    def points(of: Sequence[Model]) -> tuple[Point, ...]:
+        thin = _thinned(of, _MOST_DOTS)
+        return tuple(Point(each.predicted_ms, each.inherited_loss, each) for each in thin)
+
+    series = [
+        Series(f"scored ({len(scored):,})", "dot", "sky", points(scored), 3.5),
+        Series(f"front ({len(front)})", "step", "blue", points(front)),
+        Series(f"measured ({len(measured)})", "ring", "green", tuple(filter(None, map(place, measured))), 6),
+    ]
     series += _marks(report.models, place) if scored else ()
     limits = sorted({limit for search in report.searches for limit in search.limits_ms})
     labels = ("Loss against latency", "latency (ms)", _LOSS)
@@ -121,7 +120,6 @@ def _front(report: Report) -> Chart:
 
 
 def _marks(models: Sequence[Model], place: Callable[[Model], Point | None]) -> Iterator[Series]:
-    """Yield the models of each role where `place` puts them."""
     for role, shape in _SHAPES.items():
         points = tuple(filter(None, (place(model) for model in models if model.role == role)))
         yield Series(role, shape, "red" if role == "found" else "ink", points, 6)
@@ -137,26 +135,22 @@ def latency_chart(unseen: object, models: Sequence[Model]) -> Chart:
     series = [Series(f"rows not learnt from ({len(points)})", "dot", "blue", points)]
 
     def place(m: Model) -> Point | None:
-        known = m.measured_ms is not None and m.predicted_ms is not None
-        return Point(m.measured_ms or 0.0, m.predicted_ms or 0.0, name=short(m.name)) if known else None
+        x, y = m.measured_ms, m.predicted_ms
+        return None if x is None or y is None else Point(x, y, name=short(m.name))
 
     series += _marks(models, place)
     labels = ("Predicted against measured", "measured latency (ms)", "predicted latency (ms)")
     return Chart("latency", *labels, tuple(series), equal=True)
 
 
-def _progress(searches: Sequence[Search], volume: bool) -> Chart:
-    """Return the best loss and the mean of the parents, or the hypervolume, against what was scored."""
-    keys = {"best_loss": ("best ", "line"), "mean_parent_loss": ("mean of the parents ", "dashed")}
+def _progress(searches: Sequence[Search], key: str, title: str, y: str) -> Chart:
     series = []
     for index, search in enumerate(searches):
         one = len(search.limits_ms) == 1 and not search.front
         which = f"under {search.limits_ms[0]:g} ms" if one else short(search.name)
-        for key, (name, kind) in ({"hypervolume": ("", "line")} if volume else keys).items():
-            steps = [step for step in search.steps if {key, "evaluations"} <= step.keys()]
-            points = [Point(step["evaluations"], step[key]) for step in steps]
-            series.append(Series(name + which, kind, SERIES[index % len(SERIES)], _thinned(points)))
-    title, y = ("Hypervolume of the front", "share of the box") if volume else ("Best loss so far", _LOSS)
+        steps = [step for step in search.steps if {key, "evaluations"} <= step.keys()]
+        points = [Point(step["evaluations"], step[key]) for step in steps]
+        series.append(Series(which, "line", SERIES[index % len(SERIES)], _thinned(points)))
     return Chart("search", title, "architectures scored", y, tuple(series))
 
 
@@ -217,10 +211,9 @@ def _draw(axes: Any, chart: Chart) -> None:
         elif series.kind == "step":
             axes.step(x, y, where="post", marker="o", markersize=4, **look)
         else:
-            axes.plot(x, y, linestyle="--" if series.kind == "dashed" else "-", **look)
-    ends = dict.fromkeys((*chart.limits_ms[:1], *chart.limits_ms[-1:]))
+            axes.plot(x, y, **look)
     for at, limit in enumerate(chart.limits_ms):
-        label = None if at else f"limits: {' to '.join(f'{end:g}' for end in ends)} ms"
+        label = None if at else f"limits: {', '.join(f'{each:g}' for each in chart.limits_ms)} ms"
         axes.axvline(limit, color=COLOURS["red"], linewidth=1, linestyle=":", zorder=1, label=label)
     if chart.equal:
         every = [value for series in chart.series for point in series.points for value in point[:2]]
@@ -235,7 +228,6 @@ def _draw(axes: Any, chart: Chart) -> None:
 
 def report(folder: str | Path, out: str | Path | None = None) -> Path:
     """Write the report of a run folder and return its page, index.html; the pictures lie beside it as PNG.
-
     `folder` is what `train`, `search` or all stages of a task wrote, or one above several of these; `out` is
     by default `report` inside it. Raises DataError if the folder holds no run.
     """
@@ -253,15 +245,11 @@ def report(folder: str | Path, out: str | Path | None = None) -> Path:
 
 def page(found: Report, drawn: Sequence[Chart]) -> str:
     """Return the whole page."""
-    from jinja2 import (  # late: a picture alone needs no template
-        ChainableUndefined,
-        Environment,
-        PackageLoader,
-    )
+    import jinja2  # late: a picture alone needs no template
     from markupsafe import Markup
 
-    env = Environment(loader=PackageLoader("hat.report"), autoescape=True, undefined=ChainableUndefined)
-    env.trim_blocks = env.lstrip_blocks = True
+    how: dict[str, Any] = {"undefined": jinja2.ChainableUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    env = jinja2.Environment(loader=jinja2.PackageLoader("hat.report"), autoescape=True, **how)
     env.filters |= {"duration": duration, "num": _number}
     env.filters["short"] = lambda text, most=80: short(str(text), most)
     folder = Path(__file__).parent / "templates"
@@ -280,9 +268,8 @@ def page(found: Report, drawn: Sequence[Chart]) -> str:
 
 
 def _plain(found: Report, drawn: Sequence[Chart]) -> dict[str, Any]:
-    """Return what the script of the page draws as plain values; every architecture stands there once.
-
-    A point is [x, y, name, loss, predicted ms, bound ms, measured ms, number of its architecture].
+    """Return what the script of the page draws as plain values; every architecture stands there once. A point
+    is [x, y, name, loss, predicted ms, bound ms, measured ms, number of its architecture].
     """
     numbers: dict[Arch, int] = {}
 
@@ -290,8 +277,12 @@ def _plain(found: Report, drawn: Sequence[Chart]) -> dict[str, Any]:
         return None if arch is None else numbers.setdefault(arch, len(numbers))
 
     def plain(point: Point) -> list[Any]:
-        of = [] if point.of is None else [*map(_round, point.of[:4]), number_of(point.of.arch)]
-        return [_round(point.x), _round(point.y), point.name, *of]
+        held = (
+            [_round(getattr(point.of, name)) for name in _SHOWN] + [number_of(point.of.arch)]
+            if point.of
+            else []
+        )
+        return [_round(point.x), _round(point.y), point.name, *held]
 
     content: dict[str, Any] = {"charts": [dict(vars(chart)) for chart in drawn]}
     for chart in content["charts"]:
@@ -311,6 +302,5 @@ def _round(value: float | None) -> float | None:
 
 
 def _number(value: object, digits: int, scale: float = 1.0) -> str:
-    """Return a number divided by `scale`, or a dash if it is none."""
     found = number(value)
     return DASH if found is None else f"{found / scale:.{digits}f}"

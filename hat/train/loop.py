@@ -56,7 +56,7 @@ class LoopConfig(Options):
     validate_interval: int = option(1, "epochs between validations", low=1, role="free")
     patience: int = option(-1, "validations without progress that end it", low=1, off=-1, role="lengthens")
     log_interval: int = option(100, "updates between log lines", low=1, role="free")
-    tensorboard_logdir: str | None = option(None, "(default: tensorboard/ in --save-dir)", role="free")
+    tensorboard_logdir: str | None = option(None, "folder (default: tensorboard/ in --save-dir)", role="free")
     no_tensorboard: bool = option(False, "write no TensorBoard files", role="free")
 
 

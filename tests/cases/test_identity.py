@@ -20,8 +20,6 @@ from hat.data.toy import toy_pairs
 from hat.errors import CheckpointError
 from hat.files.atomic import FolderLock
 from hat.files.journal import Journal, read_journal
-from hat.report.collect import collect
-from hat.report.page import report
 from hat.run import read_record
 from hat.train.checkpoint import average, digest_path, load, numbered, save
 
@@ -204,11 +202,6 @@ def test_the_schedule_that_depends_on_the_length_counts_it(task: Path, train: Tr
     assert "resumed" in train(*cosine, "--max-epoch=7")
 
 
-def test_a_shorter_run_is_said_to_be_done(task: Path, train: Train) -> None:
-    train("--max-update=3")
-    assert "beyond --max-update 2; nothing is left to do" in train()
-
-
 def test_identity_is_what_the_run_records_and_writes_nothing(task: Path, train: Train) -> None:
     before = files_of(task)
     found = identity(parsed(["--configs=space.yml", "--save-dir=run"]))
@@ -382,16 +375,6 @@ def test_the_same_search_goes_on(task: Path, search: Search) -> None:
         for record in ({key: value for key, value in head.items() if key != "identity"}, *scores):
             again.append(record | ({"format": 1} if "format" in record else {}))
     assert "use another folder (--search-dir)" in search(*same, code=2) and not run.exists()
-
-
-def test_a10_a_report_reads_what_runs_recorded(task: Path, train: Train, trained: Path) -> None:
-    lies = ("checkpoint_best_valid.out.sacre.json", "summary.json", "score.json")
-    for name in lies:
-        (task / "run" / name).write_text('{"bleu": 99.9, "mode": "sacre", "models": [{"bleu": 99.9}]}')
-    shutil.copy(task / "run" / "checkpoint1.pt", task / "run" / "checkpoint9.pt")
-    found = collect(task / "run")
-    assert all(model.bleu is None for model in found.models)
-    assert "99.9" not in report("run").read_text("utf-8")
 
 
 def test_a_refused_run_leaves_no_folder(task: Path, train: Train) -> None:

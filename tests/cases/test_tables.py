@@ -1,6 +1,5 @@
 """Latency tables and predictors of something else: rows A2 and A7 to A9 of the cases, and their siblings."""
 
-import gzip
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +10,7 @@ from fixed_latencies import fix_latencies
 from toy_rows import rows_of
 
 from hat.cli.latency_predictor import main as train_predictor
-from hat.errors import ConfigError, DataError
+from hat.errors import ConfigError
 from hat.latency.measure import MeasureConfig, collect
 from hat.latency.predictor import LatencyPredictor, check_valid, conditions_of_space
 from hat.latency.table import LatencyTable, Row, TableWriter, read_table
@@ -188,17 +187,3 @@ def test_a_cut_table_is_no_finished_one(measured, tmp_path: Path, capsys) -> Non
     assert f"{path} is not as it was measured: its record" in capsys.readouterr().err
     assert len(read_table(path)) == 10
     assert measured(16, path).new_rows == 6, "the rows are measured again, not taken as done"
-
-
-def test_a_table_that_a_spreadsheet_saved_is_read_or_named(measured, tmp_path: Path) -> None:
-    path = tmp_path / "t.csv"
-    rows, content = list(measured(4, path)), path.read_bytes()
-    path.write_bytes(b"\xef\xbb\xbf" + content)
-    assert read_table(path) == rows
-    for other, what in (
-        (gzip.compress(content), "packed by gzip"),
-        (content.decode().encode("utf-16"), "UTF-16"),
-    ):
-        path.write_bytes(other)
-        with pytest.raises(DataError, match=f"{path}: the file is {what}"):
-            read_table(path)

@@ -4,24 +4,19 @@ import bz2
 import gzip
 import json
 import lzma
-import os
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from hat.cli.data import preprocess
-from hat.cli.deploy import translate
-from hat.cli.evo_search import main as evo_search
-from hat.cli.new_task import new_task
-from hat.cli.translate import generate, score
+from hat.cli.data import new_task, preprocess
+from hat.cli.translate import generate, score, translate
 from hat.config import read_config
 from hat.data.corpora import detokenizer, line_function
 from hat.data.dataset import Dataset
-from hat.data.subwords import TextCodec, apply_bpe, learn_bpe
+from hat.data.subwords import apply_bpe, learn_bpe
 from hat.data.text import read_lines
 from hat.data.vocab import UNK, Vocab
 from hat.decode.score import bleu, check_tokenizer, parse_output, tokenizer_of
@@ -132,15 +127,6 @@ def test_c8_an_encoding_is_named_and_the_command_converts_it(
     assert Path("it's a.ru.old").read_bytes() == content, "the file as it was"
 
 
-def test_c8_a_packed_file_with_its_suffix(tmp_path: Path) -> None:
-    path = tmp_path / "train.ru.gz"
-    path.write_bytes(gzip.compress(RU.encode()))
-    with pytest.raises(DataError, match=r"and give .*train\.ru$") as refused:
-        list(read_lines(path))
-    subprocess.run(["bash", "-c", advised(str(refused.value))], check=True)
-    assert "\n".join(read_lines(tmp_path / "train.ru")) == RU[:-1]
-
-
 def test_c8_standard_input_is_converted_in_the_pipe() -> None:
     found = foreign("/dev/stdin", RU.encode("utf-16"))
     assert found == "is UTF-16, not UTF-8; convert it with `iconv -f UTF-16 -t UTF-8` before it"
@@ -198,16 +184,6 @@ def test_c8_a_byte_order_mark_is_no_word(raw: Path) -> None:
     assert list(Vocab.load("again/dict.ru.txt")) == list(plain.vocabs[0])
 
 
-def test_c8_a_byte_order_mark_before_bpe_codes(raw: Path) -> None:
-    pytest.importorskip("subword_nmt")
-    Path("codes").write_text(BOM + "#version: 0.2\nс о\nб а\n", "utf-8")
-    write(ru="со@@ ба@@ ка\n", de="Hund\n")
-    data = binary("out", "--bpe-codes=codes")
-    assert Path("out/bpe.codes").read_bytes().startswith(b"#version")
-    Path("out/bpe.codes").write_text(Path("codes").read_text("utf-8"), "utf-8")
-    assert TextCodec.load(Path("out"), ("ru", "de"), data.vocabs).model.startswith(b"#version")
-
-
 SPACES = "\u00a0\u202f\u3000\u2009\u2002\u205f\u1680\u2028\u2029\x85\x0b\x0c\x1c\t"
 
 
@@ -240,15 +216,6 @@ def test_c14_new_text_gets_the_model_of_its_dictionary(raw: Path, capsys: pytest
     again = binary("again", "--testpref=split", "--trainpref=train", *dicts)
     assert ids(again, "test") == ids(made, "test")
     assert capsys.readouterr().out.count("taken as split already") == 2
-
-
-def test_c14_one_joined_dictionary_and_a_chain_of_folders(raw: Path) -> None:
-    made = binary("made", "--sentencepiece=70", "--joined-dictionary")
-    Path("links").mkdir()
-    Path("links/dict.ru.txt").symlink_to("../made/dict.ru.txt")
-    for before, folder in (("made", "one"), ("one", "two"), ("links", "three")):
-        new = binary(folder, "--joined-dictionary", f"--srcdict={before}/dict.ru.txt")
-        assert ids(new) == ids(made) and new.digests == made.digests
 
 
 def test_c14_a_missing_or_foreign_model_is_an_error(raw: Path, capsys: pytest.CaptureFixture) -> None:
@@ -292,13 +259,6 @@ def test_c15_the_flag_that_was_given_is_named(raw: Path, capsys: pytest.CaptureF
     said = capsys.readouterr().err
     assert f"--sentencepiece {int(least) - 1}" in said and f"need {least}" in said
     assert preprocess([*argv, f"--sentencepiece={least}"]) == 0, "the advice works; the number is the least"
-
-
-@pytest.mark.parametrize("flag", ["--configs", "--evo-configs"])
-def test_c15_a_missing_file_blames_no_other_flag(flag: str, raw: Path, capsys: pytest.CaptureFixture) -> None:
-    assert evo_search([f"{flag}=no.yml"]) == 2
-    said = capsys.readouterr().err
-    assert "no.yml" in said and "check the path" in said and "check --configs" not in said
 
 
 @pytest.fixture
@@ -381,26 +341,6 @@ def test_c12_a_configuration_is_read_as_yaml_wherever_it_is_read(
     assert {"bleu", "signature", "mode", "chrf", "chrf_signature", "ter", "ter_signature"} <= found.keys()
 
 
-def test_c12_a_template_with_comments_and_quotes(raw: Path) -> None:
-    argv = new_task_argv(raw, "--held-out=5", "--pieces=200")
-    Path("configs/toy.en-de").unlink()
-    shutil.copytree(ROOT / "configs/toy.en-de", "configs/toy.en-de")
-    for path in Path("configs/toy.en-de").glob("s*transformer/*.yml"):
-        text = path.read_text("utf-8").replace("data/binary/toy_en_de", "'data/binary/toy_en_de'  # a")
-        path.write_text(text.replace("\n", "\r\n"), "utf-8")
-    assert new_task(argv) == 0
-    for path in Path("configs/mine.zh_TW-en").glob("s*transformer/*.yml"):
-        assert read_config(path).get("data", "data/binary/mine_zh_TW_en") == "data/binary/mine_zh_TW_en"
-
-
-def test_c6_the_script_says_how_it_scores_before_it_translates(tmp_path: Path) -> None:
-    argv = ["bash", str(ROOT / "configs/toy.en-de/test.sh"), f"{tmp_path}/m.pt", f"{tmp_path}/a.yml", "sacre"]
-    (tmp_path / "a.yml").touch()
-    env = os.environ | {"PYTHON": "echo"}
-    said = subprocess.run(argv, env=env, capture_output=True, text=True, check=True).stdout.split("\n")
-    assert "-m hat generate" in said[1] and "--mode=sacre" in said[1]
-
-
 def test_c14_a_dictionary_of_bpe_takes_moses_tokens(raw: Path) -> None:
     pytest.importorskip("subword_nmt")
     pytest.importorskip("sacremoses")
@@ -412,11 +352,3 @@ def test_c14_a_dictionary_of_bpe_takes_moses_tokens(raw: Path) -> None:
     dicts = "--srcdict=made/dict.ru.txt", "--tgtdict=made/dict.de.txt"
     new = binary("later", "--trainpref=split/train", "--testpref=plain", *dicts)
     assert ids(new, "test") == ids(made) == ids(new) and UNK not in ids(new)[0]
-
-
-def test_c15_the_library_names_its_parameters(raw: Path) -> None:
-    sides = [list(side) for side in zip(*CHINESE, strict=True)]
-    with pytest.raises(ConfigError, match="^pieces 60: "):
-        Dataset.from_text(*sides, pieces=60)
-    with pytest.raises(DataError, match="lower valid and test or give more text"):
-        Dataset.from_text(*sides, valid=40)

@@ -18,14 +18,13 @@ import pytest
 from hat.cli import distill, evo_search, latency_dataset, latency_predictor, train
 from hat.cli.data import preprocess
 from hat.cli.run import Task, TaskRunOptions, main
-from hat.cli.settings import TaskData
+from hat.cli.settings import dataset_of
 from hat.cli.translate import generate
 from hat.data.toy import toy_pairs
-from hat.errors import CheckpointError, HatError
-from hat.files.atomic import FolderLock, file_digest, file_lock, write_text_atomic
-from hat.model.layers import ModelConfig
+from hat.errors import HatError
+from hat.files.atomic import FolderLock, file_lock, write_text_atomic
 from hat.model.transformer import SuperTransformer, extract
-from hat.run import Run, read_record, record_path
+from hat.run import Run, record_path
 from hat.space import Arch
 from hat.train.checkpoint import pack, save
 
@@ -70,8 +69,8 @@ class Workshop:
         for name, fake in (("shell", self.shell), ("average", self.average), ("measure_fresh", self.fresh)):
             monkeypatch.setattr(f"hat.cli.run.{name}", fake)
         monkeypatch.setattr("hat.cli.run.LatencyPredictor.load", lambda *path: Predictor())
-        monkeypatch.setattr("hat.cli.run.read_table", lambda path: [None])
-        monkeypatch.setattr("hat.cli.run.reference_of", lambda row: None)
+        row = SimpleNamespace(conditions={"reference_ms": "1"})
+        monkeypatch.setattr("hat.cli.run.read_table", lambda path: [row])
 
     @property
     def made(self) -> list[str]:
@@ -121,10 +120,11 @@ class Workshop:
     def shell(self, script: str, *words: str, asked: bool = False) -> list[str]:
         if script.endswith("preprocess.sh"):
             binarise(Path(words[0]) if words else RAW)
-        return ["generate", words[1]] if asked else []
+        text = Path(script).read_text() if asked else ""
+        return ["generate", f"--sub-configs={words[1]}", *re.findall("--beam=[0-9]+", text)] if asked else []
 
     def translate(self, words: list[str]) -> dict[str, Any]:
-        self._made.append(f"test {Path(words[0]).stem}")
+        self._made.append(f"test {Path(words[0].partition('=')[2]).stem}")
         return {"bleu": 20.0 + len(words[0]), "signature": "nrefs:1"}
 
 
@@ -212,36 +212,12 @@ def test_the_others_train_on_what_the_largest_translates(workshop: Workshop, mon
     with pytest.raises(HatError, match=r"the checkpoint none\.pt does not exist"):
         workshop.run(distill="none.pt")
     task = Task(TaskRunOptions(**FLAGS), quiet=True)
-    known = TaskData(task.settings.task)
+    known = dataset_of(task.settings.task)
     network = SuperTransformer(task.space, known.vocab_sizes, task.settings.model)
     save(pack(extract(network, task.space.largest()), known.digests), Path("given.pt"))
     assert workshop.run(distill="given.pt", run_dir="runs/b")[:2] == ["translate", "train super"]
     assert teachers == ["runs/a/largest/average_model_1.pt", "given.pt"]
     assert ("super", "runs/b/distilled", "given.pt") in at, "the SuperTransformer starts from its teacher"
-
-
-def test_a_supertransformer_from_elsewhere_is_taken(workshop: Workshop) -> None:
-    workshop.run()
-    task = Task(TaskRunOptions(**FLAGS), quiet=True)
-    data, given = TaskData(task.settings.task), {"super_updates": None, "super_checkpoint": "given.pt"}
-    network = SuperTransformer(task.space, data.vocab_sizes, task.settings.model)
-    save(pack(network, data.digests), Path("given.pt"))
-    made = workshop.run(**given)
-    assert made[0] == "search" and {*FOUND, "test largest"} <= {*made} and "train super" not in made
-    assert Path("runs/a/super/checkpoint_best.pt").read_bytes() == Path("given.pt").read_bytes()
-    stage = read_record(Path("runs/a")).results["stages"]["train the SuperTransformer"]
-    assert stage["identity"]["inputs"] == {"checkpoint": file_digest(Path("given.pt"))}
-    assert workshop.run(**given) == workshop.run() == []
-    with pytest.raises(HatError, match="--super-updates and --super-checkpoint are given"):
-        workshop.run(super_checkpoint="given.pt")
-    for wrong, why in (
-        (pack(network, ("0", "0")), "was trained with other dictionaries"),
-        (pack(extract(network, task.space.smallest()), data.digests), "holds a SubTransformer"),
-        (pack(SuperTransformer(task.space, data.vocab_sizes, ModelConfig()), data.digests), "structure"),
-    ):
-        save(wrong, Path("given.pt"))
-        with pytest.raises(CheckpointError, match=why):
-            workshop.run(**given)
 
 
 @pytest.mark.parametrize(

@@ -36,27 +36,19 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def search(files: Path, trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    """Return a function that searches into a folder of that name and returns what is left and said.
-
-    The picture, which takes longer than the search, is drawn if the test looks at it.
-    """
+def search(files: Path, trained: Path, capsys: pytest.CaptureFixture[str]):
+    """Return a function that searches into a folder of that name and returns what is left and said."""
     (files / "super").mkdir()
     for path in trained.glob("checkpoint_last.pt*"):
         shutil.copy(path, files / "super")
     predictor = write_predictor(files, "another device")
 
-    def run(
-        name: str, *more: str, code: int = 0, flag: str = "--configs", draw: bool = False
-    ) -> tuple[dict, str]:
+    def run(name: str, *more: str, code: int = 0, flag: str = "--configs") -> tuple[dict, str]:
         argv = [f"{flag}={files}/space.yml", f"--restore-file={files}/super/checkpoint_last.pt"]
         argv += [f"--ckpt-path={predictor}", "--valid-cnt-max=8", f"--search-dir={files / name}"]
         argv += ["--profile-length=4"]  # as the predictor's rows
         capsys.readouterr()
-        with monkeypatch.context() as patch:
-            if not draw:
-                patch.setattr("hat.cli.evo_search._draw", lambda folder: None)
-            assert evo_search([*argv, f"--write-config-path={files / name}.yml", *more]) == code
+        assert evo_search([*argv, f"--write-config-path={files / name}.yml", *more]) == code
         said = "".join(capsys.readouterr())
         path = files / name / "summary.json"
         return (json.loads(path.read_text()) if path.exists() else {}), said

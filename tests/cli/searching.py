@@ -5,7 +5,7 @@ import functools
 import random
 from pathlib import Path
 
-from hat.cli.settings import Settings, TaskData, parse_settings, space_and_arch
+from hat.cli.settings import Settings, dataset_of, parse_settings, space_and_arch
 from hat.latency.predictor import LatencyPredictor
 from hat.latency.table import row_of
 from hat.space import SearchSpace, sample
@@ -27,7 +27,7 @@ def space_of(files: Path) -> SearchSpace:
 def write_predictor(files: Path, device: str) -> Path:
     """Write a predictor of an invented device of that name, where decoder layers take 10 ms."""
     path = files / "latency.pt"
-    vocab_size = TaskData(settings_of(files).task).vocab_sizes[1]
+    vocab_size = dataset_of(settings_of(files).task).vocab_sizes[1]
     predictor_of(space_of(files), device, vocab_size).save(path)
     return path
 

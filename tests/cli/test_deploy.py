@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hat.cli.deploy import export_model, translate
 from hat.cli.files import convert
+from hat.cli.translate import export_model, translate
 from hat.data.dataset import Dataset
 from hat.decode.translator import Model
 from hat.model.layers import ModelConfig

@@ -15,7 +15,7 @@ import torch
 from training import ROOT, argv_of, log_of, updates
 
 from hat.cli.interrupt import Interrupt
-from hat.cli.settings import DeviceOptions, RankOptions, processes, rank_device
+from hat.cli.settings import DeviceOptions, processes, rank_device
 from hat.cli.train import main
 from hat.cli.translate import generate
 from hat.errors import ConfigError
@@ -158,41 +158,36 @@ def test_how_many_processes_a_machine_gets(monkeypatch: pytest.MonkeyPatch) -> N
     assert documented("CUDA_VISIBLE_DEVICES=0,1,2,3 python train.py")[3:] == ["--update-freq=32"]
     assert documented("python train.py --configs=configs/wmt14")[2:] == []
     gpus(monkeypatch, 4)
-    assert processes(RankOptions(), DeviceOptions()) == 4, "one for each GPU, as the release"
-    assert processes(RankOptions(2), DeviceOptions()) == 2
-    assert (
-        processes(RankOptions(), DeviceOptions(gpu=0))
-        == processes(RankOptions(), DeviceOptions(cpu=True))
-        == 1
-    )
+    assert processes(DeviceOptions()) == 4, "one for each GPU, as the release"
+    assert processes(DeviceOptions(distributed_world_size=2)) == 2
+    assert processes(DeviceOptions(gpu=0)) == processes(DeviceOptions(cpu=True)) == 1
     for asked, gpu, message in (
         (5, None, "5: this machine has 4 GPUs; give"),
         (2, 1, "2: --gpu 1 names one GPU"),
     ):
         with pytest.raises(ConfigError, match=f"--distributed-world-size {message}"):
-            processes(RankOptions(asked), DeviceOptions(gpu=gpu))
+            processes(DeviceOptions(gpu=gpu, distributed_world_size=asked))
     gpus(monkeypatch, 0)
-    assert [processes(RankOptions(asked), DeviceOptions()) for asked in (None, 3)] == [1, 3]
+    assert [processes(DeviceOptions(distributed_world_size=asked)) for asked in (None, 3)] == [1, 3]
     for wrong in ({"distributed_world_size": 0}, {"distributed_port": 70000}):
         with pytest.raises(ConfigError, match="must be at least 1 and"):
-            RankOptions(**wrong)
+            DeviceOptions(**wrong)
 
 
-def test_the_gpu_of_a_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_gpu_of_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     place, cuda = ProcessGroup(7, 8, 3, 4), torch.device("cuda", 3)
     gpus(monkeypatch, 4)
-    assert rank_device(DeviceOptions(), None, RankOptions()) == torch.device("cuda", 0)
-    assert rank_device(DeviceOptions(gpu=3), None, RankOptions()) == cuda
-    assert rank_device(DeviceOptions(gpu=3), ProcessGroup(), RankOptions()) == cuda
-    assert rank_device(DeviceOptions(), place, RankOptions()) == cuda
-    assert rank_device(DeviceOptions(cpu=True), place, RankOptions()) == torch.device("cpu")
+    assert rank_device(DeviceOptions(), None) == torch.device("cuda", 0)
+    assert rank_device(DeviceOptions(gpu=3), None) == cuda
+    assert rank_device(DeviceOptions(gpu=3), ProcessGroup()) == cuda
+    assert rank_device(DeviceOptions(), place) == cuda
+    assert rank_device(DeviceOptions(cpu=True), place) == torch.device("cpu")
     with pytest.raises(ConfigError, match="4 processes here, but --gpu 2 names one GPU"):
-        rank_device(DeviceOptions(gpu=2), place, RankOptions())
+        rank_device(DeviceOptions(gpu=2), place)
     with pytest.raises(ConfigError, match="8 processes here, but this machine has 4 GPUs"):
-        rank_device(DeviceOptions(), ProcessGroup(7, 8, 7, 8), RankOptions())
+        rank_device(DeviceOptions(), ProcessGroup(7, 8, 7, 8))
     gpus(monkeypatch, 1)  # each process sees its own GPU only
-    assert rank_device(DeviceOptions(), place, RankOptions(1)) == torch.device("cuda", 0)
-    assert "--distributed-world-size 1: the launcher started 8" in capsys.readouterr().err
+    assert rank_device(DeviceOptions(), place) == torch.device("cuda", 0)
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,9 @@ def test_latency_data(
     (folder / "wmt14enfr_cpu_xeon_all.csv").write_text("a,b\n1,2\n")
     assert main(["--latency-data"]) == 0 and len(asked) == 17
     assert "is damaged" in capsys.readouterr().err
+    (folder / "predictors" / "iwslt14deen_gpu_titanxp.pt.run.json").touch()
+    assert main(["--latency-data"]) == 0 and len(asked) == 17
+    assert "iwslt14deen_gpu_titanxp.pt was trained here and stays" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -116,16 +119,11 @@ def test_wrong_use_is_one_line(argv: list[str], text: str, capsys: pytest.Captur
     assert error.startswith("ConfigError: ") and text in error and error.count("\n") == 1
 
 
-def test_no_network_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_network_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     models = tuple(replace(m, url="http://127.0.0.1:9/x") for m in released_models())
     monkeypatch.setattr("hat.cli.files.released_models", lambda: models)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine").mkdir()
-    for where in ([], ["--save-path=a/b/c"], ["--save-path=mine"]):
-        assert main(["--download-all", *where]) == 2
-        error = capsys.readouterr().err
-        assert error.startswith("Unreachable: cannot download http://127.0.0.1:9/x: Connection refused")
-        assert error.count("\n") == 1 and list(tmp_path.rglob("*")) == [tmp_path / "mine"]
+    assert main(["--download-all", f"--save-path={tmp_path}/a/b"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("Unreachable: cannot download http://127.0.0.1:9/x: Connection refused")
+    assert error.count("\n") == 1 and list(tmp_path.rglob("*")) == []

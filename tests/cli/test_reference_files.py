@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from hat.cli.settings import TaskData, parse_settings, space_and_arch
+from hat.cli.settings import dataset_of, parse_settings, space_and_arch
 from hat.cli.train import main as train
 from hat.cli.translate import generate
 from hat.data.indexed import write_indexed
@@ -81,7 +81,7 @@ def test_a_supertransformer_serves_searches_and_further_training(name: str) -> N
     argv = [f"--configs={COMPAT / name / 'super.yml'}", f"--data={COMPAT}/data/{DATA[name]}"]
     (settings,) = parse_settings(argv, prog="test", description="", config_flags=("--configs",))
     space, _ = space_and_arch(settings.space, settings.arch)
-    path, vocab = COMPAT / name / "checkpoint.pt", TaskData(settings.task)
+    path, vocab = COMPAT / name / "checkpoint.pt", dataset_of(settings.task)
     found = check_compatible(load(path), path, space, None, settings.model, vocab)
     assert found.space == space and found.model_config == settings.model
     assert torch.equal(found.weights["source_embed.weight"], load(path).weights["source_embed.weight"])

@@ -5,10 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from hat.cli.options import OutputOptions
-from hat.cli.run import Task, TaskRunOptions, text_table
+from hat.cli.run import text_table
 from hat.cli.stages import Stages
 from hat.errors import HatError
 from hat.report.collect import Model, Report
@@ -46,11 +44,7 @@ def test_all_within_their_limits() -> None:
             "?",
             "20.1 +- 0.4 ms, which may be above or below its limit",
         ),
-        (
-            {"same_as": "found@18ms"},
-            "=",
-            "found@20ms and found@18ms are one architecture, trained and measured once",
-        ),
+        ({"same_as": "found@18ms"}, "=", "and found@18ms are one architecture, trained and measured once"),
     ],
 )
 def test_what_a_reader_must_know_of_a_row_is_said(changes: dict[str, Any], mark: str, note: str) -> None:
@@ -151,15 +145,3 @@ def test_a_stage_that_failed_goes_on_and_its_costs_add_up(error: BaseException, 
 def test_a_stage_must_make_what_it_is_for(tmp_path: Path) -> None:
     with pytest.raises(HatError, match="stage one ended without making .*absent"):
         Book(tmp_path).start(outputs=[tmp_path / "absent"])
-
-
-def test_threads_of_a_stage_do_not_stay(tmp_path: Path) -> None:
-    before = torch.get_num_threads()
-    Book(tmp_path).start(lambda: torch.set_num_threads(before + 1))
-    assert torch.get_num_threads() == before
-
-
-@pytest.mark.parametrize(("hardware", "gpu"), [("cpu_xeon_amx", False), ("gpu_titanxp", True)])
-def test_the_device_of_a_task_is_that_of_its_table(hardware: str, gpu: bool, tmp_path: Path) -> None:
-    options = TaskRunOptions("iwslt14.de-en", hardware, run_dir=str(tmp_path))
-    assert Task(options, quiet=OutputOptions().no_progress_bar).gpu is gpu

@@ -197,17 +197,6 @@ def test_what_training_loads(files: Path) -> None:
     assert "hat.train.loop" in loaded and len(loaded) <= 35, loaded
 
 
-def test_what_is_inherited_is_the_average(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(argv_of(files, "super", *SANDWICH)) == 0
-    argv = sub_argv(files, "sub", f"--restore-file={files}/super/checkpoint_best.pt", "--max-update=1")
-    assert main([*argv, "--lr=0", "--warmup-updates=0", *SANDWICH[:1]]) == 0
-    assert "the options of --policy are not used" in capsys.readouterr().err
-    sub = last(files, "sub")
-    assert sub.master is None and sub.arch is not None
-    for name, weight in load(files / "super" / "checkpoint_best.pt").sub(sub.arch).named_parameters():
-        assert torch.equal(sub.weights[name], weight), name
-
-
 def test_an_average_may_begin_and_end_between_runs(files: Path) -> None:
     """A checkpoint without one is of format 1, which every version reads; one with it goes on from both."""
 

@@ -54,9 +54,12 @@ class Checkout:
 
         def serve(words: Sequence[str]) -> tuple[int | None, str, str]:
             self.done.append(" ".join(words))
-            if words[0] == "fetch":  # there is no network
-                return (0 if Path(words[-1]).exists() else 2), " ".join(words), ""
             os.chdir(self.root)
+            if "--url" in words:  # there is no network
+                there = Path(words[words.index("--to") + 1]).exists()
+                if not there or "--unpack" not in words:
+                    return (0 if there else 2), " ".join(words), ""
+                words = [words[0], *words[3:]]
             code, out, err = in_process(main, words)
             return (None if kill_at and self.done[-1].startswith(kill_at) else code), out, err
 

@@ -138,9 +138,7 @@ COMMANDS = {
         ("dict.en.txt", "valid.en-de.en.idx"),
     ),
     "fetch": Command("fetch --url=SITE --to=run/fetched.pt", "fetched.pt", content),
-    "unpack": Command(
-        "unpack --archive=texts.tar --to=run --members a/x", "a/x", content, "", ("texts.tar",)
-    ),
+    "unpack": Command("fetch --to=texts.tar --unpack=run --members a/x", "a/x", content, "", ("texts.tar",)),
 }
 
 

@@ -68,10 +68,3 @@ def test_an_earlier_file_stays_until_all_is_proven(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["archive", "x"]
     with pytest.raises(HatError, match="No such file"):
         unpack(tmp_path / "nothing", tmp_path, ["x"])
-
-
-def test_a_limit_of_bytes(tmp_path: Path) -> None:
-    (tmp_path / "archive").write_bytes(gzip.compress(tar(entry("big", bytes(90_000)), entry("x"))))
-    unpack(tmp_path / "archive", tmp_path / "out", ["x"], max_bytes=1000)
-    with pytest.raises(DataError, match="more than was allowed"):
-        unpack(tmp_path / "archive", tmp_path / "out", ["x", "big"], max_bytes=1000)

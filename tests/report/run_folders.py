@@ -100,8 +100,8 @@ def search_folder(path: Path, *, name: str = "small", **more: Any) -> Path:
     """Write what evo_search.py leaves."""
     lines(
         path / "log.jsonl",
-        {"kind": "search", "update": 1, "best_loss": 5.5, "mean_parent_loss": 6.0, "evaluations": 3},
-        {"kind": "search", "update": 2, "best_loss": 5.25, "mean_parent_loss": 5.5, "evaluations": 5},
+        {"kind": "search", "update": 1, "best_loss": 5.5, "evaluations": 3},
+        {"kind": "search", "update": 2, "best_loss": 5.25, "evaluations": 5},
     )
     with Journal(path / "journal.jsonl") as journal:
         journal.append({"kind": "hat search", "space": asdict(SPACE)})
@@ -125,7 +125,7 @@ def task_folder(path: Path, *, name: str = "found@12.5ms") -> Path:
     small = dict(zip(keys, ("smallest", 123_000, 3_450_000, 8.5, 8.25), strict=True))
     found: dict[str, Any] = dict(zip(keys, (name, 456_000, 9_870_000, 12.0, 12.75), strict=True))
     found |= {"constraint_ms": 12.5, "bleu": 37.87, "weights": "trained", "size_bytes": 3 << 20}
-    found |= {"signature": "nrefs:1|tok:13a", "within_limit": False}
+    found |= {"signature": "nrefs:1|tok:13a"}
     rows = [large, small, found]
     for row, arch in zip(rows, (SPACE.largest(), SPACE.smallest(), ARCH), strict=True):
         row["arch"] = arch.to_yaml()

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 import hat
-from hat.cli.deploy import export_model, translate
-from hat.cli.translate import generate
+from hat.cli.translate import export_model, generate, translate
 from tests.runtimes.test_engines import made, space
 
 SMALL = hat.ModelConfig(share_all_embeddings=True)

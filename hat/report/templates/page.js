@@ -32,7 +32,7 @@
       default: return `M${x - r} ${y}a${r} ${r} 0 1 0 ${2 * r} 0a${r} ${r} 0 1 0 ${-2 * r} 0z`;
     }
   }
-  const isMark = (series) => !["line", "dashed", "step"].includes(series.kind);
+  const isMark = (series) => !["line", "step"].includes(series.kind);
   function style(series) {
     if (series.kind === "ring") return { fill: "none", stroke: "currentColor", "stroke-width": 2 };
     if (series.kind === "cross") return { fill: "none", stroke: "currentColor", "stroke-width": 2.5 };
@@ -40,8 +40,7 @@
       const large = series.size >= 6 ? { stroke: "var(--paper)", "stroke-width": 1.5 } : {};
       return { fill: "currentColor", "fill-opacity": series.size < 4 ? 0.75 : 1, ...large };
     }
-    const dash = series.kind === "dashed" ? { "stroke-dasharray": "4 3" } : {};
-    return { fill: "none", stroke: "currentColor", "stroke-width": series.kind === "dashed" ? 1.25 : 2, ...dash };
+    return { fill: "none", stroke: "currentColor", "stroke-width": 2 };
   }
 
   // One architecture as bars, layer by layer, before those of the largest of the space.
@@ -196,7 +195,7 @@
         }
         const path = at.map((each, n) => n && series.kind === "step" ? `H${each.x}V${each.y}` : `${n ? "L" : "M"}${each.x} ${each.y}`);
         add(group, "path", { d: path.join(""), "stroke-linejoin": "round", ...style(series) });
-        if (at.length < 60 && series.kind !== "dashed") {
+        if (at.length < 60) {
           for (const each of at) add(group, "circle", { cx: each.x, cy: each.y, r: 2.75, fill: "currentColor" });
         }
       }
