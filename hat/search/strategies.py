@@ -255,7 +255,8 @@ class NSGA2(Strategy):
         wanted = min(cfg.pareto_children, cfg.pareto_evaluations - len(self.scored))
         if wanted < 1 or cfg.pareto_screen == 1:
             return pool.collect(self._child, wanted)
-        believed, model, offered = [*self.scored], self._model(self.scored), list[Candidate]()
+        believed, offered = [*self.scored], list[Candidate]()
+        model = Kriging(self.space, believed)
         for draw in (self._child, self.random_gene, *[self._child] * 3):  # the best so far have children
             drawn = pool.offer(draw, -(-cfg.pareto_screen * cfg.pareto_children // 5))
             some = {each.arch: each for each in [*offered, *drawn]}
@@ -263,7 +264,7 @@ class NSGA2(Strategy):
             self.parents = offered[: cfg.pareto_population] or self.parents
         while offered and len(believed) < len(self.scored) + wanted:
             believed.append(offered[0])
-            model = self._model(believed, model.settings)
+            model = Kriging(self.space, believed, model.settings)
             offered = self._best_first(model, believed, offered[1:])
         return pool.take(believed[len(self.scored) :])
 
@@ -278,10 +279,6 @@ class NSGA2(Strategy):
         numbers = range(len(self.parents))
         pair = [self.parents[min(self.rng.choices(numbers, k=2))].gene for _ in range(2)]
         return self.mutate([self.cross(pair)], self.config.pareto_mutation_prob)
-
-    def _model(self, scored: Sequence[Candidate], settings: Sequence[float] | None = None) -> Kriging:
-        losses = [each.loss for each in scored]
-        return Kriging(self.space, [each.arch for each in scored], losses, settings)
 
     def _best_first(
         self, model: Kriging, scored: Sequence[Candidate], candidates: Iterable[Candidate]

@@ -1,7 +1,9 @@
 """python -m benchmarks front-study on a tiny SuperTransformer: resumable, exact, refusing."""
 
 import json
+import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,14 +12,18 @@ import yaml
 from tiny_task import SPACE
 from toy_predictor import save_predictor
 
+import hat
 from benchmarks.data import random_pairs
 from benchmarks.front_study import study
+from benchmarks.trainings import RESULTS
 from hat.data.dataset import Dataset
 from hat.model.layers import ModelConfig
 from hat.model.transformer import SuperTransformer
 from hat.search.run import ValidationFitness
 from hat.space import Arch, SearchSpace
 from hat.train import checkpoint
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -73,3 +79,26 @@ def test_what_is_missing_is_said(
     assert study(argv[:1]) == 2 and "--ckpt-path and --seeds are needed" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert study(argv) == 2 and "pip install '.[studies]'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("space", "name", "after"), [("space1", "epyc_space1", [32, 34, 27])])
+def test_the_committed_losses_give_the_figures_of_the_page(
+    space: str, name: str, after: list[int], tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("optuna")
+
+    class Idle(hat.Strategy):
+        def ask(self) -> list:
+            return []
+
+        def tell(self, scored: Sequence) -> dict:
+            return {}
+
+    monkeypatch.setattr("benchmarks.front_study.Optuna", Idle)
+    losses = shutil.copy(RESULTS / f"front_{space}.jsonl", tmp_path)
+    words = [f"--configs={ROOT}/configs/multi30k.en-de/supertransformer/{space}.yml", f"--losses={losses}"]
+    words.append(f"--ckpt-path={ROOT}/latency_dataset/predictors/multi30kende_cpu_{name}.pt")
+    assert study([*words, "--valid-pairs=64", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert rows["NSGA2 (ours)"]["after"] == after
