@@ -1,7 +1,5 @@
-"""HAT: Hardware-Aware Transformers for machine translation.
-
-The names below load on first use, so a command that only lists things never imports torch. docs/library.md
-shows the main ones.
+"""HAT: Hardware-Aware Transformers for machine translation. The names below load on first use, so a command
+that only lists things never imports torch. docs/library.md shows the main ones.
 """
 
 import sys

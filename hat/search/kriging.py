@@ -7,6 +7,7 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
+from hat.search.constraints import Candidate
 from hat.space import DIMS, Arch, SearchSpace
 
 Points = NDArray[np.float64]  # [points, coordinates]
@@ -23,21 +24,17 @@ class Kriging:
 
     Args:
         space: search space of the architectures.
-        archs: architectures that are scored.
-        losses: the loss of each.
+        scored: architectures with their losses.
         settings: rates and noise, if they are known.
     """
 
     def __init__(
-        self,
-        space: SearchSpace,
-        archs: Sequence[Arch],
-        losses: Sequence[float],
-        settings: Sequence[float] | None = None,
+        self, space: SearchSpace, scored: Sequence[Candidate], settings: Sequence[float] | None = None
     ) -> None:
-        self._space, self._known = space, ranks(space, archs)
+        losses = np.array([each.loss for each in scored])
+        self._space, self._known = space, ranks(space, [each.arch for each in scored])
         self._mean, self._spread = float(np.mean(losses)), float(np.std(losses)) or 1.0
-        self._losses = (np.array(losses) - self._mean) / self._spread
+        self._losses = (losses - self._mean) / self._spread
         far = distances(self._known, self._known)
         self.settings = [*settings] if settings else [RATES[1]] * len(DIMS) + [NOISES[1]]
         misfit = self._fit(far)
@@ -70,7 +67,6 @@ class Kriging:
 
 def ranks(space: SearchSpace, archs: Sequence[Arch]) -> list[Points]:
     """Return, for each dimension, where each architecture lies among its choices, from 0 (the smallest) to 1.
-
     An array [architectures, layers] for a dimension of layers, in which an unused layer holds the mean of the
     others, else [architectures, 1].
     """

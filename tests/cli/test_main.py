@@ -101,7 +101,7 @@ SEARCH = ["--ckpt-path=a.pt", "--write-config-path=b.yml", "--restore-file=c.pt"
         (latency_predictor.main, ["--lat-dataset-path=x.csv", "--ckpt-path=x.pt"], "x.csv does not exist"),
         (generate, [], "--path is needed"),
         (generate, ["--path=no.pt"], "the checkpoint no.pt does not exist"),
-        (generate, ["--path=no.pt", "--remove-bpe=spm"], "allowed are '@@ '"),
+        (generate, ["--path=no.pt", "--remove-bpe=spm"], "allowed: '@@ '"),
         (score, ["--gen-output=none.out"], "none.out is no file"),
         (score, ["--mode=sacr"], "did you mean sacre?"),
         (average, [], "--inputs"),

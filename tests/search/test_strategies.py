@@ -32,7 +32,16 @@ from hat.search.strategies import (
     hypervolume,
     worst,
 )
-from hat.space import Arch, DecoderSpace, EncoderSpace, SearchSpace, arch_of_gene, gene_choices, sample
+from hat.space import (
+    Arch,
+    DecoderSpace,
+    EncoderSpace,
+    SearchSpace,
+    arch_of_gene,
+    gene_choices,
+    gene_of,
+    sample,
+)
 
 SPACE = SearchSpace(
     EncoderSpace(640, 3072, 6, (640, 512), (3072, 2048, 1024), (6,), (8, 4)),
@@ -353,11 +362,13 @@ def test_a_guess_learns_losses_that_rise_and_fall_with_a_width() -> None:
         5 + abs(arch.encoder.embed_dim - 512) / 200 - 0.4 * arch.decoder.num_layers + rng.random() / 50
         for arch in archs
     ]
-    model = Kriging(space, archs[:40], losses[:40])
+    pool = Pool(space, latency).candidates({arch: gene_of(arch, space) for arch in archs})
+    scored = [replace(each, loss=loss) for each, loss in zip(pool, losses, strict=True)]
+    model = Kriging(space, scored[:40])
     means, deviations = model.guess(archs)
     assert np.corrcoef(means[40:], losses[40:])[0, 1] > 0.97
     assert deviations[:40].max() < deviations[40:].min(), "what is scored is known better"
-    again = Kriging(space, archs[:41], losses[:41], model.settings)
+    again = Kriging(space, scored[:41], model.settings)
     assert again.settings == model.settings
     assert again.guess(archs[40:41])[1] < deviations[40] / 2
 
