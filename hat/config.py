@@ -60,18 +60,16 @@ def option(
     role: Role = "counts",
     alias: str = "",
 ) -> Any:
-    """Return a dataclass field with bounds, which `Options` checks; None and values in tuples are known.
+    """Return a dataclass field with bounds, which `Options` checks, also of values in tuples.
 
     Args:
         default: value if neither a file nor the command line gives one; without it the option is required.
-        help: its text; a longer one stands below the field.
+        help: its text; a longer one stands below the field. `metavar` is the placeholder there.
         low, high, above, below: smallest and largest value allowed, and bounds not allowed themselves.
         off: one more value that is allowed, for example -1 for "never".
-        metavar: placeholder in the help of a command (default: by the type and the name).
-        const: value of a flag that is given without one.
+        const: value of a flag that is given without one; `alias` is an older name of the flag.
         role: what the option does to the result of a run, see hat.run.Identity. "counts" changes it, "free"
             does not (or only by the content of the file it names), "lengthens" says when the run ends.
-        alias: older name, which serves as well.
     """
     given = {name: value for name, value in locals().items() if name != "default"}
     found = {name: value for name, value in given.items() if value not in (None, "", MISSING)}
@@ -156,9 +154,7 @@ def converter(kind: Any) -> Callable[[str], Any]:
 
 
 def value_of(hint: Any, entry: Any) -> Any:
-    """Return the value of an option with this type hint that an entry of a YAML file stands for. The entry is
-    a text or a list of them. Raises ValueError, saying what the option takes, for any other.
-    """
+    """Return the value of an option of this type for a text, or list, of a YAML file; or ValueError."""
     kind, many = kind_of(hint)
     listed = isinstance(entry, list | tuple)
     texts = [*map(str, entry)] if listed else [str(entry)]
@@ -233,11 +229,10 @@ def read_config(path: str | Path) -> dict[str, str | list[str]]:
 
 
 def read_flat_yaml(stream: TextIO) -> dict[str, tuple[str | list[str], int]]:
-    """Return {key: (text or list of texts, line number)} of one flat YAML mapping. Plain YAML loaders keep
-    the last of duplicate keys and read `010` as 8, `12:30` as 750 and `1e-7` as a string. Here every value
-    stays the text that stands in the file; the type of its option converts it. The record of a run,
-    `run.json`, stands for the settings in it. Raises ConfigError, with file and line, for duplicate keys,
-    empty values, nesting and tags.
+    """Return {key: (text or list of texts, line number)} of one flat YAML mapping, or of the settings in the
+    record of a run, `run.json`. Plain YAML loaders keep the last of duplicate keys and read `010` as 8,
+    `12:30` as 750 and `1e-7` as a string; here values stay texts until the type of their option converts
+    them. Raises ConfigError, with file and line, for duplicate keys, empty values, nesting and tags.
     """
     name, text, line = getattr(stream, "name", "configuration"), "", 1
     try:
@@ -246,11 +241,9 @@ def read_flat_yaml(stream: TextIO) -> dict[str, tuple[str | list[str], int]]:
             settings = json.loads(text)["settings"].items()
             return {str(key): ([*map(str, v)] if isinstance(v, list) else str(v), 1) for key, v in settings}
         if hidden := _HIDDEN_ENDS.search(text):  # a key behind one would be invisible in an editor
-            line = _line(text, hidden.start())
+            line = text.count("\n", 0, hidden.start()) + 1
             raise ValueError(f"the character {hidden[0]!a} ends a line, for YAML only; remove or escape it")
         root = yaml.compose(text, Loader=yaml.BaseLoader)
-    except OSError as error:
-        raise ConfigError(f"cannot read configuration {name}: {error.strerror}; check the disk") from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         why = undecodable(name, error.object[error.object.rfind(b"\n", 0, error.start) + 1 :], error)
@@ -263,7 +256,7 @@ def read_flat_yaml(stream: TextIO) -> dict[str, tuple[str | list[str], int]]:
             mark = error.problem_mark or error.context_mark
             line, why = mark.line + 1 if mark else 1, str(error.problem or error.context)
         elif isinstance(error, yaml.reader.ReaderError):
-            line = _line(text, error.position)
+            line = text.count("\n", 0, error.position) + 1
             why = f"the character {chr(error.character)!a} is not allowed; remove it"
         raise ConfigError(f"{name}:{line}: not valid YAML: {why}") from error
     if root is None:
@@ -291,7 +284,3 @@ def _wrong(node: yaml.Node, key: object) -> str:
         return f"{what} is not allowed; write a plain value"
     empty = not node.value or (node.style is None and node.value in ("~", "null", "Null", "NULL"))
     return f"key {key!r} has no value, or an empty entry in its list; write one or remove it" * empty
-
-
-def _line(text: str, position: int) -> int:
-    return text.count("\n", 0, position) + 1

@@ -78,9 +78,7 @@ def package(name: str, extra: str = "text") -> ModuleType:
 
 
 def foreign(path: Path | str, head: bytes) -> str | None:
-    """Return what is wrong with a file that begins with `head`, and what to do; None if it may be UTF-8. Seen
-    are packed files, UTF-16 and UTF-32, with and without a byte order mark, whatever the name says.
-    """
+    """Return what is wrong with a file that begins with `head` (packed, UTF-16, UTF-32), and what to do."""
     if program := next((name for magic, name in _PACKED.items() if re.match(magic, head)), None):
         plain = Path(path).with_suffix("") if Path(path).suffix in (".gz", ".bz2", ".xz", ".zst") else None
         return f"is packed by {program}; unpack it with {_command(path, f'{program} -dc', plain)}"

@@ -20,9 +20,7 @@ T = TypeVar("T")
 
 
 def info(text: str) -> None:
-    """Tell the user something on standard error, above any progress bar; standard output is for products. Of
-    the processes of one run, which a launcher numbers in the environment, only the first speaks.
-    """
+    """Tell the user something on standard error, above any bar; of the processes of a run the first."""
     if "WORLD_SIZE" not in os.environ or os.environ.get("RANK", "0") == "0":
         tqdm.write(text, file=sys.stderr)
 
@@ -46,9 +44,7 @@ def progress(
 
 
 class RunLog:
-    """Writes the metrics of one run; every key carries its unit, for example tokens_per_s. Without a folder
-    (every process of a run but the first) nothing is written or shown.
-    """
+    """Writes the metrics of a run, units in their names; without a folder, in other processes, none."""
 
     def __init__(
         self, folder: Path | None, *, total: int, unit: str, bar: bool, tensorboard: Path | None = None

@@ -43,9 +43,8 @@ class Cost(NamedTuple):
 
 @dataclass(frozen=True)
 class Identity:
-    """What the result of a run depends on: runs of one identity make the same thing. Not in the digest are
-    settings at their default, so an option that a later version adds changes no identity, and `lengths`,
-    which say how far a run goes: a longer run goes on with a shorter one.
+    """What the result of a run depends on: runs of one identity make the same thing. Not in its digest are
+    settings at their default, so that new options change none, and `lengths`: a longer run goes on.
     """
 
     kind: str
@@ -81,11 +80,6 @@ class Identity:
         text = json.dumps([self.kind, self.version, self.settings, self.inputs], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    @property
-    def short(self) -> str:
-        """Return the first eight digits of the digest, for names of folders."""
-        return self.digest[:8]
-
     def differences(self, other: "Identity") -> list[str]:
         """Return what changes from this identity to another, such as `seed 1 -> 7` and `train.de content`."""
         old, new = ({**each.defaults, **each.settings} for each in (self, other))
@@ -105,9 +99,7 @@ class Identity:
 
 
 def digest_of(of: Path | str) -> str:
-    """Return the SHA-256 of a file's content, of a bundle's weights; a text is a SHA-256 already. What was
-    read is remembered by size, time and number of the file, only to spare reading it again.
-    """
+    """Return the SHA-256 of a file, or a bundle's weights, read once; a text is a SHA-256 already."""
     if isinstance(of, str):
         return of
     of = of / "model.safetensors" if of.is_dir() else of
@@ -157,9 +149,8 @@ def _change(key: str, was: object, now: object) -> str:
 def claim(
     folder: Path | None, wanted: Identity | None, advice: str, *, new_run: bool = False
 ) -> Iterator[Path | None]:
-    """Lock a run folder, if there is one, for the run of one identity; it is made if it is missing. Another
-    run in it is an error that names the differences, before anything is written, or with `new_run` moved to
-    the path that is yielded. Raises HatError, also if another process has the folder.
+    """Lock a run folder, made if it is missing, for the run of one identity. HatError if another process has
+    it, or if it holds another run, naming the differences; `new_run` moves that to the path yielded.
     """
     if folder is None:
         yield None
@@ -169,7 +160,7 @@ def claim(
         held, moved = read_record(folder, folder=True, note=info), None
         if changed := held.identity.differences(wanted) if wanted and held.kind else []:
             real = folder.resolve() if folder.is_symlink() or folder.name in ("", "..") else folder
-            first = real.with_name(f"{real.name}.{held.identity.short}")
+            first = real.with_name(f"{real.name}.{held.identity.digest[:8]}")
             names = chain([first], (Path(f"{first}.{number}") for number in count(2)))
             moved = next(name for name in names if not name.exists())
             shown = ", ".join(changed[:8] + ["..."] * (len(changed) > 8))
@@ -225,8 +216,8 @@ class Run:
         settings = {key: value for key, value in settings.items() if value is not None and value != ()}
         held = _record(path, lambda text: None) if path and goes_on else Record("")
         device = {**(device or {}), "threads": threads}
-        made_from = identity or Identity(kind, settings, digests)
-        more: dict[str, Any] = {"versions": versions(), "sittings": held.sittings, "identity": made_from}
+        more: dict[str, Any] = {"versions": versions(), "sittings": held.sittings}
+        more["identity"] = identity or Identity(kind, settings, digests)
         self.record = Record(kind, settings, digests, {**device, "cores": os.cpu_count()}, **more)
         now, before = {**device, "processes": processes}, dict(held.device)
         before["processes"] = int(held.sittings[-1]["processes"]) if held.sittings else processes
@@ -245,8 +236,7 @@ class Run:
 
     def vouch(self, *files: Path) -> None:
         """Take the content of files into the record as outputs of the run."""
-        if self.path is not None:
-            self.outputs |= {file.name: file_digest(file) for file in files}
+        self.outputs |= {file.name: file_digest(file) for file in files if self.path}
 
     def write(self) -> None:
         """Write the record now."""
@@ -267,16 +257,14 @@ class Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: object, trace: object) -> None:
-        if kind is not None:
-            self.state = "failed" if issubclass(kind, Exception) else "stopped"
-        elif self.state == "running":
-            self.state = "done"
+        if kind is not None or self.state == "running":
+            self.state = "done" if kind is None else "failed" if issubclass(kind, Exception) else "stopped"
         self.write()
 
 
 def read_record(of: Path, *, folder: bool | None = None, note: Note | None = None) -> Record:
-    """Return the record of a run folder or of a file; one without kind if there is none. What is damaged is
-    left out, and `note` is told; without `note` that is a DataError.
+    """Return the record of a run folder or of a file; one without kind if there is none, or if it is damaged
+    and `note` is told so; without `note` that is a DataError.
     """
     return _record(record_path(of, folder=folder), note)
 

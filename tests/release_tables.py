@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from hat.files.released import ReleasedModel, released_models
+from hat.files.download import ReleasedModel, released_models
 from hat.space import Arch, ArchOptions, arch_of
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -19,7 +19,7 @@ from hat.cli.latency_predictor import PredictorOptions, ReleaseOptions
 from hat.cli.main import load
 from hat.cli.options import OutputOptions, parse, super_yml_of
 from hat.cli.settings import Settings, parse_settings, space_and_arch
-from hat.files.released import latency_data_names, released_models
+from hat.files.download import latency_data_names, released_models
 from hat.model.layers import count_macs, count_params
 from hat.search.strategies import EvolutionConfig, ScoringOptions
 from hat.space import Arch, DecoderArch, EncoderArch, SearchSpace

@@ -145,7 +145,7 @@ def release(workspace, monkeypatch) -> Iterator[Path]:
             write(saved_by_the_release(s.space, s.model, model), path)
         return Downloaded(path, 0, "", "downloaded")
 
-    monkeypatch.setattr("hat.cli.files.download", download)
+    monkeypatch.setattr("hat.files.download.download", download)
     return workspace
 
 

@@ -14,7 +14,7 @@ from documents import ALL, DOCUMENTS, ROOT, Command, sections
 from benchmarks.__main__ import NAMES
 from hat.cli.main import COMMANDS, load
 from hat.cli.options import parser_of
-from hat.files.released import released_models
+from hat.files.download import released_models
 from hat.latency.predictor import LatencyPredictor
 from hat.latency.table import read_table
 

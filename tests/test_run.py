@@ -45,23 +45,18 @@ def test_a_record_says_what_a_run_is(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run.json").read_text())["identity"]["digest"] == found.identity.digest
 
 
-def test_sittings_add_up_and_a_new_start_does_not(tmp_path: Path) -> None:
+def test_sittings_and_processes_add_up_and_a_new_start_does_not(tmp_path: Path, monkeypatch) -> None:
+    times = iter(2 * [(1.0, 2.0), (1.0, 2.0), (7.0, 9.0)] + 3 * [(0.0, 0.0)])
+    monkeypatch.setattr("hat.run.cpu_seconds", lambda: next(times))
     for _ in range(2):
         with run_in(tmp_path, threads=3, processes=2, gpus=1):
             pass
     cost = read_record(tmp_path).cost
     assert cost is not None and (cost.sittings, cost.threads, cost.gpus) == (2, 6, 1)
+    assert cost.cpu_s == 2 * (2 * 6 + 7)
     with run_in(tmp_path, goes_on=False):
         pass
     assert read_record(tmp_path).cost.sittings == 1
-
-
-def test_cpu_time_counts_for_every_process(tmp_path: Path, monkeypatch) -> None:
-    times = iter([(1.0, 2.0), (1.0, 2.0), (7.0, 9.0)])
-    monkeypatch.setattr("hat.run.cpu_seconds", lambda: next(times))
-    with run_in(tmp_path, processes=4):
-        pass
-    assert read_record(tmp_path).cost.cpu_s == 4 * 6 + 7
 
 
 @pytest.mark.parametrize(("error", "state"), [(ValueError, "failed"), (KeyboardInterrupt, "stopped")])
@@ -69,14 +64,6 @@ def test_how_a_run_ended(tmp_path: Path, error: type[BaseException], state: str)
     with pytest.raises(error), run_in(tmp_path):
         raise error
     assert read_record(tmp_path).state == state
-
-
-def test_a_folder_is_written_by_one_process(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    with claimed(folder):
-        with pytest.raises(HatError, match="wait for it"), claimed(folder):
-            pass
-        assert read_record(folder).kind == "train"
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "[" * 10**5, '{"format": 99}', "\udcff"])
@@ -110,9 +97,7 @@ def test_what_counts() -> None:
     base = of(Some())
     assert base.settings == {"seed": 1} and base.defaults == {"dropout": 0.1, "sizes": [1, 2]}
     same = Some(log_interval=1, max_epoch=3, amp="bf16", data="elsewhere")
-    assert (
-        base.differences(of(same)) == [] and base.digest == of(same).digest and base.short == base.digest[:8]
-    )
+    assert base.differences(of(same)) == [] and base.digest == of(same).digest
     assert of(same).lengths == {"max-epoch": 3}
     pinned = Identity.of("train", Some(max_epoch=3), settings={"max-epoch": 3, "sizes": None})
     assert pinned.settings == {"max-epoch": 3} and not pinned.lengths and "sizes" not in pinned.defaults
@@ -156,12 +141,12 @@ def test_content_counts_and_neither_path_nor_time(tmp_path: Path) -> None:
 
 def test_another_run_in_a_folder_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     folder, first, other = tmp_path / "run", of(Some()), of(Some(dropout=0.4))
-    with claimed(folder, first):
+    with claimed(folder, first), pytest.raises(HatError, match="wait for it"), claimed(folder):
         pass
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(HatError) as error, claimed(folder, other):
         pass
-    aside = Path(f"{folder}.{first.short}")
+    aside = Path(f"{folder}.{first.digest[:8]}")
     assert str(error.value) == (
         f"{folder} holds another run: dropout 0.1 -> 0.4; give another folder, or --new-run, which moves "
         f"the old one to {aside}"
@@ -181,7 +166,7 @@ def test_moved_runs_never_replace_each_other(tmp_path: Path) -> None:
     for identity in runs:
         with claimed(folder, identity, new_run=True):
             pass
-    names = [f"run.{each.short}{end}" for end in ("", ".2") for each in runs[:2]]
+    names = [f"run.{each.digest[:8]}{end}" for end in ("", ".2") for each in runs[:2]]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["run", *names])
 
 

@@ -83,7 +83,6 @@ def identity(groups: tuple[Any, ...]) -> Identity:
 
 
 def _arguments(given: Settings, options: SearchOptions, groups: Sequence[Any]) -> dict[str, Any]:
-    """Return the space, and what `hat.search` and `search_identity` are given alike."""
     task = given.task
     limits_ms = options.latency_constraint
     front = any(getattr(group, "pareto", False) for group in groups) and not limits_ms
@@ -169,11 +168,9 @@ def _lines(result: SearchResult, folder: Path) -> Iterator[str]:
     scored, below = f"scored in {result.scoring_s:.0f} s", []
     if result.whole_front:
         best, fastest = result.front[0], min(result.front, key=lambda each: each.predicted_ms)
-        ends = (f"loss {each.loss:.4f} at {each.predicted_ms:.2f} ms" for each in (best, fastest))
-        yield (
-            f"found {folder / 'front'}: {len(result.front)} architectures on the front, from "
-            f"{' to '.join(ends)}; {len(result.scored)} {scored}"
-        )
+        ends = " to ".join(f"loss {each.loss:.4f} at {each.predicted_ms:.2f} ms" for each in (best, fastest))
+        found = f"found {folder / 'front'}: {len(result.front)} architectures on the front"
+        yield f"{found}, from {ends}; {len(result.scored)} {scored}"
     for limit_ms, winner in result.winners.items():
         bound = f" ({100 * result.coverage:g}% bound {winner.bound_ms:.2f} ms)" if result.coverage else ""
         limit = f" of {limit_ms:g} ms" if limit_ms < math.inf else ""
@@ -190,10 +187,10 @@ def _lines(result: SearchResult, folder: Path) -> Iterator[str]:
             yield f"measured {measured}, {kept}in a fresh process; {len(winner.finalists)} finalists measured"
     if len(below) > 1:
         holds = [winner.holds for winner in result.winners.values()]
-        yield (
-            f"{holds.count(True)} of {len(below)} limits hold as measured, {holds.count(None)} are open, on "
-            f"average {fmean(below):.1f}% below the limit ({min(below):.1f} to {max(below):.1f}%)"
+        kept = (
+            f"{holds.count(True)} of {len(below)} limits hold as measured, {holds.count(None)} are open, on"
         )
+        yield f"{kept} average {fmean(below):.1f}% below the limit ({min(below):.1f} to {max(below):.1f}%)"
 
 
 main = one_of_many(stage(parsed, run))

@@ -1,4 +1,4 @@
-"""The commands about files and folders: download, unpack, convert, average, report, init."""
+"""The commands about files and folders: download, fetch, convert, average, report, init."""
 
 import json
 import shutil
@@ -9,9 +9,9 @@ from typing import Any
 from hat.cli.options import OutputOptions, advice, only, takes
 from hat.config import Options, option, shipped
 from hat.errors import CheckpointError, ConfigError, DataError, suggest
+from hat.files import download as web
 from hat.files.archive import check_file, unpack
-from hat.files.download import Check, Downloaded, Unreachable, download
-from hat.files.released import LATENCY_DATA_URL, ReleasedModel, latency_data_names, released_models
+from hat.files.download import Downloaded, ReleasedModel, latency_data_names, released_models
 from hat.log import info
 from hat.run import record_path
 from hat.space import ArchOptions, arch_of
@@ -66,9 +66,9 @@ def download_model(options: DownloadOptions, network: NetworkOptions, out: Outpu
     found, failed = list[Downloaded](), []
     for url, path, check in wanted:
         try:
-            got = download(url, path, check=check, quiet=out.no_progress_bar, **asdict(network))
+            got = web.download(url, path, check=check, quiet=out.no_progress_bar, **asdict(network))
         except DataError as error:  # one that fails does not keep the others
-            if isinstance(error, Unreachable) or len(wanted) == 1:
+            if isinstance(error, web.Unreachable) or len(wanted) == 1:
                 raise
             info(f"DataError: {error}")
             failed.append(path.name)
@@ -81,8 +81,8 @@ def download_model(options: DownloadOptions, network: NetworkOptions, out: Outpu
     return {"files": [asdict(file) for file in found]}
 
 
-def _latency_data(models: tuple[ReleasedModel, ...], folder: Path) -> list[tuple[str, Path, Check]]:
-    wanted: list[tuple[str, Path, Check]] = []
+def _latency_data(models: tuple[ReleasedModel, ...], folder: Path) -> list[tuple[str, Path, web.Check]]:
+    wanted: list[tuple[str, Path, web.Check]] = []
     for name in latency_data_names(models):
         for there, check in ((f"{name}_all.csv", _check_table), (f"predictors/{name}.pt", check_file)):
             path = folder / there
@@ -90,7 +90,7 @@ def _latency_data(models: tuple[ReleasedModel, ...], folder: Path) -> list[tuple
             if any(record.exists() for record in records):  # latency_predictor.py wrote it
                 info(f"{path} was trained here and stays; --save-path puts the released one elsewhere")
             else:
-                wanted.append((f"{LATENCY_DATA_URL}/{there}", path, check))
+                wanted.append((f"{web.LATENCY_DATA_URL}/{there}", path, check))
     return wanted
 
 
@@ -130,7 +130,7 @@ def fetch(cfg: FetchOptions, network: NetworkOptions, out: OutputOptions) -> dic
     if bool(cfg.members) + all(languages) != bool(cfg.unpack):
         raise ConfigError("--unpack is given with --members, or with --source-lang and --target-lang")
     if cfg.url:
-        found = download(cfg.url, path, sha256=cfg.sha256, quiet=out.no_progress_bar, **asdict(network))
+        found = web.download(cfg.url, path, sha256=cfg.sha256, quiet=out.no_progress_bar, **asdict(network))
         print(f"{path}{_THERE[found.status]}: {found.num_bytes} bytes")
         report = {"path": cfg.to, "bytes": found.num_bytes, "sha256": found.sha256, "status": found.status}
     if cfg.unpack and cfg.members:
@@ -154,10 +154,8 @@ class ConvertOptions(Options):
 
     def __post_init__(self) -> None:
         given = [Path(path).resolve() for path in (self.input, self.output, self.safetensors) if path]
-        if len(given) == 1:
-            raise ConfigError("nothing to write; give --output OUT.pt, --safetensors OUT.safetensors or both")
-        if len({*given}) < len(given):
-            raise ConfigError("--input, --output and --safetensors must be different files")
+        if len(given) == 1 or len({*given}) < len(given):
+            raise ConfigError("give --output OUT.pt, --safetensors OUT.safetensors or both, not the --input")
 
 
 @takes("hat convert", ConvertOptions, ArchOptions, only(OutputOptions, "json"), config_flags=("--configs",))

@@ -17,9 +17,7 @@ _ENDING = (signal.SIGTERM, signal.SIGHUP)  # SIGHUP: the terminal or the ssh con
 
 
 class Interrupt:
-    """Inside the `with` block a signal only sets `asked`; the run looks at it after each step. A signal that
-    the process was started to ignore stays ignored, as `nohup` asks for SIGHUP.
-    """
+    """In the block a signal only sets `asked`, which the run looks at; one that is ignored stays so."""
 
     def __init__(self) -> None:
         self.asked: int | None = None
@@ -54,11 +52,11 @@ def run_group(command: Sequence[str], **how: Any) -> tuple[int, str]:
         process = subprocess.Popen(command, text=True, start_new_session=True, pass_fds=held_locks(), **how)
     try:
         if interrupt.asked is not None:
-            raise KeyboardInterrupt if interrupt.asked == signal.SIGINT else Terminated(interrupt.asked)
+            raise KeyboardInterrupt(interrupt.asked)
         said, _ = process.communicate()
         return process.returncode, said or ""
     except BaseException as ended:
-        number = ended.args[0] if isinstance(ended, Terminated) else signal.SIGINT
+        number = ended.args[0] if isinstance(ended, KeyboardInterrupt) and ended.args else signal.SIGINT
         with contextlib.suppress(ProcessLookupError):
             try:
                 os.killpg(process.pid, number)
@@ -71,18 +69,14 @@ def run_group(command: Sequence[str], **how: Any) -> tuple[int, str]:
         raise
 
 
-class Terminated(BaseException):
-    """SIGTERM or SIGHUP, its argument, outside of an `Interrupt`; no handler of errors catches it."""
-
-
 @contextlib.contextmanager
 def terminating() -> Iterator[None]:
-    """Inside the block SIGTERM and SIGHUP raise Terminated, so that open files are left in order. No effect
-    outside of the main thread, or on a signal that has a handler or is ignored.
+    """Inside the block SIGTERM and SIGHUP raise a KeyboardInterrupt of their number, so that open files are
+    left in order. No effect outside of the main thread, or on a signal that has a handler or is ignored.
     """
 
     def leave(number: int, frame: FrameType | None) -> None:
-        raise Terminated(number)
+        raise KeyboardInterrupt(number)
 
     main = threading.current_thread() is threading.main_thread()
     ours = [n for n in _ENDING if main and signal.getsignal(n) is signal.SIG_DFL]

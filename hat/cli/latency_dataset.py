@@ -74,8 +74,7 @@ def identity(options: tuple[Any, ...]) -> Identity:
     device = torch.device("cuda", where.gpu or 0) if settings.profile.latgpu else torch.device("cpu")
     sizes, how = shared.profile_sizes(settings.task), measure_config(settings)
     space, _ = shared.space_and_arch(settings.space, settings.arch)
-    subject = Subject(space, sizes, how, settings.model, device, where.seed)
-    return subject.identity(where.threads)
+    return Subject(space, sizes, how, settings.model, device, where.seed).identity(where.threads)
 
 
 def measure_config(settings: Settings) -> MeasureConfig:

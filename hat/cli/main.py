@@ -69,25 +69,21 @@ def _without_command(words: list[str]) -> int:
     if name == "--version":
         print(f"hat {hat.__version__}")
         return 0
-    if name == "completion":
-        return _completion(rest)
-    raise ConfigError(f"unknown command {name!r}{suggest(name, COMMANDS)}; see hat --help")
-
-
-def load(name: str) -> Callable[[Sequence[str]], int]:
-    """Return the function of a command."""
-    module, _, function = COMMANDS[name][0].partition(":")
-    return getattr(import_module(f"hat.cli.{module}"), function)  # type: ignore[no-any-return]
-
-
-def _completion(words: Sequence[str]) -> int:
-    if len(words) != 1 or words[0] not in SHELLS:
-        raise ConfigError(f"hat completion takes one of {', '.join(SHELLS)}, got {words}")
+    if name != "completion":
+        raise ConfigError(f"unknown command {name!r}{suggest(name, COMMANDS)}; see hat --help")
+    if len(rest) != 1 or rest[0] not in SHELLS:
+        raise ConfigError(f"hat completion takes one of {', '.join(SHELLS)}, got {rest}")
     shtab = package("shtab", "shell")
     root = argparse.ArgumentParser(prog="hat", description="Hardware-Aware Transformers")
     commands = root.add_subparsers()
     for name, (_, does) in COMMANDS.items():
         commands.add_parser(name, help=does)
         commands.choices[name] = parser_of(load(name))
-    print(shtab.complete(root, words[0]))
+    print(shtab.complete(root, rest[0]))
     return 0
+
+
+def load(name: str) -> Callable[[Sequence[str]], int]:
+    """Return the function of a command."""
+    module, _, function = COMMANDS[name][0].partition(":")
+    return getattr(import_module(f"hat.cli.{module}"), function)  # type: ignore[no-any-return]

@@ -22,7 +22,7 @@ from typing import Any, TextIO
 import configargparse
 
 from hat import config
-from hat.cli.interrupt import Terminated, terminating
+from hat.cli.interrupt import terminating
 from hat.errors import ConfigError, HatError, suggest
 from hat.log import info
 
@@ -87,13 +87,11 @@ class _Asks(list[Any]):
     """In place of arguments: `parse` appends the parser and leaves."""
 
 
-def parser_of(main: Callable[[Sequence[str]], object]) -> argparse.ArgumentParser:
+def parser_of(main: Callable[[Sequence[str]], object]) -> Any:
     """Return the parser of a command without running it, for example to write shell completions."""
-    asks = _Asks()
     with contextlib.suppress(SystemExit):
-        main(asks)
-    parser: argparse.ArgumentParser = asks[0]
-    return parser
+        main(asks := _Asks())
+    return asks[0]
 
 
 def parse(
@@ -104,18 +102,10 @@ def parse(
     config_flags: Sequence[str] = (),
     bare: str = "",
 ) -> tuple[Any, ...]:
-    """Return one instance of each dataclass in `groups`, filled from `argv` and the YAML files it names.
-
-    Args:
-        argv: arguments; None for those of the process.
-        groups: dataclasses of options, or the `only` part of one that the command uses; the others of a part
-            are accepted and not listed.
-        prog, description: name of the command, and first line of its help.
-        config_flags: flags that name a YAML file.
-        bare: option whose flag may be left out.
-
-    Raises ConfigError for unknown flags or keys (the nearest known one is suggested) and for values of the
-    wrong type (file and line are named).
+    """Return one instance of each dataclass in `groups`, filled from `argv` (None: of the process) and the
+    YAML files that its `config_flags` name. Options that are not in the `only` part of a group are accepted
+    and not listed; the flag of `bare` may be left out. Raises ConfigError for unknown flags or keys,
+    suggesting the nearest known one, and for values of the wrong type, with file and line.
     """
     parts = [each if isinstance(each, Part) else without(each) for each in groups]
     parser = _Parser(prog, description, config_flags, parts)
@@ -132,10 +122,9 @@ def parse(
 
 
 def _at_home(value: Any) -> Any:
-    """Return `value`, lists as tuples, with the home folder for a leading ~: no shell knows it in YAML."""
     if isinstance(value, list | tuple):
         return tuple(map(_at_home, value))
-    return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~") else value
+    return os.path.expanduser(value) if isinstance(value, str) else value  # no shell knows ~ in YAML
 
 
 def _names(group: type) -> frozenset[str]:
@@ -168,8 +157,8 @@ def command(main: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
                 text = f"not enough memory ({reason}); lower --max-tokens or the model's sizes"
             print(f"HatError: {text}", file=sys.stderr)
             return 2
-        except (KeyboardInterrupt, Terminated) as ended:
-            number = ended.args[0] if isinstance(ended, Terminated) else signal.SIGINT
+        except KeyboardInterrupt as ended:
+            number = ended.args[0] if ended.args else signal.SIGINT
             word = "interrupted" if number == signal.SIGINT else "terminated"
             with contextlib.suppress(OSError):  # the terminal may be gone
                 info(f"{word}; run the same command again to go on")
@@ -188,28 +177,22 @@ def _make_streams_usable() -> None:
 
 
 def stage(parsed: Callable[..., tuple[Any, ...]], run: Callable[..., Any]) -> Callable[..., int]:
-    """Return the `main` of a command that parses, runs, and prints what came out if --json asks for it. `run`
-    is given the options and the arguments; a number that it returns is the exit code.
-    """
+    """Return the `main` of a command: `run` takes options and arguments; a number is its exit code."""
 
     @command
     def main(argv: Sequence[str] | None = None) -> int:
         options = parsed(argv)
         done = run(options, argv)
-        if isinstance(done, int):
-            return done
         flat = [one for each in options for one in (each if isinstance(each, tuple) else (each,))]
-        if any(getattr(each, "json", False) for each in flat):
+        if not isinstance(done, int) and any(getattr(each, "json", False) for each in flat):
             print(json.dumps(done, default=str))
-        return 0
+        return done if isinstance(done, int) else 0
 
     return main
 
 
 def takes(prog: str, *groups: type | Part, **how: Any) -> Callable[..., Callable[..., int]]:
-    """Make a command of a function of its options; its docstring heads the help, see `parse` for the others.
-    What the function returns is printed if --json asks for it.
-    """
+    """Make a command of a function of its options; its docstring heads the help; `how`: see `parse`."""
 
     def made(run: Callable[..., Any]) -> Callable[..., int]:
         given = functools.partial(parse, prog=prog, description=str(run.__doc__), **how)
@@ -232,7 +215,8 @@ class _FlatYamlParser(configargparse.ConfigFileParser):
 
 class _Parser(configargparse.ArgParser):
     def __init__(self, prog: str, about: str, config_flags: Sequence[str], parts: Sequence[Part]) -> None:
-        how = {"formatter_class": _HelpFormatter, "config_file_parser_class": _FlatYamlParser}
+        layout = functools.partial(_HelpFormatter, max_help_position=60, width=400)
+        how = {"formatter_class": layout, "config_file_parser_class": _FlatYamlParser}
         how |= dict.fromkeys(("allow_abbrev", "add_config_file_help", "add_env_var_help"), False)
         how |= {"usage": "%(prog)s [options]", "config_file_open_func": _open_config}
         super().__init__(prog=prog, description=about, **how)
@@ -313,23 +297,14 @@ class _Parser(configargparse.ArgParser):
         return [flag, *texts] if action.nargs == "+" else [f"{flag}={', '.join(texts)}"]
 
     def error(self, message: str) -> typing.NoReturn:
-        known = sys.exc_info()[1]
-        if isinstance(known, HatError):  # configargparse would only wrap it
+        if isinstance(known := sys.exc_info()[1], HatError):  # configargparse would only wrap it
             raise known
         raise ConfigError(f"{message}; see {self.prog} --help")
 
 
 class _HelpFormatter(argparse.HelpFormatter):
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=60, width=400)
-
-    def _format_args(self, action: argparse.Action, default: str) -> str:
-        return f"{action.metavar} ..." if action.nargs == "+" else super()._format_args(action, default)
-
     def _format_action_invocation(self, action: argparse.Action) -> str:
-        if isinstance(action, argparse.BooleanOptionalAction):
-            return f"--[no-]{action.option_strings[0][2:]}"
-        return super()._format_action_invocation(action)
+        return re.sub(r"--(.+), --no-\1", r"--[no-]\1", super()._format_action_invocation(action))
 
 
 def _open_config(path: str, mode: str = "r") -> TextIO:
@@ -368,9 +343,7 @@ def _argument(field: dataclasses.Field, hint: Any, listed: bool) -> dict[str, An
 
 
 def advice(path: str | Path | None, otherwise: str) -> str:
-    """Return what to do about a missing file or folder: run one of the commands that make it, or `otherwise`
-    if none is known.
-    """
+    """Return what to do about a missing file: run one of the commands that make it, or else `otherwise`."""
     commands = dict.fromkeys(_commands(Path(path))) if path else ()
     return f"make it with {' or '.join(f'`{line}`' for line in commands)}" if commands else otherwise
 
@@ -391,7 +364,7 @@ def _commands(path: Path) -> Iterator[str]:
         if _WRITTEN.get(kind) in named:
             space = f"{super_yml_of(file)[0]} --evo-configs=" if kind == "evo_search" else ""
             yield f"python {kind}.py --configs={space}{file}"
-    from hat.files.released import latency_data_names, released_models  # late: for an error only
+    from hat.files.download import latency_data_names, released_models  # late: for an error only
 
     models = released_models()
     if own.stem in latency_data_names(models):
@@ -408,8 +381,8 @@ def _commands(path: Path) -> Iterator[str]:
 
 
 def super_yml_of(file: Path) -> tuple[Path, str]:
-    """Return the SuperTransformer that a file of a task belongs to, and how the names of its files end. It is
-    the one whose name ends that of `file`, before an @; files of the first one have no such ending.
+    """Return the SuperTransformer that a file of a task belongs to, and how the names of its files end: that
+    of the name that ends the one of `file`, before an @, else the first, whose files have no such ending.
     """
     first, *others = sorted(file.parents[1].glob("supertransformer/*.yml")) or [Path()]
     name = file.stem.partition("@")[0]

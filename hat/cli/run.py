@@ -28,7 +28,7 @@ from hat.config import Options, flag_of, option, read_config, to_yaml_values
 from hat.data.folder import SUMS
 from hat.decode.score import check_tokenizer
 from hat.errors import ArchError, ConfigError, HatError
-from hat.files.atomic import digest_path, new_folders, write_text_atomic
+from hat.files.atomic import check_writable, digest_path, new_folders, write_text_atomic
 from hat.latency.measure import MeasureConfig, Subject, measure_fresh
 from hat.latency.predictor import MIN_ROWS, LatencyPredictor
 from hat.latency.table import read_table
@@ -47,13 +47,10 @@ Row = dict[str, Any]  # a model of the final table, by the keys of summary.json;
 _DATA, _SUPER = "prepare the data", "train the SuperTransformer"
 _TABLE, _PREDICTOR = "measure the latency dataset", "train the latency predictor"
 _SEARCH, _DISTIL, _LAST = "search", "translate by the teacher", "measure all the models side by side"
-_BYTES_OF_A_PARAMETER = 12  # weight and two moments of the optimiser, in float32
 # Keys of common.yml, which test.sh reads, that a translation depends on besides its checkpoint.
 _OF_A_TRANSLATION = ("amp", "max-source-positions", "max-target-positions", "runtime", "precision")
 _PATHS = ("--configs=", "--sub-configs=", "--path=", "--results-path=")  # what they hold counts by itself
-# Conditions of a latency that a model card tells, and what of a model stands in the summary as it came out.
-_OF_A_ROW = ("measured_ms", "measured_interval_ms", "bleu", "signature", "size_bytes")
-_OF_A_LATENCY = ("device", "threads", "dtype", "runtime", "beam", "source_len", "target_len")
+_OF_A_ROW = ("measured_ms", "measured_interval_ms", "bleu", "signature", "size_bytes")  # kept as it came out
 
 
 @dataclass(frozen=True)
@@ -154,9 +151,7 @@ class Task:
         raise ConfigError(f"{one} (it holds {held}); see docs/your_own.md on a device or a task")
 
     def run(self) -> dict[str, Any]:
-        """Run everything and return the summary, which is written to summary.json and the record, too. Raises
-        HatError; if nothing was made by then, no folder is left.
-        """
+        """Run everything and return what is written to summary.json; no folder is left if nothing is made."""
         self.check()
         new = not self.folder.exists()
         with new_folders(self.folder.parent):
@@ -225,13 +220,15 @@ class Task:
             find_checkpoint(self.options.distill)
         if self.options.raw and not Path(self.options.raw).exists():
             raise ConfigError(f"--raw {self.options.raw} does not exist; check the path")
-        place, data = _writable(self.folder, "give --run-dir"), Path(self.settings.task.data)
+        place, data = check_writable(self.folder / "run.json"), Path(self.settings.task.data)
         if not data.exists():  # data that are there may be finished
-            _writable(data, "change the rights of that folder")
+            check_writable(data)
         count = len(limits or "ab") + (0 if self.options.no_baselines else 2 + len(self.baselines))
         epochs = [max(loop.keep_last_epochs, 0) for loop in (self.settings.loop, *[trained.loop] * count)]
         files = sum(epochs) + 3 * len(epochs)  # 3: best, last, average
-        need = files * _BYTES_OF_A_PARAMETER * count_params(self.space.largest(), self.space)
+        need = (
+            files * 12 * count_params(self.space.largest(), self.space)
+        )  # weight and two moments, in float32
         if (free := shutil.disk_usage(place).free) < need:
             gib = f"{need / 2**30:.1f} GiB of checkpoints, {free / 2**30:.1f} GiB are free"
             raise HatError(f"{self.folder} needs {gib}; free space, lower keep-last-epochs or give --run-dir")
@@ -340,7 +337,6 @@ class Task:
         return tuple(dict.fromkeys(limit for limit in limits if limit >= low_ms)) or (low_ms,)
 
     def _trained_and_tested(self, model: "_Model") -> Row:
-        """Return the score of a model: with inherited weights, or trained from its slice and averaged."""
         path, name, count = self.folder / f"{model.name}.yml", model.name, self.options.average
         if model.limit_ms is None:  # the search has written the others
             lines = (f"{key}: {value}\n" for key, value in model.arch.to_yaml().items())
@@ -360,7 +356,6 @@ class Task:
         return self._test(f"test {name}", averaged, path) | {"size_bytes": averaged.stat().st_size}
 
     def _distil(self, teacher: Path) -> None:
-        """Let a trained model translate the training text; what is trained from now on learns from that."""
         out = self.folder / "distilled"
         words = [f"--teacher={teacher}", f"--data={self.settings.task.data}", f"--output={out}"]
         words += self.common[1:]
@@ -396,11 +391,9 @@ class Task:
         def work() -> Row:
             return dict(translate.run(translate.parsed([*words, *self.common[1:]])))
 
-        wanted = Identity.of("score", settings=settings, inputs=inputs)
-        return dict(self.stages.run(name, work, wanted))
+        return dict(self.stages.run(name, work, Identity.of("score", settings=settings, inputs=inputs)))
 
     def _measured(self, archs: Sequence[Arch]) -> list[Row]:
-        """Return the latency of each: all take turns in one process, scaled to the speed of the table."""
         conditions, model, table = self.predictor.conditions, self.settings.model, self.table
         length, device = self.settings.task.sentence_length(), self.device
 
@@ -414,15 +407,25 @@ class Task:
 
         how = {**conditions, "architectures": [arch.to_yaml() for arch in archs], "length": length}
         how |= {"model": asdict(model), "device": device_name(device), "torch": torch.__version__}
-        wanted = Identity.of("latency", settings=how, inputs={"table": table})
-        return list(self.stages.run(_LAST, work, wanted))
+        return list(
+            self.stages.run(_LAST, work, Identity.of("latency", settings=how, inputs={"table": table}))
+        )
 
     def _bundles(self) -> None:
         for row in self.rows:
             if row["weights"] != "trained" or row["same_as"]:
                 continue
             known, model = self.predictor.conditions, f"{row['name']}/average_model_{self.options.average}.pt"
-            how = ", ".join(f"{name} {known[name]}" for name in _OF_A_LATENCY if name in known)
+            told = [
+                "device",
+                "threads",
+                "dtype",
+                "runtime",
+                "beam",
+                "source_len",
+                "target_len",
+            ]  # by the model card
+            how = ", ".join(f"{name} {known[name]}" for name in told if name in known)
             latency = f"{in_ms(row['measured_ms'], row['measured_interval_ms'])} ({how})"
             facts = {name: row[name] for name in ("bleu", "signature")} | {"latency": latency}
             made = leave_bundle(self.folder / model, facts | {"task": self.options.task})
@@ -442,14 +445,6 @@ class Task:
             "same_as": same_as,
             "arch": arch.to_yaml(),
         }
-
-
-def _writable(path: Path, advice: str) -> Path:
-    """Return the folder that is there of the path of one to write; raises HatError if none can be made."""
-    place = next(each for each in (path, *path.absolute().parents) if each.exists())
-    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        raise HatError(f"cannot write {path}: {place} is no folder that can be written; {advice}")
-    return place
 
 
 class _Model(NamedTuple):

@@ -134,9 +134,7 @@ def parse_settings(
     config_flags: Sequence[str],
     used: Sequence[type | Part] | None = None,
 ) -> tuple[Any, ...]:
-    """Return the settings, and behind them one instance of each of the command's own dataclasses. `used` are
-    the shared dataclasses, or parts of them, that the command uses and its help lists; None: all.
-    """
+    """Return the settings, and behind them the dataclasses `own`; the help lists those `used` (None: all)."""
     listed = {getattr(each, "group", each): each for each in (GROUPS if used is None else used)}
     groups = (listed.get(group, only(group)) for group in GROUPS)
     values = parse(argv, *own, *groups, prog=prog, description=description, config_flags=config_flags)
@@ -160,8 +158,7 @@ def device_of(options: DeviceOptions) -> torch.device:
 
 def chosen_device(options: DeviceOptions) -> torch.device:
     """Return the device to use."""
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    gpu = options.gpu or 0
+    count, gpu = torch.cuda.device_count() if torch.cuda.is_available() else 0, options.gpu or 0
     if gpu >= max(count, 1):
         has = f"GPUs 0 to {count - 1}" if count else "no GPU that PyTorch can use; leave it out"
         raise ConfigError(f"--gpu {gpu}: this machine has {has}")
@@ -169,9 +166,7 @@ def chosen_device(options: DeviceOptions) -> torch.device:
 
 
 def processes(device: DeviceOptions) -> int:
-    """Return how many processes to start on this machine: one for each GPU if nothing else is asked for.
-    Raises ConfigError if there are not so many GPUs.
-    """
+    """Return how many processes to start here: as asked, else one for each GPU; ConfigError beyond that."""
     asked, (count, has) = device.distributed_world_size, _gpus(device)
     if count and asked and asked > count:
         how = f"give at most {count} (and a larger --update-freq), or start processes with torchrun"
@@ -180,9 +175,7 @@ def processes(device: DeviceOptions) -> int:
 
 
 def rank_device(device: DeviceOptions, place: ProcessGroup | None) -> torch.device:
-    """Return the device of one process: the GPU of its number on this machine, or the CPU. Raises ConfigError
-    if processes of one machine would share a GPU.
-    """
+    """Return the GPU of one process, or the CPU; ConfigError if processes of a machine would share a GPU."""
     if place is None or place.size == 1:
         return device_of(device)
     count, has = _gpus(device)
@@ -226,8 +219,7 @@ def profile_sizes(options: TaskOptions) -> tuple[int, int]:
 
 def space_and_arch(space: SpaceOptions, arch: ArchOptions) -> tuple[SearchSpace, Arch | None]:
     """Return the search space and, if one is given, the architecture, checked against the space."""
-    chosen = arch_of(arch)
-    found = space_of(space, chosen)
+    found = space_of(space, chosen := arch_of(arch))
     return found, found.check(chosen) if chosen else None
 
 

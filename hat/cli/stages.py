@@ -25,8 +25,7 @@ Entry = dict[str, Any]
 class Stages:
     """Runs stages in order; what came out stands in the record of the task. A stage is up to date if its
     identity is the wanted one and its outputs are as it left them. The result of another identity is moved to
-    `<path>.<short identity>`, and comes back from there if it is wanted again; pydoit, which decides alike,
-    keeps one result only.
+    `<path>.<short identity>`, and comes back from there if it is wanted again.
     """
 
     def __init__(self, run: Run, folder: Path, plan: Sequence[str] = ()) -> None:
@@ -47,14 +46,11 @@ class Stages:
         places: Sequence[Path] = (),
         title: str = "",
     ) -> Any:
-        """Run one stage unless it is up to date, and return its result; raises HatError if it fails.
-
-        Args:
-            work: does the work and returns plain values.
-            wanted: identity of the result; None: `work` knows by itself whether there is anything to do.
-            outputs: files whose content the stage vouches for.
-            places: files and folders that make up the result and are moved together.
-            title: what the user reads (default: the name).
+        """Run one stage unless it is up to date, and return its result, which `work` makes as plain values;
+        HatError if it fails. Without `wanted`, the identity of the result, `work` knows by itself whether
+        there is anything to do. The stage vouches for the content of `outputs`; the files and folders in
+        `places` make up the result and are moved together. `title` is what the user reads (default: the
+        name).
         """
         title = f"stage {self.plan.index(name) + 1} of {len(self.plan)}: {title or name}"
         notes = self._find(name, wanted, places) if wanted else []
@@ -90,9 +86,7 @@ class Stages:
         return result
 
     def _find(self, name: str, wanted: Identity, places: Sequence[Path]) -> list[str]:
-        """Put the result of the wanted identity in place, if there is one, and what is there out of its way.
-        Returns what a user should know of that.
-        """
+        """Put the wanted result in place, if there is one, and others out of its way; says what it did."""
         held, notes, earlier = self.known.get(name), list[str](), self._earlier.setdefault(name, {})
         if held is None or "places" not in held:  # made by hand, by a command, or by another version
             there = [place for place in places if place.exists()]
@@ -102,9 +96,13 @@ class Stages:
                 held["identity"] = asdict(made if made.lengths else wanted)
         if held is not None and _key(held) != _key(wanted):
             was = Identity(**held["identity"]) if "identity" in held else None
-            changes = _changes(was, wanted) if was else ["no record says what it was made from"]
+            changes = was.differences(wanted) if was else ["no record says what it was made from"]
+            old, new = was.lengths if was else {}, wanted.lengths if was else {}
+            ends = ((key, old.get(key), new.get(key)) for key in {**old, **new})
+            changes += [f"{key} {before} -> {after}" for key, before, after in ends if before != after]
             notes.append(f"changed: {', '.join(changes)}")
-            if was and was.digest == wanted.digest and _longer(was, wanted) and _key(wanted) not in earlier:
+            longer = old.keys() == new.keys() and all(new[key] >= old[key] for key in old)
+            if was and was.digest == wanted.digest and longer and _key(wanted) not in earlier:
                 self._put_aside(name, held, _copy)  # it goes on; what was made stays, too
             else:
                 notes += self._put_aside(name, held)
@@ -155,7 +153,6 @@ class Stages:
 
 
 def _like(stage: str) -> str:
-    """Return what a stage has in common with those of other models."""
     return stage if " the " in stage else stage.split()[0]
 
 
@@ -168,19 +165,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _key(of: Identity | Entry) -> str:
-    """Return the short name of a result: its identity, and how far it goes."""
     if isinstance(of, dict):
         return _key(Identity(**of["identity"])) if "identity" in of else "unknown"
     text = json.dumps([of.digest, of.lengths], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def _changes(was: Identity, wanted: Identity) -> list[str]:
-    old, new = was.lengths, wanted.lengths
-    both = ((key, old.get(key), new.get(key)) for key in {**old, **new})
-    return was.differences(wanted) + [f"{key} {old} -> {new}" for key, old, new in both if old != new]
-
-
-def _longer(was: Identity, wanted: Identity) -> bool:
-    old, new = was.lengths, wanted.lengths  # what says how far a run goes
-    return old.keys() == new.keys() and all(new[key] >= old[key] for key in old)

@@ -105,10 +105,8 @@ def run(groups: tuple[Any, ...], argv: Sequence[str] | None = None) -> dict[str,
     with file_lock(product, "wait for it, or give another --results-path") if product else nullcontext():
         found = _generate(groups, product)
     sentences, tokens, seconds = found.values()
-    info(
-        f"translated {sentences} sentences ({tokens} tokens) in {seconds:.1f} s, "
-        f"{sentences / seconds:.1f} sentences/s, {tokens / seconds:.0f} tokens/s"
-    )
+    rates = f"{sentences / seconds:.1f} sentences/s, {tokens / seconds:.0f} tokens/s"
+    info(f"translated {sentences} sentences ({tokens} tokens) in {seconds:.1f} s, {rates}")
     if options.mode and product:
         names = {name: getattr(task, name) for name in ("data", "source_lang", "target_lang")}
         names |= {name: getattr(options, name) for name in ("mode", "gen_subset", "remove_bpe")}
@@ -176,10 +174,9 @@ def _score(options: ScoreOptions) -> dict[str, Any]:
     if data and held.outputs.get(path.name) == digest_of(path):
         other = [use for use, digest in _ids(data).items() if held.inputs.get(use, digest) != digest]
         if other:
-            raise DataError(
-                f"{path} is no translation of the {data.split} split of {options.data}: other "
-                f"{' and '.join(other)}; generate again, or give the split it is of as --gen-subset"
-            )
+            what = f"{path} is no translation of the {data.split} split of {options.data}: other"
+            how = "generate again, or give the split it is of as --gen-subset"
+            raise DataError(f"{what} {' and '.join(other)}; {how}")
     lang = {"target_lang": options.target_lang or "", "remove_bpe": options.remove_bpe}
     result = score_file(path, options.mode, data=data, reference=options.ref, **lang)
     found = {"mode": options.mode} | result._asdict()
@@ -309,7 +306,6 @@ def translate(
 
 
 def _arriving(lines: Iterator[str], most: int) -> Iterator[list[str]]:
-    """Yield up to `most` lines at once: those that are there when none comes for a while."""
     arrived: Queue[str | HatError | None] = Queue(most)
 
     def read() -> None:

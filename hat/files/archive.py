@@ -24,10 +24,9 @@ _DAMAGE = (*_BROKEN, RuntimeError, ValueError, MemoryError)
 
 def unpack(archive: Path, folder: Path, members: Sequence[str], *, flat: bool = False) -> list[Path]:
     """Write `members` of `archive`, all or none, to the same paths below `folder` and return these. `flat`:
-    they are named without their folders, wherever they are. A gzip file of something else than a tar archive
-    has one member, named as the file without its suffix. Raises DataError if a member is missing, there twice
-    or no plain file, if any path in the archive is absolute or leads upwards, or if it is damaged;
-    ConfigError for a wrong member name; HatError if the disk refuses.
+    they are named without their folders. A gzip file of no tar archive has one member, its name without
+    suffix. Raises DataError if a member is missing, there twice or no plain file, if a path in the archive
+    leads out of it, or if it is damaged; ConfigError for a wrong member name; HatError if the disk refuses.
     """
     wanted = list(dict.fromkeys(members))
     for name in wanted:

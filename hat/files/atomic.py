@@ -111,12 +111,15 @@ def refuse_folder(path: Path) -> None:
         raise HatError(f"cannot write {path}: it is a folder; give the name of a file")
 
 
-def check_writable(path: Path) -> None:
-    """Raise HatError if `path` cannot be written, before long work is spent on its content; makes nothing."""
+def check_writable(path: Path) -> Path:
+    """Return the nearest folder that is there; HatError if the file `path` cannot be written below it.
+    Nothing is made: this is asked before long work is spent on the content.
+    """
     refuse_folder(path)
     with disk_errors(path):
         there = next(folder for folder in path.absolute().parents if folder.exists())
         tempfile.TemporaryFile(dir=there).close()
+    return there
 
 
 def digest_path(path: Path) -> Path:
@@ -142,9 +145,8 @@ def write_with_digest(path: Path, content: bytes) -> None:
 
 @contextmanager
 def recording(path: Path, digest: str) -> Iterator[None]:
-    """Record `digest` beside `path`; the block puts the content with that SHA-256 at `path`. Two files cannot
-    be renamed in one step. So the digest file lists the new digest and those before it until the block is
-    done: whichever content a crash leaves at `path` is found valid, also after several crashes.
+    """Record `digest` beside `path`; the block puts the content with that SHA-256 at `path`. Until it has,
+    the digests before are listed, too: whichever content a crash leaves at `path` is valid.
     """
 
     def record(digests: Iterable[str]) -> None:
@@ -174,10 +176,9 @@ def recorded_digests(path: Path) -> list[str]:
 
 
 class Lock(ExitStack):
-    """Holds the open file or folder `fd`, which lies at `path`, for this process until `close`. On file
+    """Holds the open file or folder `fd`, at `path`, for this process until `close`, which closes it. On file
     systems without flock (Lustre, some shares) the file `<path>.lock` names host and process of the owner;
-    the lock of a process that died is taken over. Raises HatError at once if another process has the lock;
-    `advice` then says what to do. `fd` is closed by `close`, and if the lock is refused.
+    the lock of a dead process is taken over. Raises HatError, with `advice`, if another process has the lock.
     """
 
     def __init__(self, fd: int, path: Path, advice: str) -> None:
@@ -209,7 +210,6 @@ def held_locks() -> tuple[int, ...]:
 
 
 def _lock_beside(stack: ExitStack, beside: Path, path: Path, advice: str) -> None:
-    """Let `stack` hold the lock of `path`, which is the file `beside`; its folder is made."""
     with disk_errors(path):
         stack.enter_context(new_folders(beside.parent))
         fd = os.open(beside, os.O_RDWR | os.O_CREAT, 0o666)
@@ -228,9 +228,8 @@ def file_lock(path: Path, advice: str) -> Iterator[None]:
 
 
 class FolderLock(ExitStack):
-    """Keeps a folder for one process by the file `run.lock`. What killed writers left unfinished is removed;
-    if the block fails before anything else was written, so is what was made for the lock. Raises HatError if
-    another process has the folder, or if nothing can be written into it.
+    """Keeps a folder for one process by the file `run.lock`, or raises HatError. What killed writers left
+    there is removed; so is what was made for the lock if the block fails before anything else was written.
     """
 
     def __init__(self, folder: Path, advice: str) -> None:

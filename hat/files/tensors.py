@@ -38,9 +38,9 @@ class Opaque:
 
 
 def read_foreign(path: Path, content: bytes) -> Any:
-    """Return what `content`, read from the `.pt` file `path`, holds: tensors and plain values, by torch's
-    restricted reader: nothing that the file names is imported or called. A Namespace becomes the dictionary
-    of its values, an object of a class of another program an `Opaque`. Raises nothing but CheckpointError.
+    """Return the tensors and plain values in `content` of the `.pt` file `path`, by torch's restricted
+    reader: nothing that the file names is imported or called; its objects become `Namespace` or `Opaque`.
+    Raises nothing but CheckpointError.
     """
     try:
         if content.startswith(b"PK\x03\x04"):

@@ -399,7 +399,7 @@ def _own_table(path: Path | None, wanted: Identity, new_run: bool) -> TableWrite
     if not found:
         return table
     table.close()
-    names = (path.with_name(f"{path.name}.{record.identity.short}{n or ''}") for n in count())
+    names = (path.with_name(f"{path.name}.{record.identity.digest[:8]}{n or ''}") for n in count())
     moved = next(name for name in names if not name.exists())
     held = f"{path} holds rows measured with {'; '.join(found)}"
     if not new_run:

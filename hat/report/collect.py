@@ -1,8 +1,6 @@
-"""From the records that runs left in a folder to what a report shows of them. A report starts from `run.json`
-(see docs/records.md). That of a task names the folders and records of its stages; other folders are searched
-for run.json up to three levels below. Of a run its log, its table and the head of its journal are read, and
-the records of files whose content they vouch for. Nothing in them is trusted: what is damaged becomes a note,
-and no path leads out of the folder.
+"""From the records that runs left in a folder (see docs/records.md) to what a report shows. `run.json` of a
+task names the folders and records of its stages; other folders are searched for it up to three levels below.
+Nothing in them is trusted: what is damaged becomes a note, and no path leads out of the folder.
 """
 
 import csv
@@ -155,14 +153,11 @@ class _Found:
 
     @property
     def arch(self) -> Arch | None:
-        """Return the architecture that was trained."""
         return _arch(self.record.settings) if self.record.kind == "train" else None
 
 
 def collect(root: Path) -> Report:
-    """Return what `root` holds: a task, search or training, or a folder above several. Raises DataError if
-    there is none of these. What is damaged or missing becomes a note.
-    """
+    """Return what `root` holds: a task, search or training, or several below it; DataError if none."""
     return _Collector(root).collect()
 
 

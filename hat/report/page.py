@@ -125,9 +125,7 @@ def _marks(models: Sequence[Model], place: Callable[[Model], Point | None]) -> I
 
 
 def latency_chart(unseen: object, models: Sequence[Model]) -> Chart:
-    """Return predicted against measured latency, of models and of the rows that a predictor did not learn
-    from: `unseen` holds (measured, predicted) ms, and what is no such pair is left out.
-    """
+    """Return predicted against measured ms, of models and of `unseen` pairs (measured, predicted)."""
     rows = unseen if isinstance(unseen, list | tuple) else ()
     pairs = [tuple(map(number, row)) for row in rows if isinstance(row, list | tuple) and len(row) == 2]
     points = _thinned([Point(x, y) for x, y in pairs if x and y])
@@ -154,11 +152,10 @@ def _progress(searches: Sequence[Search], key: str, title: str, y: str) -> Chart
 
 
 def _training(training: Training) -> Chart:
-    looks = {"sub": ("validation", "red"), "largest": ("largest", "red"), "smallest": ("smallest", "purple")}
-    series = [Series("training", "line", "sky", _thinned([Point(*each) for each in training.train]))]
-    for key, (name, colour) in looks.items():
-        points = _thinned([Point(*each) for each in training.valid.get(key, ())])
-        series.append(Series(name, "line", colour, points))
+    curves, series = {"training": training.train, **training.valid}, []
+    for name, colour in {"training": "sky", "sub": "red", "largest": "red", "smallest": "purple"}.items():
+        points = _thinned([Point(*each) for each in curves.get(name, ())])
+        series.append(Series("validation" if name == "sub" else name, "line", colour, points))
     return Chart("training", short(training.name), "updates", "loss (base 2)", tuple(series))
 
 
@@ -217,8 +214,8 @@ def _draw(axes: Any, chart: Chart) -> None:
     if chart.equal:
         every = [value for series in chart.series for point in series.points for value in point[:2]]
         line = [0.94 * min(every), 1.06 * max(every)]
-        low, high = [0.95 * end for end in line], [1.05 * end for end in line]
-        axes.fill_between(line, low, high, color=COLOURS["grid"], linewidth=0, label="equal, 5%")
+        band = ([factor * end for end in line] for factor in (0.95, 1.05))
+        axes.fill_between(line, *band, color=COLOURS["grid"], linewidth=0, label="equal, 5%")
         axes.plot(line, line, color=COLOURS["muted"], linewidth=1)
         axes.set(xlim=line, ylim=line, aspect="equal")
     axes.set(title=chart.title, xlabel=chart.x, ylabel=chart.y)
@@ -226,9 +223,8 @@ def _draw(axes: Any, chart: Chart) -> None:
 
 
 def report(folder: str | Path, out: str | Path | None = None) -> Path:
-    """Write the report of a run folder and return its page, index.html; the pictures lie beside it as PNG.
-    `folder` is what `train`, `search` or all stages of a task wrote, or one above several of these; `out` is
-    by default `report` inside it. Raises DataError if the folder holds no run.
+    """Write the report of a training, search or task, or of several, to `out` (default: `report`
+    inside it); returns its page, index.html, with PNGs beside it. DataError if there is no run.
     """
     root = Path(folder)
     found = collect(root)
@@ -267,21 +263,17 @@ def page(found: Report, drawn: Sequence[Chart]) -> str:
 
 
 def _plain(found: Report, drawn: Sequence[Chart]) -> dict[str, Any]:
-    """Return what the script of the page draws as plain values; every architecture stands there once. A point
-    is [x, y, name, loss, predicted ms, bound ms, measured ms, number of its architecture].
-    """
-    numbers: dict[Arch, int] = {}
+    # A point is [x, y, name, loss, predicted ms, bound ms, measured ms, number of its architecture].
+    numbers: dict[Arch, int] = {}  # every architecture stands there once
 
     def number_of(arch: Arch | None) -> int | None:
         return None if arch is None else numbers.setdefault(arch, len(numbers))
 
     def plain(point: Point) -> list[Any]:
-        held = (
-            [_round(getattr(point.of, name)) for name in _SHOWN] + [number_of(point.of.arch)]
-            if point.of
-            else []
-        )
-        return [_round(point.x), _round(point.y), point.name, *held]
+        held = [_round(point.x), _round(point.y), point.name]
+        if point.of is None:
+            return held
+        return [*held, *(_round(getattr(point.of, name)) for name in _SHOWN), number_of(point.of.arch)]
 
     content: dict[str, Any] = {"charts": [dict(vars(chart)) for chart in drawn]}
     for chart in content["charts"]:

@@ -120,7 +120,7 @@ def test_a6_a12_other_settings_are_another_run(
     before = files_of(task)
     said = train(*more, code=2)
     assert all(each in said for each in differs.split(", ")), said
-    aside = f"run.{read_record(task / 'run').identity.short}"
+    aside = f"run.{read_record(task / 'run').identity.digest[:8]}"
     assert f"give another folder, or --new-run, which moves the old one to {aside}" in said
     assert files_of(task) == before and said.count("Error") == 1, "nothing was written"
 
@@ -150,7 +150,7 @@ def test_a6b_other_data_make_another_run(
 
 
 def test_new_run_moves_the_old_one_and_loses_nothing(task: Path, train: Train, trained: Path) -> None:
-    before, short = files_of(task / "run"), read_record(task / "run").identity.short
+    before, short = files_of(task / "run"), read_record(task / "run").identity.digest[:8]
     said = train("--seed=7", "--new-run")
     assert f"run held another run (seed 1 -> 7); it was moved to run.{short}" in said
     assert {
@@ -355,7 +355,7 @@ def test_a_search_folder_is_one_search(task: Path, search: Search) -> None:
         assert "search holds another run: " in said and all(each in said for each in differs.split(", "))
     assert files_of(task / "search") == before and Path("found.yml").read_bytes() == winner
     search("--seed=7", "--new-run")
-    assert read_record(task / f"search.{found.short}").identity == found
+    assert read_record(task / f"search.{found.digest[:8]}").identity == found
     assert read_record(task / "search").settings["seed"] == 7
 
 

@@ -68,10 +68,10 @@ def test_rows_measured_in_other_ways_are_refused(measured, other, named: str, tm
         measured(12, path, **other)
     assert named in str(error.value)
     assert {each: each.read_bytes() for each in tmp_path.iterdir()} == before
-    old = read_record(path).identity.short
+    old = read_record(path).identity.digest[:8]
     assert measured(12, path, **other, new_run=True).new_rows == 12
     moved = path.with_name(f"t.csv.{old}")
-    assert moved.read_bytes() == before[path] and read_record(moved).identity.short == old
+    assert moved.read_bytes() == before[path] and read_record(moved).identity.digest[:8] == old
 
 
 @pytest.mark.parametrize("what", ["device", "torch", "threads"])

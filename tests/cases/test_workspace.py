@@ -495,8 +495,12 @@ def test_c2_a_language_without_tokeniser_and_a_full_disk(
 def test_c2_a_data_folder_that_cannot_be_made_is_found_first(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    access = os.access
-    monkeypatch.setattr("os.access", lambda path, mode: Path(path).name != "data" and access(path, mode))
+    def refuse(dir: Path) -> SimpleNamespace:
+        if dir.name == "data":
+            raise PermissionError
+        return SimpleNamespace(close=lambda: None)
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
     assert main(["--task=toy.en-de", "--run-dir=runs/a"]) == 2
     assert "cannot write data/binary/toy_en_de: " in capsys.readouterr().err and not Path("runs").exists()
     binarise(RAW)

@@ -12,7 +12,7 @@ import pytest
 from local_site import Site, zip_checkpoint
 
 from hat.cli.files import download_model as main
-from hat.files.released import released_models
+from hat.files.download import released_models
 from hat.latency.table import RELEASE_COLUMNS
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +29,7 @@ def asked(site: Site, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | 
     url = site.url.removesuffix("/file")
     models = tuple(replace(m, url=f"{url}/{m.model_name}.pt?dl=0") for m in released_models())
     monkeypatch.setattr("hat.cli.files.released_models", lambda: models)
-    monkeypatch.setattr("hat.cli.files.LATENCY_DATA_URL", f"{url}/latency_dataset")
+    monkeypatch.setattr("hat.files.download.LATENCY_DATA_URL", f"{url}/latency_dataset")
     return site.asked
 
 

@@ -17,18 +17,10 @@ from hat.search.record import evaluations_csv
 from hat.space import SearchSpace, sample
 
 HOSTILE = '</script><script src="https://example.org/x.js">alert(1)</script>$\\frac$ & "quoted" {{ 7 * 7 }}'
-SIZES = {
-    f"{side}-{key}": size
-    for side in ("encoder", "decoder")
-    for key, size in (("embed-dim", 32), ("layers", 2))
-}
-SPACE = SearchSpace.from_yaml(
-    {key: str(value) for key, value in SIZES.items()}
-    | {f"{side}-ffn-embed-dim": "64" for side in ("encoder", "decoder")}
-    | {f"{side}-embed-choice": ["32", "16"] for side in ("encoder", "decoder")}
-    | {f"{side}-ffn-embed-dim-choice": ["64", "32"] for side in ("encoder", "decoder")}
-    | {"decoder-layer-num-choice": ["2", "1"]}
-)
+SIDE = {"embed-dim": "32", "layers": "2", "ffn-embed-dim": "64"}
+CHOICES = {"embed-choice": ["32", "16"], "ffn-embed-dim-choice": ["64", "32"]}
+BOTH = {f"{side}-{key}": size for side in ("encoder", "decoder") for key, size in {**SIDE, **CHOICES}.items()}
+SPACE = SearchSpace.from_yaml(BOTH | {"decoder-layer-num-choice": ["2", "1"]})
 ARCH = sample(SPACE, rng_for(1, "report"))
 LOADING = {"src", "srcset", "poster", "action", "background", "ping", "cite", "manifest"}
 
