@@ -33,7 +33,8 @@ class ComparisonOptions(TrainingOptions):
     limits: tuple[float, ...] = hat.option((), above=0)
     """limits in ms that the found ones were searched under, in their order"""
     hand_super: str | None = hat.option(None, role="free")
-    """SuperTransformer whose slices the shapes made by hand start from, too (default: from scratch)"""
+    """SuperTransformer whose slices the shapes made by hand start from, too, trained as long as the found
+    ones (default: from scratch, and as much longer as those owe)"""
     charged: tuple[str, ...] = hat.option((), role="free")
     """what else the found ones owe: the latency table, a search whose losses were taken over"""
     found_minutes: float = hat.option(4.0, above=0)
@@ -101,7 +102,6 @@ class Study(Recipe):
             for path, limit_ms in zip((*options.found, *options.by_hand), limits, strict=True)
         ]
         self.sources = {True: options.super, False: options.hand_super}  # by whether it was found
-        self.weights = {kind: content_of(path) if path else "" for kind, path in self.sources.items()}
         self.scored = {"test": [content_of(path) for path in options.test.split()]}
         self.scored |= {"engine": [RUNTIME, PRECISION]}
 
@@ -123,7 +123,8 @@ class Study(Recipe):
 
     def speeds(self) -> dict[str, float]:
         """Return the CPU minutes of 1,000 updates of each shape, measured in turn the first time."""
-        names, known = {s.name: self.identity_of(s.arch, speed=1) for s in self.shapes}, self.known()
+        names = {s.name: self.identity_of(s.arch, 1000, 1, None, speed=1) for s in self.shapes}
+        known = self.known()
         missing = [shape for shape in self.shapes if names[shape.name] not in known]
         found: dict[str, list[float]] = {shape.name: [] for shape in missing}
         for turn in range(2 if missing else 0):
@@ -149,7 +150,7 @@ class Study(Recipe):
         found = []
         for seed in options.seeds:
             for shape in self.shapes:
-                minutes = options.found_minutes if shape.limit_ms else each
+                minutes = options.found_minutes if self.sources[bool(shape.limit_ms)] else each
                 found.append(self._cell(shape, seed, minutes, speeds[shape.name]))
         for name in options.alone:
             shape = next(each for each in self.shapes if each.name == name)
@@ -159,11 +160,10 @@ class Study(Recipe):
 
     def _cell(self, shape: Shape, seed: int, minutes: float, minutes_of_1000: float) -> Cell:
         updates = 10 * max(1, round(100 * minutes / minutes_of_1000))
-        facts = {"seed": seed, "updates": updates, **self.scored}
-        facts["source"] = self.weights[bool(shape.limit_ms)]
-        if facts["source"]:
-            facts["max_lr"] = self.options.found_max_lr
-        return Cell(shape, seed, minutes, updates, self.identity_of(shape.arch, **facts))
+        source = self.sources[bool(shape.limit_ms)]
+        facts = {"max_lr": self.options.found_max_lr if source else None, **self.scored}
+        identity = self.identity_of(shape.arch, updates, seed, source, **facts)
+        return Cell(shape, seed, minutes, updates, identity)
 
     def train(self, cell: Cell, interrupt: Any) -> None:
         """Train, translate and score, unless a signal or the end of its sitting comes first."""
@@ -269,11 +269,13 @@ class Study(Recipe):
         import matplotlib.pyplot as plt
 
         shared = sum(self.shared_minutes().values()) / max(len(self.options.found), 1)
+        alike = "_from_slices" if self.options.hand_super else ""
         figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained", sharey=True)
         for name, mark, wanted in (("found", "D", True), ("made by hand", "o", False)):
             chosen = [cell for cell in done if bool(cell.shape.limit_ms) == wanted]
             bleu = [float(known[cell.identity]["bleu"]) for cell in chosen]
-            used = [float(known[c.identity]["minutes"]) + shared * wanted for c in chosen]
+            owed = shared if self.sources[wanted] else 0.0
+            used = [float(known[cell.identity]["minutes"]) + owed for cell in chosen]
             left.plot([times[c.shape.name]["ms"] for c in chosen], bleu, mark, label=name, alpha=0.8)
             right.plot(used, bleu, mark, label=name, alpha=0.8)
             for cell, each in zip(chosen, bleu, strict=True):
@@ -287,7 +289,7 @@ class Study(Recipe):
         for axes in (left, right):
             axes.spines[["top", "right"]].set_visible(False)
             axes.grid(alpha=0.3)
-        figure.savefig(self.trainings.folder / f"{self.study.replace(' ', '_')}.png", dpi=130)
+        figure.savefig(self.trainings.folder / f"{self.study.replace(' ', '_')}{alike}.png", dpi=130)
         plt.close(figure)
 
 

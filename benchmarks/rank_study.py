@@ -12,7 +12,7 @@ import numpy as np
 
 import hat
 from benchmarks.process import info
-from benchmarks.trainings import Recipe, TrainingOptions, content_of, work_off
+from benchmarks.trainings import Recipe, TrainingOptions, work_off
 
 STUDY = "ranking"
 _POOL = 50  # draws for each architecture that is chosen
@@ -73,14 +73,16 @@ class Study(Recipe):
     options: StudyOptions
 
     def __init__(self, settings: Any, options: StudyOptions) -> None:
-        self.seed, self.source = settings.device.seed, content_of(options.super) if options.super else ""
+        self.seed, self.made = settings.device.seed, dict[Cell, str]()
         self.archs = design(hat.space_of(settings.space), options.num_archs, self.seed)
         super().__init__(settings, options, STUDY, hat.device_of(settings.device))
 
     def identity(self, cell: Cell) -> str:
         """Return what the loss of a cell depends on."""
-        source = self.source if cell.from_slice else ""
-        return self.identity_of(cell.arch, updates=cell.updates, seed=cell.seed, source=source)
+        if cell not in self.made:
+            source = self.options.super if cell.from_slice else None
+            self.made[cell] = self.identity_of(cell.arch, cell.updates, cell.seed, source)
+        return self.made[cell]
 
     def missing(self, cells: Iterable[Cell]) -> list[Cell]:
         """Return the cells whose loss is not known."""

@@ -8,7 +8,7 @@ import json
 import lzma
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,15 +100,27 @@ class Recipe:
         self.space, self.trainings = hat.space_of(settings.space), Trainings(Path(options.results))
         self.config = hat.TrainConfig(settings.model, settings.optim, settings.schedule, batches=given)
         self.dataset = hat.Dataset.load(given.data or "data", given.source_lang, given.target_lang)
-        splits = (given.train_subset, given.valid_subset)
-        content = [each for split in splits for each in self.dataset.split(split).content()]
-        self.facts = {"data": [*self.dataset.digests, *content], "space": asdict(self.space)}
-        self.facts |= {"recipe": hat.short_training(self.config, 1000).to_yaml()}
-        self.facts |= {"dtype": str(hat.fast_dtype(device))}
 
-    def identity_of(self, arch: hat.Arch, **facts: Any) -> str:
-        """Return what a line depends on."""
-        return identity_of(self.facts | {"arch": arch.to_yaml()} | facts)
+    def config_of(self, updates: int, max_lr: float | None = None) -> Any:
+        """Return the options of a training of so many updates."""
+        schedule = self.config.schedule if max_lr is None else replace(self.config.schedule, max_lr=max_lr)
+        return hat.short_training(replace(self.config, schedule=schedule), updates)
+
+    def identity_of(
+        self,
+        arch: hat.Arch,
+        updates: int,
+        seed: int,
+        source: str | None,
+        max_lr: float | None = None,
+        **facts: Any,
+    ) -> str:
+        """Return what a line depends on: the identity of its training, as hat defines it, and `facts`."""
+        config = self.config_of(max(updates, 1), max_lr)
+        weights = content_of(source) if source else None
+        training = hat.Training(arch, self.space, self.dataset, config, seed=seed).identity(weights, 1)
+        dtype = str(hat.fast_dtype(self.device))
+        return identity_of({"training": training.digest, "updates": updates, "dtype": dtype, **facts})
 
     def known(self) -> dict[str, dict[str, str]]:
         """Return the lines of the study by identity."""
@@ -125,12 +137,10 @@ class Recipe:
         max_lr: float | None = None,
     ) -> tuple[Any, dict[str, Any]]:
         """Train from a slice of `source`, or from scratch; returns the result and what a line says of it."""
-        config, out = self.config, Path(self.options.out_dir) / identity
-        if max_lr is not None:
-            config = replace(config, schedule=replace(config.schedule, max_lr=max_lr))
+        out = Path(self.options.out_dir) / identity
         how: dict[str, Any] = {"space": self.space, "init": source, "out": out, "device": self.device}
         how |= {"seed": seed, "interrupt": interrupt}
-        result = hat.fit(arch, self.dataset, hat.short_training(config, updates), **how)
+        result = hat.fit(arch, self.dataset, self.config_of(updates, max_lr), **how)
         cost = hat.read_record(out, folder=True).cost
         minutes = f"{cost.cpu_s / 60:.2f}" if cost and cost.cpu_s is not None else ""
         note = "from its slice" if source else "from scratch"

@@ -1,7 +1,5 @@
-"""HAT: Hardware-Aware Transformers for machine translation.
-
-The names below load on first use, so a command that only lists things never imports torch. docs/library.md
-shows the main ones.
+"""HAT: Hardware-Aware Transformers for machine translation. The names below load on first use, so a command
+that only lists things never imports torch. docs/library.md shows the main ones.
 """
 
 import sys
@@ -49,7 +47,7 @@ _NAMES = {  # module: its public names, name=other if it is called otherwise the
     "search.strategies": "NSGA2 Evolution SearchConfig Strategy growth",
     "space": "DIMS Arch DecoderArch EncoderArch SearchSpace sample space_from_plain space_of",
     "train.checkpoint": "average load=load_model load_checkpoint=load save=save_model",
-    "train.loop": "BatchConfig FitResult LoopConfig TrainConfig fit validate",
+    "train.loop": "BatchConfig FitResult LoopConfig TrainConfig Training fit validate",
     "train.trainer": "OptimConfig PolicyConfig ScheduleConfig Trainer",
 }
 _WHERE = {

@@ -1,7 +1,6 @@
-"""Options as typed dataclasses, and the strict YAML files that fill them.
-
-A dataclass of options derives from `Options`; a field made by `option` carries its bounds, the text below a
-field is its help. `hat/cli/options.py` makes command lines of such classes; nothing here knows one.
+"""Options as typed dataclasses, and the strict YAML files that fill them. A dataclass of options derives from
+`Options`; a field made by `option` carries its bounds, the text below a field is its help.
+`hat/cli/options.py` makes command lines of such classes; nothing here knows one.
 """
 
 import ast
@@ -234,12 +233,11 @@ def read_config(path: str | Path) -> dict[str, str | list[str]]:
 
 
 def read_flat_yaml(stream: TextIO) -> dict[str, tuple[str | list[str], int]]:
-    """Return {key: (text or list of texts, line number)} of one flat YAML mapping.
-
-    Plain YAML loaders keep the last of duplicate keys and read `010` as 8, `12:30` as 750 and `1e-7` as a
-    string. Here every value stays the text that stands in the file; the type of its option converts it. The
-    record of a run, `run.json`, stands for the settings in it.
-    Raises ConfigError, with file and line, for duplicate keys, empty values, nesting and tags.
+    """Return {key: (text or list of texts, line number)} of one flat YAML mapping. Plain YAML loaders keep
+    the last of duplicate keys and read `010` as 8, `12:30` as 750 and `1e-7` as a string. Here every value
+    stays the text that stands in the file; the type of its option converts it. The record of a run,
+    `run.json`, stands for the settings in it. Raises ConfigError, with file and line, for duplicate keys,
+    empty values, nesting and tags.
     """
     name, text, line = getattr(stream, "name", "configuration"), "", 1
     try:

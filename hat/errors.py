@@ -1,6 +1,5 @@
-"""Errors a user can cause. Each message says what failed, the value, what is allowed and what to do.
-
-Also what such messages tell: similar names, how to install an extra, what text is that is not UTF-8.
+"""Errors a user can cause. Each message says what failed, the value, what is allowed and what to do. Also
+what such messages tell: similar names, how to install an extra, what text is that is not UTF-8.
 """
 
 import codecs

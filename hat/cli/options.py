@@ -54,11 +54,8 @@ IGNORED = {
     "fp16-scale-window": "no number format here needs a loss scale",
     "memory-efficient-fp16": "weights are always kept once in float32 and once in the compute precision",
     "find-unused-parameters": "inactive layers need no flag",
+    "reset-meters": "the best loss belongs to the folder of a run, so that of --restore-file is not taken",
 }
-_WEIGHTS = "a run goes on with all its state; an average of one checkpoint holds weights alone"
-IGNORED |= {f"reset-{what}": _WEIGHTS for what in ("optimizer", "lr-scheduler", "dataloader", "meters")}
-
-
 # Under what key the files of a folder in configs/<task> name what their command writes.
 _WRITTEN = {"latency_dataset": "lat-dataset-path", "latency_predictor": "ckpt-path"}
 _WRITTEN["evo_search"] = "write-config-path"

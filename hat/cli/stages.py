@@ -23,11 +23,10 @@ Entry = dict[str, Any]
 
 
 class Stages:
-    """Runs stages in order; what came out stands in the record of the task.
-
-    A stage is up to date if its identity is the wanted one and its outputs are as it left them. The result
-    of another identity is moved to `<path>.<short identity>`, and comes back from there if it is wanted
-    again; pydoit, which decides alike, keeps one result only.
+    """Runs stages in order; what came out stands in the record of the task. A stage is up to date if its
+    identity is the wanted one and its outputs are as it left them. The result of another identity is moved to
+    `<path>.<short identity>`, and comes back from there if it is wanted again; pydoit, which decides alike,
+    keeps one result only.
     """
 
     def __init__(self, run: Run, folder: Path, plan: Sequence[str] = ()) -> None:

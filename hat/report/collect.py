@@ -1,9 +1,8 @@
-"""From the records that runs left in a folder to what a report shows of them.
-
-A report starts from `run.json` (see docs/records.md). That of a task names the folders and records of its
-stages; other folders are searched for run.json up to three levels below. Of a run its log, its table and the
-head of its journal are read, and the records of files whose content they vouch for. Nothing in them is
-trusted: what is damaged becomes a note, and no path leads out of the folder.
+"""From the records that runs left in a folder to what a report shows of them. A report starts from `run.json`
+(see docs/records.md). That of a task names the folders and records of its stages; other folders are searched
+for run.json up to three levels below. Of a run its log, its table and the head of its journal are read, and
+the records of files whose content they vouch for. Nothing in them is trusted: what is damaged becomes a note,
+and no path leads out of the folder.
 """
 
 import csv

@@ -1,6 +1,5 @@
-"""The page of a report: one self-contained HTML file, made by a template that escapes every value.
-
-Its charts are values: the page draws them with JavaScript, `png` with matplotlib.
+"""The page of a report: one self-contained HTML file, made by a template that escapes every value. Its charts
+are values: the page draws them with JavaScript, `png` with matplotlib.
 """
 
 import base64

@@ -1,6 +1,5 @@
-"""Which architectures a search may score, by limits on latency, parameters and FLOPs, and which it finds.
-
-The winner under each limit is chosen by loss, and by measured latencies on the predictor's device.
+"""Which architectures a search may score, by limits on latency, parameters and FLOPs, and which it finds. The
+winner under each limit is chosen by loss, and by measured latencies on the predictor's device.
 """
 
 import math
@@ -36,16 +35,13 @@ _UNITS = {"params": "parameters", "flops": "FLOPs"}  # of the others: ms
 class LimitOptions(Options):
     """Constraints beside the latency"""
 
-    latency_lower: float | None = option(None, low=0)
-    """lowest predicted latency in ms"""
+    latency_lower: float | None = option(None, "lowest predicted latency in ms", low=0)
     max_params: float | None = option(None, low=0)
     """most parameters of the layers, without embeddings and output matrix, for example 2.5e6"""
-    min_params: float | None = option(None, low=0)
-    """fewest parameters of the layers"""
+    min_params: float | None = option(None, "fewest parameters of the layers", low=0)
     max_flops: float | None = option(None, low=0)
     """most FLOPs of one sentence of --profile-length, without the output matrix"""
-    min_flops: float | None = option(None, low=0)
-    """fewest FLOPs of one sentence of --profile-length"""
+    min_flops: float | None = option(None, "fewest FLOPs of one sentence of --profile-length", low=0)
 
     def beside_latency(self) -> bool:
         """Return whether parameters, FLOPs or a lowest latency are limited."""
@@ -138,7 +134,6 @@ class Pool:
 
     def initial(self, draw: Callable[[], Gene], count: int, first: Sequence[Arch] = ()) -> list[Candidate]:
         """Return up to `count` architectures: `first`, then random ones; the smallest if these are too few.
-
         Those of `first` that break a limit are left out. Raises Infeasible if nothing keeps the limits.
         """
         found = self.among(first, count)
@@ -155,10 +150,8 @@ class Pool:
         return self.take(list(found.values())[:count])
 
     def collect(self, draw: Callable[[], Gene], count: int) -> list[Candidate]:
-        """Return up to `count` architectures within the limits that were never returned before.
-
-        Gives up after max_tries draws in a row brought none, so it draws about count * max_tries times
-        at most.
+        """Return up to `count` architectures within the limits that were never returned before. Gives up
+        after max_tries draws in a row brought none, so it draws about count * max_tries times at most.
         """
         return self.take(self.offer(draw, count))
 
@@ -261,7 +254,6 @@ def choose_finalists(
     The winner is the best whose measured latency keeps the limit, see `kept`. If none of the first `count`
     does, those that follow and should keep it by the ratio of measured to predicted latency are measured too.
     If none keeps it at all, the winner is the best of which that is open, or else the fastest one measured.
-
     `ranked` holds for each limit the candidates that keep it as predicted, best first. `timer` measures
     architectures in a fresh process; None chooses by loss alone. `tell` hears what a user should know.
     """
@@ -306,7 +298,6 @@ def choose_finalists(
 
 class DeviceTimer:
     """Measures architectures in fresh processes, and keeps each measurement in a journal if there is one.
-
     `measure` yields what holds `total_ms`, `interval_ms` and `conditions` for each architecture, all measured
     in one fresh process. A search that goes on takes from the journal what was measured under the conditions
     `asked`.

@@ -67,7 +67,6 @@ class Kriging:
 
 def ranks(space: SearchSpace, archs: Sequence[Arch]) -> list[Points]:
     """Return, for each dimension, where each architecture lies among its choices, from 0 (the smallest) to 1.
-
     An array [architectures, layers] for a dimension of layers, in which an unused layer holds the mean of the
     others, else [architectures, 1].
     """

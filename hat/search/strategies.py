@@ -1,7 +1,6 @@
 """Search strategies: each is one class that is asked for architectures and told their losses; the fronts of
-non-dominated points that they find, and the hypervolume of those.
-
-A strategy keeps no file and knows no network; `hat.search.run` does the rest for all of them.
+non-dominated points that they find, and the hypervolume of those. A strategy keeps no file and knows no
+network; `hat.search.run` does the rest for all of them.
 """
 
 import math
@@ -35,14 +34,11 @@ class EvolutionConfig(Options):
     """iterations, the first of which scores the random population"""
     population_size: int = 125
     """architectures of an iteration: parents plus mutations plus crossovers"""
-    parent_size: int = option(25, low=1)
-    """best architectures kept for the next iteration"""
-    mutation_size: int = option(50, low=0)
-    """children made by mutation in an iteration, at least"""
+    parent_size: int = option(25, "best architectures kept for the next iteration", low=1)
+    mutation_size: int = option(50, "children made by mutation in an iteration, at least", low=0)
     crossover_size: int = option(50, low=0)
     """children made by crossover in an iteration, as far as the parents differ enough"""
-    mutation_prob: float = option(0.3, low=0, high=1)
-    """probability that a mutation draws a gene anew"""
+    mutation_prob: float = option(0.3, "probability that a mutation draws a gene anew", low=0, high=1)
     max_tries: int = option(1000, low=1)
     """draws without a new architecture under the limit before the search goes on with what it has"""
 
@@ -65,14 +61,12 @@ class ParetoConfig(Options):
     """find the front of validation loss against latency in one search, instead of one architecture"""
     objectives: tuple[Objective, ...] = ("latency",)
     """what the front trades the loss for: latency, params, flops"""
-    pareto_evaluations: int = option(150, low=1, role="lengthens")
-    """architectures to score"""
+    pareto_evaluations: int = option(150, "architectures to score", low=1, role="lengthens")
     pareto_population: int = option(6, low=1)
     """architectures of the first population, and kept after each generation"""
     pareto_children: int = option(1, low=1)
     """architectures scored in a generation, for example as many as there are processes"""
-    pareto_mutation_prob: float = option(0.1, low=0, high=1)
-    """probability that a child draws a gene anew"""
+    pareto_mutation_prob: float = option(0.1, "probability that a child draws a gene anew", low=0, high=1)
     pareto_screen: int = option(200, low=1)
     """draws for each one scored, chosen by a guess of their losses; 1 scores children as they come"""
 
@@ -107,16 +101,13 @@ class ScoringOptions(Options):
 class SearchConfig(EvolutionConfig, ParetoConfig, LimitOptions, ScoringOptions):
     """All options of a search: how it looks for architectures, which it may take, how it scores them."""
 
-    label_smoothing: float = option(0.1, low=0, below=1)
-    """label smoothing of the validation loss"""
-    valid_subset: str = option("valid", role="free")
-    """split of the dataset that losses are computed on"""
+    label_smoothing: float = option(0.1, "label smoothing of the validation loss", low=0, below=1)
+    valid_subset: str = option("valid", "split of the dataset that losses are computed on", role="free")
     max_tokens: int = option(4096, low=1, role="free")
     """most tokens in a batch of validation, padding included"""
     required_batch_size_multiple: int = option(8, low=1, role="free")
     """batches have a multiple of this many sentences if possible"""
-    profile_length: int = option(30, low=1)
-    """tokens of source and target for which FLOPs are counted"""
+    profile_length: int = option(30, "tokens of source and target for which FLOPs are counted", low=1)
 
 
 class Strategy(ABC):
@@ -157,9 +148,8 @@ class Strategy(ABC):
 
     @abstractmethod
     def ask(self) -> list[Candidate]:
-        """Return what to score, out of `pool`; nothing if the search is over.
-
-        Raises Infeasible if no architecture keeps the limits.
+        """Return what to score, out of `pool`; nothing if the search is over. Raises Infeasible if no
+        architecture keeps the limits.
         """
 
     def tell(self, scored: Sequence[Candidate]) -> dict[str, Any]:
@@ -170,7 +160,6 @@ class Strategy(ABC):
 
     def state(self) -> dict[str, Any]:
         """Return the state of the search: the number of its steps, then what `line` says in words.
-
         `hypervolume` is the share of the box below `reference` that the front dominates, `fastest_ms` the
         lowest predicted latency on the front.
         """
@@ -246,19 +235,17 @@ class Evolution(Strategy):
 
 
 class NSGA2(Strategy):
-    """One search for the whole front of loss against latency, parameters or FLOPs.
-
-    Children are made as in NSGA-II (Deb et al. 2002). Those are scored whose loss, guessed with its
-    uncertainty, is expected to let the hypervolume grow most (Emmerich et al. 2006); what is chosen already
-    counts with its guessed loss (Ginsbourger et al. 2010, kriging believer).
+    """One search for the whole front of loss against latency, parameters or FLOPs. Children are made as in
+    NSGA-II (Deb et al. 2002). Those are scored whose loss, guessed with its uncertainty, is expected to let
+    the hypervolume grow most (Emmerich et al. 2006); what is chosen already counts with its guessed loss
+    (Ginsbourger et al. 2010, kriging believer).
     """
 
     stream = "pareto"
 
     def ask(self) -> list[Candidate]:
-        """Return the first population, then the children of each generation.
-
-        The first population is the anchors, the smallest and the largest architecture, and random ones.
+        """Return the first population, then the children of each generation. The first population is the
+        anchors, the smallest and the largest architecture, and random ones.
         """
         cfg, pool = self.config, self.pool
         if self.told == 0:
@@ -323,9 +310,8 @@ def strategy_of(config: SearchConfig) -> type[Strategy]:
 
 
 def ridge(x: Points, y: Sequence[float], wanted: Points, weights: Points | float = 1.0) -> Points:
-    """Return what ridge regression of `y` on the rows of `x` says of the rows of `wanted`.
-
-    Columns are brought to mean 0 and a standard deviation of `weights`: the larger, the freer a column is.
+    """Return what ridge regression of `y` on the rows of `x` says of the rows of `wanted`. Columns are
+    brought to mean 0 and a standard deviation of `weights`: the larger, the freer a column is.
     """
     middle, spread, mean = x.mean(axis=0), x.std(axis=0) / weights, np.mean(y)
     spread[spread == 0] = 1.0
@@ -336,10 +322,9 @@ def ridge(x: Points, y: Sequence[float], wanted: Points, weights: Points | float
 
 
 def fronts(points: Sequence[Point] | Points) -> list[list[int]]:
-    """Return the numbers of the points, front by front: the first holds those that none dominates.
-
-    A point dominates another if it is nowhere worse and somewhere better (Deb et al. 2002, NSGA-II, section
-    III-A). Equal points share a front.
+    """Return the numbers of the points, front by front: the first holds those that none dominates. A point
+    dominates another if it is nowhere worse and somewhere better (Deb et al. 2002, NSGA-II, section III-A).
+    Equal points share a front.
     """
     if not len(points):
         return []
@@ -355,10 +340,9 @@ def fronts(points: Sequence[Point] | Points) -> list[list[int]]:
 
 
 def crowding(points: Sequence[Point]) -> list[float]:
-    """Return how far the neighbours of each point of one front lie apart, infinite at the ends.
-
-    Sum over coordinates of the distance between both neighbours, as a share of the front's extent (Deb et
-    al. 2002, section III-B).
+    """Return how far the neighbours of each point of one front lie apart, infinite at the ends. Sum over
+    coordinates of the distance between both neighbours, as a share of the front's extent (Deb et al. 2002,
+    section III-B).
     """
     table, distance = np.array(points), np.zeros(len(points))
     for axis in table.T:
@@ -373,7 +357,6 @@ def crowding(points: Sequence[Point]) -> list[float]:
 
 def hypervolume(points: Sequence[Point] | Points, reference: Point) -> float:
     """Return the share of the box from the origin to `reference` that the points dominate, from 0 to 1.
-
     Coordinates, two or more, must not be negative, and the reference must be above 0. Points that are not
     below the reference on every axis add nothing. Exact, by slices along the last axis.
     """
@@ -407,11 +390,10 @@ def growth(points: Sequence[Point], reference: Point) -> list[float]:
 def expected_growth(
     points: Sequence[Point], reference: Point, means: Points, deviations: Points, costs: Points
 ) -> Points:
-    """Return by how much each candidate is expected to let the hypervolume of `points` grow.
-
-    Its costs [candidates, axes] are known, its loss is normal with the given mean and standard deviation.
-    The front cuts the box of costs into cells, in each of which one loss is to be beaten: the sum over cells
-    of volume times expected improvement (Emmerich et al. 2006). Rounded, so that the last bits do not choose.
+    """Return by how much each candidate is expected to let the hypervolume of `points` grow. Its costs
+    [candidates, axes] are known, its loss is normal with the given mean and standard deviation. The front
+    cuts the box of costs into cells, in each of which one loss is to be beaten: the sum over cells of volume
+    times expected improvement (Emmerich et al. 2006). Rounded, so that the last bits do not choose.
     """
     table = np.array(points)[fronts(points)[0]] / reference
     table = table[(table < 1).all(axis=1)]

@@ -49,6 +49,9 @@ class BatchConfig(Options):
 class LoopConfig(Options):
     """Saving, validating and logging"""
 
+    reset_optimizer: bool = option(False, "start from --restore-file without its optimiser's moments")
+    reset_lr_scheduler: bool = option(False, "start at update 0 of the learning-rate schedule")
+    reset_dataloader: bool = option(False, "start at the first epoch")
     save_interval: int = option(1, "epochs between checkpoints", low=1, role="free")
     save_interval_updates: int = option(0, "updates between checkpoints too; 0 for none", low=0, role="free")
     keep_last_epochs: int = option(-1, "epoch checkpoints to keep; -1 for all", low=0, off=-1, role="free")
@@ -347,8 +350,13 @@ class Training:
         if not goes_on:
             info(f"weights inherited from {where}; optimiser, schedule and data start anew")
             return
-        kept, at, own = source.state["progress"], self.at, where == self.folder
-        trainer.load_state_dict(source.state["trainer"], source.weights)
+        at, own, loop = self.at, where == self.folder, cfg.loop
+        state, kept = dict(source.state["trainer"]), dict(source.state["progress"])
+        if not own:  # a run that goes on takes all of its own
+            state |= {"optimizer": trainer.state_dict()["optimizer"]} if loop.reset_optimizer else {}
+            state |= {"num_updates": 0} if loop.reset_lr_scheduler else {}
+            kept |= {"epoch": 1, "offset": 0} if loop.reset_dataloader else {}
+        trainer.load_state_dict(state, source.weights)
         at.epoch, at.offset, at.train_s = kept["epoch"], kept["offset"], kept["train_s"]
         if source.state["plan"] != self._batch_plan():
             at.offset = 0

@@ -197,6 +197,26 @@ def test_what_training_loads(files: Path) -> None:
     assert "hat.train.loop" in loaded and len(loaded) <= 35, loaded
 
 
+def test_a_run_starts_from_a_checkpoint_but_for_what_is_reset(files: Path) -> None:
+    """All of its state is taken; each reset leaves one thing out, once: the run that goes on has its own."""
+    assert main(argv_of(files, "whole", "--max-update=4")) == 0
+    start = f"--restore-file={files}/whole/checkpoint_last.pt"
+
+    def state(run: str, *more: str) -> tuple[int, float]:
+        assert main(argv_of(files, run, start, *more)) == 0
+        content = (files / run / "checkpoint_last.pt").read_bytes()
+        trainer = torch.load(io.BytesIO(content), weights_only=True)["state"]["trainer"]
+        return trainer["num_updates"], max(
+            float(each["step"]) for each in trainer["optimizer"]["state"].values()
+        )
+
+    assert state("on", "--max-update=6") == (6, 6)
+    assert state("moments", "--max-update=6", "--reset-optimizer") == (6, 2)
+    again = "--max-update=2", "--reset-lr-scheduler"
+    assert state("schedule", *again) == (2, 6)
+    assert state("schedule", *again) == (2, 6), "nothing is left to do"
+
+
 def test_an_average_may_begin_and_end_between_runs(files: Path) -> None:
     """A checkpoint without one is of format 1, which every version reads; one with it goes on from both."""
 
