@@ -82,7 +82,9 @@ def test_what_is_missing_is_said(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("space", "name", "after"), [("space1", "epyc_space1", [32, 34, 27])])
+@pytest.mark.parametrize(
+    ("space", "name", "after"), [("space0", "epyc", [27, 29, 44]), ("space1", "epyc_space1", [32, 34, 27])]
+)
 def test_the_committed_losses_give_the_figures_of_the_page(
     space: str, name: str, after: list[int], tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
