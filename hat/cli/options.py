@@ -215,7 +215,7 @@ class _FlatYamlParser(configargparse.ConfigFileParser):
 
 class _Parser(configargparse.ArgParser):
     def __init__(self, prog: str, about: str, config_flags: Sequence[str], parts: Sequence[Part]) -> None:
-        layout = functools.partial(_HelpFormatter, max_help_position=60, width=400)
+        layout = functools.partial(_HelpFormatter, max_help_position=70, width=400)
         how = {"formatter_class": layout, "config_file_parser_class": _FlatYamlParser}
         how |= dict.fromkeys(("allow_abbrev", "add_config_file_help", "add_env_var_help"), False)
         how |= {"usage": "%(prog)s [options]", "config_file_open_func": _open_config}

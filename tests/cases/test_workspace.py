@@ -448,7 +448,7 @@ def test_a4_content_decides_whether_data_are_made_again(
         (["--latency-constraints", "20", "20.0"], "20 is given twice"),
         (["--latency-constraints", "nan"], "not a number"),
         (["--seed=-1"], "--seed must be"),
-        (["--run-dir=configs/toy.en-de/test.sh"], "no folder that can be written"),
+        (["--run-dir=configs/toy.en-de/test.sh"], "Not a directory"),
         (["--raw=nowhere"], "--raw nowhere does not exist"),
     ],
 )
