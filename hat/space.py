@@ -1,6 +1,4 @@
-"""Architectures and search spaces. `DIMS` is the table of elastic dimensions; sampling, genes, features, YAML
-keys, options, checks and columns for regressions follow from it (docs/extending.md). No torch here.
-"""
+"""Architectures and search spaces, all made of the table `DIMS` (docs/extending.md). No torch here."""
 
 import operator
 import random
@@ -24,9 +22,8 @@ _SIZES = {"embed-dim": "super_embed_dim", "ffn-embed-dim": "super_ffn_dim", "lay
 
 @dataclass(frozen=True)
 class Dim:
-    """One elastic dimension of one side: where its values are held, its YAML keys, and that they are whole
-    numbers from 1 to `limit` (a number, or the key of a super size, which is the default of a choice). An
-    `added` one is not of the 2020 release: files and calls that do not give it mean 1 in every layer.
+    """One elastic dimension of one side; its values are whole numbers from 1 to `limit` (a number, or the key
+    of a super size, then the default of a choice). An `added` one may be left out: it is 1 then.
     """
 
     side: str  # "encoder" or "decoder"
@@ -150,9 +147,7 @@ class Arch:
 
     @classmethod
     def of(cls, values: Mapping[Dim, tuple[int, ...]]) -> "Arch":
-        """Return the architecture for which arch[dim] == values[dim]. Raises ArchError if a list has not one
-        entry for each layer.
-        """
+        """Return the architecture of arch[dim] == values[dim]; ArchError for lists of other lengths."""
         sides: dict[str, dict[str, Any]] = {side: {} for side in SIDES}
         for dim, value in values.items():
             sides[dim.side][dim.attr] = value if dim.per_layer else value[0]
@@ -165,9 +160,7 @@ class Arch:
 
     @classmethod
     def from_yaml(cls, source: str | Path | Mapping[str, Any]) -> "Arch":
-        """Return the architecture of a YAML file or a mapping with the release's ten *-subtransformer keys.
-        Other keys are ignored. Raises ArchError for missing keys, or values that describe no architecture.
-        """
+        """Return the architecture of ten *-subtransformer keys of a YAML file or mapping, else ArchError."""
         if (arch := arch_of(_options(ArchOptions, source))) is None:
             raise ArchError("no *-subtransformer key found; the file describes no architecture")
         return arch
@@ -206,9 +199,8 @@ Pick = Callable[[Dim, tuple[int, ...], int], int]  # dimension, values it allows
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """All SubTransformers of one SuperTransformer. `qkv_dim` is the total width of all heads of a layer,
-    `decoder_qkv` that of the decoder's if it is another. Raises ArchError if a choice is empty, exceeds its
-    super size, or gives heads that do not divide that width.
+    """All SubTransformers of one SuperTransformer; `qkv_dim` is the width of all heads of a layer together,
+    `decoder_qkv` the decoder's if another. ArchError for a choice that cannot be, such as 3 heads of 512.
     """
 
     encoder: EncoderSpace
@@ -264,9 +256,7 @@ class SearchSpace:
         return tuple(n for n in self[dim] if n <= encoder_layers or dim.attr != "cross_span")
 
     def build(self, pick: Pick) -> Arch:
-        """Return the architecture whose numbers `pick` chooses, in this order: encoder, then decoder; of each
-        the depth first, then the rows of DIMS, layer by layer.
-        """
+        """Return what `pick` chooses: of the encoder, then the decoder the depth, then DIMS by layer."""
         values, depth = dict[Dim, tuple[int, ...]](), dict[str, int]()
         for dim in _DEPTH_FIRST:
             allowed = self.allowed(dim, depth.get("encoder", 0))
@@ -322,11 +312,10 @@ class SearchSpace:
 
 def space_from_plain(values: Mapping[str, Any]) -> SearchSpace:
     """Return the space whose `asdict` is `values`; older files have one qkv-dim for both sides."""
-    encoder, decoder = (
-        dict[str, Any]({key: tuple(v) if isinstance(v, list) else v for key, v in values[side].items()})
-        for side in SIDES
-    )
-    sides = EncoderSpace(**encoder), DecoderSpace(**decoder)
+    plain = dict[str, dict[str, Any]]()
+    for side in SIDES:
+        plain[side] = {key: tuple(v) if isinstance(v, list) else v for key, v in values[side].items()}
+    sides = EncoderSpace(**plain["encoder"]), DecoderSpace(**plain["decoder"])
     return SearchSpace(*sides, values["qkv_dim"], values.get("decoder_qkv"))
 
 

@@ -212,9 +212,7 @@ def split_at_random(
 def hold_out(
     pairs: Iterable[tuple[str, str]], valid: int, test: int, seed: int, option: str = "valid and test"
 ) -> dict[str, list[tuple[str, str]]]:
-    """Return "train", "valid" and "test" pairs: distinct pairs without an empty side, in a seeded order.
-    Raises DataError, which names the `option` for their numbers, if less than half is left for training.
-    """
+    """Return distinct, whole pairs in a seeded order: "train", "valid", "test"; DataError for too few."""
     clean = ((source.strip(), target.strip()) for source, target in pairs)
     distinct, aside = list(dict.fromkeys(pair for pair in clean if all(pair))), valid + test
     if len(distinct) < max(1, 2 * aside):
@@ -237,12 +235,9 @@ class Limits(Options):
         """Return whether the pair is within all limits."""
         words = split_tokens(source), split_tokens(target)
         short, long = sorted(map(len, words))
-        return (
-            short >= self.min_length
-            and long <= (self.max_length or math.inf)
-            and long / short <= (self.ratio or math.inf)
-            and max(map(len, words[0] + words[1])) <= (self.max_word_length or math.inf)
-        )
+        most, ratio, letters = (n or math.inf for n in (self.max_length, self.ratio, self.max_word_length))
+        longest = max(map(len, words[0] + words[1]), default=0)
+        return short >= self.min_length and long <= most and long / short <= ratio and longest <= letters
 
 
 def clean_pairs(inputs: PathPair, outputs: PathPair, limits: Limits) -> tuple[int, int]:

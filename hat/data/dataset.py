@@ -33,8 +33,7 @@ class Dataset:
         self.languages = source_lang, target_lang
         self.vocabs: tuple[Vocab, Vocab] = load_vocabs(folder, source_lang, target_lang)
         self.vocab_sizes = len(self.vocabs[0]), len(self.vocabs[1])
-        source, target = (file_digest(self.folder / f"dict.{lang}.txt") for lang in self.languages)
-        self.digests = (source, target)
+        self.digests = tuple(file_digest(self.folder / f"dict.{lang}.txt") for lang in self.languages)
 
     @classmethod
     def load(
@@ -104,9 +103,7 @@ class Dataset:
 
 
 def unpack_data(archive: Path, destdir: Path, languages: tuple[str, str]) -> dict[str, int]:
-    """Make `destdir` the binary data in `archive`, in whatever folder there; return the pairs of each split.
-    It is read and checked before; DataError if something is missing, damaged or does not fit together.
-    """
+    """Make `destdir` the data in `archive`, checked before (DataError); return the pairs of each split."""
     from hat.files.archive import unpack
 
     texts = [f"{split}.{'-'.join(languages)}.{lang}" for split in SPLITS for lang in languages]

@@ -35,9 +35,7 @@ def write_indexed(prefix: Path | str, sentences: Iterable[np.ndarray], vocab_siz
 
 
 def write_parts(prefix: Path | str, parts: Iterable[Flat], vocab_size: int) -> int:
-    """Write parts, each of some sentences, and return the number of sentences; memory stays flat. Raises
-    DataError for an empty sentence or an id out of range; a failure leaves both files as they were.
-    """
+    """Write parts of sentences, all or none; return how many. DataError for an empty one or a wrong id."""
     code = 8 if vocab_size < MAX_UINT16_VOCAB else 4
     dtype, lengths = np.dtype(DTYPES[code]), array("i")
 

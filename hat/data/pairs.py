@@ -89,9 +89,7 @@ class PairDataset:
     def load(
         cls, folder: Path | str, split: str, source_lang: str | None = None, target_lang: str | None = None
     ) -> "PairDataset":
-        """Open `<split>.<src>-<tgt>.<lang>.*` in `folder`; without languages they come from the file names.
-        Raises DataError if files are missing, damaged or do not fit together; all ids are read to see it.
-        """
+        """Open `<split>.<src>-<tgt>.<lang>.*`, by default of the only languages; DataError if damaged."""
         folder, sides = Path(folder), []
         for lang in (both := languages(folder, source_lang, target_lang)):
             prefix = folder / f"{split}.{'-'.join(both)}.{lang}"
@@ -184,9 +182,8 @@ def plan_batches(
 ) -> list[np.ndarray]:
     """Return index arrays that hold every pair once; lengths [pairs], EOS included, are at most max_tokens.
     Pairs are sorted by source, then target length; each batch takes as many as fit: longest (of source and
-    target) * count <= max_tokens and count <= max_sentences, rounded down to a `multiple` when there are that
-    many. Ties and the order of batches are random as a function of (seed, epoch); without `shuffle` ties keep
-    their order and batches run from short to long.
+    target) * count <= max_tokens and count <= max_sentences, rounded down to a `multiple` if that is not 0.
+    Ties and the order of batches are random by (seed, epoch); without `shuffle`, batches run short to long.
     """
     rng = np.random.default_rng(seed_for(seed, "batches", epoch))
     order = rng.permutation(len(source_lengths)) if shuffle else np.arange(len(source_lengths))

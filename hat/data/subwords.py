@@ -121,9 +121,8 @@ def check_pieces(lines: Iterable[str], pieces: int, option: str) -> None:
 
 def learn_sentencepiece(files: Iterable[Path], model_path: Path, vocab_size: int, seed: int) -> None:
     """Learn a BPE model of at most `vocab_size` pieces on the lines of `files`, which were checked before,
-    and write it to `model_path`. The same text, size and seed give the same pieces; no normalisation, every
-    character is covered. Of more than 2,000,000 lines, `seed` samples as many. Raises ConfigError for a size
-    below the number of characters and for a text without words.
+    and write it to `model_path`, by `seed` alone; no normalisation, every character is covered. Of more than
+    2,000,000 lines, as many are drawn. ConfigError for too few pieces and for a text without words.
     """
     sentencepiece = package("sentencepiece")
     words = (split_tokens(line) for path in files for line in read_lines(path))

@@ -133,9 +133,7 @@ class Workers(contextlib.ExitStack):
         self.count = count
 
     def run(self, work: Callable[..., Any], tasks: Sequence[Any], **options: Any) -> Iterator[Any]:
-        """Yield work(task, **options) of each task in order; `work` is a top-level function. At most two
-        results of each process wait. The first exception ends everything; a killed process is a HatError.
-        """
+        """Yield work(task, **options) in order, few of them waiting; a killed process is a HatError."""
         work = functools.partial(work, **options)
         try:
             alone = min(self.count, len(tasks)) <= 1  # needs no other process

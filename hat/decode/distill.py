@@ -1,6 +1,4 @@
-"""Sequence-level distillation (Kim and Rush, 2016): a teacher's translations become the training targets. The
-new data has the dictionaries and other splits of the old one, and the old training split as `original`.
-"""
+"""Distillation (Kim and Rush, 2016): a teacher's translations as targets; the old are split `original`."""
 
 import shutil
 import zipfile

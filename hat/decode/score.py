@@ -109,9 +109,8 @@ def score_file(
         if remove_bpe != "sentencepiece":
             if not target_lang:
                 raise ConfigError("--target-lang or --data is needed to detokenise")
-            hypotheses, references = (
-                [plain_text(words, target_lang) for words in lines] for lines in (hypotheses, references)
-            )
+            both = (hypotheses, references)
+            hypotheses, references = ([plain_text(words, target_lang) for words in lines] for lines in both)
         if data is not None:
             references = data.raw_target(reference) or references
         elif reference:

@@ -114,9 +114,8 @@ def searched(
     batch_size: int,
     max_tokens: int | None = None,
 ) -> Iterator[tuple[int, list[Hypothesis]]]:
-    """Yield the place of each source (ids with EOS) and what `search` finds for it. Sentences of similar
-    length are searched together, at most `batch_size` of them and `max_tokens` with padding; the longest
-    first, so that time left is not too low.
+    """Yield the place of each source (ids with EOS) and what `search` finds for it. At most `batch_size`
+    sentences of similar length, and `max_tokens` with padding, are searched together, the longest first.
     """
     lengths = np.array([len(ids) for ids in sources], dtype=np.int64)
     budget = max_tokens or int(lengths.max(initial=1)) * batch_size
@@ -130,9 +129,7 @@ def searched(
 def translate(
     model: Any, data: PairDataset, cfg: BeamConfig, *, batch_size: int
 ) -> Iterator[tuple[int, list[Hypothesis]]]:
-    """Yield the number of each sentence and its hypotheses, best first, by an InferenceModel or an engine.
-    Raises DataError if a source is longer than the model's positions.
-    """
+    """Yield number and hypotheses, best first, of each sentence; DataError for a source beyond positions."""
     limit, lengths = model.cfg.max_source_positions, data.source.lengths
     usable((lengths, np.ones_like(lengths)), limit, (limit, limit), drop_long=False)
     search = model if callable(model) else partial(beam_search, model)

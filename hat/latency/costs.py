@@ -74,8 +74,7 @@ class Scaling:
 def fit_ridge(columns: Floats, latency: Floats, free: int | Sequence[int] = -2) -> Floats:
     """Return coefficients [columns + 1] of `columns` [rows, columns] and a constant, the last, fitted to
     relative errors. A ridge holds all but the constant and `free` (default: the last column); its strength
-    has the lowest error on rows left out one at a time (closed form). Disturbed rows count less (Huber's
-    loss). Constant columns get 0.
+    has the lowest error on rows left out one by one. Disturbed rows count less; constant columns get 0.
     """
     scaling, scale = Scaling.of(columns), float(1 / np.mean(1 / latency))
     design = np.hstack([scaling.standard(columns), np.ones((len(columns), 1))]) * (scale / latency)[:, None]
@@ -131,9 +130,7 @@ class CostModel:
 
 
 def groups_of(features: Floats) -> NDArray[np.int64]:
-    """Return a number for each row, the same for rows of one architecture, which stay together in a split; a
-    number for each if there are less than `FOLDS` architectures.
-    """
+    """Return a number for each row: one for each architecture, or for each row if those are below FOLDS."""
     known: dict[bytes, int] = {}
     groups = np.array([known.setdefault(row.tobytes(), len(known)) for row in features])
     return groups if len(known) >= FOLDS else np.arange(len(features))
@@ -149,8 +146,7 @@ def folds(features: Floats, seed: int) -> Chosen:
 def fit_costs(features: Floats, ms: Floats, seed: int) -> tuple[CostModel, Floats]:
     """Return a model of all rows, and log(measured / predicted) [rows] as predicted without each row's fold.
     The network learns log(measured / base); five more fits, each without a fifth of the rows, say how long to
-    train it and how much of it to use: its gain on rows left out less what chance may give. Random numbers
-    follow from `seed`.
+    train it and how much of it to use: its gain on rows left out less what chance may give.
     """
     scaling, out, floor_ms = Scaling.of(features), folds(features, seed), float(ms.min() / 2)
     columns, x = scaling.columns(features), scaling.standard(features)
@@ -210,9 +206,8 @@ def _train(x: Floats, target: Floats, used: Chosen, seed: int) -> Layers:
 
 
 def transfer_costs(old: CostModel, features: Floats, ms: Floats, seed: int) -> tuple[CostModel, Floats]:
-    """Return a model for another device from an `old` one and few rows: of three ways (the old latency times
-    a constant; that plus additive costs and a line on the depth; the new rows alone) the best on rows left
-    out.
+    """Return a model for another device from an `old` one and few rows, of three the best on rows left out:
+    the old latency times a constant; that plus additive costs and a line on the depth; the new rows alone.
     """
     old = replace(old, floor_ms=float(ms.min() / 2))
     columns, old_ms, old_base = old.scaling.columns(features), old.predict(features), old.base_ms(features)

@@ -48,7 +48,6 @@ Action = Callable[[], object]
 Work = Callable[[Action], Sequence[float] | None]
 TOGETHER = 8, 24  # architectures that take turns: at least so many, more while their weights fit in MEMORY
 MEMORY = 1 << 29  # bytes
-WIDE_PERCENT = 10.0  # a wider interval is said
 ANCHOR = "largest+smallest"  # its models
 _SERVE = "from hat.latency.measure import _serve; _serve()"
 Sizes = tuple[int, int]
@@ -108,9 +107,7 @@ def stand_in(sizes: Sizes) -> TextCodec:
 
 
 def workload(model: Transformer, cfg: MeasureConfig, sentences: int = 1) -> Work:
-    """Return a whole beam search of random sentences by a stand-alone model in evaluation mode (HAT 2020
-    timed bare decoder layers), in the parts of the engine, see `hat.runtimes.engines`.
-    """
+    """Return a beam search of random sentences by a model in evaluation mode, in the parts of the engine."""
     weight = model.source_embed.weight
     source = torch.randint(EOS + 1, weight.size(0), (sentences, cfg.source_len), device=weight.device)
     source[:, -1] = EOS
@@ -155,10 +152,8 @@ class Timing:
     def at_speed(self, anchor_ms: float) -> "Timing":
         """Return the latency on a machine on which the anchor takes `anchor_ms`; its interval is wider."""
         assert self.anchor_ms, "measured without an anchor"
-        factor, interval_ms = (
-            anchor_ms / self.anchor_ms,
-            self.interval_ms + self.total_ms * self.anchor_percent / 100,
-        )
+        factor = anchor_ms / self.anchor_ms
+        interval_ms = self.interval_ms + self.total_ms * self.anchor_percent / 100
         parts = ("encoder_ms", "decoder_ms", "encoder_spread_ms", "decoder_spread_ms")
         scaled = {name: factor * getattr(self, name) for name in parts}
         return replace(self, **scaled, interval_ms=factor * interval_ms)
@@ -283,9 +278,8 @@ def collect(
         budget_s: seconds for all rows; the table stays shorter if they end before.
         new_run: move a table that was measured in other ways out of the way.
 
-    Raises ConfigError if `out` holds rows measured in other ways or on another device, or the runtime is
-    missing or has no form for all of the space; DataError for a damaged table, HatError if another process
-    writes it.
+    Raises ConfigError if `out` holds rows measured in other ways, or the runtime is missing or has no form
+    for all of the space; DataError for a damaged table, HatError if another process writes it.
     """
     vocab_sizes = vocab_sizes or (dataset.vocab_sizes if dataset else None)
     if vocab_sizes is None:
@@ -313,15 +307,11 @@ def collect(
                 measured = measure_in_turn((models(arch) for arch in group), how, anchor)
                 yield from zip(group, measured, strict=True)
 
-        with Run(
-            record_path(path, folder=False) if path else None,
-            "latency-table",
-            identity=wanted,
-            settings=settings or {"rows": rows, "vocab-size": list(vocab_sizes), "seed": seed, **asdict(cfg)},
-            device={"device": cfg.device_name(where)},
-            threads=torch.get_num_threads(),
-            gpus=int(where.type == "cuda"),
-        ) as run:
+        own = {"rows": rows, "vocab-size": list(vocab_sizes), "seed": seed, **asdict(cfg)}
+        told: dict[str, Any] = {"settings": settings or own, "threads": torch.get_num_threads()}
+        told |= {"device": {"device": cfg.device_name(where)}, "gpus": int(where.type == "cuda")}
+        place = record_path(path, folder=False) if path else None
+        with Run(place, "latency-table", identity=wanted, **told) as run:
             for arch, timing in counting(timings(), rows, "latency", "rows", quiet=not progress, done=done):
                 reference_ms = reference_ms or timing.anchor_ms or 0.0
                 more = {"space": str(wanted.settings["space"]), "anchor": ANCHOR}
@@ -429,8 +419,7 @@ def measure_fresh(
 ) -> list[Timing]:
     """Return the timing of each architecture; in one fresh process they take turns with the anchor of their
     space. If `conditions`, as those of a predictor, are of a table of this space, latencies are at its speed,
-    or at that at which its anchor takes `reference_ms`. Raises HatError with the last words of a process that
-    fails.
+    or at that at which its anchor takes `reference_ms`. HatError holds the last words of a failed process.
     """
     subject = replace(subject, cfg=subject.cfg.under(conditions))
     request = archs, int(conditions.get("threads", torch.get_num_threads())), subject
@@ -445,7 +434,7 @@ def measure_fresh(
     if conditions.get("space") == conditions_of_space(subject.space, 0)["space"]:
         reference_ms = reference_ms or float(conditions["reference_ms"])
     timings = [timing.at_speed(reference_ms) if reference_ms else timing for timing in timings]
-    if (most := max(timing.interval_percent for timing in timings)) > WIDE_PERCENT:
+    if (most := max(timing.interval_percent for timing in timings)) > 10:
         info(f"other work keeps this machine busy: these latencies are known to +- {most:.0f}% only")
     return timings
 
@@ -465,9 +454,8 @@ def _serve() -> None:
 
 
 def profile(subject: Subject, arch: Arch, *, flops: bool = False, timed: bool = False) -> dict[str, Any]:
-    """Return params (without embeddings and output matrix); flops of one sentence (without output matrix) and
-    latency_ms {encoder, decoder, total, interval} with conditions, if asked for and if the engine tells, else
-    None. Weights are random: they do not matter.
+    """Return params (without embeddings and output matrix) and, if asked for, flops of one sentence (without
+    output matrix) and latency_ms {encoder, decoder, total, interval} with conditions, else None.
     """
     space, cfg, options = subject.space, subject.cfg, subject.model_config or ModelConfig()
     result: dict[str, Any] = {"params": count_params(arch, space), "flops": None, "latency_ms": None}

@@ -89,9 +89,8 @@ class LatencyPredictor:
         self, table: "Sequence[Row] | str | Path", *, seed: int = 1, mixed: bool = False
     ) -> "LatencyPredictor":
         """Return a predictor for the device of `table` from this one for another device; 20 rows do. Its
-        report is of each row as predicted without its fold. Raises DataError for fewer than 10 rows or rows
-        without the features read here, ConfigError for rows of other models, CheckpointError if this one is
-        of the release.
+        report is of each row as predicted without its fold. Raises DataError for fewer than 10 rows or
+        missing features, ConfigError for rows of other models, CheckpointError if this one is of the release.
         """
         old, stream = self._own_model, seed_for(seed, "transfer")
         x, ms, conditions = _data(table, MIN_ROWS, self._count, mixed)
@@ -138,8 +137,7 @@ class LatencyPredictor:
 
     def margin(self, coverage: float | None = None) -> float:
         """Return bound / prediction: the conformal quantile of measured / predicted on rows left out (Vovk et
-        al. 2005, Barber et al. 2021). None asks for 95% coverage, or as much as can be promised; ConfigError
-        for more, or if `coverage` is not between 0 and 1.
+        al. 2005, Barber et al. 2021). None is 95%, or as much as can be promised; ConfigError for more.
         """
         if not (count := len(self._residuals)):
             raise ConfigError(f"a predictor of the 2020 release has no upper bound; {_AGAIN}")
@@ -148,10 +146,9 @@ class LatencyPredictor:
             raise ConfigError(f"the coverage of a bound must lie between 0 and 1, got {coverage}")
         rank = math.ceil((count + 1) * coverage - 1e-9)
         if rank > count:
-            raise ConfigError(
-                f"a bound of coverage {coverage} needs {math.ceil(coverage / (1 - coverage))} rows left out, "
-                f"this predictor has {count}; ask for at most {self.max_coverage:.3f} or measure more"
-            )
+            least = math.ceil(coverage / (1 - coverage))
+            what = f"a bound of coverage {coverage} needs {least} rows left out, this predictor has {count}"
+            raise ConfigError(f"{what}; ask for at most {self.max_coverage:.3f} or measure more")
         return math.exp(self._residuals[max(rank, 1) - 1])
 
     def save(self, path: str | Path) -> None:
@@ -180,9 +177,7 @@ class LatencyPredictor:
     def load(
         cls, path: str | Path, feature_norm: Sequence[float] = (), lat_norm: float | None = None
     ) -> "LatencyPredictor":
-        """Return the predictor in a file of ours, or in bare weights of the 2020 release, whose normalisers
-        stand in the YAML files of the release. Raises CheckpointError if it is missing, damaged or another.
-        """
+        """Return the predictor in our file, or one of 2020, with normalisers; CheckpointError for another."""
         content = _read(Path(path))
         try:
             if "first_layer.weight" in content:
@@ -249,27 +244,20 @@ def _data(
     # features [rows, features], by default of whole architectures if all rows hold them, ms, and conditions
     rows = _rows(table)
     if len(rows) < least:
-        raise DataError(
-            f"{len(rows)} measured architectures are too few for a predictor; measure at least {least}, "
-            "better some hundreds (20 if a predictor of another device is at hand)"
-        )
+        what = f"{len(rows)} measured architectures are too few for a predictor; measure at least {least}"
+        raise DataError(f"{what}, better some hundreds (20 if a predictor of another device is at hand)")
     shared = [{name: row.conditions[name] for name in SHARED if name in row.conditions} for row in rows]
     for number, here in enumerate(shared if not mixed else (), 1):
         unknown = dict.fromkeys({*SHARED} - {"space"}, "unknown")
         if found := differences(unknown | shared[0], unknown | here):
-            what = found[0].replace("here it", f"that of row {number}")
-            raise ConfigError(
-                f"the first row of the table was measured with {what}; keep such rows in tables of their "
-                "own, or give --mixed to learn from all of them"
-            )
+            what = f"the first row was measured with {found[0].replace('here it', f'that of row {number}')}"
+            raise ConfigError(f"{what}; keep such rows in tables of their own, or give --mixed")
     archs = [row.arch for row in rows if row.arch]
     known = len(archs) == len(rows)
     whole = known if count is None else count > len(FEATURE_NAMES)
     if whole and not known:
-        raise DataError(
-            "the predictor reads whole architectures, which the table does not hold; give the table (CSV) of "
-            "the old device instead of its predictor"
-        )
+        what = "the predictor reads whole architectures, which the table does not hold"
+        raise DataError(f"{what}; give the table (CSV) of the old device instead of its predictor")
     x = [layer_features(arch) for arch in archs] if whole else [row.features for row in rows]
     common = set.intersection(*(set(row.conditions.items()) for row in rows))
     conditions = {name: value for name, value in rows[0].conditions.items() if (name, value) in common}
@@ -279,9 +267,7 @@ def _data(
 def trained_predictor(
     table: str | Path, *, transfer_from: str | Path | None = None, seed: int = 1, mixed: bool = False
 ) -> LatencyPredictor:
-    """Return a predictor of a table (CSV), started from another device's table or predictor if one is given;
-    raises DataError or CheckpointError for a bad file, ConfigError as `fit` and `transferred` do.
-    """
+    """Return a predictor of a table (CSV), started from another device's table or predictor if given."""
     rows = _rows(table)
     if transfer_from is None:
         return LatencyPredictor.fit(rows, seed=seed, mixed=mixed)
@@ -336,9 +322,7 @@ def differences(held: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
 
 
 def check_valid(of: str, conditions: Mapping[str, str], here: Mapping[str, str]) -> None:
-    """Raise ConfigError, naming both values, if a predictor or table does not hold for conditions `here`; say
-    in a line what changes little, or is not known of files of 2020 and of version 0.1.
-    """
+    """Raise ConfigError if `of` is not valid for conditions `here`; say what is unknown or changes little."""
     old, new = {"runtime": "torch"} | described(conditions), described(here)  # at first there was no other
     unknown = sorted(set(new) - set(old) - _DIMS) + ["the search space"] * bool(_DIMS & set(new) - set(old))
     if unknown:

@@ -23,9 +23,7 @@ _OTHER = "give another --lat-dataset-path"
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement in milliseconds; `arch` is None in tables of the 2020 release. Raises DataError if a
-    number is not finite or a latency is negative.
-    """
+    """One measurement in ms; `arch` is None in tables of 2020. DataError if infinite or negative."""
 
     features: tuple[float, ...]  # in the order of FEATURE_NAMES
     latency_mean_encoder: float
@@ -72,9 +70,7 @@ def row_of(
 
 
 def find_table(path: str | Path) -> Path:
-    """Return `path`, or the same name without `_all`, saying so, if only that exists: the release ships
-    tables as `<name>_all.csv`, its measuring script writes `<name>.csv`. Raises DataError if neither exists.
-    """
+    """Return `path`, or the name without `_all`, saying so, if only that exists; DataError for neither."""
     path = Path(path)
     own = path.with_name(path.stem.removesuffix("_all") + path.suffix)
     if path.exists():
@@ -88,9 +84,7 @@ def find_table(path: str | Path) -> Path:
 
 
 def read_table(path: str | Path) -> list[Row]:
-    """Return the rows of a table of the release (14 columns) or of our own (with `arch` and conditions);
-    raises DataError, naming file and line, if the file is unreadable, cut off or a row is damaged.
-    """
+    """Return the rows of a table of 2020 (14 columns) or of ours; DataError names file and line of damage."""
     path = Path(path)
     try:
         content = path.read_bytes()
@@ -148,16 +142,13 @@ def _checksum(head: bytes, line: bytes) -> bytes:
 
 
 def _parse(content: bytes, path: Path) -> list[Row]:
-    head, *lines = content.replace(b"\r\n", b"\n").split(b"\n")[
-        :-1
-    ]  # a line is a row: damage shifts no other
+    # a line is a row: damage shifts no other
+    head, *lines = content.replace(b"\r\n", b"\n").removesuffix(b"\n").split(b"\n")
     columns, count = head.decode("utf-8", "replace").split(","), len(RELEASE_COLUMNS)
     own = columns[count : count + 1] == [ARCH_COLUMN] and columns.pop() == CHECK_COLUMN
     if tuple(columns[:count]) != RELEASE_COLUMNS or not (own or len(columns) == count):
-        raise DataError(
-            f"{path}:1: not the column names of a latency table, which are {','.join(RELEASE_COLUMNS)} and "
-            f"in our own tables {ARCH_COLUMN}, measuring conditions and {CHECK_COLUMN}; got {brief(columns)}"
-        )
+        names = f"{','.join(RELEASE_COLUMNS)}, and in our own also {ARCH_COLUMN} to {CHECK_COLUMN}"
+        raise DataError(f"{path}:1: not the column names of a latency table, {names}; got {brief(columns)}")
     rows = []
     for number, line in enumerate(lines, 2):
         try:

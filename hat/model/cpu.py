@@ -1,6 +1,4 @@
-"""What depends on the processor: fast kernels on CPUs, and the number format that is fast on a device.
-Figures: docs/performance.md. N rows, I input width, O output width, V vocabulary.
-"""
+"""What depends on the processor (docs/performance.md). N rows, I input, O output width, V vocabulary."""
 
 import ctypes
 import os
@@ -90,9 +88,7 @@ def dropout_mask(like: Tensor, rate: float, bits: RandomBits) -> Tensor:
 
 
 class Matrix:
-    """x [.., I] -> x @ weight^T + bias [.., O], and what usually follows, as PyTorch multiplies everywhere.
-    Takes the place of an `ElasticLinear` whose size is fixed; nothing is dropped or differentiated.
-    """
+    """x [.., I] -> x @ weight^T + bias [.., O], and what follows: an `ElasticLinear` of fixed size."""
 
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None) -> None:
         self.weight, self.bias = weight_OI.detach(), None if bias_O is None else bias_O.detach()
@@ -146,9 +142,8 @@ def can_pack(dtype: torch.dtype) -> bool:
 
 
 def largest(rows_NV: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return the `count` largest values of each row, largest first, and their places, both [N, count]. They
-    lie in the `count` chunks with the largest maxima; to look only there is faster on CPUs.
-    """
+    """Return the `count` largest values of each row, largest first, and their places, both [N, count]."""
+    # on CPUs it is faster to look only in the chunks with the largest maxima
     if rows_NV.is_cuda or rows_NV.size(1) < 2 * count * CHUNK or rows_NV.size(1) % CHUNK:
         values, places = rows_NV.topk(count, dim=1)
         return values, places

@@ -11,9 +11,7 @@ from hat.model.cpu import RandomBits, dropout_mask, random_bits
 
 
 class ElasticLinear(nn.Module):
-    """A linear map that uses the front `[out, in]` block of its weight (HAT 2020, section 3.1). `fan_out` is
-    the height of a larger matrix that this one is part of.
-    """
+    """A linear map by the front `[out, in]` block of its weight (HAT 2020, 3.1), a part of `fan_out` rows."""
 
     def __init__(self, in_dim: int, out_dim: int, fan_out: int | None = None) -> None:
         super().__init__()
@@ -92,9 +90,7 @@ class _Lookup(torch.autograd.Function):
 
 
 class Dropout:
-    """Drops elements with masks that follow from a seed; without one (evaluation) it changes nothing. One
-    object serves one forward pass. Two passes with one seed drop the same, so runs resume exactly.
-    """
+    """Drops by masks that follow from a seed, nothing without one; one object serves one forward pass."""
 
     def __init__(self, seed: int | None = None) -> None:
         self.seed, self.active = seed, seed is not None  # active: drops at rates above 0

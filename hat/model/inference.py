@@ -1,6 +1,5 @@
-"""One architecture laid out for translating: packed matrices, caches of keys and values, no autograd. B
-sentences, K hypotheses of each, N = B * K rows, S source length, T target length, t steps so far, H heads, d
-head width, D width, V vocabulary.
+"""One architecture laid out for translating: packed matrices, caches, no autograd. B sentences, K hypotheses,
+N = B * K rows, S source, T target length, t steps so far, H heads, d head width, D width, V vocabulary.
 """
 
 import math
@@ -23,9 +22,7 @@ MakeMatrix = Callable[[Tensor, Tensor | None], Matrix]  # of a weight and a bias
 
 
 class InferenceModel:
-    """What `model` computes with `arch`, up to rounding, in weights of its own: it does not follow later
-    changes. `matrix` lays out the linear maps; by default as the processor multiplies fastest.
-    """
+    """What `model` computes with `arch`, up to rounding, in own weights; `matrix` lays out linear maps."""
 
     def __init__(
         self, model: Transformer, arch: Arch | None = None, matrix: MakeMatrix = fixed_matrix
@@ -153,9 +150,7 @@ class _FixedLayer:
     def step(
         self, x_ND: Tensor, stack: EncoderArch, index: int, state: LayerState, length: int, mask: Mask
     ) -> Tensor:
-        """Return [N, D] of a layer of the decoder for the newest token of each hypothesis. Its keys and
-        values go into `state`; `mask` hides those of other hypotheses.
-        """
+        """Return [N, D] of a decoder layer for the newest tokens; their keys and values go into `state`."""
         batch, rows = state.cross_k.size(0), x_ND.size(0) // state.cross_k.size(0)
 
         def to_itself(h_ND: Tensor) -> Tensor:

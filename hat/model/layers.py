@@ -1,6 +1,5 @@
 """The layers of a Transformer; each reads its sizes off the architecture. B batch, T target length, S source
-length, H heads, d head width, D width, Q total width of all heads (qkv-dim, the same for every head count), F
-feed-forward width.
+length, H heads, d head width, D width, Q width of all heads (qkv-dim), F feed-forward width.
 """
 
 import math
@@ -103,9 +102,7 @@ def attend(
 
 
 class Layer(nn.Module):
-    """Self-attention, in a decoder attention to the encoder, and feed-forward, each with a residual branch.
-    As large as layer `index` of one side of `shape`; only the embedding side of its projections is cut.
-    """
+    """The blocks of layer `index` of one side of `shape`; only the embedding side of projections is cut."""
 
     def __init__(self, cfg: ModelConfig, space: SearchSpace, shape: Arch, side: str, index: int) -> None:
         super().__init__()

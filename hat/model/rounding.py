@@ -1,6 +1,4 @@
-"""What 8 bits make of an architecture: weights and inputs are rounded as an engine rounds them, in floats. B
-sentences, T tokens, D width.
-"""
+"""Slices in 8 bits: floats, rounded as engines round them. B sentences, T tokens, D width."""
 
 from dataclasses import dataclass
 from functools import partial

@@ -1,6 +1,4 @@
-"""The weight-sharing SuperTransformer and the stand-alone SubTransformer: one module, two sizes. B batch, T
-target length, S source length, D width, V vocabulary.
-"""
+"""Super- and SubTransformers: one module. B batch, T target, S source length, D width, V vocabulary."""
 
 import math
 from dataclasses import replace
@@ -163,9 +161,7 @@ class SubTransformer(Transformer):
 
 
 def extract(model: Transformer, arch: Arch) -> SubTransformer:
-    """Return `arch` as a model of its own size, with copies of the slices it uses, all front blocks; it
-    computes what `model` does when called with `arch`. Raises ArchError if `arch` is outside the space.
-    """
+    """Return `arch` as a model of its size, a copy that computes the same; ArchError outside the space."""
     model.space.check(arch)
     with torch.device("meta"):
         sub = SubTransformer(model.space, arch, model.vocab_sizes, model.cfg)

@@ -1,6 +1,4 @@
-"""Runtimes by name, and the files of other programs that a model becomes. A `Runtime` prepares a model in a
-number format; its `Engine` translates batches and runs timed searches. docs/extending.md adds one.
-"""
+"""Runtimes by name, which prepare models as an `Engine` (docs/extending.md); files for other programs."""
 
 import math
 import os

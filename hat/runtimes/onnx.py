@@ -10,6 +10,7 @@ import io
 import logging
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -249,10 +250,8 @@ class Graphs:
         runtime = package("onnxruntime", "onnx")
         options = runtime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = threads, 3
-        self._encoder, self._step = (
-            runtime.InferenceSession(str(folder / name), options, providers=["CPUExecutionProvider"])
-            for name in FILES
-        )
+        session = partial(runtime.InferenceSession, sess_options=options, providers=["CPUExecutionProvider"])
+        self._encoder, self._step = (session(str(folder / name)) for name in FILES)
         self._names = [each.name for each in self._step.get_inputs()]
         self.cfg, heads, width = model.cfg, model.arch.decoder.self_heads, model.space.decoder_qkv_dim
         self._shapes = [(each, 0, width // each) for each in heads for _ in KINDS]

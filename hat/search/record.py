@@ -67,16 +67,11 @@ class SearchResult:
         front = {each.arch for each in self.front}
         rows = []
         for number, (each, volume) in enumerate(zip(self.scored, self.hypervolumes, strict=True), 1):
-            row: dict[str, Any] = {
-                "evaluation": number,
-                "loss": each.loss,
-                "predicted_ms": round(each.predicted_ms, 4),
-            }
-            row |= {"bound_ms": round(each.bound_ms, 4), "measured_ms": measured.get(each.arch)}
-            row |= {"params": each.params, "flops": each.flops, "on_front": int(each.arch in front)}
-            rows.append(row | {"hypervolume": round(volume, 8)})
-        text = evaluations_csv(rows, [each.arch for each in self.scored])
-        write_text_atomic(out / "evaluations.csv", text)
+            row: dict[str, Any] = {"evaluation": number, "loss": each.loss}
+            row |= {"predicted_ms": round(each.predicted_ms, 4), "bound_ms": round(each.bound_ms, 4)}
+            row |= {"measured_ms": measured.get(each.arch), "params": each.params, "flops": each.flops}
+            rows.append(row | {"on_front": int(each.arch in front), "hypervolume": round(volume, 8)})
+        write_text_atomic(out / "evaluations.csv", evaluations_csv(rows, [each.arch for each in self.scored]))
         for stale in (out / "front").glob("front@*ms.yml"):
             stale.unlink()
         for each in self.front if self.whole_front else ():
@@ -87,13 +82,11 @@ class SearchResult:
 
     def write(self, out: Path | None, run: Run) -> None:
         """Write the YAML file of each winner, beside it a record of its own; into `out` table and summary."""
-        made = run.record
-        same: dict[str, Any] = {
-            name: getattr(made, name) for name in ("settings", "inputs", "device", "identity")
-        }
+        names = ("settings", "inputs", "device", "identity")
+        same: dict[str, Any] = {name: getattr(run.record, name) for name in names}
         for limit_ms, path in self.paths.items():
             self._write_arch(path, self.winners[limit_ms], under(limit_ms))
-            with Run(record_path(path, folder=False), made.kind, goes_on=False, **same) as own:
+            with Run(record_path(path, folder=False), run.record.kind, goes_on=False, **same) as own:
                 own.results |= {"constraint_ms": known_ms(limit_ms), **self.winners[limit_ms].plain()}
                 own.vouch(path)
         if out:

@@ -26,19 +26,11 @@ from hat.model.transformer import Transformer
 from hat.rng import rng_for
 from hat.run import Identity, Run, claim, digest_of, record_path
 from hat.runtimes import Precision
+from hat.search import strategies
 from hat.search.constraints import Candidate, DeviceTimer, Point, Pool, Score, choose_finalists
 from hat.search.kriging import Points
 from hat.search.record import SearchResult, known_ms, under
-from hat.search.strategies import (
-    ScoringOptions,
-    SearchConfig,
-    Strategy,
-    front_numbers,
-    growth,
-    ridge,
-    strategy_of,
-    worst,
-)
+from hat.search.strategies import ScoringOptions, SearchConfig, Strategy
 from hat.space import Arch, SearchSpace, gene_choices, gene_of, layer_columns, sample
 from hat.train.checkpoint import content_of
 from hat.train.distributed import ALONE, ProcessGroup
@@ -46,15 +38,12 @@ from hat.train.loop import BatchConfig, FitResult, LoopConfig, TrainConfig, fit,
 from hat.train.trainer import evaluate
 
 CPU = torch.device("cpu")
-LEAST = 10  # short trainings that a regression is made from
 Train = Callable[[Sequence[Arch], int], list[float]]  # validation losses after so many updates from the slice
-_OF_LIMITS = ("device", "threads", "runtime", "dtype")  # what a limit in ms is of, from the predictor
 
 
 class ValidationFitness:
-    """Scores architectures on batches that stay on the device. The processes of a group share them, which
-    changes no result: rank 0 calls this, the others `part`, in `ProcessGroup.on_rank0`. `int8_of` names the
-    runtime whose rounding to 8 bits the losses are of.
+    """Scores architectures on batches that stay on the device, rounded to 8 bits as runtime `int8_of` rounds,
+    if given. Processes share them, which changes no result: rank 0 calls this, the others `part`.
     """
 
     def __init__(
@@ -77,9 +66,7 @@ class ValidationFitness:
             self._rounded = partial(rounded, how=ROUNDINGS[int8_of])
 
     def __call__(self, archs: Sequence[Arch], updates: int = 0) -> list[float]:
-        """Return the smoothed validation loss (base 2, per target token) of each architecture, with `updates`
-        after a short training of each. Raises the error of any process.
-        """
+        """Return smoothed losses (base 2, per target token), after short trainings of `updates`, if any."""
         parts = self.part(self.group.broadcast([(arch, updates) for arch in archs]))
         for part in parts:
             if isinstance(part, HatError):
@@ -108,9 +95,8 @@ class ValidationFitness:
 
 
 class CachedFitness:
-    """A fitness that computes each loss once and keeps it in a journal, so that a repeated search, being
-    deterministic, ends as if it had never stopped. `fitness` is asked for `at_once` architectures, which are
-    on disk before `on_score` and the next. Raises ConfigError for a journal with another header.
+    """Computes each loss once and keeps it in a journal: a repeated search ends as if it had never stopped.
+    `at_once` architectures are on disk before `on_score` and the next. ConfigError for another header.
     """
 
     def __init__(
@@ -220,9 +206,7 @@ def search(
 
 @dataclass
 class SearchTask:
-    """What the steps of one search share, made of its arguments; nothing is written by that. The network may
-    be without memory (on the device "meta") if `inputs` names its checkpoint.
-    """
+    """What the steps of a search share; nothing is written. A network on "meta" needs its checkpoint."""
 
     network: Transformer
     dataset: Any
@@ -241,7 +225,7 @@ class SearchTask:
 
     def __post_init__(self) -> None:
         cfg, predictor, pairs = self.config, self.predictor, isinstance(self.dataset, PairDataset)
-        self.strategy = self.chosen or strategy_of(cfg)
+        self.strategy = self.chosen or strategies.strategy_of(cfg)
         self.limits_ms = limits_of(self.limits_ms, cfg, self.strategy)
         if cfg.rerank and (pairs or self.training is None or not self.limits_ms):
             what = f"--rerank {cfg.rerank} needs a latency limit, options of training and a Dataset"
@@ -386,17 +370,17 @@ class SearchTask:
         if self.config.rerank:
             ranked = self.reranked(ranked, fitness)
         points = [each.point(objectives) for each in scored]
-        reference, of = reference or worst(points), self.predictor.conditions
+        reference, of = reference or strategies.worst(points), self.predictor.conditions
         return SearchResult(
-            front=tuple(scored[i] for i in front_numbers(points)),
+            front=tuple(scored[i] for i in strategies.front_numbers(points)),
             scored=scored,
             history=history,
             reference=reference,
-            hypervolumes=growth(points, reference),
+            hypervolumes=strategies.growth(points, reference),
             coverage=self.coverage,
             whole_front=whole,
             objectives=objectives,
-            latency_of={name: of[name] for name in _OF_LIMITS if name in of},
+            latency_of={name: of[name] for name in ("device", "threads", "runtime", "dtype") if name in of},
             scoring_s=time.perf_counter() - self.began,
             ranked=ranked,
         )
@@ -435,9 +419,7 @@ class SearchTask:
         return found
 
     def timer(self, measuring: Mapping[str, Any]) -> Callable[[Journal | None], DeviceTimer] | None:
-        """Return what makes, of its journal, a timer of the predictor's device and runtime; None, saying so,
-        on another device. Raises ConfigError if the runtime is missing.
-        """
+        """Return what makes a timer of its journal, None on another device; ConfigError without runtime."""
         conditions, network = self.predictor.conditions, self.network
         there, gpu = conditions.get("device", "an unnamed device"), torch.cuda.is_available()
         gpu = gpu and there == torch.cuda.get_device_name()
@@ -454,13 +436,8 @@ class SearchTask:
         config.check(self.space.largest(), device)
         own, held = config.engine().estimate, conditions.get("estimate", "median")
         check_valid("the table of the predictor", {"estimate": held}, {"estimate": own})
-        asked: dict[str, Any] = {
-            "device": here,
-            "torch": torch.__version__,
-            **asdict(config),
-            **config.engine().version(),
-        }
-        asked["threads"] = conditions.get("threads", torch.get_num_threads())
+        asked: dict[str, Any] = {"device": here, "torch": torch.__version__, **asdict(config)}
+        asked |= {"threads": conditions.get("threads", torch.get_num_threads()), **config.engine().version()}
         given = (self.space, network.vocab_sizes, config, network.cfg, device, self.seed)
 
         def fresh(archs: Sequence[Arch]) -> list[Any]:
@@ -491,9 +468,7 @@ def paths_of(write_to: str | Path | None, limits_ms: Sequence[float]) -> dict[fl
 def limits_of(
     limits_ms: Sequence[float], config: SearchConfig, strategy: type[Strategy]
 ) -> tuple[float, ...]:
-    """Return the latency limits of a search, infinity if only other things are limited; raises ConfigError
-    for limits that the strategy cannot search under.
-    """
+    """Return the latency limits, infinity if only other things are limited; ConfigError if they cannot be."""
     if not all(limit_ms > 0 for limit_ms in limits_ms) or len(set(limits_ms)) < len(limits_ms):
         raise ConfigError(f"--latency-constraints must be above 0 ms and differ, got {tuple(limits_ms)}")
     limits_ms = tuple(limits_ms) or ((math.inf,) if config.beside_latency() else ())
@@ -509,7 +484,7 @@ def limits_of(
 def rounds_of(count: int, options: ScoringOptions) -> list[tuple[int, int]]:
     """Return how many architectures are trained in each round, and for how many updates each."""
     if options.rerank_by == "ridge":
-        return [(min(count, max(options.rerank, LEAST)), options.rerank_updates)]
+        return [(min(count, max(options.rerank, 10)), options.rerank_updates)]  # 10: for a regression
     count, rounds, updates = min(count, options.rerank), list[tuple[int, int]](), options.rerank_updates
     while count > 1:
         rounds.append((count, updates))
@@ -519,20 +494,15 @@ def rounds_of(count: int, options: ScoringOptions) -> list[tuple[int, int]]:
 
 def short_training(config: TrainConfig, updates: int) -> TrainConfig:
     """Return the options of a training of so many updates; its warm-up is at most a fifth of it."""
-    optim, schedule = config.optim, config.schedule
-    return replace(
-        config,
-        optim=replace(optim, max_update=updates, max_epoch=None),
-        schedule=replace(schedule, warmup_updates=min(schedule.warmup_updates, updates // 5)),
-        # validated at the end alone
-        loop=LoopConfig(validate_interval=10**9, keep_last_epochs=0, log_interval=10**9, no_tensorboard=True),
-    )
+    optim = replace(config.optim, max_update=updates, max_epoch=None)
+    warmup = replace(config.schedule, warmup_updates=min(config.schedule.warmup_updates, updates // 5))
+    # validated at the end alone
+    loop = LoopConfig(validate_interval=10**9, keep_last_epochs=0, log_interval=10**9, no_tensorboard=True)
+    return replace(config, optim=optim, schedule=warmup, loop=loop)
 
 
 def halving(ranked: Sequence[Arch], rounds: Sequence[tuple[int, int]], train: Train) -> list[Arch]:
-    """Return the architectures in the order of successive halving (Jamieson and Talwalkar 2016), best first:
-    those that leave in a round follow those that stay; what is trained in no round keeps its order.
-    """
+    """Return the order by successive halving (Jamieson and Talwalkar 2016), best first; the others follow."""
     order = list(ranked)
     for count, updates in rounds:
         losses = dict(zip(order[:count], train(order[:count], updates), strict=True))
@@ -561,5 +531,5 @@ def guess_trained(
     wanted = columns(slices)
     weights = np.full(wanted.shape[1], 1 / math.sqrt(wanted.shape[1] - 3))
     weights[:3] = 1.0
-    guessed = ridge(columns(trained), list(trained.values()), wanted, weights)
+    guessed = strategies.ridge(columns(trained), list(trained.values()), wanted, weights)
     return dict(zip(slices, guessed.tolist(), strict=True))

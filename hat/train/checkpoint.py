@@ -58,9 +58,7 @@ class Checkpoint:
         return model
 
     def sub(self, arch: Arch | None) -> Transformer:
-        """Return the stand-alone SubTransformer `arch`, cut from a SuperTransformer, or this very model. None
-        asks for the SuperTransformer. Raises CheckpointError for a SubTransformer that is another.
-        """
+        """Return the model of `arch`, of None the SuperTransformer; CheckpointError if it holds another."""
         if self.arch == arch:
             return self.model()
         if self.arch is None and arch is not None:
@@ -201,8 +199,7 @@ def load_model(path: Path | str, dataset: "Dataset | None" = None) -> "Model":
 
 def leave_bundle(checkpoint: Path, facts: Mapping[str, Any] | None = None) -> Path | None:
     """Write the bundle of a checkpoint that a run has made, with what is known of it and `facts`, and return
-    its folder: `bundle` in a folder of training, elsewhere the file's name with `.bundle`. If there can be
-    none, a line says why: the run does not fail.
+    its folder: `bundle` in a folder of training, elsewhere the file's name with `.bundle`; None if it cannot.
     """
     from hat.runtimes.bundle import bundle_of, known_facts, save_bundle  # late: training translates nothing
 
@@ -253,9 +250,7 @@ def numbered(folder: Path) -> list[Path]:
 
 
 def rotate(folder: Path, saved: Sequence[str], keep_epochs: int, keep_within: int) -> None:
-    """Remove all but the newest so many of the checkpoints of epochs' ends and within epochs; -1 keeps all.
-    `saved` are the names of those that the run has saved, the newest last; no other file is removed.
-    """
+    """Remove all but the newest checkpoints of `saved`, of epochs' ends and within epochs; -1 keeps all."""
     for within, keep in ((False, keep_epochs), (True, keep_within)):
         of_kind = [name for name in saved if name.startswith("checkpoint_") == within]
         for name in of_kind[: max(0, len(of_kind) - keep)] if keep >= 0 else []:
@@ -278,9 +273,8 @@ def average(
 ) -> tuple[Path, list[Path]]:
     """Write the mean of the weights of several checkpoints of one model; returns its path and theirs. That of
     a SubTransformer leaves a bundle. `inputs` are checkpoint files, or one run folder, whose newest epoch
-    checkpoints of its own run are taken; default of `output`: average_model_N.pt there. Raises
-    CheckpointError if there are none, models differ, the mean is not finite, or `output`
-    is a checkpoint of training.
+    checkpoints are taken; default of `output`: average_model_N.pt there. Raises CheckpointError if there are
+    none, models differ, the mean is not finite, or `output` is of training.
     """
     paths, most = [Path(name) for name in inputs], num_epoch_checkpoints
     folder = paths[0] if len(paths) == 1 and paths[0].is_dir() else None
@@ -375,9 +369,7 @@ def check_dictionaries(source: Checkpoint, data: Any, where: Path) -> None:
 
 
 def evaluation_dtype(source: Checkpoint, amp: Amp, device: torch.device) -> torch.dtype:
-    """Return the compute type of `--amp` for scoring and translating. Weights of the 2020 release, known by
-    their lack of dictionaries, are evaluated in float32 as they were then, unless another type is asked for.
-    """
+    """Return the type of `--amp` for evaluating; "auto" is float32 for 2020 weights (no dictionaries)."""
     if amp == "auto" and not any(source.vocab_digests):
         return torch.float32
     return amp_dtype(amp, device)

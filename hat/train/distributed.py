@@ -1,6 +1,4 @@
-"""The processes of one run: rank r of k on its own device, what they tell each other, and their launcher.
-docs/distributed.md says why gradients are not summed by DistributedDataParallel.
-"""
+"""The processes of a run, what they tell each other, and their launcher (docs/distributed.md)."""
 
 import functools
 import logging
@@ -74,9 +72,8 @@ class ProcessGroup:
             self._together("broadcast", tensor, src=0)
 
     def on_rank0(self, work: Callable[[], T], meanwhile: Callable[[Any], object] | None = None) -> T:
-        """Let rank 0 do `work` and return its result in every process. The others call `meanwhile` with each
-        list that `work` broadcasts. If `work` raises a HatError or OSError, rank 0 raises it and the others
-        leave with exit code 2.
+        """Let rank 0 do `work` and return its result in all; the others call `meanwhile` with each list that
+        `work` broadcasts. If it raises HatError or OSError, rank 0 raises that, the others leave with code 2.
         """
         found: Any = (False, None)
         try:
@@ -168,9 +165,7 @@ def _end_with(launcher: int, left: threading.Event) -> None:
 
 
 def launch(module: str, argv: Sequence[str] | None, size: int, port: int | None) -> int:
-    """Run `main` of `module` in `size` processes of torch's elastic launcher; returns their exit code.
-    Signals are passed on. If one process fails, the others are ended, and that is said.
-    """
+    """Run `main` of `module` in `size` processes, which all end if one fails; return their exit code."""
     # late: only the launching process needs them
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -217,9 +212,7 @@ def _exit_code(codes: Mapping[int, int], size: int) -> int:
 
 
 def one_of_many(main: Callable[..., int]) -> Callable[..., int]:
-    """Make a `main` leave at once if the processes are still connected, that is after a failure. Finalising
-    the interpreter may abort then, because threads of the backend outlive it.
-    """
+    """Make a `main` leave at once after a failure: threads of the backend may abort the interpreter's end."""
 
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> int:

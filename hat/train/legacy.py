@@ -72,9 +72,7 @@ def _weights(model: dict[str, Tensor], qkv_dim: int) -> dict[str, Tensor]:
 
 
 def _space(args: dict[str, Any]) -> SearchSpace:
-    """Return the search space of the options. Options of a released SubTransformer hold no choices of its
-    space, but defaults that contradict it; for such a model the space is what the architecture uses.
-    """
+    """Return the space; a released SubTransformer's is what it uses: its options hold wrong defaults."""
     names = [f.name for group in (SpaceOptions, ArchOptions) for f in fields(group)]
     given = {name.replace("_", "-"): args[name] for name in names if args.get(name) is not None}
     left_out = {dim.arch_key for dim in DIMS}

@@ -41,8 +41,7 @@ class BatchConfig(Options):
     required_batch_size_multiple: int = option(8, "sentences of a batch: a multiple of it if possible", low=1)
     train_subset: str = option("train", "split to train on", role="free")
     valid_subset: str = option("valid", "split used for validation and search", role="free")
-    distill_mix: float = option(0.0, low=0, high=1)
-    """with data of hat distill: share of the pairs, anew in each epoch, whose target is that of the text"""
+    distill_mix: float = option(0.0, "after hat distill: share of pairs with the old target", low=0, high=1)
 
 
 @dataclass(frozen=True)
@@ -304,9 +303,7 @@ class Training:
         return Identity.of("train", *options, settings=settings, inputs=inputs)
 
     def start(self, stack: ExitStack, init: Any, new_run: bool) -> tuple[Checkpoint | None, Path, Any]:
-        """Claim the folder, if there is one, until `stack` ends. Return the checkpoint that the run goes on
-        or starts from, if any, where it was, and the identity of the run in the folder.
-        """
+        """Claim the folder; return the checkpoint to go on or start from, its place, the run's identity."""
         folder, source, identity = self.folder, None, None
         init = Path(init) if isinstance(init, str) else init
         if folder:
@@ -374,9 +371,7 @@ class Training:
         return [*map(str, limits), *self.dataset.digests, of.train_subset, *mix]
 
     def opened(self, stack: ExitStack, bar: bool) -> Run:
-        """Return the record of the run and open its log, until `stack` ends, after saying what computes what.
-        The record holds the settings as a new run of train.py takes them.
-        """
+        """Return the record of the run, and open its log, until `stack` ends; say what computes what."""
         sizes = {key: size for key, size in self.space.sizes.items() if not key.endswith("of the decoder")}
         if self.space.decoder_qkv:  # as without the key: each side has its own width
             del sizes["qkv-dim"]
@@ -453,13 +448,11 @@ class Training:
         self.recent.clear()
 
     def validate(self) -> bool:
-        """Note the validation losses and their mean, and return whether that is the best. If asked to end,
-        one process leaves a validation, as a resumed run begins with it; several finish it.
-        """
+        """Note the validation losses; return whether their mean is the best so far."""
 
         def until_asked() -> Iterator[Batch | None]:
             for batch in self.valid:
-                if self.group.size == 1:
+                if self.group.size == 1:  # a resumed run begins with it; several processes finish it
                     self.leave_if_asked()
                 yield batch
 

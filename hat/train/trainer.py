@@ -243,10 +243,7 @@ class Trainer:
         torch._foreach_lerp_(averages, weights, 1 - decay)
 
     def _losses(self, batch: Batch, plan: StepPlan, position: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the loss and the negative log likelihood of each architecture, summed over the batch. The
-        caller runs the backward pass of one before it asks for the next, so one graph exists at a time.
-        `position` is that of the batch among those of all processes.
-        """
+        """Yield loss and negative log likelihood of each architecture; go backward before the next."""
         batch, eps, teacher = batch.to(self.device), self.cfg.label_smoothing, None
         for number, arch in enumerate(plan.archs):
             stream = (self.num_updates, position, number) if number else (self.num_updates, position)
@@ -268,9 +265,7 @@ class Trainer:
                 copied.grad = None
 
     def _sum_gradients(self, *sums: float) -> tuple[float, float, int, int]:
-        """Sum the gradients of all processes, in float32, and return their sums of loss, negative log
-        likelihood, tokens and sentences. The first reduction also tells which weights have a gradient.
-        """
+        """Sum gradients and `sums` of all processes; the first reduction tells which weights have any."""
         weights = list(self.model.parameters())
         used = [float(weight.grad is not None) for weight in weights]
         head = torch.tensor([*sums, *used], dtype=torch.float64)
@@ -294,9 +289,7 @@ class Trainer:
 def target_rows(
     model: Transformer, batch: Batch, arch: Arch, drop: Dropout = EVAL
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what the losses of a batch are computed from: the decoder states [R, D] of its R real target
-    tokens, the output matrix [V, D] of their width, and these tokens [R].
-    """
+    """Return decoder states [R, D] of the R target tokens, output matrix [V, D], and these tokens [R]."""
     states = model.decode(batch.decoder_input, model.encode(batch.source, arch, drop), arch, drop)
     real = batch.target.ne(PAD).flatten().nonzero().squeeze(1)
     states_RD = states.flatten(0, 1).index_select(0, real)
@@ -307,9 +300,7 @@ def target_rows(
 def evaluate(
     model: Transformer, batches: Iterable[Batch | None], arch: Arch, eps: float, group: ProcessGroup = ALONE
 ) -> Losses:
-    """Return the mean loss of `arch` over the `batches` of all processes, of which each has equally many
-    slots, without dropout. Losses are added in the order of the batches, whatever the number of processes.
-    """
+    """Return the mean loss of `arch` over the batches of all processes, which have as many slots each."""
     output, rows = OutputMatrix(model.output.columns(arch.decoder.embed_dim)), []
     for batch in batches:
         rows.append((0.0, 0.0, 0))

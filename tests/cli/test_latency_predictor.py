@@ -60,9 +60,7 @@ def test_release_yaml(config: str, tmp_path: Path, capsys: pytest.CaptureFixture
     assert report["rows"] == 4
     bound = report["bound"]
     assert bound["coverage"] == 0.95 and bound["above_percent"] < 10 and 0 <= bound["held"] <= 1
-    assert {name: set(values) for name, values in report["baselines"].items()} == {
-        "depth_only": scores,
-    }
+    assert {name: set(values) for name, values in report["baselines"].items()} == {"depth_only": scores}
     assert report["mape_percent"] < 3
     for name in ("predictor", "depth_only", "MAPE %", "RMSE ms", "Kendall tau", "upper bound: prediction +"):
         assert name in captured.out

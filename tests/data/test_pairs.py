@@ -18,11 +18,8 @@ from hat.errors import DataError
 
 
 def test_hand_made_batch():
-    batch = collate(
-        [7, 3],
-        flat([np.array([5, 6, EOS]), np.array([8, EOS])]),
-        flat([np.array([9, EOS]), np.array([10, 11, 12, EOS])]),
-    )
+    sides = [[5, 6, EOS], [8, EOS]], [[9, EOS], [10, 11, 12, EOS]]
+    batch = collate([7, 3], *(flat([np.array(ids) for ids in side]) for side in sides))
     assert batch.ids.tolist() == [7, 3]
     assert batch.source.tolist() == [[5, 6, EOS], [PAD, 8, EOS]]
     assert batch.target.tolist() == [[9, EOS, PAD, PAD], [10, 11, 12, EOS]]
@@ -147,12 +144,6 @@ def test_batches_are_runs_of_the_sorted_pairs_and_as_large_as_allowed(lengths):
         assert end + step > len(flat) or longest[grown].max() * len(grown) > 100
 
 
-def test_hand_made_plan():
-    source, target = np.array([5, 3, 3, 9]), np.array([5, 4, 2, 1])
-    batches = plan_batches(source, target, max_tokens=12, seed=1, epoch=1, shuffle=False)
-    assert [b.tolist() for b in batches] == [[2, 1], [0], [3]]  # lengths 3, 4 | 5 | 9
-
-
 def test_plan_is_a_function_of_seed_and_epoch():
     rng = np.random.default_rng(0)
     lengths = rng.integers(5, 9, (2, 500))
@@ -160,6 +151,8 @@ def test_plan_is_a_function_of_seed_and_epoch():
     plans = [[b.tolist() for b in each] for each in chosen]
     assert plans[0] != plans[1] != plans[2] != plans[0]
     assert [b.tolist() for b in plan(lengths)] == plans[0]
+    by_hand = plan(np.array([[5, 3, 3, 9], [5, 4, 2, 1]]), max_tokens=12, shuffle=False)
+    assert [b.tolist() for b in by_hand] == [[2, 1], [0], [3]]  # lengths 3, 4 | 5 | 9
 
 
 def test_bad_limits_and_too_long_pairs():
@@ -179,8 +172,7 @@ class Pairs:
     def __init__(self, count, broken=()):
         rng = np.random.default_rng(0)
         self.source, self.target = (SimpleNamespace(lengths=some) for some in rng.integers(2, 30, (2, count)))
-        self.broken = broken
-        self.made = 0
+        self.broken, self.made = broken, 0
 
     def batch(self, indices):
         self.made += 1

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from foreign import Runs
 from toy_predictor import released_weights
 from toy_rows import draw_arch, rows_of, true_ms
 
@@ -178,17 +179,13 @@ def test_inconsistent_files_are_refused(fitted: LatencyPredictor, tmp_path: Path
             LatencyPredictor.load(tmp_path / "q.pt")
 
 
-class Evil:
-    def __reduce__(self) -> tuple:
-        return (Path("ran").touch, ())
-
-
 def test_other_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError, match=r"cannot read .*q.pt.*latency_predictor.py"):
         LatencyPredictor.load("q.pt")
     broken = ({"predict.bias": torch.tensor([math.nan])}, {"layers.0.weight": torch.zeros(4, 5)})
-    for content in ([1, 2], {"first_layer.weight": Evil()}, *(released_weights(4) | each for each in broken)):
+    evil = {"first_layer.weight": Runs(Path("ran").touch)}
+    for content in ([1, 2], evil, *(released_weights(4) | each for each in broken)):
         torch.save(content, "q.pt")
         with pytest.raises(CheckpointError):
             LatencyPredictor.load("q.pt", NORM, 200.0)

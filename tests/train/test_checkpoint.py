@@ -12,16 +12,7 @@ from hat.files.atomic import digest_path
 from hat.model.layers import EOS, ModelConfig
 from hat.model.transformer import SuperTransformer, Transformer, extract
 from hat.space import DecoderSpace, EncoderSpace, SearchSpace
-from hat.train.checkpoint import (
-    average,
-    load,
-    load_newest,
-    numbered,
-    pack,
-    rotate,
-    save,
-    to_bytes,
-)
+from hat.train.checkpoint import average, load, load_newest, numbered, pack, rotate, save, to_bytes
 
 SPACE = SearchSpace(
     EncoderSpace(8, 16, 2, (8, 6), (16, 8), (2, 1), (2,)),

@@ -107,8 +107,7 @@ def test_outputs_are_those_of_the_model_saved(case: str, half: bool, tmp_path: P
 
 def test_a_released_sub_is_cut_from_a_space_of_its_own() -> None:
     """Its options hold the parser's defaults as choices, which the SuperTransformer cannot even have."""
-    case = "shared"
-    model = model_of(case)
+    model = model_of(case := "shared")
     arch = some_archs(model)[2]
     sub_args = {key.replace("-", "_"): value for key, value in arch.to_yaml().items()}
     defaults = {"encoder_embed_choice": [512, 256], "encoder_layer_num_choice": [7, 6]}

@@ -127,7 +127,6 @@ def test_exponentials_of_bounded_logits_stay_finite(scale: float, vocab: int, se
     loss, _ = smoothed_loss(states, output, target, 0.1)
     twins = [value.detach().double().requires_grad_() for value in (states, output)]
     expected, _ = plain(*twins, target, 0.1)
-    for one, other in zip(
-        torch.autograd.grad(loss, (states, output)), torch.autograd.grad(expected, twins), strict=True
-    ):
+    ours, theirs = torch.autograd.grad(loss, (states, output)), torch.autograd.grad(expected, twins)
+    for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one.double(), other, rtol=2e-4, atol=1e-5 * float(other.abs().max() + 1))

@@ -38,9 +38,7 @@ def test_a_sandwich_holds_both_ends_and_fresh_draws(space: SearchSpace, seed: in
 
 
 def test_fair_draws_give_each_choice_its_share_exactly() -> None:
-    space = SPACE
-    enc, dec = space.encoder, space.decoder
-    depths = len(enc.layers_choice) * len(dec.layers_choice)
+    space, depths = SPACE, len(SPACE.sizes_by_depth())
     draws = [draw_fair_arch(space, 5, number) for number in range(depths * 6)]
     for values in (
         Counter(arch.encoder.embed_dim for arch in draws),
