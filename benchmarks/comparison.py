@@ -281,10 +281,12 @@ class Study(Recipe):
             for cell, each in zip(chosen, bleu, strict=True):
                 if cell.seed == self.options.seeds[0] and not cell.alone:
                     place = (times[cell.shape.name]["ms"], each)
-                    words = cell.shape.name.removeprefix("baseline_").removesuffix("_space1")
+                    words = (
+                        cell.shape.name.removeprefix("by_hand_").removesuffix("_space1").rpartition("@")[2]
+                    )
                     left.annotate(words, place, (4, 3), textcoords="offset points", fontsize=7)
         left.set(xlabel=f"latency in ms, one sentence, one core, {RUNTIME} {PRECISION}", ylabel="SacreBLEU")
-        right.set(xlabel="CPU minutes of one core, with a share of search and SuperTransformer")
+        right.set(xlabel="CPU minutes of one core, share of the search included")
         left.legend(frameon=False)
         for axes in (left, right):
             axes.spines[["top", "right"]].set_visible(False)

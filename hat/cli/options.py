@@ -304,7 +304,7 @@ class _Parser(configargparse.ArgParser):
 
 class _HelpFormatter(argparse.HelpFormatter):
     def _format_action_invocation(self, action: argparse.Action) -> str:
-        return re.sub(r"--(.+), --no-\1", r"--[no-]\1", super()._format_action_invocation(action))
+        return re.sub(r"--(.+), -+no-\1", r"--[no-]\1", super()._format_action_invocation(action))
 
 
 def _open_config(path: str, mode: str = "r") -> TextIO:
