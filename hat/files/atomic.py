@@ -31,12 +31,15 @@ def remove_unfinished(folder: Path, name: str = "") -> None:
 
 def sync_directory(folder: Path) -> None:
     """Make a rename inside `folder` durable, on file systems that can synchronise folders."""
-    with suppress(OSError):
+    try:
         fd = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(fd)
         finally:
             os.close(fd)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS):  # not: an unknown call
+            raise
 
 
 def link_or_copy(source: Path, target: Path) -> None:
