@@ -197,13 +197,16 @@ def load_model(path: Path | str, dataset: "Dataset | None" = None) -> "Model":
     return Model(found.model(), codec, found.vocab_digests)
 
 
-def leave_bundle(checkpoint: Path, facts: Mapping[str, Any] | None = None) -> Path | None:
+def leave_bundle(checkpoint: Path, facts: Mapping[str, Any] | None = None, anew: bool = True) -> Path | None:
     """Write the bundle of a checkpoint that a run has made, with what is known of it and `facts`, and return
     its folder: `bundle` in a folder of training, elsewhere the file's name with `.bundle`; None if it cannot.
+    Unless `anew`, a whole one stays: an average may have replaced it.
     """
     from hat.runtimes.bundle import bundle_of, known_facts, save_bundle  # late: training translates nothing
 
     folder = bundle_of(checkpoint)
+    if not anew and folder.is_dir() and known_facts(folder):
+        return folder
     try:
         save_bundle(load_model(checkpoint), folder, known_facts(checkpoint) | dict(facts or {}))
         how = f"wherever it is moved: hat translate --model={folder}"

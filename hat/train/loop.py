@@ -211,9 +211,8 @@ def fit(
         reached = (updates := run.trainer.num_updates, at.epoch - (at.offset == 0), at.best_loss, run.losses)
         result = FitResult(*reached, round(at.train_s, 1), folder, stopped, dataset, run.best)
         record.results |= result.summary()
-        made = run.arch and run.written and stopped is None and run.written / "bundle"
-        if made and (updates > began or not made.exists()):  # an average may have replaced it since the end
-            ckpt.leave_bundle(made.with_name("checkpoint_best.pt"))
+        if run.arch and run.written and stopped is None:
+            ckpt.leave_bundle(run.written / "checkpoint_best.pt", anew=updates > began)
     return result
 
 
