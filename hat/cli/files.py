@@ -88,7 +88,7 @@ def _latency_data(models: tuple[ReleasedModel, ...], folder: Path) -> list[tuple
             path = folder / there
             records = record_path(path, folder=False), path.with_suffix(".config.yml")  # the latter of 0.1
             if any(record.exists() for record in records):  # latency_predictor.py wrote it
-                info(f"{path} was trained here and stays; --save-path puts the released one elsewhere")
+                info(f"{path} was made here and stays; --save-path puts the released one elsewhere")
             else:
                 wanted.append((f"{web.LATENCY_DATA_URL}/{there}", path, check))
     return wanted
@@ -155,7 +155,8 @@ class ConvertOptions(Options):
     def __post_init__(self) -> None:
         given = [Path(path).resolve() for path in (self.input, self.output, self.safetensors) if path]
         if len(given) == 1 or len({*given}) < len(given):
-            raise ConfigError("give --output OUT.pt, --safetensors OUT.safetensors or both, not the --input")
+            what = f"nothing to write, or one file for two uses, beside --input {self.input}"
+            raise ConfigError(f"{what}; give --output OUT.pt, --safetensors OUT.safetensors or both")
 
 
 @takes("hat convert", ConvertOptions, ArchOptions, only(OutputOptions, "json"), config_flags=("--configs",))

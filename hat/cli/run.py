@@ -226,9 +226,7 @@ class Task:
         count = len(limits or "ab") + (0 if self.options.no_baselines else 2 + len(self.baselines))
         epochs = [max(loop.keep_last_epochs, 0) for loop in (self.settings.loop, *[trained.loop] * count)]
         files = sum(epochs) + 3 * len(epochs)  # 3: best, last, average
-        need = (
-            files * 12 * count_params(self.space.largest(), self.space)
-        )  # weight and two moments, in float32
+        need = 12 * files * count_params(self.space.largest(), self.space)  # weight, two moments: float32
         if (free := shutil.disk_usage(place).free) < need:
             gib = f"{need / 2**30:.1f} GiB of checkpoints, {free / 2**30:.1f} GiB are free"
             raise HatError(f"{self.folder} needs {gib}; free space, lower keep-last-epochs or give --run-dir")
@@ -407,24 +405,16 @@ class Task:
 
         how = {**conditions, "architectures": [arch.to_yaml() for arch in archs], "length": length}
         how |= {"model": asdict(model), "device": device_name(device), "torch": torch.__version__}
-        return list(
-            self.stages.run(_LAST, work, Identity.of("latency", settings=how, inputs={"table": table}))
-        )
+        wanted = Identity.of("latency", settings=how, inputs={"table": table})
+        return list(self.stages.run(_LAST, work, wanted))
 
     def _bundles(self) -> None:
         for row in self.rows:
             if row["weights"] != "trained" or row["same_as"]:
                 continue
             known, model = self.predictor.conditions, f"{row['name']}/average_model_{self.options.average}.pt"
-            told = [
-                "device",
-                "threads",
-                "dtype",
-                "runtime",
-                "beam",
-                "source_len",
-                "target_len",
-            ]  # by the model card
+            # what the model card tells of the conditions
+            told = "device", "threads", "dtype", "runtime", "beam", "source_len", "target_len"
             how = ", ".join(f"{name} {known[name]}" for name in told if name in known)
             latency = f"{in_ms(row['measured_ms'], row['measured_interval_ms'])} ({how})"
             facts = {name: row[name] for name in ("bleu", "signature")} | {"latency": latency}

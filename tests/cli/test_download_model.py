@@ -99,7 +99,7 @@ def test_latency_data(
     assert "is damaged" in capsys.readouterr().err
     (folder / "predictors" / "iwslt14deen_gpu_titanxp.pt.run.json").touch()
     assert main(["--latency-data"]) == 0 and len(asked) == 17
-    assert "iwslt14deen_gpu_titanxp.pt was trained here and stays" in capsys.readouterr().err
+    assert "iwslt14deen_gpu_titanxp.pt was made here and stays" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
